@@ -1,0 +1,293 @@
+"""Where the weights come from: a diffusers folder, or an architecture with random weights.
+
+Component classes come from :data:`sdrt_export.components.COMPONENTS`, never from the names in ``model_index.json``:
+those are only compared. Only safetensors are read, memory-mapped; nothing in a checkpoint is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt_export.architectures import ARCHITECTURES
+from sdrt_export.components import COMPONENTS
+
+__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "open_folder"]
+
+PIPELINES = frozenset({"StableDiffusionPipeline"})
+_TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
+_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+
+
+class Checkpoint(Protocol):
+    """A source of components. ``name`` and ``revision`` go into the manifest."""
+
+    @property
+    def name(self) -> str:
+        """A folder's name or a hub id."""
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit, None for a folder."""
+
+    def load(self, part: str) -> nn.Module:
+        """The torch module of checkpoint folder ``part`` ("text_encoder", "unet", "vae") in float32, for inference."""
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The content of ``scheduler_config.json``."""
+
+    def tokenizer_folder(self) -> Path | None:
+        """Where the tokenizer's files are, or None when the source has none."""
+
+    def size(self) -> int:
+        """Bytes that the exported weights will take in float32."""
+
+
+# --- a diffusers folder -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderCheckpoint:
+    """A folder in diffusers' layout, already checked by :func:`open_folder`."""
+
+    folder: Path
+    name: str
+    revision: str | None = None
+
+    def load(self, part: str) -> nn.Module:
+        """See :class:`Checkpoint`."""
+        model_class = _classes()[part][1]
+        files = _weights(self.folder / part)
+        variant = "fp16" if all(".fp16." in file.name for file in files) else None
+        dtype = {"torch_dtype": torch.float32} if part != "text_encoder" else {"dtype": torch.float32}
+        try:
+            module = model_class.from_pretrained(  # type: ignore[attr-defined]
+                self.folder / part,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                low_cpu_mem_usage=True,
+                **dtype,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise ExportError(
+                f"{self.folder / part}: cannot be loaded as {model_class.__name__}: {error}"
+            ) from error
+        assert isinstance(module, nn.Module)
+        return _for_inference(module)
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """See :class:`Checkpoint`."""
+        return _read_json(self.folder / "scheduler" / "scheduler_config.json")
+
+    def tokenizer_folder(self) -> Path | None:
+        """See :class:`Checkpoint`."""
+        return self.folder / "tokenizer"
+
+    def size(self) -> int:
+        """See :class:`Checkpoint`; counted from the headers of the safetensors files."""
+        return 4 * sum(_elements(file) for part in _classes() for file in _weights(self.folder / part))
+
+
+def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
+    """Check that ``folder`` is a Stable Diffusion checkpoint of known classes in safetensors.
+
+    Raises:
+        ModelNotFoundError: no such folder, or not in diffusers' layout.
+        UnsupportedModelError: a class that is not in the table, or weights that are pickles.
+    """
+    if not folder.exists():
+        raise ModelNotFoundError(
+            f"{folder}: no such checkpoint folder; expected a folder in diffusers' layout or a hub id"
+        )
+    if folder.is_file():
+        raise _single_file(folder)
+    if not (folder / "model_index.json").is_file():
+        raise ModelNotFoundError(f"{folder}: not a diffusers checkpoint: it has no model_index.json")
+    _check_index(folder)
+    for part in _classes():
+        _read_json(folder / part / "config.json")
+        _weights(folder / part)
+    _read_json(folder / "scheduler" / "scheduler_config.json")
+    return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
+
+
+def _single_file(path: Path) -> UnsupportedModelError:
+    reason = (
+        "a pickle runs code when it is read"
+        if path.suffix in _PICKLES
+        else "single-file checkpoints are not read"
+    )
+    return UnsupportedModelError(
+        f"{path}: {reason}; expected a folder in diffusers' layout with .safetensors: convert it where you trust it "
+        "with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
+    )
+
+
+def _classes() -> dict[str, tuple[str, type[nn.Module]]]:
+    return {row.checkpoint: (row.library, row.model_class) for row in COMPONENTS.values()}
+
+
+def _check_index(folder: Path) -> None:
+    """Compare the classes that ``model_index.json`` names with ours."""
+    index = _read_json(folder / "model_index.json")
+    pipeline = index.get("_class_name")
+    if pipeline not in PIPELINES:
+        raise UnsupportedModelError(
+            f"{folder}: pipeline class {pipeline!r} is not supported; expected {', '.join(PIPELINES)}"
+        )
+    expected = {part: (library, {cls.__name__}) for part, (library, cls) in _classes().items()}
+    expected["tokenizer"] = ("transformers", set(_TOKENIZERS))
+    for part, (library, names) in expected.items():
+        entry = index.get(part)
+        if not isinstance(entry, list) or len(entry) != 2 or entry[0] != library or entry[1] not in names:
+            known = " or ".join(repr(known) for known in sorted(names))
+            raise UnsupportedModelError(
+                f"{folder / 'model_index.json'}: {part} is {entry!r}; expected [{library!r}, {known}]"
+                " (classes come from a fixed table, code of a checkpoint is never run)"
+            )
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The safetensors files of one component; full precision before fp16.
+
+    Raises:
+        UnsupportedModelError: there are pickles only.
+        ModelNotFoundError: there are no weights at all.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    plain = [file for file in files if not re.search(r"\.(fp16|non_ema|bf16)\b", file.name)]
+    half = [file for file in files if ".fp16." in file.name]
+    # A folder may hold text encoders in both libraries' names; loaders take the first that they know.
+    for candidates in (plain, half):
+        if candidates:
+            return candidates
+    pickles = sorted(file for file in folder.glob("*") if file.suffix in _PICKLES)
+    if pickles:
+        raise UnsupportedModelError(
+            f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted; "
+            "use a revision that has them, or convert with diffusers' save_pretrained(…, safe_serialization=True)"
+        )
+    raise ModelNotFoundError(f"{folder}: no .safetensors weights; the download may be incomplete")
+
+
+def _elements(file: Path) -> int:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return sum(_product(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise IntegrityError(f"{file}: not a whole safetensors file ({error}); download it again") from error
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path}: missing; the download may be incomplete")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise IntegrityError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{path}: expected a JSON object")
+    return content
+
+
+# --- random weights -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomCheckpoint:
+    """A full-size architecture with random weights, for measuring a device before downloading anything."""
+
+    architecture: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            known = ", ".join(sorted(ARCHITECTURES))
+            raise RequestError(f"unknown architecture {self.architecture!r}: expected one of {known}")
+        if not 0 <= self.seed < 2**32:
+            raise RequestError(f"--random-weights {self.seed}: expected 0 to {2**32 - 1}")
+
+    @property
+    def name(self) -> str:
+        """What the manifest calls this source."""
+        return f"{self.architecture}, random weights {self.seed}"
+
+    @property
+    def revision(self) -> str | None:
+        """None: nothing was downloaded."""
+        return None
+
+    def load(self, part: str) -> nn.Module:
+        """See :class:`Checkpoint`; every parameter is drawn from its own seed, whatever the order."""
+        config = ARCHITECTURES[self.architecture][part]
+        with torch.device("meta"):
+            module = _build(part, config)
+        module = module.to_empty(device="cpu")
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                _draw(name, parameter, self.seed)
+        for name, buffer in module.named_buffers():
+            if name.endswith("position_ids"):
+                buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))
+        return _for_inference(module)
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """See :class:`Checkpoint`."""
+        return dict(ARCHITECTURES[self.architecture]["scheduler"])
+
+    def tokenizer_folder(self) -> Path | None:
+        """None: random weights know no words, so a byte-level tokenizer is written instead."""
+        return None
+
+    def size(self) -> int:
+        """See :class:`Checkpoint`."""
+        with torch.device("meta"):
+            modules = [_build(part, ARCHITECTURES[self.architecture][part]) for part in _classes()]
+        return 4 * sum(p.numel() for module in modules for p in module.parameters())
+
+
+def _build(part: str, config: Mapping[str, Any]) -> nn.Module:
+    builders: dict[str, Any] = {
+        "text_encoder": lambda c: CLIPTextModel(CLIPTextConfig(**c)),
+        "unet": lambda c: UNet2DConditionModel(**c),
+        "vae": lambda c: AutoencoderKL(**c),
+    }
+    module = builders[part](config)
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _draw(name: str, parameter: torch.Tensor, seed: int) -> None:
+    """Norms around 1, biases around 0, matrices scaled by their fan-in so that the signal keeps its size."""
+    generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
+    if parameter.ndim == 1:
+        parameter.normal_(float("norm" in name and name.endswith("weight")), 0.02, generator=generator)
+    else:
+        fan_in = parameter[0].numel()
+        parameter.normal_(
+            0.0, 0.5 if "embedding" in name and "linear" not in name else fan_in**-0.5, generator=generator
+        )
+
+
+def _for_inference(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)

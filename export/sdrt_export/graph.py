@@ -1,0 +1,170 @@
+"""From a patched torch module to an ONNX file: trace, tidy, name, write."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import torch
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules import common as rules
+from torch import nn
+
+from sdrt_export.components import Component
+from sdrt_export.fuse import fused
+from sdrt_export.targets import Target
+
+__all__ = ["OPSET", "save", "trace"]
+
+OPSET = 20
+"""Gelu is an op from 20 on; the next kernels ONNX Runtime lacks on some providers come with 21."""
+
+_FOLD_LIMIT = 1 << 16
+_RULES = (
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.no_op_cast_rule,
+    rules.reshape_reshape_rule,
+    rules.slice_split_rule,
+    rules.squeeze_reshape_1d_rule,
+)
+# Protobuf holds 2 GB; from here on a file of its own lets ONNX Runtime map the weights instead of parsing them.
+_EXTERNAL_LIMIT = 64 << 20
+
+
+def trace(component: Component, model: nn.Module, target: Target) -> tuple[ir.Model, list[str]]:
+    """The ONNX model of one component with ``target``'s ops, and the names of its transposed weights.
+
+    Weights stay references to ``model``'s own storage: nothing is copied before :func:`save`.
+    """
+    axes = {name: dict(dims) or None for name, dims in component.axes.items()}
+    with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            (),
+            kwargs=component.examples(model, 0),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=axes,
+            output_names=component.outputs(model),
+        )
+    assert program is not None
+    graph = program.model
+    transposed = _tidy(graph)
+    return graph, transposed
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write ``model`` to ``path``, its weights beside it when they may pass protobuf's 2 GB limit.
+
+    ``model`` is used up: torch's exporter keeps graphs alive, and with them the weights, so they are let go of here.
+    """
+    ir.save(model, path, external_data=f"{path.name}_data" if _bytes(model) > _EXTERNAL_LIMIT else None)
+    for value in model.graph.initializers.values():
+        value.const_value = None
+
+
+def _bytes(model: ir.Model) -> int:
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+
+
+@contextmanager
+def _forward(model: nn.Module, forward: Any) -> Iterator[None]:
+    model.forward = MethodType(forward, model)
+    try:
+        yield
+    finally:
+        del model.forward
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own chatter (missing torchvision, pytree deprecations) from the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _tidy(model: ir.Model) -> list[str]:
+    """Fold what is constant, keep every parameter's name, drop what only the tracer needed."""
+    parameters = frozenset(model.graph.initializers)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        # Folding a weight away would rename it; ONNX Runtime folds these when it loads the graph.
+        return False if any(value is not None and value.name in parameters for value in node.inputs) else None
+
+    passes.InlinePass()(model)
+    optimizer.fold_constants(
+        model, should_fold=should_fold, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT
+    )
+    transposed = _fold_weight_transposes(model)
+    # A choice of the exporter's own rules: all of them take a third of the whole time, and its merging of equal
+    # initializers would lose parameter names.
+    rewriter.rewrite(model, _RULES)
+    for tidy in (
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),  # type: ignore[no-untyped-call]
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
+        passes.ClearMetadataAndDocStringPass(),
+    ):
+        tidy(model)
+    _drop_unused_outputs(model)  # last: an empty name is no name to the passes, they would invent one
+    return sorted(transposed)
+
+
+def _fold_weight_transposes(model: ir.Model) -> list[str]:
+    """Store ``Linear`` weights as MatMul wants them, under their own names; return those names."""
+    transposed = []
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is None or weight.name not in model.graph.initializers or weight.const_value is None:
+            continue
+        if len(weight.const_value.shape) != 2 or len(weight.uses()) != 1:
+            continue
+        tensor = weight.const_value
+        weight.const_value = ir.LazyTensor(
+            lambda tensor=tensor: _transposed(tensor),  # type: ignore[misc]
+            dtype=tensor.dtype,
+            shape=ir.Shape(tuple(reversed(tensor.shape.numpy()))),
+            name=weight.name,
+        )
+        weight.shape = weight.const_value.shape
+        node.outputs[0].replace_all_uses_with(weight)
+        model.graph.remove(node, safe=True)
+        transposed.append(str(weight.name))
+    return transposed
+
+
+def _transposed(tensor: Any) -> ir.TensorProtocol:
+    raw: torch.Tensor = tensor.raw
+    return ir.tensor(raw.detach().t().contiguous().numpy())
+
+
+def _drop_unused_outputs(model: ir.Model) -> None:
+    """Leave out the optional outputs (mean, inverse deviation) that nobody reads: kernels need not make them."""
+    for node in model.graph:
+        if node.op_type == "SkipLayerNormalization":
+            for value in node.outputs[1:3]:
+                value.name = ""

@@ -1,0 +1,65 @@
+"""The tokenizer's files, and ``tokenizer.json`` beside them, so that serving needs only ``tokenizers``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from transformers import CLIPTokenizerFast
+
+from sdrt.errors import ExportError
+
+__all__ = ["write_byte_tokenizer", "write_tokenizer"]
+
+_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+def write_tokenizer(source: Path, destination: Path) -> None:
+    """Copy the original files from ``source`` and write ``tokenizer.json``.
+
+    Raises:
+        ExportError: the files are missing or no CLIP tokenizer.
+    """
+    destination.mkdir(parents=True)
+    for name in _FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, destination / name)
+    if (source / "tokenizer.json").is_file():
+        shutil.copyfile(source / "tokenizer.json", destination / "tokenizer.json")
+        return
+    try:
+        tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{source}: not a CLIP tokenizer: {error}") from error
+    tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+
+
+def write_byte_tokenizer(scratch: Path, destination: Path, length: int) -> None:
+    """A CLIP tokenizer without merges, 256 byte values in two forms, for models whose weights know no words."""
+    symbols = list(_byte_symbols())
+    tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), _BOS, _EOS]
+    special = {"bos_token": _BOS, "eos_token": _EOS, "unk_token": _EOS, "pad_token": _EOS}
+    config = special | {"model_max_length": length, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
+    scratch.mkdir(parents=True)
+    _write(
+        scratch / "vocab.json",
+        json.dumps({token: index for index, token in enumerate(tokens)}, ensure_ascii=False),
+    )
+    _write(scratch / "merges.txt", "#version: 0.2\n")
+    _write(scratch / "special_tokens_map.json", json.dumps(special, indent=2))
+    _write(scratch / "tokenizer_config.json", json.dumps(config, indent=2))
+    write_tokenizer(scratch, destination)
+    shutil.rmtree(scratch)
+
+
+def _byte_symbols() -> list[str]:
+    """A printable character for each byte value, as byte-level BPE has it: itself, or one from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
