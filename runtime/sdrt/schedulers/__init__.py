@@ -1,0 +1,20 @@
+"""Schedulers: training noise levels, the spacing of a run over them, and the sampler that takes the steps."""
+
+from __future__ import annotations
+
+from sdrt.schedulers.noise_schedule import NoiseSchedule
+from sdrt.schedulers.plan import Plan, Step
+from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names
+from sdrt.schedulers.scheduler import Scheduler
+from sdrt.schedulers.table import SAMPLERS, SPACINGS
+
+__all__ = [
+    "SAMPLERS",
+    "SPACINGS",
+    "NoiseSchedule",
+    "Plan",
+    "Scheduler",
+    "Step",
+    "resolve_scheduler",
+    "scheduler_names",
+]

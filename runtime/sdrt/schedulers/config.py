@@ -1,0 +1,216 @@
+"""Reading a diffusers `scheduler_config.json`: every key is supported, irrelevant, or refused by name.
+
+A key that another of diffusers' schedulers has and the one read does not is irrelevant, as it is in
+`OtherScheduler.from_config(scheduler.config)`. A key nobody knows is refused unless it is null or false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdrt.errors import UnsupportedModelError
+from sdrt.schedulers.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule, zero_terminal_snr
+
+__all__ = ["IRRELEVANT_KEYS", "Settings", "build_noise_schedule", "read_settings"]
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A scheduler's options, named as in diffusers; one that a class does not know keeps the default here."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    rescale_betas_zero_snr: bool = False
+    prediction_type: str = "epsilon"
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
+    use_karras_sigmas: bool = False
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    final_sigmas_type: str = "zero"
+    set_alpha_to_one: bool = True
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    skip_prk_steps: bool = True
+    algorithm_type: str = "dpmsolver++"
+    solver_order: int = 2
+    solver_type: str = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    lambda_min_clipped: float = float("-inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    """A test for a value, and the words for what passes it."""
+
+    passes: Callable[[Any], bool]
+    expected: str
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def _is_whole(value: Any, *, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _one_of(*values: Any) -> _Check:
+    listed = " or ".join(str(v) for v in values)
+    return _Check(
+        passes=lambda v: any(v is c or (type(v) is type(c) and v == c) for c in values), expected=listed
+    )
+
+
+def _is_betas(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) > 1
+        and all(_is_number(b) and 0 < b < 1 for b in value)
+    )
+
+
+_FLAG = _one_of(True, False)
+_BETA = _Check(passes=lambda v: _is_number(v) and 0 < v < 1, expected="a number between 0 and 1")
+_LEVEL = _Check(passes=lambda v: v is None or (_is_number(v) and v > 0), expected="a positive number or null")
+
+# What this version computes with. Anything else under these names would change the picture.
+_CHECKS: Mapping[str, _Check] = {
+    "num_train_timesteps": _Check(passes=lambda v: _is_whole(v, least=2), expected="a whole number from 2"),
+    "beta_start": _BETA,
+    "beta_end": _BETA,
+    "beta_schedule": _one_of(*BETA_SCHEDULES),
+    "trained_betas": _Check(passes=lambda v: v is None or _is_betas(v), expected="null or a list of betas"),
+    "rescale_betas_zero_snr": _FLAG,
+    "prediction_type": _one_of(*PREDICTION_TYPES),
+    "timestep_spacing": _one_of("leading", "trailing", "linspace"),
+    "steps_offset": _Check(passes=lambda v: _is_whole(v, least=0), expected="a whole number from 0"),
+    "use_karras_sigmas": _one_of(True, False, None),
+    "sigma_min": _LEVEL,
+    "sigma_max": _LEVEL,
+    "final_sigmas_type": _one_of("zero", "sigma_min"),
+    "set_alpha_to_one": _FLAG,
+    "clip_sample": _FLAG,
+    "clip_sample_range": _Check(passes=lambda v: _is_number(v) and v > 0, expected="a positive number"),
+    "skip_prk_steps": _one_of(True),
+    "algorithm_type": _one_of("dpmsolver++"),
+    "solver_order": _one_of(1, 2),
+    "solver_type": _one_of("midpoint", "heun"),
+    "lower_order_final": _FLAG,
+    "euler_at_final": _FLAG,
+    "lambda_min_clipped": _Check(passes=_is_number, expected="a number"),
+    # Never computed with: the one value that switches each off.
+    "thresholding": _one_of(False),
+    "use_exponential_sigmas": _one_of(False, None),
+    "use_beta_sigmas": _one_of(False, None),
+    "use_lu_lambdas": _one_of(False, None),
+    "use_flow_sigmas": _one_of(False, None),
+    "use_dynamic_shifting": _one_of(False, None),
+    "interpolation_type": _one_of("linear"),
+    "timestep_type": _one_of("discrete"),
+    "variance_type": _one_of(None),
+}
+
+# diffusers' own readings of other schedulers' values.
+_SYNONYMS: Mapping[str, Mapping[str, str]] = {
+    "algorithm_type": {"deis": "dpmsolver++"},
+    "solver_type": {"logrho": "midpoint", "bh1": "midpoint", "bh2": "midpoint"},
+}
+
+# Without effect unless a refused option is on, or an option of schedulers that are not in the table.
+IRRELEVANT_KEYS = frozenset(
+    {
+        "disable_corrector",
+        "dynamic_thresholding_ratio",
+        "flow_shift",
+        "noise_sampler_seed",
+        "original_inference_steps",
+        "predict_x0",
+        "sample_max_value",
+        "shift_terminal",
+        "solver_p",
+        "time_shift_type",
+        "timestep_scaling",
+    }
+)
+
+
+def read_settings(config: Config, *, class_name: str, defaults: Config, known: frozenset[str]) -> Settings:
+    """Settings of a diffusers class from a config, which may have been written by another class.
+
+    Args:
+        config: the parsed `scheduler_config.json`.
+        class_name: the diffusers class to behave as; for messages.
+        defaults: what that class takes for keys that are missing.
+        known: the keys that class reads.
+
+    Raises:
+        UnsupportedModelError: a key would change the result and is not supported; names the key and value.
+    """
+    unset = {*config.get("_use_default_values", ()), "_use_default_values"}
+    given = {k: v for k, v in config.items() if k not in unset and not k.startswith("_")}
+    for key, value in given.items():
+        if key not in _CHECKS and key not in IRRELEVANT_KEYS and value not in (None, False):
+            raise _unsupported(class_name, key, value, "a key that this version knows")
+    merged = {**defaults, **{k: v for k, v in given.items() if k in known}}
+    for key, value in merged.items():
+        merged[key] = _checked(class_name, key, value)
+    fields = {k: v for k, v in merged.items() if k in Settings.__dataclass_fields__}
+    return _consistent(class_name, Settings(**fields))
+
+
+def _checked(class_name: str, key: str, value: Any) -> Any:
+    value = _SYNONYMS.get(key, {}).get(value, value) if isinstance(value, str) else value
+    if not _CHECKS[key].passes(value):
+        raise _unsupported(class_name, key, value, _CHECKS[key].expected)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _consistent(class_name: str, settings: Settings) -> Settings:
+    if settings.rescale_betas_zero_snr and settings.prediction_type == "epsilon":
+        # At zero signal-to-noise the noise is the input, so predicting it says nothing about the picture.
+        raise _unsupported(class_name, "rescale_betas_zero_snr", True, "false with prediction_type epsilon")
+    if settings.trained_betas is not None and len(settings.trained_betas) != settings.num_train_timesteps:
+        expected = f"num_train_timesteps, {settings.num_train_timesteps}, of them"
+        found = f"a list of {len(settings.trained_betas)}"
+        raise _unsupported(class_name, "trained_betas", found, expected)
+    return replace(settings, use_karras_sigmas=bool(settings.use_karras_sigmas))
+
+
+def _unsupported(class_name: str, key: str, value: Any, expected: str) -> UnsupportedModelError:
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    return UnsupportedModelError(
+        f"scheduler config ({class_name}): {key} is {shown}; supported: {expected}. "
+        "Change the key in scheduler_config.json, or ask for another scheduler by name"
+    )
+
+
+def build_noise_schedule(settings: Settings, *, zero_snr_alpha: float) -> NoiseSchedule:
+    """The training noise levels; `zero_snr_alpha` stands in for ᾱ = 0 where zero terminal SNR asks for it."""
+    betas = _betas(settings)
+    if settings.rescale_betas_zero_snr:
+        betas = zero_terminal_snr(betas)
+    return NoiseSchedule.from_betas(
+        betas,
+        prediction_type=settings.prediction_type,
+        terminal_alpha_cumprod=zero_snr_alpha if settings.rescale_betas_zero_snr else None,
+    )
+
+
+def _betas(settings: Settings) -> npt.NDArray[np.float32]:
+    if settings.trained_betas is not None:
+        return np.array(settings.trained_betas, dtype=np.float32)
+    make = BETA_SCHEDULES[settings.beta_schedule]
+    return make(settings.beta_start, settings.beta_end, settings.num_train_timesteps)

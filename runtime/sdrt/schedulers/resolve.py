@@ -1,0 +1,123 @@
+"""From what a user may give as `scheduler` (a name, a config, a file, nothing) to a Scheduler."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sdrt.errors import RequestError
+from sdrt.schedulers.scheduler import Scheduler
+from sdrt.schedulers.table import SAMPLERS, SPACINGS, SamplerRow
+
+__all__ = ["resolve_scheduler", "scheduler_names"]
+
+Config = Mapping[str, Any]
+_CONFIG_NAME = "scheduler_config.json"
+
+
+def resolve_scheduler(
+    value: str | os.PathLike[str] | Config | Scheduler | None,
+    model_config: Config,
+    spacing: str | None = None,
+) -> Scheduler:
+    """The scheduler a user means.
+
+    Args:
+        value: None for the model's own; a name ("euler_a", "DPM++ 2M Karras", "DDIMScheduler"), which keeps
+            the model's noise schedule and the options that both schedulers know; a diffusers config; a path
+            to a `scheduler_config.json` or its folder; or a Scheduler.
+        model_config: the model's own `scheduler_config.json`, parsed.
+        spacing: a name from SPACINGS, over what the config says.
+
+    Raises:
+        RequestError: an unknown name or spacing, or a file that cannot be read.
+        UnsupportedModelError: a class or key that is not supported.
+    """
+    scheduler = _resolve(value, model_config)
+    if spacing is None:
+        return scheduler
+    if isinstance(value, str) and _asks_for_karras(value) and spacing != "karras":
+        raise RequestError(f"scheduler {value!r} contradicts spacing {spacing!r}: leave one out")
+    return scheduler.with_spacing(spacing)
+
+
+def scheduler_names() -> tuple[str, ...]:
+    """The names to list for users: one per sampler; "Karras" may follow those that take that spacing."""
+    return tuple(SAMPLERS)
+
+
+def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_config: Config) -> Scheduler:
+    if isinstance(value, Scheduler):
+        return value
+    if value is None:
+        return Scheduler.from_config({**model_config, **_LATENT_DIFFUSION})
+    if isinstance(value, Mapping):
+        return Scheduler.from_config(value)
+    if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
+        return Scheduler.from_config(_read_config(Path(value)))
+    return _from_name(value, model_config)
+
+
+# diffusers' StableDiffusionPipeline corrects its model's own scheduler so, whatever the file says.
+_LATENT_DIFFUSION: Config = {"steps_offset": 1, "clip_sample": False}
+
+
+def _from_name(name: str, model_config: Config) -> Scheduler:
+    row, karras = _row_of_name(name)
+    if model_config.get("_class_name") == row.class_name:
+        corrected = {**model_config, **_LATENT_DIFFUSION}
+    else:
+        # A correction of what the file leaves out does not outlive the scheduler it was made for.
+        corrected = {**model_config, **{k: v for k, v in _LATENT_DIFFUSION.items() if k in model_config}}
+    if row.name == "pndm":
+        # By this name everyone means PLMS; other schedulers' configs do not say so.
+        corrected.setdefault("skip_prk_steps", True)
+    scheduler = Scheduler.from_config(corrected, sampler=row)
+    return scheduler.with_spacing("karras") if karras else scheduler
+
+
+def _row_of_name(name: str) -> tuple[SamplerRow, bool]:
+    key = _normal(name)
+    rows = _names()
+    for candidate, karras in ((key, False), (key.removesuffix("karras"), True)):
+        if candidate in rows:
+            return rows[candidate], karras
+    valid = ", ".join(scheduler_names())
+    close = difflib.get_close_matches(key, rows, n=1)
+    hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
+    raise RequestError(f"unknown scheduler {name!r}{hint}; choose one of: {valid}")
+
+
+def _names() -> dict[str, SamplerRow]:
+    return {
+        _normal(name): row
+        for row in SAMPLERS.values()
+        for name in (row.name, row.display_name, row.class_name, *row.aliases)
+    }
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
+
+
+def _asks_for_karras(name: str) -> bool:
+    return _normal(name).endswith("karras") and "karras" in SPACINGS
+
+
+def _read_config(path: Path) -> Config:
+    file = path / _CONFIG_NAME if path.is_dir() else path
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
+        raise RequestError(
+            f"scheduler {str(path)!r} cannot be read: {reason}; expected a {_CONFIG_NAME}"
+        ) from error
+    if not isinstance(config, dict):
+        raise RequestError(f"scheduler {str(path)!r} is no JSON object; expected a {_CONFIG_NAME}")
+    return config

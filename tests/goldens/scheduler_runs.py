@@ -1,0 +1,107 @@
+"""Runs of our schedulers on an analytic model; shared by the recorder and by tests with and without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sdrt.rng import Generator
+from sdrt.schedulers import SAMPLERS, Plan, Scheduler, resolve_scheduler
+
+SHAPE = (1, 4, 4, 4)
+SEED = 7
+
+SD15: dict[str, Any] = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "timestep_spacing": "leading",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One scheduler on one spacing, and the diffusers config that says the same."""
+
+    sampler: str
+    spacing: str
+    prediction_type: str
+    eta: float = 0.0
+    zero_snr: bool = False
+
+    @property
+    def id(self) -> str:
+        extra = f"-eta{self.eta:g}" if self.eta else ""
+        return (
+            f"{self.sampler}-{self.spacing}-{self.prediction_type}{extra}{'-zsnr' if self.zero_snr else ''}"
+        )
+
+    @property
+    def model_config(self) -> dict[str, Any]:
+        return {**SD15, "prediction_type": self.prediction_type, "rescale_betas_zero_snr": self.zero_snr}
+
+    @property
+    def diffusers_config(self) -> dict[str, Any]:
+        changed: dict[str, Any] = {"timestep_spacing": self.spacing}
+        return {**self.model_config, **({"use_karras_sigmas": True} if self.spacing == "karras" else changed)}
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return resolve_scheduler(self.sampler, self.model_config, self.spacing)
+
+
+def all_cases() -> list[Case]:
+    return list(_cases())
+
+
+def _cases() -> Iterator[Case]:
+    for name, row in SAMPLERS.items():
+        for spacing in row.spacings:
+            for prediction_type in ("epsilon", "v_prediction"):
+                for eta in (0.0, 0.6, 1.0) if row.eta is None else (0.0,):
+                    yield Case(sampler=name, spacing=spacing, prediction_type=prediction_type, eta=eta)
+            if "rescale_betas_zero_snr" in row.keys:
+                yield Case(sampler=name, spacing=spacing, prediction_type="v_prediction", zero_snr=True)
+
+
+def model(x: npt.NDArray[Any], timestep: float) -> npt.NDArray[Any]:
+    """A smooth, bounded stand-in for a U-Net."""
+    return np.tanh(0.8 * x + timestep / 1000) * (0.7 + 0.3 * np.cos(timestep / 300))
+
+
+def denoiser(scheduler: Scheduler, plan: Plan) -> Callable[[npt.NDArray[Any], float], npt.NDArray[Any]]:
+    def denoise(x: npt.NDArray[Any], sigma: float) -> npt.NDArray[Any]:
+        c_skip, c_out, c_in = scheduler.noise_schedule.scalings(sigma)
+        return c_skip * x + c_out * model(c_in * x, plan.timestep(sigma))
+
+    return denoise
+
+
+def run(scheduler: Scheduler, num_inference_steps: int, *, eta: float = 0.0) -> npt.NDArray[np.float64]:
+    """What diffusers calls latents, after each step [steps, *SHAPE], from SEED's noise."""
+    generator = Generator(SEED)
+    plan = scheduler.plan(num_inference_steps)
+    x = generator.randn(SHAPE) * plan.init_scale
+    steps = scheduler.sample(
+        denoiser(scheduler, plan), x, plan, noise=lambda: generator.randn(SHAPE), eta=eta
+    )
+    return np.stack([step.x * plan.latents_scale(step.sigma) for step in steps]).astype(np.float64)
+
+
+def worst_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
+    """Largest difference after any step, relative to the largest latent there."""
+    axes = tuple(range(1, expected.ndim))
+    scale = np.abs(expected).max(axis=axes)
+    return float((np.abs(found - expected).max(axis=axes) / scale).max())

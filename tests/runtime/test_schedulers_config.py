@@ -1,0 +1,167 @@
+"""Names, files and configs that users give, and what they get."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.schedulers import SAMPLERS, resolve_scheduler, scheduler_names
+
+CONFIG: dict[str, Any] = {
+    "_class_name": "PNDMScheduler",
+    "_diffusers_version": "0.6.0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "timestep_spacing": "leading",
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "display_name"),
+    [
+        (None, "pndm", "PLMS"),
+        ("euler", "euler", "Euler"),
+        ("Euler a", "euler_a", "Euler a"),
+        ("EULER_A", "euler_a", "Euler a"),
+        ("DPM++ 2M Karras", "dpmpp_2m", "DPM++ 2M Karras"),
+        ("dpmpp_2m_karras", "dpmpp_2m", "DPM++ 2M Karras"),
+        ("DPM++ 2M", "dpmpp_2m", "DPM++ 2M"),
+        ("PLMS", "pndm", "PLMS"),
+        ("EulerAncestralDiscreteScheduler", "euler_a", "Euler a"),
+        ("DPMSolverMultistepScheduler", "dpmpp_2m", "DPM++ 2M"),
+        ({"_class_name": "DDIMScheduler"}, "ddim", "DDIM"),
+    ],
+)
+def test_what_users_call_schedulers(given: Any, name: str, display_name: str) -> None:
+    scheduler = resolve_scheduler(given, CONFIG)
+    assert (scheduler.name, scheduler.display_name) == (name, display_name)
+    assert resolve_scheduler(scheduler, CONFIG) is scheduler
+
+
+def test_every_listed_name_resolves() -> None:
+    assert [resolve_scheduler(name, CONFIG).name for name in scheduler_names()] == list(SAMPLERS)
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_to_a_config(tmp_path: Path, as_folder: bool, kind: type) -> None:
+    file = tmp_path / "scheduler_config.json"
+    file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}))
+    scheduler = resolve_scheduler(kind(tmp_path if as_folder else file), CONFIG)
+    assert (scheduler.name, scheduler.spacing) == ("euler", "karras")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{", "not valid JSON"), ("[]", "no JSON object"), (None, "No such")]
+)
+def test_a_file_that_is_no_config(tmp_path: Path, content: str | None, message: str) -> None:
+    file = tmp_path / "scheduler.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(RequestError, match=message):
+        resolve_scheduler(file, CONFIG)
+
+
+def test_unknown_names_list_the_valid_ones() -> None:
+    with pytest.raises(RequestError, match=r"unknown scheduler 'eular'.*did you mean euler.*dpmpp_2m"):
+        resolve_scheduler("eular", CONFIG)
+    with pytest.raises(RequestError, match=r"unknown spacing 'even'; choose one of: leading, trailing"):
+        resolve_scheduler("euler", CONFIG, "even")
+    with pytest.raises(RequestError, match=r"'karras' is not for scheduler 'ddim'"):
+        resolve_scheduler("DDIM Karras", CONFIG)
+    with pytest.raises(RequestError, match="contradicts"):
+        resolve_scheduler("Euler Karras", CONFIG, "trailing")
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "karras"])
+def test_a_spacing_replaces_the_configs(spacing: str) -> None:
+    config = {**CONFIG, "use_karras_sigmas": True}
+    assert resolve_scheduler("euler", config, spacing).spacing == spacing
+    assert resolve_scheduler(resolve_scheduler("euler", config), config, spacing).spacing == spacing
+
+
+def test_a_name_keeps_the_models_noise_schedule_and_what_both_know() -> None:
+    own = resolve_scheduler(None, {**CONFIG, "prediction_type": "v_prediction"})
+    other = resolve_scheduler("ddim", {**CONFIG, "prediction_type": "v_prediction"})
+    np.testing.assert_array_equal(own.noise_schedule.alphas_cumprod, other.noise_schedule.alphas_cumprod)
+    assert other.noise_schedule.prediction_type == "v_prediction"
+    assert (other.spacing, other.settings.steps_offset, other.settings.set_alpha_to_one) == (
+        "leading",
+        1,
+        False,
+    )
+
+
+def test_missing_keys_take_the_named_classs_defaults() -> None:
+    assert resolve_scheduler({"_class_name": "DDIMScheduler"}, {}).settings.clip_sample is True
+    assert resolve_scheduler({"_class_name": "DDIMScheduler"}, {}).spacing == "leading"
+    assert resolve_scheduler({"_class_name": "EulerDiscreteScheduler"}, {}).spacing == "linspace"
+    config = {
+        "_class_name": "PNDMScheduler",
+        "skip_prk_steps": True,
+        "_use_default_values": ["timestep_spacing"],
+    }
+    assert resolve_scheduler("euler", {**config, "timestep_spacing": "leading"}).spacing == "linspace"
+
+
+@pytest.mark.parametrize(
+    ("class_name", "key", "value"),
+    [
+        ("PNDMScheduler", "skip_prk_steps", False),
+        ("PNDMScheduler", "beta_schedule", "sigmoid"),
+        ("DDIMScheduler", "thresholding", True),
+        ("DDIMScheduler", "beta_start", "0.1"),
+        ("DDIMScheduler", "rescale_betas_zero_snr", True),
+        ("DDIMScheduler", "trained_betas", [0.1, 0.2]),
+        ("EulerDiscreteScheduler", "use_beta_sigmas", True),
+        ("EulerDiscreteScheduler", "interpolation_type", "log_linear"),
+        ("EulerDiscreteScheduler", "a_key_of_tomorrow", 3),
+        ("EulerAncestralDiscreteScheduler", "prediction_type", "flow_prediction"),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"),
+        ("DPMSolverMultistepScheduler", "solver_order", 3),
+        ("DPMSolverMultistepScheduler", "use_flow_sigmas", True),
+        ("DPMSolverMultistepScheduler", "variance_type", "learned"),
+    ],
+)
+def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key: str, value: object) -> None:
+    with pytest.raises(UnsupportedModelError) as error:
+        resolve_scheduler({"_class_name": class_name, "skip_prk_steps": True, key: value}, CONFIG)
+    assert key in str(error.value)
+    assert class_name in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "key", "value"),
+    [
+        ("PNDMScheduler", "thresholding", True),
+        ("EulerAncestralDiscreteScheduler", "use_exponential_sigmas", True),
+        ("DPMSolverMultistepScheduler", "flow_shift", 3.0),
+        ("DPMSolverMultistepScheduler", "solver_type", "bh2"),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "deis"),
+        ("EulerDiscreteScheduler", "a_key_of_tomorrow", None),
+    ],
+)
+def test_a_key_that_the_class_does_not_read_is_passed_over(class_name: str, key: str, value: object) -> None:
+    config = {"_class_name": class_name, "skip_prk_steps": True, key: value}
+    assert resolve_scheduler(config, CONFIG).sampler.class_name == class_name
+
+
+@pytest.mark.parametrize("class_name", ["LMSDiscreteScheduler", None, 3])
+def test_an_unsupported_class_is_named_and_the_supported_ones_listed(class_name: object) -> None:
+    config = {**CONFIG, "_class_name": class_name}
+    with pytest.raises(UnsupportedModelError, match=r"_class_name is .*supported: EulerDiscreteScheduler"):
+        resolve_scheduler(None, config)
+    assert resolve_scheduler("euler", config).name == "euler"
