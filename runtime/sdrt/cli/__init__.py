@@ -1,0 +1,63 @@
+"""The `sdrt` command.
+
+Importing this package loads click and nothing heavier; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import click
+
+from .group import CONTEXT, LazyGroup
+
+__all__ = ["main"]
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    another failure: a file could not be written, or a defect in sdrt
+  2    usage: an option, a prompt or an output file is not acceptable
+  3    model: missing, damaged, unsupported, or not exportable
+  4    provider: an ONNX Runtime or execution provider is missing
+  5    out of memory
+  130  interrupted
+"""
+
+
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from sdrt import __version__
+
+        click.echo(f"sdrt {__version__}")
+        context.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_table={
+        "generate": "Make pictures from a prompt.",
+        "export": "Turn a checkpoint into a model folder of ONNX graphs.",
+        "info": "Say how a picture was made, or what a model folder holds.",
+        "doctor": "Check this installation and say how to repair it.",
+    },
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+    epilog=EXIT_CODES,
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show it and exit.",
+)
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Stable Diffusion with NumPy and ONNX Runtime: export a checkpoint once, then serve it without torch.
+
+    \b
+    sdrt generate "beautiful sunset" -m tiny -o sunset.png
+    sdrt export CHECKPOINT -o model/
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())

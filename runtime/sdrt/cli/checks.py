@@ -1,0 +1,127 @@
+"""The checks of `sdrt doctor`, in the order in which a problem hides the ones after it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdrt.errors import SdrtError
+
+from .checks_ort import check_onnxruntime
+from .export import EXTRAS
+from .findings import Finding, Status
+from .model_summary import human_size
+
+__all__ = ["run_checks"]
+
+LOW_SPACE = 10 * 2**30
+"""Bytes free below which exporting an SD 1.5 (4 GB checkpoint, 4 GB model) may not fit."""
+
+CPU_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "amx_int8": "AMX",
+    "asimd": "NEON",
+    "asimddp": "dot product",
+    "i8mm": "I8MM",
+}
+"""Flag in /proc/cpuinfo → name of what speeds up ONNX Runtime's CPU kernels."""
+
+
+def run_checks(model: str, provider: str) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; the last one is a picture made with `model` on `provider`."""
+    yield from check_platform()
+    yield from check_onnxruntime()
+    yield from check_cache()
+    yield from check_extras()
+    yield from check_generation(model, provider)
+
+
+def check_platform() -> Iterator[Finding]:
+    """sdrt, Python, operating system, CPU."""
+    from sdrt import __version__
+
+    yield Finding(name="sdrt", detail=__version__)
+    yield Finding(name="Python", detail=f"{platform.python_version()} at {sys.executable}")
+    yield Finding(name="platform", detail=platform.platform())
+    features = ", ".join(cpu_features(Path("/proc/cpuinfo")))
+    yield Finding(name="CPU", detail=f"{os.cpu_count()} cores{f', {features}' if features else ''}")
+
+
+def cpu_features(cpuinfo: Path) -> list[str]:
+    """Names of the known features that Linux reports; empty where there is no such file."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    flags = set(found.partition(":")[2].split())
+    return [name for flag, name in CPU_FEATURES.items() if flag in flags]
+
+
+def check_cache() -> Iterator[Finding]:
+    """Where downloads and exports go, and whether they fit."""
+    from sdrt.model import cache_dir
+
+    cache = cache_dir()
+    existing = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{cache}, {human_size(free)} free"
+    if not os.access(existing, os.W_OK):
+        yield Finding(
+            name="cache",
+            detail=f"{detail}, not writable",
+            status=Status.WARNING,
+            remedy="set SDRT_CACHE to a folder that you may write to",
+        )
+    elif free < LOW_SPACE:
+        yield Finding(
+            name="cache",
+            detail=detail,
+            status=Status.WARNING,
+            remedy=f"exporting a model needs about {human_size(LOW_SPACE)}; set SDRT_CACHE to a larger disk",
+        )
+    else:
+        yield Finding(name="cache", detail=detail)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Whether checkpoints can be exported here."""
+    missing = [name for name, extra in EXTRAS.items() if extra == "export" and find_spec(name) is None]
+    if missing:
+        yield Finding(
+            name="export",
+            detail=f"not installed (no {', '.join(missing)}); models that are exported already run",
+            status=Status.NOTE,
+            remedy="to export checkpoints: pip install 'sdrt[export]'",
+        )
+    else:
+        yield Finding(name="export", detail="installed")
+
+
+def check_generation(model: str, provider: str) -> Iterator[Finding]:
+    """Make a picture in one step."""
+    from sdrt import StableDiffusionPipeline
+
+    notices: list[str] = []
+    started = time.perf_counter()
+    try:
+        with StableDiffusionPipeline.from_pretrained(
+            model, provider=provider, notify=notices.append
+        ) as pipeline:
+            pipeline("a test", num_inference_steps=1, seed=0)
+            detail = f"{model} on {pipeline.provider}, one step in {time.perf_counter() - started:.1f} s"
+    except SdrtError as error:
+        yield Finding(
+            name="generation", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code
+        )
+        return
+    yield Finding(name="generation", detail="; ".join([detail, *notices]))

@@ -1,0 +1,50 @@
+"""`sdrt doctor`: one line per check, and the command that repairs what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+
+import click
+
+from .findings import Finding, Status
+from .group import CONTEXT, debug_option
+
+__all__ = ["doctor"]
+
+MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Status.ERROR: "ERROR"}
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("-m", "--model", metavar="MODEL", default="tiny", show_default=True, help="Model to try.")
+@click.option("--provider", default="auto", show_default=True, help="Execution provider to try it on.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+@click.pass_context
+def doctor(context: click.Context, model: str, provider: str, as_json: bool) -> None:
+    """Check this installation and say how to repair it.
+
+    The exit code is 0 when nothing is wrong, else that of the worst finding.
+    """
+    from .checks import run_checks
+
+    findings = []
+    for finding in run_checks(model, provider):
+        findings.append(finding)
+        if not as_json:
+            click.echo(_render(finding))
+    code = worst_code(findings)
+    if as_json:
+        click.echo(json.dumps({"findings": [asdict(finding) for finding in findings], "exit_code": code}))
+    context.exit(code)
+
+
+def worst_code(findings: Iterable[Finding]) -> int:
+    """Exit code of the first error; warnings do not fail the command."""
+    return next((finding.exit_code for finding in findings if finding.status is Status.ERROR), 0)
+
+
+def _render(finding: Finding) -> str:
+    line = f"{MARKS[finding.status]}  {finding.name}: {finding.detail}"
+    return f"{line}\n         {finding.remedy}" if finding.remedy else line

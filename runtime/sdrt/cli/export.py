@@ -1,0 +1,114 @@
+"""`sdrt export`: from a checkpoint to a model folder, with the work done by `sdrt_export`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdrt.errors import ExportError, RequestError
+
+from .group import CONTEXT, debug_option
+from .model_summary import human_size
+from .terminal import Board, Terminal
+
+if TYPE_CHECKING:
+    from sdrt.model import Manifest
+    from sdrt_export import ProgressEvent
+
+__all__ = ["EXTRAS", "export", "reporter"]
+
+EXTRAS = {
+    "onnxruntime": "cpu",
+    "optimum": "optimum",
+    **dict.fromkeys(
+        ("accelerate", "diffusers", "onnx", "onnxscript", "safetensors", "torch", "transformers"), "export"
+    ),
+}
+"""Top-level module that was not found → extra of `sdrt` that brings it."""
+
+DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
+
+STAGES = {
+    "load": "loading",
+    "export": "exporting",
+    "write": "writing",
+    "check": "comparing with torch",
+    "done": "done",
+}
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("source", required=False)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "portable"]),
+    help="cpu: fused for ONNX Runtime's CPU provider; portable: standard ONNX operators only."
+    "  [default: cpu; portable with --exporter optimum]",
+)
+@click.option("--dtype", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option(
+    "--exporter",
+    type=click.Choice(["sdrt", "optimum"]),
+    default="sdrt",
+    show_default=True,
+    help="optimum: the slower fallback, for what ours cannot export.",
+)
+@click.option("--architecture", metavar="NAME", help="With --random-weights, for example `sd15`.")
+@click.option(
+    "--random-weights",
+    metavar="SEED",
+    type=int,
+    help="Full-size architecture, no checkpoint: to measure a device without a download.",
+)
+@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing folder, once the new one is complete.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
+@debug_option
+def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
+    """Turn a checkpoint into a model folder of ONNX graphs.
+
+    SOURCE is a diffusers folder or a hub id. The folder appears when it is complete and its components
+    agree with torch; until then the old one, if any, stays. The path of the folder goes to stdout.
+    """
+    if (source is None) == (random_weights is None):
+        raise RequestError(
+            "expected a SOURCE (a diffusers folder or a hub id), or --random-weights with no SOURCE"
+        )
+    started = time.perf_counter()
+    terminal = Terminal(quiet=quiet)
+    with terminal.board() as board:
+        manifest = _export(source, output, board, random_weights=random_weights, **options)
+    size = human_size(sum(record.size for record in manifest.files.values()))
+    terminal.notice(f"exported {size} in {time.perf_counter() - started:.0f} s")
+    terminal.result(output)
+
+
+def reporter(board: Board) -> Callable[[ProgressEvent], None]:
+    """What the exporter calls as it goes on; draws on `board`."""
+
+    def report(event: ProgressEvent) -> None:
+        done = event.stage == "done"
+        board.show(event.component or "model", STAGES[event.stage], event.detail, done=done)
+
+    return report
+
+
+def _export(source: str | None, output: Path, board: Board, target: str | None, **options: Any) -> Manifest:
+    try:
+        from sdrt_export import export_model
+
+        target = target or DEFAULT_TARGETS[options["exporter"]]
+        return export_model(source, output, target=target, reporter=reporter(board), **options)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRAS:
+            raise
+        raise ExportError(
+            f"exporting needs {missing}, which is not installed; run `pip install 'sdrt[{EXTRAS[missing]}]'`"
+        ) from error

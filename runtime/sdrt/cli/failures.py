@@ -1,0 +1,80 @@
+"""From an exception to one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from dataclasses import dataclass
+from types import TracebackType
+
+import click
+
+__all__ = ["Boundary", "State"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+OUT_OF_MEMORY = 5
+_REPORT = "run it again with --debug and report the traceback with the output of `sdrt doctor`"
+
+
+@dataclass
+class State:
+    """What the commands tell the boundary around them."""
+
+    debug: bool = False
+
+
+class Boundary:
+    """Context manager around the program: nothing but `SystemExit` leaves it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __enter__(self) -> Boundary:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        code, line = describe(error)
+        if self.state.debug:
+            traceback.print_exception(kind, error, trace)
+        if line:
+            click.echo(f"error: {line}", err=True)
+        sys.exit(code)
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an exception; the message is one line, empty when there is nothing to say."""
+    from sdrt.errors import SdrtError
+
+    if isinstance(error, click.Abort) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, _one_line(_usage(error))
+    if isinstance(error, SdrtError):
+        return error.exit_code, _one_line(str(error))
+    if isinstance(error, MemoryError):
+        return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return 1, ""
+    if isinstance(error, OSError) and error.filename is not None:
+        return 1, _one_line(f"{error.filename}: {error.strerror}")
+    return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,28 @@
+"""What one check of `sdrt doctor` found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Finding", "Status"]
+
+
+class Status(str, Enum):
+    """How bad a finding is; only an error changes the exit code."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One line of the report; `remedy` says what to run when something is wrong."""
+
+    name: str
+    detail: str
+    status: Status = Status.OK
+    remedy: str = ""
+    exit_code: int = 0

@@ -1,0 +1,180 @@
+"""What `sdrt generate` does: plan the files, load the model, denoise in batches, write, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from sdrt.errors import RequestError
+
+from .export import reporter
+from .outputs import format_of, write_atomically
+from .planning import Options, Picture, arguments, batches, plan, request, seeds
+from .terminal import Steps, Terminal
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdrt import StableDiffusionPipeline, StableDiffusionPipelineOutput
+    from sdrt.schedulers import Scheduler
+
+__all__ = ["run"]
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """Seconds spent, summed over batches; `unet` has one value per call of it."""
+
+    load: float = 0.0
+    text_encoder: float = 0.0
+    unet: list[float] = field(default_factory=list)
+    vae_decoder: float = 0.0
+    total: float = 0.0
+
+    def add(self, timings: Mapping[str, Any]) -> None:
+        """Add one call of the pipeline."""
+        self.text_encoder += timings["text_encoder"]
+        self.unet += timings["unet"]
+        self.vae_decoder += timings["vae_decoder"]
+
+
+def run(options: Options) -> None:
+    """Make every picture that the options ask for; names go to stdout, or one JSON object."""
+    from sdrt.request import Limits
+
+    started = time.perf_counter()
+    if options.model is None:
+        raise RequestError(_no_model())
+    pictures = plan(options)
+    requests = [request(options, batch) for _, batch in batches(pictures, options.batch_size)]
+    terminal = Terminal(quiet=options.quiet)
+    with _open(options, options.model, terminal) as pipeline:
+        requests[0].fit(Limits.of(pipeline.model))
+        job = Job(options, pipeline)
+        terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
+        pipeline.load()
+        job.timings.load = time.perf_counter() - started
+        job.make(pictures, terminal)
+        job.timings.total = time.perf_counter() - started
+        if options.as_json:
+            click.echo(json.dumps(job.report(pictures), allow_nan=False))
+
+
+def _no_model() -> str:
+    from .model_summary import models_at_hand
+
+    return (
+        f"no model given; pass -m with one of {', '.join(models_at_hand())}, a model folder or a hub id, "
+        "or make one with `sdrt export CHECKPOINT -o model/`"
+    )
+
+
+def _open(options: Options, model: str, terminal: Terminal) -> StableDiffusionPipeline:
+    from sdrt import StableDiffusionPipeline
+
+    with terminal.board() as board:
+        return StableDiffusionPipeline.from_pretrained(
+            model,
+            provider=options.provider,
+            threads=options.threads,
+            revision=options.revision,
+            allow_fallback=options.allow_fallback,
+            notify=terminal.notice,
+            reporter=reporter(board),
+        )
+
+
+class Job:
+    """The options, the loaded model, and what making the pictures told about them."""
+
+    def __init__(self, options: Options, pipeline: StableDiffusionPipeline) -> None:
+        self.options, self.pipeline = options, pipeline
+        self.scheduler: Scheduler = pipeline._resolve(options.scheduler, options.spacing)
+        self.calls = len(self.scheduler.plan(options.steps).timesteps)
+        self.timings = Timings()
+        self.size = (0, 0)
+
+    def make(self, pictures: list[Picture], terminal: Terminal) -> None:
+        """Denoise batch by batch; a picture is written as soon as it is there."""
+        groups = list(batches(pictures, self.options.batch_size))
+        with terminal.steps(len(groups), self.calls) as steps:
+            for name, batch in groups:
+                steps.describe(name)
+                output = self._denoise(batch, steps)
+                self.timings.add(output.timings)
+                for picture, image in zip(batch, output.images, strict=True):
+                    self._save(picture, image)
+                    if not self.options.as_json:
+                        terminal.result(picture.path)
+
+    def _denoise(self, batch: list[Picture], steps: Steps) -> StableDiffusionPipelineOutput:
+        def on_step_end(*_: object) -> dict[str, Any]:
+            steps.advance()
+            return {}
+
+        return self.pipeline(
+            **arguments(self.options, batch), callback_on_step_end=on_step_end, scheduler=self.scheduler
+        )
+
+    def _save(self, picture: Picture, image: Image) -> None:
+        target = format_of(picture.path)
+        extra: dict[str, Any] = dict(target.options)
+        if not self.options.no_metadata:
+            from sdrt.metadata import save_options
+
+            extra |= save_options(target.name, self._parameters(picture, image))
+
+        def write(file: BinaryIO) -> None:
+            image.save(file, format=target.name, **extra)
+
+        write_atomically(picture.path, write, force=self.options.force)
+        self.size = image.size
+
+    def _parameters(self, picture: Picture, image: Image) -> str:
+        from sdrt import __version__
+        from sdrt.metadata import Parameters
+
+        options = self.options
+        # A1111's names in A1111's order; the name of a sampler there includes "Karras".
+        settings = {
+            "Steps": options.steps,
+            "Sampler": self.scheduler.display_name,
+            "CFG scale": options.guidance_scale,
+            "Seed": picture.seed,
+            "Size": f"{image.width}x{image.height}",
+            "Model": self.pipeline.model.name,
+            # A1111 counts the last layer as 1, diffusers as 0.
+            "Clip skip": options.clip_skip + 1 if options.clip_skip else None,
+            "RNG": "CPU",
+            "Eta": options.eta or None,
+            "Spacing": options.spacing if options.spacing != "karras" else None,
+            "Version": f"sdrt {__version__}",
+        }
+        present = {name: str(value) for name, value in settings.items() if value is not None}
+        return str(
+            Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
+        )
+
+    def report(self, pictures: list[Picture]) -> dict[str, Any]:
+        """What was made and how, for `--json`. Seconds in `timings`."""
+        from sdrt import __version__
+
+        width, height = self.size
+        asked = ("negative_prompt", "steps", "guidance_scale", "eta", "clip_skip", "batch_size")
+        return {
+            "version": __version__,
+            "model": self.pipeline.model.name,
+            "provider": self.pipeline.provider,
+            "files": [str(picture.path) for picture in pictures],
+            "prompts": [picture.prompt for picture in pictures],
+            "seeds": [picture.seed for picture in pictures],
+            "settings": {name: getattr(self.options, name) for name in asked}
+            | {"scheduler": self.scheduler.name, "spacing": self.scheduler.spacing}
+            | {"width": width, "height": height},
+            "timings": vars(self.timings),
+        }

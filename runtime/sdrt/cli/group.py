@@ -1,0 +1,77 @@
+"""A click group whose commands are imported when used, and whose failures become a line and a code."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from .failures import Boundary, State
+
+__all__ = ["CONTEXT", "LazyGroup", "debug_option"]
+
+
+def _hyphenate(token: str) -> str:
+    return token.replace("_", "-")
+
+
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normalize_func": _hyphenate}
+"""Both `--guidance_scale` and `--guidance-scale` name the option; option values are left as typed."""
+
+
+class LazyGroup(click.Group):
+    """`commands_table` maps a command to its line of help; module `sdrt.cli.NAME` holds the command."""
+
+    def __init__(self, *args: Any, commands_table: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_table = commands_table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table: the order in which a newcomer needs them."""
+        return list(self.commands_table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the command's module."""
+        if cmd_name not in self.commands_table:
+            return None
+        command = getattr(importlib.import_module(f"{__package__}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that `args` start with; an unknown name lists the known ones."""
+        if args and args[0] not in self.commands_table and not args[0].startswith("-"):
+            known = ", ".join(self.commands_table)
+            raise click.UsageError(f"unknown command {args[0]!r}; the commands are {known}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(self.commands_table.items()))
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run, turn any exception into a line on stderr, and exit with the documented code."""
+        extra["standalone_mode"] = False
+        state = State()
+        with Boundary(state):
+            code = super().main(*args, **extra, obj=state)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _note_debug(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    context.ensure_object(State).debug |= asked
+
+
+debug_option = click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_note_debug,
+    help="Show the traceback of an error.",
+)

@@ -1,0 +1,138 @@
+"""A model folder in numbers, for `sdrt info` and the end of `sdrt export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdrt.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from sdrt.model import Manifest, ModelFolder
+
+__all__ = ["human_size", "models_at_hand", "open_model", "parity_of", "render", "summarise", "verify_now"]
+
+UNKNOWN = "unknown (exported by another program: no sdrt.json)"
+
+
+def human_size(count: int) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    size = float(count)
+    for unit in ("B", "KB", "MB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GB"
+
+
+def models_at_hand() -> list[str]:
+    """What `-m` could be without a download: bundled names, then model folders here."""
+    from sdrt.model import GRAPH
+
+    folders = sorted(graph.parent.parent.name for graph in Path().glob(f"*/unet/{GRAPH}"))
+    return [*_bundled_names(), *(f"{name}/" for name in folders)]
+
+
+def _bundled_names() -> tuple[str, ...]:
+    try:
+        from sdrt_models import NAMES
+    except ModuleNotFoundError:
+        return ()
+    return NAMES
+
+
+def open_model(model: str) -> ModelFolder:
+    """A folder, or a bundled model by name. Nothing is downloaded or exported."""
+    from sdrt.model import ModelFolder, resolve_model
+
+    if model in _bundled_names() and not Path(model).exists():
+        return resolve_model(model)
+    return ModelFolder.open(model)
+
+
+def parity_of(manifest: Manifest) -> dict[str, float]:
+    """Component → largest relative error against torch that was measured when it was exported."""
+    found = {}
+    for name, component in manifest.components.items():
+        errors = [check["relative_error"] for check in component.get("parity", ())]
+        if errors:
+            found[name] = float(max(errors))
+    return found
+
+
+def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
+    """Hash every file, remembered or not. Raises `IntegrityError` naming all that differ."""
+    from sdrt.model import FileRecord
+
+    if folder.manifest is None:
+        raise IntegrityError(
+            f"{folder.path}: has no sdrt.json, so there is no hash to compare with; export it again"
+        )
+    files = folder.manifest.files
+    notify(f"checking {len(files)} files, {human_size(sum(record.size for record in files.values()))}")
+    damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
+    if damaged:
+        raise IntegrityError(
+            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json; copy or export the model again"
+        )
+
+
+def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
+    """The folder as JSON; sizes in bytes. What only a manifest can tell is `None` without one."""
+    manifest = folder.manifest
+    components = _component_sizes(folder)
+    parity = parity_of(manifest) if manifest else {}
+    return {
+        "model": folder.name,
+        "path": str(folder.path),
+        **{key: getattr(manifest, key, None) for key in ("family", "target", "dtype", "opset", "exporter")},
+        "source": dict(manifest.source) if manifest else None,
+        "versions": dict(manifest.versions) if manifest else None,
+        "scheduler": folder.scheduler_config.get("_class_name"),
+        "components": {
+            name: {"bytes": size, "relative_error": parity.get(name)} for name, size in components.items()
+        },
+        "bytes": sum(components.values()),
+        "hashes": _hash_state(folder, verified),
+    }
+
+
+def _component_sizes(folder: ModelFolder) -> dict[str, int]:
+    return {
+        part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        for part in sorted(folder.path.iterdir())
+        if part.is_dir() and not part.name.startswith(".")
+    }
+
+
+def _hash_state(folder: ModelFolder, verified: bool) -> str:
+    if folder.manifest is None:
+        return "none recorded"
+    return "verified" if verified or folder.is_verified() else "not verified"
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The summary as aligned lines."""
+    source = summary["source"] or {}
+    rows = [
+        ("model", summary["model"]),
+        ("path", summary["path"]),
+        *((key, str(summary[key] or UNKNOWN)) for key in ("target", "dtype", "exporter")),
+        (
+            "source",
+            " at ".join(str(source[key]) for key in ("id", "revision") if source.get(key)) or "unknown",
+        ),
+        ("scheduler", summary["scheduler"] or "unknown"),
+        ("size", human_size(summary["bytes"])),
+        ("hashes", summary["hashes"]),
+        *((f"  {name}", _component(part)) for name, part in summary["components"].items()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _component(part: dict[str, Any]) -> str:
+    error = part["relative_error"]
+    parity = "" if error is None else f", relative error against torch {error:.1e}"
+    return f"{human_size(part['bytes'])}{parity}"

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sdrt.cli import checks, checks_ort, main
+from sdrt.cli.findings import Finding, Status
+
+CPUINFO = "processor : 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni amx_int8\n"
+
+
+def run_with(findings: list[Finding], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
+    monkeypatch.setattr(checks, "run_checks", lambda *_: iter(findings))
+    result = CliRunner().invoke(main, ["doctor"])
+    return result.exit_code, result.stdout
+
+
+def error(code: int) -> Finding:
+    return Finding(name="part", detail="broken", status=Status.ERROR, remedy="mend it", exit_code=code)
+
+
+def test_exit_code_is_that_of_the_first_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    warning = Finding(name="part", detail="odd", status=Status.WARNING)
+    assert run_with([warning], monkeypatch)[0] == 0
+    assert run_with([warning, error(4), error(3)], monkeypatch)[0] == 4
+
+
+def test_remedies_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ERROR  part: broken\n         mend it" in run_with([error(4)], monkeypatch)[1]
+
+
+def test_cpu_features(tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(CPUINFO, encoding="utf-8")
+    assert checks.cpu_features(tmp_path / "cpuinfo") == ["AVX2", "AVX512", "AVX512-VNNI", "AMX"]
+    assert checks.cpu_features(tmp_path / "none") == []
+
+
+def test_several_onnxruntime_wheels_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ["onnxruntime", "onnxruntime-gpu"]
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": both})
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    first = next(iter(checks_ort.check_onnxruntime()))
+    assert first.status is Status.WARNING
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu" in first.remedy
+
+
+def cuda_findings(
+    monkeypatch: pytest.MonkeyPatch, *, present: set[str], providers: tuple[str, ...]
+) -> Iterator[Finding]:
+    monkeypatch.setattr(checks_ort.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(checks_ort, "_loads", present.__contains__)
+    monkeypatch.setattr(checks_ort, "_in_wheel", lambda name: False)
+    monkeypatch.setattr(checks_ort, "cuda_major", lambda: 12)
+    return checks_ort.check_cuda(providers)
+
+
+def test_missing_cuda_libraries_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"libcuda.so.1", *checks_ort.CUDA_LIBRARIES[12]}
+    (finding,) = cuda_findings(monkeypatch, present=present, providers=("cpu", "cuda"))
+    assert (finding.status, finding.exit_code) == (Status.ERROR, 4)
+    assert finding.detail == "missing libcudnn.so.9"
+    assert finding.remedy.startswith("pip install 'onnxruntime-gpu[cuda,cudnn]")
+
+
+def test_complete_cuda_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = {"libcuda.so.1", "libcudnn.so.9", *checks_ort.CUDA_LIBRARIES[12]}
+    (finding,) = cuda_findings(monkeypatch, present=present, providers=("cpu", "cuda"))
+    assert finding.status is Status.OK
+
+
+def test_no_driver_under_a_gpu_build_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    findings = list(cuda_findings(monkeypatch, present=set(), providers=("cpu", "cuda")))
+    assert [finding.name for finding in findings] == ["CUDA driver", "CUDA libraries"]
+    assert {finding.exit_code for finding in findings} == {4}
+
+
+def test_a_gpu_under_a_cpu_build_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = cuda_findings(monkeypatch, present={"libcuda.so.1"}, providers=("cpu",))
+    assert finding.status is Status.NOTE
+    assert not list(cuda_findings(monkeypatch, present=set(), providers=("cpu",)))
+
+
+def test_low_space_and_a_read_only_cache_are_warnings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "not" / "yet" / "made"))
+    monkeypatch.setattr(checks, "LOW_SPACE", 2**70)
+    (finding,) = checks.check_cache()
+    assert (finding.status, "SDRT_CACHE" in finding.remedy) == (Status.WARNING, True)
+    monkeypatch.setattr(checks.os, "access", lambda *_: False)
+    (finding,) = checks.check_cache()
+    assert "not writable" in finding.detail

@@ -1,0 +1,326 @@
+"""`sdrt generate` and `sdrt info` on a real tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import sdrt
+from sdrt.cli import main
+from sdrt.metadata import Parameters, read_parameters
+
+FORBIDDEN = {"torch", "diffusers", "transformers", "optimum", "onnx", "sdrt_export"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command runs; the cache is beside it."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> str:
+    return str(tiny_model)
+
+
+def sdrt_command(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments, prog_name="sdrt")
+
+
+def generate(model: str, *arguments: str, prompt: str = "a red circle") -> Result:
+    return sdrt_command("generate", prompt, "-m", model, "--steps", "2", *arguments)
+
+
+def pixels(path: Path | str) -> bytes:
+    with Image.open(path) as image:
+        return image.convert("RGB").tobytes()
+
+
+def test_the_file_is_the_picture_that_the_python_api_gives(model: str) -> None:
+    result = generate(model, "-s", "3", "-o", "a.png", "-n", "blue")
+    assert (result.exit_code, result.stdout) == (0, "a.png\n")
+    pipeline = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None)
+    output = pipeline("a red circle", negative_prompt="blue", seed=3, num_inference_steps=2)
+    assert pixels("a.png") == output.images[0].tobytes()
+
+
+def test_metadata_is_complete_and_printed_back(model: str) -> None:
+    generate(
+        model, "-s", "3", "-o", "a.png", "-n", "blue", "--scheduler", "DPM++ 2M Karras", "--cfg_scale", "7"
+    )
+    text = sdrt_command("info", "a.png").stdout
+    with Image.open("a.png") as image:
+        size = f"{image.width}x{image.height}"
+    name = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.name
+    assert text == (
+        "a red circle\nNegative prompt: blue\n"
+        f"Steps: 2, Sampler: DPM++ 2M Karras, CFG scale: 7.0, Seed: 3, Size: {size}, Model: {name}, "
+        f"RNG: CPU, Version: sdrt {sdrt.__version__}\n"
+    )
+    about = json.loads(sdrt_command("info", "a.png", "--json").stdout)
+    assert about["prompt"] == "a red circle"
+    assert about["negative_prompt"] == "blue"
+    assert about["settings"]["Seed"] == "3"
+
+
+def test_clip_skip_and_eta_are_recorded_as_others_count_them(model: str) -> None:
+    assert (
+        generate(model, "-o", "a.png", "--clip-skip", "1", "--scheduler", "ddim", "--eta", "0.5").exit_code
+        == 0
+    )
+    settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
+    assert (settings["Clip skip"], settings["Eta"]) == ("2", "0.5")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "webp"])
+def test_other_formats_carry_the_text_too(model: str, suffix: str) -> None:
+    assert generate(model, "-s", "1", "-o", f"a.{suffix}", prompt="Grüße").exit_code == 0
+    assert sdrt_command("info", f"a.{suffix}").stdout.startswith("Grüße\nSteps: 2, ")
+
+
+def test_no_metadata_leaves_it_out(model: str) -> None:
+    generate(model, "-o", "a.png", "--no-metadata")
+    result = sdrt_command("info", "a.png")
+    assert result.exit_code == 2
+    assert "does not say how it was made" in result.stderr
+
+
+def test_picture_i_has_seed_plus_i_whatever_the_batch_size(model: str) -> None:
+    generate(model, "-s", "7", "--count", "3", "-b", "2", "-o", "b-{seed}.png")
+    generate(model, "-s", "7", "--count", "3", "-o", "c.png")
+    generate(model, "-s", "9", "-o", "d.png")
+    for seed, index in ((7, 0), (8, 1), (9, 2)):
+        assert pixels(f"b-{seed}.png") == pixels(f"c-{index}.png")
+    assert pixels("b-9.png") == pixels("d.png")
+
+
+def test_a_batch_size_alone_makes_one_batch(model: str) -> None:
+    assert generate(model, "-s", "1", "-b", "2").stdout == "sdrt-1.png\nsdrt-2.png\n"
+
+
+def test_several_prompts(model: str) -> None:
+    result = sdrt_command(
+        "generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "-b", "2", "--count", "1"
+    )
+    assert result.stdout == "sdrt-5.png\nsdrt-6.png\n"
+    prompts = [Parameters.parse(read_parameters(Path(f"sdrt-{seed}.png"))[1] or "").prompt for seed in (5, 6)]
+    assert prompts == ["one", "two"]
+
+
+def test_a_random_seed_is_printed_and_makes_the_picture_again(model: str) -> None:
+    result = generate(model, "-o", "a.png")
+    seed = result.stderr.split("seed ")[1].split(";")[0]
+    generate(model, "-o", "b.png", "-s", seed)
+    assert pixels("a.png") == pixels("b.png")
+
+
+def test_json_is_alone_on_stdout(model: str) -> None:
+    result = generate(
+        model, "--json", "-s", "4", "--count", "2", "-W", "32", "-H", "40", "--scheduler", "euler"
+    )
+    report = json.loads(result.stdout)
+    assert report["files"] == ["sdrt-4.png", "sdrt-5.png"]
+    assert report["seeds"] == [4, 5]
+    assert (report["settings"]["width"], report["settings"]["height"]) == (32, 40)
+    assert report["settings"]["scheduler"] == "euler"
+    assert len(report["timings"]["unet"]) == 4
+    assert report["timings"]["total"] >= report["timings"]["vae_decoder"] > 0
+
+
+def test_progress_goes_to_stderr_unless_quiet(model: str) -> None:
+    assert "step 2/2" in generate(model, "--scheduler", "euler", "-o", "a.png").stderr
+    result = generate(model, "-o", "b.png", "-q")
+    assert (result.stdout, result.stderr) == ("b.png\n", "")
+
+
+def test_a_truncated_prompt_is_reported(model: str) -> None:
+    result = generate(model, "-o", "a.png", prompt="word " * 200)
+    assert result.exit_code == 0
+    assert "word" in result.stderr
+
+
+def test_scheduler_config_file(model: str) -> None:
+    config = {"_class_name": "EulerDiscreteScheduler", "beta_schedule": "scaled_linear"}
+    Path("mine.json").write_text(json.dumps(config), encoding="utf-8")
+    assert (
+        json.loads(generate(model, "--scheduler", "mine.json", "--json").stdout)["settings"]["scheduler"]
+        == "euler"
+    )
+    Path("odd.json").write_text(json.dumps(config | {"use_beta_sigmas": True}), encoding="utf-8")
+    result = generate(model, "--scheduler", "odd.json")
+    assert result.exit_code == 3
+    assert "use_beta_sigmas" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--steps", "0"], 2, "num_inference_steps is 0"),
+        (["--steps", "1001"], 2, "num_inference_steps is 1001"),
+        (["-W", "60"], 2, "width is 60"),
+        (["-H", "0"], 2, "height is 0"),
+        (["-H", "-8"], 2, "height is -8"),
+        (["-W", "4096"], 2, "--max-size"),
+        (["--guidance-scale", "nan"], 2, "guidance_scale is nan"),
+        (["-s", "-1"], 2, "seed is -1"),
+        (["-s", "4294967295", "--count", "2"], 2, "seed is 4294967296"),
+        (["--eta", "2"], 2, "eta is 2"),
+        (["-n", "x" * 1_000_000], 2, "negative_prompt has 1000000 characters"),
+        (["--scheduler", "heum"], 2, "unknown scheduler 'heum'"),
+        (["--scheduler", "missing.json"], 2, "missing.json"),
+        (["--spacing", "odd"], 2, "unknown spacing 'odd'"),
+        (["--provider", "abacus"], 4, "unknown provider 'abacus'"),
+        (["--threads", "0"], 2, "threads is 0"),
+        (["-o", "a.gif"], 2, ".png"),
+        (["-o", "none/a.png"], 2, "does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    model: str, arguments: list[str], code: int, words: str, folder: Path
+) -> None:
+    result = generate(model, *arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert words in last
+    assert "Traceback" not in result.stderr
+    assert not list(folder.iterdir())
+
+
+def test_without_a_model_it_says_how_to_get_one() -> None:
+    result = sdrt_command("generate", "x")
+    assert result.exit_code == 2
+    assert "-m with one of tiny" in result.stderr
+    assert "sdrt export" in result.stderr
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
+    if made:
+        (folder / "gone").mkdir()
+    result = sdrt_command("generate", "x", "-m", "./gone", "-o", "a.png")
+    assert result.exit_code == 3
+    assert "gone" in result.stderr
+    assert not Path("a.png").exists()
+
+
+def test_force_is_needed_to_overwrite(model: str) -> None:
+    Path("a.png").write_bytes(b"mine")
+    assert generate(model, "-o", "a.png").exit_code == 2
+    assert Path("a.png").read_bytes() == b"mine"
+    assert generate(model, "-o", "a.png", "--force").exit_code == 0
+    assert pixels("a.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_a_failure_in_the_middle_leaves_no_file(
+    model: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    result = generate(model, "-o", "a.png")
+    assert result.exit_code == {MemoryError: 5, KeyboardInterrupt: 130}[type(error)]
+    assert not list(folder.iterdir())
+
+
+def test_info_summarises_a_model(model: str) -> None:
+    about = json.loads(sdrt_command("info", model, "--json").stdout)
+    assert about["target"] == "cpu"
+    assert about["components"]["unet"]["bytes"] > 0
+    assert about["components"]["unet"]["relative_error"] < 1e-4
+    assert about["hashes"] == "not verified"
+    assert json.loads(sdrt_command("info", model, "--verify", "--json").stdout)["hashes"] == "verified"
+    generate(model, "-o", "a.png")
+    assert "hashes          verified" in sdrt_command("info", model).stdout
+
+
+def test_info_names_a_damaged_file(model: str, folder: Path) -> None:
+    import shutil
+
+    damaged = folder / "copy"
+    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
+    shutil.copytree(source, damaged)
+    graph = damaged / "unet" / "model.onnx"
+    content = bytearray(graph.read_bytes())
+    content[-100] ^= 1
+    graph.write_bytes(content)
+    result = sdrt_command("info", "copy", "--verify")
+    assert result.exit_code == 3
+    assert "unet/model.onnx" in result.stderr
+
+
+def test_info_of_a_folder_without_a_manifest(model: str, folder: Path) -> None:
+    import shutil
+
+    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
+    shutil.copytree(source, folder / "copy", ignore=shutil.ignore_patterns("sdrt.json"))
+    assert "no sdrt.json" in sdrt_command("info", "copy").stdout
+    assert sdrt_command("info", "copy", "--verify").exit_code == 3
+
+
+def test_doctor_makes_a_picture(model: str) -> None:
+    result = sdrt_command("doctor", "-m", model, "--json")
+    report = json.loads(result.stdout)
+    last = report["findings"][-1]
+    assert (last["name"], last["status"]) == ("generation", "ok")
+    assert report["exit_code"] == result.exit_code == 0
+
+
+def test_doctor_fails_with_the_code_of_what_failed() -> None:
+    assert sdrt_command("doctor", "-m", "./none").exit_code == 3
+
+
+def run_apart(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sdrt.cli", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT cannot be sent to one process there")
+def test_ctrl_c_exits_130_and_leaves_no_file(model: str, folder: Path) -> None:
+    with run_apart("generate", "x", "-m", model, "--steps", "900", "--count", "50", "-b", "50") as process:
+        assert process.stderr is not None
+        while "step " not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1] == "error: interrupted"
+    assert not list(folder.iterdir())
+
+
+def test_a_closed_pipe_gives_no_traceback(model: str) -> None:
+    with run_apart("info", model) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_whole_run_loads_no_torch(model: str) -> None:
+    arguments = ["generate", "x", "-m", model, "--steps", "1", "-o", "a.png", "-q"]
+    code = (
+        "import sys, json\n"
+        "from sdrt.cli import main\n"
+        f"try: main({arguments!r}, prog_name='sdrt')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert FORBIDDEN.isdisjoint(json.loads(done.stdout.splitlines()[-1]))
