@@ -1,0 +1,87 @@
+"""Every benchmark in one go; the figures go to ``benchmarks/results/`` and the tables into the README.
+
+    python benchmarks/run.py --name NAME [--work DIR]
+
+NAME is the device's: ``results/NAME.json`` and ``results/NAME.md`` are written. Needs the ``test`` extra, about
+16 GB of disk and of memory, and a machine that does nothing else for half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import export
+import generate
+
+ROOT = Path(__file__).parent.parent
+START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
+_VERSIONED = (
+    "sdrt",
+    "onnxruntime",
+    "torch",
+    "diffusers",
+    "transformers",
+    "optimum-onnx",
+    "onnx",
+    "onnxscript",
+    "numpy",
+)
+
+
+def report(figures: dict[str, Any]) -> str:
+    """The tables, and under them what they were measured on."""
+    machine = figures["export"]["device"]
+    versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    rounds, steps = (figures["generate"]["settings"][key] for key in ("rounds", "steps"))
+    memory = machine["memory_bytes"] / 2**30
+    notes = (
+        f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance on. "
+        f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within a "
+        "round: median, least–greatest. Loading `sdrt` includes packing the weights for the CPU; diffusers maps them "
+        f"and reads them in its first step. {versions}."
+    )
+    return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"
+
+
+def insert(readme: Path, text: str) -> None:
+    """Put ``text`` between the markers of ``readme``."""
+    content = readme.read_text(encoding="utf-8")
+    before, _, rest = content.partition(START)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise SystemExit(f"{readme} lacks the markers {START} and {END}")
+    readme.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        work = (options.work or Path(scratch)).absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        figures = {
+            "versions": {name: version(name) for name in _VERSIONED},
+            "export": export.export_both(work),
+            "generate": generate.compare(work, options.size, options.steps, options.rounds),
+        }
+    results = ROOT / "benchmarks" / "results"
+    (results / f"{options.name}.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    (results / f"{options.name}.md").write_text(report(figures), encoding="utf-8")
+    insert(ROOT / "README.md", report(figures))
+    print(report(figures))
+
+
+if __name__ == "__main__":
+    main()
