@@ -40,7 +40,7 @@ def report(figures: dict[str, Any]) -> str:
     rounds, steps = (figures["generate"]["settings"][key] for key in ("rounds", "steps"))
     memory = machine["memory_bytes"] / 2**30
     notes = (
-        f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance on. "
+        f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance. "
         f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within a "
         "round: median, least–greatest. Loading `sdrt` includes packing the weights for the CPU; diffusers maps them "
         f"and reads them in its first step. {versions}."

@@ -180,7 +180,9 @@ def _weights(folder: Path) -> list[Path]:
             f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted; "
             "use a revision that has them, or convert with diffusers' save_pretrained(…, safe_serialization=True)"
         )
-    raise ModelNotFoundError(f"{folder}: no .safetensors weights; the download may be incomplete")
+    raise ModelNotFoundError(
+        f"{folder}: no .safetensors weights: the download is incomplete, or there are only pickles, which are refused"
+    )
 
 
 def _elements(file: Path) -> int:

@@ -25,7 +25,8 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "optimum": "optimum",
     **dict.fromkeys(
-        ("accelerate", "diffusers", "onnx", "onnxscript", "safetensors", "torch", "transformers"), "export"
+        ("accelerate", "diffusers", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"),
+        "export",
     ),
 }
 """Top-level module that was not found → extra of `sdrt` that brings it."""

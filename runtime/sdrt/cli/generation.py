@@ -94,7 +94,7 @@ class Job:
 
     def __init__(self, options: Options, pipeline: StableDiffusionPipeline) -> None:
         self.options, self.pipeline = options, pipeline
-        self.scheduler: Scheduler = pipeline._resolve(options.scheduler, options.spacing)
+        self.scheduler: Scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
         self.calls = len(self.scheduler.plan(options.steps).timesteps)
         self.timings = Timings()
         self.size = (0, 0)

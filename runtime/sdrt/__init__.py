@@ -1,0 +1,72 @@
+"""Stable Diffusion with NumPy and ONNX Runtime.
+
+>>> from sdrt import StableDiffusionPipeline
+>>> pipeline = StableDiffusionPipeline.from_pretrained("tiny")
+>>> image = pipeline("a red circle", seed=0).images[0]
+
+Importing this package does no work: every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sdrt.config import SdrtWarning
+    from sdrt.errors import (
+        ComponentError,
+        ExportError,
+        IntegrityError,
+        ModelError,
+        ModelNotFoundError,
+        OutOfMemoryError,
+        ProviderError,
+        RequestError,
+        SdrtError,
+        UnsupportedModelError,
+    )
+    from sdrt.pipeline import StableDiffusionPipeline
+    from sdrt.request import Request
+    from sdrt.result import GenerationStep, StableDiffusionPipelineOutput
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ComponentError",
+    "ExportError",
+    "GenerationStep",
+    "IntegrityError",
+    "ModelError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "ProviderError",
+    "Request",
+    "RequestError",
+    "SdrtError",
+    "SdrtWarning",
+    "StableDiffusionPipeline",
+    "StableDiffusionPipelineOutput",
+    "UnsupportedModelError",
+    "__version__",
+]
+
+_ELSEWHERE = {
+    "GenerationStep": "result",
+    "StableDiffusionPipeline": "pipeline",
+    "StableDiffusionPipelineOutput": "result",
+    "Request": "request",
+    "SdrtWarning": "config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'sdrt' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"sdrt.{_ELSEWHERE.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

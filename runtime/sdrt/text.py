@@ -1,0 +1,227 @@
+"""From prompt to token ids to text embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.config import Notices
+from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
+from sdrt.manifest import read_json
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from sdrt.session import Component
+
+__all__ = ["TextEncoder", "Tokenized", "Tokenizer"]
+
+# CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_DEFAULT_SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenized:
+    """Ids of one prompt, padded to the model's length, and the end of the prompt that did not fit."""
+
+    ids: NDArray[np.int64]
+    dropped: str = ""
+
+
+class Tokenizer:
+    """CLIP's byte-level BPE, read from `tokenizer.json` or built from `vocab.json` and `merges.txt`."""
+
+    def __init__(self, folder: Path, *, max_positions: int) -> None:
+        config = _read_optional(folder / "tokenizer_config.json")
+        special = _special_tokens(config | _read_optional(folder / "special_tokens_map.json"))
+        self.length = min(int(config.get("model_max_length") or max_positions), max_positions)
+        self._bpe = _load(folder, config, special)
+        self._bos, self._eos, self._pad = (
+            self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
+        )
+
+    def __call__(self, text: str) -> Tokenized:
+        """Ids of shape [length]: begin, at most `length - 2` tokens, end, padding."""
+        encoding = self._bpe.encode(text, add_special_tokens=False)
+        room = self.length - 2
+        ids = [self._bos, *encoding.ids[:room], self._eos]
+        ids += [self._pad] * (self.length - len(ids))
+        dropped = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
+        return Tokenized(ids=np.array(ids, dtype=np.int64), dropped=dropped.strip())
+
+    def _id(self, token: str, folder: Path) -> int:
+        found = self._bpe.token_to_id(token)
+        if found is None:
+            raise IntegrityError(
+                f"{folder}: the special token {token!r} is not in the vocabulary: export again"
+            )
+        return int(found)
+
+
+class TextEncoder:
+    """Tokenizer and CLIP text encoder: prompts in, float32 embeddings [length, width] out."""
+
+    def __init__(self, tokenizer: Tokenizer, component: Component, notices: Notices) -> None:
+        self.tokenizer, self._component, self._notices = tokenizer, component, notices
+
+    def __call__(self, prompts: list[str], clip_skip: int | None = None) -> NDArray[np.float32]:
+        """Embeddings [len(prompts), length, width]. Equal prompts are encoded once.
+
+        One prompt per run: an embedding must not depend on the prompts beside it.
+        """
+        output = self._output(clip_skip)
+        done = {prompt: self._encode(prompt, output) for prompt in dict.fromkeys(prompts)}
+        return np.stack([done[prompt] for prompt in prompts])
+
+    def _encode(self, prompt: str, output: str) -> NDArray[np.float32]:
+        tokens = self.tokenizer(prompt)
+        if tokens.dropped:
+            self._notices.warn(
+                f"the prompt has more than {self.tokenizer.length - 2} tokens; the end is ignored: "
+                f"{_shorten(tokens.dropped)!r}"
+            )
+        ids = tokens.ids[np.newaxis]
+        with self._component.bound({"input_ids": ids.shape}, (output,)) as run:
+            run.set("input_ids", ids)
+            embeds: NDArray[np.float32] = run()[output][0].copy()
+        self._component.check_finite(output, embeds)
+        return embeds
+
+    def _output(self, clip_skip: int | None) -> str:
+        """The graph's output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""
+        if not clip_skip:
+            return "last_hidden_state"
+        name = f"last_hidden_state.skip_{clip_skip}"
+        if name in self._component.outputs:
+            return name
+        offered = sum(".skip_" in output for output in self._component.outputs)
+        if not offered:
+            raise RequestError(
+                f"clip_skip is {clip_skip}, and this text encoder was exported without it: "
+                "export the checkpoint again with sdrt export"
+            )
+        raise RequestError(f"clip_skip is {clip_skip}: expected 0 to {offered} for this text encoder")
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each special token; a token is a string or an object with its `content`."""
+    found = {key: config.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+    texts = {key: value["content"] if isinstance(value, dict) else value for key, value in found.items()}
+    special = _DEFAULT_SPECIAL | {key: text for key, text in texts.items() if text}
+    return {"pad_token": special["eos_token"]} | special
+
+
+def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return _build(folder, config, special)
+    read_json(path)
+    with _translated(path):
+        bpe = tokenizers.Tokenizer.from_file(str(path))
+    # Both may be baked into the file; padding and truncation are ours, so that truncation can be reported.
+    bpe.no_padding()
+    bpe.no_truncation()
+    return bpe
+
+
+def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    """What transformers' CLIPTokenizerFast builds from the same files."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    vocabulary, merges = _read_vocabulary(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    with _translated(folder / "vocab.json"):
+        model = models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=special["unk_token"],
+        )
+    bpe = Tokenizer(model)
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    _add_tokens(bpe, folder, config, special)
+    return bpe
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what `tokenizers` raises for a bad file, `Exception` itself, into `IntegrityError`."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise IntegrityError(f"{path} is no tokenizer ({error}): export the model again") from error
+
+
+def _add_tokens(
+    bpe: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], special: Mapping[str, str]
+) -> None:
+    """Register tokens that are cut out of the text before it is split into words, `<|endoftext|>` for one."""
+    from tokenizers import AddedToken
+
+    table = {int(index): dict(entry) for index, entry in config.get("added_tokens_decoder", {}).items()}
+    listed = {entry["content"] for entry in table.values()}
+    unlisted = [text for text in dict.fromkeys(special.values()) if text not in listed]
+    for text in unlisted:
+        # It would get an id of its own, for which the text encoder has no embedding.
+        if bpe.token_to_id(text) is None:
+            raise IntegrityError(f"{folder}: special token {text!r} is not in the vocabulary: export again")
+    extra = [AddedToken(text, special=True) for text in unlisted]
+    bpe.add_special_tokens(extra)
+    for index, entry in sorted(table.items()):
+        bpe.add_tokens([AddedToken(**entry)])
+        if bpe.token_to_id(entry["content"]) != index:
+            raise UnsupportedModelError(
+                f"{folder}: added token {entry['content']!r} does not get its id {index}: "
+                "export with sdrt export"
+            )
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    vocabulary = read_json(path)
+    if not vocabulary or not all(isinstance(index, int) for index in vocabulary.values()):
+        raise IntegrityError(
+            f"{path} is no vocabulary, expected tokens and their ids: export the model again"
+        )
+    return vocabulary
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path} is not UTF-8 text: export the model again") from None
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise IntegrityError(f"{path}: expected two tokens a line: export the model again")
+    return [(pair[0], pair[1]) for pair in pairs]

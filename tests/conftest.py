@@ -1,0 +1,52 @@
+"""Fixtures of every test: the tiny model, folders that can be damaged, and a cache that is not the user's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from sdrt import StableDiffusionPipeline
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache folder per test; huggingface_hub stays off the network."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("SDRT_CACHE", str(cache))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return cache
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The bundled model, or the exported folder that SDRT_TEST_MODEL names. Not to be written to."""
+    if given := os.environ.get("SDRT_TEST_MODEL"):
+        return Path(given)
+    import sdrt_models
+
+    return sdrt_models.path("tiny")
+
+
+@pytest.fixture
+def model_copy(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model without its manifest, to be damaged."""
+    copy = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (copy / "sdrt.json").unlink(missing_ok=True)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_model: Path) -> Iterator[StableDiffusionPipeline]:
+    """The tiny model on the CPU, loaded once."""
+    from sdrt import StableDiffusionPipeline
+
+    with StableDiffusionPipeline.from_pretrained(
+        tiny_model, provider="cpu", threads=1, verify=False, notify=lambda message: None
+    ) as made:
+        yield made

@@ -1,0 +1,98 @@
+"""Record `pipeline.npz`: what transformers and diffusers make of the embedded model `tiny`'s weights.
+
+Usage, where the export extra is installed: python tests/goldens/record_pipeline.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pipeline_cases import CALLS, PROMPTS, component_inputs
+from transformers import CLIPTokenizerFast
+
+from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.tokenizer import write_byte_tokenizer
+
+OUTPUT = Path(__file__).with_name("pipeline.npz")
+SEED = 5
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+}
+
+
+def tiny_pipeline(folder: Path) -> Any:
+    """diffusers' pipeline over the same weights as the embedded model."""
+    source = RandomCheckpoint(architecture="tiny", seed=0)
+    write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
+    pipeline = diffusers.StableDiffusionPipeline(
+        text_encoder=source.load("text_encoder"),
+        unet=source.load("unet"),
+        vae=source.load("vae"),
+        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
+        scheduler=diffusers.PNDMScheduler.from_config(source.scheduler_config()),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def texts(pipeline: Any) -> dict[str, NDArray[Any]]:
+    arrays = {}
+    for index, prompt in enumerate(PROMPTS):
+        tokens = pipeline.tokenizer(
+            prompt, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        arrays[f"ids/{index}"] = tokens[0].numpy()
+        arrays[f"embeds/{index}"] = pipeline.text_encoder(tokens)[0][0].numpy()
+    return arrays
+
+
+def components(pipeline: Any) -> dict[str, NDArray[Any]]:
+    inputs = {
+        part: {k: torch.from_numpy(v) for k, v in row.items()} for part, row in component_inputs().items()
+    }
+    return {
+        "unet": pipeline.unet(**inputs["unet"])[0].numpy(),
+        "vae_decoder": pipeline.vae.decode(inputs["vae_decoder"]["latent_sample"])[0].numpy(),
+        "vae_encoder": pipeline.vae.encode(inputs["vae_encoder"]["sample"]).latent_dist.parameters.numpy(),
+    }
+
+
+def pictures(pipeline: Any) -> dict[str, NDArray[Any]]:
+    default, arrays = pipeline.scheduler, {}
+    for name, call in CALLS.items():
+        options = dict(call)
+        kind, extra = SCHEDULERS.get(options.pop("scheduler", ""), ("", {}))
+        pipeline.scheduler = (
+            getattr(diffusers, kind).from_config(default.config, **extra) if kind else default
+        )
+        prompts = [options["prompt"]] if isinstance(options["prompt"], str) else options["prompt"]
+        count = len(prompts) * options.get("num_images_per_prompt", 1)
+        generators = [torch.Generator("cpu").manual_seed(SEED + index) for index in range(count)]
+        images = pipeline(generator=generators, **options).images
+        arrays[f"picture/{name}"] = np.stack([np.asarray(image) for image in images])
+    return arrays
+
+
+def main() -> None:
+    diffusers.logging.set_verbosity_error()
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        pipeline = tiny_pipeline(Path(folder))
+        arrays = {**texts(pipeline), **components(pipeline), **pictures(pipeline)}
+    np.savez_compressed(OUTPUT, **arrays)
+    print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Tiny checkpoints, as diffusers loads them and as optimum exports them, each made once per session."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# The oracles come with the test extra; without them there is nothing to compare with.
+collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a checkpoint of `checkpoints.VARIANTS`."""
+    from checkpoints import make_checkpoint
+
+    root, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = make_checkpoint(root / variant, variant)
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def optimum_folder(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A checkpoint exported by optimum alone."""
+    root, made = tmp_path_factory.mktemp("optimum"), {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            from optimum.exporters.onnx import main_export
+
+            with warnings.catch_warnings():
+                # torch's TorchScript exporter warns about itself and about tracing; neither is ours to act on.
+                warnings.simplefilter("ignore")
+                main_export(
+                    str(checkpoint(variant)), root / variant, task="text-to-image", do_validation=False
+                )
+            made[variant] = root / variant
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def sdrt_folder(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """A checkpoint exported by `sdrt export`, for the CPU."""
+    root, made = tmp_path_factory.mktemp("sdrt"), {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            from sdrt_export import export_model
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                export_model(checkpoint(variant), root / variant, target="cpu")
+            made[variant] = root / variant
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def diffusers_pipeline(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
+    """diffusers' own pipeline over a checkpoint."""
+    made: dict[str, Any] = {}
+
+    def get(variant: str) -> Any:
+        if variant not in made:
+            from diffusers import StableDiffusionPipeline
+
+            made[variant] = StableDiffusionPipeline.from_pretrained(checkpoint(variant))
+            made[variant].set_progress_bar_config(disable=True)
+        return made[variant]
+
+    return get

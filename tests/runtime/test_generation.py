@@ -1,0 +1,239 @@
+"""Generation as a user sees it, on the tiny model; tests/parity compares the pictures with diffusers'."""
+
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from damage import poison
+from PIL import Image
+
+from sdrt import (
+    ComponentError,
+    GenerationStep,
+    Request,
+    RequestError,
+    StableDiffusionPipeline,
+    StableDiffusionPipelineOutput,
+)
+
+FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "output_type": "np"}
+
+
+def pictures(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
+    prompt = {} if "prompt_embeds" in options else {"prompt": "a cat"}
+    images = pipeline(**(prompt | FAST | options)).images
+    assert isinstance(images, np.ndarray)
+    return images
+
+
+def test_a_picture(pipeline: StableDiffusionPipeline) -> None:
+    out = pipeline("a cat", num_inference_steps=2, seed=0, height=64, width=128)
+    assert isinstance(out.images[0], Image.Image)
+    assert (out.images[0].size, out.images[0].mode) == ((128, 64), "RGB")
+    assert out.seeds == [0]
+    assert (out.request.height, out.request.prompt) == (64, "a cat")
+    assert set(out.timings) == {"text_encoder", "unet", "vae_decoder"}
+    assert len(out.timings["unet"]) == pipeline.scheduler.plan(2).num_evaluations
+
+
+def test_output_types_show_the_same_picture(pipeline: StableDiffusionPipeline) -> None:
+    array = pictures(pipeline)[0]
+    assert array.dtype == np.float32
+    assert 0 <= array.min() < array.max() <= 1
+    pil = pipeline("a cat", num_inference_steps=2, seed=5).images[0]
+    np.testing.assert_array_equal(np.asarray(pil), (array * 255).round().astype(np.uint8))
+    latents = pictures(pipeline, output_type="latent")
+    assert latents.shape[0] == 1
+    assert latents.ndim == 4
+
+
+def test_same_seed_same_picture_other_seed_another(pipeline: StableDiffusionPipeline) -> None:
+    np.testing.assert_array_equal(pictures(pipeline), pictures(pipeline))
+    assert np.abs(pictures(pipeline) - pictures(pipeline, seed=6)).max() > 0.1
+
+
+@pytest.mark.parametrize("scheduler", [None, "euler_a"])
+def test_a_picture_does_not_depend_on_its_batch(
+    pipeline: StableDiffusionPipeline, scheduler: str | None
+) -> None:
+    together = pictures(
+        pipeline, prompt=["a cat", "a dog"], num_images_per_prompt=2, seed=10, scheduler=scheduler
+    )
+    for index, prompt in enumerate(["a cat", "a cat", "a dog", "a dog"]):
+        alone = pictures(pipeline, prompt=prompt, seed=10 + index, scheduler=scheduler)[0]
+        # Matrix products may be split differently for another batch: rounding, far below one level of 255.
+        np.testing.assert_allclose(together[index], alone, atol=1e-4)
+
+
+def test_guidance_of_one_leaves_the_negative_prompt_out(pipeline: StableDiffusionPipeline) -> None:
+    plain = pictures(pipeline, guidance_scale=1.0)
+    np.testing.assert_array_equal(plain, pictures(pipeline, guidance_scale=1.0, negative_prompt="bad"))
+    np.testing.assert_array_equal(plain, pictures(pipeline, guidance_scale=-3))
+    guided = pictures(pipeline, guidance_scale=7.5)
+    assert np.abs(plain - guided).max() > 0.01
+    assert np.abs(guided - pictures(pipeline, negative_prompt="low quality")).max() > 1e-3
+
+
+def test_latents_in_place_of_a_seed(pipeline: StableDiffusionPipeline) -> None:
+    from sdrt.rng import Generator
+
+    shape = pictures(pipeline, output_type="latent").shape
+    noise = Generator(5).randn(shape)
+    before = noise.copy()
+    # Euler draws no noise on the way, so the seed has no other part in the picture.
+    given = pictures(pipeline, latents=noise, seed=99, scheduler="euler")
+    np.testing.assert_array_equal(given, pictures(pipeline, scheduler="euler"))
+    np.testing.assert_array_equal(noise, before)
+
+
+def test_embeddings_in_place_of_prompts(pipeline: StableDiffusionPipeline) -> None:
+    encode = pipeline._parts.text_encoder
+    embeds = {"prompt_embeds": encode(["a cat"]), "negative_prompt_embeds": encode(["bad"])}
+    np.testing.assert_array_equal(pictures(pipeline, **embeds), pictures(pipeline, negative_prompt="bad"))
+    with pytest.raises(RequestError, match="differ in shape"):
+        pictures(pipeline, negative_prompt_embeds=encode(["bad"])[:, :5])
+
+
+def test_a_folder_without_text_encoder_takes_embeddings(
+    pipeline: StableDiffusionPipeline, model_copy: Path
+) -> None:
+    (model_copy / "text_encoder" / "model.onnx").unlink()
+    index = model_copy / "model_index.json"
+    index.write_text(index.read_text(encoding="utf-8").replace('"CLIPTextModel"', "null"), encoding="utf-8")
+    bare = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
+    embeds = pipeline._parts.text_encoder(["a cat"])
+    expected = pictures(pipeline, guidance_scale=1)
+    np.testing.assert_array_equal(pictures(bare, prompt_embeds=embeds, guidance_scale=1), expected)
+    with pytest.raises(RequestError, match="no text encoder"):
+        bare("a cat")
+
+
+def test_callback_sees_every_step(pipeline: StableDiffusionPipeline) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def callback(owner: object, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        assert owner is pipeline
+        assert set(tensors) == {"latents"}
+        seen.append((index, timestep))
+        return tensors
+
+    watched = pictures(pipeline, callback_on_step_end=callback)
+    plan = pipeline.scheduler.plan(2)
+    assert seen == list(enumerate(plan.timesteps))
+    np.testing.assert_array_equal(watched, pictures(pipeline))
+
+
+def test_callback_can_change_the_run(pipeline: StableDiffusionPipeline) -> None:
+    def zero(owner: object, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": np.zeros_like(tensors["latents"])} if index == 0 else {}
+
+    def swap(owner: object, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {"prompt_embeds": tensors["prompt_embeds"][::-1]}
+
+    plain = pictures(pipeline)
+    assert np.abs(plain - pictures(pipeline, callback_on_step_end=zero)).max() > 0.01
+    names = ["prompt_embeds", "negative_prompt_embeds"]
+    swapped = pictures(pipeline, callback_on_step_end=swap, callback_on_step_end_tensor_inputs=names)
+    assert not np.array_equal(plain, swapped)
+    np.testing.assert_array_equal(plain, pictures(pipeline))
+
+
+def test_callback_mistakes_are_named(pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(RequestError, match="'noise_pred': expected any of latents"):
+        pictures(pipeline, callback_on_step_end_tensor_inputs=["noise_pred"])
+    for returned, words in (
+        ({"latents": np.zeros(3)}, r"latents of shape \(3,\)"),
+        ({"x": np.zeros(3)}, "returned 'x'"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            pictures(pipeline, callback_on_step_end=lambda *_, answer=returned: answer)
+
+
+def test_stream_ends_with_the_result_and_can_be_left(pipeline: StableDiffusionPipeline) -> None:
+    *steps, result = pipeline.stream(Request(prompt="a cat", num_inference_steps=3, seed=1, output_type="np"))
+    assert isinstance(result, StableDiffusionPipelineOutput)
+    assert all(isinstance(step, GenerationStep) for step in steps)
+    assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert {step.num_steps for step in steps} == {len(steps)}
+    abandoned = pipeline.stream(Request(prompt="a dog", num_inference_steps=3))
+    next(abandoned)
+    del abandoned
+    again = pipeline("a cat", num_inference_steps=3, seed=1, output_type="np").images
+    np.testing.assert_array_equal(again, result.images)
+
+
+def test_ctrl_c_in_a_step_leaves_the_pipeline_usable(pipeline: StableDiffusionPipeline) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pictures(pipeline, callback_on_step_end=interrupt)
+    assert np.isfinite(pictures(pipeline)).all()
+
+
+def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
+    expected = {seed: pictures(pipeline, seed=seed) for seed in range(3)}
+    got: dict[int, np.ndarray] = {}
+
+    def work(seed: int) -> None:
+        got[seed] = pictures(pipeline, seed=seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, images in expected.items():
+        np.testing.assert_array_equal(got[seed], images)
+
+
+def test_scheduler_of_a_call_and_of_the_pipeline(tiny_model: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
+
+    def draw(**options: Any) -> np.ndarray:
+        return pictures(pipeline, num_inference_steps=4, **options)
+
+    default, euler = draw(), draw(scheduler="euler")
+    assert np.abs(default - euler).max() > 1e-3
+    karras = draw(scheduler="euler", spacing="karras")
+    assert np.abs(karras - euler).max() > 1e-3
+    pipeline.scheduler = "euler"  # type: ignore[assignment]
+    assert pipeline.scheduler.name == "euler"
+    np.testing.assert_array_equal(draw(), euler)
+    np.testing.assert_array_equal(draw(spacing="karras"), karras)
+    with pytest.raises(RequestError, match="nonsense"):
+        pictures(pipeline, scheduler="nonsense")
+
+
+def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
+    with StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", verify=False).load() as pipeline:
+        first = pictures(pipeline)
+    np.testing.assert_array_equal(pictures(pipeline), first)
+
+
+@pytest.mark.parametrize(
+    ("component", "parameter", "value", "words"),
+    [
+        (
+            "text_encoder",
+            "final_layer_norm.bias",
+            math.nan,
+            "text_encoder: output 'last_hidden_state' is not finite",
+        ),
+        ("unet", "conv_out.bias", math.inf, "unet: output 'out_sample' is not finite"),
+        ("vae_decoder", "decoder.conv_out.bias", math.nan, "vae_decoder: output 'sample' is not finite"),
+        ("vae_decoder", "decoder.conv_out.bias", 1e6, "vae_decoder: the picture is of one colour"),
+    ],
+)
+def test_the_component_that_breaks_a_picture_is_named(
+    model_copy: Path, component: str, parameter: str, value: float, words: str
+) -> None:
+    poison(model_copy / component / "model.onnx", parameter, value)
+    broken = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
+    with pytest.raises(ComponentError, match=words):
+        broken("a cat", num_inference_steps=1)

@@ -1,0 +1,277 @@
+"""Model folders: what is refused, with which words; hashes; names that become folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdrt import (
+    IntegrityError,
+    ModelError,
+    ModelNotFoundError,
+    StableDiffusionPipeline,
+    UnsupportedModelError,
+)
+from sdrt import autoexport as autoexport_module
+from sdrt.manifest import FileRecord, iter_files
+from sdrt.model import Manifest, ModelFolder, cache_dir, resolve_model
+
+UNET = "unet/model.onnx"
+
+
+@pytest.fixture
+def signed(model_copy: Path) -> Path:
+    """A model folder with a manifest of its files."""
+    files = {name: FileRecord.of(model_copy / name) for name in iter_files(model_copy)}
+    Manifest(
+        family="sd1",
+        target="cpu",
+        dtype="float32",
+        opset=20,
+        exporter="sdrt",
+        source={"id": "someone/some-model", "revision": None},
+        versions={"sdrt": "0"},
+        files=files,
+    ).write(model_copy)
+    return model_copy
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def flip_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def swap(folder: Path) -> None:
+    first, second = folder / UNET, folder / "vae_decoder/model.onnx"
+    first.rename(folder / "aside")
+    second.rename(first)
+    (folder / "aside").rename(second)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": lambda folder: (folder / UNET).unlink(),
+    "truncated": lambda folder: (folder / UNET).write_bytes((folder / UNET).read_bytes()[:-100]),
+    "zeroed": lambda folder: (folder / UNET).write_bytes(bytes((folder / UNET).stat().st_size)),
+    "empty": lambda folder: (folder / UNET).write_bytes(b""),
+    "swapped": swap,
+    "bit flipped": lambda folder: flip_bit(folder / UNET),
+    "bit flipped in the tokenizer": lambda folder: flip_bit(folder / "tokenizer/merges.txt"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_found_by_the_manifest(signed: Path, damage: str) -> None:
+    DAMAGE[damage](signed)
+    named = "merges.txt" if "tokenizer" in damage else "model.onnx"
+    with pytest.raises(IntegrityError, match=rf"{named} (is missing|is damaged|has \d+ bytes).*export"):
+        ModelFolder.open(signed).verify(lambda message: None)
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "zeroed", "empty", "swapped"])
+def test_damage_is_found_without_a_manifest(model_copy: Path, damage: str) -> None:
+    DAMAGE[damage](model_copy)
+    with pytest.raises(ModelError, match=r"model\.onnx.*export") as caught:
+        StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_hashes_are_checked_once_and_again_after_a_change(signed: Path) -> None:
+    messages: list[str] = []
+    model = ModelFolder.open(signed)
+    assert not model.is_verified()
+    assert model.verify(messages.append)
+    assert model.verify(messages.append)
+    assert model.is_verified()
+    assert len(messages) == 1
+    assert "checking the hashes" in messages[0]
+    flip_bit(signed / UNET)
+    assert not model.is_verified()
+    with pytest.raises(IntegrityError, match="damaged"):
+        model.verify(messages.append)
+
+
+def test_a_read_only_cache_only_costs_another_check(signed: Path, own_cache: Path) -> None:
+    own_cache.write_text("a file where the folder should be")
+    assert ModelFolder.open(signed).verify(lambda message: None)
+
+
+def test_a_folder_without_manifest_has_nothing_to_check(model_copy: Path) -> None:
+    assert not ModelFolder.open(model_copy).verify()
+
+
+def test_the_name_is_the_source_s(signed: Path, model_copy: Path) -> None:
+    assert ModelFolder.open(signed).name == "some-model"
+    (signed / "sdrt.json").unlink()
+    assert ModelFolder.open(signed).name == "model"
+
+
+def test_manifest_survives_a_round_trip(signed: Path, tmp_path: Path) -> None:
+    manifest = Manifest.read(signed)
+    manifest.write(tmp_path / "copy.json")
+    assert Manifest.read(tmp_path / "copy.json") == manifest
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"format_version": 2}, UnsupportedModelError, "format_version is 2.*pip install -U"),
+        ({"surprise": 1}, UnsupportedModelError, "unknown key 'surprise'"),
+        ({"opset": "20"}, IntegrityError, "'opset' must be a JSON int"),
+        ({"files": {"../x": {"size": 1, "sha256": ""}}}, IntegrityError, "outside the model folder"),
+        ({"files": {"x": 3}}, IntegrityError, "must have a size"),
+    ],
+)
+def test_bad_manifest(signed: Path, changes: dict[str, Any], kind: type[Exception], words: str) -> None:
+    edit_json(signed / "sdrt.json", **changes)
+    with pytest.raises(kind, match=words):
+        ModelFolder.open(signed)
+
+
+@pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 9])
+def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -> None:
+    (model_copy / name).write_text(text)
+    with pytest.raises(IntegrityError, match=Path(name).name):
+        StableDiffusionPipeline.from_pretrained(model_copy).scheduler  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": "StableDiffusionXLPipeline"}, "'StableDiffusionXLPipeline' is not supported"),
+        ({"_class_name": None}, "None is not supported"),
+        ({"unet": ["my_module", "UNet2DConditionModel"]}, "unet names class my_module.UNet2DConditionModel"),
+        ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "unet names class"),
+        ({"scheduler": ["os", "system"]}, "scheduler names class os.system"),
+        ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "'text_encoder_2'"),
+    ],
+)
+def test_foreign_classes_are_refused(model_copy: Path, changes: dict[str, Any], words: str) -> None:
+    edit_json(model_copy / "model_index.json", **changes)
+    with pytest.raises(UnsupportedModelError, match=words):
+        ModelFolder.open(model_copy)
+
+
+def test_parts_that_are_never_called_are_ignored(model_copy: Path) -> None:
+    edit_json(
+        model_copy / "model_index.json",
+        safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
+        feature_extractor=["transformers", "CLIPImageProcessor"],
+        image_encoder=[None, None],
+    )
+    assert ModelFolder.open(model_copy).has("unet")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("unet", {"in_channels": 9}, "only text-to-image"),
+        ("unet", {"cross_attention_dim": None}, "cross_attention_dim is None"),
+        ("vae_decoder", {"scaling_factor": None}, "scaling_factor is None"),
+        ("vae_decoder", {"scaling_factor": 0}, "scaling_factor is 0"),
+        ("vae_decoder", {"shift_factor": 0.1}, "shift_factor 0.1 is not supported"),
+        ("text_encoder", {"use_attention_mask": True}, "use_attention_mask"),
+    ],
+)
+def test_configs_that_cannot_be_honoured(
+    model_copy: Path, name: str, changes: dict[str, Any], words: str
+) -> None:
+    edit_json(model_copy / name / "config.json", **changes)
+    with pytest.raises(ModelError, match=words):
+        StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1).load()
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").touch()
+    for name, words in {
+        "empty": "is empty, expected a model folder",
+        "file": "is a file, expected a model folder",
+        "other": "holds no model_index.json, expected a model folder",
+    }.items():
+        with pytest.raises(ModelNotFoundError, match=f"{words}: make one with sdrt export"):
+            resolve_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "no-such-model", "a/b/c", "../x/y", "modèle/été", "a b/c", "x/" + "y" * 5000]
+)
+def test_what_can_be_no_hub_id(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError) as caught:
+        resolve_model(name)
+    assert len(str(caught.value)) < 500
+
+
+def test_offline_and_not_cached(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"'someone/some-model' is not in the cache.*offline"):
+        resolve_model("someone/some-model", cache_dir=tmp_path)
+
+
+def hub_cache(cache: Path, content: Path) -> None:
+    """Lay out `content` as huggingface_hub caches someone/some-model at a commit."""
+    commit = "0123456789012345678901234567890123456789"
+    repository = cache / "models--someone--some-model"
+    shutil.copytree(content, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+
+
+def test_a_cached_hub_model_opens_offline(tiny_model: Path, tmp_path: Path) -> None:
+    hub_cache(tmp_path / "hub", tiny_model)
+    model = resolve_model("someone/some-model", cache_dir=tmp_path / "hub")
+    assert model.name == "some-model"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """What tells a torch checkpoint apart: an index, weights, no graph."""
+    folder = tmp_path / "checkpoint"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").touch()
+    (folder / "model_index.json").write_text("{}")
+    return folder
+
+
+def test_a_checkpoint_without_the_exporter_names_both_commands(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoexport_module, "_NEEDED", ("no_such_module_at_all",))
+    with pytest.raises(
+        ModelNotFoundError, match=r"pip install 'sdrt\[export\]', then sdrt export .*checkpoint -o"
+    ):
+        resolve_model(checkpoint)
+
+
+def test_a_checkpoint_is_exported_once(
+    checkpoint: Path, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Path] = []
+
+    def export(source: autoexport_module.Source, output: Path, target: str, reporter: object) -> None:
+        calls.append(output)
+        shutil.copytree(signed, output)
+
+    monkeypatch.setattr(autoexport_module, "_NEEDED", ())
+    monkeypatch.setattr(autoexport_module, "_export", export)
+    messages: list[str] = []
+    first = resolve_model(checkpoint, notify=messages.append)
+    again = resolve_model(checkpoint, notify=messages.append)
+    assert first.path == again.path
+    assert first.path.is_relative_to(cache_dir())
+    assert (len(calls), len(messages)) == (1, 1)
+    (checkpoint / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other weights")
+    assert resolve_model(checkpoint, notify=messages.append).path != first.path
+    assert resolve_model(checkpoint, notify=messages.append, target="portable").path not in calls[:2]
