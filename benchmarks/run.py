@@ -41,8 +41,8 @@ def report(figures: dict[str, Any]) -> str:
     memory = machine["memory_bytes"] / 2**30
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance. "
-        f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within a "
-        "round: median, least–greatest. Loading `sdrt` includes packing the weights for the CPU; diffusers maps them "
+        f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within "
+        "a round: median, least–greatest. Loading `sdrt` includes packing the weights for the CPU; diffusers maps them "
         f"and reads them in its first step. {versions}."
     )
     return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"

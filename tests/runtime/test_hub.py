@@ -1,0 +1,166 @@
+"""The hub, as huggingface_hub sees it: a server on this machine that speaks the part of its protocol we need."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from sdrt.hub import check_id
+
+COMMIT = "a" * 40
+CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
+CONFIGS += [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")]
+WEIGHTS = ["text_encoder/model.safetensors"]
+WEIGHTS += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
+OTHERS = [
+    "unet/diffusion_pytorch_model.bin",
+    "v1-5-pruned.ckpt",
+    "safety_checker/model.safetensors",
+    "README.md",
+]
+REPOSITORIES = {
+    "owner/both": [*CONFIGS, *WEIGHTS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS), *OTHERS],
+    "owner/half": [*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)],
+    "owner/onnx": [*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json", "unet/model.xml"],
+}
+REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFound")}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """`/api/models/ID/revision/REV` lists a repository, `/ID/resolve/REV/FILE` has its files."""
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.do_GET()
+
+    def do_GET(self) -> None:  # noqa: N802
+        path = self.path.partition("?")[0].removeprefix("/api/models").strip("/").split("/")
+        name, rest = "/".join(path[:2]), path[2:]
+        if name in REFUSALS:
+            status, code = REFUSALS[name]
+            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
+        elif rest[1] not in ("main", COMMIT):
+            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif rest[0] == "resolve":
+            content = "/".join(rest[2:]).encode()
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'  # noqa: S324
+            self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
+        else:
+            siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
+            self._send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {})
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`sdrt.hub.CALL` in a process of its own: huggingface_hub reads its variables when it is imported."""
+    script = f"import sdrt.hub, sdrt.errors\ntry: print(sdrt.hub.{call})\nexcept sdrt.errors.SdrtError as e: exit(str(e))"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=variables | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def files(folder: str) -> set[str]:
+    root = Path(folder.strip())
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_torch_checkpoint_comes_without_its_weights(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/both')")
+    assert files(done.stdout) == set(CONFIGS), done.stderr
+    assert Path(done.stdout.strip()).name == COMMIT
+
+
+def test_an_exported_model_comes_whole(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/onnx')")
+    assert files(done.stdout) == {*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json"}, (
+        done.stderr
+    )
+
+
+def test_weights_in_full_precision_are_preferred(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download_checkpoint('owner/both')")
+    assert files(done.stdout) == {*CONFIGS, *WEIGHTS}, done.stderr
+
+
+def test_half_precision_where_there_is_nothing_else(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download_checkpoint('owner/half')")
+    assert files(done.stdout) == {*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)}, (
+        done.stderr
+    )
+
+
+def test_what_was_downloaded_serves_offline(hub: str, tmp_path: Path) -> None:
+    first = ask(hub, tmp_path, f"download('owner/onnx', revision='{COMMIT}')")
+    again = ask(
+        "http://127.0.0.1:1", tmp_path, f"download('owner/onnx', revision='{COMMIT}')", HF_HUB_OFFLINE="1"
+    )
+    assert again.stdout == first.stdout != ""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("download('owner/missing')", "no folder and no hub model 'owner/missing': check the spelling"),
+        ("download('owner/gated')", "gated: accept its terms"),
+        ("download('owner/both', revision='nope')", "has no revision 'nope'"),
+    ],
+)
+def test_refusals_name_the_remedy(hub: str, tmp_path: Path, call: str, words: str) -> None:
+    done = ask(hub, tmp_path, call)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_offline_and_not_in_the_cache(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/both')", HF_HUB_OFFLINE="1")
+    assert "not in the cache" in done.stderr
+
+
+def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+    done = ask("http://127.0.0.1:1", tmp_path, "download('owner/both')")
+    assert done.returncode == 1
+    assert "the hub cannot be reached" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["model", "a/b/c", "owner/näme", "../etc", "", "x" * 5000])
+def test_what_cannot_be_an_id(name: str) -> None:
+    from sdrt import ModelNotFoundError
+
+    with pytest.raises(ModelNotFoundError, match="neither a folder"):
+        check_id(name)
