@@ -38,10 +38,10 @@ REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFo
 class Hub(BaseHTTPRequestHandler):
     """`/api/models/ID/revision/REV` lists a repository, `/ID/resolve/REV/FILE` has its files."""
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self.do_GET()
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = self.path.partition("?")[0].removeprefix("/api/models").strip("/").split("/")
         name, rest = "/".join(path[:2]), path[2:]
         if name in REFUSALS:
@@ -51,7 +51,7 @@ class Hub(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif rest[0] == "resolve":
             content = "/".join(rest[2:]).encode()
-            etag = f'"{hashlib.sha1(content).hexdigest()}"'  # noqa: S324
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'
             self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
         else:
             siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
@@ -82,7 +82,7 @@ def hub() -> Iterator[str]:
 
 def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """`sdrt.hub.CALL` in a process of its own: huggingface_hub reads its variables when it is imported."""
-    script = f"import sdrt.hub, sdrt.errors\ntry: print(sdrt.hub.{call})\nexcept sdrt.errors.SdrtError as e: exit(str(e))"
+    script = f"import sdrt.hub as h, sdrt\ntry: print(h.{call})\nexcept sdrt.SdrtError as e: exit(str(e))"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
     return subprocess.run(
