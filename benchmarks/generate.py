@@ -1,4 +1,4 @@
-"""sdrt beside optimum's pipeline and diffusers on the CPU: import, load, seconds per step, peak memory.
+"""sdrt beside optimum's pipeline and diffusers on the CPU: import, load, seconds per step, decoding, peak memory.
 
     python benchmarks/generate.py WORK [--size 512] [--steps 3] [--rounds 3]
 
@@ -18,7 +18,7 @@ from typing import Any
 from measure import device, markdown, run, spread
 
 FOLDERS = {"sdrt": "sdrt", "optimum": "optimum", "diffusers": "checkpoint"}
-FIGURES = ("import", "load", "step", "peak")
+FIGURES = ("import", "load", "step", "decode", "peak")
 
 
 def compare(work: Path, size: int, steps: int, rounds: int) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def _turn(work: Path, system: str, size: int, steps: int) -> dict[str, float]:
         "import": took["import"],
         "load": took["load"],
         "step": statistics.median(took["steps"]),
+        "decode": took["decode"],
         "peak": float(finished.peak_bytes),
     }
 
@@ -68,7 +69,14 @@ def _turn(work: Path, system: str, size: int, steps: int) -> dict[str, float]:
 def table(figures: dict[str, Any]) -> str:
     """Medians, and in brackets the ratio to sdrt with its spread."""
     size = figures["settings"]["size"]
-    header = [f"SD 1.5's architecture, CPU, {size}×{size}", "import", "load", "per step", "peak memory"]
+    header = [
+        f"SD 1.5's architecture, CPU, {size}×{size}",
+        "import",
+        "load",
+        "per step",
+        "decode",
+        "peak memory",
+    ]
     return markdown(header, [_row(name, figures) for name in FOLDERS])
 
 

@@ -1,8 +1,9 @@
-"""One system in one process: import, load, denoise. Prints a JSON object with what it took.
+"""One system in one process, from import to picture. Prints a JSON object with what it took.
 
     python benchmarks/peers.py sdrt|optimum|diffusers FOLDER --size 512 --steps 3
 
-The steps are counted from the first step's end, so that warming up is not in them. Decoding is left out.
+The steps are counted from the first step's end, so that warming up is not in them; decoding is what follows the
+last one.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ SYSTEMS = {"sdrt": _sdrt, "optimum": _optimum, "diffusers": _diffusers}
 
 
 def measure(system: str, folder: str, size: int, steps: int) -> dict[str, Any]:
-    """Seconds to import, to load, and for each step after the first."""
+    """Seconds to import, to load, to the first step's end, for each step after it, and to decode."""
     start = time.perf_counter()
     imported, pipeline, seed = SYSTEMS[system](folder)
     loaded = time.perf_counter() - start - imported
@@ -67,12 +68,12 @@ def measure(system: str, folder: str, size: int, steps: int) -> dict[str, Any]:
         height=size,
         width=size,
         num_inference_steps=steps,
-        output_type="latent",
         callback_on_step_end=on_step,
         **seed,
     )
     took = [after - before for before, after in pairwise(stamps)]
-    return {"import": imported, "load": loaded, "first_step": stamps[0] - begin, "steps": took}
+    decoded = time.perf_counter() - stamps[-1]
+    return {"import": imported, "load": loaded, "first": stamps[0] - begin, "steps": took, "decode": decoded}
 
 
 def main() -> None:

@@ -42,20 +42,21 @@ def report(figures: dict[str, Any]) -> str:
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance. "
         f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within "
-        "a round: median, least–greatest. Loading `sdrt` includes packing the weights for the CPU; diffusers maps them "
-        f"and reads them in its first step. {versions}."
+        "a round: median, least–greatest. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the CPU "
+        f"then; diffusers maps them and reads them in its first step. {versions}."
     )
     return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"
 
 
-def insert(readme: Path, text: str) -> None:
-    """Put ``text`` between the markers of ``readme``."""
+def insert(readme: Path, text: str | None) -> None:
+    """Put ``text`` between the markers of ``readme``; None only looks for them."""
     content = readme.read_text(encoding="utf-8")
     before, _, rest = content.partition(START)
     _, found, after = rest.partition(END)
     if not found:
         raise SystemExit(f"{readme} lacks the markers {START} and {END}")
-    readme.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
+    if text is not None:
+        readme.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -68,16 +69,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(exist_ok=True)
+    insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
+    figures: dict[str, Any] = {"versions": {name: version(name) for name in _VERSIONED}}
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        figures = {
-            "versions": {name: version(name) for name in _VERSIONED},
-            "export": export.export_both(work),
-            "generate": generate.compare(work, options.size, options.steps, options.rounds),
-        }
-    results = ROOT / "benchmarks" / "results"
-    (results / f"{options.name}.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        for stage, measure in (
+            ("export", lambda: export.export_both(work)),
+            ("generate", lambda: generate.compare(work, options.size, options.steps, options.rounds)),
+        ):
+            figures[stage] = measure()
+            (results / f"{options.name}.json").write_text(
+                json.dumps(figures, indent=2) + "\n", encoding="utf-8"
+            )
     (results / f"{options.name}.md").write_text(report(figures), encoding="utf-8")
     insert(ROOT / "README.md", report(figures))
     print(report(figures))

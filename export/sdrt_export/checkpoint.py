@@ -24,7 +24,7 @@ from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, Request
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.components import COMPONENTS
 
-__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "open_folder"]
+__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "check_index", "open_folder"]
 
 PIPELINES = frozenset({"StableDiffusionPipeline"})
 _TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
@@ -73,19 +73,22 @@ class FolderCheckpoint:
         variant = "fp16" if all(".fp16." in file.name for file in files) else None
         dtype = {"torch_dtype": torch.float32} if part != "text_encoder" else {"dtype": torch.float32}
         try:
-            module = model_class.from_pretrained(  # type: ignore[attr-defined]
+            module, info = model_class.from_pretrained(  # type: ignore[attr-defined]
                 self.folder / part,
                 variant=variant,
                 use_safetensors=True,
                 local_files_only=True,
                 low_cpu_mem_usage=True,
+                output_loading_info=True,
                 **dtype,
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            reason = " ".join(str(error).split())
             raise ExportError(
-                f"{self.folder / part}: cannot be loaded as {model_class.__name__}: {error}"
+                f"{self.folder / part}: cannot be loaded as {model_class.__name__}: {reason}"
             ) from error
         assert isinstance(module, nn.Module)
+        _check_complete(self.folder / part, sorted(info["missing_keys"]))
         return _for_inference(module)
 
     def scheduler_config(self) -> dict[str, Any]:
@@ -99,6 +102,13 @@ class FolderCheckpoint:
     def size(self) -> int:
         """See :class:`Checkpoint`; counted from the headers of the safetensors files."""
         return 4 * sum(_elements(file) for part in _classes() for file in _weights(self.folder / part))
+
+
+def _check_complete(folder: Path, missing: list[str]) -> None:
+    """Both libraries only log what they did not find, and leave it random or without storage."""
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise IntegrityError(f"{folder}: the weights lack {missing[0]}{more}; download the checkpoint again")
 
 
 def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
@@ -116,11 +126,12 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
         raise _single_file(folder)
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(f"{folder}: not a diffusers checkpoint: it has no model_index.json")
-    _check_index(folder)
+    check_index(folder)
     for part in _classes():
         _read_json(folder / part / "config.json")
         _weights(folder / part)
     _read_json(folder / "scheduler" / "scheduler_config.json")
+    _check_tokenizer(folder / "tokenizer")
     return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
 
 
@@ -140,7 +151,7 @@ def _classes() -> dict[str, tuple[str, type[nn.Module]]]:
     return {row.checkpoint: (row.library, row.model_class) for row in COMPONENTS.values()}
 
 
-def _check_index(folder: Path) -> None:
+def check_index(folder: Path) -> None:
     """Compare the classes that ``model_index.json`` names with ours."""
     index = _read_json(folder / "model_index.json")
     pipeline = index.get("_class_name")
@@ -158,6 +169,13 @@ def _check_index(folder: Path) -> None:
                 f"{folder / 'model_index.json'}: {part} is {entry!r}; expected [{library!r}, {known}]"
                 " (classes come from a fixed table, code of a checkpoint is never run)"
             )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    files = ("vocab.json", "merges.txt")
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing and not (folder / "tokenizer.json").is_file():
+        raise ModelNotFoundError(f"{folder / missing[0]}: missing; the download may be incomplete")
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -232,7 +250,7 @@ class RandomCheckpoint:
     @property
     def name(self) -> str:
         """What the manifest calls this source."""
-        return f"{self.architecture}, random weights {self.seed}"
+        return f"{self.architecture}-random-{self.seed}"
 
     @property
     def revision(self) -> str | None:

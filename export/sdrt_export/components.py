@@ -30,9 +30,10 @@ class Component:
     """How one component is loaded, traced and checked.
 
     ``axes`` names the dynamic axes of each input. ``examples`` gives the inputs of one of three sizes: 0 is
-    traced, 0 and 1 are checked; 2 stands in for 1 where a graph cannot take odd sizes (optimum's). ``forward``
-    makes the traced forward for a target; ``reference`` runs the untouched torch module. ``outputs`` are the
-    graph's output names, in the order both return them.
+    traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot take odd sizes). ``forward`` makes the
+    traced forward for a target; ``reference`` runs the untouched torch module. ``outputs`` are the
+    graph's output names, in the order both return them. ``check`` raises UnsupportedModelError for a config that
+    ``forward`` does not cover.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Component:
     outputs: Callable[[Any], list[str]]
     forward: Callable[[Target], Callable[..., Any]]
     reference: Callable[[Any, Inputs], list[Tensor]]
+    check: Callable[[Any], None] = lambda model: None
 
 
 def _noise(*shape: int, seed: int) -> Tensor:
@@ -54,7 +56,8 @@ def _noise(*shape: int, seed: int) -> Tensor:
 
 
 def _text_examples(model: CLIPTextModel, size: int) -> Inputs:
-    batch, length = [(2, model.config.max_position_embeddings), (1, 9), (1, 9)][size]
+    whole = model.config.max_position_embeddings
+    batch, length = [(2, whole), (1, 9), (2, whole)][size]
     ids = torch.randint(
         0, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(size)
     )
@@ -121,7 +124,7 @@ def _text_reference(model: CLIPTextModel, inputs: Inputs) -> list[Tensor]:
 
 
 def _unet_examples(model: UNet2DConditionModel, size: int) -> Inputs:
-    batch, height, width, length = [(2, 16, 24, 77), (1, 9, 11, 5), (1, 8, 16, 5)][size]
+    batch, height, width, length = [(2, 16, 24, 77), (1, 9, 11, 5), (2, 8, 16, 77)][size]
     return {
         "sample": _noise(batch, model.config.in_channels, height, width, seed=size),
         "timestep": torch.tensor([451.0, 7.0, 7.0][size]),
@@ -189,13 +192,13 @@ def _vae_scale(model: AutoencoderKL) -> int:
 
 
 def _encoder_examples(model: AutoencoderKL, size: int) -> Inputs:
-    batch, height, width = [(2, 6, 4), (1, 3, 5), (1, 3, 5)][size]
+    batch, height, width = [(2, 6, 4), (1, 3, 5), (2, 4, 3)][size]
     scale = _vae_scale(model)
     return {"sample": _noise(batch, model.config.in_channels, height * scale, width * scale, seed=size)}
 
 
 def _decoder_examples(model: AutoencoderKL, size: int) -> Inputs:
-    batch, height, width = [(2, 8, 6), (1, 5, 7), (1, 5, 7)][size]
+    batch, height, width = [(2, 8, 6), (1, 5, 7), (2, 6, 4)][size]
     return {"latent_sample": _noise(batch, model.config.latent_channels, height, width, seed=size)}
 
 
@@ -244,6 +247,7 @@ COMPONENTS: Mapping[str, Component] = {
         outputs=lambda model: ["out_sample"],
         forward=_unet_forward,
         reference=_unet_reference,
+        check=_check_unet,
     ),
     "vae_encoder": Component(
         name="vae_encoder",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +17,9 @@ import onnxruntime
 from sdrt.errors import RequestError
 from sdrt.model import FileRecord, Manifest
 from sdrt_export import graph, optimum_exporter, parity, tokenizer
-from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
+from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, check_index, open_folder
 from sdrt_export.components import COMPONENTS, Component
-from sdrt_export.targets import Target, resolve_target
+from sdrt_export.targets import OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
 
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
@@ -27,6 +28,8 @@ EXPORTERS = ("sdrt", "optimum")
 _FAMILY = "stable-diffusion"
 _DTYPE_NAMES = {"fp32": "float32"}
 _VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
+# How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
+_SPACE = {"sdrt": 1, "optimum": 2}
 # Graphs, configs and the manifest: small beside the weights.
 _SPACE_MARGIN = 64 << 20
 
@@ -54,6 +57,7 @@ def export_model(
     random_weights: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> Manifest:
@@ -69,6 +73,7 @@ def export_model(
         random_weights: the seed of the weights of ``architecture``.
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
+        cache_dir: where huggingface_hub keeps downloads.
         reporter: called as the work goes on.
 
     Returns:
@@ -86,15 +91,18 @@ def export_model(
         raise RequestError(
             f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
         )
-    checkpoint = _open(source, architecture, random_weights, revision, token)
     output = Path(output).expanduser()
+    hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
+    checkpoint = _open(source, architecture, random_weights, hub_options)
     report = reporter or (lambda event: None)
-    with replace_folder(output, force) as staging:
-        check_space(output, checkpoint.size() + _SPACE_MARGIN)
-        write = _write_with_optimum if exporter == "optimum" else _write_fused
-        components = write(checkpoint, staging, row, dtype, report)
+    with replace_folder(output, force) as staging, _Hashes(staging) as hashes:
+        check_space(output, checkpoint.size() * _SPACE[exporter] + _SPACE_MARGIN)
+        job = _Job(
+            checkpoint=checkpoint, staging=staging, target=row, dtype=dtype, report=report, hashes=hashes
+        )
+        components = job.with_optimum() if exporter == "optimum" else job.fused()
         _write_side_files(checkpoint, staging)
-        manifest = _manifest(checkpoint, staging, row, dtype, exporter, components)
+        manifest = _manifest(job, exporter, components)
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
     return manifest
@@ -104,8 +112,7 @@ def _open(
     source: str | Path | None,
     architecture: str | None,
     random_weights: int | None,
-    revision: str | None,
-    token: str | bool | None,
+    hub_options: Mapping[str, Any],
 ) -> Checkpoint:
     if source is None:
         if architecture is None or random_weights is None:
@@ -123,66 +130,104 @@ def _open(
     from sdrt import hub
 
     name = hub.check_id(source)
-    snapshot = hub.download_checkpoint(name, revision=revision, token=token)
+    # A few kilobytes tell whether the gigabytes are worth it.
+    check_index(hub.download(name, **hub_options))
+    snapshot = hub.download_checkpoint(name, **hub_options)
     return open_folder(snapshot, name=name, revision=snapshot.name)
 
 
-def _write_fused(
-    checkpoint: Checkpoint, staging: Path, target: Target, dtype: str, report: Reporter
-) -> dict[str, Any]:
-    """One component at a time, so that the largest alone decides the peak memory."""
-    entries = {}
-    for component in COMPONENTS.values():
-        entries[component.name] = _write_component(component, checkpoint, staging, target, dtype, report)
+class _Hashes:
+    """Hashes files in the background, while the next component is traced."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._worker = ThreadPoolExecutor(max_workers=1)
+        self._records: dict[Path, Future[FileRecord]] = {}
+
+    def __enter__(self) -> _Hashes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(cancel_futures=True)
+
+    def begin(self, paths: Iterable[Path]) -> None:
+        """These files are complete."""
+        self._records |= {path: self._worker.submit(FileRecord.of, path) for path in paths}
+
+    def of_all(self) -> dict[str, FileRecord]:
+        """The record of every file of the folder, by its POSIX name there."""
+        files = sorted(path for path in self._folder.rglob("*") if path.is_file())
+        self.begin(path for path in files if path not in self._records)
+        return {path.relative_to(self._folder).as_posix(): self._records[path].result() for path in files}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One export under way."""
+
+    checkpoint: Checkpoint
+    staging: Path
+    target: Target
+    dtype: str
+    report: Reporter
+    hashes: _Hashes
+
+    def fused(self) -> dict[str, Any]:
+        """Write every component; one at a time, so that the largest alone decides the peak memory."""
+        entries = {}
+        for component in COMPONENTS.values():
+            entries[component.name] = self._write(component)
+            gc.collect()
+        return entries
+
+    def with_optimum(self) -> dict[str, Any]:
+        """Let optimum write them all, then check each."""
+        if not isinstance(self.checkpoint, FolderCheckpoint):
+            raise RequestError(
+                "exporter 'optimum' reads a checkpoint folder or hub id: random weights need exporter 'sdrt'"
+            )
+        self._at("pipeline", "export")
+        optimum_exporter.export_pipeline(self.checkpoint.folder, self.staging)
+        entries = {}
+        for component in COMPONENTS.values():
+            self._at(component.name, "check")
+            model = self.checkpoint.load(component.checkpoint)
+            # Its traced U-Net takes no odd sizes.
+            expected = parity.reference(component, model, sizes=(0, 2))
+            rows = self._check(component, component.outputs(model), expected)
+            entries[component.name] = {"parity": rows, "transposed": []}
+        return entries
+
+    def _write(self, component: Component) -> dict[str, Any]:
+        self._at(component.name, "load")
+        model = self.checkpoint.load(component.checkpoint)
+        names, path = component.outputs(model), self._graph(component)
+        path.parent.mkdir()
+        self._at(component.name, "export")
+        traced, transposed = graph.trace(component, model, self.target)
+        self._at(component.name, "write")
+        graph.save(traced, path)
+        self.hashes.begin(path.parent.glob("model.onnx*"))
+        _write_json(path.with_name("config.json"), _config(model))
+        self._at(component.name, "check")
+        expected = parity.reference(component, model)
+        del model, traced  # torch's weights and ONNX Runtime's are not needed at the same time
         gc.collect()
-    return entries
+        return {"parity": self._check(component, names, expected), "transposed": transposed}
 
-
-def _write_component(
-    component: Component, checkpoint: Checkpoint, staging: Path, target: Target, dtype: str, report: Reporter
-) -> dict[str, Any]:
-    def at(stage: str, detail: str = "") -> None:
-        report(ProgressEvent(component=component.name, stage=stage, detail=detail))
-
-    at("load")
-    model = checkpoint.load(component.checkpoint)
-    path, names = staging / component.name / "model.onnx", component.outputs(model)
-    path.parent.mkdir()
-    at("export")
-    traced, transposed = graph.trace(component, model, target)
-    at("write")
-    graph.save(traced, path)
-    _write_json(path.with_name("config.json"), _config(model))
-    at("check")
-    expected = parity.reference(component, model)
-    del model, traced  # torch's weights and ONNX Runtime's are not needed at the same time
-    gc.collect()
-    rows = parity.compare(component, path, names, expected, dtype)
-    at("done", f"relative error {max(row['relative_error'] for row in rows):.1e}")
-    return {"parity": rows, "transposed": transposed}
-
-
-def _write_with_optimum(
-    checkpoint: Checkpoint, staging: Path, target: Target, dtype: str, report: Reporter
-) -> dict[str, Any]:
-    if not isinstance(checkpoint, FolderCheckpoint):
-        raise RequestError(
-            "exporter 'optimum' reads a checkpoint folder or hub id: random weights need exporter 'sdrt'"
-        )
-    report(ProgressEvent(component="pipeline", stage="export"))
-    optimum_exporter.export_pipeline(checkpoint.folder, staging)
-    entries = {}
-    for component in COMPONENTS.values():
-        report(ProgressEvent(component=component.name, stage="check"))
-        model = checkpoint.load(component.checkpoint)
-        # Its traced U-Net takes no odd sizes.
-        expected = parity.reference(component, model, sizes=(0, 2))
-        path = staging / component.name / "model.onnx"
-        rows = parity.compare(component, path, component.outputs(model), expected, dtype)
+    def _check(
+        self, component: Component, names: list[str], expected: list[parity.Reference]
+    ) -> list[dict[str, Any]]:
+        rows = parity.compare(component, self._graph(component), names, expected, self.dtype)
         worst = max(row["relative_error"] for row in rows)
-        report(ProgressEvent(component=component.name, stage="done", detail=f"relative error {worst:.1e}"))
-        entries[component.name] = {"parity": rows, "transposed": []}
-    return entries
+        self._at(component.name, "done", f"relative error {worst:.1e}")
+        return rows
+
+    def _graph(self, component: Component) -> Path:
+        return self.staging / component.name / "model.onnx"
+
+    def _at(self, component: str, stage: str, detail: str = "") -> None:
+        self.report(ProgressEvent(component=component, stage=stage, detail=detail))
 
 
 def _config(model: Any) -> dict[str, Any]:
@@ -228,25 +273,17 @@ def _index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _manifest(
-    checkpoint: Checkpoint,
-    staging: Path,
-    target: Target,
-    dtype: str,
-    exporter: str,
-    components: dict[str, Any],
-) -> Manifest:
-    names = sorted(path for path in staging.rglob("*") if path.is_file())
+def _manifest(job: _Job, exporter: str, components: dict[str, Any]) -> Manifest:
     return Manifest(
         family=_FAMILY,
-        target=target.name,
-        dtype=_DTYPE_NAMES[dtype],
-        opset=graph.OPSET if exporter == "sdrt" else optimum_exporter.OPSET,
+        target=job.target.name,
+        dtype=_DTYPE_NAMES[job.dtype],
+        opset=OPSET if exporter == "sdrt" else optimum_exporter.OPSET,
         exporter=exporter,
-        source={"id": checkpoint.name, "revision": checkpoint.revision},
+        source={"id": job.checkpoint.name, "revision": job.checkpoint.revision},
         versions={name: version(name) for name in _VERSIONED} | {"onnxruntime": onnxruntime.__version__},
         components=components,
-        files={path.relative_to(staging).as_posix(): FileRecord.of(path) for path in names},
+        files=job.hashes.of_all(),
     )
 
 

@@ -151,18 +151,9 @@ def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
 
 
 def _group_norm(name: str, module: nn.Module, target: Target) -> Forward:
-    """GroupNorm as InstanceNormalization over ``[batch, groups, everything else]``, then scale and shift.
-
-    Spelled out because the exporter's own decomposition computes ranks and ones at run time.
-    """
     assert isinstance(module, nn.GroupNorm)
-
-    def forward(norm: nn.GroupNorm, x: Tensor) -> Tensor:
-        grouped = F.instance_norm(x.reshape(x.shape[0], norm.num_groups, -1), eps=norm.eps)
-        column = (-1,) + (1,) * (x.ndim - 2)
-        return grouped.reshape(x.shape) * norm.weight.reshape(column) + norm.bias.reshape(column)
-
-    return forward
+    _require(module.affine, name, "a group norm without weights")
+    return lambda norm, x: target.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
 
 
 def _silu(name: str, module: nn.Module, target: Target) -> Forward:

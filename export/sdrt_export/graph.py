@@ -19,12 +19,9 @@ from torch import nn
 
 from sdrt_export.components import Component
 from sdrt_export.fuse import fused
-from sdrt_export.targets import Target
+from sdrt_export.targets import OPSET, Target
 
-__all__ = ["OPSET", "save", "trace"]
-
-OPSET = 20
-"""Gelu is an op from 20 on; the next kernels ONNX Runtime lacks on some providers come with 21."""
+__all__ = ["save", "trace"]
 
 _FOLD_LIMIT = 1 << 16
 _RULES = (
@@ -44,7 +41,11 @@ def trace(component: Component, model: nn.Module, target: Target) -> tuple[ir.Mo
     """The ONNX model of one component with ``target``'s ops, and the names of its transposed weights.
 
     Weights stay references to ``model``'s own storage: nothing is copied before :func:`save`.
+
+    Raises:
+        UnsupportedModelError: the model is configured in a way that the fused graph does not cover.
     """
+    component.check(model)
     axes = {name: dict(dims) or None for name, dims in component.axes.items()}
     with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
         program = torch.onnx.export(

@@ -31,7 +31,7 @@ class Reference:
     outputs: list[Array]
 
 
-def reference(component: Component, model: nn.Module, sizes: tuple[int, int] = (0, 1)) -> list[Reference]:
+def reference(component: Component, model: nn.Module, sizes: tuple[int, int] = (1, 2)) -> list[Reference]:
     """Run the torch module at two of the component's example sizes."""
     made = []
     for size in sizes:

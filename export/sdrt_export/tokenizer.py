@@ -13,6 +13,8 @@ from sdrt.errors import ExportError
 __all__ = ["write_byte_tokenizer", "write_tokenizer"]
 
 _FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones.
+_MERGES_END = 49152 - 256 - 2 + 1
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -26,14 +28,28 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, destination / name)
-    if (source / "tokenizer.json").is_file():
+    if not all((source / name).is_file() for name in ("vocab.json", "merges.txt")):
         shutil.copyfile(source / "tokenizer.json", destination / "tokenizer.json")
         return
+    # Where the originals are, they decide: a tokenizer.json beside them is a conversion that may be another's.
     try:
+        _check_vocabulary(source)
         tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{source}: not a CLIP tokenizer: {error}") from error
     tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+
+
+def _check_vocabulary(folder: Path) -> None:
+    """What the tokenizers library answers with a bare ``Exception``, or not at all, as ValueError."""
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    if not isinstance(vocabulary, dict) or not all(isinstance(index, int) for index in vocabulary.values()):
+        raise ValueError("vocab.json is no table of tokens and numbers")
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
+    for line in lines[1:_MERGES_END]:
+        unknown = [token for token in (*line.split(), "".join(line.split())) if token not in vocabulary]
+        if unknown:
+            raise ValueError(f"merges.txt joins {unknown[0]!r}, which vocab.json lacks")
 
 
 def write_byte_tokenizer(scratch: Path, destination: Path, length: int) -> None:

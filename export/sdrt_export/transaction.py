@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
+import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from sdrt.errors import ExportError, RequestError
-from sdrt.model import cache_dir
 
 __all__ = ["check_space", "replace_folder"]
 
@@ -27,7 +27,7 @@ def replace_folder(destination: Path, force: bool) -> Iterator[Path]:
     Raises:
         RequestError: the destination exists and ``force`` is not set, cannot be written, or is being written.
     """
-    destination = destination.absolute()
+    destination = _unique(destination)
     with _only_writer(destination):
         _recover(destination)
         _check_destination(destination, force)
@@ -36,10 +36,9 @@ def replace_folder(destination: Path, force: bool) -> Iterator[Path]:
             yield staging
             _swap(staging, destination)
         except OSError as error:
-            reason = error.strerror or error
-            raise ExportError(
-                f"{destination}: could not be written: {reason}; nothing was changed"
-            ) from error
+            # Of whatever file: the disk, or a source that went away. A swap that failed has been undone.
+            name, reason = error.filename or destination, error.strerror or error
+            raise ExportError(f"{name}: {reason}; {destination} was not changed") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -59,8 +58,19 @@ def check_space(folder: Path, needed: int) -> None:
         )
 
 
+def _unique(destination: Path) -> Path:
+    """One path per folder, whatever links lead there: lock and leftovers go by it. A link itself stays one."""
+    if destination.name in ("", ".."):
+        return destination.resolve()
+    return destination.parent.resolve() / destination.name
+
+
 def _prefix(destination: Path, kind: str) -> str:
     return f".{destination.name}.sdrt-{kind}-"
+
+
+def _leftovers(destination: Path, kind: str) -> list[Path]:
+    return list(destination.parent.glob(f"{glob.escape(_prefix(destination, kind))}*"))
 
 
 def _check_destination(destination: Path, force: bool) -> None:
@@ -81,47 +91,62 @@ def _swap(staging: Path, destination: Path) -> None:
     if destination.exists():
         old = Path(tempfile.mkdtemp(prefix=_prefix(destination, "old"), dir=destination.parent))
         destination.rename(old / "model")
-        staging.rename(destination)
-        shutil.rmtree(old)
+        try:
+            staging.rename(destination)
+        except OSError:
+            (old / "model").rename(destination)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
     else:
         staging.rename(destination)
 
 
 @contextmanager
 def _only_writer(destination: Path) -> Iterator[None]:
-    """Hold the lock of ``destination``, which lies in the cache so that nothing stays beside the model."""
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / hashlib.sha256(str(destination).encode()).hexdigest()[:16])
+    """Hold the lock of ``destination``: a file beside it, where every user and container that can write sees it."""
+    path = destination.parent / f".{destination.name}.sdrt-lock"
+    lock = FileLock(path)
     try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         raise RequestError(f"{destination}: another export is writing it; wait for it to end") from None
+    except OSError as error:
+        raise _unwritable(destination, error) from error
     try:
         yield
     finally:
+        # While it is held, so that nobody is left with the lock of a file that is gone; Windows wants it the other
+        # way round and keeps the empty file.
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 
 def _make_staging(destination: Path) -> Path:
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=_prefix(destination, "new"), dir=destination.parent))
-        staging.chmod(0o755)
     except OSError as error:
-        raise RequestError(
-            f"{destination}: cannot write there: {error.strerror}; choose another folder with -o"
-        ) from error
+        raise _unwritable(destination, error) from error
+    # mkdtemp's folders are for their owner alone; a model is as readable as any folder the user makes.
+    umask = os.umask(0)
+    os.umask(umask)
+    staging.chmod(0o777 & ~umask)
     return staging
+
+
+def _unwritable(destination: Path, error: OSError) -> RequestError:
+    return RequestError(f"{destination}: cannot write there: {error.strerror}; choose another folder with -o")
 
 
 def _recover(destination: Path) -> None:
     """Undo what a killed export left: put back a model that was moved away, remove abandoned staging folders."""
     if not destination.parent.is_dir():
         return
-    for old in destination.parent.glob(f"{_prefix(destination, 'old')}*"):
+    for old in _leftovers(destination, "old"):
         if (old / "model").is_dir() and not destination.exists():
             (old / "model").rename(destination)
         shutil.rmtree(old, ignore_errors=True)
-    for staging in destination.parent.glob(f"{_prefix(destination, 'new')}*"):
+    for staging in _leftovers(destination, "new"):
         shutil.rmtree(staging, ignore_errors=True)
