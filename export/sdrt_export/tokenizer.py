@@ -28,7 +28,8 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, destination / name)
-    if not all((source / name).is_file() for name in ("vocab.json", "merges.txt")):
+    originals = all((source / name).is_file() for name in ("vocab.json", "merges.txt"))
+    if not originals and (source / "tokenizer.json").is_file():
         shutil.copyfile(source / "tokenizer.json", destination / "tokenizer.json")
         return
     # Where the originals are, they decide: a tokenizer.json beside them is a conversion that may be another's.

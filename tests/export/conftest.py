@@ -1,0 +1,148 @@
+"""Exported components, each made once per session: the whole sd1 folder by `export_model`, others by tracing."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from sdrt_export import ProgressEvent
+    from sdrt_export.components import Component
+
+# The exporter comes with an extra; without it there is nothing to test.
+collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+# The tiny checkpoints live with the parity ladder.
+sys.path.append(str(Path(__file__).parents[1] / "parity"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One component: the torch module, its graph's file, and the names that the exporter calls transposed."""
+
+    component: Component
+    module: Any
+    path: Path
+    transposed: list[str]
+
+
+Get = Callable[[str, str, str], Exported]
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache for what session fixtures do, before a test's own one is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        cache = tmp_path_factory.mktemp("cache")
+        patch.setenv("SDRT_CACHE", str(cache))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield cache
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a checkpoint of `checkpoints.VARIANTS`. Not to be written to."""
+    from checkpoints import make_checkpoint
+
+    root, made = tmp_path_factory.mktemp("checkpoints"), {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            with warnings.catch_warnings():
+                # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
+                warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+                made[variant] = make_checkpoint(root / variant, variant)
+        return made[variant]
+
+    return get
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What an export of sd1 for the CPU left, and what it reported on the way."""
+
+    source: Path
+    folder: Path
+    events: list[ProgressEvent]
+
+
+@pytest.fixture(scope="session")
+def sd1_export(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Export:
+    """The checkpoint sd1 by `export_model`. Not to be written to."""
+    from sdrt_export import export_model
+
+    events: list[ProgressEvent] = []
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    export_model(checkpoint("sd1"), folder, target="cpu", reporter=events.append)
+    return Export(source=checkpoint("sd1"), folder=folder, events=events)
+
+
+@pytest.fixture(scope="session")
+def exported(
+    checkpoint: Callable[[str], Path],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Get:
+    """`exported(variant, target, component)`; sd1 for the CPU comes out of the folder that users get."""
+    root, made = tmp_path_factory.mktemp("components"), {}
+
+    def get(variant: str, target: str, name: str) -> Exported:
+        key = (variant, target, name)
+        if key not in made:
+            folder = request.getfixturevalue("sd1_export").folder if key[:2] == ("sd1", "cpu") else None
+            made[key] = _from_folder(checkpoint(variant), folder, name) if folder else _trace(*key)
+        return made[key]
+
+    def _trace(variant: str, target: str, name: str) -> Exported:
+        from sdrt_export import TARGETS, graph
+
+        component, module = _load(checkpoint(variant), name)
+        row = TARGETS[target]
+        assert row is not None
+        model, transposed = graph.trace(component, module, row)
+        path = root / variant / target / name / "model.onnx"
+        path.parent.mkdir(parents=True)
+        graph.save(model, path)
+        return Exported(component=component, module=module, path=path, transposed=transposed)
+
+    return get
+
+
+def _from_folder(source: Path, folder: Path, name: str) -> Exported:
+    from sdrt.model import Manifest
+
+    component, module = _load(source, name)
+    transposed = Manifest.read(folder).components[name]["transposed"]
+    return Exported(
+        component=component, module=module, path=folder / name / "model.onnx", transposed=transposed
+    )
+
+
+def _load(source: Path, name: str) -> tuple[Component, Any]:
+    from sdrt_export.checkpoint import open_folder
+    from sdrt_export.components import COMPONENTS
+
+    return COMPONENTS[name], open_folder(source).load(COMPONENTS[name].checkpoint)
+
+
+@pytest.fixture(scope="session")
+def optimum_export(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The checkpoint sd1 by `export_model` with optimum's exporter."""
+    from sdrt_export import export_model
+
+    folder = tmp_path_factory.mktemp("optimum") / "model"
+    with warnings.catch_warnings():
+        # optimum warns about itself while it is imported and called; none of it is ours to act on.
+        warnings.simplefilter("ignore")
+        export_model(checkpoint("sd1"), folder, target="portable", exporter="optimum")
+    return folder

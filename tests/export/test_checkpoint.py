@@ -1,0 +1,270 @@
+"""Checkpoints that are refused, each with a typed error that names the thing and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from checkpoints import UNET, VARIANTS
+from safetensors.torch import load_file, save_file
+
+from sdrt.errors import (
+    ExportError,
+    IntegrityError,
+    ModelNotFoundError,
+    RequestError,
+    SdrtError,
+    UnsupportedModelError,
+)
+from sdrt_export import TARGETS, export_model, graph
+from sdrt_export.checkpoint import RandomCheckpoint, open_folder
+from sdrt_export.components import COMPONENTS
+
+UNET_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def damaged(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of sd1 to damage."""
+    return Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
+
+
+def refused(error: type[SdrtError], source: str | Path | None, tmp_path: Path, **options: Any) -> str:
+    """The message of the export's refusal; checks its type and that it left nothing."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(error) as caught:
+        export_model(source, out / "model", **options)
+    assert caught.type is error
+    assert "\n" not in str(caught.value).strip()
+    assert not list(out.iterdir())
+    return str(caught.value)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def _pickles(folder: Path) -> None:
+    (folder / UNET_WEIGHTS).rename(folder / "unet" / "diffusion_pytorch_model.bin")
+
+
+def _truncate(folder: Path) -> None:
+    path = folder / UNET_WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _zero(folder: Path) -> None:
+    path = folder / UNET_WEIGHTS
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def _drop_a_weight(part: str, key: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (path,) = (folder / part).glob("*.safetensors")
+        tensors = load_file(path)
+        del tensors[key]
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return damage
+
+
+def _foreign_class(folder: Path) -> None:
+    (folder / "unet" / "evil.py").write_text("raise SystemExit")
+    _edit(folder / "model_index.json", unet=["evil", "Net"])
+
+
+TEXT_KEY = "text_model.encoder.layers.0.self_attn.k_proj.weight"
+DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
+    "pickle only": (_pickles, UnsupportedModelError, [".bin", "pickle", ".safetensors"]),
+    "no weights": (lambda f: (f / UNET_WEIGHTS).unlink(), ModelNotFoundError, ["unet", "no .safetensors"]),
+    "no component": (lambda f: shutil.rmtree(f / "vae"), ModelNotFoundError, ["vae", "config.json"]),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), ModelNotFoundError, ["vocab.json", "missing"]),
+    "no scheduler": (lambda f: shutil.rmtree(f / "scheduler"), ModelNotFoundError, ["scheduler_config.json"]),
+    "no index": (lambda f: (f / "model_index.json").unlink(), ModelNotFoundError, ["model_index.json"]),
+    "foreign class": (_foreign_class, UnsupportedModelError, ["evil", "UNet2DConditionModel"]),
+    "foreign library": (
+        lambda f: _edit(f / "model_index.json", text_encoder=["evil", "CLIPTextModel"]),
+        UnsupportedModelError,
+        ["evil", "transformers"],
+    ),
+    "another tokenizer": (
+        lambda f: _edit(f / "model_index.json", tokenizer=["transformers", "T5Tokenizer"]),
+        UnsupportedModelError,
+        ["T5Tokenizer", "CLIPTokenizer"],
+    ),
+    "another pipeline": (
+        lambda f: _edit(f / "model_index.json", _class_name="StableDiffusionXLPipeline"),
+        UnsupportedModelError,
+        ["StableDiffusionXLPipeline", "StableDiffusionPipeline"],
+    ),
+    "truncated": (_truncate, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
+    "zeroed": (_zero, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
+    "no JSON": (
+        lambda f: (f / "unet" / "config.json").write_text("{"),
+        IntegrityError,
+        ["unet", "config.json", "JSON"],
+    ),
+    # Both libraries only log these, and go on with random numbers.
+    "text encoder lacks a weight": (
+        _drop_a_weight("text_encoder", TEXT_KEY),
+        IntegrityError,
+        ["text_encoder", TEXT_KEY],
+    ),
+    "text encoder of another size": (
+        lambda f: _edit(f / "text_encoder" / "config.json", hidden_size=64),
+        ExportError,
+        ["text_encoder", "CLIPTextModel"],
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_checkpoints(damage: str, damaged: Path, tmp_path: Path) -> None:
+    apply, error, words = DAMAGES[damage]
+    apply(damaged)
+    message = refused(error, damaged, tmp_path)
+    assert [word for word in words if word not in message] == []
+    assert "evil" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("unet", "conv_in.weight"), ("vae", "decoder.mid_block.attentions.0.to_k.weight")]
+)
+def test_a_missing_weight_is_named(part: str, key: str, damaged: Path) -> None:
+    _drop_a_weight(part, key)(damaged)
+    with pytest.raises(IntegrityError, match=f"{part}: the weights lack {key}"):
+        open_folder(damaged).load(part)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "word"),
+    [
+        ("model.ckpt", UnsupportedModelError, "pickle"),
+        ("model.safetensors", UnsupportedModelError, "single-file"),
+        ("nothing", ModelNotFoundError, "no such checkpoint"),
+    ],
+)
+def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: str, tmp_path: Path) -> None:
+    if "." in name:
+        (tmp_path / name).write_bytes(b"\x80\x04")
+    message = refused(error, tmp_path / name, tmp_path)
+    assert name in message
+    assert word in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target": "tpu"}, ["'tpu'", "cpu, portable"]),
+        ({"target": "cuda"}, ["'cuda'", "use one of cpu, portable"]),
+        ({"dtype": "fp8"}, ["'fp8'", "fp32"]),
+        ({"exporter": "tf"}, ["'tf'", "sdrt, optimum"]),
+        ({"exporter": "optimum"}, ["'optimum'", "'portable'"]),
+        ({"architecture": "sd15", "random_weights": 0}, ["--architecture", "one or the other"]),
+        ({"source": None}, ["nothing to export", "--random-weights"]),
+        ({"source": None, "architecture": "sd99", "random_weights": 0}, ["'sd99'", "sd15, tiny"]),
+        ({"source": None, "architecture": "tiny", "random_weights": -1}, ["-1", "expected 0 to"]),
+        (
+            {"source": None, "architecture": "tiny", "random_weights": 0}
+            | {"exporter": "optimum", "target": "portable"},
+            ["optimum", "random weights need exporter 'sdrt'"],
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_options(
+    options: dict[str, Any], words: list[str], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    message = refused(RequestError, tmp_path=tmp_path, **{"source": checkpoint("sd1"), **options})
+    assert [word for word in words if word not in message] == []
+
+
+def test_too_little_space(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    message = refused(ExportError, checkpoint("sd1"), tmp_path)
+    assert "GB are free" in message
+
+
+def test_an_existing_model_stays(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text("old")
+    with pytest.raises(RequestError, match="--force"):
+        export_model(checkpoint("sd1"), tmp_path)
+    assert (tmp_path / "model_index.json").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("unet", "class_embed_type", "timestep"),
+        ("unet", "num_class_embeds", 10),
+        ("unet", "time_cond_proj_dim", 8),
+        ("unet", "addition_embed_type", "text"),
+    ],
+)
+def test_unet_configs_without_a_fused_form(name: str, key: str, value: Any) -> None:
+    extra = {key: value} | ({"addition_embed_type_num_heads": 2} if "addition" in key else {})
+    module = diffusers.UNet2DConditionModel(**(UNET | VARIANTS["sd1"].unet | extra))
+    target = TARGETS["cpu"]
+    assert target is not None
+    with pytest.raises(UnsupportedModelError, match=f"{key}={value!r}.*--exporter optimum"):
+        graph.trace(COMPONENTS[name], module, target)
+
+
+def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
+    pairs = zip(left.state_dict().items(), right.state_dict().items(), strict=True)
+    return all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_half_precision_files_load_as_float32(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    tensors = {key: value.half() for key, value in load_file(damaged / UNET_WEIGHTS).items()}
+    (damaged / UNET_WEIGHTS).unlink()
+    save_file(
+        tensors, damaged / "unet" / "diffusion_pytorch_model.fp16.safetensors", metadata={"format": "pt"}
+    )
+    half, full = open_folder(damaged).load("unet"), open_folder(checkpoint("sd1")).load("unet")
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+    assert same(half, full.half().float())
+    assert open_folder(damaged).size() == open_folder(checkpoint("sd1")).size()
+
+
+def test_shards_load_as_one(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    whole = open_folder(checkpoint("sd1"))
+    shutil.rmtree(damaged / "unet")
+    whole.load("unet").save_pretrained(damaged / "unet", max_shard_size="100KB")
+    assert len(list((damaged / "unet").glob("*.safetensors"))) > 1
+    assert same(open_folder(damaged).load("unet"), whole.load("unet"))
+    assert open_folder(damaged).size() == whole.size()
+
+
+def test_old_names_of_the_vae_load(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    """SD 1.5's own files call the VAE's attention query, key, value, proj_attn."""
+    path = damaged / "vae" / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(path)
+    for new, name in old.items():
+        tensors = {
+            key.replace(f"attentions.0.{new}.", f"attentions.0.{name}."): t for key, t in tensors.items()
+        }
+    assert "decoder.mid_block.attentions.0.query.weight" in tensors
+    save_file(tensors, path, metadata={"format": "pt"})
+    assert same(open_folder(damaged).load("vae"), open_folder(checkpoint("sd1")).load("vae"))
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_random_weights_follow_the_seed(part: str) -> None:
+    first, again, other = (RandomCheckpoint(architecture="tiny", seed=seed).load(part) for seed in (3, 3, 4))
+    assert same(first, again)
+    differ = zip(first.parameters(), other.parameters(), strict=True)
+    assert not any(torch.equal(x, y) for x, y in differ)
+    assert all(parameter.isfinite().all() for parameter in first.parameters())
