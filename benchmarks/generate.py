@@ -18,7 +18,7 @@ from typing import Any
 from measure import device, markdown, run, spread
 
 FOLDERS = {"sdrt": "sdrt", "optimum": "optimum", "diffusers": "checkpoint"}
-FIGURES = ("import", "load", "step", "decode", "peak")
+FIGURES = ("import", "load", "step", "decode", "own", "resident")
 
 
 def compare(work: Path, size: int, steps: int, rounds: int) -> dict[str, Any]:
@@ -62,7 +62,8 @@ def _turn(work: Path, system: str, size: int, steps: int) -> dict[str, float]:
         "load": took["load"],
         "step": statistics.median(took["steps"]),
         "decode": took["decode"],
-        "peak": float(finished.peak_bytes),
+        "own": float(finished.own_bytes),
+        "resident": float(finished.resident_bytes),
     }
 
 
@@ -84,7 +85,7 @@ def _row(name: str, figures: dict[str, Any]) -> list[str]:
     cells = [f"`{name}`"]
     for key in FIGURES:
         value, ratio = figures["systems"][name][key]["median"], figures["ratios_to_sdrt"][name][key]
-        shown = f"{value / 1e9:.1f} GB" if key == "peak" else f"{value:.2f} s"
+        shown = f"{value / 1e9:.1f} GB" if key in ("own", "resident") else f"{value:.2f} s"
         if name != "sdrt":
             shown += f" ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
         cells.append(shown)

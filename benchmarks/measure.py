@@ -1,4 +1,9 @@
-"""Run a command as a whole process: wall time, and the peak of its memory and its children's together."""
+"""Run a command as a whole process: wall time, and the peak of its memory and its children's together.
+
+Memory is counted twice. *Own* memory is what the kernel cannot take back (anonymous and shared pages): too much of it
+and a process is killed. *Resident* memory adds the pages of mapped files, such as weights, that are in memory just now
+and are dropped when another needs the room.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +30,8 @@ class Run:
     """One finished process. ``result`` is the JSON object on the last line of its standard output, if any."""
 
     seconds: float
-    peak_bytes: int
+    own_bytes: int
+    resident_bytes: int
     result: dict[str, Any]
 
 
@@ -46,38 +52,48 @@ def run(command: Sequence[str | Path], log: Path) -> Run:
         sys.exit(f"{command} failed with {process.returncode}; see {log}")
     last = output.strip().rpartition("\n")[2]
     result = json.loads(last) if last.startswith("{") else {}
-    return Run(seconds=seconds, peak_bytes=watch.peak, result=result)
+    return Run(seconds=seconds, own_bytes=watch.own, resident_bytes=watch.resident, result=result)
 
 
 class _PeakMemory(threading.Thread):
-    """Samples the resident memory of a process tree. Files mapped by a process count as its memory."""
+    """Samples the memory of a process tree."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
-        self.peak = 0
+        self.own = self.resident = 0
         self._root = psutil.Process(pid)
         self._done = threading.Event()
 
     def run(self) -> None:
         while not self._done.wait(_INTERVAL):
-            self.peak = max(self.peak, self._resident())
+            sizes = [_sizes(process) for process in self._tree()]
+            self.own = max(self.own, sum(own for own, _ in sizes))
+            self.resident = max(self.resident, sum(resident for _, resident in sizes))
 
     def stop(self) -> None:
         self._done.set()
         self.join()
 
-    def _resident(self) -> int:
+    def _tree(self) -> list[psutil.Process]:
         try:
-            tree = [self._root, *self._root.children(recursive=True)]
+            return [self._root, *self._root.children(recursive=True)]
         except psutil.NoSuchProcess:
-            return 0
-        total = 0
-        for process in tree:
-            try:
-                total += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return total
+            return []
+
+
+def _sizes(process: psutil.Process) -> tuple[int, int]:
+    """Own and resident bytes; both resident where the system does not tell them apart."""
+    try:
+        status = Path(f"/proc/{process.pid}/status")
+        if not status.exists():
+            resident = process.memory_info().rss
+            return resident, resident
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines() if line.startswith("Rss"))
+    except (psutil.NoSuchProcess, OSError):
+        return 0, 0
+    kilobytes = {key: int(value.split()[0]) for key, value in rows.items()}
+    own = kilobytes.get("RssAnon", 0) + kilobytes.get("RssShmem", 0)
+    return own * 1024, (own + kilobytes.get("RssFile", 0)) * 1024
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

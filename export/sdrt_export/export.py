@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import onnxruntime
 
 from sdrt.errors import RequestError
@@ -36,7 +36,10 @@ _SPACE_MARGIN = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """What the export is doing: ``stage`` is "load", "export", "write", "check" or "done" of ``component``."""
+    """What the export is doing: ``stage`` is "load", "export", "write", "check" or "done" of ``component``.
+
+    One component is written and checked while the next is traced, so their events alternate.
+    """
 
     component: str
     stage: str
@@ -74,7 +77,7 @@ def export_model(
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
         cache_dir: where huggingface_hub keeps downloads.
-        reporter: called as the work goes on.
+        reporter: called as the work goes on, from two threads.
 
     Returns:
         The manifest, as written to ``sdrt.json``.
@@ -162,6 +165,18 @@ class _Hashes:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Traced:
+    """A component's graph, which still refers to torch's weights, and what torch makes of its example inputs."""
+
+    component: Component
+    graph: ir.Model
+    transposed: list[str]
+    config: dict[str, Any]
+    names: list[str]
+    expected: list[parity.Reference]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     """One export under way."""
 
@@ -173,12 +188,17 @@ class _Job:
     hashes: _Hashes
 
     def fused(self) -> dict[str, Any]:
-        """Write every component; one at a time, so that the largest alone decides the peak memory."""
-        entries = {}
-        for component in COMPONENTS.values():
-            entries[component.name] = self._write(component)
-            gc.collect()
-        return entries
+        """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
+        largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            finished: dict[str, Future[dict[str, Any]]] = {}
+            for component in largest_first:
+                traced = self._trace(component)
+                for future in finished.values():
+                    if future.done():
+                        future.result()  # raises what went wrong, before more work is put into it
+                finished[component.name] = worker.submit(self._finish, traced)
+            return {name: future.result() for name, future in finished.items()}
 
     def with_optimum(self) -> dict[str, Any]:
         """Let optimum write them all, then check each."""
@@ -198,22 +218,32 @@ class _Job:
             entries[component.name] = {"parity": rows, "transposed": []}
         return entries
 
-    def _write(self, component: Component) -> dict[str, Any]:
+    def _trace(self, component: Component) -> _Traced:
         self._at(component.name, "load")
         model = self.checkpoint.load(component.checkpoint)
-        names, path = component.outputs(model), self._graph(component)
-        path.parent.mkdir()
         self._at(component.name, "export")
         traced, transposed = graph.trace(component, model, self.target)
+        return _Traced(
+            component=component,
+            graph=traced,
+            transposed=transposed,
+            config=_config(model),
+            names=component.outputs(model),
+            expected=parity.reference(component, model),
+        )
+
+    def _finish(self, traced: _Traced) -> dict[str, Any]:
+        component, path = traced.component, self._graph(traced.component)
+        path.parent.mkdir()
         self._at(component.name, "write")
-        graph.save(traced, path)
+        graph.save(traced.graph, path)
         self.hashes.begin(path.parent.glob("model.onnx*"))
-        _write_json(path.with_name("config.json"), _config(model))
+        _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
-        expected = parity.reference(component, model)
-        del model, traced  # torch's weights and ONNX Runtime's are not needed at the same time
-        gc.collect()
-        return {"parity": self._check(component, names, expected), "transposed": transposed}
+        return {
+            "parity": self._check(component, traced.names, traced.expected),
+            "transposed": traced.transposed,
+        }
 
     def _check(
         self, component: Component, names: list[str], expected: list[parity.Reference]

@@ -17,9 +17,11 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 from torch import nn
 
+from sdrt.errors import ExportError
 from sdrt_export.components import Component
 from sdrt_export.fuse import fused
 from sdrt_export.targets import OPSET, Target
+from sdrt_export.translation import TRANSLATIONS, one_trace
 
 __all__ = ["save", "trace"]
 
@@ -44,25 +46,49 @@ def trace(component: Component, model: nn.Module, target: Target) -> tuple[ir.Mo
 
     Raises:
         UnsupportedModelError: the model is configured in a way that the fused graph does not cover.
+        ExportError: torch cannot trace it.
     """
     component.check(model)
     axes = {name: dict(dims) or None for name, dims in component.axes.items()}
     with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            model,
-            (),
-            kwargs=component.examples(model, 0),
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            opset_version=OPSET,
-            dynamic_shapes=axes,
-            output_names=component.outputs(model),
-        )
-    assert program is not None
+        program = _export(component, model, axes)
     graph = program.model
     transposed = _tidy(graph)
     return graph, transposed
+
+
+def _export(component: Component, model: nn.Module, axes: dict[str, Any]) -> torch.onnx.ONNXProgram:
+    try:
+        try:
+            with one_trace():
+                return _convert(component, model, axes, TRANSLATIONS)
+        except torch.onnx.errors.OnnxExporterError:
+            # An operator that only decomposition makes translatable.
+            return _convert(component, model, axes, None)
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:400]
+        raise ExportError(
+            f"{component.name}: torch cannot export this configuration ({reason}); try --exporter optimum"
+        ) from error
+
+
+def _convert(
+    component: Component, model: nn.Module, axes: dict[str, Any], translations: dict[Any, Any] | None
+) -> torch.onnx.ONNXProgram:
+    program = torch.onnx.export(
+        model,
+        (),
+        kwargs=component.examples(model, 0),
+        dynamo=True,
+        optimize=False,
+        verbose=False,
+        opset_version=OPSET,
+        dynamic_shapes=axes,
+        output_names=component.outputs(model),
+        custom_translation_table=translations,
+    )
+    assert program is not None
+    return program
 
 
 def save(model: ir.Model, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +33,6 @@ class Exported:
 
 
 Get = Callable[[str, str, str], Exported]
-
-
-@pytest.fixture(scope="session")
-def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache for what session fixtures do, before a test's own one is set."""
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("SDRT_CACHE", str(cache))
-        patch.setenv("HF_HUB_OFFLINE", "1")
-        yield cache
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ from sdrt.model import Manifest
 
 pytestmark = [
     pytest.mark.full,
+    # One worker: the fixtures take minutes and gigabytes.
+    pytest.mark.xdist_group("full-size"),
     # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
