@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sdrt.cache import cache_root
 from sdrt.config import Notices
-from sdrt.errors import ExportError, ModelNotFoundError
+from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.extras import missing_modules
 from sdrt.manifest import MANIFEST_NAME
-from sdrt.model import ModelFolder, cache_dir
+from sdrt.model import ModelFolder, Source
+from sdrt.progress import export_reporter
 
-__all__ = ["DTYPE", "Source", "export_once"]
+__all__ = ["DTYPE", "export_once"]
 
 DTYPE = "fp32"
-_NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "safetensors")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A torch checkpoint: a folder (then `commit` is None), or a hub id whose configs are in `configs`."""
-
-    name: str
-    commit: str | None
-    configs: Path
-    token: str | bool | None = None
 
 
 def export_once(source: Source, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
@@ -38,12 +29,19 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
     Raises `ModelNotFoundError` naming the commands to run when the export extra is not installed.
     """
     name = source.name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-    output = cache_dir() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
-    if not (output / MANIFEST_NAME).is_file():
-        _require_exporter(source.name)
-        notices.inform(f"exporting {source.name} to {output}, once")
-        _export(source, output, target, reporter or _reporter(notices))
+    output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
+    if not _is_there(output):
+        _require_exporter(source)
+        with _turn(output, notices):
+            # While this one waited, another process may have done it.
+            if not _is_there(output):
+                notices.inform(f"exporting {source.name} to {output}, once")
+                _export(source, output, target, notices, reporter)
     return ModelFolder.open(output, name=name)
+
+
+def _is_there(output: Path) -> bool:
+    return (output / MANIFEST_NAME).is_file()
 
 
 def _key(source: Source, target: str) -> str:
@@ -61,38 +59,50 @@ def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
             yield str(path), stat.st_size, stat.st_mtime_ns
 
 
-def _require_exporter(name: str) -> None:
-    if all(importlib.util.find_spec(module) for module in _NEEDED):
-        return
-    raise ModelNotFoundError(
-        f"{name} is a torch checkpoint, which must be exported first: pip install 'sdrt[export]', "
-        f"then sdrt export {name} -o model/"
-    )
+def _require_exporter(source: Source) -> None:
+    if missing_modules("export"):
+        revision = f" --revision {source.revision}" if source.revision else ""
+        raise ModelNotFoundError(
+            f"{source.name} is a torch checkpoint, which must be exported first: pip install 'sdrt[export]', "
+            f"then sdrt export {source.name}{revision} -o model/"
+        )
 
 
-def _export(source: Source, output: Path, target: str, reporter: Callable[[Any], None]) -> None:
+@contextmanager
+def _turn(output: Path, notices: Notices) -> Iterator[None]:
+    """Hold the only turn to make `output`, once whoever has it is done."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(output.with_name(f"{output.name}.lock"))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            notices.inform(f"waiting for another process, which makes {output}")
+            lock.acquire()
+    except OSError as error:
+        raise RequestError(
+            f"{output.parent}: cannot write there ({error.strerror or error}): set SDRT_CACHE to a folder "
+            "that can be written"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _export(source: Source, output: Path, target: str, notices: Notices, reporter: Any) -> None:
     from sdrt_export import export_model
 
-    origin: str | Path = source.name if source.commit else source.configs
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with notices.board() as board:
         export_model(
-            origin,
+            source.name if source.commit else source.configs,
             output,
             target=target,
             dtype=DTYPE,
             revision=source.commit,
             token=source.token,
-            reporter=reporter,
+            cache_dir=source.cache_dir,
+            reporter=reporter or export_reporter(board),
         )
-    except ExportError:
-        # Another process may have finished the same export first; its result is as good.
-        if not (output / MANIFEST_NAME).is_file():
-            raise
-
-
-def _reporter(notices: Notices) -> Callable[[Any], None]:
-    def report(event: Any) -> None:
-        notices.inform(f"{event.component}: {event.stage} {event.detail}".rstrip())
-
-    return report

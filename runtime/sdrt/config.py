@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sdrt.errors import ProviderError, RequestError
+
+if TYPE_CHECKING:
+    from sdrt.progress import Board
 
 __all__ = ["AUTO", "PROVIDERS", "Notices", "Provider", "SdrtWarning", "SessionConfig", "provider_names"]
 
@@ -23,30 +28,31 @@ class SdrtWarning(UserWarning):
 class Provider:
     """One execution provider of ONNX Runtime.
 
-    `ort` is its name there; `extra` the extra of this distribution that installs it, None when its wheel
-    comes from elsewhere; `device` where its input buffers live ("cpu" or "cuda"); `target` the kind of
-    graph that suits it (a row of the exporter's target table).
+    `ort` is its name there; `extra` the extra of this distribution that installs it; `device` the memory that
+    its input buffers live in ("cuda"), None when they stay in the host's; `target` the kind of graph that
+    suits it (a row of the exporter's target table); `helpers` the rows that may take what it refuses.
     """
 
     ort: str
-    extra: str | None
-    device: str = "cpu"
+    extra: str
+    device: str | None = None
     target: str = "portable"
     options: Mapping[str, str] = field(default_factory=dict)
+    helpers: tuple[str, ...] = ()
 
 
 # `kSameAsRequested`: the default doubles the arena and keeps what it does not use.
 _CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 
+# No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider(ort="CPUExecutionProvider", extra="cpu", target="cpu"),
     "cuda": Provider(
         ort="CUDAExecutionProvider", extra="gpu", device="cuda", target="cpu", options=_CUDA_OPTIONS
     ),
-    "tensorrt": Provider(ort="TensorrtExecutionProvider", extra="gpu", device="cuda"),
+    "tensorrt": Provider(ort="TensorrtExecutionProvider", extra="gpu", device="cuda", helpers=("cuda",)),
     "openvino": Provider(ort="OpenVINOExecutionProvider", extra="openvino"),
     "coreml": Provider(ort="CoreMLExecutionProvider", extra="cpu"),
-    "dml": Provider(ort="DmlExecutionProvider", extra=None),
 }
 
 
@@ -57,18 +63,23 @@ def provider_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """How sessions are made. `provider` is a name of `provider_names()`, with `:N` for the Nth device."""
+    """How sessions are made. `provider` is a name of `provider_names()`; `cuda:N` is the Nth device."""
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
-        name, _, device = self.provider.partition(":")
+        name, colon, device = self.provider.partition(":")
         if name not in provider_names():
             known = ", ".join(provider_names())
             raise ProviderError(f"unknown provider {self.provider!r}: expected one of {known}")
-        if device and not (device.isascii() and device.isdigit()):
+        numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
+        if colon and name not in numbered:
+            raise ProviderError(
+                f"provider {self.provider!r}: {name} takes no device number, only {', '.join(numbered)} do"
+            )
+        if colon and not (device.isascii() and device.isdigit()):
             raise ProviderError(
                 f"provider {self.provider!r}: after ':' expected a device number, as in cuda:1"
             )
@@ -88,7 +99,7 @@ class SessionConfig:
 
 
 class Notices:
-    """Where messages to the user go: to `notify` when given, else to `warnings` and `logging`."""
+    """Where messages to the user go: to `notify` when given, else to `warnings` and stderr."""
 
     def __init__(self, notify: Notify | None = None) -> None:
         self._notify = notify
@@ -96,13 +107,34 @@ class Notices:
     def warn(self, message: str) -> None:
         """Say something that changes what the user gets."""
         if self._notify is None:
-            warnings.warn(message, SdrtWarning, stacklevel=2)
+            _warn_caller(message)
         else:
             self._notify(message)
 
     def inform(self, message: str) -> None:
-        """Say what is taking time; without `notify` this is a log record, not a warning."""
+        """Say what is taking time."""
         if self._notify is None:
-            logging.getLogger("sdrt").info(message)
+            from sdrt.progress import Display
+
+            Display().notice(message)
         else:
             self._notify(message)
+
+    @contextmanager
+    def board(self) -> Iterator[Board]:
+        """Show the parts of what is taking time."""
+        from sdrt.progress import Display, PlainBoard
+
+        if self._notify is not None:
+            yield PlainBoard(self._notify)
+            return
+        with Display().board() as board:
+            yield board
+
+
+def _warn_caller(message: str) -> None:
+    """Warn at the line outside this package that led here, every time: `warnings.warn` says a text once a line."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdrt":
+        frame = frame.f_back
+    warnings.warn_explicit(message, SdrtWarning, frame.f_code.co_filename, frame.f_lineno, registry={})

@@ -13,7 +13,8 @@ from sdrt.errors import ComponentError
 from sdrt.schedulers import NoiseSchedule, Plan
 
 if TYPE_CHECKING:
-    from sdrt.session import Bound, Component
+    from sdrt.buffers import Bound
+    from sdrt.session import Component
 
 __all__ = ["INPUTS", "OUTPUT", "Denoiser"]
 

@@ -53,13 +53,20 @@ def download(
     return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=PATTERNS)
 
 
-def download_checkpoint(name: str, *, revision: str | None = None, token: str | bool | None = None) -> Path:
+def download_checkpoint(
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
     """The snapshot folder of `name` with its torch weights: safetensors, in full precision where there are such."""
     weights = [f"{part}/*.safetensors*" for part in CHECKPOINT_PARTS]
     allow = [*PATTERNS, *weights]
-    folder = _snapshot(name, revision, token=token, allow_patterns=allow, ignore_patterns=_VARIANTS)
+    options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
+    folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
     if any(not list((folder / part).glob("*.safetensors")) for part in CHECKPOINT_PARTS):
-        folder = _snapshot(name, revision, token=token, allow_patterns=allow, ignore_patterns=_VARIANTS[1:])
+        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
     return folder
 
 
@@ -88,7 +95,8 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
             f"hub model {where} is not in the cache and the hub cannot be reached (offline?): connect, unset "
             "HF_HUB_OFFLINE, or give the folder of an exported model"
         ) from None
-    except (errors.HfHubHTTPError, OSError) as error:
+    except Exception as error:
+        # requests, httpx, httpx2 or xet, by huggingface_hub's version: their errors share no base class.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
             f"hub model {where} could not be downloaded ({reason}): try again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 __all__ = ["interruptible"]
@@ -15,6 +16,7 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     """Do `work`; on Ctrl-C, call `cancel`, wait for `work` to stop, and raise KeyboardInterrupt.
 
     A signal reaches Python only between bytecodes of the main thread, so there the work moves to another one.
+    It has stopped when this returns or raises, so the caller's buffers are the caller's again.
     """
     if threading.current_thread() is not threading.main_thread():
         return work()
@@ -36,13 +38,15 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
     try:
         thread.start()
         _wait(done)
-    except KeyboardInterrupt:
+    except BaseException:
         cancelled.set()
-        cancel()
         # Ctrl-C may come while the thread is being made. One without an identity has not looked at `cancelled` yet,
         # so it will do nothing; any other may be at work.
-        if thread.ident is not None:
-            _wait(done)
+        while thread.ident is not None and not done.is_set():
+            # Pressed again: the work still uses the buffers, so wait on.
+            with suppress(KeyboardInterrupt):
+                cancel()
+                _wait(done)
         raise
     if errors:
         raise errors[0]

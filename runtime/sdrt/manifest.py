@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -106,17 +107,39 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
     if unknown := sorted(data.keys() - known.keys()):
         raise UnsupportedModelError(f"{path}: unknown key {unknown[0]!r}: upgrade with pip install -U sdrt")
     for key, kind in known.items():
-        if not isinstance(data.get(key), kind):
+        if not isinstance(data.get(key), kind) or isinstance(data[key], bool):
             raise IntegrityError(f"{path}: {key!r} must be a JSON {kind.__name__}: export the model again")
+    for key in ("source", "versions"):
+        for name, value in data[key].items():
+            if not (isinstance(value, str) or (value is None and key == "source")):
+                raise IntegrityError(f"{path}: {key}.{name} must be a JSON str: export the model again")
+    for name, entry in data["components"].items():
+        if not _has_parity(entry):
+            raise IntegrityError(
+                f"{path}: components.{name} must list its relative errors under 'parity': export the model again"
+            )
+
+
+def _has_parity(entry: object) -> bool:
+    rows = entry.get("parity", []) if isinstance(entry, dict) else None
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and isinstance(row.get("relative_error"), (int, float)) for row in rows
+    )
 
 
 def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
     entry, parts = data["files"][name], PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+    # "C:/x" is relative here and a drive on Windows; a backslash is a letter here and a separator there.
+    if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or not parts.parts:
         raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
     if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
         raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")
-    return FileRecord(**entry)
+    size, digest = entry["size"], entry["sha256"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise IntegrityError(f"{path}: the size of {name!r} must be a count of bytes: export the model again")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise IntegrityError(f"{path}: the sha256 of {name!r} must be 64 hex digits: export the model again")
+    return FileRecord(size=size, sha256=digest)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -142,13 +165,18 @@ class Verifier:
         pending = [name for name in files if not self.remembers(folder / name, files[name])]
         for name in pending:
             _check_size(folder / name, files[name])
-        if pending:
-            total = sum(files[name].size for name in pending)
-            notices.inform(f"checking the hashes of {len(pending)} files ({total / 1e6:.0f} MB), once")
-        for name in pending:
-            _check_hash(folder / name, files[name])
-            self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
-        if pending:
+        if not pending:
+            return
+        total = sum(files[name].size for name in pending)
+        try:
+            with notices.board() as board:
+                board.show("hashes", f"checking {len(pending)} files, {total / 1e6:.0f} MB, once")
+                for name in pending:
+                    _check_hash(folder / name, files[name])
+                    self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
+                board.show("hashes", "correct", done=True)
+        finally:
+            # What passed need not be read again because another file is damaged.
             self._write()
 
     def remembers(self, path: Path, record: FileRecord) -> bool:
@@ -167,7 +195,9 @@ class Verifier:
         # Another process may have added entries in the meantime; one lost entry is one more hashing.
         try:
             self._state.parent.mkdir(parents=True, exist_ok=True)
-            _write_atomically(self._state, json.dumps(self._read() | self._seen))
+            seen = self._read() | self._seen
+            there = {path: entry for path, entry in seen.items() if os.path.exists(path)}  # noqa: PTH110
+            _write_atomically(self._state, json.dumps(there))
         except OSError:
             # A read-only home: the files are checked again next time.
             return
@@ -193,11 +223,3 @@ def _check_hash(path: Path, record: FileRecord) -> None:
             f"{path} is damaged: its sha256 is {found[:12]}…, expected {record.sha256[:12]}…: "
             "copy or export the model again"
         )
-
-
-def iter_files(folder: Path) -> Iterator[str]:
-    """POSIX names, relative to `folder`, of every file that a manifest lists, in order."""
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != MANIFEST_NAME:
-            yield name

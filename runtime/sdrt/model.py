@@ -1,19 +1,18 @@
-"""The model folder: what it must hold, and how a name given by the user becomes one.
-
-Names of classes in `model_index.json` are looked up in the tables below and never imported.
-"""
+"""The model folder: what it must hold, and how a name given by the user becomes one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sdrt.cache import cache_root
 from sdrt.config import Notices, Notify
-from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
+from sdrt.index import INDEX_NAME, check_checkpoint_index, check_index, class_of
 from sdrt.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json
 
 __all__ = [
@@ -21,7 +20,6 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "ModelFolder",
-    "cache_dir",
     "holds_torch_checkpoint",
     "resolve_model",
 ]
@@ -29,33 +27,8 @@ __all__ = [
 GRAPH = "model.onnx"
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
-_ONNX = frozenset({"OnnxRuntimeModel"})
-_PIPELINES = frozenset(
-    {"StableDiffusionPipeline", "OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"}
-    | {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"}
-)
-# What each entry of model_index.json may name. None: the entry's own config file decides (scheduler).
-_CLASSES: Mapping[str, frozenset[str] | None] = {
-    "text_encoder": _ONNX | {"CLIPTextModel", "ORTTextEncoder", "ORTModelTextEncoder"},
-    "tokenizer": frozenset({"CLIPTokenizer", "CLIPTokenizerFast"}),
-    "unet": _ONNX | {"UNet2DConditionModel", "ORTUnet", "ORTModelUnet"},
-    "vae": frozenset({"AutoencoderKL", "ORTVae", "ORTWrapperVae"}),
-    "vae_decoder": _ONNX | {"AutoencoderKL", "ORTVaeDecoder", "ORTModelVaeDecoder"},
-    "vae_encoder": _ONNX | {"AutoencoderKL", "ORTVaeEncoder", "ORTModelVaeEncoder"},
-    "scheduler": None,
-}
-_LIBRARIES = frozenset({"diffusers", "transformers", "optimum", "onnxruntime", "sdrt"})
-# Parts of a checkpoint that text to image never calls.
-_IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
-
-
-def cache_dir() -> Path:
-    """Where sdrt keeps what it can make again: `$SDRT_CACHE`, or the user's cache folder."""
-    if given := os.environ.get("SDRT_CACHE"):
-        return Path(given).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("sdrt", appauthor=False))
+# Everything in these is read when the model runs, by us or by ONNX Runtime.
+_FOLDERS = (*COMPONENTS, "tokenizer", "scheduler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +48,7 @@ class ModelFolder:
         """
         folder = Path(path).expanduser()
         _check_is_model(folder)
-        index = read_json(folder / "model_index.json")
-        _check_index(folder / "model_index.json", index)
+        index = check_index(folder)
         manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
         source = manifest.source.get("id") if manifest else None
         model = cls(
@@ -107,14 +79,14 @@ class ModelFolder:
         if self.manifest is None:
             return False
         notices = notify if isinstance(notify, Notices) else Notices(notify)
-        Verifier(cache_dir() / "verified.json").check(self.path, self.manifest.files, notices)
+        Verifier(cache_root() / "verified.json").check(self.path, self.manifest.files, notices)
         return True
 
     def is_verified(self) -> bool:
         """Whether every file was hashed before and has not been touched since."""
         if self.manifest is None:
             return False
-        verifier = Verifier(cache_dir() / "verified.json")
+        verifier = Verifier(cache_root() / "verified.json")
         return all(
             verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
         )
@@ -122,24 +94,32 @@ class ModelFolder:
     def _check_files(self) -> None:
         needed = ["unet/" + GRAPH, "vae_decoder/" + GRAPH, "scheduler/scheduler_config.json"]
         needed += ["unet/config.json", "vae_decoder/config.json"]
-        if _class_of(self.index.get("text_encoder")) is not None:
+        if class_of(self.index.get("text_encoder")) is not None:
             needed += ["text_encoder/" + GRAPH, "text_encoder/config.json"]
-        needed += [name for name in (self.manifest.files if self.manifest else ()) if name not in needed]
-        for name in needed:
+        listed = self.manifest.files if self.manifest else {}
+        for name in dict.fromkeys([*needed, *listed]):
             if not (self.path / name).is_file():
                 raise IntegrityError(
                     f"{self.path / name} is missing: copy the whole model folder, or export it again"
                 )
+        if self.manifest and (unlisted := [name for name in self._files() if name not in listed]):
+            raise IntegrityError(
+                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so nothing tells whether that is "
+                "damaged: remove it if it is not the model's, or export the model again"
+            )
+
+    def _files(self) -> Iterator[str]:
+        """POSIX names of the index and of what lies in the folders that are read; not of hidden files."""
+        yield INDEX_NAME
+        for folder in _FOLDERS:
+            for path in sorted((self.path / folder).rglob("*")):
+                name = path.relative_to(self.path)
+                if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                    yield name.as_posix()
 
 
 def _tail(name: str) -> str:
     return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
-
-
-def _class_of(entry: object) -> str | None:
-    """The class that an entry of model_index.json names; None for an absent component."""
-    named = isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[1], str)
-    return entry[1] if named else None  # type: ignore[index]
 
 
 def _check_is_model(folder: Path) -> None:
@@ -149,41 +129,35 @@ def _check_is_model(folder: Path) -> None:
         )
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is a file, expected a model folder: make one with sdrt export")
-    if not (folder / "model_index.json").exists():
+    if not (folder / INDEX_NAME).exists():
         state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
         raise ModelNotFoundError(f"{folder} {state}, expected a model folder: make one with sdrt export")
 
 
-def _check_index(path: Path, index: Mapping[str, Any]) -> None:
-    pipeline = index.get("_class_name")
-    if pipeline not in _PIPELINES:
-        known = ", ".join(sorted(_PIPELINES))
-        raise UnsupportedModelError(f"{path}: pipeline class {pipeline!r} is not supported; known: {known}")
-    for name, entry in index.items():
-        found = _class_of(entry)
-        if name.startswith("_") or name in _IGNORED or found is None:
-            continue
-        if name not in _CLASSES:
-            raise UnsupportedModelError(
-                f"{path}: component {name!r} ({found}) is not part of Stable Diffusion 1 or 2"
-            )
-        library, allowed = str(entry[0]).split(".")[0], _CLASSES[name]
-        if library not in _LIBRARIES or (allowed is not None and found not in allowed):
-            known = ", ".join(sorted(allowed)) if allowed else "diffusers' own"
-            raise UnsupportedModelError(
-                f"{path}: {name} names class {entry[0]}.{found}, which sdrt cannot run; known: {known}"
-            )
-
-
 def holds_torch_checkpoint(folder: Path) -> bool:
     """Whether `folder` is a diffusers checkpoint that has not been exported."""
-    if not (folder / "model_index.json").is_file() or (folder / "unet" / GRAPH).exists():
+    if not (folder / INDEX_NAME).is_file() or (folder / "unet" / GRAPH).exists():
         return False
     weights = ("*.safetensors", "*.safetensors.index.json", "*.bin")
     # A hub id is looked at before its weights are downloaded: diffusers configs without any graph count too.
     graphs = any((folder / name / GRAPH).exists() for name in COMPONENTS)
     has_weights = any(any((folder / "unet").glob(pattern)) for pattern in weights)
     return has_weights or (not graphs and (folder / "vae" / "config.json").is_file())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model as the user named it, with its files, or only its configs, in `configs`.
+
+    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
+    """
+
+    name: str
+    configs: Path
+    commit: str | None = None
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
 
 
 def resolve_model(
@@ -205,30 +179,42 @@ def resolve_model(
     folder = Path(model).expanduser()
     # Path.exists raises for a name that is too long; this does not.
     if os.path.exists(folder):  # noqa: PTH110
-        return _open_or_export(folder, str(folder), None, target=target, notices=notices, reporter=reporter)
+        _refuse_revision(folder, revision)
+        source = Source(name=str(folder), configs=folder)
+        return _open_or_export(source, target, notices, reporter)
     if isinstance(model, str) and (bundled := _bundled(model)):
+        _refuse_revision(model, revision)
         return ModelFolder.open(bundled, name=model)
     from sdrt import hub
 
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, token=token, cache_dir=cache_dir)
-    commit = snapshot.name
-    if not holds_torch_checkpoint(snapshot):
-        return ModelFolder.open(snapshot, name=_tail(name))
-    from sdrt import autoexport
+    source = Source(
+        name=name,
+        configs=snapshot,
+        commit=snapshot.name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+    )
+    return _open_or_export(source, target, notices, reporter)
 
-    source = autoexport.Source(name=name, commit=commit, configs=snapshot, token=token)
-    return autoexport.export_once(source, target=target, notices=notices, reporter=reporter)
+
+def _refuse_revision(model: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise RequestError(
+            f"revision is {revision!r} and {str(model)!r} is no hub id: leave the revision out, or give a hub id"
+        )
 
 
-def _open_or_export(
-    folder: Path, name: str, commit: str | None, *, target: str, notices: Notices, reporter: Any
-) -> ModelFolder:
+def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any) -> ModelFolder:
+    folder = source.configs
     if not (folder.is_dir() and holds_torch_checkpoint(folder)):
-        return ModelFolder.open(folder)
+        return ModelFolder.open(folder, name=_tail(source.name) if source.commit else None)
+    # Before the weights: a hub's are downloaded by the export.
+    check_checkpoint_index(folder)
     from sdrt import autoexport
 
-    source = autoexport.Source(name=name, commit=commit, configs=folder)
     return autoexport.export_once(source, target=target, notices=notices, reporter=reporter)
 
 

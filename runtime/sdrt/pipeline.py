@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Generator as Coroutine
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt import rng
 from sdrt.config import AUTO, PROVIDERS, Notices, Notify, SessionConfig
 from sdrt.denoiser import INPUTS, OUTPUT, Denoiser
 from sdrt.errors import ComponentError, RequestError
 from sdrt.image import to_pil
+from sdrt.limits import Limits
 from sdrt.model import ModelFolder, resolve_model
-from sdrt.request import Limits, Request
-from sdrt.result import CALLBACK_TENSORS, GenerationStep, StableDiffusionPipelineOutput
-from sdrt.rng import Generator
+from sdrt.request import Request
+from sdrt.result import GenerationStep, StableDiffusionPipelineOutput, callback_answer, callback_tensors
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 
 if TYPE_CHECKING:
@@ -30,14 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
 
 Array = NDArray[np.float32]
-Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Array]], "Mapping[str, Array] | None"]
+Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Mapping[str, Any] | None"]
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
 class StableDiffusionPipeline:
     """A model folder and the sessions that run it. Safe to call from several threads.
 
-    Make one with `from_pretrained`. Sessions are created at first use, or by `load`.
+    Make one with `from_pretrained`. Sessions are created at first use, or by `load`. A run that has begun
+    ends with the sessions that it began with, whatever `to` and `close` do meanwhile.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class StableDiffusionPipeline:
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._components: Components | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def from_pretrained(
@@ -75,20 +79,26 @@ class StableDiffusionPipeline:
             revision, token, cache_dir: passed to huggingface_hub.
             allow_fallback: let ONNX Runtime run on the CPU what the provider does not take.
             verify: check the hashes of files not seen before.
-            notify: receives messages for the user; by default they are `SdrtWarning`s and log records.
-            reporter: receives the exporter's `ProgressEvent`s when a checkpoint is exported.
+            notify: receives messages for the user; by default they are `SdrtWarning`s and, for what takes long,
+                progress on stderr.
+            reporter: receives the exporter's `ProgressEvent`s when a checkpoint is exported; by default they are
+                messages too.
 
         Raises:
             ModelError, ProviderError, RequestError.
         """
+        from sdrt.session import settle
+
+        # A provider that is not there is refused before anything is downloaded or exported.
         config = SessionConfig(provider=provider, threads=threads, allow_fallback=allow_fallback)
+        config = settle(config, Notices(notify))
         folder = resolve_model(
             model,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             notify=notify,
-            target=PROVIDERS["cpu" if config.name == AUTO else config.name].target,
+            target=PROVIDERS[config.name].target,
             reporter=reporter,
         )
         return cls(folder, config, verify=verify, notify=notify)
@@ -140,7 +150,7 @@ class StableDiffusionPipeline:
             clip_skip=clip_skip,
             max_size=max_size,
         )
-        names = _callback_tensors(callback_on_step_end_tensor_inputs)
+        names = callback_tensors(callback_on_step_end_tensor_inputs)
         return self._run(
             self.stream(request, scheduler=scheduler, spacing=spacing), callback_on_step_end, names
         )
@@ -152,12 +162,13 @@ class StableDiffusionPipeline:
         request = request.fit(self._limits)
         rule = self.scheduler_for(scheduler, spacing)
         plan = rule.plan(request.num_inference_steps)
+        parts = self._parts
         timings: dict[str, Any] = {}
-        embeds = self._encode(request, timings)
-        generators = [Generator(seed) for seed in request.seeds]
+        embeds = _encode(parts, request, timings)
+        generators = [rng.Generator(seed) for seed in request.seeds]
         noise = self._start(request, generators)
-        latents = yield from self._denoise(request, rule, plan, embeds, noise, generators, timings)
-        images = self._decode(request, latents, timings)
+        latents = yield from self._denoise(parts, request, rule, plan, embeds, noise, generators, timings)
+        images = _decode(parts, request, latents, timings)
         yield StableDiffusionPipelineOutput(
             images=images, seeds=list(request.seeds), request=request, timings=timings
         )
@@ -170,15 +181,13 @@ class StableDiffusionPipeline:
         return resolve_scheduler(start, self._scheduler_config, spacing=spacing)
 
     def to(self, provider: str) -> StableDiffusionPipeline:
-        """Run on `provider` from now on; sessions are made anew at the next use."""
-        config = SessionConfig(
-            provider=provider, threads=self._config.threads, allow_fallback=self._config.allow_fallback
-        )
-        if config != self._config:
-            self.close()
-        self._config = config
-        # Asked for a provider that is not there: say so here, not in the middle of the first call.
-        self.provider  # noqa: B018
+        """Run on `provider` from the next call on. Raises `ProviderError`, and changes nothing, without it."""
+        from sdrt.session import settle
+
+        config = settle(replace(self._config, provider=provider), self._notices)
+        with self._lock:
+            if config != self._config:
+                self._config, self._components = config, None
         return self
 
     def load(self) -> StableDiffusionPipeline:
@@ -187,8 +196,9 @@ class StableDiffusionPipeline:
         return self
 
     def close(self) -> None:
-        """Free the sessions; a later call makes them again."""
-        self._components = None
+        """Free the sessions, once no run uses them; a later call makes them again."""
+        with self._lock:
+            self._components = None
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self
@@ -200,10 +210,8 @@ class StableDiffusionPipeline:
 
     @property
     def provider(self) -> str:
-        """The provider that sessions are made on, "auto" resolved."""
-        from sdrt.session import resolve_provider
-
-        return resolve_provider(self._config)
+        """The provider that sessions are made on, "auto" decided."""
+        return self._config.name
 
     @property
     def scheduler(self) -> Scheduler:
@@ -218,13 +226,14 @@ class StableDiffusionPipeline:
 
     @property
     def _parts(self) -> Components:
-        if self._components is None:
-            from sdrt.components import Components
+        from sdrt.components import Components
 
-            if self._verify:
-                self.model.verify(self._notices)
-            self._components = Components(self.model, self._config, self._notices)
-        return self._components
+        with self._lock:
+            if self._components is None:
+                if self._verify:
+                    self.model.verify(self._notices)
+                self._components = Components(self.model, self._config, self._notices)
+            return self._components
 
     def _run(
         self,
@@ -236,31 +245,12 @@ class StableDiffusionPipeline:
             if isinstance(event, StableDiffusionPipelineOutput):
                 return event
             if callback is not None:
-                event.update(callback(self, event.index, event.timestep, event.tensors(names)) or {})
+                event.update(
+                    callback_answer(callback(self, event.index, event.timestep, event.tensors(names)), names)
+                )
         raise AssertionError("a stream ends with its result")
 
-    def _encode(self, request: Request, timings: dict[str, Any]) -> Array:
-        """Text embeddings [N or 2N, length, width]: with guidance, the unconditional half first."""
-        start = time.perf_counter()
-        embeds = request.prompt_embeds
-        if embeds is None:
-            embeds = self._parts.text_encoder(request.prompts, request.clip_skip)
-        halves = [embeds]
-        if request.guided:
-            negative = request.negative_prompt_embeds
-            # diffusers skips no layers for the negative prompt.
-            halves.insert(
-                0, self._parts.text_encoder(request.negative_prompts) if negative is None else negative
-            )
-        if len({half.shape for half in halves}) > 1:
-            shapes = " and ".join(str(half.shape) for half in halves)
-            raise RequestError(
-                f"embeddings of the negative and the positive prompt differ in shape: {shapes}"
-            )
-        timings["text_encoder"] = time.perf_counter() - start
-        return np.concatenate([np.repeat(half, request.num_images_per_prompt, axis=0) for half in halves])
-
-    def _start(self, request: Request, generators: list[Generator]) -> Array:
+    def _start(self, request: Request, generators: list[rng.Generator]) -> Array:
         """Unit noise [N, C, h, w]: the request's, or each picture's own."""
         if request.latents is not None:
             return request.latents
@@ -272,16 +262,17 @@ class StableDiffusionPipeline:
 
     def _denoise(
         self,
+        parts: Components,
         request: Request,
         rule: Scheduler,
         plan: Plan,
         embeds: Array,
         noise: Array,
-        generators: list[Generator],
+        generators: list[rng.Generator],
         timings: dict[str, Any],
-    ) -> Coroutine[GenerationStep, None, Array]:
+    ) -> Generator[GenerationStep, None, Array]:
         """Yield the steps; return the clean latents."""
-        unet, shape = self._parts.unet, noise.shape[1:]
+        unet, shape = parts.unet, noise.shape[1:]
         shapes = {"sample": (len(embeds), *shape), "encoder_hidden_states": embeds.shape}
         shapes["timestep"] = tuple(1 for _ in unet.inputs["timestep"].shape)
         with unet.bound({name: shapes[name] for name in INPUTS}, (OUTPUT,)) as run:
@@ -307,26 +298,36 @@ class StableDiffusionPipeline:
                 yield event
         return event.latents
 
-    def _decode(self, request: Request, latents: Array, timings: dict[str, Any]) -> Any:
-        """Pictures in the requested form, one at a time."""
-        if not np.isfinite(latents).all():
-            raise ComponentError(
-                "unet: the latents are not finite: the graph overflows or is damaged; export it again"
-            )
-        if request.output_type == "latent":
-            return latents
-        start = time.perf_counter()
-        images = [self._parts.vae_decoder(one) for one in latents]
-        timings["vae_decoder"] = time.perf_counter() - start
-        pictures: list[Image.Image] | Array
-        pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
-        return pictures
+
+def _encode(parts: Components, request: Request, timings: dict[str, Any]) -> Array:
+    """Text embeddings [N or 2N, length, width]: with guidance, the unconditional half first."""
+    start = time.perf_counter()
+    embeds = request.prompt_embeds
+    if embeds is None:
+        embeds = parts.text_encoder(request.prompts, request.clip_skip)
+    halves = [embeds]
+    if request.guided:
+        negative = request.negative_prompt_embeds
+        # diffusers skips no layers for the negative prompt.
+        halves.insert(0, parts.text_encoder(request.negative_prompts) if negative is None else negative)
+    if len({half.shape for half in halves}) > 1:
+        shapes = " and ".join(str(half.shape) for half in halves)
+        raise RequestError(f"embeddings of the negative and the positive prompt differ in shape: {shapes}")
+    timings["text_encoder"] = time.perf_counter() - start
+    return np.concatenate([np.repeat(half, request.num_images_per_prompt, axis=0) for half in halves])
 
 
-def _callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
-    if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
-        raise RequestError(
-            f"callback_on_step_end_tensor_inputs has {unknown[0]!r}: "
-            f"expected any of {', '.join(CALLBACK_TENSORS)}"
+def _decode(parts: Components, request: Request, latents: Array, timings: dict[str, Any]) -> Any:
+    """Pictures in the requested form, one at a time."""
+    if not np.isfinite(latents).all():
+        raise ComponentError(
+            "unet: the latents are not finite: the graph overflows or is damaged; export it again"
         )
-    return tuple(names)
+    if request.output_type == "latent":
+        return latents
+    start = time.perf_counter()
+    images = [parts.vae_decoder(one) for one in latents]
+    timings["vae_decoder"] = time.perf_counter() - start
+    pictures: list[Image.Image] | Array
+    pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
+    return pictures

@@ -7,16 +7,14 @@ import operator
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
+from sdrt.errors import RequestError
+from sdrt.limits import Limits
 from sdrt.rng import MAX_SEED
-
-if TYPE_CHECKING:
-    from sdrt.model import ModelFolder
 
 __all__ = [
     "MAX_PICTURES",
@@ -25,7 +23,6 @@ __all__ = [
     "MAX_SIZE",
     "MAX_STEPS",
     "OUTPUT_TYPES",
-    "Limits",
     "Request",
 ]
 
@@ -38,46 +35,6 @@ MAX_PROMPT_LENGTH = 20_000
 OUTPUT_TYPES = ("pil", "np", "latent")
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a model's configs say about the tensors it takes."""
-
-    latent_channels: int
-    cross_attention_dim: int
-    vae_scale_factor: int
-    default_height: int
-    default_width: int
-    size_step: int
-    has_text_encoder: bool = True
-
-    @classmethod
-    def of(cls, model: ModelFolder) -> Limits:
-        """Read them from `unet/config.json` and `vae_decoder/config.json`."""
-        unet, vae = model.component_config("unet"), model.component_config("vae_decoder")
-        channels = _whole(unet, "in_channels", "unet")
-        for owner, config, key in (("unet", unet, "out_channels"), ("vae_decoder", vae, "latent_channels")):
-            if _whole(config, key, owner) != channels:
-                raise UnsupportedModelError(
-                    f"unet takes {channels} channels and {owner} has {key} {config[key]}: only text-to-image "
-                    "models, where they are equal, are supported"
-                )
-        factor = 2 ** (len(_list(vae, "block_out_channels", "vae_decoder")) - 1)
-        height, width = _sample_size(unet)
-        # A traced graph (no sdrt.json) has the factor 2 of every upsampling baked in; ours takes any size.
-        levels = len(_list(unet, "block_out_channels", "unet")) - 1
-        return cls(
-            latent_channels=channels,
-            cross_attention_dim=_whole(unet, "cross_attention_dim", "unet"),
-            vae_scale_factor=factor,
-            default_height=height * factor,
-            default_width=width * factor,
-            size_step=factor
-            if model.manifest and model.manifest.exporter != "optimum"
-            else factor * 2**levels,
-            has_text_encoder=model.has("text_encoder"),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -309,26 +266,3 @@ def _check_size(name: str, size: int, max_size: int | None, limits: Limits) -> N
 def _brief(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else text[:40] + "…"
-
-
-def _whole(config: dict[str, Any], key: str, owner: str) -> int:
-    value = config.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise IntegrityError(f"{owner}/config.json: {key} is {value!r}, expected a positive whole number")
-    return value
-
-
-def _list(config: dict[str, Any], key: str, owner: str) -> list[Any]:
-    value = config.get(key)
-    if not isinstance(value, list) or not value:
-        raise IntegrityError(f"{owner}/config.json: {key} is {value!r}, expected a list")
-    return value
-
-
-def _sample_size(unet: dict[str, Any]) -> tuple[int, int]:
-    """Latent height and width of `sample_size`, a number or a pair."""
-    size = unet.get("sample_size")
-    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
-        return size[0], size[1]
-    side = _whole(unet, "sample_size", "unet")
-    return side, side

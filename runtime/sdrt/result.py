@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from sdrt.denoiser import Denoiser
     from sdrt.schedulers import Plan, Step
 
-__all__ = ["CALLBACK_TENSORS", "GenerationStep", "StableDiffusionPipelineOutput"]
+__all__ = [
+    "CALLBACK_TENSORS",
+    "GenerationStep",
+    "StableDiffusionPipelineOutput",
+    "callback_answer",
+    "callback_tensors",
+]
 
 Array = NDArray[np.float32]
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
@@ -53,29 +59,81 @@ class GenerationStep:
         latents: Array = self._x * self._scale
         return latents
 
-    def tensors(self, names: Sequence[str]) -> dict[str, Array]:
-        """Copies of the named tensors, of `CALLBACK_TENSORS`."""
-        makers: dict[str, Callable[[], Array]] = {
+    def tensors(self, names: Sequence[str]) -> dict[str, Array | None]:
+        """Copies of the named tensors, of `CALLBACK_TENSORS`; as in diffusers, `prompt_embeds` holds both halves.
+
+        Without guidance there are no `negative_prompt_embeds`: they are None.
+        """
+        makers: dict[str, Callable[[], Array | None]] = {
             "latents": lambda: self.latents,
             "prompt_embeds": self._embeds.copy,
-            "negative_prompt_embeds": lambda: self._embeds[: self._prompts].copy(),
+            "negative_prompt_embeds": self._negative,
         }
         return {name: makers[name]() for name in names}
 
-    def update(self, tensors: Mapping[str, Array]) -> None:
+    def update(self, tensors: Mapping[str, Any]) -> None:
         """Go on with these `latents` or `prompt_embeds` (with guidance: unconditional half first)."""
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
                 raise RequestError(f"the callback returned {name!r}: expected {', '.join(CALLBACK_TENSORS)}")
-            if name == "latents" and not np.array_equal(value, self.latents):
-                _require_shape(name, value, self._x.shape)
-                np.divide(value, self._scale, out=self._x)
-            if name == "prompt_embeds" and not np.array_equal(value, self._embeds):
-                _require_shape(name, value, self._embeds.shape)
-                np.copyto(self._embeds, value)
+            if _unchanged(value, self.tensors([name])[name]):
+                continue
+            if name == "latents":
+                np.divide(_checked(name, value, self._x.shape), self._scale, out=self._x)
+            elif name == "prompt_embeds":
+                np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
                 self._denoiser.condition(self._embeds)
+            else:
+                raise RequestError(
+                    f"the callback changed {name}, which has no effect: the unconditional half is the first "
+                    "half of prompt_embeds"
+                )
+
+    def _negative(self) -> Array | None:
+        guided = len(self._embeds) > self._prompts
+        return self._embeds[: self._prompts].copy() if guided else None
 
 
-def _require_shape(name: str, value: Array, shape: tuple[int, ...]) -> None:
-    if np.shape(value) != shape:
-        raise RequestError(f"the callback returned {name} of shape {np.shape(value)}: expected {shape}")
+def _unchanged(value: object, current: Array | None) -> bool:
+    return (
+        value is current if value is None or current is None else np.array_equal(np.asarray(value), current)
+    )
+
+
+def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    array = np.asarray(value)
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise RequestError(
+            f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}: "
+            f"expected numbers of shape {shape}"
+        )
+    # A width that overflows in float32 is no number either.
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise RequestError(f"the callback returned {name} with NaN or infinity: expected finite numbers")
+    return array
+
+
+def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
+    """The tensors that a call asks for, if they are of `CALLBACK_TENSORS`."""
+    if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
+        raise RequestError(
+            f"callback_on_step_end_tensor_inputs has {unknown[0]!r}: "
+            f"expected any of {', '.join(CALLBACK_TENSORS)}"
+        )
+    return tuple(names)
+
+
+def callback_answer(returned: object, names: Sequence[str]) -> Mapping[str, Any]:
+    """What a callback returned, if it may: some of the tensors that it was given, or nothing."""
+    if returned is None:
+        return {}
+    if not isinstance(returned, Mapping):
+        raise RequestError(f"the callback returned {type(returned).__name__}: expected a dict or None")
+    if unasked := [name for name in returned if name not in names]:
+        raise RequestError(
+            f"the callback returned {unasked[0]!r}: expected some of {', '.join(names) or 'nothing'}, "
+            "what callback_on_step_end_tensor_inputs asks for"
+        )
+    return returned

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,8 +46,11 @@ class VaeDecoder:
             self._component.check_finite("sample", image)
             unit = to_unit(image)
         if not np.ptp(unit, axis=(0, 1)).max() > _FLAT:
-            raise ComponentError(
-                f"{self._component.name}: the picture is of one colour though its latents are not: the graph "
-                "overflows or is damaged; export it again in fp32"
-            )
+            self._blame(latents)
         return unit
+
+    def _blame(self, latents: NDArray[np.float32]) -> NoReturn:
+        name, what = self._component.name, "the picture is of one colour though its latents are not"
+        if not np.ptp(latents, axis=(1, 2)).any():
+            name, what = "unet", "the latents are the same everywhere, and so is the picture"
+        raise ComponentError(f"{name}: {what}: the graph overflows or is damaged; export it again in fp32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,8 @@ def test_scheduler_config_file(model: str) -> None:
         (["--scheduler", "heum"], 2, "unknown scheduler 'heum'"),
         (["--scheduler", "missing.json"], 2, "missing.json"),
         (["--spacing", "odd"], 2, "unknown spacing 'odd'"),
+        (["--provider", "cpu:7"], 4, "cpu takes no device number"),
+        (["--revision", "v1"], 2, "is no hub id"),
         (["--provider", "abacus"], 4, "unknown provider 'abacus'"),
         (["--threads", "0"], 2, "threads is 0"),
         (["-o", "a.gif"], 2, ".png"),
@@ -215,6 +218,24 @@ def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
     assert result.exit_code == 3
     assert "gone" in result.stderr
     assert not Path("a.png").exists()
+
+
+def test_a_missing_provider_is_refused_before_any_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdrt.hub.download", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.setattr("sdrt.session.available_providers", lambda: ("cpu",))
+    result = sdrt_command("generate", "x", "-m", "owner/name", "--provider", "cuda")
+    assert result.exit_code == 4
+    assert "no cuda provider" in result.stderr
+
+
+def test_info_on_a_malformed_manifest(model: str, folder: Path) -> None:
+    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
+    copy = Path(shutil.copytree(source, folder / "copy"))
+    manifest = json.loads((copy / "sdrt.json").read_text(encoding="utf-8"))
+    (copy / "sdrt.json").write_text(json.dumps(manifest | {"components": {"unet": 5}}), encoding="utf-8")
+    result = sdrt_command("info", "copy")
+    assert result.exit_code == 3
+    assert "components.unet must list" in result.stderr
 
 
 def test_force_is_needed_to_overwrite(model: str) -> None:

@@ -119,3 +119,35 @@ def test_a_file_that_appeared_meanwhile_is_not_overwritten(tmp_path: Path) -> No
     with pytest.raises(RequestError, match="exists already"):
         write_atomically(path, slow, force=False)
     assert path.read_bytes() == b"theirs"
+
+
+def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs with the same name: only the step that gives the file its name can tell."""
+    monkeypatch.setattr("sdrt.cli.outputs._check_absent", lambda path, force: None)
+    path = tmp_path / "a.png"
+    path.write_bytes(b"theirs")
+    with pytest.raises(RequestError, match="exists already"):
+        write_atomically(path, lambda file: file.write(b"ours"), force=False)
+    assert path.read_bytes() == b"theirs"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_file_system_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    path = tmp_path / "a.png"
+    if taken:
+        path.write_bytes(b"theirs")
+        with pytest.raises(RequestError, match="exists already"):
+            write_atomically(path, lambda file: file.write(b"ours"), force=False)
+    else:
+        write_atomically(path, lambda file: file.write(b"ours"), force=False)
+    assert path.read_bytes() == (b"theirs" if taken else b"ours")
+    assert list(tmp_path.iterdir()) == [path]

@@ -72,6 +72,16 @@ def sdrt_folder(
     return get
 
 
+@pytest.fixture(params=["sdrt", "optimum"])
+def any_folder(
+    request: pytest.FixtureRequest,
+    sdrt_folder: Callable[[str], Path],
+    optimum_folder: Callable[[str], Path],
+) -> Callable[[str], Path]:
+    """A checkpoint exported by `sdrt export`, and by optimum alone, in turn."""
+    return {"sdrt": sdrt_folder, "optimum": optimum_folder}[request.param]
+
+
 @pytest.fixture(scope="session")
 def diffusers_pipeline(checkpoint: Callable[[str], Path]) -> Callable[[str], Any]:
     """diffusers' own pipeline over a checkpoint."""

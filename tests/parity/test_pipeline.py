@@ -5,6 +5,7 @@ Over folders of `sdrt export`, and over optimum's, which have no `sdrt.json`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ PROMPT = "a photo of an astronaut riding a horse on mars"
 SIZES = {"sd1": (80, 96), "sd2": (96, 64), "deep": (128, 96), "mixed": (80, 144)}
 
 
+@functools.cache
 def load(folder: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(
         folder, provider="cpu", threads=1, notify=lambda message: None
@@ -50,10 +52,10 @@ def compare(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_default_scheduler(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
 ) -> None:
     options = {"prompt": PROMPT, "negative_prompt": "blurry", "num_inference_steps": 20}
-    compare(load(optimum_folder(variant)), diffusers_pipeline(variant), seed=7, **options)
+    compare(load(any_folder(variant)), diffusers_pipeline(variant), seed=7, **options)
 
 
 @pytest.mark.parametrize("size", [(72, 88), (8, 104)], ids=str)
@@ -91,7 +93,7 @@ def test_both_exporters_give_one_picture(
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_batch_size_and_guidance(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
 ) -> None:
     height, width = SIZES[variant]
     options = {
@@ -103,15 +105,15 @@ def test_batch_size_and_guidance(
         "height": height,
         "width": width,
     }
-    compare(load(optimum_folder(variant)), diffusers_pipeline(variant), seed=2**32 - 4, **options)
+    compare(load(any_folder(variant)), diffusers_pipeline(variant), seed=2**32 - 4, **options)
 
 
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0])
 def test_without_guidance(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], guidance_scale: float
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], guidance_scale: float
 ) -> None:
     options = {"prompt": PROMPT, "guidance_scale": guidance_scale, "num_inference_steps": 5}
-    compare(load(optimum_folder("sd1")), diffusers_pipeline("sd1"), seed=1, **options)
+    compare(load(any_folder("sd1")), diffusers_pipeline("sd1"), seed=1, **options)
 
 
 SCHEDULERS = {
@@ -127,32 +129,32 @@ SCHEDULERS = {
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("variant", ["sd1", "sd2"])
 def test_schedulers(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str, name: str
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str, name: str
 ) -> None:
     theirs, (kind, extra) = diffusers_pipeline(variant), SCHEDULERS[name]
     before = theirs.scheduler
     try:
         theirs.scheduler = getattr(diffusers, kind).from_config(before.config, **extra)
         options: dict[str, Any] = {"prompt": PROMPT, "num_inference_steps": 12}
-        compare(load(optimum_folder(variant)), theirs, seed=3, scheduler=name, **options)
+        compare(load(any_folder(variant)), theirs, seed=3, scheduler=name, **options)
     finally:
         theirs.scheduler = before
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ddim_eta(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], eta: float
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], eta: float
 ) -> None:
     options = {"prompt": PROMPT, "eta": eta, "num_inference_steps": 8, "num_images_per_prompt": 2}
-    compare(load(optimum_folder("sd2")), diffusers_pipeline("sd2"), seed=11, **options)
+    compare(load(any_folder("sd2")), diffusers_pipeline("sd2"), seed=11, **options)
 
 
 @pytest.mark.parametrize("variant", ["sd1", "deep"])
 def test_latents_and_callback(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
 ) -> None:
     """Given latents start the run, and every step's latents are diffusers'."""
-    ours, theirs = load(optimum_folder(variant)), diffusers_pipeline(variant)
+    ours, theirs = load(any_folder(variant)), diffusers_pipeline(variant)
     shape = ours("x", num_inference_steps=1, output_type="latent").images.shape
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     seen: dict[str, list[tuple[int, float, np.ndarray]]] = {"ours": [], "theirs": []}
@@ -174,7 +176,7 @@ def test_latents_and_callback(
 
 
 def test_embeddings_from_diffusers(
-    optimum_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any]
+    any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any]
 ) -> None:
     """Embeddings made elsewhere, of another length than the tokenizer's, do here."""
     theirs = diffusers_pipeline("sd1")
@@ -182,7 +184,7 @@ def test_embeddings_from_diffusers(
         embeds, negative = theirs.encode_prompt(PROMPT, "cpu", 1, True, "bad")
     embeds, negative = embeds[:, :50], negative[:, :50]
     options = {"num_inference_steps": 4}
-    ours = load(optimum_folder("sd1"))(
+    ours = load(any_folder("sd1"))(
         prompt_embeds=embeds.numpy(),
         negative_prompt_embeds=negative.numpy(),
         seed=0,

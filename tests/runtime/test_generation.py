@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from sdrt import (
     GenerationStep,
     Request,
     RequestError,
+    SdrtWarning,
     StableDiffusionPipeline,
     StableDiffusionPipelineOutput,
 )
+from sdrt.session import Component
+from sdrt.vae import VaeDecoder
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "output_type": "np"}
 
@@ -149,9 +153,55 @@ def test_callback_mistakes_are_named(pipeline: StableDiffusionPipeline) -> None:
     for returned, words in (
         ({"latents": np.zeros(3)}, r"latents of shape \(3,\)"),
         ({"x": np.zeros(3)}, "returned 'x'"),
+        ({"prompt_embeds": np.zeros(3)}, "returned 'prompt_embeds': expected some of latents"),
+        (np.zeros(3), "returned ndarray: expected a dict or None"),
     ):
         with pytest.raises(RequestError, match=words):
             pictures(pipeline, callback_on_step_end=lambda *_, answer=returned: answer)
+
+
+def test_a_callback_is_blamed_for_what_it_returns(pipeline: StableDiffusionPipeline) -> None:
+    def spoil(_: object, index: int, __: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {name: tensor * np.float32(np.nan) for name, tensor in tensors.items()}
+
+    for name in ("latents", "prompt_embeds"):
+        with pytest.raises(RequestError, match=f"the callback returned {name} with NaN"):
+            pictures(pipeline, callback_on_step_end=spoil, callback_on_step_end_tensor_inputs=[name])
+
+
+def test_negative_embeddings_in_a_callback(pipeline: StableDiffusionPipeline) -> None:
+    names = ["prompt_embeds", "negative_prompt_embeds"]
+    seen: list[dict[str, Any]] = []
+
+    def watch(_: object, index: int, __: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append(tensors)
+        return tensors
+
+    def change(_: object, index: int, __: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        return {"negative_prompt_embeds": np.zeros(3)}
+
+    options = {"callback_on_step_end_tensor_inputs": names}
+    pictures(pipeline, callback_on_step_end=watch, **options)
+    both, negative = (seen[0][name] for name in names)
+    np.testing.assert_array_equal(both[:1], negative)
+    seen.clear()
+    pictures(pipeline, callback_on_step_end=watch, guidance_scale=1.0, **options)
+    assert seen[0]["negative_prompt_embeds"] is None
+    for guidance_scale in (1.0, 7.5):
+        with pytest.raises(RequestError, match="negative_prompt_embeds, which has no effect"):
+            pictures(pipeline, callback_on_step_end=change, guidance_scale=guidance_scale, **options)
+
+
+def test_a_run_keeps_the_sessions_it_began_with(tiny_model: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
+    request = Request(prompt="a cat", **FAST)
+    run = pipeline.stream(request)
+    next(run)
+    pipeline.close()
+    *_, result = run
+    assert pipeline._components is None
+    assert isinstance(result, StableDiffusionPipelineOutput)
+    np.testing.assert_array_equal(result.images, pictures(pipeline))
 
 
 def test_stream_ends_with_the_result_and_can_be_left(pipeline: StableDiffusionPipeline) -> None:
@@ -192,6 +242,39 @@ def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
         np.testing.assert_array_equal(got[seed], images)
 
 
+def test_threads_make_each_session_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    create = Component.__init__
+
+    def slow(self: Component, name: str, *rest: Any) -> None:
+        made.append(name)
+        time.sleep(0.05)
+        create(self, name, *rest)
+
+    monkeypatch.setattr(Component, "__init__", slow)
+    fresh = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, notify=made.append)
+    threads = [threading.Thread(target=pictures, args=(fresh,)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [name for name in made if "hashes" not in name] == ["text_encoder", "unet", "vae_decoder"]
+    assert sum("checking" in message for message in made) <= 1
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_dropped_end_of_a_prompt_is_said_every_time(
+    tiny_model: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
+    for _ in range(2):
+        pictures(pipeline, prompt="castle " * 100)
+    warned = [warning for warning in recwarn if warning.category is SdrtWarning]
+    assert len(warned) == 2
+    assert "the end is ignored" in str(warned[0].message)
+    assert warned[0].filename == __file__
+
+
 def test_scheduler_of_a_call_and_of_the_pipeline(tiny_model: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
 
@@ -227,7 +310,12 @@ def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
         ),
         ("unet", "conv_out.bias", math.inf, "unet: output 'out_sample' is not finite"),
         ("vae_decoder", "decoder.conv_out.bias", math.nan, "vae_decoder: output 'sample' is not finite"),
-        ("vae_decoder", "decoder.conv_out.bias", 1e6, "vae_decoder: the picture is of one colour"),
+        (
+            "vae_decoder",
+            "decoder.conv_out.bias",
+            1e6,
+            "vae_decoder: the picture is of one colour though its latents are not",
+        ),
     ],
 )
 def test_the_component_that_breaks_a_picture_is_named(
@@ -237,3 +325,12 @@ def test_the_component_that_breaks_a_picture_is_named(
     broken = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
     with pytest.raises(ComponentError, match=words):
         broken("a cat", num_inference_steps=1)
+
+
+def test_latents_of_one_value_are_not_the_decoder_s_fault(model_copy: Path) -> None:
+    poison(model_copy / "vae_decoder" / "model.onnx", "decoder.conv_out.bias", 1e6)
+    broken = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
+    shape = broken("a cat", num_inference_steps=1, output_type="latent").images.shape[1:]
+    decode: VaeDecoder = broken._parts.vae_decoder
+    with pytest.raises(ComponentError, match="unet: the latents are the same everywhere"):
+        decode(np.zeros(shape, np.float32))

@@ -32,11 +32,15 @@ REPOSITORIES = {
     "owner/half": [*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)],
     "owner/onnx": [*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json", "unet/model.xml"],
 }
+REPOSITORIES["owner/cut"] = REPOSITORIES["owner/onnx"]
 REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFound")}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`/api/models/ID/revision/REV` lists a repository, `/ID/resolve/REV/FILE` has its files."""
+    """`/api/models/ID/revision/REV` lists a repository, `/ID/resolve/REV/FILE` has its files.
+
+    huggingface_hub 2 asks for the list at `/api/models/ID/tree/REV`.
+    """
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -47,12 +51,20 @@ class Hub(BaseHTTPRequestHandler):
         if name in REFUSALS:
             status, code = REFUSALS[name]
             self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
-        elif rest[1] not in ("main", COMMIT):
+        elif rest and rest[1] not in ("main", COMMIT):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        elif rest[0] == "resolve":
+        elif rest and rest[0] == "resolve":
             content = "/".join(rest[2:]).encode()
             etag = f'"{hashlib.sha1(content).hexdigest()}"'
-            self._send(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
+            promised = len(content) + (100 if name == "owner/cut" and rest[-1] == "model.onnx" else 0)
+            headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Content-Length": str(promised)}
+            self._send(200, content, headers)
+            self.close_connection = promised > len(content)
+        elif rest and rest[0] == "tree":
+            tree = [
+                {"type": "file", "path": file, "size": len(file), "oid": file} for file in REPOSITORIES[name]
+            ]
+            self._send(200, json.dumps(tree).encode(), {})
         else:
             siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
             self._send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {})
@@ -164,3 +176,18 @@ def test_what_cannot_be_an_id(name: str) -> None:
 
     with pytest.raises(ModelNotFoundError, match="neither a folder"):
         check_id(name)
+
+
+def test_checkpoints_go_to_the_cache_that_is_named(hub: str, tmp_path: Path) -> None:
+    done = ask(
+        hub, tmp_path / "home", f"download_checkpoint('owner/both', cache_dir={str(tmp_path / 'mine')!r})"
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "mine"), done.stderr
+
+
+def test_a_body_that_breaks_off_says_try_again(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/cut')")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "hub model 'owner/cut' could not be downloaded (" in last
+    assert last.endswith("): try again")

@@ -14,12 +14,12 @@ from sdrt import (
     IntegrityError,
     ModelError,
     ModelNotFoundError,
+    RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
 )
-from sdrt import autoexport as autoexport_module
-from sdrt.manifest import FileRecord, iter_files
-from sdrt.model import Manifest, ModelFolder, cache_dir, resolve_model
+from sdrt.manifest import FileRecord
+from sdrt.model import Manifest, ModelFolder, resolve_model
 
 UNET = "unet/model.onnx"
 
@@ -27,7 +27,11 @@ UNET = "unet/model.onnx"
 @pytest.fixture
 def signed(model_copy: Path) -> Path:
     """A model folder with a manifest of its files."""
-    files = {name: FileRecord.of(model_copy / name) for name in iter_files(model_copy)}
+    files = {
+        path.relative_to(model_copy).as_posix(): FileRecord.of(path)
+        for path in sorted(model_copy.rglob("*"))
+        if path.is_file()
+    }
     Manifest(
         family="sd1",
         target="cpu",
@@ -39,6 +43,9 @@ def signed(model_copy: Path) -> Path:
         files=files,
     ).write(model_copy)
     return model_copy
+
+
+RECORD = {"size": 1, "sha256": "0" * 64}
 
 
 def edit_json(path: Path, **changes: Any) -> None:
@@ -92,8 +99,8 @@ def test_hashes_are_checked_once_and_again_after_a_change(signed: Path) -> None:
     assert model.verify(messages.append)
     assert model.verify(messages.append)
     assert model.is_verified()
-    assert len(messages) == 1
-    assert "checking the hashes" in messages[0]
+    assert len(messages) == 2
+    assert messages[0].startswith("hashes: checking ")
     flip_bit(signed / UNET)
     assert not model.is_verified()
     with pytest.raises(IntegrityError, match="damaged"):
@@ -129,6 +136,18 @@ def test_manifest_survives_a_round_trip(signed: Path, tmp_path: Path) -> None:
         ({"opset": "20"}, IntegrityError, "'opset' must be a JSON int"),
         ({"files": {"../x": {"size": 1, "sha256": ""}}}, IntegrityError, "outside the model folder"),
         ({"files": {"x": 3}}, IntegrityError, "must have a size"),
+        ({"files": {"C:/x": RECORD}}, IntegrityError, "outside the model folder"),
+        ({"files": {"unet\\x": RECORD}}, IntegrityError, "outside the model folder"),
+        ({"files": {"x": RECORD | {"sha256": 5}}}, IntegrityError, "sha256 of 'x' must be 64 hex"),
+        ({"files": {"x": RECORD | {"sha256": "a"}}}, IntegrityError, "sha256 of 'x' must be 64 hex"),
+        ({"files": {"x": RECORD | {"size": "1"}}}, IntegrityError, "size of 'x' must be a count"),
+        ({"files": {"x": RECORD | {"size": [1]}}}, IntegrityError, "size of 'x' must be a count"),
+        ({"source": {"id": 5}}, IntegrityError, "source.id must be a JSON str"),
+        ({"versions": {"torch": {}}}, IntegrityError, "versions.torch must be a JSON str"),
+        ({"components": {"unet": 5}}, IntegrityError, "components.unet must list"),
+        ({"components": {"unet": {"parity": 5}}}, IntegrityError, "components.unet must list"),
+        ({"components": {"unet": {"parity": [{"relative_error": "0"}]}}}, IntegrityError, "components.unet"),
+        ({"opset": True}, IntegrityError, "'opset' must be a JSON int"),
     ],
 )
 def test_bad_manifest(signed: Path, changes: dict[str, Any], kind: type[Exception], words: str) -> None:
@@ -142,7 +161,7 @@ def test_bad_manifest(signed: Path, changes: dict[str, Any], kind: type[Exceptio
 def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -> None:
     (model_copy / name).write_text(text)
     with pytest.raises(IntegrityError, match=Path(name).name):
-        StableDiffusionPipeline.from_pretrained(model_copy).scheduler  # noqa: B018
+        StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu").scheduler  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -154,6 +173,12 @@ def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -
         ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "unet names class"),
         ({"scheduler": ["os", "system"]}, "scheduler names class os.system"),
         ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "'text_encoder_2'"),
+        ({"unet": "evil.module.Class"}, "unet is 'evil.module.Class', expected a library and a class"),
+        ({"unet": ["evil", "module", "Class"]}, "unet is"),
+        ({"unet": True}, "unet is True"),
+        ({"vae": {"class": "AutoencoderKL"}}, "vae is"),
+        ({"extra": "evil.module.Class"}, "extra is"),
+        ({"safety_checker": "evil.module.Class"}, "safety_checker is"),
     ],
 )
 def test_foreign_classes_are_refused(model_copy: Path, changes: dict[str, Any], words: str) -> None:
@@ -235,43 +260,57 @@ def test_a_cached_hub_model_opens_offline(tiny_model: Path, tmp_path: Path) -> N
     assert model.name == "some-model"
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """What tells a torch checkpoint apart: an index, weights, no graph."""
-    folder = tmp_path / "checkpoint"
-    (folder / "unet").mkdir(parents=True)
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").touch()
-    (folder / "model_index.json").write_text("{}")
-    return folder
+@pytest.mark.parametrize("name", [UNET, "vae_decoder/model.onnx", "tokenizer/merges.txt", "unet/config.json"])
+def test_a_manifest_must_list_what_is_read(signed: Path, name: str) -> None:
+    manifest = json.loads((signed / "sdrt.json").read_text(encoding="utf-8"))
+    del manifest["files"][name]
+    edit_json(signed / "sdrt.json", files=manifest["files"])
+    with pytest.raises(IntegrityError, match=f"does not list {name}"):
+        ModelFolder.open(signed)
 
 
-def test_a_checkpoint_without_the_exporter_names_both_commands(
-    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(autoexport_module, "_NEEDED", ("no_such_module_at_all",))
-    with pytest.raises(
-        ModelNotFoundError, match=r"pip install 'sdrt\[export\]', then sdrt export .*checkpoint -o"
-    ):
-        resolve_model(checkpoint)
+def test_a_manifest_must_list_external_data(signed: Path) -> None:
+    (signed / "unet" / "model.onnx_data").write_bytes(b"weights")
+    with pytest.raises(IntegrityError, match=r"does not list unet/model\.onnx_data"):
+        ModelFolder.open(signed)
+    (signed / "unet" / "model.onnx_data").rename(signed / "unet" / ".hidden")
+    ModelFolder.open(signed)
 
 
-def test_a_checkpoint_is_exported_once(
-    checkpoint: Path, signed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Path] = []
-
-    def export(source: autoexport_module.Source, output: Path, target: str, reporter: object) -> None:
-        calls.append(output)
-        shutil.copytree(signed, output)
-
-    monkeypatch.setattr(autoexport_module, "_NEEDED", ())
-    monkeypatch.setattr(autoexport_module, "_export", export)
+def test_what_passed_is_remembered_though_another_file_is_damaged(signed: Path, own_cache: Path) -> None:
+    last = sorted(ModelFolder.open(signed).manifest.files)[-1]  # type: ignore[union-attr]
+    intact = (signed / last).read_bytes()
+    flip_bit(signed / last)
+    with pytest.raises(IntegrityError, match="damaged"):
+        ModelFolder.open(signed).verify(ignore)
+    (signed / last).write_bytes(intact)
     messages: list[str] = []
-    first = resolve_model(checkpoint, notify=messages.append)
-    again = resolve_model(checkpoint, notify=messages.append)
-    assert first.path == again.path
-    assert first.path.is_relative_to(cache_dir())
-    assert (len(calls), len(messages)) == (1, 1)
-    (checkpoint / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"other weights")
-    assert resolve_model(checkpoint, notify=messages.append).path != first.path
-    assert resolve_model(checkpoint, notify=messages.append, target="portable").path not in calls[:2]
+    assert ModelFolder.open(signed).verify(messages.append)
+    assert messages[0].startswith("hashes: checking 1 files")
+
+
+def test_files_that_are_gone_are_forgotten(signed: Path, tmp_path: Path, own_cache: Path) -> None:
+    moved = tmp_path / "moved"
+    ModelFolder.open(signed).verify(ignore)
+    signed.rename(moved)
+    ModelFolder.open(moved).verify(ignore)
+    remembered = json.loads((own_cache / "verified.json").read_text(encoding="utf-8"))
+    assert remembered
+    assert all(str(moved) in path for path in remembered)
+
+
+def test_hashing_is_seen_on_stderr(signed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ModelFolder.open(signed).verify()
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith("hashes: checking ")
+
+
+@pytest.mark.parametrize("name", ["folder", "tiny"])
+def test_only_a_hub_id_has_revisions(name: str, model_copy: Path) -> None:
+    with pytest.raises(RequestError, match=r"revision is 'v1'.* is no hub id"):
+        resolve_model(model_copy if name == "folder" else name, revision="v1")
+
+
+def ignore(message: str) -> None:
+    """Say nothing."""

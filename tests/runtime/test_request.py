@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError
-from sdrt.request import Limits
+from sdrt.limits import Limits
 
 LIMITS = Limits(
     latent_channels=5,

@@ -165,3 +165,20 @@ def test_an_unsupported_class_is_named_and_the_supported_ones_listed(class_name:
     with pytest.raises(UnsupportedModelError, match=r"_class_name is .*supported: EulerDiscreteScheduler"):
         resolve_scheduler(None, config)
     assert resolve_scheduler("euler", config).name == "euler"
+
+
+def test_a_schedule_of_absurd_length_is_refused() -> None:
+    for key in ("num_train_timesteps", "steps_offset"):
+        with pytest.raises(UnsupportedModelError, match=f"{key} is 100000000000; supported: a whole number"):
+            resolve_scheduler({"_class_name": "EulerDiscreteScheduler", key: 10**11}, CONFIG)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_ddpm_s_variance_is_nobody_else_s_concern(name: str) -> None:
+    ddpm = {**CONFIG, "_class_name": "DDPMScheduler", "variance_type": "fixed_small"}
+    assert resolve_scheduler(name, ddpm).name == name
+
+
+def test_a_learned_variance_is_refused_by_those_that_would_use_it() -> None:
+    with pytest.raises(UnsupportedModelError, match="variance_type is 'learned_range'"):
+        resolve_scheduler("dpmpp_2m", {**CONFIG, "variance_type": "learned_range"})

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import _thread
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import ComponentError, ProviderError, RequestError, StableDiffusionPipeline
+from sdrt import ComponentError, ProviderError, RequestError, StableDiffusionPipeline, session
+from sdrt.buffers import Bound
 from sdrt.config import Notices, SessionConfig, provider_names
 from sdrt.interrupt import interruptible
-from sdrt.session import Bound, Component, available_providers
+from sdrt.session import Component, available_providers
 
 
 @pytest.fixture(scope="module")
@@ -48,23 +53,128 @@ def test_unknown_provider_lists_the_valid_ones(tiny_model: Path, provider: str) 
 
 
 def test_bad_device_number_and_threads() -> None:
-    with pytest.raises(ProviderError, match="expected a device number"):
-        SessionConfig(provider="cuda:x")
+    for provider in ("cuda:x", "cuda:", "cuda:-1"):
+        with pytest.raises(ProviderError, match="expected a device number"):
+            SessionConfig(provider=provider)
+    for provider in ("cpu:7", "auto:3", "openvino:1", "cpu:"):
+        with pytest.raises(ProviderError, match="takes no device number, only cuda, tensorrt do"):
+            SessionConfig(provider=provider)
     with pytest.raises(RequestError, match="threads is 0"):
         SessionConfig(threads=0)
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="this build has CUDA")
 def test_cuda_without_cuda_is_an_error_with_the_fix(tiny_model: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cuda")
     with pytest.raises(ProviderError, match=r"no cuda provider .*offers cpu.*pip install 'sdrt\[gpu\]'"):
-        pipeline.load()
+        StableDiffusionPipeline.from_pretrained(tiny_model, provider="cuda")
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     with pytest.raises(ProviderError, match="no cuda provider"):
-        StableDiffusionPipeline.from_pretrained(tiny_model).to("cuda")
+        pipeline.to("cuda")
+    assert pipeline.provider == "cpu"
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_auto_takes_cuda_only_where_it_works(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    messages: list[str] = []
+    monkeypatch.setattr(session, "available_providers", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(session, "cuda_works", lambda: works)
+    found = session.settle(SessionConfig(), Notices(messages.append))
+    assert found.provider == ("cuda" if works else "cpu")
+    assert [message.startswith("running on the CPU") for message in messages] == [True] * (not works)
+    # Asked for by name, it is not replaced.
+    assert session.settle(SessionConfig(provider="cuda:1"), Notices()).provider == "cuda:1"
+
+
+@pytest.mark.skipif("cuda" in available_providers(), reason="this build has CUDA")
+def test_a_build_without_cuda_has_no_working_device() -> None:
+    assert not session.cuda_works()
+
+
+def test_loading_libraries_leaves_stdout_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session.ort, "preload_dlls", lambda: print("not found"), raising=False)
+    session._preload.cache_clear()
+    session._preload()
+    session._preload()
+    session._preload.cache_clear()
+    assert capsys.readouterr() == ("", "not found\n")
+
+
+class FakeSession:
+    """As much of `InferenceSession` as is asked before the first run; remembers its arguments."""
+
+    def __init__(self, path: str, options: object, providers: list[str], *rest: Any, **more: Any) -> None:
+        FakeSession.asked = providers, rest[0]
+        self._providers = providers
+
+    def get_providers(self) -> list[str]:
+        return self._providers
+
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    get_outputs = get_inputs
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, session_class: type[FakeSession]) -> None:
+    monkeypatch.setattr(session, "available_providers", lambda: tuple(session.PROVIDERS))
+    monkeypatch.setattr(session, "_preload", lambda: None)
+    monkeypatch.setattr(session.ort, "InferenceSession", session_class)
+
+
+def placed(**operators: str) -> type[FakeSession]:
+    """A session that says on which provider each operator landed."""
+
+    class Placed(FakeSession):
+        def get_provider_graph_assignment_info(self) -> list[Any]:
+            return [
+                SimpleNamespace(ep_name=ep, get_nodes=lambda op=op: [SimpleNamespace(op_type=op)])
+                for op, ep in operators.items()
+            ]
+
+    return Placed
+
+
+def make(provider: str, messages: list[str], **options: Any) -> Component:
+    config = SessionConfig(provider=provider, **options)
+    return Component("unet", Path("model.onnx"), config, Notices(messages.append))
+
+
+def test_an_onnxruntime_that_cannot_tell_the_placement_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, FakeSession)
+    messages: list[str] = []
+    make("openvino", messages)
+    assert "does not tell which operators run on openvino" in messages[0]
+    make("cpu", messages)
+    assert len(messages) == 1
+
+
+def test_heavy_work_elsewhere_is_an_error_with_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, placed(Conv="OpenVINOExecutionProvider", MultiHeadAttention="CPUExecutionProvider"))
+    with pytest.raises(ProviderError, match=r"1 MultiHeadAttention landed elsewhere.*--target portable"):
+        make("openvino", [])
+    messages: list[str] = []
+    make("openvino", messages, allow_fallback=True)
+    assert "1 MultiHeadAttention landed elsewhere" in messages[0]
+    fake(monkeypatch, placed(Conv="OpenVINOExecutionProvider", Shape="CPUExecutionProvider"))
+    make("openvino", messages)
+    assert len(messages) == 1
+
+
+def test_tensorrt_leaves_what_it_refuses_to_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, placed(Conv="TensorrtExecutionProvider", MatMul="CUDAExecutionProvider"))
+    make("tensorrt:1", [])
+    providers, options = FakeSession.asked
+    assert [name.removesuffix("ExecutionProvider") for name in providers] == ["Tensorrt", "CUDA", "CPU"]
+    assert [entry.get("device_id") for entry in options] == ["1", "1", None]
+    fake(monkeypatch, placed(Conv="TensorrtExecutionProvider", MatMul="CPUExecutionProvider"))
+    with pytest.raises(ProviderError, match=r"1 MatMul landed elsewhere.*--target portable"):
+        make("tensorrt", [])
 
 
 def test_provider_is_resolved(tiny_model: Path) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, notify=lambda message: None)
     assert pipeline.to("cpu") is pipeline
     assert pipeline.provider == "cpu"
 
@@ -84,6 +194,8 @@ def test_provider_is_resolved(tiny_model: Path) -> None:
             r"was bound for shape \(2, 4, 8, 8\), got \(2, 4, 8, 9\)",
         ),
         ("sample", np.zeros((2, 4, 8, 8), np.complex64), "got complex64"),
+        ("sample", np.zeros((2, 4, 8, 8), np.int64), "got int64"),
+        ("sample", np.zeros((2, 4, 8, 8), np.bool_), "got bool"),
         ("latents", np.zeros((2, 4, 8, 8), np.float32), "no input 'latents': it takes sample, timestep"),
     ],
 )
@@ -127,6 +239,53 @@ def test_results_land_in_the_same_buffer_every_time(
     assert np.abs(results[0] - results[1]).max() > 0.01
 
 
+def test_widths_of_one_kind_are_converted(unet: Component, shapes: dict[str, tuple[int, ...]]) -> None:
+    results = []
+    for dtype in (np.float16, np.float64):
+        with unet.bound(shapes, ("out_sample",)) as run:
+            run.set("sample", np.full(shapes["sample"], 0.5, dtype))
+            results.append(run()["out_sample"].copy())
+    np.testing.assert_array_equal(*results)
+
+
+class CopyingBinding:
+    """A binding as a provider with memory of its own has it: it copies an input when that is bound."""
+
+    def __init__(self, binding: Any) -> None:
+        self._binding, self._copies = binding, dict[str, np.ndarray]()
+        self._iobinding = binding._iobinding
+
+    def bind_cpu_input(self, name: str, array: np.ndarray) -> None:
+        self._copies[name] = array.copy()
+        self._binding.bind_cpu_input(name, self._copies[name])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._binding, name)
+
+
+@pytest.mark.parametrize("memory", ["copied when bound", "the provider's own"])
+def test_every_value_that_is_set_arrives(
+    tiny_model: Path, shapes: dict[str, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    config = SessionConfig(provider="cpu", threads=1)
+    unet, plain = (Component("unet", tiny_model / "unet/model.onnx", config, Notices()) for _ in range(2))
+    if memory == "the provider's own":
+        # An OrtValue on the CPU stands in for one on a GPU.
+        unet._row = replace(unet._row, device="cpu")
+    else:
+        monkeypatch.setattr(unet, "new_binding", lambda: CopyingBinding(unet._session.io_binding()))
+    results = []
+    for component in (unet, plain):
+        with component.bound(shapes, ("out_sample",)) as run:
+            assert bool(run._device) == (component is unet and memory == "the provider's own")
+            fill(run, shapes, 0)
+            run()
+            fill(run, shapes, 1)
+            run.set("timestep", np.full(run.shape("timestep"), 500, unet.inputs["timestep"].dtype))
+            results.append(run()["out_sample"].copy())
+    np.testing.assert_array_equal(*results)
+
+
 def test_two_at_once_do_not_share_buffers(unet: Component, shapes: dict[str, tuple[int, ...]]) -> None:
     with unet.bound(shapes, ("out_sample",)) as one, unet.bound(shapes, ("out_sample",)) as two:
         fill(one, shapes, 1)
@@ -154,6 +313,30 @@ def test_ctrl_c_cancels_waits_and_raises() -> None:
         interruptible(work, cancelled.set)
     presser.join()
     assert finished == [True]
+
+
+def test_ctrl_c_pressed_again_still_waits_for_the_work() -> None:
+    started, pressed = threading.Event(), threading.Event()
+    finished: list[bool] = []
+
+    def work() -> None:
+        started.set()
+        finished.append(pressed.wait(30))
+
+    def press() -> None:
+        started.wait(30)
+        for _ in range(2):
+            _thread.interrupt_main()
+            # It is noticed when the main thread wakes, five times a second.
+            time.sleep(0.4)
+        pressed.set()
+
+    presser = threading.Thread(target=press)
+    presser.start()
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work, lambda: None)
+    assert finished == [True]
+    presser.join()
 
 
 def test_a_failure_in_the_worker_reaches_the_caller() -> None:

@@ -8,13 +8,13 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
+from sdrt.cache import cache_root
 from sdrt.errors import SdrtError
+from sdrt.extras import missing_modules
 
 from .checks_ort import check_onnxruntime
-from .export import EXTRAS
 from .findings import Finding, Status
 from .model_summary import human_size
 
@@ -69,9 +69,7 @@ def cpu_features(cpuinfo: Path) -> list[str]:
 
 def check_cache() -> Iterator[Finding]:
     """Where downloads and exports go, and whether they fit."""
-    from sdrt.model import cache_dir
-
-    cache = cache_dir()
+    cache = cache_root()
     existing = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(existing).free
     detail = f"{cache}, {human_size(free)} free"
@@ -95,8 +93,7 @@ def check_cache() -> Iterator[Finding]:
 
 def check_extras() -> Iterator[Finding]:
     """Whether checkpoints can be exported here."""
-    missing = [name for name, extra in EXTRAS.items() if extra == "export" and find_spec(name) is None]
-    if missing:
+    if missing := missing_modules("export"):
         yield Finding(
             name="export",
             detail=f"not installed (no {', '.join(missing)}); models that are exported already run",

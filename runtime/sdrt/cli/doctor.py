@@ -25,7 +25,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 def doctor(context: click.Context, model: str, provider: str, as_json: bool) -> None:
     """Check this installation and say how to repair it.
 
-    The exit code is 0 when nothing is wrong, else that of the worst finding.
+    The exit code is 0 when nothing is wrong, else that of the first error.
     """
     from .checks import run_checks
 
@@ -34,13 +34,13 @@ def doctor(context: click.Context, model: str, provider: str, as_json: bool) -> 
         findings.append(finding)
         if not as_json:
             click.echo(_render(finding))
-    code = worst_code(findings)
+    code = first_error_code(findings)
     if as_json:
         click.echo(json.dumps({"findings": [asdict(finding) for finding in findings], "exit_code": code}))
     context.exit(code)
 
 
-def worst_code(findings: Iterable[Finding]) -> int:
+def first_error_code(findings: Iterable[Finding]) -> int:
     """Exit code of the first error; warnings do not fail the command."""
     return next((finding.exit_code for finding in findings if finding.status is Status.ERROR), 0)
 

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sdrt.errors import ExportError, RequestError
+from sdrt.extras import EXTRAS
+from sdrt.progress import Board, export_reporter
 
 from .group import CONTEXT, debug_option
 from .model_summary import human_size
-from .terminal import Board, Terminal
+from .terminal import Terminal
 
 if TYPE_CHECKING:
     from sdrt.model import Manifest
-    from sdrt_export import ProgressEvent
 
-__all__ = ["EXTRAS", "export", "reporter"]
-
-EXTRAS = {
-    "onnxruntime": "cpu",
-    "optimum": "optimum",
-    **dict.fromkeys(
-        ("accelerate", "diffusers", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"),
-        "export",
-    ),
-}
-"""Top-level module that was not found → extra of `sdrt` that brings it."""
+__all__ = ["export"]
 
 DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
-
-STAGES = {
-    "load": "loading",
-    "export": "exporting",
-    "write": "writing",
-    "check": "comparing with torch",
-    "done": "done",
-}
 
 
 @click.command(context_settings=CONTEXT)
@@ -90,22 +72,12 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     terminal.result(output)
 
 
-def reporter(board: Board) -> Callable[[ProgressEvent], None]:
-    """What the exporter calls as it goes on; draws on `board`."""
-
-    def report(event: ProgressEvent) -> None:
-        done = event.stage == "done"
-        board.show(event.component or "model", STAGES[event.stage], event.detail, done=done)
-
-    return report
-
-
 def _export(source: str | None, output: Path, board: Board, target: str | None, **options: Any) -> Manifest:
     try:
         from sdrt_export import export_model
 
         target = target or DEFAULT_TARGETS[options["exporter"]]
-        return export_model(source, output, target=target, reporter=reporter(board), **options)
+        return export_model(source, output, target=target, reporter=export_reporter(board), **options)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from sdrt.errors import RequestError
+from sdrt.progress import export_reporter
 
-from .export import reporter
 from .outputs import format_of, write_atomically
 from .planning import Options, Picture, arguments, batches, plan, request, seeds
 from .terminal import Steps, Terminal
@@ -45,7 +45,7 @@ class Timings:
 
 def run(options: Options) -> None:
     """Make every picture that the options ask for; names go to stdout, or one JSON object."""
-    from sdrt.request import Limits
+    from sdrt.limits import Limits
 
     started = time.perf_counter()
     if options.model is None:
@@ -85,7 +85,7 @@ def _open(options: Options, model: str, terminal: Terminal) -> StableDiffusionPi
             revision=options.revision,
             allow_fallback=options.allow_fallback,
             notify=terminal.notice,
-            reporter=reporter(board),
+            reporter=export_reporter(board),
         )
 
 

@@ -119,7 +119,11 @@ def _check_target(path: Path, *, force: bool) -> None:
 
 def _check_absent(path: Path, *, force: bool) -> None:
     if not force and os.path.lexists(path):
-        raise RequestError(f"-o {path}: exists already; choose another name, or overwrite it with --force")
+        raise _exists(path)
+
+
+def _exists(path: Path) -> RequestError:
+    return RequestError(f"-o {path}: exists already; choose another name, or overwrite it with --force")
 
 
 def _partial(path: Path) -> Path:
@@ -133,9 +137,26 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: 
         try:
             with partial.open("wb") as file:
                 write(file)
-            _check_absent(path, force=force)
-            partial.replace(path)
+            _publish(partial, path, force=force)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise SdrtError(f"{path}: could not be written: {error.strerror or error}") from error
+
+
+def _publish(partial: Path, path: Path, *, force: bool) -> None:
+    """Give `partial` the name `path`; without `force` that fails, in one step, where the name is taken."""
+    if force:
+        partial.replace(path)
+        return
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise _exists(path) from None
+    except (OSError, NotImplementedError):
+        # A file system without hard links: claim the name, then fill it.
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            raise _exists(path) from None
+        partial.replace(path)

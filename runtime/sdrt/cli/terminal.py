@@ -1,7 +1,4 @@
-"""What a person sees while a command works: notices and progress, on stderr only.
-
-A terminal gets a live bar drawn by rich; a pipe or a log gets plain lines; `quiet` gets neither.
-"""
+"""What a person sees while `sdrt generate` works, on stderr: `sdrt.progress` with a bar of steps."""
 
 from __future__ import annotations
 
@@ -15,10 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from sdrt.progress import Display
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["Board", "Steps", "Terminal"]
+__all__ = ["Steps", "Terminal"]
 
 LINE_INTERVAL = 1.0
 """Seconds between two plain lines of progress, so that a log of a fast model stays readable."""
@@ -34,29 +33,8 @@ class Steps(Protocol):
         """One step is done."""
 
 
-class Board(Protocol):
-    """Progress of named parts whose length is unknown."""
-
-    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
-        """`part` has reached `stage`."""
-
-
-class Terminal:
-    """stderr, as a terminal or as a stream of lines."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self._progress: Progress | None = None
-
-    def notice(self, text: str) -> None:
-        """One line for the user; above the bar when one is drawn."""
-        if self.quiet:
-            return
-        if self._progress is None:
-            click.echo(text, err=True)
-        else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+class Terminal(Display):
+    """A display that also knows stdout, for the names of what was made, and steps."""
 
     def result(self, path: Path) -> None:
         """One path on stdout; when a bar is drawn on the same terminal, above it."""
@@ -75,24 +53,6 @@ class Terminal:
         with self._drawing(_step_bar()) as progress:
             progress.start()
             yield _LiveSteps(progress, pace)
-
-    @contextmanager
-    def board(self) -> Iterator[Board]:
-        """A line per part, with what is being done to it and for how long."""
-        if not self.live:
-            yield _PlainBoard(self)
-            return
-        with self._drawing(_board()) as progress:
-            yield _LiveBoard(progress)
-
-    @contextmanager
-    def _drawing(self, progress: Progress) -> Iterator[Progress]:
-        self._progress = progress
-        try:
-            yield progress
-        finally:
-            progress.stop()
-            self._progress = None
 
 
 class Pace:
@@ -157,28 +117,6 @@ class _LiveSteps:
         self._progress.update(self._task, completed=self._pace.done, pace=str(self._pace), refresh=True)
 
 
-class _PlainBoard:
-    def __init__(self, terminal: Terminal) -> None:
-        self._terminal = terminal
-
-    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
-        self._terminal.notice(f"{part}: {stage}{f', {detail}' if detail else ''}")
-
-
-class _LiveBoard:
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._tasks: dict[str, TaskID] = {}
-
-    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
-        # Only now: a board with nothing on it should not get in the way of a download's own bars.
-        self._progress.start()
-        if part not in self._tasks:
-            self._tasks[part] = self._progress.add_task(part, total=1, stage="")
-        text = f"{stage}  {detail}".rstrip()
-        self._progress.update(self._tasks[part], stage=text, completed=int(done))
-
-
 def _step_bar() -> Progress:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -187,20 +125,6 @@ def _step_bar() -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[pace]}", markup=False),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-    )
-
-
-def _board() -> Progress:
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[stage]}", markup=False),
         console=Console(stderr=True),
         redirect_stdout=False,
     )

@@ -62,8 +62,11 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
 
 
-def _is_whole(value: Any, *, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _whole(least: int, most: int) -> _Check:
+    return _Check(
+        passes=lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most,
+        expected=f"a whole number from {least} to {most}",
+    )
 
 
 def _one_of(*values: Any) -> _Check:
@@ -81,13 +84,15 @@ def _is_betas(value: Any) -> bool:
     )
 
 
+# Models are trained with 1000; a schedule holds a few numbers for each.
+_MOST_TIMESTEPS = 100_000
 _FLAG = _one_of(True, False)
 _BETA = _Check(passes=lambda v: _is_number(v) and 0 < v < 1, expected="a number between 0 and 1")
 _LEVEL = _Check(passes=lambda v: v is None or (_is_number(v) and v > 0), expected="a positive number or null")
 
 # What this version computes with. Anything else under these names would change the picture.
 _CHECKS: Mapping[str, _Check] = {
-    "num_train_timesteps": _Check(passes=lambda v: _is_whole(v, least=2), expected="a whole number from 2"),
+    "num_train_timesteps": _whole(2, _MOST_TIMESTEPS),
     "beta_start": _BETA,
     "beta_end": _BETA,
     "beta_schedule": _one_of(*BETA_SCHEDULES),
@@ -95,7 +100,7 @@ _CHECKS: Mapping[str, _Check] = {
     "rescale_betas_zero_snr": _FLAG,
     "prediction_type": _one_of(*PREDICTION_TYPES),
     "timestep_spacing": _one_of("leading", "trailing", "linspace"),
-    "steps_offset": _Check(passes=lambda v: _is_whole(v, least=0), expected="a whole number from 0"),
+    "steps_offset": _whole(0, _MOST_TIMESTEPS),
     "use_karras_sigmas": _one_of(True, False, None),
     "sigma_min": _LEVEL,
     "sigma_max": _LEVEL,
@@ -119,7 +124,8 @@ _CHECKS: Mapping[str, _Check] = {
     "use_dynamic_shifting": _one_of(False, None),
     "interpolation_type": _one_of("linear"),
     "timestep_type": _one_of("discrete"),
-    "variance_type": _one_of(None),
+    # How a model's own variance is read, where it gives one; the others ask nothing of the model.
+    "variance_type": _one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 
 # diffusers' own readings of other schedulers' values.

@@ -1,0 +1,88 @@
+"""Buffers that a graph reads and writes, made once for a set of shapes and reused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.errors import ComponentError
+
+if TYPE_CHECKING:
+    from sdrt.session import Component
+
+__all__ = ["Bound"]
+
+
+class Bound:
+    """Input and output buffers of one component for one set of shapes.
+
+    Where the provider has memory of its own that we can write to, inputs live there, so what does not change
+    (text embeddings) is uploaded once. Elsewhere an input is bound again whenever it is set: on the CPU that
+    shares the array, and a provider that copies it gets its copy. Outputs arrive in host memory.
+    """
+
+    def __init__(
+        self, component: Component, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
+    ) -> None:
+        self._component, self._outputs = component, tuple(outputs)
+        self._binding = component.new_binding()
+        self._device: dict[str, Any] = {}
+        self._host: dict[str, NDArray[Any]] = {}
+        self._results: dict[str, NDArray[Any]] = {}
+        self._raw: dict[str, NDArray[Any]] = {}
+        for name, shape in shapes.items():
+            self._make_input(name, tuple(shape))
+        for name in self._outputs:
+            self._binding.bind_output(name, "cpu")
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that the input `name` was bound for."""
+        return self._host[name].shape
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        """Copy `array` into the input `name`, to the width of float or integer that the graph takes."""
+        self._component.check_input(name, array.dtype, array.shape)
+        host = self._host[name]
+        if host.shape != array.shape:
+            raise ComponentError(
+                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}"
+            )
+        np.copyto(host, array, casting="same_kind")
+        self._hand_over(name)
+
+    def __call__(self) -> Mapping[str, NDArray[Any]]:
+        """Run; returns the outputs, floats as float32, in arrays that the next run overwrites."""
+        self._component.execute(self._binding)
+        if not self._results:
+            self._keep_outputs()
+        for name, raw in self._raw.items():
+            if raw is not self._results[name]:
+                np.copyto(self._results[name], raw, casting="same_kind")
+        return self._results
+
+    def _make_input(self, name: str, shape: tuple[int, ...]) -> None:
+        dtype = self._component.inputs[name].dtype
+        self._component.check_input(name, dtype, shape)
+        self._host[name] = np.zeros(shape, dtype)
+        if (value := self._component.device_value(dtype, shape)) is not None:
+            self._device[name] = value
+            self._binding.bind_ortvalue_input(name, value)
+        self._hand_over(name)
+
+    def _hand_over(self, name: str) -> None:
+        if name in self._device:
+            self._device[name].update_inplace(self._host[name])
+        else:
+            self._binding.bind_cpu_input(name, self._host[name])
+
+    def _keep_outputs(self) -> None:
+        """After the first run the shapes of the outputs are known: from now on write into fixed buffers."""
+        for name, value in zip(self._outputs, self._binding.get_outputs(), strict=True):
+            raw = np.array(value.numpy())
+            self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
+            self._raw[name] = raw
+            is_float = np.issubdtype(raw.dtype, np.floating)
+            self._results[name] = raw.astype(np.float32, copy=False) if is_float else raw

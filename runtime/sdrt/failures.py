@@ -1,0 +1,79 @@
+"""What ONNX Runtime's messages mean to a user: its exceptions say it in words alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdrt.config import PROVIDERS
+from sdrt.errors import (
+    ComponentError,
+    IntegrityError,
+    ModelError,
+    OutOfMemoryError,
+    ProviderError,
+    SdrtError,
+    UnsupportedModelError,
+)
+
+__all__ = ["Subject", "load_failure", "run_failure"]
+
+_MEMORY = ("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed")
+_UNSUPPORTED = ("not_implemented", "could not find an implementation", "is not a registered function/op")
+_DAMAGED = (
+    *("invalidprotobuf", "protobuf parsing failed", "modelproto does not have a graph"),
+    *("doesn't have a graph", "no graph was found", "does not exist", "no such file"),
+    *("out of bounds", "external data", "file size"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What failed: component `name`, its graph, the provider, and ONNX Runtime's version."""
+
+    name: str
+    path: Path
+    provider: str
+    version: str
+
+
+def run_failure(subject: Subject, error: BaseException) -> SdrtError:
+    """The error to raise when a session that was created could not run."""
+    return _memory(subject, error) or ComponentError(
+        f"{subject.name} failed to run on {subject.provider}: {_reason(error)}"
+    )
+
+
+def load_failure(subject: Subject, error: BaseException) -> SdrtError:
+    """The error to raise when a session could not be created."""
+    if memory := _memory(subject, error):
+        return memory
+    name, path, provider, reason = subject.name, subject.path, subject.provider, _reason(error)
+    if _says(error, _UNSUPPORTED):
+        return UnsupportedModelError(
+            f"{name}: {path} needs an operator that {provider} lacks in onnxruntime {subject.version}: "
+            f"export with --target portable; {reason}"
+        )
+    if _says(error, _DAMAGED):
+        return IntegrityError(f"{name}: {path} is damaged: copy or export the model again; {reason}")
+    kind = ModelError if provider == "cpu" else ProviderError
+    target = f" with --target {PROVIDERS[provider].target}"
+    return kind(f"{name}: {path} cannot be loaded on {provider}: export it again{target}; {reason}")
+
+
+def _memory(subject: Subject, error: BaseException) -> OutOfMemoryError | None:
+    if not (isinstance(error, MemoryError) or _says(error, _MEMORY)):
+        return None
+    return OutOfMemoryError(
+        f"{subject.name} ran out of memory on {subject.provider}: make fewer pictures at once "
+        f"(num_images_per_prompt, --batch-size) or smaller ones; {_reason(error)}"
+    )
+
+
+def _says(error: BaseException, marks: tuple[str, ...]) -> bool:
+    text = str(error).lower() + type(error).__name__.lower()
+    return any(mark in text for mark in marks)
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,58 @@
+"""Inputs and outputs of a graph, as its session tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sdrt.errors import UnsupportedModelError
+
+__all__ = ["Port", "read_port"]
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+    "tensor(bool)": np.bool_,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """An input or output of a graph; a dimension is a number, or a name when it is free."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int | str, ...]
+
+    def describe(self) -> str:
+        """For messages: `float32[batch, 4, height, width]`."""
+        return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
+
+    def accepts(self, dtype: np.dtype[Any], shape: Sequence[int]) -> bool:
+        """Whether an array has this kind of number, this rank and these fixed dimensions.
+
+        Widths of one kind are converted (float32 to a half graph); kinds never are.
+        """
+        pairs = zip(self.shape, shape, strict=False)
+        fits = len(shape) == len(self.shape) and all(isinstance(a, str) or a == b for a, b in pairs)
+        return fits and _kind(dtype) == _kind(self.dtype)
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    return "i" if dtype.kind == "u" else dtype.kind
+
+
+def read_port(argument: Any) -> Port:
+    """ONNX Runtime's `NodeArg` as a port."""
+    if argument.type not in _DTYPES:
+        raise UnsupportedModelError(
+            f"{argument.name!r} is a {argument.type}, expected one of {', '.join(_DTYPES)}"
+        )
+    shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
+    return Port(name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape)
