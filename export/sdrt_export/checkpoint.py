@@ -6,7 +6,6 @@ those are only compared. Only safetensors are read, memory-mapped; nothing in a 
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -21,13 +20,13 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt.index import check_checkpoint_index
+from sdrt.manifest import read_json
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.components import COMPONENTS
 
-__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "check_index", "open_folder"]
+__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "open_folder"]
 
-PIPELINES = frozenset({"StableDiffusionPipeline"})
-_TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
@@ -93,7 +92,7 @@ class FolderCheckpoint:
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
-        return _read_json(self.folder / "scheduler" / "scheduler_config.json")
+        return _read_config(self.folder / "scheduler" / "scheduler_config.json")
 
     def tokenizer_folder(self) -> Path | None:
         """See :class:`Checkpoint`."""
@@ -126,11 +125,11 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
         raise _single_file(folder)
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(f"{folder}: not a diffusers checkpoint: it has no model_index.json")
-    check_index(folder)
+    check_checkpoint_index(folder)
     for part in _classes():
-        _read_json(folder / part / "config.json")
+        _read_config(folder / part / "config.json")
         _weights(folder / part)
-    _read_json(folder / "scheduler" / "scheduler_config.json")
+    _read_config(folder / "scheduler" / "scheduler_config.json")
     _check_tokenizer(folder / "tokenizer")
     return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
 
@@ -151,24 +150,10 @@ def _classes() -> dict[str, tuple[str, type[nn.Module]]]:
     return {row.checkpoint: (row.library, row.model_class) for row in COMPONENTS.values()}
 
 
-def check_index(folder: Path) -> None:
-    """Compare the classes that ``model_index.json`` names with ours."""
-    index = _read_json(folder / "model_index.json")
-    pipeline = index.get("_class_name")
-    if pipeline not in PIPELINES:
-        raise UnsupportedModelError(
-            f"{folder}: pipeline class {pipeline!r} is not supported; expected {', '.join(PIPELINES)}"
-        )
-    expected = {part: (library, {cls.__name__}) for part, (library, cls) in _classes().items()}
-    expected["tokenizer"] = ("transformers", set(_TOKENIZERS))
-    for part, (library, names) in expected.items():
-        entry = index.get(part)
-        if not isinstance(entry, list) or len(entry) != 2 or entry[0] != library or entry[1] not in names:
-            known = " or ".join(repr(known) for known in sorted(names))
-            raise UnsupportedModelError(
-                f"{folder / 'model_index.json'}: {part} is {entry!r}; expected [{library!r}, {known}]"
-                " (classes come from a fixed table, code of a checkpoint is never run)"
-            )
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelNotFoundError(f"{path}: missing; the download may be incomplete")
+    return read_json(path)
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -216,18 +201,6 @@ def _product(shape: list[int]) -> int:
     for size in shape:
         total *= size
     return total
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelNotFoundError(f"{path}: missing; the download may be incomplete")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise IntegrityError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise IntegrityError(f"{path}: expected a JSON object")
-    return content
 
 
 # --- random weights -----------------------------------------------------------------------------------------

@@ -15,9 +15,10 @@ import onnx_ir as ir
 import onnxruntime
 
 from sdrt.errors import RequestError
+from sdrt.index import check_checkpoint_index
 from sdrt.model import FileRecord, Manifest
 from sdrt_export import graph, optimum_exporter, parity, tokenizer
-from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, check_index, open_folder
+from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.targets import OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
@@ -134,7 +135,7 @@ def _open(
 
     name = hub.check_id(source)
     # A few kilobytes tell whether the gigabytes are worth it.
-    check_index(hub.download(name, **hub_options))
+    check_checkpoint_index(hub.download(name, **hub_options))
     snapshot = hub.download_checkpoint(name, **hub_options)
     return open_folder(snapshot, name=name, revision=snapshot.name)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import glob
-import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,6 +68,10 @@ def _prefix(destination: Path, kind: str) -> str:
     return f".{destination.name}.sdrt-{kind}-"
 
 
+def _beside(destination: Path, kind: str) -> Path:
+    return destination.with_name(f"{_prefix(destination, kind)}{uuid.uuid4().hex[:12]}")
+
+
 def _leftovers(destination: Path, kind: str) -> list[Path]:
     return list(destination.parent.glob(f"{glob.escape(_prefix(destination, kind))}*"))
 
@@ -89,7 +92,8 @@ def _check_destination(destination: Path, force: bool) -> None:
 def _swap(staging: Path, destination: Path) -> None:
     """Two renames; between them the destination is absent, and the old model is beside it for ``_recover``."""
     if destination.exists():
-        old = Path(tempfile.mkdtemp(prefix=_prefix(destination, "old"), dir=destination.parent))
+        old = _beside(destination, "old")
+        old.mkdir()
         destination.rename(old / "model")
         try:
             staging.rename(destination)
@@ -125,14 +129,11 @@ def _only_writer(destination: Path) -> Iterator[None]:
 
 
 def _make_staging(destination: Path) -> Path:
+    staging = _beside(destination, "new")
     try:
-        staging = Path(tempfile.mkdtemp(prefix=_prefix(destination, "new"), dir=destination.parent))
+        staging.mkdir()
     except OSError as error:
         raise _unwritable(destination, error) from error
-    # mkdtemp's folders are for their owner alone; a model is as readable as any folder the user makes.
-    umask = os.umask(0)
-    os.umask(umask)
-    staging.chmod(0o777 & ~umask)
     return staging
 
 
