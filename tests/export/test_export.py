@@ -104,8 +104,10 @@ def test_the_scheduler_config_is_copied(sd1_export: Any) -> None:
 
 def test_progress_of_every_component(sd1_export: Any) -> None:
     stages = ["load", "export", "write", "check", "done"]
-    expected = [(name, stage) for name in COMPONENTS for stage in stages]
-    assert [(event.component, event.stage) for event in sd1_export.events] == [*expected, ("", "done")]
+    # One component is written and checked while the next is traced, so only each one's own order is fixed.
+    for name in COMPONENTS:
+        assert [event.stage for event in sd1_export.events if event.component == name] == stages
+    assert (sd1_export.events[-1].component, sd1_export.events[-1].stage) == ("", "done")
 
 
 def _slightly_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +126,7 @@ def test_a_graph_that_differs_from_torch_is_not_kept(
     out = tmp_path / "out" / "model"
     out.mkdir(parents=True)
     (out / "model_index.json").write_text("old")
-    with pytest.raises(ExportError, match=r"text_encoder: .* differs from torch by .*the limit for fp32"):
+    with pytest.raises(ExportError, match=r"unet: .* differs from torch by .*the limit for fp32"):
         export_model(checkpoint("sd1"), out, force=True)
     assert files(out.parent) == {"model/model_index.json": b"old"}
 
@@ -149,7 +151,7 @@ def test_a_killed_command_leaves_the_old_model(
     left = files(out.parent)
     assert left.pop("model/model_index.json") == b"old"
     # It was killed on the way, a graph was written; the next run, though it fails, clears that up.
-    assert any(name.endswith("text_encoder/model.onnx") for name in left)
+    assert any(name.endswith("unet/model.onnx") for name in left)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(ExportError):
         export_model(checkpoint("sd1"), out, force=True)
