@@ -18,7 +18,7 @@ from typing import Any
 from measure import device, markdown, run, spread
 
 FOLDERS = {"sdrt": "sdrt", "optimum": "optimum", "diffusers": "checkpoint"}
-FIGURES = ("import", "load", "step", "decode", "own", "resident")
+FIGURES = ("import", "load", "first", "step", "decode", "own", "resident")
 
 
 def compare(work: Path, size: int, steps: int, rounds: int) -> dict[str, Any]:
@@ -60,6 +60,7 @@ def _turn(work: Path, system: str, size: int, steps: int) -> dict[str, float]:
     return {
         "import": took["import"],
         "load": took["load"],
+        "first": took["first"],
         "step": statistics.median(took["steps"]),
         "decode": took["decode"],
         "own": float(finished.own_bytes),
@@ -74,9 +75,11 @@ def table(figures: dict[str, Any]) -> str:
         f"SD 1.5's architecture, CPU, {size}×{size}",
         "import",
         "load",
+        "to the first step",
         "per step",
         "decode",
         "peak memory",
+        "with mapped files",
     ]
     return markdown(header, [_row(name, figures) for name in FOLDERS])
 

@@ -40,10 +40,12 @@ def report(figures: dict[str, Any]) -> str:
     rounds, steps = (figures["generate"]["settings"][key] for key in ("rounds", "steps"))
     memory = machine["memory_bytes"] / 2**30
     notes = (
-        f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB; random weights, float32, guidance. "
-        f"Medians of {rounds} processes of {steps} steps, the systems in turn; in brackets the ratio to `sdrt` within "
-        "a round: median, least–greatest. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the CPU "
-        f"then; diffusers maps them and reads them in its first step. {versions}."
+        f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB, Python {machine['python']}; random "
+        f"weights, float32, guidance. Medians of {figures['export']['rounds']} exports and {rounds} runs of {steps} "
+        "steps, a process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, "
+        "least–greatest. Peak memory is what the system cannot take back; with mapped files, weights that lie in "
+        "memory as in their file count too. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the "
+        f"CPU then; diffusers maps them and reads them in its first step. {versions}."
     )
     return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"
 
@@ -68,6 +70,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--export-rounds", type=int, default=2)
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
@@ -77,7 +80,7 @@ def main() -> None:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         for stage, measure in (
-            ("export", lambda: export.export_both(work)),
+            ("export", lambda: export.export_both(work, options.export_rounds)),
             ("generate", lambda: generate.compare(work, options.size, options.steps, options.rounds)),
         ):
             figures[stage] = measure()

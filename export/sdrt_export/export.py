@@ -99,6 +99,8 @@ def export_model(
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
     report = reporter or (lambda event: None)
+    if folder := checkpoint.tokenizer_folder():
+        tokenizer.check_tokenizer(folder)
     with replace_folder(output, force) as staging, _Hashes(staging) as hashes:
         check_space(output, checkpoint.size() * _SPACE[exporter] + _SPACE_MARGIN)
         job = _Job(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sdrt.errors import ExportError
+from sdrt.session import FAILURES
 from sdrt_export.components import Component
 
 __all__ = ["LIMITS", "Reference", "compare", "reference"]
@@ -51,8 +52,21 @@ def compare(
     of ``references``; those that the graph lacks (optimum's has no ``last_hidden_state.skip_k``) are left out.
 
     Raises:
-        ExportError: an output differs by more than ``LIMITS[dtype]``, or is not finite.
+        ExportError: ONNX Runtime refuses the graph, or an output differs by more than ``LIMITS[dtype]`` or is not
+            finite.
     """
+    try:
+        return _compare(component, path, names, references, dtype)
+    except FAILURES as error:
+        raise ExportError(
+            f"{component.name}: ONNX Runtime {ort.__version__} refuses the exported graph: {error}; nothing was "
+            "written: try --exporter optimum"
+        ) from error
+
+
+def _compare(
+    component: Component, path: Path, names: list[str], references: list[Reference], dtype: str
+) -> list[dict[str, Any]]:
     session = _open(path)
     present = [output.name for output in session.get_outputs()]
     rows = []

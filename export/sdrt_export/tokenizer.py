@@ -10,7 +10,7 @@ from transformers import CLIPTokenizerFast
 
 from sdrt.errors import ExportError
 
-__all__ = ["write_byte_tokenizer", "write_tokenizer"]
+__all__ = ["check_tokenizer", "write_byte_tokenizer", "write_tokenizer"]
 
 _FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 # CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones.
@@ -24,21 +24,38 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     Raises:
         ExportError: the files are missing or no CLIP tokenizer.
     """
+    check_tokenizer(source)
     destination.mkdir(parents=True)
     for name in _FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, destination / name)
-    originals = all((source / name).is_file() for name in ("vocab.json", "merges.txt"))
-    if not originals and (source / "tokenizer.json").is_file():
+    if not _has_originals(source):
         shutil.copyfile(source / "tokenizer.json", destination / "tokenizer.json")
         return
     # Where the originals are, they decide: a tokenizer.json beside them is a conversion that may be another's.
     try:
-        _check_vocabulary(source)
         tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{source}: not a CLIP tokenizer: {error}") from error
     tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+
+
+def check_tokenizer(source: Path) -> None:
+    """Look at the files of ``source`` before the minutes of work that need them.
+
+    Raises:
+        ExportError: the files are missing or no CLIP tokenizer.
+    """
+    if not _has_originals(source) and (source / "tokenizer.json").is_file():
+        return
+    try:
+        _check_vocabulary(source)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ExportError(f"{source}: not a CLIP tokenizer: {error}") from error
+
+
+def _has_originals(source: Path) -> bool:
+    return all((source / name).is_file() for name in ("vocab.json", "merges.txt"))
 
 
 def _check_vocabulary(folder: Path) -> None:

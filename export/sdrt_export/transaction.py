@@ -111,6 +111,7 @@ def _only_writer(destination: Path) -> Iterator[None]:
     """Hold the lock of ``destination``: a file beside it, where every user and container that can write sees it."""
     path = destination.parent / f".{destination.name}.sdrt-lock"
     lock = FileLock(path)
+    made = [parent for parent in destination.parents if not parent.exists()]
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -126,6 +127,10 @@ def _only_writer(destination: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         lock.release()
+        # Those that were made for nothing; with the model in it, the first is not empty and the rest stay too.
+        with suppress(OSError):
+            for parent in made:
+                parent.rmdir()
 
 
 def _make_staging(destination: Path) -> Path:

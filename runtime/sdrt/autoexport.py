@@ -14,7 +14,7 @@ from sdrt.cache import cache_root
 from sdrt.config import Notices
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.extras import missing_modules
-from sdrt.manifest import MANIFEST_NAME
+from sdrt.manifest import MANIFEST_NAME, readable
 from sdrt.model import ModelFolder, Source
 from sdrt.progress import export_reporter
 
@@ -53,10 +53,11 @@ def _key(source: Source, target: str) -> str:
 
 
 def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
-    for path in sorted(folder.resolve().rglob("*")):
-        if path.is_file():
-            stat = path.stat()
-            yield str(path), stat.st_size, stat.st_mtime_ns
+    with readable(folder):
+        for path in sorted(folder.resolve().rglob("*")):
+            if path.is_file():
+                stat = path.stat()
+                yield str(path), stat.st_size, stat.st_mtime_ns
 
 
 def _require_exporter(source: Source) -> None:

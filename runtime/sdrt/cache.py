@@ -5,13 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from sdrt.errors import RequestError
+
 __all__ = ["cache_root"]
 
 
 def cache_root() -> Path:
-    """`$SDRT_CACHE`, or the user's cache folder."""
-    if given := os.environ.get("SDRT_CACHE"):
-        return Path(given).expanduser()
+    """`$SDRT_CACHE`, or the user's cache folder. Raises `RequestError` where there is no home to hold it."""
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("sdrt", appauthor=False))
+    given = os.environ.get("SDRT_CACHE") or platformdirs.user_cache_dir("sdrt", appauthor=False)
+    try:
+        root = Path(given).expanduser()
+    except RuntimeError:
+        raise RequestError(
+            f"there is no cache folder: {given} names a home that does not exist; "
+            "set SDRT_CACHE to a folder that can be written"
+        ) from None
+    return root

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sdrt.config import Notices, SessionConfig
 from sdrt.denoiser import INPUTS, OUTPUT
 from sdrt.errors import UnsupportedModelError
+from sdrt.limits import whole
 from sdrt.model import ModelFolder
 from sdrt.session import Component
 from sdrt.text import TextEncoder, Tokenizer
@@ -63,7 +64,7 @@ class Components:
         config = self._model.component_config("text_encoder")
         if config.get("use_attention_mask"):
             raise UnsupportedModelError("text_encoder/config.json: use_attention_mask true is not supported")
-        positions = config.get("max_position_embeddings", 77)
+        positions = whole(config, "max_position_embeddings", "text_encoder")
         tokenizer = Tokenizer(self._model.path / "tokenizer", max_positions=positions)
         component = self._open("text_encoder")
         component.require(("input_ids",), ("last_hidden_state",))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sdrt.errors import ProviderError, RequestError
+from sdrt.wording import brief
 
 if TYPE_CHECKING:
     from sdrt.progress import Board
@@ -70,22 +71,26 @@ class SessionConfig:
     allow_fallback: bool = False
 
     def __post_init__(self) -> None:
+        known = ", ".join(provider_names())
+        if not isinstance(self.provider, str):
+            raise ProviderError(f"provider is {brief(self.provider)}: expected one of {known}")
         name, colon, device = self.provider.partition(":")
         if name not in provider_names():
-            known = ", ".join(provider_names())
-            raise ProviderError(f"unknown provider {self.provider!r}: expected one of {known}")
+            raise ProviderError(f"unknown provider {brief(self.provider)}: expected one of {known}")
         numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
         if colon and name not in numbered:
             raise ProviderError(
-                f"provider {self.provider!r}: {name} takes no device number, only {', '.join(numbered)} do"
+                f"provider {brief(self.provider)}: {name} takes no device number, only {', '.join(numbered)} do"
             )
-        if colon and not (device.isascii() and device.isdigit()):
+        if colon and not (device.isascii() and device.isdigit() and len(device) < 4):
             raise ProviderError(
-                f"provider {self.provider!r}: after ':' expected a device number, as in cuda:1"
+                f"provider {brief(self.provider)}: after ':' expected a device number, as in cuda:1"
             )
         threads = self.threads
-        if threads is not None and (isinstance(threads, bool) or not 1 <= threads <= 1024):
-            raise RequestError(f"threads is {threads}: expected 1 to 1024, or leave it out to use every core")
+        if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
+            raise RequestError(
+                f"threads is {brief(threads)}: expected 1 to 1024, or leave it out to use every core"
+            )
 
     @property
     def name(self) -> str:

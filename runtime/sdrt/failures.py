@@ -16,9 +16,10 @@ from sdrt.errors import (
     UnsupportedModelError,
 )
 
-__all__ = ["Subject", "load_failure", "run_failure"]
+__all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
 
 _MEMORY = ("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed")
+_FEWER = "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones"
 _UNSUPPORTED = ("not_implemented", "could not find an implementation", "is not a registered function/op")
 _DAMAGED = (
     *("invalidprotobuf", "protobuf parsing failed", "modelproto does not have a graph"),
@@ -61,12 +62,16 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
     return kind(f"{name}: {path} cannot be loaded on {provider}: export it again{target}; {reason}")
 
 
+def pictures_failure(error: MemoryError) -> OutOfMemoryError:
+    """The error to raise when there is no memory for what lies between the components."""
+    return OutOfMemoryError(f"the pictures do not fit into memory: {_FEWER}; {_reason(error)}")
+
+
 def _memory(subject: Subject, error: BaseException) -> OutOfMemoryError | None:
     if not (isinstance(error, MemoryError) or _says(error, _MEMORY)):
         return None
     return OutOfMemoryError(
-        f"{subject.name} ran out of memory on {subject.provider}: make fewer pictures at once "
-        f"(num_images_per_prompt, --batch-size) or smaller ones; {_reason(error)}"
+        f"{subject.name} ran out of memory on {subject.provider}: {_FEWER}; {_reason(error)}"
     )
 
 

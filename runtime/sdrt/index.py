@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.errors import UnsupportedModelError
 from sdrt.manifest import read_json
+from sdrt.wording import brief
 
 __all__ = ["INDEX_NAME", "check_checkpoint_index", "check_index", "class_of"]
 
@@ -69,7 +70,7 @@ def check_checkpoint_index(folder: Path) -> dict[str, Any]:
         if not any(index.get(name) == [library, known] for known in classes):
             expected = " or ".join(repr([library, known]) for known in sorted(classes))
             raise UnsupportedModelError(
-                f"{path}: {name} is {_brief(index.get(name))}, expected {expected}: classes come from a fixed "
+                f"{path}: {name} is {brief(index.get(name))}, expected {expected}: classes come from a fixed "
                 "table, code of a checkpoint is never run"
             )
     return check_index(folder)
@@ -84,7 +85,7 @@ def _check_pipeline(path: Path, index: Mapping[str, Any], known: frozenset[str])
     found = index.get("_class_name")
     if not isinstance(found, str) or found not in known:
         raise UnsupportedModelError(
-            f"{path}: pipeline class {_brief(found)} is not supported; known: {', '.join(sorted(known))}"
+            f"{path}: pipeline class {brief(found)} is not supported; known: {', '.join(sorted(known))}"
         )
 
 
@@ -96,7 +97,7 @@ def _components(path: Path, index: Mapping[str, Any]) -> Iterator[tuple[str, str
             continue
         if not _is_pair(entry):
             raise UnsupportedModelError(
-                f"{path}: {name} is {_brief(entry)}, expected a library and a class, as in "
+                f"{path}: {name} is {brief(entry)}, expected a library and a class, as in "
                 '["diffusers", "UNet2DConditionModel"]'
             )
         library, found = entry
@@ -110,8 +111,3 @@ def _is_pair(entry: object) -> bool:
         and len(entry) == 2
         and all(part is None or isinstance(part, str) for part in entry)
     )
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-__all__ = ["interruptible"]
+__all__ = ["interruptible", "was_interrupted"]
 
 T = TypeVar("T")
 
@@ -44,13 +44,24 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
         # so it will do nothing; any other may be at work.
         while thread.ident is not None and not done.is_set():
             # Pressed again: the work still uses the buffers, so wait on.
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt, SystemExit):
                 cancel()
                 _wait(done)
         raise
     if errors:
         raise errors[0]
     return values[0]
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether `error` comes of Ctrl-C: native modules that it meets while they load fail to import instead."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _wait(done: threading.Event) -> None:

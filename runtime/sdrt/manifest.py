@@ -11,7 +11,8 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +20,16 @@ from typing import Any
 from sdrt.config import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_NAME", "FileRecord", "Manifest", "read_json", "sha256"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "FileRecord",
+    "Manifest",
+    "read_json",
+    "readable",
+    "sha256",
+    "unreadable",
+]
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "sdrt.json"
@@ -32,15 +42,32 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no JSON, or a number of more digits than Python reads.
         raise IntegrityError(f"{path} is not JSON ({error}): export the model again") from None
     except OSError as error:
-        raise IntegrityError(f"{path} cannot be read ({error.strerror or error})") from None
+        raise unreadable(path, error) from None
     if not isinstance(value, dict):
         raise IntegrityError(
             f"{path} holds a JSON {type(value).__name__}, expected an object: export it again"
         )
     return value
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses within `path` into `IntegrityError`."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error.filename or path, error) from error
+
+
+def unreadable(path: str | Path, error: OSError) -> IntegrityError:
+    """What to raise when the file system refuses `path`."""
+    return IntegrityError(
+        f"{path} cannot be read ({error.strerror or error}): check its permissions, or copy the model again"
+    )
 
 
 def sha256(path: Path) -> str:
@@ -123,8 +150,12 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
 def _has_parity(entry: object) -> bool:
     rows = entry.get("parity", []) if isinstance(entry, dict) else None
     return isinstance(rows, list) and all(
-        isinstance(row, dict) and isinstance(row.get("relative_error"), (int, float)) for row in rows
+        isinstance(row, dict) and _is_error(row.get("relative_error")) for row in rows
     )
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
 
 
 def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
@@ -144,7 +175,7 @@ def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
 
 def _write_atomically(path: Path, text: str) -> None:
     # Not tempfile's: its files are for their owner alone, and a model may be everybody's.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".sdrt-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
@@ -155,22 +186,23 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 class Verifier:
-    """Checks files against their records; remembers in `state` (a JSON file) which ones it has hashed."""
+    """Checks files against their records; remembers in `state` (a JSON file, if any) which ones it has hashed."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path | None) -> None:
         self._state = state
         self._seen = self._read()
 
     def check(self, folder: Path, files: Mapping[str, FileRecord], notices: Notices) -> None:
         """Raise `IntegrityError` for the first file that is missing or altered."""
-        pending = [name for name in files if not self.remembers(folder / name, files[name])]
-        for name in pending:
-            _check_size(folder / name, files[name])
+        with readable(folder):
+            pending = [name for name in files if not self.remembers(folder / name, files[name])]
+            for name in pending:
+                _check_size(folder / name, files[name])
         if not pending:
             return
         total = sum(files[name].size for name in pending)
         try:
-            with notices.board() as board:
+            with notices.board() as board, readable(folder):
                 board.show("hashes", f"checking {len(pending)} files, {total / 1e6:.0f} MB, once")
                 for name in pending:
                     _check_hash(folder / name, files[name])
@@ -187,12 +219,14 @@ class Verifier:
     def _read(self) -> dict[str, list[Any]]:
         # A damaged or missing memory costs a second hashing, nothing else.
         try:
-            seen = json.loads(self._state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            seen = json.loads(self._state.read_text(encoding="utf-8")) if self._state else {}
+        except (OSError, ValueError, RecursionError):
             return {}
         return seen if isinstance(seen, dict) else {}
 
     def _write(self) -> None:
+        if self._state is None:
+            return
         # Another process may have added entries in the meantime; one lost entry is one more hashing.
         try:
             self._state.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["Parameters", "read_parameters", "save_options"]
 
@@ -53,7 +56,7 @@ class Parameters:
     @classmethod
     def parse(cls, text: str) -> Parameters:
         """Read the text back; a text with no settings line is all prompt."""
-        *lines, last = text.strip().split("\n")
+        *lines, last = text.rstrip("\n").split("\n")
         settings = _parse_settings(last)
         if not settings:
             lines.append(last)
@@ -108,10 +111,11 @@ def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Of its size, which is not decoded, and of EXIF that ends early.
+            warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 about = {"format": image.format, "width": image.width, "height": image.height}
-                text = image.info.get("parameters") or _user_comment(image.getexif().get_ifd(_EXIF_IFD))
+                text = image.info.get("parameters") or _user_comment(_exif(image))
     except UnidentifiedImageError:
         raise RequestError(
             f"{path}: not a picture; expected a PNG, JPEG or WebP file, or a model folder"
@@ -119,6 +123,11 @@ def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise RequestError(f"{path}: cannot be read as a picture: {error}") from error
     return about, text if isinstance(text, str) else None
+
+
+def _exif(image: Image.Image) -> Mapping[int, Any]:
+    # For a PNG, Pillow would decode the picture to look for EXIF behind it.
+    return {} if image.format == "PNG" else image.getexif().get_ifd(_EXIF_IFD)
 
 
 def _user_comment(exif: Mapping[int, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,13 +12,15 @@ from sdrt.cache import cache_root
 from sdrt.config import Notices, Notify
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index, check_index, class_of
-from sdrt.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json
+from sdrt.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
+from sdrt.wording import brief
 
 __all__ = [
     "COMPONENTS",
     "FileRecord",
     "Manifest",
     "ModelFolder",
+    "expand",
     "holds_torch_checkpoint",
     "resolve_model",
 ]
@@ -46,15 +47,15 @@ class ModelFolder:
 
         Raises `ModelNotFoundError`, `IntegrityError` or `UnsupportedModelError`.
         """
-        folder = Path(path).expanduser()
-        _check_is_model(folder)
-        index = check_index(folder)
-        manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
-        source = manifest.source.get("id") if manifest else None
-        model = cls(
-            path=folder, name=name or _tail(source or folder.resolve().name), manifest=manifest, index=index
-        )
-        model._check_files()
+        folder = expand(path)
+        with readable(folder):
+            _check_is_model(folder)
+            index = check_index(folder)
+            manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
+            source = manifest.source.get("id") if manifest else None
+            name = name or _tail(source or folder.resolve().name)
+            model = cls(path=folder, name=_printable(name), manifest=manifest, index=index)
+            model._check_files()
         return model
 
     def component(self, name: str) -> Path:
@@ -79,14 +80,14 @@ class ModelFolder:
         if self.manifest is None:
             return False
         notices = notify if isinstance(notify, Notices) else Notices(notify)
-        Verifier(cache_root() / "verified.json").check(self.path, self.manifest.files, notices)
+        _verifier().check(self.path, self.manifest.files, notices)
         return True
 
     def is_verified(self) -> bool:
         """Whether every file was hashed before and has not been touched since."""
         if self.manifest is None:
             return False
-        verifier = Verifier(cache_root() / "verified.json")
+        verifier = _verifier()
         return all(
             verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
         )
@@ -118,8 +119,33 @@ class ModelFolder:
                     yield name.as_posix()
 
 
+def expand(path: str | Path) -> Path:
+    """`path` with its `~` expanded, as a shell would: left as it is where there is no such user."""
+    if not isinstance(path, (str, Path)) or "\0" in str(path):
+        raise RequestError(
+            f"model is {brief(path)}: expected a folder, the name of a bundled model or a hub id"
+        )
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def _verifier() -> Verifier:
+    try:
+        return Verifier(cache_root() / "verified.json")
+    except RequestError:
+        # Nowhere to remember anything: every file is hashed every time.
+        return Verifier(None)
+
+
 def _tail(name: str) -> str:
     return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+
+
+def _printable(name: str) -> str:
+    """`name` as Unicode: a folder's may hold bytes that are none, and a picture's metadata must not."""
+    return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _check_is_model(folder: Path) -> None:
@@ -176,9 +202,8 @@ def resolve_model(
     variables are passed through. `reporter` receives the exporter's `ProgressEvent`s.
     """
     notices = Notices(notify)
-    folder = Path(model).expanduser()
-    # Path.exists raises for a name that is too long; this does not.
-    if os.path.exists(folder):  # noqa: PTH110
+    folder = expand(model)
+    if _exists(folder):
         _refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
@@ -198,6 +223,19 @@ def resolve_model(
         cache_dir=cache_dir,
     )
     return _open_or_export(source, target, notices, reporter)
+
+
+def _exists(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except PermissionError as error:
+        raise ModelNotFoundError(
+            f"{folder} cannot be looked at ({error.strerror}): check the permissions of {folder.parent}"
+        ) from None
+    except OSError:
+        # Not there; or too long a name for a file, which a hub id's may be too.
+        return False
+    return True
 
 
 def _refuse_revision(model: str | Path, revision: str | None) -> None:

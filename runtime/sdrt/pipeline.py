@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from sdrt import rng
 from sdrt.config import AUTO, PROVIDERS, Notices, Notify, SessionConfig
 from sdrt.denoiser import INPUTS, OUTPUT, Denoiser
-from sdrt.errors import ComponentError, RequestError
+from sdrt.errors import ComponentError, OutOfMemoryError, RequestError
+from sdrt.failures import pictures_failure
 from sdrt.image import to_pil
 from sdrt.limits import Limits
 from sdrt.model import ModelFolder, resolve_model
 from sdrt.request import Request
 from sdrt.result import GenerationStep, StableDiffusionPipelineOutput, callback_answer, callback_tensors
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.wording import brief
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -151,6 +153,8 @@ class StableDiffusionPipeline:
             max_size=max_size,
         )
         names = callback_tensors(callback_on_step_end_tensor_inputs)
+        if callback_on_step_end is not None and not callable(callback_on_step_end):
+            raise RequestError(f"callback_on_step_end is {brief(callback_on_step_end)}: expected a function")
         return self._run(
             self.stream(request, scheduler=scheduler, spacing=spacing), callback_on_step_end, names
         )
@@ -158,10 +162,30 @@ class StableDiffusionPipeline:
     def stream(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
-        """Yield each step of `request` as it is taken, then the result. Closing it stops the run."""
+        """Yield each step of `request` as it is taken, then the result. Closing it stops the run.
+
+        Raises `RequestError` at once, all else when the first step is asked for.
+        """
+        if not isinstance(request, Request):
+            raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
         request = request.fit(self._limits)
         rule = self.scheduler_for(scheduler, spacing)
-        plan = rule.plan(request.num_inference_steps)
+        return self._events(request, rule, rule.plan(request.num_inference_steps))
+
+    def _events(
+        self, request: Request, rule: Scheduler, plan: Plan
+    ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
+        try:
+            yield from self._generate(request, rule, plan)
+        except OutOfMemoryError:
+            raise
+        except MemoryError as error:
+            # NumPy's own: latents and pictures are its arrays.
+            raise pictures_failure(error) from error
+
+    def _generate(
+        self, request: Request, rule: Scheduler, plan: Plan
+    ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
         parts = self._parts
         timings: dict[str, Any] = {}
         embeds = _encode(parts, request, timings)
@@ -295,7 +319,10 @@ class StableDiffusionPipeline:
             timings["unet"] = denoiser.seconds
             for step in steps:
                 event = GenerationStep(step, plan, denoiser, embeds, request.num_pictures)
-                yield event
+                try:
+                    yield event
+                finally:
+                    event.end()
         return event.latents
 
 

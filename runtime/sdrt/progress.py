@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -59,8 +59,10 @@ class Display:
         if self.quiet:
             return
         if self._progress is None:
-            # One write: the exporter reports from several threads.
-            print(f"{text}\n", end="", file=sys.stderr, flush=True)
+            # What nobody can read is not worth the work that it tells of.
+            with suppress(OSError):
+                # One write: the exporter reports from several threads.
+                print(f"{text}\n", end="", file=sys.stderr, flush=True)
         else:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 

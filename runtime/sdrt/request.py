@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sdrt.errors import RequestError
 from sdrt.limits import Limits
 from sdrt.rng import MAX_SEED
+from sdrt.wording import brief
 
 __all__ = [
     "MAX_PICTURES",
@@ -77,9 +78,9 @@ class Request:
         self._check_sizes()
         if self.clip_skip is not None:
             self._set("clip_skip", _integer("clip_skip", self.clip_skip, 0, 1000))
-        if self.output_type not in OUTPUT_TYPES:
+        if not isinstance(self.output_type, str) or self.output_type not in OUTPUT_TYPES:
             raise RequestError(
-                f"output_type is {self.output_type!r}: expected one of {', '.join(OUTPUT_TYPES)}"
+                f"output_type is {brief(self.output_type)}: expected one of {', '.join(OUTPUT_TYPES)}"
             )
         self._check_seed()
 
@@ -208,7 +209,7 @@ def _integer(name: str, value: object, low: int, high: int) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise RequestError(f"{name} is {_brief(value)}: expected a whole number from {low} to {high}")
+        raise RequestError(f"{name} is {brief(value)}: expected a whole number from {low} to {high}")
     return number
 
 
@@ -218,23 +219,33 @@ def _real(name: str, value: Any, low: float, high: float) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, (bool, str)) or not low <= number <= high:
-        raise RequestError(f"{name} is {_brief(value)}: expected a number from {low:g} to {high:g}")
+        raise RequestError(f"{name} is {brief(value)}: expected a number from {low:g} to {high:g}")
     return number
 
 
 def _tensor(name: str, value: Any) -> Array | None:
     if value is None:
         return None
-    array = np.asarray(value)
     rank = 4 if name == "latents" else 3
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise RequestError(
+            f"{name} has rows of unequal length: expected an array of {rank} dimensions"
+        ) from None
     if not np.issubdtype(array.dtype, np.floating) or array.ndim != rank or array.size == 0:
         raise RequestError(
             f"{name} is {array.dtype} of shape {array.shape}: "
             f"expected {rank} dimensions of floating-point numbers"
         )
+    # A float64 may be out of range of the float32 that the graphs take.
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise RequestError(f"{name} holds NaN or infinity: expected finite numbers")
-    return array.astype(np.float32, copy=False)
+        raise RequestError(
+            f"{name} holds NaN, infinity or what is infinite in float32: expected finite numbers"
+        )
+    return array
 
 
 def _check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -> None:
@@ -261,8 +272,3 @@ def _check_size(name: str, size: int, max_size: int | None, limits: Limits) -> N
             f"{name} is {size}: expected at most {most}, since time grows with its fourth power; allow more "
             f"with max_size={size} (--max-size {size})"
         )
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:40] + "…"

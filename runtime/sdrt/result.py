@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdrt.errors import RequestError
 from sdrt.request import Request
+from sdrt.wording import brief
 
 if TYPE_CHECKING:
     from sdrt.denoiser import Denoiser
@@ -28,7 +29,7 @@ Array = NDArray[np.float32]
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StableDiffusionPipelineOutput:
     """What a call gives.
 
@@ -52,6 +53,7 @@ class GenerationStep:
         """Estimate of the clean latents [N, C, h, w], for previews."""
         self._x, self._scale = step.x, np.float32(plan.latents_scale(step.sigma))
         self._denoiser, self._embeds, self._prompts = denoiser, embeds, prompts
+        self._over = False
 
     @property
     def latents(self) -> Array:
@@ -72,7 +74,14 @@ class GenerationStep:
         return {name: makers[name]() for name in names}
 
     def update(self, tensors: Mapping[str, Any]) -> None:
-        """Go on with these `latents` or `prompt_embeds` (with guidance: unconditional half first)."""
+        """Go on with these `latents` or `prompt_embeds` (with guidance: unconditional half first).
+
+        Raises `RequestError` for other names and shapes, and once the run has left this step.
+        """
+        if self._over:
+            raise RequestError(
+                f"step {self.index} is over: update a step before the stream is asked for the next one"
+            )
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
                 raise RequestError(f"the callback returned {name!r}: expected {', '.join(CALLBACK_TENSORS)}")
@@ -89,19 +98,28 @@ class GenerationStep:
                     "half of prompt_embeds"
                 )
 
+    def end(self) -> None:
+        """The run goes on, or has ended: what is written to this step would be lost, or reach another run."""
+        self._over = True
+
     def _negative(self) -> Array | None:
         guided = len(self._embeds) > self._prompts
         return self._embeds[: self._prompts].copy() if guided else None
 
 
 def _unchanged(value: object, current: Array | None) -> bool:
-    return (
-        value is current if value is None or current is None else np.array_equal(np.asarray(value), current)
-    )
+    if value is None or current is None:
+        return value is current
+    return isinstance(value, np.ndarray) and np.array_equal(value, current)
 
 
 def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise RequestError(
+            f"the callback returned {name} with rows of unequal length: expected {shape}"
+        ) from None
     if array.shape != shape or array.dtype.kind not in "fiu":
         raise RequestError(
             f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}: "
@@ -117,9 +135,11 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
     """The tensors that a call asks for, if they are of `CALLBACK_TENSORS`."""
+    if not isinstance(names, (list, tuple)):
+        raise RequestError(f"callback_on_step_end_tensor_inputs is {brief(names)}: expected a list of names")
     if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
         raise RequestError(
-            f"callback_on_step_end_tensor_inputs has {unknown[0]!r}: "
+            f"callback_on_step_end_tensor_inputs has {brief(unknown[0])}: "
             f"expected any of {', '.join(CALLBACK_TENSORS)}"
         )
     return tuple(names)

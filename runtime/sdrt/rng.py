@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdrt.errors import RequestError
+from sdrt.wording import brief
 
 __all__ = ["MAX_SEED", "Generator"]
 
@@ -89,7 +90,7 @@ def _checked_seed(seed: int) -> int:
     try:
         value = operator.index(seed)
     except TypeError:
-        raise RequestError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}") from None
+        value = -1
     if not 0 <= value <= MAX_SEED:
-        raise RequestError(f"seed is {value}; expected an integer from 0 to {MAX_SEED}")
+        raise RequestError(f"seed is {brief(seed)}; expected an integer from 0 to {MAX_SEED}")
     return value

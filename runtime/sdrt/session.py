@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import Counter
@@ -19,18 +20,24 @@ from sdrt.buffers import Bound
 from sdrt.config import AUTO, PROVIDERS, Notices, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
 from sdrt.failures import Subject, load_failure, run_failure
-from sdrt.interrupt import interruptible
+from sdrt.interrupt import interruptible, was_interrupted
 from sdrt.ports import read_port
 
+# Version 1.32 writes an identifier of the device into the user's home, and events beside it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
-except ImportError as error:
+
+    ort.InferenceSession  # noqa: B018  # what a removal that left a folder behind lacks
+except (ImportError, AttributeError, OSError) as error:
+    if was_interrupted(error):
+        raise KeyboardInterrupt from error
     raise ProviderError(
         f"ONNX Runtime cannot be imported ({error}): pip install 'sdrt[cpu]', or 'sdrt[gpu]' for NVIDIA"
     ) from error
 
-__all__ = ["Component", "available_providers", "cuda_works", "settle"]
+__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "settle"]
 
 # ONNX Runtime's exceptions share no base class, and older builds lack some of them.
 _ORT_NAMES = (
@@ -38,7 +45,7 @@ _ORT_NAMES = (
     *("ModelLoadCanceled", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound"),
     *("NotImplemented", "RuntimeException"),
 )
-_FAILURES: tuple[type[BaseException], ...] = (
+FAILURES: tuple[type[BaseException], ...] = (
     MemoryError,
     RuntimeError,
     ValueError,
@@ -87,7 +94,7 @@ def cuda_works() -> bool:
     _preload()
     try:
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda", 0)
-    except _FAILURES:
+    except FAILURES:
         return False
     return True
 
@@ -192,7 +199,7 @@ class Component:
 
         try:
             interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
-        except _FAILURES as error:
+        except FAILURES as error:
             raise run_failure(self._subject, error) from error
 
     def _create(self, config: SessionConfig) -> Any:
@@ -214,7 +221,7 @@ class Component:
                 ),
                 lambda: cancel(True),
             )
-        except _FAILURES as error:
+        except FAILURES as error:
             raise load_failure(self._subject, error) from error
 
     def _require_provider(self, config: SessionConfig, notices: Notices) -> None:

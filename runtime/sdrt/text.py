@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from sdrt.config import Notices
 from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
-from sdrt.manifest import read_json
+from sdrt.manifest import read_json, unreadable
+from sdrt.wording import brief
 
 if TYPE_CHECKING:
     import tokenizers
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TextEncoder", "Tokenized", "Tokenizer"]
 
+# Begin, one token, end.
+_LEAST_LENGTH = 3
 # CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _DEFAULT_SPECIAL = {
@@ -44,8 +47,8 @@ class Tokenizer:
 
     def __init__(self, folder: Path, *, max_positions: int) -> None:
         config = _read_optional(folder / "tokenizer_config.json")
-        special = _special_tokens(config | _read_optional(folder / "special_tokens_map.json"))
-        self.length = min(int(config.get("model_max_length") or max_positions), max_positions)
+        special = _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
+        self.length = _length(folder, config.get("model_max_length"), max_positions)
         self._bpe = _load(folder, config, special)
         self._bos, self._eos, self._pad = (
             self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
@@ -122,11 +125,28 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+def _length(folder: Path, most: object, max_positions: int) -> int:
+    """Tokens of a prompt: what the tokenizer and the text encoder both have room for."""
+    if most is None:
+        return max_positions
+    # transformers writes 10^30 where it knows no limit.
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= _LEAST_LENGTH:
+        raise IntegrityError(
+            f"{folder}: model_max_length is {brief(most)}, expected a number from {_LEAST_LENGTH}: export again"
+        )
+    return int(min(most, max_positions))
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The text of each special token; a token is a string or an object with its `content`."""
-    found = {key: config.get(key) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-    texts = {key: value["content"] if isinstance(value, dict) else value for key, value in found.items()}
-    special = _DEFAULT_SPECIAL | {key: text for key, text in texts.items() if text}
+    special = dict(_DEFAULT_SPECIAL)
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        found = config.get(key)
+        text = found.get("content") if isinstance(found, dict) else found
+        if text is not None and not isinstance(text, str):
+            raise IntegrityError(f"{folder}: {key} is {brief(found)}, expected a token's text: export again")
+        if text:
+            special[key] = text
     return {"pad_token": special["eos_token"]} | special
 
 
@@ -172,12 +192,10 @@ def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) 
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn what `tokenizers` raises for a bad file, `Exception` itself, into `IntegrityError`."""
+    """Turn what `tokenizers` raises for bad content, by the build `Exception` itself, into `IntegrityError`."""
     try:
         yield
     except Exception as error:
-        if type(error) is not Exception:
-            raise
         raise IntegrityError(f"{path} is no tokenizer ({error}): export the model again") from error
 
 
@@ -187,7 +205,7 @@ def _add_tokens(
     """Register tokens that are cut out of the text before it is split into words, `<|endoftext|>` for one."""
     from tokenizers import AddedToken
 
-    table = {int(index): dict(entry) for index, entry in config.get("added_tokens_decoder", {}).items()}
+    table = _added_tokens(folder, config)
     listed = {entry["content"] for entry in table.values()}
     unlisted = [text for text in dict.fromkeys(special.values()) if text not in listed]
     for text in unlisted:
@@ -197,7 +215,8 @@ def _add_tokens(
     extra = [AddedToken(text, special=True) for text in unlisted]
     bpe.add_special_tokens(extra)
     for index, entry in sorted(table.items()):
-        bpe.add_tokens([AddedToken(**entry)])
+        with _translated(folder / "tokenizer_config.json"):
+            bpe.add_tokens([AddedToken(**entry)])
         if bpe.token_to_id(entry["content"]) != index:
             raise UnsupportedModelError(
                 f"{folder}: added token {entry['content']!r} does not get its id {index}: "
@@ -205,9 +224,23 @@ def _add_tokens(
             )
 
 
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Id → the token's `content` and how it is cut out of a text, as transformers writes them."""
+    table = config.get("added_tokens_decoder") or {}
+    is_table = isinstance(table, dict) and all(
+        index.isascii() and index.isdigit() and len(index) < 10 and isinstance(entry, dict)
+        for index, entry in table.items()
+    )
+    if not is_table or not all(isinstance(entry.get("content"), str) for entry in table.values()):
+        raise IntegrityError(
+            f"{folder}: added_tokens_decoder is {brief(table)}, expected ids and tokens: export again"
+        )
+    return {int(index): dict(entry) for index, entry in table.items()}
+
+
 def _read_vocabulary(path: Path) -> dict[str, int]:
     vocabulary = read_json(path)
-    if not vocabulary or not all(isinstance(index, int) for index in vocabulary.values()):
+    if not vocabulary or not all(type(i) is int and 0 <= i < 2**31 for i in vocabulary.values()):
         raise IntegrityError(
             f"{path} is no vocabulary, expected tokens and their ids: export the model again"
         )
@@ -221,6 +254,8 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
         raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
     except UnicodeDecodeError:
         raise IntegrityError(f"{path} is not UTF-8 text: export the model again") from None
+    except OSError as error:
+        raise unreadable(path, error) from error
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     if not all(len(pair) == 2 for pair in pairs):
         raise IntegrityError(f"{path}: expected two tokens a line: export the model again")

@@ -11,22 +11,27 @@ from sdrt.errors import ComponentError, IntegrityError, UnsupportedModelError
 from sdrt.image import to_unit
 from sdrt.model import ModelFolder
 from sdrt.session import Component
+from sdrt.wording import brief
 
 __all__ = ["VaeDecoder", "scaling_factor"]
 
 # A picture whose channels all stay within this is one colour once it has 8 bits.
 _FLAT = 0.5 / 255
+# Stable Diffusion has 0.18. Far from it float32 overflows, or loses the picture.
+_LEAST, _MOST = 1e-6, 1e6
 
 
 def scaling_factor(model: ModelFolder, name: str) -> float:
     """The factor between the VAE's latents and the U-Net's, from the VAE's config."""
     config = model.component_config(name)
     value = config.get("scaling_factor")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise IntegrityError(f"{name}/config.json: scaling_factor is {value!r}, expected a positive number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _LEAST <= value <= _MOST:
+        raise IntegrityError(
+            f"{name}/config.json: scaling_factor is {brief(value)}, expected a number from {_LEAST} to {_MOST}"
+        )
     for key in ("shift_factor", "latents_mean", "latents_std"):
         if config.get(key):
-            raise UnsupportedModelError(f"{name}/config.json: {key} {config[key]!r} is not supported")
+            raise UnsupportedModelError(f"{name}/config.json: {key} {brief(config[key])} is not supported")
     return float(value)
 
 

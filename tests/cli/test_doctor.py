@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -40,9 +42,12 @@ def test_cpu_features(tmp_path: Path) -> None:
 
 
 def test_several_onnxruntime_wheels_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    both = ["onnxruntime", "onnxruntime-gpu"]
-    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": both})
-    monkeypatch.setattr(metadata, "version", lambda name: "1.0")
+    def version(name: str) -> str:
+        if name in ("onnxruntime", "onnxruntime-gpu"):
+            return "1.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
     first = next(iter(checks_ort.check_onnxruntime()))
     assert first.status is Status.WARNING
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in first.remedy
@@ -94,3 +99,37 @@ def test_low_space_and_a_read_only_cache_are_warnings(
     monkeypatch.setattr(checks.os, "access", lambda *_: False)
     (finding,) = checks.check_cache()
     assert "not writable" in finding.detail
+
+
+def test_a_record_that_a_removal_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime_gpu-1.22.0.dist-info").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    first = next(iter(checks_ort.check_onnxruntime()))
+    assert first.status is Status.WARNING
+    assert "onnxruntime-gpu" in first.remedy
+
+
+@pytest.mark.parametrize("name", ["numpy", "PIL.Image", "tokenizers"])
+def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    *_, last = checks.run_checks("tiny", "cpu")
+    assert last.name == checks.REQUIRED[name]
+    assert (last.status, last.exit_code) == (Status.ERROR, 1)
+    assert "pip install" in last.remedy
+
+
+def test_an_onnxruntime_of_which_only_a_folder_is_left(tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "capi" / "onnxruntime_pybind11_state.py").touch()
+    (tmp_path / "onnxruntime" / "__init__.py").touch()
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sdrt.cli import main; main(['doctor'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert "ERROR  onnxruntime: ONNX Runtime cannot be imported" in done.stdout
+
+
+def test_a_cache_that_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "file"))
+    (finding,) = checks.check_cache()
+    assert finding.status is Status.WARNING

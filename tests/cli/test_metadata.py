@@ -43,6 +43,8 @@ def test_empty_prompts_leave_no_line() -> None:
         ("two\nlines", "three\nmore\nlines"),
         ("Steps: 3, Seed: 4", "a, b: c"),
         ("日本 \N{ROCKET}", 'quoted "words"'),
+        ("  spaces around  ", ""),
+        ("\nan empty line first", ""),
     ],
 )
 def test_parse_is_the_inverse(prompt: str, negative: str) -> None:
@@ -113,3 +115,19 @@ def test_what_is_no_picture_is_refused_by_name(tmp_path: Path, content: bytes) -
     path.write_bytes(content)
     with pytest.raises(RequestError, match=r"a\.png: (not a picture|cannot be read)"):
         read_parameters(path)
+
+
+def test_exif_that_ends_early_is_no_concern(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x0e\0\x02")
+    about, text = read_parameters(tmp_path / "a.jpg")
+    assert (about["width"], text) == (8, None)
+
+
+def test_the_pixels_of_a_png_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+
+    def decode(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
+    assert read_parameters(tmp_path / "a.png")[1] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ import pytest
 import sdrt_models
 from sdrt.errors import ExportError
 from sdrt.model import Manifest
-from sdrt_export import TARGETS, export_model
+from sdrt_export import TARGETS, ProgressEvent, export_model, parity
 from sdrt_export.components import COMPONENTS
 
 GRAPHS = [f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx")]
@@ -119,6 +120,23 @@ def _slightly_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdrt_export.export.resolve_target", lambda name, dtype: wrong)
 
 
+def test_a_graph_that_onnxruntime_refuses_is_an_export_error(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ExportError, match=r"unet: ONNX Runtime \d.* refuses the exported graph"):
+        parity.compare(COMPONENTS["unet"], tmp_path / "model.onnx", [], [], "fp32")
+
+
+def test_a_broken_vocabulary_is_refused_before_any_work(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    (source / "tokenizer" / "vocab.json").write_text('{"a": "b"}')
+    events: list[ProgressEvent] = []
+    with pytest.raises(ExportError, match="not a CLIP tokenizer"):
+        export_model(source, tmp_path / "model", reporter=events.append)
+    assert not events
+
+
 def test_a_graph_that_differs_from_torch_is_not_kept(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,23 +149,35 @@ def test_a_graph_that_differs_from_torch_is_not_kept(
     assert files(out.parent) == {"model/model_index.json": b"old"}
 
 
+def end_while_comparing(checkpoint: Path, out: Path, sent: signal.Signals) -> int:
+    """Export over an old model in another process, send it a signal on the way; its exit code."""
+    out.mkdir(parents=True)
+    (out / "model_index.json").write_text("old")
+    command = [sys.executable, "-m", "sdrt", "export", checkpoint, "-o", out, "--force"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "comparing with torch" in line:
+                process.send_signal(sent)
+                break
+        process.stdout.read()
+    return process.returncode
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_leaves_only_the_old_model(
+    checkpoint: Callable[[str], Path], tmp_path: Path, sent: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "out" / "model"
+    assert end_while_comparing(checkpoint("sd1"), out, sent) == code
+    assert files(out.parent) == {"model/model_index.json": b"old"}
+
+
 def test_a_killed_command_leaves_the_old_model(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out" / "model"
-    out.mkdir(parents=True)
-    (out / "model_index.json").write_text("old")
-    program = [sys.executable, "-c", "from sdrt.cli import main; main()"]
-    command = [*program, "export", checkpoint("sd1"), "-o", out, "--force"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if "comparing with torch" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL, "".join(seen)
+    assert end_while_comparing(checkpoint("sd1"), out, signal.SIGKILL) == -signal.SIGKILL
     left = files(out.parent)
     assert left.pop("model/model_index.json") == b"old"
     # It was killed on the way, a graph was written; the next run, though it fails, clears that up.

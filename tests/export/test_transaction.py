@@ -97,6 +97,15 @@ def test_a_failing_block_changes_nothing(destination: Path, error: BaseException
     assert alone(destination)
 
 
+def test_folders_made_for_nothing_are_removed(tmp_path: Path) -> None:
+    with pytest.raises(ExportError), replace_folder(tmp_path / "a" / "b" / "model", force=False):
+        raise ExportError("differs")
+    assert not list(tmp_path.iterdir())
+    with replace_folder(tmp_path / "a" / "b" / "model", force=False) as staging:
+        write(staging, "new")
+    assert content(tmp_path / "a" / "b" / "model") == "new"
+
+
 def test_two_at_once(destination: Path) -> None:
     write(destination, "old")
     with replace_folder(destination, force=True) as staging:

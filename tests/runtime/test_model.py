@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,14 @@ def signed(model_copy: Path) -> Path:
     return model_copy
 
 
+MALFORMED = {
+    "empty": "",
+    "cut": "{",
+    "list": "[]",
+    "zeros": "\x00" * 9,
+    "depth": "[" * 100_000,
+    "digits": '{"a": ' + "1" * 5000 + "}",
+}
 RECORD = {"size": 1, "sha256": "0" * 64}
 
 
@@ -147,6 +157,9 @@ def test_manifest_survives_a_round_trip(signed: Path, tmp_path: Path) -> None:
         ({"components": {"unet": 5}}, IntegrityError, "components.unet must list"),
         ({"components": {"unet": {"parity": 5}}}, IntegrityError, "components.unet must list"),
         ({"components": {"unet": {"parity": [{"relative_error": "0"}]}}}, IntegrityError, "components.unet"),
+        ({"components": {"unet": {"parity": [{"relative_error": float("nan")}]}}}, IntegrityError, "parity"),
+        ({"components": {"unet": {"parity": [{"relative_error": 10**400}]}}}, IntegrityError, "parity"),
+        ({"files": {"x" * 300: RECORD}}, IntegrityError, "File name too long|is missing"),
         ({"opset": True}, IntegrityError, "'opset' must be a JSON int"),
     ],
 )
@@ -157,7 +170,7 @@ def test_bad_manifest(signed: Path, changes: dict[str, Any], kind: type[Exceptio
 
 
 @pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 9])
+@pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -> None:
     (model_copy / name).write_text(text)
     with pytest.raises(IntegrityError, match=Path(name).name):
@@ -204,7 +217,13 @@ def test_parts_that_are_never_called_are_ignored(model_copy: Path) -> None:
         ("unet", {"cross_attention_dim": None}, "cross_attention_dim is None"),
         ("vae_decoder", {"scaling_factor": None}, "scaling_factor is None"),
         ("vae_decoder", {"scaling_factor": 0}, "scaling_factor is 0"),
+        ("vae_decoder", {"scaling_factor": 10**400}, "scaling_factor is 1000"),
+        ("vae_decoder", {"scaling_factor": float("nan")}, "scaling_factor is nan"),
+        ("vae_decoder", {"block_out_channels": [1] * 2000}, "block_out_channels is"),
         ("vae_decoder", {"shift_factor": 0.1}, "shift_factor 0.1 is not supported"),
+        ("unet", {"sample_size": [0, 8]}, "sample_size is 0"),
+        ("unet", {"sample_size": 10**9}, "sample_size is 1000000000"),
+        ("text_encoder", {"max_position_embeddings": "77"}, "max_position_embeddings is '77'"),
         ("text_encoder", {"use_attention_mask": True}, "use_attention_mask"),
     ],
 )
@@ -314,3 +333,59 @@ def test_only_a_hub_id_has_revisions(name: str, model_copy: Path) -> None:
 
 def ignore(message: str) -> None:
     """Say nothing."""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.parametrize("name", ["", "unet", UNET, "model_index.json"])
+def test_what_may_not_be_read_is_no_hub_id(signed: Path, name: str) -> None:
+    (signed / name).chmod(0)
+    try:
+        with pytest.raises(ModelError, match="cannot be"):
+            StableDiffusionPipeline.from_pretrained(signed, provider="cpu").load()
+    finally:
+        (signed / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("where", ["stat", "open", "iterdir"])
+def test_what_the_system_refuses_is_named(signed: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = getattr(Path, where)
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == signed or path.name == "model.onnx":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, where, refuse)
+    if where == "iterdir":
+        (signed / "model_index.json").unlink()
+    with pytest.raises(ModelError, match="Permission denied"):
+        StableDiffusionPipeline.from_pretrained(signed, provider="cpu").load()
+
+
+def test_a_damaged_memory_of_hashes_costs_another_check(signed: Path, own_cache: Path) -> None:
+    own_cache.mkdir()
+    (own_cache / "verified.json").write_text("[" * 100_000)
+    messages: list[str] = []
+    assert ModelFolder.open(signed).verify(messages.append)
+    assert any("checking" in message for message in messages)
+    assert ModelFolder.open(signed).is_verified()
+
+
+def test_without_a_cache_every_file_is_hashed_every_time(
+    signed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDRT_CACHE", "~nobody-of-that-name/cache")
+    model = ModelFolder.open(signed)
+    for _ in range(2):
+        messages: list[str] = []
+        assert model.verify(messages.append)
+        assert any("checking" in message for message in messages)
+    flip_bit(signed / UNET)
+    with pytest.raises(IntegrityError, match="damaged"):
+        model.verify(ignore)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are Unicode")
+def test_a_folder_whose_name_is_not_unicode(model_copy: Path) -> None:
+    odd = model_copy.rename(model_copy.parent / os.fsdecode(b"m\xffdel"))
+    assert ModelFolder.open(odd).name == "m���del"

@@ -64,7 +64,14 @@ def test_a_path_to_a_config(tmp_path: Path, as_folder: bool, kind: type) -> None
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{", "not valid JSON"), ("[]", "no JSON object"), (None, "No such")]
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        pytest.param("[" * 100_000, "not valid JSON", id="depth"),
+        pytest.param('{"beta_start": ' + "1" * 5000 + "}", "not valid JSON", id="digits"),
+        ("[]", "no JSON object"),
+        (None, "No such"),
+    ],
 )
 def test_a_file_that_is_no_config(tmp_path: Path, content: str | None, message: str) -> None:
     file = tmp_path / "scheduler.json"
@@ -133,12 +140,22 @@ def test_missing_keys_take_the_named_classs_defaults() -> None:
         ("DPMSolverMultistepScheduler", "solver_order", 3),
         ("DPMSolverMultistepScheduler", "use_flow_sigmas", True),
         ("DPMSolverMultistepScheduler", "variance_type", "learned"),
+        ("DPMSolverMultistepScheduler", "lambda_min_clipped", 10**400),
+        ("EulerDiscreteScheduler", "sigma_max", 10**400),
+        ("EulerDiscreteScheduler", "sigma_min", float("inf")),
+        ("EulerDiscreteScheduler", "beta_end", float("nan")),
+        ("DDIMScheduler", "clip_sample_range", 1e-300),
+        ("DDIMScheduler", "_use_default_values", 5),
+        ("DDIMScheduler", "_use_default_values", [["beta_start"]]),
+        ("DDIMScheduler", "a_key_of_tomorrow", np.ones(2)),
+        pytest.param("DDIMScheduler", "k" * 10_000, 1, id="long"),
     ],
 )
 def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key: str, value: object) -> None:
     with pytest.raises(UnsupportedModelError) as error:
         resolve_scheduler({"_class_name": class_name, "skip_prk_steps": True, key: value}, CONFIG)
-    assert key in str(error.value)
+    assert key[:60] in str(error.value)
+    assert len(str(error.value)) < 400
     assert class_name in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -182,3 +199,40 @@ def test_ddpm_s_variance_is_nobody_else_s_concern(name: str) -> None:
 def test_a_learned_variance_is_refused_by_those_that_would_use_it() -> None:
     with pytest.raises(UnsupportedModelError, match="variance_type is 'learned_range'"):
         resolve_scheduler("dpmpp_2m", {**CONFIG, "variance_type": "learned_range"})
+
+
+@pytest.mark.parametrize("class_name", [row.class_name for row in SAMPLERS.values()])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"beta_start": 1e-40, "beta_end": 1e-40},
+        {"beta_start": 0.999, "beta_end": 0.999},
+        {"trained_betas": [1e-9] * 1000},
+        {"trained_betas": [0.5] * 1000},
+        {"num_train_timesteps": 100_000, "beta_start": 0.02, "beta_end": 0.02},
+    ],
+)
+def test_betas_without_usable_noise_levels(class_name: str, odd: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError, match="the betas give noise levels that do not rise"):
+        resolve_scheduler(CONFIG | odd | {"_class_name": class_name}, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("class_name", "odd"),
+    [
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "sigma_min": 10, "sigma_max": 1}),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "sigma_max": 1e30}),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "sigma_min": 1e-300}),
+        ("DPMSolverMultistepScheduler", {"lambda_min_clipped": 1e29}),
+        ("DPMSolverMultistepScheduler", {"lambda_min_clipped": float("inf")}),
+    ],
+)
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_options_without_usable_noise_levels(class_name: str, odd: dict[str, Any], spacing: str) -> None:
+    scheduler = resolve_scheduler(
+        CONFIG | odd | {"_class_name": class_name, "timestep_spacing": spacing}, CONFIG
+    )
+    with pytest.raises(
+        (UnsupportedModelError, RequestError), match=r"noise levels of 5 steps do not fall|twice"
+    ):
+        scheduler.plan(5)

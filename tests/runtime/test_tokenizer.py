@@ -68,11 +68,29 @@ def test_both_forms_of_the_files_agree(tiny_model: Path, model_copy: Path) -> No
         ("merges.txt", None),
         ("merges.txt", "a b c\n"),
         ("tokenizer_config.json", "[]"),
+        ("tokenizer_config.json", '{"model_max_length": "77"}'),
+        ("tokenizer_config.json", '{"model_max_length": 2}'),
+        ("tokenizer_config.json", '{"model_max_length": NaN}'),
+        pytest.param("tokenizer_config.json", '{"model_max_length": ' + "9" * 5000 + "}", id="digits"),
+        ("tokenizer_config.json", '{"bos_token": ["a"]}'),
+        ("tokenizer_config.json", '{"bos_token": {"content": 5}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": [1]}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"x": {"content": "a"}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": {}}}'),
+        ("tokenizer_config.json", '{"added_tokens_decoder": {"1": {"content": "a", "lstrip": "x"}}}'),
+        ("vocab.json", '{"a": -1}'),
+        ("vocab.json", '{"a": 99999999999999999999}'),
+        ("vocab.json", '{"a": true}'),
+        pytest.param("vocab.json", "[" * 100_000, id="depth"),
+        ("special_tokens_map.json", '{"eos_token": 5}'),
     ],
 )
 def test_damaged_files_are_named(model_copy: Path, name: str, text: str | None) -> None:
     folder = model_copy / "tokenizer"
     (folder / "tokenizer.json").unlink(missing_ok=True)
+    if name == "tokenizer_config.json" and text and text.startswith("{"):
+        # A special_tokens_map.json beside it would win.
+        (folder / "special_tokens_map.json").unlink()
     (folder / name).unlink() if text is None else (folder / name).write_text(text)
     with pytest.raises(IntegrityError, match="tokenizer"):
         Tokenizer(folder, max_positions=77)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import shutil
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sdrt.cache import cache_root
-from sdrt.errors import SdrtError
+from sdrt.errors import RequestError, SdrtError
 from sdrt.extras import missing_modules
 
 from .checks_ort import check_onnxruntime
@@ -36,9 +37,25 @@ CPU_FEATURES = {
 """Flag in /proc/cpuinfo → name of what speeds up ONNX Runtime's CPU kernels."""
 
 
+REQUIRED = {
+    "numpy": "numpy",
+    "PIL.Image": "pillow",
+    "tokenizers": "tokenizers",
+    "huggingface_hub": "huggingface-hub",
+    "platformdirs": "platformdirs",
+    "rich.progress": "rich",
+    "filelock": "filelock",
+}
+"""Module → distribution, of what the runtime requires besides what this command needs to start."""
+
+
 def run_checks(model: str, provider: str) -> Iterator[Finding]:
     """Every finding, as soon as it is known; the last one is a picture made with `model` on `provider`."""
     yield from check_platform()
+    if broken := list(check_libraries()):
+        # The checks below stand on these.
+        yield from broken
+        return
     yield from check_onnxruntime()
     yield from check_cache()
     yield from check_extras()
@@ -67,19 +84,34 @@ def cpu_features(cpuinfo: Path) -> list[str]:
     return [name for flag, name in CPU_FEATURES.items() if flag in flags]
 
 
+def check_libraries() -> Iterator[Finding]:
+    """What `sdrt` requires and cannot be imported; nothing when all of it can."""
+    for module, distribution in REQUIRED.items():
+        try:
+            importlib.import_module(module)
+        except (ImportError, AttributeError, OSError) as error:
+            yield Finding(
+                name=distribution,
+                detail=f"cannot be imported ({error})",
+                status=Status.ERROR,
+                remedy=f"pip install --force-reinstall {distribution}",
+                exit_code=1,
+            )
+
+
 def check_cache() -> Iterator[Finding]:
     """Where downloads and exports go, and whether they fit."""
-    cache = cache_root()
-    existing = next(path for path in (cache, *cache.parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    writable = "set SDRT_CACHE to a folder that you may write to"
+    try:
+        cache = cache_root().absolute()
+        existing = next(path for path in (cache, *cache.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+    except (RequestError, OSError) as error:
+        yield Finding(name="cache", detail=str(error), status=Status.WARNING, remedy=writable)
+        return
     detail = f"{cache}, {human_size(free)} free"
-    if not os.access(existing, os.W_OK):
-        yield Finding(
-            name="cache",
-            detail=f"{detail}, not writable",
-            status=Status.WARNING,
-            remedy="set SDRT_CACHE to a folder that you may write to",
-        )
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield Finding(name="cache", detail=f"{detail}, not writable", status=Status.WARNING, remedy=writable)
     elif free < LOW_SPACE:
         yield Finding(
             name="cache",

@@ -22,19 +22,30 @@ CUDA_LIBRARIES: dict[int, tuple[str, ...]] = {
     12: ("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11", "libcurand.so.10"),
     13: ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcufft.so.12", "libcurand.so.10"),
 }
+WHEELS = (
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"),
+    *(
+        "onnxruntime-training",
+        "onnxruntime-silicon",
+        "onnxruntime-rocm",
+        "onnxruntime-migraphx",
+        "ort-nightly",
+    ),
+    *("ort-nightly-gpu", "onnxruntime-cann", "onnxruntime-webgpu"),
+)
 CUDNN_LIBRARY = "libcudnn.so.9"
 DRIVER_LIBRARY = "libcuda.so.1"
 
 
 def check_onnxruntime() -> Iterator[Finding]:
     """Distributions, version and providers; then CUDA where the build has it."""
-    owners = sorted(set(metadata.packages_distributions().get("onnxruntime", ())))
-    if len(owners) > 1:
+    wheels = installed_wheels()
+    if len(wheels) > 1:
         yield Finding(
             name="onnxruntime wheels",
-            detail=f"{', '.join(owners)} are installed together and overwrite one another's files",
+            detail=f"{', '.join(wheels)} are installed together and overwrite one another's files",
             status=Status.WARNING,
-            remedy=f"pip uninstall -y {' '.join(owners)}, then pip install 'sdrt[cpu]' or 'sdrt[gpu]'",
+            remedy=f"pip uninstall -y {' '.join(wheels)}, then pip install 'sdrt[cpu]' or 'sdrt[gpu]'",
         )
     try:
         from sdrt.session import available_providers
@@ -42,9 +53,23 @@ def check_onnxruntime() -> Iterator[Finding]:
         yield Finding(name="onnxruntime", detail=str(error), status=Status.ERROR, exit_code=error.exit_code)
         return
     providers = available_providers()
-    wheels = ", ".join(f"{owner} {metadata.version(owner)}" for owner in owners) or "of unknown origin"
-    yield Finding(name="onnxruntime", detail=f"{wheels}; providers {', '.join(providers)}")
+    origin = ", ".join(f"{name} {version}" for name, version in wheels.items()) or "of unknown origin"
+    yield Finding(name="onnxruntime", detail=f"{origin}; providers {', '.join(providers)}")
     yield from check_cuda(providers)
+
+
+def installed_wheels() -> dict[str, str]:
+    """Distributions that bring the module `onnxruntime`, with their versions."""
+    found = {}
+    for name in WHEELS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        except (KeyError, TypeError):
+            # A removal that was cut short leaves a record without content.
+            found[name] = "of unknown version"
+    return found
 
 
 def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
@@ -90,7 +115,7 @@ def _gpu_wheel() -> str:
     # The installed version, because another one may be built for another CUDA.
     try:
         return f"onnxruntime-gpu[cuda,cudnn]=={metadata.version('onnxruntime-gpu')}"
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, KeyError, TypeError):
         return "onnxruntime-gpu[cuda,cudnn]"
 
 

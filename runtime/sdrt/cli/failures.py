@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -14,6 +15,8 @@ __all__ = ["Boundary", "State"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 OUT_OF_MEMORY = 5
+_LONGEST = 2000
+"""Characters of a message; what is named in it may be of any length."""
 _REPORT = "run it again with --debug and report the traceback with the output of `sdrt doctor`"
 
 
@@ -45,17 +48,19 @@ class Boundary:
         if self.state.debug:
             traceback.print_exception(kind, error, trace)
         if line:
-            click.echo(f"error: {line}", err=True)
+            with suppress(OSError):  # nobody listens: the code still tells
+                click.echo(f"error: {line}", err=True)
         sys.exit(code)
 
 
 def describe(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an exception; the message is one line, empty when there is nothing to say."""
     from sdrt.errors import SdrtError
+    from sdrt.interrupt import was_interrupted
 
     if isinstance(error, click.Abort) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+    if isinstance(error, click.Abort) or was_interrupted(error):
         return INTERRUPTED, "interrupted"
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(_usage(error))
@@ -65,8 +70,9 @@ def describe(error: BaseException) -> tuple[int, str]:
         return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return 1, ""
-    if isinstance(error, OSError) and error.filename is not None:
-        return 1, _one_line(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror is not None:
+        # Without a name it is stdout: all else is opened by name.
+        return 1, _one_line(f"{error.filename or 'standard output'}: {error.strerror}")
     return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
 
 
@@ -77,4 +83,5 @@ def _usage(error: click.ClickException) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -59,10 +59,13 @@ def run(options: Options) -> None:
         terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
         job.timings.load = time.perf_counter() - started
-        job.make(pictures, terminal)
-        job.timings.total = time.perf_counter() - started
-        if options.as_json:
-            click.echo(json.dumps(job.report(pictures), allow_nan=False))
+        try:
+            job.make(pictures, terminal)
+        finally:
+            # Also when it ends early: the files that there are must have their names told.
+            job.timings.total = time.perf_counter() - started
+            if options.as_json and job.made:
+                click.echo(json.dumps(job.report(), allow_nan=False))
 
 
 def _no_model() -> str:
@@ -97,6 +100,7 @@ class Job:
         self.scheduler: Scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
         self.calls = len(self.scheduler.plan(options.steps).timesteps)
         self.timings = Timings()
+        self.made: list[Picture] = []
         self.size = (0, 0)
 
     def make(self, pictures: list[Picture], terminal: Terminal) -> None:
@@ -133,6 +137,7 @@ class Job:
             image.save(file, format=target.name, **extra)
 
         write_atomically(picture.path, write, force=self.options.force)
+        self.made.append(picture)
         self.size = image.size
 
     def _parameters(self, picture: Picture, image: Image) -> str:
@@ -160,7 +165,7 @@ class Job:
             Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
         )
 
-    def report(self, pictures: list[Picture]) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """What was made and how, for `--json`. Seconds in `timings`."""
         from sdrt import __version__
 
@@ -170,9 +175,9 @@ class Job:
             "version": __version__,
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
-            "files": [str(picture.path) for picture in pictures],
-            "prompts": [picture.prompt for picture in pictures],
-            "seeds": [picture.seed for picture in pictures],
+            "files": [str(picture.path) for picture in self.made],
+            "prompts": [picture.prompt for picture in self.made],
+            "seeds": [picture.seed for picture in self.made],
             "settings": {name: getattr(self.options, name) for name in asked}
             | {"scheduler": self.scheduler.name, "spacing": self.scheduler.spacing}
             | {"width": width, "height": height},

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from .failures import Boundary, State
+from .process import flush, printable, terminated
 
 __all__ = ["CONTEXT", "LazyGroup", "debug_option"]
 
@@ -58,8 +59,12 @@ class LazyGroup(click.Group):
         """Run, turn any exception into a line on stderr, and exit with the documented code."""
         extra["standalone_mode"] = False
         state = State()
-        with Boundary(state):
-            code = super().main(*args, **extra, obj=state)
+        with terminated(), Boundary(state):
+            printable()
+            try:
+                code = super().main(*args, **extra, obj=state)
+            finally:
+                flush()
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.errors import IntegrityError
+from sdrt.manifest import readable
 
 if TYPE_CHECKING:
     from sdrt.model import Manifest, ModelFolder
@@ -30,7 +32,9 @@ def models_at_hand() -> list[str]:
     """What `-m` could be without a download: bundled names, then model folders here."""
     from sdrt.model import GRAPH
 
-    folders = sorted(graph.parent.parent.name for graph in Path().glob(f"*/unet/{GRAPH}"))
+    folders: list[str] = []
+    with suppress(OSError):  # a working folder that is gone, or not readable
+        folders = sorted(graph.parent.parent.name for graph in Path().glob(f"*/unet/{GRAPH}"))
     return [*_bundled_names(), *(f"{name}/" for name in folders)]
 
 
@@ -71,7 +75,8 @@ def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
         )
     files = folder.manifest.files
     notify(f"checking {len(files)} files, {human_size(sum(record.size for record in files.values()))}")
-    damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
+    with readable(folder.path):
+        damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
     if damaged:
         raise IntegrityError(
             f"{folder.path}: {', '.join(damaged)} differ from sdrt.json; copy or export the model again"
@@ -99,11 +104,12 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
 
 
 def _component_sizes(folder: ModelFolder) -> dict[str, int]:
-    return {
-        part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
-        for part in sorted(folder.path.iterdir())
-        if part.is_dir() and not part.name.startswith(".")
-    }
+    with readable(folder.path):
+        return {
+            part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+            for part in sorted(folder.path.iterdir())
+            if part.is_dir() and not part.name.startswith(".")
+        }
 
 
 def _hash_state(folder: ModelFolder, verified: bool) -> str:

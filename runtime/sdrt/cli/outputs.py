@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import string
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,7 +73,7 @@ def plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tup
         return _plan_paths(pattern, seeds, force=force)
     except OSError as error:
         raise RequestError(
-            f"-o {pattern}: cannot be written: {error.strerror}; choose another name"
+            f"-o {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"
         ) from None
 
 
@@ -127,7 +128,8 @@ def _exists(path: Path) -> RequestError:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A name of its own each time: what a killed run left behind must not be in the way. Nor must a long name.
+    return path.with_name(f".sdrt-{uuid.uuid4().hex[:16]}.part")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: bool) -> None:

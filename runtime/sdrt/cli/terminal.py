@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
@@ -38,10 +38,16 @@ class Terminal(Display):
 
     def result(self, path: Path) -> None:
         """One path on stdout; when a bar is drawn on the same terminal, above it."""
-        if self._progress is not None and sys.stdout.isatty():
+        stdout = self._stdout()
+        if self._progress is not None and stdout is not None and stdout.isatty():
             self.notice(click.format_filename(path))
         else:
             click.echo(os.fsencode(path))
+
+    @staticmethod
+    def _stdout() -> TextIO | None:
+        # None when it was closed.
+        return sys.stdout
 
     @contextmanager
     def steps(self, batches: int, steps: int) -> Iterator[Steps]:

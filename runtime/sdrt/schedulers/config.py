@@ -6,6 +6,7 @@ A key that another of diffusers' schedulers has and the one read does not is irr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from sdrt.errors import UnsupportedModelError
 from sdrt.schedulers.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule, zero_terminal_snr
+from sdrt.wording import brief
 
 __all__ = ["IRRELEVANT_KEYS", "Settings", "build_noise_schedule", "read_settings"]
 
@@ -59,7 +61,10 @@ class _Check:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    """Whether float32 can hold it, or it is infinite as JSON's Infinity is."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= _LARGEST or value in (math.inf, -math.inf)
 
 
 def _whole(least: int, most: int) -> _Check:
@@ -86,9 +91,12 @@ def _is_betas(value: Any) -> bool:
 
 # Models are trained with 1000; a schedule holds a few numbers for each.
 _MOST_TIMESTEPS = 100_000
+_LARGEST = 1e30
 _FLAG = _one_of(True, False)
 _BETA = _Check(passes=lambda v: _is_number(v) and 0 < v < 1, expected="a number between 0 and 1")
-_LEVEL = _Check(passes=lambda v: v is None or (_is_number(v) and v > 0), expected="a positive number or null")
+_LEVEL = _Check(
+    passes=lambda v: v is None or (_is_number(v) and 0 < v < math.inf), expected="a positive number or null"
+)
 
 # What this version computes with. Anything else under these names would change the picture.
 _CHECKS: Mapping[str, _Check] = {
@@ -107,7 +115,9 @@ _CHECKS: Mapping[str, _Check] = {
     "final_sigmas_type": _one_of("zero", "sigma_min"),
     "set_alpha_to_one": _FLAG,
     "clip_sample": _FLAG,
-    "clip_sample_range": _Check(passes=lambda v: _is_number(v) and v > 0, expected="a positive number"),
+    "clip_sample_range": _Check(
+        passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e6, expected="a number from 0.001 to 1000000"
+    ),
     "skip_prk_steps": _one_of(True),
     "algorithm_type": _one_of("dpmsolver++"),
     "solver_order": _one_of(1, 2),
@@ -164,10 +174,13 @@ def read_settings(config: Config, *, class_name: str, defaults: Config, known: f
     Raises:
         UnsupportedModelError: a key would change the result and is not supported; names the key and value.
     """
-    unset = {*config.get("_use_default_values", ()), "_use_default_values"}
+    unset = config.get("_use_default_values") or []
+    if not isinstance(unset, (list, tuple)) or not all(isinstance(key, str) for key in (*config, *unset)):
+        found, expected = config if isinstance(unset, (list, tuple)) else unset, "names that are texts"
+        raise _unsupported(class_name, "_use_default_values", found, expected)
     given = {k: v for k, v in config.items() if k not in unset and not k.startswith("_")}
     for key, value in given.items():
-        if key not in _CHECKS and key not in IRRELEVANT_KEYS and value not in (None, False):
+        if key not in _CHECKS and key not in IRRELEVANT_KEYS and value is not None and value is not False:
             raise _unsupported(class_name, key, value, "a key that this version knows")
     merged = {**defaults, **{k: v for k, v in given.items() if k in known}}
     for key, value in merged.items():
@@ -195,10 +208,8 @@ def _consistent(class_name: str, settings: Settings) -> Settings:
 
 
 def _unsupported(class_name: str, key: str, value: Any, expected: str) -> UnsupportedModelError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     return UnsupportedModelError(
-        f"scheduler config ({class_name}): {key} is {shown}; supported: {expected}. "
+        f"scheduler config ({class_name}): {key[:60]} is {brief(value)}; supported: {expected}. "
         "Change the key in scheduler_config.json, or ask for another scheduler by name"
     )
 
@@ -206,13 +217,22 @@ def _unsupported(class_name: str, key: str, value: Any, expected: str) -> Unsupp
 def build_noise_schedule(settings: Settings, *, zero_snr_alpha: float) -> NoiseSchedule:
     """The training noise levels; `zero_snr_alpha` stands in for ᾱ = 0 where zero terminal SNR asks for it."""
     betas = _betas(settings)
-    if settings.rescale_betas_zero_snr:
-        betas = zero_terminal_snr(betas)
-    return NoiseSchedule.from_betas(
-        betas,
-        prediction_type=settings.prediction_type,
-        terminal_alpha_cumprod=zero_snr_alpha if settings.rescale_betas_zero_snr else None,
-    )
+    # Betas far from any model's leave the range of float32; what comes of it is looked at below.
+    with np.errstate(all="ignore"):
+        if settings.rescale_betas_zero_snr:
+            betas = zero_terminal_snr(betas)
+        schedule = NoiseSchedule.from_betas(
+            betas,
+            prediction_type=settings.prediction_type,
+            terminal_alpha_cumprod=zero_snr_alpha if settings.rescale_betas_zero_snr else None,
+        )
+    finite = np.isfinite(schedule.log_sigmas).all()
+    if not (finite and (np.diff(schedule.log_sigmas) > 0).all()):
+        raise UnsupportedModelError(
+            "scheduler config: the betas give noise levels that do not rise from above zero to a finite one. "
+            "Change beta_start, beta_end or trained_betas in scheduler_config.json"
+        )
+    return schedule
 
 
 def _betas(settings: Settings) -> npt.NDArray[np.float32]:

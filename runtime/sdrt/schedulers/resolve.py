@@ -13,11 +13,14 @@ from typing import Any
 from sdrt.errors import RequestError
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACINGS, SamplerRow
+from sdrt.wording import brief
 
 __all__ = ["resolve_scheduler", "scheduler_names"]
 
 Config = Mapping[str, Any]
 _CONFIG_NAME = "scheduler_config.json"
+_LONGEST = 64
+"""Characters of a name that are compared with the known ones."""
 
 
 def resolve_scheduler(
@@ -58,6 +61,10 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
         return Scheduler.from_config({**model_config, **_LATENT_DIFFUSION})
     if isinstance(value, Mapping):
         return Scheduler.from_config(value)
+    if not isinstance(value, (str, os.PathLike)):
+        raise RequestError(
+            f"scheduler is {brief(value)}: expected a name, a diffusers config or a path to one"
+        )
     if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
         return Scheduler.from_config(_read_config(Path(value)))
     return _from_name(value, model_config)
@@ -88,9 +95,9 @@ def _row_of_name(name: str) -> tuple[SamplerRow, bool]:
         if candidate in rows:
             return rows[candidate], karras
     valid = ", ".join(scheduler_names())
-    close = difflib.get_close_matches(key, rows, n=1)
+    close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
-    raise RequestError(f"unknown scheduler {name!r}{hint}; choose one of: {valid}")
+    raise RequestError(f"unknown scheduler {brief(name)}{hint}; choose one of: {valid}")
 
 
 def _names() -> dict[str, SamplerRow]:
@@ -110,14 +117,14 @@ def _asks_for_karras(name: str) -> bool:
 
 
 def _read_config(path: Path) -> Config:
-    file = path / _CONFIG_NAME if path.is_dir() else path
     try:
+        file = path / _CONFIG_NAME if path.is_dir() else path
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise RequestError(
-            f"scheduler {str(path)!r} cannot be read: {reason}; expected a {_CONFIG_NAME}"
+            f"scheduler {brief(str(path), 200)} cannot be read: {reason}; expected a {_CONFIG_NAME}"
         ) from error
     if not isinstance(config, dict):
-        raise RequestError(f"scheduler {str(path)!r} is no JSON object; expected a {_CONFIG_NAME}")
+        raise RequestError(f"scheduler {brief(str(path), 200)} is no JSON object; expected a {_CONFIG_NAME}")
     return config

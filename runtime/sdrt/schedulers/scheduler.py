@@ -6,16 +6,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers.config import Settings, build_noise_schedule, read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
 from sdrt.schedulers.table import SAMPLERS, SPACINGS, SamplerRow
+from sdrt.wording import brief
 
 __all__ = ["Scheduler"]
 
 _SHORT_RUN = 15
+# Zero terminal SNR goes up to 2^24. Beyond, float32 loses the model's output beside the noise.
+_LARGEST_SIGMA = 1e8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +69,10 @@ class Scheduler:
         if spacing not in self.sampler.spacings:
             valid = ", ".join(self.sampler.spacings)
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
-            unknown = f"unknown spacing {spacing!r}"
-            raise RequestError(f"{known if spacing in SPACINGS else unknown}; choose one of: {valid}")
+            raise RequestError(
+                f"{known if spacing in tuple(SPACINGS) else f'unknown spacing {brief(spacing)}'}; "
+                f"choose one of: {valid}"
+            )
         return replace(self, settings=replace(self.settings, **SPACINGS[spacing]))
 
     def stochastic(self, eta: float = 0.0) -> bool:
@@ -77,11 +84,21 @@ class Scheduler:
 
         Raises:
             RequestError: fewer than 1 step, or more than the model or the spacing has room for.
+            UnsupportedModelError: the config's levels do not fall from a finite one to above zero.
         """
         trained = self.settings.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
             raise RequestError(f"num_inference_steps is {num_inference_steps}; expected 1 to {trained}")
-        return self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
+        # Levels far from any model's leave the range of float32; what comes of it is looked at below.
+        with np.errstate(all="ignore"):
+            plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
+        if not _falls(plan):
+            raise UnsupportedModelError(
+                f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "
+                "not fall from a finite one to above zero. Change sigma_min, sigma_max or lambda_min_clipped in "
+                "scheduler_config.json, or ask for another scheduler by name"
+            )
+        return plan
 
     def sample(
         self, denoise: Denoise, x: Latents, plan: Plan, *, noise: Noise, eta: float = 0.0
@@ -135,12 +152,19 @@ class Scheduler:
         )
 
 
+def _falls(plan: Plan) -> bool:
+    visited = np.array(plan.sigmas[:-1])
+    if not visited.size or not np.isfinite([*plan.sigmas, *plan.timesteps]).all():
+        return False
+    return bool(visited.min() > 0 and visited[0] <= _LARGEST_SIGMA and (np.diff(visited) <= 0).all())
+
+
 def _row_of_class(class_name: object) -> SamplerRow:
     for row in SAMPLERS.values():
         if row.class_name == class_name:
             return row
     supported = ", ".join(row.class_name for row in SAMPLERS.values())
     raise UnsupportedModelError(
-        f"scheduler config: _class_name is {class_name!r}; supported: {supported}. "
+        f"scheduler config: _class_name is {brief(class_name)}; supported: {supported}. "
         "Ask for a scheduler by name"
     )

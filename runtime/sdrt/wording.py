@@ -1,0 +1,15 @@
+"""Values in messages: short, whatever they are."""
+
+from __future__ import annotations
+
+__all__ = ["brief"]
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """`repr(value)`, cut to `limit` characters; a value that has none is called by its type."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        # Python writes no integer of more than 4300 digits.
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= limit else text[:limit] + "…"
