@@ -161,7 +161,8 @@ def _is_error(value: object) -> bool:
 def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
     entry, parts = data["files"][name], PurePosixPath(name)
     # "C:/x" is relative here and a drive on Windows; a backslash is a letter here and a separator there.
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name or ":" in name or not parts.parts:
+    odd = any(letter in name for letter in "\\:\0") or any("\ud800" <= letter <= "\udfff" for letter in name)
+    if parts.is_absolute() or ".." in parts.parts or odd or not parts.parts:
         raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
     if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
         raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+_ONE = np.float32(1)
 CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
 
@@ -88,7 +89,7 @@ class GenerationStep:
             if _unchanged(value, self.tensors([name])[name]):
                 continue
             if name == "latents":
-                np.divide(_checked(name, value, self._x.shape), self._scale, out=self._x)
+                np.copyto(self._x, _finite(name, _checked(name, value, self._x.shape), self._scale))
             elif name == "prompt_embeds":
                 np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
                 self._denoiser.condition(self._embeds)
@@ -125,12 +126,17 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
             f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}: "
             f"expected numbers of shape {shape}"
         )
-    # A width that overflows in float32 is no number either.
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
+    return _finite(name, array)
+
+
+def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array:
+    """`array / divisor`; a number that overflows in float32 is no number either."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        divided = array.astype(np.float32)
+        divided /= divisor
+    if not np.isfinite(divided).all():
         raise RequestError(f"the callback returned {name} with NaN or infinity: expected finite numbers")
-    return array
+    return divided
 
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:

@@ -127,6 +127,10 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 def _length(folder: Path, most: object, max_positions: int) -> int:
     """Tokens of a prompt: what the tokenizer and the text encoder both have room for."""
+    if max_positions < _LEAST_LENGTH:
+        raise IntegrityError(
+            f"text_encoder/config.json: max_position_embeddings is {max_positions}, expected at least {_LEAST_LENGTH}"
+        )
     if most is None:
         return max_positions
     # transformers writes 10^30 where it knows no limit.

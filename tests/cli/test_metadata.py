@@ -53,7 +53,7 @@ def test_parse_is_the_inverse(prompt: str, negative: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a, b", "a: b", 'say "cheese"', "back\\slash, comma", "two\nlines", '"', "plain"]
+    "name", ["a, b", "a: b", 'say "cheese"', "back\\slash, comma", "two\nlines", '"', " spaces ", "plain"]
 )
 def test_values_that_would_break_the_line_are_quoted(name: str) -> None:
     parameters = Parameters(prompt="p", settings=SETTINGS | {"Model": name})
