@@ -47,6 +47,11 @@ def report(figures: dict[str, Any]) -> str:
         "memory as in their file count too. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the "
         f"CPU then; diffusers maps them and reads them in its first step. {versions}."
     )
+    bar = export.BAR
+    notes = (
+        f"The bar for the export: {bar['times_faster']:g}× faster in {bar['memory_ratio']:.2f} of the peak memory, "
+        f"{'met' if export.met(figures['export']) else 'NOT met'} by the medians. {notes}"
+    )
     return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"
 
 
@@ -90,6 +95,8 @@ def main() -> None:
     (results / f"{options.name}.md").write_text(report(figures), encoding="utf-8")
     insert(ROOT / "README.md", report(figures))
     print(report(figures))
+    if not export.met(figures["export"]):
+        raise SystemExit("the export is below its bar")
 
 
 if __name__ == "__main__":

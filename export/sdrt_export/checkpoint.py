@@ -21,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
 from sdrt.index import check_checkpoint_index
-from sdrt.manifest import read_json
+from sdrt.manifest import read_json, readable
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.components import COMPONENTS
 
@@ -98,6 +98,16 @@ class FolderCheckpoint:
         """See :class:`Checkpoint`."""
         return self.folder / "tokenizer"
 
+    def files(self) -> list[Path]:
+        """What is read of the folder: weights, configs, tokenizer."""
+        found = [path for part in _classes() for path in _weights(self.folder / part)]
+        found += [
+            path for part in _classes() for path in (self.folder / part).glob("*.safetensors.index*.json")
+        ]
+        found += [self.folder / part / "config.json" for part in _classes()]
+        found += [path for path in (self.folder / "tokenizer").iterdir() if path.suffix in (".json", ".txt")]
+        return [*found, self.folder / "scheduler" / "scheduler_config.json"]
+
     def size(self) -> int:
         """See :class:`Checkpoint`; counted from the headers of the safetensors files."""
         return 4 * sum(_elements(file) for part in _classes() for file in _weights(self.folder / part))
@@ -123,6 +133,11 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
         )
     if folder.is_file():
         raise _single_file(folder)
+    with readable(folder):
+        return _open_folder(folder, name, revision)
+
+
+def _open_folder(folder: Path, name: str | None, revision: str | None) -> FolderCheckpoint:
     if not (folder / "model_index.json").is_file():
         raise ModelNotFoundError(f"{folder}: not a diffusers checkpoint: it has no model_index.json")
     check_checkpoint_index(folder)
@@ -184,7 +199,8 @@ def _weights(folder: Path) -> list[Path]:
             "use a revision that has them, or convert with diffusers' save_pretrained(…, safe_serialization=True)"
         )
     raise ModelNotFoundError(
-        f"{folder}: no .safetensors weights: the download is incomplete, or there are only pickles, which are refused"
+        f"{folder}: no .safetensors weights: the download is incomplete, or there are only pickles, which are refused "
+        "because they run code when they are read: use a revision that has .safetensors"
     )
 
 

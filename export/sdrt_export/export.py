@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-import onnxruntime
 
 from sdrt.errors import RequestError
 from sdrt.index import check_checkpoint_index
-from sdrt.model import FileRecord, Manifest
+from sdrt.model import FileRecord, Manifest, exists, expand
+from sdrt.session import ort
 from sdrt_export import graph, optimum_exporter, parity, tokenizer
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
@@ -27,6 +27,7 @@ __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
 EXPORTERS = ("sdrt", "optimum")
 _FAMILY = "stable-diffusion"
+_SCHEDULER = "PNDMScheduler"
 _DTYPE_NAMES = {"fp32": "float32"}
 _VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 # How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
@@ -95,7 +96,7 @@ def export_model(
         raise RequestError(
             f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
         )
-    output = Path(output).expanduser()
+    output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
     report = reporter or (lambda event: None)
@@ -130,8 +131,8 @@ def _open(
         raise RequestError(
             "--architecture and --random-weights stand in for a checkpoint: give one or the other"
         )
-    folder = Path(source).expanduser()
-    if folder.exists() or isinstance(source, Path):
+    folder = expand(source)
+    if exists(folder) or isinstance(source, Path):
         return open_folder(folder)
     from sdrt import hub
 
@@ -193,7 +194,8 @@ class _Job:
     def fused(self) -> dict[str, Any]:
         """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
         largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
-        with ThreadPoolExecutor(max_workers=1) as worker:
+        worker = ThreadPoolExecutor(max_workers=1)
+        try:
             finished: dict[str, Future[dict[str, Any]]] = {}
             for component in largest_first:
                 traced = self._trace(component)
@@ -202,6 +204,9 @@ class _Job:
                         future.result()  # raises what went wrong, before more work is put into it
                 finished[component.name] = worker.submit(self._finish, traced)
             return {name: future.result() for name, future in finished.items()}
+        finally:
+            # What has not begun need not: after a failure nobody wants it, and else there is none.
+            worker.shutdown(cancel_futures=True)
 
     def with_optimum(self) -> dict[str, Any]:
         """Let optimum write them all, then check each."""
@@ -210,7 +215,8 @@ class _Job:
                 "exporter 'optimum' reads a checkpoint folder or hub id: random weights need exporter 'sdrt'"
             )
         self._at("pipeline", "export")
-        optimum_exporter.export_pipeline(self.checkpoint.folder, self.staging)
+        # Its own scheduler config is written over: by another class's name here, none of the file's is imported.
+        optimum_exporter.export_pipeline(self.checkpoint, _index(_SCHEDULER), self.staging)
         entries = {}
         for component in COMPONENTS.values():
             self._at(component.name, "check")
@@ -288,10 +294,11 @@ def _write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
         tokenizer.write_tokenizer(source, tokens)
     (staging / "scheduler").mkdir(exist_ok=True)
     _write_json(staging / "scheduler" / "scheduler_config.json", scheduler)
-    _write_json(staging / "model_index.json", _index(scheduler))
+    _write_json(staging / "model_index.json", _index(scheduler.get("_class_name", _SCHEDULER)))
 
 
-def _index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+def _index(scheduler: str) -> dict[str, Any]:
+    """``model_index.json``, with no name in it that a checkpoint's file gave, but its ``scheduler``'s class."""
     classes = {row.checkpoint: [row.library, row.model_class.__name__] for row in COMPONENTS.values()}
     return {
         "_class_name": "StableDiffusionPipeline",
@@ -300,7 +307,7 @@ def _index(scheduler: Mapping[str, Any]) -> dict[str, Any]:
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],
-        "scheduler": ["diffusers", scheduler.get("_class_name", "PNDMScheduler")],
+        "scheduler": ["diffusers", scheduler],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         **classes,
     }
@@ -314,7 +321,7 @@ def _manifest(job: _Job, exporter: str, components: dict[str, Any]) -> Manifest:
         opset=OPSET if exporter == "sdrt" else optimum_exporter.OPSET,
         exporter=exporter,
         source={"id": job.checkpoint.name, "revision": job.checkpoint.revision},
-        versions={name: version(name) for name in _VERSIONED} | {"onnxruntime": onnxruntime.__version__},
+        versions={name: version(name) for name in _VERSIONED} | {"onnxruntime": ort.__version__},
         components=components,
         files=job.hashes.of_all(),
     )

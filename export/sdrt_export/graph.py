@@ -32,7 +32,6 @@ _RULES = (
     rules.materialize_reshape_shape_rule,
     rules.no_op_cast_rule,
     rules.reshape_reshape_rule,
-    rules.slice_split_rule,
     rules.squeeze_reshape_1d_rule,
 )
 # Protobuf holds 2 GB; from here on a file of its own lets ONNX Runtime map the weights instead of parsing them.

@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sdrt.errors import ExportError
+from sdrt_export.checkpoint import FolderCheckpoint
 
 __all__ = ["OPSET", "export_pipeline"]
 
 OPSET = 18
 
 
-def export_pipeline(checkpoint: Path, destination: Path) -> None:
-    """Export the diffusers folder ``checkpoint`` with optimum into ``destination``.
+def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], destination: Path) -> None:
+    """Export ``checkpoint`` with optimum into ``destination``, as the pipeline that ``index`` describes.
 
     Raises:
-        ExportError: optimum is not installed.
+        ExportError: optimum is not installed, or cannot export it.
     """
     try:
         from optimum.exporters.onnx import main_export
     except ImportError as error:
         raise ExportError("exporter 'optimum' needs optimum: pip install 'sdrt[optimum]'") from error
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the TorchScript exporter's, about itself
-        main_export(
-            str(checkpoint),
-            output=destination,
-            task="text-to-image",
-            opset=OPSET,
-            no_post_process=True,
-            do_validation=False,
-        )
+    source = destination / ".source"
+    _link(checkpoint, index, source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the TorchScript exporter's, about itself
+            main_export(
+                str(source),
+                output=destination,
+                task="text-to-image",
+                opset=OPSET,
+                no_post_process=True,
+                do_validation=False,
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ExportError(f"{checkpoint.folder}: optimum cannot export it: {reason}") from error
+    finally:
+        shutil.rmtree(source)
+
+
+def _link(checkpoint: FolderCheckpoint, index: Mapping[str, Any], source: Path) -> None:
+    """The checkpoint as optimum may see it: it would import classes that an index names, and read pickles."""
+    source.mkdir()
+    (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    for file in checkpoint.files():
+        # Half precision under the name of full precision, which optimum asks for.
+        path = source / file.parent.name / file.name.replace(".fp16.", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(file.resolve())

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import nn
 
 from sdrt.errors import ExportError
-from sdrt.session import FAILURES
+from sdrt.session import FAILURES, ort
 from sdrt_export.components import Component
 
 __all__ = ["LIMITS", "Reference", "compare", "reference"]

@@ -37,7 +37,6 @@ class Target:
     """
 
     name: str
-    runs_on: str
     dtypes: tuple[str, ...]
     attention: Callable[[Tensor, Tensor, Tensor, int, float, bool], Tensor]
     group_norm: Callable[[Tensor, int, Tensor, Tensor, float], Tensor]
@@ -122,7 +121,6 @@ def _plain_quick_gelu(x: Tensor, alpha: float) -> Tensor:
 TARGETS: Mapping[str, Target | None] = {
     "cpu": Target(
         name="cpu",
-        runs_on="ONNX Runtime's CPU provider",
         dtypes=("fp32",),
         attention=_multi_head_attention,
         group_norm=_instance_group_norm,
@@ -133,7 +131,6 @@ TARGETS: Mapping[str, Target | None] = {
     "cuda": None,
     "portable": Target(
         name="portable",
-        runs_on="any ONNX engine: standard ops only",
         dtypes=("fp32",),
         attention=_plain_attention,
         group_norm=_instance_group_norm,
@@ -156,7 +153,7 @@ def resolve_target(name: str, dtype: str) -> Target:
     if target is None:
         raise RequestError(
             f"target {name!r} cannot be exported by this version: use one of {ready} "
-            "(a 'portable' folder runs on the CUDA provider too)"
+            "(a 'cpu' folder is what the runtime expects on the CUDA provider)"
         )
     if dtype not in target.dtypes:
         raise RequestError(f"target {name!r} has no dtype {dtype!r}: expected {', '.join(target.dtypes)}")

@@ -91,19 +91,21 @@ def _check_destination(destination: Path, force: bool) -> None:
 
 def _swap(staging: Path, destination: Path) -> None:
     """Two renames; between them the destination is absent, and the old model is beside it for ``_recover``."""
-    if destination.exists():
-        old = _beside(destination, "old")
-        old.mkdir()
-        destination.rename(old / "model")
-        try:
-            staging.rename(destination)
-        except OSError:
-            (old / "model").rename(destination)
-            raise
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
-    else:
+    if not destination.exists():
         staging.rename(destination)
+        return
+    old = _beside(destination, "old")
+    old.mkdir()
+    try:
+        destination.rename(old / "model")
+        staging.rename(destination)
+    except BaseException:
+        # If even this fails, the old model stays where it is: `_recover` of the next run brings it back.
+        if (old / "model").exists() and not destination.exists():
+            (old / "model").rename(destination)
+        old.rmdir()
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""torch's exporter without its second trace.
+"""torch's exporter with one trace instead of three.
 
-``torch.onnx.export`` traces a module, then traces the result again to decompose it into the operators that it can
-translate. The modules here are translatable as they are but for the few operators below, and the second trace takes
-half of the time; the graphs are the same.
+``torch.onnx.export`` traces a module, traces the result again to decompose it into the operators that it can
+translate, and once more to make mixed dtypes explicit. The modules here are translatable as they are but for the few
+operators below, and mix no dtypes; the other traces take half of the time, and the graphs are the same.
 """
 
 from __future__ import annotations
@@ -51,15 +51,16 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 @contextmanager
 def one_trace() -> Iterator[None]:
-    """Skip decomposition while the context is open, where this torch has the step under its known name.
+    """Skip the other traces while the context is open, where this torch has the steps under their known names.
 
     An operator that then has no translation is an error of the export; in-place ones have none, so nothing that
-    decomposition would have made functional can pass unnoticed.
+    decomposition would have made functional can pass unnoticed. Nor can a mixed dtype: ONNX has none, and ONNX Runtime
+    refuses the graph.
     """
     try:
         from torch.onnx._internal.exporter import _fx_passes as steps
 
-        original = steps.decompose_with_registry
+        originals = steps.decompose_with_registry, steps.insert_type_promotion_nodes
     except (ImportError, AttributeError):
         yield
         return
@@ -67,8 +68,12 @@ def one_trace() -> Iterator[None]:
     def undecomposed(program: ExportedProgram, registry: object) -> ExportedProgram:
         return program
 
+    def unpromoted(module: torch.fx.GraphModule) -> None:
+        return None
+
     steps.decompose_with_registry = undecomposed  # type: ignore[assignment]
+    steps.insert_type_promotion_nodes = unpromoted  # type: ignore[assignment]
     try:
         yield
     finally:
-        steps.decompose_with_registry = original
+        steps.decompose_with_registry, steps.insert_type_promotion_nodes = originals

@@ -12,10 +12,10 @@ from typing import Any
 
 from sdrt.cache import cache_root
 from sdrt.config import Notices
-from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.extras import missing_modules
 from sdrt.manifest import MANIFEST_NAME, readable
-from sdrt.model import ModelFolder, Source
+from sdrt.model import ModelFolder, Source, tail
 from sdrt.progress import export_reporter
 
 __all__ = ["DTYPE", "export_once"]
@@ -28,7 +28,7 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
 
     Raises `ModelNotFoundError` naming the commands to run when the export extra is not installed.
     """
-    name = source.name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    name = tail(source.name)
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
     if not _is_there(output):
         _require_exporter(source)
@@ -37,7 +37,14 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
             if not _is_there(output):
                 notices.inform(f"exporting {source.name} to {output}, once")
                 _export(source, output, target, notices, reporter)
-    return ModelFolder.open(output, name=name)
+    model = ModelFolder.open(output, name=name)
+    try:
+        model.verify(notices)
+    except IntegrityError as error:
+        raise IntegrityError(
+            f"{error}; it is a copy in the cache: delete {output} and it is made again"
+        ) from error
+    return model
 
 
 def _is_there(output: Path) -> bool:

@@ -51,7 +51,7 @@ class Denoiser:
         self._unet, self._run, self._plan, self._schedule = unet, run, plan, schedule
         self._scale = guidance_scale
         self._timestep = unet.inputs["timestep"]
-        self._shape = run.shape("timestep")
+        self._time = np.zeros(run.shape("timestep"), self._timestep.dtype)
         self._sample = np.zeros(run.shape("sample"), np.float32)
         self.seconds: list[float] = []
         self._warn_of_rounding(notices)
@@ -76,7 +76,8 @@ class Denoiser:
         """The U-Net's output, in a buffer that the next call overwrites."""
         self._run.set("sample", self._sample)
         value = np.rint(timestep) if self._timestep.dtype.kind in "iu" else timestep
-        self._run.set("timestep", np.full(self._shape, value, self._timestep.dtype))
+        self._time.fill(value)
+        self._run.set("timestep", self._time)
         start = time.perf_counter()
         output = self._run()[OUTPUT]
         self.seconds.append(time.perf_counter() - start)

@@ -22,6 +22,7 @@ PATTERNS = [
     "sdrt.json",
     "tokenizer/*",
     "scheduler/*.json",
+    "feature_extractor/*.json",
     *(f"{part}/config.json" for part in ("text_encoder", "unet", "vae", "vae_decoder", "vae_encoder")),
     *(f"{part}/model.onnx*" for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")),
 ]

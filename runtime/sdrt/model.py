@@ -20,9 +20,11 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "ModelFolder",
+    "exists",
     "expand",
     "holds_torch_checkpoint",
     "resolve_model",
+    "tail",
 ]
 
 GRAPH = "model.onnx"
@@ -53,7 +55,7 @@ class ModelFolder:
             index = check_index(folder)
             manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
             source = manifest.source.get("id") if manifest else None
-            name = name or _tail(source or folder.resolve().name)
+            name = name or tail(source or folder.resolve().name)
             model = cls(path=folder, name=_printable(name), manifest=manifest, index=index)
             model._check_files()
         return model
@@ -139,7 +141,8 @@ def _verifier() -> Verifier:
         return Verifier(None)
 
 
-def _tail(name: str) -> str:
+def tail(name: str) -> str:
+    """The last part of a path or hub id."""
     return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
@@ -203,7 +206,7 @@ def resolve_model(
     """
     notices = Notices(notify)
     folder = expand(model)
-    if _exists(folder):
+    if exists(folder):
         _refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
@@ -225,7 +228,8 @@ def resolve_model(
     return _open_or_export(source, target, notices, reporter)
 
 
-def _exists(folder: Path) -> bool:
+def exists(folder: Path) -> bool:
+    """Whether `folder` is there. Raises `ModelNotFoundError` where nobody may look."""
     try:
         folder.stat()
     except PermissionError as error:
@@ -248,7 +252,7 @@ def _refuse_revision(model: str | Path, revision: str | None) -> None:
 def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any) -> ModelFolder:
     folder = source.configs
     if not (folder.is_dir() and holds_torch_checkpoint(folder)):
-        return ModelFolder.open(folder, name=_tail(source.name) if source.commit else None)
+        return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
     # Before the weights: a hub's are downloaded by the export.
     check_checkpoint_index(folder)
     from sdrt import autoexport

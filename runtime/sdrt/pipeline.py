@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,7 @@ __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipeline
 
 Array = NDArray[np.float32]
 Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Mapping[str, Any] | None"]
+Events = Generator["GenerationStep | StableDiffusionPipelineOutput", None, None]
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
@@ -111,6 +112,7 @@ class StableDiffusionPipeline:
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
+        *,
         guidance_scale: float = 7.5,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
@@ -127,7 +129,7 @@ class StableDiffusionPipeline:
         spacing: str | None = None,
         max_size: int | None = None,
     ) -> StableDiffusionPipelineOutput:
-        """Make pictures; the arguments are diffusers', and `Request`'s.
+        """Make pictures; the arguments are diffusers', and `Request`'s. `seed` stands for its `generator`.
 
         `callback_on_step_end(pipeline, step_index, timestep, tensors)` may return tensors to go on with.
         `scheduler` is a name, a diffusers config as a dict, or a path to one; `spacing` a name.
@@ -161,7 +163,7 @@ class StableDiffusionPipeline:
 
     def stream(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
-    ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
+    ) -> Events:
         """Yield each step of `request` as it is taken, then the result. Closing it stops the run.
 
         Raises `RequestError` at once, all else when the first step is asked for.
@@ -172,9 +174,7 @@ class StableDiffusionPipeline:
         rule = self.scheduler_for(scheduler, spacing)
         return self._events(request, rule, rule.plan(request.num_inference_steps))
 
-    def _events(
-        self, request: Request, rule: Scheduler, plan: Plan
-    ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
+    def _events(self, request: Request, rule: Scheduler, plan: Plan) -> Events:
         try:
             yield from self._generate(request, rule, plan)
         except OutOfMemoryError:
@@ -183,9 +183,7 @@ class StableDiffusionPipeline:
             # NumPy's own: latents and pictures are its arrays.
             raise pictures_failure(error) from error
 
-    def _generate(
-        self, request: Request, rule: Scheduler, plan: Plan
-    ) -> Iterator[GenerationStep | StableDiffusionPipelineOutput]:
+    def _generate(self, request: Request, rule: Scheduler, plan: Plan) -> Events:
         parts = self._parts
         timings: dict[str, Any] = {}
         embeds = _encode(parts, request, timings)
@@ -261,7 +259,7 @@ class StableDiffusionPipeline:
 
     def _run(
         self,
-        events: Iterator[GenerationStep | StableDiffusionPipelineOutput],
+        events: Events,
         callback: Callback | None,
         names: Sequence[str],
     ) -> StableDiffusionPipelineOutput:
@@ -336,7 +334,9 @@ def _encode(parts: Components, request: Request, timings: dict[str, Any]) -> Arr
     if request.guided:
         negative = request.negative_prompt_embeds
         # diffusers skips no layers for the negative prompt.
-        halves.insert(0, parts.text_encoder(request.negative_prompts) if negative is None else negative)
+        if negative is None:
+            negative = parts.text_encoder(request.negative_prompts, name="negative prompt")
+        halves.insert(0, negative)
     if len({half.shape for half in halves}) > 1:
         shapes = " and ".join(str(half.shape) for half in halves)
         raise RequestError(f"embeddings of the negative and the positive prompt differ in shape: {shapes}")

@@ -37,7 +37,7 @@ except (ImportError, AttributeError, OSError) as error:
         f"ONNX Runtime cannot be imported ({error}): pip install 'sdrt[cpu]', or 'sdrt[gpu]' for NVIDIA"
     ) from error
 
-__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "settle"]
+__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "ort", "settle"]
 
 # ONNX Runtime's exceptions share no base class, and older builds lack some of them.
 _ORT_NAMES = (

@@ -78,20 +78,22 @@ class TextEncoder:
     def __init__(self, tokenizer: Tokenizer, component: Component, notices: Notices) -> None:
         self.tokenizer, self._component, self._notices = tokenizer, component, notices
 
-    def __call__(self, prompts: list[str], clip_skip: int | None = None) -> NDArray[np.float32]:
-        """Embeddings [len(prompts), length, width]. Equal prompts are encoded once.
+    def __call__(
+        self, prompts: list[str], clip_skip: int | None = None, *, name: str = "prompt"
+    ) -> NDArray[np.float32]:
+        """Embeddings [len(prompts), length, width]. Equal prompts are encoded once; `name` is for notices.
 
         One prompt per run: an embedding must not depend on the prompts beside it.
         """
         output = self._output(clip_skip)
-        done = {prompt: self._encode(prompt, output) for prompt in dict.fromkeys(prompts)}
+        done = {prompt: self._encode(prompt, output, name) for prompt in dict.fromkeys(prompts)}
         return np.stack([done[prompt] for prompt in prompts])
 
-    def _encode(self, prompt: str, output: str) -> NDArray[np.float32]:
+    def _encode(self, prompt: str, output: str, name: str) -> NDArray[np.float32]:
         tokens = self.tokenizer(prompt)
         if tokens.dropped:
             self._notices.warn(
-                f"the prompt has more than {self.tokenizer.length - 2} tokens; the end is ignored: "
+                f"the {name} has more than {self.tokenizer.length - 2} tokens; the end is ignored: "
                 f"{_shorten(tokens.dropped)!r}"
             )
         ids = tokens.ids[np.newaxis]

@@ -84,6 +84,24 @@ def test_clip_skip_and_eta_are_recorded_as_others_count_them(model: str) -> None
     assert (settings["Clip skip"], settings["Eta"]) == ("2", "0.5")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--scheduler", "euler", "--eta", "0.5"], {}),
+        (["--scheduler", "ddim", "--eta", "0.5"], {"Eta": "0.5"}),
+        (["--spacing", "trailing"], {"Spacing": "trailing"}),
+        (["--spacing", "leading"], {}),
+        (["--scheduler", "dpmpp_2m", "--spacing", "karras"], {}),
+    ],
+)
+def test_only_what_made_the_picture_is_recorded(
+    model: str, arguments: list[str], said: dict[str, str]
+) -> None:
+    assert generate(model, "-o", "a.png", "--steps", "2", *arguments).exit_code == 0
+    settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
+    assert {key: value for key, value in settings.items() if key in ("Eta", "Spacing")} == said
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 def test_other_formats_carry_the_text_too(model: str, suffix: str) -> None:
     assert generate(model, "-s", "1", "-o", f"a.{suffix}", prompt="Grüße").exit_code == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,16 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from torch.export import ExportedProgram
 
 import sdrt_models
 from sdrt.errors import ExportError
 from sdrt.model import Manifest
-from sdrt_export import TARGETS, ProgressEvent, export_model, parity
+from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
+from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
+from sdrt_export.targets import resolve_target
+from sdrt_export.translation import TRANSLATIONS
 
 GRAPHS = [f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx")]
 TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
@@ -222,3 +227,56 @@ def test_the_bundled_model_is_a_fresh_export(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, other, err_msg=name)
     for name in ("tokenizer/tokenizer.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json"):
         assert (bundled / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+
+
+def test_optimum_sees_only_what_was_checked(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    """A safety checker that was not downloaded, a class from nowhere, a pickle: none of them is looked at."""
+    source = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    index = json.loads((source / "model_index.json").read_text(encoding="utf-8"))
+    index |= {"safety_checker": ["no_such_library", "Evil"], "scheduler": ["diffusers", "Evil"]}
+    (source / "model_index.json").write_text(json.dumps(index))
+    (source / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"no pickle")
+    manifest = export_model(source, tmp_path / "model", target="portable", exporter="optimum")
+    assert set(manifest.components) == set(COMPONENTS)
+    assert not any(path.name.startswith(".") for path in (tmp_path / "model").rglob("*"))
+
+
+def test_what_optimum_cannot_export_is_an_export_error(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("no config for it")
+
+    monkeypatch.setattr("optimum.exporters.onnx.main_export", fail)
+    with pytest.raises(ExportError, match="optimum cannot export it: 'no config for it'"):
+        export_model(checkpoint("sd1"), tmp_path / "model", target="portable", exporter="optimum")
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_trace_is_enough(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast path is taken with the torch that is pinned; a torch that moves its steps would only be slower."""
+    tables, real = [], graph._convert
+
+    def convert(component: Any, model: Any, axes: Any, translations: Any) -> Any:
+        tables.append(translations)
+        return real(component, model, axes, translations)
+
+    monkeypatch.setattr(graph, "_convert", convert)
+    monkeypatch.setattr(ExportedProgram, "run_decompositions", lambda *_: pytest.fail("a second trace"))
+    source = open_folder(checkpoint("sd1"))
+    for component in COMPONENTS.values():
+        graph.trace(component, source.load(component.checkpoint), resolve_target("cpu", "fp32"))
+    assert tables == [TRANSLATIONS] * len(COMPONENTS)
+
+
+def test_exporting_leaves_nothing_in_the_home(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    }
+    command = [sys.executable, "-m", "sdrt", "export", checkpoint("sd1"), "-o", tmp_path / "model"]
+    subprocess.run(command, env=clean | {"HOME": str(tmp_path / "home")}, check=True, capture_output=True)
+    left = [path.name for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not [name for name in left if "onnx" in name.lower() or "device" in name.lower()], left

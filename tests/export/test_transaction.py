@@ -97,6 +97,35 @@ def test_a_failing_block_changes_nothing(destination: Path, error: BaseException
     assert alone(destination)
 
 
+@pytest.mark.parametrize("failing", [{1}, {2}, {2, 3}])
+@pytest.mark.parametrize("error", [OSError(13, "Permission denied"), KeyboardInterrupt()])
+def test_a_swap_that_fails_loses_nothing(
+    destination: Path, failing: set[int], error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(destination, "old")
+    real, count = Path.rename, 0
+
+    def rename(path: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count in failing:
+            raise error
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises((ExportError, KeyboardInterrupt)), replace_folder(destination, force=True) as staging:
+        write(staging, "new")
+    monkeypatch.undo()
+    if failing != {2, 3}:
+        assert content(destination) == "old"
+        assert alone(destination)
+    # Where not even that could be undone, the next run does it, though it fails.
+    with pytest.raises(ExportError), replace_folder(destination, force=True):
+        raise ExportError("differs")
+    assert content(destination) == "old"
+    assert alone(destination)
+
+
 def test_folders_made_for_nothing_are_removed(tmp_path: Path) -> None:
     with pytest.raises(ExportError), replace_folder(tmp_path / "a" / "b" / "model", force=False):
         raise ExportError("differs")

@@ -22,6 +22,7 @@ from sdrt import (
     StableDiffusionPipeline,
     StableDiffusionPipelineOutput,
 )
+from sdrt.buffers import Bound
 from sdrt.session import Component
 from sdrt.vae import VaeDecoder
 
@@ -334,3 +335,36 @@ def test_latents_of_one_value_are_not_the_decoder_s_fault(model_copy: Path) -> N
     decode: VaeDecoder = broken._parts.vae_decoder
     with pytest.raises(ComponentError, match="unet: the latents are the same everywhere"):
         decode(np.zeros(shape, np.float32))
+
+
+def test_arguments_that_diffusers_orders_otherwise_need_their_names(
+    pipeline: StableDiffusionPipeline,
+) -> None:
+    with pytest.raises(TypeError, match="positional"):
+        pipeline("a cat", 64, 64, 2, 7.5)  # type: ignore[misc]
+
+
+def test_embeddings_are_uploaded_once_and_no_step_makes_arrays_for_the_u_net(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handed: list[tuple[str, int]] = []
+    real = Bound.set
+
+    def spy(run: Bound, name: str, array: np.ndarray) -> None:
+        handed.append((name, array.ctypes.data))
+        real(run, name, array)
+
+    monkeypatch.setattr(Bound, "set", spy)
+    pictures(pipeline, num_inference_steps=5, scheduler="euler", output_type="latent")
+    names = [name for name, _ in handed]
+    assert names.count("encoder_hidden_states") == 1
+    assert (names.count("sample"), names.count("timestep")) == (5, 5)
+    assert len({address for name, address in handed if name in ("sample", "timestep")}) == 2
+
+
+def test_a_negative_prompt_that_is_cut_is_called_so(tiny_model: Path) -> None:
+    said: list[str] = []
+    StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, notify=said.append)(
+        "a cat", negative_prompt="word " * 200, num_inference_steps=1
+    )
+    assert any(line.startswith("the negative prompt has more than 75 tokens") for line in said), said

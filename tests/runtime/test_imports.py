@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,37 @@ def test_without_onnxruntime_the_error_names_the_command(tiny_model: Path) -> No
         "else: raise SystemExit('no error')"
     )
     modules_after(code)
+
+
+ALLOWED = {"PIL", "filelock", "flatbuffers", "google", "numpy", "onnxruntime", "platformdirs", "tokenizers"}
+"""Third-party packages that a run from a folder may load, by ONNX Runtime's wheel or by us."""
+
+
+def test_a_run_from_a_folder_loads_only_what_it_needs(tiny_model: Path) -> None:
+    code = (
+        "import importlib.metadata as metadata\n"
+        "names = set(metadata.packages_distributions())\n"
+        "before = set(sys.modules)\n"
+        "from sdrt import StableDiffusionPipeline\n"
+        f"pipeline = StableDiffusionPipeline.from_pretrained({str(tiny_model)!r}, provider='cpu', threads=1)\n"
+        "pipeline('a cat', num_inference_steps=1)\n"
+        "found = {name.partition('.')[0] for name in set(sys.modules) - before} & names\n"
+        "print(*sorted(found - {'sdrt', 'sdrt_models'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) <= ALLOWED
+
+
+def test_only_the_session_imports_onnxruntime() -> None:
+    root = Path(sdrt.__file__).parent
+    importing = {
+        path.relative_to(root).as_posix()
+        for path in root.rglob("*.py")
+        if re.search(r"^\s*(import|from) onnxruntime", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert importing == {"session.py"}
 
 
 def test_public_surface() -> None:

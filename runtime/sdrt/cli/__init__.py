@@ -17,9 +17,10 @@ Exit codes:
   1    another failure: a file could not be written, or a defect in sdrt
   2    usage: an option, a prompt or an output file is not acceptable
   3    model: missing, damaged, unsupported, or not exportable
-  4    provider: an ONNX Runtime or execution provider is missing
+  4    provider: ONNX Runtime or an execution provider is missing
   5    out of memory
   130  interrupted
+  143  terminated
 """
 
 

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,19 +139,19 @@ def check_extras() -> Iterator[Finding]:
 
 def check_generation(model: str, provider: str) -> Iterator[Finding]:
     """Make a picture in one step."""
-    from sdrt import StableDiffusionPipeline
+    from sdrt import SdrtWarning, StableDiffusionPipeline
 
-    notices: list[str] = []
     started = time.perf_counter()
     try:
-        with StableDiffusionPipeline.from_pretrained(
-            model, provider=provider, notify=notices.append
-        ) as pipeline:
-            pipeline("a test", num_inference_steps=1, seed=0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SdrtWarning)
+            with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
+                pipeline("a test", num_inference_steps=1, seed=0)
             detail = f"{model} on {pipeline.provider}, one step in {time.perf_counter() - started:.1f} s"
     except SdrtError as error:
         yield Finding(
             name="generation", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code
         )
         return
+    notices = [str(one.message) for one in caught if issubclass(one.category, SdrtWarning)]
     yield Finding(name="generation", detail="; ".join([detail, *notices]))

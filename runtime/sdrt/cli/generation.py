@@ -156,14 +156,19 @@ class Job:
             # A1111 counts the last layer as 1, diffusers as 0.
             "Clip skip": options.clip_skip + 1 if options.clip_skip else None,
             "RNG": "CPU",
-            "Eta": options.eta or None,
-            "Spacing": options.spacing if options.spacing != "karras" else None,
+            "Eta": options.eta if self.scheduler.reads_eta and options.eta else None,
+            "Spacing": self._spacing(),
             "Version": f"sdrt {__version__}",
         }
         present = {name: str(value) for name, value in settings.items() if value is not None}
         return str(
             Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
         )
+
+    def _spacing(self) -> str | None:
+        """The spacing, where the sampler's name alone would give another."""
+        spacing, usual = self.scheduler.spacing, self.pipeline.scheduler_for(self.scheduler.name).spacing
+        return None if spacing in ("karras", usual) else spacing
 
     def report(self) -> dict[str, Any]:
         """What was made and how, for `--json`. Seconds in `timings`."""

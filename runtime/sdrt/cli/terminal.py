@@ -42,7 +42,8 @@ class Terminal(Display):
         if self._progress is not None and stdout is not None and stdout.isatty():
             self.notice(click.format_filename(path))
         else:
-            click.echo(os.fsencode(path))
+            # A name may hold bytes that are no text; Windows has no such names, and consoles that take no bytes.
+            click.echo(os.fsencode(path) if os.name == "posix" else str(path))
 
     @staticmethod
     def _stdout() -> TextIO | None:

@@ -75,6 +75,11 @@ class Scheduler:
             )
         return replace(self, settings=replace(self.settings, **SPACINGS[spacing]))
 
+    @property
+    def reads_eta(self) -> bool:
+        """Whether `eta` changes anything; for the others the share of fresh noise is fixed."""
+        return self.sampler.eta is None
+
     def stochastic(self, eta: float = 0.0) -> bool:
         """Whether a run draws noise after the first; `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
