@@ -26,7 +26,8 @@ DTYPE = "fp32"
 def export_once(source: Source, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
     """The exported `source`, from the cache if it was exported before.
 
-    Raises `ModelNotFoundError` naming the commands to run when the export extra is not installed.
+    Raises `ModelNotFoundError` naming the commands to run when the export extra is not installed, `IntegrityError`
+    naming the folder to delete when what the cache holds is damaged.
     """
     name = tail(source.name)
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
@@ -37,8 +38,8 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
             if not _is_there(output):
                 notices.inform(f"exporting {source.name} to {output}, once")
                 _export(source, output, target, notices, reporter)
-    model = ModelFolder.open(output, name=name)
     try:
+        model = ModelFolder.open(output, name=name)
         model.verify(notices)
     except IntegrityError as error:
         raise IntegrityError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 import threading
@@ -14,7 +15,13 @@ from typing import Any
 
 import pytest
 
-from sdrt import ModelNotFoundError, ProviderError, StableDiffusionPipeline, UnsupportedModelError
+from sdrt import (
+    IntegrityError,
+    ModelNotFoundError,
+    ProviderError,
+    StableDiffusionPipeline,
+    UnsupportedModelError,
+)
 from sdrt import autoexport as autoexport_module
 from sdrt.cache import cache_root
 from sdrt.model import ModelFolder, Source, resolve_model
@@ -104,6 +111,20 @@ def test_a_checkpoint_is_exported_once(checkpoint: Path, exporter: Exporter) -> 
     assert resolve_model(checkpoint, notify=ignore).path != first.path
     portable = resolve_model(checkpoint, notify=ignore, target="portable").path
     assert portable not in [call["output"] for call in exporter.calls[:2]]
+
+
+def test_a_damaged_export_in_the_cache_says_what_to_delete(
+    checkpoint: Path, exporter: Exporter, tiny_model: Path
+) -> None:
+    exporter.model = tiny_model
+    folder = resolve_model(checkpoint).path
+    graph = folder / "unet" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1] + b"?")
+    with pytest.raises(IntegrityError, match=f"delete {re.escape(str(folder))} and it is made again"):
+        resolve_model(checkpoint)
+    shutil.rmtree(folder)
+    assert resolve_model(checkpoint).verify()
+    assert len(exporter.calls) == 2
 
 
 def test_the_second_of_two_waits_and_takes_the_result(checkpoint: Path, exporter: Exporter) -> None:
