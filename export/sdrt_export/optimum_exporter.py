@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ExportError
+from sdrt.extras import install_command
 from sdrt_export.checkpoint import FolderCheckpoint
 
 __all__ = ["OPSET", "export_pipeline"]
@@ -26,7 +27,7 @@ def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], dest
     try:
         from optimum.exporters.onnx import main_export
     except ImportError as error:
-        raise ExportError("exporter 'optimum' needs optimum: pip install 'sdrt[optimum]'") from error
+        raise ExportError(f"exporter 'optimum' needs optimum: {install_command('optimum')}") from error
     source = destination / ".source"
     _link(checkpoint, index, source)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from sdrt.cache import cache_root
 from sdrt.config import Notices
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
-from sdrt.extras import missing_modules
+from sdrt.extras import install_command, missing_modules
 from sdrt.manifest import MANIFEST_NAME, readable
 from sdrt.model import ModelFolder, Source, tail
 from sdrt.progress import export_reporter
@@ -72,7 +72,7 @@ def _require_exporter(source: Source) -> None:
     if missing_modules("export"):
         revision = f" --revision {source.revision}" if source.revision else ""
         raise ModelNotFoundError(
-            f"{source.name} is a torch checkpoint, which must be exported first: pip install 'sdrt[export]', "
+            f"{source.name} is a torch checkpoint, which must be exported first: {install_command('export')}, "
             f"then sdrt export {source.name}{revision} -o model/"
         )
 

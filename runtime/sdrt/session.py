@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sdrt.buffers import Bound
 from sdrt.config import AUTO, PROVIDERS, Notices, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
+from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible, was_interrupted
 from sdrt.ports import read_port
@@ -34,7 +35,7 @@ except (ImportError, AttributeError, OSError) as error:
     if was_interrupted(error):
         raise KeyboardInterrupt from error
     raise ProviderError(
-        f"ONNX Runtime cannot be imported ({error}): pip install 'sdrt[cpu]', or 'sdrt[gpu]' for NVIDIA"
+        f"ONNX Runtime cannot be imported ({error}): {install_command('cpu')}, or [gpu] for NVIDIA"
     ) from error
 
 __all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "ort", "settle"]
@@ -84,7 +85,7 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
     row = PROVIDERS[config.name]
     raise ProviderError(
         f"onnxruntime {ort.__version__} as installed has no {config.name} provider ({row.ort}), "
-        f"it offers {', '.join(offered)}: pip uninstall -y onnxruntime; pip install 'sdrt[{row.extra}]'"
+        f"it offers {', '.join(offered)}: pip uninstall -y onnxruntime; {install_command(row.extra)}"
     )
 
 
@@ -227,7 +228,7 @@ class Component:
     def _require_provider(self, config: SessionConfig, notices: Notices) -> None:
         """Compare what was asked for with what ONNX Runtime did, which it changes with only a warning."""
         active = self._session.get_providers()
-        problem, remedy = "", f"install 'sdrt[{self._row.extra}]' and run sdrt doctor"
+        problem, remedy = "", f"{install_command(self._row.extra)} and run sdrt doctor"
         if active[0] != self._row.ort:
             problem = f"{self.name} was asked to run on {self.provider} and runs on {', '.join(active)}"
         elif self.provider != "cpu" and (strays := self._strays(notices)):

@@ -142,5 +142,5 @@ def test_missing_export_extra_says_what_to_install(monkeypatch: pytest.MonkeyPat
     result = sdrt_command("export", "folder", "-o", "x")
     assert result.exit_code == 3
     # Which of them is met first depends on what is installed.
-    line = r"error: exporting needs \w+, which is not installed; run `pip install 'sdrt\[export\]'`\n"
+    line = r"error: exporting needs \w+, which is not installed; run: pip install .*\[export\]'\n"
     assert re.fullmatch(line, result.stderr)

@@ -232,7 +232,7 @@ def test_a_checkpoint_without_the_exporter_names_both_commands(
 ) -> None:
     monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
     with pytest.raises(
-        ModelNotFoundError, match=r"pip install 'sdrt\[export\]', then sdrt export .*checkpoint -o"
+        ModelNotFoundError, match=r"pip install .*\[export\]', then sdrt export .*checkpoint -o"
     ):
         resolve_model(checkpoint)
     with pytest.raises(ModelNotFoundError, match="then sdrt export owner/name --revision v1 -o model/"):

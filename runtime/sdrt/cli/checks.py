@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sdrt.cache import cache_root
 from sdrt.errors import RequestError, SdrtError
-from sdrt.extras import missing_modules
+from sdrt.extras import install_command, missing_modules
 
 from .checks_ort import check_onnxruntime
 from .findings import Finding, Status
@@ -131,7 +131,7 @@ def check_extras() -> Iterator[Finding]:
             name="export",
             detail=f"not installed (no {', '.join(missing)}); models that are exported already run",
             status=Status.NOTE,
-            remedy="to export checkpoints: pip install 'sdrt[export]'",
+            remedy=f"to export checkpoints: {install_command('export')}",
         )
     else:
         yield Finding(name="export", detail="installed")

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from sdrt.errors import ProviderError
+from sdrt.extras import install_command
 
 from .findings import Finding, Status
 
@@ -45,7 +46,7 @@ def check_onnxruntime() -> Iterator[Finding]:
             name="onnxruntime wheels",
             detail=f"{', '.join(wheels)} are installed together and overwrite one another's files",
             status=Status.WARNING,
-            remedy=f"pip uninstall -y {' '.join(wheels)}, then pip install 'sdrt[cpu]' or 'sdrt[gpu]'",
+            remedy=f"pip uninstall -y {' '.join(wheels)}, then {install_command('cpu')}, or [gpu]",
         )
     try:
         from sdrt.session import available_providers
@@ -85,7 +86,7 @@ def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
                 name="CUDA",
                 detail="there is an NVIDIA driver, but this onnxruntime is built without CUDA",
                 status=Status.NOTE,
-                remedy="to use the GPU: pip uninstall -y onnxruntime && pip install 'sdrt[gpu]'",
+                remedy=f"to use the GPU: pip uninstall -y onnxruntime && {install_command('gpu')}",
             )
         return
     if not driver:

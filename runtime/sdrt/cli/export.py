@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdrt.errors import ExportError, RequestError
-from sdrt.extras import EXTRAS
+from sdrt.extras import EXTRAS, install_command
 from sdrt.progress import Board, export_reporter
 
 from .group import CONTEXT, debug_option
@@ -83,5 +83,5 @@ def _export(source: str | None, output: Path, board: Board, target: str | None, 
         if missing not in EXTRAS:
             raise
         raise ExportError(
-            f"exporting needs {missing}, which is not installed; run `pip install 'sdrt[{EXTRAS[missing]}]'`"
+            f"exporting needs {missing}, which is not installed; run: {install_command(EXTRAS[missing])}"
         ) from error
