@@ -13,7 +13,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sdrt.config import SdrtWarning
     from sdrt.errors import (
         ComponentError,
         ExportError,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         SdrtError,
         UnsupportedModelError,
     )
+    from sdrt.notices import SdrtWarning
     from sdrt.pipeline import StableDiffusionPipeline
     from sdrt.request import Request
     from sdrt.result import GenerationStep, StableDiffusionPipelineOutput
@@ -56,7 +56,7 @@ _ELSEWHERE = {
     "StableDiffusionPipeline": "pipeline",
     "StableDiffusionPipelineOutput": "result",
     "Request": "request",
-    "SdrtWarning": "config",
+    "SdrtWarning": "notices",
 }
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.cache import cache_root
-from sdrt.config import Notices
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.extras import install_command, missing_modules
 from sdrt.manifest import MANIFEST_NAME, readable
-from sdrt.model import ModelFolder, Source, tail
+from sdrt.model import ModelFolder, tail
+from sdrt.notices import Notices
 from sdrt.progress import export_reporter
+from sdrt.source import Source
 
 __all__ = ["DTYPE", "export_once"]
 

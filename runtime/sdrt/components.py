@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from sdrt.config import Notices, SessionConfig
+from sdrt.config import SessionConfig
 from sdrt.denoiser import INPUTS, OUTPUT
 from sdrt.errors import UnsupportedModelError
 from sdrt.limits import whole
 from sdrt.model import ModelFolder
+from sdrt.notices import Notices
 from sdrt.session import Component
 from sdrt.text import TextEncoder, Tokenizer
 from sdrt.vae import VaeDecoder, scaling_factor

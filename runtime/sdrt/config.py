@@ -1,28 +1,16 @@
-"""What the runtime is told before it starts: execution providers, threads, and where notices go."""
+"""What the runtime is told before it starts: execution providers and threads."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sdrt.errors import ProviderError, RequestError
 from sdrt.wording import brief
 
-if TYPE_CHECKING:
-    from sdrt.progress import Board
-
-__all__ = ["AUTO", "PROVIDERS", "Notices", "Provider", "SdrtWarning", "SessionConfig", "provider_names"]
+__all__ = ["AUTO", "PROVIDERS", "Provider", "SessionConfig", "provider_names"]
 
 AUTO = "auto"
-Notify = Callable[[str], None]
-
-
-class SdrtWarning(UserWarning):
-    """Something the user should know about and that did not stop the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,45 +89,3 @@ class SessionConfig:
     def device_id(self) -> int:
         """The device number, 0 when none was given."""
         return int(self.provider.partition(":")[2] or 0)
-
-
-class Notices:
-    """Where messages to the user go: to `notify` when given, else to `warnings` and stderr."""
-
-    def __init__(self, notify: Notify | None = None) -> None:
-        self._notify = notify
-
-    def warn(self, message: str) -> None:
-        """Say something that changes what the user gets."""
-        if self._notify is None:
-            _warn_caller(message)
-        else:
-            self._notify(message)
-
-    def inform(self, message: str) -> None:
-        """Say what is taking time."""
-        if self._notify is None:
-            from sdrt.progress import Display
-
-            Display().notice(message)
-        else:
-            self._notify(message)
-
-    @contextmanager
-    def board(self) -> Iterator[Board]:
-        """Show the parts of what is taking time."""
-        from sdrt.progress import Display, PlainBoard
-
-        if self._notify is not None:
-            yield PlainBoard(self._notify)
-            return
-        with Display().board() as board:
-            yield board
-
-
-def _warn_caller(message: str) -> None:
-    """Warn at the line outside this package that led here, every time: `warnings.warn` says a text once a line."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdrt":
-        frame = frame.f_back
-    warnings.warn_explicit(message, SdrtWarning, frame.f_code.co_filename, frame.f_lineno, registry={})

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.config import Notices
 from sdrt.errors import ComponentError
+from sdrt.notices import Notices
 from sdrt.schedulers import NoiseSchedule, Plan
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sdrt.config import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.notices import Notices
 
 __all__ = [
     "FORMAT_VERSION",

@@ -1,4 +1,4 @@
-"""The model folder: what it must hold, and how a name given by the user becomes one."""
+"""The model folder: what it must hold."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.cache import cache_root
-from sdrt.config import Notices, Notify
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
-from sdrt.index import INDEX_NAME, check_checkpoint_index, check_index, class_of
+from sdrt.index import INDEX_NAME, check_index, class_of
 from sdrt.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
+from sdrt.notices import Notices, Notify
 from sdrt.wording import brief
 
 __all__ = [
@@ -22,8 +22,6 @@ __all__ = [
     "ModelFolder",
     "exists",
     "expand",
-    "holds_torch_checkpoint",
-    "resolve_model",
     "tail",
 ]
 
@@ -133,6 +131,20 @@ def expand(path: str | Path) -> Path:
         return Path(path)
 
 
+def exists(folder: Path) -> bool:
+    """Whether `folder` is there. Raises `ModelNotFoundError` where nobody may look."""
+    try:
+        folder.stat()
+    except PermissionError as error:
+        raise ModelNotFoundError(
+            f"{folder} cannot be looked at ({error.strerror}): check the permissions of {folder.parent}"
+        ) from None
+    except OSError:
+        # Not there; or too long a name for a file, which a hub id's may be too.
+        return False
+    return True
+
+
 def _verifier() -> Verifier:
     try:
         return Verifier(cache_root() / "verified.json")
@@ -161,109 +173,3 @@ def _check_is_model(folder: Path) -> None:
     if not (folder / INDEX_NAME).exists():
         state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
         raise ModelNotFoundError(f"{folder} {state}, expected a model folder: make one with sdrt export")
-
-
-def holds_torch_checkpoint(folder: Path) -> bool:
-    """Whether `folder` is a diffusers checkpoint that has not been exported."""
-    if not (folder / INDEX_NAME).is_file() or (folder / "unet" / GRAPH).exists():
-        return False
-    weights = ("*.safetensors", "*.safetensors.index.json", "*.bin")
-    # A hub id is looked at before its weights are downloaded: diffusers configs without any graph count too.
-    graphs = any((folder / name / GRAPH).exists() for name in COMPONENTS)
-    has_weights = any(any((folder / "unet").glob(pattern)) for pattern in weights)
-    return has_weights or (not graphs and (folder / "vae" / "config.json").is_file())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A model as the user named it, with its files, or only its configs, in `configs`.
-
-    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
-    """
-
-    name: str
-    configs: Path
-    commit: str | None = None
-    revision: str | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
-
-
-def resolve_model(
-    model: str | Path,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    notify: Notify | None = None,
-    target: str = "cpu",
-    reporter: Any = None,
-) -> ModelFolder:
-    """Turn a folder, a bundled name or a hub id into a `ModelFolder`; a torch checkpoint is exported first.
-
-    `cache_dir` is where huggingface_hub keeps downloads; `revision`, `token` and its own environment
-    variables are passed through. `reporter` receives the exporter's `ProgressEvent`s.
-    """
-    notices = Notices(notify)
-    folder = expand(model)
-    if exists(folder):
-        _refuse_revision(folder, revision)
-        source = Source(name=str(folder), configs=folder)
-        return _open_or_export(source, target, notices, reporter)
-    if isinstance(model, str) and (bundled := _bundled(model)):
-        _refuse_revision(model, revision)
-        return ModelFolder.open(bundled, name=model)
-    from sdrt import hub
-
-    name = hub.check_id(model)
-    snapshot = hub.download(name, revision=revision, token=token, cache_dir=cache_dir)
-    source = Source(
-        name=name,
-        configs=snapshot,
-        commit=snapshot.name,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-    )
-    return _open_or_export(source, target, notices, reporter)
-
-
-def exists(folder: Path) -> bool:
-    """Whether `folder` is there. Raises `ModelNotFoundError` where nobody may look."""
-    try:
-        folder.stat()
-    except PermissionError as error:
-        raise ModelNotFoundError(
-            f"{folder} cannot be looked at ({error.strerror}): check the permissions of {folder.parent}"
-        ) from None
-    except OSError:
-        # Not there; or too long a name for a file, which a hub id's may be too.
-        return False
-    return True
-
-
-def _refuse_revision(model: str | Path, revision: str | None) -> None:
-    if revision is not None:
-        raise RequestError(
-            f"revision is {revision!r} and {str(model)!r} is no hub id: leave the revision out, or give a hub id"
-        )
-
-
-def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any) -> ModelFolder:
-    folder = source.configs
-    if not (folder.is_dir() and holds_torch_checkpoint(folder)):
-        return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
-    # Before the weights: a hub's are downloaded by the export.
-    check_checkpoint_index(folder)
-    from sdrt import autoexport
-
-    return autoexport.export_once(source, target=target, notices=notices, reporter=reporter)
-
-
-def _bundled(name: str) -> Path | None:
-    """The folder of a model that comes with the package; None for other names."""
-    try:
-        import sdrt_models
-    except ModuleNotFoundError:
-        return None
-    return sdrt_models.path(name) if name in sdrt_models.NAMES else None

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt import rng
-from sdrt.config import AUTO, PROVIDERS, Notices, Notify, SessionConfig
+from sdrt.config import AUTO, PROVIDERS, SessionConfig
 from sdrt.denoiser import INPUTS, OUTPUT, Denoiser
 from sdrt.errors import ComponentError, OutOfMemoryError, RequestError
 from sdrt.failures import pictures_failure
 from sdrt.image import to_pil
 from sdrt.limits import Limits
-from sdrt.model import ModelFolder, resolve_model
+from sdrt.model import ModelFolder
+from sdrt.notices import Notices, Notify
 from sdrt.request import Request
 from sdrt.result import GenerationStep, StableDiffusionPipelineOutput, callback_answer, callback_tensors
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.source import resolve_model
 from sdrt.wording import brief
 
 if TYPE_CHECKING:

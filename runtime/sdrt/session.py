@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.buffers import Bound
-from sdrt.config import AUTO, PROVIDERS, Notices, SessionConfig
+from sdrt.config import AUTO, PROVIDERS, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
 from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible, was_interrupted
+from sdrt.notices import Notices
 from sdrt.ports import read_port
 
 # Version 1.32 writes an identifier of the device into the user's home, and events beside it.

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.config import Notices
 from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
 from sdrt.manifest import read_json, unreadable
+from sdrt.notices import Notices
 from sdrt.wording import brief
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sdrt import ProviderError, StableDiffusionPipeline
-from sdrt.config import Notices, SessionConfig
+from sdrt.config import SessionConfig
+from sdrt.notices import Notices
 from sdrt.session import Component, available_providers, cuda_works
 
 _OFFERED = "cuda" in available_providers()

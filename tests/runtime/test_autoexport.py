@@ -24,7 +24,8 @@ from sdrt import (
 )
 from sdrt import autoexport as autoexport_module
 from sdrt.cache import cache_root
-from sdrt.model import ModelFolder, Source, resolve_model
+from sdrt.model import ModelFolder
+from sdrt.source import Source, resolve_model
 
 INDEX = """{
   "_class_name": "StableDiffusionPipeline",

@@ -54,7 +54,8 @@ def test_token_ids_and_embeddings(
 
 @pytest.mark.parametrize("name", ["unet", "vae_decoder", "vae_encoder"])
 def test_components(tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray], name: str) -> None:
-    from sdrt.config import Notices, SessionConfig
+    from sdrt.config import SessionConfig
+    from sdrt.notices import Notices
     from sdrt.session import Component
 
     inputs = component_inputs()[name]

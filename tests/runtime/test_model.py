@@ -21,7 +21,8 @@ from sdrt import (
     UnsupportedModelError,
 )
 from sdrt.manifest import FileRecord
-from sdrt.model import Manifest, ModelFolder, resolve_model
+from sdrt.model import Manifest, ModelFolder
+from sdrt.source import resolve_model
 
 UNET = "unet/model.onnx"
 

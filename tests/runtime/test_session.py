@@ -15,8 +15,9 @@ import pytest
 
 from sdrt import ComponentError, ProviderError, RequestError, StableDiffusionPipeline, session
 from sdrt.buffers import Bound
-from sdrt.config import Notices, SessionConfig, provider_names
+from sdrt.config import SessionConfig, provider_names
 from sdrt.interrupt import interruptible
+from sdrt.notices import Notices
 from sdrt.session import Component, available_providers
 
 

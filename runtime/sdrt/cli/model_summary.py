@@ -48,7 +48,8 @@ def _bundled_names() -> tuple[str, ...]:
 
 def open_model(model: str) -> ModelFolder:
     """A folder, or a bundled model by name. Nothing is downloaded or exported."""
-    from sdrt.model import ModelFolder, resolve_model
+    from sdrt.model import ModelFolder
+    from sdrt.source import resolve_model
 
     if model in _bundled_names() and not Path(model).exists():
         return resolve_model(model)

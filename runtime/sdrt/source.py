@@ -1,0 +1,106 @@
+"""From what a user names as a model, a folder, a bundled name or a hub id, to a model folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdrt.errors import RequestError
+from sdrt.index import INDEX_NAME, check_checkpoint_index
+from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
+from sdrt.notices import Notices, Notify
+
+__all__ = ["Source", "holds_torch_checkpoint", "resolve_model"]
+
+
+def holds_torch_checkpoint(folder: Path) -> bool:
+    """Whether `folder` is a diffusers checkpoint that has not been exported."""
+    if not (folder / INDEX_NAME).is_file() or (folder / "unet" / GRAPH).exists():
+        return False
+    weights = ("*.safetensors", "*.safetensors.index.json", "*.bin")
+    # A hub id is looked at before its weights are downloaded: diffusers configs without any graph count too.
+    graphs = any((folder / name / GRAPH).exists() for name in COMPONENTS)
+    has_weights = any(any((folder / "unet").glob(pattern)) for pattern in weights)
+    return has_weights or (not graphs and (folder / "vae" / "config.json").is_file())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model as the user named it, with its files, or only its configs, in `configs`.
+
+    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
+    """
+
+    name: str
+    configs: Path
+    commit: str | None = None
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
+
+
+def resolve_model(
+    model: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    notify: Notify | None = None,
+    target: str = "cpu",
+    reporter: Any = None,
+) -> ModelFolder:
+    """Turn a folder, a bundled name or a hub id into a `ModelFolder`; a torch checkpoint is exported first.
+
+    `cache_dir` is where huggingface_hub keeps downloads; `revision`, `token` and its own environment
+    variables are passed through. `reporter` receives the exporter's `ProgressEvent`s.
+    """
+    notices = Notices(notify)
+    folder = expand(model)
+    if exists(folder):
+        _refuse_revision(folder, revision)
+        source = Source(name=str(folder), configs=folder)
+        return _open_or_export(source, target, notices, reporter)
+    if isinstance(model, str) and (bundled := _bundled(model)):
+        _refuse_revision(model, revision)
+        return ModelFolder.open(bundled, name=model)
+    from sdrt import hub
+
+    name = hub.check_id(model)
+    snapshot = hub.download(name, revision=revision, token=token, cache_dir=cache_dir)
+    source = Source(
+        name=name,
+        configs=snapshot,
+        commit=snapshot.name,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+    )
+    return _open_or_export(source, target, notices, reporter)
+
+
+def _refuse_revision(model: str | Path, revision: str | None) -> None:
+    if revision is not None:
+        raise RequestError(
+            f"revision is {revision!r} and {str(model)!r} is no hub id: leave the revision out, or give a hub id"
+        )
+
+
+def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any) -> ModelFolder:
+    folder = source.configs
+    if not (folder.is_dir() and holds_torch_checkpoint(folder)):
+        return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
+    # Before the weights: a hub's are downloaded by the export.
+    check_checkpoint_index(folder)
+    from sdrt import autoexport
+
+    return autoexport.export_once(source, target=target, notices=notices, reporter=reporter)
+
+
+def _bundled(name: str) -> Path | None:
+    """The folder of a model that comes with the package; None for other names."""
+    try:
+        import sdrt_models
+    except ModuleNotFoundError:
+        return None
+    return sdrt_models.path(name) if name in sdrt_models.NAMES else None
