@@ -38,11 +38,10 @@ CALL: dict[str, Any] = {
 }
 SEED = 3
 SCHEDULERS = ("PNDMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler")
-# Random weights of this depth amplify float32 rounding more than the trained ones do; one level is asked of the
-# tiny models.
-LEVELS = 2 / 255
-# Largest difference over largest magnitude, of a component on the kernels that serve. Float32 sums in another order.
+# Float32 sums in another order: 1.1e-6 was measured for the embeddings, 1.6e-6 for the U-Net, 1.4e-6 for the VAE
+# (largest difference over largest magnitude), and 3.8e-6 to 8.1e-6 of a picture's 1.0. The room is for other CPUs.
 RELATIVE = 1e-5
+PICTURE = 5e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +164,7 @@ def test_picture_equals_diffusers(pipeline: StableDiffusionPipeline, expected: E
     got = pipeline(seed=SEED, output_type="np", scheduler=name, **CALL).images
     assert got.shape == expected.pictures[name].shape
     assert np.ptp(expected.pictures[name]) > 0.5
-    assert np.abs(got - expected.pictures[name]).max() <= LEVELS
+    assert np.abs(got - expected.pictures[name]).max() <= PICTURE
 
 
 def test_ctrl_c_stops_within_a_step(
