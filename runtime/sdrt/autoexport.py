@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,25 @@ from sdrt.manifest import MANIFEST_NAME, readable
 from sdrt.model import ModelFolder, tail
 from sdrt.notices import Notices
 from sdrt.progress import export_reporter
-from sdrt.source import Source
 
-__all__ = ["DTYPE", "export_once"]
+__all__ = ["DTYPE", "Source", "export_once"]
 
 DTYPE = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model as the user named it, with its files, or only its configs, in `configs`.
+
+    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
+    """
+
+    name: str
+    configs: Path
+    commit: str | None = None
+    revision: str | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    cache_dir: str | Path | None = None
 
 
 def export_once(source: Source, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:

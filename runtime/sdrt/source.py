@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdrt.autoexport import Source, export_once
 from sdrt.errors import RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
 from sdrt.notices import Notices, Notify
 
-__all__ = ["Source", "holds_torch_checkpoint", "resolve_model"]
+__all__ = ["holds_torch_checkpoint", "resolve_model"]
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
@@ -23,21 +23,6 @@ def holds_torch_checkpoint(folder: Path) -> bool:
     graphs = any((folder / name / GRAPH).exists() for name in COMPONENTS)
     has_weights = any(any((folder / "unet").glob(pattern)) for pattern in weights)
     return has_weights or (not graphs and (folder / "vae" / "config.json").is_file())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A model as the user named it, with its files, or only its configs, in `configs`.
-
-    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
-    """
-
-    name: str
-    configs: Path
-    commit: str | None = None
-    revision: str | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
 
 
 def resolve_model(
@@ -92,9 +77,7 @@ def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any
         return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
     # Before the weights: a hub's are downloaded by the export.
     check_checkpoint_index(folder)
-    from sdrt import autoexport
-
-    return autoexport.export_once(source, target=target, notices=notices, reporter=reporter)
+    return export_once(source, target=target, notices=notices, reporter=reporter)
 
 
 def _bundled(name: str) -> Path | None:

@@ -23,9 +23,10 @@ from sdrt import (
     UnsupportedModelError,
 )
 from sdrt import autoexport as autoexport_module
+from sdrt.autoexport import Source
 from sdrt.cache import cache_root
 from sdrt.model import ModelFolder
-from sdrt.source import Source, resolve_model
+from sdrt.source import resolve_model
 
 INDEX = """{
   "_class_name": "StableDiffusionPipeline",
