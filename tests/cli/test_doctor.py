@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -42,12 +43,12 @@ def test_cpu_features(tmp_path: Path) -> None:
 
 
 def test_several_onnxruntime_wheels_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
+    def distribution(name: str) -> SimpleNamespace:
         if name in ("onnxruntime", "onnxruntime-gpu"):
-            return "1.0"
+            return SimpleNamespace(version="1.0", read_text=lambda _: "Version: 1.0")
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "distribution", distribution)
     first = next(iter(checks_ort.check_onnxruntime()))
     assert first.status is Status.WARNING
     assert "pip uninstall -y onnxruntime onnxruntime-gpu" in first.remedy

@@ -64,12 +64,11 @@ def installed_wheels() -> dict[str, str]:
     found = {}
     for name in WHEELS:
         try:
-            found[name] = metadata.version(name)
+            wheel = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        except (KeyError, TypeError):
-            # A removal that was cut short leaves a record without content.
-            found[name] = "of unknown version"
+        # A removal that was cut short leaves a record without content.
+        found[name] = wheel.version if wheel.read_text("METADATA") else "of unknown version"
     return found
 
 
@@ -116,10 +115,10 @@ def _cuda_libraries() -> Finding:
 
 def _gpu_wheel() -> str:
     # The installed version, because another one may be built for another CUDA.
-    try:
-        return f"onnxruntime-gpu[cuda,cudnn]=={metadata.version('onnxruntime-gpu')}"
-    except (metadata.PackageNotFoundError, KeyError, TypeError):
-        return "onnxruntime-gpu[cuda,cudnn]"
+    version = installed_wheels().get("onnxruntime-gpu", "")
+    return (
+        f"onnxruntime-gpu[cuda,cudnn]=={version}" if version[:1].isdigit() else "onnxruntime-gpu[cuda,cudnn]"
+    )
 
 
 def cuda_major() -> int:
