@@ -90,12 +90,7 @@ def export_model(
         ExportError: no space, or a graph that differs from torch.
     """
     row = resolve_target(target, dtype)
-    if exporter not in EXPORTERS:
-        raise RequestError(f"unknown exporter {exporter!r}: expected one of {', '.join(EXPORTERS)}")
-    if exporter == "optimum" and target != "portable":
-        raise RequestError(
-            f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
-        )
+    _check_exporter(exporter, target)
     output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
@@ -113,6 +108,15 @@ def export_model(
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
     return manifest
+
+
+def _check_exporter(exporter: str, target: str) -> None:
+    if exporter not in EXPORTERS:
+        raise RequestError(f"unknown exporter {exporter!r}: expected one of {', '.join(EXPORTERS)}")
+    if exporter == "optimum" and target != "portable":
+        raise RequestError(
+            f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
+        )
 
 
 def _open(

@@ -129,7 +129,7 @@ class Component:
         self._idle: dict[Any, Bound] = {}
         self._lock = threading.Lock()
 
-    def require(self, inputs: Mapping[str, Sequence[str]] | Sequence[str], outputs: Sequence[str]) -> None:
+    def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Raise `ComponentError` unless the graph takes exactly `inputs` and gives at least `outputs`."""
         if set(self.inputs) != set(inputs):
             raise ComponentError(

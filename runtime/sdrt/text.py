@@ -198,10 +198,13 @@ def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) 
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn what `tokenizers` raises for bad content, by the build `Exception` itself, into `IntegrityError`."""
+    """Turn what `tokenizers` raises for bad content, mostly `Exception` itself, into `IntegrityError`."""
     try:
         yield
     except Exception as error:
+        # What Python itself raises for a value of the wrong kind or size counts too; all else is not the file's.
+        if type(error) not in (Exception, OverflowError, TypeError, ValueError):
+            raise
         raise IntegrityError(f"{path} is no tokenizer ({error}): export the model again") from error
 
 

@@ -16,21 +16,8 @@ import sdrt
 from sdrt.cli import main
 from sdrt.metadata import Parameters, read_parameters
 
+pytestmark = pytest.mark.usefixtures("folder")
 FORBIDDEN = {"torch", "diffusers", "transformers", "optimum", "onnx", "sdrt_export"}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the command runs; the cache is beside it."""
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
-
-
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
 
 
 def sdrt_command(*arguments: str) -> Result:

@@ -12,23 +12,11 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("folder")
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and devices of POSIX")
 FULL = Path("/dev/full")
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 FAST = ("--steps", "1", "--seed", "0")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
-
-
-@pytest.fixture
-def model(tiny_model: Path) -> str:
-    return str(tiny_model)
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:

@@ -184,6 +184,13 @@ def test_an_unsupported_class_is_named_and_the_supported_ones_listed(class_name:
     assert resolve_scheduler("euler", config).name == "euler"
 
 
+def test_a_key_that_is_no_text_is_named() -> None:
+    with pytest.raises(
+        UnsupportedModelError, match=r"DDIMScheduler\): 5 is 1; supported: keys that are texts"
+    ):
+        resolve_scheduler({"_class_name": "DDIMScheduler", 5: 1}, CONFIG)
+
+
 def test_a_schedule_of_absurd_length_is_refused() -> None:
     for key in ("num_train_timesteps", "steps_offset"):
         with pytest.raises(UnsupportedModelError, match=f"{key} is 100000000000; supported: a whole number"):

@@ -174,10 +174,12 @@ def read_settings(config: Config, *, class_name: str, defaults: Config, known: f
     Raises:
         UnsupportedModelError: a key would change the result and is not supported; names the key and value.
     """
+    for key in config:
+        if not isinstance(key, str):
+            raise _unsupported(class_name, brief(key), config[key], "keys that are texts")
     unset = config.get("_use_default_values") or []
-    if not isinstance(unset, (list, tuple)) or not all(isinstance(key, str) for key in (*config, *unset)):
-        found, expected = config if isinstance(unset, (list, tuple)) else unset, "names that are texts"
-        raise _unsupported(class_name, "_use_default_values", found, expected)
+    if not isinstance(unset, (list, tuple)) or not all(isinstance(key, str) for key in unset):
+        raise _unsupported(class_name, "_use_default_values", unset, "a list of keys")
     given = {k: v for k, v in config.items() if k not in unset and not k.startswith("_")}
     for key, value in given.items():
         if key not in _CHECKS and key not in IRRELEVANT_KEYS and value is not None and value is not False:
