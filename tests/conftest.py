@@ -44,12 +44,11 @@ def heed_ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
-    """The bundled model, or the exported folder that SDRT_TEST_MODEL names. Not to be written to."""
-    if given := os.environ.get("SDRT_TEST_MODEL"):
-        return Path(given)
-    import sdrt_models
+    """SD 1.5's blocks with a few channels and random weights, or the exported folder that SDRT_TEST_MODEL names.
 
-    return sdrt_models.path("tiny")
+    Not to be written to.
+    """
+    return Path(os.environ.get("SDRT_TEST_MODEL", Path(__file__).parent / "models" / "tiny"))
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ _SD15: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-# SD 1.5's blocks with a few channels each: the model embedded in the package as `tiny`.
+# SD 1.5's blocks with a few channels each: for tests, and to try an installation in seconds.
 _TINY: Mapping[str, Mapping[str, Any]] = {
     "text_encoder": {
         **_SD15["text_encoder"],

@@ -28,7 +28,8 @@ __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 EXPORTERS = ("sdrt", "optimum")
 _FAMILY = "stable-diffusion"
 _SCHEDULER = "PNDMScheduler"
-_DTYPE_NAMES = {"fp32": "float32"}
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16"}
+_BYTES = {"fp32": 4, "fp16": 2}
 _VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 # How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
@@ -72,7 +73,7 @@ def export_model(
         source: a folder in diffusers' layout or a hub id; None with ``architecture`` and ``random_weights``.
         output: the folder to write; ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
-        dtype: "fp32".
+        dtype: "fp32", or "fp16": weights in half the bytes, widened once at load, arithmetic in float32.
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
@@ -90,7 +91,7 @@ def export_model(
         ExportError: no space, or a graph that differs from torch.
     """
     row = resolve_target(target, dtype)
-    _check_exporter(exporter, target)
+    _check_exporter(exporter, target, dtype)
     output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
@@ -98,7 +99,7 @@ def export_model(
     if folder := checkpoint.tokenizer_folder():
         tokenizer.check_tokenizer(folder)
     with replace_folder(output, force) as staging, _Hashes(staging) as hashes:
-        check_space(output, checkpoint.size() * _SPACE[exporter] + _SPACE_MARGIN)
+        check_space(output, checkpoint.size() * _BYTES[dtype] * _SPACE[exporter] + _SPACE_MARGIN)
         job = _Job(
             checkpoint=checkpoint, staging=staging, target=row, dtype=dtype, report=report, hashes=hashes
         )
@@ -110,13 +111,15 @@ def export_model(
     return manifest
 
 
-def _check_exporter(exporter: str, target: str) -> None:
+def _check_exporter(exporter: str, target: str, dtype: str) -> None:
     if exporter not in EXPORTERS:
         raise RequestError(f"unknown exporter {exporter!r}: expected one of {', '.join(EXPORTERS)}")
     if exporter == "optimum" and target != "portable":
         raise RequestError(
             f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
         )
+    if exporter == "optimum" and dtype != "fp32":
+        raise RequestError(f"exporter 'optimum' writes fp32 only here: leave out dtype {dtype!r}")
 
 
 def _open(
@@ -236,6 +239,8 @@ class _Job:
         model = self.checkpoint.load(component.checkpoint)
         self._at(component.name, "export")
         traced, transposed = graph.trace(component, model, self.target)
+        if self.dtype == "fp16":
+            graph.narrow(traced)
         return _Traced(
             component=component,
             graph=traced,

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
@@ -23,9 +24,10 @@ from sdrt_export.fuse import fused
 from sdrt_export.targets import OPSET, Target
 from sdrt_export.translation import TRANSLATIONS, one_trace
 
-__all__ = ["save", "trace"]
+__all__ = ["narrow", "save", "trace"]
 
 _FOLD_LIMIT = 1 << 16
+_HALF_MAX = float(np.finfo(np.float16).max)
 _RULES = (
     rules.collapse_slice_rule,
     rules.collapse_slice2_rule,
@@ -88,6 +90,38 @@ def _convert(
     )
     assert program is not None
     return program
+
+
+def narrow(model: ir.Model) -> None:
+    """Store the weights of ``model`` in float16, and compute in float32 as before.
+
+    A Cast follows each of them, which ONNX Runtime folds when it loads the graph: the file is half as large, and the
+    weights are widened once. Vectors (biases, norms) stay as they are: they are a hundredth of the bytes, and a scale
+    near zero loses the most. So does what float16 cannot hold.
+    """
+    for value in list(model.graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+            continue
+        if float(np.abs(tensor.numpy()).max(initial=0.0)) > _HALF_MAX:
+            continue
+        cast = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.widen")
+        wide = cast.outputs[0]
+        wide.name, wide.shape, wide.type = (
+            f"{value.name}.float32",
+            value.shape,
+            ir.TensorType(ir.DataType.FLOAT),
+        )
+        value.replace_all_uses_with(wide)
+        cast.replace_input_with(0, value)
+        model.graph.insert_before(model.graph[0], cast)
+        value.type = ir.TensorType(ir.DataType.FLOAT16)
+        value.const_value = ir.LazyTensor(
+            lambda tensor=tensor: ir.tensor(tensor.numpy().astype(np.float16)),  # type: ignore[misc]
+            dtype=ir.DataType.FLOAT16,
+            shape=ir.Shape(tuple(tensor.shape.numpy())),
+            name=value.name,
+        )
 
 
 def save(model: ir.Model, path: Path) -> None:

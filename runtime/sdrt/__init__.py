@@ -1,7 +1,7 @@
 """Stable Diffusion with NumPy and ONNX Runtime.
 
 >>> from sdrt import StableDiffusionPipeline
->>> pipeline = StableDiffusionPipeline.from_pretrained("tiny")
+>>> pipeline = StableDiffusionPipeline.from_pretrained("shapes")
 >>> image = pipeline("a red circle", seed=0).images[0]
 
 Importing this package does no work: every name below is loaded when it is first used.

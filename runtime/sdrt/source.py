@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.autoexport import Source, export_once
+from sdrt.bundled import bundled_path
 from sdrt.errors import RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
@@ -46,7 +47,7 @@ def resolve_model(
         _refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
-    if isinstance(model, str) and (bundled := _bundled(model)):
+    if isinstance(model, str) and (bundled := bundled_path(model)):
         _refuse_revision(model, revision)
         return ModelFolder.open(bundled, name=model)
     from sdrt import hub
@@ -78,12 +79,3 @@ def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any
     # Before the weights: a hub's are downloaded by the export.
     check_checkpoint_index(folder)
     return export_once(source, target=target, notices=notices, reporter=reporter)
-
-
-def _bundled(name: str) -> Path | None:
-    """The folder of a model that comes with the package; None for other names."""
-    try:
-        import sdrt_models
-    except ModuleNotFoundError:
-        return None
-    return sdrt_models.path(name) if name in sdrt_models.NAMES else None

@@ -206,11 +206,54 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not list(folder.iterdir())
 
 
-def test_without_a_model_it_says_how_to_get_one() -> None:
-    result = sdrt_command("generate", "x")
-    assert result.exit_code == 2
-    assert "-m with one of tiny" in result.stderr
-    assert "sdrt export" in result.stderr
+def test_without_a_model_the_embedded_one_draws() -> None:
+    result = sdrt_command("generate", "a red circle", "-s", "1", "--steps", "2", "-o", "a.png")
+    assert (result.exit_code, result.stdout) == (0, "a.png\n")
+    settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
+    assert (settings["Model"], settings["Size"]) == ("shapes", "128x128")
+
+
+def test_a_grid_shows_every_picture_beside_their_files(model: str) -> None:
+    result = sdrt_command(
+        *("generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "--count", "3"),
+        *("-o", "x.png", "--grid", "--json"),
+    )
+    report = json.loads(result.stdout)
+    assert report["grid"] == "x-grid.png"
+    assert len(report["files"]) == 6
+    with Image.open("x-grid.png") as sheet, Image.open(report["files"][0]) as first:
+        assert sheet.width > 3 * first.width  # a row per prompt
+        assert 2 * first.height < sheet.height < 4 * first.height
+        assert sheet.crop((8, 8, 8 + first.width, 8 + first.height)).tobytes() == first.tobytes()
+    # As A1111's: how the first picture was made.
+    assert Parameters.parse(read_parameters(Path("x-grid.png"))[1] or "").settings["Seed"] == "5"
+
+
+def test_the_name_of_a_grid_is_told_last_and_checked_first(model: str) -> None:
+    arguments = ("-s", "4", "--count", "2", "-o", "p-{seed}.png", "--grid")
+    assert generate(model, *arguments).stdout.splitlines() == ["p-4.png", "p-5.png", "p-4-grid.png"]
+    Path("p-4.png").unlink()
+    Path("p-5.png").unlink()
+    refused = generate(model, *arguments)
+    assert refused.exit_code == 2
+    assert "p-4-grid.png: exists already" in refused.stderr
+    assert not Path("p-4.png").exists()
+
+
+def test_an_interrupted_grid_shows_what_was_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sdrt.StableDiffusionPipeline.__call__
+    calls = []
+
+    def interrupted(self: sdrt.StableDiffusionPipeline, *args: object, **options: object) -> object:
+        calls.append(options["seed"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(self, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "__call__", interrupted)
+    result = generate(model, "-s", "1", "--count", "4", "-o", "x.png", "--grid")
+    assert result.exit_code == 130
+    assert result.stdout.splitlines() == ["x-0.png", "x-1.png", "x-grid.png"]
 
 
 @pytest.mark.parametrize("made", [False, True])

@@ -23,7 +23,6 @@ import onnxruntime
 import pytest
 from torch.export import ExportedProgram
 
-import sdrt_models
 from sdrt.errors import ExportError
 from sdrt.model import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
@@ -215,9 +214,9 @@ def weights(graph: ir.Graph) -> list[np.ndarray]:
 
 
 @pytest.mark.full
-def test_the_bundled_model_is_a_fresh_export(tmp_path: Path) -> None:
+def test_the_tiny_model_of_the_tests_is_a_fresh_export(tmp_path: Path) -> None:
     export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
-    bundled = sdrt_models.path("tiny")
+    bundled = Path(__file__).parents[1] / "models" / "tiny"
     assert files(bundled).keys() == files(tmp_path / "model").keys()
     for name in COMPONENTS:
         fresh, kept = (ir.load(root / name / "model.onnx").graph for root in (tmp_path / "model", bundled))

@@ -1,4 +1,4 @@
-"""What is recorded of the embedded model `tiny`: prompts, component inputs and calls. NumPy only."""
+"""What is recorded of `tests/models/tiny`: prompts, component inputs and calls. NumPy only."""
 
 from __future__ import annotations
 

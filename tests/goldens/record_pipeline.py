@@ -1,4 +1,4 @@
-"""Record `pipeline.npz`: what transformers and diffusers make of the embedded model `tiny`'s weights.
+"""Record `pipeline.npz`: what transformers and diffusers make of the weights of `tests/models/tiny`.
 
 Usage, where the export extra is installed: python tests/goldens/record_pipeline.py
 """
@@ -30,7 +30,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny_pipeline(folder: Path) -> Any:
-    """diffusers' pipeline over the same weights as the embedded model."""
+    """diffusers' pipeline over the same weights as `tests/models/tiny`."""
     source = RandomCheckpoint(architecture="tiny", seed=0)
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
     pipeline = diffusers.StableDiffusionPipeline(

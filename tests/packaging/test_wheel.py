@@ -91,7 +91,7 @@ def test_it_works_where_nothing_else_is_installed(wheel: Path, tmp_path: Path) -
     pip("--python", environment, "install", "--no-deps", "--no-index", wheel)
     program = (
         "import sdrt, sdrt_models, pathlib\n"
-        "model = sdrt_models.path('tiny')\n"
+        "model = sdrt_models.path('shapes')\n"
         "assert (model / 'unet' / 'model.onnx').stat().st_size > 1000\n"
         "print(sdrt.__version__, pathlib.Path(sdrt.__file__).parent, sep='\\n')"
     )

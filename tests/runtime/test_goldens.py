@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sdrt_models
 from sdrt import StableDiffusionPipeline
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -31,7 +30,7 @@ def goldens() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def tiny() -> Iterator[StableDiffusionPipeline]:
-    folder = sdrt_models.path("tiny")
+    folder = GOLDENS.parent / "models" / "tiny"
     with StableDiffusionPipeline.from_pretrained(
         folder, provider="cpu", threads=1, notify=lambda _: None
     ) as made:

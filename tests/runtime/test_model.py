@@ -328,7 +328,7 @@ def test_hashing_is_seen_on_stderr(signed: Path, capsys: pytest.CaptureFixture[s
     assert errors.startswith("hashes: checking ")
 
 
-@pytest.mark.parametrize("name", ["folder", "tiny"])
+@pytest.mark.parametrize("name", ["folder", "shapes"])
 def test_only_a_hub_id_has_revisions(name: str, model_copy: Path) -> None:
     with pytest.raises(RequestError, match=r"revision is 'v1'.* is no hub id"):
         resolve_model(model_copy if name == "folder" else name, revision="v1")

@@ -37,6 +37,7 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
     commands_table={
         "generate": "Make pictures from a prompt.",
         "export": "Turn a checkpoint into a model folder of ONNX graphs.",
+        "models": "List the models that need no download.",
         "info": "Say how a picture was made, or what a model folder holds.",
         "doctor": "Check this installation and say how to repair it.",
     },
@@ -57,7 +58,7 @@ def main(context: click.Context) -> None:
     """Stable Diffusion with NumPy and ONNX Runtime: export a checkpoint once, then serve it without torch.
 
     \b
-    sdrt generate "beautiful sunset" -m tiny -o sunset.png
+    sdrt generate "a red circle" -o circle.png
     sdrt export CHECKPOINT -o model/
     """
     if context.invoked_subcommand is None:

@@ -8,6 +8,8 @@ from dataclasses import asdict
 
 import click
 
+from sdrt.bundled import DEFAULT_MODEL
+
 from .findings import Finding, Status
 from .group import CONTEXT, debug_option
 
@@ -17,7 +19,9 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 
 
 @click.command(context_settings=CONTEXT)
-@click.option("-m", "--model", metavar="MODEL", default="tiny", show_default=True, help="Model to try.")
+@click.option(
+    "-m", "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True, help="Model to try."
+)
 @click.option("--provider", default="auto", show_default=True, help="Execution provider to try it on.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option

@@ -33,7 +33,13 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     help="cpu: fused for ONNX Runtime's CPU provider; portable: standard ONNX operators only."
     "  [default: cpu; portable with --exporter optimum]",
 )
-@click.option("--dtype", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp16: weights in half the bytes, widened once when they are loaded; arithmetic stays in fp32.",
+)
 @click.option(
     "--exporter",
     type=click.Choice(["sdrt", "optimum"]),

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from sdrt.bundled import DEFAULT_MODEL
+
 from .group import CONTEXT, debug_option
 
 __all__ = ["generate"]
@@ -13,7 +15,14 @@ __all__ = ["generate"]
 
 @click.command(context_settings=CONTEXT)
 @click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
-@click.option("-m", "--model", metavar="MODEL", help="Model folder, hub id, or `tiny` (bundled).")
+@click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model folder, hub id, or an embedded model; `sdrt models` lists them.",
+)
 @click.option("-n", "--negative-prompt", metavar="TEXT", default="", help="What the picture should not show.")
 @click.option("--steps", "--num-inference-steps", "steps", type=int, default=50, show_default=True)
 @click.option(
@@ -50,6 +59,9 @@ __all__ = ["generate"]
     "--output",
     metavar="FILE",
     help="Name, folder, or pattern with {seed} and {index}; .png, .jpg or .webp.  [default: sdrt-{seed}.png]",
+)
+@click.option(
+    "--grid", is_flag=True, help="Also write a contact sheet of all pictures, beside the first: FILE-grid."
 )
 @click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
 @click.option("--no-metadata", is_flag=True, help="Leave out of the file how it was made.")

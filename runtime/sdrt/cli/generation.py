@@ -6,15 +6,15 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from sdrt.errors import RequestError
 from sdrt.progress import export_reporter
 
 from .outputs import format_of, write_atomically
-from .planning import Options, Picture, arguments, batches, plan, request, seeds
+from .planning import Grid, Options, Picture, arguments, batches, plan, plan_grid, request, seeds
 from .terminal import Steps, Terminal
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from sdrt import StableDiffusionPipeline, StableDiffusionPipelineOutput
     from sdrt.schedulers import Scheduler
+    from sdrt.sheet import ContactSheet
 
 __all__ = ["run"]
 
@@ -48,14 +49,13 @@ def run(options: Options) -> None:
     from sdrt.limits import Limits
 
     started = time.perf_counter()
-    if options.model is None:
-        raise RequestError(_no_model())
     pictures = plan(options)
+    grid = plan_grid(options, pictures)
     requests = [request(options, batch) for _, batch in batches(pictures, options.batch_size)]
     terminal = Terminal(quiet=options.quiet)
-    with _open(options, options.model, terminal) as pipeline:
+    with _open(options, terminal) as pipeline:
         requests[0].fit(Limits.of(pipeline.model))
-        job = Job(options, pipeline)
+        job = Job(options, pipeline, grid)
         terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
         job.timings.load = time.perf_counter() - started
@@ -68,21 +68,12 @@ def run(options: Options) -> None:
                 click.echo(json.dumps(job.report(), allow_nan=False))
 
 
-def _no_model() -> str:
-    from .model_summary import models_at_hand
-
-    return (
-        f"no model given; pass -m with one of {', '.join(models_at_hand())}, a model folder or a hub id, "
-        "or make one with `sdrt export CHECKPOINT -o model/`"
-    )
-
-
-def _open(options: Options, model: str, terminal: Terminal) -> StableDiffusionPipeline:
+def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
     from sdrt import StableDiffusionPipeline
 
     with terminal.board() as board:
         return StableDiffusionPipeline.from_pretrained(
-            model,
+            options.model,
             provider=options.provider,
             threads=options.threads,
             revision=options.revision,
@@ -95,26 +86,35 @@ def _open(options: Options, model: str, terminal: Terminal) -> StableDiffusionPi
 class Job:
     """The options, the loaded model, and what making the pictures told about them."""
 
-    def __init__(self, options: Options, pipeline: StableDiffusionPipeline) -> None:
-        self.options, self.pipeline = options, pipeline
+    def __init__(self, options: Options, pipeline: StableDiffusionPipeline, grid: Grid | None) -> None:
+        self.options, self.pipeline, self.grid = options, pipeline, grid
         self.scheduler: Scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
         self.calls = len(self.scheduler.plan(options.steps).timesteps)
         self.timings = Timings()
         self.made: list[Picture] = []
         self.size = (0, 0)
+        self.sheet: ContactSheet | None = None
+        self.sheet_parameters = ""
 
     def make(self, pictures: list[Picture], terminal: Terminal) -> None:
         """Denoise batch by batch; a picture is written as soon as it is there."""
         groups = list(batches(pictures, self.options.batch_size))
-        with terminal.steps(len(groups), self.calls) as steps:
-            for name, batch in groups:
-                steps.describe(name)
-                output = self._denoise(batch, steps)
-                self.timings.add(output.timings)
-                for picture, image in zip(batch, output.images, strict=True):
-                    self._save(picture, image)
-                    if not self.options.as_json:
-                        terminal.result(picture.path)
+        try:
+            with terminal.steps(len(groups), self.calls) as steps:
+                for name, batch in groups:
+                    steps.describe(name)
+                    output = self._denoise(batch, steps)
+                    self.timings.add(output.timings)
+                    for picture, image in zip(batch, output.images, strict=True):
+                        self._save(picture, image)
+                        if not self.options.as_json:
+                            terminal.result(picture.path)
+        finally:
+            # Also when it ends early: a sheet of what there is.
+            if self.grid is not None and self.sheet is not None:
+                self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
+                if not self.options.as_json:
+                    terminal.result(self.grid.path)
 
     def _denoise(self, batch: list[Picture], steps: Steps) -> StableDiffusionPipelineOutput:
         def on_step_end(*_: object) -> dict[str, Any]:
@@ -126,19 +126,36 @@ class Job:
         )
 
     def _save(self, picture: Picture, image: Image) -> None:
-        target = format_of(picture.path)
+        parameters = self._parameters(picture, image)
+        self._write(picture.path, image, parameters)
+        self.made.append(picture)
+        self.size = image.size
+        if self.grid is not None:
+            self._add_to_sheet(self.grid, image, parameters)
+
+    def _write(self, path: Path, image: Image, parameters: str) -> None:
+        target = format_of(path)
         extra: dict[str, Any] = dict(target.options)
         if not self.options.no_metadata:
             from sdrt.metadata import save_options
 
-            extra |= save_options(target.name, self._parameters(picture, image))
+            extra |= save_options(target.name, parameters)
 
         def write(file: BinaryIO) -> None:
             image.save(file, format=target.name, **extra)
 
-        write_atomically(picture.path, write, force=self.options.force)
-        self.made.append(picture)
-        self.size = image.size
+        write_atomically(path, write, force=self.options.force)
+
+    def _add_to_sheet(self, grid: Grid, image: Image, parameters: str) -> None:
+        """The sheet says how its first picture was made, as A1111's does."""
+        from sdrt.sheet import ContactSheet
+
+        if self.sheet is None:
+            self.sheet = ContactSheet(
+                count=len(grid.labels), width=image.width, height=image.height, columns=grid.columns
+            )
+            self.sheet_parameters = parameters
+        self.sheet.add(image, grid.labels[len(self.made) - 1])
 
     def _parameters(self, picture: Picture, image: Image) -> str:
         from sdrt import __version__
@@ -181,6 +198,7 @@ class Job:
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
             "files": [str(picture.path) for picture in self.made],
+            "grid": str(self.grid.path) if self.grid is not None and self.sheet is not None else None,
             "prompts": [picture.prompt for picture in self.made],
             "seeds": [picture.seed for picture in self.made],
             "settings": {name: getattr(self.options, name) for name in asked}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdrt.bundled import bundled_names
 from sdrt.errors import IntegrityError
 from sdrt.manifest import readable
 
 if TYPE_CHECKING:
     from sdrt.model import Manifest, ModelFolder
 
-__all__ = ["human_size", "models_at_hand", "open_model", "parity_of", "render", "summarise", "verify_now"]
+__all__ = ["human_size", "open_model", "parity_of", "render", "summarise", "verify_now"]
 
 UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
@@ -28,30 +28,12 @@ def human_size(count: int) -> str:
     return f"{size:.1f} GB"
 
 
-def models_at_hand() -> list[str]:
-    """What `-m` could be without a download: bundled names, then model folders here."""
-    from sdrt.model import GRAPH
-
-    folders: list[str] = []
-    with suppress(OSError):  # a working folder that is gone, or not readable
-        folders = sorted(graph.parent.parent.name for graph in Path().glob(f"*/unet/{GRAPH}"))
-    return [*_bundled_names(), *(f"{name}/" for name in folders)]
-
-
-def _bundled_names() -> tuple[str, ...]:
-    try:
-        from sdrt_models import NAMES
-    except ModuleNotFoundError:
-        return ()
-    return NAMES
-
-
 def open_model(model: str) -> ModelFolder:
     """A folder, or a bundled model by name. Nothing is downloaded or exported."""
     from sdrt.model import ModelFolder
     from sdrt.source import resolve_model
 
-    if model in _bundled_names() and not Path(model).exists():
+    if model in bundled_names() and not Path(model).exists():
         return resolve_model(model)
     return ModelFolder.open(model)
 

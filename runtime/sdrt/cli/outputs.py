@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import string
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from re import fullmatch
@@ -13,7 +14,15 @@ from typing import BinaryIO
 
 from sdrt.errors import RequestError, SdrtError
 
-__all__ = ["FORMATS", "Format", "check_capacity", "format_of", "plan_paths", "write_atomically"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "check_capacity",
+    "format_of",
+    "plan_paths",
+    "plan_sheet_path",
+    "write_atomically",
+]
 
 DEFAULT_NAME = "sdrt-{seed}.png"
 _FIELDS = ("seed", "index")
@@ -69,8 +78,23 @@ def plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tup
     `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
     get `-0`, `-1`, … before the extension.
     """
-    try:
+    with _writable(pattern):
         return _plan_paths(pattern, seeds, force=force)
+
+
+def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -> Path:
+    """Where the contact sheet goes: the first picture's name with `-grid` before the extension, checked alike."""
+    with _writable(pattern):
+        path = Path(_template(pattern).format(seed=seeds[0], index=0))
+        path = path.with_name(f"{path.stem}-grid{path.suffix}")
+        _check_target(path, force=force)
+    return path
+
+
+@contextmanager
+def _writable(pattern: str | None) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RequestError(
             f"-o {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .outputs import check_capacity, plan_paths
+from .outputs import check_capacity, plan_paths, plan_sheet_path
 
 if TYPE_CHECKING:
     from sdrt import Request
 
-__all__ = ["Options", "Picture", "arguments", "batches", "plan", "request", "seeds"]
+__all__ = ["Grid", "Options", "Picture", "arguments", "batches", "plan", "plan_grid", "request", "seeds"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Options:
     """The command line, parsed; `None` leaves a value to the model or to a default that depends on others."""
 
     prompts: tuple[str, ...]
-    model: str | None
+    model: str
     negative_prompt: str
     steps: int
     guidance_scale: float
@@ -35,6 +35,7 @@ class Options:
     batch_size: int
     count: int | None
     output: str | None
+    grid: bool
     force: bool
     no_metadata: bool
     provider: str
@@ -55,6 +56,15 @@ class Picture:
     path: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The contact sheet: its file, pictures in a row (None: about as many as rows), and a label for each."""
+
+    path: Path
+    columns: int | None
+    labels: tuple[str, ...]
+
+
 def plan(options: Options) -> list[Picture]:
     """Every prompt `count` times, seeds counting up, each with a file that can be written."""
     from sdrt.request import MAX_SEED
@@ -69,6 +79,25 @@ def plan(options: Options) -> list[Picture]:
         Picture(prompt=prompt, seed=seed, path=path)
         for prompt, seed, path in zip(prompts, seeds, paths, strict=True)
     ]
+
+
+def plan_grid(options: Options, pictures: list[Picture]) -> Grid | None:
+    """The contact sheet, if there is to be one: a row per prompt when each has several pictures."""
+    if not options.grid:
+        return None
+    each = len(pictures) // len(options.prompts)
+    seeds = [picture.seed for picture in pictures]
+    return Grid(
+        path=plan_sheet_path(options.output, seeds, force=options.force),
+        columns=each if each > 1 and len(options.prompts) > 1 else None,
+        labels=tuple(_label(picture, each, len(options.prompts)) for picture in pictures),
+    )
+
+
+def _label(picture: Picture, each: int, prompts: int) -> str:
+    if prompts == 1:
+        return f"seed {picture.seed}"
+    return picture.prompt if each == 1 else f"{picture.seed}: {picture.prompt}"
 
 
 def arguments(options: Options, batch: list[Picture]) -> dict[str, Any]:

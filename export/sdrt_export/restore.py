@@ -1,0 +1,104 @@
+"""The way back: a diffusers checkpoint from an exported model, whose graphs keep every parameter's name.
+
+``python -m sdrt_export.restore MODEL CHECKPOINT`` makes one to export for another target, or to train on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import onnx_ir as ir
+import torch
+from diffusers import ConfigMixin
+from torch import nn
+from transformers import CLIPTextConfig
+
+from sdrt.errors import UnsupportedModelError
+from sdrt.model import ModelFolder
+from sdrt.source import resolve_model
+from sdrt_export.components import COMPONENTS
+from sdrt_export.transaction import replace_folder
+
+__all__ = ["main", "restore_checkpoint"]
+
+
+def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) -> None:
+    """Write the weights of ``model``, a folder that ``sdrt export`` made, as a diffusers checkpoint in float32.
+
+    Weights that were stored in float16 come back as they were rounded.
+
+    Raises:
+        ModelNotFoundError, IntegrityError: there is no whole model.
+        UnsupportedModelError: another program exported it, and its weights have other names.
+        RequestError: ``output`` exists, and ``force`` was not given.
+    """
+    folder = resolve_model(model)
+    folder.verify()
+    with replace_folder(output, force) as staging:
+        for part, names in _parts().items():
+            weights = {key: value for name in names for key, value in _weights(folder, name)}
+            module = _module(names[0], folder.component_config(names[0]))
+            _load(folder, module, weights)
+            module.save_pretrained(staging / part)  # type: ignore[operator]
+        for name in ("tokenizer", "scheduler"):
+            shutil.copytree(folder.path / name, staging / name)
+        shutil.copyfile(folder.path / "model_index.json", staging / "model_index.json")
+
+
+def _parts() -> dict[str, list[str]]:
+    """Checkpoint folder → the components that hold its weights."""
+    parts: dict[str, list[str]] = {}
+    for component in COMPONENTS.values():
+        parts.setdefault(component.checkpoint, []).append(component.name)
+    return parts
+
+
+def _weights(folder: ModelFolder, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if folder.manifest is None or folder.manifest.exporter != "sdrt":
+        raise UnsupportedModelError(
+            f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
+        )
+    transposed = set(folder.manifest.components[name]["transposed"])
+    for key, value in ir.load(folder.component(name)).graph.initializers.items():
+        if value.const_value is not None and value.const_value.dtype in (
+            ir.DataType.FLOAT,
+            ir.DataType.FLOAT16,
+        ):
+            tensor = torch.from_numpy(value.const_value.numpy().copy()).float()
+            yield key, tensor.t().contiguous() if key in transposed else tensor
+
+
+def _module(name: str, config: dict[str, Any]) -> nn.Module:
+    model_class: Any = COMPONENTS[name].model_class
+    if issubclass(model_class, ConfigMixin):
+        module = model_class.from_config(config)
+    else:
+        module = model_class(CLIPTextConfig.from_dict(config))
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+    """Set every parameter; constants of the graph that are no parameters are left over."""
+    for key, parameter in module.named_parameters():
+        if key not in weights or weights[key].shape != parameter.shape:
+            raise UnsupportedModelError(f"{folder.path}: has no weight {key} of {list(parameter.shape)}")
+        parameter.data.copy_(weights[key])
+
+
+@click.command()
+@click.argument("model")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("-f", "--force", is_flag=True, help="Replace an existing folder.")
+def main(model: str, checkpoint: Path, force: bool) -> None:
+    """Write the weights of MODEL, as sdrt names it, to the folder CHECKPOINT in diffusers' layout."""
+    restore_checkpoint(model, checkpoint, force=force)
+    click.echo(checkpoint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The configs of the model's parts: Stable Diffusion's classes with few channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["SCHEDULER", "TEXT_ENCODER", "UNET", "VAE", "VOCABULARY"]
+
+VOCABULARY = 768
+"""Most tokens that the tokenizer may have: 512 for the bytes, the merges, two special ones."""
+
+TEXT_ENCODER: Mapping[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 512,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "projection_dim": 128,
+}
+"""``vocab_size`` and the special tokens' ids come from the tokenizer."""
+
+UNET: Mapping[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (64, 128, 160),
+    "layers_per_block": 1,
+    "cross_attention_dim": 128,
+    "attention_head_dim": 4,  # diffusers' name for the number of heads
+    "norm_num_groups": 16,
+}
+
+VAE: Mapping[str, Any] = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (16, 32, 64, 128),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": 128,
+}
+"""``scaling_factor`` is measured after training."""
+
+SCHEDULER: Mapping[str, Any] = {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "algorithm_type": "dpmsolver++",
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+    "trained_betas": None,
+}
+"""DPM++ 2M, the default; the noise schedule is Stable Diffusion's."""

@@ -1,0 +1,164 @@
+"""Does the model draw what it is asked for? ``python -m sdrt_models.shapes.evaluate``
+
+Prompts of held-out scenes go through ``sdrt``, and what comes back is recognised without a network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from PIL import Image
+
+from sdrt import StableDiffusionPipeline
+from sdrt_models.shapes.captions import caption
+from sdrt_models.shapes.drawing import draw_scene
+from sdrt_models.shapes.recognise import recognise
+from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, sample_scene
+from sdrt_models.shapes.scoring import Rate, rates, table
+
+__all__ = ["Settings", "held_out_prompts", "main", "measure", "measure_negative_prompt"]
+
+_SEED = 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How pictures are made; :class:`sdrt.Request`'s names."""
+
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.5
+    scheduler: str = "dpmpp_2m"
+    seed: int = 0
+    batch: int = 8
+
+
+def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
+    """``count`` different captions of held-out scenes that name everything, the same ones every time."""
+    prompts: dict[str, Scene] = {}
+    index = 0
+    while len(prompts) < count:
+        rng = np.random.default_rng((_SEED, index))
+        scene = sample_scene(rng, held_out=True)
+        prompts.setdefault(caption(scene, rng, complete=True), scene)
+        index += 1
+    return list(prompts.items())
+
+
+def measure(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -> dict[str, Rate]:
+    """Rates of all attributes over ``count`` held-out prompts."""
+    prompts = held_out_prompts(count)
+    pictures = _generate(pipeline, [text for text, _ in prompts], settings)
+    return rates(zip((scene for _, scene in prompts), pictures, strict=True))
+
+
+def measure_negative_prompt(
+    pipeline: StableDiffusionPipeline, count: int, settings: Settings
+) -> dict[str, Rate]:
+    """How often a colour that the prompt leaves open appears: without, and with it as the negative prompt."""
+    colours = [list(COLOURS)[index % len(COLOURS)] for index in range(count)]
+    prompts = [f"a {SHAPES[index // len(COLOURS) % len(SHAPES)]}" for index in range(count)]
+    found = {}
+    for name, negative in (("without", None), ("with", colours)):
+        pictures = _generate(pipeline, prompts, settings, negative)
+        hits = [
+            any(thing.colour == colour for thing in recognise(picture).things)
+            for colour, picture in zip(colours, pictures, strict=True)
+        ]
+        found[name] = Rate(right=sum(hits), total=count)
+    return found
+
+
+def _generate(
+    pipeline: StableDiffusionPipeline,
+    prompts: list[str],
+    settings: Settings,
+    negative_prompts: list[str] | None = None,
+) -> Iterator[Image.Image]:
+    for first in range(0, len(prompts), settings.batch):
+        part = slice(first, first + settings.batch)
+        yield from pipeline(
+            prompts[part],
+            negative_prompt=negative_prompts[part] if negative_prompts else None,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            scheduler=settings.scheduler,
+            seed=settings.seed + first,
+        ).images
+
+
+def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
+    """Pictures that show their scenes for certain: what is wrong with these is the recogniser's fault."""
+    for index in range(count):
+        rng = np.random.default_rng((_SEED + 1, index))
+        scene = sample_scene(rng, held_out=bool(index % 2))
+        yield scene, draw_scene(scene, rng)
+
+
+@click.command()
+@click.option(
+    "-m", "--model", default="shapes", show_default=True, help="The model to judge, as sdrt names it."
+)
+@click.option("--prompts", default=200, show_default=True)
+@click.option("--steps", default=20, show_default=True)
+@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--scheduler", default="dpmpp_2m", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--batch", default=8, show_default=True)
+@click.option("--provider", default="auto", show_default=True)
+@click.option("--drawn", is_flag=True, help="Judge drawn pictures instead: this validates the recogniser.")
+@click.option("--negative", is_flag=True, help="Measure what a negative prompt takes away instead.")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as JSON."
+)
+def main(
+    model: str,
+    prompts: int,
+    steps: int,
+    guidance_scale: float,
+    scheduler: str,
+    seed: int,
+    batch: int,
+    provider: str,
+    drawn: bool,
+    negative: bool,
+    json_file: Path | None,
+) -> None:
+    """Generate pictures of held-out prompts with sdrt, recognise what they show, report how often it is right."""
+    settings = Settings(
+        num_inference_steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, seed=seed, batch=batch
+    )
+    if drawn:
+        found = rates(_drawn(prompts))
+        about: dict[str, Any] = {"pictures": "drawn", "count": prompts}
+    else:
+        with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
+            measured = measure_negative_prompt if negative else measure
+            found = measured(pipeline, prompts, settings)
+            manifest = pipeline.model.manifest
+            about = {
+                "model": model,
+                "dtype": manifest.dtype if manifest else None,
+                "provider": pipeline.provider,
+                "count": prompts,
+                **vars(settings),
+            }
+    click.echo(table(found))
+    if json_file is not None:
+        report = {name: _as_json(rate) for name, rate in found.items()}
+        json_file.write_text(
+            json.dumps({"settings": about, "rates": report}, indent=2) + "\n", encoding="utf-8"
+        )
+
+
+def _as_json(rate: Rate) -> dict[str, float]:
+    return {"right": rate.right, "total": rate.total, "share": rate.share, "low": rate.low, "high": rate.high}
+
+
+if __name__ == "__main__":
+    main()

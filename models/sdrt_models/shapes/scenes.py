@@ -1,0 +1,169 @@
+"""What a picture shows, in words: colours, shapes, sizes, fills, backgrounds, relations; and what is held out.
+
+A :class:`Scene` is discrete: two pictures of one scene differ in position, scale and hue only, which
+:mod:`~sdrt_models.shapes.drawing` draws at random. :func:`sample_scene` is deterministic by its generator.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLOURS",
+    "FILLS",
+    "HELD_OUT_PAIRS",
+    "RELATIONS",
+    "SHADES",
+    "SHAPES",
+    "SIZES",
+    "Background",
+    "Colour",
+    "Scene",
+    "Thing",
+    "is_held_out",
+    "sample_scene",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Colour:
+    """Hue in degrees, saturation and value in 0 to 1."""
+
+    hue: float
+    saturation: float
+    value: float
+
+
+COLOURS: Mapping[str, Colour] = {
+    "red": Colour(hue=0, saturation=0.85, value=0.90),
+    "orange": Colour(hue=28, saturation=0.95, value=1.00),
+    "yellow": Colour(hue=55, saturation=0.90, value=0.97),
+    "green": Colour(hue=125, saturation=0.75, value=0.70),
+    "cyan": Colour(hue=183, saturation=0.85, value=0.85),
+    "blue": Colour(hue=225, saturation=0.80, value=0.90),
+    "purple": Colour(hue=273, saturation=0.70, value=0.75),
+    "pink": Colour(hue=328, saturation=0.60, value=0.98),
+}
+SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "hexagon")
+SIZES: Mapping[str, tuple[float, float]] = {"small": (14.0, 18.0), "large": (26.0, 32.0)}
+"""Half of the longer side of the bounding box, in pixels of a 128×128 picture."""
+FILLS = ("solid", "striped", "dotted")
+SHADES: Mapping[str, float] = {"black": 0.08, "gray": 0.55, "white": 0.97}
+BACKGROUNDS = ("plain", "two-tone")
+RELATIONS: Mapping[str, tuple[int, int]] = {
+    "left of": (-1, 0),
+    "right of": (1, 0),
+    "above": (0, -1),
+    "below": (0, 1),
+}
+"""Where the first thing lies, seen from the second: x to the right, y downwards."""
+
+HELD_OUT_PAIRS = frozenset(
+    {
+        ("red", "star"),
+        ("orange", "cross"),
+        ("yellow", "heart"),
+        ("green", "ring"),
+        ("cyan", "triangle"),
+        ("blue", "hexagon"),
+        ("purple", "square"),
+        ("pink", "circle"),
+    }
+)
+"""Colours and shapes that no training picture ever joins, each colour and each shape once."""
+
+_HELD_OUT_SHARE = 8
+_EMPTY = 0.05
+_TWO_THINGS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """One figure: keys of :data:`COLOURS`, :data:`SHAPES`, :data:`SIZES`, :data:`FILLS`."""
+
+    colour: str
+    shape: str
+    size: str
+    fill: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Background:
+    """One shade, or two side by side (``split`` "vertical") or one over the other ("horizontal")."""
+
+    shades: tuple[str, ...]
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Nothing, one thing, or two of which the first lies ``relation`` the second."""
+
+    things: tuple[Thing, ...]
+    background: Background
+    relation: str | None = None
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether training never sees ``scene``: it joins a held-out pair, or its combination falls in the held-out eighth.
+
+    An empty scene is none of these. A single thing's combination is its colour, shape, size and fill; that of two
+    things their colours, shapes and relation, the same whichever is named first.
+    """
+    if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things):
+        return True
+    return bool(scene.things) and zlib.crc32(_combination(scene).encode()) % _HELD_OUT_SHARE == 0
+
+
+def _combination(scene: Scene) -> str:
+    if scene.relation is None:
+        (thing,) = scene.things
+        return f"{thing.size} {thing.fill} {thing.colour} {thing.shape}"
+    first, second = scene.things
+    relation = scene.relation
+    if relation in ("right of", "below"):
+        first, second = second, first
+        relation = {"right of": "left of", "below": "above"}[relation]
+    return f"{first.colour} {first.shape} {relation} {second.colour} {second.shape}"
+
+
+def sample_scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:
+    """Draw a scene of the training set, or of the held-out set."""
+    while True:
+        scene = _any_scene(rng)
+        if is_held_out(scene) == held_out:
+            return scene
+
+
+def _any_scene(rng: np.random.Generator) -> Scene:
+    kind = rng.random()
+    if kind < _EMPTY:
+        return Scene(things=(), background=_any_background(rng))
+    if kind >= _EMPTY + _TWO_THINGS:
+        return Scene(things=(_any_thing(rng),), background=_any_background(rng))
+    first, second = _any_thing(rng), _any_thing(rng)
+    while (first.colour, first.shape) == (second.colour, second.shape):
+        second = _any_thing(rng)
+    relation = list(RELATIONS)[rng.integers(len(RELATIONS))]
+    return Scene(things=(first, second), background=_any_background(rng), relation=relation)
+
+
+def _any_thing(rng: np.random.Generator) -> Thing:
+    return Thing(
+        colour=list(COLOURS)[rng.integers(len(COLOURS))],
+        shape=SHAPES[rng.integers(len(SHAPES))],
+        size=list(SIZES)[rng.integers(len(SIZES))],
+        fill=FILLS[0] if rng.random() < 0.6 else FILLS[1 + rng.integers(2)],
+    )
+
+
+def _any_background(rng: np.random.Generator) -> Background:
+    shades = [str(shade) for shade in rng.permutation(list(SHADES))]
+    if rng.random() < 0.75:
+        return Background(shades=(shades[0],))
+    return Background(shades=(shades[0], shades[1]), split=("vertical", "horizontal")[rng.integers(2)])

@@ -1,0 +1,114 @@
+"""Does the picture show the scene? Per attribute, with confidence intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from math import sqrt
+
+from PIL import Image
+
+from sdrt_models.shapes.recognise import Seen, SeenThing, recognise, relation_between
+from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, Scene, Thing
+
+__all__ = ["ATTRIBUTES", "Rate", "answers", "rates", "table"]
+
+ATTRIBUTES = ("count", "colour", "shape", "size", "fill", "background", "relation", "everything")
+"""What is judged: ``colour`` to ``fill`` once per thing, the rest once per picture (``relation`` of two things)."""
+
+_PER_THING = ("colour", "shape", "size", "fill")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """``right`` of ``total``; :attr:`low` and :attr:`high` bound the true rate with 95 % confidence (Wilson)."""
+
+    right: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """The measured rate, 0 to 1."""
+        return self.right / self.total if self.total else 0.0
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+        return self._bound(-1)
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        return self._bound(1)
+
+    def _bound(self, sign: int) -> float:
+        """Wilson's score interval (J. Am. Stat. Assoc. 22, 1927), which holds near 0 and 1 too."""
+        if not self.total:
+            return 0.0 if sign < 0 else 1.0
+        z, n, p = 1.959964, self.total, self.share
+        centre = p + z * z / (2 * n)
+        spread = z * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return min(1.0, max(0.0, (centre + sign * spread) / (1 + z * z / n)))
+
+
+def rates(pairs: Iterable[tuple[Scene, Image.Image]]) -> dict[str, Rate]:
+    """The rate of every attribute over pictures and the scenes they should show, and of pairs never trained on."""
+    found: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "unseen pairs")}
+    for scene, picture in pairs:
+        judged = answers(scene, recognise(picture))
+        for name, values in judged.items():
+            found[name] += values
+        unseen = [(thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things]
+        both = zip(judged["colour"], judged["shape"], strict=True)
+        found["unseen pairs"] += [all(pair) for pair, new in zip(both, unseen, strict=True) if new]
+    return {name: Rate(right=sum(values), total=len(values)) for name, values in found.items()}
+
+
+def table(found: Mapping[str, Rate]) -> str:
+    """Rates and their intervals, a line each."""
+    lines = [f"{'':14}{'right':>11}{'share':>8}   95 % interval"]
+    lines += [
+        f"{name:14}{f'{rate.right}/{rate.total}':>11}{rate.share:8.1%}   {rate.low:.1%} to {rate.high:.1%}"
+        for name, rate in found.items()
+    ]
+    return "\n".join(lines)
+
+
+def answers(scene: Scene, seen: Seen) -> Mapping[str, list[bool]]:
+    """For each attribute, whether each thing (or the picture) is as ``scene`` says.
+
+    Of what is seen, the largest things are held against the scene's, in the order in which most colours and shapes
+    agree. A thing that is missing has everything wrong.
+    """
+    things = _matched(scene, seen)
+    judged = {
+        name: [
+            there is not None and getattr(there, name) == getattr(asked, name)
+            for asked, there in zip(scene.things, things, strict=True)
+        ]
+        for name in _PER_THING
+    }
+    judged["count"] = [len(seen.things) == len(scene.things)]
+    judged["background"] = [set(seen.shades) == set(scene.background.shades)]
+    judged["relation"] = []
+    if scene.relation is not None:
+        first, second = things
+        related = first is not None and second is not None
+        judged["relation"] = [related and relation_between(first, second) == scene.relation]  # type: ignore[arg-type]
+    judged["everything"] = [all(all(values) for values in judged.values())]
+    return judged
+
+
+def _matched(scene: Scene, seen: Seen) -> tuple[SeenThing | None, ...]:
+    largest: list[SeenThing | None] = list(seen.things[: len(scene.things)])
+    largest += [None] * (len(scene.things) - len(largest))
+
+    def agreement(order: tuple[SeenThing | None, ...]) -> int:
+        return sum(_agree(asked, there) for asked, there in zip(scene.things, order, strict=True))
+
+    return max(permutations(largest), key=agreement)
+
+
+def _agree(asked: Thing, there: SeenThing | None) -> int:
+    return 0 if there is None else (asked.colour == there.colour) + (asked.shape == there.shape)

@@ -1,0 +1,168 @@
+"""Stage 3: the U-Net, and the text encoder with it. ``python -m sdrt_models.shapes.train_unet WORK``
+
+Predicts the noise (DDPM, arXiv:2006.11239), weighted by min-SNR-5 (arXiv:2303.09556); a tenth of the captions are
+left empty for classifier-free guidance (arXiv:2207.12598).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from PIL import Image
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizerFast
+
+from sdrt_models.shapes.architecture import SCHEDULER, UNET
+from sdrt_models.shapes.captions import caption
+from sdrt_models.shapes.drawing import draw_scene
+from sdrt_models.shapes.scenes import Scene, sample_scene
+from sdrt_models.shapes.training import Stage, device_option, sheet, train
+
+__all__ = ["main"]
+
+_DROPOUT = 0.1
+_SNR_LIMIT = 5.0
+_SEED = 21
+_SHOWN = 24
+
+
+class _Conditional(nn.Module):
+    """What is trained: a U-Net and the encoder of its captions."""
+
+    def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        hidden = self.text_encoder(input_ids=ids).last_hidden_state
+        eps: torch.Tensor = self.unet(x, timestep, hidden).sample
+        return eps
+
+
+@click.command()
+@click.argument("work", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", default=9000, show_default=True)
+@click.option("--pictures", default=40_000, show_default=True, help="How many are drawn and encoded, once.")
+@click.option("--batch", default=32, show_default=True)
+@click.option("--learning-rate", default=1e-3, show_default=True)
+@device_option
+def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float, device: str) -> None:
+    """Encode a training set, train the U-Net on it; write WORK/unet and the trained WORK/text_encoder."""
+    vae = AutoencoderKL.from_pretrained(work / "vae").to(device).eval().requires_grad_(False)
+    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+    moments = torch.from_numpy(_moments(vae, pictures, work / "latents.npy", device))
+    scenes = [sample_scene(np.random.default_rng((_SEED, index))) for index in range(pictures)]
+    alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
+
+    def loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
+        chosen = rng.integers(pictures, size=batch)
+        x_0 = _latents(moments[torch.from_numpy(chosen)].to(device), vae.config.scaling_factor)
+        texts = ["" if rng.random() < _DROPOUT else caption(scenes[index], rng) for index in chosen]
+        timestep = torch.from_numpy(_timesteps(batch, rng)).to(device)
+        alpha = alphas_cumprod[timestep].view(-1, 1, 1, 1)
+        eps = torch.randn_like(x_0)
+        predicted = model(
+            alpha.sqrt() * x_0 + (1 - alpha).sqrt() * eps, timestep, _ids(tokenizer, texts, device)
+        )
+        snr = (alpha / (1 - alpha)).flatten()
+        error: torch.Tensor = (predicted - eps).square().mean((1, 2, 3))
+        weighted: torch.Tensor = error * snr.clamp(max=_SNR_LIMIT) / snr
+        return weighted.mean()
+
+    def sample(model: Any) -> Image.Image:
+        prompts = _prompts(_SHOWN)
+        return sheet(_generate(model, vae, _ids(tokenizer, [*prompts, *[""] * _SHOWN], device)), columns=8)
+
+    torch.manual_seed(0)
+    (work / "prompts.txt").write_text("\n".join(_prompts(_SHOWN)) + "\n", encoding="utf-8")
+    text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
+    unet = UNet2DConditionModel(**UNET).to(memory_format=torch.channels_last)
+    stage = Stage(
+        model=_Conditional(unet, text_encoder),
+        loss=loss,
+        sample=sample,
+        folder=work / "unet-training",
+        steps=steps,
+        learning_rate=learning_rate,
+        device=device,
+    )
+    model = train(stage)
+    model.unet.save_pretrained(work / "unet")
+    model.text_encoder.save_pretrained(work / "text_encoder_trained")
+
+
+def _moments(vae: AutoencoderKL, count: int, path: Path, device: str) -> np.ndarray:
+    """Mean and log-variance of the pictures' latents, (count, 8, 16, 16) float16; kept in ``path``."""
+    if path.is_file() and len(kept := np.load(path, mmap_mode="r")) == count:
+        return np.array(kept)
+    moments = np.empty((count, 8, 16, 16), np.float16)
+    size = 64
+    for first in range(0, count, size):
+        pictures = [_picture(index) for index in range(first, min(first + size, count))]
+        tensor = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.no_grad():
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+            moments[first : first + size] = vae.encode(tensor).latent_dist.parameters.cpu().numpy()
+    partial = path.with_name("latents.partial.npy")
+    np.save(partial, moments)
+    partial.replace(path)
+    click.echo(f"{count} pictures encoded")
+    return moments
+
+
+def _picture(index: int) -> np.ndarray:
+    rng = np.random.default_rng((_SEED, index))
+    return np.asarray(draw_scene(sample_scene(rng), rng))
+
+
+def _latents(moments: torch.Tensor, scaling_factor: float) -> torch.Tensor:
+    """A sample of the posterior, as Stable Diffusion's U-Net is trained."""
+    mean, log_variance = moments.float().chunk(2, dim=1)
+    std = (0.5 * log_variance.clamp(-30, 20)).exp()
+    return (mean + std * torch.randn_like(mean)) * scaling_factor
+
+
+def _timesteps(count: int, rng: np.random.Generator) -> np.ndarray:
+    """One in each of ``count`` equal parts of 0 to 999: as uniform, with less spread from step to step."""
+    return np.minimum(999, (1000 * (np.arange(count) + rng.random(count)) / count)).astype(np.int64)
+
+
+def _ids(tokenizer: CLIPTokenizerFast, texts: list[str], device: str) -> torch.Tensor:
+    encoded = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
+    ids: torch.Tensor = encoded.input_ids.to(device)
+    return ids
+
+
+def _prompts(count: int) -> list[str]:
+    """Captions of held-out scenes, the first a third of them with two things."""
+
+    def held_out(index: int) -> tuple[Scene, np.random.Generator]:
+        rng = np.random.default_rng((_SEED + 1, index))
+        return sample_scene(rng, held_out=True), rng
+
+    return [caption(scene, rng, complete=True) for scene, rng in map(held_out, range(count))]
+
+
+@torch.no_grad()
+def _generate(model: Any, vae: AutoencoderKL, ids: torch.Tensor, guidance: float = 7.5) -> np.ndarray:
+    """Pictures of 20 steps of DPM++ 2M; ``ids`` are the prompts' and as many empty ones."""
+    scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
+    scheduler.set_timesteps(20)
+    hidden = model.text_encoder(input_ids=ids).last_hidden_state
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((len(ids) // 2, 4, 16, 16), generator=generator).to(ids.device)
+    for timestep in scheduler.timesteps:
+        eps, unguided = model.unet(torch.cat([x, x]), timestep, hidden).sample.chunk(2)
+        x = scheduler.step(unguided + guidance * (eps - unguided), timestep, x).prev_sample
+    decoded = vae.decode(x / vae.config.scaling_factor).sample
+    return np.asarray((decoded.permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255).byte().cpu())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+
+from sdrt_models.shapes.architecture import VAE
+from sdrt_models.shapes.drawing import SIZE, draw_scene
+from sdrt_models.shapes.scenes import Scene, sample_scene
+from sdrt_models.shapes.scoring import rates, table
+from sdrt_models.shapes.training import Stage, device_option, sheet, train
+
+__all__ = ["main"]
+
+_KL_WEIGHT = 3e-4
+_EDGE_WEIGHT = 1.0
+_CROP = 64
+_WHOLE_FROM = 0.7
+
+
+@click.command()
+@click.argument("work", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--steps", default=9000, show_default=True)
+@click.option("--pictures", default=6144, show_default=True, help="How many are drawn to crop from.")
+@click.option(
+    "--batch", default=16, show_default=True, help="Crops of 64×64; a quarter as many whole pictures."
+)
+@device_option
+def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None:
+    """Train the autoencoder on crops, then on whole pictures, and write WORK/vae."""
+    pool = torch.from_numpy(_draw(pictures, seed=1))
+    held_out = _as_tensor(torch.from_numpy(_draw(32, seed=2, held_out=True)), device)
+
+    def loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
+        whole = step >= _WHOLE_FROM * steps
+        chosen = _whole(pool, batch // 4, rng) if whole else _crops(pool, batch, rng)
+        return _loss(model, _as_tensor(chosen, device))
+
+    def sample(model: Any) -> Image.Image:
+        with torch.no_grad():
+            mean = model.encode(held_out).latent_dist.mode()
+            decoded = model.decode(mean).sample
+        click.echo(
+            f"  held out: mean error {(decoded - held_out).abs().mean():.4f}, latents' std {mean.std():.3f}"
+        )
+        rows = torch.stack([held_out, decoded], 1).flatten(0, 1)
+        return sheet(_as_pictures(rows), columns=16)
+
+    torch.manual_seed(0)
+    stage = Stage(
+        model=AutoencoderKL(**VAE).to(memory_format=torch.channels_last),
+        loss=loss,
+        sample=sample,
+        folder=work / "vae-training",
+        steps=steps,
+        learning_rate=1.5e-3,
+        device=device,
+    )
+    model = train(stage)
+    scaling_factor = 1 / _latent_std(model, pool[:1024], device)
+    model.register_to_config(scaling_factor=round(scaling_factor, 5))
+    model.save_pretrained(work / "vae")
+    click.echo(f"scaling_factor {scaling_factor:.5f}; held-out pictures, encoded and decoded:")
+    click.echo(table(rates(_reconstructed(model, 300, device))))
+
+
+def _draw(count: int, *, seed: int, held_out: bool = False) -> np.ndarray:
+    """Pictures of the training set (or the held-out one): (count, 128, 128, 3) uint8."""
+    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    for index in range(count):
+        rng = np.random.default_rng((seed, index))
+        pictures[index] = np.asarray(draw_scene(sample_scene(rng, held_out=held_out), rng))
+    return pictures
+
+
+def _as_tensor(pictures: torch.Tensor, device: str) -> torch.Tensor:
+    tensor = pictures.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def _as_pictures(tensor: torch.Tensor) -> np.ndarray:
+    levels = (tensor.permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255)
+    return np.asarray(levels.byte().cpu())
+
+
+def _whole(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
+    return pool[torch.from_numpy(rng.integers(len(pool), size=count))]
+
+
+def _crops(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Random crops, flipped at random; of two the more colourful, since most of a picture is background."""
+
+    def crop() -> torch.Tensor:
+        y, x = rng.integers(SIZE - _CROP + 1, size=2)
+        return pool[int(rng.integers(len(pool))), y : y + _CROP, x : x + _CROP]
+
+    def chroma(picture: torch.Tensor) -> float:
+        coarse = picture[::8, ::8].float()
+        return float((coarse.amax(-1) - coarse.amin(-1)).mean())
+
+    chosen = [max(crop(), crop(), key=chroma) for _ in range(count)]
+    flipped = [picture.flip([axis for axis in (0, 1) if rng.random() < 0.5]) for picture in chosen]
+    return torch.stack(flipped)
+
+
+def _loss(model: Any, pictures: torch.Tensor) -> torch.Tensor:
+    """Absolute error of pixels and of their differences (edges), and the divergence from a unit Gaussian."""
+    posterior = model.encode(pictures).latent_dist
+    error: torch.Tensor = model.decode(posterior.sample()).sample - pictures
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    divergence: torch.Tensor = posterior.kl().mean() / posterior.mean[0].numel()
+    return error.abs().mean() + _EDGE_WEIGHT * edges + _KL_WEIGHT * divergence
+
+
+@torch.no_grad()
+def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
+    """Of posterior samples over whole pictures, as the U-Net meets them."""
+    latents = [
+        model.encode(_as_tensor(pictures[first : first + 32], device)).latent_dist.sample().flatten()
+        for first in range(0, len(pictures), 32)
+    ]
+    return float(torch.cat(latents).std())
+
+
+@torch.no_grad()
+def _reconstructed(model: Any, count: int, device: str) -> Iterator[tuple[Scene, Image.Image]]:
+    """What the decoder makes of the best possible latents: no U-Net can be recognised more often."""
+    for index in range(count):
+        rng = np.random.default_rng((3, index))
+        scene = sample_scene(rng, held_out=True)
+        picture = torch.from_numpy(np.asarray(draw_scene(scene, rng))[None])
+        latents = model.encode(_as_tensor(picture, device)).latent_dist.sample()
+        yield scene, Image.fromarray(_as_pictures(model.decode(latents).sample)[0])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The loop that every stage shares: steps, exponential moving average, checkpoints that resume, a loss curve."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import matplotlib as mpl
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+__all__ = ["Stage", "device_option", "sheet", "train"]
+
+device_option = click.option(
+    "--device", default="cpu", show_default=True, help="torch's device, cpu or cuda."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    ``loss`` draws a batch with the generator it is given, which is seeded by the step, and returns the loss of
+    ``model``; ``sample`` turns the averaged model into a picture of how far it is. ``folder`` holds ``state.pt``,
+    ``ema.pt``, ``loss.png`` and ``samples/``.
+    """
+
+    model: nn.Module
+    loss: Callable[[Any, int, np.random.Generator], torch.Tensor]
+    sample: Callable[[Any], Image.Image] | None
+    folder: Path
+    steps: int
+    learning_rate: float
+    device: str
+    seed: int = 0
+    ema_decay: float = 0.999
+    weight_decay: float = 0.01
+    warmup: int = 200
+    every: int = 500
+
+
+def train(stage: Stage) -> Any:
+    """Train to ``stage.steps``, from ``state.pt`` where there is one; return the averaged model."""
+    torch.manual_seed(stage.seed)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    model = stage.model.to(stage.device).train()
+    averaged = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
+    )
+    losses: list[float] = []
+    state_file = stage.folder / "state.pt"
+    if state_file.is_file():
+        state = torch.load(state_file, map_location=stage.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        averaged.load_state_dict(state["averaged"])
+        optimizer.load_state_dict(state["optimizer"])
+        losses = state["losses"]
+        click.echo(f"{stage.folder.name}: resumes at step {len(losses)}")
+    begin, first = time.monotonic(), len(losses)
+    for step in range(first, stage.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = stage.learning_rate * _schedule(step, stage)
+        torch.manual_seed(stage.seed + step + 1)
+        loss = stage.loss(model, step, np.random.default_rng((stage.seed, step)))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        _average(averaged, model, min(stage.ema_decay, (step + 1) / (step + 10)))
+        losses.append(float(loss.detach()))
+        if (step + 1) % stage.every == 0 or step + 1 == stage.steps:
+            pace = (time.monotonic() - begin) / (step + 1 - first)
+            mean = float(np.mean(losses[-stage.every :]))
+            click.echo(
+                f"{stage.folder.name}: step {step + 1}/{stage.steps}, loss {mean:.5f}, {pace:.3f} s/step"
+            )
+            _save(
+                {
+                    "model": model.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "losses": losses,
+                },
+                state_file,
+            )
+            _save(averaged.state_dict(), stage.folder / "ema.pt")
+            _plot(losses, stage.folder / "loss.png")
+            if stage.sample is not None:
+                (stage.folder / "samples").mkdir(exist_ok=True)
+                stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
+    return averaged
+
+
+def _schedule(step: int, stage: Stage) -> float:
+    """Linear warm-up, then half a cosine down to nothing."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    for mean, value in zip(averaged.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def _save(state: Any, path: Path) -> None:
+    """Through another name, so that an interrupted save leaves the last one."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def _plot(losses: list[float], path: Path) -> None:
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    width = max(1, len(losses) // 200)
+    smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
+    axes.plot(np.arange(len(smooth)) + width, smooth, linewidth=1)
+    axes.set(xlabel="step", ylabel=f"loss, mean of {width}", yscale="log", title=path.parent.name)
+    axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    pyplot.close(figure)
+
+
+def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
+    """Pictures (n, height, width, 3) uint8 as one, row by row."""
+    count, height, width, _ = pictures.shape
+    rows = -(-count // columns)
+    image = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), (96, 96, 96))
+    for index, picture in enumerate(pictures):
+        image.paste(
+            Image.fromarray(picture), (index % columns * (width + 2) + 1, index // columns * (height + 2) + 1)
+        )
+    return image

@@ -1,0 +1,137 @@
+"""`sdrt models`: what `-m` can name without a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sdrt.bundled import DEFAULT_MODEL, bundled_names, bundled_path
+from sdrt.errors import RequestError, SdrtError
+
+from .group import CONTEXT, debug_option
+from .model_summary import human_size
+
+if TYPE_CHECKING:
+    from sdrt.model import ModelFolder
+
+__all__ = ["models"]
+
+COLUMNS = ("model", "family", "target", "dtype", "size", "from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model; `model` is what `-m` takes, `where` one of embedded, exported, hub, here.
+
+    What only a manifest can tell is None without one. `problem` says why the model cannot be used.
+    """
+
+    model: str
+    where: str
+    path: str
+    family: str | None = None
+    target: str | None = None
+    dtype: str | None = None
+    bytes: int | None = None
+    source: str | None = None
+    problem: str | None = None
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+def models(as_json: bool) -> None:
+    """List the models that `-m` can name without a download.
+
+    The embedded one, checkpoints that were exported into the cache, exported models in huggingface_hub's cache, and
+    model folders here.
+    """
+    rows = [*_embedded(), *_exported(), *_from_hub(), *_here()]
+    if as_json:
+        click.echo(json.dumps({"default": DEFAULT_MODEL, "models": [asdict(row) for row in rows]}))
+    else:
+        click.echo(_table(rows))
+
+
+def _embedded() -> Iterator[Row]:
+    for name in bundled_names():
+        if path := bundled_path(name):
+            yield _row(name, "embedded", path)
+
+
+def _exported() -> Iterator[Row]:
+    """What `-m CHECKPOINT` made once; each is shown by its folder, since a checkpoint's name may have moved on."""
+    from sdrt.cache import cache_root
+
+    with suppress(RequestError, OSError):
+        for manifest in sorted((cache_root() / "exported").glob("*/sdrt.json")):
+            yield _row(str(manifest.parent), "exported", manifest.parent)
+
+
+def _from_hub() -> Iterator[Row]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    from sdrt.model import GRAPH
+
+    with suppress(CacheNotFound, OSError, ValueError):
+        for repo in sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id):
+            for revision in sorted(repo.revisions, key=lambda revision: -revision.last_modified):
+                if (revision.snapshot_path / "unet" / GRAPH).is_file():
+                    yield _row(repo.repo_id, "hub", revision.snapshot_path)
+
+
+def _here() -> Iterator[Row]:
+    from sdrt.model import GRAPH
+
+    with suppress(OSError):  # a working folder that is gone, or not readable
+        for graph in sorted(Path().glob(f"*/unet/{GRAPH}")):
+            yield _row(f"{graph.parent.parent.name}/", "here", graph.parent.parent)
+
+
+def _row(name: str, where: str, path: Path) -> Row:
+    from sdrt.model import ModelFolder
+
+    try:
+        folder = ModelFolder.open(path)
+        size = _size(folder)
+    except (SdrtError, OSError) as error:
+        return Row(model=name, where=where, path=str(path), problem=str(error))
+    manifest = folder.manifest
+    return Row(
+        model=name,
+        where=where,
+        path=str(path),
+        family=manifest.family if manifest else None,
+        target=manifest.target if manifest else None,
+        dtype=manifest.dtype if manifest else None,
+        bytes=size,
+        source=manifest.source.get("id") if manifest else None,
+    )
+
+
+def _size(folder: ModelFolder) -> int:
+    return sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
+
+
+def _table(rows: list[Row]) -> str:
+    lines = [COLUMNS, *map(_cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(line.rstrip() for line in text)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.problem is not None:
+        return (row.model, "", "", "", "", f"{row.where}: {row.problem}")
+    origin = row.where if row.source in (None, row.model) else f"{row.where}, {row.source}"
+    if row.model == DEFAULT_MODEL and row.where == "embedded":
+        origin = "embedded, the default"
+    known = (row.family, row.target, row.dtype)
+    return (row.model, *(value or "unknown" for value in known), human_size(row.bytes or 0), origin)

@@ -1,0 +1,107 @@
+"""Weights in half the bytes: the file, the arithmetic, the picture; and the way back to a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from sdrt import StableDiffusionPipeline
+from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt_export import export_model
+from sdrt_export.checkpoint import open_folder
+from sdrt_export.components import COMPONENTS
+from sdrt_export.restore import restore_checkpoint
+
+
+@pytest.fixture(scope="module")
+def half(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("half") / "model"
+    export_model(checkpoint("sd1"), folder, dtype="fp16")
+    return folder
+
+
+def initializers(folder: Path, name: str) -> dict[str, np.ndarray]:
+    values = ir.load(folder / name / "model.onnx").graph.initializers
+    return {key: value.const_value.numpy() for key, value in values.items()}
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_matrices_are_the_same_rounded_and_keep_their_names(half: Path, sd1_export: Any, name: str) -> None:
+    narrow, wide = initializers(half, name), initializers(sd1_export.folder, name)
+    assert narrow.keys() == wide.keys()
+    matrices = [key for key, value in wide.items() if value.ndim > 1 and value.dtype == np.float32]
+    assert matrices
+    for key in matrices:
+        np.testing.assert_array_equal(narrow[key], wide[key].astype(np.float16), strict=True)
+    for key in wide.keys() - set(matrices):
+        np.testing.assert_array_equal(narrow[key], wide[key], strict=True)
+
+
+def test_arithmetic_stays_in_float32(half: Path) -> None:
+    graph = ir.load(half / "unet" / "model.onnx").graph
+    for node in graph:
+        halves = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT16]
+        assert not halves or node.op_type == "Cast"
+    assert {value.dtype for value in (*graph.inputs, *graph.outputs)} == {ir.DataType.FLOAT}
+
+
+def test_the_picture_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -> None:
+    pictures = []
+    for folder in (half, sd1_export.folder):
+        pipeline = StableDiffusionPipeline.from_pretrained(folder, provider="cpu", notify=lambda _: None)
+        (image,) = pipeline("a red circle", seed=0, num_inference_steps=5).images
+        pictures.append(np.asarray(image, dtype=int))
+    difference = np.abs(pictures[0] - pictures[1])
+    assert 0 < difference.max() <= 4  # measured: 2
+
+
+def test_a_weight_that_half_cannot_hold_stays_whole(checkpoint: Callable[[str], Path]) -> None:
+    from sdrt_export import TARGETS, graph
+
+    module = open_folder(checkpoint("sd1")).load("vae")
+    with torch.no_grad():
+        module.decoder.conv_in.weight[0, 0, 0, 0] = 1e5
+    target = TARGETS["cpu"]
+    assert target is not None
+    model, _ = graph.trace(COMPONENTS["vae_decoder"], module, target)
+    graph.narrow(model)
+    weights = model.graph.initializers
+    assert weights["decoder.conv_in.weight"].const_value.dtype == ir.DataType.FLOAT
+    assert weights["decoder.conv_out.weight"].const_value.dtype == ir.DataType.FLOAT16
+
+
+def test_optimum_has_no_half(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="writes fp32 only"):
+        export_model(
+            checkpoint("sd1"), tmp_path / "model", exporter="optimum", target="portable", dtype="fp16"
+        )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_restored_weights_are_the_checkpoint_s(
+    half: Path, sd1_export: Any, tmp_path: Path, dtype: str
+) -> None:
+    restore_checkpoint(half if dtype == "float16" else sd1_export.folder, tmp_path / "restored")
+    for part in ("text_encoder", "unet", "vae"):
+        made, original = (
+            dict(open_folder(path).load(part).named_parameters())
+            for path in (tmp_path / "restored", sd1_export.source)
+        )
+        assert made.keys() == original.keys()
+        for name, value in original.items():
+            expected = value if dtype == "float32" or value.ndim < 2 else value.half().float()
+            assert torch.equal(made[name], expected), name
+
+
+def test_a_model_of_another_exporter_cannot_be_restored(optimum_export: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="was not exported by sdrt"):
+        restore_checkpoint(optimum_export, tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()

@@ -1,0 +1,73 @@
+"""The contact sheet: where pictures land, what stands under them, how large it may get."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdrt.sheet import MAX_SIDE, ContactSheet
+
+COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
+
+
+def sheet_of(count: int, *, side: int = 32, label: str = "seed", columns: int | None = None) -> Image.Image:
+    sheet = ContactSheet(count=count, width=side, height=side, columns=columns)
+    for index in range(count):
+        sheet.add(Image.new("RGB", (side, side), COLOURS[index % len(COLOURS)]), label)
+    return sheet.render()
+
+
+def centre_of(image: Image.Image, colour: tuple[int, int, int]) -> tuple[float, float]:
+    rows, columns = np.nonzero((np.asarray(image) == colour).all(-1))
+    return float(columns.mean()), float(rows.mean())
+
+
+def test_pictures_lie_row_by_row() -> None:
+    sheet = sheet_of(5, columns=3)
+    x, y = zip(*(centre_of(sheet, colour) for colour in COLOURS), strict=True)
+    assert x[0] < x[1] < x[2]
+    assert (x[0], x[1]) == (x[3], x[4])
+    assert y[0] == y[1] == y[2] < y[3] == y[4]
+
+
+def test_every_picture_is_there_whole_and_unaltered() -> None:
+    pixels = np.asarray(sheet_of(5))
+    for colour in COLOURS:
+        assert (pixels == colour).all(-1).sum() == 32 * 32
+
+
+def test_without_columns_it_is_about_square() -> None:
+    sheet = sheet_of(9, side=64)
+    assert 0.6 < sheet.width / sheet.height < 1.7
+
+
+def test_the_label_is_written_below_and_stays_within_its_cell() -> None:
+    plain = sheet_of(1, side=96, label="")
+    labelled = sheet_of(
+        1, side=96, label="a large red circle left of a small blue star on a white background " * 3
+    )
+    assert labelled.width == plain.width
+    below = np.asarray(labelled)[8 + 96 :]
+    assert (below < 100).any()
+    assert (below[:, -8:] > 200).all()
+
+
+def test_a_word_longer_than_the_cell_is_cut() -> None:
+    assert sheet_of(1, side=48, label="x" * 500).width == sheet_of(1, side=48, label="").width
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_large_pictures_are_made_smaller(count: int) -> None:
+    sheet = ContactSheet(count=count, width=6000, height=3000)
+    for _ in range(count):
+        sheet.add(Image.new("RGB", (6000, 3000), (255, 0, 0)), "seed 1")
+    rendered = sheet.render()
+    assert max(rendered.size) <= MAX_SIDE
+    assert abs(sheet.width / sheet.height - 2) < 0.02
+
+
+def test_a_sheet_of_fewer_pictures_than_planned_ends_after_them() -> None:
+    sheet = ContactSheet(count=100, width=32, height=32)
+    sheet.add(Image.new("RGB", (32, 32), (255, 0, 0)), "seed 1")
+    assert sheet.render().height < 100
