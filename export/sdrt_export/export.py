@@ -99,7 +99,7 @@ def export_model(
     if folder := checkpoint.tokenizer_folder():
         tokenizer.check_tokenizer(folder)
     with replace_folder(output, force) as staging, _Hashes(staging) as hashes:
-        check_space(output, checkpoint.size() * _BYTES[dtype] * _SPACE[exporter] + _SPACE_MARGIN)
+        check_space(output, _space(checkpoint, dtype, exporter))
         job = _Job(
             checkpoint=checkpoint, staging=staging, target=row, dtype=dtype, report=report, hashes=hashes
         )
@@ -109,6 +109,11 @@ def export_model(
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
     return manifest
+
+
+def _space(checkpoint: Checkpoint, dtype: str, exporter: str) -> int:
+    """Bytes on the disk while it is exported."""
+    return checkpoint.size() * _BYTES[dtype] // _BYTES["fp32"] * _SPACE[exporter] + _SPACE_MARGIN
 
 
 def _check_exporter(exporter: str, target: str, dtype: str) -> None:
@@ -240,7 +245,7 @@ class _Job:
         self._at(component.name, "export")
         traced, transposed = graph.trace(component, model, self.target)
         if self.dtype == "fp16":
-            graph.narrow(traced)
+            graph.narrow(traced, dict(model.named_parameters()))
         return _Traced(
             component=component,
             graph=traced,

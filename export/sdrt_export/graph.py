@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
@@ -92,16 +92,17 @@ def _convert(
     return program
 
 
-def narrow(model: ir.Model) -> None:
-    """Store the weights of ``model`` in float16, and compute in float32 as before.
+def narrow(model: ir.Model, parameters: Collection[str]) -> None:
+    """Store the weights of ``model``, those of its ``parameters`` that are no vectors, in float16; compute as before.
 
     A Cast follows each of them, which ONNX Runtime folds when it loads the graph: the file is half as large, and the
     weights are widened once. Vectors (biases, norms) stay as they are: they are a hundredth of the bytes, and a scale
-    near zero loses the most. So does what float16 cannot hold.
+    near zero loses the most. So do constants that the tracer made, such as the timestep's frequencies, and what
+    float16 cannot hold.
     """
-    for value in list(model.graph.initializers.values()):
+    for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or len(tensor.shape) < 2:
+        if name not in parameters or tensor is None or len(tensor.shape) < 2:
             continue
         if float(np.abs(tensor.numpy()).max(initial=0.0)) > _HALF_MAX:
             continue

@@ -17,9 +17,9 @@ from diffusers import ConfigMixin
 from torch import nn
 from transformers import CLIPTextConfig
 
-from sdrt.errors import UnsupportedModelError
-from sdrt.model import ModelFolder
-from sdrt.source import resolve_model
+from sdrt.errors import SdrtError, UnsupportedModelError
+from sdrt.model import ModelFolder, expand
+from sdrt.source import open_local
 from sdrt_export.components import COMPONENTS
 from sdrt_export.transaction import replace_folder
 
@@ -27,7 +27,9 @@ __all__ = ["main", "restore_checkpoint"]
 
 
 def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) -> None:
-    """Write the weights of ``model``, a folder that ``sdrt export`` made, as a diffusers checkpoint in float32.
+    """Write the weights of ``model`` as a diffusers checkpoint in float32.
+
+    ``model`` is a folder that ``sdrt export`` made, or an embedded model's name; nothing is downloaded.
 
     Weights that were stored in float16 come back as they were rounded.
 
@@ -36,9 +38,9 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         UnsupportedModelError: another program exported it, and its weights have other names.
         RequestError: ``output`` exists, and ``force`` was not given.
     """
-    folder = resolve_model(model)
+    folder = open_local(model)
     folder.verify()
-    with replace_folder(output, force) as staging:
+    with replace_folder(expand(output), force) as staging:
         for part, names in _parts().items():
             weights = {key: value for name in names for key, value in _weights(folder, name)}
             module = _module(names[0], folder.component_config(names[0]))
@@ -83,7 +85,7 @@ def _module(name: str, config: dict[str, Any]) -> nn.Module:
 
 
 def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Set every parameter; constants of the graph that are no parameters are left over."""
+    """Set every parameter. What is left over are constants of the graph."""
     for key, parameter in module.named_parameters():
         if key not in weights or weights[key].shape != parameter.shape:
             raise UnsupportedModelError(f"{folder.path}: has no weight {key} of {list(parameter.shape)}")
@@ -96,7 +98,10 @@ def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tenso
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder.")
 def main(model: str, checkpoint: Path, force: bool) -> None:
     """Write the weights of MODEL, as sdrt names it, to the folder CHECKPOINT in diffusers' layout."""
-    restore_checkpoint(model, checkpoint, force=force)
+    try:
+        restore_checkpoint(model, checkpoint, force=force)
+    except SdrtError as error:
+        raise click.ClickException(str(error)) from None
     click.echo(checkpoint)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sdrt.bundled import bundled_names
+from sdrt.embedded import embedded_names
 from sdrt.errors import ModelNotFoundError
 
 __all__ = ["PATTERNS", "check_id", "download", "download_checkpoint"]
@@ -34,9 +34,10 @@ def check_id(model: str | Path) -> str:
     name = str(model)
     if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
         shown = name if len(name) <= 200 else name[:200] + "…"
+        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
         raise ModelNotFoundError(
-            f"{shown!r} is neither a folder, nor an embedded model ({', '.join(bundled_names())}), nor a hub id "
-            "(owner/name in ASCII letters, digits, '.', '_', '-'): make a folder with sdrt export CHECKPOINT -o model/"
+            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name in ASCII letters, digits, '.', '_', "
+            "'-'): make a folder with sdrt export CHECKPOINT -o model/"
         )
     return name
 

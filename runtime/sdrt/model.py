@@ -123,7 +123,7 @@ def expand(path: str | Path) -> Path:
     """`path` with its `~` expanded, as a shell would: left as it is where there is no such user."""
     if not isinstance(path, (str, Path)) or "\0" in str(path):
         raise RequestError(
-            f"model is {brief(path)}: expected a folder, the name of a bundled model or a hub id"
+            f"model is {brief(path)}: expected a folder, the name of an embedded model or a hub id"
         )
     try:
         return Path(path).expanduser()

@@ -74,7 +74,7 @@ class StableDiffusionPipeline:
         notify: Notify | None = None,
         reporter: Any = None,
     ) -> StableDiffusionPipeline:
-        """Open a model folder, a bundled model ("tiny") or a hub id; a torch checkpoint is exported once.
+        """Open a model folder, an embedded model ("shapes") or a hub id; a torch checkpoint is exported once.
 
         Args:
             model: the folder, name or id.

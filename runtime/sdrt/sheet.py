@@ -2,75 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil, sqrt
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["MAX_SIDE", "ContactSheet"]
+from sdrt.errors import RequestError
+
+__all__ = ["MAX_PICTURES", "MAX_SIDE", "ContactSheet"]
 
 MAX_SIDE = 8192
 """Pixels of the sheet's longer side: pictures are made smaller to keep to it."""
+MAX_PICTURES = 10_000
+"""As many as a sheet of that size shows."""
 
 _GAP = 8
 _LINE = 16
 _FONT_SIZE = 12
 _MOST_LINES = 3
+_LABEL = _GAP + _MOST_LINES * _LINE
 _LEAST_CELL = 16
 _PAPER, _INK = (232, 232, 232), (32, 32, 32)
 
 
-@dataclass(kw_only=True)
-class ContactSheet:
-    """Cells of `width` by `height` pixels for `count` pictures, row by row, `columns` of them in a row.
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """Pictures in a row, and the pixels that each gets."""
 
-    Pictures are copied onto it as they come, so no more than one need be kept.
-    """
-
-    count: int
+    columns: int
     width: int
     height: int
-    columns: int | None = None
-    _labels: list[str] = field(default_factory=list)
-    _pictures: list[Image.Image] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.columns = self.columns or ceil(sqrt(self.count))
-        rows = ceil(self.count / self.columns)
-        label = _GAP + _MOST_LINES * _LINE
-        shrink = min(
-            1.0,
-            ((MAX_SIDE - _GAP) / self.columns - _GAP) / self.width,
-            ((MAX_SIDE - _GAP) / rows - label) / self.height,
-        )
-        self.width = max(_LEAST_CELL, int(self.width * shrink))
-        self.height = max(_LEAST_CELL, int(self.height * shrink))
+    @classmethod
+    def of(cls, count: int, columns: int, width: int, height: int) -> _Layout:
+        """The largest cells, not larger than `width` by `height`, with which the sheet keeps to `MAX_SIDE`."""
+        across = ((MAX_SIDE - _GAP) / columns - _GAP) / width
+        down = ((MAX_SIDE - _GAP) / ceil(count / columns) - _LABEL) / height
+        shrink = min(1.0, across, down)
+        return cls(columns=columns, width=int(width * shrink), height=int(height * shrink))
+
+    @property
+    def is_legible(self) -> bool:
+        return max(self.width, self.height) >= _LEAST_CELL and min(self.width, self.height) >= 1
+
+
+class ContactSheet:
+    """`count` pictures, row by row, each with its label, in cells of at most `width` by `height` pixels.
+
+    `columns` is how many are in a row; where they would not fit legibly, and by default, there are about as many rows
+    as columns. Only the small pictures are kept. Raises `RequestError` for more than `MAX_PICTURES`.
+    """
+
+    def __init__(self, *, count: int, width: int, height: int, columns: int | None = None) -> None:
+        if count > MAX_PICTURES:
+            raise RequestError(
+                f"a contact sheet of {count} pictures: expected at most {MAX_PICTURES}; make several"
+            )
+        square = ceil(sqrt(count))
+        layouts = (_Layout.of(count, row, width, height) for row in (columns or square, square))
+        self._layout = next((layout for layout in layouts if layout.is_legible), _least(count))
+        self._cells: list[tuple[Image.Image, str]] = []
 
     def add(self, picture: Image.Image, label: str) -> None:
         """The next picture, made to fit its cell, and what stands under it."""
-        cell = (self.width, self.height)
+        cell = (self._layout.width, self._layout.height)
         small = picture if picture.size == cell else picture.resize(cell, Image.Resampling.LANCZOS)
-        self._pictures.append(small.convert("RGB"))
-        self._labels.append(label)
+        self._cells.append((small.convert("RGB"), label))
 
     def render(self) -> Image.Image:
         """The sheet with the pictures so far; labels are broken between words, and cut after three lines."""
-        assert self.columns is not None
         font = ImageFont.load_default(_FONT_SIZE)
-        texts = [_wrap(label, self.width, font) for label in self._labels]
-        columns = min(self.columns, len(self._pictures))
-        rows = ceil(len(self._pictures) / self.columns)
-        step_x = self.width + _GAP
-        step_y = self.height + _GAP + _LINE * max(map(len, texts))
+        texts = [_wrap(label, self._layout.width, font) for _, label in self._cells]
+        columns = min(self._layout.columns, max(1, len(self._cells)))
+        rows = ceil(len(self._cells) / columns)
+        step_x = self._layout.width + _GAP
+        step_y = self._layout.height + _GAP + _LINE * max(map(len, texts), default=0)
         sheet = Image.new("RGB", (_GAP + columns * step_x, _GAP + rows * step_y), _PAPER)
         draw = ImageDraw.Draw(sheet)
-        for index, (picture, lines) in enumerate(zip(self._pictures, texts, strict=True)):
-            x, y = _GAP + index % self.columns * step_x, _GAP + index // self.columns * step_y
+        for index, ((picture, _), lines) in enumerate(zip(self._cells, texts, strict=True)):
+            x, y = _GAP + index % columns * step_x, _GAP + index // columns * step_y
             sheet.paste(picture, (x, y))
             for number, line in enumerate(lines):
-                draw.text((x, y + self.height + 2 + number * _LINE), line, fill=_INK, font=font)
+                draw.text((x, y + picture.height + 2 + number * _LINE), line, fill=_INK, font=font)
         return sheet
+
+
+def _least(count: int) -> _Layout:
+    """For pictures of odd proportions, of which a legible one would be too long: they are squeezed."""
+    return _Layout(columns=ceil(sqrt(count)), width=_LEAST_CELL, height=_LEAST_CELL)
 
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -94,7 +113,9 @@ def _wrap(text: str, width: int, font: Font) -> list[str]:
 def _cut(line: str, width: int, font: Font) -> str:
     if font.getlength(line) <= width:
         return line
-    kept: Sequence[str] = line.removesuffix("…").rstrip()
-    while kept and font.getlength(f"{kept}…") > width:
-        kept = kept[:-1]
+    kept = ""
+    for letter in line.removesuffix("…").rstrip():
+        if font.getlength(f"{kept}{letter}…") > width:
+            break
+        kept += letter
     return f"{kept}…"

@@ -1,4 +1,4 @@
-"""From what a user names as a model, a folder, a bundled name or a hub id, to a model folder."""
+"""From what a user names as a model, an embedded name, a folder or a hub id, to a model folder."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.autoexport import Source, export_once
-from sdrt.bundled import bundled_path
+from sdrt.embedded import embedded_path
 from sdrt.errors import RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
 from sdrt.notices import Notices, Notify
 
-__all__ = ["holds_torch_checkpoint", "resolve_model"]
+__all__ = ["holds_torch_checkpoint", "open_local", "resolve_model"]
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
@@ -36,20 +36,22 @@ def resolve_model(
     target: str = "cpu",
     reporter: Any = None,
 ) -> ModelFolder:
-    """Turn a folder, a bundled name or a hub id into a `ModelFolder`; a torch checkpoint is exported first.
+    """Turn an embedded name, a folder or a hub id into a `ModelFolder`; a torch checkpoint is exported first.
+
+    An embedded name means the embedded model whatever lies in the working folder; a folder of that name is `./name`.
 
     `cache_dir` is where huggingface_hub keeps downloads; `revision`, `token` and its own environment
     variables are passed through. `reporter` receives the exporter's `ProgressEvent`s.
     """
     notices = Notices(notify)
     folder = expand(model)
+    if _is_embedded(model):
+        _refuse_revision(model, revision)
+        return open_local(model)
     if exists(folder):
         _refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
-    if isinstance(model, str) and (bundled := bundled_path(model)):
-        _refuse_revision(model, revision)
-        return ModelFolder.open(bundled, name=model)
     from sdrt import hub
 
     name = hub.check_id(model)
@@ -63,6 +65,16 @@ def resolve_model(
         cache_dir=cache_dir,
     )
     return _open_or_export(source, target, notices, reporter)
+
+
+def open_local(model: str | Path) -> ModelFolder:
+    """An embedded model by its name, or a folder; nothing is downloaded or exported."""
+    path = embedded_path(model) if isinstance(model, str) else None
+    return ModelFolder.open(path, name=str(model)) if path else ModelFolder.open(model)
+
+
+def _is_embedded(model: str | Path) -> bool:
+    return isinstance(model, str) and embedded_path(model) is not None
 
 
 def _refuse_revision(model: str | Path, revision: str | None) -> None:

@@ -52,20 +52,29 @@ def test_models_here_and_in_the_cache(tiny_model: Path, own_cache: Path) -> None
         assert CliRunner().invoke(main, ["info", name]).exit_code == 0
 
 
-def test_an_exported_model_in_the_hub_s_cache(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_exported_model_in_the_hub_s_cache(tiny_model: Path, tmp_path: Path) -> None:
     repo = tmp_path / "hub" / "models--owner--name"
-    commit = "0" * 40
     (repo / "refs").mkdir(parents=True)
-    (repo / "refs" / "main").write_text(commit)
-    shutil.copytree(tiny_model, repo / "snapshots" / commit)
     (repo / "blobs").mkdir()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(
-        "huggingface_hub.utils._cache_manager.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False
-    )
-    assert rows()["owner/name"]["where"] == "hub"
+    for commit, branch in (("0" * 40, "old"), ("1" * 40, "main")):
+        (repo / "refs" / branch).write_text(commit)
+        shutil.copytree(tiny_model, repo / "snapshots" / commit)
+    row = rows()["owner/name"]
+    assert (row["where"], Path(row["path"]).name) == ("hub", "1" * 40)
+
+
+def test_what_a_killed_export_left_is_no_model(tiny_model: Path, own_cache: Path) -> None:
+    shutil.copytree(tiny_model, ".sdrt-0123")
+    shutil.copytree(tiny_model, own_cache / "exported" / ".sdrt-0123")
+    assert list(rows()) == ["shapes"]
+
+
+def test_the_embedded_model_keeps_its_name(tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, "shapes")
+    assert {row["model"] for row in json.loads(models("--json").stdout)["models"]} == {"shapes", "shapes/"}
+    for name, source in (("shapes", "shapes"), ("shapes/", "tiny-random-0"), ("./shapes", "tiny-random-0")):
+        about = json.loads(CliRunner().invoke(main, ["info", name, "--json"]).stdout)
+        assert about["source"]["id"] == source
 
 
 def test_a_damaged_model_is_listed_with_what_is_wrong(tiny_model: Path) -> None:

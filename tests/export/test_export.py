@@ -216,16 +216,18 @@ def weights(graph: ir.Graph) -> list[np.ndarray]:
 @pytest.mark.full
 def test_the_tiny_model_of_the_tests_is_a_fresh_export(tmp_path: Path) -> None:
     export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
-    bundled = Path(__file__).parents[1] / "models" / "tiny"
-    assert files(bundled).keys() == files(tmp_path / "model").keys()
+    kept_folder = Path(__file__).parents[1] / "models" / "tiny"
+    assert files(kept_folder).keys() == files(tmp_path / "model").keys()
     for name in COMPONENTS:
-        fresh, kept = (ir.load(root / name / "model.onnx").graph for root in (tmp_path / "model", bundled))
+        fresh, kept = (
+            ir.load(root / name / "model.onnx").graph for root in (tmp_path / "model", kept_folder)
+        )
         assert [node.op_type for node in fresh] == [node.op_type for node in kept]
         # By place, not by name: names count the tracer's values, and tell nothing a user could observe.
         for one, other in zip(weights(fresh), weights(kept), strict=True):
             np.testing.assert_array_equal(one, other, err_msg=name)
     for name in ("tokenizer/tokenizer.json", "tokenizer/vocab.json", "scheduler/scheduler_config.json"):
-        assert (bundled / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
+        assert (kept_folder / name).read_bytes() == (tmp_path / "model" / name).read_bytes()
 
 
 def test_optimum_sees_only_what_was_checked(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

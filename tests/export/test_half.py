@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt_export import export_model
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
+from sdrt_export.export import _SPACE_MARGIN, _space
 from sdrt_export.restore import restore_checkpoint
 
 
@@ -37,7 +39,8 @@ def initializers(folder: Path, name: str) -> dict[str, np.ndarray]:
 def test_matrices_are_the_same_rounded_and_keep_their_names(half: Path, sd1_export: Any, name: str) -> None:
     narrow, wide = initializers(half, name), initializers(sd1_export.folder, name)
     assert narrow.keys() == wide.keys()
-    matrices = [key for key, value in wide.items() if value.ndim > 1 and value.dtype == np.float32]
+    module = open_folder(sd1_export.source).load(COMPONENTS[name].checkpoint)
+    matrices = [key for key, value in module.named_parameters() if value.ndim > 1 and key in wide]
     assert matrices
     for key in matrices:
         np.testing.assert_array_equal(narrow[key], wide[key].astype(np.float16), strict=True)
@@ -51,6 +54,29 @@ def test_arithmetic_stays_in_float32(half: Path) -> None:
         halves = [v for v in node.inputs if v is not None and v.dtype == ir.DataType.FLOAT16]
         assert not halves or node.op_type == "Cast"
     assert {value.dtype for value in (*graph.inputs, *graph.outputs)} == {ir.DataType.FLOAT}
+
+
+def test_they_are_widened_once_when_they_are_loaded(half: Path, tmp_path: Path) -> None:
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine
+    ort.InferenceSession(str(half / "unet" / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    loaded = ir.load(tmp_path / "loaded.onnx").graph
+    weights = [
+        value for value in loaded.initializers.values() if value.const_value.dtype == ir.DataType.FLOAT16
+    ]
+    assert weights == []
+    assert not [node for node in loaded if node.op_type == "Cast" and node.inputs[0].is_initializer()]
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("fp32", 4), ("fp16", 2)])
+def test_the_disk_must_hold_the_weights_in_their_dtype(
+    checkpoint: Callable[[str], Path], dtype: str, width: int
+) -> None:
+    source = open_folder(checkpoint("sd1"))
+    modules = [source.load(part) for part in ("text_encoder", "unet", "vae")]
+    count = sum(parameter.numel() for module in modules for parameter in module.parameters())
+    assert _space(source, dtype, "sdrt") - _SPACE_MARGIN == pytest.approx(width * count, rel=1e-3)
 
 
 def test_the_picture_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -> None:
@@ -72,7 +98,7 @@ def test_a_weight_that_half_cannot_hold_stays_whole(checkpoint: Callable[[str], 
     target = TARGETS["cpu"]
     assert target is not None
     model, _ = graph.trace(COMPONENTS["vae_decoder"], module, target)
-    graph.narrow(model)
+    graph.narrow(model, dict(module.named_parameters()))
     weights = model.graph.initializers
     assert weights["decoder.conv_in.weight"].const_value.dtype == ir.DataType.FLOAT
     assert weights["decoder.conv_out.weight"].const_value.dtype == ir.DataType.FLOAT16

@@ -84,6 +84,19 @@ def test_a_run_from_a_folder_loads_only_what_it_needs(tiny_model: Path) -> None:
     assert set(done.stdout.split()) <= ALLOWED
 
 
+def test_importing_reads_no_model() -> None:
+    code = (
+        "import sys\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == 'open' else None)\n"
+        "import sdrt, sdrt_models\n"
+        "from sdrt import StableDiffusionPipeline\n"
+        "print(*[name for name in opened if 'sdrt_models' in name and not name.endswith(('.py', '.pyc'))])"
+    )
+    done = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_only_the_session_imports_onnxruntime() -> None:
     root = Path(sdrt.__file__).parent
     importing = {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sdrt.sheet import MAX_SIDE, ContactSheet
+from sdrt.errors import RequestError
+from sdrt.sheet import MAX_PICTURES, MAX_SIDE, ContactSheet
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 
@@ -57,14 +58,52 @@ def test_a_word_longer_than_the_cell_is_cut() -> None:
     assert sheet_of(1, side=48, label="x" * 500).width == sheet_of(1, side=48, label="").width
 
 
-@pytest.mark.parametrize("count", [1, 3, 40])
-def test_large_pictures_are_made_smaller(count: int) -> None:
-    sheet = ContactSheet(count=count, width=6000, height=3000)
+@pytest.mark.parametrize(
+    ("count", "columns", "size"),
+    [
+        (1, None, (10_000, 5_000)),
+        (6, None, (4000, 2000)),
+        (1400, 700, (128, 64)),  # a row per prompt: 700 in it would be 2 pixels wide
+        (400, 2, (128, 64)),
+        (MAX_PICTURES, None, (128, 64)),
+    ],
+)
+def test_it_keeps_to_its_size_whatever_is_asked(
+    count: int, columns: int | None, size: tuple[int, int]
+) -> None:
+    sheet = ContactSheet(count=count, width=size[0], height=size[1], columns=columns)
+    red = Image.new("RGB", size, (255, 0, 0))
     for _ in range(count):
-        sheet.add(Image.new("RGB", (6000, 3000), (255, 0, 0)), "seed 1")
+        sheet.add(red, "a prompt of some length, with a seed: 12345678")
     rendered = sheet.render()
     assert max(rendered.size) <= MAX_SIDE
-    assert abs(sheet.width / sheet.height - 2) < 0.02
+    reds = (np.asarray(rendered) == (255, 0, 0)).all(-1)
+    width, height = _first_run(reds[8, 8:]), _first_run(reds[8:, 8])
+    assert width >= 16
+    assert abs(width - 2 * height) <= 2
+
+
+def _first_run(row: np.ndarray) -> int:
+    return int(np.argmin(row)) or len(row)
+
+
+def test_more_than_it_can_show_is_refused() -> None:
+    with pytest.raises(RequestError, match="expected at most 10000"):
+        ContactSheet(count=MAX_PICTURES + 1, width=64, height=64)
+
+
+def test_pictures_of_odd_proportions() -> None:
+    sheet = ContactSheet(count=MAX_PICTURES, width=2048, height=64)
+    sheet.add(Image.new("RGB", (2048, 64), (255, 0, 0)), "seed 1")
+    assert (np.asarray(sheet.render()) == (255, 0, 0)).all(-1).any()
+
+
+def test_a_label_of_twenty_thousand_letters_takes_no_time() -> None:
+    assert sheet_of(40, side=64, label="東" * 20_000).width < 1000
+
+
+def test_no_picture_yet() -> None:
+    assert ContactSheet(count=4, width=32, height=32).render().width > 0
 
 
 def test_a_sheet_of_fewer_pictures_than_planned_ends_after_them() -> None:

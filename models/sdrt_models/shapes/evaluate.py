@@ -20,11 +20,13 @@ from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import recognise
 from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, sample_scene
-from sdrt_models.shapes.scoring import Rate, rates, table
+from sdrt_models.shapes.scoring import ATTRIBUTES, Rate, rates, table
 
 __all__ = ["Settings", "held_out_prompts", "main", "measure", "measure_negative_prompt"]
 
 _SEED = 31
+_DRAWN = 200
+_LEAST_DRAWN = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,18 +62,24 @@ def measure(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -
 def measure_negative_prompt(
     pipeline: StableDiffusionPipeline, count: int, settings: Settings
 ) -> dict[str, Rate]:
-    """How often a colour that the prompt leaves open appears: without, and with it as the negative prompt."""
-    colours = [list(COLOURS)[index % len(COLOURS)] for index in range(count)]
-    prompts = [f"a {SHAPES[index // len(COLOURS) % len(SHAPES)]}" for index in range(count)]
-    found = {}
-    for name, negative in (("without", None), ("with", colours)):
-        pictures = _generate(pipeline, prompts, settings, negative)
-        hits = [
-            any(thing.colour == colour for thing in recognise(picture).things)
-            for colour, picture in zip(colours, pictures, strict=True)
-        ]
-        found[name] = Rate(right=sum(hits), total=count)
-    return found
+    """How often the background that a seed gives is still there when the negative prompt names it.
+
+    The prompts leave the background open. ``kept`` counts pictures with the shade named, ``drawn`` those with the
+    thing that the prompt does name.
+    """
+    things = [
+        (list(COLOURS)[i % len(COLOURS)], SHAPES[i // len(COLOURS) % len(SHAPES)]) for i in range(count)
+    ]
+    prompts = [f"a {colour} {shape}" for colour, shape in things]
+    before = [recognise(picture).shades[0] for picture in _generate(pipeline, prompts, settings)]
+    negatives = [f"a {shade} background" for shade in before]
+    after = [recognise(picture) for picture in _generate(pipeline, prompts, settings, negatives)]
+    kept = [shade in seen.shades for shade, seen in zip(before, after, strict=True)]
+    drawn = [
+        any((thing.colour, thing.shape) == asked for thing in seen.things)
+        for asked, seen in zip(things, after, strict=True)
+    ]
+    return {"kept": Rate(right=sum(kept), total=count), "drawn": Rate(right=sum(drawn), total=count)}
 
 
 def _generate(
@@ -111,7 +119,7 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch", default=8, show_default=True)
 @click.option("--provider", default="auto", show_default=True)
-@click.option("--drawn", is_flag=True, help="Judge drawn pictures instead: this validates the recogniser.")
+@click.option("--drawn", is_flag=True, help="Judge drawn pictures only, which validates the recogniser.")
 @click.option("--negative", is_flag=True, help="Measure what a negative prompt takes away instead.")
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as JSON."
@@ -129,30 +137,42 @@ def main(
     negative: bool,
     json_file: Path | None,
 ) -> None:
-    """Generate pictures of held-out prompts with sdrt, recognise what they show, report how often it is right."""
+    """Generate pictures of held-out prompts with sdrt, recognise what they show, report how often it is right.
+
+    First the recogniser has to read drawn pictures, of which nobody doubts what they show.
+    """
+    _validate()
+    if drawn:
+        return
     settings = Settings(
         num_inference_steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, seed=seed, batch=batch
     )
-    if drawn:
-        found = rates(_drawn(prompts))
-        about: dict[str, Any] = {"pictures": "drawn", "count": prompts}
-    else:
-        with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
-            measured = measure_negative_prompt if negative else measure
-            found = measured(pipeline, prompts, settings)
-            manifest = pipeline.model.manifest
-            about = {
-                "model": model,
-                "dtype": manifest.dtype if manifest else None,
-                "provider": pipeline.provider,
-                "count": prompts,
-                **vars(settings),
-            }
+    with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
+        found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
+        manifest = pipeline.model.manifest
+        about: dict[str, Any] = {
+            "model": pipeline.model.name,
+            "dtype": manifest.dtype if manifest else None,
+            "provider": pipeline.provider,
+            "prompts": prompts,
+            **vars(settings),
+        }
     click.echo(table(found))
     if json_file is not None:
         report = {name: _as_json(rate) for name, rate in found.items()}
         json_file.write_text(
             json.dumps({"settings": about, "rates": report}, indent=2) + "\n", encoding="utf-8"
+        )
+
+
+def _validate() -> None:
+    """Raise where the recogniser is at fault, and nothing that it says of a model means anything."""
+    found = rates(_drawn(_DRAWN))
+    click.echo(f"drawn pictures, which show what they should:\n{table(found)}\n")
+    if wrong := [name for name in ATTRIBUTES if found[name].share < _LEAST_DRAWN]:
+        raise click.ClickException(
+            f"the recogniser reads {wrong[0]} of drawn pictures in {found[wrong[0]].share:.1%}, expected "
+            f"{_LEAST_DRAWN:.0%} at least: mend it first"
         )
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 __all__ = [
-    "BACKGROUNDS",
     "COLOURS",
     "FILLS",
     "HELD_OUT_PAIRS",
@@ -54,7 +53,6 @@ SIZES: Mapping[str, tuple[float, float]] = {"small": (14.0, 18.0), "large": (26.
 """Half of the longer side of the bounding box, in pixels of a 128×128 picture."""
 FILLS = ("solid", "striped", "dotted")
 SHADES: Mapping[str, float] = {"black": 0.08, "gray": 0.55, "white": 0.97}
-BACKGROUNDS = ("plain", "two-tone")
 RELATIONS: Mapping[str, tuple[int, int]] = {
     "left of": (-1, 0),
     "right of": (1, 0),

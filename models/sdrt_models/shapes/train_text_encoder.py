@@ -112,7 +112,10 @@ def _captioned(seed: tuple[int, int], *, held_out: bool = False) -> tuple[str, l
 
 
 def _answers(scene: Scene, text: str) -> list[int]:
-    """For each head, the index of what ``text`` says of ``scene``; 0 for what it leaves open."""
+    """For each head, the index of what is true of ``scene``; 0 where there is none, or no word on the background.
+
+    Of what ``text`` leaves open besides, the head learns how often it is what.
+    """
     things = list(scene.things)
     axis = _NONE
     if scene.relation is not None:

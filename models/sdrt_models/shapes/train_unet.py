@@ -6,6 +6,7 @@ left empty for classifier-free guidance (arXiv:2207.12598).
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,16 @@ class _Conditional(nn.Module):
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=9000, show_default=True)
-@click.option("--pictures", default=40_000, show_default=True, help="How many are drawn and encoded, once.")
+@click.option("--steps", default=7500, show_default=True)
+@click.option("--pictures", default=36_000, show_default=True, help="How many are drawn and encoded, once.")
 @click.option("--batch", default=32, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--learning-rate", default=8e-4, show_default=True)
 @device_option
 def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float, device: str) -> None:
     """Encode a training set, train the U-Net on it; write WORK/unet and the trained WORK/text_encoder."""
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device).eval().requires_grad_(False)
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
-    moments = torch.from_numpy(_moments(vae, pictures, work / "latents.npy", device))
+    moments = torch.from_numpy(_moments(vae, pictures, work, device))
     scenes = [sample_scene(np.random.default_rng((_SEED, index))) for index in range(pictures)]
     alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
 
@@ -97,10 +98,12 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
     model.text_encoder.save_pretrained(work / "text_encoder_trained")
 
 
-def _moments(vae: AutoencoderKL, count: int, path: Path, device: str) -> np.ndarray:
-    """Mean and log-variance of the pictures' latents, (count, 8, 16, 16) float16; kept in ``path``."""
-    if path.is_file() and len(kept := np.load(path, mmap_mode="r")) == count:
-        return np.array(kept)
+def _moments(vae: AutoencoderKL, count: int, work: Path, device: str) -> np.ndarray:
+    """Mean and log-variance of the pictures' latents, (count, 8, 16, 16) float16; kept for this autoencoder."""
+    weights = (work / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
+    path = work / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.npy"
+    if path.is_file():
+        return np.asarray(np.load(path))
     moments = np.empty((count, 8, 16, 16), np.float16)
     size = 64
     for first in range(0, count, size):
@@ -140,7 +143,7 @@ def _ids(tokenizer: CLIPTokenizerFast, texts: list[str], device: str) -> torch.T
 
 
 def _prompts(count: int) -> list[str]:
-    """Captions of held-out scenes, the first a third of them with two things."""
+    """Captions of held-out scenes."""
 
     def held_out(index: int) -> tuple[Scene, np.random.Generator]:
         rng = np.random.default_rng((_SEED + 1, index))

@@ -28,7 +28,7 @@ _WHOLE_FROM = 0.7
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=9000, show_default=True)
+@click.option("--steps", default=6500, show_default=True)
 @click.option("--pictures", default=6144, show_default=True, help="How many are drawn to crop from.")
 @click.option(
     "--batch", default=16, show_default=True, help="Crops of 64×64; a quarter as many whole pictures."
@@ -132,7 +132,7 @@ def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
 
 @torch.no_grad()
 def _reconstructed(model: Any, count: int, device: str) -> Iterator[tuple[Scene, Image.Image]]:
-    """What the decoder makes of the best possible latents: no U-Net can be recognised more often."""
+    """What the decoder makes of the pictures' own latents, which no U-Net can be expected to better."""
     for index in range(count):
         rng = np.random.default_rng((3, index))
         scene = sample_scene(rng, held_out=True)

@@ -48,7 +48,11 @@ class Stage:
 
 
 def train(stage: Stage) -> Any:
-    """Train to ``stage.steps``, from ``state.pt`` where there is one; return the averaged model."""
+    """Train to ``stage.steps``, from ``state.pt`` where there is one; return the averaged model.
+
+    Raises:
+        click.ClickException: ``state.pt`` was made with other settings, whose schedule cannot be continued.
+    """
     torch.manual_seed(stage.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     model = stage.model.to(stage.device).train()
@@ -60,6 +64,7 @@ def train(stage: Stage) -> Any:
     state_file = stage.folder / "state.pt"
     if state_file.is_file():
         state = torch.load(state_file, map_location=stage.device, weights_only=True)
+        _check_settings(stage, state["settings"])
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
@@ -85,6 +90,7 @@ def train(stage: Stage) -> Any:
             )
             _save(
                 {
+                    "settings": _settings(stage),
                     "model": model.state_dict(),
                     "averaged": averaged.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -98,6 +104,20 @@ def train(stage: Stage) -> Any:
                 (stage.folder / "samples").mkdir(exist_ok=True)
                 stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
     return averaged
+
+
+def _settings(stage: Stage) -> dict[str, float]:
+    names = ("steps", "learning_rate", "seed", "ema_decay", "weight_decay", "warmup")
+    return {name: getattr(stage, name) for name in names}
+
+
+def _check_settings(stage: Stage, made_with: dict[str, float]) -> None:
+    changed = [name for name, value in _settings(stage).items() if made_with[name] != value]
+    if changed:
+        raise click.ClickException(
+            f"{stage.folder / 'state.pt'} was made with {changed[0]} {made_with[changed[0]]}: give that again, or "
+            "delete the folder to start anew"
+        )
 
 
 def _schedule(step: int, stage: Stage) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from sdrt.bundled import DEFAULT_MODEL
+from sdrt.embedded import DEFAULT_MODEL
 
 from .findings import Finding, Status
 from .group import CONTEXT, debug_option

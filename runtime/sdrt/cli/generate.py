@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sdrt.bundled import DEFAULT_MODEL
+from sdrt.embedded import DEFAULT_MODEL
 
 from .group import CONTEXT, debug_option
 

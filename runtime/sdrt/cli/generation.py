@@ -95,6 +95,7 @@ class Job:
         self.size = (0, 0)
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
+        self.sheet_path: Path | None = None
 
     def make(self, pictures: list[Picture], terminal: Terminal) -> None:
         """Denoise batch by batch; a picture is written as soon as it is there."""
@@ -113,6 +114,7 @@ class Job:
             # Also when it ends early: a sheet of what there is.
             if self.grid is not None and self.sheet is not None:
                 self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
+                self.sheet_path = self.grid.path
                 if not self.options.as_json:
                     terminal.result(self.grid.path)
 
@@ -131,7 +133,7 @@ class Job:
         self.made.append(picture)
         self.size = image.size
         if self.grid is not None:
-            self._add_to_sheet(self.grid, image, parameters)
+            self._add_to_sheet(self.grid, picture, image, parameters)
 
     def _write(self, path: Path, image: Image, parameters: str) -> None:
         target = format_of(path)
@@ -146,16 +148,15 @@ class Job:
 
         write_atomically(path, write, force=self.options.force)
 
-    def _add_to_sheet(self, grid: Grid, image: Image, parameters: str) -> None:
+    def _add_to_sheet(self, grid: Grid, picture: Picture, image: Image, parameters: str) -> None:
         """The sheet says how its first picture was made, as A1111's does."""
         from sdrt.sheet import ContactSheet
 
         if self.sheet is None:
-            self.sheet = ContactSheet(
-                count=len(grid.labels), width=image.width, height=image.height, columns=grid.columns
-            )
+            width, height = image.size
+            self.sheet = ContactSheet(count=grid.count, width=width, height=height, columns=grid.columns)
             self.sheet_parameters = parameters
-        self.sheet.add(image, grid.labels[len(self.made) - 1])
+        self.sheet.add(image, picture.label)
 
     def _parameters(self, picture: Picture, image: Image) -> str:
         from sdrt import __version__
@@ -198,7 +199,7 @@ class Job:
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
             "files": [str(picture.path) for picture in self.made],
-            "grid": str(self.grid.path) if self.grid is not None and self.sheet is not None else None,
+            "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [picture.prompt for picture in self.made],
             "seeds": [picture.seed for picture in self.made],
             "settings": {name: getattr(self.options, name) for name in asked}

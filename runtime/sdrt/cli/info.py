@@ -24,7 +24,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     """Say how a picture was made, or what a model folder holds.
 
     FILE is a picture made by `sdrt generate`, or by another program that writes the same text.
-    MODEL is a model folder, or the name of a bundled model.
+    MODEL is a model folder, or the name of an embedded model.
     """
     target = Path(path)
     if target.is_file():
@@ -58,9 +58,11 @@ def picture_info(path: Path) -> tuple[dict[str, Any], str]:
 
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
     """What a model folder holds, as JSON and as text; `verify` raises `IntegrityError` at a wrong file."""
-    from .model_summary import open_model, render, summarise, verify_now
+    from sdrt.source import open_local
 
-    folder = open_model(model)
+    from .model_summary import render, summarise, verify_now
+
+    folder = open_local(model)
     if verify:
         verify_now(folder, lambda text: click.echo(text, err=True))
     summary = summarise(folder, verified=verify)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.bundled import bundled_names
 from sdrt.errors import IntegrityError
 from sdrt.manifest import readable
 
 if TYPE_CHECKING:
     from sdrt.model import Manifest, ModelFolder
 
-__all__ = ["human_size", "open_model", "parity_of", "render", "summarise", "verify_now"]
+__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now"]
 
 UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
@@ -26,16 +24,6 @@ def human_size(count: int) -> str:
             return f"{size:.0f} {unit}"
         size /= 1024
     return f"{size:.1f} GB"
-
-
-def open_model(model: str) -> ModelFolder:
-    """A folder, or a bundled model by name. Nothing is downloaded or exported."""
-    from sdrt.model import ModelFolder
-    from sdrt.source import resolve_model
-
-    if model in bundled_names() and not Path(model).exists():
-        return resolve_model(model)
-    return ModelFolder.open(model)
 
 
 def parity_of(manifest: Manifest) -> dict[str, float]:

@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from sdrt.bundled import DEFAULT_MODEL, bundled_names, bundled_path
+from sdrt.embedded import DEFAULT_MODEL, embedded_names, embedded_path
 from sdrt.errors import RequestError, SdrtError
 
 from .group import CONTEXT, debug_option
-from .model_summary import human_size
-
-if TYPE_CHECKING:
-    from sdrt.model import ModelFolder
+from .model_summary import human_size, summarise
 
 __all__ = ["models"]
 
@@ -60,8 +56,8 @@ def models(as_json: bool) -> None:
 
 
 def _embedded() -> Iterator[Row]:
-    for name in bundled_names():
-        if path := bundled_path(name):
+    for name in embedded_names():
+        if path := embedded_path(name):
             yield _row(name, "embedded", path)
 
 
@@ -70,54 +66,55 @@ def _exported() -> Iterator[Row]:
     from sdrt.cache import cache_root
 
     with suppress(RequestError, OSError):
-        for manifest in sorted((cache_root() / "exported").glob("*/sdrt.json")):
-            yield _row(str(manifest.parent), "exported", manifest.parent)
+        for folder in _visible(cache_root() / "exported", "sdrt.json"):
+            yield _row(str(folder), "exported", folder)
 
 
 def _from_hub() -> Iterator[Row]:
-    from huggingface_hub import scan_cache_dir
+    """Models that were exported elsewhere, by the branch that `-m` takes when no `--revision` is given."""
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     from sdrt.model import GRAPH
 
     with suppress(CacheNotFound, OSError, ValueError):
-        for repo in sorted(scan_cache_dir().repos, key=lambda repo: repo.repo_id):
-            for revision in sorted(repo.revisions, key=lambda revision: -revision.last_modified):
-                if (revision.snapshot_path / "unet" / GRAPH).is_file():
-                    yield _row(repo.repo_id, "hub", revision.snapshot_path)
+        for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repo: repo.repo_id):
+            main = repo.refs.get("main")
+            if main is not None and (main.snapshot_path / "unet" / GRAPH).is_file():
+                yield _row(repo.repo_id, "hub", main.snapshot_path)
 
 
 def _here() -> Iterator[Row]:
     from sdrt.model import GRAPH
 
     with suppress(OSError):  # a working folder that is gone, or not readable
-        for graph in sorted(Path().glob(f"*/unet/{GRAPH}")):
-            yield _row(f"{graph.parent.parent.name}/", "here", graph.parent.parent)
+        for folder in _visible(Path(), f"unet/{GRAPH}"):
+            yield _row(f"{folder}/", "here", folder)
+
+
+def _visible(room: Path, file: str) -> list[Path]:
+    """Folders of `room` that hold `file`; not what an export that was killed left hidden beside its output."""
+    if not room.is_dir():
+        return []
+    return sorted(
+        path for path in room.iterdir() if not path.name.startswith(".") and (path / file).is_file()
+    )
 
 
 def _row(name: str, where: str, path: Path) -> Row:
     from sdrt.model import ModelFolder
 
     try:
-        folder = ModelFolder.open(path)
-        size = _size(folder)
+        known = summarise(ModelFolder.open(path), verified=False)
     except (SdrtError, OSError) as error:
         return Row(model=name, where=where, path=str(path), problem=str(error))
-    manifest = folder.manifest
     return Row(
         model=name,
         where=where,
         path=str(path),
-        family=manifest.family if manifest else None,
-        target=manifest.target if manifest else None,
-        dtype=manifest.dtype if manifest else None,
-        bytes=size,
-        source=manifest.source.get("id") if manifest else None,
+        source=(known["source"] or {}).get("id"),
+        **{key: known[key] for key in ("family", "target", "dtype", "bytes")},
     )
-
-
-def _size(folder: ModelFolder) -> int:
-    return sum(file.stat().st_size for file in folder.path.rglob("*") if file.is_file())
 
 
 def _table(rows: list[Row]) -> str:

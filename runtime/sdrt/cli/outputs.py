@@ -83,7 +83,7 @@ def plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tup
 
 
 def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -> Path:
-    """Where the contact sheet goes: the first picture's name with `-grid` before the extension, checked alike."""
+    """Where the contact sheet goes: the pattern's name with `-grid` before the extension, checked alike."""
     with _writable(pattern):
         path = Path(_template(pattern).format(seed=seeds[0], index=0))
         path = path.with_name(f"{path.stem}-grid{path.suffix}")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdrt.errors import RequestError
+
 from .outputs import check_capacity, plan_paths, plan_sheet_path
 
 if TYPE_CHECKING:
@@ -54,29 +56,31 @@ class Picture:
     prompt: str
     seed: int
     path: Path
+    label: str
+    """What tells it from the others, for a contact sheet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The contact sheet: its file, pictures in a row (None: about as many as rows), and a label for each."""
+    """The contact sheet: its file, how many pictures it shows, and how many in a row (None: as many as rows)."""
 
     path: Path
+    count: int
     columns: int | None
-    labels: tuple[str, ...]
 
 
 def plan(options: Options) -> list[Picture]:
     """Every prompt `count` times, seeds counting up, each with a file that can be written."""
     from sdrt.request import MAX_SEED
 
-    prompts = [prompt for prompt in options.prompts for _ in range(options.count or options.batch_size)]
+    prompts = [prompt for prompt in options.prompts for _ in range(_each(options))]
     first = secrets.randbelow(MAX_SEED - len(prompts)) if options.seed is None else options.seed
     seeds = range(first, first + len(prompts))
     paths = plan_paths(options.output, seeds, force=options.force)
     text = 0 if options.no_metadata else max(map(len, options.prompts)) + len(options.negative_prompt)
     check_capacity(paths[0], sides=(options.width, options.height), text=text)
     return [
-        Picture(prompt=prompt, seed=seed, path=path)
+        Picture(prompt=prompt, seed=seed, path=path, label=_label(options, prompt, seed))
         for prompt, seed, path in zip(prompts, seeds, paths, strict=True)
     ]
 
@@ -85,19 +89,29 @@ def plan_grid(options: Options, pictures: list[Picture]) -> Grid | None:
     """The contact sheet, if there is to be one: a row per prompt when each has several pictures."""
     if not options.grid:
         return None
-    each = len(pictures) // len(options.prompts)
+    from sdrt.sheet import MAX_PICTURES
+
+    if len(pictures) > MAX_PICTURES:
+        raise RequestError(
+            f"--grid with {len(pictures)} pictures: expected at most {MAX_PICTURES}; make several sheets"
+        )
     seeds = [picture.seed for picture in pictures]
+    each = _each(options)
     return Grid(
         path=plan_sheet_path(options.output, seeds, force=options.force),
+        count=len(pictures),
         columns=each if each > 1 and len(options.prompts) > 1 else None,
-        labels=tuple(_label(picture, each, len(options.prompts)) for picture in pictures),
     )
 
 
-def _label(picture: Picture, each: int, prompts: int) -> str:
-    if prompts == 1:
-        return f"seed {picture.seed}"
-    return picture.prompt if each == 1 else f"{picture.seed}: {picture.prompt}"
+def _each(options: Options) -> int:
+    return options.count or options.batch_size
+
+
+def _label(options: Options, prompt: str, seed: int) -> str:
+    if len(options.prompts) == 1:
+        return f"seed {seed}"
+    return prompt if _each(options) == 1 else f"{seed}: {prompt}"
 
 
 def arguments(options: Options, batch: list[Picture]) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""The models that come with the package `sdrt_models`, which an installation may lack."""
+"""The models that are embedded in the package `sdrt_models`, which an installation may lack."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["DEFAULT_MODEL", "bundled_names", "bundled_path"]
+__all__ = ["DEFAULT_MODEL", "embedded_names", "embedded_path"]
 
 DEFAULT_MODEL = "shapes"
 """What runs when no model is named."""
 
 
-def bundled_names() -> tuple[str, ...]:
+def embedded_names() -> tuple[str, ...]:
     """What `-m` takes without any folder or download."""
     try:
         import sdrt_models
@@ -19,9 +19,9 @@ def bundled_names() -> tuple[str, ...]:
     return sdrt_models.NAMES
 
 
-def bundled_path(name: str) -> Path | None:
+def embedded_path(name: str) -> Path | None:
     """The folder of the model `name`; None for other names."""
-    if name not in bundled_names():
+    if name not in embedded_names():
         return None
     import sdrt_models
 
