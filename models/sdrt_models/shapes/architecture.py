@@ -54,7 +54,7 @@ SCHEDULER: Mapping[str, Any] = {
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
+    "prediction_type": "v_prediction",
     "algorithm_type": "dpmsolver++",
     "solver_order": 2,
     "solver_type": "midpoint",

@@ -65,6 +65,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
         device=device,
     )
     model = train(stage)
+    _whiten(model, pool[:2048], device)
     scaling_factor = 1 / _latent_std(model, pool[:1024], device)
     model.register_to_config(scaling_factor=round(scaling_factor, 5))
     model.save_pretrained(work / "vae")
@@ -121,6 +122,36 @@ def _loss(model: Any, pictures: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
+def _whiten(model: Any, pictures: torch.Tensor, device: str) -> None:
+    """Give the latents' channels mean 0, deviation 1 and no correlation, by what is folded into the 1×1 convolutions.
+
+    As they are trained, one direction (how bright the background is) has eighty times the variance of another (which
+    carries colour): noise would drown that one first, and a U-Net would learn it last. The posterior's variance, which
+    a rotation would mix, becomes its mean per channel.
+    """
+    moments = torch.cat(
+        [
+            model.encode(_as_tensor(pictures[first : first + 32], device)).latent_dist.parameters
+            for first in range(0, len(pictures), 32)
+        ]
+    )
+    mean, log_variance = (part.transpose(0, 1).flatten(1) for part in moments.chunk(2, dim=1))
+    centre = mean.mean(1)
+    values, vectors = torch.linalg.eigh(torch.cov(mean))
+    whiten, colour = vectors.t() / values.sqrt()[:, None], vectors * values.sqrt()
+    channels = len(centre)
+    encode, decode = model.quant_conv, model.post_quant_conv
+    weight, bias = encode.weight[:, :, 0, 0], encode.bias
+    encode.weight[:channels, :, 0, 0] = whiten @ weight[:channels]
+    encode.bias[:channels] = whiten @ (bias[:channels] - centre)
+    encode.weight[channels:] = 0.0
+    encode.bias[channels:] = (whiten.square() @ log_variance.exp().mean(1)).log()
+    weight = decode.weight[:, :, 0, 0].clone()
+    decode.bias += weight @ centre
+    decode.weight[:, :, 0, 0] = weight @ colour
+
+
+@torch.no_grad()
 def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
     """Of posterior samples over whole pictures, as the U-Net meets them."""
     latents = [
@@ -136,7 +167,7 @@ def _reconstructed(model: Any, count: int, device: str) -> Iterator[tuple[Scene,
     for index in range(count):
         rng = np.random.default_rng((3, index))
         scene = sample_scene(rng, held_out=True)
-        picture = torch.from_numpy(np.asarray(draw_scene(scene, rng))[None])
+        picture = torch.from_numpy(np.array(draw_scene(scene, rng))[None])
         latents = model.encode(_as_tensor(picture, device)).latent_dist.sample()
         yield scene, Image.fromarray(_as_pictures(model.decode(latents).sample)[0])
 
