@@ -12,6 +12,9 @@ import torch
 
 from sdrt import StableDiffusionPipeline
 
+# diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 CALLS: dict[str, dict[str, Any]] = {
     "default": {"prompt": "a red circle"},
     "two things": {
