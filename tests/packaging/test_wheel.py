@@ -73,7 +73,7 @@ def test_torch_is_asked_for_by_the_export_and_test_extras_only(metadata: email.m
     heavy = ("torch", "diffusers", "transformers", "accelerate", "onnx>", "onnxscript", "optimum")
     wanted = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith(heavy)]
     assert wanted
-    extras = ("export", "optimum", "test")
+    extras = ("export", "optimum", "train", "test")
     assert all(line.endswith(tuple(f"extra == '{extra}'" for extra in extras)) for line in wanted)
 
 

@@ -139,7 +139,7 @@ def _timesteps(sigmas: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     normal = statistics.NormalDist(*_LOG_SIGMA)
     parts = (np.arange(count) + rng.random(count)) / count
     levels = np.array([normal.inv_cdf(min(max(part, 1e-6), 1 - 1e-6)) for part in parts])
-    return np.abs(np.log(sigmas)[None] - levels[:, None]).argmin(1)
+    return np.asarray(np.abs(np.log(sigmas)[None] - levels[:, None]).argmin(1))
 
 
 def _ids(tokenizer: CLIPTokenizerFast, texts: list[str], device: str) -> torch.Tensor:
