@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from sdrt_models.shapes.scenes import COLOURS, RELATIONS, SHADES, SIZES, Background, Scene, Thing
 
-__all__ = ["FIGURES", "SIZE", "Place", "draw_scene", "figure_mask"]
+__all__ = ["FIGURES", "SIZE", "Place", "draw_scene", "figure_mask", "place_things"]
 
 SIZE = 128
 _SUPERSAMPLING = 4
@@ -39,6 +39,12 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     for thing, place in zip(scene.things, _places(scene, rng), strict=True):
         _draw_thing(canvas, thing, place, rng)
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def place_things(scene: Scene, rng: np.random.Generator) -> list[Place]:
+    """Where :func:`draw_scene` would put the scene's things, given a generator in the same state."""
+    _background(scene.background, rng)
+    return _places(scene, rng)
 
 
 # --- where things lie ---------------------------------------------------------------------------------------

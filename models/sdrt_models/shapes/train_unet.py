@@ -1,7 +1,9 @@
 """Stage 3: the U-Net, and the text encoder with it. ``python -m sdrt_models.shapes.train_unet WORK``
 
-Predicts v (arXiv:2202.00512), whose error weighs noise levels as EDM does (arXiv:2206.00364); a tenth of the captions
-are left empty for classifier-free guidance (arXiv:2207.12598).
+Predicts v (arXiv:2202.00512) at noise levels drawn as EDM draws them (arXiv:2206.00364); a tenth of the captions are
+left empty for classifier-free guidance (arXiv:2207.12598). From the U-Net's coarse features a linear head also learns
+to read what lies where, which the program that draws knows: representation alignment (arXiv:2410.06940) with the truth
+instead of a teacher. The head is thrown away.
 """
 
 from __future__ import annotations
@@ -21,35 +23,45 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 
 from sdrt_models.shapes.architecture import SCHEDULER, UNET
 from sdrt_models.shapes.captions import caption
-from sdrt_models.shapes.drawing import draw_scene
-from sdrt_models.shapes.scenes import Scene, sample_scene
+from sdrt_models.shapes.drawing import SIZE, draw_scene, figure_mask, place_things
+from sdrt_models.shapes.scenes import COLOURS, FILLS, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.training import Stage, device_option, sheet, train
 
 __all__ = ["main"]
 
 _DROPOUT = 0.1
-_LOG_SIGMA = (-0.2, 1.2)
+_LOG_SIGMA = (0.5, 1.2)
+_MAP_WEIGHT = 0.1
+_MAP = 8
+_MAP_VALUES = (*COLOURS, *SHAPES, *SIZES, *FILLS)
 _SEED = 21
 _SHOWN = 24
 
 
 class _Conditional(nn.Module):
-    """What is trained: a U-Net and the encoder of its captions."""
+    """What is trained: a U-Net, the encoder of its captions, and the head that reads the first up block."""
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
+        self.head = nn.Conv2d(unet.config.block_out_channels[-1], len(_MAP_VALUES), 1)
 
-    def forward(self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Predicted v, like ``x``, and the maps' logits, (n, values, 8, 8)."""
         hidden = self.text_encoder(input_ids=ids).last_hidden_state
-        v: torch.Tensor = self.unet(x, timestep, hidden).sample
-        return v
+        features: list[torch.Tensor] = []
+        hook = self.unet.up_blocks[0].register_forward_hook(lambda _block, _inputs, out: features.append(out))
+        v = self.unet(x, timestep, hidden).sample
+        hook.remove()
+        return v, self.head(features[0])
 
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=20_000, show_default=True)
+@click.option("--steps", default=14_000, show_default=True)
 @click.option("--pictures", default=36_000, show_default=True, help="How many are drawn and encoded, once.")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--learning-rate", default=8e-4, show_default=True)
@@ -60,6 +72,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
     moments = torch.from_numpy(_moments(vae, pictures, work, device))
     scenes = [sample_scene(np.random.default_rng((_SEED, index))) for index in range(pictures)]
+    maps = torch.from_numpy(np.stack([_maps(index) for index in range(pictures)]))
     alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().cpu().numpy()
 
@@ -71,9 +84,12 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         alpha = alphas_cumprod[timestep].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alphas_cumprod[timestep]).sqrt().view(-1, 1, 1, 1)
         eps = torch.randn_like(x_0)
-        predicted = model(alpha * x_0 + sigma * eps, timestep, _ids(tokenizer, texts, device))
+        predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(tokenizer, texts, device))
         error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
-        return error.square().mean()
+        missed = nn.functional.binary_cross_entropy_with_logits(
+            logits, maps[torch.from_numpy(chosen)].to(device)
+        )
+        return error.square().mean() + _MAP_WEIGHT * len(_MAP_VALUES) * missed
 
     def sample(model: Any) -> Image.Image:
         prompts = _prompts(_SHOWN)
@@ -121,6 +137,19 @@ def _moments(vae: AutoencoderKL, count: int, work: Path, device: str) -> np.ndar
 def _picture(index: int) -> np.ndarray:
     rng = np.random.default_rng((_SEED, index))
     return np.asarray(draw_scene(sample_scene(rng), rng))
+
+
+def _maps(index: int) -> np.ndarray:
+    """How much of each cell of the picture is of each colour, shape, size and fill: (values, 8, 8) float32, 0 to 1."""
+    rng = np.random.default_rng((_SEED, index))
+    scene = sample_scene(rng)
+    maps = np.zeros((len(_MAP_VALUES), _MAP, _MAP), np.float32)
+    cell = SIZE // _MAP
+    for thing, place in zip(scene.things, place_things(scene, rng), strict=True):
+        cover = figure_mask(thing.shape, place).reshape(_MAP, cell, _MAP, cell).mean((1, 3))
+        for value in (thing.colour, thing.shape, thing.size, thing.fill):
+            maps[_MAP_VALUES.index(value)] += cover
+    return maps
 
 
 def _latents(moments: torch.Tensor, scaling_factor: float) -> torch.Tensor:

@@ -1,7 +1,12 @@
-"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``"""
+"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``
+
+The decoder then learns on alone, from latents with noise: what errors a small U-Net leaves, it may mend. The latents
+themselves stay as they are (latent denoising, arXiv:2507.15856).
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,18 +29,20 @@ _KL_WEIGHT = 3e-4
 _EDGE_WEIGHT = 1.0
 _CROP = 64
 _WHOLE_FROM = 0.7
+_MOST_NOISE = 0.4
 
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--steps", default=6500, show_default=True)
+@click.option("--decoder-steps", default=3000, show_default=True)
 @click.option("--pictures", default=6144, show_default=True, help="How many are drawn to crop from.")
 @click.option(
     "--batch", default=16, show_default=True, help="Crops of 64×64; a quarter as many whole pictures."
 )
 @device_option
-def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None:
-    """Train the autoencoder on crops, then on whole pictures, and write WORK/vae."""
+def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, device: str) -> None:
+    """Train the autoencoder on crops, then on whole pictures, then its decoder alone; write WORK/vae."""
     pool = torch.from_numpy(_draw(pictures, seed=1))
     held_out = _as_tensor(torch.from_numpy(_draw(32, seed=2, held_out=True)), device)
 
@@ -54,6 +61,14 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
         rows = torch.stack([held_out, decoded], 1).flatten(0, 1)
         return sheet(_as_pictures(rows), columns=16)
 
+    def decoder_loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
+        pictures = _as_tensor(_whole(pool, batch // 4, rng), device)
+        with torch.no_grad():
+            latents = model.encode(pictures).latent_dist.sample()
+        most = torch.from_numpy(rng.uniform(0, _MOST_NOISE / scaling_factor, (len(latents), 1, 1, 1))).float()
+        latents += most.to(device) * torch.randn_like(latents)
+        return _error(model.decode(latents).sample, pictures)
+
     torch.manual_seed(0)
     stage = Stage(
         model=AutoencoderKL(**VAE).to(memory_format=torch.channels_last),
@@ -65,8 +80,19 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
         device=device,
     )
     model = train(stage)
-    _whiten(model, pool[:2048], device)
     scaling_factor = 1 / _latent_std(model, pool[:1024], device)
+    model.requires_grad_(False)
+    model.decoder.requires_grad_(True)
+    model.post_quant_conv.requires_grad_(True)
+    decoder_stage = dataclasses.replace(
+        stage,
+        model=model,
+        loss=decoder_loss,
+        folder=work / "decoder-training",
+        steps=decoder_steps,
+        learning_rate=8e-4,
+    )
+    model = train(decoder_stage)
     model.register_to_config(scaling_factor=round(scaling_factor, 5))
     model.save_pretrained(work / "vae")
     click.echo(f"scaling_factor {scaling_factor:.5f}; held-out pictures, encoded and decoded:")
@@ -113,42 +139,17 @@ def _crops(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Te
 
 
 def _loss(model: Any, pictures: torch.Tensor) -> torch.Tensor:
-    """Absolute error of pixels and of their differences (edges), and the divergence from a unit Gaussian."""
+    """The error, and the divergence from a unit Gaussian."""
     posterior = model.encode(pictures).latent_dist
-    error: torch.Tensor = model.decode(posterior.sample()).sample - pictures
-    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     divergence: torch.Tensor = posterior.kl().mean() / posterior.mean[0].numel()
-    return error.abs().mean() + _EDGE_WEIGHT * edges + _KL_WEIGHT * divergence
+    return _error(model.decode(posterior.sample()).sample, pictures) + _KL_WEIGHT * divergence
 
 
-@torch.no_grad()
-def _whiten(model: Any, pictures: torch.Tensor, device: str) -> None:
-    """Give the latents' channels mean 0, deviation 1 and no correlation, by what is folded into the 1×1 convolutions.
-
-    As they are trained, one direction (how bright the background is) has eighty times the variance of another (which
-    carries colour): noise would drown that one first, and a U-Net would learn it last. The posterior's variance, which
-    a rotation would mix, becomes its mean per channel.
-    """
-    moments = torch.cat(
-        [
-            model.encode(_as_tensor(pictures[first : first + 32], device)).latent_dist.parameters
-            for first in range(0, len(pictures), 32)
-        ]
-    )
-    mean, log_variance = (part.transpose(0, 1).flatten(1) for part in moments.chunk(2, dim=1))
-    centre = mean.mean(1)
-    values, vectors = torch.linalg.eigh(torch.cov(mean))
-    whiten, colour = vectors.t() / values.sqrt()[:, None], vectors * values.sqrt()
-    channels = len(centre)
-    encode, decode = model.quant_conv, model.post_quant_conv
-    weight, bias = encode.weight[:, :, 0, 0], encode.bias
-    encode.weight[:channels, :, 0, 0] = whiten @ weight[:channels]
-    encode.bias[:channels] = whiten @ (bias[:channels] - centre)
-    encode.weight[channels:] = 0.0
-    encode.bias[channels:] = (whiten.square() @ log_variance.exp().mean(1)).log()
-    weight = decode.weight[:, :, 0, 0].clone()
-    decode.bias += weight @ centre
-    decode.weight[:, :, 0, 0] = weight @ colour
+def _error(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Absolute error of pixels and of their differences (edges)."""
+    error = decoded - pictures
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + _EDGE_WEIGHT * edges
 
 
 @torch.no_grad()
