@@ -13,7 +13,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sdrt.errors import RequestError
+from sdrt.embedded import embedded_path
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.index import check_checkpoint_index
 from sdrt.model import FileRecord, Manifest, exists, expand
 from sdrt.session import ort
@@ -146,6 +147,11 @@ def _open(
     folder = expand(source)
     if exists(folder) or isinstance(source, Path):
         return open_folder(folder)
+    if embedded_path(str(source)):
+        raise ModelNotFoundError(
+            f"{source} is embedded and exported already: python -m sdrt_export.restore {source} DIR makes a "
+            "checkpoint of it, which can be exported again"
+        )
     from sdrt import hub
 
     name = hub.check_id(source)

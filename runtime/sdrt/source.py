@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.autoexport import Source, export_once
-from sdrt.embedded import embedded_path
-from sdrt.errors import RequestError
+from sdrt.embedded import DEFAULT_MODEL, embedded_path
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
 from sdrt.notices import Notices, Notify
@@ -47,11 +47,18 @@ def resolve_model(
     folder = expand(model)
     if _is_embedded(model):
         _refuse_revision(model, revision)
+        if folder.is_dir():
+            notices.warn(f"{model} is the embedded model; the folder of that name is ./{model}")
         return open_local(model)
     if exists(folder):
         _refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
+    if model == DEFAULT_MODEL:
+        raise ModelNotFoundError(
+            f"this installation lacks the embedded model {model}, the default: install sdrt again, with its package "
+            "sdrt_models, or name another model"
+        )
     from sdrt import hub
 
     name = hub.check_id(model)

@@ -89,3 +89,19 @@ def test_a_model_of_another_program(model_copy: Path) -> None:
     row = rows()["other/"]
     assert (row["target"], row["dtype"], row["problem"]) == (None, None, None)
     assert "unknown" in models().stdout
+
+
+def test_a_folder_that_may_not_be_entered_hides_no_other(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_model, "mine")
+    Path("locked").mkdir()
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:  # root may enter everything
+        if path.parts[0] == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert "mine/" in rows()

@@ -11,10 +11,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
+from click.testing import CliRunner
 
 from sdrt import StableDiffusionPipeline
-from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt_export import export_model
+from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt_export import export_model, restore
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.export import _SPACE_MARGIN, _space
@@ -125,6 +126,20 @@ def test_restored_weights_are_the_checkpoint_s(
         for name, value in original.items():
             expected = value if dtype == "float32" or value.ndim < 2 else value.half().float()
             assert torch.equal(made[name], expected), name
+
+
+def test_the_command_restores_the_embedded_model_once(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "restored"
+    for code, said in ((0, str(checkpoint)), (1, "--force")):
+        result = CliRunner().invoke(restore.main, ["shapes", str(checkpoint)])
+        assert result.exit_code == code, result.output
+        assert said in result.output
+    assert (checkpoint / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_the_embedded_model_is_not_exported_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"sdrt_export\.restore shapes"):
+        export_model("shapes", tmp_path / "model")
 
 
 def test_a_model_of_another_exporter_cannot_be_restored(optimum_export: Path, tmp_path: Path) -> None:

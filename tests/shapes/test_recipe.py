@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def stage(folder: Path, steps: int, stop: int | None = None, rate: float = 1e-2)
         model=torch.nn.Linear(3, 1),
         loss=loss,
         sample=None,
+        data="a line",
         folder=folder,
         steps=steps,
         learning_rate=rate,
@@ -74,6 +76,12 @@ def test_a_training_with_other_settings_is_not_resumed(tmp_path: Path) -> None:
     train(stage(tmp_path / "work", 4))
     with pytest.raises(click.ClickException, match=r"was made with learning_rate 0\.01"):
         train(stage(tmp_path / "work", 4, rate=1e-3))
+    with pytest.raises(click.ClickException, match="was made with data a line, and this is a curve"):
+        train(replace(stage(tmp_path / "work", 4), data="a curve"))
+    other = stage(tmp_path / "work", 4)
+    other.model.bias.data += 1
+    with pytest.raises(click.ClickException, match="was made with first weights"):
+        train(other)
 
 
 @pytest.mark.full
@@ -84,13 +92,13 @@ def test_from_nothing_to_a_model_that_runs(tmp_path: Path) -> None:
 
     work = tmp_path / "work"
     small = ("--pictures", "32", "--batch", "4")
-    assert "step 2/2" in run(train_vae.main, str(work), "--steps", "2", *small)
+    assert "step 2/2" in run(train_vae.main, str(work), "--steps", "2", "--decoder-steps", "2", *small)
     assert json.loads((work / "vae" / "config.json").read_text())["scaling_factor"] != 0.18215
     run(train_text_encoder.main, str(work), "--steps", "2", "--batch", "4")
     run(train_unet.main, str(work), "--steps", "2", *small)
-    for stage in ("vae-training", "text-encoder-training", "unet-training"):
+    for stage in ("vae-training", "decoder-training", "text-encoder-training", "unet-training"):
         assert (work / stage / "loss.png").stat().st_size > 1000
-    for stage in ("vae-training", "unet-training"):
+    for stage in ("vae-training", "decoder-training", "unet-training"):
         assert list((work / stage / "samples").glob("*.png"))
     run(assemble.main, str(work))
     manifest = export_model(work / "shapes", tmp_path / "model", dtype="fp16")

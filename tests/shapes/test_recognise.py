@@ -40,10 +40,28 @@ def test_it_sees_nothing_on_a_background() -> None:
         assert (seen.things, seen.shades) == ((), shades)
 
 
-def test_noise_is_no_shape_that_was_asked_for() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
-    judged = answers(Scene(things=(STAR,), background=WHITE), recognise(Image.fromarray(noise)))
-    assert judged["everything"] == [False]
+def test_noise_is_right_no_more_often_than_by_chance() -> None:
+    scenes = [sample_scene(np.random.default_rng((4, i)), held_out=True) for i in range(200)]
+    noise = np.random.default_rng(0).integers(0, 256, (200, 128, 128, 3), dtype=np.uint8)
+    found = rates(zip(scenes, map(Image.fromarray, noise), strict=True))
+    for name in ("colour", "shape"):
+        assert found[name].share < 0.25, name
+    for name in ("relation", "everything"):
+        assert found[name].share < 0.1, name
+
+
+def test_a_relation_holds_between_things_that_can_be_told_apart() -> None:
+    asked = Scene(things=(STAR, RING), relation="left of", background=WHITE)
+    blob = Thing(colour="green", shape="circle", size="large", fill="solid")
+    for shown, holds in (
+        ((STAR, RING), True),
+        ((STAR, blob), False),  # of the ring nothing is there
+        ((blob, blob), False),
+        ((replace(STAR, shape="heart"), replace(RING, colour="green")), True),
+        ((replace(STAR, shape="ring"), replace(RING, shape="star")), False),  # either could be the star
+    ):
+        picture = draw_scene(replace(asked, things=shown), np.random.default_rng(0))
+        assert answers(asked, recognise(picture))["relation"] == [holds], shown
 
 
 @pytest.mark.parametrize("relation", RELATIONS)

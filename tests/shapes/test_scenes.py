@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from sdrt_models.shapes.captions import caption
-from sdrt_models.shapes.drawing import SIZE, Place, draw_scene, figure_mask
+from sdrt_models.shapes.drawing import SIZE, Place, draw_scene, figure_mask, place_things
+from sdrt_models.shapes.evaluate import held_out_prompts
+from sdrt_models.shapes.recognise import recognise
 from sdrt_models.shapes.scenes import (
     COLOURS,
     FILLS,
@@ -46,6 +48,25 @@ def test_training_sees_every_word() -> None:
         assert {getattr(thing, key) for thing in things} == set(words)
     pairs = {(thing.colour, thing.shape) for thing in things}
     assert len(pairs) == len(COLOURS) * len(SHAPES) - len(HELD_OUT_PAIRS)
+
+
+def test_what_training_is_told_never_reads_like_a_prompt_of_the_evaluation() -> None:
+    prompts = {text for text, _ in held_out_prompts(200)}
+    for index in range(COUNT * 5):
+        rng = np.random.default_rng((2, index))
+        scene = sample_scene(rng)
+        assert not prompts & {caption(scene, rng) for _ in range(4)}
+
+
+def test_the_map_of_what_lies_where_fits_the_picture() -> None:
+    for index, scene in enumerate(scenes()[:50]):
+        x = np.arange(SIZE)
+        places = place_things(scene, np.random.default_rng(index))
+        seen = recognise(draw_scene(scene, np.random.default_rng(index)))
+        masks = [figure_mask(thing.shape, place) for thing, place in zip(scene.things, places, strict=True)]
+        there = sorted((float((mask * x).sum() / mask.sum()) for mask in masks), reverse=True)
+        found = sorted((thing.x for thing in seen.things), reverse=True)
+        assert found == pytest.approx(there, abs=1.0)
 
 
 def test_held_out_is_not_only_the_pairs() -> None:

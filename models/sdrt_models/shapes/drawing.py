@@ -35,7 +35,7 @@ class Place:
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     """Draw ``scene``, 128×128 RGB. The same ``rng`` state gives the same picture."""
-    canvas = _background(scene.background, rng)
+    canvas = _paint_background(scene.background, *_plan_background(scene.background, rng))
     for thing, place in zip(scene.things, _places(scene, rng), strict=True):
         _draw_thing(canvas, thing, place, rng)
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
@@ -43,7 +43,7 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 def place_things(scene: Scene, rng: np.random.Generator) -> list[Place]:
     """Where :func:`draw_scene` would put the scene's things, given a generator in the same state."""
-    _background(scene.background, rng)
+    _plan_background(scene.background, rng)
     return _places(scene, rng)
 
 
@@ -88,14 +88,19 @@ def _ordered(radii: list[float], rng: np.random.Generator) -> list[float]:
 # --- what they look like ------------------------------------------------------------------------------------
 
 
-def _background(background: Background, rng: np.random.Generator) -> Image.Image:
+def _plan_background(background: Background, rng: np.random.Generator) -> tuple[list[float], float]:
+    """What is random about it: how bright each shade is, and where they meet, both 0 to 1."""
+    levels = [SHADES[shade] + float(rng.uniform(-0.03, 0.03)) for shade in background.shades]
+    return levels, float(rng.uniform(0.4, 0.6)) if background.split is not None else 1.0
+
+
+def _paint_background(background: Background, levels: list[float], meet: float) -> Image.Image:
     side = SIZE * _SUPERSAMPLING
-    shades = [_gray(SHADES[shade] + float(rng.uniform(-0.03, 0.03))) for shade in background.shades]
-    canvas = Image.new("RGB", (side, side), shades[0])
+    canvas = Image.new("RGB", (side, side), _gray(levels[0]))
     if background.split is not None:
-        edge = round(side * float(rng.uniform(0.4, 0.6)))
+        edge = round(side * meet)
         box = (edge, 0, side, side) if background.split == "vertical" else (0, edge, side, side)
-        canvas.paste(shades[1], box)
+        canvas.paste(_gray(levels[1]), box)
     return canvas
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 from sdrt import StableDiffusionPipeline
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
-from sdrt_models.shapes.recognise import recognise
-from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, sample_scene
+from sdrt_models.shapes.recognise import Seen, recognise
+from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, is_unseen, sample_scene
 from sdrt_models.shapes.scoring import ATTRIBUTES, Rate, rates, table
 
 __all__ = ["Settings", "held_out_prompts", "main", "measure", "measure_negative_prompt"]
@@ -41,14 +41,18 @@ class Settings:
 
 
 def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
-    """``count`` different captions of held-out scenes that name everything, the same ones every time."""
+    """``count`` different captions that name everything in scenes of which training had neither picture nor words.
+
+    The same ones every time.
+    """
     prompts: dict[str, Scene] = {}
     index = 0
     while len(prompts) < count:
         rng = np.random.default_rng((_SEED, index))
         scene = sample_scene(rng, held_out=True)
-        prompts.setdefault(caption(scene, rng, complete=True), scene)
         index += 1
+        if is_unseen(scene):
+            prompts.setdefault(caption(scene, rng, complete=True), scene)
     return list(prompts.items())
 
 
@@ -64,22 +68,31 @@ def measure_negative_prompt(
 ) -> dict[str, Rate]:
     """How often the background that a seed gives is still there when the negative prompt names it.
 
-    The prompts leave the background open. ``kept`` counts pictures with the shade named, ``drawn`` those with the
-    thing that the prompt does name.
+    The prompts leave the background open. Of pictures that had one, ``kept`` counts those that still have the shade
+    named; ``drawn`` and ``drawn without`` count pictures of the thing asked for, with and without negative prompt.
     """
     things = [
         (list(COLOURS)[i % len(COLOURS)], SHAPES[i // len(COLOURS) % len(SHAPES)]) for i in range(count)
     ]
     prompts = [f"a {colour} {shape}" for colour, shape in things]
-    before = [recognise(picture).shades[0] for picture in _generate(pipeline, prompts, settings)]
-    negatives = [f"a {shade} background" for shade in before]
+    before = [recognise(picture) for picture in _generate(pipeline, prompts, settings)]
+    named = [seen.shades[0] if seen.shades else None for seen in before]
+    negatives = [f"a {shade} background" if shade else "" for shade in named]
     after = [recognise(picture) for picture in _generate(pipeline, prompts, settings, negatives)]
-    kept = [shade in seen.shades for shade, seen in zip(before, after, strict=True)]
+    kept = [shade in seen.shades for shade, seen in zip(named, after, strict=True) if shade]
+    return {
+        "kept": Rate(right=sum(kept), total=len(kept)),
+        "drawn": _share_drawn(things, after),
+        "drawn without": _share_drawn(things, before),
+    }
+
+
+def _share_drawn(things: list[tuple[str, str]], pictures: list[Seen]) -> Rate:
     drawn = [
         any((thing.colour, thing.shape) == asked for thing in seen.things)
-        for asked, seen in zip(things, after, strict=True)
+        for asked, seen in zip(things, pictures, strict=True)
     ]
-    return {"kept": Rate(right=sum(kept), total=count), "drawn": Rate(right=sum(drawn), total=count)}
+    return Rate(right=sum(drawn), total=len(drawn))
 
 
 def _generate(

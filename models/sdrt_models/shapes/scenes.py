@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = [
     "Scene",
     "Thing",
     "is_held_out",
+    "is_unseen",
     "sample_scene",
 ]
 
@@ -116,6 +117,20 @@ def is_held_out(scene: Scene) -> bool:
     if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things):
         return True
     return bool(scene.things) and zlib.crc32(_combination(scene).encode()) % _HELD_OUT_SHARE == 0
+
+
+def is_unseen(scene: Scene) -> bool:
+    """Whether ``scene`` is held out, and no caption of a training scene can read as one that names all of it.
+
+    A caption need not say that a thing is striped or dotted, and solid goes without saying: so a single solid thing is
+    unseen where its striped and dotted twins are held out too.
+    """
+    if not is_held_out(scene) or scene.relation is not None:
+        return is_held_out(scene)
+    (thing,) = scene.things
+    return thing.fill != "solid" or all(
+        is_held_out(replace(scene, things=(replace(thing, fill=fill),))) for fill in FILLS
+    )
 
 
 def _combination(scene: Scene) -> str:

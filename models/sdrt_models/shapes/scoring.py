@@ -10,7 +10,7 @@ from math import sqrt
 from PIL import Image
 
 from sdrt_models.shapes.recognise import Seen, SeenThing, recognise, relation_between
-from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, Scene, Thing
+from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, Scene
 
 __all__ = ["ATTRIBUTES", "Rate", "answers", "rates", "table"]
 
@@ -79,7 +79,8 @@ def answers(scene: Scene, seen: Seen) -> Mapping[str, list[bool]]:
     """For each attribute, whether each thing (or the picture) is as ``scene`` says.
 
     Of what is seen, the largest things are held against the scene's, in the order in which most colours and shapes
-    agree. A thing that is missing has everything wrong.
+    agree. A thing that is missing has everything wrong. A relation holds between things that can be told apart: each
+    agrees with the scene's in colour or shape, and the other way round less would.
     """
     things = _matched(scene, seen)
     judged = {
@@ -91,24 +92,32 @@ def answers(scene: Scene, seen: Seen) -> Mapping[str, list[bool]]:
     }
     judged["count"] = [len(seen.things) == len(scene.things)]
     judged["background"] = [set(seen.shades) == set(scene.background.shades)]
-    judged["relation"] = []
-    if scene.relation is not None:
-        first, second = things
-        related = first is not None and second is not None
-        judged["relation"] = [related and relation_between(first, second) == scene.relation]  # type: ignore[arg-type]
+    judged["relation"] = [] if scene.relation is None else [_related(scene, things)]
     judged["everything"] = [all(all(values) for values in judged.values())]
     return judged
 
 
-def _matched(scene: Scene, seen: Seen) -> tuple[SeenThing | None, ...]:
+Things = tuple[SeenThing | None, ...]
+
+
+def _matched(scene: Scene, seen: Seen) -> Things:
     largest: list[SeenThing | None] = list(seen.things[: len(scene.things)])
     largest += [None] * (len(scene.things) - len(largest))
-
-    def agreement(order: tuple[SeenThing | None, ...]) -> int:
-        return sum(_agree(asked, there) for asked, there in zip(scene.things, order, strict=True))
-
-    return max(permutations(largest), key=agreement)
+    return max(permutations(largest), key=lambda order: sum(_agreement(scene, order)))
 
 
-def _agree(asked: Thing, there: SeenThing | None) -> int:
-    return 0 if there is None else (asked.colour == there.colour) + (asked.shape == there.shape)
+def _agreement(scene: Scene, things: Things) -> list[int]:
+    """For each thing, 1 for the colour and 1 for the shape."""
+    return [
+        0 if there is None else (asked.colour == there.colour) + (asked.shape == there.shape)
+        for asked, there in zip(scene.things, things, strict=True)
+    ]
+
+
+def _related(scene: Scene, things: Things) -> bool:
+    first, second = things
+    if first is None or second is None:
+        return False
+    agreement = _agreement(scene, things)
+    told_apart = min(agreement) > 0 and sum(agreement) > sum(_agreement(scene, things[::-1]))
+    return told_apart and relation_between(first, second) == scene.relation

@@ -79,6 +79,7 @@ def main(work: Path, steps: int, batch: int, device: str) -> None:
         sample=None,
         folder=work / "text-encoder-training",
         steps=steps,
+        data=f"{_CAPTIONS} captions, batch {batch}",
         learning_rate=1e-3,
         device=device,
     )

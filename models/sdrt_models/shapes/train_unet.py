@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,25 +71,23 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
     """Encode a training set, train the U-Net on it; write WORK/unet and the trained WORK/text_encoder."""
     vae = AutoencoderKL.from_pretrained(work / "vae").to(device).eval().requires_grad_(False)
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
-    moments = torch.from_numpy(_moments(vae, pictures, work, device))
-    scenes = [sample_scene(np.random.default_rng((_SEED, index))) for index in range(pictures)]
-    maps = torch.from_numpy(np.stack([_maps(index) for index in range(pictures)]))
+    examples = _examples(vae, pictures, work, device)
     alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().cpu().numpy()
 
     def loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
-        chosen = rng.integers(pictures, size=batch)
-        x_0 = _latents(moments[torch.from_numpy(chosen)].to(device), vae.config.scaling_factor)
-        texts = ["" if rng.random() < _DROPOUT else caption(scenes[index], rng) for index in chosen]
+        indices = rng.integers(pictures, size=batch)
+        chosen = torch.from_numpy(indices)
+        x_0 = _latents(examples.moments[chosen].to(device), vae.config.scaling_factor)
+        texts = ["" if rng.random() < _DROPOUT else caption(examples.scenes[index], rng) for index in indices]
         timestep = torch.from_numpy(_timesteps(sigmas, batch, rng)).to(device)
         alpha = alphas_cumprod[timestep].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - alphas_cumprod[timestep]).sqrt().view(-1, 1, 1, 1)
         eps = torch.randn_like(x_0)
         predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(tokenizer, texts, device))
         error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
-        missed = nn.functional.binary_cross_entropy_with_logits(
-            logits, maps[torch.from_numpy(chosen)].to(device)
-        )
+        maps = examples.maps[chosen].to(device).float()
+        missed = nn.functional.binary_cross_entropy_with_logits(logits, maps)
         return error.square().mean() + _MAP_WEIGHT * len(_MAP_VALUES) * missed
 
     def sample(model: Any) -> Image.Image:
@@ -104,6 +103,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         loss=loss,
         sample=sample,
         folder=work / "unet-training",
+        data=f"{examples.name}, batch {batch}",
         steps=steps,
         learning_rate=learning_rate,
         device=device,
@@ -113,12 +113,38 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
     model.text_encoder.save_pretrained(work / "text_encoder_trained")
 
 
-def _moments(vae: AutoencoderKL, count: int, work: Path, device: str) -> np.ndarray:
-    """Mean and log-variance of the pictures' latents, (count, 8, 16, 16) float16; kept for this autoencoder."""
+@dataclass(frozen=True, kw_only=True)
+class _Examples:
+    """The training set: scenes, their pictures' latents, and what lies where in them."""
+
+    scenes: list[Scene]
+    moments: torch.Tensor  # mean and log-variance, (count, 8, 16, 16) float16
+    maps: torch.Tensor  # (count, values, 8, 8) float16
+    name: str
+
+
+def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examples:
+    """Draw and encode ``count`` pictures; the latents are kept in WORK for this autoencoder."""
     weights = (work / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
-    path = work / f"latents-{count}-{hashlib.sha256(weights).hexdigest()[:12]}.npy"
-    if path.is_file():
-        return np.asarray(np.load(path))
+    name = f"examples-{count}-{hashlib.sha256(weights).hexdigest()[:12]}"
+    path = work / f"{name}.npz"
+    scenes = [sample_scene(_example_rng(index)) for index in range(count)]
+    if not path.is_file():
+        drawn = np.stack([_maps(index) for index in range(count)]).astype(np.float16)
+        partial = path.with_name("examples.partial.npz")
+        np.savez(partial, moments=_moments(vae, count, device), maps=drawn)
+        partial.replace(path)
+        click.echo(f"{count} pictures drawn and encoded")
+    kept = np.load(path)
+    moments, maps = (torch.from_numpy(kept[key]) for key in ("moments", "maps"))
+    return _Examples(scenes=scenes, moments=moments, maps=maps, name=name)
+
+
+def _example_rng(index: int) -> np.random.Generator:
+    return np.random.default_rng((_SEED, index))
+
+
+def _moments(vae: AutoencoderKL, count: int, device: str) -> np.ndarray:
     moments = np.empty((count, 8, 16, 16), np.float16)
     size = 64
     for first in range(0, count, size):
@@ -127,21 +153,17 @@ def _moments(vae: AutoencoderKL, count: int, work: Path, device: str) -> np.ndar
         with torch.no_grad():
             tensor = tensor.contiguous(memory_format=torch.channels_last)
             moments[first : first + size] = vae.encode(tensor).latent_dist.parameters.cpu().numpy()
-    partial = path.with_name("latents.partial.npy")
-    np.save(partial, moments)
-    partial.replace(path)
-    click.echo(f"{count} pictures encoded")
     return moments
 
 
 def _picture(index: int) -> np.ndarray:
-    rng = np.random.default_rng((_SEED, index))
+    rng = _example_rng(index)
     return np.asarray(draw_scene(sample_scene(rng), rng))
 
 
 def _maps(index: int) -> np.ndarray:
-    """How much of each cell of the picture is of each colour, shape, size and fill: (values, 8, 8) float32, 0 to 1."""
-    rng = np.random.default_rng((_SEED, index))
+    """How much of each cell of the picture is of each colour, shape, size and fill: (values, 8, 8), 0 to 1."""
+    rng = _example_rng(index)
     scene = sample_scene(rng)
     maps = np.zeros((len(_MAP_VALUES), _MAP, _MAP), np.float32)
     cell = SIZE // _MAP

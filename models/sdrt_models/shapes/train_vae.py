@@ -76,6 +76,7 @@ def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, 
         sample=sample,
         folder=work / "vae-training",
         steps=steps,
+        data=f"{pictures} pictures, batch {batch}",
         learning_rate=1.5e-3,
         device=device,
     )

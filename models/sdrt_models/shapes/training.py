@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -29,13 +30,15 @@ class Stage:
     """One stage of training.
 
     ``loss`` draws a batch with the generator it is given, which is seeded by the step, and returns the loss of
-    ``model``; ``sample`` turns the averaged model into a picture of how far it is. ``folder`` holds ``state.pt``,
-    ``ema.pt``, ``loss.png`` and ``samples/``.
+    ``model``; ``sample`` turns the averaged model into a picture of how far it is. ``data`` says what batches are
+    drawn from, so that a training is not continued on other data. ``folder`` holds ``state.pt``, ``loss.png`` and
+    ``samples/``.
     """
 
     model: nn.Module
     loss: Callable[[Any, int, np.random.Generator], torch.Tensor]
     sample: Callable[[Any], Image.Image] | None
+    data: str
     folder: Path
     steps: int
     learning_rate: float
@@ -51,8 +54,9 @@ def train(stage: Stage) -> Any:
     """Train to ``stage.steps``, from ``state.pt`` where there is one; return the averaged model.
 
     Raises:
-        click.ClickException: ``state.pt`` was made with other settings, whose schedule cannot be continued.
+        click.ClickException: ``state.pt`` was made with other settings, from other data or from other weights.
     """
+    settings = _settings(stage)
     torch.manual_seed(stage.seed)
     stage.folder.mkdir(parents=True, exist_ok=True)
     model = stage.model.to(stage.device).train()
@@ -64,7 +68,7 @@ def train(stage: Stage) -> Any:
     state_file = stage.folder / "state.pt"
     if state_file.is_file():
         state = torch.load(state_file, map_location=stage.device, weights_only=True)
-        _check_settings(stage, state["settings"])
+        _check_settings(state_file, state["settings"], settings)
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
         optimizer.load_state_dict(state["optimizer"])
@@ -90,7 +94,7 @@ def train(stage: Stage) -> Any:
             )
             _save(
                 {
-                    "settings": _settings(stage),
+                    "settings": settings,
                     "model": model.state_dict(),
                     "averaged": averaged.state_dict(),
                     "optimizer": optimizer.state_dict(),
@@ -98,7 +102,6 @@ def train(stage: Stage) -> Any:
                 },
                 state_file,
             )
-            _save(averaged.state_dict(), stage.folder / "ema.pt")
             _plot(losses, stage.folder / "loss.png")
             if stage.sample is not None:
                 (stage.folder / "samples").mkdir(exist_ok=True)
@@ -106,17 +109,23 @@ def train(stage: Stage) -> Any:
     return averaged
 
 
-def _settings(stage: Stage) -> dict[str, float]:
-    names = ("steps", "learning_rate", "seed", "ema_decay", "weight_decay", "warmup")
-    return {name: getattr(stage, name) for name in names}
+def _settings(stage: Stage) -> dict[str, float | str]:
+    """What has to be the same for a training to go on: its weights before the first step are among it."""
+    names = ("steps", "learning_rate", "seed", "ema_decay", "weight_decay", "warmup", "data")
+    weights = hashlib.sha256()
+    for name, value in stage.model.state_dict().items():
+        weights.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return {name: getattr(stage, name) for name in names} | {"first weights": weights.hexdigest()[:12]}
 
 
-def _check_settings(stage: Stage, made_with: dict[str, float]) -> None:
-    changed = [name for name, value in _settings(stage).items() if made_with[name] != value]
+def _check_settings(
+    state_file: Path, made_with: dict[str, float | str], settings: dict[str, float | str]
+) -> None:
+    changed = [name for name, value in settings.items() if made_with.get(name) != value]
     if changed:
         raise click.ClickException(
-            f"{stage.folder / 'state.pt'} was made with {changed[0]} {made_with[changed[0]]}: give that again, or "
-            "delete the folder to start anew"
+            f"{state_file} was made with {changed[0]} {made_with.get(changed[0])}, and this is "
+            f"{settings[changed[0]]}: give that again, or delete {state_file.parent} to start anew"
         )
 
 

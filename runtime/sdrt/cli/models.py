@@ -96,9 +96,14 @@ def _visible(room: Path, file: str) -> list[Path]:
     """Folders of `room` that hold `file`; not what an export that was killed left hidden beside its output."""
     if not room.is_dir():
         return []
-    return sorted(
-        path for path in room.iterdir() if not path.name.startswith(".") and (path / file).is_file()
-    )
+    return sorted(path for path in room.iterdir() if not path.name.startswith(".") and _holds(path, file))
+
+
+def _holds(folder: Path, file: str) -> bool:
+    try:
+        return (folder / file).is_file()
+    except PermissionError:  # a folder that may not be entered
+        return False
 
 
 def _row(name: str, where: str, path: Path) -> Row:
