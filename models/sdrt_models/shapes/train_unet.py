@@ -62,7 +62,7 @@ class _Conditional(nn.Module):
 
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=14_000, show_default=True)
+@click.option("--steps", default=16_000, show_default=True)
 @click.option("--pictures", default=36_000, show_default=True, help="How many are drawn and encoded, once.")
 @click.option("--batch", default=32, show_default=True)
 @click.option("--learning-rate", default=8e-4, show_default=True)
@@ -87,8 +87,10 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(tokenizer, texts, device))
         error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
         maps = examples.maps[chosen].to(device).float()
-        missed = nn.functional.binary_cross_entropy_with_logits(logits, maps)
-        return error.square().mean() + _MAP_WEIGHT * len(_MAP_VALUES) * missed
+        missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
+        losses = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
+        # In strong noise, what cannot be known is most of the error, and its gradient would drown the rest.
+        return (alpha.flatten() * losses).mean()
 
     def sample(model: Any) -> Image.Image:
         prompts = _prompts(_SHOWN)

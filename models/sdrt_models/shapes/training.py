@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 __all__ = ["Stage", "device_option", "sheet", "train"]
 
@@ -48,6 +49,7 @@ class Stage:
     weight_decay: float = 0.01
     warmup: int = 200
     every: int = 500
+    sample_every: int = 2000
 
 
 def train(stage: Stage) -> Any:
@@ -62,7 +64,11 @@ def train(stage: Stage) -> Any:
     model = stage.model.to(stage.device).train()
     averaged = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
+        model.parameters(),
+        lr=stage.learning_rate,
+        betas=(0.9, 0.99),
+        weight_decay=stage.weight_decay,
+        fused=True,
     )
     losses: list[float] = []
     state_file = stage.folder / "state.pt"
@@ -103,9 +109,9 @@ def train(stage: Stage) -> Any:
                 state_file,
             )
             _plot(losses, stage.folder / "loss.png")
-            if stage.sample is not None:
-                (stage.folder / "samples").mkdir(exist_ok=True)
-                stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
+        if stage.sample is not None and ((step + 1) % stage.sample_every == 0 or step + 1 == stage.steps):
+            (stage.folder / "samples").mkdir(exist_ok=True)
+            stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
     return averaged
 
 
@@ -139,8 +145,8 @@ def _schedule(step: int, stage: Stage) -> float:
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, value in zip(averaged.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    average = get_ema_multi_avg_fn(decay)
+    average(list(averaged.parameters()), list(model.parameters()), None)
 
 
 def _save(state: Any, path: Path) -> None:
