@@ -99,7 +99,9 @@ def export_model(
     report = reporter or (lambda event: None)
     if folder := checkpoint.tokenizer_folder():
         tokenizer.check_tokenizer(folder)
-    with replace_folder(output, force) as staging, _Hashes(staging) as hashes:
+    folder = expand(source) if source is not None else None
+    reading = folder if folder is not None and exists(folder) else None
+    with replace_folder(output, force, reading=reading) as staging, _Hashes(staging) as hashes:
         check_space(output, _space(checkpoint, dtype, exporter))
         job = _Job(
             checkpoint=checkpoint, staging=staging, target=row, dtype=dtype, report=report, hashes=hashes
@@ -139,19 +141,21 @@ def _open(
             raise RequestError(
                 "nothing to export: give a checkpoint, or --architecture NAME with --random-weights SEED"
             )
+        _refuse_revision(hub_options, f"--architecture {architecture}")
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
         raise RequestError(
             "--architecture and --random-weights stand in for a checkpoint: give one or the other"
         )
-    folder = expand(source)
-    if exists(folder) or isinstance(source, Path):
-        return open_folder(folder)
-    if embedded_path(str(source)):
+    if isinstance(source, str) and embedded_path(source):
         raise ModelNotFoundError(
             f"{source} is embedded and exported already: python -m sdrt_export.restore {source} DIR makes a "
-            "checkpoint of it, which can be exported again"
+            f"checkpoint of it, which can be exported again; a folder of that name is ./{source}"
         )
+    folder = expand(source)
+    if exists(folder) or isinstance(source, Path):
+        _refuse_revision(hub_options, str(source))
+        return open_folder(folder)
     from sdrt import hub
 
     name = hub.check_id(source)
@@ -159,6 +163,14 @@ def _open(
     check_checkpoint_index(hub.download(name, **hub_options))
     snapshot = hub.download_checkpoint(name, **hub_options)
     return open_folder(snapshot, name=name, revision=snapshot.name)
+
+
+def _refuse_revision(hub_options: Mapping[str, Any], what: str) -> None:
+    if hub_options["revision"] is not None:
+        raise RequestError(
+            f"revision is {hub_options['revision']!r} and {what} is no hub id: leave the revision out, or give a "
+            "hub id"
+        )
 
 
 class _Hashes:

@@ -17,7 +17,8 @@ from diffusers import ConfigMixin
 from torch import nn
 from transformers import CLIPTextConfig
 
-from sdrt.errors import SdrtError, UnsupportedModelError
+from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
+from sdrt.manifest import Manifest
 from sdrt.model import ModelFolder, expand
 from sdrt.source import open_local
 from sdrt_export.components import COMPONENTS
@@ -36,19 +37,28 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     Raises:
         ModelNotFoundError, IntegrityError: there is no whole model.
         UnsupportedModelError: another program exported it, and its weights have other names.
-        RequestError: ``output`` exists, and ``force`` was not given.
+        RequestError: ``output`` exists, and ``force`` was not given; or it is ``model``, or lies in it.
     """
     folder = open_local(model)
+    if folder.manifest is None or folder.manifest.exporter != "sdrt":
+        raise UnsupportedModelError(
+            f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
+        )
     folder.verify()
-    with replace_folder(expand(output), force) as staging:
+    output = expand(output)
+    if output.resolve().is_relative_to(folder.path.resolve()):
+        raise RequestError(f"{output}: lies in the model {folder.path}; choose a folder outside")
+    with replace_folder(output, force, reading=folder.path) as staging:
         for part, names in _parts().items():
-            weights = {key: value for name in names for key, value in _weights(folder, name)}
+            weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
             module = _module(names[0], folder.component_config(names[0]))
             _load(folder, module, weights)
             module.save_pretrained(staging / part)  # type: ignore[operator]
-        for name in ("tokenizer", "scheduler"):
-            shutil.copytree(folder.path / name, staging / name)
-        shutil.copyfile(folder.path / "model_index.json", staging / "model_index.json")
+        copied = (name for name in folder.manifest.files if name.startswith(("tokenizer/", "scheduler/")))
+        for name in ("model_index.json", *copied):
+            (staging / name).parent.mkdir(exist_ok=True)
+            # Not its mode: what is installed may be read-only.
+            shutil.copyfile(folder.path / name, staging / name)
 
 
 def _parts() -> dict[str, list[str]]:
@@ -59,12 +69,13 @@ def _parts() -> dict[str, list[str]]:
     return parts
 
 
-def _weights(folder: ModelFolder, name: str) -> Iterator[tuple[str, torch.Tensor]]:
-    if folder.manifest is None or folder.manifest.exporter != "sdrt":
+def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    entry = manifest.components.get(name, {})
+    if "transposed" not in entry:
         raise UnsupportedModelError(
-            f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
+            f"{folder.path}: sdrt.json does not say how {name} was exported; export it with this version of sdrt"
         )
-    transposed = set(folder.manifest.components[name]["transposed"])
+    transposed = set(entry["transposed"])
     for key, value in ir.load(folder.component(name)).graph.initializers.items():
         if value.const_value is not None and value.const_value.dtype in (
             ir.DataType.FLOAT,
@@ -101,7 +112,9 @@ def main(model: str, checkpoint: Path, force: bool) -> None:
     try:
         restore_checkpoint(model, checkpoint, force=force)
     except SdrtError as error:
-        raise click.ClickException(str(error)) from None
+        failure = click.ClickException(str(error))
+        failure.exit_code = error.exit_code
+        raise failure from None
     click.echo(checkpoint)
 
 

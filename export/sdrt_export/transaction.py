@@ -17,16 +17,19 @@ __all__ = ["check_space", "replace_folder"]
 
 
 @contextmanager
-def replace_folder(destination: Path, force: bool) -> Iterator[Path]:
+def replace_folder(destination: Path, force: bool, *, reading: Path | None = None) -> Iterator[Path]:
     """Yield a staging folder beside ``destination``; when the block ends well, it takes the destination's place.
 
     If the block raises, or the process dies, ``destination`` is what it was. What a killed run left beside it is
-    cleared by the next one.
+    cleared by the next one. ``reading`` is a folder that the block reads, and that is not to be lost.
 
     Raises:
-        RequestError: the destination exists and ``force`` is not set, cannot be written, or is being written.
+        RequestError: the destination exists and ``force`` is not set, cannot be written, is being written, or is or
+            holds ``reading``.
     """
     destination = _unique(destination)
+    if reading is not None and reading.resolve().is_relative_to(destination):
+        raise RequestError(f"{destination}: is where {reading} is read; choose another folder for the output")
     with _only_writer(destination):
         _recover(destination)
         _check_destination(destination, force)
@@ -53,7 +56,7 @@ def check_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise ExportError(
             f"{folder}: the export needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "free some space or choose another disk with -o"
+            "free some space or choose another disk"
         )
 
 
@@ -78,14 +81,14 @@ def _leftovers(destination: Path, kind: str) -> list[Path]:
 
 def _check_destination(destination: Path, force: bool) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
-        raise RequestError(f"{destination}: exists and is no folder; choose another with -o")
+        raise RequestError(f"{destination}: exists and is no folder; choose another")
     if not destination.exists() or not any(destination.iterdir()):
         return
     if not force:
-        raise RequestError(f"{destination}: exists; pass --force to replace it, or choose another with -o")
+        raise RequestError(f"{destination}: exists; pass --force to replace it, or choose another")
     if not (destination / "model_index.json").is_file():
         raise RequestError(
-            f"{destination}: is not a model folder, so --force does not replace it; choose another with -o"
+            f"{destination}: is not a model folder, so --force does not replace it; choose another"
         )
 
 
@@ -145,7 +148,7 @@ def _make_staging(destination: Path) -> Path:
 
 
 def _unwritable(destination: Path, error: OSError) -> RequestError:
-    return RequestError(f"{destination}: cannot write there: {error.strerror}; choose another folder with -o")
+    return RequestError(f"{destination}: cannot write there: {error.strerror}; choose another folder")
 
 
 def _recover(destination: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,23 @@ def test_the_command_restores_the_embedded_model_once(tmp_path: Path) -> None:
         assert result.exit_code == code, result.output
         assert said in result.output
     assert (checkpoint / "unet" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_a_model_is_not_restored_over_itself(half: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(half, tmp_path / "model"))
+    before = sorted(model.rglob("*"))
+    for output in (model, model / "unet" / "checkpoint"):
+        with pytest.raises(RequestError, match="choose"):
+            restore_checkpoint(model, output, force=True)
+    assert sorted(model.rglob("*")) == before
+
+
+def test_restoring_from_what_is_read_only(half: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(half, tmp_path / "model"))
+    for path in (*model.rglob("*"), model):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    restore_checkpoint(model, tmp_path / "checkpoint")
+    assert all(path.stat().st_mode & 0o200 for path in (tmp_path / "checkpoint").rglob("*"))
 
 
 def test_the_embedded_model_is_not_exported_by_its_name(tmp_path: Path) -> None:

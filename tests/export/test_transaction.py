@@ -232,3 +232,19 @@ def test_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     check_space(tmp_path / "not" / "yet", 10**9)
     with pytest.raises(ExportError, match=r"needs 3\.4 GB and 1\.0 GB are free"):
         check_space(tmp_path / "not" / "yet", 3_400_000_000)
+
+
+@pytest.mark.parametrize("inside", ["", "part"])
+def test_what_is_read_is_not_replaced(tmp_path: Path, inside: str) -> None:
+    destination = tmp_path / "model"
+    write(destination, "old")
+    (destination / "part").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(destination, target_is_directory=True)
+    for reading in (destination / inside, link / inside):
+        with (
+            pytest.raises(RequestError, match="choose another folder"),
+            replace_folder(destination, force=True, reading=reading),
+        ):
+            raise AssertionError
+    assert (destination / "model_index.json").read_text() == "old"

@@ -44,3 +44,23 @@ def test_a_recogniser_at_fault_judges_nothing(monkeypatch: pytest.MonkeyPatch) -
     result = CliRunner().invoke(evaluate.main, ["--prompts", "1"])
     assert result.exit_code == 1
     assert "mend it first" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("-m", "nosuch"), 3, "nosuch"),
+        (("--scheduler", "nope"), 2, "unknown scheduler 'nope'"),
+        (("--prompts", "0"), 2, "--prompts"),
+        (("--batch", "0"), 2, "--batch"),
+        (("--json", "nowhere/report.json"), 2, "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.setattr(evaluate, "_validate", lambda: None)
+    result = CliRunner().invoke(evaluate.main, ["--prompts", "1", "--steps", "1", *arguments])
+    assert result.exit_code == code, result.output
+    assert said in result.output
+    assert not isinstance(result.exception, (OSError, ValueError))

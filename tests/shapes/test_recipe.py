@@ -107,3 +107,17 @@ def test_from_nothing_to_a_model_that_runs(tmp_path: Path) -> None:
         tmp_path / "model", provider="cpu", notify=lambda _: None
     )
     assert pipeline("a red circle", num_inference_steps=2, seed=0).images[0].size == (128, 128)
+
+
+@pytest.mark.parametrize("stage", ["train_unet", "assemble"])
+def test_a_stage_asks_for_the_one_before_it_and_not_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    from importlib import import_module
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "work").mkdir()
+    result = CliRunner().invoke(import_module(f"sdrt_models.shapes.{stage}").main, ["work"])
+    assert result.exit_code == 1
+    assert "is not there: python -m sdrt_models.shapes.train_" in result.output
+    assert not any((tmp_path / "work").iterdir())

@@ -16,7 +16,10 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from sdrt.errors import SdrtError
+from sdrt_export.transaction import replace_folder
 from sdrt_models.shapes.architecture import SCHEDULER
+from sdrt_models.shapes.training import made_by
 
 __all__ = ["main"]
 
@@ -25,16 +28,22 @@ __all__ = ["main"]
 @click.argument("work", type=click.Path(path_type=Path, file_okay=False, exists=True))
 def main(work: Path) -> None:
     """Join the parts of WORK into the checkpoint WORK/shapes."""
-    StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
-        text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder_trained"),
-        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(work / "unet"),
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(made_by("train_vae", work / "vae")),
+        text_encoder=CLIPTextModel.from_pretrained(made_by("train_unet", work / "text_encoder_trained")),
+        tokenizer=CLIPTokenizer.from_pretrained(made_by("train_text_encoder", work / "tokenizer")),
+        unet=UNet2DConditionModel.from_pretrained(made_by("train_unet", work / "unet")),
         scheduler=DPMSolverMultistepScheduler.from_config(SCHEDULER),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
-    ).save_pretrained(work / "shapes")
+    )
+    # One of an earlier training is what this replaces.
+    try:
+        with replace_folder(work / "shapes", force=True) as staging:
+            pipeline.save_pretrained(staging)
+    except SdrtError as error:
+        raise click.ClickException(str(error)) from None
     click.echo(work / "shapes")
 
 

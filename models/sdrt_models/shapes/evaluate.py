@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import numpy as np
 from PIL import Image
 
-from sdrt import StableDiffusionPipeline
+from sdrt import SdrtError, StableDiffusionPipeline
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import Seen, recognise
@@ -125,17 +124,16 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 @click.option(
     "-m", "--model", default="shapes", show_default=True, help="The model to judge, as sdrt names it."
 )
-@click.option("--prompts", default=200, show_default=True)
+@click.option("--prompts", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--steps", default=20, show_default=True)
 @click.option("--guidance-scale", default=7.5, show_default=True)
 @click.option("--scheduler", default="dpmpp_2m", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-@click.option("--batch", default=8, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--provider", default="auto", show_default=True)
-@click.option("--drawn", is_flag=True, help="Judge drawn pictures only, which validates the recogniser.")
 @click.option("--negative", is_flag=True, help="Measure what a negative prompt takes away instead.")
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as JSON."
+    "--json", "json_file", type=click.File("w", encoding="utf-8", lazy=False), help="Also write it as JSON."
 )
 def main(
     model: str,
@@ -146,36 +144,43 @@ def main(
     seed: int,
     batch: int,
     provider: str,
-    drawn: bool,
     negative: bool,
-    json_file: Path | None,
+    json_file: IO[str] | None,
 ) -> None:
     """Generate pictures of held-out prompts with sdrt, recognise what they show, report how often it is right.
 
     First the recogniser has to read drawn pictures, of which nobody doubts what they show.
     """
     _validate()
-    if drawn:
-        return
     settings = Settings(
         num_inference_steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, seed=seed, batch=batch
     )
+    try:
+        found, about = _judge(model, provider, prompts, settings, negative=negative)
+    except SdrtError as error:
+        failure = click.ClickException(str(error))
+        failure.exit_code = error.exit_code
+        raise failure from None
+    click.echo(table(found))
+    if json_file is not None:
+        report = {name: _as_json(rate) for name, rate in found.items()}
+        json_file.write(json.dumps({"settings": about, "rates": report}, indent=2) + "\n")
+
+
+def _judge(
+    model: str, provider: str, prompts: int, settings: Settings, *, negative: bool
+) -> tuple[dict[str, Rate], dict[str, Any]]:
+    """The rates, and what they were measured with."""
     with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
         found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
         manifest = pipeline.model.manifest
-        about: dict[str, Any] = {
+        return found, {
             "model": pipeline.model.name,
             "dtype": manifest.dtype if manifest else None,
             "provider": pipeline.provider,
             "prompts": prompts,
             **vars(settings),
         }
-    click.echo(table(found))
-    if json_file is not None:
-        report = {name: _as_json(rate) for name, rate in found.items()}
-        json_file.write_text(
-            json.dumps({"settings": about, "rates": report}, indent=2) + "\n", encoding="utf-8"
-        )
 
 
 def _validate() -> None:
@@ -189,8 +194,9 @@ def _validate() -> None:
         )
 
 
-def _as_json(rate: Rate) -> dict[str, float]:
-    return {"right": rate.right, "total": rate.total, "share": rate.share, "low": rate.low, "high": rate.high}
+def _as_json(rate: Rate) -> dict[str, float | None]:
+    share = rate.share if rate.total else None
+    return {"right": rate.right, "total": rate.total, "share": share, "low": rate.low, "high": rate.high}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from sdrt_models.shapes.architecture import TEXT_ENCODER
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.scenes import COLOURS, FILLS, RELATIONS, SHADES, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.tokenizer import train_tokenizer
-from sdrt_models.shapes.training import Stage, device_option, train
+from sdrt_models.shapes.training import Stage, device_option, train, work_argument
 
 __all__ = ["main"]
 
@@ -52,9 +52,9 @@ class _Naming(nn.Module):
 
 
 @click.command()
-@click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=2500, show_default=True)
-@click.option("--batch", default=64, show_default=True)
+@work_argument
+@click.option("--steps", type=click.IntRange(min=1), default=2500, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @device_option
 def main(work: Path, steps: int, batch: int, device: str) -> None:
     """Learn the merges, then train the text encoder; write WORK/tokenizer and WORK/text_encoder."""

@@ -26,7 +26,7 @@ from sdrt_models.shapes.architecture import SCHEDULER, UNET
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import SIZE, draw_scene, figure_mask, place_things
 from sdrt_models.shapes.scenes import COLOURS, FILLS, SHAPES, SIZES, Scene, sample_scene
-from sdrt_models.shapes.training import Stage, device_option, sheet, train
+from sdrt_models.shapes.training import Stage, device_option, made_by, sheet, train, work_argument
 
 __all__ = ["main"]
 
@@ -61,16 +61,28 @@ class _Conditional(nn.Module):
 
 
 @click.command()
-@click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=16_000, show_default=True)
-@click.option("--pictures", default=36_000, show_default=True, help="How many are drawn and encoded, once.")
-@click.option("--batch", default=32, show_default=True)
+@work_argument
+@click.option("--steps", type=click.IntRange(min=1), default=16_000, show_default=True)
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=36_000,
+    show_default=True,
+    help="How many are drawn and encoded, once.",
+)
+@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--learning-rate", default=8e-4, show_default=True)
 @device_option
 def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float, device: str) -> None:
     """Encode a training set, train the U-Net on it; write WORK/unet and the trained WORK/text_encoder."""
-    vae = AutoencoderKL.from_pretrained(work / "vae").to(device).eval().requires_grad_(False)
-    tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
+    text_encoder = CLIPTextModel.from_pretrained(made_by("train_text_encoder", work / "text_encoder"))
+    vae = (
+        AutoencoderKL.from_pretrained(made_by("train_vae", work / "vae"))
+        .to(device)
+        .eval()
+        .requires_grad_(False)
+    )
+    tokenizer = CLIPTokenizerFast.from_pretrained(made_by("train_text_encoder", work / "tokenizer"))
     examples = _examples(vae, pictures, work, device)
     alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
     sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().cpu().numpy()
@@ -98,7 +110,6 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
 
     torch.manual_seed(0)
     (work / "prompts.txt").write_text("\n".join(_prompts(_SHOWN)) + "\n", encoding="utf-8")
-    text_encoder = CLIPTextModel.from_pretrained(work / "text_encoder")
     unet = UNet2DConditionModel(**UNET).to(memory_format=torch.channels_last)
     stage = Stage(
         model=_Conditional(unet, text_encoder),

@@ -21,7 +21,7 @@ from sdrt_models.shapes.architecture import VAE
 from sdrt_models.shapes.drawing import SIZE, draw_scene
 from sdrt_models.shapes.scenes import Scene, sample_scene
 from sdrt_models.shapes.scoring import rates, table
-from sdrt_models.shapes.training import Stage, device_option, sheet, train
+from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
 
 __all__ = ["main"]
 
@@ -33,12 +33,22 @@ _MOST_NOISE = 0.4
 
 
 @click.command()
-@click.argument("work", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--steps", default=6500, show_default=True)
-@click.option("--decoder-steps", default=3000, show_default=True)
-@click.option("--pictures", default=6144, show_default=True, help="How many are drawn to crop from.")
+@work_argument
+@click.option("--steps", type=click.IntRange(min=1), default=6500, show_default=True)
+@click.option("--decoder-steps", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option(
-    "--batch", default=16, show_default=True, help="Crops of 64×64; a quarter as many whole pictures."
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=6144,
+    show_default=True,
+    help="How many are drawn to crop from.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(min=4),
+    default=16,
+    show_default=True,
+    help="Crops of 64×64; a quarter as many whole pictures.",
 )
 @device_option
 def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, device: str) -> None:

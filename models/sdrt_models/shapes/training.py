@@ -19,11 +19,45 @@ from PIL import Image
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-__all__ = ["Stage", "device_option", "sheet", "train"]
+__all__ = ["Stage", "device_option", "made_by", "sheet", "train", "work_argument"]
 
-device_option = click.option(
-    "--device", default="cpu", show_default=True, help="torch's device, cpu or cuda."
+
+def _make(_: click.Context, __: click.Parameter, work: Path) -> Path:
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"{work}: cannot write there: {error.strerror}") from None
+    return work
+
+
+def _check_device(_: click.Context, __: click.Parameter, device: str) -> str:
+    """Before hours of work, not after minutes."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise click.BadParameter(f"{device}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+work_argument = click.argument(
+    "work", type=click.Path(path_type=Path, file_okay=False, writable=True), callback=_make
 )
+device_option = click.option(
+    "--device", default="cpu", show_default=True, callback=_check_device, help="torch's device, cpu or cuda."
+)
+
+
+def made_by(stage: str, part: Path) -> Path:
+    """The folder ``part``, which ``stage`` writes: diffusers would look for a missing one on the Hugging Face hub.
+
+    Raises:
+        click.ClickException: it is not there.
+    """
+    if not any(part.glob("*.json")):
+        raise click.ClickException(
+            f"{part} is not there: python -m sdrt_models.shapes.{stage} {part.parent} makes it"
+        )
+    return part
 
 
 @dataclass(frozen=True, kw_only=True)
