@@ -112,9 +112,8 @@ def main(model: str, checkpoint: Path, force: bool) -> None:
     try:
         restore_checkpoint(model, checkpoint, force=force)
     except SdrtError as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = error.exit_code
-        raise failure from None
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
     click.echo(checkpoint)
 
 

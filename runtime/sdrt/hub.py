@@ -34,7 +34,9 @@ def check_id(model: str | Path) -> str:
     name = str(model)
     if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
         shown = name if len(name) <= 200 else name[:200] + "…"
-        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
+        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names() if name != shown)
+        if isinstance(model, Path) and name in embedded_names():
+            embedded = f" (the embedded model is the string {shown!r}, not a path)"
         raise ModelNotFoundError(
             f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name in ASCII letters, digits, '.', '_', "
             "'-'): make a folder with sdrt export CHECKPOINT -o model/"

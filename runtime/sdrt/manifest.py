@@ -39,6 +39,8 @@ _BLOCK = 1 << 20
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`. Raises `IntegrityError` for anything else."""
     try:
+        if path.exists() and not path.is_file():
+            raise IntegrityError(f"{path} is no file: copy the whole model folder, or export it again")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None

@@ -50,21 +50,26 @@ class ContactSheet:
     """`count` pictures, row by row, each with its label, in cells of at most `width` by `height` pixels.
 
     `columns` is how many are in a row; where they would not fit legibly, and by default, there are about as many rows
-    as columns. Only the small pictures are kept. Raises `RequestError` for more than `MAX_PICTURES`.
+    as columns. Only the small pictures are kept. Raises `RequestError` for more than `MAX_PICTURES`, or none.
     """
 
     def __init__(self, *, count: int, width: int, height: int, columns: int | None = None) -> None:
-        if count > MAX_PICTURES:
+        if not 1 <= count <= MAX_PICTURES:
             raise RequestError(
-                f"a contact sheet of {count} pictures: expected at most {MAX_PICTURES}; make several"
+                f"a contact sheet of {count} pictures: expected 1 to {MAX_PICTURES}; make several"
             )
+        if min(width, height, 1 if columns is None else columns) < 1:
+            raise RequestError(f"a contact sheet of {width} by {height} pixels each: expected 1 at least")
+        self._count = count
         square = ceil(sqrt(count))
         layouts = (_Layout.of(count, row, width, height) for row in (columns or square, square))
         self._layout = next((layout for layout in layouts if layout.is_legible), _least(count))
         self._cells: list[tuple[Image.Image, str]] = []
 
     def add(self, picture: Image.Image, label: str) -> None:
-        """The next picture, made to fit its cell, and what stands under it."""
+        """The next picture, made to fit its cell, and what stands under it. Raises `RequestError` beyond `count`."""
+        if len(self._cells) >= self._count:
+            raise RequestError(f"a contact sheet of {self._count} pictures is full: make it for more")
         cell = (self._layout.width, self._layout.height)
         small = picture if picture.size == cell else picture.resize(cell, Image.Resampling.LANCZOS)
         self._cells.append((small.convert("RGB"), label))

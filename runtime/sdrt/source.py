@@ -7,7 +7,7 @@ from typing import Any
 
 from sdrt.autoexport import Source, export_once
 from sdrt.embedded import DEFAULT_MODEL, embedded_path
-from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
 from sdrt.notices import Notices, Notify
@@ -77,7 +77,12 @@ def resolve_model(
 def open_local(model: str | Path) -> ModelFolder:
     """An embedded model by its name, or a folder; nothing is downloaded or exported."""
     path = embedded_path(model) if isinstance(model, str) else None
-    return ModelFolder.open(path, name=str(model)) if path else ModelFolder.open(model)
+    if path is None:
+        return ModelFolder.open(model)
+    try:
+        return ModelFolder.open(path, name=str(model))
+    except ModelError as error:
+        raise IntegrityError(f"the embedded model {model} is damaged ({error}): install sdrt again") from None
 
 
 def _is_embedded(model: str | Path) -> bool:

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,6 +16,7 @@ from PIL import Image
 
 import sdrt
 from sdrt.cli import main
+from sdrt.cli.planning import _label
 from sdrt.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -238,6 +241,40 @@ def test_the_name_of_a_grid_is_told_last_and_checked_first(model: str) -> None:
     assert refused.exit_code == 2
     assert "p-4-grid.png: exists already" in refused.stderr
     assert not Path("p-4.png").exists()
+
+
+def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = sdrt.StableDiffusionPipeline.__call__
+    calls = []
+
+    def short_of_memory(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 2:
+            Path("x-grid.png").write_text("somebody else's")
+            raise sdrt.OutOfMemoryError("no memory for the U-Net")
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "__call__", short_of_memory)
+    result = generate(model, "-s", "1", "--count", "2", "-o", "x.png", "--grid")
+    assert result.exit_code == 5
+    assert "no memory for the U-Net" in result.stderr
+    assert "no contact sheet: " in result.stderr
+    assert Path("x-grid.png").read_text() == "somebody else's"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "labels"),
+    [
+        (("a cat", "a dog"), ("a cat", "a dog")),
+        (("a", "a", "b"), ("1: a", "2: a", "b")),
+        (("東京", " "), ("1: 東京", "2:  ")),
+    ],
+)
+def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    options = SimpleNamespace(prompts=prompts, count=None, batch_size=1)
+    assert tuple(_label(options, text, seed) for seed, text in enumerate(prompts, 1)) == labels  # type: ignore[arg-type]
 
 
 def test_an_interrupted_grid_shows_what_was_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,8 +59,17 @@ def test_an_exported_model_in_the_hub_s_cache(tiny_model: Path, tmp_path: Path) 
     for commit, branch in (("0" * 40, "old"), ("1" * 40, "main")):
         (repo / "refs" / branch).write_text(commit)
         shutil.copytree(tiny_model, repo / "snapshots" / commit)
-    row = rows()["owner/name"]
-    assert (row["where"], Path(row["path"]).name) == ("hub", "1" * 40)
+    # Neither a dataset nor a repository that is damaged hides it, or is listed.
+    shutil.copytree(repo, repo.with_name("datasets--owner--name"))
+    loop = repo.with_name("models--a--loop")
+    (loop / "refs").mkdir(parents=True)
+    (loop / "refs" / "main").write_text("2" * 40)
+    (loop / "snapshots").mkdir()
+    (loop / "snapshots" / ("2" * 40)).symlink_to("2" * 40)
+    repo.with_name("models--a--file").write_text("")
+    found = [row for row in rows().values() if row["where"] == "hub"]
+    assert [row["model"] for row in found] == ["owner/name"]
+    assert Path(found[0]["path"]).name == "1" * 40
 
 
 def test_what_a_killed_export_left_is_no_model(tiny_model: Path, own_cache: Path) -> None:
@@ -82,6 +91,18 @@ def test_a_damaged_model_is_listed_with_what_is_wrong(tiny_model: Path) -> None:
     Path("broken/vae_decoder/model.onnx").unlink()
     assert "vae_decoder" in rows()["broken/"]["problem"]
     assert "is missing" in models().stdout
+
+
+def test_names_that_a_terminal_would_obey(tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, "new\nline\x1b[31m")
+    manifest = Path("new\nline\x1b[31m/sdrt.json")
+    told = json.loads(manifest.read_text())
+    told["source"]["id"] = "\ud83d"
+    manifest.write_text(json.dumps(told))
+    lines = models().stdout.splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith(r"new\nline\x1b[31m/")
+    assert r"\ud83d" in lines[2]
 
 
 def test_a_model_of_another_program(model_copy: Path) -> None:

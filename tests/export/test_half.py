@@ -131,7 +131,7 @@ def test_restored_weights_are_the_checkpoint_s(
 
 def test_the_command_restores_the_embedded_model_once(tmp_path: Path) -> None:
     checkpoint = tmp_path / "restored"
-    for code, said in ((0, str(checkpoint)), (1, "--force")):
+    for code, said in ((0, str(checkpoint)), (2, "--force")):
         result = CliRunner().invoke(restore.main, ["shapes", str(checkpoint)])
         assert result.exit_code == code, result.output
         assert said in result.output

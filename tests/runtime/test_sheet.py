@@ -87,9 +87,19 @@ def _first_run(row: np.ndarray) -> int:
     return int(np.argmin(row)) or len(row)
 
 
-def test_more_than_it_can_show_is_refused() -> None:
-    with pytest.raises(RequestError, match="expected at most 10000"):
-        ContactSheet(count=MAX_PICTURES + 1, width=64, height=64)
+@pytest.mark.parametrize(
+    "size", [{"count": MAX_PICTURES + 1}, {"count": 0}, {"count": -1}, {"width": 0}, {"columns": 0}]
+)
+def test_what_it_cannot_show_is_refused(size: dict[str, int]) -> None:
+    with pytest.raises(RequestError, match="expected 1"):
+        ContactSheet(**{"count": 4, "width": 64, "height": 64, **size})
+
+
+def test_a_full_sheet_takes_no_more() -> None:
+    sheet = ContactSheet(count=1, width=32, height=32)
+    sheet.add(Image.new("RGB", (32, 32)), "seed 1")
+    with pytest.raises(RequestError, match="is full"):
+        sheet.add(Image.new("RGB", (32, 32)), "seed 2")
 
 
 def test_pictures_of_odd_proportions() -> None:

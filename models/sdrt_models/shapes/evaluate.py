@@ -158,9 +158,8 @@ def main(
     try:
         found, about = _judge(model, provider, prompts, settings, negative=negative)
     except SdrtError as error:
-        failure = click.ClickException(str(error))
-        failure.exit_code = error.exit_code
-        raise failure from None
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
     click.echo(table(found))
     if json_file is not None:
         report = {name: _as_json(rate) for name, rate in found.items()}

@@ -100,9 +100,10 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
         maps = examples.maps[chosen].to(device).float()
         missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
-        losses = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
+        losses: torch.Tensor = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
         # In strong noise, what cannot be known is most of the error, and its gradient would drown the rest.
-        return (alpha.flatten() * losses).mean()
+        weighted: torch.Tensor = alpha.flatten() * losses
+        return weighted.mean()
 
     def sample(model: Any) -> Image.Image:
         prompts = _prompts(_SHOWN)

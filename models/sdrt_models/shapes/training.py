@@ -179,7 +179,7 @@ def _schedule(step: int, stage: Stage) -> float:
 
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
-    average = get_ema_multi_avg_fn(decay)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     average(list(averaged.parameters()), list(model.parameters()), None)
 
 

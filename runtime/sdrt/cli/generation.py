@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from sdrt.errors import SdrtError
 from sdrt.progress import export_reporter
 
 from .outputs import format_of, write_atomically
@@ -110,13 +111,22 @@ class Job:
                         self._save(picture, image)
                         if not self.options.as_json:
                             terminal.result(picture.path)
-        finally:
-            # Also when it ends early: a sheet of what there is.
-            if self.grid is not None and self.sheet is not None:
-                self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
-                self.sheet_path = self.grid.path
-                if not self.options.as_json:
-                    terminal.result(self.grid.path)
+        except BaseException:
+            # A sheet of what there is; the error that is told is the one that ended the run.
+            try:
+                self._write_sheet(terminal)
+            except SdrtError as error:
+                terminal.notice(f"no contact sheet: {error}")
+            raise
+        self._write_sheet(terminal)
+
+    def _write_sheet(self, terminal: Terminal) -> None:
+        if self.grid is None or self.sheet is None:
+            return
+        self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
+        self.sheet_path = self.grid.path
+        if not self.options.as_json:
+            terminal.result(self.grid.path)
 
     def _denoise(self, batch: list[Picture], steps: Steps) -> StableDiffusionPipelineOutput:
         def on_step_end(*_: object) -> dict[str, Any]:

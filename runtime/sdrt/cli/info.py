@@ -26,8 +26,10 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     FILE is a picture made by `sdrt generate`, or by another program that writes the same text.
     MODEL is a model folder, or the name of an embedded model.
     """
+    from sdrt.embedded import embedded_path
+
     target = Path(path)
-    if target.is_file():
+    if embedded_path(path) is None and target.is_file():
         if verify:
             raise RequestError(f"--verify {path}: is a file; expected a model folder")
         about, text = picture_info(target)

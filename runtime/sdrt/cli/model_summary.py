@@ -11,7 +11,7 @@ from sdrt.manifest import readable
 if TYPE_CHECKING:
     from sdrt.model import Manifest, ModelFolder
 
-__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now"]
+__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now", "visible"]
 
 UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
@@ -106,7 +106,12 @@ def render(summary: dict[str, Any]) -> str:
         *((f"  {name}", _component(part)) for name, part in summary["components"].items()),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+    return "\n".join(f"{name:{width}}  {visible(value)}" for name, value in rows)
+
+
+def visible(text: str) -> str:
+    """`text` on one line: what a terminal would obey, or cannot show, is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _component(part: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from sdrt.embedded import DEFAULT_MODEL, embedded_names, embedded_path
 from sdrt.errors import RequestError, SdrtError
 
 from .group import CONTEXT, debug_option
-from .model_summary import human_size, summarise
+from .model_summary import human_size, summarise, visible
 
 __all__ = ["models"]
 
@@ -72,16 +72,19 @@ def _exported() -> Iterator[Row]:
 
 def _from_hub() -> Iterator[Row]:
     """Models that were exported elsewhere, by the branch that `-m` takes when no `--revision` is given."""
-    from huggingface_hub import constants, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from huggingface_hub import constants, try_to_load_from_cache
 
     from sdrt.model import GRAPH
 
-    with suppress(CacheNotFound, OSError, ValueError):
-        for repo in sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repo: repo.repo_id):
-            main = repo.refs.get("main")
-            if main is not None and (main.snapshot_path / "unet" / GRAPH).is_file():
-                yield _row(repo.repo_id, "hub", main.snapshot_path)
+    with suppress(OSError):  # no cache, or none that may be read
+        for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+            name = repo.name.removeprefix("models--").replace("--", "/", 1)
+            with suppress(
+                OSError, ValueError, RuntimeError
+            ):  # not a name of the hub's, or a damaged repository
+                graph = try_to_load_from_cache(name, f"unet/{GRAPH}", cache_dir=constants.HF_HUB_CACHE)
+                if isinstance(graph, str):
+                    yield _row(name, "hub", Path(graph).parents[1])
 
 
 def _here() -> Iterator[Row]:
@@ -89,7 +92,7 @@ def _here() -> Iterator[Row]:
 
     with suppress(OSError):  # a working folder that is gone, or not readable
         for folder in _visible(Path(), f"unet/{GRAPH}"):
-            yield _row(f"{folder}/", "here", folder)
+            yield _row(f"{folder}/", "here", folder.absolute())
 
 
 def _visible(room: Path, file: str) -> list[Path]:
@@ -102,7 +105,7 @@ def _visible(room: Path, file: str) -> list[Path]:
 def _holds(folder: Path, file: str) -> bool:
     try:
         return (folder / file).is_file()
-    except PermissionError:  # a folder that may not be entered
+    except (OSError, RuntimeError):  # a folder that may not be entered, a link that leads to itself
         return False
 
 
@@ -111,7 +114,7 @@ def _row(name: str, where: str, path: Path) -> Row:
 
     try:
         known = summarise(ModelFolder.open(path), verified=False)
-    except (SdrtError, OSError) as error:
+    except (SdrtError, OSError, RuntimeError) as error:
         return Row(model=name, where=where, path=str(path), problem=str(error))
     return Row(
         model=name,
@@ -123,7 +126,7 @@ def _row(name: str, where: str, path: Path) -> Row:
 
 
 def _table(rows: list[Row]) -> str:
-    lines = [COLUMNS, *map(_cells, rows)]
+    lines = [COLUMNS, *(tuple(map(visible, _cells(row))) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
     return "\n".join(line.rstrip() for line in text)

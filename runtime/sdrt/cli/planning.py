@@ -111,7 +111,10 @@ def _each(options: Options) -> int:
 def _label(options: Options, prompt: str, seed: int) -> str:
     if len(options.prompts) == 1:
         return f"seed {seed}"
-    return prompt if _each(options) == 1 else f"{seed}: {prompt}"
+    # The sheet's font has Latin letters.
+    legible = prompt.strip() and all(ord(letter) < 0x250 for letter in prompt)
+    alone = _each(options) == 1 and options.prompts.count(prompt) == 1
+    return prompt if alone and legible else f"{seed}: {prompt}"
 
 
 def arguments(options: Options, batch: list[Picture]) -> dict[str, Any]:

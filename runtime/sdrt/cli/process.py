@@ -18,7 +18,7 @@ TERMINATED = 143  # 128 + SIGTERM, as shells count
 
 def printable() -> None:
     """Let stdout write what its encoding lacks as an escape: a prompt may hold any character."""
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
