@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from sdrt_models.shapes.scenes import Background, Scene, Thing
+from sdrt_models.shapes.scenes import OPPOSITES, Background, Scene, Thing
 
 __all__ = ["caption"]
 
@@ -40,7 +40,6 @@ _RELATIONS: Mapping[str, Sequence[str]] = {
     "above": ("above", "over", "on top of"),
     "below": ("below", "under", "beneath"),
 }
-_INVERSE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _SIDES = {
     "left of": ("on the left", "on the right"),
     "right of": ("on the right", "on the left"),
@@ -65,7 +64,7 @@ def _things(scene: Scene, rng: np.random.Generator, complete: bool) -> str:
         return _noun_phrase(scene.things[0], rng, complete)
     relation, (first, second) = scene.relation, scene.things
     if rng.random() < 0.5:
-        relation, first, second = _INVERSE[relation], second, first
+        relation, first, second = OPPOSITES[relation], second, first
     one, other = _noun_phrase(first, rng, complete), _noun_phrase(second, rng, complete)
     if rng.random() < 0.25:
         side, opposite = _SIDES[relation]

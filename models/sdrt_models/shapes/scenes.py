@@ -16,6 +16,7 @@ __all__ = [
     "COLOURS",
     "FILLS",
     "HELD_OUT_PAIRS",
+    "OPPOSITES",
     "RELATIONS",
     "SHADES",
     "SHAPES",
@@ -61,6 +62,13 @@ RELATIONS: Mapping[str, tuple[int, int]] = {
     "below": (0, 1),
 }
 """Where the first thing lies, seen from the second: x to the right, y downwards."""
+
+OPPOSITES: Mapping[str, str] = {
+    "left of": "right of",
+    "right of": "left of",
+    "above": "below",
+    "below": "above",
+}
 
 HELD_OUT_PAIRS = frozenset(
     {
@@ -141,7 +149,7 @@ def _combination(scene: Scene) -> str:
     relation = scene.relation
     if relation in ("right of", "below"):
         first, second = second, first
-        relation = {"right of": "left of", "below": "above"}[relation]
+        relation = OPPOSITES[relation]
     return f"{first.colour} {first.shape} {relation} {second.colour} {second.shape}"
 
 

@@ -2,8 +2,10 @@
 
 Stable Diffusion's text encoder learnt what words mean from captioned pictures before any U-Net saw it (CLIP,
 arXiv:2103.00020). Here the program that draws knows what a caption says, so the encoder learns to name it: from the
-end token, and from any padding token after it, linear heads read which thing lies where and how it looks. The heads
-are thrown away.
+end token, and from any padding token after it, linear heads read which thing comes first and which second, from the
+left or from the top, and what lies left, right, above, below or alone. The latter is what a U-Net can use place by
+place (with the former alone it learnt which way two things lie, and not which is which), and is learnt late without the
+former. The heads are thrown away.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, CLIPToken
 
 from sdrt_models.shapes.architecture import TEXT_ENCODER
 from sdrt_models.shapes.captions import caption
-from sdrt_models.shapes.scenes import COLOURS, FILLS, RELATIONS, SHADES, SHAPES, SIZES, Scene, sample_scene
+from sdrt_models.shapes.scenes import COLOURS, FILLS, OPPOSITES, SHADES, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.tokenizer import train_tokenizer
 from sdrt_models.shapes.training import Stage, device_option, train, work_argument
 
@@ -29,9 +31,16 @@ _LENGTH = 48  # of 77: longer than every caption, and some padding; the U-Net's 
 _CAPTIONS = 60_000
 _NONE = "none"
 _THING = {"colour": (*COLOURS,), "shape": SHAPES, "size": (*SIZES,), "fill": FILLS}
+_ORDER = ("first", "second")
+_PLACES = {"left of": ("left", "right"), "above": ("top", "bottom"), None: ("alone",)}
 _HEADS = {
-    "axis": (_NONE, "horizontal", "vertical"),
-    **{f"{place} {key}": (_NONE, *values) for place in ("first", "second") for key, values in _THING.items()},
+    "relation": (_NONE, "left of", "above"),
+    **{
+        f"{place} {key}": (_NONE, *values)
+        for places in (_ORDER, *_PLACES.values())
+        for place in places
+        for key, values in _THING.items()
+    },
     "shades": (_NONE, *(" ".join(sorted({a, b})) for a in SHADES for b in SHADES if a <= b)),
 }
 
@@ -53,7 +62,7 @@ class _Naming(nn.Module):
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=2500, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=5000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @device_option
 def main(work: Path, steps: int, batch: int, device: str) -> None:
@@ -117,16 +126,13 @@ def _answers(scene: Scene, text: str) -> list[int]:
 
     Of what ``text`` leaves open besides, the head learns how often it is what.
     """
-    things = list(scene.things)
-    axis = _NONE
-    if scene.relation is not None:
-        dx, dy = RELATIONS[scene.relation]
-        axis = "horizontal" if dx else "vertical"
-        if dx + dy > 0:
-            things.reverse()
-    found = {"axis": axis}
-    for place, thing in zip(("first", "second"), things, strict=False):
-        found |= {f"{place} {key}": getattr(thing, key) for key in _THING}
+    relation, things = scene.relation, scene.things
+    if relation is not None and relation not in _PLACES:
+        relation, things = OPPOSITES[relation], things[::-1]
+    found = {"relation": relation or _NONE}
+    for places in (_ORDER, _PLACES[relation]):
+        for place, thing in zip(places, things, strict=False):
+            found |= {f"{place} {key}": getattr(thing, key) for key in _THING}
     if text.endswith("background"):
         shades = scene.background.shades
         found["shades"] = " ".join(sorted({shades[0], shades[-1]}))
@@ -152,7 +158,9 @@ def _accuracy(model: Any, tokenizer: CLIPTokenizer, pairs: list[tuple[str, list[
     ids, ends = _encode(tokenizer, [text for text, _ in pairs])
     labels = torch.tensor([label for _, label in pairs])
     logits = model(ids.to(device), ends.to(device))
-    stated = [index for index, name in enumerate(_HEADS) if name.split()[-1] in ("axis", "colour", "shape")]
+    stated = [
+        index for index, name in enumerate(_HEADS) if name.split()[-1] in ("relation", "colour", "shape")
+    ]
     right = torch.stack([logits[index].argmax(-1).cpu() == labels[:, index] for index in stated])
     return float(right.all(0).float().mean())
 

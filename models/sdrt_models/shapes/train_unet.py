@@ -62,7 +62,7 @@ class _Conditional(nn.Module):
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=16_000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=14_000, show_default=True)
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
