@@ -93,4 +93,62 @@ _TINY: Mapping[str, Mapping[str, Any]] = {
     "scheduler": _SD15["scheduler"],
 }
 
-ARCHITECTURES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {"sd15": _SD15, "tiny": _TINY}
+# Stable Diffusion 1.5 for inpainting, and InstructPix2Pix: it with a picture beside the latents.
+_SD15_INPAINTING = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 9}}
+_PIX2PIX = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 8}}
+
+# Stable Diffusion's x4 upscaler, of version 2: no self-attention but at the coarsest level, which is not for pictures
+# of any size.
+_X4_UPSCALER: Mapping[str, Mapping[str, Any]] = {
+    "text_encoder": {
+        **_SD15["text_encoder"],
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "projection_dim": 512,
+    },
+    "unet": {
+        **_SD15["unet"],
+        "sample_size": 128,
+        "in_channels": 7,
+        "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+        "up_block_types": ("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
+        "block_out_channels": (256, 512, 512, 1024),
+        "cross_attention_dim": 1024,
+        "only_cross_attention": (True, True, True, False),
+        "use_linear_projection": True,
+        "num_class_embeds": 1000,
+    },
+    "vae": {
+        **_SD15["vae"],
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "block_out_channels": (128, 256, 512),
+        "sample_size": 256,
+        "scaling_factor": 0.08333,
+    },
+    "scheduler": {
+        **_SD15["scheduler"],
+        "_class_name": "DDIMScheduler",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "prediction_type": "v_prediction",
+    },
+    "low_res_scheduler": {
+        "_class_name": "DDPMScheduler",
+        "beta_start": 0.0001,
+        "beta_end": 0.02,
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+    },
+}
+
+ARCHITECTURES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "sd15": _SD15,
+    "sd15-inpainting": _SD15_INPAINTING,
+    "instruct-pix2pix": _PIX2PIX,
+    "x4-upscaler": _X4_UPSCALER,
+    "tiny": _TINY,
+}

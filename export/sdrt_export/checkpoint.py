@@ -20,7 +20,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.index import check_checkpoint_index
+from sdrt.index import INDEX_NAME, check_checkpoint_index
+from sdrt.kinds import kind_of
 from sdrt.manifest import read_json, readable
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.components import COMPONENTS
@@ -46,6 +47,12 @@ class Checkpoint(Protocol):
 
     def scheduler_config(self) -> dict[str, Any]:
         """The content of ``scheduler_config.json``."""
+
+    def low_res_scheduler_config(self) -> dict[str, Any] | None:
+        """The same of an upscaler's second scheduler, None where there is none."""
+
+    def index(self) -> dict[str, Any]:
+        """The content of ``model_index.json``; empty where there is none."""
 
     def tokenizer_folder(self) -> Path | None:
         """Where the tokenizer's files are, or None when the source has none."""
@@ -93,6 +100,15 @@ class FolderCheckpoint:
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
         return _read_config(self.folder / "scheduler" / "scheduler_config.json")
+
+    def low_res_scheduler_config(self) -> dict[str, Any] | None:
+        """See :class:`Checkpoint`."""
+        path = self.folder / "low_res_scheduler" / "scheduler_config.json"
+        return _read_config(path) if path.parent.is_dir() else None
+
+    def index(self) -> dict[str, Any]:
+        """See :class:`Checkpoint`."""
+        return read_json(self.folder / INDEX_NAME)
 
     def tokenizer_folder(self) -> Path | None:
         """See :class:`Checkpoint`."""
@@ -145,8 +161,18 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
         _read_config(folder / part / "config.json")
         _weights(folder / part)
     _read_config(folder / "scheduler" / "scheduler_config.json")
+    _check_kind(folder)
     _check_tokenizer(folder / "tokenizer")
     return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
+
+
+def _check_kind(folder: Path) -> None:
+    """Refuse what would be found out after everything was traced."""
+    unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
+    if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:
+        kind = kind_of(unet, vae["latent_channels"])
+        if kind.has_noise_level:
+            _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
 
 
 def _single_file(path: Path) -> UnsupportedModelError:
@@ -263,6 +289,16 @@ class RandomCheckpoint:
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
         return dict(ARCHITECTURES[self.architecture]["scheduler"])
+
+    def low_res_scheduler_config(self) -> dict[str, Any] | None:
+        """See :class:`Checkpoint`."""
+        return (
+            dict(low_res) if (low_res := ARCHITECTURES[self.architecture].get("low_res_scheduler")) else None
+        )
+
+    def index(self) -> dict[str, Any]:
+        """See :class:`Checkpoint`."""
+        return {}
 
     def tokenizer_folder(self) -> Path | None:
         """None: random weights know no words, so a byte-level tokenizer is written instead."""

@@ -17,11 +17,13 @@ from transformers import CLIPTextModel
 
 from sdrt.errors import UnsupportedModelError
 from sdrt_export.fuse import skip_norm
+from sdrt_export.preview import fit_preview
 from sdrt_export.targets import Target
 
 __all__ = ["COMPONENTS", "Component"]
 
 Inputs = dict[str, Tensor]
+ADDED = "added_token_embeddings"
 Axes = dict[int, str]
 
 
@@ -29,11 +31,12 @@ Axes = dict[int, str]
 class Component:
     """How one component is loaded, traced and checked.
 
-    ``axes`` names the dynamic axes of each input. ``examples`` gives the inputs of one of three sizes: 0 is
-    traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot take odd sizes). ``forward`` makes the
-    traced forward for a target; ``reference`` runs the untouched torch module. ``outputs`` are the
-    graph's output names, in the order both return them. ``check`` raises UnsupportedModelError for a config that
-    ``forward`` does not cover.
+    ``axes`` names the dynamic axes of each input; a model has those inputs that its examples have. ``examples`` gives
+    the inputs of one of three sizes: 0 is traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot
+    take odd sizes). ``forward`` makes the traced forward for a target; ``reference`` runs the untouched torch module.
+    ``outputs`` are the graph's output names, in the order both return them. ``check`` raises UnsupportedModelError
+    for a config that ``forward`` does not cover. ``about`` gives what else the manifest says of the model. ``defaults``
+    are the values of inputs that a caller may leave out.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Component:
     forward: Callable[[Target], Callable[..., Any]]
     reference: Callable[[Any, Inputs], list[Tensor]]
     check: Callable[[Any], None] = lambda model: None
+    about: Callable[[Any], dict[str, Any]] = lambda model: {}
+    defaults: Callable[[Any], Inputs] = lambda model: {}
 
 
 def _noise(*shape: int, seed: int) -> Tensor:
@@ -58,10 +63,23 @@ def _noise(*shape: int, seed: int) -> Tensor:
 def _text_examples(model: CLIPTextModel, size: int) -> Inputs:
     whole = model.config.max_position_embeddings
     batch, length = [(2, whole), (1, 9), (2, whole)][size]
+    # Tokens of a caller's own in one size alone, as graphs of other exporters have none.
+    added = 3 if size == 1 else 0
     ids = torch.randint(
-        0, model.config.vocab_size, (batch, length), generator=torch.Generator().manual_seed(size)
+        0, model.config.vocab_size + added, (batch, length), generator=torch.Generator().manual_seed(size)
     )
-    return {"input_ids": ids}
+    return {"input_ids": ids, ADDED: _noise(max(1, added), model.config.hidden_size, seed=size)}
+
+
+def _embedded(model: CLIPTextModel, input_ids: Tensor, added: Tensor) -> Tensor:
+    """Embeddings of tokens; those from the vocabulary's size on are rows of ``added``."""
+    embeddings = model.text_model.embeddings
+    size = embeddings.token_embedding.num_embeddings
+    known = embeddings.token_embedding(input_ids.clamp(max=size - 1))
+    extra = nn.functional.embedding((input_ids - size).clamp(min=0), added)
+    tokens = torch.where((input_ids >= size).unsqueeze(-1), extra, known)
+    placed: Tensor = tokens + embeddings.position_embedding(embeddings.position_ids[:, : input_ids.shape[1]])
+    return placed
 
 
 def _text_outputs(model: CLIPTextModel) -> list[str]:
@@ -78,8 +96,10 @@ def _text_outputs(model: CLIPTextModel) -> list[str]:
 def _eos_index(model: CLIPTextModel, input_ids: Tensor) -> Tensor:
     """``[batch]`` position of the token whose hidden state is the pooled output."""
     eos = model.config.eos_token_id
-    # Configs older than transformers 4.31 say 2, which never was CLIP's end token: there it is the largest id.
-    hits = input_ids if eos == 2 else (input_ids == eos)
+    # Configs older than transformers 4.31 say 2, which never was CLIP's end token: there it is the largest id, but for
+    # a caller's own.
+    own = input_ids >= model.config.vocab_size
+    hits = input_ids.masked_fill(own, 0) if eos == 2 else (input_ids == eos)
     return hits.to(torch.int32).argmax(dim=-1)
 
 
@@ -94,9 +114,9 @@ def _text_results(
 
 
 def _text_forward(target: Target) -> Callable[..., Any]:
-    def forward(model: CLIPTextModel, input_ids: Tensor) -> list[Tensor]:
+    def forward(model: CLIPTextModel, input_ids: Tensor, added_token_embeddings: Tensor) -> list[Tensor]:
         text = model.text_model
-        h = text.embeddings(input_ids=input_ids)
+        h = _embedded(model, input_ids, added_token_embeddings)
         layers = list(text.encoder.layers)
         normed = layers[0].layer_norm1(h)
         hidden = [h]
@@ -114,10 +134,23 @@ def _text_forward(target: Target) -> Callable[..., Any]:
 
 
 def _text_reference(model: CLIPTextModel, inputs: Inputs) -> list[Tensor]:
-    out = model(input_ids=inputs["input_ids"], output_hidden_states=True)
+    table = model.get_input_embeddings()
+    longer = torch.cat([table.weight, inputs[ADDED]])
+    longer_table = nn.Embedding(*longer.shape)
+    longer_table.weight = nn.Parameter(longer, requires_grad=False)
+    model.set_input_embeddings(longer_table)
+    try:
+        out = model(input_ids=inputs["input_ids"], output_hidden_states=True)
+    finally:
+        model.set_input_embeddings(table)
     norm, hidden = model.text_model.final_layer_norm, list(out.hidden_states)
     skipped = [norm(hidden[-1 - k]) for k in range(1, len(hidden) - 1)]
-    return [out.last_hidden_state, out.pooler_output, *hidden, *skipped]
+    pooled = out.pooler_output
+    if (inputs["input_ids"] >= model.config.vocab_size).any():
+        # transformers takes the largest id for the end, of old configs, and a caller's own are larger.
+        rows = torch.arange(len(inputs["input_ids"]))
+        pooled = out.last_hidden_state[rows, _eos_index(model, inputs["input_ids"])]
+    return [out.last_hidden_state, pooled, *hidden, *skipped]
 
 
 # --- U-Net --------------------------------------------------------------------------------------------------
@@ -129,7 +162,15 @@ def _unet_examples(model: UNet2DConditionModel, size: int) -> Inputs:
         "sample": _noise(batch, model.config.in_channels, height, width, seed=size),
         "timestep": torch.tensor([451.0, 7.0, 7.0][size]),
         "encoder_hidden_states": _noise(batch, length, model.config.cross_attention_dim, seed=size + 10),
+        **_label_examples(model, batch),
     }
+
+
+def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
+    """The noise level of each small picture, where the U-Net is told (diffusers' x4 upscaler)."""
+    if model.config.num_class_embeds is None:
+        return {}
+    return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
 
 
 def _check_unet(model: UNet2DConditionModel) -> None:
@@ -138,9 +179,9 @@ def _check_unet(model: UNet2DConditionModel) -> None:
         "addition_embed_type",
         "encoder_hid_dim_type",
         "time_cond_proj_dim",
-        "num_class_embeds",
+        "class_embeddings_concat",
     ):
-        if model.config.get(key) is not None:
+        if model.config.get(key):
             raise UnsupportedModelError(
                 f"unet: {key}={model.config[key]!r} is not supported; export with --exporter optimum"
             )
@@ -148,10 +189,16 @@ def _check_unet(model: UNet2DConditionModel) -> None:
 
 def _unet_forward(target: Target) -> Callable[..., Any]:
     def forward(
-        model: UNet2DConditionModel, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor
+        model: UNet2DConditionModel,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        class_labels: Tensor | None = None,
     ) -> Tensor:
         x = 2 * sample - 1.0 if model.config.center_input_sample else sample
         temb = model.time_embedding(model.get_time_embed(sample=x, timestep=timestep))
+        if class_labels is not None:
+            temb = temb + model.class_embedding(class_labels)
         temb = model.time_embed_act(temb) if model.time_embed_act is not None else temb
         x = model.conv_in(x)
         skips = [x]
@@ -227,11 +274,12 @@ COMPONENTS: Mapping[str, Component] = {
         checkpoint="text_encoder",
         library="transformers",
         model_class=CLIPTextModel,
-        axes={"input_ids": {0: "batch", 1: "sequence"}},
+        axes={"input_ids": {0: "batch", 1: "sequence"}, ADDED: {0: "added"}},
         examples=_text_examples,
         outputs=_text_outputs,
         forward=_text_forward,
         reference=_text_reference,
+        defaults=lambda model: {ADDED: torch.zeros(1, model.config.hidden_size)},
     ),
     "unet": Component(
         name="unet",
@@ -242,6 +290,7 @@ COMPONENTS: Mapping[str, Component] = {
             "sample": {0: "batch", 2: "height", 3: "width"},
             "timestep": {},
             "encoder_hidden_states": {0: "batch", 1: "sequence"},
+            "class_labels": {0: "batch"},
         },
         examples=_unet_examples,
         outputs=lambda model: ["out_sample"],
@@ -270,5 +319,6 @@ COMPONENTS: Mapping[str, Component] = {
         outputs=lambda model: ["sample"],
         forward=lambda target: _decode,
         reference=_decoder_reference,
+        about=lambda model: {"preview": fit_preview(model)},
     ),
 }

@@ -12,15 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from torch import nn
 
+from sdrt.arguments import real
 from sdrt.embedded import embedded_path
 from sdrt.errors import ModelNotFoundError, RequestError
-from sdrt.index import check_checkpoint_index
-from sdrt.model import FileRecord, Manifest, exists, expand
+from sdrt.index import INDEX_NAME, check_checkpoint_index
+from sdrt.kinds import TEXT_TO_IMAGE, kind_of
+from sdrt.model import STAGES_GRAPH, FileRecord, Manifest, exists, expand
 from sdrt.session import ort
+from sdrt.source import refuse_revision
 from sdrt_export import graph, optimum_exporter, parity, tokenizer
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.taesd import TAESD, load_taesd
 from sdrt_export.targets import OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
 
@@ -62,6 +67,8 @@ def export_model(
     exporter: str = "sdrt",
     architecture: str | None = None,
     random_weights: int | None = None,
+    guidance_scale: float | None = None,
+    taesd: str | Path | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -78,6 +85,9 @@ def export_model(
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
+        guidance_scale: what calls of the model use where they name none; 7.5 where it is None. For checkpoints that are
+            made for little guidance (LCM, turbo), or none.
+        taesd: a folder or hub id of a TAESD, whose decoder goes into the model for previews.
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
         cache_dir: where huggingface_hub keeps downloads.
@@ -92,10 +102,19 @@ def export_model(
         ExportError: no space, or a graph that differs from torch.
     """
     row = resolve_target(target, dtype)
+    defaults = (
+        {}
+        if guidance_scale is None
+        else {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
+    )
     _check_exporter(exporter, target, dtype)
+    if exporter == "optimum" and taesd is not None:
+        raise RequestError("--taesd takes the exporter 'sdrt': leave one of the two out")
     output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
+    # A revision is the checkpoint's.
+    preview = None if taesd is None else load_taesd(taesd, {"token": token, "cache_dir": cache_dir})
     report = reporter or (lambda event: None)
     if folder := checkpoint.tokenizer_folder():
         tokenizer.check_tokenizer(folder)
@@ -104,11 +123,17 @@ def export_model(
     with replace_folder(output, force, reading=reading) as staging, _Hashes(staging) as hashes:
         check_space(output, _space(checkpoint, dtype, exporter))
         job = _Job(
-            checkpoint=checkpoint, staging=staging, target=row, dtype=dtype, report=report, hashes=hashes
+            checkpoint=checkpoint,
+            staging=staging,
+            target=row,
+            dtype=dtype,
+            report=report,
+            hashes=hashes,
+            taesd=preview,
         )
         components = job.with_optimum() if exporter == "optimum" else job.fused()
         _write_side_files(checkpoint, staging)
-        manifest = _manifest(job, exporter, components)
+        manifest = _manifest(job, exporter, components, defaults)
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
     return manifest
@@ -141,7 +166,7 @@ def _open(
             raise RequestError(
                 "nothing to export: give a checkpoint, or --architecture NAME with --random-weights SEED"
             )
-        _refuse_revision(hub_options, f"--architecture {architecture}")
+        refuse_revision(f"--architecture {architecture}", hub_options["revision"])
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
         raise RequestError(
@@ -154,7 +179,7 @@ def _open(
         )
     folder = expand(source)
     if exists(folder) or isinstance(source, Path):
-        _refuse_revision(hub_options, str(source))
+        refuse_revision(source, hub_options["revision"])
         return open_folder(folder)
     from sdrt import hub
 
@@ -163,14 +188,6 @@ def _open(
     check_checkpoint_index(hub.download(name, **hub_options))
     snapshot = hub.download_checkpoint(name, **hub_options)
     return open_folder(snapshot, name=name, revision=snapshot.name)
-
-
-def _refuse_revision(hub_options: Mapping[str, Any], what: str) -> None:
-    if hub_options["revision"] is not None:
-        raise RequestError(
-            f"revision is {hub_options['revision']!r} and {what} is no hub id: leave the revision out, or give a "
-            "hub id"
-        )
 
 
 class _Hashes:
@@ -204,10 +221,12 @@ class _Traced:
 
     component: Component
     graph: ir.Model
+    stages: ir.Model | None
     transposed: list[str]
     config: dict[str, Any]
     names: list[str]
     expected: list[parity.Reference]
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +239,13 @@ class _Job:
     dtype: str
     report: Reporter
     hashes: _Hashes
+    taesd: nn.Module | None = None
 
     def fused(self) -> dict[str, Any]:
         """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
         largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
+        if self.taesd is not None:
+            largest_first.append(TAESD)
         worker = ThreadPoolExecutor(max_workers=1)
         try:
             finished: dict[str, Future[dict[str, Any]]] = {}
@@ -254,37 +276,47 @@ class _Job:
             # Its traced U-Net takes no odd sizes.
             expected = parity.reference(component, model, sizes=(0, 2))
             rows = self._check(component, component.outputs(model), expected)
-            entries[component.name] = {"parity": rows, "transposed": []}
+            entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
         return entries
 
     def _trace(self, component: Component) -> _Traced:
         self._at(component.name, "load")
-        model = self.checkpoint.load(component.checkpoint)
+        model = self.taesd if component is TAESD else self.checkpoint.load(component.checkpoint)
+        assert model is not None
         self._at(component.name, "export")
         traced, transposed = graph.trace(component, model, self.target)
+        stages = graph.trace_stages(component, model, self.target)
         if self.dtype == "fp16":
-            graph.narrow(traced, dict(model.named_parameters()))
+            for one in (traced, stages):
+                if one is not None:
+                    graph.narrow(one, dict(model.named_parameters()))
         return _Traced(
             component=component,
             graph=traced,
+            stages=stages,
             transposed=transposed,
             config=_config(model),
             names=component.outputs(model),
             expected=parity.reference(component, model),
+            about=component.about(model),
         )
 
     def _finish(self, traced: _Traced) -> dict[str, Any]:
         component, path = traced.component, self._graph(traced.component)
         path.parent.mkdir()
         self._at(component.name, "write")
-        graph.save(traced.graph, path)
-        self.hashes.begin(path.parent.glob("model.onnx*"))
+        graph.save(traced.graph, path, apart=traced.stages is not None)
+        if traced.stages is not None:
+            graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
+        self.hashes.begin(path.parent.glob("*.onnx*"))
         _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
-        return {
-            "parity": self._check(component, traced.names, traced.expected),
-            "transposed": traced.transposed,
-        }
+        rows = self._check(component, traced.names, traced.expected)
+        if traced.stages is not None:
+            rows += parity.compare_stages(
+                component, path.with_name(STAGES_GRAPH), traced.expected, self.dtype
+            )
+        return {"parity": rows, "transposed": traced.transposed, **traced.about}
 
     def _check(
         self, component: Component, names: list[str], expected: list[parity.Reference]
@@ -326,14 +358,35 @@ def _write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
         tokenizer.write_tokenizer(source, tokens)
     (staging / "scheduler").mkdir(exist_ok=True)
     _write_json(staging / "scheduler" / "scheduler_config.json", scheduler)
-    _write_json(staging / "model_index.json", _index(scheduler.get("_class_name", _SCHEDULER)))
+    index = _index(scheduler.get("_class_name", _SCHEDULER))
+    unet = json.loads((staging / "unet" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((staging / "vae_decoder" / "config.json").read_text(encoding="utf-8"))
+    kind = kind_of(unet, vae["latent_channels"])
+    index["_class_name"] = kind.pipeline
+    if kind.has_noise_level:
+        index |= _write_low_res_scheduler(checkpoint, staging)
+    _write_json(staging / INDEX_NAME, index)
+
+
+def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str, Any]:
+    """An upscaler's second scheduler; the entries of the index that go with it."""
+    config = checkpoint.low_res_scheduler_config()
+    if config is None:
+        raise ModelNotFoundError(
+            f"{checkpoint.name}: its unet upscales, and there is no low_res_scheduler: the download may be incomplete"
+        )
+    (staging / "low_res_scheduler").mkdir()
+    _write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)
+    entries: dict[str, Any] = {"low_res_scheduler": ["diffusers", str(config.get("_class_name"))]}
+    most = checkpoint.index().get("max_noise_level")
+    return entries | ({"max_noise_level": most} if isinstance(most, int) else {})
 
 
 def _index(scheduler: str) -> dict[str, Any]:
     """``model_index.json``, with no name in it that a checkpoint's file gave, but its ``scheduler``'s class."""
     classes = {row.checkpoint: [row.library, row.model_class.__name__] for row in COMPONENTS.values()}
     return {
-        "_class_name": "StableDiffusionPipeline",
+        "_class_name": TEXT_TO_IMAGE.pipeline,
         "_diffusers_version": version("diffusers"),
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
@@ -345,7 +398,7 @@ def _index(scheduler: str) -> dict[str, Any]:
     }
 
 
-def _manifest(job: _Job, exporter: str, components: dict[str, Any]) -> Manifest:
+def _manifest(job: _Job, exporter: str, components: dict[str, Any], defaults: dict[str, float]) -> Manifest:
     return Manifest(
         family=_FAMILY,
         target=job.target.name,
@@ -355,6 +408,7 @@ def _manifest(job: _Job, exporter: str, components: dict[str, Any]) -> Manifest:
         source={"id": job.checkpoint.name, "revision": job.checkpoint.revision},
         versions={name: version(name) for name in _VERSIONED} | {"onnxruntime": ort.__version__},
         components=components,
+        defaults=defaults,
         files=job.hashes.of_all(),
     )
 

@@ -19,12 +19,14 @@ from onnxscript.rewriter.rules import common as rules
 from torch import nn
 
 from sdrt.errors import ExportError
+from sdrt.vae_stages import METADATA, describe
+from sdrt_export import vae_stages
 from sdrt_export.components import Component
 from sdrt_export.fuse import fused
 from sdrt_export.targets import OPSET, Target
 from sdrt_export.translation import TRANSLATIONS, one_trace
 
-__all__ = ["narrow", "save", "trace"]
+__all__ = ["narrow", "save", "save_beside", "trace", "trace_stages"]
 
 _FOLD_LIMIT = 1 << 16
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -50,42 +52,78 @@ def trace(component: Component, model: nn.Module, target: Target) -> tuple[ir.Mo
         ExportError: torch cannot trace it.
     """
     component.check(model)
-    axes = {name: dict(dims) or None for name, dims in component.axes.items()}
+    inputs = component.examples(model, 0)
+    axes = {name: dict(component.axes[name]) or None for name in inputs}
     with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
-        program = _export(component, model, axes)
+        program = _export(component.name, model, inputs, axes, component.outputs(model))
     graph = program.model
     transposed = _tidy(graph)
+    _set_defaults(graph, component.defaults(model))
     return graph, transposed
 
 
-def _export(component: Component, model: nn.Module, axes: dict[str, Any]) -> torch.onnx.ONNXProgram:
+def trace_stages(component: Component, model: Any, target: Target) -> ir.Model | None:
+    """The graph of a VAE's encoder or decoder in stages, for tiles; None for one that has no such form.
+
+    Its weights have the names that they have in the whole graph.
+    """
+    if component.name not in vae_stages.STAGES or not (parts := vae_stages.parts(component.name, model)):
+        return None
+    inputs = {name: value for part in parts for name, value in part.examples().items()}
+    axes = {name: free for index, part in enumerate(parts) for name, free in part.axes(index).items()}
+    outputs = [part.stage.output for part in parts]
+    with fused(model, target), _forward(model, vae_stages.forward(parts, target)), _quiet(), torch.no_grad():
+        program = _export(component.name, model, {"inputs": inputs}, {"inputs": axes}, outputs)
+    graph = program.model
+    _tidy(graph)
+    for value, name in zip(graph.graph.inputs, inputs, strict=True):
+        value.name = name
+    graph.metadata_props[METADATA] = describe([part.stage for part in parts])
+    return graph
+
+
+def _set_defaults(model: ir.Model, defaults: dict[str, torch.Tensor]) -> None:
+    """Make inputs optional: an initializer of an input's name is its value where the caller gives none."""
+    for value in model.graph.inputs:
+        if value.name in defaults:
+            value.const_value = ir.tensor(defaults[value.name].numpy(), name=value.name)
+            model.graph.register_initializer(value)
+
+
+def _export(
+    name: str, model: nn.Module, inputs: dict[str, Any], axes: dict[str, Any], outputs: list[str]
+) -> torch.onnx.ONNXProgram:
     try:
         try:
             with one_trace():
-                return _convert(component, model, axes, TRANSLATIONS)
+                return _convert(model, inputs, axes, outputs, TRANSLATIONS)
         except torch.onnx.errors.OnnxExporterError:
             # An operator that only decomposition makes translatable.
-            return _convert(component, model, axes, None)
+            return _convert(model, inputs, axes, outputs, None)
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:400]
         raise ExportError(
-            f"{component.name}: torch cannot export this configuration ({reason}); try --exporter optimum"
+            f"{name}: torch cannot export this configuration ({reason}); try --exporter optimum"
         ) from error
 
 
 def _convert(
-    component: Component, model: nn.Module, axes: dict[str, Any], translations: dict[Any, Any] | None
+    model: nn.Module,
+    inputs: dict[str, Any],
+    axes: dict[str, Any],
+    outputs: list[str],
+    translations: dict[Any, Any] | None,
 ) -> torch.onnx.ONNXProgram:
     program = torch.onnx.export(
         model,
         (),
-        kwargs=component.examples(model, 0),
+        kwargs=inputs,
         dynamo=True,
         optimize=False,
         verbose=False,
         opset_version=OPSET,
         dynamic_shapes=axes,
-        output_names=component.outputs(model),
+        output_names=outputs,
         custom_translation_table=translations,
     )
     assert program is not None
@@ -125,18 +163,37 @@ def narrow(model: ir.Model, parameters: Collection[str]) -> None:
         )
 
 
-def save(model: ir.Model, path: Path) -> None:
-    """Write ``model`` to ``path``, its weights beside it when they may pass protobuf's 2 GB limit.
+def save(model: ir.Model, path: Path, *, apart: bool = False) -> None:
+    """Write ``model`` to ``path``, its weights beside it when they may pass protobuf's 2 GB limit, or if ``apart``.
 
     ``model`` is used up: torch's exporter keeps graphs alive, and with them the weights, so they are let go of here.
     """
-    ir.save(model, path, external_data=f"{path.name}_data" if _bytes(model) > _EXTERNAL_LIMIT else None)
+    apart = apart or _bytes(model) > _EXTERNAL_LIMIT
+    ir.save(model, path, external_data=f"{path.name}_data" if apart else None)
+    for value in model.graph.initializers.values():
+        value.const_value = None
+
+
+def save_beside(model: ir.Model, path: Path, whole: Path) -> None:
+    """Write ``model`` to ``path`` with the weights that the graph ``whole`` has in a file of their own."""
+    there = ir.load(whole).graph.initializers
+    for name, value in model.graph.initializers.items():
+        tensor = there[name].const_value if name in there else None
+        own = value.const_value
+        # What is not there, or not the same, is a constant that the tracer made, and this graph's own.
+        if isinstance(tensor, ir.ExternalTensor) and own is not None and _equal(tensor, own):
+            value.const_value = tensor
+    ir.save(model, path)
     for value in model.graph.initializers.values():
         value.const_value = None
 
 
 def _bytes(model: ir.Model) -> int:
     return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+
+
+def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one.numpy(), other.numpy())
 
 
 @contextmanager

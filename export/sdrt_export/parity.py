@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from sdrt.config import SessionConfig
 from sdrt.errors import ExportError
+from sdrt.notices import Notices
 from sdrt.session import FAILURES, ort
+from sdrt.session import Component as Session
+from sdrt.vae_stages import StagedVae
 from sdrt_export.components import Component
 
-__all__ = ["LIMITS", "Reference", "compare", "reference"]
+__all__ = ["LIMITS", "Reference", "compare", "compare_stages", "reference"]
 
 LIMITS: Mapping[str, float] = {"fp32": 1e-4, "fp16": 5e-3}
 """Largest relative error accepted, by dtype. Float32 sums in another order measure 1e-7 to 1e-5,
@@ -85,6 +89,28 @@ def _compare(
     return rows
 
 
+def compare_stages(
+    component: Component, path: Path, references: list[Reference], dtype: str
+) -> list[dict[str, Any]]:
+    """As `compare`, of the VAE in stages: the runtime puts one picture through them, in several tiles each.
+
+    Raises:
+        ExportError: as `compare`.
+    """
+    session = Session(f"{component.name} in stages", path, SessionConfig(provider="cpu"), Notices(None))
+    # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
+    widest = max(int(port.shape[1]) for port in session.outputs.values())
+    (inputs,), (expected,) = references[0].inputs.values(), references[0].outputs
+    error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
+    if not error <= LIMITS[dtype]:
+        raise ExportError(
+            f"{component.name}: in tiles it differs from torch by {error:.2g} (relative) for an input of shape "
+            f"{inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written"
+        )
+    shape = {"tiled": list(inputs[0].shape)}
+    return [{"inputs": shape, "output": path.name, "relative_error": float(f"{error:.3g}")}]
+
+
 def _open(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -96,10 +122,11 @@ def _open(path: Path) -> ort.InferenceSession:
 
 
 def _as_declared(session: ort.InferenceSession, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The same values in the dtypes that the graph declares; optimum's timestep is an integer."""
-    declared = {arg.name: arg.type for arg in session.get_inputs()}
+    """The values that the graph takes, in the dtypes that it declares; optimum's timestep is an integer."""
+    optional = session.get_overridable_initializers()
+    declared = {arg.name: arg.type for arg in (*session.get_inputs(), *optional)}
     dtypes = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
-    return {name: value.astype(dtypes[declared[name]]) for name, value in inputs.items()}
+    return {name: value.astype(dtypes[declared[name]]) for name, value in inputs.items() if name in declared}
 
 
 def _relative_error(got: Array, expected: Array) -> float:

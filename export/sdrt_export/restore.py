@@ -54,7 +54,11 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             module = _module(names[0], folder.component_config(names[0]))
             _load(folder, module, weights)
             module.save_pretrained(staging / part)  # type: ignore[operator]
-        copied = (name for name in folder.manifest.files if name.startswith(("tokenizer/", "scheduler/")))
+        copied = (
+            name
+            for name in folder.manifest.files
+            if name.startswith(("tokenizer/", "scheduler/", "low_res_scheduler/"))
+        )
         for name in ("model_index.json", *copied):
             (staging / name).parent.mkdir(exist_ok=True)
             # Not its mode: what is installed may be read-only.

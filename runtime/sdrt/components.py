@@ -7,14 +7,18 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sdrt.config import SessionConfig
-from sdrt.denoiser import INPUTS, OUTPUT
+from sdrt.denoiser import INPUTS, LABELS, OUTPUT
 from sdrt.errors import UnsupportedModelError
-from sdrt.limits import whole
-from sdrt.model import ModelFolder
+from sdrt.limits import Limits
+from sdrt.limits import whole as whole_number
+from sdrt.model import TAESD_DECODER, ModelFolder
 from sdrt.notices import Notices
+from sdrt.preview import TaesdPreview
 from sdrt.session import Component
 from sdrt.text import TextEncoder, Tokenizer
-from sdrt.vae import VaeDecoder, scaling_factor
+from sdrt.textual_inversion import Inversions
+from sdrt.vae import VaeDecoder, VaeEncoder, VaeGraphs, scaling_factor
+from sdrt.vae_stages import StagedVae
 
 __all__ = ["Components"]
 
@@ -22,10 +26,22 @@ T = TypeVar("T")
 
 
 class Components:
-    """`text_encoder`, `unet` and `vae_decoder` of a model folder, ready to be called."""
+    """`text_encoder`, `unet`, `vae_encoder` and `vae_decoder` of a model folder, ready to be called."""
 
-    def __init__(self, model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
+    def __init__(
+        self,
+        model: ModelFolder,
+        config: SessionConfig,
+        notices: Notices,
+        inversions: Inversions | None = None,
+    ) -> None:
         self._model, self._config, self._notices = model, config, notices
+        if config.vae_tiling and not model.stages("vae_decoder").is_file():
+            raise UnsupportedModelError(
+                f"vae_tiling: {model.path} was exported without the VAE in stages: export the checkpoint again with "
+                "this version of sdrt export, or leave it out"
+            )
+        self._inversions = inversions
         self._made: dict[str, Any] = {}
         self._lock = threading.Lock()
 
@@ -40,16 +56,26 @@ class Components:
         return self._once("unet", self._make_unet)
 
     @property
+    def vae_encoder(self) -> VaeEncoder:
+        """Pictures to latents."""
+        return self._once("vae_encoder", self._make_vae_encoder)
+
+    @property
     def vae_decoder(self) -> VaeDecoder:
         """Latents to pictures."""
         return self._once("vae_decoder", self._make_vae_decoder)
 
+    @property
+    def taesd(self) -> TaesdPreview:
+        """Latents to pictures by a small decoder, of models that have one."""
+        return self._once(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
+
     def load(self) -> None:
-        """Create all of them now."""
+        """Create all that text to image needs, now."""
         if self._model.has("text_encoder"):
             self.text_encoder  # noqa: B018
         self.unet  # noqa: B018
-        self.vae_decoder  # noqa: B018
+        self.vae_decoder.load()
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
@@ -65,16 +91,47 @@ class Components:
         config = self._model.component_config("text_encoder")
         if config.get("use_attention_mask"):
             raise UnsupportedModelError("text_encoder/config.json: use_attention_mask true is not supported")
-        positions = whole(config, "max_position_embeddings", "text_encoder")
+        positions = whole_number(config, "max_position_embeddings", "text_encoder")
         tokenizer = Tokenizer(self._model.path / "tokenizer", max_positions=positions)
         component = self._open("text_encoder")
         component.require(("input_ids",), ("last_hidden_state",))
-        return TextEncoder(tokenizer, component, self._notices)
+        encoder = TextEncoder(tokenizer, component, self._notices)
+        if self._inversions is not None:
+            encoder.use(self._inversions)
+        return encoder
 
     def _make_unet(self) -> Component:
         component = self._open("unet")
-        component.require(INPUTS, (OUTPUT,))
+        labels = (LABELS,) if self._model.component_config("unet").get("num_class_embeds") else ()
+        component.require((*INPUTS, *labels), (OUTPUT,))
         return component
 
+    def _make_vae_encoder(self) -> VaeEncoder:
+        graphs = self._vae_graphs("vae_encoder", "sample", "latent_parameters")
+        return VaeEncoder(graphs, scaling_factor(self._model, "vae_encoder"))
+
     def _make_vae_decoder(self) -> VaeDecoder:
-        return VaeDecoder(self._open("vae_decoder"), scaling_factor(self._model, "vae_decoder"))
+        graphs = self._vae_graphs("vae_decoder", "latent_sample", "sample")
+        factor = Limits.of(self._model).vae_scale_factor
+        return VaeDecoder(graphs, scaling_factor(self._model, "vae_decoder"), factor=factor)
+
+    def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
+        def whole() -> Component:
+            component = self._open(name)
+            if "latent_sample" in component.outputs:
+                raise UnsupportedModelError(
+                    f"{name}: the graph draws noise of its own, so that no seed says what comes out: export the "
+                    "checkpoint again with sdrt export"
+                )
+            component.require((takes,), (gives,))
+            return component
+
+        def staged() -> StagedVae:
+            return StagedVae(Component(name, path, self._config, self._notices))
+
+        path = self._model.stages(name)
+        return VaeGraphs(
+            lambda: self._once(f"{name}, whole", whole),
+            (lambda: self._once(f"{name}, in stages", staged)) if path.is_file() else None,
+            tiling=self._config.vae_tiling,
+        )

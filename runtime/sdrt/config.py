@@ -52,11 +52,16 @@ def provider_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """How sessions are made. `provider` is a name of `provider_names()`; `cuda:N` is the Nth device."""
+    """How sessions are made and used.
+
+    `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `vae_tiling` says whether pictures are
+    encoded and decoded in tiles; None: the large ones are.
+    """
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
+    vae_tiling: bool | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(provider_names())
@@ -74,6 +79,8 @@ class SessionConfig:
             raise ProviderError(
                 f"provider {brief(self.provider)}: after ':' expected a device number, as in cuda:1"
             )
+        if self.vae_tiling not in (None, True, False):
+            raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected true, false or nothing")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
             raise RequestError(

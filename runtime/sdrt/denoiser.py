@@ -11,31 +11,42 @@ from numpy.typing import NDArray
 from sdrt.errors import ComponentError
 from sdrt.notices import Notices
 from sdrt.schedulers import NoiseSchedule, Plan
+from sdrt.windows import Place, Windows
 
 if TYPE_CHECKING:
     from sdrt.buffers import Bound
     from sdrt.session import Component
 
-__all__ = ["INPUTS", "OUTPUT", "Denoiser"]
+__all__ = ["INPUTS", "LABELS", "OUTPUT", "Denoiser"]
 
 INPUTS = ("sample", "timestep", "encoder_hidden_states")
+LABELS = "class_labels"
 OUTPUT = "out_sample"
+_ALL: Place = (..., slice(None), slice(None))
 Array = NDArray[np.float32]
 
 
 class Denoiser:
     """One run's U-Net, bound to buffers of one shape.
 
-    With guidance (scale above 1) the batch is [unconditional; conditional] and
-    `eps = eps_u + scale · (eps_c − eps_u)` (Ho and Salimans 2022), on the
-    U-Net's own output as diffusers does.
+    With guidance the batch is [unconditional; conditional] and `eps = eps_u + Σ weight · (eps_c − eps_u)`, on the
+    U-Net's own output as diffusers does: one conditional row for each picture in classifier-free guidance (Ho and
+    Salimans 2022, arXiv:2207.12598), several where prompts are put together (Liu et al. 2022, arXiv:2206.01714) or a
+    picture guides too (Brooks et al. 2023, arXiv:2211.09800).
 
     Args:
         unet: the component `run` belongs to.
-        run: its buffers, batch N, or 2N with guidance.
+        run: its buffers, batch N, or more with guidance.
         plan: gives the timestep of each sigma.
         schedule: gives c_skip, c_out, c_in of each sigma.
-        guidance_scale: the scale, or None for a plain conditional run.
+        owners: of each conditional row the picture that it is of.
+        weights: of each conditional row how much its difference from the unconditional one counts; None for a plain
+            conditional run, of a row for each picture.
+        scale: of classifier-free guidance, which is in the weights already.
+        rescale: the share of guidance's effect on the spread of a picture's output to take back.
+        beside: channels that the U-Net sees beside the latents in every step, [batch, channels, h, w].
+        labels: of U-Nets that take class labels, the one of every row.
+        windows: the parts in which it sees the latents, of the size that `run` is for; all at once without.
     """
 
     def __init__(
@@ -45,14 +56,31 @@ class Denoiser:
         plan: Plan,
         *,
         schedule: NoiseSchedule,
-        guidance_scale: float | None,
+        owners: NDArray[np.intp],
+        weights: Array | None,
+        scale: float,
+        rescale: float = 0.0,
         notices: Notices,
+        beside: Array | None = None,
+        labels: int | None = None,
+        windows: Windows | None = None,
     ) -> None:
         self._unet, self._run, self._plan, self._schedule = unet, run, plan, schedule
-        self._scale = guidance_scale
+        # At a scale of 0 guidance adds nothing.
+        self._owners, self._scale = owners, np.float32(scale)
+        self._rescale = np.float32(rescale if scale else 0)
+        self._weights = None if weights is None else weights.reshape(-1, 1, 1, 1)
         self._timestep = unet.inputs["timestep"]
         self._time = np.zeros(run.shape("timestep"), self._timestep.dtype)
         self._sample = np.zeros(run.shape("sample"), np.float32)
+        self._channels = self._sample.shape[1] - (0 if beside is None else beside.shape[1])
+        self._windows = windows
+        # Seen in windows, it changes from one to the next; else it is in place for all steps.
+        self._beside = beside if windows is not None else None
+        if beside is not None and windows is None:
+            self._sample[:, self._channels :] = beside
+        if labels is not None:
+            run.set(LABELS, np.full(run.shape(LABELS), labels, unet.inputs[LABELS].dtype))
         self.seconds: list[float] = []
         self._warn_of_rounding(notices)
 
@@ -62,13 +90,23 @@ class Denoiser:
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents in `x` [N, C, h, w] = clean + sigma · noise."""
+        if self._windows is None:
+            return self._denoise(x, sigma, _ALL)
+        total = np.zeros_like(x)
+        for place in self._windows:
+            total[place] += self._denoise(x[place], sigma, place) * self._windows.weight
+        total /= self._windows.total
+        return total
+
+    def _denoise(self, x: Array, sigma: float, place: Place) -> Array:
+        """The same of what is seen in one `place`."""
         c_skip, c_out, c_in = self._schedule.scalings(sigma)
         timestep = self._plan.timestep(sigma)
-        np.multiply(x, np.float32(c_in), out=self._sample[: len(x)])
-        if self._scale is not None:
-            self._sample[len(x) :] = self._sample[: len(x)]
+        self._sample[:, : self._channels] = self._batch(x * np.float32(c_in))
+        if self._beside is not None:
+            self._sample[:, self._channels :] = self._beside[place]
         output = self._evaluate(timestep)
-        denoised: Array = self._guide(output) * np.float32(c_out)
+        denoised: Array = self._guide(output, len(x)) * np.float32(c_out)
         denoised += np.float32(c_skip) * x
         return denoised
 
@@ -81,17 +119,31 @@ class Denoiser:
         start = time.perf_counter()
         output = self._run()[OUTPUT]
         self.seconds.append(time.perf_counter() - start)
-        if output.shape != self._sample.shape:
-            raise ComponentError(f"unet: {OUTPUT} has shape {output.shape}, expected {self._sample.shape}")
+        expected = (len(self._sample), self._channels, *self._sample.shape[2:])
+        if output.shape != expected:
+            raise ComponentError(f"unet: {OUTPUT} has shape {output.shape}, expected {expected}")
         self._unet.check_finite(OUTPUT, output)
         return output
 
-    def _guide(self, output: Array) -> Array:
-        if self._scale is None:
+    def _batch(self, pictures: Array) -> Array:
+        """The rows of the batch, of one for each picture."""
+        return pictures if self._weights is None else np.concatenate([pictures, pictures[self._owners]])
+
+    def _guide(self, output: Array, pictures: int) -> Array:
+        if self._weights is None:
             return output
-        unconditional, conditional = np.split(output, 2)
-        guided: Array = unconditional + np.float32(self._scale) * (conditional - unconditional)
-        return guided
+        unconditional, conditional = output[:pictures], output[pictures:]
+        differences = conditional - unconditional[self._owners]
+        differences *= self._weights
+        added = np.zeros_like(unconditional)
+        np.add.at(added, self._owners, differences)
+        total: Array = unconditional + added
+        if self._rescale:
+            # What the weights say, at a scale of 1: of one row for each picture the conditional output.
+            text = unconditional + added / self._scale
+            spread = text.std((1, 2, 3), keepdims=True) / total.std((1, 2, 3), keepdims=True)
+            total *= self._rescale * spread + (1 - self._rescale)
+        return total
 
     def _warn_of_rounding(self, notices: Notices) -> None:
         whole = self._timestep.dtype.kind in "iu"

@@ -9,9 +9,10 @@ from typing import Any
 from sdrt.embedded import embedded_names
 from sdrt.errors import ModelNotFoundError
 
-__all__ = ["PATTERNS", "check_id", "download", "download_checkpoint"]
+__all__ = ["PATTERNS", "check_id", "download", "download_checkpoint", "download_taesd"]
 
 CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
+_GRAPHS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "taesd_decoder")
 # Copies of the weights in other forms. The first is taken where the full precision is missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
@@ -23,9 +24,11 @@ PATTERNS = [
     "sdrt.json",
     "tokenizer/*",
     "scheduler/*.json",
+    "low_res_scheduler/*.json",
     "feature_extractor/*.json",
-    *(f"{part}/config.json" for part in ("text_encoder", "unet", "vae", "vae_decoder", "vae_encoder")),
-    *(f"{part}/model.onnx*" for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")),
+    *(f"{part}/config.json" for part in (*_GRAPHS, "vae")),
+    *(f"{part}/stages.onnx" for part in ("vae_decoder", "vae_encoder")),
+    *(f"{part}/model.onnx*" for part in _GRAPHS),
 ]
 
 
@@ -34,9 +37,11 @@ def check_id(model: str | Path) -> str:
     name = str(model)
     if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
         shown = name if len(name) <= 200 else name[:200] + "…"
-        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names() if name != shown)
-        if isinstance(model, Path) and name in embedded_names():
-            embedded = f" (the embedded model is the string {shown!r}, not a path)"
+        if name in embedded_names():
+            raise ModelNotFoundError(
+                f"there is no folder {name}; the embedded model is the string {name!r}, not a path"
+            )
+        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
         raise ModelNotFoundError(
             f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name in ASCII letters, digits, '.', '_', "
             "'-'): make a folder with sdrt export CHECKPOINT -o model/"
@@ -73,6 +78,18 @@ def download_checkpoint(
     if any(not list((folder / part).glob("*.safetensors")) for part in CHECKPOINT_PARTS):
         folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
     return folder
+
+
+def download_taesd(
+    name: str,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+) -> Path:
+    """The snapshot folder of a model that is one part alone: its config and weights."""
+    patterns = ["config.json", "*.safetensors"]
+    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=patterns)
 
 
 def _snapshot(name: str, revision: str | None, **options: Any) -> Path:

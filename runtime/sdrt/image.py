@@ -1,7 +1,8 @@
-"""Arrays in 0..1 to pictures."""
+"""Pictures as the VAE takes and gives them, as arrays in 0..1, and as 8 bits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["to_bytes", "to_pil", "to_unit"]
+__all__ = ["side_by_side", "signed", "to_bytes", "to_pil", "to_unit"]
+
+
+def signed(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[H, W, 3] of 8 bits to what models take, [3, H, W] in −1..1."""
+    return np.ascontiguousarray((picture.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1))
 
 
 def to_unit(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -23,6 +29,18 @@ def to_bytes(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     """[H, W, 3] in 0..1 to 8 bits; halves round to even, as in diffusers."""
     levels: NDArray[np.uint8] = (image * 255).round().astype(np.uint8)
     return levels
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height in a row."""
+    from PIL import Image
+
+    row = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    left = 0
+    for picture in pictures:
+        row.paste(picture, (left, 0))
+        left += picture.width
+    return row
 
 
 def to_pil(image: NDArray[np.float32]) -> Image.Image:

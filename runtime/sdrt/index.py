@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import UnsupportedModelError
+from sdrt.kinds import KINDS
 from sdrt.manifest import read_json
 from sdrt.wording import brief
 
 __all__ = ["INDEX_NAME", "check_checkpoint_index", "check_index", "class_of"]
 
 INDEX_NAME = "model_index.json"
-_PIPELINES = frozenset(
-    {"StableDiffusionPipeline", "OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"}
-    | {"StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipelineLegacy"}
+_CHECKPOINT_PIPELINES = frozenset({kind.pipeline for kind in KINDS} | {"StableDiffusionImg2ImgPipeline"})
+_PIPELINES = _CHECKPOINT_PIPELINES | frozenset(
+    {"OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"}
+    | {"StableDiffusionInpaintPipelineLegacy", "OnnxStableDiffusionInpaintPipeline"}
+    | {"ORTStableDiffusionImg2ImgPipeline", "ORTStableDiffusionInpaintPipeline"}
 )
 _ONNX = frozenset({"OnnxRuntimeModel"})
 # What each entry may name. None: the entry's own config file decides (scheduler).
@@ -27,12 +30,12 @@ _CLASSES: Mapping[str, frozenset[str] | None] = {
     "vae_decoder": _ONNX | {"AutoencoderKL", "ORTVaeDecoder", "ORTModelVaeDecoder"},
     "vae_encoder": _ONNX | {"AutoencoderKL", "ORTVaeEncoder", "ORTModelVaeEncoder"},
     "scheduler": None,
+    "low_res_scheduler": None,
 }
 _LIBRARIES = frozenset({"diffusers", "transformers", "optimum", "onnxruntime", "sdrt"})
 # Parts of a checkpoint that text to image never calls.
-_IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder"})
+_IGNORED = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
 
-_CHECKPOINT_PIPELINES = frozenset({"StableDiffusionPipeline"})
 # What a checkpoint that can be exported must name.
 _CHECKPOINT: Mapping[str, tuple[str, frozenset[str]]] = {
     "text_encoder": ("transformers", frozenset({"CLIPTextModel"})),

@@ -1,15 +1,33 @@
-"""Long calls into native code that Ctrl-C must be able to stop."""
+"""Ctrl-C, where native code or somebody else's code stands between it and us."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
-__all__ = ["interruptible", "was_interrupted"]
+__all__ = ["asked_to_stop", "interruptible", "stop_if_asked", "was_interrupted"]
 
 T = TypeVar("T")
+
+_asked: list[BaseException] = []
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[BaseException], None]]:
+    """Yield what a signal handler calls with the exception that it raises, for `stop_if_asked` within."""
+    _asked.clear()
+    try:
+        yield _asked.append
+    finally:
+        _asked.clear()
+
+
+def stop_if_asked() -> None:
+    """Raise what a signal handler raised before: torch, when traced, may swallow it, and go on for minutes."""
+    if _asked:
+        raise _asked[-1]
 
 
 def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:

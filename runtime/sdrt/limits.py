@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.errors import IntegrityError
+from sdrt.index import INDEX_NAME
+from sdrt.kinds import TEXT_TO_IMAGE, Kind, kind_of
 from sdrt.wording import brief
 
 if TYPE_CHECKING:
@@ -29,18 +31,22 @@ class Limits:
     default_width: int
     size_step: int
     has_text_encoder: bool = True
+    has_vae_encoder: bool = True
+    kind: Kind = TEXT_TO_IMAGE
+    guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
+    """Where a call names none."""
+    most_noise: int = 0
+    """Of an upscaling model, the noisiest that it was trained with."""
 
     @classmethod
     def of(cls, model: ModelFolder) -> Limits:
         """Read them from `unet/config.json` and `vae_decoder/config.json`."""
         unet, vae = model.component_config("unet"), model.component_config("vae_decoder")
-        channels = whole(unet, "in_channels", "unet")
-        for owner, config, key in (("unet", unet, "out_channels"), ("vae_decoder", vae, "latent_channels")):
-            if whole(config, key, owner) != channels:
-                raise UnsupportedModelError(
-                    f"unet takes {channels} channels and {owner} has {key} {config[key]}: only text-to-image "
-                    "models, where they are equal, are supported"
-                )
+        channels = whole(vae, "latent_channels", "vae_decoder")
+        for key in ("in_channels", "out_channels"):
+            whole(unet, key, "unet")
+        kind = kind_of(unet, channels)
+        defaults = model.manifest.defaults if model.manifest else {}
         factor = 2 ** (len(_list(vae, "block_out_channels", "vae_decoder")) - 1)
         height, width = _sample_size(unet)
         # A traced graph (no sdrt.json) has the factor 2 of every upsampling baked in; ours takes any size.
@@ -55,7 +61,22 @@ class Limits:
             if model.manifest and model.manifest.exporter != "optimum"
             else factor * 2**levels,
             has_text_encoder=model.has("text_encoder"),
+            has_vae_encoder=model.has("vae_encoder"),
+            kind=kind,
+            guidance_scale=float(defaults.get("guidance_scale", kind.guidance_scale)),
+            most_noise=_most_noise(model, unet) if kind.has_noise_level else 0,
         )
+
+
+def _most_noise(model: ModelFolder, unet: dict[str, Any]) -> int:
+    """The index says it, 350 where it does not as in diffusers; never more than there are labels."""
+    labels = whole(unet, "num_class_embeds", "unet")
+    most = model.index.get("max_noise_level", 350)
+    if type(most) is not int or most < 0:
+        raise IntegrityError(
+            f"{INDEX_NAME}: max_noise_level is {brief(most)}, expected a whole number from 0"
+        )
+    return min(most, labels - 1)
 
 
 def whole(config: dict[str, Any], key: str, owner: str) -> int:

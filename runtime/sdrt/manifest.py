@@ -19,6 +19,7 @@ from typing import Any
 
 from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.notices import Notices
+from sdrt.wording import brief
 
 __all__ = [
     "FORMAT_VERSION",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
+DEFAULTS = ("guidance_scale",)
 MANIFEST_NAME = "sdrt.json"
 _BLOCK = 1 << 20
 
@@ -96,7 +98,10 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of `sdrt.json`; `files` maps POSIX paths relative to the folder, `sdrt.json` left out."""
+    """The content of `sdrt.json`; `files` maps POSIX paths relative to the folder, `sdrt.json` left out.
+
+    `defaults` are what calls of this model use where they say nothing: `guidance_scale`.
+    """
 
     family: str
     target: str
@@ -106,6 +111,7 @@ class Manifest:
     source: Mapping[str, str | None]
     versions: Mapping[str, str]
     components: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRecord] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
@@ -120,6 +126,7 @@ class Manifest:
                 f"{path}: format_version is {version!r}, this sdrt reads {FORMAT_VERSION}: "
                 "upgrade with pip install -U sdrt, or export the model again"
             )
+        data.setdefault("defaults", {})  # of what was exported before there were any
         _check_types(path, data)
         return cls(**(data | {"files": {name: _record(path, name, data) for name in data["files"]}}))
 
@@ -142,11 +149,21 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
         for name, value in data[key].items():
             if not (isinstance(value, str) or (value is None and key == "source")):
                 raise IntegrityError(f"{path}: {key}.{name} must be a JSON str: export the model again")
+    for name, value in data["defaults"].items():
+        if name not in DEFAULTS or not _is_number(value):
+            raise IntegrityError(
+                f"{path}: defaults.{name} is {brief(value)}: expected a number, of {', '.join(DEFAULTS)}: export the "
+                "model again"
+            )
     for name, entry in data["components"].items():
         if not _has_parity(entry):
             raise IntegrityError(
                 f"{path}: components.{name} must list its relative errors under 'parity': export the model again"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e4 <= value <= 1e4
 
 
 def _has_parity(entry: object) -> bool:

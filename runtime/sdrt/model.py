@@ -25,11 +25,13 @@ __all__ = [
     "tail",
 ]
 
-GRAPH = "model.onnx"
+GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
+TAESD_DECODER = "taesd_decoder"
+"""The folder of a small decoder for previews, which a model may have."""
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 # Everything in these is read when the model runs, by us or by ONNX Runtime.
-_FOLDERS = (*COMPONENTS, "tokenizer", "scheduler")
+_FOLDERS = (*COMPONENTS, TAESD_DECODER, "tokenizer", "scheduler", "low_res_scheduler")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,10 @@ class ModelFolder:
         """The graph of `name`, one of `COMPONENTS`."""
         return self.path / name / GRAPH
 
+    def stages(self, name: str) -> Path:
+        """The graph in stages of `vae_encoder` or `vae_decoder`, which not every model has."""
+        return self.path / name / STAGES_GRAPH
+
     def has(self, name: str) -> bool:
         """Whether the folder has the graph of `name`."""
         return self.component(name).is_file()
@@ -74,6 +80,11 @@ class ModelFolder:
     def scheduler_config(self) -> dict[str, Any]:
         """The model's `scheduler_config.json`."""
         return read_json(self.path / "scheduler" / "scheduler_config.json")
+
+    @cached_property
+    def low_res_scheduler_config(self) -> dict[str, Any]:
+        """Of an upscaling model: how noise is put on the small picture."""
+        return read_json(self.path / "low_res_scheduler" / "scheduler_config.json")
 
     def verify(self, notify: Notify | Notices | None = None) -> bool:
         """Check every file against the manifest; False when the folder has none to check against."""

@@ -14,18 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt import rng
+from sdrt.conditioning import Conditioning
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
-from sdrt.denoiser import INPUTS, OUTPUT, Denoiser
+from sdrt.denoiser import LABELS, OUTPUT, Denoiser
 from sdrt.errors import ComponentError, OutOfMemoryError, RequestError
 from sdrt.failures import pictures_failure
 from sdrt.image import to_pil
-from sdrt.limits import Limits
-from sdrt.model import ModelFolder
+from sdrt.inpainting import Canvas
+from sdrt.limits import Limits, whole
+from sdrt.model import TAESD_DECODER, ModelFolder
 from sdrt.notices import Notices, Notify
+from sdrt.passes import make_twice, outpaint
+from sdrt.preview import LinearPreview, Preview
 from sdrt.request import Request
-from sdrt.result import GenerationStep, StableDiffusionPipelineOutput, callback_answer, callback_tensors
+from sdrt.result import (
+    Events,
+    GenerationStep,
+    StableDiffusionPipelineOutput,
+    callback_answer,
+    callback_tensors,
+)
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 from sdrt.source import resolve_model
+from sdrt.start import Beginning, Start
+from sdrt.textual_inversion import Inversions, read_inversions
 from sdrt.wording import brief
 
 if TYPE_CHECKING:
@@ -37,7 +49,6 @@ __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipeline
 
 Array = NDArray[np.float32]
 Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Mapping[str, Any] | None"]
-Events = Generator["GenerationStep | StableDiffusionPipelineOutput", None, None]
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
@@ -57,7 +68,9 @@ class StableDiffusionPipeline:
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._components: Components | None = None
-        self._lock = threading.Lock()
+        self._preview: Preview | None = None
+        self._inversions: Inversions | None = None
+        self._lock = threading.RLock()
 
     @classmethod
     def from_pretrained(
@@ -70,6 +83,7 @@ class StableDiffusionPipeline:
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         allow_fallback: bool = False,
+        vae_tiling: bool | None = None,
         verify: bool = True,
         notify: Notify | None = None,
         reporter: Any = None,
@@ -83,6 +97,8 @@ class StableDiffusionPipeline:
             threads: CPU threads, all cores by default.
             revision, token, cache_dir: passed to huggingface_hub.
             allow_fallback: let ONNX Runtime run on the CPU what the provider does not take.
+            vae_tiling: encode and decode pictures in tiles, in the memory of one and with the same result; by
+                default those of more than 1024x1024 pixels.
             verify: check the hashes of files not seen before.
             notify: receives messages for the user; by default they are `SdrtWarning`s and, for what takes long,
                 progress on stderr.
@@ -95,7 +111,9 @@ class StableDiffusionPipeline:
         from sdrt.session import settle
 
         # A provider that is not there is refused before anything is downloaded or exported.
-        config = SessionConfig(provider=provider, threads=threads, allow_fallback=allow_fallback)
+        config = SessionConfig(
+            provider=provider, threads=threads, allow_fallback=allow_fallback, vae_tiling=vae_tiling
+        )
         config = settle(config, Notices(notify))
         folder = resolve_model(
             model,
@@ -115,7 +133,7 @@ class StableDiffusionPipeline:
         width: int | None = None,
         num_inference_steps: int = 50,
         *,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         negative_prompt: str | Sequence[str] | None = None,
         num_images_per_prompt: int = 1,
         eta: float = 0.0,
@@ -129,12 +147,33 @@ class StableDiffusionPipeline:
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
         scheduler: SchedulerLike | None = None,
         spacing: str | None = None,
+        prompt_syntax: str = "a1111",
+        image: Any = None,
+        strength: float | None = None,
+        mask_image: Any = None,
+        mask_blur: float = 4.0,
+        padding_mask_crop: int | None = None,
+        composite: bool = True,
+        outpaint: Any = None,
+        image_guidance_scale: float | None = None,
+        noise_level: int | None = None,
+        guidance_rescale: float = 0.0,
+        timesteps: Sequence[int] | None = None,
+        sigmas: Sequence[float] | None = None,
+        hires_scale: float | None = None,
+        hires_strength: float = 0.7,
+        hires_steps: int | None = None,
+        hires_upscaler: str = "latent",
+        tile_size: int | None = None,
+        tile_overlap: int | None = None,
         max_size: int | None = None,
     ) -> StableDiffusionPipelineOutput:
         """Make pictures; the arguments are diffusers', and `Request`'s. `seed` stands for its `generator`.
 
-        `callback_on_step_end(pipeline, step_index, timestep, tensors)` may return tensors to go on with.
-        `scheduler` is a name, a diffusers config as a dict, or a path to one; `spacing` a name.
+        `callback_on_step_end(pipeline, step_index, timestep, tensors)` may return tensors to go on with; of `denoised`,
+        the estimate of the clean latents, it may make a `preview`.
+        `scheduler` is a name, a diffusers config as a dict, or a path to one; `spacing` a name. `prompt_syntax` is
+        "a1111", "compel", or "plain" for a prompt whose brackets are brackets.
 
         Raises:
             RequestError, ComponentError, OutOfMemoryError, ProviderError.
@@ -154,6 +193,25 @@ class StableDiffusionPipeline:
             negative_prompt_embeds=negative_prompt_embeds,
             output_type=output_type,
             clip_skip=clip_skip,
+            prompt_syntax=prompt_syntax,
+            image=image,
+            strength=strength,
+            mask_image=mask_image,
+            mask_blur=mask_blur,
+            padding_mask_crop=padding_mask_crop,
+            composite=composite,
+            outpaint=outpaint,
+            image_guidance_scale=image_guidance_scale,
+            noise_level=noise_level,
+            guidance_rescale=guidance_rescale,
+            timesteps=timesteps,
+            sigmas=sigmas,
+            hires_scale=hires_scale,
+            hires_strength=hires_strength,
+            hires_steps=hires_steps,
+            hires_upscaler=hires_upscaler,
+            tile_size=tile_size,
+            tile_overlap=tile_overlap,
             max_size=max_size,
         )
         names = callback_tensors(callback_on_step_end_tensor_inputs)
@@ -172,30 +230,104 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        request = request.fit(self._limits)
-        rule = self.scheduler_for(scheduler, spacing)
-        return self._events(request, rule, rule.plan(request.num_inference_steps))
+        request, rule = request.fit(self._limits), self._rule(request, scheduler, spacing)
+        _count(request, rule)
+        return self._events(request, rule)
 
-    def _events(self, request: Request, rule: Scheduler, plan: Plan) -> Events:
+    def num_evaluations(
+        self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
+    ) -> int:
+        """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
+        return _count(request.fit(self._limits), self._rule(request, scheduler, spacing))
+
+    def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
+        rule = self.scheduler_for(scheduler, spacing)
+        return rule.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+
+    def _events(self, request: Request, rule: Scheduler) -> Events:
+        def generate(one: Request) -> Events:
+            return self._generate(one, rule)
+
         try:
-            yield from self._generate(request, rule, plan)
+            if request.outpaint is not None:
+                yield from outpaint(request, generate, self._limits)
+            elif request.hires_scale is not None:
+                yield from make_twice(request, generate, self._limits)
+            else:
+                yield from generate(request)
         except OutOfMemoryError:
             raise
         except MemoryError as error:
             # NumPy's own: latents and pictures are its arrays.
             raise pictures_failure(error) from error
 
-    def _generate(self, request: Request, rule: Scheduler, plan: Plan) -> Events:
+    def _generate(self, request: Request, rule: Scheduler) -> Events:
         parts = self._parts
+        plan = rule.plan(request.num_inference_steps, skip=request.num_skipped_steps)
         timings: dict[str, Any] = {}
-        embeds = _encode(parts, request, timings)
+        began = time.perf_counter()
+        conditioning = Conditioning.of(request, lambda: parts.text_encoder)
+        timings["text_encoder"] = time.perf_counter() - began
         generators = [rng.Generator(seed) for seed in request.seeds]
-        noise = self._start(request, generators)
-        latents = yield from self._denoise(parts, request, rule, plan, embeds, noise, generators, timings)
-        images = _decode(parts, request, latents, timings)
+        began = time.perf_counter()
+        start = Beginning(
+            request=request,
+            plan=plan,
+            generators=generators,
+            limits=self._limits,
+            encoder=lambda: parts.vae_encoder,
+            low_res_noise=self._low_res_noise,
+        ).start()
+        if request.image is not None:
+            timings["vae_encoder"] = time.perf_counter() - began
+        latents = yield from self._denoise(
+            parts, request, rule, plan, conditioning, start, generators, timings
+        )
+        images = _decode(parts, request, latents, start.canvases, timings)
         yield StableDiffusionPipelineOutput(
             images=images, seeds=list(request.seeds), request=request, timings=timings
         )
+
+    def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
+        """Read words of a `.safetensors` file, diffusers' or A1111's; returns what prompts may call them by.
+
+        `token` names the word of a file that has one; an A1111 file's is its own name.
+
+        Raises:
+            ModelNotFoundError, UnsupportedModelError, RequestError.
+        """
+        config = self.model.component_config("text_encoder")
+        words = read_inversions(
+            path,
+            token=token,
+            width=whole(config, "hidden_size", "text_encoder"),
+            room=whole(config, "max_position_embeddings", "text_encoder") - 2,
+        )
+        with self._lock:
+            parts = self._parts
+            known = self._inversions or Inversions(vocabulary=whole(config, "vocab_size", "text_encoder"))
+            inversions = known.with_words(words)
+            parts.text_encoder.use(inversions)
+            self._inversions = inversions
+        return [word.token for word in words]
+
+    @property
+    def preview(self) -> Preview:
+        """`preview(latents)`: pictures of latents [N, C, h, w], such as a step's `denoised`, in no time.
+
+        Coarse ones, unless the model was exported with a TAESD.
+
+        Raises:
+            UnsupportedModelError: the model was exported without what it takes.
+        """
+        if self.model.has(TAESD_DECODER):
+            return self._parts.taesd
+        if self._preview is None:
+            limits = self._limits
+            self._preview = LinearPreview.of(
+                self.model, channels=limits.latent_channels, factor=limits.vae_scale_factor
+            )
+        return self._preview
 
     def scheduler_for(self, scheduler: SchedulerLike | None = None, spacing: str | None = None) -> Scheduler:
         """The scheduler that a call with these arguments uses. Raises `RequestError` for unknown names."""
@@ -256,8 +388,14 @@ class StableDiffusionPipeline:
             if self._components is None:
                 if self._verify:
                     self.model.verify(self._notices)
-                self._components = Components(self.model, self._config, self._notices)
+                self._components = Components(self.model, self._config, self._notices, self._inversions)
             return self._components
+
+    def _low_res_noise(self, level: int) -> tuple[float, float]:
+        """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small picture gets."""
+        schedule = resolve_scheduler(None, self.model.low_res_scheduler_config).noise_schedule
+        alpha = schedule.alphas_cumprod[level]
+        return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
 
     def _run(
         self,
@@ -274,80 +412,87 @@ class StableDiffusionPipeline:
                 )
         raise AssertionError("a stream ends with its result")
 
-    def _start(self, request: Request, generators: list[rng.Generator]) -> Array:
-        """Unit noise [N, C, h, w]: the request's, or each picture's own."""
-        if request.latents is not None:
-            return request.latents
-        assert request.height is not None  # filled in by `fit`, as is the width
-        assert request.width is not None
-        factor = self._limits.vae_scale_factor
-        shape = (self._limits.latent_channels, request.height // factor, request.width // factor)
-        return np.stack([generator.randn(shape) for generator in generators])
-
     def _denoise(
         self,
         parts: Components,
         request: Request,
         rule: Scheduler,
         plan: Plan,
-        embeds: Array,
-        noise: Array,
+        conditioning: Conditioning,
+        start: Start,
         generators: list[rng.Generator],
         timings: dict[str, Any],
     ) -> Generator[GenerationStep, None, Array]:
         """Yield the steps; return the clean latents."""
-        unet, shape = parts.unet, noise.shape[1:]
-        shapes = {"sample": (len(embeds), *shape), "encoder_hidden_states": embeds.shape}
+        unet, shape = parts.unet, start.x.shape[1:]
+        embeds = conditioning.at(0)
+        beside = start.beside
+        channels = shape[0] + (0 if beside is None else beside.shape[1])
+        windows = request.windows(self._limits)
+        size = shape[1:] if windows is None else windows.size
+        shapes = {"sample": (len(embeds), channels, *size), "encoder_hidden_states": embeds.shape}
         shapes["timestep"] = tuple(1 for _ in unet.inputs["timestep"].shape)
-        with unet.bound({name: shapes[name] for name in INPUTS}, (OUTPUT,)) as run:
+        if start.labels is not None:
+            shapes[LABELS] = (len(embeds),)
+        with unet.bound({name: shapes[name] for name in unet.inputs}, (OUTPUT,)) as run:
             denoiser = Denoiser(
                 unet,
                 run,
                 plan,
                 schedule=rule.noise_schedule,
-                guidance_scale=request.guidance_scale if request.guided else None,
+                owners=conditioning.owners,
+                weights=conditioning.weights,
+                scale=conditioning.scale,
+                rescale=request.guidance_rescale,
                 notices=self._notices,
+                beside=None if beside is None else conditioning.over_batch(beside, blank=start.blank),
+                labels=start.labels,
+                windows=windows,
             )
             denoiser.condition(embeds)
             steps = rule.sample(
                 denoiser,
-                noise * np.float32(plan.init_scale),
+                start.x,
                 plan,
                 noise=lambda: np.stack([generator.randn(shape) for generator in generators]),
                 eta=request.eta,
             )
             timings["unet"] = denoiser.seconds
             for step in steps:
+                if start.known is not None:
+                    scale = plan.latents_scale(step.sigma)
+                    start.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
                 event = GenerationStep(step, plan, denoiser, embeds, request.num_pictures)
                 try:
                     yield event
                 finally:
                     event.end()
+                here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
+                if not step.last and conditioning.changes(here, following):
+                    embeds = conditioning.at(following)
+                    denoiser.condition(embeds)
         return event.latents
 
 
-def _encode(parts: Components, request: Request, timings: dict[str, Any]) -> Array:
-    """Text embeddings [N or 2N, length, width]: with guidance, the unconditional half first."""
-    start = time.perf_counter()
-    embeds = request.prompt_embeds
-    if embeds is None:
-        embeds = parts.text_encoder(request.prompts, request.clip_skip)
-    halves = [embeds]
-    if request.guided:
-        negative = request.negative_prompt_embeds
-        # diffusers skips no layers for the negative prompt.
-        if negative is None:
-            negative = parts.text_encoder(request.negative_prompts, name="negative prompt")
-        halves.insert(0, negative)
-    if len({half.shape for half in halves}) > 1:
-        shapes = " and ".join(str(half.shape) for half in halves)
-        raise RequestError(f"embeddings of the negative and the positive prompt differ in shape: {shapes}")
-    timings["text_encoder"] = time.perf_counter() - start
-    return np.concatenate([np.repeat(half, request.num_images_per_prompt, axis=0) for half in halves])
+def _count(request: Request, rule: Scheduler) -> int:
+    """Evaluations of the U-Net for a request that `fit` has filled in; raises what its plans raise."""
+    steps = [(request.num_inference_steps, request.num_skipped_steps)]
+    if request.outpaint is not None:
+        steps *= len(request.passes())
+    if request.hires_scale is not None:
+        again = request.hires_steps or request.num_inference_steps
+        steps.append((again, again - request.num_hires_steps))
+    return sum(rule.plan(count, skip=skip).num_evaluations for count, skip in steps)
 
 
-def _decode(parts: Components, request: Request, latents: Array, timings: dict[str, Any]) -> Any:
-    """Pictures in the requested form, one at a time."""
+def _decode(
+    parts: Components,
+    request: Request,
+    latents: Array,
+    canvases: Sequence[Canvas],
+    timings: dict[str, Any],
+) -> Any:
+    """Pictures in the requested form, one at a time, put into those that were given with a mask."""
     if not np.isfinite(latents).all():
         raise ComponentError(
             "unet: the latents are not finite: the graph overflows or is damaged; export it again"
@@ -356,6 +501,8 @@ def _decode(parts: Components, request: Request, latents: Array, timings: dict[s
         return latents
     start = time.perf_counter()
     images = [parts.vae_decoder(one) for one in latents]
+    if request.composite and canvases:
+        images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
     timings["vae_decoder"] = time.perf_counter() - start
     pictures: list[Image.Image] | Array
     pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]

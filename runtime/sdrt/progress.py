@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from sdrt.interrupt import stop_if_asked
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -37,6 +39,7 @@ def export_reporter(board: Board) -> Callable[[Any], None]:
     """What the exporter calls with its `ProgressEvent`s as it goes on; draws on `board`."""
 
     def report(event: Any) -> None:
+        stop_if_asked()
         done = event.stage == "done"
         board.show(event.component or "model", STAGES[event.stage], event.detail, done=done)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALLBACK_TENSORS",
+    "Events",
     "GenerationStep",
     "StableDiffusionPipelineOutput",
     "callback_answer",
@@ -26,8 +27,14 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+Events = Generator["GenerationStep | StableDiffusionPipelineOutput", None, None]
 _ONE = np.float32(1)
-CALLBACK_TENSORS = ("latents", "prompt_embeds", "negative_prompt_embeds")
+CALLBACK_TENSORS = ("latents", "denoised", "prompt_embeds", "negative_prompt_embeds")
+# What a callback may hand back as it was, but not change.
+_FIXED = {
+    "denoised": "it follows from the latents",
+    "negative_prompt_embeds": "the unconditional half is the first half of prompt_embeds",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +76,7 @@ class GenerationStep:
         """
         makers: dict[str, Callable[[], Array | None]] = {
             "latents": lambda: self.latents,
+            "denoised": self.denoised.copy,
             "prompt_embeds": self._embeds.copy,
             "negative_prompt_embeds": self._negative,
         }
@@ -94,10 +102,7 @@ class GenerationStep:
                 np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
                 self._denoiser.condition(self._embeds)
             else:
-                raise RequestError(
-                    f"the callback changed {name}, which has no effect: the unconditional half is the first "
-                    "half of prompt_embeds"
-                )
+                raise RequestError(f"the callback changed {name}, which has no effect: {_FIXED[name]}")
 
     def end(self) -> None:
         """The run goes on, or has ended: what is written to this step would be lost, or reach another run."""

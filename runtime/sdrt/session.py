@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from functools import cache
@@ -125,7 +125,11 @@ class Component:
         self._session = self._create(config)
         self._require_provider(config, notices)
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
+        self.optional = {
+            port.name: port for port in map(read_port, self._session.get_overridable_initializers())
+        }
         self.outputs = {port.name: port for port in map(read_port, self._session.get_outputs())}
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._idle: dict[Any, Bound] = {}
         self._lock = threading.Lock()
 
@@ -161,9 +165,22 @@ class Component:
                 for old in list(self._idle)[:-_KEPT_BINDINGS]:
                     del self._idle[old]
 
+    def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+        """One output, of inputs that may be `optional` ones, which cannot be bound to buffers."""
+        for name, array in feeds.items():
+            self.check_input(name, array.dtype, array.shape)
+        options, terminate = self._run_options()
+        try:
+            found: NDArray[Any] = interruptible(
+                lambda: self._session.run([output], dict(feeds), options), terminate
+            )[0]
+        except FAILURES as error:
+            raise run_failure(self._subject, error) from error
+        return found
+
     def check_input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
         """Raise `ComponentError` naming the input, what it takes and what came."""
-        port = self.inputs.get(name)
+        port = self.inputs.get(name) or self.optional.get(name)
         if port is None:
             raise ComponentError(f"{self.name} has no input {name!r}: it takes {', '.join(self.inputs)}")
         if not port.accepts(dtype, shape):
@@ -192,6 +209,15 @@ class Component:
 
     def execute(self, binding: Any) -> None:
         """Run on an IOBinding; Ctrl-C in the main thread stops it within milliseconds."""
+        options, terminate = self._run_options()
+        try:
+            interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
+        except FAILURES as error:
+            raise run_failure(self._subject, error) from error
+
+    @staticmethod
+    def _run_options() -> tuple[Any, Callable[[], None]]:
+        """Options of one run, and what ends it early."""
         options = ort.RunOptions()
         # Failures come back as exceptions; the default also prints them.
         options.log_severity_level = 4
@@ -199,10 +225,7 @@ class Component:
         def terminate() -> None:
             options.terminate = True
 
-        try:
-            interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
-        except FAILURES as error:
-            raise run_failure(self._subject, error) from error
+        return options, terminate
 
     def _create(self, config: SessionConfig) -> Any:
         options = ort.SessionOptions()

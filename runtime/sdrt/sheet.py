@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, sqrt
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sdrt.errors import RequestError
 
@@ -63,15 +63,22 @@ class ContactSheet:
         self._count = count
         square = ceil(sqrt(count))
         layouts = (_Layout.of(count, row, width, height) for row in (columns or square, square))
+        self._size = (width, height)
         self._layout = next((layout for layout in layouts if layout.is_legible), _least(count))
         self._cells: list[tuple[Image.Image, str]] = []
 
     def add(self, picture: Image.Image, label: str) -> None:
-        """The next picture, made to fit its cell, and what stands under it. Raises `RequestError` beyond `count`."""
+        """The next picture, made to fit its cell, and what stands under it; one of another size keeps its proportions.
+
+        Raises `RequestError` beyond `count`.
+        """
         if len(self._cells) >= self._count:
             raise RequestError(f"a contact sheet of {self._count} pictures is full: make it for more")
         cell = (self._layout.width, self._layout.height)
-        small = picture if picture.size == cell else picture.resize(cell, Image.Resampling.LANCZOS)
+        if picture.size == self._size:
+            small = picture if picture.size == cell else picture.resize(cell, Image.Resampling.LANCZOS)
+        else:
+            small = ImageOps.pad(picture.convert("RGB"), cell, Image.Resampling.LANCZOS, color=_PAPER)
         self._cells.append((small.convert("RGB"), label))
 
     def render(self) -> Image.Image:

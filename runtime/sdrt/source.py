@@ -12,7 +12,7 @@ from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
 from sdrt.notices import Notices, Notify
 
-__all__ = ["holds_torch_checkpoint", "open_local", "resolve_model"]
+__all__ = ["holds_torch_checkpoint", "open_local", "refuse_revision", "resolve_model"]
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
@@ -46,12 +46,12 @@ def resolve_model(
     notices = Notices(notify)
     folder = expand(model)
     if _is_embedded(model):
-        _refuse_revision(model, revision)
+        refuse_revision(model, revision)
         if folder.is_dir():
             notices.warn(f"{model} is the embedded model; the folder of that name is ./{model}")
         return open_local(model)
     if exists(folder):
-        _refuse_revision(folder, revision)
+        refuse_revision(folder, revision)
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
     if model == DEFAULT_MODEL:
@@ -89,7 +89,8 @@ def _is_embedded(model: str | Path) -> bool:
     return isinstance(model, str) and embedded_path(model) is not None
 
 
-def _refuse_revision(model: str | Path, revision: str | None) -> None:
+def refuse_revision(model: str | Path, revision: str | None) -> None:
+    """Raise `RequestError` for a `revision` of what is no hub id."""
     if revision is not None:
         raise RequestError(
             f"revision is {revision!r} and {str(model)!r} is no hub id: leave the revision out, or give a hub id"

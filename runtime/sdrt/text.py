@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.chunks import chunked
 from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
 from sdrt.manifest import read_json, unreadable
 from sdrt.notices import Notices
+from sdrt.prompt import Fragment
+from sdrt.textual_inversion import Inversions
 from sdrt.wording import brief
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TextEncoder", "Tokenized", "Tokenizer"]
 
+ADDED = "added_token_embeddings"
 # Begin, one token, end.
 _LEAST_LENGTH = 3
 # CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
@@ -50,18 +54,52 @@ class Tokenizer:
         special = _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
         self.length = _length(folder, config.get("model_max_length"), max_positions)
         self._bpe = _load(folder, config, special)
+        self.inversions = Inversions(vocabulary=0)
         self._bos, self._eos, self._pad = (
             self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
         )
 
     def __call__(self, text: str) -> Tokenized:
-        """Ids of shape [length]: begin, at most `length - 2` tokens, end, padding."""
+        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        if self.inversions.words:
+            return self._with_inversions(text)
         encoding = self._bpe.encode(text, add_special_tokens=False)
-        room = self.length - 2
-        ids = [self._bos, *encoding.ids[:room], self._eos]
-        ids += [self._pad] * (self.length - len(ids))
-        dropped = text[encoding.offsets[room][0] :] if len(encoding.ids) > room else ""
-        return Tokenized(ids=np.array(ids, dtype=np.int64), dropped=dropped.strip())
+        dropped = text[encoding.offsets[self.room][0] :] if len(encoding.ids) > self.room else ""
+        return Tokenized(ids=self.framed(encoding.ids[: self.room]), dropped=dropped.strip())
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit between begin and end."""
+        return self.length - 2
+
+    def groups(self, text: str) -> Iterator[list[int]]:
+        """Ids of a text, as many as there are, without begin and end; those of a textual inversion in one group."""
+        for piece, ids in self.inversions.split(text):
+            if ids:
+                yield ids
+            else:
+                yield from ([token] for token in self._bpe.encode(piece, add_special_tokens=False).ids)
+
+    def ends_word(self, token: int) -> bool:
+        """Whether a word ends with a token; a textual inversion is one by itself."""
+        text = self._bpe.id_to_token(token)
+        return text is None or str(text).endswith("</w>")
+
+    def _with_inversions(self, text: str) -> Tokenized:
+        """As `__call__`; what does not fit is told from the piece on that it begins in."""
+        ids: list[int] = []
+        read = 0
+        for piece, own in self.inversions.split(text):
+            ids += own or self._bpe.encode(piece, add_special_tokens=False).ids
+            if len(ids) > self.room:
+                return Tokenized(ids=self.framed(ids[: self.room]), dropped=text[read:].strip())
+            read += len(piece)
+        return Tokenized(ids=self.framed(ids))
+
+    def framed(self, tokens: Sequence[int]) -> NDArray[np.int64]:
+        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        ids = [self._bos, *tokens, self._eos]
+        return np.array([*ids, *[self._pad] * (self.length - len(ids))], dtype=np.int64)
 
     def _id(self, token: str, folder: Path) -> int:
         found = self._bpe.token_to_id(token)
@@ -89,14 +127,56 @@ class TextEncoder:
         done = {prompt: self._encode(prompt, output, name) for prompt in dict.fromkeys(prompts)}
         return np.stack([done[prompt] for prompt in prompts])
 
+    def weighted(
+        self, stretches: Sequence[Sequence[Fragment]], clip_skip: int | None = None
+    ) -> NDArray[np.float32]:
+        """Embeddings [chunks · length, width] of a prompt of any length, in which fragments count as they are weighed.
+
+        Weights multiply embeddings, whose mean is then restored, chunk by chunk: A1111's own emphasis.
+        """
+        output = self._output(clip_skip)
+        encoded = []
+        for chunk in chunked(stretches, self.tokenizer):
+            embeds = self._run(self.tokenizer.framed(chunk.tokens), output)
+            if any(weight != 1.0 for weight in chunk.weights):
+                weights = np.ones((len(embeds), 1), np.float32)
+                weights[1 : 1 + len(chunk.weights), 0] = chunk.weights
+                mean = embeds.mean()
+                embeds = embeds * weights
+                embeds *= mean / embeds.mean()
+                self._component.check_finite(output, embeds)
+            encoded.append(embeds)
+        return np.concatenate(encoded)
+
+    def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> NDArray[np.float32]:
+        """Embeddings [length, width] of tokens, of which there is room for all between begin and end."""
+        return self._run(self.tokenizer.framed(tokens), self._output(clip_skip))
+
+    def use(self, inversions: Inversions) -> None:
+        """Read the words of `inversions` from now on. Raises `UnsupportedModelError` if this graph cannot."""
+        if inversions.words and ADDED not in self._component.optional:
+            raise UnsupportedModelError(
+                "this text encoder was exported without room for textual inversions: export the checkpoint again with "
+                "sdrt export"
+            )
+        self.tokenizer.inversions = inversions
+
     def _encode(self, prompt: str, output: str, name: str) -> NDArray[np.float32]:
         tokens = self.tokenizer(prompt)
         if tokens.dropped:
             self._notices.warn(
-                f"the {name} has more than {self.tokenizer.length - 2} tokens; the end is ignored: "
+                f"the {name} has more than {self.tokenizer.room} tokens; the end is ignored: "
                 f"{_shorten(tokens.dropped)!r}"
             )
-        ids = tokens.ids[np.newaxis]
+        return self._run(tokens.ids, output)
+
+    def _run(self, tokens: NDArray[np.int64], output: str) -> NDArray[np.float32]:
+        ids = tokens[np.newaxis]
+        if self.tokenizer.inversions.words and tokens.max() >= self.tokenizer.inversions.vocabulary:
+            feeds: dict[str, NDArray[Any]] = {"input_ids": ids, ADDED: self.tokenizer.inversions.table}
+            own: NDArray[np.float32] = self._component.run(feeds, output)[0].astype(np.float32)
+            self._component.check_finite(output, own)
+            return own
         with self._component.bound({"input_ids": ids.shape}, (output,)) as run:
             run.set("input_ids", ids)
             embeds: NDArray[np.float32] = run()[output][0].copy()

@@ -82,7 +82,10 @@ def test_every_option_is_also_spelt_with_underscores(command: str, option: str) 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["paint"], "unknown command 'paint'; the commands are generate, export, models, info, doctor"),
+        (
+            ["paint"],
+            "unknown command 'paint'; the commands are generate, plot, export, models, schedulers, info, doctor",
+        ),
         (["generate"], "Missing argument 'PROMPT...'; see `sdrt generate --help`"),
         (["generate", "p", "--stps", "3"], "--steps"),
         (["generate", "p", "--steps", "three"], "'three' is not a valid integer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -10,13 +11,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from rich.console import Console
 
 import sdrt
 from sdrt.cli import main
-from sdrt.cli.planning import _label
+from sdrt.cli.planning import plan
+from sdrt.cli.terminal_picture import PictureProgress, drawn
 from sdrt.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -154,9 +158,74 @@ def test_progress_goes_to_stderr_unless_quiet(model: str) -> None:
 
 
 def test_a_truncated_prompt_is_reported(model: str) -> None:
-    result = generate(model, "-o", "a.png", prompt="word " * 200)
+    result = generate(model, "-o", "a.png", "--prompt-syntax", "plain", prompt="word " * 200)
     assert result.exit_code == 0
-    assert "word" in result.stderr
+    assert "the end is ignored" in result.stderr
+
+
+def test_a_long_prompt_is_read_to_its_end(model: str) -> None:
+    long = generate(model, "-o", "long.png", prompt="word " * 200)
+    assert (long.exit_code, "ignored" in long.stderr) == (0, False)
+    generate(model, "-o", "other.png", prompt="word " * 199 + "sword")
+    with Image.open("long.png") as picture, Image.open("other.png") as other:
+        assert picture.tobytes() != other.tobytes()
+
+
+def test_a_picture_to_begin_from(model: str) -> None:
+    Image.new("RGB", (70, 50), "red").save("begin.png")
+    made = generate(model, "-i", "begin.png", "--strength", "0.67", "-o", "a.png", "--json")
+    assert (made.exit_code, len(json.loads(made.stdout)["timings"]["unet"])) == (0, 2)
+    with Image.open("a.png") as picture:
+        assert picture.size == (64, 48)
+        assert "Denoising strength: 0.67" in picture.info["parameters"]
+    missing = generate(model, "-i", "missing.png", "-o", "b.png")
+    assert missing.exit_code == 2
+    assert "missing.png' cannot be read" in missing.stderr
+    assert not Path("b.png").exists()
+
+
+def test_a_mask(model: str) -> None:
+    Image.new("RGB", (64, 64), "red").save("begin.png")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save("mask.png")
+    assert generate(model, "-i", "begin.png", "--mask", "mask.png", "-o", "a.png").exit_code == 0
+    with Image.open("a.png") as picture:
+        assert picture.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+        assert picture.getpixel((4, 30)) != (255, 0, 0)
+        assert "Denoising strength: 1.0, Mask blur: 4" in picture.info["parameters"]
+
+
+def test_a_picture_that_grows(model: str) -> None:
+    Image.new("RGB", (64, 48), "red").save("begin.png")
+    made = generate(model, "-i", "begin.png", "--outpaint", "144x48@right", "-o", "a.png", "--json")
+    assert (made.exit_code, len(json.loads(made.stdout)["timings"]["unet"])) == (0, 6)
+    with Image.open("a.png") as picture:
+        assert picture.size == (144, 48)
+        assert picture.crop((80, 0, 144, 48)).getcolors() == [(64 * 48, (255, 0, 0))]
+        assert "Outpaint: 144x48@right" in picture.info["parameters"]
+
+
+def test_prompt_syntax(model: str) -> None:
+    generate(model, "-o", "weighed.png", prompt="a (cat:1.4)")
+    generate(model, "-o", "plain.png", "--prompt-syntax", "plain", prompt="a (cat:1.4)")
+    with Image.open("weighed.png") as weighed, Image.open("plain.png") as plain:
+        assert weighed.tobytes() != plain.tobytes()
+        assert "Prompt syntax: plain" in plain.info["parameters"]
+        assert "Prompt syntax" not in weighed.info["parameters"]
+    swapped = generate(model, "-o", "swapped.png", "--prompt-syntax", "compel", prompt="a cat.swap(dog)")
+    assert swapped.exit_code == 2
+    assert "controls cross-attention, which is not done here" in swapped.stderr
+
+
+def test_the_command_knows_every_prompt_syntax() -> None:
+    from sdrt.request import PROMPT_SYNTAXES
+
+    command = main.get_command(click.Context(main), "generate")
+    assert command is not None
+    (option,) = [option for option in command.params if option.name == "prompt_syntax"]
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == PROMPT_SYNTAXES
 
 
 def test_scheduler_config_file(model: str) -> None:
@@ -166,10 +235,10 @@ def test_scheduler_config_file(model: str) -> None:
         json.loads(generate(model, "--scheduler", "mine.json", "--json").stdout)["settings"]["scheduler"]
         == "euler"
     )
-    Path("odd.json").write_text(json.dumps(config | {"use_beta_sigmas": True}), encoding="utf-8")
+    Path("odd.json").write_text(json.dumps(config | {"timestep_type": "continuous"}), encoding="utf-8")
     result = generate(model, "--scheduler", "odd.json")
     assert result.exit_code == 3
-    assert "use_beta_sigmas" in result.stderr
+    assert "timestep_type" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -243,10 +312,76 @@ def test_the_name_of_a_grid_is_told_last_and_checked_first(model: str) -> None:
     assert not Path("p-4.png").exists()
 
 
+def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = []
+    preview = sdrt.StableDiffusionPipeline.preview.fget
+    assert preview is not None
+
+    def spied(self: sdrt.StableDiffusionPipeline) -> Any:
+        written.append(Path("now.png").exists())
+        return preview(self)
+
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "preview", property(spied))
+    options = (
+        "--preview-file",
+        "now.png",
+        "--preview-every",
+        "1",
+        "-b",
+        "2",
+        "--preview",
+        "--scheduler",
+        "euler",
+    )
+    assert generate(model, "-o", "a.png", *options).exit_code == 0
+    assert written == [False, False, True]  # once to see that there is one, then after each of two steps
+    with Image.open("now.png") as now, Image.open("a-0.png") as made:
+        assert now.size == (2 * made.width, made.height)
+    refused = generate(model, "-o", "b.png", "--preview-file", "now.png")
+    assert (refused.exit_code, "--preview-file now.png: exists already" in refused.stderr) == (2, True)
+    same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
+    assert (same.exit_code, "is the name of a picture too" in same.stderr) == (2, True)
+
+
+def test_a_terminal_gets_pictures_of_half_blocks() -> None:
+    console = _console(no_color=False)
+    picture = Image.new("RGB", (4, 2), (200, 30, 30))
+    picture.paste((20, 40, 220), (0, 1, 4, 2))
+    console.print(drawn(picture, 4, 20))
+    assert console.file.getvalue().count("▀") == 4 * 1  # type: ignore[attr-defined]
+    assert "38;2;200;30;30" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "48;2;20;40;220" in console.file.getvalue()  # type: ignore[attr-defined]
+    with PictureProgress(console=console) as progress:
+        progress.add_task("steps", total=2)
+        progress.show(picture)
+    assert console.file.getvalue().count("▀") > 4  # type: ignore[attr-defined]
+
+
+def test_a_terminal_without_colours_gets_no_pictures(model: str) -> None:
+    console = _console(no_color=True)
+    with PictureProgress(console=console) as progress:
+        progress.add_task("steps", total=2)
+        progress.show(Image.new("RGB", (4, 2), (200, 30, 30)))
+    assert "▀" not in console.file.getvalue()  # type: ignore[attr-defined]
+    told = generate(model, "-o", "a.png", "--preview").stderr
+    assert "--preview: not drawn, as stderr is no terminal with colours" in told
+
+
+def _console(*, no_color: bool) -> Console:
+    return Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        color_system="truecolor",
+        no_color=no_color,
+        width=40,
+        height=20,
+    )
+
+
 def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = sdrt.StableDiffusionPipeline.__call__
+    original = sdrt.StableDiffusionPipeline.stream
     calls = []
 
     def short_of_memory(*arguments: Any, **named: Any) -> Any:
@@ -256,7 +391,7 @@ def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
             raise sdrt.OutOfMemoryError("no memory for the U-Net")
         return original(*arguments, **named)
 
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "__call__", short_of_memory)
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "stream", short_of_memory)
     result = generate(model, "-s", "1", "--count", "2", "-o", "x.png", "--grid")
     assert result.exit_code == 5
     assert "no memory for the U-Net" in result.stderr
@@ -273,21 +408,26 @@ def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
     ],
 )
 def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    options = SimpleNamespace(prompts=prompts, count=None, batch_size=1)
-    assert tuple(_label(options, text, seed) for seed, text in enumerate(prompts, 1)) == labels  # type: ignore[arg-type]
+    options = SimpleNamespace(
+        prompts=prompts, count=None, batch_size=1, seed=1, output=None, force=False, no_metadata=True
+    )
+    vars(options).update(
+        prompts_file=None, prompt_syntax="a1111", negative_prompt="", width=None, height=None
+    )
+    assert tuple(picture.label for picture in plan(options)) == labels  # type: ignore[arg-type]
 
 
 def test_an_interrupted_grid_shows_what_was_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sdrt.StableDiffusionPipeline.__call__
+    whole = sdrt.StableDiffusionPipeline.stream
     calls = []
 
     def interrupted(self: sdrt.StableDiffusionPipeline, *args: object, **options: object) -> object:
-        calls.append(options["seed"])
+        calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return whole(self, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "__call__", interrupted)
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "stream", interrupted)
     result = generate(model, "-s", "1", "--count", "4", "-o", "x.png", "--grid")
     assert result.exit_code == 130
     assert result.stdout.splitlines() == ["x-0.png", "x-1.png", "x-grid.png"]

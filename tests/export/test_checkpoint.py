@@ -170,7 +170,10 @@ def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: st
         ({"exporter": "optimum"}, ["'optimum'", "'portable'"]),
         ({"architecture": "sd15", "random_weights": 0}, ["--architecture", "one or the other"]),
         ({"source": None}, ["nothing to export", "--random-weights"]),
-        ({"source": None, "architecture": "sd99", "random_weights": 0}, ["'sd99'", "sd15, tiny"]),
+        (
+            {"source": None, "architecture": "sd99", "random_weights": 0},
+            ["'sd99'", "sd15, sd15-inpainting, tiny, x4-upscaler"],
+        ),
         ({"source": None, "architecture": "tiny", "random_weights": -1}, ["-1", "expected 0 to"]),
         (
             {"source": None, "architecture": "tiny", "random_weights": 0}
@@ -207,7 +210,6 @@ def test_an_existing_model_stays(checkpoint: Callable[[str], Path], tmp_path: Pa
     ("name", "key", "value"),
     [
         ("unet", "class_embed_type", "timestep"),
-        ("unet", "num_class_embeds", 10),
         ("unet", "time_cond_proj_dim", 8),
         ("unet", "addition_embed_type", "text"),
     ],

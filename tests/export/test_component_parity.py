@@ -43,7 +43,8 @@ def inputs(name: str, module: Any, shape: tuple[int, ...]) -> dict[str, torch.Te
     config = module.config
     if name == "text_encoder":
         generator = torch.Generator().manual_seed(5)
-        return {"input_ids": torch.randint(0, config.vocab_size, shape, generator=generator)}
+        ids = torch.randint(0, config.vocab_size + 2, shape, generator=generator)
+        return {"input_ids": ids, "added_token_embeddings": noise(2, config.hidden_size)}
     batch, height, width, *length = shape
     if name == "vae_encoder":
         return {"sample": noise(batch, 3, height * 8, width * 8)}

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +22,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 from torch.export import ExportedProgram
 
+from sdrt.cli import main as cli_main
 from sdrt.errors import ExportError
 from sdrt.model import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
@@ -33,6 +36,9 @@ from sdrt_export.translation import TRANSLATIONS
 
 GRAPHS = [f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx")]
 TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+STAGES = [
+    f"{name}/{file}" for name in ("vae_decoder", "vae_encoder") for file in ("model.onnx_data", "stages.onnx")
+]
 OTHERS = [*(f"tokenizer/{name}" for name in TOKENIZER), "scheduler/scheduler_config.json", "model_index.json"]
 
 
@@ -44,11 +50,19 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_the_manifest_lists_every_file(sd1_export: Any) -> None:
     manifest = Manifest.read(sd1_export.folder)
     made = files(sd1_export.folder)
-    assert sorted(made) == sorted([*GRAPHS, *OTHERS, "sdrt.json"])
-    assert sorted(manifest.files) == sorted([*GRAPHS, *OTHERS])
+    assert sorted(made) == sorted([*GRAPHS, *STAGES, *OTHERS, "sdrt.json"])
+    assert sorted(manifest.files) == sorted([*GRAPHS, *STAGES, *OTHERS])
     for name, record in manifest.files.items():
         assert record.size == len(made[name])
         assert record.sha256 == hashlib.sha256(made[name]).hexdigest()
+
+
+def test_the_manifest_has_a_map_from_latents_to_colours(sd1_export: Any) -> None:
+    manifest = Manifest.read(sd1_export.folder)
+    matrix = np.array(manifest.components["vae_decoder"]["preview"])
+    assert matrix.shape == (5, 3)
+    assert np.isfinite(matrix).all()
+    assert np.ptp(matrix) > 0
 
 
 def test_the_manifest_says_what_was_made_from_what(sd1_export: Any) -> None:
@@ -65,12 +79,31 @@ def test_the_manifest_says_what_was_made_from_what(sd1_export: Any) -> None:
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_parity_is_recorded_at_two_shapes(sd1_export: Any, name: str) -> None:
-    rows = Manifest.read(sd1_export.folder).components[name]["parity"]
+    found = Manifest.read(sd1_export.folder).components[name]["parity"]
+    rows = [row for row in found if "tiled" not in row["inputs"]]
     assert len(rows) == 2
     assert rows[0]["inputs"] != rows[1]["inputs"]
+    # The VAE in tiles, too.
+    assert len(found) - len(rows) == name.startswith("vae_")
+    assert all(0 < row["relative_error"] < 1e-4 for row in found)
     for row in rows:
-        assert row["inputs"].keys() == COMPONENTS[name].axes.keys()
+        assert row["inputs"].keys() == COMPONENTS[name].axes.keys() - {"class_labels"}  # an upscaler's alone
         assert 0 < row["relative_error"] < 1e-4
+
+
+def test_a_vae_whose_tiles_are_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdrt_export import vae_stages
+
+    right = vae_stages._scale_and_shift
+
+    def half(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, shift = right(*arguments)
+        return scale, shift / 2
+
+    monkeypatch.setattr(vae_stages, "_scale_and_shift", half)
+    with pytest.raises(ExportError, match=r"vae_.*: in tiles it differs from torch by"):
+        export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
+    assert not (tmp_path / "model").exists()
 
 
 def test_no_trace_of_the_machine(sd1_export: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -177,6 +210,23 @@ def test_an_interrupted_command_leaves_only_the_old_model(
     assert files(out.parent) == {"model/model_index.json": b"old"}
 
 
+def test_an_interruption_that_torch_swallows_still_ends_the_command(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = torch.onnx.export
+
+    def swallowing(*args: Any, **options: Any) -> Any:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return trace(*args, **options)
+
+    monkeypatch.setattr("torch.onnx.export", swallowing)
+    with pytest.raises(SystemExit) as exit_:
+        cli_main(["export", str(checkpoint("sd1")), "-o", str(tmp_path / "model")])
+    assert exit_.value.code == 130
+    assert not (tmp_path / "model").exists()
+
+
 def test_a_killed_command_leaves_the_old_model(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,9 +308,9 @@ def test_one_trace_is_enough(checkpoint: Callable[[str], Path], monkeypatch: pyt
     """The fast path is taken with the torch that is pinned; a torch that moves its steps would only be slower."""
     tables, real = [], graph._convert
 
-    def convert(component: Any, model: Any, axes: Any, translations: Any) -> Any:
-        tables.append(translations)
-        return real(component, model, axes, translations)
+    def convert(*arguments: Any) -> Any:
+        tables.append(arguments[-1])
+        return real(*arguments)
 
     monkeypatch.setattr(graph, "_convert", convert)
     monkeypatch.setattr(ExportedProgram, "run_decompositions", lambda *_: pytest.fail("a second trace"))

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt.model import Manifest
 from sdrt_export import export_model, restore
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
@@ -104,6 +105,15 @@ def test_a_weight_that_half_cannot_hold_stays_whole(checkpoint: Callable[[str], 
     weights = model.graph.initializers
     assert weights["decoder.conv_in.weight"].const_value.dtype == ir.DataType.FLOAT
     assert weights["decoder.conv_out.weight"].const_value.dtype == ir.DataType.FLOAT16
+
+
+def test_the_guidance_that_is_asked_for_is_the_models_default(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    manifest = export_model(checkpoint("sd1"), tmp_path / "model", dtype="fp16", guidance_scale=2)
+    assert Manifest.read(tmp_path / "model").defaults == manifest.defaults == {"guidance_scale": 2.0}
+    with pytest.raises(RequestError, match="guidance_scale is nan"):
+        export_model(checkpoint("sd1"), tmp_path / "other", guidance_scale=float("nan"))
 
 
 def test_optimum_has_no_half(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

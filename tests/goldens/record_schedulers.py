@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scheduler_reference import run_reference
-from scheduler_runs import all_cases
+from scheduler_runs import recorded_cases
 
 OUTPUT = Path(__file__).with_name("schedulers.npz")
 # Of short runs every step is kept, of long ones the last.
@@ -23,7 +23,7 @@ RNG_LENGTHS = (3, 4, 16, 15, 17, 1, 100)
 
 def trajectories() -> dict[str, npt.NDArray[np.float32]]:
     arrays: dict[str, npt.NDArray[np.float32]] = {}
-    for case in all_cases():
+    for case in recorded_cases():
         timesteps, latents = run_reference(case, WHOLE)
         arrays[f"{case.id}/{WHOLE}"] = latents.astype(np.float32)
         arrays[f"{case.id}/timesteps"] = np.array(timesteps, dtype=np.float32)

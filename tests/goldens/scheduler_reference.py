@@ -25,6 +25,56 @@ class _Float64Torch:
         return getattr(torch, name)
 
 
+class _BrownianPath:
+    """Noise of one Brownian path, drawn as ours is: torchsde's own seeds are matched by nobody else."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator("cpu").manual_seed(SEED)
+        torch.randn(SHAPE, generator=self.generator)
+        self._middle: torch.Tensor | None = None
+        self._length = 0.0
+
+    def __call__(self, sigma: Any, target: Any) -> torch.Tensor:
+        length = float(sigma) - float(target)
+        drawn = torch.randn(SHAPE, generator=self.generator).double()
+        if self._middle is None:
+            self._middle, self._length = drawn, length
+            return drawn
+        shared = self._length / length
+        noise = shared**0.5 * self._middle + (1 - shared) ** 0.5 * drawn
+        self._middle = None
+        return noise
+
+
+class _Ipndm:
+    """diffusers' iPNDM on levels that are not its own: it takes v, and latents that preserve variance."""
+
+    def __init__(self, scheduler: Any, plan: Plan) -> None:
+        self.inner, self._plan = scheduler, plan
+        scheduler.set_timesteps(plan.num_evaluations)
+        sigmas = torch.tensor(plan.sigmas, dtype=torch.float64)
+        self._scale = torch.sqrt(1 + sigmas**2)
+        scheduler.alphas, scheduler.betas = 1 / self._scale, sigmas / self._scale
+        scheduler.timesteps = self.timesteps = torch.tensor(plan.timesteps)
+        self.init_noise_sigma = plan.init_scale
+        self._index = 0
+
+    def scale_model_input(self, latents: torch.Tensor, _timestep: Any) -> torch.Tensor:
+        return latents / self._scale[self._index]
+
+    def step(self, output: torch.Tensor, timestep: Any, latents: torch.Tensor) -> Any:
+        c_skip, c_out, _ = self._plan.noise_schedule.scalings(self._plan.sigmas[self._index])
+        denoised = c_skip * latents + c_out * output
+        alpha, sigma = self.inner.alphas[self._index], self.inner.betas[self._index]
+        preserving = latents / self._scale[self._index]
+        v = (alpha * preserving - denoised) / sigma
+        self.inner.set_begin_index(0)
+        stepped = self.inner.step(v, timestep, preserving)
+        self._index += 1
+        stepped.prev_sample *= self._scale[self._index]
+        return stepped
+
+
 def reference_scheduler(case: Case, num_inference_steps: int, plan: Plan) -> Any:
     """diffusers' scheduler for a case, its levels as it made them, widened to float64."""
     cls = getattr(diffusers, SAMPLERS[case.sampler].class_name)
@@ -32,14 +82,59 @@ def reference_scheduler(case: Case, num_inference_steps: int, plan: Plan) -> Any
     scheduler.set_timesteps(num_inference_steps)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)  # Karras timesteps repeat, and diffusers starts at the second of equals.
-    if case.sampler == "euler_a" and case.spacing == "karras":
+    if case.grid_is_ours:
         # diffusers' class has no such spacing; its arithmetic is the oracle, its grid ours.
-        scheduler.sigmas = torch.tensor(plan.sigmas)
-        scheduler.timesteps = torch.tensor(plan.timesteps)
-    for name in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
+        _set_grid(scheduler, plan)
+    if case.sampler == "dpmpp_sde":
+        scheduler.noise_sampler = _BrownianPath()
+    if case.sampler == "ipndm":
+        scheduler = _Ipndm(scheduler, plan)
+    if case.sampler == "dpmpp_3m_sde":
+        _mend_third_order(scheduler)
+    if case.sampler == "dpm2_a":
+        _exact_ancestral_levels(scheduler)
+    for name in (
+        "sigmas",
+        "sigmas_interpol",
+        "sigmas_up",
+        "sigmas_down",
+        "alphas_cumprod",
+        "final_alpha_cumprod",
+    ):
         if hasattr(scheduler, name):
             setattr(scheduler, name, getattr(scheduler, name).double())
     return scheduler
+
+
+def _mend_third_order(scheduler: Any) -> None:
+    """Of the SDE's square term diffusers takes ½∫ - 1 where ½∫ is meant: as steps shrink it does not vanish."""
+    update = scheduler.multistep_dpm_solver_third_order_update
+
+    def mended(outputs: list[torch.Tensor], **about: Any) -> torch.Tensor:
+        *levels, target = scheduler.sigmas[scheduler.step_index - 2 : scheduler.step_index + 2].double()
+        h, near, far = (
+            float(torch.log(a / b))
+            for a, b in zip((levels[2], levels[1], levels[0]), (target, *levels[:0:-1]), strict=True)
+        )
+        one, other = (outputs[-1] - outputs[-2]) * (h / near), (outputs[-2] - outputs[-3]) * (h / far)
+        square = (one - other) / ((near + far) / h)
+        return update(outputs, **about) + square / torch.sqrt(1 + target**2)
+
+    scheduler.multistep_dpm_solver_third_order_update = mended
+
+
+def _exact_ancestral_levels(scheduler: Any) -> None:
+    """diffusers rounds these to float32 on the way; small differences of them are divided by a small level."""
+    levels = scheduler.sigmas.double()
+    following = torch.cat([levels[1::2].repeat_interleave(2)[1:], torch.zeros(2)])[: len(levels)]
+    scheduler.sigmas_interpol = following
+    scheduler.sigmas_down = torch.where(levels > 0, following**2 / levels, 0.0)
+    scheduler.sigmas_up = (following**2 - scheduler.sigmas_down**2) ** 0.5
+
+
+def _set_grid(scheduler: Any, plan: Plan) -> None:
+    scheduler.timesteps = torch.tensor(plan.timesteps)
+    scheduler.sigmas = torch.tensor(plan.sigmas, dtype=torch.float64)
 
 
 def run_reference(case: Case, num_inference_steps: int) -> tuple[tuple[float, ...], npt.NDArray[np.float64]]:
@@ -52,7 +147,7 @@ def run_reference(case: Case, num_inference_steps: int) -> tuple[tuple[float, ..
         for timestep in scheduler.timesteps:
             seen = scheduler.scale_model_input(latents, timestep)
             output = torch.from_numpy(model(seen.numpy(), float(timestep)))
-            options = {"eta": case.eta} if case.sampler == "ddim" else {}
+            options = {"eta": case.eta} if case.sampler in ("ddim", "tcd") else {}
             latents = scheduler.step(output, timestep, latents, **options).prev_sample
             trajectory.append(latents.numpy())
     return tuple(float(t) for t in scheduler.timesteps), np.stack(trajectory)
@@ -60,7 +155,7 @@ def run_reference(case: Case, num_inference_steps: int) -> tuple[tuple[float, ..
 
 @contextmanager
 def _in_float64(scheduler: Any, generator: torch.Generator) -> Iterator[None]:
-    module: Any = sys.modules[type(scheduler).__module__]
+    module: Any = sys.modules[type(getattr(scheduler, "inner", scheduler)).__module__]
     kept = {name: vars(module)[name] for name in ("torch", "randn_tensor") if name in vars(module)}
     # The noise stays the float32 draw that a float32 pipeline makes.
     noise = {"randn_tensor": lambda shape, **_: torch.randn(shape, generator=generator).double()}

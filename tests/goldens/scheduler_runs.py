@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from sdrt.rng import Generator
 from sdrt.schedulers import SAMPLERS, Plan, Scheduler, resolve_scheduler
+from sdrt.schedulers.spacing import LEVELS
 
 SHAPE = (1, 4, 4, 4)
+_OURS = ("sgm_uniform", "ays")
 SEED = 7
 
 SD15: dict[str, Any] = {
@@ -54,21 +56,55 @@ class Case:
 
     @property
     def diffusers_config(self) -> dict[str, Any]:
-        changed: dict[str, Any] = {"timestep_spacing": self.spacing}
-        return {**self.model_config, **({"use_karras_sigmas": True} if self.spacing == "karras" else changed)}
+        row = SAMPLERS[self.sampler]
+        asked: dict[str, Any] = {"timestep_spacing": "linspace" if self.spacing in _OURS else self.spacing}
+        if self.spacing in LEVELS:
+            asked = {f"use_{self.spacing}_sigmas": True, "sigma_schedule": self.spacing}
+        named = {"algorithm_type": row.algorithm_type, "solver_order": row.orders[-1] if row.orders else None}
+        return {**self.model_config, **asked, **{key: value for key, value in named.items() if value}}
 
     @property
     def scheduler(self) -> Scheduler:
-        return resolve_scheduler(self.sampler, self.model_config, self.spacing)
+        row = SAMPLERS[self.sampler]
+        # A model that EDM trained is one that says so.
+        config = self.model_config | ({"_class_name": row.class_name} if "EDM" in row.class_name else {})
+        return resolve_scheduler(self.sampler, config, self.spacing if row.spacings else None)
+
+    def has_no_reference(self, steps: int) -> bool:
+        """Whether diffusers takes no step where we do: one from a level to the same, or from the lowest down."""
+        if steps > 1:
+            return False
+        repeats_last = self.sampler in ("deis", "sa_solver") and self.spacing in (
+            "karras",
+            "exponential",
+            "beta",
+        )
+        return repeats_last or (self.sampler.startswith("edm") and self.spacing == "exponential")
+
+    @property
+    def grid_is_ours(self) -> bool:
+        """Whether diffusers' class has no such spacing, so that only its arithmetic is compared."""
+        row = SAMPLERS[self.sampler]
+        if self.spacing in LEVELS:
+            return self.spacing in _OURS or not {f"use_{self.spacing}_sigmas", "sigma_schedule"} & row.keys
+        return self.spacing in _OURS or not row.own_levels or row.name in ("dpmpp_2s", "dpmpp_3s")
 
 
 def all_cases() -> list[Case]:
     return list(_cases())
 
 
+def recorded_cases() -> list[Case]:
+    """Every sampler, but not on every spacing."""
+    kept = ("leading", "trailing", "karras", "distilled")
+    return [case for case in _cases() if case.spacing in kept]
+
+
 def _cases() -> Iterator[Case]:
     for name, row in SAMPLERS.items():
-        for spacing in row.spacings:
+        # diffusers lays out the levels of two evaluations a step in its own way; only those it makes are compared.
+        spacings = row.spacings if row.evaluations == 1 else tuple(s for s in row.spacings if s not in _OURS)
+        for spacing in spacings or ("distilled",):
             for prediction_type in ("epsilon", "v_prediction"):
                 for eta in (0.0, 0.6, 1.0) if row.eta is None else (0.0,):
                     yield Case(sampler=name, spacing=spacing, prediction_type=prediction_type, eta=eta)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import itertools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Variant:
     scheduler: tuple[str, dict[str, Any]]
     seed: int
     pad: str = EOS
+    low_res_scheduler: tuple[str, dict[str, Any]] | None = None
 
 
 VARIANTS: dict[str, Variant] = {
@@ -125,6 +126,22 @@ VARIANTS: dict[str, Variant] = {
         ),
     ),
 }
+
+# InstructPix2Pix: the picture's latents beside the latents.
+VARIANTS["pix2pix"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 8}, seed=6)
+# The x4 upscaler: the small picture itself, how noisy it is as a class label, and a VAE of factor 4.
+VARIANTS["upscale"] = replace(
+    VARIANTS["sd2"],
+    unet=VARIANTS["sd2"].unet
+    | {"in_channels": 7, "num_class_embeds": 1000, "only_cross_attention": (True, True, False)},
+    vae={"latent_channels": 4, "block_out_channels": (8, 8, 16), "layers_per_block": 1}
+    | {"scaling_factor": 0.08333}
+    | {"down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3},
+    low_res_scheduler=("DDPMScheduler", {"beta_schedule": "scaled_linear"}),
+    seed=7,
+)
+# Stable Diffusion 1.x for inpainting: a mask and the masked picture's latents beside the latents.
+VARIANTS["inpaint"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 9}, seed=5)
 
 
 def _byte_symbols() -> list[str]:
@@ -238,5 +255,16 @@ def make_checkpoint(folder: Path | str, variant: str = "sd1") -> Path:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    if spec.low_res_scheduler:
+        name, config = spec.low_res_scheduler
+        getattr(diffusers, name)(**config).save_pretrained(folder / "low_res_scheduler")
+        index |= {
+            "low_res_scheduler": ["diffusers", name],
+            "max_noise_level": 350,
+            "watermarker": [None, None],
+        }
+        index["_class_name"] = "StableDiffusionUpscalePipeline"
+    elif spec.unet["in_channels"] == 2 * spec.unet["out_channels"]:
+        index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -89,9 +89,9 @@ def diffusers_pipeline(checkpoint: Callable[[str], Path]) -> Callable[[str], Any
 
     def get(variant: str) -> Any:
         if variant not in made:
-            from diffusers import StableDiffusionPipeline
+            from diffusers import DiffusionPipeline
 
-            made[variant] = StableDiffusionPipeline.from_pretrained(checkpoint(variant))
+            made[variant] = DiffusionPipeline.from_pretrained(checkpoint(variant))
             made[variant].set_progress_bar_config(disable=True)
         return made[variant]
 

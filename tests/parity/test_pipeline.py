@@ -6,6 +6,7 @@ Over folders of `sdrt export`, and over optimum's, which have no `sdrt.json`.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from sdrt import RequestError, StableDiffusionPipeline
 # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+TEXT_TO_IMAGE = [
+    name for name, row in VARIANTS.items() if row.unet["in_channels"] == row.unet["out_channels"]
+]
 LEVEL = 1 / 255
 PROMPT = "a photo of an astronaut riding a horse on mars"
 SIZES = {"sd1": (80, 96), "sd2": (96, 64), "deep": (128, 96), "mixed": (80, 144)}
@@ -50,7 +54,7 @@ def compare(
     assert np.abs(got.images - expected).max() <= LEVEL
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TEXT_TO_IMAGE)
 def test_default_scheduler(
     any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
 ) -> None:
@@ -59,7 +63,7 @@ def test_default_scheduler(
 
 
 @pytest.mark.parametrize("size", [(72, 88), (8, 104)], ids=str)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TEXT_TO_IMAGE)
 def test_any_multiple_of_eight(
     sdrt_folder: Callable[[str], Path],
     diffusers_pipeline: Callable[[str], Any],
@@ -82,7 +86,7 @@ def test_clip_skip(
     compare(load(sdrt_folder(variant)), diffusers_pipeline(variant), seed=7, **options)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TEXT_TO_IMAGE)
 def test_both_exporters_give_one_picture(
     sdrt_folder: Callable[[str], Path], optimum_folder: Callable[[str], Path], variant: str
 ) -> None:
@@ -91,7 +95,7 @@ def test_both_exporters_give_one_picture(
     assert np.abs(ours - theirs).max() <= LEVEL
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", TEXT_TO_IMAGE)
 def test_batch_size_and_guidance(
     any_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], variant: str
 ) -> None:
@@ -203,3 +207,47 @@ def test_what_a_traced_folder_cannot_do_is_refused(optimum_folder: Callable[[str
         RequestError, match="exported without it: export the checkpoint again with sdrt export"
     ):
         ours(PROMPT, clip_skip=1)
+
+
+@pytest.mark.parametrize("rescale", [0.3, 1.0])
+def test_guidance_rescale(
+    sdrt_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], rescale: float
+) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 4, "guidance_rescale": rescale, "output_type": "np"}
+    theirs = diffusers_pipeline("sd2")("a lake", generator=torch.Generator("cpu").manual_seed(3), **options)
+    ours = StableDiffusionPipeline.from_pretrained(sdrt_folder("sd2"), provider="cpu", notify=lambda _: None)
+    assert np.abs(ours("a lake", seed=3, **options).images - theirs.images).max() <= LEVEL
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "levels"),
+    [
+        ("EulerDiscreteScheduler", {"timesteps": [990, 700, 401, 33]}),
+        ("EulerDiscreteScheduler", {"sigmas": [13.1, 4.4, 0.6, 0.0]}),
+        ("HeunDiscreteScheduler", {"timesteps": [990, 700, 401, 33]}),
+        ("DDPMScheduler", {"timesteps": [990, 700, 401, 33]}),
+        ("DPMSolverMultistepScheduler", {"timesteps": [999, 845, 730, 587, 443, 310, 193, 116, 53, 13]}),
+        ("DPMSolverSinglestepScheduler", {"timesteps": [999, 730, 443, 13]}),
+        ("TCDScheduler", {"timesteps": [999, 730, 443, 19]}),
+    ],
+    ids=str,
+)
+def test_timesteps_and_sigmas_of_the_callers_own(
+    sdrt_folder: Callable[[str], Path],
+    diffusers_pipeline: Callable[[str], Any],
+    scheduler: str,
+    levels: dict[str, Any],
+) -> None:
+    theirs = diffusers_pipeline("sd1")
+    before = theirs.scheduler
+    ours = StableDiffusionPipeline.from_pretrained(sdrt_folder("sd1"), provider="cpu", notify=lambda _: None)
+    try:
+        theirs.scheduler = getattr(diffusers, scheduler).from_config(before.config)
+        config = json.loads(theirs.scheduler.to_json_string())
+        expected = theirs(
+            "a lake", generator=torch.Generator("cpu").manual_seed(3), output_type="np", **levels
+        ).images
+    finally:
+        theirs.scheduler = before
+    made = ours("a lake", seed=3, output_type="np", scheduler=config, **levels).images
+    assert np.abs(made - expected).max() <= LEVEL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -21,23 +22,32 @@ from scheduler_runs import SD15, Case, all_cases, run, worst_error  # noqa: E402
 
 # float32 state against float64, over at most 50 steps: 8e-7 is the largest measured.
 TOLERANCE = 2e-6
-CLASS_NAMES = [row.class_name for row in SAMPLERS.values()]
+CLASS_NAMES = dict.fromkeys(row.class_name for row in SAMPLERS.values())
 
 # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
 
 
 def assert_same_timesteps(scheduler: Scheduler, steps: int, expected: tuple[float, ...]) -> None:
     found = scheduler.plan(steps).timesteps
-    if scheduler.name == "euler" and scheduler.spacing == "karras":
-        # Fractions, interpolated from square roots that torch's vector unit rounds its own way: 1 or 2 ulp.
-        np.testing.assert_allclose(found, expected, rtol=3e-7)
-    else:
+    if all(timestep == int(timestep) for timestep in (*found, *expected)):
         assert found == expected
+    else:
+        # Fractions, interpolated between logarithms that diffusers rounds to float32, some of them twice: on some
+        # processors they come out as whole numbers.
+        np.testing.assert_allclose(found, expected, rtol=3e-7, atol=1e-3)
 
 
-@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
-@pytest.mark.parametrize("steps", [1, 2, 5, 14, 15, 20, 50])
+QUICK = (2, 20)
+TRAJECTORIES = [
+    pytest.param(case, steps, id=f"{steps}-{case.id}", marks=() if steps in QUICK else pytest.mark.full)
+    for steps in (*QUICK, 1, 5, 14, 15, 50)
+    for case in all_cases()
+    if not case.has_no_reference(steps)  # diffusers makes no step there
+]
+
+
+@pytest.mark.parametrize(("case", "steps"), TRAJECTORIES)
 def test_trajectory_equals_diffusers(case: Case, steps: int) -> None:
     timesteps, expected = run_reference(case, steps)
     assert_same_timesteps(case.scheduler, steps, timesteps)
@@ -57,10 +67,48 @@ def test_trajectory_equals_diffusers(case: Case, steps: int) -> None:
         ("euler", {"final_sigmas_type": "sigma_min"}),
         ("euler", {"use_karras_sigmas": True, "sigma_min": 0.1, "sigma_max": 20.0, "steps_offset": 0}),
         ("euler", {"prediction_type": "sample", "beta_schedule": "linear"}),
+        *((name, {"prediction_type": "sample"}) for name in ("ddim", "ddpm", "dpmpp_2m", "deis")),
+        *((name, {"prediction_type": "sample"}) for name in ("unipc", "lcm", "tcd")),
         ("ddim", {"clip_sample": True, "clip_sample_range": 1.5}),
         ("ddim", {"set_alpha_to_one": True, "steps_offset": 0}),
         ("ddim", {"num_train_timesteps": 400, "trained_betas": np.linspace(1e-4, 0.03, 400).tolist()}),
         ("pndm", {"set_alpha_to_one": True, "steps_offset": 0}),
+        ("dpmpp_2m_sde", {"solver_type": "heun"}),
+        ("dpmpp_2m_sde", {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
+        ("dpmpp_2s", {"final_sigmas_type": "sigma_min", "timestep_spacing": "linspace"}),
+        ("dpmpp_3s", {"solver_type": "heun", "timestep_spacing": "linspace", "lower_order_final": True}),
+        ("deis", {"solver_order": 3, "timestep_spacing": "linspace"}),
+        ("deis", {"solver_order": 1}),
+        ("unipc", {"solver_order": 3, "use_karras_sigmas": True}),
+        (
+            "unipc",
+            {
+                "solver_order": 3,
+                "solver_type": "bh1",
+                "lower_order_final": False,
+                "final_sigmas_type": "sigma_min",
+            },
+        ),
+        (
+            "unipc",
+            {
+                "solver_order": 2,
+                "solver_type": "bh1",
+                "disable_corrector": [0, 3],
+                "final_sigmas_type": "sigma_min",
+            },
+        ),
+        ("unipc", {"solver_order": 1}),
+        ("sa_solver", {"predictor_order": 3, "corrector_order": 3, "timestep_spacing": "linspace"}),
+        ("sa_solver", {"predictor_order": 1, "corrector_order": 1}),
+        ("sa_solver", {"lower_order_final": False, "beta_schedule": "linear"}),
+        ("heun", {"clip_sample": True, "clip_sample_range": 1.5}),
+        ("ddpm", {"clip_sample": True, "clip_sample_range": 1.5}),
+        ("ddpm", {"variance_type": "fixed_small_log"}),
+        ("lcm", {"original_inference_steps": 100, "timestep_scaling": 5.0, "clip_sample": True}),
+        ("tcd", {"original_inference_steps": 25}),
+        ("edm_euler", {"sigma_data": 1.0, "sigma_min": 0.01, "sigma_max": 50.0}),
+        ("edm_dpmpp_2m", {"final_sigmas_type": "sigma_min", "solver_type": "heun"}),
     ],
     ids=str,
 )
@@ -68,7 +116,9 @@ def test_trajectory_equals_diffusers(case: Case, steps: int) -> None:
 def test_options_of_a_config_do_what_they_do_in_diffusers(
     monkeypatch: pytest.MonkeyPatch, sampler: str, changes: dict[str, object], steps: int
 ) -> None:
-    config = {**SD15, "_class_name": SAMPLERS[sampler].class_name, **changes}
+    row = SAMPLERS[sampler]
+    named = {"algorithm_type": row.algorithm_type, "solver_order": row.orders[-1] if row.orders else None}
+    config = {**SD15, "_class_name": row.class_name, **{k: v for k, v in named.items() if v}, **changes}
     case = Case(sampler=sampler, spacing="as configured", prediction_type="as configured")
     monkeypatch.setattr(Case, "diffusers_config", config)
     monkeypatch.setattr(Case, "scheduler", resolve_scheduler(config, {}))
@@ -79,7 +129,17 @@ def test_options_of_a_config_do_what_they_do_in_diffusers(
     assert worst_error(run(case.scheduler, steps), expected) < tolerance
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+PLAIN = [
+    row.name
+    for row in SAMPLERS.values()
+    if row.evaluations == 1
+    and row.own_levels
+    and "leading" in row.spacings
+    and row.class_name != "DPMSolverSinglestepScheduler"  # which knows linspace only
+]
+
+
+@pytest.mark.parametrize("sampler", PLAIN)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_timesteps_for_every_number_of_steps(sampler: str, spacing: str) -> None:
     case = Case(sampler=sampler, spacing=spacing, prediction_type="epsilon")
@@ -90,15 +150,21 @@ def test_timesteps_for_every_number_of_steps(sampler: str, spacing: str) -> None
         expected = theirs.timesteps.tolist()
         if expected[-1] == -1:  # diffusers' trailing spacing has one timestep too many for some counts
             expected.pop()
-        if sampler == "dpmpp_2m" and len(set(expected)) < steps:
+        if len(set(expected)) < steps:  # of so many steps, diffusers' multistep classes take some twice
             continue
         assert list(ours.plan(steps).timesteps) == expected, steps
 
 
-@pytest.mark.parametrize("class_name", [*CLASS_NAMES, "LMSDiscreteScheduler", "UniPCMultistepScheduler"])
-@pytest.mark.parametrize("sampler", ["euler", "euler_a", "ddim", "dpmpp_2m"])
+# diffusers cannot make a DPMSolverMultistepScheduler of these two's configs.
+UNREADABLE = {("dpmpp_2m", "DEISMultistepScheduler"), ("dpmpp_2m", "SASolverScheduler")}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "class_name"),
+    sorted(set(itertools.product(["euler", "euler_a", "ddim", "dpmpp_2m"], CLASS_NAMES)) - UNREADABLE),
+)
 def test_a_name_means_what_from_config_makes_of_the_models_config(
-    monkeypatch: pytest.MonkeyPatch, class_name: str, sampler: str
+    monkeypatch: pytest.MonkeyPatch, sampler: str, class_name: str
 ) -> None:
     source = getattr(diffusers, class_name).from_config({**SD15, "_class_name": class_name})
     config = json.loads(source.to_json_string())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrt import ModelNotFoundError, embedded, source
+from sdrt import ModelNotFoundError, source
 
 
 def test_a_folder_of_that_name_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +19,14 @@ def test_a_folder_of_that_name_is_pointed_out(tmp_path: Path, monkeypatch: pytes
     assert said == ["shapes is the embedded model; the folder of that name is ./shapes"]
 
 
+def test_a_path_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="the embedded model is the string 'shapes', not a path"):
+        source.resolve_model(Path("shapes"))
+
+
 def test_an_installation_without_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(source, "embedded_path", lambda name: None)
-    monkeypatch.setattr(embedded, "embedded_names", lambda: ())
     with pytest.raises(ModelNotFoundError, match="lacks the embedded model shapes, the default"):
         source.resolve_model("shapes")

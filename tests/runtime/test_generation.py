@@ -269,7 +269,7 @@ def test_a_dropped_end_of_a_prompt_is_said_every_time(
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
     for _ in range(2):
-        pictures(pipeline, prompt="castle " * 100)
+        pictures(pipeline, prompt="castle " * 100, prompt_syntax="plain")
     warned = [warning for warning in recwarn if warning.category is SdrtWarning]
     assert len(warned) == 2
     assert "the end is ignored" in str(warned[0].message)
@@ -365,6 +365,6 @@ def test_embeddings_are_uploaded_once_and_no_step_makes_arrays_for_the_u_net(
 def test_a_negative_prompt_that_is_cut_is_called_so(tiny_model: Path) -> None:
     said: list[str] = []
     StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, notify=said.append)(
-        "a cat", negative_prompt="word " * 200, num_inference_steps=1
+        "a cat", negative_prompt="word " * 200, num_inference_steps=1, prompt_syntax="plain"
     )
     assert any(line.startswith("the negative prompt has more than 75 tokens") for line in said), said

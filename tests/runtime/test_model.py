@@ -215,7 +215,12 @@ def test_parts_that_are_never_called_are_ignored(model_copy: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        ("unet", {"in_channels": 9}, "only text-to-image"),
+        (
+            "unet",
+            {"in_channels": 5},
+            r"takes 5 channels.*expected to take 4 \(text to image\), 9 \(inpainting\), 8",
+        ),
+        ("unet", {"in_channels": 7}, "takes 7 channels, without class labels"),
         ("unet", {"cross_attention_dim": None}, "cross_attention_dim is None"),
         ("vae_decoder", {"scaling_factor": None}, "scaling_factor is None"),
         ("vae_decoder", {"scaling_factor": 0}, "scaling_factor is 0"),

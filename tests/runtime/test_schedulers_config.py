@@ -39,6 +39,12 @@ CONFIG: dict[str, Any] = {
         ("dpmpp_2m_karras", "dpmpp_2m", "DPM++ 2M Karras"),
         ("DPM++ 2M", "dpmpp_2m", "DPM++ 2M"),
         ("PLMS", "pndm", "PLMS"),
+        ("dpm_2_ancestral", "dpm2_a", "DPM2 a"),
+        ("DPM++ 2M SDE Exponential", "dpmpp_2m_sde", "DPM++ 2M SDE Exponential"),
+        ("uni_pc", "unipc", "UniPC"),
+        ("euler SGM uniform", "euler", "Euler SGM Uniform"),
+        ("Heun beta", "heun", "Heun Beta"),
+        ("dpmpp_2m align your steps", "dpmpp_2m", "DPM++ 2M Align Your Steps"),
         ("EulerAncestralDiscreteScheduler", "euler_a", "Euler a"),
         ("DPMSolverMultistepScheduler", "dpmpp_2m", "DPM++ 2M"),
         ({"_class_name": "DDIMScheduler"}, "ddim", "DDIM"),
@@ -51,7 +57,18 @@ def test_what_users_call_schedulers(given: Any, name: str, display_name: str) ->
 
 
 def test_every_listed_name_resolves() -> None:
-    assert [resolve_scheduler(name, CONFIG).name for name in scheduler_names()] == list(SAMPLERS)
+    def own(name: str) -> dict[str, Any]:
+        return CONFIG | ({"_class_name": "EDMEulerScheduler"} if "edm" in name else {})
+
+    assert [resolve_scheduler(name, own(name)).name for name in scheduler_names()] == list(SAMPLERS)
+
+
+def test_edm_is_for_models_that_say_so() -> None:
+    with pytest.raises(
+        RequestError, match=r"'edm_euler' is for models trained as EDM .* own is 'PNDMScheduler'"
+    ):
+        resolve_scheduler("edm_euler", CONFIG)
+    assert resolve_scheduler({"_class_name": "EDMEulerScheduler"}, CONFIG).name == "edm_euler"
 
 
 @pytest.mark.parametrize("as_folder", [False, True])
@@ -132,12 +149,19 @@ def test_missing_keys_take_the_named_classs_defaults() -> None:
         ("DDIMScheduler", "beta_start", "0.1"),
         ("DDIMScheduler", "rescale_betas_zero_snr", True),
         ("DDIMScheduler", "trained_betas", [0.1, 0.2]),
-        ("EulerDiscreteScheduler", "use_beta_sigmas", True),
+        ("DPMSolverMultistepScheduler", "use_lu_lambdas", True),
         ("EulerDiscreteScheduler", "interpolation_type", "log_linear"),
         ("EulerDiscreteScheduler", "a_key_of_tomorrow", 3),
         ("EulerAncestralDiscreteScheduler", "prediction_type", "flow_prediction"),
-        ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver++"),
-        ("DPMSolverMultistepScheduler", "solver_order", 3),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistepScheduler", "solver_order", 4),
+        ("DPMSolverSinglestepScheduler", "algorithm_type", "sde-dpmsolver++"),
+        ("DDPMScheduler", "variance_type", "fixed_large"),
+        ("UniPCMultistepScheduler", "predict_x0", False),
+        ("UniPCMultistepScheduler", "disable_corrector", [-1]),
+        ("SASolverScheduler", "algorithm_type", "noise_prediction"),
+        ("LCMScheduler", "original_inference_steps", 0),
+        ("EDMEulerScheduler", "sigma_data", 0),
         ("DPMSolverMultistepScheduler", "use_flow_sigmas", True),
         ("DPMSolverMultistepScheduler", "variance_type", "learned"),
         ("DPMSolverMultistepScheduler", "lambda_min_clipped", 10**400),
@@ -176,7 +200,48 @@ def test_a_key_that_the_class_does_not_read_is_passed_over(class_name: str, key:
     assert resolve_scheduler(config, CONFIG).sampler.class_name == class_name
 
 
-@pytest.mark.parametrize("class_name", ["LMSDiscreteScheduler", None, 3])
+def test_two_ways_to_place_the_levels_contradict() -> None:
+    both = {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "use_beta_sigmas": True}
+    with pytest.raises(
+        UnsupportedModelError, match="use_beta_sigmas is True; supported: false with use_karras"
+    ):
+        resolve_scheduler(both, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("algorithm_type", "solver_order", "name"),
+    [
+        ("dpmsolver++", 1, "dpmpp_2m"),
+        ("dpmsolver++", 2, "dpmpp_2m"),
+        ("dpmsolver++", 3, "dpmpp_3m"),
+        ("sde-dpmsolver++", 2, "dpmpp_2m_sde"),
+        ("sde-dpmsolver++", 3, "dpmpp_3m_sde"),
+    ],
+)
+def test_a_config_says_which_of_a_class_s_samplers_it_means(
+    algorithm_type: str, solver_order: int, name: str
+) -> None:
+    config = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": algorithm_type}
+    scheduler = resolve_scheduler({**config, "solver_order": solver_order}, CONFIG)
+    assert (scheduler.name, scheduler.settings.solver_order) == (name, solver_order)
+
+
+def test_a_name_is_an_algorithm_and_an_order_whatever_the_model_s_config_says() -> None:
+    config = {**CONFIG, "algorithm_type": "sde-dpmsolver++", "solver_order": 3}
+    settings = resolve_scheduler("dpmpp_2m", config).settings
+    assert (settings.algorithm_type, settings.solver_order) == ("dpmsolver++", 2)
+
+
+def test_distilled_models_take_the_steps_they_were_distilled_on() -> None:
+    lcm = resolve_scheduler("lcm", CONFIG)
+    assert lcm.plan(4).timesteps == (999, 759, 499, 259)
+    with pytest.raises(RequestError, match="num_inference_steps is 51, and the model was distilled on"):
+        lcm.plan(51)
+    with pytest.raises(RequestError, match="'karras' is not for scheduler 'lcm'; choose one of: none"):
+        lcm.with_spacing("karras")
+
+
+@pytest.mark.parametrize("class_name", ["ScoreSdeVeScheduler", "IPNDMScheduler", None, 3])
 def test_an_unsupported_class_is_named_and_the_supported_ones_listed(class_name: object) -> None:
     config = {**CONFIG, "_class_name": class_name}
     with pytest.raises(UnsupportedModelError, match=r"_class_name is .*supported: EulerDiscreteScheduler"):
@@ -197,7 +262,7 @@ def test_a_schedule_of_absurd_length_is_refused() -> None:
             resolve_scheduler({"_class_name": "EulerDiscreteScheduler", key: 10**11}, CONFIG)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if "edm" not in name])
 def test_ddpm_s_variance_is_nobody_else_s_concern(name: str) -> None:
     ddpm = {**CONFIG, "_class_name": "DDPMScheduler", "variance_type": "fixed_small"}
     assert resolve_scheduler(name, ddpm).name == name
@@ -208,7 +273,12 @@ def test_a_learned_variance_is_refused_by_those_that_would_use_it() -> None:
         resolve_scheduler("dpmpp_2m", {**CONFIG, "variance_type": "learned_range"})
 
 
-@pytest.mark.parametrize("class_name", [row.class_name for row in SAMPLERS.values()])
+TRAINED = dict.fromkeys(
+    row.class_name for row in SAMPLERS.values() if row.own_levels and "EDM" not in row.class_name
+)
+
+
+@pytest.mark.parametrize("class_name", TRAINED)
 @pytest.mark.parametrize(
     "odd",
     [
@@ -243,3 +313,11 @@ def test_options_without_usable_noise_levels(class_name: str, odd: dict[str, Any
         (UnsupportedModelError, RequestError), match=r"noise levels of 5 steps do not fall|twice"
     ):
         scheduler.plan(5)
+
+
+@pytest.mark.parametrize("name", ["Karras", "SGM Uniform", "align your steps", " beta "])
+def test_spacings_have_a1111s_names_too(name: str) -> None:
+    spacing = resolve_scheduler("euler", CONFIG, spacing=name).spacing
+    assert spacing == {"Karras": "karras", "SGM Uniform": "sgm_uniform", " beta ": "beta"}.get(name, "ays")
+    with pytest.raises(RequestError, match="unknown spacing 'Normally'"):
+        resolve_scheduler("euler", CONFIG, spacing="Normally")

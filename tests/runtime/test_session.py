@@ -115,6 +115,12 @@ class FakeSession:
     def get_inputs(self) -> list[Any]:
         return []
 
+    def get_overridable_initializers(self) -> list[Any]:
+        return []
+
+    def get_modelmeta(self) -> Any:
+        return SimpleNamespace(custom_metadata_map={})
+
     get_outputs = get_inputs
 
 

@@ -42,7 +42,13 @@ def test_truncation_is_reported(tiny_model: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(
         tiny_model, provider="cpu", threads=1, verify=False, notify=messages.append
     )
-    pipeline("1 " * 200 + "the very end", num_inference_steps=1, guidance_scale=1, output_type="latent")
+    pipeline(
+        "1 " * 200 + "the very end",
+        num_inference_steps=1,
+        guidance_scale=1,
+        output_type="latent",
+        prompt_syntax="plain",
+    )
     assert len(messages) == 1
     assert "tokens; the end is ignored" in messages[0]
     assert len(messages[0]) < 400

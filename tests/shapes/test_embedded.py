@@ -27,31 +27,26 @@ def shapes() -> Iterator[StableDiffusionPipeline]:
         yield pipeline
 
 
-unfinished = pytest.mark.xfail(reason="the U-Net has 5,000 of its 20,000 steps: MODEL_CARD.md", strict=False)
-
-
 @pytest.fixture(scope="module")
 def found(shapes: StableDiffusionPipeline) -> dict[str, Rate]:
     return measure(shapes, PROMPTS, Settings())
 
 
-@unfinished
 def test_it_draws_what_it_is_asked_for(found: dict[str, Rate]) -> None:
-    assert found["colour"].share >= 0.90
-    assert found["shape"].share >= 0.85
-    assert found["relation"].share >= 0.65
+    assert found["colour"].share >= 0.95
+    assert found["shape"].share >= 0.90
+    assert found["relation"].share >= 0.90
+    assert found["everything"].share >= 0.80
 
 
-@unfinished
 def test_guidance_matters(shapes: StableDiffusionPipeline, found: dict[str, Rate]) -> None:
     unguided = measure(shapes, PROMPTS, Settings(guidance_scale=1.0))
     assert unguided["everything"].share < found["everything"].share - 0.1
 
 
-@unfinished
 def test_a_negative_prompt_takes_away_what_it_names(shapes: StableDiffusionPipeline) -> None:
     found = measure_negative_prompt(shapes, 24, Settings())
-    assert found["kept"].share <= 0.5
+    assert found["kept"].share <= 0.7
     assert found["drawn"].share >= 0.7
 
 

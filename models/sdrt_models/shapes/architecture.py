@@ -62,5 +62,9 @@ SCHEDULER: Mapping[str, Any] = {
     "timestep_spacing": "leading",
     "steps_offset": 1,
     "trained_betas": None,
+    "clip_sample": False,
 }
-"""DPM++ 2M, the default; the noise schedule is Stable Diffusion's."""
+"""DPM++ 2M, the default; the noise schedule is Stable Diffusion's.
+
+That class clips nothing and has no such key; those that do (DDIM, DDPM, …) would clip latents to -1..1 without it.
+"""

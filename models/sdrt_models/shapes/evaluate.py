@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sdrt import SdrtError, StableDiffusionPipeline
+from sdrt.limits import Limits
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import Seen, recognise
@@ -33,7 +34,8 @@ class Settings:
     """How pictures are made; :class:`sdrt.Request`'s names."""
 
     num_inference_steps: int = 20
-    guidance_scale: float = 7.5
+    guidance_scale: float | None = None
+    """The model's own where it is None."""
     scheduler: str = "dpmpp_2m"
     seed: int = 0
     batch: int = 8
@@ -126,7 +128,7 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 )
 @click.option("--prompts", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--steps", default=20, show_default=True)
-@click.option("--guidance-scale", default=7.5, show_default=True)
+@click.option("--guidance-scale", type=float, help="[default: the model's]")
 @click.option("--scheduler", default="dpmpp_2m", show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
@@ -139,7 +141,7 @@ def main(
     model: str,
     prompts: int,
     steps: int,
-    guidance_scale: float,
+    guidance_scale: float | None,
     scheduler: str,
     seed: int,
     batch: int,
@@ -179,6 +181,9 @@ def _judge(
             "provider": pipeline.provider,
             "prompts": prompts,
             **vars(settings),
+            "guidance_scale": Limits.of(pipeline.model).guidance_scale
+            if settings.guidance_scale is None
+            else settings.guidance_scale,
         }
 
 

@@ -62,7 +62,7 @@ class _Conditional(nn.Module):
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=14_000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=10_500, show_default=True)
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
@@ -120,6 +120,9 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         data=f"{examples.name}, batch {batch}",
         steps=steps,
         learning_rate=learning_rate,
+        # Trained on to a rate of nothing, it draws colours with the shapes that training joined them to.
+        last_rate=0.3,
+        cooldown=steps // 7,
         device=device,
     )
     model = train(stage)

@@ -1,12 +1,7 @@
-"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``
-
-The decoder then learns on alone, from latents with noise: what errors a small U-Net leaves, it may mend. The latents
-themselves stay as they are (latent denoising, arXiv:2507.15856).
-"""
+"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,13 +24,11 @@ _KL_WEIGHT = 3e-4
 _EDGE_WEIGHT = 1.0
 _CROP = 64
 _WHOLE_FROM = 0.7
-_MOST_NOISE = 0.4
 
 
 @click.command()
 @work_argument
 @click.option("--steps", type=click.IntRange(min=1), default=6500, show_default=True)
-@click.option("--decoder-steps", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
@@ -51,8 +44,8 @@ _MOST_NOISE = 0.4
     help="Crops of 64×64; a quarter as many whole pictures.",
 )
 @device_option
-def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, device: str) -> None:
-    """Train the autoencoder on crops, then on whole pictures, then its decoder alone; write WORK/vae."""
+def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None:
+    """Train the autoencoder on crops, then on whole pictures; write WORK/vae."""
     pool = torch.from_numpy(_draw(pictures, seed=1))
     held_out = _as_tensor(torch.from_numpy(_draw(32, seed=2, held_out=True)), device)
 
@@ -71,14 +64,6 @@ def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, 
         rows = torch.stack([held_out, decoded], 1).flatten(0, 1)
         return sheet(_as_pictures(rows), columns=16)
 
-    def decoder_loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
-        pictures = _as_tensor(_whole(pool, batch // 4, rng), device)
-        with torch.no_grad():
-            latents = model.encode(pictures).latent_dist.sample()
-        most = torch.from_numpy(rng.uniform(0, _MOST_NOISE / scaling_factor, (len(latents), 1, 1, 1))).float()
-        latents += most.to(device) * torch.randn_like(latents)
-        return _error(model.decode(latents).sample, pictures)
-
     torch.manual_seed(0)
     stage = Stage(
         model=AutoencoderKL(**VAE).to(memory_format=torch.channels_last),
@@ -92,18 +77,6 @@ def main(work: Path, steps: int, decoder_steps: int, pictures: int, batch: int, 
     )
     model = train(stage)
     scaling_factor = 1 / _latent_std(model, pool[:1024], device)
-    model.requires_grad_(False)
-    model.decoder.requires_grad_(True)
-    model.post_quant_conv.requires_grad_(True)
-    decoder_stage = dataclasses.replace(
-        stage,
-        model=model,
-        loss=decoder_loss,
-        folder=work / "decoder-training",
-        steps=decoder_steps,
-        learning_rate=8e-4,
-    )
-    model = train(decoder_stage)
     model.register_to_config(scaling_factor=round(scaling_factor, 5))
     model.save_pretrained(work / "vae")
     click.echo(f"scaling_factor {scaling_factor:.5f}; held-out pictures, encoded and decoded:")

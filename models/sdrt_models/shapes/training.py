@@ -66,8 +66,9 @@ class Stage:
 
     ``loss`` draws a batch with the generator it is given, which is seeded by the step, and returns the loss of
     ``model``; ``sample`` turns the averaged model into a picture of how far it is. ``data`` says what batches are
-    drawn from, so that a training is not continued on other data. ``folder`` holds ``state.pt``, ``loss.png`` and
-    ``samples/``.
+    drawn from, so that a training is not continued on other data. ``last_rate`` is the share of the learning rate that
+    is left before the last ``cooldown`` steps, in which it goes to nothing. ``folder`` holds ``state.pt``,
+    ``loss.png``, and of every sample ``samples/`` and ``averaged/``.
     """
 
     model: nn.Module
@@ -82,6 +83,8 @@ class Stage:
     ema_decay: float = 0.999
     weight_decay: float = 0.01
     warmup: int = 200
+    last_rate: float = 0.0
+    cooldown: int = 0
     every: int = 500
     sample_every: int = 2000
 
@@ -144,14 +147,26 @@ def train(stage: Stage) -> Any:
             )
             _plot(losses, stage.folder / "loss.png")
         if stage.sample is not None and ((step + 1) % stage.sample_every == 0 or step + 1 == stage.steps):
-            (stage.folder / "samples").mkdir(exist_ok=True)
+            for room in ("samples", "averaged"):
+                (stage.folder / room).mkdir(exist_ok=True)
+            torch.save(averaged.state_dict(), stage.folder / "averaged" / f"{step + 1:06d}.pt")
             stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
     return averaged
 
 
 def _settings(stage: Stage) -> dict[str, float | str]:
     """What has to be the same for a training to go on: its weights before the first step are among it."""
-    names = ("steps", "learning_rate", "seed", "ema_decay", "weight_decay", "warmup", "data")
+    names = (
+        "steps",
+        "learning_rate",
+        "last_rate",
+        "cooldown",
+        "seed",
+        "ema_decay",
+        "weight_decay",
+        "warmup",
+        "data",
+    )
     weights = hashlib.sha256()
     for name, value in stage.model.state_dict().items():
         weights.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -170,11 +185,14 @@ def _check_settings(
 
 
 def _schedule(step: int, stage: Stage) -> float:
-    """Linear warm-up, then half a cosine down to nothing."""
+    """Linear warm-up, half a cosine down to ``last_rate``, then a line to zero."""
     if step < stage.warmup:
         return (step + 1) / stage.warmup
-    done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    hot = stage.steps - stage.cooldown
+    done = (step - stage.warmup) / max(1, hot - stage.warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    rate = stage.last_rate + (1 - stage.last_rate) * fall
+    return rate if step < hot else rate * (stage.steps - step) / stage.cooldown
 
 
 @torch.no_grad()

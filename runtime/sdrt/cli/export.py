@@ -54,6 +54,16 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     type=int,
     help="Full-size architecture, no checkpoint: to measure a device without a download.",
 )
+@click.option(
+    "--guidance-scale",
+    type=float,
+    help="What pictures are made with where nobody says; for checkpoints made for little guidance.  [default: 7.5]",
+)
+@click.option(
+    "--taesd",
+    metavar="FOLDER|ID",
+    help="A TAESD, such as madebyollin/taesd, for previews that look like the pictures.",
+)
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder, once the new one is complete.")

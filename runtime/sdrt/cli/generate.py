@@ -5,44 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import click
-
-from sdrt.embedded import DEFAULT_MODEL
+from click.core import ParameterSource
 
 from .group import CONTEXT, debug_option
+from .picture_options import picture_options
 
 __all__ = ["generate"]
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("prompts", metavar="PROMPT...", nargs=-1, required=True)
+@click.argument("prompts", metavar="PROMPT...", nargs=-1)
 @click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    default=DEFAULT_MODEL,
-    show_default=True,
-    help="Model folder, hub id, or an embedded model; `sdrt models` lists them.",
+    "--prompts-file",
+    metavar="FILE",
+    help="Prompts from a file, or - for stdin: one a line, or JSON objects of settings, which go before the options.",
 )
-@click.option("-n", "--negative-prompt", metavar="TEXT", default="", help="What the picture should not show.")
-@click.option("--steps", "--num-inference-steps", "steps", type=int, default=50, show_default=True)
 @click.option(
-    "--guidance-scale",
-    "--cfg-scale",
-    "guidance_scale",
-    type=float,
-    default=7.5,
-    show_default=True,
-    help="How closely to follow the prompt; 1 or less ignores the negative prompt and takes half the time.",
+    "--from",
+    "from_picture",
+    metavar="FILE",
+    help="Make this picture again, as its metadata says; options given beside it go before.",
 )
-@click.option("-W", "--width", type=int, help="Pixels, a multiple of 8.  [default: the model's]")
-@click.option("-H", "--height", type=int, help="Pixels, a multiple of 8.  [default: the model's]")
-@click.option("-s", "--seed", type=int, help="Picture i has seed + i.  [default: random, printed]")
-@click.option("--scheduler", metavar="NAME|FILE", help="For example `euler`, or a scheduler_config.json.")
-@click.option("--spacing", metavar="NAME", help="Which noise levels are visited, for example `karras`.")
-@click.option("--eta", type=float, default=0.0, show_default=True, help="Noise that DDIM adds in each step.")
-@click.option(
-    "--clip-skip", type=int, help="Layers of the text encoder to leave out, counted as diffusers does."
-)
+@picture_options
 @click.option(
     "-b",
     "--batch-size",
@@ -63,23 +47,40 @@ __all__ = ["generate"]
 @click.option(
     "--grid", is_flag=True, help="Also write a contact sheet of all pictures, beside the first: FILE-grid."
 )
-@click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")
-@click.option("--no-metadata", is_flag=True, help="Leave out of the file how it was made.")
-@click.option("--provider", default="auto", show_default=True, help="Execution provider: cpu, cuda, …")
-@click.option("--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot.")
-@click.option("--threads", type=int, help="CPU threads.  [default: every core]")
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
-@click.option("--max-size", type=int, help="Allow sides up to this many pixels.")
+@click.option("--preview", is_flag=True, help="Draw what the pictures are at in the terminal.")
+@click.option("--preview-file", metavar="FILE", help="Write what they are at to a file, again and again.")
+@click.option(
+    "--preview-every",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="Steps between two previews.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no notices; errors only.")
 @debug_option
-def generate(prompts: tuple[str, ...], **options: Any) -> None:
+@click.pass_context
+def generate(context: click.Context, /, from_picture: str | None, **options: Any) -> None:
     """Make pictures from a prompt.
 
-    Each PROMPT is one argument: put it in quotes. The names of the files go to stdout,
-    progress and notices to stderr.
+    Each PROMPT is one argument: put it in quotes. Of {a|b} each picture takes one, by its seed. The names of the
+    files go to stdout, progress and notices to stderr.
     """
     from .generation import run
     from .planning import Options
 
-    run(Options(prompts=prompts, **options))
+    if from_picture is not None:
+        from .repeat import settings_of
+
+        # Some versions of click take an argument that is not there for given.
+        given = {
+            name
+            for name in options
+            if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        }
+        options |= settings_of(from_picture, given)
+    sources = [name for name in ("prompts", "prompts_file") if options[name]]
+    if not sources:
+        raise click.UsageError("Missing argument 'PROMPT...'", context)
+    if len(sources) > 1:
+        raise click.UsageError("expected PROMPT... or --prompts-file, got both", context)
+    run(Options(**options))

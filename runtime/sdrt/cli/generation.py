@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,20 +12,36 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from sdrt.errors import SdrtError
+from sdrt.limits import Limits
 from sdrt.progress import export_reporter
 
 from .outputs import format_of, write_atomically
-from .planning import Grid, Options, Picture, arguments, batches, plan, plan_grid, request, seeds
+from .planning import (
+    Batch,
+    Grid,
+    Options,
+    Picture,
+    batches,
+    plan,
+    plan_grid,
+    plan_plot,
+    plan_preview_path,
+    seeds,
+)
 from .terminal import Steps, Terminal
+from .variations import FIELDS, Axis
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdrt import StableDiffusionPipeline, StableDiffusionPipelineOutput
+    from sdrt import Request, StableDiffusionPipeline, StableDiffusionPipelineOutput
     from sdrt.schedulers import Scheduler
     from sdrt.sheet import ContactSheet
 
-__all__ = ["run"]
+__all__ = ["run", "run_plot"]
+
+# Pictures of a batch that a preview shows, and its longer side: what every format can hold.
+_MOST_PREVIEWS, _PREVIEW_SIDE = 8, 2048
 
 
 @dataclass(kw_only=True)
@@ -34,6 +50,7 @@ class Timings:
 
     load: float = 0.0
     text_encoder: float = 0.0
+    vae_encoder: float = 0.0
     unet: list[float] = field(default_factory=list)
     vae_decoder: float = 0.0
     total: float = 0.0
@@ -41,27 +58,42 @@ class Timings:
     def add(self, timings: Mapping[str, Any]) -> None:
         """Add one call of the pipeline."""
         self.text_encoder += timings["text_encoder"]
+        self.vae_encoder += timings.get("vae_encoder", 0.0)
         self.unet += timings["unet"]
         self.vae_decoder += timings["vae_decoder"]
 
 
 def run(options: Options) -> None:
     """Make every picture that the options ask for; names go to stdout, or one JSON object."""
-    from sdrt.limits import Limits
-
-    started = time.perf_counter()
     pictures = plan(options)
-    grid = plan_grid(options, pictures)
-    requests = [request(options, batch) for _, batch in batches(pictures, options.batch_size)]
+    _run(options, pictures, plan_grid(options, pictures))
+
+
+def run_plot(options: Options, axes: Sequence[Axis]) -> None:
+    """Make a picture for every combination of the axes' values, and one sheet of them; its name goes to stdout."""
+    pictures, grid = plan_plot(options, axes)
+    _run(options, pictures, grid, sheet_only=True)
+
+
+def _run(options: Options, pictures: list[Picture], grid: Grid | None, *, sheet_only: bool = False) -> None:
+    started = time.perf_counter()
+    preview_path = plan_preview_path(options, [picture.path for picture in pictures])
+    groups = batches(pictures)
     terminal = Terminal(quiet=options.quiet)
     with _open(options, terminal) as pipeline:
-        requests[0].fit(Limits.of(pipeline.model))
-        job = Job(options, pipeline, grid)
+        words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
+        if words:
+            terminal.notice(f"textual inversions: {', '.join(words)}")
+        if options.preview and not terminal.draws_pictures:
+            terminal.notice(
+                "--preview: not drawn, as stderr is no terminal with colours; --preview-file writes it"
+            )
+        job = Job(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
         terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
         job.timings.load = time.perf_counter() - started
         try:
-            job.make(pictures, terminal)
+            job.make(terminal)
         finally:
             # Also when it ends early: the files that there are must have their names told.
             job.timings.total = time.perf_counter() - started
@@ -79,18 +111,62 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             threads=options.threads,
             revision=options.revision,
             allow_fallback=options.allow_fallback,
+            vae_tiling=options.vae_tiling,
             notify=terminal.notice,
             reporter=export_reporter(board),
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the pictures of equal settings have in common, on the model that makes them."""
+
+    options: Options
+    scheduler: Scheduler
+    request: Request
+    """Of the first of them, with the model's defaults."""
+    calls: int
+    """Of the U-Net, for a batch."""
+    config_file: str | None
+    """What the scheduler was read from, where that was a file."""
+
+    @classmethod
+    def of(cls, pipeline: StableDiffusionPipeline, batch: Batch) -> Setup:
+        """Raises `RequestError` for what this model cannot do."""
+        options = batch.pictures[0].options
+        request = batch.request.fit(Limits.of(pipeline.model))
+        scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
+        calls = pipeline.num_evaluations(batch.request, scheduler=scheduler)
+        file = options.scheduler if options.scheduler and Path(options.scheduler).exists() else None
+        return cls(options=options, scheduler=scheduler, request=request, calls=calls, config_file=file)
+
+
 class Job:
     """The options, the loaded model, and what making the pictures told about them."""
 
-    def __init__(self, options: Options, pipeline: StableDiffusionPipeline, grid: Grid | None) -> None:
-        self.options, self.pipeline, self.grid = options, pipeline, grid
-        self.scheduler: Scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
-        self.calls = len(self.scheduler.plan(options.steps).timesteps)
+    def __init__(
+        self,
+        options: Options,
+        pipeline: StableDiffusionPipeline,
+        grid: Grid | None,
+        batches: list[Batch],
+        *,
+        sheet_only: bool = False,
+        preview_path: Path | None = None,
+    ) -> None:
+        self.options, self.pipeline, self.grid, self.batches = options, pipeline, grid, batches
+        self.sheet_only = sheet_only
+        # Every one, before any work: the last line of a file may ask for what there is not.
+        self.setups: dict[int, Setup] = {}
+        for batch in batches:
+            first = batch.pictures[0]
+            if id(first.options) not in self.setups:
+                with first.named():
+                    self.setups[id(first.options)] = Setup.of(pipeline, batch)
+        self.watched = options.preview or options.preview_file is not None
+        self.preview_path = preview_path
+        if self.watched:
+            pipeline.preview  # noqa: B018 - raises where the model has none, before any work
         self.timings = Timings()
         self.made: list[Picture] = []
         self.size = (0, 0)
@@ -98,21 +174,29 @@ class Job:
         self.sheet_parameters = ""
         self.sheet_path: Path | None = None
 
-    def make(self, pictures: list[Picture], terminal: Terminal) -> None:
+    def setup(self, picture: Picture) -> Setup:
+        """What this picture has in common with others."""
+        return self.setups[id(picture.options)]
+
+    def make(self, terminal: Terminal) -> None:
         """Denoise batch by batch; a picture is written as soon as it is there."""
-        groups = list(batches(pictures, self.options.batch_size))
         try:
-            with terminal.steps(len(groups), self.calls) as steps:
-                for name, batch in groups:
-                    steps.describe(name)
+            counts = [self.setup(batch.pictures[0]).calls for batch in self.batches]
+            with terminal.steps(sum(counts)) as steps:
+                for batch, count in zip(self.batches, counts, strict=True):
+                    steps.begin(batch.name, count)
                     output = self._denoise(batch, steps)
                     self.timings.add(output.timings)
-                    for picture, image in zip(batch, output.images, strict=True):
+                    for picture, image in zip(batch.pictures, output.images, strict=True):
                         self._save(picture, image)
-                        if not self.options.as_json:
+                        if not self.options.as_json and not self.sheet_only:
                             terminal.result(picture.path)
         except BaseException:
-            # A sheet of what there is; the error that is told is the one that ended the run.
+            # A sheet of what there is, but not in the place of one that was whole; the error that is told is the one
+            # that ended the run.
+            if self.grid is not None and self.sheet is not None and self.grid.path.exists():
+                terminal.notice(f"no contact sheet: {self.grid.path} stays what it is")
+                raise
             try:
                 self._write_sheet(terminal)
             except SdrtError as error:
@@ -128,18 +212,36 @@ class Job:
         if not self.options.as_json:
             terminal.result(self.grid.path)
 
-    def _denoise(self, batch: list[Picture], steps: Steps) -> StableDiffusionPipelineOutput:
-        def on_step_end(*_: object) -> dict[str, Any]:
-            steps.advance()
-            return {}
+    def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
+        from sdrt import StableDiffusionPipelineOutput
 
-        return self.pipeline(
-            **arguments(self.options, batch), callback_on_step_end=on_step_end, scheduler=self.scheduler
-        )
+        scheduler = self.setup(batch.pictures[0]).scheduler
+        for event in self.pipeline.stream(batch.request, scheduler=scheduler):
+            if isinstance(event, StableDiffusionPipelineOutput):
+                return event
+            steps.advance()
+            if self.watched and (event.last or (event.index + 1) % self.options.preview_every == 0):
+                self._show(event.denoised, steps)
+        raise AssertionError("a stream ends with its result")
+
+    def _show(self, denoised: Any, steps: Steps) -> None:
+        """The batch side by side, in the terminal and in a file."""
+        from sdrt.image import side_by_side
+
+        picture = side_by_side(self.pipeline.preview(denoised[:_MOST_PREVIEWS]))
+        picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        if self.options.preview:
+            steps.show(picture)
+        if self.preview_path is not None:
+            path, target = self.preview_path, format_of(self.preview_path)
+            write_atomically(
+                path, lambda file: picture.save(file, format=target.name, **target.options), force=True
+            )
 
     def _save(self, picture: Picture, image: Image) -> None:
         parameters = self._parameters(picture, image)
-        self._write(picture.path, image, parameters)
+        if not self.sheet_only:
+            self._write(picture.path, image, parameters)
         self.made.append(picture)
         self.size = image.size
         if self.grid is not None:
@@ -172,20 +274,41 @@ class Job:
         from sdrt import __version__
         from sdrt.metadata import Parameters
 
-        options = self.options
-        # A1111's names in A1111's order; the name of a sampler there includes "Karras".
+        setup = self.setup(picture)
+        options, request = setup.options, setup.request
+        # What is worked on first, as in A1111: the part of a picture, what is enlarged later, or put into another.
+        size = image.size if options.outpaint else (request.width, request.height)
+        # A1111's names in A1111's order; the name of a sampler there includes "Karras" and the like.
         settings = {
-            "Steps": options.steps,
-            "Sampler": self.scheduler.display_name,
-            "CFG scale": options.guidance_scale,
+            "Steps": request.num_inference_steps,
+            "Sampler": setup.scheduler.display_name,
+            "CFG scale": request.guidance_scale,
             "Seed": picture.seed,
-            "Size": f"{image.width}x{image.height}",
+            "Size": "{}x{}".format(*size),
             "Model": self.pipeline.model.name,
+            "Denoising strength": self._strength(request),
+            "Image CFG scale": request.image_guidance_scale,
+            "Noise level": request.noise_level,
+            "Mask blur": options.mask_blur if options.mask_image or options.outpaint else None,
+            "Masked area padding": options.padding_mask_crop,
+            "Outpaint": options.outpaint,
+            "Composite": "False" if options.no_composite else None,
+            "VAE tiling": None if options.vae_tiling is None else str(options.vae_tiling),
+            **self._hires(request),
             # A1111 counts the last layer as 1, diffusers as 0.
             "Clip skip": options.clip_skip + 1 if options.clip_skip else None,
+            "Prompt syntax": options.prompt_syntax if options.prompt_syntax != "a1111" else None,
+            "Scheduler config": setup.config_file,
+            "Batch size": options.batch_size if options.batch_size > 1 else None,
             "RNG": "CPU",
-            "Eta": options.eta if self.scheduler.reads_eta and options.eta else None,
-            "Spacing": self._spacing(),
+            "Embeddings": ", ".join(Path(path).name for path in options.embeddings) or None,
+            "Tile size": options.tile_size,
+            "Tile overlap": options.tile_overlap,
+            "CFG rescale": options.guidance_rescale or None,
+            "Timesteps": _joined(options.timesteps),
+            "Sigmas": _joined(options.sigmas),
+            "Eta": options.eta if setup.scheduler.reads_eta and options.eta else None,
+            "Spacing": self._spacing(setup.scheduler),
             "Version": f"sdrt {__version__}",
         }
         present = {name: str(value) for name, value in settings.items() if value is not None}
@@ -193,27 +316,68 @@ class Job:
             Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
         )
 
-    def _spacing(self) -> str | None:
-        """The spacing, where the sampler's name alone would give another."""
-        spacing, usual = self.scheduler.spacing, self.pipeline.scheduler_for(self.scheduler.name).spacing
-        return None if spacing in ("karras", usual) else spacing
+    def _hires(self, request: Request) -> dict[str, Any]:
+        if request.hires_scale is None:
+            return {}
+        return {
+            "Hires upscale": request.hires_scale,
+            "Hires steps": request.hires_steps,
+            "Hires upscaler": request.hires_upscaler.capitalize(),
+        }
+
+    def _strength(self, request: Request) -> float | None:
+        """Where the kind of model has one; A1111 has one name for both."""
+        if request.hires_scale is not None:
+            return request.hires_strength
+        kind = Limits.of(self.pipeline.model).kind
+        return None if "strength" in kind.refuses else request.strength
+
+    def _spacing(self, scheduler: Scheduler) -> str | None:
+        """The spacing, where the name written beside it does not say it."""
+        from sdrt.schedulers import SPACING_LABELS
+
+        usual = self.pipeline.scheduler_for(scheduler.name).spacing
+        return None if scheduler.spacing in (*SPACING_LABELS, usual) else scheduler.spacing
 
     def report(self) -> dict[str, Any]:
         """What was made and how, for `--json`. Seconds in `timings`."""
         from sdrt import __version__
 
         width, height = self.size
-        asked = ("negative_prompt", "steps", "guidance_scale", "eta", "clip_skip", "batch_size")
+        common = self.setup(self.made[0])
         return {
             "version": __version__,
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
-            "files": [str(picture.path) for picture in self.made],
+            "files": [] if self.sheet_only else [str(picture.path) for picture in self.made],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [picture.prompt for picture in self.made],
             "seeds": [picture.seed for picture in self.made],
-            "settings": {name: getattr(self.options, name) for name in asked}
-            | {"scheduler": self.scheduler.name, "spacing": self.scheduler.spacing}
-            | {"width": width, "height": height},
+            # Of the first; what others have for themselves is beside.
+            "settings": self._settings(common) | {"width": width, "height": height},
+            "own_settings": [self._differences(self.setup(picture), common) for picture in self.made],
             "timings": vars(self.timings),
         }
+
+    def _settings(self, setup: Setup) -> dict[str, Any]:
+        left_out = ("prompt", "seed", "scheduler", "spacing", "width", "height")
+        names = [
+            *(name for name in FIELDS if name not in left_out),
+            "no_composite",
+            "timesteps",
+            "sigmas",
+            "batch_size",
+        ]
+        return {name: getattr(setup.options, name) for name in names} | {
+            "guidance_scale": setup.request.guidance_scale,
+            "scheduler": setup.scheduler.name,
+            "spacing": setup.scheduler.spacing,
+        }
+
+    def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
+        usual = self._settings(common)
+        return {name: value for name, value in self._settings(setup).items() if value != usual[name]}
+
+
+def _joined(numbers: Sequence[float] | None) -> str | None:
+    return None if numbers is None else ",".join(map(str, numbers))

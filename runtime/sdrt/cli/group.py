@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from .failures import Boundary, State
-from .process import flush, printable, terminated
+from .process import flush, printable, stoppable
 
 __all__ = ["CONTEXT", "LazyGroup", "debug_option"]
 
@@ -59,7 +59,7 @@ class LazyGroup(click.Group):
         """Run, turn any exception into a line on stderr, and exit with the documented code."""
         extra["standalone_mode"] = False
         state = State()
-        with terminated(), Boundary(state):
+        with stoppable(), Boundary(state):
             printable()
             try:
                 code = super().main(*args, **extra, obj=state)

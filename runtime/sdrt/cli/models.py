@@ -13,12 +13,13 @@ import click
 from sdrt.embedded import DEFAULT_MODEL, embedded_names, embedded_path
 from sdrt.errors import RequestError, SdrtError
 
+from .columns import columns
 from .group import CONTEXT, debug_option
 from .model_summary import human_size, summarise, visible
 
 __all__ = ["models"]
 
-COLUMNS = ("model", "family", "target", "dtype", "size", "from")
+HEADINGS = ("model", "family", "target", "dtype", "size", "from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,10 +127,7 @@ def _row(name: str, where: str, path: Path) -> Row:
 
 
 def _table(rows: list[Row]) -> str:
-    lines = [COLUMNS, *(tuple(map(visible, _cells(row))) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(line.rstrip() for line in text)
+    return columns([HEADINGS, *(tuple(map(visible, _cells(row))) for row in rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

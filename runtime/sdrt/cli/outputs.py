@@ -67,8 +67,9 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
     if max(side or 0 for side in sides) > target.max_side:
         raise RequestError(f"-o {path}: {target.name} holds {target.max_side} pixels a side; use .png")
     if text > target.max_text:
+        larger = ".png or " if target.name != "PNG" else ""
         raise RequestError(
-            f"-o {path}: the prompt is too long for {target.name}'s metadata; use .png or --no-metadata"
+            f"-o {path}: the prompt is too long for {target.name}'s metadata; use {larger}--no-metadata"
         )
 
 

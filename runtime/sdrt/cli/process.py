@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-__all__ = ["flush", "printable", "terminated"]
+from sdrt.interrupt import asked_to_stop
+
+__all__ = ["flush", "printable", "stoppable"]
 
 TERMINATED = 143  # 128 + SIGTERM, as shells count
 
@@ -36,17 +38,26 @@ def flush() -> None:
 
 
 @contextmanager
-def terminated() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Within, SIGTERM ends the program as Ctrl-C does: what is half made is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    raised = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}
+    # One that is ignored was ignored by whoever started the program (nohup): it stays so.
+    before = {sent: signal.getsignal(sent) for sent in raised}
+    mine = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
+    with asked_to_stop() as note:
 
-    def stop(*_: object) -> NoReturn:
-        sys.exit(TERMINATED)
+        def stop(sent: int, _: object) -> NoReturn:
+            error = raised[signal.Signals(sent)]
+            note(error)
+            raise error
 
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        for sent in mine:
+            signal.signal(sent, stop)
+        try:
+            yield
+        finally:
+            for sent in mine:
+                signal.signal(sent, before[sent])

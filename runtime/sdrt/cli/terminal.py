@@ -15,7 +15,10 @@ import click
 from sdrt.progress import Display
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from PIL import Image
+    from rich.progress import TaskID
+
+    from .terminal_picture import PictureProgress
 
 __all__ = ["Steps", "Terminal"]
 
@@ -26,11 +29,14 @@ LINE_INTERVAL = 1.0
 class Steps(Protocol):
     """Progress of a known number of steps."""
 
-    def describe(self, text: str) -> None:
-        """Say what the next steps belong to."""
+    def begin(self, text: str, steps: int) -> None:
+        """Say what the next steps belong to, and how many they are."""
 
     def advance(self) -> None:
         """One step is done."""
+
+    def show(self, picture: Image.Image) -> None:
+        """Draw what is being made, where there is a terminal to draw on."""
 
 
 class Terminal(Display):
@@ -50,14 +56,20 @@ class Terminal(Display):
         # None when it was closed.
         return sys.stdout
 
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether `Steps.show` has where to draw: a terminal, and one with colours."""
+        return self.live and _step_bar().draws
+
     @contextmanager
-    def steps(self, batches: int, steps: int) -> Iterator[Steps]:
-        """A bar over so many batches of so many steps, with the step, seconds per step and time left."""
-        pace = Pace(batches, steps)
+    def steps(self, total: int) -> Iterator[Steps]:
+        """A bar over so many steps of all batches, with the batch's step, seconds per step and time left."""
+        pace = Pace(total)
         if not self.live:
             yield _PlainSteps(self, pace)
             return
-        with self._drawing(_step_bar()) as progress:
+        progress = _step_bar()
+        with self._drawing(progress):
             progress.start()
             yield _LiveSteps(progress, pace)
 
@@ -65,9 +77,14 @@ class Terminal(Display):
 class Pace:
     """Seconds per step over all batches; the first pays for warming up, and counts only while it is alone."""
 
-    def __init__(self, batches: int, steps: int) -> None:
-        self.steps, self.total, self.done = steps, batches * steps, 0
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+        self._steps = self._before = 0
         self._started = self._first = time.perf_counter()
+
+    def begin(self, steps: int) -> None:
+        """A batch of so many steps begins."""
+        self._steps, self._before = steps, self.done
 
     def advance(self) -> None:
         """Count a step that ends now."""
@@ -84,9 +101,9 @@ class Pace:
 
     def __str__(self) -> str:
         left = (self.total - self.done) * self.seconds_per_step
-        step = (self.done - 1) % self.steps + 1 if self.done else 0
         digits = 2 if self.seconds_per_step >= 0.1 else 4
-        return f"step {step}/{self.steps}, {self.seconds_per_step:.{digits}f} s/step, {_clock(left)} left"
+        step = f"step {self.done - self._before}/{self._steps}"
+        return f"{step}, {self.seconds_per_step:.{digits}f} s/step, {_clock(left)} left"
 
 
 def _clock(seconds: float) -> str:
@@ -100,8 +117,12 @@ class _PlainSteps:
         self._terminal, self._pace = terminal, pace
         self._text, self._last_line = "", -LINE_INTERVAL
 
-    def describe(self, text: str) -> None:
+    def begin(self, text: str, steps: int) -> None:
         self._text = text
+        self._pace.begin(steps)
+
+    def show(self, picture: Image.Image) -> None:
+        """A log is no place for pictures."""
 
     def advance(self) -> None:
         self._pace.advance()
@@ -112,23 +133,29 @@ class _PlainSteps:
 
 
 class _LiveSteps:
-    def __init__(self, progress: Progress, pace: Pace) -> None:
+    def __init__(self, progress: PictureProgress, pace: Pace) -> None:
         self._progress, self._pace = progress, pace
         self._task: TaskID = progress.add_task("", total=pace.total, pace=str(pace))
 
-    def describe(self, text: str) -> None:
+    def begin(self, text: str, steps: int) -> None:
+        self._pace.begin(steps)
         self._progress.update(self._task, description=text)
+
+    def show(self, picture: Image.Image) -> None:
+        self._progress.show(picture)
 
     def advance(self) -> None:
         self._pace.advance()
         self._progress.update(self._task, completed=self._pace.done, pace=str(self._pace), refresh=True)
 
 
-def _step_bar() -> Progress:
+def _step_bar() -> PictureProgress:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import BarColumn, TextColumn
 
-    return Progress(
+    from .terminal_picture import PictureProgress
+
+    return PictureProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[pace]}", markup=False),

@@ -6,11 +6,12 @@ from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step
 from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names
 from sdrt.schedulers.scheduler import Scheduler
-from sdrt.schedulers.table import SAMPLERS, SPACINGS
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS
 
 __all__ = [
     "SAMPLERS",
     "SPACINGS",
+    "SPACING_LABELS",
     "NoiseSchedule",
     "Plan",
     "Scheduler",

@@ -15,17 +15,29 @@ import numpy as np
 import numpy.typing as npt
 
 from sdrt.errors import UnsupportedModelError
-from sdrt.schedulers.noise_schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule, zero_terminal_snr
+from sdrt.schedulers.noise_schedule import (
+    BETA_SCHEDULES,
+    PREDICTION_TYPES,
+    EdmNoiseSchedule,
+    NoiseSchedule,
+    zero_terminal_snr,
+)
 from sdrt.wording import brief
 
-__all__ = ["IRRELEVANT_KEYS", "Settings", "build_noise_schedule", "read_settings"]
+__all__ = ["IRRELEVANT_KEYS", "Settings", "build_edm_schedule", "build_noise_schedule", "read_settings"]
 
 Config = Mapping[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A scheduler's options, named as in diffusers; one that a class does not know keeps the default here."""
+    """A scheduler's options, named as in diffusers; one that a class does not know keeps the default here.
+
+    `levels` stands for diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `sigma_schedule`
+    and for spacings that diffusers has no key for: a name from `spacing.LEVELS`, or None where timesteps are chosen.
+    `timesteps` or `sigmas`, with the final one, are what a call asked for in place of any spacing.
+    """
 
     num_train_timesteps: int = 1000
     beta_start: float = 0.0001
@@ -36,7 +48,9 @@ class Settings:
     prediction_type: str = "epsilon"
     timestep_spacing: str = "linspace"
     steps_offset: int = 0
-    use_karras_sigmas: bool = False
+    levels: str | None = None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
     sigma_min: float | None = None
     sigma_max: float | None = None
     final_sigmas_type: str = "zero"
@@ -46,10 +60,15 @@ class Settings:
     skip_prk_steps: bool = True
     algorithm_type: str = "dpmsolver++"
     solver_order: int = 2
+    corrector_order: int = 2
     solver_type: str = "midpoint"
     lower_order_final: bool = True
     euler_at_final: bool = False
+    disable_corrector: tuple[int, ...] = ()
     lambda_min_clipped: float = float("-inf")
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    sigma_data: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +97,12 @@ def _one_of(*values: Any) -> _Check:
     listed = " or ".join(str(v) for v in values)
     return _Check(
         passes=lambda v: any(v is c or (type(v) is type(c) and v == c) for c in values), expected=listed
+    )
+
+
+def _is_indices(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        isinstance(index, int) and not isinstance(index, bool) and index >= 0 for index in value
     )
 
 
@@ -110,6 +135,9 @@ _CHECKS: Mapping[str, _Check] = {
     "timestep_spacing": _one_of("leading", "trailing", "linspace"),
     "steps_offset": _whole(0, _MOST_TIMESTEPS),
     "use_karras_sigmas": _one_of(True, False, None),
+    "use_exponential_sigmas": _one_of(True, False, None),
+    "use_beta_sigmas": _one_of(True, False, None),
+    "sigma_schedule": _one_of("karras", "exponential"),
     "sigma_min": _LEVEL,
     "sigma_max": _LEVEL,
     "final_sigmas_type": _one_of("zero", "sigma_min"),
@@ -119,50 +147,61 @@ _CHECKS: Mapping[str, _Check] = {
         passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e6, expected="a number from 0.001 to 1000000"
     ),
     "skip_prk_steps": _one_of(True),
-    "algorithm_type": _one_of("dpmsolver++"),
-    "solver_order": _one_of(1, 2),
-    "solver_type": _one_of("midpoint", "heun"),
+    "algorithm_type": _one_of("dpmsolver++", "sde-dpmsolver++", "deis", "data_prediction"),
+    "solver_order": _one_of(1, 2, 3),
+    "predictor_order": _one_of(1, 2, 3),
+    "corrector_order": _one_of(1, 2, 3),
+    "solver_type": _one_of("midpoint", "heun", "logrho", "bh1", "bh2"),
     "lower_order_final": _FLAG,
     "euler_at_final": _FLAG,
+    "disable_corrector": _Check(
+        passes=lambda v: v is None or _is_indices(v), expected="a list of steps' indices"
+    ),
     "lambda_min_clipped": _Check(passes=_is_number, expected="a number"),
+    "original_inference_steps": _whole(1, _MOST_TIMESTEPS),
+    "timestep_scaling": _Check(
+        passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e6, expected="a number from 0.001 to 1000000"
+    ),
+    "sigma_data": _Check(
+        passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e3, expected="a number from 0.001 to 1000"
+    ),
     # Never computed with: the one value that switches each off.
     "thresholding": _one_of(False),
-    "use_exponential_sigmas": _one_of(False, None),
-    "use_beta_sigmas": _one_of(False, None),
     "use_lu_lambdas": _one_of(False, None),
     "use_flow_sigmas": _one_of(False, None),
     "use_dynamic_shifting": _one_of(False, None),
     "interpolation_type": _one_of("linear"),
     "timestep_type": _one_of("discrete"),
+    "predict_x0": _one_of(True),
+    "solver_p": _one_of(None),
+    "tau_func": _one_of(None),
+    "rho": _one_of(7, 7.0),
     # How a model's own variance is read, where it gives one; the others ask nothing of the model.
     "variance_type": _one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-}
-
-# diffusers' own readings of other schedulers' values.
-_SYNONYMS: Mapping[str, Mapping[str, str]] = {
-    "algorithm_type": {"deis": "dpmsolver++"},
-    "solver_type": {"logrho": "midpoint", "bh1": "midpoint", "bh2": "midpoint"},
 }
 
 # Without effect unless a refused option is on, or an option of schedulers that are not in the table.
 IRRELEVANT_KEYS = frozenset(
     {
-        "disable_corrector",
         "dynamic_thresholding_ratio",
         "flow_shift",
         "noise_sampler_seed",
-        "original_inference_steps",
-        "predict_x0",
         "sample_max_value",
         "shift_terminal",
-        "solver_p",
         "time_shift_type",
-        "timestep_scaling",
     }
 )
 
 
-def read_settings(config: Config, *, class_name: str, defaults: Config, known: frozenset[str]) -> Settings:
+def read_settings(
+    config: Config,
+    *,
+    class_name: str,
+    defaults: Config,
+    known: frozenset[str],
+    synonyms: Mapping[str, Mapping[str, str]] = _NOTHING,
+    allowed: Mapping[str, tuple[Any, ...]] = _NOTHING,
+) -> Settings:
     """Settings of a diffusers class from a config, which may have been written by another class.
 
     Args:
@@ -170,6 +209,8 @@ def read_settings(config: Config, *, class_name: str, defaults: Config, known: f
         class_name: the diffusers class to behave as; for messages.
         defaults: what that class takes for keys that are missing.
         known: the keys that class reads.
+        synonyms: how that class reads other classes' values of a key.
+        allowed: keys of which that class takes fewer values than others do.
 
     Raises:
         UnsupportedModelError: a key would change the result and is not supported; names the key and value.
@@ -186,16 +227,27 @@ def read_settings(config: Config, *, class_name: str, defaults: Config, known: f
             raise _unsupported(class_name, key, value, "a key that this version knows")
     merged = {**defaults, **{k: v for k, v in given.items() if k in known}}
     for key, value in merged.items():
-        merged[key] = _checked(class_name, key, value)
+        meant = synonyms.get(key, _NOTHING).get(value, value) if isinstance(value, str) else value
+        merged[key] = _checked(class_name, key, meant, allowed.get(key))
+    if "predictor_order" in merged:
+        merged["solver_order"] = merged["predictor_order"]
+    merged["levels"] = _levels(class_name, merged)
     fields = {k: v for k, v in merged.items() if k in Settings.__dataclass_fields__}
     return _consistent(class_name, Settings(**fields))
 
 
-def _checked(class_name: str, key: str, value: Any) -> Any:
-    value = _SYNONYMS.get(key, {}).get(value, value) if isinstance(value, str) else value
-    if not _CHECKS[key].passes(value):
-        raise _unsupported(class_name, key, value, _CHECKS[key].expected)
+def _checked(class_name: str, key: str, value: Any, allowed: tuple[Any, ...] | None) -> Any:
+    check = _CHECKS[key] if allowed is None else _one_of(*allowed)
+    if not check.passes(value):
+        raise _unsupported(class_name, key, value, check.expected)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _levels(class_name: str, merged: Config) -> str | None:
+    asked = [name for name in ("karras", "exponential", "beta") if merged.get(f"use_{name}_sigmas")]
+    if len(asked) > 1:
+        raise _unsupported(class_name, f"use_{asked[1]}_sigmas", True, f"false with use_{asked[0]}_sigmas")
+    return asked[0] if asked else merged.get("sigma_schedule")
 
 
 def _consistent(class_name: str, settings: Settings) -> Settings:
@@ -206,7 +258,7 @@ def _consistent(class_name: str, settings: Settings) -> Settings:
         expected = f"num_train_timesteps, {settings.num_train_timesteps}, of them"
         found = f"a list of {len(settings.trained_betas)}"
         raise _unsupported(class_name, "trained_betas", found, expected)
-    return replace(settings, use_karras_sigmas=bool(settings.use_karras_sigmas))
+    return replace(settings, disable_corrector=settings.disable_corrector or ())
 
 
 def _unsupported(class_name: str, key: str, value: Any, expected: str) -> UnsupportedModelError:
@@ -216,7 +268,7 @@ def _unsupported(class_name: str, key: str, value: Any, expected: str) -> Unsupp
     )
 
 
-def build_noise_schedule(settings: Settings, *, zero_snr_alpha: float) -> NoiseSchedule:
+def build_noise_schedule(settings: Settings, zero_snr_alpha: float) -> NoiseSchedule:
     """The training noise levels; `zero_snr_alpha` stands in for ᾱ = 0 where zero terminal SNR asks for it."""
     betas = _betas(settings)
     # Betas far from any model's leave the range of float32; what comes of it is looked at below.
@@ -235,6 +287,11 @@ def build_noise_schedule(settings: Settings, *, zero_snr_alpha: float) -> NoiseS
             "Change beta_start, beta_end or trained_betas in scheduler_config.json"
         )
     return schedule
+
+
+def build_edm_schedule(settings: Settings, _zero_snr_alpha: float) -> NoiseSchedule:
+    """EDM's preconditioning, which needs no trained levels (Karras et al. 2022, arXiv:2206.00364, table 1)."""
+    return EdmNoiseSchedule.from_sigma_data(settings.sigma_data, prediction_type=settings.prediction_type)
 
 
 def _betas(settings: Settings) -> npt.NDArray[np.float32]:

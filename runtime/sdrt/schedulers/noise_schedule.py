@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BETA_SCHEDULES", "PREDICTION_TYPES", "NoiseSchedule", "zero_terminal_snr"]
+__all__ = ["BETA_SCHEDULES", "PREDICTION_TYPES", "EdmNoiseSchedule", "NoiseSchedule", "zero_terminal_snr"]
 
 FloatArray = npt.NDArray[np.float64]
 SingleArray = npt.NDArray[np.float32]
@@ -66,6 +66,39 @@ class NoiseSchedule:
         below, above = self.log_sigmas[low], self.log_sigmas[low + 1]
         weight = np.clip((below - log_sigma) / (below - above), 0, 1)
         return np.asarray((1 - weight) * low + weight * (low + 1), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdmNoiseSchedule(NoiseSchedule):
+    """Of models trained as EDM trains them: any level, data of standard deviation `sigma_data`, timesteps ¼ log σ.
+
+    The arrays of its base hold no trained levels, as there are none.
+    """
+
+    sigma_data: float
+
+    @classmethod
+    def from_sigma_data(cls, sigma_data: float, *, prediction_type: str) -> EdmNoiseSchedule:
+        """Levels that stand for any."""
+        sigmas = np.geomspace(1e-3, 1e3, 1000)
+        return cls(
+            alphas_cumprod=1 / (1 + sigmas**2),
+            sigmas=sigmas,
+            log_sigmas=np.log(sigmas).astype(np.float32),
+            prediction_type=prediction_type,
+            sigma_data=sigma_data,
+        )
+
+    def scalings(self, sigma: float) -> tuple[float, float, float]:
+        """(c_skip, c_out, c_in) of arXiv:2206.00364, table 1; with v prediction c_out is negative, as in diffusers."""
+        total = math.hypot(sigma, self.sigma_data)
+        c_out = sigma * self.sigma_data / total
+        sign = -1.0 if self.prediction_type == "v_prediction" else 1.0
+        return (self.sigma_data / total) ** 2, sign * c_out, 1 / total
+
+    def timestep_at(self, sigmas: npt.ArrayLike) -> FloatArray:
+        """¼ log σ."""
+        return np.asarray(0.25 * np.log(np.asarray(sigmas, dtype=np.float64)), dtype=np.float64)
 
 
 def zero_terminal_snr(betas: SingleArray) -> SingleArray:

@@ -25,6 +25,8 @@ class Plan:
             all the same, and read the result as the next timestep's.
         init_scale: x = noise · init_scale.
         variance_preserving: whether diffusers' latents are x/√(1+σ²) (or x itself).
+        num_steps: what was asked for; some samplers evaluate the U-Net more often.
+        skipped: evaluations of the whole run that come before this one's, where it begins from a picture.
     """
 
     timesteps: tuple[float, ...]
@@ -32,12 +34,18 @@ class Plan:
     transfers: tuple[tuple[float, float], ...]
     init_scale: float
     variance_preserving: bool
+    num_steps: int
     noise_schedule: NoiseSchedule
+    skipped: int = 0
 
     @property
     def num_evaluations(self) -> int:
         """U-Net calls, which is also how many steps are yielded."""
         return len(self.timesteps)
+
+    def step_of(self, evaluation: int) -> int:
+        """Which of the steps asked for an evaluation belongs to, both counted from 0."""
+        return min(evaluation * self.num_steps // self.num_evaluations, self.num_steps - 1)
 
     def latents_scale(self, sigma: float) -> float:
         """Factor from the state x at a level to what diffusers calls `latents` there."""

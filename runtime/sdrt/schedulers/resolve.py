@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import RequestError
+from sdrt.schedulers.config import build_edm_schedule
 from sdrt.schedulers.scheduler import Scheduler
-from sdrt.schedulers.table import SAMPLERS, SPACINGS, SamplerRow
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SamplerRow
 from sdrt.wording import brief
 
 __all__ = ["resolve_scheduler", "scheduler_names"]
@@ -44,7 +45,7 @@ def resolve_scheduler(
     scheduler = _resolve(value, model_config)
     if spacing is None:
         return scheduler
-    if isinstance(value, str) and _asks_for_karras(value) and spacing != "karras":
+    if isinstance(value, str) and (named := _spacing_in(value)) and spacing != named:
         raise RequestError(f"scheduler {value!r} contradicts spacing {spacing!r}: leave one out")
     return scheduler.with_spacing(spacing)
 
@@ -75,7 +76,13 @@ _LATENT_DIFFUSION: Config = {"steps_offset": 1, "clip_sample": False}
 
 
 def _from_name(name: str, model_config: Config) -> Scheduler:
-    row, karras = _row_of_name(name)
+    row, spacing = _row_of_name(name)
+    own = model_config.get("_class_name")
+    if row.schedule is build_edm_schedule and not str(own).startswith("EDM"):
+        raise RequestError(
+            f"scheduler {brief(name)} is for models trained as EDM trains them, and this model's own is {brief(own)}: "
+            "choose another, or give a scheduler_config.json that says how the model was trained"
+        )
     if model_config.get("_class_name") == row.class_name:
         corrected = {**model_config, **_LATENT_DIFFUSION}
     else:
@@ -85,15 +92,17 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
         # By this name everyone means PLMS; other schedulers' configs do not say so.
         corrected.setdefault("skip_prk_steps", True)
     scheduler = Scheduler.from_config(corrected, sampler=row)
-    return scheduler.with_spacing("karras") if karras else scheduler
+    return scheduler.with_spacing(spacing) if spacing else scheduler
 
 
-def _row_of_name(name: str) -> tuple[SamplerRow, bool]:
+def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
     key = _normal(name)
     rows = _names()
-    for candidate, karras in ((key, False), (key.removesuffix("karras"), True)):
-        if candidate in rows:
-            return rows[candidate], karras
+    if key in rows:
+        return rows[key], None
+    spacing = _spacing_in(name)
+    if spacing and (row := rows.get(_without_spacing(key))):
+        return row, spacing
     valid = ", ".join(scheduler_names())
     close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
@@ -101,9 +110,10 @@ def _row_of_name(name: str) -> tuple[SamplerRow, bool]:
 
 
 def _names() -> dict[str, SamplerRow]:
+    # The first of a class's rows is the one that its name means.
     return {
         _normal(name): row
-        for row in SAMPLERS.values()
+        for row in reversed(list(SAMPLERS.values()))
         for name in (row.name, row.display_name, row.class_name, *row.aliases)
     }
 
@@ -112,8 +122,20 @@ def _normal(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
-def _asks_for_karras(name: str) -> bool:
-    return _normal(name).endswith("karras") and "karras" in SPACINGS
+# How a spacing may follow a sampler's name: by ours, and by A1111's.
+_SPACING_SUFFIXES = {
+    _normal(suffix): spacing for spacing, label in SPACING_LABELS.items() for suffix in (spacing, label)
+}
+
+
+def _spacing_in(name: str) -> str | None:
+    """The spacing that a sampler's name ends in, such as "DPM++ 2M Karras"."""
+    key = _normal(name)
+    return next((found for suffix, found in _SPACING_SUFFIXES.items() if key.endswith(suffix)), None)
+
+
+def _without_spacing(key: str) -> str:
+    return next(key.removesuffix(suffix) for suffix in _SPACING_SUFFIXES if key.endswith(suffix))
 
 
 def _read_config(path: Path) -> Config:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.schedulers.config import Settings, build_noise_schedule, read_settings
+from sdrt.schedulers.config import Settings, read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
-from sdrt.schedulers.table import SAMPLERS, SPACINGS, SamplerRow
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 from sdrt.wording import brief
 
 __all__ = ["Scheduler"]
 
-_SHORT_RUN = 15
 # Zero terminal SNR goes up to 2^24. Beyond, float32 loses the model's output beside the noise.
 _LARGEST_SIGMA = 1e8
 
@@ -38,11 +37,21 @@ class Scheduler:
         Raises:
             UnsupportedModelError: the class, or a key that changes the result, is not supported.
         """
-        row = sampler or _row_of_class(config.get("_class_name"))
+        rows = [sampler] if sampler else _rows_of_class(config.get("_class_name"))
+        row = rows[0]
         settings = read_settings(
-            config, class_name=row.class_name, defaults=row.defaults, known=row.known_keys
+            config,
+            class_name=row.class_name,
+            defaults=row.defaults,
+            known=row.known_keys,
+            synonyms=row.synonyms,
+            allowed=row.allowed,
         )
-        schedule = build_noise_schedule(settings, zero_snr_alpha=row.zero_snr_alpha)
+        if sampler:
+            settings = _as_named(sampler, settings)
+        else:
+            row = _row_of_settings(rows, settings)
+        schedule = row.schedule(settings, row.zero_snr_alpha)
         return cls(sampler=row, settings=settings, noise_schedule=schedule)
 
     @property
@@ -53,12 +62,13 @@ class Scheduler:
     @property
     def spacing(self) -> str:
         """The spacing's name in SPACINGS."""
-        return "karras" if self.settings.use_karras_sigmas else self.settings.timestep_spacing
+        return self.settings.levels or self.settings.timestep_spacing
 
     @property
     def display_name(self) -> str:
         """A1111's name, such as "DPM++ 2M Karras"."""
-        return self.sampler.display_name + (" Karras" if self.settings.use_karras_sigmas else "")
+        label = SPACING_LABELS.get(self.spacing)
+        return f"{self.sampler.display_name} {label}" if label else self.sampler.display_name
 
     def with_spacing(self, spacing: str) -> Scheduler:
         """The same sampler on other noise levels.
@@ -66,14 +76,48 @@ class Scheduler:
         Raises:
             RequestError: no such spacing, or the sampler does not take it.
         """
+        asked, spacing = spacing, _spacing_named(spacing)
         if spacing not in self.sampler.spacings:
-            valid = ", ".join(self.sampler.spacings)
+            valid = ", ".join(self.sampler.spacings) or "none, its levels are those it was distilled on"
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
             raise RequestError(
-                f"{known if spacing in tuple(SPACINGS) else f'unknown spacing {brief(spacing)}'}; "
+                f"{known if spacing in tuple(SPACINGS) else f'unknown spacing {brief(asked)}'}; "
                 f"choose one of: {valid}"
             )
         return replace(self, settings=replace(self.settings, **SPACINGS[spacing]))
+
+    def with_levels(
+        self, *, timesteps: Sequence[int] | None = None, sigmas: Sequence[float] | None = None
+    ) -> Scheduler:
+        """The same sampler at the `timesteps` given, or at the noise levels `sigmas`, of which the last is the end.
+
+        Raises:
+            RequestError: both are given, they do not fall, are beyond what was trained, or the sampler takes none.
+        """
+        if timesteps is not None and sigmas is not None:
+            raise RequestError("expected at most one of timesteps and sigmas, got both")
+        if timesteps is not None:
+            self._check_levels("timesteps", timesteps, takes=self.sampler.takes_timesteps)
+            if timesteps[0] >= self.settings.num_train_timesteps or timesteps[-1] < 0:
+                raise RequestError(
+                    f"timesteps are {brief(list(timesteps))}: expected 0 to {self.settings.num_train_timesteps - 1}"
+                )
+            return replace(self, settings=replace(self.settings, levels=None, timesteps=tuple(timesteps)))
+        if sigmas is not None:
+            self._check_levels("sigmas", sigmas, takes=self.sampler.takes_sigmas)
+            if len(sigmas) < 2 or sigmas[-2] <= 0 or sigmas[-1] < 0:
+                raise RequestError(
+                    f"sigmas are {brief(list(sigmas))}: expected two or more, above 0 but the last"
+                )
+            return replace(self, settings=replace(self.settings, levels=None, sigmas=tuple(sigmas)))
+        return self
+
+    def _check_levels(self, name: str, values: Sequence[float], *, takes: bool) -> None:
+        if not takes:
+            raise RequestError(f"scheduler {self.name!r} takes no {name}: choose another, or leave them out")
+        # In float32, as the levels are kept.
+        if (np.diff(np.array(values, np.float32)) >= 0).any():
+            raise RequestError(f"{name} are {brief(list(values))}: expected numbers that fall")
 
     @property
     def reads_eta(self) -> bool:
@@ -84,8 +128,8 @@ class Scheduler:
         """Whether a run draws noise after the first; `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
 
-    def plan(self, num_inference_steps: int) -> Plan:
-        """The noise levels that a run of so many steps visits.
+    def plan(self, num_inference_steps: int, *, skip: int = 0) -> Plan:
+        """The noise levels that a run of so many steps visits, but for the first `skip` of them.
 
         Raises:
             RequestError: fewer than 1 step, or more than the model or the spacing has room for.
@@ -103,7 +147,7 @@ class Scheduler:
                 "not fall from a finite one to above zero. Change sigma_min, sigma_max or lambda_min_clipped in "
                 "scheduler_config.json, or ask for another scheduler by name"
             )
-        return plan
+        return self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations) if skip else plan
 
     def sample(
         self, denoise: Denoise, x: Latents, plan: Plan, *, noise: Noise, eta: float = 0.0
@@ -123,7 +167,7 @@ class Scheduler:
         """
         if not 0 <= eta <= 1:
             raise RequestError(f"eta is {eta}; expected a number from 0 to 1")
-        return self._steps(denoise, x, plan, self._options(plan, noise, eta))
+        return self._steps(denoise, x, plan, self._options(noise, eta))
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:
         states = self.sampler.integrate(denoise, x, plan, options)
@@ -143,17 +187,19 @@ class Scheduler:
     def _eta(self, eta: float) -> float:
         return eta if self.sampler.eta is None else self.sampler.eta
 
-    def _options(self, plan: Plan, noise: Noise, eta: float) -> SamplerOptions:
+    def _options(self, noise: Noise, eta: float) -> SamplerOptions:
         s = self.settings
-        # The authors of DPM++ end short runs on a lower order; diffusers takes under 15 steps to be short.
-        short = s.lower_order_final and plan.num_evaluations < _SHORT_RUN
         return SamplerOptions(
             noise=noise,
             eta=self._eta(eta),
             clip_range=s.clip_sample_range if s.clip_sample else None,
             order=s.solver_order,
-            midpoint=s.solver_type == "midpoint",
-            first_order_last=s.euler_at_final or short,
+            corrector_order=s.corrector_order,
+            solver_type=s.solver_type,
+            lower_order_final=s.lower_order_final,
+            euler_at_final=s.euler_at_final,
+            disable_corrector=s.disable_corrector,
+            timestep_scaling=s.timestep_scaling,
         )
 
 
@@ -164,12 +210,41 @@ def _falls(plan: Plan) -> bool:
     return bool(visited.min() > 0 and visited[0] <= _LARGEST_SIGMA and (np.diff(visited) <= 0).all())
 
 
-def _row_of_class(class_name: object) -> SamplerRow:
-    for row in SAMPLERS.values():
-        if row.class_name == class_name:
+def _as_named(row: SamplerRow, settings: Settings) -> Settings:
+    """A name is also an algorithm and an order, whatever the model's config says of them."""
+    changes: dict[str, Any] = {}
+    if row.algorithm_type is not None:
+        changes["algorithm_type"] = row.algorithm_type
+    if row.orders and settings.solver_order not in row.orders:
+        changes["solver_order"] = row.orders[-1]
+    return replace(settings, **changes)
+
+
+def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerRow:
+    """Which of a class's samplers a config means."""
+    for row in rows:
+        named = row.algorithm_type in (None, settings.algorithm_type)
+        if named and (not row.orders or settings.solver_order in row.orders):
             return row
-    supported = ", ".join(row.class_name for row in SAMPLERS.values())
+    found = f"algorithm_type {settings.algorithm_type} with solver_order {settings.solver_order}"
+    raise UnsupportedModelError(
+        f"scheduler config ({rows[0].class_name}): {found} is not supported. Change them in scheduler_config.json, or "
+        "ask for another scheduler by name"
+    )
+
+
+def _rows_of_class(class_name: object) -> list[SamplerRow]:
+    rows = [row for row in SAMPLERS.values() if row.class_name == class_name and row.own_levels]
+    if rows:
+        return rows
+    supported = ", ".join(dict.fromkeys(row.class_name for row in SAMPLERS.values() if row.own_levels))
     raise UnsupportedModelError(
         f"scheduler config: _class_name is {brief(class_name)}; supported: {supported}. "
         "Ask for a scheduler by name"
     )
+
+
+def _spacing_named(name: str) -> str:
+    """The key of `SPACINGS` that a name means: in any case, and A1111's words too."""
+    plain = str(name).strip().lower()
+    return next((key for key, label in SPACING_LABELS.items() if label.lower() == plain), plain)

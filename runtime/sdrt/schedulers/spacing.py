@@ -1,11 +1,15 @@
 """Which noise levels a run visits: a function per family of diffusers schedulers, as each rounds its way.
 
-Names of the spacings are those of Lin et al. 2023 (arXiv:2305.08891, table 2) and Karras et al. 2022.
+Names of the spacings are those of Lin et al. 2023 (arXiv:2305.08891, table 2), Karras et al. 2022 (arXiv:2206.00364),
+Lee et al. 2024 ("beta", arXiv:2407.12173) and Sabour et al. 2024 ("ays", arXiv:2404.14507).
 """
 
 from __future__ import annotations
 
-from itertools import pairwise
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -13,104 +17,88 @@ import numpy.typing as npt
 from sdrt.errors import RequestError
 from sdrt.schedulers.config import Settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
-from sdrt.schedulers.plan import Plan
 
-__all__ = ["dpm_plan", "interpolated_plan", "multistep_plan", "whole_plan"]
+__all__ = [
+    "Grid",
+    "consistency_timesteps",
+    "continuous_grid",
+    "dpm_grid",
+    "interpolated_grid",
+    "sigma_of",
+    "whole_timesteps",
+]
 
 FloatArray = npt.NDArray[np.float64]
 _RHO = 7.0
+_EDM_LOWEST, _EDM_HIGHEST = 0.002, 80.0
 
 
-def interpolated_plan(settings: Settings, schedule: NoiseSchedule, n: int) -> Plan:
-    """Euler's: timesteps may fall between trained ones, σ is interpolated."""
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The levels between which a run steps, `sigmas` [n + 1] with the final one, and timesteps [n] of the others."""
+
+    timesteps: FloatArray
+    sigmas: FloatArray
+
+
+def interpolated_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
+    """Euler's family: timesteps may fall between trained ones, σ is interpolated."""
     timesteps = _timesteps(settings, n).astype(np.float32)
     sigmas = schedule.sigma_at(timesteps.astype(np.float64))
-    if settings.use_karras_sigmas:
+    if settings.sigmas is not None:
+        levels = np.array(settings.sigmas)
+        return Grid(
+            timesteps=schedule.timestep_at(levels[:-1]), sigmas=_ended(levels[:-1], float(levels[-1]))
+        )
+    if settings.levels is not None:
         low = sigmas[-1] if settings.sigma_min is None else settings.sigma_min
         high = sigmas[0] if settings.sigma_max is None else settings.sigma_max
-        sigmas = _karras(low, high, n)
+        sigmas = LEVELS[settings.levels](float(low), float(high), n)
         timesteps = schedule.timestep_at(sigmas).astype(np.float32)
-    levels = _levels(sigmas, _final_sigma(settings, schedule))
-    preserving = settings.timestep_spacing == "leading"
-    return Plan(
-        timesteps=tuple(timesteps.tolist()),
-        sigmas=levels,
-        transfers=tuple(pairwise(levels)),
-        init_scale=float(np.hypot(max(levels), 1)) if preserving else max(levels),
-        variance_preserving=False,
-        noise_schedule=schedule,
-    )
+    final = float(schedule.sigmas[0]) if settings.final_sigmas_type == "sigma_min" else 0.0
+    return Grid(timesteps=timesteps.astype(np.float64), sigmas=_ended(sigmas, final))
 
 
-def dpm_plan(settings: Settings, schedule: NoiseSchedule, n: int) -> Plan:
-    """DPM-Solver's: whole timesteps out of n + 1, the last left out; trained levels may be cut off."""
-    if settings.use_karras_sigmas:
-        sigmas = _karras(schedule.sigmas[0], schedule.sigmas[-1], n)
-        timesteps = schedule.timestep_at(sigmas)
-        # diffusers rounds, but truncates where the schedule is the cosine one.
-        timesteps = (
-            np.trunc(timesteps) if settings.beta_schedule == "squaredcos_cap_v2" else timesteps.round()
-        )
-    else:
+def dpm_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
+    """DPM-Solver's family: whole timesteps out of n + 1, the last left out; trained levels may be cut off."""
+    if settings.sigmas is not None:
+        levels = np.array(settings.sigmas)
+        timesteps = schedule.timestep_at(levels[:-1])
+        return Grid(timesteps=timesteps.round(), sigmas=_ended(levels[:-1], float(levels[-1])))
+    if settings.levels is None:
         timesteps = _dpm_timesteps(settings, schedule, n)
         sigmas = schedule.sigma_at(timesteps)
-    levels = _levels(sigmas, _final_sigma(settings, schedule))
-    _refuse_repeated(levels[:-1], settings.timestep_spacing)
-    return _preserving_plan(schedule, timesteps, levels, tuple(pairwise(levels)))
+    else:
+        sigmas = LEVELS[settings.levels](float(schedule.sigmas[0]), float(schedule.sigmas[-1]), n)
+        timesteps = schedule.timestep_at(sigmas)
+        # diffusers rounds Karras' timesteps, but truncates all others, and where the schedule is the cosine one.
+        cosine = settings.beta_schedule == "squaredcos_cap_v2"
+        timesteps = timesteps.round() if settings.levels == "karras" and not cosine else np.trunc(timesteps)
+    final = 0.0
+    if settings.final_sigmas_type == "sigma_min":
+        final = float(schedule.sigmas[0])
+    elif settings.final_sigmas_type == "last":
+        final = float(schedule.sigmas[0] if settings.levels is None else sigmas[-1])
+    grid = Grid(timesteps=timesteps, sigmas=_ended(sigmas, final))
+    _refuse_repeated(grid, settings)
+    return grid
 
 
-def whole_plan(settings: Settings, schedule: NoiseSchedule, n: int) -> Plan:
-    """DDIM's: whole timesteps, each stepping T // n down wherever the next one is."""
-    timesteps = _whole_timesteps(settings, n)
-    sigmas = [_sigma(settings, schedule, t) for t in timesteps]
-    stride = settings.num_train_timesteps // n
-    targets = [_sigma(settings, schedule, t - stride) for t in timesteps]
-    transfers = tuple(zip(sigmas, targets, strict=True))
-    return _preserving_plan(schedule, np.array(timesteps), (*sigmas, targets[-1]), transfers)
+def continuous_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
+    """EDM's: levels between the config's own ends, timesteps that follow from them."""
+    if settings.sigmas is not None:
+        ends = _ended(np.array(settings.sigmas[:-1]), settings.sigmas[-1])
+        return Grid(timesteps=schedule.timestep_at(ends[:-1]), sigmas=ends)
+    low = _EDM_LOWEST if settings.sigma_min is None else settings.sigma_min
+    high = _EDM_HIGHEST if settings.sigma_max is None else settings.sigma_max
+    sigmas = LEVELS[settings.levels or "karras"](low, high, n)
+    final = low if settings.final_sigmas_type == "sigma_min" else 0.0
+    sigmas = sigmas.astype(np.float32).astype(np.float64)
+    return Grid(timesteps=schedule.timestep_at(sigmas), sigmas=_ended(sigmas, final))
 
 
-def multistep_plan(settings: Settings, schedule: NoiseSchedule, n: int) -> Plan:
-    """PNDM's: DDIM's with the second timestep twice, where the first step is made again from its start."""
-    first, *rest = _whole_timesteps(settings, n)
-    timesteps = [first, *rest[:1], *rest]
-    stride = settings.num_train_timesteps // n
-    ends = [(t, t - stride) for t in timesteps]
-    if rest:
-        ends[1] = (rest[0] + stride, rest[0])
-    transfers = tuple((_sigma(settings, schedule, a), _sigma(settings, schedule, b)) for a, b in ends)
-    sigmas = tuple(_sigma(settings, schedule, t) for t in timesteps)
-    return _preserving_plan(schedule, np.array(timesteps), (*sigmas, transfers[-1][1]), transfers)
-
-
-def _preserving_plan(
-    schedule: NoiseSchedule,
-    timesteps: npt.NDArray[np.integer] | FloatArray,
-    sigmas: tuple[float, ...],
-    transfers: tuple[tuple[float, float], ...],
-) -> Plan:
-    return Plan(
-        timesteps=tuple(float(t) for t in timesteps),
-        sigmas=sigmas,
-        transfers=transfers,
-        init_scale=float(np.hypot(sigmas[0], 1)),
-        variance_preserving=True,
-        noise_schedule=schedule,
-    )
-
-
-def _timesteps(settings: Settings, n: int) -> FloatArray:
-    """Timesteps [n], descending, unrounded where linspace puts them between whole ones."""
-    trained = settings.num_train_timesteps
-    if settings.timestep_spacing == "linspace":
-        return np.linspace(0, trained - 1, n, dtype=np.float64)[::-1]
-    if settings.timestep_spacing == "leading":
-        multiples = np.arange(n, dtype=np.float64)[::-1]
-        return multiples * (trained // n) + settings.steps_offset
-    # For some n (61 is the first) rounding gives `arange` one element too many, a timestep of -1.
-    return np.asarray(np.arange(trained, 0, -trained / n)[:n].round() - 1, dtype=np.float64)
-
-
-def _whole_timesteps(settings: Settings, n: int) -> list[int]:
+def whole_timesteps(settings: Settings, n: int) -> list[int]:
+    """DDIM's family: whole timesteps [n], descending."""
     timesteps = _timesteps(settings, n).round().astype(int).tolist()
     if timesteps[0] >= settings.num_train_timesteps:
         raise RequestError(
@@ -120,11 +108,50 @@ def _whole_timesteps(settings: Settings, n: int) -> list[int]:
     return [int(t) for t in timesteps]
 
 
+def consistency_timesteps(settings: Settings, n: int) -> list[int]:
+    """LCM's and TCD's: n out of the `original_inference_steps` that the model was distilled on."""
+    if settings.timesteps is not None:
+        return [int(t) for t in settings.timesteps]
+    original = settings.original_inference_steps
+    if n > original:
+        raise RequestError(
+            f"num_inference_steps is {n}, and the model was distilled on original_inference_steps, {original}: use "
+            f"{original} at most"
+        )
+    distilled = np.arange(original, 0, -1) * (settings.num_train_timesteps // original) - 1
+    return [int(distilled[int(place)]) for place in np.floor(np.linspace(0, original, n, endpoint=False))]
+
+
+def sigma_of(settings: Settings, schedule: NoiseSchedule, timestep: int) -> float:
+    """σ of a whole timestep; below 0 is the end, where ᾱ is 1 or that of timestep 0."""
+    if timestep < 0:
+        return 0.0 if settings.set_alpha_to_one else float(schedule.sigmas[0])
+    return float(schedule.sigmas[timestep])
+
+
+def _timesteps(settings: Settings, n: int) -> FloatArray:
+    """Timesteps [n], descending, unrounded where linspace puts them between whole ones."""
+    if settings.timesteps is not None:
+        return np.array(settings.timesteps, dtype=np.float64)
+    trained = settings.num_train_timesteps
+    if settings.timestep_spacing == "linspace":
+        return np.linspace(0, trained - 1, n, dtype=np.float64)[::-1]
+    if settings.timestep_spacing == "sgm_uniform":
+        return np.linspace(trained - 1, 0, n + 1, dtype=np.float64)[:-1]
+    if settings.timestep_spacing == "leading":
+        multiples = np.arange(n, dtype=np.float64)[::-1]
+        return multiples * (trained // n) + settings.steps_offset
+    # For some n (61 is the first) rounding gives `arange` one element too many, a timestep of -1.
+    return np.asarray(np.arange(trained, 0, -trained / n)[:n].round() - 1, dtype=np.float64)
+
+
 def _dpm_timesteps(settings: Settings, schedule: NoiseSchedule, n: int) -> FloatArray:
+    if settings.timesteps is not None:
+        return np.array(settings.timesteps, dtype=np.float64)
     # λ = -log σ; trained levels with λ below the bound are left out.
     lambdas = -schedule.log_sigmas[::-1]
     last = len(schedule) - int(np.searchsorted(lambdas, np.float32(settings.lambda_min_clipped)))
-    if settings.timestep_spacing == "linspace":
+    if settings.timestep_spacing in ("linspace", "sgm_uniform"):
         return np.asarray(np.linspace(0, last - 1, n + 1).round()[:0:-1], dtype=np.float64)
     if settings.timestep_spacing == "leading":
         multiples = np.arange(n, 0, -1, dtype=np.float64)
@@ -135,29 +162,71 @@ def _dpm_timesteps(settings: Settings, schedule: NoiseSchedule, n: int) -> Float
 
 def _karras(low: float, high: float, n: int) -> FloatArray:
     """σ from high to low, evenly spaced in σ^(1/ρ) (Karras et al. 2022, arXiv:2206.00364, equation 5)."""
-    top, bottom = float(high) ** (1 / _RHO), float(low) ** (1 / _RHO)
+    top, bottom = high ** (1 / _RHO), low ** (1 / _RHO)
     return np.asarray((top + np.linspace(0, 1, n) * (bottom - top)) ** _RHO, dtype=np.float64)
 
 
-def _levels(sigmas: FloatArray, final: float) -> tuple[float, ...]:
+def _exponential(low: float, high: float, n: int) -> FloatArray:
+    """σ from high to low, evenly spaced in log σ."""
+    return np.exp(np.linspace(math.log(high), math.log(low), n))
+
+
+def _beta(low: float, high: float, n: int) -> FloatArray:
+    """σ from high to low at even quantiles of Beta(0.6, 0.6) (arXiv:2407.12173), as diffusers places them."""
+    return low + _beta_quantiles(np.linspace(1, 0, n)) * (high - low)
+
+
+_BETA_SHAPE = 0.6
+
+
+def _beta_quantiles(shares: FloatArray) -> FloatArray:
+    """Inverse of the cumulative Beta(0.6, 0.6), by Newton's method on its series below the median."""
+    lower = np.minimum(shares, 1 - shares)
+    powers = np.arange(64)
+    # Of (1 - u)^(0.6 - 1) = Σ cₖ uᵏ.
+    binomial = np.cumprod(np.concatenate([[1.0], (powers[1:] - _BETA_SHAPE) / powers[1:]]))
+    coefficients = binomial / (powers + _BETA_SHAPE)
+
+    def mass(w: FloatArray) -> FloatArray:
+        """∫₀ᵘ v^(-0.4) (1 - v)^(-0.4) dv at u = w^(1/0.6), in which it is almost a line."""
+        u = w ** (1 / _BETA_SHAPE)
+        return np.asarray(w * np.polynomial.polynomial.polyval(u, coefficients))
+
+    half = float(mass(np.array(0.5**_BETA_SHAPE)))
+    w = 2 * half * lower * _BETA_SHAPE
+    for _ in range(20):
+        slope = (1 - w ** (1 / _BETA_SHAPE)) ** (_BETA_SHAPE - 1) / _BETA_SHAPE
+        w = np.clip(w - (mass(w) - 2 * half * lower) / slope, 0.0, 0.5**_BETA_SHAPE)
+    quantiles = w ** (1 / _BETA_SHAPE)
+    return np.where(shares > 0.5, 1 - quantiles, quantiles)
+
+
+# Of Stable Diffusion 1.5, the optimised levels of ten steps, the 0 at their end left out.
+_ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
+
+
+def _align_your_steps(low: float, high: float, n: int) -> FloatArray:
+    """NVIDIA's levels for Stable Diffusion 1.5, interpolated in log σ; a model's own range makes no difference."""
+    places = np.linspace(0, 1, len(_ALIGNED))
+    levels = np.exp(np.interp(np.linspace(0, 1, n + 1), places, np.log(_ALIGNED)))
+    return np.asarray(levels[:-1])
+
+
+LEVELS: Mapping[str, Callable[[float, float, int], FloatArray]] = MappingProxyType(
+    {"karras": _karras, "exponential": _exponential, "beta": _beta, "ays": _align_your_steps}
+)
+"""Spacings that choose noise levels, from (lowest, highest, how many); the others choose timesteps."""
+
+
+def _ended(sigmas: FloatArray, final: float) -> FloatArray:
     # diffusers keeps the visited levels in float32.
-    return tuple(np.append(sigmas, final).astype(np.float32).tolist())
+    return np.append(sigmas, final).astype(np.float32).astype(np.float64)
 
 
-def _final_sigma(settings: Settings, schedule: NoiseSchedule) -> float:
-    return float(schedule.sigmas[0]) if settings.final_sigmas_type == "sigma_min" else 0.0
-
-
-def _sigma(settings: Settings, schedule: NoiseSchedule, timestep: int) -> float:
-    """σ of a whole timestep; below 0 is the end, where ᾱ is 1 or that of timestep 0."""
-    if timestep < 0:
-        return 0.0 if settings.set_alpha_to_one else float(schedule.sigmas[0])
-    return float(schedule.sigmas[timestep])
-
-
-def _refuse_repeated(sigmas: tuple[float, ...], spacing: str) -> None:
-    if len(set(sigmas)) != len(sigmas):
+def _refuse_repeated(grid: Grid, settings: Settings) -> None:
+    visited = grid.sigmas[:-1]
+    if len(set(visited.tolist())) != len(visited):
         raise RequestError(
-            f"num_inference_steps is {len(sigmas)}, which with {spacing} spacing visits a timestep twice and "
-            "DPM++ cannot step over nothing: use fewer steps, or the karras spacing"
+            f"num_inference_steps is {len(visited)}, which with {settings.timestep_spacing} spacing visits a timestep "
+            "twice and this scheduler cannot step over nothing: use fewer steps, or the karras spacing"
         )

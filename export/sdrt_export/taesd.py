@@ -1,0 +1,77 @@
+"""TAESD, a small decoder that learned what the VAE's gives (https://github.com/madebyollin/taesd): for previews."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+
+from sdrt.errors import ExportError, ModelNotFoundError, UnsupportedModelError
+from sdrt.manifest import read_json
+from sdrt.model import TAESD_DECODER, exists, expand
+from sdrt_export.components import COMPONENTS
+
+__all__ = ["TAESD", "load_taesd"]
+
+_FACTOR = 8
+
+
+def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
+    """The module in a folder or hub id of diffusers' `AutoencoderTiny`, such as ``madebyollin/taesd``.
+
+    Raises:
+        ModelNotFoundError: there is none.
+        UnsupportedModelError: it is a model of another kind.
+        ExportError: its weights cannot be read.
+    """
+    folder = expand(source)
+    if not exists(folder):
+        from sdrt import hub
+
+        folder = hub.download_taesd(hub.check_id(source), **hub_options)
+    if not (folder / "config.json").is_file():
+        raise ModelNotFoundError(
+            f"--taesd {source}: has no config.json; expected a folder of diffusers' AutoencoderTiny"
+        )
+    found = read_json(folder / "config.json").get("_class_name")
+    if found != AutoencoderTiny.__name__:
+        raise UnsupportedModelError(
+            f"--taesd {source}: is a {found}, expected an AutoencoderTiny, as madebyollin/taesd is"
+        )
+    try:
+        module = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"--taesd {source}: cannot be loaded as AutoencoderTiny: {reason}") from error
+    assert isinstance(module, nn.Module)
+    return module.float().eval().requires_grad_(False)
+
+
+def _check(model: Any) -> None:
+    """Latents as Stable Diffusion's, of eight pixels a side."""
+    upsamplings = len(model.config.decoder_block_out_channels) - 1
+    if model.config.latent_channels != 4 or 2**upsamplings != _FACTOR:
+        raise UnsupportedModelError(
+            f"--taesd: decodes {model.config.latent_channels} channels to {2**upsamplings} pixels a side, expected 4 "
+            f"and {_FACTOR}: it is of another family of models"
+        )
+
+
+def _decode(model: Any, latent_sample: Tensor) -> Tensor:
+    picture: Tensor = model.decoder(latent_sample)
+    return picture
+
+
+# Takes and gives what the VAE's decoder does.
+TAESD = replace(
+    COMPONENTS["vae_decoder"],
+    name=TAESD_DECODER,
+    model_class=AutoencoderTiny,
+    forward=lambda target: _decode,
+    check=_check,
+    about=lambda model: {},
+)

@@ -1,0 +1,216 @@
+"""What every scheduler makes of the embedded model. ``python -m sdrt_models.shapes.gallery DIR``
+
+Writes ``docs/gallery.md`` in DIR, the pictures that it shows, and its figures as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import click
+from PIL import Image
+
+from sdrt import Request, RequestError, SdrtError, StableDiffusionPipeline
+from sdrt.limits import Limits
+from sdrt.schedulers import SAMPLERS
+from sdrt.schedulers.table import SamplerRow
+from sdrt.sheet import ContactSheet
+from sdrt_models.shapes.evaluate import Settings, measure
+from sdrt_models.shapes.gallery_page import (
+    PLOT,
+    RESULTS,
+    SHOWN,
+    STEPS,
+    Figures,
+    Judged,
+    families_of,
+    family_of,
+    page,
+    plot,
+)
+from sdrt_models.shapes.scoring import Rate
+
+__all__ = ["main", "make_gallery"]
+
+_SEED = 2
+_BATCH = 8
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--prompts", type=click.IntRange(min=1), default=40, show_default=True)
+@click.option(
+    "--scheduler",
+    "names",
+    multiple=True,
+    type=click.Choice(tuple(SAMPLERS)),
+    help="Draw and judge this one again, and leave the others as DIR has them; may be given several times.",
+)
+def main(folder: Path, prompts: int, names: tuple[str, ...]) -> None:
+    """Draw and judge pictures of every scheduler; write the page, the pictures and the figures into DIR.
+
+    DIR is a checkout of the project.
+    """
+    try:
+        with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
+            files = make_gallery(pipeline, folder, prompts=prompts, names=names or tuple(SAMPLERS))
+    except SdrtError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    for file in files:
+        click.echo(str(file))
+
+
+def make_gallery(
+    pipeline: StableDiffusionPipeline, folder: Path, *, prompts: int, names: Sequence[str]
+) -> list[Path]:
+    """Draw with the schedulers `names`, judge `prompts` pictures of each; returns the files written.
+
+    Figures of other schedulers that `folder` has from the same settings stay as they are.
+
+    Raises:
+        RequestError: there is nothing to show, as the model cannot be run with any of them.
+    """
+    settings = _settings(pipeline, prompts)
+    refused = _refused(pipeline)
+    again = [SAMPLERS[name] for name in names if name not in refused]
+    kept = [one for one in _read(folder / RESULTS, settings) if one.row.name not in {*names, *refused}]
+    if not again and not kept:
+        raise RequestError(refused[names[0]])
+    judged = kept + _judge(pipeline, again, prompts)
+    figures = Figures(settings=settings, judged=judged, refused=refused)
+    return [*_save_sheets(pipeline, figures, again, folder), *_save(figures, folder)]
+
+
+def _settings(pipeline: StableDiffusionPipeline, prompts: int) -> dict[str, Any]:
+    manifest = pipeline.model.manifest
+    return {
+        "model": pipeline.model.name,
+        "dtype": manifest.dtype if manifest else None,
+        "provider": pipeline.provider,
+        "prompts": prompts,
+        "steps": list(STEPS),
+        "guidance_scale": Limits.of(pipeline.model).guidance_scale,
+        "seed": Settings.seed,
+        "batch": _BATCH,
+        "judged": "everything",
+    }
+
+
+def _refused(pipeline: StableDiffusionPipeline) -> dict[str, str]:
+    """The schedulers that this model cannot be run with, and why."""
+    reasons = {}
+    for name in SAMPLERS:
+        try:
+            pipeline.scheduler_for(name)
+        except SdrtError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def _judge(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow], prompts: int) -> list[Judged]:
+    """All of them on the same prompts and seeds."""
+    runs = list(product(rows, STEPS))
+    with click.progressbar(runs, label="judging", item_show_func=_shown) as bar:
+        return [_judge_one(pipeline, row, steps, prompts) for row, steps in bar]
+
+
+def _shown(run: tuple[SamplerRow, int] | None) -> str:
+    return "" if run is None else f"{run[0].display_name}, {run[1]} steps"
+
+
+def _judge_one(pipeline: StableDiffusionPipeline, row: SamplerRow, steps: int, prompts: int) -> Judged:
+    request = Request(prompt=SHOWN[0], num_inference_steps=steps)
+    settings = Settings(num_inference_steps=steps, scheduler=row.name, batch=_BATCH)
+    return Judged(
+        row=row,
+        steps=steps,
+        evaluations=pipeline.num_evaluations(request, scheduler=row.name),
+        rate=measure(pipeline, prompts, settings)["everything"],
+    )
+
+
+def _save_sheets(
+    pipeline: StableDiffusionPipeline, figures: Figures, again: Sequence[SamplerRow], folder: Path
+) -> list[Path]:
+    """The sheets on which something is new."""
+    changed = {family_of(row) for row in again}
+    files = []
+    for family, rows in families_of(figures.rows):
+        if family in changed:
+            path = folder / family.picture
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sheet(pipeline, rows).save(path, quality=90, method=6)
+            files.append(path)
+    return files
+
+
+def _sheet(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow]) -> Image.Image:
+    """A row for each scheduler: one prompt after the other, each from left to right in `STEPS`."""
+    limits = Limits.of(pipeline.model)
+    columns = len(SHOWN) * len(STEPS)
+    sheet = ContactSheet(
+        count=len(rows) * columns, width=limits.default_width, height=limits.default_height, columns=columns
+    )
+    for row in rows:
+        runs = [
+            pipeline(list(SHOWN), num_inference_steps=steps, scheduler=row.name, seed=_SEED).images
+            for steps in STEPS
+        ]
+        for pictures in zip(*runs, strict=True):
+            for steps, picture in zip(STEPS, pictures, strict=True):
+                sheet.add(picture, f"{row.display_name}, {steps} steps")
+    return sheet.render()
+
+
+def _save(figures: Figures, folder: Path) -> list[Path]:
+    """The plot, the page and the JSON."""
+    drawn, written, results = folder / PLOT, folder / "docs" / "gallery.md", folder / RESULTS
+    for path in (drawn, results):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    plot(figures, drawn)
+    written.write_text(page(figures), encoding="utf-8")
+    report = {
+        "settings": figures.settings,
+        "results": [_as_json(one) for row in figures.rows for one in figures.of(row)],
+        "refused": figures.refused,
+    }
+    results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return [drawn, written, results]
+
+
+def _as_json(one: Judged) -> dict[str, Any]:
+    rate = one.rate
+    return {
+        "scheduler": one.row.name,
+        "steps": one.steps,
+        "evaluations": one.evaluations,
+        **vars(rate),
+        "share": rate.share,
+        "low": rate.low,
+        "high": rate.high,
+    }
+
+
+def _read(results: Path, settings: Mapping[str, Any]) -> list[Judged]:
+    """What an earlier run with these settings found; nothing where there was none."""
+    report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
+    if report.get("settings") != settings:
+        return []
+    return [
+        Judged(
+            row=SAMPLERS[one["scheduler"]],
+            steps=one["steps"],
+            evaluations=one["evaluations"],
+            rate=Rate(right=one["right"], total=one["total"]),
+        )
+        for one in report["results"]
+    ]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""Plain tables on stdout, which a pipe can read as well as a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["columns"]
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the first of them the headings, each column as wide as its widest cell."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(line.rstrip() for line in text)

@@ -1,0 +1,59 @@
+"""`sdrt schedulers`: what `--scheduler` and `--spacing` can name."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .columns import columns
+from .group import CONTEXT, debug_option
+
+if TYPE_CHECKING:
+    from sdrt.schedulers.table import SamplerRow
+
+__all__ = ["schedulers"]
+
+HEADINGS = ("name", "A1111's name", "diffusers' class", "order", "calls", "fresh noise", "spacings")
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+def schedulers(as_json: bool) -> None:
+    """List the schedulers and the spacings that there are.
+
+    `--scheduler` takes a name, A1111's name or diffusers' class. `order` is that of convergence, `calls` how often a
+    step runs the U-Net, but for the last.
+    """
+    from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS
+
+    if as_json:
+        rows = [_as_json(row) for row in SAMPLERS.values()]
+        click.echo(json.dumps({"schedulers": rows, "spacings": list(SPACINGS)}))
+        return
+    every = tuple(SPACINGS)
+    click.echo(columns([HEADINGS, *(_cells(row, every) for row in SAMPLERS.values())]))
+    click.echo(f"\nspacings: {', '.join(every)}")
+    click.echo(f"A1111 appends some of them to a name: {', '.join(SPACING_LABELS.values())}")
+
+
+def _cells(row: SamplerRow, every: tuple[str, ...]) -> tuple[str, ...]:
+    spacings = "all" if row.spacings == every else ", ".join(row.spacings) or "its own"
+    noise = "--eta" if row.eta is None else ("yes" if row.eta else "no")
+    order = str(row.order) if row.order else "-"
+    return (row.name, row.display_name, row.class_name, order, str(row.evaluations), noise, spacings)
+
+
+def _as_json(row: SamplerRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "display_name": row.display_name,
+        "class_name": row.class_name,
+        "aliases": list(row.aliases),
+        "order": row.order or None,
+        "evaluations": row.evaluations,
+        "eta": row.eta,
+        "spacings": list(row.spacings),
+    }

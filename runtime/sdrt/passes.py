@@ -1,0 +1,58 @@
+"""Tasks of several runs: each is a request that is made of what the one before it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sdrt.image import to_bytes, to_pil
+from sdrt.limits import Limits
+from sdrt.request import WITHOUT_HIRES, Request
+from sdrt.result import Events, GenerationStep, StableDiffusionPipelineOutput
+
+__all__ = ["make_twice", "outpaint"]
+
+Generate = Callable[[Request], Events]
+
+
+def outpaint(request: Request, generate: Generate, limits: Limits) -> Events:
+    """One run after another, each of which paints a border around what the one before it made."""
+    each = request.num_images_per_prompt
+    pictures = [picture for picture in request.image for _ in range(each)]
+    timings: list[Mapping[str, Any]] = []
+    for number, growth in enumerate(request.passes()):
+        made = yield from _steps_of(generate(request.grown(pictures, growth, number).fit(limits)))
+        pictures = [to_bytes(image) for image in made.images]
+        timings.append(made.timings)
+    yield StableDiffusionPipelineOutput(
+        images=made.images if request.output_type == "np" else [to_pil(image) for image in made.images],
+        seeds=list(request.seeds),
+        request=request,
+        timings=_added(timings),
+    )
+
+
+def make_twice(request: Request, generate: Generate, limits: Limits) -> Events:
+    """A small picture, and from it a large one: `hires_scale`."""
+    kind = "latent" if request.hires_upscaler == "latent" else "np"
+    small = yield from _steps_of(generate(replace(request, output_type=kind, **WITHOUT_HIRES)))
+    large = yield from _steps_of(generate(request.enlarged(small.images, limits).fit(limits)))
+    yield replace(large, request=request, timings=_added([small.timings, large.timings]))
+
+
+def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:
+    """Yield the steps of a run; return its result."""
+    for event in events:
+        if isinstance(event, StableDiffusionPipelineOutput):
+            return event
+        yield event
+    raise AssertionError("a stream ends with its result")
+
+
+def _added(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The timings of several runs as those of one."""
+    total = dict(timings[0])
+    for more in timings[1:]:
+        total |= {name: total[name] + spent if name in total else spent for name, spent in more.items()}
+    return total

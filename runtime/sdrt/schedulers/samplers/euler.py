@@ -1,0 +1,86 @@
+"""Samplers of one slope, or of two within a step: Euler, DDIM, Heun, DPM2."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sdrt.schedulers.plan import Plan
+from sdrt.schedulers.samplers.base import Denoise, Latents, SamplerOptions, States
+
+__all__ = ["ancestral", "ancestral_split", "ddpm", "dpm2", "heun"]
+
+
+def ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """Euler with fresh noise: η = 0 is Euler and DDIM, η = 1 is Euler ancestral and DDPM.
+
+    DDIM's equation 16 (Song et al. 2020, arXiv:2010.02502) divided by √ᾱ of the level stepped to.
+    """
+    for sigma, target in plan.transfers:
+        denoised = denoise(x, sigma)
+        down, up = ancestral_split(sigma, target, options.eta)
+        direction = (x - denoised) * (down / sigma)
+        if options.clip_range is not None:
+            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        x = denoised + direction
+        if options.eta > 0:
+            # Drawn even where `up` is 0, so that the stream stays in step with diffusers'.
+            x += options.noise() * up
+        yield x, denoised
+
+
+def ddpm(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """Ancestral sampling with the smaller variance (Ho et al. 2020, arXiv:2006.11239, equations 6 and 7).
+
+    Euler ancestral, but that a clipped picture changes the direction too.
+    """
+    for sigma, target in plan.transfers:
+        denoised = denoise(x, sigma)
+        if options.clip_range is not None:
+            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        down, up = ancestral_split(sigma, target, 1.0)
+        x = (1 - down / sigma) * denoised + (down / sigma) * x + up * options.noise()
+        yield x, denoised
+
+
+def ancestral_split(sigma: float, target: float, eta: float) -> tuple[float, float]:
+    """Noise level to step down to, and the one to add, whose squares sum to target²."""
+    up = eta * target * math.sqrt(max(sigma**2 - target**2, 0.0)) / sigma
+    return math.sqrt(max(target**2 - up**2, 0.0)), up
+
+
+def heun(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """Heun's trapezoid, without churn (Karras et al. 2022, arXiv:2206.00364, algorithm 1)."""
+    start, first = x, x
+    for index, (sigma, target) in enumerate(plan.transfers):
+        denoised = denoise(x, plan.sigmas[index])
+        if options.clip_range is not None:
+            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        slope = (x - denoised) / np.float32(plan.sigmas[index])
+        if index % 2 == 0:
+            start, first = x, slope
+            x = x + slope * (target - sigma)
+        else:
+            x = start + (first + slope) * ((target - sigma) / 2)
+        yield x, denoised
+
+
+def dpm2(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """DPM-Solver-2 in σ: the slope of the whole step is that at its geometric middle (k-diffusion's `sample_dpm_2`).
+
+    With η = 1 each step goes further down and fresh noise is added, as in Euler ancestral.
+    """
+    start = x
+    for index, (sigma, target) in enumerate(plan.transfers):
+        denoised = denoise(x, plan.sigmas[index])
+        slope = (x - denoised) / np.float32(plan.sigmas[index])
+        if index % 2 == 0:
+            start = x
+            x = x + slope * (target - sigma)
+        else:
+            down, up = ancestral_split(sigma, target, options.eta)
+            x = start + slope * (down - sigma)
+            if options.eta > 0:
+                x += options.noise() * up
+        yield x, denoised

@@ -1,0 +1,71 @@
+"""Overlapping windows over latents, so that a large picture is denoised in the memory of a small one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from types import EllipsisType
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Place", "Windows"]
+
+Array = NDArray[np.float32]
+# Index of [..., h, w].
+Place = tuple[EllipsisType, slice, slice]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """Windows of one size that cover latents, and how much each counts in every place.
+
+    What the model makes of a place is the weighted mean over the windows that hold it, in every step (MultiDiffusion,
+    Bar-Tal et al. 2023, arXiv:2302.08113); weights fall to the windows' borders, so that none shows.
+
+    Attributes:
+        size: height and width of a window.
+        places: rows and columns of each.
+        weight: [height, width] of a window.
+        total: [h, w] of the latents, the sum of the weights there.
+    """
+
+    size: tuple[int, int]
+    places: tuple[Place, ...]
+    weight: Array
+    total: Array
+
+    @classmethod
+    def of(cls, height: int, width: int, *, side: int, overlap: int) -> Windows:
+        """Windows of at most `side` by `side` on latents [height, width], neighbours sharing `overlap` at least."""
+        rows, columns = (_starts(length, side, overlap) for length in (height, width))
+        size = min(side, height), min(side, width)
+        places = tuple(
+            (..., slice(top, top + size[0]), slice(left, left + size[1]))
+            for top, left in product(rows, columns)
+        )
+        # Nowhere zero: a place may have one window only.
+        down, across = (_ramp(length, overlap) for length in size)
+        weight = np.outer(down, across).astype(np.float32)
+        total = np.zeros((height, width), np.float32)
+        for place in places:
+            total[place] += weight
+        return cls(size=size, places=places, weight=weight, total=total)
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.places)
+
+
+def _starts(length: int, side: int, overlap: int) -> list[int]:
+    """Where windows begin on a line: evenly, the first at its start and the last at its end."""
+    if length <= side:
+        return [0]
+    count = -(-(length - overlap) // (side - overlap))
+    return [round(index * (length - side) / (count - 1)) for index in range(count)]
+
+
+def _ramp(length: int, overlap: int) -> NDArray[np.float64]:
+    """From a window's border to its inside, over the overlap."""
+    places = np.arange(1, length + 1)
+    return np.minimum(np.minimum(places, places[::-1]), overlap + 1) / (overlap + 1)

@@ -1,0 +1,59 @@
+"""Prompt files, wildcards and metadata, made up by hypothesis: a picture, or one line of an error."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from sdrt import RequestError
+from sdrt.cli.repeat import _OPTIONS, settings_of
+from sdrt.cli.variations import expand_wildcards, read_prompts_file
+from sdrt.metadata import Parameters, save_options
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+OURS = {"Steps": "2", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "64x64", "RNG": "CPU"}
+
+
+def picture_that_says(settings: dict[str, str]) -> str:
+    text = str(Parameters(prompt="a cat", settings=settings))
+    Image.new("RGB", (8, 8)).save("said.png", **save_options("PNG", text))
+    return "said.png"
+
+
+@settings(deadline=None)
+@given(text=st.text())
+def test_any_file_gives_prompts_or_a_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("prompts") / "p.txt"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    # Anything else that is raised fails.
+    with suppress(RequestError):
+        assert all(entry.prompt for entry in read_prompts_file(str(path)))
+
+
+@given(prompt=st.text(alphabet="{}|ab", max_size=60), seed=st.integers(0, 2**64))
+def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
+    text = expand_wildcards(prompt, seed)
+    assert not re.search(r"\{[^{}]*\|[^{}]*\}", text)
+    assert len(text) <= len(prompt)
+
+
+@settings(deadline=None)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from([*OURS, *_OPTIONS]),
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+        | st.sampled_from(["inf", "nan", "1e999", "-1", "9" * 400, "1,2", ","]),
+    )
+)
+def test_any_metadata_is_settings_or_a_line(changes: dict[str, Any]) -> None:
+    with suppress(RequestError):  # anything else that is raised fails
+        settings_of(picture_that_says(OURS | changes), {"image", "mask_image", "model"})

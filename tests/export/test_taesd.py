@@ -1,0 +1,82 @@
+"""A small decoder for previews, exported beside the model and used by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderTiny
+from PIL import Image
+
+from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, UnsupportedModelError
+from sdrt.model import Manifest
+from sdrt_export import export_model
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
+
+TINY: dict[str, Any] = {"architecture": "tiny", "random_weights": 0}
+
+
+@pytest.fixture(scope="module")
+def taesd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """TAESD's blocks with a few channels and random weights."""
+    folder = tmp_path_factory.mktemp("taesd")
+    torch.manual_seed(0)
+    channels = {f"{half}_block_out_channels": (8, 8, 8, 8) for half in ("encoder", "decoder")}
+    AutoencoderTiny(**channels).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(taesd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model") / "model"
+    export_model(None, folder, taesd=taesd, **TINY)
+    return folder
+
+
+def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(model)
+    latents = np.random.default_rng(0).standard_normal((2, 4, 7, 5), dtype=np.float32)
+    found = pipeline.preview(latents)
+    assert [picture.size for picture in found] == [(40, 56), (40, 56)]
+    with torch.no_grad():
+        expected = AutoencoderTiny.from_pretrained(taesd).decode(torch.from_numpy(latents)).sample
+    levels = (expected / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy() * 255
+    assert np.ptp(levels) > 20
+    assert np.abs(np.stack([np.asarray(picture) for picture in found]) - levels).max() <= 0.51
+    assert "taesd_decoder" in Manifest.read(model).components
+    with pytest.raises(RequestError, match=r"latents have shape \(4, 7, 5\)"):
+        pipeline.preview(latents[0])
+
+
+def test_the_command_previews_with_it(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from sdrt.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    options = ["--steps", "2", "-W", "64", "-H", "64", "--preview-file", "now.png", "-o", "a.png"]
+    result = CliRunner().invoke(main, ["generate", "a cat", "-m", str(model), *options])
+    assert result.exit_code == 0, result.stderr
+    with Image.open("now.png") as now:
+        assert now.size == (64, 64)
+        assert np.ptp(np.asarray(now)) > 0
+
+
+def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
+    output = tmp_path / "model"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelNotFoundError, match=r"--taesd .*: has no config.json"):
+        export_model(None, output, taesd=tmp_path / "empty", **TINY)
+    (tmp_path / "empty" / "config.json").write_text('{"_class_name": "AutoencoderKL"}', encoding="utf-8")
+    with pytest.raises(UnsupportedModelError, match="is a AutoencoderKL, expected an AutoencoderTiny"):
+        export_model(None, output, taesd=tmp_path / "empty", **TINY)
+    (tmp_path / "empty" / "config.json").write_bytes((taesd / "config.json").read_bytes())
+    with pytest.raises(Exception, match="cannot be loaded as AutoencoderTiny"):
+        export_model(None, output, taesd=tmp_path / "empty", **TINY)
+    with pytest.raises(RequestError, match="--taesd takes the exporter 'sdrt'"):
+        export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)
+    assert not output.exists()

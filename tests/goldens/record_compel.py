@@ -1,0 +1,53 @@
+"""Record `compel.npz`: what Compel makes of prompts with the text encoder of `tests/models/tiny`.
+
+Usage, where the export extra is installed: pip install --no-deps compel==2.2.1 pyparsing; python
+tests/goldens/record_compel.py
+
+2.2.1, because no later release can blend (https://github.com/damian0815/compel/issues/130).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from compel import Compel, DownweightMode, ReturnedEmbeddingsType
+from compel_cases import CASES
+from transformers import CLIPTokenizerFast
+
+from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.tokenizer import write_byte_tokenizer
+
+OUTPUT = Path(__file__).with_name("compel.npz")
+RETURNED = {
+    None: ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
+    1: ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NORMALIZED,
+}
+
+
+def compel(folder: Path, clip_skip: int | None) -> Any:
+    """Compel over the same weights as `tests/models/tiny`, with texts of any length, in its one mode without a mask."""
+    write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
+    return Compel(
+        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
+        text_encoder=RandomCheckpoint(architecture="tiny", seed=0).load("text_encoder"),
+        truncate_long_prompts=False,
+        downweight_mode=DownweightMode.REMOVE,
+        returned_embeddings_type=RETURNED[clip_skip],
+    )
+
+
+def main() -> None:
+    arrays = {}
+    for name, (prompt, clip_skip) in CASES.items():
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            arrays[name] = compel(Path(folder), clip_skip)(prompt)[0].numpy()
+    np.savez_compressed(OUTPUT, **arrays)
+    print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

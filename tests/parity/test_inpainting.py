@@ -1,0 +1,72 @@
+"""Inpainting against diffusers' pipeline, with a U-Net that sees masks and one that does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from image_prompts import HALF_LEVEL, SCHEDULERS, picture
+from PIL import Image, ImageDraw
+
+from sdrt import RequestError, StableDiffusionPipeline
+
+diffusers = pytest.importorskip("diffusers")
+torch = pytest.importorskip("torch")
+
+# diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
+
+SIZE = (72, 48)
+
+
+def mask() -> Image.Image:
+    drawn = Image.new("L", SIZE)
+    ImageDraw.Draw(drawn).ellipse((20, 8, 60, 38), fill=255)
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["pndm", "ddim", "euler_a", "heun", "dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+@pytest.mark.parametrize("variant", ["sd1", "inpaint"])
+def test_schedulers_and_strengths(
+    sdrt_folder: Callable[[str], Path],
+    diffusers_pipeline: Callable[[str], Any],
+    variant: str,
+    name: str,
+    strength: float,
+) -> None:
+    components = dict(diffusers_pipeline(variant).components)
+    kind, extra = SCHEDULERS[name]
+    components["scheduler"] = getattr(diffusers, kind).from_config(components["scheduler"].config, **extra)
+    theirs = diffusers.StableDiffusionInpaintPipeline(**components, requires_safety_checker=False)
+    theirs.set_progress_bar_config(disable=True)
+    width, height = SIZE
+    options: dict[str, Any] = {
+        "prompt": "a lake",
+        "image": picture(*SIZE),
+        "mask_image": mask(),
+        "strength": strength,
+        "num_inference_steps": 7,
+        "output_type": "np",
+    }
+    expected = theirs(
+        height=height, width=width, generator=torch.Generator("cpu").manual_seed(3), **options
+    ).images
+    ours = StableDiffusionPipeline.from_pretrained(
+        sdrt_folder(variant), provider="cpu", notify=lambda _: None
+    )
+    config = json.loads(components["scheduler"].to_json_string())
+    found = ours(seed=3, scheduler=config, composite=False, **options).images
+    assert float(np.abs(found - expected).max()) <= HALF_LEVEL
+
+
+def test_a_model_for_inpainting_says_what_it_needs(sdrt_folder: Callable[[str], Path]) -> None:
+    ours = StableDiffusionPipeline.from_pretrained(
+        sdrt_folder("inpaint"), provider="cpu", notify=lambda _: None
+    )
+    with pytest.raises(RequestError, match="made for inpainting: give image and mask_image"):
+        ours("a lake")

@@ -1,0 +1,32 @@
+"""`docs/schedulers.md` says what there is, and errors no smaller than those measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers")
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from write_schedulers import BEGIN, END, OUTPUT, measured, table
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
+
+
+@pytest.mark.full
+def test_it_says_what_is_measured() -> None:
+    written = OUTPUT.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
+    found = table(measured()).splitlines()[1:-1]
+    assert [_without_error(line) for line in written] == [_without_error(line) for line in found]
+    for before, now in zip(written[2:], found[2:], strict=True):
+        assert _error(now) <= 2 * _error(before)
+
+
+def _without_error(line: str) -> str:
+    return line.rsplit("|", 2)[0]
+
+
+def _error(line: str) -> float:
+    return float(line.rsplit("|", 2)[1])

@@ -1,0 +1,85 @@
+"""Write `docs/schedulers.md`: what there is, and how far from diffusers it lands.
+
+Usage, where the test extra is installed: python tests/parity/write_schedulers.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import diffusers
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "goldens"))
+
+from scheduler_reference import run_reference  # noqa: E402
+from scheduler_runs import all_cases, run, worst_error  # noqa: E402
+
+from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS  # noqa: E402
+from sdrt.schedulers.table import SamplerRow  # noqa: E402
+
+OUTPUT = ROOT / "docs" / "schedulers.md"
+STEPS = (1, 2, 5, 20, 50)
+_HEADINGS = (
+    "name",
+    "A1111's name, other names",
+    "diffusers' class",
+    "order",
+    "U-Net calls a step",
+    "fresh noise",
+    "spacings",
+    "error",
+)
+BEGIN, END = "<!-- table:start -->", "<!-- table:end -->"
+
+
+def measured() -> dict[str, float]:
+    """Of each sampler, the largest relative error over its spacings, predictions and `STEPS`."""
+    errors = dict.fromkeys(SAMPLERS, 0.0)
+    for case in all_cases():
+        for steps in STEPS:
+            if not case.has_no_reference(steps):
+                _, expected = run_reference(case, steps)
+                error = worst_error(run(case.scheduler, steps, eta=case.eta), expected)
+                errors[case.sampler] = max(errors[case.sampler], error)
+    return errors
+
+
+def table(errors: dict[str, float]) -> str:
+    """The generated part, between its marks."""
+    lines = [
+        f"| {' | '.join(_HEADINGS)} |",
+        "|" + " --- |" * len(_HEADINGS),
+        *(_line(row, errors[name]) for name, row in SAMPLERS.items()),
+    ]
+    return "\n".join([BEGIN, *lines, END])
+
+
+def _line(row: SamplerRow, error: float) -> str:
+    names = ", ".join(dict.fromkeys([row.display_name, *row.aliases]))
+    noise = "`--eta`" if row.eta is None else ("yes" if row.eta else "no")
+    spacings = "all" if row.spacings == tuple(SPACINGS) else ", ".join(row.spacings) or "its own"
+    cells = (
+        f"`{row.name}`",
+        names,
+        row.class_name,
+        row.order or "–",
+        row.evaluations,
+        noise,
+        spacings,
+        f"{error:.0e}",
+    )
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def main() -> None:
+    diffusers.logging.set_verbosity_error()
+    text = OUTPUT.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    OUTPUT.write_text(before + table(measured()) + after, encoding="utf-8")
+    print(f"{OUTPUT.name}: {len(SAMPLERS)} schedulers, {len(SPACING_LABELS)} labelled spacings")
+
+
+if __name__ == "__main__":
+    main()

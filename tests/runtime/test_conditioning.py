@@ -1,0 +1,157 @@
+"""What prompts do to a run, on the tiny model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdrt import Request, RequestError, StableDiffusionPipeline
+from sdrt.conditioning import Conditioning
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+STEPS = 4
+
+
+def latents(pipeline: StableDiffusionPipeline, prompt: str | list[str], **options: Any) -> Array:
+    settings = {"num_inference_steps": STEPS, "seed": 3, "output_type": "latent", "scheduler": "euler"}
+    made = pipeline(prompt, **(settings | options)).images
+    assert isinstance(made, np.ndarray)
+    return made
+
+
+def after_each_step(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> list[Array]:
+    request = Request(prompt=prompt, num_inference_steps=STEPS, seed=3, output_type="latent", **options)
+    events = list(pipeline.stream(request, scheduler="euler"))
+    return [event.latents for event in events[:-1]]  # type: ignore[union-attr]
+
+
+def embeddings(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
+    seen: list[Array] = []
+
+    def keep(_pipeline: Any, _index: int, _timestep: float, tensors: dict[str, Array]) -> None:
+        seen.append(tensors["prompt_embeds"])
+
+    latents(
+        pipeline,
+        prompt,
+        guidance_scale=1.0,
+        callback_on_step_end=keep,
+        callback_on_step_end_tensor_inputs=["prompt_embeds"],
+        **options,
+    )
+    return seen[0][0]
+
+
+def test_a_prompt_without_grammar_is_what_it_is_in_diffusers(pipeline: StableDiffusionPipeline) -> None:
+    plain = embeddings(pipeline, "a cat, sitting", prompt_syntax="plain")
+    np.testing.assert_array_equal(embeddings(pipeline, "a cat, sitting"), plain)
+    np.testing.assert_array_equal(embeddings(pipeline, "a (cat:1.0), sitting"), plain)
+
+
+def test_weights_multiply_and_the_mean_is_restored(pipeline: StableDiffusionPipeline) -> None:
+    plain, weighed = embeddings(pipeline, "a cat"), embeddings(pipeline, "a (cat:1.5)")
+    ratio = weighed / plain
+    spread = ratio.std(axis=1) / np.abs(ratio.mean(axis=1))
+    assert spread.max() < 1e-4
+    ratio = ratio.mean(axis=1)
+    encoder = pipeline._parts.text_encoder.tokenizer
+    first, cat = len(list(encoder.groups("a"))), len(list(encoder.groups("cat")))
+    inside = slice(1 + first, 1 + first + cat)
+    np.testing.assert_allclose(ratio[inside] / ratio[0], 1.5, rtol=1e-4)
+    np.testing.assert_allclose(np.delete(ratio, inside) / ratio[0], 1.0, rtol=1e-4)
+    assert weighed.mean() == pytest.approx(plain.mean(), rel=1e-4)
+
+
+def test_long_prompts_are_encoded_in_chunks(pipeline: StableDiffusionPipeline) -> None:
+    tokenizer = pipeline._parts.text_encoder.tokenizer
+    one = len(list(tokenizer.groups("cat")))
+    fits = tokenizer.room // one
+    long = embeddings(pipeline, "cat " * (fits + 3))
+    np.testing.assert_array_equal(long[: tokenizer.length], embeddings(pipeline, "cat " * fits))
+    assert len(long) == 2 * tokenizer.length
+    broken = embeddings(pipeline, "cat BREAK dog")
+    np.testing.assert_array_equal(broken[: tokenizer.length], embeddings(pipeline, "cat"))
+    np.testing.assert_array_equal(broken[tokenizer.length :], embeddings(pipeline, "dog"))
+
+
+def test_negative_prompts_are_as_long_as_the_prompts(pipeline: StableDiffusionPipeline) -> None:
+    spelled_out = latents(pipeline, "a cat BREAK a dog", negative_prompt="blurry BREAK")
+    np.testing.assert_array_equal(
+        latents(pipeline, "a cat BREAK a dog", negative_prompt="blurry"), spelled_out
+    )
+
+
+def test_editing_changes_the_prompt_between_two_steps(pipeline: StableDiffusionPipeline) -> None:
+    cat, edited = after_each_step(pipeline, "a cat"), after_each_step(pipeline, "a [cat:dog:0.5]")
+    same = [np.array_equal(one, other) for one, other in zip(cat, edited, strict=True)]
+    assert same == [True, True, False, False]
+
+
+def test_two_evaluations_of_a_step_have_one_prompt(pipeline: StableDiffusionPipeline) -> None:
+    def made(prompt: str) -> list[Array]:
+        request = Request(prompt=prompt, num_inference_steps=3, seed=3, output_type="latent")
+        return [event.latents for event in list(pipeline.stream(request, scheduler="heun"))[:-1]]  # type: ignore[union-attr]
+
+    same = [
+        np.array_equal(one, other) for one, other in zip(made("a cat"), made("a [cat:dog:2]"), strict=True)
+    ]
+    assert same == [True, True, True, True, False]
+
+
+def test_alternation(pipeline: StableDiffusionPipeline) -> None:
+    cat, both = after_each_step(pipeline, "cat"), after_each_step(pipeline, "[cat|dog]")
+    assert np.array_equal(cat[0], both[0])
+    assert not np.array_equal(cat[1], both[1])
+    np.testing.assert_array_equal(latents(pipeline, "[cat|cat]"), latents(pipeline, "cat"))
+
+
+def test_and_adds_up_what_its_parts_add_to_the_unconditional(pipeline: StableDiffusionPipeline) -> None:
+    cat = latents(pipeline, "cat")
+    np.testing.assert_allclose(latents(pipeline, "cat AND dog:0"), cat, atol=2e-5)
+    np.testing.assert_allclose(latents(pipeline, "cat:0.5 AND cat:0.5"), cat, atol=2e-5)
+    np.testing.assert_allclose(
+        latents(pipeline, "cat:2 AND dog:0", guidance_scale=3.0),
+        latents(pipeline, "cat", guidance_scale=6.0),
+        atol=2e-5,
+    )
+    assert np.abs(latents(pipeline, "cat AND dog") - cat).max() > 1e-3
+
+
+def test_pictures_of_a_batch_have_their_own_parts(pipeline: StableDiffusionPipeline) -> None:
+    together = latents(pipeline, ["cat AND dog", "a bird"], num_images_per_prompt=2)
+    np.testing.assert_allclose(together[1], latents(pipeline, "cat AND dog", seed=4)[0], atol=2e-5)
+    np.testing.assert_allclose(together[2], latents(pipeline, "a bird", seed=5)[0], atol=2e-5)
+
+
+def test_embeddings_that_were_given_set_the_length(pipeline: StableDiffusionPipeline) -> None:
+    long = embeddings(pipeline, "cat BREAK dog")[np.newaxis]
+    settings: dict[str, Any] = {"num_inference_steps": 2, "seed": 3, "output_type": "latent"}
+    given = pipeline(prompt_embeds=long, negative_prompt="blurry", **settings).images
+    np.testing.assert_array_equal(
+        given, pipeline("cat BREAK dog", negative_prompt="blurry", **settings).images
+    )
+    with pytest.raises(RequestError, match="differ in shape"):
+        pipeline(prompt_embeds=long[:, :5], **settings)
+
+
+def test_weights_out_of_bounds_and_unknown_syntaxes_are_refused(pipeline: StableDiffusionPipeline) -> None:
+    with pytest.raises(RequestError, match="multiply to more than 1000"):
+        latents(pipeline, "(cat:99999)")
+    with pytest.raises(RequestError, match="prompt_syntax is 'none': expected one of a1111, compel, plain"):
+        latents(pipeline, "cat", prompt_syntax="none")
+
+
+def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: StableDiffusionPipeline) -> None:
+    """A long negative prompt, of which diffusers skips none."""
+    long = embeddings_of_both(pipeline, "a cat", negative_prompt="fog " * 90, clip_skip=1)
+    empty = embeddings(pipeline, "", clip_skip=1)
+    np.testing.assert_allclose(long[1, -len(empty) :], empty, atol=1e-6)
+    assert np.abs(embeddings(pipeline, "") - empty).max() > 0.1
+
+
+def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
+    """[negative and prompt, length, width]."""
+    request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._limits)
+    return Conditioning.of(request, lambda: pipeline._parts.text_encoder).at(0)

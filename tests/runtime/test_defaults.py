@@ -1,0 +1,47 @@
+"""What a model's folder says that calls use where they name nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdrt import ModelError, StableDiffusionPipeline
+
+FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
+
+
+def with_defaults(tiny_model: Path, folder: Path, defaults: object) -> Path:
+    shutil.copytree(tiny_model, folder)
+    manifest = json.loads((folder / "sdrt.json").read_text())
+    (folder / "sdrt.json").write_text(json.dumps(manifest | {"defaults": defaults}))
+    return folder
+
+
+def open_folder(folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(folder, provider="cpu", notify=lambda _: None)
+
+
+def test_the_guidance_is_the_model_s_where_a_call_names_none(tiny_model: Path, tmp_path: Path) -> None:
+    own = open_folder(with_defaults(tiny_model, tmp_path / "own", {"guidance_scale": 2.5}))
+    made = own("a cat", **FAST)
+    assert made.request.guidance_scale == 2.5
+    np.testing.assert_array_equal(made.images, own("a cat", guidance_scale=2.5, **FAST).images)
+    assert own("a cat", guidance_scale=4, **FAST).request.guidance_scale == 4
+
+
+def test_it_is_diffusers_where_the_model_says_nothing(pipeline: StableDiffusionPipeline) -> None:
+    made = pipeline("a cat", **FAST)
+    assert made.request.guidance_scale == 7.5
+
+
+@pytest.mark.parametrize(
+    "defaults", [{"guidance_scale": "7"}, {"guidance_scale": True}, {"steps": 4}, [7.5]], ids=str
+)
+def test_defaults_that_are_none(tiny_model: Path, tmp_path: Path, defaults: object) -> None:
+    with pytest.raises(ModelError, match="defaults"):
+        open_folder(with_defaults(tiny_model, tmp_path / "own", defaults))

@@ -1,0 +1,141 @@
+"""What a mask keeps and what it gives up, in pixels, on the tiny model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdrt import Request, RequestError, StableDiffusionPipeline
+from sdrt.inpainting import crop_box
+
+FAST: dict[str, Any] = {"num_inference_steps": 3, "seed": 2}
+
+
+def picture(width: int = 64, height: int = 64) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
+
+
+def mask(box: tuple[int, int, int, int], width: int = 64, height: int = 64) -> Image.Image:
+    drawn = Image.new("L", (width, height))
+    drawn.paste(255, box)
+    return drawn
+
+
+def repainted(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
+    made: Image.Image = pipeline("a cat", **(FAST | options)).images[0]
+    return np.asarray(made).astype(int)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 51)])
+@pytest.mark.parametrize("blur", [0, 6])
+def test_pixels_outside_of_the_mask_are_the_picture_s_own(
+    pipeline: StableDiffusionPipeline, size: tuple[int, int], blur: float
+) -> None:
+    given, box = picture(*size), (16, 8, 40, 48)
+    made = repainted(pipeline, image=given, mask_image=mask(box, *size), mask_blur=blur)
+    assert made.shape == (size[1], size[0], 3)
+    inside = np.zeros(made.shape[:2], bool)
+    inside[8:48, 16:40] = True
+    changed = (made != np.asarray(given)).any(-1)
+    assert not changed[~inside].any()
+    assert changed[inside].mean() > 0.9
+
+
+def test_what_is_made_fades_in_inside_of_the_mask(pipeline: StableDiffusionPipeline) -> None:
+    options: dict[str, Any] = {"image": Image.new("RGB", (64, 64)), "mask_image": mask((16, 0, 64, 64))}
+    hard = repainted(pipeline, mask_blur=0, **options).mean((0, 2))
+    soft = repainted(pipeline, mask_blur=5, **options).mean((0, 2))
+    share = soft[16:] / hard[16:]
+    assert share[0] < 0.2
+    assert (np.diff(share[:10]) > 0).all()
+    np.testing.assert_allclose(share[20:], 1, atol=0.05)
+
+
+def test_without_compositing_all_of_it_is_what_was_made(pipeline: StableDiffusionPipeline) -> None:
+    options: dict[str, Any] = {"image": picture(), "mask_image": mask((16, 8, 40, 48)), "mask_blur": 0}
+    made, whole = (repainted(pipeline, composite=composite, **options) for composite in (True, False))
+    np.testing.assert_array_equal(made[8:48, 16:40], whole[8:48, 16:40])
+    assert (whole[:, 48:] != np.asarray(picture())[:, 48:]).any()
+
+
+def test_the_mask_s_surroundings_alone_are_worked_on(pipeline: StableDiffusionPipeline) -> None:
+    given, box = picture(160, 120), (100, 40, 120, 60)
+    made = repainted(
+        pipeline,
+        image=given,
+        mask_image=mask(box, 160, 120),
+        padding_mask_crop=8,
+        mask_blur=0,
+        height=64,
+        width=64,
+    )
+    changed = (made != np.asarray(given)).any(-1)
+    assert made.shape == (120, 160, 3)
+    assert changed[40:60, 100:120].mean() > 0.9
+    changed[40:60, 100:120] = False
+    assert not changed.any()
+
+
+@pytest.mark.parametrize(
+    ("box", "padding", "expected"),
+    [
+        ((40, 20, 60, 40), None, (0, 0, 100, 80)),
+        ((40, 20, 60, 40), 5, (35, 15, 65, 45)),
+        ((0, 0, 10, 10), 5, (0, 0, 15, 15)),
+        ((40, 20, 80, 30), 0, (40, 5, 80, 45)),
+        ((90, 0, 100, 80), 0, (20, 0, 100, 80)),
+        ((0, 0, 100, 10), 0, (0, 0, 100, 80)),
+    ],
+)
+def test_the_box_around_a_mask(
+    box: tuple[int, int, int, int], padding: int | None, expected: tuple[int, int, int, int]
+) -> None:
+    assert crop_box(np.asarray(mask(box, 100, 80)), padding, 64, 64) == expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "F"])
+def test_masks_of_any_mode(mode: str) -> None:
+    drawn = np.asarray(mask((16, 8, 40, 48)))
+    if mode == "I;16":
+        given = Image.fromarray(drawn.astype(np.uint16) * 257)
+    elif mode == "F":
+        given = Image.fromarray(drawn.astype(np.float32) / 255)
+    else:
+        given = Image.fromarray(drawn).convert(mode)
+    request = Request(prompt="", image=picture(), mask_image=given)
+    np.testing.assert_array_equal(request.mask_image[0] >= 128, drawn >= 128)
+
+
+def test_what_is_transparent_in_a_mask_stays() -> None:
+    white = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    white.paste((255, 255, 255, 255), (0, 0, 32, 64))
+    request = Request(prompt="", image=picture(), mask_image=white)
+    assert (request.mask_image[0] >= 128).mean() == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mask_image": mask((0, 0, 9, 9))}, "mask_image is given without an image"),
+        ({"image": picture(), "mask_image": mask((0, 0, 0, 0))}, "has no white pixel"),
+        (
+            {"image": picture(), "mask_image": mask((0, 0, 9, 9), 32, 64)},
+            "mask_image is 32x64 and image 64x64",
+        ),
+        ({"image": picture(), "padding_mask_crop": 3}, "padding_mask_crop is given without a mask_image"),
+        ({"image": picture(), "mask_image": mask((0, 0, 9, 9)), "mask_blur": -1}, "mask_blur is -1"),
+        ({"image": picture(), "mask_image": mask((0, 0, 9, 9)), "composite": 1}, "expected True or False"),
+    ],
+)
+def test_requests_that_contradict(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Request(prompt="a cat", **options)
+
+
+def test_a_full_mask_repaints_everything(pipeline: StableDiffusionPipeline) -> None:
+    full = mask((0, 0, 64, 64))
+    made = repainted(pipeline, image=picture(), mask_image=full, mask_blur=4)
+    assert (made != np.asarray(picture())).any(-1).mean() > 0.95

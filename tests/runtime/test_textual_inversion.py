@@ -1,0 +1,142 @@
+"""Words of a user's own: files, where they are found in a text, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from sdrt import ModelError, RequestError, StableDiffusionPipeline
+from sdrt.textual_inversion import Inversion, Inversions, read_inversions
+
+WIDTH = 32
+
+
+def written(folder: Path, tensors: dict[str, np.ndarray], name: str = "shell.safetensors") -> Path:
+    save_file(tensors, folder / name)
+    return folder / name
+
+
+def rows(count: int, width: int = WIDTH) -> np.ndarray:
+    return np.linspace(-1, 1, count * width, dtype=np.float32).reshape(count, width)
+
+
+def read(path: Path, token: str | None = None) -> list[Inversion]:
+    return read_inversions(path, token=token, width=WIDTH, room=75)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "token", "expected"),
+    [
+        ({"<shell>": rows(1)[0]}, None, {"<shell>": 1}),
+        ({"<shell>": rows(3).astype(np.float16)}, "sea", {"sea": 3}),
+        ({"emb_params": rows(2)}, None, {"shell": 2}),
+        ({"<a>": rows(1), "<b>": rows(2)}, None, {"<a>": 1, "<b>": 2}),
+        ({"bad hands": rows(1)}, None, {"bad hands": 1}),
+    ],
+    ids=["diffusers", "renamed", "a1111", "two", "with a space"],
+)
+def test_files(
+    tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, expected: dict[str, int]
+) -> None:
+    found = read(written(tmp_path, tensors), token)
+    assert {word.token: len(word.vectors) for word in found} == expected
+    assert all(word.vectors.dtype == np.float32 for word in found)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "token", "message"),
+    [
+        ({"<shell>": rows(1, 16)}, None, "expected embeddings of width 32: it is for another text encoder"),
+        ({"<shell>": rows(80)}, None, "has 80 tokens: expected 1 to 75"),
+        ({"<shell>": np.full((1, WIDTH), np.nan, np.float32)}, None, "all of them finite"),
+        ({"<shell>": np.ones((1, WIDTH), np.int32)}, None, "is int32 of shape"),
+        ({}, None, "holds nothing"),
+        ({"clip_l": rows(1), "clip_g": rows(1)}, None, "for SDXL"),
+        ({"<a>": rows(1), "<b>": rows(1)}, "c", "has 2 words: leave out token"),
+        (
+            {"emb_params": rows(1)},
+            " word",
+            r"shell.safetensors: its token is ' word', expected a word of 1 to 200",
+        ),
+        ({"emb_params": rows(1)}, "", "its token is '', expected a word of 1 to 200"),
+    ],
+    ids=["width", "long", "nan", "whole", "nothing", "sdxl", "several", "spaces", "empty"],
+)
+def test_files_that_are_refused(
+    tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, message: str
+) -> None:
+    with pytest.raises((ModelError, RequestError), match=message):
+        read(written(tmp_path, tensors), token)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(b"")
+    (tmp_path / "a.safetensors").write_bytes(b"nonsense")
+    for name, message in (
+        ("a.pt", "a pickle"),
+        ("b.safetensors", "no such"),
+        ("a.safetensors", "no safetensors file"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            read(tmp_path / name)
+
+
+def test_words_are_found_where_they_stand_alone() -> None:
+    words = Inversions(vocabulary=100).with_words(
+        [Inversion(token="shell", vectors=rows(2)), Inversion(token="<shell>", vectors=rows(1))]
+    )
+    assert list(words.split("a Shell, shells <shell> seashell")) == [
+        ("a ", []),
+        ("Shell", [100, 101]),
+        (", shells ", []),
+        ("<shell>", [102]),
+        (" seashell", []),
+    ]
+    assert list(words.split("")) == []
+    with pytest.raises(RequestError, match="'SHELL' is loaded already"):
+        words.with_words([Inversion(token="SHELL", vectors=rows(1))])
+
+
+def test_letters_that_are_alike_in_some_cases_only() -> None:
+    """A regular expression that ignores case takes a dotless i for an i, which lowering does not."""
+    words = Inversions(vocabulary=10).with_words([Inversion(token="bird", vectors=rows(1))])
+    for text in ("a b\u0131rd", "B\u0130RD", "\u017fbird"):
+        assert "".join(piece for piece, _ in words.split(text)) == text
+
+
+def test_words_of_one_file_that_differ_in_case_only() -> None:
+    with pytest.raises(RequestError, match="'<a>' is loaded already"):
+        Inversions(vocabulary=10).with_words(
+            [Inversion(token="<A>", vectors=rows(3)), Inversion(token="<a>", vectors=rows(1))]
+        )
+
+
+def test_a_word_changes_pictures_that_name_it(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    path = written(tmp_path, {"<shell>": rows(3)})
+    options: dict[str, Any] = {"seed": 2, "num_inference_steps": 2, "output_type": "np"}
+    own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
+    before = own("a <shell> on a table", **options).images
+    assert own.load_textual_inversion(path) == ["<shell>"]
+    after = own("a <shell> on a table", **options).images
+    assert np.abs(after - before).max() > 0.01
+    np.testing.assert_array_equal(own("a table", **options).images, pipeline("a table", **options).images)
+    own.close()  # sessions that are made again know it too
+    np.testing.assert_array_equal(own("a <shell> on a table", **options).images, after)
+    with pytest.raises(RequestError, match="loaded already"):
+        own.load_textual_inversion(path)
+
+
+def test_a_word_of_many_tokens_is_not_cut(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
+    own.load_textual_inversion(written(tmp_path, {"<shell>": rows(40)}))
+    encoder = own._parts.text_encoder
+    from sdrt.chunks import chunked
+    from sdrt.prompt import parse_weights
+
+    chunks = chunked(parse_weights("<shell> <shell> a"), encoder.tokenizer)
+    assert len(chunks[0].tokens) == 40
+    assert chunks[1].tokens[:40] == chunks[0].tokens
