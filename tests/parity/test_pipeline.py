@@ -175,8 +175,8 @@ def test_latents_and_callback(
     theirs(latents=noise, callback_on_step_end=watch("theirs"), **options)
     assert [step[:2] for step in seen["ours"]] == [step[:2] for step in seen["theirs"]]
     for got, expected in zip(seen["ours"], seen["theirs"], strict=True):
-        # Latents of size 1 to 20 after up to 6 steps in float32.
-        np.testing.assert_allclose(got[2], expected[2], rtol=1e-4, atol=1e-4)
+        # Float32 sums in another order, up to 6 steps in a row: 3e-6 of the largest on one processor, 2e-6 on another.
+        assert np.abs(got[2] - expected[2]).max() <= 1e-5 * np.abs(expected[2]).max()
 
 
 def test_embeddings_from_diffusers(

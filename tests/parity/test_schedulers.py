@@ -35,7 +35,24 @@ def assert_same_timesteps(scheduler: Scheduler, steps: int, expected: tuple[floa
     else:
         # Fractions, interpolated between logarithms that diffusers rounds to float32, some of them twice: on some
         # processors they come out as whole numbers.
-        np.testing.assert_allclose(found, expected, rtol=3e-7, atol=1e-3)
+        slack = 1e-3 + (cancelled(scheduler, steps) if scheduler.sampler.name == "dpm2_a" else 0)
+        np.testing.assert_allclose(found, expected, rtol=3e-7, atol=slack)
+
+
+def cancelled(scheduler: Scheduler, steps: int) -> float:
+    """How far off diffusers' float32 timesteps of DPM2 a may be.
+
+    It gets the middle of a step from s to t as the root of s · sqrt(t² - up²), where t⁴/s² is what is left of t²: a
+    rounding of t² is (s/t)² times as large there, and a quarter of that after two roots.
+    """
+    plan, table = scheduler.plan(steps), np.asarray(scheduler.noise_schedule.sigmas, np.float64)
+    per_timestep = np.gradient(np.log(table))
+    bounds = [
+        float(np.finfo(np.float32).eps * (s / t) ** 2 / 4 / np.interp(t, table, per_timestep))
+        for s, t in itertools.pairwise(plan.sigmas)
+        if t
+    ]
+    return max(bounds, default=0.0)
 
 
 QUICK = (2, 20)
