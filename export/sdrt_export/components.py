@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from sdrt.errors import UnsupportedModelError
+from sdrt_export import channels_last
 from sdrt_export.fuse import skip_norm
 from sdrt_export.preview import fit_preview
 from sdrt_export.targets import Target
@@ -24,6 +25,7 @@ __all__ = ["COMPONENTS", "Component"]
 
 Inputs = dict[str, Tensor]
 ADDED = "added_token_embeddings"
+EOS_INDEX = "eos_index"
 Axes = dict[int, str]
 
 
@@ -35,8 +37,9 @@ class Component:
     the inputs of one of three sizes: 0 is traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot
     take odd sizes). ``forward`` makes the traced forward for a target; ``reference`` runs the untouched torch module.
     ``outputs`` are the graph's output names, in the order both return them. ``check`` raises UnsupportedModelError
-    for a config that ``forward`` does not cover. ``about`` gives what else the manifest says of the model. ``defaults``
-    are the values of inputs that a caller may leave out.
+    for a config that ``forward`` does not cover; ``blocks`` are what a target with ``channels_last`` walks over.
+    ``about`` gives what else the manifest says of the model. ``defaults`` are the values of inputs that a caller may
+    leave out, ``hosted`` those that only targets with ``host_indices`` take.
     """
 
     name: str
@@ -51,6 +54,21 @@ class Component:
     check: Callable[[Any], None] = lambda model: None
     about: Callable[[Any], dict[str, Any]] = lambda model: {}
     defaults: Callable[[Any], Inputs] = lambda model: {}
+    hosted: tuple[str, ...] = ()
+    blocks: Callable[[Any], nn.Module] | None = None
+
+    def inputs(self, model: Any, size: int, target: Target) -> Inputs:
+        """The examples of one size, those inputs that ``target`` takes."""
+        given = self.examples(model, size)
+        return {
+            name: value for name, value in given.items() if target.host_indices or name not in self.hosted
+        }
+
+    def check_for(self, model: Any, target: Target) -> None:
+        """Raise UnsupportedModelError for a config that ``target``'s forward does not cover."""
+        self.check(model)
+        if target.channels_last and self.blocks is not None:
+            channels_last.check(self.blocks(model), self.name)
 
 
 def _noise(*shape: int, seed: int) -> Tensor:
@@ -68,7 +86,11 @@ def _text_examples(model: CLIPTextModel, size: int) -> Inputs:
     ids = torch.randint(
         0, model.config.vocab_size + added, (batch, length), generator=torch.Generator().manual_seed(size)
     )
-    return {"input_ids": ids, ADDED: _noise(max(1, added), model.config.hidden_size, seed=size)}
+    return {
+        "input_ids": ids,
+        ADDED: _noise(max(1, added), model.config.hidden_size, seed=size),
+        EOS_INDEX: _eos_index(model, ids),
+    }
 
 
 def _embedded(model: CLIPTextModel, input_ids: Tensor, added: Tensor) -> Tensor:
@@ -76,7 +98,7 @@ def _embedded(model: CLIPTextModel, input_ids: Tensor, added: Tensor) -> Tensor:
     embeddings = model.text_model.embeddings
     size = embeddings.token_embedding.num_embeddings
     known = embeddings.token_embedding(input_ids.clamp(max=size - 1))
-    extra = nn.functional.embedding((input_ids - size).clamp(min=0), added)
+    extra = nn.functional.embedding((input_ids - size).clamp(min=0), added.to(known.dtype))
     tokens = torch.where((input_ids >= size).unsqueeze(-1), extra, known)
     placed: Tensor = tokens + embeddings.position_embedding(embeddings.position_ids[:, : input_ids.shape[1]])
     return placed
@@ -103,18 +125,25 @@ def _eos_index(model: CLIPTextModel, input_ids: Tensor) -> Tensor:
     return hits.to(torch.int32).argmax(dim=-1)
 
 
-def _text_results(
-    model: CLIPTextModel, input_ids: Tensor, hidden: list[Tensor], last: Tensor
-) -> list[Tensor]:
+def _text_results(model: CLIPTextModel, pooled: Tensor, hidden: list[Tensor], last: Tensor) -> list[Tensor]:
     norm = model.text_model.final_layer_norm
-    rows = torch.arange(input_ids.shape[0], device=input_ids.device)
-    pooled = last[rows, _eos_index(model, input_ids)]
     skipped = [norm(hidden[-1 - k]) for k in range(1, len(hidden) - 1)]
     return [last, pooled, *hidden, *skipped]
 
 
+def _at(last: Tensor, index: Tensor, positions: Tensor) -> Tensor:
+    """``last[row, index[row]]`` as a product with ones and zeros, which no provider hands to the CPU."""
+    hits = (positions == index.unsqueeze(1)).to(last.dtype)
+    return torch.matmul(hits.unsqueeze(1), last).squeeze(1)
+
+
 def _text_forward(target: Target) -> Callable[..., Any]:
-    def forward(model: CLIPTextModel, input_ids: Tensor, added_token_embeddings: Tensor) -> list[Tensor]:
+    def forward(
+        model: CLIPTextModel,
+        input_ids: Tensor,
+        added_token_embeddings: Tensor,
+        eos_index: Tensor | None = None,
+    ) -> list[Tensor]:
         text = model.text_model
         h = _embedded(model, input_ids, added_token_embeddings)
         layers = list(text.encoder.layers)
@@ -128,7 +157,12 @@ def _text_forward(target: Target) -> Callable[..., Any]:
             out = nn.functional.linear(layer.mlp.activation_fn(layer.mlp.fc1(normed)), layer.mlp.fc2.weight)
             normed, h = skip_norm(out, h, layer.mlp.fc2.bias, following, target)
             hidden.append(h)
-        return _text_results(model, input_ids, hidden, normed)
+        if eos_index is None:
+            rows = torch.arange(input_ids.shape[0], device=input_ids.device)
+            pooled = normed[rows, _eos_index(model, input_ids)]
+        else:
+            pooled = _at(normed, eos_index, text.embeddings.position_ids[:, : input_ids.shape[1]])
+        return [result.float() for result in _text_results(model, pooled, hidden, normed)]
 
     return forward
 
@@ -188,6 +222,8 @@ def _check_unet(model: UNet2DConditionModel) -> None:
 
 
 def _unet_forward(target: Target) -> Callable[..., Any]:
+    walk = channels_last.unet if target.channels_last else _unet_blocks
+
     def forward(
         model: UNet2DConditionModel,
         sample: Tensor,
@@ -195,30 +231,37 @@ def _unet_forward(target: Target) -> Callable[..., Any]:
         encoder_hidden_states: Tensor,
         class_labels: Tensor | None = None,
     ) -> Tensor:
+        dtype = model.conv_in.weight.dtype
+        sample, context = sample.to(dtype), encoder_hidden_states.to(dtype)
         x = 2 * sample - 1.0 if model.config.center_input_sample else sample
         temb = model.time_embedding(model.get_time_embed(sample=x, timestep=timestep))
         if class_labels is not None:
             temb = temb + model.class_embedding(class_labels)
         temb = model.time_embed_act(temb) if model.time_embed_act is not None else temb
-        x = model.conv_in(x)
-        skips = [x]
-        for block in model.down_blocks:
-            x, states = block(x, temb, **_context(block, encoder_hidden_states))
-            skips.extend(states)
-        if model.mid_block is not None:
-            x = model.mid_block(x, temb, **_context(model.mid_block, encoder_hidden_states))
-        for block in model.up_blocks:
-            count = len(block.resnets)
-            mine, skips = tuple(skips[-count:]), skips[:-count]
-            # diffusers decides by the size whether to pass this; always passing it keeps one graph for all sizes
-            size = skips[-1].shape[2:] if skips else None
-            x = block(x, mine, temb, upsample_size=size, **_context(block, encoder_hidden_states))
-        if model.conv_norm_out is not None:
-            x = model.conv_act(model.conv_norm_out(x))
-        out: Tensor = model.conv_out(x)
-        return out
+        return walk(model, x, temb, context).float()
 
     return forward
+
+
+def _unet_blocks(model: UNet2DConditionModel, x: Tensor, temb: Tensor, context: Tensor) -> Tensor:
+    """diffusers' blocks one after the other; those that fuse have other forwards by now."""
+    x = model.conv_in(x)
+    skips = [x]
+    for block in model.down_blocks:
+        x, states = block(x, temb, **_context(block, context))
+        skips.extend(states)
+    if model.mid_block is not None:
+        x = model.mid_block(x, temb, **_context(model.mid_block, context))
+    for block in model.up_blocks:
+        count = len(block.resnets)
+        mine, skips = tuple(skips[-count:]), skips[:-count]
+        # diffusers decides by the size whether to pass this; always passing it keeps one graph for all sizes
+        size = skips[-1].shape[2:] if skips else None
+        x = block(x, mine, temb, upsample_size=size, **_context(block, context))
+    if model.conv_norm_out is not None:
+        x = model.conv_act(model.conv_norm_out(x))
+    out: Tensor = model.conv_out(x)
+    return out
 
 
 def _context(block: nn.Module, encoder_hidden_states: Tensor) -> dict[str, Tensor]:
@@ -249,9 +292,21 @@ def _decoder_examples(model: AutoencoderKL, size: int) -> Inputs:
     return {"latent_sample": _noise(batch, model.config.latent_channels, height, width, seed=size)}
 
 
+def _encoder_forward(target: Target) -> Callable[..., Any]:
+    walk = channels_last.encode if target.channels_last else _encode
+    return lambda model, sample: walk(model, sample.to(model.encoder.conv_in.weight.dtype)).float()
+
+
 def _encode(model: AutoencoderKL, sample: Tensor) -> Tensor:
     moments: Tensor = model.encoder(sample)
     return model.quant_conv(moments) if model.quant_conv is not None else moments
+
+
+def _decoder_forward(target: Target) -> Callable[..., Any]:
+    walk = channels_last.decode if target.channels_last else _decode
+    return lambda model, latent_sample: walk(
+        model, latent_sample.to(model.decoder.conv_in.weight.dtype)
+    ).float()
 
 
 def _decode(model: AutoencoderKL, latent_sample: Tensor) -> Tensor:
@@ -274,12 +329,13 @@ COMPONENTS: Mapping[str, Component] = {
         checkpoint="text_encoder",
         library="transformers",
         model_class=CLIPTextModel,
-        axes={"input_ids": {0: "batch", 1: "sequence"}, ADDED: {0: "added"}},
+        axes={"input_ids": {0: "batch", 1: "sequence"}, ADDED: {0: "added"}, EOS_INDEX: {0: "batch"}},
         examples=_text_examples,
         outputs=_text_outputs,
         forward=_text_forward,
         reference=_text_reference,
         defaults=lambda model: {ADDED: torch.zeros(1, model.config.hidden_size)},
+        hosted=(EOS_INDEX,),
     ),
     "unet": Component(
         name="unet",
@@ -297,6 +353,7 @@ COMPONENTS: Mapping[str, Component] = {
         forward=_unet_forward,
         reference=_unet_reference,
         check=_check_unet,
+        blocks=lambda model: model,
     ),
     "vae_encoder": Component(
         name="vae_encoder",
@@ -306,8 +363,9 @@ COMPONENTS: Mapping[str, Component] = {
         axes={"sample": {0: "batch", 2: "height", 3: "width"}},
         examples=_encoder_examples,
         outputs=lambda model: ["latent_parameters"],
-        forward=lambda target: _encode,
+        forward=_encoder_forward,
         reference=_encoder_reference,
+        blocks=lambda model: model.encoder,
     ),
     "vae_decoder": Component(
         name="vae_decoder",
@@ -317,8 +375,9 @@ COMPONENTS: Mapping[str, Component] = {
         axes={"latent_sample": {0: "batch", 2: "height", 3: "width"}},
         examples=_decoder_examples,
         outputs=lambda model: ["sample"],
-        forward=lambda target: _decode,
+        forward=_decoder_forward,
         reference=_decoder_reference,
+        blocks=lambda model: model.decoder,
         about=lambda model: {"preview": fit_preview(model)},
     ),
 }

@@ -19,15 +19,16 @@ from sdrt.embedded import embedded_path
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.kinds import TEXT_TO_IMAGE, kind_of
-from sdrt.model import STAGES_GRAPH, FileRecord, Manifest, exists, expand
+from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, FileRecord, Manifest, exists, expand
 from sdrt.session import ort
 from sdrt.source import refuse_revision
-from sdrt_export import graph, optimum_exporter, parity, tokenizer
+from sdrt_export import graph, optimum_exporter, parity, precision, tokenizer
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.taesd import TAESD, load_taesd
-from sdrt_export.targets import OPSET, Target, resolve_target
+from sdrt_export.targets import AUTO, OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
+from sdrt_export.weights import DTYPES
 
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
@@ -63,7 +64,7 @@ def export_model(
     output: str | Path,
     *,
     target: str = "cpu",
-    dtype: str = "fp32",
+    dtype: str = AUTO,
     exporter: str = "sdrt",
     architecture: str | None = None,
     random_weights: int | None = None,
@@ -81,7 +82,9 @@ def export_model(
         source: a folder in diffusers' layout or a hub id; None with ``architecture`` and ``random_weights``.
         output: the folder to write; ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
-        dtype: "fp32", or "fp16": weights in half the bytes, widened once at load, arithmetic in float32.
+        dtype: "fp32", "fp16", or "auto": what suits the target. In "fp16" target "cpu" stores weights in half the
+            bytes, widens them once at load and computes in float32; the others compute in float16, but for components
+            whose activations come near its limit (see :mod:`sdrt_export.precision`).
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
@@ -102,6 +105,7 @@ def export_model(
         ExportError: no space, or a graph that differs from torch.
     """
     row = resolve_target(target, dtype)
+    dtype = row.dtypes[0] if dtype == AUTO else dtype
     defaults = (
         {}
         if guidance_scale is None
@@ -227,6 +231,7 @@ class _Traced:
     names: list[str]
     expected: list[parity.Reference]
     about: dict[str, Any]
+    dtype: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +245,11 @@ class _Job:
     report: Reporter
     hashes: _Hashes
     taesd: nn.Module | None = None
+
+    @property
+    def halves(self) -> bool:
+        """Whether graphs compute in float16, but for those that overflow."""
+        return self.dtype == "fp16" and self.target.halves
 
     def fused(self) -> dict[str, Any]:
         """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
@@ -275,7 +285,7 @@ class _Job:
             model = self.checkpoint.load(component.checkpoint)
             # Its traced U-Net takes no odd sizes.
             expected = parity.reference(component, model, sizes=(0, 2))
-            rows = self._check(component, component.outputs(model), expected)
+            rows = self._check(component, component.outputs(model), expected, self.dtype)
             entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
         return entries
 
@@ -284,9 +294,10 @@ class _Job:
         model = self.taesd if component is TAESD else self.checkpoint.load(component.checkpoint)
         assert model is not None
         self._at(component.name, "export")
-        traced, transposed = graph.trace(component, model, self.target)
-        stages = graph.trace_stages(component, model, self.target)
-        if self.dtype == "fp16":
+        dtype, about = self._precision(component, model)
+        traced, transposed = graph.trace(component, model, self.target, DTYPES[dtype])
+        stages = graph.trace_stages(component, model, self.target, DTYPES[dtype])
+        if self.dtype == "fp16" and not self.target.halves:
             for one in (traced, stages):
                 if one is not None:
                     graph.narrow(one, dict(model.named_parameters()))
@@ -298,30 +309,51 @@ class _Job:
             config=_config(model),
             names=component.outputs(model),
             expected=parity.reference(component, model),
-            about=component.about(model),
+            about=about | component.about(model),
+            dtype=dtype,
         )
+
+    def _precision(self, component: Component, model: nn.Module) -> tuple[str, dict[str, Any]]:
+        """The dtype that a component computes in, and what the manifest says of it."""
+        if not self.halves:
+            return "fp32", {}
+        activations = precision.measure(component, model)
+        dtype = "fp16" if activations.fit else "fp32"
+        if not activations.fit:
+            detail = f"stays in fp32: {activations.module} reaches {activations.largest:.3g}"
+            self._at(component.name, "export", detail)
+        return dtype, {"dtype": _DTYPE_NAMES[dtype], "activations": activations.entry()}
 
     def _finish(self, traced: _Traced) -> dict[str, Any]:
         component, path = traced.component, self._graph(traced.component)
         path.parent.mkdir()
         self._at(component.name, "write")
-        graph.save(traced.graph, path, apart=traced.stages is not None)
+        graph.save(traced.graph, path, apart=traced.stages is not None or traced.dtype == "fp16")
         if traced.stages is not None:
             graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
+        if traced.dtype == "fp16":
+            graph.save_wide(path.with_name(WIDE_GRAPH), path)
         self.hashes.begin(path.parent.glob("*.onnx*"))
         _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
-        rows = self._check(component, traced.names, traced.expected)
+        limit = "half" if traced.dtype == "fp16" else ("fp32" if self.halves else self.dtype)
+        rows = self._check(component, traced.names, traced.expected, limit)
+        if traced.dtype == "fp16":
+            path_of_wide = path.with_name(WIDE_GRAPH)
+            rows += parity.compare(
+                component, path_of_wide, traced.names, traced.expected[:1], "fp16", self.target
+            )
         if traced.stages is not None:
             rows += parity.compare_stages(
-                component, path.with_name(STAGES_GRAPH), traced.expected, self.dtype
+                component, path.with_name(STAGES_GRAPH), traced.expected, limit, self.target
             )
         return {"parity": rows, "transposed": traced.transposed, **traced.about}
 
     def _check(
-        self, component: Component, names: list[str], expected: list[parity.Reference]
+        self, component: Component, names: list[str], expected: list[parity.Reference], limit: str
     ) -> list[dict[str, Any]]:
-        rows = parity.compare(component, self._graph(component), names, expected, self.dtype)
+        path = self._graph(component)
+        rows = parity.compare(component, path, names, expected, limit, self.target)
         worst = max(row["relative_error"] for row in rows)
         self._at(component.name, "done", f"relative error {worst:.1e}")
         return rows

@@ -1,6 +1,7 @@
 """Fused by construction: while a component is traced, a few module kinds run a forward that emits a target's ops.
 
-Each row of ``_FUSED`` maps a module class to the forward it gets. The forwards are installed on the instances
+Each row of ``_FUSED``, or of ``_CHANNELS_LAST`` for targets of that layout, maps a module class to the forward it
+gets. The forwards are installed on the instances
 and taken off again, so parameter names, and every other user of the classes, stay as they are.
 """
 
@@ -22,6 +23,7 @@ from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from sdrt.errors import UnsupportedModelError
+from sdrt_export import channels_last
 from sdrt_export.targets import Target
 
 __all__ = ["attention_without_bias", "fused", "skip_norm"]
@@ -39,7 +41,7 @@ def fused(module: nn.Module, target: Target) -> Iterator[nn.Module]:
     patched: list[nn.Module] = []
     try:
         for name, child in module.named_modules():
-            make = _FUSED.get(type(child))
+            make = (_CHANNELS_LAST if target.channels_last else _FUSED).get(type(child))
             if make is not None:
                 child.forward = MethodType(make(name, child, target), child)
                 patched.append(child)
@@ -179,6 +181,16 @@ _FUSED: Mapping[type[nn.Module], Callable[[str, nn.Module, Target], Forward]] = 
     CLIPAttention: _clip_attention,
     GEGLU: _geglu,
     nn.GroupNorm: _group_norm,
+    nn.SiLU: _silu,
+    QuickGELUActivation: _quick_gelu,
+    Upsample2D: _upsample,
+}
+
+# The U-Net and the VAE have forwards of their own there. These are for the text encoder, and for what is traced in NCHW
+# with weights that are stored for NHWC (the VAE in stages, TAESD).
+_CHANNELS_LAST: Mapping[type[nn.Module], Callable[[str, nn.Module, Target], Forward]] = {
+    CLIPAttention: lambda name, module, target: channels_last.clip_attention,
+    nn.Conv2d: lambda name, module, target: channels_last.conv2d,
     nn.SiLU: _silu,
     QuickGELUActivation: _quick_gelu,
     Upsample2D: _upsample,

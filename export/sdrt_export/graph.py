@@ -25,6 +25,7 @@ from sdrt_export.components import Component
 from sdrt_export.fuse import fused
 from sdrt_export.targets import OPSET, Target
 from sdrt_export.translation import TRANSLATIONS, one_trace
+from sdrt_export.weights import fill, stand_ins
 
 __all__ = ["narrow", "save", "save_beside", "trace", "trace_stages"]
 
@@ -42,27 +43,35 @@ _RULES = (
 _EXTERNAL_LIMIT = 64 << 20
 
 
-def trace(component: Component, model: nn.Module, target: Target) -> tuple[ir.Model, list[str]]:
+def trace(
+    component: Component, model: nn.Module, target: Target, dtype: torch.dtype = torch.float32
+) -> tuple[ir.Model, list[str]]:
     """The ONNX model of one component with ``target``'s ops, and the names of its transposed weights.
 
-    Weights stay references to ``model``'s own storage: nothing is copied before :func:`save`.
+    It computes in ``dtype``; inputs and outputs are float32 all the same. Weights stay references to ``model``'s own
+    storage: nothing is copied or converted before :func:`save`.
 
     Raises:
         UnsupportedModelError: the model is configured in a way that the fused graph does not cover.
         ExportError: torch cannot trace it.
     """
-    component.check(model)
-    inputs = component.examples(model, 0)
+    component.check_for(model, target)
+    inputs = component.inputs(model, 0, target)
     axes = {name: dict(component.axes[name]) or None for name in inputs}
-    with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
-        program = _export(component.name, model, inputs, axes, component.outputs(model))
-    graph = program.model
-    transposed = _tidy(graph)
-    _set_defaults(graph, component.defaults(model))
+    outputs, defaults = component.outputs(model), component.defaults(model)
+    with stand_ins(model, target, dtype) as stored:
+        with fused(model, target), _forward(model, component.forward(target)), _quiet(), torch.no_grad():
+            program = _export(component.name, model, inputs, axes, outputs)
+        graph = program.model
+        transposed = _tidy(graph)
+    fill(graph, stored, transposed)
+    _set_defaults(graph, defaults)
     return graph, transposed
 
 
-def trace_stages(component: Component, model: Any, target: Target) -> ir.Model | None:
+def trace_stages(
+    component: Component, model: Any, target: Target, dtype: torch.dtype = torch.float32
+) -> ir.Model | None:
     """The graph of a VAE's encoder or decoder in stages, for tiles; None for one that has no such form.
 
     Its weights have the names that they have in the whole graph.
@@ -72,10 +81,13 @@ def trace_stages(component: Component, model: Any, target: Target) -> ir.Model |
     inputs = {name: value for part in parts for name, value in part.examples().items()}
     axes = {name: free for index, part in enumerate(parts) for name, free in part.axes(index).items()}
     outputs = [part.stage.output for part in parts]
-    with fused(model, target), _forward(model, vae_stages.forward(parts, target)), _quiet(), torch.no_grad():
-        program = _export(component.name, model, {"inputs": inputs}, {"inputs": axes}, outputs)
-    graph = program.model
-    _tidy(graph)
+    with stand_ins(model, target, dtype) as stored:
+        forward = vae_stages.forward(parts, target, dtype)
+        with fused(model, target), _forward(model, forward), _quiet(), torch.no_grad():
+            program = _export(component.name, model, {"inputs": inputs}, {"inputs": axes}, outputs)
+        graph = program.model
+        transposed = _tidy(graph)
+    fill(graph, stored, transposed)
     for value, name in zip(graph.graph.inputs, inputs, strict=True):
         value.name = name
     graph.metadata_props[METADATA] = describe([part.stage for part in parts])
@@ -144,16 +156,7 @@ def narrow(model: ir.Model, parameters: Collection[str]) -> None:
             continue
         if float(np.abs(tensor.numpy()).max(initial=0.0)) > _HALF_MAX:
             continue
-        cast = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.widen")
-        wide = cast.outputs[0]
-        wide.name, wide.shape, wide.type = (
-            f"{value.name}.float32",
-            value.shape,
-            ir.TensorType(ir.DataType.FLOAT),
-        )
-        value.replace_all_uses_with(wide)
-        cast.replace_input_with(0, value)
-        model.graph.insert_before(model.graph[0], cast)
+        _widen(model, value)
         value.type = ir.TensorType(ir.DataType.FLOAT16)
         value.const_value = ir.LazyTensor(
             lambda tensor=tensor: ir.tensor(tensor.numpy().astype(np.float16)),  # type: ignore[misc]
@@ -172,6 +175,39 @@ def save(model: ir.Model, path: Path, *, apart: bool = False) -> None:
     ir.save(model, path, external_data=f"{path.name}_data" if apart else None)
     for value in model.graph.initializers.values():
         value.const_value = None
+
+
+def save_wide(path: Path, whole: Path) -> None:
+    """Write to ``path`` the graph ``whole`` computing in float32, with the weights of its file, widened at load.
+
+    What it is for: a picture that overflows float16. It costs the size of a graph, not of the weights.
+    """
+    model = ir.load(whole)
+    for value in list(model.graph.initializers.values()):
+        if value.dtype == ir.DataType.FLOAT16:
+            _widen(model, value)
+    for node in model.graph:
+        to = node.attributes.get("to")
+        if node.op_type == "Cast" and to is not None and to.as_int() == ir.DataType.FLOAT16:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
+        for made in node.outputs:
+            if made.dtype == ir.DataType.FLOAT16:
+                made.type = ir.TensorType(ir.DataType.FLOAT)
+    ir.save(model, path)
+
+
+def _widen(model: ir.Model, value: ir.Value) -> None:
+    """Let all that take the weight ``value`` take it as float32."""
+    cast = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.widen")
+    wide = cast.outputs[0]
+    wide.name, wide.shape, wide.type = (
+        f"{value.name}.float32",
+        value.shape,
+        ir.TensorType(ir.DataType.FLOAT),
+    )
+    value.replace_all_uses_with(wide)
+    cast.replace_input_with(0, value)
+    model.graph.insert_before(model.graph[0], cast)
 
 
 def save_beside(model: ir.Model, path: Path, whole: Path) -> None:
@@ -286,3 +322,5 @@ def _drop_unused_outputs(model: ir.Model) -> None:
         if node.op_type == "SkipLayerNormalization":
             for value in node.outputs[1:3]:
                 value.name = ""
+        elif node.op_type == "SkipGroupNorm" and not node.outputs[1].uses():
+            node.outputs[1].name = ""

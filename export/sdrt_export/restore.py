@@ -22,6 +22,7 @@ from sdrt.manifest import Manifest
 from sdrt.model import ModelFolder, expand
 from sdrt.source import open_local
 from sdrt_export.components import COMPONENTS
+from sdrt_export.targets import TARGETS
 from sdrt_export.transaction import replace_folder
 
 __all__ = ["main", "restore_checkpoint"]
@@ -43,6 +44,11 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     if folder.manifest is None or folder.manifest.exporter != "sdrt":
         raise UnsupportedModelError(
             f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
+        )
+    if TARGETS[folder.manifest.target].channels_last:
+        raise UnsupportedModelError(
+            f"{folder.path}: was exported for target {folder.manifest.target}, which packs weights: use an export for "
+            "another target"
         )
     folder.verify()
     output = expand(output)

@@ -60,14 +60,14 @@ class Part:
         free = {"sample": here, "skip": here, "whole": whole}
         return {self.stage.input(name): free.get(name, {}) for name in self.stage.takes}
 
-    def __call__(self, inputs: Mapping[str, Tensor], target: Target) -> Tensor:
-        """What it makes of its inputs, under the runtime's names."""
+    def __call__(self, inputs: Mapping[str, Tensor], target: Target, dtype: torch.dtype) -> Tensor:
+        """What it makes of its inputs, under the runtime's names: float32, and computed in ``dtype``."""
         prefix = self.stage.input("")
         own = {name[len(prefix) :]: tensor for name, tensor in inputs.items() if name.startswith(prefix)}
         if self.norm is not None:
             scale, shift = _scale_and_shift(self.norm, own["mean"], own["variance"])
             own["normed"] = own["sample"] * scale + shift
-        return self.body(own, target)
+        return self.body({name: value.to(dtype) for name, value in own.items()}, target).float()
 
 
 def parts(name: str, model: AutoencoderKL) -> list[Part]:
@@ -79,11 +79,13 @@ def parts(name: str, model: AutoencoderKL) -> list[Part]:
     return list(STAGES[name](model))
 
 
-def forward(model_parts: list[Part], target: Target) -> Callable[[Any, Inputs], list[Tensor]]:
+def forward(
+    model_parts: list[Part], target: Target, dtype: torch.dtype
+) -> Callable[[Any, Inputs], list[Tensor]]:
     """All parts side by side: none of them reads what another makes."""
 
     def run(model: AutoencoderKL, inputs: Inputs) -> list[Tensor]:
-        return [part(inputs, target) for part in model_parts]
+        return [part(inputs, target, dtype) for part in model_parts]
 
     return run
 

@@ -25,7 +25,7 @@ __all__ = [
     "tail",
 ]
 
-GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
+GRAPH, STAGES_GRAPH, WIDE_GRAPH = "model.onnx", "stages.onnx", "model_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews, which a model may have."""
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -67,6 +67,10 @@ class ModelFolder:
     def stages(self, name: str) -> Path:
         """The graph in stages of `vae_encoder` or `vae_decoder`, which not every model has."""
         return self.path / name / STAGES_GRAPH
+
+    def wide(self, name: str) -> Path:
+        """The graph of `name` that computes in float32, which those in float16 have beside them."""
+        return self.path / name / WIDE_GRAPH
 
     def has(self, name: str) -> bool:
         """Whether the folder has the graph of `name`."""

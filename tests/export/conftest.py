@@ -96,7 +96,6 @@ def exported(
 
         component, module = _load(checkpoint(variant), name)
         row = TARGETS[target]
-        assert row is not None
         model, transposed = graph.trace(component, module, row)
         path = root / variant / target / name / "model.onnx"
         path.parent.mkdir(parents=True)

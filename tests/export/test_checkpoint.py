@@ -163,9 +163,9 @@ def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: st
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"target": "tpu"}, ["'tpu'", "cpu, portable"]),
-        ({"target": "cuda"}, ["'cuda'", "use one of cpu, portable"]),
-        ({"dtype": "fp8"}, ["'fp8'", "fp32"]),
+        ({"target": "tpu"}, ["'tpu'", "cpu, cuda, portable"]),
+        ({"dtype": "fp8"}, ["'fp8'", "fp32", "auto"]),
+        ({"target": "cuda", "dtype": "bf16"}, ["'cuda'", "'bf16'", "fp16, fp32, auto"]),
         ({"exporter": "tf"}, ["'tf'", "sdrt, optimum"]),
         ({"exporter": "optimum"}, ["'optimum'", "'portable'"]),
         ({"architecture": "sd15", "random_weights": 0}, ["--architecture", "one or the other"]),
@@ -218,7 +218,6 @@ def test_unet_configs_without_a_fused_form(name: str, key: str, value: Any) -> N
     extra = {key: value} | ({"addition_embed_type_num_heads": 2} if "addition" in key else {})
     module = diffusers.UNet2DConditionModel(**(UNET | VARIANTS["sd1"].unet | extra))
     target = TARGETS["cpu"]
-    assert target is not None
     with pytest.raises(UnsupportedModelError, match=f"{key}={value!r}.*--exporter optimum"):
         graph.trace(COMPONENTS[name], module, target)
 

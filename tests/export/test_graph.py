@@ -44,7 +44,6 @@ def test_op_counts_of_full_size_sd15(target: str, name: str, monkeypatch: pytest
     # Weights that nobody writes take no memory, and nobody reads them here.
     monkeypatch.setattr("sdrt_export.checkpoint._draw", lambda name, parameter, seed: None)
     component, row = COMPONENTS[name], TARGETS[target]
-    assert row is not None
     module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
     model, transposed = graph.trace(component, module, row)
     nodes = list(model.graph.all_nodes())

@@ -29,16 +29,16 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
 @click.option(
     "--target",
-    type=click.Choice(["cpu", "portable"]),
-    help="cpu: fused for ONNX Runtime's CPU provider; portable: standard ONNX operators only."
+    type=click.Choice(["cpu", "cuda", "portable"]),
+    help="cpu, cuda: fused for that provider of ONNX Runtime; portable: standard ONNX operators only."
     "  [default: cpu; portable with --exporter optimum]",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["fp32", "fp16"]),
-    default="fp32",
+    type=click.Choice(["auto", "fp32", "fp16"]),
+    default="auto",
     show_default=True,
-    help="fp16: weights in half the bytes, widened once when they are loaded; arithmetic stays in fp32.",
+    help="auto: fp16 for cuda, else fp32. fp16: half the bytes; on cpu widened once at load, with arithmetic in fp32.",
 )
 @click.option(
     "--exporter",

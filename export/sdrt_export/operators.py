@@ -1,0 +1,169 @@
+"""The operators that targets emit while ``torch.export`` traces: ONNX Runtime's own, and ONNX's where aten's won't do.
+
+Each returns a tensor of the right dtype and shape, whose values nobody reads: what counts is the node that lands in the
+graph. The names and layouts are those of ONNX Runtime's ``com.microsoft`` domain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.onnx.ops import symbolic, symbolic_multi_out
+
+__all__ = [
+    "OPSET",
+    "bias_add",
+    "bias_split_gelu",
+    "group_norm",
+    "multi_head_attention",
+    "nhwc_conv",
+    "onnx_op",
+    "packed_cross_attention",
+    "packed_self_attention",
+    "quick_gelu",
+    "reshape_like",
+    "resize_nearest",
+    "skip_group_norm",
+    "skip_layer_norm",
+]
+
+OPSET = 20
+"""Gelu is an op from 20 on; the next kernels ONNX Runtime lacks on some providers come with 21."""
+
+Shape = Sequence[int | torch.SymInt]
+
+
+def onnx_op(name: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: Any) -> Tensor:
+    """A standard ONNX op that gives the dtype of its first input."""
+    assert inputs[0] is not None
+    return symbolic(name, inputs, attrs=attrs, dtype=inputs[0].dtype, shape=shape, version=OPSET)
+
+
+def _contrib(name: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: Any) -> Tensor:
+    assert inputs[0] is not None
+    return symbolic(
+        f"com.microsoft::{name}", inputs, attrs=attrs, dtype=inputs[0].dtype, shape=shape, version=1
+    )
+
+
+def reshape_like(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` in the shape of ``like``, of as many elements; computed by one op at run time."""
+    shape = symbolic("Shape", (like,), dtype=torch.int64, shape=(like.ndim,), version=OPSET)
+    return onnx_op("Reshape", (x, shape), like.shape)
+
+
+def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
+    """``q``, ``k``, ``v`` are ``[batch, sequence, heads * head_dim]``, each on its own."""
+    attrs = {"num_heads": heads, "scale": scale, "unidirectional": int(causal)}
+    return _contrib("MultiHeadAttention", (q, k, v), q.shape, **attrs)
+
+
+def packed_self_attention(qkv: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
+    """``qkv`` is ``[batch, sequence, heads, 3, head_dim]`` as one matrix product leaves it, in three dimensions."""
+    batch, length, width = qkv.shape
+    packed = (batch, length, heads, 3, width // (3 * heads))
+    qkv = onnx_op("Reshape", (qkv, torch.tensor([0, 0, *packed[2:]])), packed)
+    attrs = {"num_heads": heads, "scale": scale, "unidirectional": int(causal)}
+    return _contrib("MultiHeadAttention", (qkv,), (batch, length, width // 3), **attrs)
+
+
+def packed_cross_attention(q: Tensor, kv: Tensor, heads: int, scale: float) -> Tensor:
+    """``kv`` is ``[batch, sequence, heads, 2, head_dim]`` as one matrix product leaves it, in three dimensions."""
+    batch, length, width = kv.shape
+    packed = (batch, length, heads, 2, width // (2 * heads))
+    kv = onnx_op("Reshape", (kv, torch.tensor([0, 0, *packed[2:]])), packed)
+    return _contrib("MultiHeadAttention", (q, kv), q.shape, num_heads=heads, scale=scale)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
+    """``x`` is ``[batch, height, width, channels]``; ``weight`` and ``bias`` are float32 whatever ``x`` is."""
+    attrs = {"groups": groups, "epsilon": eps, "activation": int(silu), "channels_last": 1}
+    return _contrib("GroupNorm", (x, weight, bias), x.shape, **attrs)
+
+
+def skip_group_norm(
+    x: Tensor,
+    skip: Tensor,
+    conv_bias: Tensor | None,
+    groups: int,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    *,
+    silu: bool,
+) -> tuple[Tensor, Tensor]:
+    """``(group_norm(h), h)`` for ``h = x + skip + conv_bias``; ``skip`` is like ``x`` or ``[batch, channels]``."""
+    inputs = (x, weight, bias, skip) if conv_bias is None else (x, weight, bias, skip, conv_bias)
+    normed, total = symbolic_multi_out(
+        "com.microsoft::SkipGroupNorm",
+        inputs,
+        attrs={"groups": groups, "epsilon": eps, "activation": int(silu), "channels_last": 1},
+        dtypes=(x.dtype,) * 2,
+        shapes=(x.shape,) * 2,
+        version=1,
+    )
+    return normed, total
+
+
+def nhwc_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, pads: tuple[int, int, int, int]
+) -> Tensor:
+    """``x`` is ``[batch, height, width, in]``, ``weight`` ``[out, rows, columns, in]``; pads begin at the top."""
+    batch, height, width, _ = x.shape
+    out, rows, columns, _ = weight.shape
+    top, left, bottom, right = pads
+    shape = (
+        batch,
+        (height + top + bottom - rows) // stride + 1,
+        (width + left + right - columns) // stride + 1,
+        out,
+    )
+    inputs = (x, weight) if bias is None else (x, weight, bias)
+    attrs = {"kernel_shape": [rows, columns], "strides": [stride] * 2, "pads": list(pads), "group": 1}
+    return _contrib("NhwcConv", inputs, shape, **attrs, dilations=[1, 1])
+
+
+def resize_nearest(x: Tensor, height: int | torch.SymInt, width: int | torch.SymInt, sizes: Tensor) -> Tensor:
+    """``x`` ``[batch, height, width, channels]`` to other ``sizes``, an int64 tensor of all four."""
+    shape = (x.shape[0], height, width, x.shape[3])
+    attrs = {
+        "mode": "nearest",
+        "nearest_mode": "floor",
+        "coordinate_transformation_mode": "asymmetric",
+    }
+    return onnx_op("Resize", (x, None, None, sizes), shape, **attrs)
+
+
+def bias_split_gelu(x: Tensor, bias: Tensor) -> Tensor:
+    """``a * gelu(b)`` for the halves ``a``, ``b`` of ``x + bias``, ``[batch, sequence, 2 * inner]``."""
+    return _contrib("BiasSplitGelu", (x, bias), (*x.shape[:2], x.shape[2] // 2))
+
+
+def bias_add(x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
+    """``x + bias + skip`` of ``[batch, sequence, channels]``."""
+    return _contrib("BiasAdd", (x, bias, skip), x.shape)
+
+
+def skip_layer_norm(
+    x: Tensor, skip: Tensor, bias: Tensor | None, weight: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """``(layer_norm(h), h)`` for ``h = x + skip + bias``."""
+    # The bias of the linear before is the op's fifth input: one pass over the tensor instead of two.
+    inputs = (x, skip, weight, shift) if bias is None else (x, skip, weight, shift, bias)
+    normed, _mean, _inv_std, total = symbolic_multi_out(
+        "com.microsoft::SkipLayerNormalization",
+        inputs,
+        attrs={"epsilon": eps},
+        dtypes=(x.dtype, torch.float32, torch.float32, x.dtype),
+        shapes=(x.shape, x.shape[:-1], x.shape[:-1], x.shape),
+        version=1,
+    )
+    return normed, total
+
+
+def quick_gelu(x: Tensor, alpha: float) -> Tensor:
+    """``x * sigmoid(alpha * x)``."""
+    return _contrib("QuickGelu", (x,), x.shape, alpha=alpha)

@@ -1,0 +1,112 @@
+"""Does a component fit into float16? Its largest activations in float32, against the largest number there is.
+
+Some VAEs pass 65,504 inside and give black pictures in float16 (SDXL's does); the U-Nets do not. Nobody can tell from
+the weights, so the component is run, and one that comes near is exported in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdrt_export.components import Component
+
+__all__ = ["HEADROOM", "Activations", "measure"]
+
+HEADROOM = 4.0
+"""How many times larger than any seen here an activation may be in use."""
+_LIMIT = float(np.finfo(np.float16).max)
+_SIDE = 16
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """The largest magnitude that any module of a component gave, or any of its weights has, and which one."""
+
+    largest: float
+    module: str
+
+    @property
+    def fit(self) -> bool:
+        """Whether float16 holds them, and some more."""
+        return self.largest * HEADROOM <= _LIMIT
+
+    def entry(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {**asdict(self), "largest": float(f"{self.largest:.4g}")}
+
+
+def measure(component: Component, model: Any) -> Activations:
+    """Run ``model`` in float32 on its hardest inputs that need no data."""
+    largest: dict[str, float] = {}
+    with _watched(model, largest), torch.no_grad():
+        for inputs in _HARDEST.get(component.name, _examples)(component, model):
+            component.reference(model, inputs)
+    used = {name: weight for name, weight in model.named_parameters() if name.rpartition(".")[0] in largest}
+    largest |= {name: float(weight.detach().abs().max()) for name, weight in used.items()}
+    module = max(largest, key=largest.__getitem__)
+    return Activations(largest=largest[module], module=module)
+
+
+@contextmanager
+def _watched(model: nn.Module, largest: dict[str, float]) -> Iterator[None]:
+    def hook(name: str) -> Callable[..., None]:
+        def see(module: nn.Module, given: object, made: object) -> None:
+            if isinstance(made, Tensor) and made.is_floating_point() and made.numel():
+                largest[name] = max(largest.get(name, 0.0), float(made.abs().max()))
+
+        return see
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _examples(component: Component, model: Any) -> Iterator[Inputs]:
+    for size in (1, 2):
+        yield component.examples(model, size)
+
+
+def _unet(component: Component, model: Any) -> Iterator[Inputs]:
+    """From all noise to none."""
+    for timestep in (999.0, 500.0, 1.0):
+        yield {**component.examples(model, 2), "timestep": torch.tensor(timestep)}
+
+
+def _pictures(model: Any) -> Tensor:
+    """``[4, channels, side, side]`` in -1 to 1: flat, with edges, with a ramp, and noise."""
+    side, channels = _SIDE * int(2 ** (len(model.config.block_out_channels) - 1)), model.config.in_channels
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    noise = torch.rand(channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    single = [
+        torch.ones(side, side),
+        ((rows // 16 + columns // 16) % 2 * 2 - 1).float(),
+        (rows + columns) / (side - 1) - 1,
+    ]
+    return torch.stack([*(one.expand(channels, side, side) for one in single), noise])
+
+
+def _encoder(component: Component, model: Any) -> Iterator[Inputs]:
+    yield {"sample": _pictures(model)}
+
+
+def _decoder(component: Component, model: Any) -> Iterator[Inputs]:
+    yield {"latent_sample": model.encode(_pictures(model)).latent_dist.mean}
+
+
+_HARDEST: Mapping[str, Callable[[Component, Any], Iterator[Inputs]]] = {
+    "unet": _unet,
+    "vae_encoder": _encoder,
+    "vae_decoder": _decoder,
+}

@@ -1,0 +1,298 @@
+"""Target `cuda` without a GPU: what is in its graphs, and by NumPy that they are the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from sdrt.errors import UnsupportedModelError
+from sdrt.model import Manifest
+from sdrt_export import TARGETS, export_model, graph
+from sdrt_export.checkpoint import RandomCheckpoint, open_folder
+from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.evaluator import Evaluator
+from sdrt_export.precision import HEADROOM, measure
+from sdrt_export.restore import restore_checkpoint
+from sdrt_export.vae_stages import parts
+
+CUDA = TARGETS["cuda"]
+# Full-size SD 1.5. Sums and biases are in the norms, or in BiasAdd where no norm follows; each VAE's attention has
+# three projections with a bias, in Add. Nothing else adds.
+COUNTS: dict[str, dict[str, int]] = {
+    "unet": {
+        **{
+            "NhwcConv": 98,
+            "GroupNorm": 16,
+            "SkipGroupNorm": 45,
+            "MultiHeadAttention": 32,
+            "BiasSplitGelu": 16,
+        },
+        **{"BiasAdd": 31, "LayerNormalization": 16, "SkipLayerNormalization": 32, "Gemm": 24, "QuickGelu": 2},
+        **{"Conv": 0, "Add": 0, "Sigmoid": 0, "Gelu": 0, "InstanceNormalization": 0, "Cast": 4},
+    },
+    "vae_encoder": {
+        **{
+            "NhwcConv": 28,
+            "GroupNorm": 14,
+            "SkipGroupNorm": 8,
+            "MultiHeadAttention": 1,
+            "BiasAdd": 3,
+            "Add": 3,
+        },
+        **{"Conv": 0, "QuickGelu": 0, "InstanceNormalization": 0, "Cast": 2},
+    },
+    "vae_decoder": {
+        **{
+            "NhwcConv": 36,
+            "GroupNorm": 18,
+            "SkipGroupNorm": 12,
+            "MultiHeadAttention": 1,
+            "BiasAdd": 3,
+            "Add": 3,
+        },
+        **{"Conv": 0, "QuickGelu": 0, "InstanceNormalization": 0, "Cast": 2, "Resize": 3},
+    },
+    "text_encoder": {
+        **{"MultiHeadAttention": 12, "LayerNormalization": 12, "SkipLayerNormalization": 24, "QuickGelu": 12},
+        **{"ArgMax": 0, "GatherND": 0, "Softmax": 0},
+    },
+}
+# Into NHWC and out of it.
+TRANSPOSES = {name: [] if name == "text_encoder" else [(0, 2, 3, 1), (0, 3, 1, 2)] for name in COUNTS}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", COUNTS)
+def test_operators_of_full_size_sd15(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Weights that nobody writes take no memory, and nobody reads them here.
+    monkeypatch.setattr("sdrt_export.checkpoint._draw", lambda name, parameter, seed: None)
+    component = COMPONENTS[name]
+    module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
+    model, _ = graph.trace(component, module, CUDA, torch.float16)
+    nodes = list(model.graph.all_nodes())
+    counts = Counter(node.op_type for node in nodes)
+    assert {op: counts[op] for op in COUNTS[name]} == COUNTS[name]
+    transposes = [node for node in nodes if node.op_type == "Transpose"]
+    assert [tuple(node.attributes["perm"].as_ints()) for node in transposes] == TRANSPOSES[name]
+    for node in nodes:
+        if node.op_type == "MultiHeadAttention":
+            # Packed, but for the VAE's one: queries, keys and values in one, or keys and values.
+            assert len(node.inputs) == (
+                3 if name.startswith("vae") else 1 + (node.inputs[0].shape.rank() == 3)
+            )
+        if node.op_type.endswith("GroupNorm"):
+            assert [value.dtype for value in node.inputs[1:3]] == [ir.DataType.FLOAT] * 2
+            assert node.inputs[0].dtype == ir.DataType.FLOAT16
+        if node.op_type == "NhwcConv":
+            weight = node.inputs[1]
+            assert weight.is_initializer()
+            assert weight.shape[1] == weight.shape[2] in (1, 3)
+
+
+@pytest.fixture(scope="session")
+def traced(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """The torch module and the graph, by NumPy, of a checkpoint of `checkpoints.VARIANTS`."""
+    root, made = tmp_path_factory.mktemp("channels_last"), {}
+
+    def get(variant: str, name: str, dtype: torch.dtype) -> tuple[Component, Any, Evaluator]:
+        key = (variant, name, dtype)
+        if key not in made:
+            module = open_folder(checkpoint(variant)).load(COMPONENTS[name].checkpoint)
+            made[key] = (
+                COMPONENTS[name],
+                module,
+                evaluator(COMPONENTS[name], module, dtype, root / str(len(made))),
+            )
+        return made[key]
+
+    return get
+
+
+def evaluator(component: Component, module: Any, dtype: torch.dtype, folder: Path) -> Evaluator:
+    folder.mkdir()
+    model, _ = graph.trace(component, module, CUDA, dtype)
+    graph.save(model, folder / "model.onnx")
+    return Evaluator(folder / "model.onnx")
+
+
+def worst_error(component: Component, module: Any, graph: Evaluator, size: int) -> float:
+    inputs = component.examples(module, size)
+    with torch.no_grad():
+        expected = [tensor.numpy() for tensor in component.reference(module, inputs)]
+    feeds = {name: value.numpy() for name, value in inputs.items() if name in graph.ports}
+    got = graph.run(feeds, graph.outputs)
+    return max(
+        float(np.abs(ours - theirs).max() / np.abs(theirs).max()) if ours.shape == theirs.shape else np.inf
+        for ours, theirs in zip(got, expected, strict=True)
+    )
+
+
+# sd2 projects with linears, deep has other depths, mixed other kinds of blocks.
+MATRIX = [
+    *(pytest.param("sd1", name, id=f"sd1-{name}") for name in COMPONENTS),
+    *(
+        pytest.param(variant, name, id=f"{variant}-{name}", marks=pytest.mark.full)
+        for variant in ("sd2", "deep", "mixed")
+        for name in COMPONENTS
+    ),
+]
+
+
+@pytest.mark.parametrize(("variant", "name"), MATRIX)
+def test_it_is_the_model(traced: Callable[..., Any], variant: str, name: str) -> None:
+    """In float32 a wrong layout or packing has nowhere to hide: 5e-8 to 3e-6 was measured."""
+    made = traced(variant, name, torch.float32)
+    assert max(worst_error(*made, size) for size in (0, 1, 2)) < 1e-5
+
+
+@pytest.mark.parametrize(("variant", "name"), MATRIX)
+def test_in_float16_too(traced: Callable[..., Any], variant: str, name: str) -> None:
+    """Every result rounded to 11 bits: 7e-4 to 3e-3 was measured, of the largest output."""
+    made = traced(variant, name, torch.float16)
+    assert max(worst_error(*made, size) for size in (1, 2)) < 6e-3
+
+
+def test_gelu_with_kernels_is_split(tmp_path: Path) -> None:
+    """BiasSplitGelu is for three widths, which the tiny models have none of."""
+    torch.manual_seed(0)
+    module = UNet2DConditionModel(
+        down_block_types=("CrossAttnDownBlock2D",),
+        up_block_types=("CrossAttnUpBlock2D",),
+        block_out_channels=(320,),
+        layers_per_block=1,
+        cross_attention_dim=16,
+        attention_head_dim=8,
+    ).eval()
+    made = evaluator(COMPONENTS["unet"], module, torch.float32, tmp_path / "model")
+    kinds = Counter(node.op_type for node in ir.load(tmp_path / "model" / "model.onnx").graph)
+    assert kinds["BiasSplitGelu"] == 4
+    assert worst_error(COMPONENTS["unet"], module, made, 1) < 1e-5
+
+
+def test_the_end_of_a_text_is_given(traced: Callable[..., Any]) -> None:
+    _, _, encoder = traced("sd1", "text_encoder", torch.float32)
+    assert encoder.ports["eos_index"].shape == ("batch",)
+    ids = np.arange(9).reshape(1, 9)
+    feeds = {"input_ids": ids, "added_token_embeddings": np.zeros((1, 32), np.float32)}
+    last, pooled = encoder.run(feeds | {"eos_index": np.array([4])}, ["last_hidden_state", "pooler_output"])
+    np.testing.assert_array_equal(pooled[0], last[0, 4])
+
+
+@pytest.fixture(scope="module")
+def exported(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Manifest]:
+    folder = tmp_path_factory.mktemp("cuda") / "model"
+    return folder, export_model(checkpoint("sd1"), folder, target="cuda")
+
+
+def test_an_export_is_in_float16_and_checked(exported: tuple[Path, Manifest]) -> None:
+    folder, manifest = exported
+    assert (manifest.target, manifest.dtype) == ("cuda", "float16")
+    for name, entry in manifest.components.items():
+        assert entry["dtype"] == "float16"
+        assert 0 < entry["activations"]["largest"] * HEADROOM < 65504
+        assert all(0 < row["relative_error"] < 1e-2 for row in entry["parity"])
+        weights = [value.dtype for value in ir.load(folder / name / "model.onnx").graph.initializers.values()]
+        assert Counter(weights)[ir.DataType.FLOAT16] > Counter(weights)[ir.DataType.FLOAT]
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_beside_each_graph_is_one_in_float32(
+    exported: tuple[Path, Manifest], checkpoint: Callable[[str], Path], name: str
+) -> None:
+    """With the same file of weights; what is left of the error is their rounding."""
+    folder = exported[0] / name
+    wide, half = Evaluator(folder / "model_fp32.onnx"), Evaluator(folder / "model.onnx")
+    assert (folder / "model_fp32.onnx").stat().st_size < 2 * (folder / "model.onnx").stat().st_size
+    module = open_folder(checkpoint("sd1")).load(COMPONENTS[name].checkpoint)
+    assert worst_error(COMPONENTS[name], module, wide, 2) < worst_error(COMPONENTS[name], module, half, 2)
+    for part in module.modules():
+        if not isinstance(part, torch.nn.GroupNorm):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.half().float()
+    assert worst_error(COMPONENTS[name], module, wide, 2) < 1e-5
+
+
+def test_a_vae_that_overflows_stays_in_float32(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path: Path
+) -> None:
+    """Two convolutions in a row, one 1e5 times larger and one smaller: the same picture, by way of large numbers."""
+    source = open_folder(checkpoint("sd1"))
+    vae = source.load("vae")
+    resnet = vae.decoder.up_blocks[0].resnets[0]
+    with torch.no_grad():
+        resnet.conv1.weight *= 1e5
+        resnet.conv1.bias *= 1e5
+    assert not measure(COMPONENTS["vae_decoder"], vae).fit
+    assert measure(COMPONENTS["vae_decoder"], vae).module.startswith("decoder.up_blocks.0.resnets.0.conv1")
+    folder = copy_with_vae(checkpoint("sd1"), vae, tmp_path / "checkpoint")
+    manifest = export_model(folder, tmp_path / "model", target="cuda", dtype="fp16")
+    dtypes = {name: entry["dtype"] for name, entry in manifest.components.items()}
+    assert dtypes == dict.fromkeys(COMPONENTS, "float16") | {"vae_decoder": "float32"}
+    entry = manifest.components["vae_decoder"]
+    assert entry["activations"]["largest"] * HEADROOM > 65504
+    assert all(row["relative_error"] < 1e-4 for row in entry["parity"])
+    assert not (tmp_path / "model" / "vae_decoder" / "model_fp32.onnx").exists()
+
+
+def copy_with_vae(source: Path, vae: Any, folder: Path) -> Path:
+    import shutil
+
+    shutil.copytree(source, folder)
+    shutil.rmtree(folder / "vae")
+    vae.save_pretrained(folder / "vae")
+    return folder
+
+
+def test_a_weight_beyond_float16_counts_too(checkpoint: Callable[[str], Path]) -> None:
+    vae = open_folder(checkpoint("sd1")).load("vae")
+    vae.decoder.conv_in.weight.data[0, 0, 0, 0] = 1e5
+    assert measure(COMPONENTS["vae_decoder"], vae).module == "decoder.conv_in.weight"
+
+
+def test_tracing_leaves_the_module_as_it_was(checkpoint: Callable[[str], Path]) -> None:
+    unet = open_folder(checkpoint("sd1")).load("unet")
+    before = {name: parameter.clone() for name, parameter in unet.named_parameters()}
+    graph.trace(COMPONENTS["unet"], unet, CUDA, torch.float16)
+    after = dict(unet.named_parameters())
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_blocks_of_another_kind_are_refused_by_name(checkpoint: Callable[[str], Path]) -> None:
+    unet = open_folder(checkpoint("sd1")).load("unet")
+    unet.down_blocks[0].resnets[0].output_scale_factor = 2.0
+    with pytest.raises(
+        UnsupportedModelError, match=r"unet: down_blocks\.0\.resnets\.0: .*scales.*'portable'"
+    ):
+        graph.trace(COMPONENTS["unet"], unet, CUDA)
+
+
+def test_stages_share_the_weights_and_are_the_vae(exported: tuple[Path, Manifest]) -> None:
+    folder, manifest = exported
+    for name in ("vae_encoder", "vae_decoder"):
+        rows = [row for row in manifest.components[name]["parity"] if row["output"] == "stages.onnx"]
+        assert [row["relative_error"] < 1e-2 for row in rows] == [True]
+        stages = ir.load(folder / name / "stages.onnx").graph.initializers
+        outside = [v for v in stages.values() if isinstance(v.const_value, ir.ExternalTensor)]
+        assert len(outside) > len(parts(name, open_vae(folder))) / 2
+
+
+def open_vae(folder: Path) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae_decoder"))
+
+
+def test_packed_weights_cannot_be_restored(exported: tuple[Path, Manifest], tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"target cuda, which packs weights"):
+        restore_checkpoint(exported[0], tmp_path / "checkpoint")
