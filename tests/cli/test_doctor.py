@@ -17,7 +17,7 @@ CPUINFO = "processor : 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni amx_int8\n
 
 
 def run_with(findings: list[Finding], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    monkeypatch.setattr(checks, "run_checks", lambda *_: iter(findings))
+    monkeypatch.setattr(checks, "run_checks", lambda *_, **__: iter(findings))
     result = CliRunner().invoke(main, ["doctor"])
     return result.exit_code, result.stdout
 

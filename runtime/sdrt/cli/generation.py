@@ -108,6 +108,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(
             options.model,
             provider=options.provider,
+            provider_options=options.provider_options,
             threads=options.threads,
             revision=options.revision,
             allow_fallback=options.allow_fallback,
