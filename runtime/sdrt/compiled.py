@@ -17,9 +17,9 @@ __all__ = ["Weights", "compiled_folder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Of a component: their `dtype` ("fp32", "fp16"), and a `digest` that no others have, None where nobody knows."""
+    """Of a component: their `dtype`, "float32" or "float16", and a `digest` that no others have; None: not known."""
 
-    dtype: str = "fp32"
+    dtype: str = "float32"
     digest: str | None = None
 
 

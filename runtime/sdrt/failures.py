@@ -65,7 +65,7 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
         )
     if _says(error, _OPTION):
         return ProviderError(
-            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {_end(error)}"
+            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {reason}"
         )
     if _says(error, _TOO_LARGE):
         return ProviderError(
@@ -97,13 +97,9 @@ def _says(error: BaseException, marks: tuple[str, ...]) -> bool:
     return any(mark in text for mark in marks)
 
 
-def _end(error: BaseException) -> str:
-    """The last words, which are the cause where exceptions were wrapped in one another."""
-    return _text(error)[-200:].rpartition("Exception from ")[2]
-
-
 def _reason(error: BaseException) -> str:
-    return _text(error)[:400]
+    """What was said, of exceptions that were wrapped in one another the innermost."""
+    return _text(error).rpartition("Exception from ")[2][:400]
 
 
 def _text(error: BaseException) -> str:

@@ -84,7 +84,7 @@ class ModelFolder:
         verifier = _verifier()
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
         digest = hashlib.sha256(json.dumps([self._identity(path, verifier) for path in files]).encode())
-        dtype = self.manifest.dtype if self.manifest else "fp32"
+        dtype = self.manifest.dtype if self.manifest else "float32"
         return Weights(dtype=dtype, digest=digest.hexdigest())
 
     def _identity(self, path: Path, verifier: Verifier) -> list[str | int]:

@@ -9,7 +9,7 @@ from typing import Any
 from sdrt.config import PROVIDERS, Provider, SessionConfig
 from sdrt.errors import ProviderError
 
-__all__ = ["is_refusal_to_fall_back", "listed", "shortfall", "strays"]
+__all__ = ["is_refusal_to_fall_back", "listed", "refusal", "shortfall", "strays", "unfit"]
 
 # Operators that carry the work: one of these on another provider than the one asked for is a fallback.
 _HEAVY = frozenset(
@@ -38,12 +38,20 @@ def is_refusal_to_fall_back(error: BaseException) -> bool:
     return "fallback to CPU EP has been explicitly disabled" in str(error)
 
 
-def shortfall(problem: str, config: SessionConfig) -> ProviderError:
-    """The error to raise when the provider took less than it should, with what may be the reason."""
-    row = PROVIDERS[config.name]
+def unfit(config: SessionConfig) -> str:
+    """The remedy where a provider took a part of a graph."""
+    return f"export the checkpoint with --target {PROVIDERS[config.name].target}"
+
+
+def refusal(config: SessionConfig) -> str:
+    """The remedy where a provider was not made, of which only a log tells the reason."""
     options = ", ".join(f"{name}={value}" for name, value in config.provider_options.items())
     refused = f", and may have refused {options}" if options else ""
+    return f"{config.name} needs {PROVIDERS[config.name].needs}{refused}; run sdrt doctor"
+
+
+def shortfall(problem: str, *remedies: str) -> ProviderError:
+    """The error to raise when the provider took less than it should."""
     return ProviderError(
-        f"{problem}: export the checkpoint with --target {row.target}; {config.name} needs {row.needs}{refused}: "
-        "run sdrt doctor, or allow it with allow_fallback=True (--allow-fallback)"
+        f"{problem}: {'; or '.join(remedies)}; or allow it with allow_fallback=True (--allow-fallback)"
     )

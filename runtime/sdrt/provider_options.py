@@ -44,12 +44,12 @@ class Option:
 class Setting:
     """What a provider's options follow from besides what the user set.
 
-    `threads` of the CPU, None for every core; `dtype` of the weights, "fp32" or "fp16"; `compiled`, a folder of
+    `threads` of the CPU, None for every core; `dtype` of the weights, "float32" or "float16"; `compiled`, a folder of
     this graph's own for what the provider compiles, None where nothing can be kept.
     """
 
     threads: int | None = None
-    dtype: str = "fp32"
+    dtype: str = "float32"
     compiled: Path | None = None
 
 
@@ -185,7 +185,7 @@ def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:
     No shape profiles: the engine is built in the first run, for the sizes of that run, and again for a wider range
     when others come. A profile holds for one graph's inputs, while these options go to all of a model's graphs.
     """
-    ours = {"trt_fp16_enable": str(setting.dtype == "fp16")}
+    ours = {"trt_fp16_enable": str(setting.dtype == "float16")}
     if setting.compiled is not None:
         # Timings are of kernels, not of weights: every model of this version shares them.
         paths = {"engine": setting.compiled, "timing": setting.compiled.parent}
@@ -199,7 +199,7 @@ def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:
 
 _PRECISION, _MODE = "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"
 _PRECISIONS = ("f32", "f16", "bf16")
-_OF_WEIGHTS = {"fp32": "f32", "fp16": "f16"}
+_OF_WEIGHTS = {"float32": "f32", "float16": "f16"}
 
 
 def _config(about: str) -> Option:

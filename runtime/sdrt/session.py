@@ -23,7 +23,7 @@ from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible, was_interrupted
 from sdrt.notices import Notices
-from sdrt.placement import is_refusal_to_fall_back, listed, shortfall, strays
+from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
 from sdrt.tensorrt import load_tensorrt
@@ -57,6 +57,8 @@ FAILURES: tuple[type[BaseException], ...] = (
     *(getattr(ort_state, name) for name in _ORT_NAMES if hasattr(ort_state, name)),
 )
 _KEPT_BINDINGS = 4
+# OpenVINO's, which 1.22 takes and computes in f32 all the same.
+_SINCE_1_24 = ("precision", "load_config")
 
 
 def available_providers() -> tuple[str, ...]:
@@ -79,10 +81,10 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
                 "sdrt doctor says which, provider cpu silences this"
             )
         return replace(config, provider="cuda" if works else "cpu")
-    if "load_config" in config.provider_options and not _reports():
+    if not _reports() and (ignored := [name for name in _SINCE_1_24 if name in config.provider_options]):
         raise ProviderError(
-            f"openvino's option load_config needs onnxruntime-openvino 1.24 or later: {ort.__version__} ignores a "
-            f"property that it does not know, with only a line in its log: {install_command('openvino')}"
+            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later: {ort.__version__} ignores what "
+            f"it does not support, with only a line in its log: {install_command('openvino')}"
         )
     if config.name in offered:
         return config
@@ -276,7 +278,8 @@ class Component:
                 raise shortfall(
                     f"{self.name} landed on the CPU, whole or in part: onnxruntime {ort.__version__} does not tell "
                     "which operators, 1.24 and later do",
-                    config,
+                    unfit(config),
+                    refusal(config),
                 ) from error
             raise load_failure(self._subject, error) from error
 
@@ -292,27 +295,29 @@ class Component:
 
     def _require_provider(self, config: SessionConfig, notices: Notices) -> None:
         """Compare what was asked for with what ONNX Runtime did, which it changes with only a warning."""
-        problem = self._problem(config, notices)
+        problem, remedy = self._problem(config, notices)
         if problem and not config.allow_fallback:
-            raise shortfall(problem, config)
+            raise shortfall(problem, remedy)
         if problem:
             notices.warn(problem)
 
-    def _problem(self, config: SessionConfig, notices: Notices) -> str:
+    def _problem(self, config: SessionConfig, notices: Notices) -> tuple[str, str]:
+        """What is wrong and its remedy; two empty texts where nothing is."""
         active = self._session.get_providers()
         if active[0] != self._row.ort:
-            return f"{self.name} was asked to run on {self.provider} and runs on {', '.join(active)}"
+            problem = f"{self.name} was asked to run on {self.provider} and runs on {', '.join(active)}"
+            return problem, refusal(config)
         if self.provider == "cpu":
-            return ""
+            return "", ""
         if _reports():
             elsewhere = strays(self._row, self._session.get_provider_graph_assignment_info())
             problem = (
                 f"{self.name} runs on {self.provider} only in part: {listed(elsewhere)} landed elsewhere"
             )
-            return problem if elsewhere else ""
+            return (problem, unfit(config)) if elsewhere else ("", "")
         if not self._row.whole or config.allow_fallback:
             notices.warn(
                 f"{self.name}: onnxruntime {ort.__version__} does not tell which operators run on "
                 f"{self.provider} and which on the CPU; upgrade it to find out"
             )
-        return ""
+        return "", ""

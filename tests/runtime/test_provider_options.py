@@ -11,6 +11,7 @@ import pytest
 from sdrt import ProviderError, RequestError, StableDiffusionPipeline, session
 from sdrt.compiled import Weights
 from sdrt.config import PROVIDERS, SessionConfig, known_options
+from sdrt.embedded import embedded_path
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices
 from sdrt.provider_options import Setting
@@ -109,8 +110,8 @@ def test_cuda_s_options_go_over_its_defaults() -> None:
 
 def test_tensorrt_computes_in_the_precision_of_the_weights() -> None:
     assert passed("tensorrt") == {"trt_fp16_enable": "False", "device_id": "0"}
-    assert passed("tensorrt", Setting(dtype="fp16"))["trt_fp16_enable"] == "True"
-    assert passed("tensorrt", Setting(dtype="fp16"), trt_fp16_enable=0)["trt_fp16_enable"] == "False"
+    assert passed("tensorrt", Setting(dtype="float16"))["trt_fp16_enable"] == "True"
+    assert passed("tensorrt", Setting(dtype="float16"), trt_fp16_enable=0)["trt_fp16_enable"] == "False"
 
 
 def test_tensorrt_keeps_engines_and_timings(tmp_path: Path) -> None:
@@ -242,6 +243,14 @@ def test_every_component_gets_the_options(recorded: list[Any], tiny_model: Path)
         assert cpu == {}
 
 
+def test_precision_follows_what_the_model_s_manifest_says(recorded: list[Any], tiny_model: Path) -> None:
+    # The embedded model's weights are in half the bytes.
+    for model, enabled in ((embedded_path("shapes"), "True"), (tiny_model, "False")):
+        assert model is not None
+        engine_folder(model, recorded)
+        assert recorded[-1]["TensorrtExecutionProvider"]["trt_fp16_enable"] == enabled
+
+
 def test_options_go_with_the_provider(recorded: list[Any], tiny_model: Path) -> None:
     pipeline = load(tiny_model, "cuda", gpu_mem_limit="6GB")
     assert pipeline.to("cpu").provider == "cpu"
@@ -260,7 +269,12 @@ def test_options_go_with_the_provider(recorded: list[Any], tiny_model: Path) -> 
 
 @pytest.mark.parametrize(
     ("device", "dtype", "precision"),
-    [("CPU", "fp32", "f32"), ("CPU", "fp16", "f32"), ("GPU.1", "fp32", "f32"), ("GPU", "fp16", "f16")],
+    [
+        ("CPU", "float32", "f32"),
+        ("CPU", "float16", "f32"),
+        ("GPU.1", "float32", "f32"),
+        ("GPU", "float16", "f16"),
+    ],
 )
 def test_openvino_s_precision(device: str, dtype: str, precision: str) -> None:
     found = passed("openvino", Setting(dtype=dtype), device_type=device)
@@ -292,9 +306,10 @@ def test_openvino_is_not_told_a_precision_twice() -> None:
         SessionConfig(provider="openvino", provider_options={"precision": "f32", "load_config": mode})
 
 
-def test_a_version_that_ignores_properties_takes_none(
-    recorded: list[Any], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("options", [{"load_config": '{"CPU": {}}'}, {"precision": "bf16"}])
+def test_a_version_that_ignores_what_it_does_not_know_is_told_nothing(
+    recorded: list[Any], tiny_model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
 ) -> None:
     monkeypatch.delattr(Recorder, "get_provider_graph_assignment_info")
-    with pytest.raises(ProviderError, match=r"load_config needs onnxruntime-openvino 1\.24"):
-        load(tiny_model, "openvino", load_config='{"CPU": {"BOGUS": "1"}}')
+    with pytest.raises(ProviderError, match=r"needs onnxruntime-openvino 1\.24"):
+        load(tiny_model, "openvino", **options)

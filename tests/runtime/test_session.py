@@ -205,6 +205,29 @@ def test_a_provider_that_refused_its_options_is_an_error(monkeypatch: pytest.Mon
         make("openvino", [], provider_options={"device_type": "GPU"})
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("[libprotobuf] onnx.ModelProto exceeded maximum protobuf size of 2GB: 3442329055", r"--dtype fp16"),
+        (
+            "Exception from a.cpp:1: Exception from b.cpp:2: Unsupported property BOGUS",
+            r"options.*: b.cpp:2: Unsup",
+        ),
+        ("The value for the key 'trt_fp16_enable' should be 'True' or 'False'", "refuses one of its options"),
+    ],
+)
+def test_what_a_provider_refuses_has_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, reason: str, words: str
+) -> None:
+    class Failing(FakeSession):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError(reason)
+
+    fake(monkeypatch, Failing)
+    with pytest.raises(ProviderError, match=words):
+        make("tensorrt", [])
+
+
 def test_tensorrt_leaves_what_it_refuses_to_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, placed(Conv="TensorrtExecutionProvider", MatMul="CUDAExecutionProvider"))
     make("tensorrt:1", [])
