@@ -128,9 +128,16 @@ def _folder(about: str) -> Option:
     def read(text: str) -> str:
         if not text or "\0" in text:
             raise ValueError
-        return str(Path(text).expanduser().absolute())
+        return str(_expanded(text).absolute())
 
     return Option(about=about, expected="a folder", read=read)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _device(about: str) -> Option:
@@ -214,10 +221,13 @@ def _read_config(text: str) -> str:
     """Of JSON or of a file, of which ONNX Runtime takes only the first, and logs the rest away."""
     if not text.startswith("{"):
         try:
-            text = Path(text).expanduser().read_text(encoding="utf-8")
-        except (OSError, RuntimeError) as error:
-            raise ValueError(getattr(error, "strerror", None) or str(error)) from None
-    config = json.loads(text)
+            text = _expanded(text).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+    try:
+        config = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     _check_config(config)
     return json.dumps(config)
 

@@ -350,6 +350,7 @@ class Job:
             "version": __version__,
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
+            "provider_options": dict(self.options.provider_options),
             "files": [] if self.sheet_only else [str(picture.path) for picture in self.made],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [picture.prompt for picture in self.made],
