@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sdrt.config import SessionConfig
@@ -85,7 +86,10 @@ class Components:
             return made
 
     def _open(self, name: str) -> Component:
-        return Component(name, self._model.component(name), self._config, self._notices)
+        return self._component(name, self._model.component(name))
+
+    def _component(self, name: str, path: Path) -> Component:
+        return Component(name, path, self._config, self._notices, self._model.weights(name))
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -127,7 +131,7 @@ class Components:
             return component
 
         def staged() -> StagedVae:
-            return StagedVae(Component(name, path, self._config, self._notices))
+            return StagedVae(self._component(name, path))
 
         path = self._model.stages(name)
         return VaeGraphs(

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sdrt.errors import ProviderError, RequestError
+from sdrt.provider_options import (
+    CUDA,
+    OPENVINO,
+    TENSORRT,
+    Option,
+    Setting,
+    openvino_options,
+    plain_options,
+    read_options,
+    tensorrt_options,
+)
 from sdrt.wording import brief
 
-__all__ = ["AUTO", "PROVIDERS", "Provider", "SessionConfig", "provider_names"]
+__all__ = ["AUTO", "PROVIDERS", "Provider", "SessionConfig", "known_options", "provider_names"]
 
 AUTO = "auto"
 
@@ -17,31 +29,61 @@ AUTO = "auto"
 class Provider:
     """One execution provider of ONNX Runtime.
 
-    `ort` is its name there; `extra` the extra of this distribution that installs it; `device` the memory that
-    its input buffers live in ("cuda"), None when they stay in the host's; `target` the kind of graph that
-    suits it (a row of the exporter's target table); `helpers` the rows that may take what it refuses.
+    `ort` is its name there; `needs` what must be there before it works; `extra` the extra of this distribution that
+    installs it; `device` the memory that its input buffers live in ("cuda"), None when they stay in the host's;
+    `target` the kind of graph that suits it (a row of the exporter's target table).
+
+    `defaults` are options that it always gets, `takes` those that a user may set, and `compose` makes what it is
+    passed of what was set and of the setting. `helpers` are the rows that may take what it refuses; their options
+    are this row's too. `whole` says that it leaves no node of a graph of its target to the CPU, not even one that
+    computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles.
     """
 
     ort: str
+    needs: str
     extra: str
     device: str | None = None
     target: str = "portable"
-    options: Mapping[str, str] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    takes: Mapping[str, Option] = field(default_factory=dict)
+    compose: Callable[[Mapping[str, str], Setting], dict[str, str]] = plain_options
     helpers: tuple[str, ...] = ()
+    whole: bool = False
+    keeps_compiled: bool = False
 
-
-# `kSameAsRequested`: the default doubles the arena and keeps what it does not use.
-_CUDA_OPTIONS = {"arena_extend_strategy": "kSameAsRequested"}
 
 # No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
-    "cpu": Provider(ort="CPUExecutionProvider", extra="cpu", target="cpu"),
+    "cpu": Provider(ort="CPUExecutionProvider", needs="nothing else", extra="cpu", target="cpu"),
     "cuda": Provider(
-        ort="CUDAExecutionProvider", extra="gpu", device="cuda", target="cpu", options=_CUDA_OPTIONS
+        ort="CUDAExecutionProvider",
+        needs="an NVIDIA GPU, its driver, CUDA and cuDNN 9",
+        extra="gpu",
+        device="cuda",
+        target="cpu",
+        # The default doubles the arena and keeps what it does not use.
+        defaults={"arena_extend_strategy": "kSameAsRequested"},
+        takes=CUDA,
     ),
-    "tensorrt": Provider(ort="TensorrtExecutionProvider", extra="gpu", device="cuda", helpers=("cuda",)),
-    "openvino": Provider(ort="OpenVINOExecutionProvider", extra="openvino"),
-    "coreml": Provider(ort="CoreMLExecutionProvider", extra="cpu"),
+    "tensorrt": Provider(
+        ort="TensorrtExecutionProvider",
+        needs="what cuda needs, and TensorRT 10",
+        extra="gpu",
+        device="cuda",
+        takes=TENSORRT,
+        compose=tensorrt_options,
+        helpers=("cuda",),
+        keeps_compiled=True,
+    ),
+    "openvino": Provider(
+        ort="OpenVINOExecutionProvider",
+        needs="an x86-64 CPU, or Intel's GPU or NPU and its driver",
+        extra="openvino",
+        takes=OPENVINO,
+        compose=openvino_options,
+        whole=True,
+    ),
+    "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu"),
 }
 
 
@@ -50,18 +92,28 @@ def provider_names() -> tuple[str, ...]:
     return (AUTO, *PROVIDERS)
 
 
+def known_options(name: str) -> dict[str, Option]:
+    """The options that a user of the provider `name` may set: its own, then its helpers'."""
+    return {
+        key: option
+        for row in (name, *PROVIDERS[name].helpers)
+        for key, option in PROVIDERS[row].takes.items()
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
     """How sessions are made and used.
 
-    `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `vae_tiling` says whether pictures are
-    encoded and decoded in tiles; None: the large ones are.
+    `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `provider_options` are of those that
+    its row takes. `vae_tiling` says whether pictures are encoded and decoded in tiles; None: the large ones are.
     """
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
+    provider_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known = ", ".join(provider_names())
@@ -86,6 +138,18 @@ class SessionConfig:
             raise RequestError(
                 f"threads is {brief(threads)}: expected 1 to 1024, or leave it out to use every core"
             )
+        if name != AUTO:
+            # "auto" is another name once it is settled, and its options are looked at then.
+            options = read_options(name, known_options(name), self.provider_options)
+            object.__setattr__(self, "provider_options", options)
+            self.passed(name, Setting())
+
+    def passed(self, name: str, setting: Setting) -> dict[str, str]:
+        """What ONNX Runtime is passed for the row `name`, the provider's own or that of a helper or of the CPU."""
+        row = PROVIDERS[name]
+        own = {key: value for key, value in self.provider_options.items() if key in row.takes}
+        device = {"device_id": str(self.device_id)} if row.device else {}
+        return {**row.defaults, **row.compose(own, setting), **device}
 
     @property
     def name(self) -> str:

@@ -26,6 +26,14 @@ _DAMAGED = (
     *("doesn't have a graph", "no graph was found", "does not exist", "no such file"),
     *("out of bounds", "external data", "file size"),
 )
+_OPTION = (
+    "unsupported property",
+    "property key",
+    "for the key 'trt_",
+    "unknown provider option",
+    "from str:",
+)
+_TOO_LARGE = ("maximum protobuf size",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,15 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
             f"{name}: {path} needs an operator that {provider} lacks in onnxruntime {subject.version}: "
             f"export with --target portable; {reason}"
         )
+    if _says(error, _OPTION):
+        return ProviderError(
+            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {reason}"
+        )
+    if _says(error, _TOO_LARGE):
+        return ProviderError(
+            f"{name}: {path} has more than the 2 GB that {provider} can be handed: export the checkpoint with "
+            f"--dtype fp16; {reason}"
+        )
     if _says(error, _DAMAGED):
         return IntegrityError(f"{name}: {path} is damaged: copy or export the model again; {reason}")
     kind = ModelError if provider == "cpu" else ProviderError
@@ -81,4 +98,9 @@ def _says(error: BaseException, marks: tuple[str, ...]) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split())[:400]
+    """What was said, of exceptions that were wrapped in one another the innermost."""
+    return _text(error).rpartition("Exception from ")[2][:400]
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())

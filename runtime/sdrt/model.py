@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.cache import cache_root
+from sdrt.compiled import Weights
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_index, class_of
 from sdrt.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
@@ -79,6 +82,22 @@ class ModelFolder:
     def component_config(self, name: str) -> dict[str, Any]:
         """The `config.json` of `name`."""
         return read_json(self.path / name / "config.json")
+
+    def weights(self, name: str) -> Weights:
+        """Precision of the component `name`, and a digest of its files: of their hashes where those were checked."""
+        verifier = _verifier()
+        files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
+        digest = hashlib.sha256(json.dumps([self._identity(path, verifier) for path in files]).encode())
+        dtype = self.manifest.dtype if self.manifest else "float32"
+        return Weights(dtype=dtype, digest=digest.hexdigest())
+
+    def _identity(self, path: Path, verifier: Verifier) -> list[str | int]:
+        """What tells a file from others: name and hash; place, size and time of one that nobody hashed."""
+        record = self.manifest.files.get(path.relative_to(self.path).as_posix()) if self.manifest else None
+        if record is not None and verifier.remembers(path, record):
+            return [path.name, record.sha256]
+        state = path.stat()
+        return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:

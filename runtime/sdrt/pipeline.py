@@ -78,6 +78,7 @@ class StableDiffusionPipeline:
         model: str | Path,
         *,
         provider: str = AUTO,
+        provider_options: Mapping[str, Any] | None = None,
         threads: int | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
@@ -94,6 +95,8 @@ class StableDiffusionPipeline:
             model: the folder, name or id.
             provider: "auto" (cuda where offered, else cpu) or a row of `sdrt.config.PROVIDERS`; "cuda:1" is
                 the second device.
+            provider_options: of the provider that is named, such as {"gpu_mem_limit": "6GB"} or
+                {"precision": "bf16"}; docs/providers.md lists them.
             threads: CPU threads, all cores by default.
             revision, token, cache_dir: passed to huggingface_hub.
             allow_fallback: let ONNX Runtime run on the CPU what the provider does not take.
@@ -112,7 +115,11 @@ class StableDiffusionPipeline:
 
         # A provider that is not there is refused before anything is downloaded or exported.
         config = SessionConfig(
-            provider=provider, threads=threads, allow_fallback=allow_fallback, vae_tiling=vae_tiling
+            provider=provider,
+            threads=threads,
+            allow_fallback=allow_fallback,
+            vae_tiling=vae_tiling,
+            provider_options={} if provider_options is None else provider_options,
         )
         config = settle(config, Notices(notify))
         folder = resolve_model(
@@ -336,11 +343,15 @@ class StableDiffusionPipeline:
         start = self.scheduler if scheduler is None else scheduler
         return resolve_scheduler(start, self._scheduler_config, spacing=spacing)
 
-    def to(self, provider: str) -> StableDiffusionPipeline:
-        """Run on `provider` from the next call on. Raises `ProviderError`, and changes nothing, without it."""
+    def to(self, provider: str, provider_options: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
+        """Run on `provider` from the next call on, with these options of it, or its usual ones.
+
+        Raises `ProviderError` without it, `RequestError` for options that it does not take, and changes nothing.
+        """
         from sdrt.session import settle
 
-        config = settle(replace(self._config, provider=provider), self._notices)
+        options = {} if provider_options is None else provider_options
+        config = settle(replace(self._config, provider=provider, provider_options=options), self._notices)
         with self._lock:
             if config != self._config:
                 self._config, self._components = config, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
@@ -17,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.buffers import Bound
+from sdrt.compiled import Weights, compiled_folder
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
 from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible, was_interrupted
 from sdrt.notices import Notices
+from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
+from sdrt.provider_options import Setting
+from sdrt.tensorrt import load_tensorrt
 
 # Version 1.32 writes an identifier of the device into the user's home, and events beside it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -39,7 +42,7 @@ except (ImportError, AttributeError, OSError) as error:
         f"ONNX Runtime cannot be imported ({error}): {install_command('cpu')}, or [gpu] for NVIDIA"
     ) from error
 
-__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "ort", "settle"]
+__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "openvino_devices", "ort", "settle"]
 
 # ONNX Runtime's exceptions share no base class, and older builds lack some of them.
 _ORT_NAMES = (
@@ -53,12 +56,9 @@ FAILURES: tuple[type[BaseException], ...] = (
     ValueError,
     *(getattr(ort_state, name) for name in _ORT_NAMES if hasattr(ort_state, name)),
 )
-# Operators that carry the work: one of these on another provider than the one asked for is a fallback.
-_HEAVY = frozenset(
-    {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
-    | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
-)
 _KEPT_BINDINGS = 4
+# OpenVINO's, which 1.22 takes and computes in f32 all the same.
+_SINCE_1_24 = ("precision", "load_config")
 
 
 def available_providers() -> tuple[str, ...]:
@@ -81,6 +81,11 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
                 "sdrt doctor says which, provider cpu silences this"
             )
         return replace(config, provider="cuda" if works else "cpu")
+    if not _reports() and (ignored := [name for name in _SINCE_1_24 if name in config.provider_options]):
+        raise ProviderError(
+            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later: {ort.__version__} ignores what "
+            f"it does not support, with only a line in its log: {install_command('openvino')}"
+        )
     if config.name in offered:
         return config
     row = PROVIDERS[config.name]
@@ -101,6 +106,16 @@ def cuda_works() -> bool:
     return True
 
 
+def openvino_devices() -> list[str]:
+    """What OpenVINO finds to run on; nothing where the build does not tell."""
+    return list(getattr(ort_state, "get_available_openvino_device_ids", list)())
+
+
+def _reports() -> bool:
+    """Whether a session tells which provider took which node, as it does since 1.24."""
+    return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
 @cache
 def _preload() -> None:
     """Load the CUDA and cuDNN libraries of the `nvidia-*` wheels, which the loader cannot find."""
@@ -114,15 +129,25 @@ class Component:
     """One graph in one session: `text_encoder`, `unet`, `vae_decoder` or `vae_encoder`.
 
     Raises `IntegrityError` for a damaged file, `UnsupportedModelError` for operators this build lacks,
-    `ProviderError` when the provider took less than it was asked to.
+    `ProviderError` when the provider took less than it was asked to. `weights` says what precision follows from
+    the model and whose engines may be used again.
     """
 
-    def __init__(self, name: str, path: Path, config: SessionConfig, notices: Notices) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        config: SessionConfig,
+        notices: Notices,
+        weights: Weights = Weights(),  # noqa: B008 - frozen
+    ) -> None:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
         self._row, self._device_id = PROVIDERS[self.provider], config.device_id
         self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
-        self._session = self._create(config)
+        if self._row.device == "cuda":
+            _preload()
+        self._session = self._create(config, self._setting(config, weights, notices))
         self._require_provider(config, notices)
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
         self.optional = {
@@ -227,55 +252,72 @@ class Component:
 
         return options, terminate
 
-    def _create(self, config: SessionConfig) -> Any:
+    def _setting(self, config: SessionConfig, weights: Weights, notices: Notices) -> Setting:
+        setting = Setting(threads=config.threads, dtype=weights.dtype)
+        if not self._row.keeps_compiled:
+            return setting
+        versions = f"{self.provider}-{load_tensorrt()}-onnxruntime-{ort.__version__}"
+        options = config.passed(self.provider, setting)
+        return replace(setting, compiled=compiled_folder(self._path, weights, versions, options, notices))
+
+    def _create(self, config: SessionConfig, setting: Setting) -> Any:
+        strict = self._row.whole and not config.allow_fallback and not _reports()
+        options = self._session_options(config, strict)
+        # Where falling back to the CPU is forbidden, ONNX Runtime does not want to see it named.
+        names = dict.fromkeys([self.provider, *self._row.helpers, *([] if strict else ["cpu"])])
+        rows = [PROVIDERS[name].ort for name in names]
+        arguments = [config.passed(name, setting) for name in names]
+        cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
+        try:
+            return interruptible(
+                lambda: ort.InferenceSession(str(self._path), options, rows, arguments, enable_fallback=0),
+                lambda: cancel(True),
+            )
+        except FAILURES as error:
+            if is_refusal_to_fall_back(error):
+                raise shortfall(
+                    f"{self.name} landed on the CPU, whole or in part: onnxruntime {ort.__version__} does not tell "
+                    "which operators, 1.24 and later do",
+                    unfit(config),
+                    refusal(config),
+                ) from error
+            raise load_failure(self._subject, error) from error
+
+    def _session_options(self, config: SessionConfig, strict: bool) -> Any:
         options = ort.SessionOptions()
         options.intra_op_num_threads = config.threads or 0
         options.log_severity_level = 4
         if self.provider != "cpu":
             options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        if self._row.device == "cuda":
-            _preload()
-        rows = [PROVIDERS[name] for name in dict.fromkeys([self.provider, *self._row.helpers, "cpu"])]
-        device = {"device_id": str(self._device_id)}
-        arguments = [{**row.options, **(device if row.device else {})} for row in rows]
-        cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
-        try:
-            return interruptible(
-                lambda: ort.InferenceSession(
-                    str(self._path), options, [row.ort for row in rows], arguments, enable_fallback=0
-                ),
-                lambda: cancel(True),
-            )
-        except FAILURES as error:
-            raise load_failure(self._subject, error) from error
+        if strict:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        return options
 
     def _require_provider(self, config: SessionConfig, notices: Notices) -> None:
         """Compare what was asked for with what ONNX Runtime did, which it changes with only a warning."""
-        active = self._session.get_providers()
-        problem, remedy = "", f"{install_command(self._row.extra)} and run sdrt doctor"
-        if active[0] != self._row.ort:
-            problem = f"{self.name} was asked to run on {self.provider} and runs on {', '.join(active)}"
-        elif self.provider != "cpu" and (strays := self._strays(notices)):
-            listed = ", ".join(f"{count} {op}" for op, count in strays.most_common(5))
-            problem = f"{self.name} runs on {self.provider} only in part: {listed} landed elsewhere"
-            remedy = f"export the checkpoint with --target {self._row.target}"
+        problem, remedy = self._problem(config, notices)
         if problem and not config.allow_fallback:
-            raise ProviderError(
-                f"{problem}: {remedy}, or allow it with allow_fallback=True (--allow-fallback)"
-            )
+            raise shortfall(problem, remedy)
         if problem:
             notices.warn(problem)
 
-    def _strays(self, notices: Notices) -> Counter[str]:
-        """Operators with real work that are on neither the provider asked for nor its helpers."""
-        report = getattr(self._session, "get_provider_graph_assignment_info", None)
-        if report is None:
+    def _problem(self, config: SessionConfig, notices: Notices) -> tuple[str, str]:
+        """What is wrong and its remedy; two empty texts where nothing is."""
+        active = self._session.get_providers()
+        if active[0] != self._row.ort:
+            problem = f"{self.name} was asked to run on {self.provider} and runs on {', '.join(active)}"
+            return problem, refusal(config)
+        if self.provider == "cpu":
+            return "", ""
+        if _reports():
+            elsewhere = strays(self._row, self._session.get_provider_graph_assignment_info())
+            problem = (
+                f"{self.name} runs on {self.provider} only in part: {listed(elsewhere)} landed elsewhere"
+            )
+            return (problem, unfit(config)) if elsewhere else ("", "")
+        if not self._row.whole or config.allow_fallback:
             notices.warn(
                 f"{self.name}: onnxruntime {ort.__version__} does not tell which operators run on "
                 f"{self.provider} and which on the CPU; upgrade it to find out"
             )
-            return Counter()
-        expected = {self._row.ort, *(PROVIDERS[name].ort for name in self._row.helpers)}
-        elsewhere = [graph for graph in report() if graph.ep_name not in expected]
-        operators = (node.op_type for graph in elsewhere for node in graph.get_nodes())
-        return Counter(operator for operator in operators if operator in _HEAVY)
+        return "", ""

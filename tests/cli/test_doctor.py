@@ -17,7 +17,7 @@ CPUINFO = "processor : 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni amx_int8\n
 
 
 def run_with(findings: list[Finding], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
-    monkeypatch.setattr(checks, "run_checks", lambda *_: iter(findings))
+    monkeypatch.setattr(checks, "run_checks", lambda *_, **__: iter(findings))
     result = CliRunner().invoke(main, ["doctor"])
     return result.exit_code, result.stdout
 
@@ -134,3 +134,28 @@ def test_a_cache_that_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "file"))
     (finding,) = checks.check_cache()
     assert finding.status is Status.WARNING
+
+
+@pytest.mark.parametrize(("version", "status"), [("10.13.3", Status.OK), (None, Status.NOTE)])
+def test_tensorrt_is_looked_for_where_its_provider_is(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, status: Status
+) -> None:
+    monkeypatch.setattr(checks_ort, "load_tensorrt", lambda: version)
+    monkeypatch.setattr(checks_ort, "cuda_major", lambda: 13)
+    (finding,) = checks_ort.check_tensorrt(("cpu", "cuda", "tensorrt"))
+    assert finding.status is status
+    assert version in finding.detail if version else "tensorrt-cu13" in finding.remedy
+    assert not list(checks_ort.check_tensorrt(("cpu", "cuda")))
+
+
+def test_openvino_s_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdrt.session.openvino_devices", lambda: ["CPU", "GPU"])
+    (finding,) = checks_ort.check_openvino(("cpu", "openvino"))
+    assert finding.detail.endswith("CPU, GPU")
+    assert not list(checks_ort.check_openvino(("cpu",)))
+
+
+def test_the_embedded_model_is_not_tried_where_graphs_go_whole() -> None:
+    (finding,) = checks.check_generation("shapes", "openvino")
+    assert finding.status is Status.NOTE
+    assert "-m MODEL, exported with --target portable" in finding.remedy

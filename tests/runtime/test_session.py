@@ -151,8 +151,8 @@ def make(provider: str, messages: list[str], **options: Any) -> Component:
 def test_an_onnxruntime_that_cannot_tell_the_placement_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, FakeSession)
     messages: list[str] = []
-    make("openvino", messages)
-    assert "does not tell which operators run on openvino" in messages[0]
+    make("cuda", messages)
+    assert "does not tell which operators run on cuda" in messages[0]
     make("cpu", messages)
     assert len(messages) == 1
 
@@ -164,9 +164,68 @@ def test_heavy_work_elsewhere_is_an_error_with_the_target(monkeypatch: pytest.Mo
     messages: list[str] = []
     make("openvino", messages, allow_fallback=True)
     assert "1 MultiHeadAttention landed elsewhere" in messages[0]
+    # What leaves nothing on the CPU must not, CUDA may compute its shapes there.
     fake(monkeypatch, placed(Conv="OpenVINOExecutionProvider", Shape="CPUExecutionProvider"))
-    make("openvino", messages)
+    with pytest.raises(ProviderError, match="1 Shape landed elsewhere"):
+        make("openvino", messages)
+    fake(monkeypatch, placed(Conv="CUDAExecutionProvider", Shape="CPUExecutionProvider"))
+    make("cuda", messages)
     assert len(messages) == 1
+
+
+class Forbidding(FakeSession):
+    """A session of a version that does not tell the placement, where something lands on the CPU."""
+
+    def __init__(self, path: str, options: Any, providers: list[str], *rest: Any, **more: Any) -> None:
+        super().__init__(path, options, providers, *rest, **more)
+        if options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1":
+            raise RuntimeError("fallback to CPU EP has been explicitly disabled by the user")
+
+
+def test_an_older_onnxruntime_is_forbidden_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(monkeypatch, Forbidding)
+    with pytest.raises(ProviderError, match=r"unet landed on the CPU, whole or in part: .*--target portable"):
+        make("openvino", [])
+    # ONNX Runtime refuses to be told both to use the CPU and not to.
+    assert FakeSession.asked[0] == ["OpenVINOExecutionProvider"]
+    messages: list[str] = []
+    monkeypatch.setattr(session.ort, "InferenceSession", FakeSession)
+    make("openvino", messages, allow_fallback=True)
+    assert FakeSession.asked[0] == ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    assert "does not tell which operators run on openvino" in messages[0]
+
+
+def test_a_provider_that_refused_its_options_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing(FakeSession):
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    fake(monkeypatch, Refusing)
+    with pytest.raises(ProviderError, match=r"openvino and runs on CPU.*may have refused device_type=GPU"):
+        make("openvino", [], provider_options={"device_type": "GPU"})
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("[libprotobuf] onnx.ModelProto exceeded maximum protobuf size of 2GB: 3442329055", r"--dtype fp16"),
+        (
+            "Exception from a.cpp:1: Exception from b.cpp:2: Unsupported property BOGUS",
+            r"options.*: b.cpp:2: Unsup",
+        ),
+        ("The value for the key 'trt_fp16_enable' should be 'True' or 'False'", "refuses one of its options"),
+    ],
+)
+def test_what_a_provider_refuses_has_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, reason: str, words: str
+) -> None:
+    class Failing(FakeSession):
+        def __init__(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError(reason)
+
+    fake(monkeypatch, Failing)
+    with pytest.raises(ProviderError, match=words):
+        make("tensorrt", [])
 
 
 def test_tensorrt_leaves_what_it_refuses_to_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

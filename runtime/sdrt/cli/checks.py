@@ -11,8 +11,11 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sdrt.cache import cache_root
+from sdrt.config import PROVIDERS
+from sdrt.embedded import DEFAULT_MODEL
 from sdrt.errors import RequestError, SdrtError
 from sdrt.extras import install_command, missing_modules
 
@@ -50,8 +53,11 @@ REQUIRED = {
 """Module → distribution, of what the runtime requires besides what this command needs to start."""
 
 
-def run_checks(model: str, provider: str) -> Iterator[Finding]:
-    """Every finding, as soon as it is known; the last one is a picture made with `model` on `provider`."""
+def run_checks(model: str, provider: str, **options: Any) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; the last one is a picture made with `model` on `provider`.
+
+    `options` are more of `from_pretrained`.
+    """
     yield from check_platform()
     if broken := list(check_libraries()):
         # The checks below stand on these.
@@ -60,7 +66,7 @@ def run_checks(model: str, provider: str) -> Iterator[Finding]:
     yield from check_onnxruntime()
     yield from check_cache()
     yield from check_extras()
-    yield from check_generation(model, provider)
+    yield from check_generation(model, provider, **options)
 
 
 def check_platform() -> Iterator[Finding]:
@@ -137,15 +143,28 @@ def check_extras() -> Iterator[Finding]:
         yield Finding(name="export", detail="installed")
 
 
-def check_generation(model: str, provider: str) -> Iterator[Finding]:
+def _wants_another_target(provider: str) -> bool:
+    row = PROVIDERS.get(provider)
+    return row is not None and row.whole
+
+
+def check_generation(model: str, provider: str, **options: Any) -> Iterator[Finding]:
     """Make a picture in one step."""
     from sdrt import SdrtWarning, StableDiffusionPipeline
 
+    if model == DEFAULT_MODEL and _wants_another_target(provider) and not options.get("allow_fallback"):
+        yield Finding(
+            name="generation",
+            detail=f"not tried: {provider} takes graphs whole, and {model} has operators that only ONNX Runtime has",
+            status=Status.NOTE,
+            remedy=f"to try it: sdrt doctor --provider {provider} -m MODEL, exported with --target portable",
+        )
+        return
     started = time.perf_counter()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", SdrtWarning)
-            with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
+            with StableDiffusionPipeline.from_pretrained(model, provider=provider, **options) as pipeline:
                 pipeline("a test", num_inference_steps=1, seed=0)
             detail = f"{model} on {pipeline.provider}, one step in {time.perf_counter() - started:.1f} s"
     except SdrtError as error:

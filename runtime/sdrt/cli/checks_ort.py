@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sdrt.errors import ProviderError
 from sdrt.extras import install_command
+from sdrt.tensorrt import LIBRARIES, load_tensorrt
 
 from .findings import Finding, Status
 
@@ -57,6 +58,8 @@ def check_onnxruntime() -> Iterator[Finding]:
     origin = ", ".join(f"{name} {version}" for name, version in wheels.items()) or "of unknown origin"
     yield Finding(name="onnxruntime", detail=f"{origin}; providers {', '.join(providers)}")
     yield from check_cuda(providers)
+    yield from check_tensorrt(providers)
+    yield from check_openvino(providers)
 
 
 def installed_wheels() -> dict[str, str]:
@@ -111,6 +114,32 @@ def _cuda_libraries() -> Finding:
         remedy=f"pip install '{_gpu_wheel()}'",
         exit_code=ProviderError.exit_code,
     )
+
+
+def check_tensorrt(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """TensorRT, which onnxruntime-gpu has a provider for and does not bring."""
+    if "tensorrt" not in providers:
+        return
+    version = load_tensorrt()
+    if version is None:
+        yield Finding(
+            name="TensorRT",
+            detail=f"{' or '.join(LIBRARIES)} not found; only provider tensorrt needs it",
+            status=Status.NOTE,
+            remedy=f"to use it: pip install 'tensorrt-cu{cuda_major()}==10.*', or NVIDIA's packages of TensorRT 10",
+        )
+    else:
+        yield Finding(name="TensorRT", detail=f"{version}")
+
+
+def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """The devices that OpenVINO finds."""
+    if "openvino" not in providers:
+        return
+    from sdrt.session import openvino_devices
+
+    devices = ", ".join(openvino_devices()) or "this onnxruntime does not tell them"
+    yield Finding(name="OpenVINO", detail=f"devices for device_type: {devices}")
 
 
 def _gpu_wheel() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import Any
 
 import click
 
@@ -12,6 +13,7 @@ from sdrt.embedded import DEFAULT_MODEL
 
 from .findings import Finding, Status
 from .group import CONTEXT, debug_option
+from .provider_options import allow_fallback_option, provider_option, provider_options_option
 
 __all__ = ["doctor"]
 
@@ -22,11 +24,13 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 @click.option(
     "-m", "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True, help="Model to try."
 )
-@click.option("--provider", default="auto", show_default=True, help="Execution provider to try it on.")
+@provider_option
+@provider_options_option
+@allow_fallback_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 @click.pass_context
-def doctor(context: click.Context, model: str, provider: str, as_json: bool) -> None:
+def doctor(context: click.Context, /, model: str, as_json: bool, **options: Any) -> None:
     """Check this installation and say how to repair it.
 
     The exit code is 0 when nothing is wrong, else that of the first error.
@@ -34,7 +38,7 @@ def doctor(context: click.Context, model: str, provider: str, as_json: bool) -> 
     from .checks import run_checks
 
     findings = []
-    for finding in run_checks(model, provider):
+    for finding in run_checks(model, **options):
         findings.append(finding)
         if not as_json:
             click.echo(_render(finding))

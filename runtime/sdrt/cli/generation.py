@@ -108,6 +108,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
         return StableDiffusionPipeline.from_pretrained(
             options.model,
             provider=options.provider,
+            provider_options=options.provider_options,
             threads=options.threads,
             revision=options.revision,
             allow_fallback=options.allow_fallback,
@@ -349,6 +350,7 @@ class Job:
             "version": __version__,
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
+            "provider_options": dict(self.options.provider_options),
             "files": [] if self.sheet_only else [str(picture.path) for picture in self.made],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [picture.prompt for picture in self.made],

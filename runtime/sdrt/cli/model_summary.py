@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sdrt.config import PROVIDERS
 from sdrt.errors import IntegrityError
 from sdrt.manifest import readable
 
@@ -63,6 +64,7 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
         "model": folder.name,
         "path": str(folder.path),
         **{key: getattr(manifest, key, None) for key in ("family", "target", "dtype", "opset", "exporter")},
+        "made_for": _made_for(manifest.target) if manifest else None,
         "source": dict(manifest.source) if manifest else None,
         "versions": dict(manifest.versions) if manifest else None,
         "scheduler": folder.scheduler_config.get("_class_name"),
@@ -72,6 +74,11 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
         "bytes": sum(components.values()),
         "hashes": _hash_state(folder, verified),
     }
+
+
+def _made_for(target: str) -> list[str]:
+    """The providers that want graphs of this target."""
+    return [name for name, row in PROVIDERS.items() if row.target == target]
 
 
 def _component_sizes(folder: ModelFolder) -> dict[str, int]:
@@ -96,6 +103,7 @@ def render(summary: dict[str, Any]) -> str:
         ("model", summary["model"]),
         ("path", summary["path"]),
         *((key, str(summary[key] or UNKNOWN)) for key in ("target", "dtype", "exporter")),
+        ("made for", ", ".join(summary["made_for"] or ()) or "unknown"),
         (
             "source",
             " at ".join(str(source[key]) for key in ("id", "revision") if source.get(key)) or "unknown",

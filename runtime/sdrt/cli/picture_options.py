@@ -9,6 +9,8 @@ import click
 
 from sdrt.embedded import DEFAULT_MODEL
 
+from .provider_options import allow_fallback_option, provider_option, provider_options_option
+
 __all__ = ["picture_options"]
 
 Command = Callable[..., Any]
@@ -180,8 +182,9 @@ _OPTIONS = (
     ),
     click.option("-f", "--force", is_flag=True, help="Overwrite existing files."),
     click.option("--no-metadata", is_flag=True, help="Leave out of the file how it was made."),
-    click.option("--provider", default="auto", show_default=True, help="Execution provider: cpu, cuda, …"),
-    click.option("--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot."),
+    provider_option,
+    provider_options_option,
+    allow_fallback_option,
     click.option(
         "--vae-tiling/--no-vae-tiling",
         default=None,

@@ -78,6 +78,7 @@ class Options:
     force: bool
     no_metadata: bool
     provider: str
+    provider_options: Mapping[str, str]
     allow_fallback: bool
     vae_tiling: bool | None
     threads: int | None

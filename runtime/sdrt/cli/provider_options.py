@@ -1,0 +1,42 @@
+"""`--provider` and what goes with it, of every command that runs a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+__all__ = ["allow_fallback_option", "provider_option", "provider_options_option"]
+
+
+def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
+    """`KEY=VALUE` of every time that the option is given."""
+    pairs: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"expected KEY=VALUE, got {text!r}", context, parameter)
+        if key in pairs:
+            raise click.BadParameter(f"{key} is given twice", context, parameter)
+        pairs[key] = value
+    return pairs
+
+
+provider_option = click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    help="Execution provider: cpu, cuda, cuda:1, tensorrt, openvino, coreml; auto is cuda where it works, else cpu.",
+)
+provider_options_option = click.option(
+    "--provider-option",
+    "provider_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_pairs,
+    help="An option of the provider, such as gpu_mem_limit=6GB (cuda, tensorrt) or precision=bf16 (openvino). "
+    "A KEY that it has not got lists those that it has. Can be given more than once.",
+)
+allow_fallback_option = click.option(
+    "--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot."
+)

@@ -1,0 +1,61 @@
+"""Write the tables of `docs/providers.md`: python tests/runtime/write_providers.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sdrt.config import PROVIDERS, Provider
+
+OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "providers.md"
+BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"
+
+
+def tables() -> str:
+    """The generated part, between its marks."""
+    headings = ("`--provider`", "install", "needs", "export with", "takes")
+    parts = [_table(headings, (_provider(name, row) for name, row in PROVIDERS.items()))]
+    for name, row in PROVIDERS.items():
+        if row.takes:
+            parts += [f"### Options of `{name}`", _options(row)]
+    return "\n\n".join([BEGIN, *parts, END])
+
+
+def _provider(name: str, row: Provider) -> tuple[str, ...]:
+    own = ", ".join(f"`{option}`" for option in row.takes)
+    helped = " ".join(f"and those of `{helper}`" for helper in row.helpers)
+    return (
+        f"`{name}`",
+        f"`.[{row.extra}]`",
+        row.needs,
+        f"`--target {row.target}`",
+        f"{own} {helped}".strip() or "–",
+    )
+
+
+def _options(row: Provider) -> str:
+    lines = (
+        (
+            f"`{name}`",
+            option.expected,
+            option.about,
+            f"`{row.defaults[name]}`" if name in row.defaults else "",
+        )
+        for name, option in row.takes.items()
+    )
+    return _table(("option", "value", "what it does", "passed if you say nothing"), lines)
+
+
+def _table(headings: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
+    rule = ("---",) * len(headings)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (headings, rule, *lines))
+
+
+def main() -> None:
+    text = OUTPUT.read_text(encoding="utf-8")
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    OUTPUT.write_text(before + tables() + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
