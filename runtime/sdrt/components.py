@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sdrt.config import SessionConfig
@@ -43,6 +44,8 @@ class Components:
             )
         self._inversions = inversions
         self._made: dict[str, Any] = {}
+        self.graphs: list[Component] = []
+        """Those that are open, in the order in which they were opened."""
         self._lock = threading.Lock()
 
     @property
@@ -84,8 +87,10 @@ class Components:
             made: T = self._made[name]
             return made
 
-    def _open(self, name: str) -> Component:
-        return Component(name, self._model.component(name), self._config, self._notices)
+    def _open(self, name: str, path: Path | None = None) -> Component:
+        component = Component(name, path or self._model.component(name), self._config, self._notices)
+        self.graphs.append(component)
+        return component
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -127,7 +132,7 @@ class Components:
             return component
 
         def staged() -> StagedVae:
-            return StagedVae(Component(name, path, self._config, self._notices))
+            return StagedVae(self._open(name, path))
 
         path = self._model.stages(name)
         return VaeGraphs(

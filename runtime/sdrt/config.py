@@ -55,13 +55,15 @@ class SessionConfig:
     """How sessions are made and used.
 
     `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `vae_tiling` says whether pictures are
-    encoded and decoded in tiles; None: the large ones are.
+    encoded and decoded in tiles; None: the large ones are. `profile` is a folder for ONNX Runtime's own profiles, which
+    make every run slower.
     """
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
+    profile: str | None = None
 
     def __post_init__(self) -> None:
         known = ", ".join(provider_names())
