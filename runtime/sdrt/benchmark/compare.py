@@ -148,10 +148,10 @@ def _differences(first: Record, second: Record) -> Iterator[tuple[str, Any, Any]
             values = [record[group].get(name) for record in (first, second)]
             if values[0] != values[1]:
                 yield f"{group} {name}", values[0], values[1]
-    gpus = [[gpu.get("name") for gpu in record["machine"].get("gpus") or ()] for record in (first, second)]
+    gpus = [[gpu.get("name") for gpu in record["machine"]["gpus"]] for record in (first, second)]
     if gpus[0] != gpus[1]:
         yield "GPUs", gpus[0], gpus[1]
-    versions = [record["machine"].get("versions") or {} for record in (first, second)]
+    versions = [record["machine"]["versions"] for record in (first, second)]
     for name in sorted(versions[0].keys() | versions[1].keys()):
         if versions[0].get(name) != versions[1].get(name):
             yield name, versions[0].get(name), versions[1].get(name)

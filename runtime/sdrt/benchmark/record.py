@@ -75,8 +75,10 @@ def read_record(path: Path) -> dict[str, Any]:
         )
     try:
         _check(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise RequestError(f"{path} is damaged ({error!r}): {_REMEDY}") from None
+    except KeyError as error:
+        raise RequestError(f"{path} is damaged, it lacks {error}: {_REMEDY}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RequestError(f"{path} is damaged, it has {error}: {_REMEDY}") from None
     return record
 
 
@@ -84,7 +86,11 @@ def _check(record: Mapping[str, Any]) -> None:
     """Raise unless there is what comparing takes, of the kinds that it takes."""
     for key, kind in (("model", dict), ("machine", dict), ("rules", dict), ("measurements", list)):
         _expect(record[key], kind)
-    _number(record["rules"]["confidence"])
+    if not 0 < record["rules"]["confidence"] < 1:
+        raise ValueError(f"{brief(record['rules']['confidence'])} where a share is expected")
+    for gpu in _expect(record["machine"]["gpus"], list):
+        _expect(gpu, dict)
+    _expect(record["machine"]["versions"], dict)
     for measurement in record["measurements"]:
         _expect(measurement["settings"], dict)
         for key in ("width", "height", "batch"):

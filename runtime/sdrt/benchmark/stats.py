@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,12 +79,16 @@ def ratio_interval(
 
 def autocorrelation(values: Sequence[float]) -> float:
     """How much values resemble those before them, -1 to 1; by ranks (Spearman), so that one late step is one."""
-    if len(values) < 3 or min(values) == max(values):
+    if len(values) < 3:
         return 0.0
-    ranks = [0.0] * len(values)
-    for rank, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
-        ranks[index] = float(rank)
-    return statistics.correlation(ranks[:-1], ranks[1:])
+    ordered = sorted(values)
+    # Equal values share the middle of their ranks.
+    ranks = [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
+    return statistics.correlation(ranks[:-1], ranks[1:]) if _vary(ranks[:-1]) and _vary(ranks[1:]) else 0.0
+
+
+def _vary(values: Sequence[float]) -> bool:
+    return min(values) != max(values)
 
 
 def middle_half(values: Sequence[float]) -> list[int]:

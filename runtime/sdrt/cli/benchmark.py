@@ -43,7 +43,7 @@ def benchmark(context: click.Context, /, compare: bool, files: tuple[str, ...], 
             f"--compare: expected two files or more that --json wrote, got {len(files)}", context
         )
     given = [
-        parameter.opts[-1]
+        next(name for name in parameter.opts if name.startswith("--"))
         for parameter in context.command.params
         if parameter.name in options
         and parameter.name not in _OF_COMPARE

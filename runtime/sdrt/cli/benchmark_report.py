@@ -74,8 +74,8 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
     versions = [f"{name} {number}" for name, number in machine["versions"].items() if name in _SHOWN]
     return "\n".join(
         [
-            f"{model['name']}, {model['dtype'] or 'unknown precision'}: {', '.join(common)}",
-            ", ".join(devices),
+            f"{model['name']}, {model['dtype'] or 'unknown precision'}, on {', '.join(devices)}",
+            ", ".join(common),
             f"{', '.join(versions)}, Python {machine['python']}",
         ]
     )
