@@ -41,11 +41,31 @@ def record(measured: tuple[Result, Path]) -> dict[str, Any]:
 def test_tables_go_to_stdout_and_fit_a_terminal(measured: tuple[Result, Path]) -> None:
     result, path = measured
     assert result.exit_code == 0, result.output
-    for words in ("step, ms", "95% interval", "first picture", "U-Net", "peak memory", "n < 10", "profiled"):
+    for words in (
+        "step, ms",
+        "95% interval",
+        "first picture",
+        "U-Net",
+        "peak memory",
+        "n < 10",
+        "profile of",
+    ):
         assert words in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert "first generation" in result.stderr
     assert f"wrote {path}" in result.stderr
+
+
+def test_long_names_have_a_legend(record: dict[str, Any]) -> None:
+    from sdrt.cli.benchmark_report import report
+
+    first = record["measurements"][0]
+    wide = {"width": 1024, "height": 1024, "scheduler": "dpmpp_2m_sde", "provider": "openvino", "threads": 16}
+    record["measurements"] = [first, first | {"settings": first["settings"] | wide}]
+    text = report(record)
+    assert "#2: 1024x1024 b1 dpmpp_2m_sde openvino threads 16" in text
+    assert "\n#2  " in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_the_record_has_every_sample(record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -109,7 +110,7 @@ def repeat(generate: Generate, rules: Rules, deadline: float) -> tuple[list[Gene
 def _is_known(kept: Sequence[Generation], rules: Rules) -> bool:
     steps = [seconds for one in kept for seconds in one.steady]
     interval = median_interval(steps, rules.confidence)
-    return interval is not None and interval.width <= rules.precision * interval.low
+    return interval is not None and interval.width <= rules.precision * statistics.median(steps)
 
 
 def _told(generation: Generation) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from sdrt.benchmark.nvidia import library, used_bytes
 from sdrt.benchmark.plan import PROMPT, Configuration, Rules
 from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.errors import OutOfMemoryError, SdrtError
+from sdrt.extras import install_command
 from sdrt.notices import Notify
 
 __all__ = ["first_pictures", "measured", "profiled"]
@@ -36,6 +37,10 @@ def measured(model: Model, configuration: Configuration, rules: Rules, tell: Not
         if (number := _cuda_device(configuration)) is not None:
             watches.enter_context(library())
             before = used_bytes(number)
+            if before is None:
+                tell(
+                    f"the device's memory is not measured, as nothing tells it: {install_command('benchmark')}"
+                )
             device = watches.enter_context(Watch(lambda: used_bytes(number)))
         found, own = _work("measure", model, configuration, rules, tell)
     resident = found.pop("peak_resident")
@@ -51,6 +56,8 @@ def measured(model: Model, configuration: Configuration, rules: Rules, tell: Not
 
 def profiled(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
     """What `ort_profile.profile` tells of a configuration, from a fresh process."""
+    if _cuda_device(configuration) is not None:
+        tell("of operators on a GPU ONNX Runtime's profile tells how long they took to start, not to run")
     return _work("profile", model, configuration, rules, tell)[0]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sdrt.benchmark.summary import summarise
@@ -17,7 +18,7 @@ __all__ = ["comparison_text", "label", "profile_text", "report"]
 Record = Mapping[str, Any]
 Measurement = Mapping[str, Any]
 
-_WIDEST = 24
+_WIDEST = 18
 _MOST_OPERATORS = 12
 _UNKNOWN = "-"
 _VARYING = ("scheduler", "spacing", "provider", "threads", "steps")
@@ -42,11 +43,15 @@ def report(record: Record) -> str:
     """All tables of a record, with what stands above and below them."""
     confidence = record["rules"]["confidence"]
     every = [one["settings"] for one in record["measurements"]]
+    labels = [label(settings, every) for settings in every]
+    names, legend = _names(labels)
     rows = [
-        (label(one["settings"], every), one, summarise(one, confidence)) for one in record["measurements"]
+        (name, one, summarise(one, confidence))
+        for name, one in zip(names, record["measurements"], strict=True)
     ]
     parts = [
         _heading(record, every),
+        legend,
         _steps(rows, confidence),
         _parts(rows),
         _phases(rows),
@@ -55,6 +60,14 @@ def report(record: Record) -> str:
         _ends(rows),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _names(labels: Sequence[str]) -> tuple[Sequence[str], str]:
+    """What rows are called, and a legend where labels would not leave room for the figures."""
+    if max(map(len, labels)) <= _WIDEST:
+        return labels, ""
+    names = [f"#{number}" for number in range(1, len(labels) + 1)]
+    return names, "\n".join(f"{name}: {text}" for name, text in zip(names, labels, strict=True))
 
 
 Rows = Sequence[tuple[str, Measurement, Mapping[str, Any]]]
@@ -95,7 +108,7 @@ def _steps(rows: Rows, confidence: float) -> str:
         step = found["step"]
         lines.append(
             (
-                _cut(name),
+                name,
                 str(step["count"]),
                 _ms(step["min"]),
                 _ms(step["p50"]),
@@ -119,7 +132,7 @@ def _parts(rows: Rows) -> str:
         parts = found["parts"]
         lines.append(
             (
-                _cut(name),
+                name,
                 *(_ms(parts[part]) for part in ("unet", "guidance", "scheduler", "transfers")),
                 _ms(found["first_step"]["p50"]),
                 _ms(found["first_step_of_all"]["p50"]),
@@ -142,17 +155,34 @@ def _phases(rows: Rows) -> str:
     lines: list[Sequence[str]] = [("generation, s", *_PHASES.values())]
     for name, _, found in rows:
         medians = (found[phase] and found[phase]["p50"] for phase in _PHASES)
-        lines.append((_cut(name), *(_figure(median) for median in medians)))
+        lines.append((name, *(_figure(median) for median in medians)))
     return columns(lines, figures=True)
 
 
 def _memory(rows: Rows) -> str:
-    lines: list[Sequence[str]] = [("peak memory, MB", "own", "resident", "device")]
+    """Peaks of memory, and the clocks before and after."""
+    lines: list[Sequence[str]] = [("peak memory, MB", "own", "resident", "device", "CPU, MHz", "GPU, MHz")]
     for name, one, _ in rows:
         memory = one["memory"]
         sizes = (memory[key] for key in ("own_bytes", "resident_bytes", "device_bytes"))
-        lines.append((_cut(name), *(_UNKNOWN if size is None else f"{size / 1e6:.0f}" for size in sizes)))
+        cells = (_UNKNOWN if size is None else f"{size / 1e6:.0f}" for size in sizes)
+        lines.append((name, *cells, _clock(one["clocks"], _cpu_clock), _clock(one["clocks"], _gpu_clock)))
     return columns(lines, figures=True)
+
+
+def _clock(clocks: Mapping[str, Any], read: Callable[[Mapping[str, Any]], float | None]) -> str:
+    before, after = read(clocks["before"]), read(clocks["after"])
+    return _UNKNOWN if before is None or after is None else f"{before:.0f} to {after:.0f}"
+
+
+def _cpu_clock(clocks: Mapping[str, Any]) -> float | None:
+    """The mean over the processors."""
+    return statistics.fmean(clocks["cpu_mhz"]) if clocks["cpu_mhz"] else None
+
+
+def _gpu_clock(clocks: Mapping[str, Any]) -> float | None:
+    """The fastest, which is at work."""
+    return max((gpu["sm_mhz"] for gpu in clocks["gpus"] if "sm_mhz" in gpu), default=None)
 
 
 def _placement(rows: Rows) -> Iterator[str]:
@@ -180,7 +210,7 @@ def _short(provider: str) -> str:
 _ENDED = {
     "agreement": "agreed",
     "most generations": "not steady",
-    "time limit": "not steady, time over",
+    "time limit": "time over",
     "precision": "precise enough",
 }
 
@@ -191,14 +221,13 @@ def _ends(rows: Rows) -> str:
     for name, one, found in rows:
         warmup, step = one["warmup"], found["step"]
         width = step["interval"] and (step["interval"][1] - step["interval"][0]) / step["p50"]
-        measured = "time over" if one["ended_by"] == "time limit" else _ENDED[one["ended_by"]]
         lines.append(
             (
-                _cut(name),
+                name,
                 str(warmup["generations"]),
                 _ENDED[warmup["ended_by"]],
                 str(len(one["generations"])),
-                measured,
+                _ENDED[one["ended_by"]],
                 _UNKNOWN if width is None else f"{width:.1%}",
             )
         )
@@ -220,9 +249,7 @@ def _profile(name: str, profile: Mapping[str, Any]) -> str:
     steps, unet = profile["steps"], profile["components"]["unet"]
     step = profile["step_seconds"] / steps
     rows = _by_kind(unet["operators"])
-    lines: list[Sequence[str]] = [
-        (f"profiled, {_cut(name)}", "provider", "share", "ms/step", "calls", "ms/call", "GFLOP/s")
-    ]
+    lines: list[Sequence[str]] = [("operator", "provider", "share", "ms/step", "calls", "ms/call", "GFLOP/s")]
     lines += [_operator(row, steps, step) for row in rows[:_MOST_OPERATORS]]
     if rest := rows[_MOST_OPERATORS:]:
         calls, seconds = (sum(row[key] for row in rest) for key in ("calls", "seconds"))
@@ -247,7 +274,7 @@ def _profile(name: str, profile: Mapping[str, Any]) -> str:
         ("step", step),
     ):
         lines.append((text, "", f"{seconds / step:.1%}", _ms(seconds), "", "", ""))
-    return columns(lines, figures=True)
+    return f"profile of {name}\n{columns(lines, figures=True)}"
 
 
 def _by_kind(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -283,9 +310,9 @@ def comparison_text(names: Sequence[str], comparison: Comparison, confidence: fl
     parts = [f"{names[1]} over {names[0]}: below 1 is faster"]
     every = [pair.settings for pair in comparison.pairs]
     for pair in comparison.pairs:
-        head = (_cut(label(pair.settings, every)), "ratio", f"{confidence:.0%} interval", "ms", "was")
+        head = ("time", "ratio", f"{confidence:.0%} interval", "ms", "was")
         table: list[Sequence[str]] = [head, *(_ratio(name, ratio) for name, ratio in pair.ratios.items())]
-        parts.append(columns(table, figures=True))
+        parts.append(f"{label(pair.settings, every)}\n{columns(table, figures=True)}")
     if not comparison.pairs:
         parts.append("no configuration is in both")
     if comparison.differences:
@@ -310,10 +337,6 @@ def _in_full(settings: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
 def _ms(seconds: float) -> str:
