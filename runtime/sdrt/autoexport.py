@@ -1,11 +1,11 @@
-"""Torch checkpoints given where a model folder is expected: exported once into the cache, then reused."""
+"""Models that are exported once into the cache, then reused: torch checkpoints, and architectures without one."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,14 @@ from typing import Any
 from sdrt.cache import cache_root
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.extras import install_command, missing_modules
+from sdrt.kinds import TEXT_TO_IMAGE, kind_of
 from sdrt.manifest import MANIFEST_NAME, readable
 from sdrt.model import ModelFolder, tail
 from sdrt.notices import Notices
 from sdrt.progress import export_reporter
+from sdrt.wording import brief
 
-__all__ = ["DTYPE", "Source", "export_once"]
+__all__ = ["DTYPE", "Source", "export_once", "export_random"]
 
 DTYPE = "fp32"
 
@@ -49,11 +51,41 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
     if not _is_there(output):
         _require_exporter(source)
-        with _turn(output, notices):
-            # While this one waited, another process may have done it.
-            if not _is_there(output):
-                notices.inform(f"exporting {source.name} to {output}, once")
-                _export(source, output, target, notices, reporter)
+        _take_turn(source.name, output, notices, lambda: _export(source, output, target, notices, reporter))
+    return _verified(output, name, notices)
+
+
+def export_random(architecture: str, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
+    """`architecture`, a row of the exporter's table, with random weights: as fast as a trained one, and no download.
+
+    Raises `ModelNotFoundError` naming the command to run when the export extra is not installed, `RequestError` for a
+    row that there is not, or whose pictures are made from others.
+    """
+    from sdrt import __version__
+
+    key = hashlib.sha256(json.dumps([architecture, target, DTYPE, __version__]).encode()).hexdigest()[:16]
+    name = f"{architecture}-random"
+    output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{key}"
+    if not _is_there(output):
+        _require_architecture(architecture)
+        _take_turn(
+            f"{architecture} with random weights",
+            output,
+            notices,
+            lambda: _export_random(architecture, output, target, notices, reporter),
+        )
+    return _verified(output, name, notices)
+
+
+def _take_turn(what: str, output: Path, notices: Notices, export: Callable[[], None]) -> None:
+    with _turn(output, notices):
+        # While this one waited, another process may have done it.
+        if not _is_there(output):
+            notices.inform(f"exporting {what} to {output}, once")
+            export()
+
+
+def _verified(output: Path, name: str, notices: Notices) -> ModelFolder:
     try:
         model = ModelFolder.open(output, name=name)
         model.verify(notices)
@@ -93,6 +125,22 @@ def _require_exporter(source: Source) -> None:
         )
 
 
+def _require_architecture(name: str) -> None:
+    if missing_modules("export"):
+        raise ModelNotFoundError(
+            f"random weights of {name} must be exported first: {install_command('export')}"
+        )
+    from sdrt_export import ARCHITECTURES
+
+    if name not in ARCHITECTURES:
+        raise RequestError(f"unknown architecture {brief(name)}: expected one of {', '.join(ARCHITECTURES)}")
+    row = ARCHITECTURES[name]
+    if kind_of(dict(row["unet"]), row["vae"]["latent_channels"]) is not TEXT_TO_IMAGE:
+        raise RequestError(
+            f"architecture {name} makes pictures from pictures: expected one for text to image"
+        )
+
+
 @contextmanager
 def _turn(output: Path, notices: Notices) -> Iterator[None]:
     """Hold the only turn to make `output`, once whoever has it is done."""
@@ -129,5 +177,20 @@ def _export(source: Source, output: Path, target: str, notices: Notices, reporte
             revision=source.commit,
             token=source.token,
             cache_dir=source.cache_dir,
+            reporter=reporter or export_reporter(board),
+        )
+
+
+def _export_random(architecture: str, output: Path, target: str, notices: Notices, reporter: Any) -> None:
+    from sdrt_export import export_model
+
+    with notices.board() as board:
+        export_model(
+            None,
+            output,
+            target=target,
+            dtype=DTYPE,
+            architecture=architecture,
+            random_weights=0,
             reporter=reporter or export_reporter(board),
         )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import ComponentError
+from sdrt.spans import DOWNLOAD, UPLOAD, span
 
 if TYPE_CHECKING:
     from sdrt.session import Component
@@ -50,17 +51,19 @@ class Bound:
             raise ComponentError(
                 f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}"
             )
-        np.copyto(host, array, casting="same_kind")
-        self._hand_over(name)
+        with span(UPLOAD):
+            np.copyto(host, array, casting="same_kind")
+            self._hand_over(name)
 
     def __call__(self) -> Mapping[str, NDArray[Any]]:
         """Run; returns the outputs, floats as float32, in arrays that the next run overwrites."""
         self._component.execute(self._binding)
-        if not self._results:
-            self._keep_outputs()
-        for name, raw in self._raw.items():
-            if raw is not self._results[name]:
-                np.copyto(self._results[name], raw, casting="same_kind")
+        with span(DOWNLOAD):
+            if not self._results:
+                self._keep_outputs()
+            for name, raw in self._raw.items():
+                if raw is not self._results[name]:
+                    np.copyto(self._results[name], raw, casting="same_kind")
         return self._results
 
     def _make_input(self, name: str, shape: tuple[int, ...]) -> None:

@@ -44,6 +44,8 @@ class Components:
             )
         self._inversions = inversions
         self._made: dict[str, Any] = {}
+        self.graphs: list[Component] = []
+        """Those that are open, in the order in which they were opened."""
         self._lock = threading.Lock()
 
     @property
@@ -85,11 +87,11 @@ class Components:
             made: T = self._made[name]
             return made
 
-    def _open(self, name: str) -> Component:
-        return self._component(name, self._model.component(name))
-
-    def _component(self, name: str, path: Path) -> Component:
-        return Component(name, path, self._config, self._notices, self._model.weights(name))
+    def _open(self, name: str, path: Path | None = None) -> Component:
+        path = path or self._model.component(name)
+        component = Component(name, path, self._config, self._notices, self._model.weights(name))
+        self.graphs.append(component)
+        return component
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -131,7 +133,7 @@ class Components:
             return component
 
         def staged() -> StagedVae:
-            return StagedVae(self._component(name, path))
+            return StagedVae(self._open(name, path))
 
         path = self._model.stages(name)
         return VaeGraphs(

@@ -107,12 +107,14 @@ class SessionConfig:
 
     `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `provider_options` are of those that
     its row takes. `vae_tiling` says whether pictures are encoded and decoded in tiles; None: the large ones are.
+    `profile` is a folder for ONNX Runtime's own profiles, which make every run slower.
     """
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
+    profile: str | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sdrt.errors import ComponentError
 from sdrt.notices import Notices
 from sdrt.schedulers import NoiseSchedule, Plan
+from sdrt.spans import DENOISE, span
 from sdrt.windows import Place, Windows
 
 if TYPE_CHECKING:
@@ -90,13 +91,14 @@ class Denoiser:
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents in `x` [N, C, h, w] = clean + sigma · noise."""
-        if self._windows is None:
-            return self._denoise(x, sigma, _ALL)
-        total = np.zeros_like(x)
-        for place in self._windows:
-            total[place] += self._denoise(x[place], sigma, place) * self._windows.weight
-        total /= self._windows.total
-        return total
+        with span(DENOISE):
+            if self._windows is None:
+                return self._denoise(x, sigma, _ALL)
+            total = np.zeros_like(x)
+            for place in self._windows:
+                total[place] += self._denoise(x[place], sigma, place) * self._windows.weight
+            total /= self._windows.total
+            return total
 
     def _denoise(self, x: Array, sigma: float, place: Place) -> Array:
         """The same of what is seen in one `place`."""

@@ -12,6 +12,7 @@ __all__ = ["EXTRAS", "install_command", "missing_modules"]
 EXTRAS: Mapping[str, str] = {
     "onnxruntime": "cpu",
     "optimum": "optimum",
+    **dict.fromkeys(("matplotlib", "pynvml"), "benchmark"),
     **dict.fromkeys(
         ("accelerate", "diffusers", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"),
         "export",

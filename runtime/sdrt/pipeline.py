@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from sdrt.components import Components
+    from sdrt.session import Component
 
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
 
@@ -374,6 +375,12 @@ class StableDiffusionPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def graphs(self) -> tuple[Component, ...]:
+        """The components whose sessions are open."""
+        with self._lock:
+            return () if self._components is None else tuple(self._components.graphs)
 
     @property
     def provider(self) -> str:

@@ -26,6 +26,7 @@ from sdrt.notices import Notices
 from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
+from sdrt.spans import span
 from sdrt.tensorrt import load_tensorrt
 
 # Version 1.32 writes an identifier of the device into the user's home, and events beside it.
@@ -196,9 +197,10 @@ class Component:
             self.check_input(name, array.dtype, array.shape)
         options, terminate = self._run_options()
         try:
-            found: NDArray[Any] = interruptible(
-                lambda: self._session.run([output], dict(feeds), options), terminate
-            )[0]
+            with span(self.name):
+                found: NDArray[Any] = interruptible(
+                    lambda: self._session.run([output], dict(feeds), options), terminate
+                )[0]
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
         return found
@@ -236,9 +238,30 @@ class Component:
         """Run on an IOBinding; Ctrl-C in the main thread stops it within milliseconds."""
         options, terminate = self._run_options()
         try:
-            interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
+            with span(self.name):
+                interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
+
+    @property
+    def path(self) -> Path:
+        """The graph's file."""
+        return self._path
+
+    def placement(self) -> dict[str, dict[str, int]] | None:
+        """How many nodes of each operator ONNX Runtime gave to which provider; None where it does not tell."""
+        report = getattr(self._session, "get_provider_graph_assignment_info", None)
+        if report is None:
+            return None
+        placed: dict[str, Counter[str]] = {}
+        for graph in report():
+            counts = placed.setdefault(graph.ep_name, Counter())
+            counts.update(node.op_type for node in graph.get_nodes())
+        return {provider: dict(counts.most_common()) for provider, counts in placed.items()}
+
+    def end_profile(self) -> Path:
+        """The file that a session with `SessionConfig.profile` wrote; it writes no more from here on."""
+        return Path(self._session.end_profiling())
 
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:
@@ -287,8 +310,10 @@ class Component:
         options = ort.SessionOptions()
         options.intra_op_num_threads = config.threads or 0
         options.log_severity_level = 4
-        if self.provider != "cpu":
-            options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        if config.profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(config.profile, self.name))
         if strict:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options

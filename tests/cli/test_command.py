@@ -16,7 +16,7 @@ from sdrt.cli import main
 from sdrt.cli.failures import describe
 from sdrt.errors import OutOfMemoryError, ProviderError, UnsupportedModelError
 
-COMMANDS = ("generate", "export", "info", "doctor")
+COMMANDS = ("generate", "export", "benchmark", "info", "doctor")
 HEAVY = ("numpy", "PIL", "onnxruntime", "rich", "huggingface_hub", "tokenizers", "torch", "sdrt_export")
 
 
@@ -84,7 +84,8 @@ def test_every_option_is_also_spelt_with_underscores(command: str, option: str) 
     [
         (
             ["paint"],
-            "unknown command 'paint'; the commands are generate, plot, export, models, schedulers, info, doctor",
+            "unknown command 'paint'; the commands are generate, plot, export, models, benchmark, schedulers, "
+            "info, doctor",
         ),
         (["generate"], "Missing argument 'PROMPT...'; see `sdrt generate --help`"),
         (["generate", "p", "--stps", "3"], "--steps"),

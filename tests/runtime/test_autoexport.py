@@ -19,13 +19,15 @@ from sdrt import (
     IntegrityError,
     ModelNotFoundError,
     ProviderError,
+    RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
 )
 from sdrt import autoexport as autoexport_module
-from sdrt.autoexport import Source
+from sdrt.autoexport import Source, export_random
 from sdrt.cache import cache_root
 from sdrt.model import ModelFolder
+from sdrt.notices import Notices
 from sdrt.source import resolve_model
 
 INDEX = """{
@@ -251,3 +253,25 @@ def test_an_unwritable_cache_names_the_variable(
 
 def test_the_token_is_not_shown() -> None:
     assert "hf_secret" not in repr(Source(name="a/b", configs=Path(), token="hf_secret"))
+
+
+def test_random_weights_are_exported_once(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {"tiny": {"unet": {"in_channels": 4, "out_channels": 4}, "vae": {"latent_channels": 4}}}
+    table["inpaint"] = {**table["tiny"], "unet": {"in_channels": 9, "out_channels": 4}}
+    exporter.ARCHITECTURES = table  # type: ignore[attr-defined]
+    notices = Notices(ignore)
+    first = export_random("tiny", target="cpu", notices=notices)
+    assert export_random("tiny", target="cpu", notices=notices).path == first.path
+    assert first.path.is_relative_to(cache_root())
+    assert [call["architecture"] for call in exporter.calls] == ["tiny"]
+    with pytest.raises(RequestError, match="unknown architecture 'sd9': expected one of tiny, inpaint"):
+        export_random("sd9", target="cpu", notices=notices)
+    with pytest.raises(RequestError, match="inpaint makes pictures from pictures"):
+        export_random("inpaint", target="cpu", notices=notices)
+    # What was exported once needs no exporter any more.
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
+    assert export_random("tiny", target="cpu", notices=notices).path == first.path
+    with pytest.raises(
+        ModelNotFoundError, match=r"random weights of sd15 must be exported first.*\[export\]"
+    ):
+        export_random("sd15", target="cpu", notices=notices)

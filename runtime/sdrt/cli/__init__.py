@@ -39,6 +39,7 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
         "plot": "Make a sheet of pictures over lists of settings.",
         "export": "Turn a checkpoint into a model folder of ONNX graphs.",
         "models": "List the models that need no download.",
+        "benchmark": "Measure a model on this machine, or compare two measurements.",
         "schedulers": "List the schedulers and spacings.",
         "info": "Say how a picture was made, or what a model folder holds.",
         "doctor": "Check this installation and say how to repair it.",

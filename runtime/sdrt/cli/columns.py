@@ -7,8 +7,17 @@ from collections.abc import Sequence
 __all__ = ["columns"]
 
 
-def columns(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, the first of them the headings, each column as wide as its widest cell."""
+def columns(lines: Sequence[Sequence[str]], *, figures: bool = False) -> str:
+    """Lines of cells, the first of them the headings, each column as wide as its widest cell.
+
+    With `figures` all columns but the first end below one another, as numbers should.
+    """
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    text = [
+        "  ".join(
+            cell.rjust(width) if figures and column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
     return "\n".join(line.rstrip() for line in text)

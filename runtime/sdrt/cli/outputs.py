@@ -19,6 +19,7 @@ __all__ = [
     "Format",
     "check_capacity",
     "format_of",
+    "plan_file",
     "plan_paths",
     "plan_sheet_path",
     "write_atomically",
@@ -89,6 +90,19 @@ def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -
         path = Path(_template(pattern).format(seed=seeds[0], index=0))
         path = path.with_name(f"{path.stem}-grid{path.suffix}")
         _check_target(path, force=force)
+    return path
+
+
+def plan_file(option: str, name: str, extension: str, *, force: bool) -> Path:
+    """The file that `option` names, with this extension; checked as the pictures' files are."""
+    path = Path(name)
+    if path.suffix.lower() != extension:
+        raise RequestError(f"{option} {name}: unknown extension {path.suffix!r}; expected {extension}")
+    try:
+        with _writable(name):
+            _check_target(path, force=force)
+    except RequestError as error:
+        raise RequestError(str(error).replace("-o ", f"{option} ", 1)) from error
     return path
 
 

@@ -1,0 +1,124 @@
+"""Measuring one configuration in this process: load, the first generation, warming up, and then by rule."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sdrt.benchmark.generation import Generation, generator
+from sdrt.benchmark.machine import Others, clocks
+from sdrt.benchmark.memory import peak_resident
+from sdrt.benchmark.plan import Configuration, Rules
+from sdrt.benchmark.stats import median_interval
+from sdrt.notices import Notify
+
+__all__ = ["Model", "measure", "open_pipeline", "repeat", "warm_up"]
+
+Model = tuple[str, str]
+"""Folder and name."""
+Generate = Callable[[], Generation]
+
+
+def measure(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
+    """Everything that this process can tell of a configuration, for the record; `tell` hears what it is at.
+
+    Raises what the pipeline raises.
+    """
+    before, load_began = clocks(), time.perf_counter()
+    pipeline = open_pipeline(model, configuration, tell)
+    pipeline.load()
+    load = time.perf_counter() - load_began
+    generate = generator(pipeline, configuration)
+    tell("first generation")
+    first = generate()
+    tell("warming up")
+    now = time.perf_counter()
+    warmup = warm_up(generate, first, rules, now + rules.time_limit / 2)
+    tell("measuring")
+    others = Others()
+    kept, ended = repeat(generate, rules, now + rules.time_limit)
+    return {
+        "load": load,
+        "first_generation": _told(first),
+        "warmup": warmup,
+        "generations": [_told(one) for one in kept],
+        "ended_by": ended,
+        "timeline": _middle(kept).spans,
+        "placement": {graph.name: graph.placement() for graph in pipeline.graphs},
+        "peak_resident": peak_resident(),
+        "other_programs": others.share(),
+        "clocks": {"before": before, "after": clocks()},
+    }
+
+
+def open_pipeline(
+    model: Model, configuration: Configuration, notify: Notify, profile: str | None = None
+) -> Any:
+    """The pipeline of a configuration, whose sessions are not made yet."""
+    # Here, so that loading includes ONNX Runtime's own, as it does for `sdrt generate`.
+    from sdrt.config import SessionConfig
+    from sdrt.model import ModelFolder
+    from sdrt.notices import Notices
+    from sdrt.pipeline import StableDiffusionPipeline
+    from sdrt.session import settle
+
+    config = SessionConfig(
+        provider=configuration.provider,
+        threads=configuration.threads,
+        allow_fallback=configuration.allow_fallback,
+        vae_tiling=configuration.vae_tiling,
+        profile=profile,
+    )
+    folder = ModelFolder.open(Path(model[0]), name=model[1])
+    return StableDiffusionPipeline(folder, settle(config, Notices(notify)), notify=notify)
+
+
+def warm_up(generate: Generate, first: Generation, rules: Rules, deadline: float) -> dict[str, Any]:
+    """Generate until two in turn agree, or for as long as the rules allow; says how many it took, and which it was."""
+    typical = [first.typical]
+    while True:
+        typical.append(generate().typical)
+        reason = _warm(typical, rules, deadline)
+        if reason is not None:
+            return {"generations": len(typical), "ended_by": reason, "typical_steps": typical}
+
+
+def _warm(typical: Sequence[float], rules: Rules, deadline: float) -> str | None:
+    before, after = typical[-2:]
+    if abs(after - before) <= rules.tolerance * min(before, after):
+        return "agreement"
+    if time.perf_counter() >= deadline:
+        return "time limit"
+    return "most generations" if len(typical) >= rules.most_warmup else None
+
+
+def repeat(generate: Generate, rules: Rules, deadline: float) -> tuple[list[Generation], str]:
+    """Generations until the median step is known as well as the rules ask, or the time is over; and which it was."""
+    kept: list[Generation] = []
+    while True:
+        kept.append(generate())
+        if len(kept) >= rules.least_generations and _is_known(kept, rules):
+            return kept, "precision"
+        if time.perf_counter() >= deadline:
+            return kept, "time limit"
+
+
+def _is_known(kept: Sequence[Generation], rules: Rules) -> bool:
+    steps = [seconds for one in kept for seconds in one.steady]
+    interval = median_interval(steps, rules.confidence)
+    return interval is not None and interval.width <= rules.precision * statistics.median(steps)
+
+
+def _told(generation: Generation) -> dict[str, Any]:
+    told = asdict(generation)
+    del told["spans"]
+    return told
+
+
+def _middle(kept: Sequence[Generation]) -> Generation:
+    """The one that took as long as most."""
+    return sorted(kept, key=lambda one: one.total)[len(kept) // 2]

@@ -1,0 +1,130 @@
+"""Where a step's time goes by operator, as ONNX Runtime's own profile tells it."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdrt.benchmark.generation import Generation, generator
+from sdrt.benchmark.measure import Model, open_pipeline
+from sdrt.benchmark.onnx_blocks import blocks
+from sdrt.benchmark.plan import Configuration, Rules
+from sdrt.notices import Notify
+
+__all__ = ["operators", "profile"]
+
+_LEAST_STEPS = 10
+_KERNEL = "_kernel_time"
+_MICRO = 1e-6
+_BY_INNER = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits", "DynamicQuantizeMatMul")
+_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcConv")
+
+Event = Mapping[str, Any]
+
+
+def profile(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
+    """Operators of every component, over warm generations of at least ten steps; `rules` limit the time.
+
+    `seconds` of an operator are those of all its calls; `steps` and `step_seconds` those that they are a share of.
+    """
+    with tempfile.TemporaryDirectory(prefix="sdrt-profile-") as folder:
+        pipeline = open_pipeline(model, configuration, tell, profile=folder)
+        pipeline.load()
+        generate = generator(pipeline, configuration)
+        tell("profiling")
+        generate()
+        kept = _repeat(generate, rules)
+        graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
+        runs = Counter(name for one in kept for name, _, _ in one.spans)
+        steps = [step for one in kept for step in one.steps]
+        return {
+            "generations": len(kept),
+            "steps": len(steps),
+            "step_seconds": sum(step.wall for step in steps),
+            "components": {
+                name: {
+                    "runs": runs[name],
+                    "seconds": sum(
+                        end - start for one in kept for part, start, end in one.spans if part == name
+                    ),
+                    "operators": operators(_read(file), runs[name], blocks(graph)),
+                }
+                for name, (graph, file) in graphs.items()
+                if runs[name]
+            },
+        }
+
+
+def _repeat(generate: Any, rules: Rules) -> list[Generation]:
+    deadline = time.perf_counter() + rules.time_limit
+    kept = [generate()]
+    while sum(len(one.steps) for one in kept) < _LEAST_STEPS and time.perf_counter() < deadline:
+        kept.append(generate())
+    return kept
+
+
+def _read(path: Path) -> list[Event]:
+    events: list[Event] = json.loads(path.read_text(encoding="utf-8"))
+    return events
+
+
+def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Calls and seconds of every operator, provider and block in the last so many `runs` of a session; most first.
+
+    `block_of` says the blocks of nodes. One that it does not know, which ONNX Runtime made or which has no weights,
+    belongs to the block of the node that ran before it. `flops` counts a multiplication and an addition as two; None
+    for operators that do little else than move memory.
+    """
+    started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
+    begin = started[-runs] if runs <= len(started) else 0
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
+    found: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(
+        lambda: {"calls": 0, "seconds": 0.0, "flops": None}
+    )
+    block = ""
+    for event in sorted(nodes, key=lambda event: event["ts"]):
+        block = _block(event["name"].removesuffix(_KERNEL), block_of) or block
+        if event["ts"] < begin:
+            continue
+        arguments = event["args"]
+        row = found[arguments["op_name"], arguments.get("provider", ""), block]
+        row["calls"] += 1
+        row["seconds"] += event["dur"] * _MICRO
+        if (flops := _flops(arguments)) is not None:
+            row["flops"] = (row["flops"] or 0) + flops
+    rows = [
+        {"operator": operator, "provider": provider, "block": block, **row}
+        for (operator, provider, block), row in found.items()
+    ]
+    return sorted(rows, key=lambda row: -row["seconds"])
+
+
+def _block(node: str, block_of: Mapping[str, str]) -> str | None:
+    # ONNX Runtime renames a convolution that it lays out anew after its output.
+    return block_of.get(node) or block_of.get(f"node_{node.removesuffix('_nchwc')}")
+
+
+def _flops(arguments: Mapping[str, Any]) -> int | None:
+    """Of one call, from the shapes of what went in and came out."""
+    operator = arguments["op_name"]
+    inputs, outputs = (_shapes(arguments, key) for key in ("input_type_shape", "output_type_shape"))
+    if not inputs or not outputs or not inputs[0]:
+        return None
+    if operator in _BY_INNER:
+        return 2 * math.prod(outputs[0]) * inputs[0][-1]
+    if operator in _CONVOLUTIONS and len(inputs) > 1:
+        return 2 * math.prod(outputs[0]) * math.prod(inputs[1][1:])
+    if operator == "MultiHeadAttention" and len(inputs) > 1 and len(inputs[0]) == len(inputs[1]) == 3:
+        return 4 * math.prod(inputs[0]) * inputs[1][1]
+    return None
+
+
+def _shapes(arguments: Mapping[str, Any], key: str) -> list[list[int]]:
+    """Shapes of tensors; ONNX Runtime says each with its type."""
+    return [list(shape) for tensor in arguments.get(key, ()) for shape in tensor.values()]

@@ -1,0 +1,126 @@
+"""The JSON of a benchmark: what was measured on what, every sample, and a version of the format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdrt.benchmark.machine import facts, load_average
+from sdrt.benchmark.plan import PROMPT, Rules
+from sdrt.errors import RequestError
+from sdrt.manifest import MANIFEST_NAME, sha256
+from sdrt.wording import brief
+
+if TYPE_CHECKING:
+    from sdrt.model import ModelFolder
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_record"]
+
+FORMAT, FORMAT_VERSION = "sdrt-benchmark", 1
+_STEP = ("wall", "unet", "guidance", "scheduler", "transfers")
+_REMEDY = "expected what sdrt benchmark --json writes"
+
+
+def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict[str, Any]:
+    """A record without measurements, which is complete once all of them are in it."""
+    from sdrt import __version__
+
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "complete": False,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sdrt": __version__,
+        "command": list(command),
+        "model": describe_model(model),
+        "prompt": PROMPT,
+        "rules": asdict(rules),
+        "machine": facts(),
+        "load_average": {"before": load_average(), "after": None},
+        "measurements": [],
+    }
+
+
+def describe_model(model: ModelFolder) -> dict[str, Any]:
+    """Which model it is; the hash of its manifest is one of every file, as those are in it."""
+    manifest = model.manifest
+    return {
+        "name": model.name,
+        **{key: getattr(manifest, key, None) for key in ("family", "target", "dtype", "opset", "exporter")},
+        "source": dict(manifest.source) if manifest else None,
+        "versions": dict(manifest.versions) if manifest else None,
+        "manifest_sha256": sha256(model.path / MANIFEST_NAME) if manifest else None,
+    }
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that can be compared with others. Raises `RequestError` naming the file for what is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} is not JSON ({error}): {_REMEDY}") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror or error}): {_REMEDY}") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise RequestError(f"{path} is no record of a benchmark: {_REMEDY}")
+    version = record.get("format_version")
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise RequestError(
+            f"{path} is of format version {brief(version)}, and this sdrt reads up to {FORMAT_VERSION}: "
+            "compare with a newer sdrt"
+        )
+    try:
+        _check(record)
+    except KeyError as error:
+        raise RequestError(f"{path} is damaged, it lacks {error}: {_REMEDY}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise RequestError(f"{path} is damaged, it has {error}: {_REMEDY}") from None
+    return record
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Raise unless there is what comparing takes, of the kinds that it takes."""
+    for key, kind in (("model", dict), ("machine", dict), ("rules", dict), ("measurements", list)):
+        _expect(record[key], kind)
+    if not 0 < record["rules"]["confidence"] < 1:
+        raise ValueError(f"{brief(record['rules']['confidence'])} where a share is expected")
+    for gpu in _expect(record["machine"]["gpus"], list):
+        _expect(gpu, dict)
+    _expect(record["machine"]["versions"], dict)
+    for measurement in record["measurements"]:
+        _expect(measurement["settings"], dict)
+        for key in ("width", "height", "batch"):
+            _expect(measurement["settings"][key], int)
+        generations = _expect(measurement["generations"], list)
+        for one in (*generations, measurement["first_generation"]):
+            _check_generation(one)
+        for value in (measurement["load"], *_expect(measurement["first_pictures"], list)):
+            _number(value)
+        if not generations:
+            raise ValueError("a measurement without generations")
+
+
+def _check_generation(generation: Mapping[str, Any]) -> None:
+    for key in ("total", "text_encoder", "vae_decoder"):
+        _number(generation[key])
+    steps = _expect(generation["steps"], list)
+    if not steps:
+        raise ValueError("a generation without steps")
+    for step in steps:
+        for key in _STEP:
+            _number(step[key])
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{brief(value)} where a {kind.__name__} is expected")
+    return value
+
+
+def _number(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{brief(value)} where a number is expected")

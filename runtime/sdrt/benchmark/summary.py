@@ -1,0 +1,83 @@
+"""From the samples of a measurement to its figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sdrt.benchmark.generation import PARTS
+from sdrt.benchmark.machine import BUSY
+from sdrt.benchmark.stats import autocorrelation, median_interval, middle_half, percentile
+
+__all__ = ["steady_steps", "summarise", "warnings_of"]
+
+_CORRELATED = 0.3
+
+Measurement = Mapping[str, Any]
+
+
+def steady_steps(measurement: Measurement) -> list[Mapping[str, float]]:
+    """Every step of the generations that count, but their first ones, unless they have no others."""
+    generations = [one["steps"] for one in measurement["generations"]]
+    return [step for steps in generations for step in steps[1:] or steps]
+
+
+def summarise(measurement: Measurement, confidence: float) -> dict[str, Any]:
+    """Figures in seconds. What too few samples cannot tell is None."""
+    steps, generations = steady_steps(measurement), measurement["generations"]
+    walls = [step["wall"] for step in steps]
+    first = measurement["first_generation"]
+    return {
+        "step": {
+            **(_spread(walls, confidence) or {}),
+            "p90": percentile(walls, 0.9),
+            "p99": percentile(walls, 0.99),
+            "autocorrelation": autocorrelation(walls),
+        },
+        "parts": _parts(steps, walls),
+        "first_step": _spread([one["steps"][0]["wall"] for one in generations], confidence),
+        "text_encoder": _spread([one["text_encoder"] for one in generations], confidence),
+        "vae_decoder": _spread([one["vae_decoder"] for one in generations], confidence),
+        "generation": _spread([one["total"] for one in generations], confidence),
+        "first_generation": _spread([first["total"]], confidence),
+        "first_step_of_all": _spread([first["steps"][0]["wall"]], confidence),
+        "load": _spread([measurement["load"]], confidence),
+        "first_picture": _spread(measurement["first_pictures"], confidence),
+    }
+
+
+def _spread(values: Sequence[float], confidence: float) -> dict[str, Any] | None:
+    if not values:
+        return None
+    interval = median_interval(values, confidence)
+    return {
+        "count": len(values),
+        "min": min(values),
+        "p50": statistics.median(values),
+        "interval": None if interval is None else [interval.low, interval.high],
+        "max": max(values),
+    }
+
+
+def _parts(steps: Sequence[Mapping[str, float]], walls: Sequence[float]) -> dict[str, float]:
+    """Means over the steps in the middle half: as typical as the median, and they add up."""
+    middle = middle_half(walls)
+    return {part: statistics.fmean(steps[index][part] for index in middle) for part in PARTS}
+
+
+def warnings_of(measurement: Measurement) -> list[str]:
+    """Why the figures may not be what they seem."""
+    found = []
+    others, steps = measurement["other_programs"], [step["wall"] for step in steady_steps(measurement)]
+    if others is not None and others > BUSY:
+        found.append(
+            f"other programs took {others:.0%} of the processors meanwhile: the figures are of a busy machine"
+        )
+    likeness = autocorrelation(steps)
+    if likeness > max(_CORRELATED, 2 / len(steps) ** 0.5):
+        found.append(
+            f"steps resemble those before them (rank correlation {likeness:.2f}), as where the clock or the load of "
+            "a machine changes: the intervals are too narrow"
+        )
+    return found

@@ -1,0 +1,52 @@
+"""The process that measures: `python -m sdrt.benchmark.worker` reads a job on stdin and tells on stdout, line by line.
+
+Both are JSON. A line is {"notice": text}, {"failed": type, "message": text} or {"result": object}, which is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from sdrt.benchmark.measure import measure
+from sdrt.benchmark.ort_profile import profile
+from sdrt.benchmark.plan import Configuration, Rules
+from sdrt.errors import OutOfMemoryError, SdrtError
+
+__all__ = ["main"]
+
+_WORK = {"measure": measure, "profile": profile}
+
+
+def main() -> None:
+    """Do what is asked for. A failure that is ours is told; any other is this process's own."""
+    asked = sys.stdin.read()
+    if not asked:  # whoever started this was interrupted in between
+        sys.exit(130)
+    try:
+        _tell("result", _do(json.loads(asked)))
+    except SdrtError as error:
+        _tell("failed", type(error).__name__, message=str(error))
+    except MemoryError:
+        _tell("failed", OutOfMemoryError.__name__, message="there is not enough memory to measure this")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _do(job: Mapping[str, Any]) -> dict[str, Any]:
+    return _WORK[job["work"]](
+        (job["model"][0], job["model"][1]),
+        Configuration(**job["configuration"]),
+        Rules(**job["rules"]),
+        lambda text: _tell("notice", text),
+    )
+
+
+def _tell(kind: str, value: object, **more: object) -> None:
+    print(json.dumps({kind: value, **more}, allow_nan=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()

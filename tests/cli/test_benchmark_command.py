@@ -1,0 +1,220 @@
+"""`sdrt benchmark`: what it prints, writes and refuses, on the tiny model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sdrt.cli import main
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+# One warm-up and one measured generation, of few steps.
+FAST = ("--steps", "3", "--time-limit", "0", "--threads", "1", "--provider", "cpu", "--scheduler", "euler")
+
+
+def benchmark(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["benchmark", *arguments], prog_name="sdrt")
+
+
+@pytest.fixture(scope="module")
+def measured(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """One run with a profile, and the file of its record."""
+    path = tmp_path_factory.mktemp("benchmark") / "a.json"
+    return benchmark("-m", str(tiny_model), *FAST, "--profile", "--json", str(path)), path
+
+
+@pytest.fixture
+def record(measured: tuple[Result, Path]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(measured[1].read_text())
+    return found
+
+
+def test_tables_go_to_stdout_and_fit_a_terminal(measured: tuple[Result, Path]) -> None:
+    result, path = measured
+    assert result.exit_code == 0, result.output
+    for words in (
+        "step, ms",
+        "95% interval",
+        "first picture",
+        "U-Net",
+        "peak memory",
+        "n < 10",
+        "profile of",
+    ):
+        assert words in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "first generation" in result.stderr
+    assert f"wrote {path}" in result.stderr
+
+
+def test_long_names_have_a_legend(record: dict[str, Any]) -> None:
+    from sdrt.cli.benchmark_report import report
+
+    first = record["measurements"][0]
+    wide = {"width": 1024, "height": 1024, "scheduler": "dpmpp_2m_sde", "provider": "openvino", "threads": 16}
+    record["measurements"] = [first, first | {"settings": first["settings"] | wide}]
+    text = report(record)
+    assert "#2: 1024x1024 b1 dpmpp_2m_sde openvino threads 16" in text
+    assert "\n#2  " in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_record_has_every_sample(record: dict[str, Any]) -> None:
+    (one,) = record["measurements"]
+    assert record["complete"] is True
+    assert one["settings"]["scheduler"] == "euler"
+    assert [len(generation["steps"]) for generation in one["generations"]] == [3]
+    # Half of the processes and one more, as the time is over.
+    assert len(one["first_pictures"]) == 3
+    assert min(one["first_pictures"]) > one["first_generation"]["steps"][0]["wall"] > 0
+    assert (one["warmup"]["ended_by"], one["ended_by"]) in [
+        ("time limit", "time limit"),
+        ("agreement", "time limit"),
+    ]
+    assert one["statistics"]["step"]["count"] == 2
+    assert one["clocks"].keys() == {"before", "after"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what Linux tells")
+def test_memory_is_that_of_the_process_that_generates(record: dict[str, Any]) -> None:
+    memory = record["measurements"][0]["memory"]
+    assert 10e6 < memory["own_bytes"] < memory["resident_bytes"] < 2e9
+    assert memory["device_bytes"] is None
+
+
+def test_a_profile_is_in_the_record(record: dict[str, Any]) -> None:
+    profile = record["measurements"][0]["profile"]
+    assert profile["steps"] >= 3
+    assert {"Conv", "MatMul"} <= {row["operator"] for row in profile["components"]["unet"]["operators"]}
+
+
+def test_a_record_compared_with_itself_is_one(measured: tuple[Result, Path]) -> None:
+    path = str(measured[1])
+    result = benchmark("--compare", path, path, "--json", "c.json")
+    assert result.exit_code == 0, result.output
+    assert "step           1.000" in result.stdout
+    assert "different" not in result.stdout
+    (told,) = json.loads(Path("c.json").read_text())["comparisons"]
+    assert told["pairs"][0]["ratios"]["step"]["before"] == told["pairs"][0]["ratios"]["step"]["after"] > 0
+
+
+def test_three_records_are_two_comparisons(measured: tuple[Result, Path], record: dict[str, Any]) -> None:
+    for batch in (1, 2):
+        record["measurements"][0]["settings"]["batch"] = batch
+        record["complete"] = batch == 1
+        Path(f"b{batch}.json").write_text(json.dumps(record))
+    result = benchmark("--compare", str(measured[1]), "b1.json", "b2.json")
+    assert result.stdout.count("below 1 is faster") == 2
+    assert "no configuration is in both" in result.stdout
+    assert "only in b2.json:\n  64x64 b2 euler" in result.stdout
+    assert "b2.json is of a run that was interrupted" in result.stderr
+
+
+@pytest.mark.parametrize("plot", ["latency", "timeline", "flame"])
+def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image, ImageStat
+
+    from sdrt.benchmark.plots import draw
+
+    Path("plot.png").write_bytes(draw(plot, record))
+    with Image.open("plot.png") as picture:
+        assert (picture.format, picture.width) == ("PNG", 1296)
+        # More than a frame on white.
+        assert max(ImageStat.Stat(picture.convert("RGB")).stddev) > 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("--size", "0"), 2, "height is 0: expected a whole number"),
+        (("--size", "64,64x"), 2, "'64,64x' is no list of sizes such as 512,768x512"),
+        (("--size", "64", "-W", "64"), 2, "expected --size, or --width and --height, got both"),
+        (("--batch", "1,two"), 2, "'1,two' is no list of numbers"),
+        (("--scheduler", "euler,none"), 2, "unknown scheduler 'none'"),
+        (("--scheduler", "euler,"), 2, "'euler,' has an empty name"),
+        (("--provider", "gpu"), 4, "unknown provider 'gpu'"),
+        (("--json", "none/a.json"), 2, "--json none/a.json: the folder none does not exist; make it first"),
+        (("--json", "there.json"), 2, "--json there.json: exists already"),
+        (("--json", "a.txt"), 2, "--json a.txt: unknown extension '.txt'; expected .json"),
+        (("--precision", "2"), 2, "precision is 2.0: expected a share"),
+        (("there.json",), 2, "unexpected 'there.json': files are compared with --compare"),
+        (("--compare", "there.json"), 2, "--compare: expected two files or more"),
+        (("--compare", "there.json", "there.json"), 2, "there.json is no record of a benchmark"),
+        (
+            ("--compare", "a.json", "b.json", "--steps", "3"),
+            2,
+            "measures nothing: leave out --steps",
+        ),
+        (("--random-weights", "tiny", "-m", "shapes"), 2, "expected --random-weights, or --model"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(
+    arguments: tuple[str, ...], code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    Path("there.json").write_text("{}")
+    result = benchmark(*arguments)
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in Path().iterdir()] == ["there.json"]
+
+
+@pytest.mark.parametrize("option", ["--plot", "--timeline", "--flame"])
+def test_a_picture_without_matplotlib_is_refused_first(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = benchmark(option, "a.png")
+    assert result.exit_code == 2
+    assert f"{option} draws with matplotlib, which cannot be imported" in result.stderr
+    assert "[benchmark]'" in result.stderr
+
+
+def test_a_provider_that_is_not_there_names_the_remedy() -> None:
+    from sdrt.session import available_providers
+
+    if "cuda" in available_providers():
+        pytest.skip("this build has CUDA")
+    result = benchmark("--provider", "cpu,cuda")
+    assert result.exit_code == 4
+    assert "[gpu]" in result.stderr
+
+
+def test_a_process_that_fails_is_told_as_its_error(model_copy: Path) -> None:
+    graph = model_copy / "vae_decoder" / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:2000])
+    result = benchmark("-m", str(model_copy), *FAST, "--json", "a.json")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "error: vae_decoder" in result.stderr
+    assert not Path("a.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_keeps_what_was_measured(model: str, folder: Path) -> None:
+    command = [sys.executable, "-m", "sdrt", "benchmark", "-m", model, *FAST]
+    command += ["--batch", "1,2", "--json", "a.json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).startswith("2 of 2"):
+            assert line, "it ended"
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.strip().endswith("error: interrupted")
+    assert "64x64 b1" in out
+    found = json.loads((folder / "a.json").read_text())
+    assert (found["complete"], len(found["measurements"])) == (False, 1)
+    assert [path.name for path in folder.iterdir()] == ["a.json"]
