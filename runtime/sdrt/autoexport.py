@@ -23,7 +23,7 @@ from sdrt.wording import brief
 
 __all__ = ["DTYPE", "Source", "export_once", "export_random"]
 
-DTYPE = "fp32"
+DTYPE = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import ComponentError
+from sdrt.rescue import failed
 from sdrt.spans import DOWNLOAD, UPLOAD, span
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class Bound:
     def __init__(
         self, component: Component, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
     ) -> None:
-        self._component, self._outputs = component, tuple(outputs)
+        self._component, self.outputs = component, tuple(outputs)
         self._binding = component.new_binding()
         self._device: dict[str, Any] = {}
         self._host: dict[str, NDArray[Any]] = {}
@@ -36,8 +37,18 @@ class Bound:
         self._raw: dict[str, NDArray[Any]] = {}
         for name, shape in shapes.items():
             self._make_input(name, tuple(shape))
-        for name in self._outputs:
+        for name in self.outputs:
             self._binding.bind_output(name, "cpu")
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """What was set last."""
+        return self._host
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those of all inputs."""
+        return {name: array.shape for name, array in self._host.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape that the input `name` was bound for."""
@@ -56,7 +67,10 @@ class Bound:
             self._hand_over(name)
 
     def __call__(self) -> Mapping[str, NDArray[Any]]:
-        """Run; returns the outputs, floats as float32, in arrays that the next run overwrites."""
+        """Run; returns the outputs, floats as float32, in arrays that the next run overwrites.
+
+        Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again.
+        """
         self._component.execute(self._binding)
         with span(DOWNLOAD):
             if not self._results:
@@ -64,6 +78,9 @@ class Bound:
             for name, raw in self._raw.items():
                 if raw is not self._results[name]:
                     np.copyto(self._results[name], raw, casting="same_kind")
+        rescue = self._component.rescue
+        if rescue is not None and any(map(failed, self._results.values())):
+            return rescue.again(self)
         return self._results
 
     def _make_input(self, name: str, shape: tuple[int, ...]) -> None:
@@ -83,7 +100,7 @@ class Bound:
 
     def _keep_outputs(self) -> None:
         """After the first run the shapes of the outputs are known: from now on write into fixed buffers."""
-        for name, value in zip(self._outputs, self._binding.get_outputs(), strict=True):
+        for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
             raw = np.array(value.numpy())
             self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
             self._raw[name] = raw

@@ -14,9 +14,11 @@ from sdrt.limits import Limits
 from sdrt.limits import whole as whole_number
 from sdrt.model import TAESD_DECODER, ModelFolder
 from sdrt.notices import Notices
+from sdrt.placement import check_target
 from sdrt.preview import TaesdPreview
+from sdrt.rescue import Rescue
 from sdrt.session import Component
-from sdrt.text import TextEncoder, Tokenizer
+from sdrt.text import EOS_INDEX, TextEncoder, Tokenizer
 from sdrt.textual_inversion import Inversions
 from sdrt.vae import VaeDecoder, VaeEncoder, VaeGraphs, scaling_factor
 from sdrt.vae_stages import StagedVae
@@ -36,6 +38,7 @@ class Components:
         notices: Notices,
         inversions: Inversions | None = None,
     ) -> None:
+        check_target(model, config)
         self._model, self._config, self._notices = model, config, notices
         if config.vae_tiling and not model.stages("vae_decoder").is_file():
             raise UnsupportedModelError(
@@ -88,10 +91,22 @@ class Components:
             return made
 
     def _open(self, name: str, path: Path | None = None) -> Component:
-        path = path or self._model.component(name)
+        component = self._component(name, path or self._model.component(name))
+        wide = self._model.wide(name)
+        if path is None and wide.is_file():
+            component.rescue = Rescue(name, lambda: self._component(name, wide), self._notices)
+        return component
+
+    def _component(self, name: str, path: Path) -> Component:
         component = Component(name, path, self._config, self._notices, self._model.weights(name))
         self.graphs.append(component)
         return component
+
+    @property
+    def rescues(self) -> dict[str, int]:
+        """How many runs of which component overflowed float16 and were made again in float32."""
+        counts = {graph.name: graph.rescue.count for graph in self.graphs if graph.rescue is not None}
+        return {name: count for name, count in counts.items() if count}
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -100,7 +115,8 @@ class Components:
         positions = whole_number(config, "max_position_embeddings", "text_encoder")
         tokenizer = Tokenizer(self._model.path / "tokenizer", max_positions=positions)
         component = self._open("text_encoder")
-        component.require(("input_ids",), ("last_hidden_state",))
+        ends = (EOS_INDEX,) if EOS_INDEX in component.inputs else ()
+        component.require(("input_ids", *ends), ("last_hidden_state",))
         encoder = TextEncoder(tokenizer, component, self._notices)
         if self._inversions is not None:
             encoder.use(self._inversions)

@@ -36,7 +36,8 @@ class Provider:
     `defaults` are options that it always gets, `takes` those that a user may set, and `compose` makes what it is
     passed of what was set and of the setting. `helpers` are the rows that may take what it refuses; their options
     are this row's too. `whole` says that it leaves no node of a graph of its target to the CPU, not even one that
-    computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles.
+    computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles. `lacks` are the
+    targets whose operators neither it nor the CPU has.
     """
 
     ort: str
@@ -50,17 +51,20 @@ class Provider:
     helpers: tuple[str, ...] = ()
     whole: bool = False
     keeps_compiled: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 # No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
-    "cpu": Provider(ort="CPUExecutionProvider", needs="nothing else", extra="cpu", target="cpu"),
+    "cpu": Provider(
+        ort="CPUExecutionProvider", needs="nothing else", extra="cpu", target="cpu", lacks=("cuda",)
+    ),
     "cuda": Provider(
         ort="CUDAExecutionProvider",
         needs="an NVIDIA GPU, its driver, CUDA and cuDNN 9",
         extra="gpu",
         device="cuda",
-        target="cpu",
+        target="cuda",
         # The default doubles the arena and keeps what it does not use.
         defaults={"arena_extend_strategy": "kSameAsRequested"},
         takes=CUDA,
@@ -82,8 +86,9 @@ PROVIDERS: Mapping[str, Provider] = {
         takes=OPENVINO,
         compose=openvino_options,
         whole=True,
+        lacks=("cuda",),
     ),
-    "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu"),
+    "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),
 }
 
 

@@ -383,6 +383,12 @@ class StableDiffusionPipeline:
             return () if self._components is None else tuple(self._components.graphs)
 
     @property
+    def rescues(self) -> dict[str, int]:
+        """How many runs of which component overflowed float16 and were made again in float32."""
+        with self._lock:
+            return {} if self._components is None else self._components.rescues
+
+    @property
     def provider(self) -> str:
         """The provider that sessions are made on, "auto" decided."""
         return self._config.name

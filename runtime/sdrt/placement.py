@@ -7,15 +7,28 @@ from collections.abc import Iterable
 from typing import Any
 
 from sdrt.config import PROVIDERS, Provider, SessionConfig
-from sdrt.errors import ProviderError
+from sdrt.errors import ProviderError, UnsupportedModelError
+from sdrt.model import ModelFolder
 
-__all__ = ["is_refusal_to_fall_back", "listed", "refusal", "shortfall", "strays", "unfit"]
+__all__ = ["check_target", "is_refusal_to_fall_back", "listed", "refusal", "shortfall", "strays", "unfit"]
 
 # Operators that carry the work: one of these on another provider than the one asked for is a fallback.
 _HEAVY = frozenset(
     {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
 )
+
+
+def check_target(model: ModelFolder, config: SessionConfig) -> None:
+    """Raise `UnsupportedModelError` for a model whose operators the provider of `config` lacks."""
+    target = model.manifest.target if model.manifest else ""
+    row = PROVIDERS[config.name]
+    if target in row.lacks:
+        fit = ", ".join(name for name, other in PROVIDERS.items() if target == other.target)
+        raise UnsupportedModelError(
+            f"{model.path} was exported for target {target}, whose operators provider {config.name} lacks: run it with "
+            f"provider {fit}, or export the checkpoint with --target {row.target}"
+        )
 
 
 def strays(row: Provider, report: Iterable[Any]) -> Counter[str]:

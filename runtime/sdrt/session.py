@@ -27,6 +27,7 @@ from sdrt.notices import Notices
 from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
+from sdrt.rescue import Rescue, failed
 from sdrt.spans import span
 from sdrt.tensorrt import load_tensorrt
 
@@ -157,6 +158,8 @@ class Component:
         }
         self.outputs = {port.name: port for port in map(read_port, self._session.get_outputs())}
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.rescue: Rescue | None = None
+        """What makes a run again that overflowed float16, where the model has it."""
         self._idle: dict[Any, Bound] = {}
         self._lock = threading.Lock()
 
@@ -204,6 +207,8 @@ class Component:
                 )[0]
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
+        if self.rescue is not None and failed(found):
+            return self.rescue.run(feeds, output)
         return found
 
     def check_input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from sdrt.session import Component
 
-__all__ = ["TextEncoder", "Tokenized", "Tokenizer"]
+__all__ = ["EOS_INDEX", "TextEncoder", "Tokenized", "Tokenizer"]
 
-ADDED = "added_token_embeddings"
+ADDED, EOS_INDEX = "added_token_embeddings", "eos_index"
 # Begin, one token, end.
 _LEAST_LENGTH = 3
 # CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
@@ -101,6 +101,10 @@ class Tokenizer:
         ids = [self._bos, *tokens, self._eos]
         return np.array([*ids, *[self._pad] * (self.length - len(ids))], dtype=np.int64)
 
+    def end(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the first end token of `ids` [length] is, as [1]."""
+        return np.array([int((ids == self._eos).argmax())])
+
     def _id(self, token: str, folder: Path) -> int:
         found = self._bpe.token_to_id(token)
         if found is None:
@@ -172,13 +176,20 @@ class TextEncoder:
 
     def _run(self, tokens: NDArray[np.int64], output: str) -> NDArray[np.float32]:
         ids = tokens[np.newaxis]
+        told = {EOS_INDEX: self.tokenizer.end(tokens)} if EOS_INDEX in self._component.inputs else {}
         if self.tokenizer.inversions.words and tokens.max() >= self.tokenizer.inversions.vocabulary:
-            feeds: dict[str, NDArray[Any]] = {"input_ids": ids, ADDED: self.tokenizer.inversions.table}
+            feeds: dict[str, NDArray[Any]] = {
+                "input_ids": ids,
+                ADDED: self.tokenizer.inversions.table,
+                **told,
+            }
             own: NDArray[np.float32] = self._component.run(feeds, output)[0].astype(np.float32)
             self._component.check_finite(output, own)
             return own
-        with self._component.bound({"input_ids": ids.shape}, (output,)) as run:
-            run.set("input_ids", ids)
+        given = {"input_ids": ids, **told}
+        with self._component.bound({name: array.shape for name, array in given.items()}, (output,)) as run:
+            for name, array in given.items():
+                run.set(name, array)
             embeds: NDArray[np.float32] = run()[output][0].copy()
         self._component.check_finite(output, embeds)
         return embeds

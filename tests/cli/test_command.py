@@ -94,7 +94,7 @@ def test_every_option_is_also_spelt_with_underscores(command: str, option: str) 
         (["export", "folder"], "Missing option '-o'"),
         (["export", "-o", "x"], "expected a SOURCE"),
         (["export", "folder", "-o", "x", "--random-weights", "1"], "expected a SOURCE"),
-        (["export", "folder", "-o", "x", "--target", "gpu"], "'cpu', 'portable'"),
+        (["export", "folder", "-o", "x", "--target", "gpu"], "'cpu', 'cuda', 'portable'"),
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], line: str) -> None:

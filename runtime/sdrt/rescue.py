@@ -1,0 +1,62 @@
+"""float16 that overflows: such a run is made again in float32, said aloud and counted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.notices import Notices
+
+if TYPE_CHECKING:
+    from sdrt.buffers import Bound
+    from sdrt.session import Component
+
+__all__ = ["Rescue", "failed"]
+
+
+def failed(array: NDArray[Any]) -> bool:
+    """Whether an output tells of an overflow: NaN, infinity, or the same number everywhere."""
+    if array.size < 2 or not np.issubdtype(array.dtype, np.floating):
+        return False
+    least, most = float(array.min()), float(array.max())
+    return not (np.isfinite(least) and np.isfinite(most)) or least == most
+
+
+class Rescue:
+    """The graph of a component that computes in float32, opened when the one in float16 fails for the first time.
+
+    `count` is how many runs it made.
+    """
+
+    def __init__(self, name: str, open_wide: Callable[[], Component], notices: Notices) -> None:
+        self.name, self.count = name, 0
+        self._open, self._notices = open_wide, notices
+        self._component: Component | None = None
+        self._lock = threading.Lock()
+
+    def again(self, bound: Bound) -> Mapping[str, NDArray[Any]]:
+        """The run that `bound` just made, in float32."""
+        component = self._wide()
+        with component.bound(bound.shapes, bound.outputs) as run:
+            for name, array in bound.inputs.items():
+                run.set(name, array)
+            return {name: array.copy() for name, array in run().items()}
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
+        """The run of these `feeds` that was just made, in float32."""
+        return self._wide().run(feeds, output)
+
+    def _wide(self) -> Component:
+        with self._lock:
+            self.count += 1
+            if self._component is None:
+                self._notices.warn(
+                    f"{self.name}: float16 overflowed, so this run is made again in float32, as all will be to which "
+                    "it happens; it takes longer and more memory"
+                )
+                self._component = self._open()
+            return self._component
