@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -142,3 +144,11 @@ def test_one_wrong_entry_of_a_list_is_an_error(
 def test_rules_that_cannot_be_kept(rules: dict[str, float]) -> None:
     with pytest.raises(RequestError, match=r"precision is|time limit is"):
         Rules(**rules)  # type: ignore[arg-type]
+
+
+def test_a_worker_that_is_asked_nothing_ends_without_a_word() -> None:
+    # As when Ctrl-C ends who started it before it could ask.
+    done = subprocess.run(
+        [sys.executable, "-m", "sdrt.benchmark.worker"], input="", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

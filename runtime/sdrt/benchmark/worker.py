@@ -22,9 +22,11 @@ _WORK = {"measure": measure, "profile": profile}
 
 def main() -> None:
     """Do what is asked for. A failure that is ours is told; any other is this process's own."""
-    job = json.load(sys.stdin)
+    asked = sys.stdin.read()
+    if not asked:  # whoever started this was interrupted in between
+        sys.exit(130)
     try:
-        _tell("result", _do(job))
+        _tell("result", _do(json.loads(asked)))
     except SdrtError as error:
         _tell("failed", type(error).__name__, message=str(error))
     except MemoryError:
