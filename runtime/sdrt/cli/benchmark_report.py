@@ -1,42 +1,22 @@
-"""What `sdrt benchmark` prints: tables that fit a terminal of 80 columns."""
+"""What `sdrt benchmark` prints of what it measured: tables that fit a terminal of 80 columns."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sdrt.benchmark.summary import summarise
 
+from .benchmark_words import UNKNOWN, figure, label, ms, short
 from .columns import columns
 
-if TYPE_CHECKING:
-    from sdrt.benchmark.compare import Comparison, Ratio
-
-__all__ = ["comparison_text", "label", "profile_text", "report"]
+__all__ = ["report"]
 
 Record = Mapping[str, Any]
 Measurement = Mapping[str, Any]
 
 _WIDEST = 18
-_MOST_OPERATORS = 12
-_UNKNOWN = "-"
-_VARYING = ("scheduler", "spacing", "provider", "threads", "steps")
-
-
-def label(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What tells a configuration from the others: size, batch, and of the rest what varies."""
-    words = [f"{settings['width']}x{settings['height']}", f"b{settings['batch']}"]
-    for name in _VARYING:
-        if len({str(other.get(name)) for other in others}) > 1:
-            words.append(_word(name, settings.get(name)))
-    return " ".join(words)
-
-
-def _word(name: str, value: Any) -> str:
-    if name == "threads":
-        return f"threads {value or 'all'}"
-    return f"{value} steps" if name == "steps" else str(value)
 
 
 def report(record: Record) -> str:
@@ -56,7 +36,7 @@ def report(record: Record) -> str:
         _parts(rows),
         _phases(rows),
         _memory(rows),
-        "\n".join(_placement(rows)),
+        _placement(rows),
         _ends(rows),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -110,18 +90,18 @@ def _steps(rows: Rows, confidence: float) -> str:
             (
                 name,
                 str(step["count"]),
-                _ms(step["min"]),
-                _ms(step["p50"]),
+                ms(step["min"]),
+                ms(step["p50"]),
                 _between(step["interval"]),
-                _ms(step["p90"]) if step["p90"] is not None else "n < 10",
-                _ms(step["p99"]) if step["p99"] is not None else "n < 100",
+                ms(step["p90"]) if step["p90"] is not None else "n < 10",
+                ms(step["p99"]) if step["p99"] is not None else "n < 100",
             )
         )
     return columns(lines, figures=True)
 
 
 def _between(interval: Sequence[float] | None) -> str:
-    return "n < 6" if interval is None else f"{_ms(interval[0])} to {_ms(interval[1])}"
+    return "n < 6" if interval is None else f"{ms(interval[0])} to {ms(interval[1])}"
 
 
 def _parts(rows: Rows) -> str:
@@ -133,9 +113,9 @@ def _parts(rows: Rows) -> str:
         lines.append(
             (
                 name,
-                *(_ms(parts[part]) for part in ("unet", "guidance", "scheduler", "transfers")),
-                _ms(found["first_step"]["p50"]),
-                _ms(found["first_step_of_all"]["p50"]),
+                *(ms(parts[part]) for part in ("unet", "guidance", "scheduler", "transfers")),
+                ms(found["first_step"]["p50"]),
+                ms(found["first_step_of_all"]["p50"]),
             )
         )
     return columns(lines, figures=True)
@@ -155,7 +135,7 @@ def _phases(rows: Rows) -> str:
     lines: list[Sequence[str]] = [("generation, s", *_PHASES.values())]
     for name, _, found in rows:
         medians = (found[phase] and found[phase]["p50"] for phase in _PHASES)
-        lines.append((name, *(_figure(median) for median in medians)))
+        lines.append((name, *(figure(median) for median in medians)))
     return columns(lines, figures=True)
 
 
@@ -165,14 +145,14 @@ def _memory(rows: Rows) -> str:
     for name, one, _ in rows:
         memory = one["memory"]
         sizes = (memory[key] for key in ("own_bytes", "resident_bytes", "device_bytes"))
-        cells = (_UNKNOWN if size is None else f"{size / 1e6:.0f}" for size in sizes)
+        cells = (UNKNOWN if size is None else f"{size / 1e6:.0f}" for size in sizes)
         lines.append((name, *cells, _clock(one["clocks"], _cpu_clock), _clock(one["clocks"], _gpu_clock)))
     return columns(lines, figures=True)
 
 
 def _clock(clocks: Mapping[str, Any], read: Callable[[Mapping[str, Any]], float | None]) -> str:
     before, after = read(clocks["before"]), read(clocks["after"])
-    return _UNKNOWN if before is None or after is None else f"{before:.0f} to {after:.0f}"
+    return UNKNOWN if before is None or after is None else f"{before:.0f} to {after:.0f}"
 
 
 def _cpu_clock(clocks: Mapping[str, Any]) -> float | None:
@@ -185,26 +165,24 @@ def _gpu_clock(clocks: Mapping[str, Any]) -> float | None:
     return max((gpu["sm_mhz"] for gpu in clocks["gpus"] if "sm_mhz" in gpu), default=None)
 
 
-def _placement(rows: Rows) -> Iterator[str]:
-    """Once for configurations that agree, which those of a provider do."""
-    texts: dict[str, list[str]] = {}
+def _placement(rows: Rows) -> str:
+    """Nodes by provider, once for configurations that agree, which those of a provider do."""
+    tables: dict[str, list[str]] = {}
     for name, one, _ in rows:
-        texts.setdefault("; ".join(_placed(one["placement"])), []).append(name)
-    for text, names in texts.items():
-        yield f"nodes{'' if len(texts) == 1 else f' of {names[0]}'}: {text}"
+        tables.setdefault(_placed(one["placement"]), []).append(name)
+    if len(tables) == 1:
+        return next(iter(tables))
+    return "\n\n".join(f"{', '.join(names)}:\n{table}" for table, names in tables.items())
 
 
-def _placed(placement: Mapping[str, Any]) -> Iterator[str]:
-    for component, providers in placement.items():
-        if providers is None:
-            yield f"{component} not told by this onnxruntime"
-            continue
-        counts = (f"{sum(nodes.values())} {_short(provider)}" for provider, nodes in providers.items())
-        yield f"{component} {', '.join(counts)}"
-
-
-def _short(provider: str) -> str:
-    return provider.removesuffix("ExecutionProvider")
+def _placed(placement: Mapping[str, Mapping[str, Mapping[str, int]] | None]) -> str:
+    told = {name: providers or {} for name, providers in placement.items()}
+    every = list(dict.fromkeys(provider for providers in told.values() for provider in providers))
+    lines: list[Sequence[str]] = [("nodes", *map(short, every))]
+    lines += [
+        (name, *(str(sum(nodes.get(one, {}).values())) for one in every)) for name, nodes in told.items()
+    ]
+    return columns(lines, figures=True) if every else "nodes: this onnxruntime does not tell where they run"
 
 
 _ENDED = {
@@ -228,126 +206,7 @@ def _ends(rows: Rows) -> str:
                 _ENDED[warmup["ended_by"]],
                 str(len(one["generations"])),
                 _ENDED[one["ended_by"]],
-                _UNKNOWN if width is None else f"{width:.1%}",
+                UNKNOWN if width is None else f"{width:.1%}",
             )
         )
     return columns(lines, figures=True)
-
-
-def profile_text(record: Record) -> str:
-    """Of each configuration that was profiled, where its steps' time went."""
-    every = [one["settings"] for one in record["measurements"]]
-    texts = [
-        _profile(label(one["settings"], every), one["profile"])
-        for one in record["measurements"]
-        if one.get("profile")
-    ]
-    return "\n\n".join(texts)
-
-
-def _profile(name: str, profile: Mapping[str, Any]) -> str:
-    steps, unet = profile["steps"], profile["components"]["unet"]
-    step = profile["step_seconds"] / steps
-    rows = _by_kind(unet["operators"])
-    lines: list[Sequence[str]] = [("operator", "provider", "share", "ms/step", "calls", "ms/call", "GFLOP/s")]
-    lines += [_operator(row, steps, step) for row in rows[:_MOST_OPERATORS]]
-    if rest := rows[_MOST_OPERATORS:]:
-        calls, seconds = (sum(row[key] for row in rest) for key in ("calls", "seconds"))
-        lines.append(
-            _operator(
-                {
-                    "operator": f"{len(rest)} others",
-                    "provider": "",
-                    "calls": calls,
-                    "seconds": seconds,
-                    "flops": None,
-                },
-                steps,
-                step,
-            )
-        )
-    operators = sum(row["seconds"] for row in rows) / steps
-    inside = unet["seconds"] / steps
-    for text, seconds in (
-        ("U-Net, outside operators", inside - operators),
-        ("step, outside the U-Net", step - inside),
-        ("step", step),
-    ):
-        lines.append((text, "", f"{seconds / step:.1%}", _ms(seconds), "", "", ""))
-    return f"profile of {name}\n{columns(lines, figures=True)}"
-
-
-def _by_kind(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of all blocks together, the operator that took longest first."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        key = row["operator"], row["provider"]
-        own = found.setdefault(
-            key, {"operator": key[0], "provider": key[1], "calls": 0, "seconds": 0.0, "flops": None}
-        )
-        own["calls"] += row["calls"]
-        own["seconds"] += row["seconds"]
-        if row["flops"] is not None:
-            own["flops"] = (own["flops"] or 0) + row["flops"]
-    return sorted(found.values(), key=lambda row: -row["seconds"])
-
-
-def _operator(row: Mapping[str, Any], steps: int, step: float) -> tuple[str, ...]:
-    seconds, flops = row["seconds"], row["flops"]
-    return (
-        row["operator"],
-        _short(row["provider"]),
-        f"{seconds / steps / step:.1%}",
-        _ms(seconds / steps),
-        f"{row['calls'] / steps:.0f}",
-        _ms(seconds / row["calls"]),
-        f"{flops / seconds / 1e9:.1f}" if flops and seconds else "",
-    )
-
-
-def comparison_text(names: Sequence[str], comparison: Comparison, confidence: float) -> str:
-    """Ratios of the second to the first of two records, then what differs and what has no partner."""
-    parts = [f"{names[1]} over {names[0]}: below 1 is faster"]
-    every = [pair.settings for pair in comparison.pairs]
-    for pair in comparison.pairs:
-        head = ("time", "ratio", f"{confidence:.0%} interval", "ms", "was")
-        table: list[Sequence[str]] = [head, *(_ratio(name, ratio) for name, ratio in pair.ratios.items())]
-        parts.append(f"{label(pair.settings, every)}\n{columns(table, figures=True)}")
-    if not comparison.pairs:
-        parts.append("no configuration is in both")
-    if comparison.differences:
-        lines = [f"  {name}: {_shown(was)} -> {_shown(now)}" for name, was, now in comparison.differences]
-        parts.append("\n".join(["different:", *lines]))
-    for name, alone in zip(names, comparison.without_partner, strict=True):
-        if alone:
-            parts.append("\n".join([f"only in {name}:", *(f"  {_in_full(settings)}" for settings in alone)]))
-    return "\n\n".join(parts)
-
-
-def _ratio(name: str, ratio: Ratio) -> tuple[str, ...]:
-    interval = ratio.interval
-    ends = "n < 7" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
-    return (name, f"{ratio.value:.3f}", ends, _ms(ratio.after), _ms(ratio.before))
-
-
-def _in_full(settings: Mapping[str, Any]) -> str:
-    words = [_word(name, settings.get(name)) for name in _VARYING]
-    return f"{settings['width']}x{settings['height']} b{settings['batch']} {' '.join(words)}"
-
-
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-
-
-def _ms(seconds: float) -> str:
-    return _figure(seconds * 1e3)
-
-
-def _figure(value: float | None) -> str:
-    """Four digits at most, but those before the point."""
-    if value is None:
-        return _UNKNOWN
-    for least, digits in ((1000, 0), (100, 1), (1, 2)):
-        if abs(value) >= least:
-            return f"{value:.{digits}f}"
-    return f"{value:.3f}"

@@ -15,7 +15,10 @@ import click
 from sdrt.errors import RequestError
 from sdrt.progress import export_reporter
 
-from .benchmark_report import comparison_text, label, profile_text, report
+from .benchmark_comparison import comparison_text
+from .benchmark_profile import profile_text
+from .benchmark_report import report
+from .benchmark_words import label
 from .outputs import plan_file, write_atomically
 from .terminal import Terminal
 
