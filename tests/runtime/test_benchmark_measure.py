@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from sdrt import RequestError, StableDiffusionPipeline
+from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline
+from sdrt.benchmark import runner
 from sdrt.benchmark.generation import PARTS, Generation, Step, generator
 from sdrt.benchmark.measure import repeat, warm_up
 from sdrt.benchmark.plan import Asked, Configuration, Rules, expand
@@ -152,3 +155,44 @@ def test_a_worker_that_is_asked_nothing_ends_without_a_word() -> None:
         [sys.executable, "-m", "sdrt.benchmark.worker"], input="", capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_device_s_memory_is_what_was_added_to_it(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used, heard = iter([5 << 30, 5 << 30]), list[str]()
+    monkeypatch.setattr(runner, "used_bytes", lambda device: next(used, 7 << 30))
+
+    def work(*_: object) -> tuple[dict[str, object], int]:
+        time.sleep(0.1)
+        return {"peak_resident": (3, "here")}, 2
+
+    monkeypatch.setattr(runner, "_work", work)
+    on_gpu = replace(configuration(pipeline), provider="cuda:1")
+    memory = runner.measured(("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
+    assert memory == {
+        "own_bytes": 2,
+        "resident_bytes": 3,
+        "resident_is": "here",
+        "device_bytes": 2 << 30,
+        "device_bytes_before": 5 << 30,
+    }
+    assert heard == []
+    monkeypatch.setattr(runner, "used_bytes", lambda device: None)
+    memory = runner.measured(("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
+    assert memory["device_bytes"] is None
+    assert "memory is not measured" in heard[0]
+    assert "[benchmark]'" in heard[0]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_worker_that_is_killed_ran_out_of_memory(
+    pipeline: StableDiffusionPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
+    monkeypatch.setattr(runner, "_WORKER", (sys.executable, "-c", dying))
+    with pytest.raises(OutOfMemoryError, match="killed, as the system does when memory runs out"):
+        runner.measured(("folder", "name"), configuration(pipeline), Rules(), print)
+    monkeypatch.setattr(runner, "_WORKER", (sys.executable, "-c", "raise SystemExit(3)"))
+    with pytest.raises(SdrtError, match="ended with code 3"):
+        runner.measured(("folder", "name"), configuration(pipeline), Rules(), print)
