@@ -238,5 +238,5 @@ def _scale_and_shift(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tupl
         value.reshape(-1, 1).expand(-1, each).reshape(-1)
         for value in (torch.rsqrt(variance + norm.eps), mean)
     )
-    scale = norm.weight * inverse
-    return scale.reshape(-1, 1, 1), (norm.bias - middle * scale).reshape(-1, 1, 1)
+    scale = norm.weight.float() * inverse
+    return scale.reshape(-1, 1, 1), (norm.bias.float() - middle * scale).reshape(-1, 1, 1)

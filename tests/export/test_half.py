@@ -173,3 +173,31 @@ def test_a_model_of_another_exporter_cannot_be_restored(optimum_export: Path, tm
     with pytest.raises(UnsupportedModelError, match="was not exported by sdrt"):
         restore_checkpoint(optimum_export, tmp_path / "restored")
     assert not (tmp_path / "restored").exists()
+
+
+@pytest.fixture(scope="module")
+def portable(
+    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("portable") / "model"
+    export_model(checkpoint("sd1"), folder, target="portable", dtype="fp16")
+    return folder
+
+
+@pytest.mark.full
+def test_a_portable_half_computes_in_float16(portable: Path, sd1_export: Any) -> None:
+    """For TensorRT and OpenVINO; on the CPU ONNX Runtime runs it too, slowly, to the same picture but for rounding."""
+    for name, entry in Manifest.read(portable).components.items():
+        assert entry["dtype"] == "float16"
+        assert all(row["relative_error"] < 1e-2 for row in entry["parity"])
+        graph = ir.load(portable / name / "model.onnx").graph
+        assert {value.dtype for value in (*graph.inputs, *graph.outputs)} <= {
+            ir.DataType.FLOAT,
+            ir.DataType.INT64,
+        }
+        products = [node for node in graph if node.op_type in ("MatMul", "Conv", "Gemm")]
+        assert {node.inputs[1].dtype for node in products} == {ir.DataType.FLOAT16}
+    call = {"num_inference_steps": 3, "width": 64, "height": 64, "seed": 4, "output_type": "np"}
+    expected = StableDiffusionPipeline.from_pretrained(sd1_export.folder)("a", **call).images
+    found = StableDiffusionPipeline.from_pretrained(portable)("a", **call).images
+    assert np.abs(found - expected).max() < 0.02
