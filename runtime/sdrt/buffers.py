@@ -15,7 +15,10 @@ from sdrt.spans import DOWNLOAD, UPLOAD, span
 if TYPE_CHECKING:
     from sdrt.session import Component
 
-__all__ = ["Bound"]
+__all__ = ["PLAIN", "Bound"]
+
+PLAIN = -1
+"""The number of no recording."""
 
 
 class Bound:
@@ -23,7 +26,8 @@ class Bound:
 
     Where the provider has memory of its own that we can write to, inputs live there, so what does not change
     (text embeddings) is uploaded once. Elsewhere an input is bound again whenever it is set: on the CPU that
-    shares the array, and a provider that copies it gets its copy. Outputs arrive in host memory.
+    shares the array, and a provider that copies it gets its copy. Outputs arrive in host memory; where runs are
+    recorded they live on the device too, and are fetched from there.
     """
 
     def __init__(
@@ -37,8 +41,10 @@ class Bound:
         self._raw: dict[str, NDArray[Any]] = {}
         for name, shape in shapes.items():
             self._make_input(name, tuple(shape))
+        self._recording = PLAIN
+        self._fetched: dict[str, Any] = {}
         for name in self.outputs:
-            self._binding.bind_output(name, "cpu")
+            self._binding.bind_output(name, *component.output_device)
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
@@ -71,10 +77,15 @@ class Bound:
 
         Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again.
         """
-        self._component.execute(self._binding)
+        self._component.execute(self._binding, self._recording)
         with span(DOWNLOAD):
             if not self._results:
                 self._keep_outputs()
+                self._recording = self._component.new_recording()
+            elif self._fetched:
+                self._binding.synchronize_outputs()
+                for name, value in self._fetched.items():
+                    np.copyto(self._raw[name], value.numpy())
             for name, raw in self._raw.items():
                 if raw is not self._results[name]:
                     np.copyto(self._results[name], raw, casting="same_kind")
@@ -102,7 +113,11 @@ class Bound:
         """After the first run the shapes of the outputs are known: from now on write into fixed buffers."""
         for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
             raw = np.array(value.numpy())
-            self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
+            if self._component.records:
+                self._fetched[name] = self._component.device_value(raw.dtype, raw.shape)
+                self._binding.bind_ortvalue_output(name, self._fetched[name])
+            else:
+                self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
             self._raw[name] = raw
             is_float = np.issubdtype(raw.dtype, np.floating)
             self._results[name] = raw.astype(np.float32, copy=False) if is_float else raw

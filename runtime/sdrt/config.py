@@ -13,6 +13,7 @@ from sdrt.provider_options import (
     TENSORRT,
     Option,
     Setting,
+    cuda_options,
     openvino_options,
     plain_options,
     read_options,
@@ -68,6 +69,7 @@ PROVIDERS: Mapping[str, Provider] = {
         # The default doubles the arena and keeps what it does not use.
         defaults={"arena_extend_strategy": "kSameAsRequested"},
         takes=CUDA,
+        compose=cuda_options,
     ),
     "tensorrt": Provider(
         ort="TensorrtExecutionProvider",

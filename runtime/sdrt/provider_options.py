@@ -18,6 +18,7 @@ __all__ = [
     "TENSORRT",
     "Option",
     "Setting",
+    "cuda_options",
     "openvino_options",
     "plain_options",
     "read_options",
@@ -45,12 +46,14 @@ class Setting:
     """What a provider's options follow from besides what the user set.
 
     `threads` of the CPU, None for every core; `dtype` of the weights, "float32" or "float16"; `compiled`, a folder of
-    this graph's own for what the provider compiles, None where nothing can be kept.
+    this graph's own for what the provider compiles, None where nothing can be kept; `repeats`, whether it runs many
+    times at one shape.
     """
 
     threads: int | None = None
     dtype: str = "float32"
     compiled: Path | None = None
+    repeats: bool = False
 
 
 def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, str]:
@@ -165,6 +168,9 @@ CUDA: Mapping[str, Option] = {
     "use_tf32": _flag("let matrix products and convolutions in fp32 round to TF32"),
     "prefer_nhwc": _flag("channels last where there is a kernel for it"),
     "fuse_conv_bias": _flag("convolution, bias and activation in one cuDNN graph"),
+    "enable_cuda_graph": _flag(
+        "record what the U-Net launches, once per shape, and replay it; takes `--target cuda`; not measured yet"
+    ),
 }
 TENSORRT: Mapping[str, Option] = {
     "trt_fp16_enable": _flag("allow fp16 kernels; by itself when the model was exported in fp16"),
@@ -184,6 +190,11 @@ TENSORRT: Mapping[str, Option] = {
 def plain_options(given: Options, setting: Setting) -> dict[str, str]:
     """What the user set, and nothing else."""
     return dict(given)
+
+
+def cuda_options(given: Options, setting: Setting) -> dict[str, str]:
+    """CUDA's: what runs once is not worth a recording, which keeps its memory for good."""
+    return {key: value for key, value in given.items() if setting.repeats or key != "enable_cuda_graph"}
 
 
 def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:

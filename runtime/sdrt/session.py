@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.buffers import Bound
+from sdrt.buffers import PLAIN, Bound
 from sdrt.compiled import Weights, compiled_folder
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
@@ -60,6 +60,10 @@ FAILURES: tuple[type[BaseException], ...] = (
     *(getattr(ort_state, name) for name in _ORT_NAMES if hasattr(ort_state, name)),
 )
 _KEPT_BINDINGS = 4
+# Components that run many times at one shape.
+_REPEATED = frozenset({"unet"})
+# A recording cannot be let go of before its session.
+_MOST_RECORDINGS = 8
 # OpenVINO's, which 1.22 takes and computes in f32 all the same.
 _SINCE_1_24 = ("precision", "load_config")
 
@@ -150,7 +154,11 @@ class Component:
         self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
         if self._row.device == "cuda":
             _preload()
-        self._session = self._create(config, self._setting(config, weights, notices))
+        setting = self._setting(config, weights, notices)
+        self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
+        """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
+        self._recordings = 0
+        self._session = self._create(config, setting)
         self._require_provider(config, notices)
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
         self.optional = {
@@ -161,7 +169,7 @@ class Component:
         self.rescue: Rescue | None = None
         """What makes a run again that overflowed float16, where the model has it."""
         self._idle: dict[Any, Bound] = {}
-        self._lock = threading.Lock()
+        self._lock, self._turn = threading.Lock(), threading.Lock()
 
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Raise `ComponentError` unless the graph takes exactly `inputs` and gives at least `outputs`."""
@@ -232,6 +240,11 @@ class Component:
         """An `IOBinding` with nothing bound yet."""
         return self._session.io_binding()
 
+    @property
+    def output_device(self) -> tuple[str, int]:
+        """Where outputs are written: the device and its number."""
+        return (self._row.device, self._device_id) if self.records and self._row.device else ("cpu", 0)
+
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any:
         """An `OrtValue` in the provider's own memory; None where inputs stay in the host's."""
         if self._row.device is None:
@@ -240,11 +253,17 @@ class Component:
             list(shape), dtype.type, self._row.device, self._device_id
         )
 
-    def execute(self, binding: Any) -> None:
-        """Run on an IOBinding; Ctrl-C in the main thread stops it within milliseconds."""
+    def execute(self, binding: Any, recording: int = PLAIN) -> None:
+        """Run on an IOBinding; Ctrl-C in the main thread stops it within milliseconds.
+
+        `recording` is a number of `new_recording`, of the shapes and buffers of this binding.
+        """
         options, terminate = self._run_options()
+        if self.records:
+            options.add_run_config_entry("gpu_graph_id", str(recording))
         try:
-            with span(self.name):
+            # Recordings of one session have one run at a time.
+            with span(self.name), self._turn if self.records else nullcontext():
                 interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
@@ -269,6 +288,14 @@ class Component:
         """The file that a session with `SessionConfig.profile` wrote; it writes no more from here on."""
         return Path(self._session.end_profiling())
 
+    def new_recording(self) -> int:
+        """The number of one more recording; `PLAIN` where none is made, or no more."""
+        with self._lock:
+            if not self.records or self._recordings == _MOST_RECORDINGS:
+                return PLAIN
+            self._recordings += 1
+            return self._recordings
+
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:
         """Options of one run, and what ends it early."""
@@ -282,7 +309,7 @@ class Component:
         return options, terminate
 
     def _setting(self, config: SessionConfig, weights: Weights, notices: Notices) -> Setting:
-        setting = Setting(threads=config.threads, dtype=weights.dtype)
+        setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=self.name in _REPEATED)
         if not self._row.keeps_compiled:
             return setting
         versions = f"{self.provider}-{load_tensorrt()}-onnxruntime-{ort.__version__}"
