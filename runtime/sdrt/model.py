@@ -88,8 +88,14 @@ class ModelFolder:
         verifier = _verifier()
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
         digest = hashlib.sha256(json.dumps([self._identity(path, verifier) for path in files]).encode())
-        dtype = self.manifest.dtype if self.manifest else "float32"
-        return Weights(dtype=dtype, digest=digest.hexdigest())
+        return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
+
+    def _dtype(self, name: str) -> str:
+        """That of the component `name`: a model in float16 may have one that does not fit into it."""
+        if self.manifest is None:
+            return "float32"
+        own = self.manifest.components.get(name, {}).get("dtype")
+        return own if isinstance(own, str) else self.manifest.dtype
 
     def _identity(self, path: Path, verifier: Verifier) -> list[str | int]:
         """What tells a file from others: name and hash; place, size and time of one that nobody hashed."""

@@ -108,11 +108,8 @@ def traced(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
         key = (variant, name, dtype)
         if key not in made:
             module = open_folder(checkpoint(variant)).load(COMPONENTS[name].checkpoint)
-            made[key] = (
-                COMPONENTS[name],
-                module,
-                evaluator(COMPONENTS[name], module, dtype, root / str(len(made))),
-            )
+            folder = root / f"{variant}-{name}-{dtype}"
+            made[key] = (COMPONENTS[name], module, evaluator(COMPONENTS[name], module, dtype, folder))
         return made[key]
 
     return get
@@ -137,13 +134,14 @@ def worst_error(component: Component, module: Any, graph: Evaluator, size: int) 
     )
 
 
-# sd2 projects with linears, deep has other depths, mixed other kinds of blocks.
+# sd2 projects with linears, deep has other depths; mixed has a U-Net of kinds of blocks that have no such form.
 MATRIX = [
     *(pytest.param("sd1", name, id=f"sd1-{name}") for name in COMPONENTS),
     *(
         pytest.param(variant, name, id=f"{variant}-{name}", marks=pytest.mark.full)
         for variant in ("sd2", "deep", "mixed")
         for name in COMPONENTS
+        if (variant, name) != ("mixed", "unet")
     ),
 ]
 

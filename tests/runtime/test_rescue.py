@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sdrt import StableDiffusionPipeline, UnsupportedModelError
-from sdrt.model import FileRecord, Manifest
+from sdrt.model import FileRecord, Manifest, ModelFolder
 from sdrt.rescue import failed
 
 CALL = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 1, "output_type": "np"}
@@ -84,3 +84,17 @@ def test_a_model_of_another_target_is_refused_with_the_remedy(tiny_model: Path, 
         UnsupportedModelError, match=r"target cuda, whose .* provider cpu lacks.*--target cpu"
     ):
         pipeline("a", **CALL)
+
+
+def test_a_component_that_stayed_in_float32_says_so(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    manifest = Manifest.read(folder)
+    components = {
+        **manifest.components,
+        "vae_decoder": {**manifest.components["vae_decoder"], "dtype": "float32"},
+    }
+    replace(manifest, dtype="float16", components=components).write(folder)
+    model = ModelFolder.open(folder)
+    assert model.weights("unet").dtype == "float16"
+    assert model.weights("vae_decoder").dtype == "float32"
