@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from sdrt.kinds import TEXT_TO_IMAGE, kind_of
 from sdrt.model import STAGES_GRAPH, FileRecord, Manifest, exists, expand
 from sdrt.session import ort
 from sdrt.source import refuse_revision
-from sdrt_export import graph, optimum_exporter, parity, tokenizer
+from sdrt_export import graph, int8, optimum_exporter, parity, tokenizer
+from sdrt_export.calibrate import Calibration
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.taesd import TAESD, load_taesd
@@ -34,8 +35,9 @@ __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 EXPORTERS = ("sdrt", "optimum")
 _FAMILY = "stable-diffusion"
 _SCHEDULER = "PNDMScheduler"
-_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16"}
-_BYTES = {"fp32": 4, "fp16": 2}
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+# int8 is made of float32, which lies beside it meanwhile.
+_BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
 _VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 # How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
@@ -45,7 +47,7 @@ _SPACE_MARGIN = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """What the export is doing: ``stage`` is "load", "export", "write", "check" or "done" of ``component``.
+    """What the export is doing: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
 
     One component is written and checked while the next is traced, so their events alternate.
     """
@@ -69,6 +71,7 @@ def export_model(
     random_weights: int | None = None,
     guidance_scale: float | None = None,
     taesd: str | Path | None = None,
+    calibration_prompts: Sequence[str] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -81,13 +84,16 @@ def export_model(
         source: a folder in diffusers' layout or a hub id; None with ``architecture`` and ``random_weights``.
         output: the folder to write; ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
-        dtype: "fp32", or "fp16": weights in half the bytes, widened once at load, arithmetic in float32.
+        dtype: "fp32"; "fp16": weights in half the bytes, widened once at load, arithmetic in float32; "int8": the U-Net's
+            and the VAE's convolutions and linears in 8 bits, for CPUs with int8 dot products.
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
         guidance_scale: what calls of the model use where they name none; 7.5 where it is None. For checkpoints that are
             made for little guidance (LCM, turbo), or none.
         taesd: a folder or hub id of a TAESD, whose decoder goes into the model for previews.
+        calibration_prompts: what "int8" is calibrated on, 2 at least: prompts of the kind that the model is for; general
+            ones where it is None.
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
         cache_dir: where huggingface_hub keeps downloads.
@@ -108,6 +114,7 @@ def export_model(
         else {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
     )
     _check_exporter(exporter, target, dtype)
+    plan = _calibration(dtype, calibration_prompts)
     if exporter == "optimum" and taesd is not None:
         raise RequestError("--taesd takes the exporter 'sdrt': leave one of the two out")
     output = expand(output)
@@ -131,8 +138,11 @@ def export_model(
             hashes=hashes,
             taesd=preview,
         )
-        components = job.with_optimum() if exporter == "optimum" else job.fused()
-        _write_side_files(checkpoint, staging)
+        if plan is None:
+            components = job.with_optimum() if exporter == "optimum" else job.fused()
+            _write_side_files(checkpoint, staging)
+        else:
+            components = job.in_int8(plan, defaults)
         manifest = _manifest(job, exporter, components, defaults)
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
@@ -153,6 +163,17 @@ def _check_exporter(exporter: str, target: str, dtype: str) -> None:
         )
     if exporter == "optimum" and dtype != "fp32":
         raise RequestError(f"exporter 'optimum' writes fp32 only here: leave out dtype {dtype!r}")
+
+
+def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | None:
+    """How to calibrate; None for what is not."""
+    if dtype != "int8" and prompts is not None:
+        raise RequestError(
+            f"calibration prompts are for dtype 'int8', not {dtype!r}: leave one of the two out"
+        )
+    if dtype != "int8":
+        return None
+    return Calibration() if prompts is None else Calibration(prompts=tuple(prompts))
 
 
 def _open(
@@ -240,6 +261,7 @@ class _Job:
     report: Reporter
     hashes: _Hashes
     taesd: nn.Module | None = None
+    is_final: bool = True
 
     def fused(self) -> dict[str, Any]:
         """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
@@ -259,6 +281,16 @@ class _Job:
         finally:
             # What has not begun need not: after a failure nobody wants it, and else there is none.
             worker.shutdown(cancel_futures=True)
+
+    def in_int8(self, plan: Calibration, defaults: Mapping[str, float]) -> dict[str, Any]:
+        """Write every component in float32 into a folder of its own, make pictures with that, and int8 of it."""
+        folder = self.staging / ".float32"
+        folder.mkdir()
+        floats = replace(self, staging=folder, dtype="fp32", is_final=False)
+        entries = floats.fused()
+        _write_side_files(self.checkpoint, folder)
+        int8.refuse_other_kinds(folder)
+        return int8.convert(folder, self.staging, entries, plan, defaults.get("guidance_scale"), self._at)
 
     def with_optimum(self) -> dict[str, Any]:
         """Let optimum write them all, then check each."""
@@ -308,7 +340,8 @@ class _Job:
         graph.save(traced.graph, path, apart=traced.stages is not None)
         if traced.stages is not None:
             graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
-        self.hashes.begin(path.parent.glob("*.onnx*"))
+        if self.is_final:
+            self.hashes.begin(path.parent.glob("*.onnx*"))
         _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
         rows = self._check(component, traced.names, traced.expected)

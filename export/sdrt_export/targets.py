@@ -121,7 +121,7 @@ def _plain_quick_gelu(x: Tensor, alpha: float) -> Tensor:
 TARGETS: Mapping[str, Target | None] = {
     "cpu": Target(
         name="cpu",
-        dtypes=("fp32", "fp16"),
+        dtypes=("fp32", "fp16", "int8"),
         attention=_multi_head_attention,
         group_norm=_instance_group_norm,
         skip_layer_norm=_fused_skip_layer_norm,
