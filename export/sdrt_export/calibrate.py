@@ -2,7 +2,7 @@
 
 The graphs get outputs for the least and the greatest value of each layer's input, and of each channel of what a
 convolution gives. Those few numbers are folded call by call, and no activation is kept, so that the memory is that of
-making pictures. A range is what was seen and a margin: values beyond it are cut off, which hurts more than coarse steps.
+making pictures. A range is what was seen and a margin: to cut off values beyond it hurts more than coarser steps do.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from sdrt.buffers import Bound
 from sdrt.components import Components
 from sdrt.config import SessionConfig
 from sdrt.errors import RequestError
+from sdrt.model import ModelFolder
 from sdrt.notices import Notices
 from sdrt.session import Component, ort
-from sdrt_export.quantize import Layer, Span, layers
+from sdrt_export.quantize import Layer, Span, constant, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "calibrate"]
 
@@ -93,7 +94,9 @@ def calibrate(
     ``scratch`` gets graphs with more outputs, and must hold links to their weights.
     """
     probed = {name: _write(folder / name / "model.onnx", scratch / name) for name in names}
-    pipeline = _Pipeline.from_pretrained(folder, provider="cpu", verify=False, notify=lambda message: None)
+    config = SessionConfig(provider="cpu")
+    model = ModelFolder.open(folder)
+    pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
     pipeline.probed = probed
     for index, prompt in enumerate(plan.prompts):
         yield f"prompt {index + 1} of {len(plan.prompts)}"
@@ -144,10 +147,7 @@ def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None)
     for prefix, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
         inputs = [value]
         if axes is not None:
-            tensor = ir.tensor(np.array(axes, np.int64), name=f"{prefix}:{name}:axes")
-            inputs.append(ir.Value(name=tensor.name, shape=tensor.shape, const_value=tensor))
-            inputs[1].type = ir.TensorType(ir.DataType.INT64)
-            graph.register_initializer(inputs[1])
+            inputs.append(constant(graph, f"{prefix}:{name}:axes", np.array(axes, np.int64)))
         node = ir.node(operator, inputs, attributes={"keepdims": 0}, name=f"{prefix}:{name}")
         made = node.outputs[0]
         made.name, made.type = node.name, ir.TensorType(ir.DataType.FLOAT)

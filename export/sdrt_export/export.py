@@ -47,7 +47,7 @@ _SPACE_MARGIN = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """What the export is doing: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
+    """What is being done: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
 
     One component is written and checked while the next is traced, so their events alternate.
     """
@@ -84,16 +84,16 @@ def export_model(
         source: a folder in diffusers' layout or a hub id; None with ``architecture`` and ``random_weights``.
         output: the folder to write; ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
-        dtype: "fp32"; "fp16": weights in half the bytes, widened once at load, arithmetic in float32; "int8": the U-Net's
-            and the VAE's convolutions and linears in 8 bits, for CPUs with int8 dot products.
+        dtype: "fp32"; "fp16": weights in half the bytes, widened once at load, arithmetic in float32; "int8":
+            convolutions and linears of the U-Net and the VAE in 8 bits, for CPUs with VNNI or dot products.
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
         guidance_scale: what calls of the model use where they name none; 7.5 where it is None. For checkpoints that are
             made for little guidance (LCM, turbo), or none.
         taesd: a folder or hub id of a TAESD, whose decoder goes into the model for previews.
-        calibration_prompts: what "int8" is calibrated on, 2 at least: prompts of the kind that the model is for; general
-            ones where it is None.
+        calibration_prompts: what "int8" is calibrated on, 2 at least: prompts of the kind that the model is for;
+            general ones where it is None.
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
         cache_dir: where huggingface_hub keeps downloads.

@@ -135,8 +135,8 @@ def _row(name: str, calls: list[Call], made: list[Array], what: dict[str, int]) 
     error = _distance(made, [call.expected for call in calls])
     if not error <= LIMITS[name]:
         raise ExportError(
-            f"{name}: int8 differs from float32 by {error:.2g} (relative, on trajectories that it was not calibrated on);"
-            f" the limit is {LIMITS[name]:g}; nothing was written: use --dtype fp32, or --calibration-prompts with "
+            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt that it was not calibrated on); "
+            f"the limit is {LIMITS[name]:g}; nothing was written: use --dtype fp32, or --calibration-prompts with "
             "prompts of the kind that the model is for"
         )
     shapes = {key: list(value.shape) for key, value in calls[0].inputs.items()}

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["FLOAT", "Layer", "Span", "layers", "quantize"]
+__all__ = ["FLOAT", "Layer", "Span", "constant", "layers", "quantize", "stays_float"]
 
 Array = np.ndarray[Any, Any]
 _CONTRIB = "com.microsoft"
@@ -110,11 +110,11 @@ class _Rewriter:
         integers = self._integers(weight, steps, axis=0)
         inputs = [
             *(data, scale, zero, integers),
-            self._constant(f"{name}.scale", (steps / out_scale).astype(np.float32)),
-            self._constant(f"{name}.zero", np.zeros(len(steps), np.int8)),
-            self._constant("one", np.float32(1)),
-            self._constant("zero", np.uint8(0)),
-            self._constant(f"{name}.bias", _int32(offset / (step_in * steps))),
+            constant(self._graph, f"{name}.scale", (steps / out_scale).astype(np.float32)),
+            constant(self._graph, f"{name}.zero", np.zeros(len(steps), np.int8)),
+            constant(self._graph, "one", np.float32(1)),
+            constant(self._graph, "zero", np.uint8(0)),
+            constant(self._graph, f"{name}.bias", _int32(offset / (step_in * steps))),
         ]
         made = self._before(node, "QLinearConv", inputs, dict(node.attributes), name=f"{name}.int8")
         made.type = ir.TensorType(ir.DataType.UINT8)
@@ -123,8 +123,8 @@ class _Rewriter:
             "DequantizeLinear",
             [
                 made,
-                self._constant(f"{name}.out_scale", out_scale.astype(np.float32)),
-                self._constant(f"{name}.out_zero", out_zero.astype(np.uint8)),
+                constant(self._graph, f"{name}.out_scale", out_scale.astype(np.float32)),
+                constant(self._graph, f"{name}.out_zero", out_zero.astype(np.uint8)),
             ],
             {"axis": ir.AttrInt64("axis", 1)},
         )
@@ -135,7 +135,7 @@ class _Rewriter:
         steps = _steps(_values(weight), axis=1)
         inputs: list[ir.Value | None] = [
             *(data, self._integers(weight, steps, axis=1), scale),
-            self._constant(f"{name}.scale", steps.astype(np.float32)),
+            constant(self._graph, f"{name}.scale", steps.astype(np.float32)),
             *(zero, None),
         ]
         last, bias = _bias_after(node)
@@ -152,8 +152,8 @@ class _Rewriter:
         key = str(value.name)
         if key not in self._bytes:
             step, middle = _affine(np.float64(span.low), np.float64(span.high))
-            scale = self._constant(f"{key}.scale", np.float32(step))
-            zero = self._constant(f"{key}.zero", np.uint8(middle))
+            scale = constant(self._graph, f"{key}.scale", np.float32(step))
+            zero = constant(self._graph, f"{key}.zero", np.uint8(middle))
             made = self._before(node, "QuantizeLinear", [value, scale, zero], {}, name=f"{key}.int8")
             made.type = ir.TensorType(ir.DataType.UINT8)
             self._bytes[key] = (made, scale, zero)
@@ -173,14 +173,6 @@ class _Rewriter:
         )
         weight.type = ir.TensorType(ir.DataType.INT8)
         return weight
-
-    def _constant(self, name: str, array: Any) -> ir.Value:
-        if name in self._graph.initializers:
-            return self._graph.initializers[name]
-        tensor = ir.tensor(np.asarray(array), name=name)
-        value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
 
     def _before(
         self, node: ir.Node, op: str, inputs: list[Any], attributes: dict[str, Any], *, name: str
@@ -214,9 +206,19 @@ def _bias_after(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
     return node, None
 
 
+def constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
+    """The initializer ``name`` of ``graph``, made of ``array`` where there is none."""
+    if name not in graph.initializers:
+        tensor = ir.tensor(np.asarray(array), name=name)
+        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
+        graph.register_initializer(ir.Value(name=name, shape=shape, type=kind, const_value=tensor))
+    return graph.initializers[name]
+
+
 def _values(value: ir.Value) -> Array:
     assert value.const_value is not None
-    return value.const_value.numpy()
+    array: Array = value.const_value.numpy()
+    return array
 
 
 def _steps(weight: Array, *, axis: int) -> Array:

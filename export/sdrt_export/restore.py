@@ -44,6 +44,10 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         raise UnsupportedModelError(
             f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
         )
+    if folder.manifest.dtype == "int8":
+        raise UnsupportedModelError(
+            f"{folder.path}: is in int8, which keeps no weights to train or export again"
+        )
     folder.verify()
     output = expand(output)
     if output.resolve().is_relative_to(folder.path.resolve()):

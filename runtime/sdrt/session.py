@@ -56,6 +56,7 @@ FAILURES: tuple[type[BaseException], ...] = (
 # Operators that carry the work: one of these on another provider than the one asked for is a fallback.
 _HEAVY = frozenset(
     {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
+    | {"QLinearConv", "MatMulIntegerToFloat"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
 )
 _KEPT_BINDINGS = 4
