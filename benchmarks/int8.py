@@ -17,13 +17,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 SYSTEMS = ("sdrt int8", "sdrt fp32", "OpenVINO bf16")
-COMPONENTS = {"unet": "a step", "vae_decoder": "a decode"}
+COMPONENTS = ("unet", "vae_decoder")
 BAR = {"times_faster_than_bf16": 1.1, "memory_of_fp32": 0.5}
 Feeds = dict[str, np.ndarray[Any, Any]]
 
@@ -73,7 +74,7 @@ def measure(system: str, graph: Path, runs: int) -> dict[str, Any]:
     for _ in range(runs):
         run()
         stamps.append(time.perf_counter())
-    took = [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+    took = [after - before for before, after in pairwise(stamps)]
     return {"load": loaded - start, "first": stamps[0] - loaded, "runs": took}
 
 
@@ -129,7 +130,7 @@ def table(figures: dict[str, Any]) -> str:
     from measure import markdown
 
     rows = []
-    for component, unit in COMPONENTS.items():
+    for component in COMPONENTS:
         for name, found in figures["components"][component].items():
             cells = [f"`{component}`, {name}"]
             for key in ("seconds", "load", "own_bytes", "resident_bytes"):

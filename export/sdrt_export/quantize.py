@@ -216,8 +216,9 @@ def constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
 
 
 def _values(value: ir.Value) -> Array:
-    assert value.const_value is not None
-    array: Array = value.const_value.numpy()
+    tensor = value.const_value
+    assert tensor is not None
+    array: Array = np.asarray(tensor.numpy())
     return array
 
 
