@@ -87,13 +87,13 @@ class Found:
 
 
 def calibrate(
-    folder: Path, scratch: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
+    folder: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
 ) -> Iterator[Found | str]:
     """Make pictures with the float32 model in ``folder``; yields what it is doing, then `Found` for each of ``names``.
 
-    ``scratch`` gets graphs with more outputs, and must hold links to their weights.
+    Graphs with more outputs are written beside those in ``folder``, whose weights they share.
     """
-    probed = {name: _write(folder / name / "model.onnx", scratch / name) for name in names}
+    probed = {name: _write(folder / name / "model.onnx") for name in names}
     config = SessionConfig(provider="cpu")
     model = ModelFolder.open(folder)
     pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
@@ -114,8 +114,8 @@ class _Probed:
     layers: dict[str, tuple[str, str | None]]
 
 
-def _write(source: Path, folder: Path) -> _Probed:
-    model = ir.load(source)
+def _write(source: Path) -> _Probed:
+    model, path = ir.load(source), source.with_name("probed.onnx")
     seen = {layer.name: (_input(layer), _output(layer)) for layer in layers(model)}
     for value in dict.fromkeys(layer.node.inputs[0] for layer in layers(model)):
         assert value is not None
@@ -123,13 +123,8 @@ def _write(source: Path, folder: Path) -> _Probed:
     for layer in layers(model):
         if layer.is_convolution:
             _reduce(model.graph, layer.node.outputs[0], f"{layer.node.outputs[0].name}{_CHANNELS}", [0, 2, 3])
-    folder.mkdir(parents=True)
-    # Its weights stay where they are: external data must lie beside the graph, and a link does.
-    data = source.with_name(f"{source.name}_data")
-    if data.is_file():
-        (folder / data.name).hardlink_to(data)
-    ir.save(model, folder / source.name)
-    return _Probed(path=folder / source.name, layers=seen)
+    ir.save(model, path)
+    return _Probed(path=path, layers=seen)
 
 
 def _input(layer: Layer) -> str:

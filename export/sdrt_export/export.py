@@ -120,6 +120,8 @@ def export_model(
     output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
+    if plan is not None:
+        int8.refuse_other_kinds(checkpoint)
     # A revision is the checkpoint's.
     preview = None if taesd is None else load_taesd(taesd, {"token": token, "cache_dir": cache_dir})
     report = reporter or (lambda event: None)
@@ -289,8 +291,14 @@ class _Job:
         floats = replace(self, staging=folder, dtype="fp32", is_final=False)
         entries = floats.fused()
         _write_side_files(self.checkpoint, folder)
-        int8.refuse_other_kinds(folder)
-        return int8.convert(folder, self.staging, entries, plan, defaults.get("guidance_scale"), self._at)
+        return int8.Conversion(
+            source=folder,
+            output=self.staging,
+            plan=plan,
+            guidance_scale=defaults.get("guidance_scale"),
+            judged=not isinstance(self.checkpoint, RandomCheckpoint),
+            report=self._at,
+        ).run(entries)
 
     def with_optimum(self) -> dict[str, Any]:
         """Let optimum write them all, then check each."""

@@ -25,6 +25,7 @@ Array = np.ndarray[Any, Any]
 _CONTRIB = "com.microsoft"
 _LEVELS = 255
 _WEIGHT_LEVELS = 127
+_BIAS_LEVELS = 1 << 30
 
 FLOAT: Mapping[str, str] = {
     r"(^|\.)conv_(in|out)\.": "the first and the last convolution",
@@ -61,12 +62,14 @@ class Layer:
         return self.node.op_type == "Conv"
 
 
-def layers(model: ir.Model) -> Iterator[Layer]:
-    """The layers of ``model`` that run in int8: all convolutions and linears but those of ``FLOAT``."""
+def layers(model: ir.Model, *, every: bool = False) -> Iterator[Layer]:
+    """The layers of ``model`` that run in int8: convolutions and linears, ``every`` one or those not in ``FLOAT``."""
     for node in model.graph:
         if node.op_type in ("Conv", "MatMul"):
             weight = node.inputs[1]
-            if weight is not None and weight.is_initializer() and not stays_float(str(weight.name)):
+            if weight is None or not weight.is_initializer():
+                continue
+            if every or not stays_float(str(weight.name)):
                 yield Layer(node, weight)
 
 
@@ -102,10 +105,11 @@ class _Rewriter:
         assert span.out_high is not None
         out_scale, out_zero = _affine(span.out_low, span.out_high)
         floats = _values(weight)
-        steps = _steps(floats, axis=0)
         step_in = float(_values(scale))
         bias = node.inputs[2] if len(node.inputs) > 2 else None
         offset = out_scale * out_zero + (0 if bias is None else _values(bias))
+        # Weights that are nothing beside their bias get steps with which it fits into int32.
+        steps = np.maximum(_steps(floats, axis=0), np.abs(offset) / (step_in * _BIAS_LEVELS))
         name = layer.name
         integers = self._integers(weight, steps, axis=0)
         inputs = [
@@ -114,7 +118,7 @@ class _Rewriter:
             constant(self._graph, f"{name}.zero", np.zeros(len(steps), np.int8)),
             constant(self._graph, "one", np.float32(1)),
             constant(self._graph, "zero", np.uint8(0)),
-            constant(self._graph, f"{name}.bias", _int32(offset / (step_in * steps))),
+            constant(self._graph, f"{name}.bias", np.rint(offset / (step_in * steps)).astype(np.int32)),
         ]
         made = self._before(node, "QLinearConv", inputs, dict(node.attributes), name=f"{name}.int8")
         made.type = ir.TensorType(ir.DataType.UINT8)
@@ -226,19 +230,15 @@ def _steps(weight: Array, *, axis: int) -> Array:
     """The size of a step of each output channel's weights, symmetric about zero."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(others).astype(np.float64)
-    # A channel without weights gives its bias alone, on the scale of the others.
-    return np.maximum(largest, max(largest.max() * 1e-3, 1e-12)) / _WEIGHT_LEVELS
+    # A channel without weights gives its bias alone, on whatever scale.
+    steps: Array = np.where(largest > 0, largest, 1.0) / _WEIGHT_LEVELS
+    return steps
 
 
 def _affine(low: Any, high: Any) -> tuple[Any, Any]:
     """Step and zero point of the bytes from ``low`` to ``high``, of which zero is one exactly."""
     low, high = np.minimum(np.float64(low), 0.0), np.maximum(np.float64(high), 0.0)
     span = high - low
-    # A channel that was always zero gets a hundredth of the widest range, should it ever not be.
-    step = np.maximum(span, max(float(np.max(span)) * 1e-2, 1e-12)) / _LEVELS
+    # A channel that was always zero gets the widest range, should it ever not be.
+    step = np.where(span > 0, span, np.max(span) or 1.0) / _LEVELS
     return step, np.rint(-low / step)
-
-
-def _int32(values: Array) -> Array:
-    limits = np.iinfo(np.int32)
-    return np.rint(values).clip(limits.min, limits.max).astype(np.int32)
