@@ -147,7 +147,11 @@ def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None)
         made = node.outputs[0]
         made.name, made.type = node.name, ir.TensorType(ir.DataType.FLOAT)
         made.shape = ir.Shape([] if axes is None else [None])
-        graph.append(node)
+        producer = value.producer()
+        if producer is None:
+            graph.insert_before(graph[0], node)
+        else:
+            graph.insert_after(producer, node)
         graph.outputs.append(made)
 
 
@@ -178,11 +182,14 @@ class _Probe(Component):
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
     def _create(self, config: SessionConfig) -> Any:
-        # Used for a few minutes, at the peak of an export: without packed weights, which stay mapped from the file.
+        # Used for a few minutes, at the peak of an export: weights stay mapped from the file, none are packed, and what
+        # a run took is given back. The default order measures at the end, and keeps every activation until then.
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
 
