@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from sdrt.kinds import TEXT_TO_IMAGE, kind_of
 from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, FileRecord, Manifest, exists, expand
 from sdrt.session import ort
 from sdrt.source import refuse_revision
-from sdrt_export import graph, optimum_exporter, parity, precision, tokenizer
+from sdrt_export import graph, int8, optimum_exporter, parity, precision, tokenizer
+from sdrt_export.calibrate import Calibration
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.taesd import TAESD, load_taesd
@@ -35,8 +36,9 @@ __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 EXPORTERS = ("sdrt", "optimum")
 _FAMILY = "stable-diffusion"
 _SCHEDULER = "PNDMScheduler"
-_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16"}
-_BYTES = {"fp32": 4, "fp16": 2}
+_DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+# int8 is made of float32, which lies beside it meanwhile.
+_BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
 _VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
 # How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
@@ -46,7 +48,7 @@ _SPACE_MARGIN = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """What the export is doing: ``stage`` is "load", "export", "write", "check" or "done" of ``component``.
+    """What is being done: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
 
     One component is written and checked while the next is traced, so their events alternate.
     """
@@ -70,6 +72,7 @@ def export_model(
     random_weights: int | None = None,
     guidance_scale: float | None = None,
     taesd: str | Path | None = None,
+    calibration_prompts: Sequence[str] | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -84,13 +87,16 @@ def export_model(
         target: a row of :data:`sdrt_export.targets.TARGETS`.
         dtype: "fp32", "fp16", or "auto": what suits the target. In "fp16" target "cpu" stores weights in half the
             bytes, widens them once at load and computes in float32; the others compute in float16, but for components
-            whose activations come near its limit (see :mod:`sdrt_export.precision`).
+            whose activations come near its limit (see :mod:`sdrt_export.precision`). "int8":
+            convolutions and linears of the U-Net and the VAE in 8 bits, for CPUs with VNNI or dot products.
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
         guidance_scale: what calls of the model use where they name none; 7.5 where it is None. For checkpoints that are
             made for little guidance (LCM, turbo), or none.
         taesd: a folder or hub id of a TAESD, whose decoder goes into the model for previews.
+        calibration_prompts: what "int8" is calibrated on, 2 at least: prompts of the kind that the model is for;
+            general ones where it is None.
         revision: branch, tag or commit on the hub.
         token: the hub's access token; its own variables and login are used when None.
         cache_dir: where huggingface_hub keeps downloads.
@@ -112,11 +118,14 @@ def export_model(
         else {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
     )
     _check_exporter(exporter, target, dtype)
+    plan = _calibration(dtype, calibration_prompts)
     if exporter == "optimum" and taesd is not None:
         raise RequestError("--taesd takes the exporter 'sdrt': leave one of the two out")
     output = expand(output)
     hub_options = {"revision": revision, "token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, hub_options)
+    if plan is not None:
+        int8.refuse_other_kinds(checkpoint)
     # A revision is the checkpoint's.
     preview = None if taesd is None else load_taesd(taesd, {"token": token, "cache_dir": cache_dir})
     report = reporter or (lambda event: None)
@@ -135,8 +144,11 @@ def export_model(
             hashes=hashes,
             taesd=preview,
         )
-        components = job.with_optimum() if exporter == "optimum" else job.fused()
-        _write_side_files(checkpoint, staging)
+        if plan is None:
+            components = job.with_optimum() if exporter == "optimum" else job.fused()
+            _write_side_files(checkpoint, staging)
+        else:
+            components = job.in_int8(plan, defaults)
         manifest = _manifest(job, exporter, components, defaults)
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
@@ -157,6 +169,17 @@ def _check_exporter(exporter: str, target: str, dtype: str) -> None:
         )
     if exporter == "optimum" and dtype != "fp32":
         raise RequestError(f"exporter 'optimum' writes fp32 only here: leave out dtype {dtype!r}")
+
+
+def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | None:
+    """How to calibrate; None for what is not."""
+    if dtype != "int8" and prompts is not None:
+        raise RequestError(
+            f"calibration prompts are for dtype 'int8', not {dtype!r}: leave one of the two out"
+        )
+    if dtype != "int8":
+        return None
+    return Calibration() if prompts is None else Calibration(prompts=tuple(prompts))
 
 
 def _open(
@@ -245,6 +268,7 @@ class _Job:
     report: Reporter
     hashes: _Hashes
     taesd: nn.Module | None = None
+    is_final: bool = True
 
     @property
     def halves(self) -> bool:
@@ -269,6 +293,22 @@ class _Job:
         finally:
             # What has not begun need not: after a failure nobody wants it, and else there is none.
             worker.shutdown(cancel_futures=True)
+
+    def in_int8(self, plan: Calibration, defaults: Mapping[str, float]) -> dict[str, Any]:
+        """Write every component in float32 into a folder of its own, make pictures with that, and int8 of it."""
+        folder = self.staging / ".float32"
+        folder.mkdir()
+        floats = replace(self, staging=folder, dtype="fp32", is_final=False)
+        entries = floats.fused()
+        _write_side_files(self.checkpoint, folder)
+        return int8.Conversion(
+            source=folder,
+            output=self.staging,
+            plan=plan,
+            guidance_scale=defaults.get("guidance_scale"),
+            judged=not isinstance(self.checkpoint, RandomCheckpoint),
+            report=self._at,
+        ).run(entries)
 
     def with_optimum(self) -> dict[str, Any]:
         """Let optimum write them all, then check each."""
@@ -333,7 +373,8 @@ class _Job:
             graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
         if traced.dtype == "fp16":
             graph.save_wide(path.with_name(WIDE_GRAPH), path)
-        self.hashes.begin(path.parent.glob("*.onnx*"))
+        if self.is_final:
+            self.hashes.begin(path.parent.glob("*.onnx*"))
         _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
         limit = "half" if traced.dtype == "fp16" else ("fp32" if self.halves else self.dtype)

@@ -50,6 +50,10 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             f"{folder.path}: was exported for target {folder.manifest.target}, which packs weights: use an export for "
             "another target"
         )
+    if folder.manifest.dtype == "int8":
+        raise UnsupportedModelError(
+            f"{folder.path}: is in int8, which keeps no weights to train or export again"
+        )
     folder.verify()
     output = expand(output)
     if output.resolve().is_relative_to(folder.path.resolve()):

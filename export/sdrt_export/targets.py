@@ -96,7 +96,7 @@ def _plain_quick_gelu(x: Tensor, alpha: float) -> Tensor:
 TARGETS: Mapping[str, Target] = {
     "cpu": Target(
         name="cpu",
-        dtypes=("fp32", "fp16"),
+        dtypes=("fp32", "fp16", "int8"),
         attention=multi_head_attention,
         group_norm=_instance_group_norm,
         skip_layer_norm=skip_layer_norm,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sdrt.config import SessionConfig
+from sdrt.cpu import has_int8_products
 from sdrt.denoiser import INPUTS, LABELS, OUTPUT
-from sdrt.errors import UnsupportedModelError
+from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.limits import Limits
 from sdrt.limits import whole as whole_number
 from sdrt.model import TAESD_DECODER, ModelFolder
@@ -45,6 +46,7 @@ class Components:
                 f"vae_tiling: {model.path} was exported without the VAE in stages: export the checkpoint again with "
                 "this version of sdrt export, or leave it out"
             )
+        _check_dtype(model, config, notices)
         self._inversions = inversions
         self._made: dict[str, Any] = {}
         self.graphs: list[Component] = []
@@ -157,3 +159,24 @@ class Components:
             (lambda: self._once(f"{name}, in stages", staged)) if path.is_file() else None,
             tiling=self._config.vae_tiling,
         )
+
+
+def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
+    """Refuse int8 where it is slower than float32, or wrong, unless a fallback is allowed."""
+    if model.manifest is None or model.manifest.dtype != "int8":
+        return
+    problem = ""
+    if config.name != "cpu":
+        problem = f"{model.path} is in int8, which is for provider cpu, not {config.name}"
+    elif has_int8_products() is False:
+        problem = (
+            f"{model.path} is in int8, and this CPU has neither VNNI nor dot products: sums of products overflow, and "
+            "float32 is as fast"
+        )
+    if problem and not config.allow_fallback:
+        raise ProviderError(
+            f"{problem}: export the checkpoint with --dtype fp32, or run it anyway with allow_fallback=True "
+            "(--allow-fallback)"
+        )
+    if problem:
+        notices.warn(problem)

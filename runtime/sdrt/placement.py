@@ -15,6 +15,7 @@ __all__ = ["check_target", "is_refusal_to_fall_back", "listed", "refusal", "shor
 # Operators that carry the work: one of these on another provider than the one asked for is a fallback.
 _HEAVY = frozenset(
     {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
+    | {"QLinearConv", "MatMulIntegerToFloat"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
 )
 

@@ -23,6 +23,7 @@ STAGES = {
     "export": "exporting",
     "write": "writing",
     "check": "comparing with torch",
+    "calibrate": "making pictures to calibrate with",
     "done": "done",
 }
 """The exporter's stages, for people."""

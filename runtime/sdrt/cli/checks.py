@@ -15,6 +15,7 @@ from typing import Any
 
 from sdrt.cache import cache_root
 from sdrt.config import PROVIDERS
+from sdrt.cpu import CPUINFO, cpu_flags
 from sdrt.embedded import DEFAULT_MODEL
 from sdrt.errors import RequestError, SdrtError
 from sdrt.extras import install_command, missing_modules
@@ -76,18 +77,13 @@ def check_platform() -> Iterator[Finding]:
     yield Finding(name="sdrt", detail=__version__)
     yield Finding(name="Python", detail=f"{platform.python_version()} at {sys.executable}")
     yield Finding(name="platform", detail=platform.platform())
-    features = ", ".join(cpu_features(Path("/proc/cpuinfo")))
+    features = ", ".join(cpu_features(CPUINFO))
     yield Finding(name="CPU", detail=f"{os.cpu_count()} cores{f', {features}' if features else ''}")
 
 
 def cpu_features(cpuinfo: Path) -> list[str]:
     """Names of the known features that Linux reports; empty where there is no such file."""
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    flags = set(found.partition(":")[2].split())
+    flags = cpu_flags(cpuinfo)
     return [name for flag, name in CPU_FEATURES.items() if flag in flags]
 
 

@@ -95,7 +95,7 @@ def field_named(name: str, where: str) -> str:
     return key
 
 
-def read_prompts_file(name: str) -> list[Entry]:
+def read_prompts_file(name: str, *, option: str = "--prompts-file") -> list[Entry]:
     """A prompt, or a JSON object of `FIELDS`, from each line of a file, or of stdin where `name` is "-".
 
     Empty lines and those that begin with # are left out.
@@ -105,7 +105,7 @@ def read_prompts_file(name: str) -> list[Entry]:
     """
     shown = "standard input" if name == "-" else name
     entries: list[Entry] = []
-    for number, line in enumerate(_read(name, shown).splitlines(), 1):
+    for number, line in enumerate(_read(name, shown, option).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -120,7 +120,7 @@ def read_prompts_file(name: str) -> list[Entry]:
     return entries
 
 
-def _read(name: str, shown: str) -> str:
+def _read(name: str, shown: str, option: str) -> str:
     try:
         if name == "-":
             data = sys.stdin.buffer.read(_MOST_BYTES + 1)
@@ -129,14 +129,14 @@ def _read(name: str, shown: str) -> str:
                 data = stream.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise RequestError(
-                f"--prompts-file {shown} has more than {_MOST_BYTES >> 20} MB: expected a prompt in each line; make "
+                f"{option} {shown} has more than {_MOST_BYTES >> 20} MB: expected a prompt in each line; make "
                 "several files"
             )
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise RequestError(f"--prompts-file {shown} cannot be read: {error.strerror or error}") from error
+        raise RequestError(f"{option} {shown} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise RequestError(f"--prompts-file {shown} is not text in UTF-8: {error}") from error
+        raise RequestError(f"{option} {shown} is not text in UTF-8: {error}") from error
 
 
 def _is_object(line: str) -> bool:

@@ -1,0 +1,277 @@
+"""Ranges for int8: what every layer sees while the model itself makes pictures from prompts, in float32.
+
+The graphs get outputs for the least and the greatest value of each layer's input, and of each channel of what a
+convolution gives. Those few numbers are folded call by call, and no activation is kept, so that the memory is that of
+making pictures. A range is what was seen and a margin: to cut off values beyond it hurts more than coarser steps do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sdrt import StableDiffusionPipeline
+from sdrt.buffers import Bound
+from sdrt.components import Components
+from sdrt.config import SessionConfig
+from sdrt.errors import RequestError
+from sdrt.model import ModelFolder
+from sdrt.notices import Notices
+from sdrt.provider_options import Setting
+from sdrt.session import Component, ort
+from sdrt_export.quantize import Layer, Span, constant, layers
+
+__all__ = ["PROMPTS", "Calibration", "Call", "Found", "calibrate"]
+
+Array = np.ndarray[Any, Any]
+Report = Any
+
+PROMPTS = (
+    "a photo of a cat sitting on a wooden table, soft light",
+    "portrait of an old man with a white beard, oil painting, highly detailed",
+    "a castle on a cliff above the sea at sunset, fantasy landscape, matte painting",
+    "a busy street in the rain at night, neon signs, cinematic",
+    "a white ceramic vase with red flowers on a plain gray background, studio photograph",
+    "an astronaut riding a horse on the moon",
+    "a watercolour of mountains and a lake in autumn",
+)
+"""What a checkpoint is calibrated on where the user gives no prompts of its own kind."""
+
+# Beyond what was seen: at inputs, and at each channel of a convolution's output, of which there is less to see.
+_MARGIN, _OUTPUT_MARGIN = 1.15, 1.5
+_LEAST_STEPS, _STEP_COUNTS = 7, 4
+_UNGUIDED = 4
+_CHANNELS = ":channels"
+_SEED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How a model is calibrated.
+
+    Each prompt is denoised by the model's scheduler in 7 to 10 steps, so that different timesteps are visited; every
+    fourth without guidance. The last prompt is not calibrated on: the errors are measured with it.
+    """
+
+    prompts: tuple[str, ...] = PROMPTS
+    steps: tuple[int, int] = (_LEAST_STEPS, _LEAST_STEPS + _STEP_COUNTS - 1)
+    seed: int = _SEED
+
+    def __post_init__(self) -> None:
+        if len(self.prompts) < 2:
+            raise RequestError(
+                f"{len(self.prompts)} calibration prompt: expected 2 at least, of which the last one is for the errors"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What a component was given, and what it made of it in float32."""
+
+    inputs: dict[str, Array]
+    output: str
+    expected: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Of one component the range of each layer, by its weight's name, and calls to measure errors with."""
+
+    spans: dict[str, Span]
+    calls: list[Call]
+
+
+def calibrate(
+    folder: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
+) -> Iterator[Found | str]:
+    """Make pictures with the float32 model in ``folder``; yields what it is doing, then `Found` for each of ``names``.
+
+    Graphs with more outputs are written beside those in ``folder``, whose weights they share.
+    """
+    probed = {name: _write(folder / name / "model.onnx") for name in names}
+    config = SessionConfig(provider="cpu")
+    model = ModelFolder.open(folder)
+    pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
+    pipeline.probed = probed
+    for index, prompt in enumerate(plan.prompts):
+        yield f"prompt {index + 1} of {len(plan.prompts)}"
+        pipeline.run(prompt, plan, index, guidance_scale)
+    for name in names:
+        probe = pipeline.parts.probes[name]
+        yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probed:
+    """A graph with more outputs; of each layer the names of its input and of what it gives."""
+
+    path: Path
+    layers: dict[str, tuple[str, str | None]]
+
+
+def _write(source: Path) -> _Probed:
+    model, path = ir.load(source), source.with_name("probed.onnx")
+    seen = {layer.name: (_input(layer), _output(layer)) for layer in layers(model)}
+    for value in dict.fromkeys(layer.node.inputs[0] for layer in layers(model)):
+        assert value is not None
+        _reduce(model.graph, value, str(value.name), axes=None)
+    for layer in layers(model):
+        if layer.is_convolution:
+            _reduce(model.graph, layer.node.outputs[0], f"{layer.node.outputs[0].name}{_CHANNELS}", [0, 2, 3])
+    ir.save(model, path)
+    return _Probed(path=path, layers=seen)
+
+
+def _input(layer: Layer) -> str:
+    value = layer.node.inputs[0]
+    assert value is not None
+    return str(value.name)
+
+
+def _output(layer: Layer) -> str | None:
+    return f"{layer.node.outputs[0].name}{_CHANNELS}" if layer.is_convolution else None
+
+
+def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None) -> None:
+    """Outputs ``low:NAME`` and ``high:NAME``: over all of ``value``, or over ``axes``."""
+    for prefix, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
+        inputs = [value]
+        if axes is not None:
+            inputs.append(constant(graph, f"{prefix}:{name}:axes", np.array(axes, np.int64)))
+        node = ir.node(operator, inputs, attributes={"keepdims": 0}, name=f"{prefix}:{name}")
+        made = node.outputs[0]
+        made.name, made.type = node.name, ir.TensorType(ir.DataType.FLOAT)
+        made.shape = ir.Shape([] if axes is None else [None])
+        producer = value.producer()
+        if producer is None:
+            graph.insert_before(graph[0], node)
+        else:
+            graph.insert_after(producer, node)
+        graph.outputs.append(made)
+
+
+class _Probe(Component):
+    """A component that remembers the ranges of what it computes, and, where asked, its calls."""
+
+    def __init__(self, name: str, path: Path, config: SessionConfig, notices: Notices) -> None:
+        super().__init__(name, path, config, notices)
+        self.ranges: dict[str, Array] = {}
+        self.calls: list[Call] = []
+        self.held_out = False
+
+    @contextmanager
+    def bound(self, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Iterator[Bound]:
+        probes = [name for name in self.outputs if ":" in name]
+        with super().bound(shapes, (*outputs, *probes)) as run:
+            yield _Watched(self, run, shapes, outputs[0], probes)  # type: ignore[misc]
+
+    def see(
+        self, inputs: dict[str, Array], output: str, found: Mapping[str, Array], probes: list[str]
+    ) -> None:
+        """Fold one call in."""
+        if self.held_out:
+            self.calls.append(Call(inputs=inputs, output=output, expected=found[output].copy()))
+            return
+        for name in probes:
+            fold = np.minimum if name.startswith("low:") else np.maximum
+            self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
+
+    def _create(self, config: SessionConfig, setting: Setting) -> Any:
+        # Used for a few minutes, at the peak of an export: weights stay mapped from the file, none are packed, and what
+        # a run took is given back. The default order measures at the end, and keeps every activation until then.
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+
+
+class _Watched:
+    """A `Bound` whose runs its component sees."""
+
+    def __init__(
+        self, probe: _Probe, run: Bound, shapes: Mapping[str, Any], output: str, probes: list[str]
+    ) -> None:
+        self._probe, self._run, self._output, self._probes = probe, run, output, probes
+        self._inputs: dict[str, Array] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._run.shape(name)
+
+    def set(self, name: str, array: Array) -> None:
+        self._run.set(name, array)
+        self._inputs[name] = np.array(array)
+
+    def __call__(self) -> Mapping[str, Array]:
+        found = self._run()
+        self._probe.see(dict(self._inputs), self._output, found, self._probes)
+        return found
+
+
+class _Components(Components):
+    """The components of a model, of which some are probes."""
+
+    def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
+        super().__init__(*arguments)
+        self._probed = probed
+        self.probes: dict[str, _Probe] = {}
+
+    def _open(self, name: str, path: Path | None = None) -> Component:
+        if name not in self._probed or path is not None:
+            return super()._open(name, path)
+        self.probes[name] = _Probe(name, self._probed[name].path, self._config, self._notices)
+        return self.probes[name]
+
+
+class _Pipeline(StableDiffusionPipeline):
+    """The runtime's own, with probes for components."""
+
+    probed: Mapping[str, _Probed]
+    _watched: _Components | None = None
+
+    @property
+    def parts(self) -> _Components:
+        if self._watched is None:
+            self._watched = _Components(self.model, self._config, self._notices, probed=self.probed)
+        return self._watched
+
+    @property
+    def _parts(self) -> Components:
+        return self.parts
+
+    def run(self, prompt: str, plan: Calibration, index: int, guidance_scale: float | None) -> None:
+        """Make a picture and encode it again."""
+        held_out = index == len(plan.prompts) - 1
+        for probe in self.parts.probes.values():
+            probe.held_out = held_out
+        low, high = plan.steps
+        image = self(
+            prompt,
+            num_inference_steps=low + index % (high - low + 1),
+            guidance_scale=1.0 if index % _UNGUIDED == _UNGUIDED - 1 and not held_out else guidance_scale,
+            seed=plan.seed + index,
+            output_type="np",
+        ).images[0]
+        if "vae_encoder" in self.probed:
+            self.parts.vae_encoder.mean(np.rint(image * 255).astype(np.uint8))
+
+
+def _spans(probed: _Probed, probe: _Probe) -> dict[str, Span]:
+    found = {}
+    for name, (data, out) in probed.layers.items():
+        low, high = (float(probe.ranges[f"{end}:{data}"]) * _MARGIN for end in ("low", "high"))
+        channels = {}
+        if out is not None:
+            channels = {
+                f"out_{end}": probe.ranges[f"{end}:{out}"] * _OUTPUT_MARGIN for end in ("low", "high")
+            }
+        found[name] = Span(low=low, high=high, **channels)
+    return found

@@ -1,0 +1,171 @@
+"""From a model in float32 to one in int8 for the CPU: calibrated, rewritten, compared call by call."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sdrt.config import SessionConfig
+from sdrt.errors import ExportError, UnsupportedModelError
+from sdrt.kinds import TEXT_TO_IMAGE, kind_of
+from sdrt.manifest import read_json
+from sdrt.model import STAGES_GRAPH
+from sdrt.notices import Notices
+from sdrt.session import FAILURES, ort
+from sdrt.session import Component as Session
+from sdrt.vae_stages import StagedVae
+from sdrt_export import graph
+from sdrt_export.calibrate import Calibration, Call, Found, calibrate
+from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint
+from sdrt_export.quantize import layers, quantize, stays_float
+
+__all__ = ["LIMITS", "QUANTIZED", "Conversion", "refuse_other_kinds"]
+
+QUANTIZED = ("unet", "vae_decoder", "vae_encoder")
+"""The components that run in int8. The text encoder runs once for each prompt, and what it makes guides every step."""
+
+LIMITS: Mapping[str, float] = {"unet": 0.1, "vae_decoder": 0.05, "vae_encoder": 0.05}
+"""Largest error accepted: the norm of the difference over the norm of float32's output, on a prompt that was not
+calibrated on. docs/int8.md has what the embedded model measures, and what its pictures are like beyond."""
+
+Array = np.ndarray[Any, Any]
+Rows = list[dict[str, Any]]
+
+
+def refuse_other_kinds(checkpoint: Checkpoint) -> None:
+    """Raise `UnsupportedModelError` for a U-Net that makes pictures of pictures: there are none to calibrate with."""
+    if not isinstance(checkpoint, FolderCheckpoint):
+        return
+    unet, vae = (read_json(checkpoint.folder / part / "config.json") for part in ("unet", "vae"))
+    kind = kind_of(unet, vae["latent_channels"])
+    if kind is not TEXT_TO_IMAGE:
+        raise UnsupportedModelError(
+            f"unet: is for {kind.name}, and int8 is calibrated on pictures made of prompts alone: use --dtype fp32"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A float32 model in ``source``, which is used up, to the same in ``output`` with ``QUANTIZED`` in int8.
+
+    ``judged`` says whether errors above ``LIMITS`` end it; pictures of random weights show nothing that could be right.
+    ``report`` gets a component, what is done with it, and a detail.
+    """
+
+    source: Path
+    output: Path
+    plan: Calibration
+    guidance_scale: float | None
+    judged: bool
+    report: Callable[[str, str, str], None]
+
+    def run(self, entries: dict[str, Any]) -> dict[str, Any]:
+        """Do it; ``entries`` are the manifest's of the components, of which those in int8 are changed.
+
+        Raises:
+            ExportError: the error is above ``LIMITS``, or ONNX Runtime refuses a graph.
+        """
+        made = []
+        for step in calibrate(self.source, QUANTIZED, self.plan, self.guidance_scale):
+            if isinstance(step, str):
+                self.report("calibration", "calibrate", step)
+            else:
+                made.append(step)
+        changed = {
+            name: entries[name] | self._component(name, found)
+            for name, found in zip(QUANTIZED, made, strict=True)
+        }
+        for path in self.source.iterdir():
+            if path.name not in QUANTIZED:
+                path.rename(self.output / path.name)
+        shutil.rmtree(self.source)
+        return entries | changed
+
+    def _component(self, name: str, found: Found) -> dict[str, Any]:
+        folder, path = self.source / name, self.output / name / "model.onnx"
+        path.parent.mkdir()
+        self.report(name, "write", "")
+        done, floats = _rewrite(folder, path, found)
+        (folder / "config.json").rename(path.with_name("config.json"))
+        self.report(name, "check", "")
+        rows = _compare(name, path, found.calls)
+        if path.with_name(STAGES_GRAPH).is_file():
+            rows += _compare_stages(name, path.with_name(STAGES_GRAPH), found.calls[0])
+        worst = max(row["relative_error"] for row in rows)
+        if self.judged:
+            _judge(name, worst)
+        self.report(name, "done", f"relative error {worst:.1e}")
+        plan = {"prompts": list(self.plan.prompts), "steps": list(self.plan.steps), "seed": self.plan.seed}
+        return {"parity": rows, "int8": {"layers": len(done), "float": floats}, "calibration": plan}
+
+
+def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[str]]:
+    """Write the graph of the component in ``folder`` to ``path``, and its stages beside it.
+
+    Returns the layers that run in int8, and those that ``FLOAT`` keeps from it.
+    """
+    model = ir.load(folder / path.name)
+    floats = [layer.name for layer in layers(model, every=True) if stays_float(layer.name)]
+    done = quantize(model, found.spans)
+    graph.save(model, path, apart=True)
+    if (stages := folder / STAGES_GRAPH).is_file():
+        tiles = ir.load(stages)
+        quantize(tiles, found.spans)
+        graph.save_beside(tiles, path.with_name(STAGES_GRAPH), path)
+    return done, sorted(floats)
+
+
+def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
+    """Run the calls again in int8; one row for the manifest, of all together."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        made = [session.run([call.output], call.inputs)[0] for call in calls]
+    except FAILURES as error:
+        raise ExportError(
+            f"{name}: ONNX Runtime {ort.__version__} refuses the graph in int8: {error}; nothing was written: use "
+            "--dtype fp32"
+        ) from error
+    return _row(calls, made, {"calls": len(calls)})
+
+
+def _compare_stages(name: str, path: Path, call: Call) -> Rows:
+    """The VAE in tiles, of one picture."""
+    session = Session(f"{name} in stages", path, SessionConfig(provider="cpu"), Notices(None))
+    widest = max(int(port.shape[1]) for port in session.outputs.values())
+    (data,) = call.inputs.values()
+    # 64x64 pixels at the widest stage: several tiles of any picture.
+    return _row([call], [StagedVae(session, tile=4096 * widest)(data[0])[np.newaxis]], {"tiled": 1})
+
+
+def _row(calls: list[Call], made: list[Array], what: dict[str, int]) -> Rows:
+    shapes = {key: list(value.shape) for key, value in calls[0].inputs.items()}
+    error = _distance(made, [call.expected for call in calls])
+    return [{"inputs": shapes | what, "output": calls[0].output, "relative_error": float(f"{error:.3g}")}]
+
+
+def _judge(name: str, error: float) -> None:
+    if not error <= LIMITS[name]:
+        raise ExportError(
+            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt that it was not calibrated on); "
+            f"the limit is {LIMITS[name]:g}; nothing was written: use --dtype fp32, or --calibration-prompts with "
+            "prompts of the kind that the model is for"
+        )
+
+
+def _distance(made: list[Array], expected: list[Array]) -> float:
+    """The norm of the difference over the norm of ``expected``, of all calls together."""
+    apart = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in zip(made, expected, strict=True))
+    size = sum(float(np.square(b.astype(np.float64)).sum()) for b in expected)
+    if not np.isfinite(apart) or not size:
+        raise ExportError(
+            "int8: an output is not finite, or float32's is zero: the checkpoint may be damaged"
+        )
+    return float(np.sqrt(apart / size))
