@@ -22,34 +22,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bars import HOLDS_FOR, judge
+from bars import judge
 from folders import make
-from measure import Failed, device, markdown, run, spread
+from measure import Failed, device, run, spread
 from presence import missing, versions
-from systems import SYSTEMS, for_machine
+from systems import OURS, SYSTEMS, for_machine
+from tables import report
 
 from sdrt.model import ModelFolder
 
 HERE = Path(__file__).parent
-OURS = "sdrt"
 SIZES = {"sd15": 512, "tiny": 64}
 MULTIPLY_ADDS = {("sd15", 512): 401.6e9}
 """Of one evaluation of the U-Net for one row, by architecture and size; counted for these only."""
 ROWS = 2  # guidance
 TIMES = ("import", "load", "first_picture", "first_step", "step", "decode", "generation")
 BYTES = ("own", "resident", "device")
-TITLES = {
-    "import": "import",
-    "load": "load",
-    "first_picture": "first picture from process start",
-    "first_step": "first step",
-    "step": "step",
-    "decode": "decode",
-    "generation": "a picture when warm",
-    "own": "peak memory",
-    "resident": "with mapped files",
-    "device": "device memory",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +60,7 @@ class Settings:
 
 def compare(work: Path, settings: Settings) -> dict[str, Any]:
     """Prepare, take turns, and give the record: figures with their spread, ratios to sdrt, bars, what is missing."""
-    os.environ |= _environment(work)
-    absent = {name: reason for name in settings.names if (reason := _missing(name, settings))}
-    folders = _prepare(work, settings, absent)
+    folders, absent = prepare(work, settings)
     peaks, turns = _rounds(work, settings, folders, absent)
     thumbnails = [{name: turn[name].pop("thumbnail") for name in turn} for turn in turns]
     return {
@@ -115,9 +101,11 @@ def _missing(name: str, settings: Settings) -> str | None:
     return missing(row.needs, settings.python(name))
 
 
-def _prepare(work: Path, settings: Settings, absent: dict[str, str]) -> dict[str, Path]:
-    """The folder of every system that is there; one whose folder cannot be made is `absent` from then on."""
-    folders = {}
+def prepare(work: Path, settings: Settings) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folder of every system that is here; and of the others why they are not, or why theirs cannot be made."""
+    os.environ |= _environment(work)
+    absent = {name: reason for name in settings.names if (reason := _missing(name, settings))}
+    folders: dict[str, Path] = {}
     for name in [name for name in settings.names if name not in absent]:
         _say(f"{name}: folder")
         try:
@@ -134,7 +122,7 @@ def _prepare(work: Path, settings: Settings, absent: dict[str, str]) -> dict[str
     if OURS in folders:
         # Hashed before, as it is on every run of a user but the first.
         ModelFolder.open(folders[OURS]).verify()
-    return folders
+    return folders, absent
 
 
 def _rounds(
@@ -146,12 +134,12 @@ def _rounds(
     for number in range(settings.rounds):
         peaks += _multiplication(work, settings)
         turns.append({})
-        for name, folder in folders.items():
-            if name in absent:
-                continue
+        # Another begins in every round, so that none always follows the same one.
+        first = number % max(len(folders), 1)
+        for name in [name for name in [*folders][first:] + [*folders][:first] if name not in absent]:
             _say(f"round {number + 1} of {settings.rounds}: {name}")
             try:
-                turns[-1][name] = _turn(name, folder, work, settings)
+                turns[-1][name] = _turn(name, folders[name], work, settings)
             except Failed as error:
                 absent[name] = f"failed in round {number + 1}: {error}"
     return peaks, turns
@@ -223,107 +211,16 @@ def _peak(settings: Settings, peaks: Sequence[float], turns: Sequence[Mapping[st
     for name, row in (_spreads(turns) if work else {}).items():
         tflops = 2 * work * ROWS / row["step"]["median"] / 1e12
         reached[name] = {"tflops": tflops, "share": tflops / best if best else None}
-    return {"multiplication_tflops": best, "systems": reached}
-
-
-def table(figures: Mapping[str, Any]) -> str:
-    """Medians, and in brackets the ratio to sdrt with its spread over the rounds."""
-    settings = figures["settings"]
-    size = settings["size"]
-    keys = [key for key in (*TIMES, *BYTES) if any(key in row for row in figures["systems"].values())]
-    header = [
-        f"{settings['architecture']}, {settings['device']}, {size}×{size}",
-        *(TITLES[key] for key in keys),
-    ]
-    return markdown(header, [_row(name, keys, figures) for name in figures["systems"]])
-
-
-def _row(name: str, keys: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
-    cells = [f"`{name}`"]
-    for key in keys:
-        value = figures["systems"][name].get(key)
-        cells.append(
-            _cell(key, value, figures["ratios_to_sdrt"].get(name, {}).get(key), name) if value else ""
-        )
-    return cells
-
-
-def _cell(key: str, value: Mapping[str, float], ratio: Mapping[str, float] | None, name: str) -> str:
-    shown = _bytes(value["median"]) if key in BYTES else _seconds(value["median"])
-    if key == "step":
-        shown += f" [{_seconds(value['min'])}–{_seconds(value['max'])}]"
-    if ratio and name != OURS:
-        shown += f" ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
-    return shown
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
-
-
-def _bytes(value: float) -> str:
-    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
-
-
-def bars(figures: Mapping[str, Any]) -> str:
-    """Every bar, the figure, and met, NOT met or not measured."""
-    rows = [
-        [f"`{bar['system']}`", bar["bar"], bar["wanted"], _figure(bar["figure"]), bar["verdict"]]
-        for bar in figures["bars"]
-    ]
-    return markdown(["Bar", "of", "wanted", "figure", "verdict"], rows)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def report(figures: Mapping[str, Any]) -> str:
-    """All of it in Markdown."""
-    parts = [table(figures), bars(figures), *_notes(figures)]
-    return "\n".join(parts)
-
-
-def _notes(figures: Mapping[str, Any]) -> list[str]:
-    settings, machine, peak = figures["settings"], figures["device"], figures["peak"]
-    gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in machine["gpus"])
-    numbers = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    lines = [f"- missing: {name}: {reason}" for name, reason in figures["missing"].items()]
-    lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", f"- {_multiplied(peak)}"]
-    lines += [_reached(name, row) for name, row in peak["systems"].items()]
-    if not peak["systems"]:
-        lines.append(f"- TFLOP/s of a step: the multiply-adds are counted for {HOLDS_FOR}, not for this")
-    if (settings["architecture"], settings["size"]) not in MULTIPLY_ADDS:
-        lines.append(f"- the bars are meant for {HOLDS_FOR}: at this size they rehearse, and judge nothing")
-    lines.append(
-        f"- {gpus}{machine['cpu']}, {machine['logical_cores']} cores; {settings['rounds']} rounds, in turn, of "
-        f"{settings['generations']} warm generations of {settings['steps']} steps; in brackets the ratio to "
-        f"`{OURS}` within a round: median, least–greatest. {numbers}."
-    )
-    return ["\n".join(lines) + "\n"]
-
-
-def _pictures(differences: Mapping[str, int]) -> str:
-    said = [f"{name} {levels}" for name, levels in differences.items() if name != OURS]
-    return f"levels of 255 by which thumbnails differ from {OURS}'s: {', '.join(said) or 'no others'}"
-
-
-def _multiplied(peak: Mapping[str, Any]) -> str:
-    best = peak["multiplication_tflops"]
-    return (
-        "matrix multiplication: not measured"
-        if best is None
-        else f"matrix multiplication: {best:.3g} TFLOP/s"
-    )
-
-
-def _reached(name: str, row: Mapping[str, Any]) -> str:
-    share = "" if row["share"] is None else f", {row['share']:.0%} of matrix multiplication's"
-    return f"- `{name}`: {row['tflops']:.3g} TFLOP/s in a step{share}"
+    return {"counted": work is not None, "multiplication_tflops": best, "systems": reached}
 
 
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _need_ours(absent: Mapping[str, str]) -> None:
+    if OURS in absent:
+        raise SystemExit(f"{OURS} itself was not measured: {absent[OURS]}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -360,6 +257,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="write the record here")
     parser.add_argument("--report", type=Path, help="write the tables here too")
     parser.add_argument(
+        "--prepare", action="store_true", help="only make the folders that systems load, in --work"
+    )
+    parser.add_argument(
         "--list", action="store_true", help="only say which systems are here and which are not"
     )
     return parser.parse_args()
@@ -375,14 +275,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
+        if options.prepare:
+            absent = prepare(work, settings)[1]
+            print(
+                "\n".join(f"missing: {name}: {reason}" for name, reason in absent.items()) or "all are here"
+            )
+            _need_ours(absent)
+            return
         figures = compare(work, settings)
         if options.json:
             options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         if options.report:
             options.report.write_text(report(figures), encoding="utf-8")
         print(report(figures))
-        if OURS in figures["missing"]:
-            raise SystemExit(f"{OURS} itself was not measured: {figures['missing'][OURS]}")
+        _need_ours(figures["missing"])
 
 
 if __name__ == "__main__":

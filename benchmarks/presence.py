@@ -1,14 +1,43 @@
-"""Which modules an interpreter has, asked of a process of its own."""
+"""Which modules an interpreter has, asked of a process of its own.
+
+    python benchmarks/presence.py --device cpu|cuda
+
+says what is missing here to export, to run and to test, and how to bring it; it needs nothing but Python itself.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import subprocess
+import sys
 from collections.abc import Sequence
 
 __all__ = ["missing", "versions"]
 
+REQUIRED = {
+    "PIL": "pillow",
+    "accelerate": "accelerate",
+    "click": "click",
+    "diffusers": "diffusers",
+    "filelock": "filelock",
+    "huggingface_hub": "huggingface_hub<1",
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnx_ir": "onnx-ir",
+    "onnxruntime": "onnxruntime-gpu",
+    "onnxscript": "onnxscript",
+    "platformdirs": "platformdirs",
+    "psutil": "psutil",
+    "pytest": "pytest",
+    "rich": "rich",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers<=0.23.0",
+    "torch": "torch",
+    "transformers": "transformers<5",
+}
+"""Module → what pip calls it, without which there is nothing to compare."""
 PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -62,3 +91,47 @@ def _ask(python: str, script: str, *arguments: str) -> str:
         .stdout.strip()
         .rpartition("\n")[2]
     )
+
+
+def _on_cuda() -> list[str]:
+    """What is wrong with CUDA here, as torch and ONNX Runtime see it."""
+    script = (
+        "import torch, onnxruntime as o\n"
+        "print(('' if torch.cuda.is_available() else 'torch finds no CUDA device. ')"
+        " + ('' if 'CUDAExecutionProvider' in o.get_available_providers() else"
+        " 'this onnxruntime has no CUDA: give --parts, or install onnxruntime-gpu and no other onnxruntime.'))"
+    )
+    try:
+        said = _ask(sys.executable, script)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().rpartition("\n")[2]
+    return [said] if said else []
+
+
+def _lacking() -> list[str]:
+    lacking = json.loads(_ask(sys.executable, _FIND, *REQUIRED))
+    if not lacking:
+        return []
+    packages = " ".join(f"'{REQUIRED[name]}'" for name in lacking)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return [
+        f"missing modules: {', '.join(lacking)}",
+        "where there is a network: pip download --no-deps --only-binary=:all: --platform manylinux_2_28_x86_64 "
+        f"--platform manylinux_2_17_x86_64 --python-version {python} -d WHEELS {packages}",
+        "and here: benchmarks/gpu.sh --wheels WHEELS (onnxruntime-gpu also as --parts; torch is never among them)",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options = parser.parse_args()
+    problems = _lacking() or (_on_cuda() if options.device == "cuda" else [])
+    print("\n".join(problems) or "nothing is missing")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ from typing import Any
 
 import export
 import peers
+import tables
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
@@ -42,8 +43,9 @@ def report(figures: dict[str, Any]) -> str:
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB, Python {machine['python']}; random "
         f"weights, float32, guidance. Medians of {figures['export']['rounds']} exports and "
-        f"{settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, a process "
-        "each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, least–greatest. Peak memory is what the system cannot take back; with mapped files, weights that lie in "
+        f"{settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, a "
+        "process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, least–greatest. "
+        "Peak memory is what the system cannot take back; with mapped files, weights that lie in "
         "memory as in their file count too. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the "
         f"CPU then; diffusers maps them and reads them in its first step. {versions}."
     )
@@ -54,8 +56,8 @@ def report(figures: dict[str, Any]) -> str:
     )
     measured = figures["generate"]
     absent = "".join(f"Missing: {name}: {reason}. " for name, reason in measured["missing"].items())
-    tables = "\n".join([export.table(figures["export"]), peers.table(measured), peers.bars(measured)])
-    return f"{tables}\n{absent}{notes}\n"
+    text = "\n".join([export.table(figures["export"]), tables.systems(measured), tables.bars(measured)])
+    return f"{text}\n{absent}{notes}\n"
 
 
 def insert(readme: Path, text: str | None) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 from sdrt.provider_options import CUDA
 
-__all__ = ["ALL", "SYSTEMS", "Loaded", "Made", "System", "Work", "class_of", "for_machine"]
+__all__ = ["ALL", "OURS", "SYSTEMS", "Loaded", "Made", "System", "Work", "class_of", "for_machine"]
 
+OURS = "sdrt"
 PROMPT = "a lighthouse on a cliff at dusk"
 SEED, GUIDANCE_SCALE = 0, 7.5
 ALL = ("cpu", "cuda")
@@ -160,8 +161,8 @@ def _stable_diffusion_cpp(model_class: Any, folder: Path, work: Work) -> Loaded:
     model = model_class(model_path=str(folder), wtype="f32", verbose=False)
 
     def generate(on_step: OnStep) -> Made:
-        def progress(_step: int, steps: int, _seconds: float) -> None:
-            if steps == work.steps:  # it tells of loading and decoding too
+        def progress(step: int, steps: int, _seconds: float) -> None:
+            if steps == work.steps and step:  # it tells of loading and decoding too, and of its beginning
                 on_step()
 
         images = model.generate_image(
