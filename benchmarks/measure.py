@@ -67,7 +67,7 @@ def run(command: Sequence[str | Path], log: Path, *, timeout: float | None = Non
             os.killpg(process.pid, signal.SIGKILL)  # its workers too
             process.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise Failed(f"took longer than {timeout:.0f} s") from None
+                raise Failed(f"took longer than {timeout:g} s") from None
             raise
         finally:
             seconds = time.perf_counter() - start
