@@ -19,44 +19,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from folders import checkpoint as make_checkpoint
 from measure import device, markdown, run, spread
 
-SYSTEMS = {"sdrt": "sdrt", "optimum": "optimum-cli"}
-"""Name → the command in the environment's scripts."""
+SYSTEMS = {"sdrt": "sdrt", "optimum": "optimum.commands.optimum_cli"}
+"""Name → the module that is its command."""
 FIGURES = ("seconds", "own_bytes", "resident_bytes")
 BAR = {"times_faster": 4.0, "memory_ratio": 1 / 3}
-_MAKE = """
-import sys
-from pathlib import Path
-from diffusers import PNDMScheduler, StableDiffusionPipeline
-from transformers import CLIPTokenizer
-from sdrt_export.checkpoint import RandomCheckpoint
-from sdrt_export.tokenizer import write_byte_tokenizer
-folder = Path(sys.argv[1])
-source = RandomCheckpoint(architecture="sd15", seed=0)
-write_byte_tokenizer(folder / "scratch", folder / "words", 77)
-StableDiffusionPipeline(
-    text_encoder=source.load("text_encoder"), unet=source.load("unet"), vae=source.load("vae"),
-    tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
-    scheduler=PNDMScheduler.from_config(source.scheduler_config()),
-    safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-).save_pretrained(folder / "checkpoint")
-"""
-
-
-def make_checkpoint(work: Path, log: Path) -> Path:
-    """A diffusers folder of SD 1.5's size with random weights, made once per work folder."""
-    checkpoint = work / "checkpoint"
-    if not (checkpoint / "model_index.json").is_file():
-        run([sys.executable, "-c", _MAKE, work], log)
-        shutil.rmtree(work / "words")
-    return checkpoint
 
 
 def export_both(work: Path, rounds: int) -> dict[str, Any]:
     """Export with both, ``rounds`` times; the folders stay in ``work`` as ``sdrt`` and ``optimum``."""
     log = work / "log.txt"
-    checkpoint = make_checkpoint(work, log)
+    checkpoint = make_checkpoint(work, log, "sd15")
     turns = [{name: _turn(name, checkpoint, work, log) for name in SYSTEMS} for _ in range(rounds)]
     return {
         "architecture": "sd15, random weights",
@@ -85,7 +60,7 @@ def _turn(system: str, checkpoint: Path, work: Path, log: Path) -> dict[str, flo
         "sdrt": ["export", checkpoint, "-o", output, "--target", "cpu"],
         "optimum": ["export", "onnx", "--model", checkpoint, "--task", "text-to-image", output],
     }
-    finished = run([Path(sys.executable).parent / SYSTEMS[system], *arguments[system]], log)
+    finished = run([sys.executable, "-m", SYSTEMS[system], *arguments[system]], log)
     return {
         "seconds": finished.seconds,
         "own_bytes": finished.own_bytes,

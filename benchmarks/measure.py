@@ -2,12 +2,16 @@
 
 Memory is counted twice. *Own* memory is what the kernel cannot take back (anonymous and shared pages): too much of it
 and a process is killed. *Resident* memory adds the pages of mapped files, such as weights, that are in memory just now
-and are dropped when another needs the room.
+and are dropped when another needs the room. *Device* memory is what all programs together use on the GPU at the
+highest, less what they used before: seen from outside, so that it counts the same for every system.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -20,9 +24,15 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Run", "device", "markdown", "run", "spread"]
+from sdrt.benchmark import nvidia
+
+__all__ = ["Failed", "Run", "device", "markdown", "run", "spread"]
 
 _INTERVAL = 0.02
+
+
+class Failed(SystemExit):
+    """A command that failed: why, in a line. Where nobody catches it, the benchmark ends with that line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,43 +42,101 @@ class Run:
     seconds: float
     own_bytes: int
     resident_bytes: int
+    device_bytes: int | None
     result: dict[str, Any]
 
 
-def run(command: Sequence[str | Path], log: Path) -> Run:
-    """Run ``command``; its stderr and other output go to ``log``. A failing command ends the benchmark."""
-    start = time.perf_counter()
-    with log.open("a", encoding="utf-8") as stream:
+def run(command: Sequence[str | Path], log: Path, *, timeout: float | None = None, gpu: bool = False) -> Run:
+    """Run `command`; its stderr and other output go to `log`. Raises `Failed`, also after `timeout` seconds."""
+    with log.open("a+", encoding="utf-8", errors="replace") as stream, nvidia.library():
+        stream.write(f"$ {_shown(command)}\n")
+        stream.flush()
+        watch = _PeakMemory(_device_bytes() if gpu else None)
+        start = time.perf_counter()
         process = subprocess.Popen(
-            [str(part) for part in command], stdout=subprocess.PIPE, stderr=stream, text=True
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=stream,
+            text=True,
+            start_new_session=True,
         )
-        watch = _PeakMemory(process.pid)
-        watch.start()
-        output, _ = process.communicate()
-        seconds = time.perf_counter() - start
-        watch.stop()
+        watch.begin(process.pid)
+        try:
+            output, _ = process.communicate(timeout=timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too
+            process.communicate()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise Failed(f"took longer than {timeout:g} s") from None
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            watch.stop()
         stream.write(output)
     if process.returncode:
-        sys.exit(f"{command} failed with {process.returncode}; see {log}")
+        raise Failed(f"exit code {process.returncode}: {_reason(log)} (more in {log})")
     last = output.strip().rpartition("\n")[2]
     result = json.loads(last) if last.startswith("{") else {}
-    return Run(seconds=seconds, own_bytes=watch.own, resident_bytes=watch.resident, result=result)
+    return Run(
+        seconds=seconds,
+        own_bytes=watch.own,
+        resident_bytes=watch.resident,
+        device_bytes=watch.device,
+        result=result,
+    )
+
+
+def _shown(command: Sequence[str | Path]) -> str:
+    """A command in one line; a script that is given as text is left out."""
+    return " ".join("…" if "\n" in str(part) else str(part) for part in command)
+
+
+_FRAME = re.compile(r"^(\s|\$ )|^Traceback|^For further information")
+
+
+def _reason(log: Path) -> str:
+    """The last line that is no part of a traceback's frames: what Python raised, or what a command said."""
+    lines = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
+    said = [line for line in lines if line.strip() and not _FRAME.match(line)]
+    errors = [line for line in said if re.match(r"[\w.]*(Error|Exception|error)\b.*:", line)]
+    return (errors or said or ["it said nothing"])[-1].strip()[:200]
+
+
+def _device_bytes() -> int | None:
+    """What all programs use on the first GPU that is visible; asked of NVIDIA's library, or of its command."""
+    used = nvidia.used_bytes(0)
+    return _asked_of_command() if used is None else used
+
+
+def _asked_of_command() -> int | None:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+    query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "-i", visible]
+    try:
+        return int(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]) << 20
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError):
+        return None
 
 
 class _PeakMemory(threading.Thread):
-    """Samples the memory of a process tree."""
+    """Samples the memory of a process tree, and of the GPU where `before` says what was used there at first."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, before: int | None) -> None:
         super().__init__(daemon=True)
         self.own = self.resident = 0
+        self.device = None if before is None else 0
+        self._before, self._done = before, threading.Event()
+
+    def begin(self, pid: int) -> None:
         self._root = psutil.Process(pid)
-        self._done = threading.Event()
+        self.start()
 
     def run(self) -> None:
         while not self._done.wait(_INTERVAL):
             sizes = [_sizes(process) for process in self._tree()]
             self.own = max(self.own, sum(own for own, _ in sizes))
             self.resident = max(self.resident, sum(resident for _, resident in sizes))
+            if self._before is not None and (used := _device_bytes()) is not None:
+                self.device = max(self.device or 0, used - self._before)
 
     def stop(self) -> None:
         self._done.set()
@@ -116,6 +184,7 @@ def device() -> dict[str, Any]:
         "cpu": name,
         "logical_cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
+        "gpus": nvidia.gpus(),
         "platform": sys.platform,
         "python": sys.version.split()[0],
     }

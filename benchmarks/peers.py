@@ -1,91 +1,294 @@
-"""One system in one process, from import to picture. Prints a JSON object with what it took.
+"""sdrt beside its peers in one go: the same weights, the same work, a process each, in turns. Prints ratios and bars.
 
-    python benchmarks/peers.py sdrt|optimum|diffusers FOLDER --size 512 --steps 3
+    python benchmarks/peers.py --work DIR [--device cpu|cuda] [--architecture sd15] [--size 512] [--rounds 3]
 
-The steps are counted from the first step's end, so that warming up is not in them; decoding is what follows the
-last one.
+The systems are the rows of `systems.py`; those that this machine lacks are listed with the reason. DIR keeps the
+checkpoint of random weights and what every system made of it. `--python NAME=PATH` runs a system in the interpreter
+of another environment, for those that do not bear one another. A machine that slows down slows all that take turns:
+ratios are taken within a round.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-PROMPT = "a lighthouse on a cliff at dusk"
-Step = Callable[..., dict[str, Any]]
+from bars import judge
+from folders import make
+from measure import Failed, device, run, spread
+from presence import missing, versions
+from systems import OURS, SYSTEMS, for_machine
+from tables import report
+
+from sdrt.model import ModelFolder
+
+HERE = Path(__file__).parent
+SIZES = {"sd15": 512, "tiny": 64}
+MULTIPLY_ADDS = {("sd15", 512): 401.6e9}
+"""Of one evaluation of the U-Net for one row, by architecture and size; counted for these only."""
+ROWS = 2  # guidance
+TIMES = ("import", "load", "first_picture", "first_step", "step", "decode", "generation")
+BYTES = ("own", "resident", "device")
 
 
-def _sdrt(folder: str) -> tuple[float, Any, dict[str, Any]]:
-    start = time.perf_counter()
-    from sdrt import StableDiffusionPipeline
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is measured, and how often. `pythons`: the interpreters of systems that have one of their own."""
 
-    imported = time.perf_counter() - start
-    pipeline = StableDiffusionPipeline.from_pretrained(folder, provider="cpu").load()
-    return imported, pipeline, {"seed": 0}
+    device: str = "cpu"
+    architecture: str = "sd15"
+    size: int = 512
+    steps: int = 3
+    generations: int = 2
+    rounds: int = 3
+    names: tuple[str, ...] = (OURS, "diffusers", "optimum")
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 1800.0
 
-
-def _optimum(folder: str) -> tuple[float, Any, dict[str, Any]]:
-    start = time.perf_counter()
-    import torch
-    from optimum.onnxruntime import ORTStableDiffusionPipeline
-
-    imported = time.perf_counter() - start
-    pipeline = ORTStableDiffusionPipeline.from_pretrained(folder)
-    return imported, pipeline, {"generator": torch.Generator().manual_seed(0)}
-
-
-def _diffusers(folder: str) -> tuple[float, Any, dict[str, Any]]:
-    start = time.perf_counter()
-    import torch
-    from diffusers import StableDiffusionPipeline
-
-    imported = time.perf_counter() - start
-    pipeline = StableDiffusionPipeline.from_pretrained(folder)
-    return imported, pipeline, {"generator": torch.Generator().manual_seed(0)}
+    def python(self, name: str) -> str:
+        return self.pythons.get(name, sys.executable)
 
 
-SYSTEMS = {"sdrt": _sdrt, "optimum": _optimum, "diffusers": _diffusers}
+def compare(work: Path, settings: Settings) -> dict[str, Any]:
+    """Prepare, take turns, and give the record: figures with their spread, ratios to sdrt, bars, what is missing."""
+    folders, absent = prepare(work, settings)
+    peaks, turns = _rounds(work, settings, folders, absent)
+    thumbnails = [{name: turn[name].pop("thumbnail") for name in turn} for turn in turns]
+    return {
+        "settings": asdict(settings),
+        "device": device(),
+        "versions": versions(settings.python(OURS)),
+        "missing": absent,
+        "systems": _spreads(turns),
+        "ratios_to_sdrt": _spreads([_ratios(turn) for turn in turns]),
+        "pictures_differ_by": _differences(thumbnails),
+        "peak": _peak(settings, peaks, turns),
+        "bars": [bar for name in _ours(settings) for bar in judge(settings.device, name, turns)],
+        "turns": turns,
+    }
 
 
-def measure(system: str, folder: str, size: int, steps: int) -> dict[str, Any]:
-    """Seconds to import, to load, to the first step's end, for each step after it, and to decode."""
-    start = time.perf_counter()
-    imported, pipeline, seed = SYSTEMS[system](folder)
-    loaded = time.perf_counter() - start - imported
-    stamps: list[float] = []
-
-    def on_step(_pipeline: Any, _index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        stamps.append(time.perf_counter())
-        return tensors
-
-    begin = time.perf_counter()
-    pipeline(
-        PROMPT,
-        height=size,
-        width=size,
-        num_inference_steps=steps,
-        callback_on_step_end=on_step,
-        **seed,
-    )
-    took = [after - before for before, after in pairwise(stamps)]
-    decoded = time.perf_counter() - stamps[-1]
-    return {"import": imported, "load": loaded, "first": stamps[0] - begin, "steps": took, "decode": decoded}
+def _environment(work: Path) -> dict[str, str]:
+    """This checkout is what is measured, whatever is installed; nothing is downloaded; caches are the run's own."""
+    ours = [str(HERE.parent / folder) for folder in ("runtime", "export", "models")]
+    return {
+        "PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "HF_HUB_OFFLINE": "1",
+        "SDRT_CACHE": str(work / "cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
+    }
 
 
-def main() -> None:
+def _ours(settings: Settings) -> list[str]:
+    return [name for name in settings.names if SYSTEMS[name].folder == "sdrt"]
+
+
+def _missing(name: str, settings: Settings) -> str | None:
+    row = SYSTEMS[name]
+    if settings.device not in row.devices:
+        return f"does not run on {settings.device} here"
+    if row.architectures and settings.architecture not in row.architectures:
+        return f"knows {', '.join(row.architectures)} only"
+    return missing(row.needs, settings.python(name))
+
+
+def prepare(work: Path, settings: Settings) -> tuple[dict[str, Path], dict[str, str]]:
+    """The folder of every system that is here; and of the others why they are not, or why theirs cannot be made."""
+    os.environ |= _environment(work)
+    absent = {name: reason for name in settings.names if (reason := _missing(name, settings))}
+    folders: dict[str, Path] = {}
+    for name in [name for name in settings.names if name not in absent]:
+        _say(f"{name}: folder")
+        try:
+            folders[name] = make(
+                SYSTEMS[name].folder,
+                work,
+                work / "log.txt",
+                device=settings.device,
+                architecture=settings.architecture,
+                python=settings.python(name),
+            )
+        except Failed as error:
+            absent[name] = f"its folder cannot be made: {error}"
+    if OURS in folders:
+        # Hashed before, as it is on every run of a user but the first.
+        ModelFolder.open(folders[OURS]).verify()
+    return folders, absent
+
+
+def _rounds(
+    work: Path, settings: Settings, folders: Mapping[str, Path], absent: dict[str, str]
+) -> tuple[list[float], list[dict[str, Any]]]:
+    """The device's matrix multiplication, and a turn of every system, by round."""
+    peaks: list[float] = []
+    turns: list[dict[str, Any]] = []
+    for number in range(settings.rounds):
+        peaks += _multiplication(work, settings)
+        turns.append({})
+        # Another begins in every round, so that none always follows the same one.
+        first = number % max(len(folders), 1)
+        for name in [name for name in [*folders][first:] + [*folders][:first] if name not in absent]:
+            _say(f"round {number + 1} of {settings.rounds}: {name}")
+            try:
+                turns[-1][name] = _turn(name, folders[name], work, settings)
+            except Failed as error:
+                absent[name] = f"failed in round {number + 1}: {error}"
+    return peaks, turns
+
+
+def _multiplication(work: Path, settings: Settings) -> list[float]:
+    try:
+        command = [sys.executable, HERE / "peak.py", "--device", settings.device]
+        return [run(command, work / "log.txt", timeout=settings.timeout).result["tflops"]]
+    except Failed as error:
+        _say(f"matrix multiplication: {error}")
+        return []
+
+
+def _turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, Any]:
+    """One process: its figures, and the thumbnail of what it drew."""
+    numbers = {key: getattr(settings, key) for key in ("device", "size", "steps", "generations")}
+    options = [part for key, value in numbers.items() for part in (f"--{key}", str(value))]
+    command = [settings.python(name), HERE / "peer.py", name, folder, *options, "--began", repr(time.time())]
+    ended = run(command, work / "log.txt", timeout=settings.timeout, gpu=settings.device == "cuda")
+    took = ended.result
+    warm = took["generations"]
+    steady = {key: statistics.median(generation[key] for generation in warm) for key in warm[0]}
+    figures = {key: took[key] for key in ("import", "load", "first_picture", "first_step")}
+    figures |= {key: value for key, value in steady.items() if key != "first_step"}
+    figures |= {"own": ended.own_bytes, "resident": ended.resident_bytes}
+    device_memory = {} if ended.device_bytes is None else {"device": ended.device_bytes}
+    steps = {"steps": [generation["step"] for generation in warm]}
+    return {**figures, **device_memory, **steps, "thumbnail": took["thumbnail"]}
+
+
+def _ratios(turn: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of a round, every figure of every system over sdrt's."""
+    if OURS not in turn:
+        return {}
+    own = turn[OURS]
+    return {
+        name: {key: row[key] / own[key] for key in (*TIMES, *BYTES) if key in row and own.get(key)}
+        for name, row in turn.items()
+    }
+
+
+def _spreads(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """System → figure → least, median and greatest over the rounds. Of a step over all of its generations."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for turn in turns:
+        for name, row in turn.items():
+            single = {key: [value] for key, value in row.items() if key != "steps"}
+            for key, values in (single | ({"step": row["steps"]} if "steps" in row else {})).items():
+                found.setdefault(name, {}).setdefault(key, []).extend(values)
+    return {name: {key: spread(values) for key, values in row.items()} for name, row in found.items()}
+
+
+def _differences(turns: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, int]:
+    """By how many of 255 levels a thumbnail differs from sdrt's at most: the same work draws the same."""
+    worst: dict[str, int] = {}
+    for turn in [turn for turn in turns if OURS in turn]:
+        for name, levels in turn.items():
+            difference = max(abs(a - b) for a, b in zip(levels, turn[OURS], strict=True))
+            worst[name] = max(worst.get(name, 0), difference)
+    return worst
+
+
+def _peak(settings: Settings, peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """TFLOP/s of matrix multiplication, and of every system in a step where the work is counted."""
+    best = max(peaks, default=None)
+    work = MULTIPLY_ADDS.get((settings.architecture, settings.size))
+    reached = {}
+    for name, row in (_spreads(turns) if work else {}).items():
+        tflops = 2 * work * ROWS / row["step"]["median"] / 1e12
+        reached[name] = {"tflops": tflops, "share": tflops / best if best else None}
+    return {"counted": work is not None, "multiplication_tflops": best, "systems": reached}
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def _need_ours(absent: Mapping[str, str]) -> None:
+    if OURS in absent:
+        raise SystemExit(f"{OURS} itself was not measured: {absent[OURS]}")
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    known = for_machine(options.device)
+    names = tuple(options.systems.split(",")) if options.systems else known
+    if unknown := [name for name in names if name not in SYSTEMS]:
+        raise SystemExit(f"unknown system {unknown[0]!r}: expected of {', '.join(SYSTEMS)}")
+    pythons = dict(pair.split("=", 1) for pair in options.python)
+    if unknown := [name for name in pythons if name not in SYSTEMS]:
+        raise SystemExit(f"--python {unknown[0]}=…: unknown system, expected of {', '.join(SYSTEMS)}")
+    chosen = {
+        key: getattr(options, key) for key in ("device", "architecture", "steps", "generations", "rounds")
+    }
+    size = options.size or SIZES[options.architecture]
+    return Settings(**chosen, size=size, names=names, pythons=pythons, timeout=options.timeout)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("system", choices=sorted(SYSTEMS))
-    parser.add_argument("folder")
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--work", type=Path, help="a folder per architecture; a temporary one if left out")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--architecture", choices=list(SIZES), default="sd15")
+    parser.add_argument("--size", type=int, help="512 for sd15, 64 for tiny")
     parser.add_argument("--steps", type=int, default=3)
-    options = parser.parse_args()
-    print(json.dumps(measure(options.system, options.folder, options.size, options.steps)))
+    parser.add_argument("--generations", type=int, default=2, help="after one that warms up")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--systems", metavar="A,B", help="some of them; all that run on the device if left out"
+    )
+    parser.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH")
+    parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take")
+    parser.add_argument("--json", type=Path, help="write the record here")
+    parser.add_argument("--report", type=Path, help="write the tables here too")
+    parser.add_argument(
+        "--prepare", action="store_true", help="only make the folders that systems load, in --work"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="only say which systems are here and which are not"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _options()
+    settings = _settings(options)
+    if options.list:
+        for name in settings.names:
+            print(f"{name}: {_missing(name, settings) or 'here'}")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        work = (options.work or Path(scratch)).absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        if options.prepare:
+            absent = prepare(work, settings)[1]
+            print(
+                "\n".join(f"missing: {name}: {reason}" for name, reason in absent.items()) or "all are here"
+            )
+            _need_ours(absent)
+            return
+        figures = compare(work, settings)
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        if options.report:
+            options.report.write_text(report(figures), encoding="utf-8")
+        print(report(figures))
+        _need_ours(figures["missing"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import export
-import generate
+import peers
+import tables
 
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
@@ -37,13 +38,14 @@ def report(figures: dict[str, Any]) -> str:
     """The tables, and under them what they were measured on."""
     machine = figures["export"]["device"]
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    rounds, steps = (figures["generate"]["settings"][key] for key in ("rounds", "steps"))
+    settings = figures["generate"]["settings"]
     memory = machine["memory_bytes"] / 2**30
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB, Python {machine['python']}; random "
-        f"weights, float32, guidance. Medians of {figures['export']['rounds']} exports and {rounds} runs of {steps} "
-        "steps, a process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, "
-        "least–greatest. Peak memory is what the system cannot take back; with mapped files, weights that lie in "
+        f"weights, float32, guidance. Medians of {figures['export']['rounds']} exports and "
+        f"{settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, a "
+        "process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, least–greatest. "
+        "Peak memory is what the system cannot take back; with mapped files, weights that lie in "
         "memory as in their file count too. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the "
         f"CPU then; diffusers maps them and reads them in its first step. {versions}."
     )
@@ -52,7 +54,10 @@ def report(figures: dict[str, Any]) -> str:
         f"The bar for the export: {bar['times_faster']:g}× faster in {bar['memory_ratio']:.2f} of the peak memory, "
         f"{'met' if export.met(figures['export']) else 'NOT met'} by the medians. {notes}"
     )
-    return f"{export.table(figures['export'])}\n{generate.table(figures['generate'])}\n{notes}\n"
+    measured = figures["generate"]
+    absent = "".join(f"Missing: {name}: {reason}. " for name, reason in measured["missing"].items())
+    text = "\n".join([export.table(figures["export"]), tables.systems(measured), tables.bars(measured)])
+    return f"{text}\n{absent}{notes}\n"
 
 
 def insert(readme: Path, text: str | None) -> None:
@@ -80,13 +85,14 @@ def main() -> None:
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
+    settings = peers.Settings(size=options.size, steps=options.steps, rounds=options.rounds)
     figures: dict[str, Any] = {"versions": {name: version(name) for name in _VERSIONED}}
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         for stage, measure in (
             ("export", lambda: export.export_both(work, options.export_rounds)),
-            ("generate", lambda: generate.compare(work, options.size, options.steps, options.rounds)),
+            ("generate", lambda: peers.compare(work, settings)),
         ):
             figures[stage] = measure()
             (results / f"{options.name}.json").write_text(

@@ -1,0 +1,108 @@
+"""What sdrt is to reach beside its peers, as ratios within one run, and whether it did."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["BARS", "HOLDS_FOR", "Bar", "judge"]
+
+Turn = Mapping[str, Mapping[str, float]]
+"""One round: system → figure → value."""
+HOLDS_FOR = "SD 1.5's architecture at 512x512"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar.
+
+    `what` is said of it; `figure` that of a system in a round. `kind` says what is compared with `limit`: "faster", a
+    peer's figure over ours, at least that; "share", ours over a peer's, at most that; "own", ours alone, at most that.
+    Of several `peers` the best one counts.
+    """
+
+    what: str
+    figure: str
+    kind: str
+    limit: float
+    peers: tuple[str, ...] = ()
+
+
+_COMPILED = ("diffusers-compile", "diffusers-max-autotune")
+
+BARS: Mapping[str, tuple[Bar, ...]] = {
+    "cuda": (
+        Bar(what="a step, beside torch.compile", figure="step", kind="faster", limit=1.3, peers=_COMPILED),
+        Bar(
+            what="a step, beside diffusers eager",
+            figure="step",
+            kind="faster",
+            limit=2.0,
+            peers=("diffusers",),
+        ),
+        Bar(what="the loop outside the U-Net", figure="outside_unet", kind="own", limit=0.03),
+        Bar(what="peak device memory", figure="device", kind="share", limit=0.8, peers=("diffusers",)),
+        Bar(
+            what="the first picture from process start",
+            figure="first_picture",
+            kind="faster",
+            limit=3.0,
+            peers=("diffusers",),
+        ),
+    ),
+    "cpu": (
+        Bar(what="a step, beside optimum's ORT", figure="step", kind="faster", limit=1.0, peers=("optimum",)),
+        Bar(what="a step, beside torch eager", figure="step", kind="faster", limit=1.0, peers=("diffusers",)),
+        Bar(what="peak memory of its own", figure="own", kind="share", limit=0.6, peers=("optimum",)),
+    ),
+}
+_SENTENCES = {
+    "faster": "at least {limit:g}x sooner than {peers}",
+    "share": "at most {limit:g}x that of {peers}",
+    "own": "at most {limit:.0%}",
+}
+
+
+def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Every bar of a device for `ours`: its text, the figure (None where nothing was measured), and the verdict."""
+    return [_judge(bar, ours, turns) for bar in BARS[device]]
+
+
+def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:
+    figure = _own(bar, ours, turns) if bar.kind == "own" else _beside(bar, ours, turns)
+    verdict = "not measured"
+    if figure is not None:
+        verdict = "met" if _reaches(bar, figure) else "NOT met"
+    peers = " or ".join(bar.peers)
+    wanted = _SENTENCES[bar.kind].format(limit=bar.limit, peers=peers)
+    return {"system": ours, "bar": bar.what, "wanted": wanted, "figure": figure, "verdict": verdict}
+
+
+def _reaches(bar: Bar, figure: float) -> bool:
+    return figure >= bar.limit if bar.kind == "faster" else figure <= bar.limit
+
+
+def _own(bar: Bar, ours: str, turns: Sequence[Turn]) -> float | None:
+    values = [turn[ours][bar.figure] for turn in turns if bar.figure in turn.get(ours, {})]
+    return statistics.median(values) if values else None
+
+
+def _beside(bar: Bar, ours: str, turns: Sequence[Turn]) -> float | None:
+    """The median over the rounds of the ratio to each peer, and of these that of the peer who did best."""
+    ratios = [_ratio(bar, ours, peer, turns) for peer in bar.peers]
+    found = [ratio for ratio in ratios if ratio is not None]
+    best: Callable[[Sequence[float]], float] = min if bar.kind == "faster" else max
+    return best(found) if found else None
+
+
+def _ratio(bar: Bar, ours: str, peer: str, turns: Sequence[Turn]) -> float | None:
+    pairs = [
+        (turn[ours][bar.figure], turn[peer][bar.figure])
+        for turn in turns
+        if all(bar.figure in turn.get(name, {}) for name in (ours, peer))
+    ]
+    if bar.kind == "faster":
+        pairs = [(theirs, mine) for mine, theirs in pairs]
+    return statistics.median(above / below for above, below in pairs) if pairs else None

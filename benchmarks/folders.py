@@ -1,0 +1,116 @@
+"""The folders that systems load, all made from one checkpoint of random weights, once per work folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from measure import Failed, run
+
+__all__ = ["FOLDERS", "Maker", "checkpoint", "make"]
+
+Command = list[str | Path]
+_MAKE_CHECKPOINT = """
+import sys
+from pathlib import Path
+from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
+from transformers import CLIPTokenizer
+from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.tokenizer import write_byte_tokenizer
+folder, architecture = Path(sys.argv[1]), sys.argv[2]
+source = RandomCheckpoint(architecture=architecture, seed=0)
+noise = {key: value for key, value in source.scheduler_config().items() if key.startswith(("beta_", "num_train"))}
+write_byte_tokenizer(folder / "scratch", folder / "words", 77)
+StableDiffusionPipeline(
+    text_encoder=source.load("text_encoder"), unet=source.load("unet"), vae=source.load("vae"),
+    tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
+    scheduler=EulerDiscreteScheduler(**noise),
+    safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+).save_pretrained(folder / "checkpoint")
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """How a folder is made: of which other one, and by which command in the interpreter of the system that wants it.
+
+    `named` is the folder's name by device: exports for different devices lie side by side.
+    """
+
+    source: str
+    named: Mapping[str, str]
+    command: Callable[[Path, Path, str], Command]
+
+
+def _ours(source: Path, output: Path, device: str) -> Command:
+    return ["-m", "sdrt", "export", source, "-o", output, "--target", device, "--force"]
+
+
+def _optimum(source: Path, output: Path, device: str) -> Command:
+    # Its float16 is traced on the GPU.
+    half: Command = ["--dtype", "fp16", "--device", "cuda"] if device == "cuda" else []
+    return [*_OPTIMUM_CLI, "export", "onnx", "--model", source, "--task", "text-to-image", *half, output]
+
+
+def _single(source: Path, output: Path, _device: str) -> Command:
+    return [*_OPTIMUM_CLI, "export", "onnx", "--model", source, "--task", "text-to-image", output]
+
+
+def _fused(source: Path, output: Path, device: str) -> Command:
+    half: Command = ["--float16"] if device == "cuda" else []
+    module = "onnxruntime.transformers.models.stable_diffusion.optimize_pipeline"
+    return ["-m", module, "-i", source, "-o", output, "--overwrite", *half]
+
+
+def _openvino(source: Path, output: Path, _device: str) -> Command:
+    exact: Command = ["--task", "text-to-image", "--weight-format", "fp32"]
+    return [*_OPTIMUM_CLI, "export", "openvino", "--model", source, *exact, output]
+
+
+_OPTIMUM_CLI: Command = ["-m", "optimum.commands.optimum_cli"]
+
+FOLDERS: Mapping[str, Maker] = {
+    "sdrt": Maker(source="checkpoint", named={"cpu": "sdrt", "cuda": "sdrt-cuda"}, command=_ours),
+    "optimum": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum-cuda"}, command=_optimum),
+    "optimum-fp32": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum"}, command=_single),
+    # It fuses float32 graphs only, and converts what it fused.
+    "fused": Maker(source="optimum-fp32", named={"cpu": "fused", "cuda": "fused-cuda"}, command=_fused),
+    "openvino": Maker(source="checkpoint", named={"cpu": "openvino"}, command=_openvino),
+}
+
+
+def checkpoint(work: Path, log: Path, architecture: str) -> Path:
+    """A diffusers folder of an architecture with random weights. Raises `Failed`, for another's folder too."""
+    folder, mark = work / "checkpoint", work / "architecture.txt"
+    if not (folder / "model_index.json").is_file():
+        run([sys.executable, "-c", _MAKE_CHECKPOINT, work, architecture], log)
+        shutil.rmtree(work / "words")
+        mark.write_text(architecture, encoding="utf-8")
+    found = mark.read_text(encoding="utf-8") if mark.is_file() else "an unknown architecture"
+    if found != architecture:
+        raise Failed(f"{folder} holds {found}: expected {architecture}; give another --work")
+    return folder
+
+
+def make(name: str, work: Path, log: Path, *, device: str, architecture: str, python: str) -> Path:
+    """The folder of a row of `FOLDERS`, or the "checkpoint". Raises `Failed` where it cannot be made."""
+    if name == "checkpoint":
+        return checkpoint(work, log, architecture)
+    maker = FOLDERS[name]
+    folder = work / maker.named[device]
+    if not _is_whole(folder):
+        source = make(maker.source, work, log, device=device, architecture=architecture, python=python)
+        # Renamed when it is complete: an exporter that is interrupted leaves half a folder.
+        half = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(half, ignore_errors=True)
+        run([python, *maker.command(source, half, device)], log)
+        shutil.rmtree(folder, ignore_errors=True)
+        half.replace(folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "model_index.json").is_file()

@@ -1,0 +1,97 @@
+"""One system in one process, from the start of the process to pictures. Prints a JSON object with what it took.
+
+    python benchmarks/peer.py sdrt|diffusers|… FOLDER --device cpu --size 512 --steps 3 --generations 2
+
+The first generation is warming up, and gives the first picture and the first step; the others are what a step is. Of
+each generation a step is the mean of those after its first. The device is waited for after the first step and after
+the last, not between: a system may run ahead of its device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from systems import SYSTEMS, Loaded, Work, class_of
+
+THUMBNAIL = 8
+
+
+def measure(name: str, folder: Path, work: Work, generations: int, began: float) -> dict[str, Any]:
+    """Seconds, and what was drawn; `began` is `time.time()` of when the process was started."""
+    system = SYSTEMS[name]
+    start = time.perf_counter()
+    pipeline_class = class_of(system)
+    imported = time.perf_counter()
+    loaded = system.load(pipeline_class, folder, work)
+    ready = time.perf_counter()
+    first, picture = _generation(loaded, work)
+    first_picture = time.time() - began
+    return {
+        "import": imported - start,
+        "load": ready - imported,
+        "first_step": first["first_step"],
+        "first_picture": first_picture,
+        "generations": [_generation(loaded, work)[0] for _ in range(generations)],
+        "thumbnail": _thumbnail(picture),
+    }
+
+
+def _generation(loaded: Loaded, work: Work) -> tuple[dict[str, float], Any]:
+    """Seconds to the first step's end, for one of the others, from the last one to the picture; and the picture."""
+    stamps: list[float] = []
+
+    def on_step() -> None:
+        if len(stamps) in (0, work.steps - 1):
+            loaded.synchronize()
+        stamps.append(time.perf_counter())
+
+    begin = time.perf_counter()
+    made = loaded.generate(on_step)
+    end = time.perf_counter()
+    if len(stamps) != work.steps:
+        raise SystemExit(f"{len(stamps)} steps were taken: expected {work.steps}")
+    loop = stamps[-1] - stamps[0]
+    seconds = {
+        "first_step": stamps[0] - begin,
+        "step": loop / (work.steps - 1),
+        "decode": end - stamps[-1],
+        "generation": end - begin,
+    }
+    if made.unet:
+        seconds["outside_unet"] = 1 - sum(made.unet[1:]) / loop
+    return seconds, made.image
+
+
+def _thumbnail(image: Any) -> list[int]:
+    """The picture in a few levels of gray, to tell whether two systems drew the same."""
+    return list(image.convert("L").resize((THUMBNAIL, THUMBNAIL)).tobytes())
+
+
+def main() -> None:
+    began = time.time()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("system", choices=list(SYSTEMS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=3, help="at least 2: the first is apart")
+    parser.add_argument("--generations", type=int, default=2, help="after the first")
+    parser.add_argument(
+        "--began", type=float, default=began, help="time.time() of the start; now if left out"
+    )
+    options = parser.parse_args()
+    if options.steps < 2 or options.generations < 1:
+        parser.error("expected at least 2 --steps and 1 of --generations")
+    work = Work(device=options.device, size=options.size, steps=options.steps)
+    print()  # a library may have left a line of its own open
+    print(json.dumps(measure(options.system, options.folder, work, options.generations, options.began)))
+
+
+if __name__ == "__main__":
+    main()

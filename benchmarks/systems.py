@@ -1,0 +1,283 @@
+"""The systems that are compared: what each needs, which folder it loads, and how it makes a picture.
+
+A row loads nothing until its process asks for it, so that this table can be read where most of them are missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdrt.provider_options import CUDA
+
+__all__ = ["ALL", "OURS", "SYSTEMS", "Loaded", "Made", "System", "Work", "class_of", "for_machine"]
+
+OURS = "sdrt"
+PROMPT = "a lighthouse on a cliff at dusk"
+SEED, GUIDANCE_SCALE = 0, 7.5
+ALL = ("cpu", "cuda")
+OnStep = Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What every system does: one picture of `size` pixels a side in `steps` steps of Euler, with guidance.
+
+    In float16 on "cuda" and in float32 on "cpu".
+    """
+
+    device: str
+    size: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A PIL picture, and seconds of each of the U-Net's evaluations, where the system tells."""
+
+    image: Any
+    unet: tuple[float, ...] = ()
+
+
+def _nothing_to_wait_for() -> None:
+    """What runs on the host has ended when its call returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A system that is ready: `generate` calls its argument after every step; `synchronize` waits for the device."""
+
+    generate: Callable[[OnStep], Made]
+    synchronize: Callable[[], None] = _nothing_to_wait_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """One row.
+
+    `pipeline` is its class as "module:name", whose import is timed; `needs` the modules without which it is missing;
+    `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs (None: all of them).
+    """
+
+    about: str
+    pipeline: str
+    needs: tuple[str, ...]
+    folder: str
+    load: Callable[[Any, Path, Work], Loaded]
+    devices: tuple[str, ...] = ALL
+    architectures: tuple[str, ...] | None = None
+
+
+def class_of(system: System) -> Any:
+    """The pipeline's class, imported."""
+    module, _, name = system.pipeline.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _sdrt(**options: str) -> Callable[[Any, Path, Work], Loaded]:
+    def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+        pipeline = pipeline_class.from_pretrained(
+            folder, provider=work.device, provider_options=options
+        ).load()
+
+        def generate(on_step: OnStep) -> Made:
+            result = pipeline(callback_on_step_end=_callback(on_step), seed=SEED, **_arguments(work))
+            return Made(image=result.images[0], unet=tuple(result.timings["unet"]))
+
+        return Loaded(generate=generate)
+
+    return load
+
+
+def _diffusers(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+    """Eager; its default attention is `scaled_dot_product_attention`."""
+    import torch
+
+    dtype = {"cpu": torch.float32, "cuda": torch.float16}[work.device]
+    pipeline = pipeline_class.from_pretrained(folder, torch_dtype=dtype).to(work.device)
+    return _of_diffusers(pipeline, work)
+
+
+def _compiled(mode: str) -> Callable[[Any, Path, Work], Loaded]:
+    """diffusers' own recipe: channels last, the U-Net compiled as one graph, and the VAE's decoder."""
+
+    def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+        import torch
+
+        dtype = {"cpu": torch.float32, "cuda": torch.float16}[work.device]
+        pipeline = pipeline_class.from_pretrained(folder, torch_dtype=dtype).to(work.device)
+        pipeline.unet.to(memory_format=torch.channels_last)
+        pipeline.vae.to(memory_format=torch.channels_last)
+        pipeline.unet = torch.compile(pipeline.unet, mode=mode, fullgraph=True)
+        pipeline.vae.decode = torch.compile(pipeline.vae.decode, fullgraph=True)
+        return _of_diffusers(pipeline, work)
+
+    return load
+
+
+_ORT = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def _optimum(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+    import onnxruntime
+
+    if work.device == "cuda" and hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
+    pipeline = pipeline_class.from_pretrained(folder, provider=_ORT[work.device])
+    used = pipeline.unet.session.get_providers()[0]
+    if used != _ORT[work.device]:  # ONNX Runtime only warns
+        raise RuntimeError(f"ONNX Runtime took {used} in place of {_ORT[work.device]}")
+    return _of_diffusers(pipeline, work)
+
+
+def _openvino(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+    """In float32, which it leaves by itself for bfloat16 on CPUs that can; of a fixed shape, as its guide says."""
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    pipeline = pipeline_class.from_pretrained(folder, compile=False, ov_config=exact)
+    pipeline.reshape(batch_size=1, height=work.size, width=work.size, num_images_per_prompt=1)
+    pipeline.compile()
+    return _of_diffusers(pipeline, work)
+
+
+def _of_diffusers(pipeline: Any, work: Work) -> Loaded:
+    """A pipeline with diffusers' interface."""
+    import torch
+
+    pipeline.set_progress_bar_config(disable=True)
+
+    def generate(on_step: OnStep) -> Made:
+        generator = torch.Generator().manual_seed(SEED)
+        result = pipeline(callback_on_step_end=_callback(on_step), generator=generator, **_arguments(work))
+        return Made(image=result.images[0])
+
+    on_gpu = work.device == "cuda"
+    return Loaded(generate=generate, synchronize=torch.cuda.synchronize if on_gpu else _nothing_to_wait_for)
+
+
+def _stable_diffusion_cpp(model_class: Any, folder: Path, work: Work) -> Loaded:
+    model = model_class(model_path=str(folder), wtype="f32", verbose=False)
+
+    def generate(on_step: OnStep) -> Made:
+        def progress(step: int, steps: int, _seconds: float) -> None:
+            if steps == work.steps and step:  # it tells of loading and decoding too, and of its beginning
+                on_step()
+
+        images = model.generate_image(
+            prompt=PROMPT,
+            width=work.size,
+            height=work.size,
+            seed=SEED,
+            sample_steps=work.steps,
+            sample_method="euler",
+            cfg_scale=GUIDANCE_SCALE,
+            progress_callback=progress,
+        )
+        return Made(image=images[0])
+
+    return Loaded(generate=generate)
+
+
+def _arguments(work: Work) -> dict[str, Any]:
+    return {
+        "prompt": PROMPT,
+        "height": work.size,
+        "width": work.size,
+        "num_inference_steps": work.steps,
+        "guidance_scale": GUIDANCE_SCALE,
+    }
+
+
+def _callback(on_step: OnStep) -> Callable[..., dict[str, Any]]:
+    def on_step_end(_pipeline: Any, _index: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        on_step()
+        return tensors
+
+    return on_step_end
+
+
+_TORCH = ("torch", "diffusers", "transformers", "accelerate")
+_DIFFUSERS = "diffusers:StableDiffusionPipeline"
+_OPTIMUM = "optimum.onnxruntime:ORTStableDiffusionPipeline"
+
+_EVERYWHERE: Mapping[str, System] = {
+    "sdrt": System(
+        about="ours",
+        pipeline="sdrt:StableDiffusionPipeline",
+        needs=("onnxruntime",),
+        folder="sdrt",
+        load=_sdrt(),
+    ),
+    "sdrt-cuda-graph": System(
+        about="ours, with the U-Net's kernels captured once and replayed",
+        pipeline="sdrt:StableDiffusionPipeline",
+        needs=("onnxruntime",),
+        folder="sdrt",
+        load=_sdrt(enable_cuda_graph="true"),
+        devices=("cuda",),
+    ),
+    "diffusers": System(
+        about="diffusers, eager, with SDPA",
+        pipeline=_DIFFUSERS,
+        needs=_TORCH,
+        folder="checkpoint",
+        load=_diffusers,
+    ),
+    "diffusers-compile": System(
+        about="diffusers, torch.compile (reduce-overhead), channels last",
+        pipeline=_DIFFUSERS,
+        needs=_TORCH,
+        folder="checkpoint",
+        load=_compiled("reduce-overhead"),
+    ),
+    "diffusers-max-autotune": System(
+        about="diffusers, torch.compile (max-autotune), channels last",
+        pipeline=_DIFFUSERS,
+        needs=(*_TORCH, "triton"),
+        folder="checkpoint",
+        load=_compiled("max-autotune"),
+        devices=("cuda",),
+    ),
+    "optimum": System(
+        about="optimum's pipeline on ONNX Runtime, its own export",
+        pipeline=_OPTIMUM,
+        needs=(*_TORCH, "onnxruntime", "optimum.onnxruntime"),
+        folder="optimum",
+        load=_optimum,
+    ),
+    "ort-fused": System(
+        about="the same export, fused by onnxruntime.transformers' optimize_pipeline",
+        pipeline=_OPTIMUM,
+        needs=(*_TORCH, "onnxruntime.transformers", "optimum.onnxruntime"),
+        folder="fused",
+        load=_optimum,
+    ),
+    "openvino": System(
+        about="optimum-intel's pipeline on OpenVINO",
+        pipeline="optimum.intel:OVStableDiffusionPipeline",
+        needs=(*_TORCH, "openvino", "optimum.intel"),
+        folder="openvino",
+        load=_openvino,
+        devices=("cpu",),
+    ),
+    "stable-diffusion.cpp": System(
+        about="stable-diffusion.cpp, by stable-diffusion-cpp-python",
+        pipeline="stable_diffusion_cpp:StableDiffusion",
+        needs=("stable_diffusion_cpp",),
+        folder="checkpoint",
+        load=_stable_diffusion_cpp,
+        devices=("cpu",),
+        architectures=("sd15",),
+    ),
+}
+# A row is not missing on a machine where no machine has it.
+SYSTEMS: Mapping[str, System] = {
+    name: row for name, row in _EVERYWHERE.items() if name != "sdrt-cuda-graph" or "enable_cuda_graph" in CUDA
+}
+
+
+def for_machine(device: str) -> tuple[str, ...]:
+    """The names of the systems that run on a kind of device; ours first."""
+    return tuple(name for name, row in SYSTEMS.items() if device in row.devices)

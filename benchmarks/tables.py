@@ -1,0 +1,122 @@
+"""The record of `peers.py` as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bars import HOLDS_FOR
+from measure import markdown
+from systems import OURS
+
+__all__ = ["bars", "report", "systems"]
+
+BYTES = ("own", "resident", "device")
+TITLES = {
+    "import": "import",
+    "load": "load",
+    "first_picture": "first picture from process start",
+    "first_step": "first step",
+    "step": "step",
+    "decode": "decode",
+    "generation": "a picture when warm",
+    "own": "peak memory",
+    "resident": "with mapped files",
+    "device": "device memory",
+}
+
+
+def systems(figures: Mapping[str, Any]) -> str:
+    """Medians, and in brackets the ratio to sdrt with its spread over the rounds."""
+    settings = figures["settings"]
+    size = settings["size"]
+    keys = [key for key in TITLES if any(key in row for row in figures["systems"].values())]
+    header = [
+        f"{settings['architecture']}, {settings['device']}, {size}×{size}",
+        *(TITLES[key] for key in keys),
+    ]
+    return markdown(header, [_row(name, keys, figures) for name in figures["systems"]])
+
+
+def _row(name: str, keys: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
+    cells = [f"`{name}`"]
+    for key in keys:
+        value = figures["systems"][name].get(key)
+        cells.append(
+            _cell(key, value, figures["ratios_to_sdrt"].get(name, {}).get(key), name) if value else ""
+        )
+    return cells
+
+
+def _cell(key: str, value: Mapping[str, float], ratio: Mapping[str, float] | None, name: str) -> str:
+    shown = _bytes(value["median"]) if key in BYTES else _seconds(value["median"])
+    if key == "step":
+        shown += f" [{_seconds(value['min'])}–{_seconds(value['max'])}]"
+    if ratio and name != OURS:
+        shown += f" ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
+    return shown
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+
+
+def bars(figures: Mapping[str, Any]) -> str:
+    """Every bar, the figure, and met, NOT met or not measured."""
+    rows = [
+        [f"`{bar['system']}`", bar["bar"], bar["wanted"], _figure(bar["figure"]), bar["verdict"]]
+        for bar in figures["bars"]
+    ]
+    return markdown(["Bar", "of", "wanted", "figure", "verdict"], rows)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def report(figures: Mapping[str, Any]) -> str:
+    """All of it in Markdown."""
+    parts = [systems(figures), bars(figures), *_notes(figures)]
+    return "\n".join(parts)
+
+
+def _notes(figures: Mapping[str, Any]) -> list[str]:
+    settings, machine, peak = figures["settings"], figures["device"], figures["peak"]
+    gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in machine["gpus"])
+    numbers = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
+    lines = [f"- missing: {name}: {reason}" for name, reason in figures["missing"].items()]
+    lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", f"- {_multiplied(peak)}"]
+    lines += [_reached(name, row) for name, row in peak["systems"].items()]
+    if not peak["counted"]:
+        lines.append(
+            f"- the multiply-adds are counted, and the bars meant, for {HOLDS_FOR}: this is a rehearsal"
+        )
+    lines.append(
+        f"- {gpus}{machine['cpu']}, {machine['logical_cores']} cores; {settings['rounds']} rounds, in turn, of "
+        f"{settings['generations']} warm generations of {settings['steps']} steps; in brackets the ratio to "
+        f"`{OURS}` within a round: median, least–greatest. {numbers}."
+    )
+    return ["\n".join(lines) + "\n"]
+
+
+def _pictures(differences: Mapping[str, int]) -> str:
+    said = [f"{name} {levels}" for name, levels in differences.items() if name != OURS]
+    return f"levels of 255 by which thumbnails differ from {OURS}'s: {', '.join(said) or 'no others'}"
+
+
+def _multiplied(peak: Mapping[str, Any]) -> str:
+    best = peak["multiplication_tflops"]
+    return (
+        "matrix multiplication: not measured"
+        if best is None
+        else f"matrix multiplication: {best:.3g} TFLOP/s"
+    )
+
+
+def _reached(name: str, row: Mapping[str, Any]) -> str:
+    share = "" if row["share"] is None else f", {row['share']:.0%} of matrix multiplication's"
+    return f"- `{name}`: {row['tflops']:.3g} TFLOP/s in a step{share}"
