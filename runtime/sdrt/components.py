@@ -28,6 +28,9 @@ __all__ = ["Components"]
 
 T = TypeVar("T")
 
+# What has no session, or a small one.
+_LIGHT = frozenset({"vae_encoder", "vae_decoder", TAESD_DECODER})
+
 
 class Components:
     """`text_encoder`, `unet`, `vae_encoder` and `vae_decoder` of a model folder, ready to be called."""
@@ -51,6 +54,7 @@ class Components:
         self._made: dict[str, Any] = {}
         self.graphs: list[Component] = []
         """Those that are open, in the order in which they were opened."""
+        self._rescues: list[Rescue] = []
         self._lock = threading.Lock()
 
     @property
@@ -79,7 +83,9 @@ class Components:
         return self._once(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
 
     def load(self) -> None:
-        """Create all that text to image needs, now."""
+        """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
+        if self._config.low_vram:
+            return
         if self._model.has("text_encoder"):
             self.text_encoder  # noqa: B018
         self.unet  # noqa: B018
@@ -88,15 +94,23 @@ class Components:
     def _once(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
             if name not in self._made:
+                if self._config.low_vram and name not in _LIGHT:
+                    self._release()
                 self._made[name] = make()
             made: T = self._made[name]
             return made
+
+    def _release(self) -> None:
+        """Let go of every session; one that a run still uses ends with that."""
+        self._made = {name: made for name, made in self._made.items() if name in _LIGHT}
+        self.graphs.clear()
 
     def _open(self, name: str, path: Path | None = None) -> Component:
         component = self._component(name, path or self._model.component(name))
         wide = self._model.wide(name)
         if path is None and wide.is_file():
             component.rescue = Rescue(name, lambda: self._component(name, wide), self._notices)
+            self._rescues.append(component.rescue)
         return component
 
     def _component(self, name: str, path: Path) -> Component:
@@ -107,8 +121,7 @@ class Components:
     @property
     def rescues(self) -> dict[str, int]:
         """How many runs of which component overflowed float16 and were made again in float32."""
-        counts = {graph.name: graph.rescue.count for graph in self.graphs if graph.rescue is not None}
-        return {name: count for name, count in counts.items() if count}
+        return {rescue.name: rescue.count for rescue in self._rescues if rescue.count}
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -157,8 +170,13 @@ class Components:
         return VaeGraphs(
             lambda: self._once(f"{name}, whole", whole),
             (lambda: self._once(f"{name}, in stages", staged)) if path.is_file() else None,
-            tiling=self._config.vae_tiling,
+            tiling=self._tiling(path),
         )
+
+    def _tiling(self, stages: Path) -> bool | None:
+        """Whether the VAE works in tiles whatever the size; None leaves it to the size."""
+        wanted = self._config.vae_tiling
+        return True if wanted is None and self._config.low_vram and stages.is_file() else wanted
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:

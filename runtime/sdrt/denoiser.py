@@ -37,7 +37,8 @@ class Denoiser:
 
     Args:
         unet: the component `run` belongs to.
-        run: its buffers, batch N, or more with guidance.
+        run: its buffers.
+        batch: rows of the batch, N, or more with guidance; as many at a time as `run` is for.
         plan: gives the timestep of each sigma.
         schedule: gives c_skip, c_out, c_in of each sigma.
         owners: of each conditional row the picture that it is of.
@@ -56,6 +57,7 @@ class Denoiser:
         run: Bound,
         plan: Plan,
         *,
+        batch: int,
         schedule: NoiseSchedule,
         owners: NDArray[np.intp],
         weights: Array | None,
@@ -73,7 +75,10 @@ class Denoiser:
         self._weights = None if weights is None else weights.reshape(-1, 1, 1, 1)
         self._timestep = unet.inputs["timestep"]
         self._time = np.zeros(run.shape("timestep"), self._timestep.dtype)
-        self._sample = np.zeros(run.shape("sample"), np.float32)
+        rows, *rest = run.shape("sample")
+        self._turns = [slice(first, first + rows) for first in range(0, batch, rows)]
+        self._sample = np.zeros((batch, *rest), np.float32)
+        self._embeds: Array | None = None
         self._channels = self._sample.shape[1] - (0 if beside is None else beside.shape[1])
         self._windows = windows
         # Seen in windows, it changes from one to the next; else it is in place for all steps.
@@ -87,7 +92,9 @@ class Denoiser:
 
     def condition(self, embeds: Array) -> None:
         """Upload text embeddings [batch, length, width]; they stay until they are replaced."""
-        self._run.set("encoder_hidden_states", embeds)
+        self._embeds = embeds
+        if len(self._turns) == 1:
+            self._run.set("encoder_hidden_states", embeds)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents in `x` [N, C, h, w] = clean + sigma · noise."""
@@ -114,18 +121,30 @@ class Denoiser:
 
     def _evaluate(self, timestep: float) -> Array:
         """The U-Net's output, in a buffer that the next call overwrites."""
-        self._run.set("sample", self._sample)
         value = np.rint(timestep) if self._timestep.dtype.kind in "iu" else timestep
         self._time.fill(value)
         self._run.set("timestep", self._time)
         start = time.perf_counter()
-        output = self._run()[OUTPUT]
+        output = self._in_turns()
         self.seconds.append(time.perf_counter() - start)
         expected = (len(self._sample), self._channels, *self._sample.shape[2:])
         if output.shape != expected:
             raise ComponentError(f"unet: {OUTPUT} has shape {output.shape}, expected {expected}")
         self._unet.check_finite(OUTPUT, output)
         return output
+
+    def _in_turns(self) -> Array:
+        """The U-Net's output for all rows."""
+        if len(self._turns) == 1:
+            self._run.set("sample", self._sample)
+            return self._run()[OUTPUT]
+        assert self._embeds is not None
+        outputs = []
+        for turn in self._turns:
+            self._run.set("encoder_hidden_states", self._embeds[turn])
+            self._run.set("sample", self._sample[turn])
+            outputs.append(self._run()[OUTPUT].copy())
+        return np.concatenate(outputs)
 
     def _batch(self, pictures: Array) -> Array:
         """The rows of the batch, of one for each picture."""

@@ -86,6 +86,7 @@ class StableDiffusionPipeline:
         cache_dir: str | Path | None = None,
         allow_fallback: bool = False,
         vae_tiling: bool | None = None,
+        low_vram: bool = False,
         verify: bool = True,
         notify: Notify | None = None,
         reporter: Any = None,
@@ -103,6 +104,8 @@ class StableDiffusionPipeline:
             allow_fallback: let ONNX Runtime run on the CPU what the provider does not take.
             vae_tiling: encode and decode pictures in tiles, in the memory of one and with the same result; by
                 default those of more than 1024x1024 pixels.
+            low_vram: take as little memory as there is a way to, and more time: components are loaded when they are
+                needed and let go of after, guidance takes two calls of the U-Net, the VAE works in tiles.
             verify: check the hashes of files not seen before.
             notify: receives messages for the user; by default they are `SdrtWarning`s and, for what takes long,
                 progress on stderr.
@@ -120,6 +123,7 @@ class StableDiffusionPipeline:
             threads=threads,
             allow_fallback=allow_fallback,
             vae_tiling=vae_tiling,
+            low_vram=low_vram,
             provider_options={} if provider_options is None else provider_options,
         )
         config = settle(config, Notices(notify))
@@ -454,15 +458,17 @@ class StableDiffusionPipeline:
         channels = shape[0] + (0 if beside is None else beside.shape[1])
         windows = request.windows(self._limits)
         size = shape[1:] if windows is None else windows.size
-        shapes = {"sample": (len(embeds), channels, *size), "encoder_hidden_states": embeds.shape}
+        rows = 1 if self._config.low_vram else len(embeds)
+        shapes = {"sample": (rows, channels, *size), "encoder_hidden_states": (rows, *embeds.shape[1:])}
         shapes["timestep"] = tuple(1 for _ in unet.inputs["timestep"].shape)
         if start.labels is not None:
-            shapes[LABELS] = (len(embeds),)
+            shapes[LABELS] = (rows,)
         with unet.bound({name: shapes[name] for name in unet.inputs}, (OUTPUT,)) as run:
             denoiser = Denoiser(
                 unet,
                 run,
                 plan,
+                batch=len(embeds),
                 schedule=rule.noise_schedule,
                 owners=conditioning.owners,
                 weights=conditioning.weights,

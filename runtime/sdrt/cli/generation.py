@@ -113,6 +113,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             revision=options.revision,
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
+            low_vram=options.low_vram,
             notify=terminal.notice,
             reporter=export_reporter(board),
         )

@@ -190,6 +190,11 @@ _OPTIONS = (
         default=None,
         help="Encode and decode in tiles, in less memory.  [default: pictures above 1024x1024 pixels]",
     ),
+    click.option(
+        "--low-vram",
+        is_flag=True,
+        help="One component in memory at a time, guidance in two calls, the VAE in tiles; slower.",
+    ),
     click.option("--threads", type=int, help="CPU threads.  [default: every core]"),
     click.option("--revision", help="Branch, tag or commit of a hub id."),
     click.option("--max-size", type=int, help="Allow sides up to this many pixels."),

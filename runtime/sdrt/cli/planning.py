@@ -81,6 +81,7 @@ class Options:
     provider_options: Mapping[str, str]
     allow_fallback: bool
     vae_tiling: bool | None
+    low_vram: bool
     threads: int | None
     revision: str | None
     max_size: int | None
