@@ -66,9 +66,10 @@ def _generation(loaded: Loaded, work: Work) -> tuple[dict[str, float], Any]:
     return seconds, made.image
 
 
-def _thumbnail(image: Any) -> list[int]:
-    """The picture in a few levels of gray, to tell whether two systems drew the same."""
-    return list(image.convert("L").resize((THUMBNAIL, THUMBNAIL)).tobytes())
+def _thumbnail(image: Any) -> str:
+    """The picture in a few levels of gray, two digits each, to tell whether two systems drew the same."""
+    levels: bytes = image.convert("L").resize((THUMBNAIL, THUMBNAIL)).tobytes()
+    return levels.hex()
 
 
 def main() -> None:

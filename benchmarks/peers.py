@@ -17,14 +17,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bars import judge
+from figures import differences, ratios, reached, spreads
 from folders import make
-from measure import Failed, device, run, spread
+from measure import Failed, device, run
 from presence import missing, versions
 from systems import OURS, SYSTEMS, for_machine
 from tables import report
@@ -33,11 +34,6 @@ from sdrt.model import ModelFolder
 
 HERE = Path(__file__).parent
 SIZES = {"sd15": 512, "tiny": 64}
-MULTIPLY_ADDS = {("sd15", 512): 401.6e9}
-"""Of one evaluation of the U-Net for one row, by architecture and size; counted for these only."""
-ROWS = 2  # guidance
-TIMES = ("import", "load", "first_picture", "first_step", "step", "decode", "generation")
-BYTES = ("own", "resident", "device")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,22 +54,37 @@ class Settings:
         return self.pythons.get(name, sys.executable)
 
 
-def compare(work: Path, settings: Settings) -> dict[str, Any]:
-    """Prepare, take turns, and give the record: figures with their spread, ratios to sdrt, bars, what is missing."""
+def compare(
+    work: Path, settings: Settings, keep: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """Prepare, take turns, and give the record; `keep` gets it after every round, in case there is no next one."""
     folders, absent = prepare(work, settings)
-    peaks, turns = _rounds(work, settings, folders, absent)
-    thumbnails = [{name: turn[name].pop("thumbnail") for name in turn} for turn in turns]
+    peaks: list[float] = []
+    turns: list[dict[str, Any]] = []
+    record: dict[str, Any] = {}
+    for number in range(settings.rounds):
+        peaks += _multiplication(work, settings)
+        turns.append(_round(number, work, settings, folders, absent))
+        record = _record(settings, absent, peaks, turns)
+        keep(record)
+    return record
+
+
+def _record(
+    settings: Settings, absent: Mapping[str, str], peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Figures with their spread, ratios to sdrt, bars, what is missing."""
     return {
         "settings": asdict(settings),
         "device": device(),
         "versions": versions(settings.python(OURS)),
-        "missing": absent,
-        "systems": _spreads(turns),
-        "ratios_to_sdrt": _spreads([_ratios(turn) for turn in turns]),
-        "pictures_differ_by": _differences(thumbnails),
-        "peak": _peak(settings, peaks, turns),
+        "missing": dict(absent),
+        "systems": spreads(turns),
+        "ratios_to_sdrt": spreads([ratios(turn) for turn in turns]),
+        "pictures_differ_by": differences(turns),
+        "peak": reached(settings.architecture, settings.size, peaks, turns),
         "bars": [bar for name in _ours(settings) for bar in judge(settings.device, name, turns)],
-        "turns": turns,
+        "turns": list(turns),
     }
 
 
@@ -125,24 +136,20 @@ def prepare(work: Path, settings: Settings) -> tuple[dict[str, Path], dict[str, 
     return folders, absent
 
 
-def _rounds(
-    work: Path, settings: Settings, folders: Mapping[str, Path], absent: dict[str, str]
-) -> tuple[list[float], list[dict[str, Any]]]:
-    """The device's matrix multiplication, and a turn of every system, by round."""
-    peaks: list[float] = []
-    turns: list[dict[str, Any]] = []
-    for number in range(settings.rounds):
-        peaks += _multiplication(work, settings)
-        turns.append({})
-        # Another begins in every round, so that none always follows the same one.
-        first = number % max(len(folders), 1)
-        for name in [name for name in [*folders][first:] + [*folders][:first] if name not in absent]:
-            _say(f"round {number + 1} of {settings.rounds}: {name}")
-            try:
-                turns[-1][name] = _turn(name, folders[name], work, settings)
-            except Failed as error:
-                absent[name] = f"failed in round {number + 1}: {error}"
-    return peaks, turns
+def _round(
+    number: int, work: Path, settings: Settings, folders: Mapping[str, Path], absent: dict[str, str]
+) -> dict[str, Any]:
+    """A turn of every system; one that fails is `absent` from then on."""
+    # Another begins in every round, so that none always follows the same one.
+    first = number % max(len(folders), 1)
+    turns: dict[str, Any] = {}
+    for name in [name for name in [*folders][first:] + [*folders][:first] if name not in absent]:
+        _say(f"round {number + 1} of {settings.rounds}: {name}")
+        try:
+            turns[name] = _turn(name, folders[name], work, settings)
+        except Failed as error:
+            absent[name] = f"failed in round {number + 1}: {error}"
+    return turns
 
 
 def _multiplication(work: Path, settings: Settings) -> list[float]:
@@ -171,49 +178,6 @@ def _turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, 
     return {**figures, **device_memory, **steps, "thumbnail": took["thumbnail"]}
 
 
-def _ratios(turn: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of a round, every figure of every system over sdrt's."""
-    if OURS not in turn:
-        return {}
-    own = turn[OURS]
-    return {
-        name: {key: row[key] / own[key] for key in (*TIMES, *BYTES) if key in row and own.get(key)}
-        for name, row in turn.items()
-    }
-
-
-def _spreads(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """System → figure → least, median and greatest over the rounds. Of a step over all of its generations."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for turn in turns:
-        for name, row in turn.items():
-            single = {key: [value] for key, value in row.items() if key != "steps"}
-            for key, values in (single | ({"step": row["steps"]} if "steps" in row else {})).items():
-                found.setdefault(name, {}).setdefault(key, []).extend(values)
-    return {name: {key: spread(values) for key, values in row.items()} for name, row in found.items()}
-
-
-def _differences(turns: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, int]:
-    """By how many of 255 levels a thumbnail differs from sdrt's at most: the same work draws the same."""
-    worst: dict[str, int] = {}
-    for turn in [turn for turn in turns if OURS in turn]:
-        for name, levels in turn.items():
-            difference = max(abs(a - b) for a, b in zip(levels, turn[OURS], strict=True))
-            worst[name] = max(worst.get(name, 0), difference)
-    return worst
-
-
-def _peak(settings: Settings, peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """TFLOP/s of matrix multiplication, and of every system in a step where the work is counted."""
-    best = max(peaks, default=None)
-    work = MULTIPLY_ADDS.get((settings.architecture, settings.size))
-    reached = {}
-    for name, row in (_spreads(turns) if work else {}).items():
-        tflops = 2 * work * ROWS / row["step"]["median"] / 1e12
-        reached[name] = {"tflops": tflops, "share": tflops / best if best else None}
-    return {"counted": work is not None, "multiplication_tflops": best, "systems": reached}
-
-
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
@@ -223,11 +187,24 @@ def _need_ours(absent: Mapping[str, str]) -> None:
         raise SystemExit(f"{OURS} itself was not measured: {absent[OURS]}")
 
 
+def _write(figures: Mapping[str, Any], options: argparse.Namespace) -> None:
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    if options.report:
+        options.report.write_text(report(figures), encoding="utf-8")
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     known = for_machine(options.device)
     names = tuple(options.systems.split(",")) if options.systems else known
     if unknown := [name for name in names if name not in SYSTEMS]:
         raise SystemExit(f"unknown system {unknown[0]!r}: expected of {', '.join(SYSTEMS)}")
+    if options.rounds < 1 or options.steps < 2 or options.generations < 1:
+        raise SystemExit(
+            "expected at least 1 of --rounds and --generations, and 2 --steps: the first is apart"
+        )
+    if unpaired := [pair for pair in options.python if "=" not in pair]:
+        raise SystemExit(f"--python {unpaired[0]}: expected SYSTEM=PATH")
     pythons = dict(pair.split("=", 1) for pair in options.python)
     if unknown := [name for name in pythons if name not in SYSTEMS]:
         raise SystemExit(f"--python {unknown[0]}=…: unknown system, expected of {', '.join(SYSTEMS)}")
@@ -278,15 +255,12 @@ def main() -> None:
         if options.prepare:
             absent = prepare(work, settings)[1]
             print(
-                "\n".join(f"missing: {name}: {reason}" for name, reason in absent.items()) or "all are here"
+                "\n".join(f"not measured: {name}: {reason}" for name, reason in absent.items())
+                or "all are here"
             )
             _need_ours(absent)
             return
-        figures = compare(work, settings)
-        if options.json:
-            options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        if options.report:
-            options.report.write_text(report(figures), encoding="utf-8")
+        figures = compare(work, settings, lambda record: _write(record, options))
         print(report(figures))
         _need_ours(figures["missing"])
 

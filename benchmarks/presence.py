@@ -75,7 +75,7 @@ def missing(modules: Sequence[str], python: str) -> str | None:
         lacking = json.loads(_ask(python, _FIND, *modules))
     except (OSError, subprocess.CalledProcessError) as error:
         return f"{python} does not run: {error}"
-    return f"no module {', '.join(lacking)}" if lacking else None
+    return f"missing here: module {', '.join(lacking)}" if lacking else None
 
 
 def versions(python: str) -> dict[str, str]:

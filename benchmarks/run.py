@@ -55,7 +55,7 @@ def report(figures: dict[str, Any]) -> str:
         f"{'met' if export.met(figures['export']) else 'NOT met'} by the medians. {notes}"
     )
     measured = figures["generate"]
-    absent = "".join(f"Missing: {name}: {reason}. " for name, reason in measured["missing"].items())
+    absent = "".join(f"Not measured: {name}: {reason}. " for name, reason in measured["missing"].items())
     text = "\n".join([export.table(figures["export"]), tables.systems(measured), tables.bars(measured)])
     return f"{text}\n{absent}{notes}\n"
 

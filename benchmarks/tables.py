@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bars import HOLDS_FOR
+from figures import BYTES
 from measure import markdown
 from systems import OURS
 
 __all__ = ["bars", "report", "systems"]
 
-BYTES = ("own", "resident", "device")
 TITLES = {
     "import": "import",
     "load": "load",
@@ -86,9 +86,10 @@ def report(figures: Mapping[str, Any]) -> str:
 
 def _notes(figures: Mapping[str, Any]) -> list[str]:
     settings, machine, peak = figures["settings"], figures["device"], figures["peak"]
+    done = len(figures["turns"])
     gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in machine["gpus"])
     numbers = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    lines = [f"- missing: {name}: {reason}" for name, reason in figures["missing"].items()]
+    lines = [f"- not measured: {name}: {reason}" for name, reason in figures["missing"].items()]
     lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", f"- {_multiplied(peak)}"]
     lines += [_reached(name, row) for name, row in peak["systems"].items()]
     if not peak["counted"]:
@@ -96,7 +97,7 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
             f"- the multiply-adds are counted, and the bars meant, for {HOLDS_FOR}: this is a rehearsal"
         )
     lines.append(
-        f"- {gpus}{machine['cpu']}, {machine['logical_cores']} cores; {settings['rounds']} rounds, in turn, of "
+        f"- {gpus}{machine['cpu']}, {machine['logical_cores']} cores; {done} of {settings['rounds']} rounds of "
         f"{settings['generations']} warm generations of {settings['steps']} steps; in brackets the ratio to "
         f"`{OURS}` within a round: median, least–greatest. {numbers}."
     )

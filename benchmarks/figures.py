@@ -1,0 +1,67 @@
+"""From turns to figures: spreads, ratios within a round, and what of the device's arithmetic was reached.
+
+A turn is one process of one system, a dict of figures; a round is a dict of turns by system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from measure import spread
+from systems import OURS
+
+__all__ = ["BYTES", "FIGURES", "differences", "ratios", "reached", "spreads"]
+
+MULTIPLY_ADDS = {("sd15", 512): 401.6e9}
+"""Of one evaluation of the U-Net for one row, by architecture and size; counted for these only."""
+ROWS = 2  # guidance
+TIMES = ("import", "load", "first_picture", "first_step", "step", "decode", "generation")
+BYTES = ("own", "resident", "device")
+FIGURES = (*TIMES, *BYTES, "outside_unet")
+
+
+def ratios(turn: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of a round, every figure of every system over sdrt's."""
+    if OURS not in turn:
+        return {}
+    own = turn[OURS]
+    return {
+        name: {key: row[key] / own[key] for key in FIGURES if key in row and own.get(key)}
+        for name, row in turn.items()
+    }
+
+
+def spreads(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """System → figure → least, median and greatest over the rounds. Of a step over all of its generations."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for turn in turns:
+        for name, row in turn.items():
+            single = {key: [row[key]] for key in FIGURES if key in row}
+            for key, values in (single | ({"step": row["steps"]} if "steps" in row else {})).items():
+                found.setdefault(name, {}).setdefault(key, []).extend(values)
+    return {name: {key: spread(values) for key, values in row.items()} for name, row in found.items()}
+
+
+def differences(turns: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """By how many of 255 levels a thumbnail differs from sdrt's at most: the same work draws the same."""
+    worst: dict[str, int] = {}
+    for turn in [turn for turn in turns if OURS in turn]:
+        levels = {name: bytes.fromhex(row["thumbnail"]) for name, row in turn.items()}
+        for name, drawn in levels.items():
+            difference = max(abs(a - b) for a, b in zip(drawn, levels[OURS], strict=True))
+            worst[name] = max(worst.get(name, 0), difference)
+    return worst
+
+
+def reached(
+    architecture: str, size: int, peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """TFLOP/s of matrix multiplication, and of every system in a step where the work is counted."""
+    best = max(peaks, default=None)
+    work = MULTIPLY_ADDS.get((architecture, size))
+    systems = {}
+    for name, row in (spreads(turns) if work else {}).items():
+        tflops = 2 * work * ROWS / row["step"]["median"] / 1e12
+        systems[name] = {"tflops": tflops, "share": tflops / best if best else None}
+    return {"counted": work is not None, "multiplication_tflops": best, "systems": systems}
