@@ -74,7 +74,7 @@ def run(command: Sequence[str | Path], log: Path, *, timeout: float | None = Non
             watch.stop()
         stream.write(output)
     if process.returncode:
-        raise Failed(f"exit code {process.returncode}: {_reason(log)} (more in {log})")
+        raise Failed(f"exit code {process.returncode}: {_reason(log)} (more in {log.name})")
     last = output.strip().rpartition("\n")[2]
     result = json.loads(last) if last.startswith("{") else {}
     return Run(

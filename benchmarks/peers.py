@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,7 @@ from tables import report
 from sdrt.model import ModelFolder
 
 HERE = Path(__file__).parent
+COMPILED = "inductor"
 SIZES = {"sd15": 512, "tiny": 64}
 
 
@@ -95,7 +97,7 @@ def _environment(work: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HF_HUB_OFFLINE": "1",
         "SDRT_CACHE": str(work / "cache"),
-        "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
+        "TORCHINDUCTOR_CACHE_DIR": str(work / COMPILED),
     }
 
 
@@ -149,6 +151,9 @@ def _round(
             turns[name] = _turn(name, folders[name], work, settings)
         except Failed as error:
             absent[name] = f"failed in round {number + 1}: {error}"
+            shutil.rmtree(
+                work / COMPILED, ignore_errors=True
+            )  # a compiler that was killed leaves half a file
     return turns
 
 
