@@ -38,6 +38,34 @@ REQUIRED = {
     "transformers": "transformers<5",
 }
 """Module → what pip calls it, without which there is nothing to compare."""
+BENEATH = {
+    "anyio": "anyio",
+    "certifi": "certifi",
+    "charset_normalizer": "charset-normalizer",
+    "flatbuffers": "flatbuffers",
+    "fsspec": "fsspec",
+    "google.protobuf": "protobuf",
+    "h11": "h11",
+    "httpcore": "httpcore",
+    "httpx": "httpx",
+    "idna": "idna",
+    "importlib_metadata": "importlib_metadata",
+    "iniconfig": "iniconfig",
+    "markdown_it": "markdown-it-py",
+    "mdurl": "mdurl",
+    "ml_dtypes": "ml_dtypes",
+    "packaging": "packaging",
+    "pluggy": "pluggy",
+    "pygments": "pygments",
+    "regex": "regex",
+    "requests": "requests",
+    "tqdm": "tqdm",
+    "typing_extensions": "typing_extensions",
+    "urllib3": "urllib3",
+    "yaml": "pyyaml",
+    "zipp": "zipp",
+}
+"""What those need in turn: pip does not look after it where it is told to leave torch alone."""
 PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -109,10 +137,11 @@ def _on_cuda() -> list[str]:
 
 
 def _lacking() -> list[str]:
-    lacking = json.loads(_ask(sys.executable, _FIND, *REQUIRED))
+    known = REQUIRED | BENEATH
+    lacking = json.loads(_ask(sys.executable, _FIND, *known))
     if not lacking:
         return []
-    packages = " ".join(f"'{REQUIRED[name]}'" for name in lacking)
+    packages = " ".join(f"'{known[name]}'" for name in lacking)
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return [
         f"missing modules: {', '.join(lacking)}",
