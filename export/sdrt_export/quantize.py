@@ -99,39 +99,24 @@ class _Rewriter:
         self._bytes: dict[str, tuple[ir.Value, ir.Value, ir.Value]] = {}
 
     def convolution(self, layer: Layer, span: Span) -> None:
-        node, weight = layer.node, layer.weight
+        node, weight, name, graph = layer.node, layer.weight, layer.name, self._graph
         data, scale, zero = self._quantized(node, span)
-        assert span.out_low is not None
-        assert span.out_high is not None
-        out_scale, out_zero = _affine(span.out_low, span.out_high)
-        floats = _values(weight)
-        step_in = float(_values(scale))
-        bias = node.inputs[2] if len(node.inputs) > 2 else None
-        offset = out_scale * out_zero + (0 if bias is None else _values(bias))
-        # Weights that are nothing beside their bias get steps with which it fits into int32.
-        steps = np.maximum(_steps(floats, axis=0), np.abs(offset) / (step_in * _BIAS_LEVELS))
-        name = layer.name
-        integers = self._integers(weight, steps, axis=0)
+        bias = _values(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
+        folded = _Folded.of(_values(weight), bias, span, float(_values(scale)))
         inputs = [
-            *(data, scale, zero, integers),
-            constant(self._graph, f"{name}.scale", (steps / out_scale).astype(np.float32)),
-            constant(self._graph, f"{name}.zero", np.zeros(len(steps), np.int8)),
-            constant(self._graph, "one", np.float32(1)),
-            constant(self._graph, "zero", np.uint8(0)),
-            constant(self._graph, f"{name}.bias", np.rint(offset / (step_in * steps)).astype(np.int32)),
+            *(data, scale, zero, self._integers(weight, folded.steps, axis=0)),
+            constant(graph, f"{name}.scale", (folded.steps / folded.out_scale).astype(np.float32)),
+            constant(graph, f"{name}.zero", np.zeros(len(folded.steps), np.int8)),
+            constant(graph, "one", np.float32(1)),
+            constant(graph, "zero", np.uint8(0)),
+            constant(graph, f"{name}.bias", folded.bias),
         ]
         made = self._before(node, "QLinearConv", inputs, dict(node.attributes), name=f"{name}.int8")
-        made.type = ir.TensorType(ir.DataType.UINT8)
-        self._replace(
-            node,
-            "DequantizeLinear",
-            [
-                made,
-                constant(self._graph, f"{name}.out_scale", out_scale.astype(np.float32)),
-                constant(self._graph, f"{name}.out_zero", out_zero.astype(np.uint8)),
-            ],
-            {"axis": ir.AttrInt64("axis", 1)},
-        )
+        outputs = [
+            constant(graph, f"{name}.out_scale", folded.out_scale.astype(np.float32)),
+            constant(graph, f"{name}.out_zero", folded.out_zero.astype(np.uint8)),
+        ]
+        self._replace(node, "DequantizeLinear", [made, *outputs], {"axis": ir.AttrInt64("axis", 1)})
 
     def linear(self, layer: Layer, span: Span) -> None:
         node, weight, name = layer.node, layer.weight, layer.name
@@ -159,7 +144,6 @@ class _Rewriter:
             scale = constant(self._graph, f"{key}.scale", np.float32(step))
             zero = constant(self._graph, f"{key}.zero", np.uint8(middle))
             made = self._before(node, "QuantizeLinear", [value, scale, zero], {}, name=f"{key}.int8")
-            made.type = ir.TensorType(ir.DataType.UINT8)
             self._bytes[key] = (made, scale, zero)
         return self._bytes[key]
 
@@ -182,7 +166,7 @@ class _Rewriter:
         self, node: ir.Node, op: str, inputs: list[Any], attributes: dict[str, Any], *, name: str
     ) -> ir.Value:
         made = ir.Node("", op, inputs, attributes=list(attributes.values()), name=name)
-        made.outputs[0].name = name
+        made.outputs[0].name, made.outputs[0].type = name, ir.TensorType(ir.DataType.UINT8)
         self._graph.insert_before(node, made)
         return made.outputs[0]
 
@@ -197,6 +181,28 @@ class _Rewriter:
         self._graph.insert_before(node, made)
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         self._graph.remove(node, safe=True)
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """What a convolution's kernel is told, of each output channel: y = (bytes − out_zero) · out_scale.
+
+    The kernel gives bytes of (x ∗ w + bias + out_scale · out_zero) / out_scale; the division is in the weights' scale.
+    """
+
+    steps: Array
+    bias: Array
+    out_scale: Array
+    out_zero: Array
+
+    @classmethod
+    def of(cls, weight: Array, bias: Any, span: Span, step_in: float) -> _Folded:
+        """``step_in`` is the input's step; the bias is a count of ``step_in · steps``, as the kernel takes it."""
+        scale, zero = _affine(span.out_low, span.out_high)
+        offset = scale * zero + bias
+        # Weights that are nothing beside their bias get steps with which it fits into int32.
+        steps = np.maximum(_steps(weight, axis=0), np.abs(offset) / (step_in * _BIAS_LEVELS))
+        return cls(steps, np.rint(offset / (step_in * steps)).astype(np.int32), scale, zero)
 
 
 def _bias_after(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
@@ -237,7 +243,7 @@ def _steps(weight: Array, *, axis: int) -> Array:
 
 def _affine(low: Any, high: Any) -> tuple[Any, Any]:
     """Step and zero point of the bytes from ``low`` to ``high``, of which zero is one exactly."""
-    low, high = np.minimum(np.float64(low), 0.0), np.maximum(np.float64(high), 0.0)
+    low, high = np.minimum(np.asarray(low, np.float64), 0.0), np.maximum(np.asarray(high, np.float64), 0.0)
     span = high - low
     # A channel that was always zero gets the widest range, should it ever not be.
     step = np.where(span > 0, span, np.max(span) or 1.0) / _LEVELS
