@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +79,15 @@ def test_the_configs_are_those_of_the_recipe(reference: Any) -> None:
         assert key.startswith("_") or reference.scheduler.config[key] == value, key
 
 
+def _constants(graph: Any) -> Counter[tuple[str, str, tuple[int, ...], str]]:
+    """The graph's initializers by name, type, shape and a hash of the values; numbered ones without a name."""
+    values = ((name, value.const_value.numpy()) for name, value in graph.initializers.items())
+    return Counter(
+        (re.sub(r"^val_\d+$", "", name), str(value.dtype), value.shape, sha256(value.tobytes()).hexdigest())
+        for name, value in values
+    )
+
+
 def test_nothing_of_the_checkpoint_is_lost(tmp_path: Path) -> None:
     """Exported again in half the bytes, the restored checkpoint gives the embedded weights."""
     import onnx_ir as ir
@@ -92,9 +104,7 @@ def test_nothing_of_the_checkpoint_is_lost(tmp_path: Path) -> None:
             ir.load(folder / name / "model.onnx").graph
             for folder in (tmp_path / "model", sdrt_models.path("shapes"))
         )
-        assert [node.op_type for node in again] == [node.op_type for node in kept]
-        assert again.initializers.keys() == kept.initializers.keys()
-        for key, value in kept.initializers.items():
-            np.testing.assert_array_equal(
-                again.initializers[key].const_value.numpy(), value.const_value.numpy()
-            )
+        # The order of nodes that do not depend on each other, and the numbers of constants without a name of
+        # their own, are no part of what a graph computes.
+        assert Counter(node.op_type for node in again) == Counter(node.op_type for node in kept)
+        assert _constants(again) == _constants(kept)
