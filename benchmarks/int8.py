@@ -1,23 +1,22 @@
 """sdrt in int8 beside sdrt in float32 and OpenVINO in bfloat16: a step of SD 1.5's U-Net, and the VAE's decoder.
 
-    python benchmarks/int8.py FLOAT INT8 PORTABLE [--openvino PYTHON] [--rounds 3]
+    python benchmarks/int8.py FLOAT INT8 PORTABLE [--openvino PYTHON] [--rounds 8]
 
 FLOAT and INT8 are folders of ``sdrt export --architecture sd15 --random-weights 0`` with and without ``--dtype int8``,
 PORTABLE is one of ``--target portable``, which OpenVINO reads; PYTHON is an interpreter that has ``openvino``, if this
-one has not. A process for each system and round, the systems in turn; ratios are taken within a round. The inputs are
-the same: 512x512 pixels, a picture with guidance. A process loads the graph, runs it once to warm up, and then counts.
+one has not. Each system is a process that loads its graph, runs it once to warm up, and waits: a round takes one run
+of each in turn, so that what else the machine does hits all alike; ratios are taken within a round. The inputs are the
+same: 512x512 pixels, a picture with guidance. All three are in memory together: 14 GB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,63 +62,77 @@ def _openvino(graph: Path, inputs: Feeds) -> Callable[[], Any]:
     return lambda: request.infer(inputs)
 
 
-def measure(system: str, graph: Path, runs: int) -> dict[str, Any]:
-    """Seconds to load, of the first run, and of each run after it."""
+def serve(system: str, graph: Path) -> None:
+    """Load, run once, say what that took; then run once for every line that comes, and say the seconds."""
     inputs = feeds(graph.parent.name)
     start = time.perf_counter()
     run = (_openvino if system.startswith("OpenVINO") else _sdrt)(graph, inputs)
     loaded = time.perf_counter()
     run()
-    stamps = [time.perf_counter()]
-    for _ in range(runs):
+    print(json.dumps({"load": loaded - start, "first": time.perf_counter() - loaded}), flush=True)
+    for _ in sys.stdin:
+        begin = time.perf_counter()
         run()
-        stamps.append(time.perf_counter())
-    took = [after - before for before, after in pairwise(stamps)]
-    return {"load": loaded - start, "first": stamps[0] - loaded, "runs": took}
+        print(time.perf_counter() - begin, flush=True)
 
 
-def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int, runs: int) -> dict[str, Any]:
-    """Every component in every system, the systems in turn."""
+class System:
+    """One system with one graph, in a process of its own that waits for its turn."""
+
+    def __init__(self, name: str, graph: Path, python: str) -> None:
+        from measure import PeakMemory
+
+        command = [python, __file__, "--serve", name, str(graph)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._memory = PeakMemory(None)
+        self._memory.begin(self._process.pid)
+        self.start: dict[str, float] = json.loads(self._line())
+
+    def run(self) -> float:
+        """Seconds of one run."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._line())
+
+    def close(self) -> dict[str, float]:
+        """End it; what it took to start, and the peak of its memory."""
+        self._memory.stop()
+        self._process.communicate()
+        memory = {"own_bytes": self._memory.own, "resident_bytes": self._memory.resident}
+        return self.start | memory
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            sys.exit(f"{self._process.args} ended with {self._process.wait()}")
+        return line
+
+
+def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> dict[str, Any]:
+    """Every component in every system, one run of each in turn."""
     from measure import device
 
-    found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        log = Path(scratch) / "log.txt"
-        for component in COMPONENTS:
-            turns = [
-                {
-                    name: _process(name, folders[name] / component, pythons[name], runs, log)
-                    for name in SYSTEMS
-                }
-                for _ in range(rounds)
-            ]
-            found[component] = _summary(turns)
-    return {"rounds": rounds, "runs": runs, "components": found, "bar": BAR, "device": device()}
+    found = {}
+    for component in COMPONENTS:
+        systems = {
+            name: System(name, folders[name] / component / "model.onnx", pythons[name]) for name in SYSTEMS
+        }
+        turns = [{name: system.run() for name, system in systems.items()} for _ in range(rounds)]
+        found[component] = _summary(turns, {name: system.close() for name, system in systems.items()})
+    return {"rounds": rounds, "components": found, "bar": BAR, "device": device()}
 
 
-def _process(system: str, folder: Path, python: str, runs: int, log: Path) -> dict[str, float]:
-    from measure import run
-
-    command = [python, __file__, "--measure", system, folder / "model.onnx", "--runs", str(runs)]
-    finished = run(command, log)
-    return {
-        "seconds": statistics.median(finished.result["runs"]),
-        "load": finished.result["load"],
-        "own_bytes": finished.own_bytes,
-        "resident_bytes": finished.resident_bytes,
-    }
-
-
-def _summary(turns: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    """Of each system the figures, and their ratios to int8 within a round."""
+def _summary(turns: list[dict[str, float]], others: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """Of each system the seconds of a run, their ratio to int8's of the same round, and what was measured once."""
     from measure import spread
 
-    figures = tuple(turns[0][SYSTEMS[0]])
     return {
-        name: {
-            key: spread([turn[name][key] for turn in turns])
-            | {"ratio": spread([turn[name][key] / turn[SYSTEMS[0]][key] for turn in turns])}
-            for key in figures
+        name: others[name]
+        | {
+            "seconds": spread([turn[name] for turn in turns]),
+            "ratio": spread([turn[name] / turn[SYSTEMS[0]] for turn in turns]),
+            "rounds": [turn[name] for turn in turns],
         }
         for name in SYSTEMS
     }
@@ -132,14 +145,12 @@ def table(figures: dict[str, Any]) -> str:
     rows = []
     for component in COMPONENTS:
         for name, found in figures["components"][component].items():
-            cells = [f"`{component}`, {name}"]
-            for key in ("seconds", "load", "own_bytes", "resident_bytes"):
-                value, ratio = found[key]["median"], found[key]["ratio"]
-                shown = f"{value / 1e9:.1f} GB" if key.endswith("bytes") else f"{value:.2f} s"
-                if name != SYSTEMS[0]:
-                    shown += f" ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
-                cells.append(shown)
-            rows.append(cells)
+            seconds, ratio = found["seconds"], found["ratio"]
+            shown = f"{seconds['median']:.2f} s, {seconds['min']:.2f} at best"
+            if name != SYSTEMS[0]:
+                shown += f" ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
+            memory = [f"{found[key] / 1e9:.1f} GB" for key in ("own_bytes", "resident_bytes")]
+            rows.append([f"`{component}`, {name}", shown, f"{found['load']:.1f} s", *memory])
     header = [
         "SD 1.5's architecture, 512×512",
         "a step or a decode",
@@ -151,10 +162,10 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def met(figures: dict[str, Any]) -> bool:
-    """Whether the medians of the U-Net's ratios reach the bar."""
+    """Whether the median of the U-Net's ratios, and its memory, reach the bar."""
     unet = figures["components"]["unet"]
-    faster = unet["OpenVINO bf16"]["seconds"]["ratio"]["median"]
-    less = 1 / unet["sdrt fp32"]["own_bytes"]["ratio"]["median"]
+    faster = unet["OpenVINO bf16"]["ratio"]["median"]
+    less = unet["sdrt int8"]["own_bytes"] / unet["sdrt fp32"]["own_bytes"]
     return bool(faster >= BAR["times_faster_than_bf16"] and less <= BAR["memory_of_fp32"])
 
 
@@ -164,20 +175,19 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FLOAT INT8 PORTABLE")
     parser.add_argument("--openvino", default=sys.executable, metavar="PYTHON")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--measure", metavar="SYSTEM", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", metavar="SYSTEM", choices=SYSTEMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.measure:
-        print(json.dumps(measure(options.measure, options.folders[0], options.runs)))
+    if options.serve:
+        serve(options.serve, options.folders[0])
         return
     if len(options.folders) != 3:
         parser.error("expected three folders: FLOAT INT8 PORTABLE")
     plain, small, portable = (folder.absolute() for folder in options.folders)
     folders = dict(zip(SYSTEMS, (small, plain, portable), strict=True))
     pythons = dict(zip(SYSTEMS, (sys.executable, sys.executable, options.openvino), strict=True))
-    figures = compare(folders, pythons, options.rounds, options.runs)
+    figures = compare(folders, pythons, options.rounds)
     print(table(figures))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

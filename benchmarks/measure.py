@@ -26,7 +26,7 @@ import psutil
 
 from sdrt.benchmark import nvidia
 
-__all__ = ["Failed", "Run", "device", "markdown", "run", "spread"]
+__all__ = ["Failed", "PeakMemory", "Run", "device", "markdown", "run", "spread"]
 
 _INTERVAL = 0.02
 
@@ -51,7 +51,7 @@ def run(command: Sequence[str | Path], log: Path, *, timeout: float | None = Non
     with log.open("a+", encoding="utf-8", errors="replace") as stream, nvidia.library():
         stream.write(f"$ {_shown(command)}\n")
         stream.flush()
-        watch = _PeakMemory(_device_bytes() if gpu else None)
+        watch = PeakMemory(_device_bytes() if gpu else None)
         start = time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -117,7 +117,7 @@ def _asked_of_command() -> int | None:
         return None
 
 
-class _PeakMemory(threading.Thread):
+class PeakMemory(threading.Thread):
     """Samples the memory of a process tree, and of the GPU where `before` says what was used there at first."""
 
     def __init__(self, before: int | None) -> None:
