@@ -50,6 +50,7 @@ class Components:
                 "this version of sdrt export, or leave it out"
             )
         _check_dtype(model, config, notices)
+        self.low_vram = bool(config.low_vram)
         self._inversions = inversions
         self._made: dict[str, Any] = {}
         self.graphs: list[Component] = []
@@ -84,7 +85,7 @@ class Components:
 
     def load(self) -> None:
         """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
-        if self._config.low_vram:
+        if self.low_vram:
             return
         if self._model.has("text_encoder"):
             self.text_encoder  # noqa: B018
@@ -94,7 +95,7 @@ class Components:
     def _once(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
             if name not in self._made:
-                if self._config.low_vram and name not in _LIGHT:
+                if self.low_vram and name not in _LIGHT:
                     self._release()
                 self._made[name] = make()
             made: T = self._made[name]
@@ -176,7 +177,7 @@ class Components:
     def _tiling(self, stages: Path) -> bool | None:
         """Whether the VAE works in tiles whatever the size; None leaves it to the size."""
         wanted = self._config.vae_tiling
-        return True if wanted is None and self._config.low_vram and stages.is_file() else wanted
+        return True if wanted is None and self.low_vram and stages.is_file() else wanted
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:

@@ -115,14 +115,15 @@ class SessionConfig:
     `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `provider_options` are of those that
     its row takes. `vae_tiling` says whether pictures are encoded and decoded in tiles; None: the large ones are.
     `low_vram` takes as little memory as there is a way to: one component at a time, the rows of a batch in turns, the
-    VAE in tiles. `profile` is a folder for ONNX Runtime's own profiles, which make every run slower.
+    VAE in tiles; None: once memory has run out. `profile` is a folder for ONNX Runtime's own profiles, which make every
+    run slower.
     """
 
     provider: str = AUTO
     threads: int | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
-    low_vram: bool = False
+    low_vram: bool | None = None
     profile: str | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -144,8 +145,8 @@ class SessionConfig:
             )
         if self.vae_tiling not in (None, True, False):
             raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected true, false or nothing")
-        if self.low_vram not in (True, False):
-            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected true or false")
+        if self.low_vram not in (None, True, False):
+            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected true, false or nothing")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
             raise RequestError(

@@ -19,7 +19,10 @@ from sdrt.errors import (
 __all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
 
 _MEMORY = ("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed")
-_FEWER = "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones"
+_FEWER = (
+    "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones; `sdrt doctor --size` says what "
+    "fits, and low_vram (--low-vram) takes less"
+)
 _UNSUPPORTED = ("not_implemented", "could not find an implementation", "is not a registered function/op")
 _DAMAGED = (
     *("invalidprotobuf", "protobuf parsing failed", "modelproto does not have a graph"),

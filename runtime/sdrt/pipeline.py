@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -69,6 +70,8 @@ class StableDiffusionPipeline:
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._components: Components | None = None
+        self._outgrown = math.inf
+        """Pixels of all pictures of a request for which memory ran out."""
         self._preview: Preview | None = None
         self._inversions: Inversions | None = None
         self._lock = threading.RLock()
@@ -86,7 +89,7 @@ class StableDiffusionPipeline:
         cache_dir: str | Path | None = None,
         allow_fallback: bool = False,
         vae_tiling: bool | None = None,
-        low_vram: bool = False,
+        low_vram: bool | None = None,
         verify: bool = True,
         notify: Notify | None = None,
         reporter: Any = None,
@@ -105,7 +108,8 @@ class StableDiffusionPipeline:
             vae_tiling: encode and decode pictures in tiles, in the memory of one and with the same result; by
                 default those of more than 1024x1024 pixels.
             low_vram: take as little memory as there is a way to, and more time: components are loaded when they are
-                needed and let go of after, guidance takes two calls of the U-Net, the VAE works in tiles.
+                needed and let go of after, guidance takes two calls of the U-Net, the VAE works in tiles. By default
+                where memory has run out, and for pictures of that size and above from then on; False raises.
             verify: check the hashes of files not seen before.
             notify: receives messages for the user; by default they are `SdrtWarning`s and, for what takes long,
                 progress on stderr.
@@ -268,15 +272,28 @@ class StableDiffusionPipeline:
             else:
                 yield from generate(request)
         except OutOfMemoryError:
+            # What was taken until then would be in the way of a smaller request.
+            self.close()
             raise
         except MemoryError as error:
             # NumPy's own: latents and pictures are its arrays.
             raise pictures_failure(error) from error
 
     def _generate(self, request: Request, rule: Scheduler) -> Events:
-        parts = self._parts
-        plan = rule.plan(request.num_inference_steps, skip=request.num_skipped_steps)
         timings: dict[str, Any] = {}
+        try:
+            yield from self._attempt(request, rule, timings)
+            return
+        except OutOfMemoryError as error:
+            # After the first evaluation others would be told of the same steps again.
+            if timings.get("unet") or not self._take_less(request, error):
+                raise
+        # Not above: the error's frames hold what has to be let go of first.
+        yield from self._attempt(request, rule, {})
+
+    def _attempt(self, request: Request, rule: Scheduler, timings: dict[str, Any]) -> Events:
+        parts = self._parts_for(request)
+        plan = rule.plan(request.num_inference_steps, skip=request.num_skipped_steps)
         began = time.perf_counter()
         conditioning = Conditioning.of(request, lambda: parts.text_encoder)
         timings["text_encoder"] = time.perf_counter() - began
@@ -295,7 +312,15 @@ class StableDiffusionPipeline:
         latents = yield from self._denoise(
             parts, request, rule, plan, conditioning, start, generators, timings
         )
-        images = _decode(parts, request, latents, start.canvases, timings)
+        images = None
+        try:
+            images = _decode(parts, request, latents, start.canvases, timings)
+        except OutOfMemoryError as error:
+            if not self._take_less(request, error):
+                raise
+        if images is None:
+            parts = self._parts_for(request)
+            images = _decode(parts, request, latents, start.canvases, timings)
         yield StableDiffusionPipelineOutput(
             images=images, seeds=list(request.seeds), request=request, timings=timings
         )
@@ -359,7 +384,7 @@ class StableDiffusionPipeline:
         config = settle(replace(self._config, provider=provider, provider_options=options), self._notices)
         with self._lock:
             if config != self._config:
-                self._config, self._components = config, None
+                self._config, self._components, self._outgrown = config, None, math.inf
         return self
 
     def load(self) -> StableDiffusionPipeline:
@@ -410,14 +435,39 @@ class StableDiffusionPipeline:
 
     @property
     def _parts(self) -> Components:
+        with self._lock:
+            return self._components or self._open(low_vram=bool(self._config.low_vram))
+
+    def _parts_for(self, request: Request) -> Components:
+        """Those that take less for a request for which memory ran out before."""
+        with self._lock:
+            low = self._config.low_vram
+            if low is None:
+                low = _pixels(request) >= self._outgrown
+            found = self._components
+            return found if found is not None and found.low_vram == low else self._open(low_vram=low)
+
+    def _open(self, *, low_vram: bool) -> Components:
         from sdrt.components import Components
 
+        if self._verify:
+            self.model.verify(self._notices)
+        self._components = None  # before others are made: there may not be room for both
+        config = replace(self._config, low_vram=low_vram)
+        self._components = Components(self.model, config, self._notices, self._inversions)
+        return self._components
+
+    def _take_less(self, request: Request, error: OutOfMemoryError) -> bool:
+        """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
         with self._lock:
-            if self._components is None:
-                if self._verify:
-                    self.model.verify(self._notices)
-                self._components = Components(self.model, self._config, self._notices, self._inversions)
-            return self._components
+            if self._config.low_vram is not None or _pixels(request) >= self._outgrown:
+                return False
+            self._outgrown = _pixels(request)
+            self._components = None
+        self._notices.warn(
+            f"{error}. Trying again with low_vram, which is slower, for this and all that is as large"
+        )
+        return True
 
     def _low_res_noise(self, level: int) -> tuple[float, float]:
         """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small picture gets."""
@@ -458,7 +508,7 @@ class StableDiffusionPipeline:
         channels = shape[0] + (0 if beside is None else beside.shape[1])
         windows = request.windows(self._limits)
         size = shape[1:] if windows is None else windows.size
-        rows = 1 if self._config.low_vram else len(embeds)
+        rows = 1 if parts.low_vram else len(embeds)
         shapes = {"sample": (rows, channels, *size), "encoder_hidden_states": (rows, *embeds.shape[1:])}
         shapes["timestep"] = tuple(1 for _ in unet.inputs["timestep"].shape)
         if start.labels is not None:
@@ -502,6 +552,13 @@ class StableDiffusionPipeline:
                     embeds = conditioning.at(following)
                     denoiser.condition(embeds)
         return event.latents
+
+
+def _pixels(request: Request) -> float:
+    """Of all pictures of a request that `fit` has filled in."""
+    assert request.width is not None
+    assert request.height is not None
+    return request.num_pictures * request.width * request.height
 
 
 def _count(request: Request, rule: Scheduler) -> int:

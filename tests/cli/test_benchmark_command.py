@@ -143,6 +143,8 @@ def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
         (("--scheduler", "euler,none"), 2, "unknown scheduler 'none'"),
         (("--scheduler", "euler,"), 2, "'euler,' has an empty name"),
         (("--provider", "gpu"), 4, "unknown provider 'gpu'"),
+        (("--provider", "cpu", "--provider-option", "a=b"), 2, "cpu has no option 'a': it takes none"),
+        (("--provider-option", "a"), 2, "expected KEY=VALUE, got 'a'"),
         (("--json", "none/a.json"), 2, "--json none/a.json: the folder none does not exist; make it first"),
         (("--json", "there.json"), 2, "--json there.json: exists already"),
         (("--json", "a.txt"), 2, "--json a.txt: unknown extension '.txt'; expected .json"),
@@ -191,6 +193,14 @@ def test_a_provider_that_is_not_there_names_the_remedy() -> None:
     result = benchmark("--provider", "cpu,cuda")
     assert result.exit_code == 4
     assert "[gpu]" in result.stderr
+
+
+def test_low_vram_is_measured_and_said(tiny_model: Path) -> None:
+    result = benchmark("-m", str(tiny_model), *FAST, "--low-vram", "--json", "a.json")
+    assert result.exit_code == 0, result.output
+    assert "low VRAM" in result.stdout.split("\n\n")[0]
+    settings = json.loads(Path("a.json").read_text())["measurements"][0]["settings"]
+    assert (settings["low_vram"], settings["provider_options"]) == (True, {})
 
 
 def test_a_process_that_fails_is_told_as_its_error(model_copy: Path) -> None:

@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline
+from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline, session
 from sdrt.benchmark import runner
 from sdrt.benchmark.generation import PARTS, Generation, Step, generator
-from sdrt.benchmark.measure import repeat, warm_up
+from sdrt.benchmark.measure import open_pipeline, repeat, warm_up
 from sdrt.benchmark.plan import Asked, Configuration, Rules, expand
+from sdrt.config import SessionConfig
 from sdrt.spans import listening, span
 
 
@@ -23,6 +25,21 @@ def configuration(pipeline: StableDiffusionPipeline, **asked: object) -> Configu
     lists = Asked(**({"steps": 3, "schedulers": ("euler",)} | asked))  # type: ignore[arg-type]
     ((found, _),) = expand(lists, lambda provider, threads: pipeline)
     return found
+
+
+def test_what_is_passed_to_the_provider_reaches_every_process(
+    pipeline: StableDiffusionPipeline, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[SessionConfig] = []
+    monkeypatch.setattr(session, "settle", lambda config, notices: given.append(config) or config)
+    asked = replace(
+        configuration(pipeline, low_vram=True, provider_options={"enable_cuda_graph": "True"}),
+        provider="cuda",
+    )
+    open_pipeline((str(tiny_model), "tiny"), asked, print)
+    assert (given[0].low_vram, given[0].provider_options) == (True, {"enable_cuda_graph": "True"})
+    command = runner._generate_command((str(tiny_model), "tiny"), asked, Path("a.png"))
+    assert {"--provider-option=enable_cuda_graph=True", "--low-vram", "--provider=cuda"} <= set(command)
 
 
 def lasting(*steps: float) -> Generation:

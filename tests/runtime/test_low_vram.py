@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import RequestError, StableDiffusionPipeline
+from sdrt import OutOfMemoryError, RequestError, StableDiffusionPipeline
+from sdrt.buffers import Bound
 from sdrt.config import SessionConfig
+from sdrt.failures import run_failure
 
 CALL: dict[str, Any] = {"num_inference_steps": 3, "width": 64, "height": 72, "seed": 1, "output_type": "np"}
 
@@ -68,5 +71,84 @@ def test_tiles_can_be_refused(tiny_model: Path) -> None:
 
 
 def test_it_is_true_or_false() -> None:
-    with pytest.raises(RequestError, match="low_vram is 'yes': expected true or false"):
+    with pytest.raises(RequestError, match="low_vram is 'yes': expected true, false or nothing"):
         SessionConfig(low_vram="yes")  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def make_scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bound], bool]], None]:
+    """From when it is called, only such buffers have room for what a run of them takes."""
+    plain = Bound.__call__
+
+    def make(has_room: Callable[[Bound], bool]) -> None:
+        def run(bound: Bound) -> Any:
+            if not has_room(bound):
+                reason = RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
+                raise run_failure(bound._component._subject, reason)
+            return plain(bound)
+
+        monkeypatch.setattr(Bound, "__call__", run)
+
+    return make
+
+
+def one_row(bound: Bound) -> bool:
+    return bound._component.name != "unet" or bound.shape("sample")[0] == 1
+
+
+def no_whole_vae(bound: Bound) -> bool:
+    return bound._component.name != "vae_decoder"
+
+
+@pytest.mark.parametrize("has_room", [one_row, no_whole_vae])
+@pytest.mark.parametrize("extra", [{}, {"hires_scale": 1.5}], ids=str)
+def test_out_of_memory_takes_less_once_and_says_so(
+    tiny_model: Path, make_scarce: Any, has_room: Any, extra: dict[str, Any]
+) -> None:
+    said: list[str] = []
+    made = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append)
+    steps: list[int] = []
+
+    def count(_: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        steps.append(index)
+        return tensors
+
+    call = {"prompt": "a lighthouse", **CALL, **extra, "callback_on_step_end": count}
+    expected, told_steps = made(**call).images, list(steps)
+    make_scarce(has_room)
+    steps.clear()
+    np.testing.assert_allclose(made(**call).images, expected, atol=1e-5)
+    # No step is told of twice.
+    assert steps == told_steps
+    told = [text for text in said if "ran out of memory" in text]
+    assert len(told) == 1
+    assert "Trying again with low_vram" in told[0]
+    made(**call)
+    assert len([text for text in said if "ran out of memory" in text]) == 1
+
+
+def test_smaller_pictures_are_made_as_before(tiny_model: Path, make_scarce: Any) -> None:
+    made = pipeline(tiny_model)
+    make_scarce(lambda bound: one_row(bound) or bound.shape("sample")[2] < 9)
+    made("a", **CALL)
+    assert [graph.name for graph in made.graphs] == ["vae_decoder"]
+    made("a", **{**CALL, "height": 64})
+    assert [graph.name for graph in made.graphs] == ["text_encoder", "unet", "vae_decoder"]
+
+
+def test_it_can_be_refused_and_the_pipeline_goes_on(tiny_model: Path, make_scarce: Any) -> None:
+    made = pipeline(tiny_model, low_vram=False)
+    make_scarce(one_row)
+    for _ in range(2):
+        with pytest.raises(OutOfMemoryError, match=r"unet ran out of memory on cpu: make fewer .* low_vram"):
+            made("a", **CALL)
+        assert made.graphs == ()
+    assert made("a", guidance_scale=1.0, **CALL).images.shape == (1, 72, 64, 3)
+
+
+def test_what_still_does_not_fit_is_told(tiny_model: Path, make_scarce: Any) -> None:
+    made = pipeline(tiny_model)
+    make_scarce(lambda bound: bound._component.name != "unet" or bound.shape("sample")[2] < 9)
+    with pytest.raises(OutOfMemoryError, match="unet ran out of memory"):
+        made("a", **CALL)
+    assert made("a", **{**CALL, "height": 64}).images.shape == (1, 64, 64, 3)

@@ -71,6 +71,8 @@ def open_pipeline(
         threads=configuration.threads,
         allow_fallback=configuration.allow_fallback,
         vae_tiling=configuration.vae_tiling,
+        low_vram=configuration.low_vram,
+        provider_options=configuration.provider_options,
         profile=profile,
     )
     folder = ModelFolder.open(Path(model[0]), name=model[1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,8 @@ class Configuration:
     threads: int | None
     allow_fallback: bool
     vae_tiling: bool | None
+    low_vram: bool | None
+    provider_options: Mapping[str, str]
     max_size: int | None
 
     def request(self) -> Request:
@@ -117,6 +119,8 @@ class Asked:
     spacing: str | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
+    low_vram: bool | None = None
+    provider_options: Mapping[str, str] = field(default_factory=dict)
     max_size: int | None = None
 
 
@@ -185,5 +189,7 @@ def _configuration(
         threads=threads,
         allow_fallback=asked.allow_fallback,
         vae_tiling=asked.vae_tiling,
+        low_vram=asked.low_vram,
+        provider_options=dict(asked.provider_options),
         max_size=asked.max_size,
     )

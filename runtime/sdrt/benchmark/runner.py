@@ -95,7 +95,6 @@ def _first_picture(command: list[str]) -> float:
 
 
 def _generate_command(model: Model, configuration: Configuration, output: Path) -> list[str]:
-    tiling = {True: "--vae-tiling", False: "--no-vae-tiling", None: None}[configuration.vae_tiling]
     options = {
         "--model": model[0],
         "--width": configuration.width,
@@ -112,7 +111,13 @@ def _generate_command(model: Model, configuration: Configuration, output: Path) 
         "--output": output,
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
-    flags = [*(["--allow-fallback"] if configuration.allow_fallback else []), *([tiling] if tiling else [])]
+    given += [f"--provider-option={key}={value}" for key, value in configuration.provider_options.items()]
+    switches = {
+        "allow-fallback": configuration.allow_fallback or None,
+        "vae-tiling": configuration.vae_tiling,
+        "low-vram": configuration.low_vram,
+    }
+    flags = [f"--{'' if on else 'no-'}{name}" for name, on in switches.items() if on is not None]
     return [sys.executable, "-m", "sdrt", "generate", PROMPT, *given, *flags, "--quiet"]
 
 

@@ -10,6 +10,7 @@ import click
 from sdrt.embedded import DEFAULT_MODEL
 
 from .picture_options import Numbers
+from .provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
 
 __all__ = ["benchmark_options"]
 
@@ -108,12 +109,9 @@ _OPTIONS = (
         help="1 or less halves the work of a step.  [default: the model's]",
     ),
     click.option("--spacing", metavar="NAME", help="Which noise levels are visited."),
-    click.option("--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot."),
-    click.option(
-        "--vae-tiling/--no-vae-tiling",
-        default=None,
-        help="Decode in tiles.  [default: pictures above 1024x1024 pixels]",
-    ),
+    provider_options_option,
+    allow_fallback_option,
+    *MEMORY_OPTIONS,
     click.option("--max-size", type=int, help="Allow sides up to this many pixels."),
     click.option("--revision", help="Branch, tag or commit of a hub id."),
     click.option(

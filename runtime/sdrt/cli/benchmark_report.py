@@ -60,6 +60,9 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
         common.append(f"guidance {every[0]['guidance_scale']:g}")
     if _same(every, "threads"):
         common.append(f"threads {every[0]['threads'] or 'all'}")
+    # The same of all configurations, and absent from records of before they could be given.
+    common += [f"{key}={value}" for key, value in every[0].get("provider_options", {}).items()]
+    common += ["low VRAM"] if every[0].get("low_vram") else []
     devices = [
         f"{machine['cpu']}, {machine['usable_cores']} cores",
         *(gpu["name"] for gpu in machine["gpus"]),

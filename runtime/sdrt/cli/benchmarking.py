@@ -133,6 +133,8 @@ def _opener(
             "threads": threads,
             "allow_fallback": asked.allow_fallback,
             "vae_tiling": asked.vae_tiling,
+            "low_vram": asked.low_vram,
+            "provider_options": asked.provider_options,
         }
 
     def named(provider: str, threads: int | None) -> StableDiffusionPipeline:

@@ -9,7 +9,12 @@ import click
 
 from sdrt.embedded import DEFAULT_MODEL
 
-from .provider_options import allow_fallback_option, provider_option, provider_options_option
+from .provider_options import (
+    MEMORY_OPTIONS,
+    allow_fallback_option,
+    provider_option,
+    provider_options_option,
+)
 
 __all__ = ["picture_options"]
 
@@ -185,16 +190,7 @@ _OPTIONS = (
     provider_option,
     provider_options_option,
     allow_fallback_option,
-    click.option(
-        "--vae-tiling/--no-vae-tiling",
-        default=None,
-        help="Encode and decode in tiles, in less memory.  [default: pictures above 1024x1024 pixels]",
-    ),
-    click.option(
-        "--low-vram",
-        is_flag=True,
-        help="One component in memory at a time, guidance in two calls, the VAE in tiles; slower.",
-    ),
+    *MEMORY_OPTIONS,
     click.option("--threads", type=int, help="CPU threads.  [default: every core]"),
     click.option("--revision", help="Branch, tag or commit of a hub id."),
     click.option("--max-size", type=int, help="Allow sides up to this many pixels."),

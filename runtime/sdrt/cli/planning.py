@@ -81,7 +81,7 @@ class Options:
     provider_options: Mapping[str, str]
     allow_fallback: bool
     vae_tiling: bool | None
-    low_vram: bool
+    low_vram: bool | None
     threads: int | None
     revision: str | None
     max_size: int | None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-__all__ = ["allow_fallback_option", "provider_option", "provider_options_option"]
+__all__ = ["MEMORY_OPTIONS", "allow_fallback_option", "provider_option", "provider_options_option"]
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -39,4 +39,17 @@ provider_options_option = click.option(
 )
 allow_fallback_option = click.option(
     "--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot."
+)
+MEMORY_OPTIONS = (
+    click.option(
+        "--vae-tiling/--no-vae-tiling",
+        default=None,
+        help="Encode and decode in tiles, in less memory.  [default: pictures above 1024x1024 pixels]",
+    ),
+    click.option(
+        "--low-vram/--no-low-vram",
+        default=None,
+        help="One component in memory at a time, guidance in two calls, the VAE in tiles; slower.  [default: once "
+        "memory has run out]",
+    ),
 )
