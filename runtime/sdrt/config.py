@@ -38,7 +38,7 @@ class Provider:
     passed of what was set and of the setting. `helpers` are the rows that may take what it refuses; their options
     are this row's too. `whole` says that it leaves no node of a graph of its target to the CPU, not even one that
     computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles. `lacks` are the
-    targets whose operators neither it nor the CPU has.
+    targets whose operators neither it nor the CPU has. `warms_up` says what the first run at a size also does.
     """
 
     ort: str
@@ -53,6 +53,7 @@ class Provider:
     whole: bool = False
     keeps_compiled: bool = False
     lacks: tuple[str, ...] = ()
+    warms_up: str = ""
 
 
 # No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
@@ -70,6 +71,7 @@ PROVIDERS: Mapping[str, Provider] = {
         defaults={"arena_extend_strategy": "kSameAsRequested"},
         takes=CUDA,
         compose=cuda_options,
+        warms_up="cuDNN chooses its kernels",
     ),
     "tensorrt": Provider(
         ort="TensorrtExecutionProvider",
@@ -80,6 +82,7 @@ PROVIDERS: Mapping[str, Provider] = {
         compose=tensorrt_options,
         helpers=("cuda",),
         keeps_compiled=True,
+        warms_up="TensorRT builds its engines, unless they are kept from before, which takes minutes",
     ),
     "openvino": Provider(
         ort="OpenVINOExecutionProvider",

@@ -74,6 +74,7 @@ class StableDiffusionPipeline:
         """Pixels of all pictures of a request for which memory ran out."""
         self._preview: Preview | None = None
         self._inversions: Inversions | None = None
+        self._warm: set[tuple[Any, ...]] = set()
         self._lock = threading.RLock()
 
     @classmethod
@@ -293,6 +294,7 @@ class StableDiffusionPipeline:
 
     def _attempt(self, request: Request, rule: Scheduler, timings: dict[str, Any]) -> Events:
         parts = self._parts_for(request)
+        self._tell_of_warming_up(request)
         plan = rule.plan(request.num_inference_steps, skip=request.num_skipped_steps)
         began = time.perf_counter()
         conditioning = Conditioning.of(request, lambda: parts.text_encoder)
@@ -385,6 +387,7 @@ class StableDiffusionPipeline:
         with self._lock:
             if config != self._config:
                 self._config, self._components, self._outgrown = config, None, math.inf
+                self._warm.clear()
         return self
 
     def load(self) -> StableDiffusionPipeline:
@@ -392,10 +395,51 @@ class StableDiffusionPipeline:
         self._parts.load()
         return self
 
+    def warm_up(
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float | None = None,
+    ) -> StableDiffusionPipeline:
+        """Do now what the first call at a size does besides its work, so that no user waits for it.
+
+        Sessions are created, and a picture is made in two steps and thrown away: in the first runs at a size providers
+        choose kernels, build engines and record what they launch.
+
+        Raises what a call raises.
+        """
+        request = Request(
+            prompt="",
+            width=width,
+            height=height,
+            num_images_per_prompt=num_images_per_prompt,
+            guidance_scale=guidance_scale,
+            num_inference_steps=2,
+            seed=0,
+        )
+        for _ in self.stream(request):
+            pass
+        return self
+
+    def _tell_of_warming_up(self, request: Request) -> None:
+        """Once for a size, where the provider does more in its first run than in others."""
+        what = PROVIDERS[self.provider].warms_up
+        size = request.width, request.height, request.num_pictures
+        with self._lock:
+            if not what or size in self._warm:
+                return
+            self._warm.add(size)
+        self._notices.inform(
+            f"warming up for {request.width}x{request.height}, {request.num_pictures} at once, on {self.provider}: "
+            f"{what}"
+        )
+
     def close(self) -> None:
         """Free the sessions, once no run uses them; a later call makes them again."""
         with self._lock:
             self._components = None
+            self._warm.clear()
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self

@@ -15,7 +15,7 @@ from sdrt.session import Component
 from sdrt.vae_stages import StagedVae
 from sdrt.wording import brief
 
-__all__ = ["VaeDecoder", "VaeEncoder", "VaeGraphs", "scaling_factor"]
+__all__ = ["LARGEST_WHOLE", "VaeDecoder", "VaeEncoder", "VaeGraphs", "scaling_factor"]
 
 Array = NDArray[np.float32]
 
@@ -24,7 +24,7 @@ _FLAT = 0.5 / 255
 # Stable Diffusion has 0.18. Far from it float32 overflows, or loses the picture.
 _LEAST, _MOST = 1e-6, 1e6
 # Pixels up to which a picture is encoded and decoded whole: Stable Diffusion's VAE takes 4.7 GB for so many.
-_WHOLE = 1024 * 1024
+LARGEST_WHOLE = 1024 * 1024
 
 
 def scaling_factor(model: ModelFolder, name: str) -> float:
@@ -68,7 +68,7 @@ class VaeGraphs:
 
     def __call__(self, name: str, array: Array, output: str, *, pixels: int) -> Array:
         """`output` for the input `name` of one picture [C, h, w], of so many pixels."""
-        large = pixels > _WHOLE if self._tiling is None else self._tiling
+        large = pixels > LARGEST_WHOLE if self._tiling is None else self._tiling
         if large and self._staged is not None:
             return self._staged()(array)
         component, batch = self._whole(), np.ascontiguousarray(array[np.newaxis])

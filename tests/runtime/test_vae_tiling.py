@@ -148,7 +148,7 @@ def test_pictures_are_those_of_the_whole(
 def test_large_pictures_are_tiled(
     tiny_model: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdrt.vae._WHOLE", 64 * 64)
+    monkeypatch.setattr("sdrt.vae.LARGEST_WHOLE", 64 * 64)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline("a cat", width=64, height=64, num_inference_steps=1)
     assert not any("in stages" in name for name in opened)
@@ -162,7 +162,7 @@ def test_a_model_without_stages_is_decoded_whole_and_says_what_tiling_takes(
     copy = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     for name in ("sdrt.json", "vae_decoder/stages.onnx", "vae_encoder/stages.onnx"):
         (copy / name).unlink()
-    monkeypatch.setattr("sdrt.vae._WHOLE", 0)
+    monkeypatch.setattr("sdrt.vae.LARGEST_WHOLE", 0)
     StableDiffusionPipeline.from_pretrained(copy)("a cat", num_inference_steps=1)
     with pytest.raises(UnsupportedModelError, match=r"vae_tiling: .* export the checkpoint again"):
         # Before anything is denoised.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["Watch", "own_bytes", "peak_resident"]
+__all__ = ["Watch", "available_bytes", "own_bytes", "peak_resident"]
 
 _INTERVAL = 0.025
 
@@ -32,10 +32,37 @@ def peak_resident() -> tuple[int, str] | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "ru_maxrss of getrusage"
 
 
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """What a new process may take without swapping, of the machine and of its container; None where nothing tells."""
+    found = [_rows(root / "proc/meminfo").get("MemAvailable"), _container(root / "sys/fs/cgroup")]
+    known = [amount for amount in found if amount is not None]
+    return min(known, default=None)
+
+
+def _container(groups: Path) -> int | None:
+    """Of the control group that the process is in, as it sees it: version 2, then version 1."""
+    for limit, used, stat in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            # "max" is no limit; files that were read lately are counted as used, and give way.
+            room = int((groups / limit).read_text()) - int((groups / used).read_text())
+            rows = (line.split() for line in (groups / stat).read_text().splitlines())
+            return max(0, room + sum(int(row[1]) for row in rows if row[0] == "inactive_file"))
+        except (OSError, ValueError):
+            continue
+    return None
+
+
 def _status(pid: int | str) -> dict[str, int]:
     """The lines of /proc/PID/status that are sizes, in bytes; empty where there is no such file."""
+    return _rows(Path(f"/proc/{pid}/status"))
+
+
+def _rows(path: Path) -> dict[str, int]:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return {}
     rows = (line.split() for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["gpu_clocks", "gpus", "library", "used_bytes"]
+__all__ = ["free_bytes", "gpu_clocks", "gpus", "library", "used_bytes"]
 
 
 @contextmanager
@@ -70,11 +70,20 @@ def _state(nvml: Any, handle: Any) -> dict[str, Any]:
 
 def used_bytes(device: int) -> int | None:
     """Memory that all programs together use on CUDA's `device`; None where nothing tells."""
+    return _memory(device, "used")
+
+
+def free_bytes(device: int) -> int | None:
+    """Memory that is left on CUDA's `device`; None where nothing tells."""
+    return _memory(device, "free")
+
+
+def _memory(device: int, kind: str) -> int | None:
     with library() as nvml:
         if nvml is None:
             return None
         try:
-            return int(nvml.nvmlDeviceGetMemoryInfo(_handle(nvml, device)).used)
+            return int(getattr(nvml.nvmlDeviceGetMemoryInfo(_handle(nvml, device)), kind))
         except (nvml.NVMLError, IndexError, ValueError):
             return None
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt import errors
+from sdrt.benchmark.capacity import Estimate, estimate
 from sdrt.benchmark.measure import Model
 from sdrt.benchmark.memory import Watch, own_bytes
 from sdrt.benchmark.nvidia import library, used_bytes
@@ -25,7 +26,7 @@ from sdrt.errors import OutOfMemoryError, SdrtError
 from sdrt.extras import install_command
 from sdrt.notices import Notify
 
-__all__ = ["first_pictures", "measured", "profiled"]
+__all__ = ["estimated", "first_pictures", "measured", "profiled"]
 
 _WORKER = (sys.executable, "-m", "sdrt.benchmark.worker")
 
@@ -59,6 +60,11 @@ def profiled(model: Model, configuration: Configuration, rules: Rules, tell: Not
     if _cuda_device(configuration) is not None:
         tell("of operators on a GPU ONNX Runtime's profile tells how long they took to start, not to run")
     return _work("profile", model, configuration, rules, tell)[0]
+
+
+def estimated(model: Model, configuration: Configuration, tell: Notify) -> Estimate | None:
+    """What a configuration takes, of what `capacity.probe` measures in a fresh process; None where nothing tells."""
+    return estimate(_work("memory", model, configuration, Rules(), tell)[0])
 
 
 def first_pictures(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> list[float]:

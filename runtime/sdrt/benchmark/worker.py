@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from sdrt.benchmark.capacity import probe
 from sdrt.benchmark.measure import measure
 from sdrt.benchmark.ort_profile import profile
 from sdrt.benchmark.plan import Configuration, Rules
@@ -17,7 +18,7 @@ from sdrt.errors import OutOfMemoryError, SdrtError
 
 __all__ = ["main"]
 
-_WORK = {"measure": measure, "profile": profile}
+_WORK = {"measure": measure, "profile": profile, "memory": probe}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sdrt.embedded import DEFAULT_MODEL
 from sdrt.errors import RequestError, SdrtError
 from sdrt.extras import install_command, missing_modules
 
+from .checks_memory import check_memory
 from .checks_ort import check_onnxruntime
 from .findings import Finding, Status
 from .model_summary import human_size
@@ -54,8 +55,15 @@ REQUIRED = {
 """Module → distribution, of what the runtime requires besides what this command needs to start."""
 
 
-def run_checks(model: str, provider: str, **options: Any) -> Iterator[Finding]:
-    """Every finding, as soon as it is known; the last one is a picture made with `model` on `provider`.
+def run_checks(
+    model: str,
+    provider: str,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    batch: int = 1,
+    **options: Any,
+) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; the last are a picture of `model` on `provider`, and what `sizes` take.
 
     `options` are more of `from_pretrained`.
     """
@@ -67,7 +75,10 @@ def run_checks(model: str, provider: str, **options: Any) -> Iterator[Finding]:
     yield from check_onnxruntime()
     yield from check_cache()
     yield from check_extras()
-    yield from check_generation(model, provider, **options)
+    generation = list(check_generation(model, provider, **options))
+    yield from generation
+    if sizes and not any(finding.status is Status.ERROR for finding in generation):
+        yield from check_memory(model, provider, sizes, batch, **options)
 
 
 def check_platform() -> Iterator[Finding]:

@@ -11,6 +11,7 @@ import click
 
 from sdrt.embedded import DEFAULT_MODEL
 
+from .benchmark_options import Sizes
 from .findings import Finding, Status
 from .group import CONTEXT, debug_option
 from .provider_options import allow_fallback_option, provider_option, provider_options_option
@@ -24,6 +25,16 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 @click.option(
     "-m", "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True, help="Model to try."
 )
+@click.option(
+    "--size",
+    "sizes",
+    metavar="A,BxC,…",
+    type=Sizes(),
+    help="Say what memory pictures of these sizes take, and what fits, without making any.",
+)
+@click.option(
+    "-b", "--batch", "--batch-size", "batch", type=int, default=1, show_default=True, help="Of these."
+)
 @provider_option
 @provider_options_option
 @allow_fallback_option
@@ -31,7 +42,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 @debug_option
 @click.pass_context
 def doctor(context: click.Context, /, model: str, as_json: bool, **options: Any) -> None:
-    """Check this installation and say how to repair it.
+    """Check this installation and say how to repair it; with --size, whether pictures of that size fit.
 
     The exit code is 0 when nothing is wrong, else that of the first error.
     """

@@ -1,0 +1,64 @@
+"""The first run at a size: told of where a provider does more in it, and made when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdrt import RequestError, StableDiffusionPipeline
+from sdrt.config import PROVIDERS
+from sdrt.session import Component
+
+CALL: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64, "seed": 1}
+
+
+def test_it_is_told_once_for_a_size(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], warms_up="it reads its own manual"))
+    said: list[str] = []
+    made = StableDiffusionPipeline.from_pretrained(
+        tiny_model, notify=said.append, provider="cpu", verify=False
+    )
+    for size in ({}, {}, {"height": 72}, {"num_images_per_prompt": 2}):
+        made("a", **{**CALL, **size})
+    assert [text for text in said if "warming up" in text] == [
+        f"warming up for {size}, on cpu: it reads its own manual"
+        for size in ("64x64, 1 at once", "64x72, 1 at once", "64x64, 2 at once")
+    ]
+
+
+def test_the_cpu_has_none(tiny_model: Path) -> None:
+    said: list[str] = []
+    made = StableDiffusionPipeline.from_pretrained(
+        tiny_model, notify=said.append, provider="cpu", verify=False
+    )
+    made("a", **CALL)
+    assert said == []
+
+
+def test_afterwards_no_session_and_no_buffers_are_made(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = StableDiffusionPipeline.from_pretrained(
+        tiny_model, notify=lambda message: None, provider="cpu", verify=False
+    )
+    made.warm_up(width=64, height=72, num_images_per_prompt=2)
+    open_then = made.graphs
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("made in a call")
+
+    monkeypatch.setattr("sdrt.session.Bound", refuse)
+    monkeypatch.setattr(Component, "__init__", refuse)
+    made("a", **{**CALL, "height": 72, "num_images_per_prompt": 2})
+    assert made.graphs == open_then
+    with pytest.raises(AssertionError, match="made in a call"):
+        made("a", **CALL)
+
+
+def test_what_no_call_may_ask_for_is_refused(tiny_model: Path) -> None:
+    made = StableDiffusionPipeline.from_pretrained(tiny_model, verify=False)
+    with pytest.raises(RequestError, match="width is 63"):
+        made.warm_up(width=63)
