@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +34,27 @@ class Bound:
     def __init__(
         self, component: Component, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
     ) -> None:
-        self._component, self.outputs = component, tuple(outputs)
-        self._binding = component.new_binding()
+        # Not the component itself, which keeps its buffers: together they would outlive their last use until Python
+        # looks for cycles, and gigabytes with them.
+        self._of, self.outputs = weakref.ref(component), tuple(outputs)
+        self._session, self._binding = component.new_binding()
         self._device: dict[str, Any] = {}
         self._host: dict[str, NDArray[Any]] = {}
         self._results: dict[str, NDArray[Any]] = {}
         self._raw: dict[str, NDArray[Any]] = {}
         for name, shape in shapes.items():
             self._make_input(name, tuple(shape))
-        self._recording = PLAIN
+        self.recording = PLAIN
+        """The number of what is replayed, from the second run on."""
         self._fetched: dict[str, Any] = {}
         for name in self.outputs:
             self._binding.bind_output(name, *component.output_device)
+
+    @property
+    def _component(self) -> Component:
+        component = self._of()
+        assert component is not None  # whoever runs this holds it
+        return component
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
@@ -70,18 +80,19 @@ class Bound:
             )
         with span(UPLOAD):
             np.copyto(host, array, casting="same_kind")
-            self._hand_over(name)
+            with self._component.device():
+                self._hand_over(name)
 
     def __call__(self) -> Mapping[str, NDArray[Any]]:
         """Run; returns the outputs, floats as float32, in arrays that the next run overwrites.
 
         Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again.
         """
-        self._component.execute(self._binding, self._recording)
-        with span(DOWNLOAD):
+        self._component.execute(self._binding, self.recording)
+        with span(DOWNLOAD), self._component.device():
             if not self._results:
                 self._keep_outputs()
-                self._recording = self._component.new_recording()
+                self.recording = self._component.new_recording()
             elif self._fetched:
                 self._binding.synchronize_outputs()
                 for name, value in self._fetched.items():
@@ -98,10 +109,11 @@ class Bound:
         dtype = self._component.inputs[name].dtype
         self._component.check_input(name, dtype, shape)
         self._host[name] = np.zeros(shape, dtype)
-        if (value := self._component.device_value(dtype, shape)) is not None:
-            self._device[name] = value
-            self._binding.bind_ortvalue_input(name, value)
-        self._hand_over(name)
+        with self._component.device():
+            if (value := self._component.device_value(dtype, shape)) is not None:
+                self._device[name] = value
+                self._binding.bind_ortvalue_input(name, value)
+            self._hand_over(name)
 
     def _hand_over(self, name: str) -> None:
         if name in self._device:

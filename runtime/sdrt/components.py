@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from sdrt.config import SessionConfig
 from sdrt.cpu import has_int8_products
@@ -41,6 +46,7 @@ class Components:
         config: SessionConfig,
         notices: Notices,
         inversions: Inversions | None = None,
+        rescues: Counter[str] | None = None,
     ) -> None:
         check_target(model, config)
         self._model, self._config, self._notices = model, config, notices
@@ -52,10 +58,11 @@ class Components:
         _check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
         self._inversions = inversions
+        self._rescues: Counter[str] = Counter() if rescues is None else rescues
         self._made: dict[str, Any] = {}
-        self.graphs: list[Component] = []
-        """Those that are open, in the order in which they were opened."""
-        self._rescues: list[Rescue] = []
+        # What a run still uses after it was let go of: another run that needs it takes the same.
+        self._used: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._opened: list[weakref.ref[Component]] = []
         self._lock = threading.Lock()
 
     @property
@@ -83,6 +90,22 @@ class Components:
         """Latents to pictures by a small decoder, of models that have one."""
         return self._once(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
 
+    @property
+    def graphs(self) -> tuple[Component, ...]:
+        """Those in memory, in the order in which they were opened."""
+        found = [reference() for reference in list(self._opened)]
+        return tuple(component for component in found if component is not None)
+
+    def use(self, inversions: Inversions) -> None:
+        """Read the words of `inversions` from now on. Raises `UnsupportedModelError` if the text encoder cannot."""
+        self.text_encoder.use(inversions)
+        self._inversions = inversions
+
+    def close(self) -> None:
+        """Let go of every session; one that a run still uses ends with that."""
+        with self._lock:
+            self._made.clear()
+
     def load(self) -> None:
         """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
         if self.low_vram:
@@ -96,33 +119,28 @@ class Components:
         with self._lock:
             if name not in self._made:
                 if self.low_vram and name not in _LIGHT:
-                    self._release()
-                self._made[name] = make()
+                    self._made = {name: made for name, made in self._made.items() if name in _LIGHT}
+                # Looked for after that, so that what nobody uses is gone.
+                found = self._used.get(name)
+                self._made[name] = self._used[name] = make() if found is None else found
             made: T = self._made[name]
             return made
 
-    def _release(self) -> None:
-        """Let go of every session; one that a run still uses ends with that."""
-        self._made = {name: made for name, made in self._made.items() if name in _LIGHT}
-        self.graphs.clear()
-
     def _open(self, name: str, path: Path | None = None) -> Component:
         component = self._component(name, path or self._model.component(name))
-        wide = self._model.wide(name)
-        if path is None and wide.is_file():
-            component.rescue = Rescue(name, lambda: self._component(name, wide), self._notices)
-            self._rescues.append(component.rescue)
+        wide = self._model.wide(name) if path is None else self._model.wide_stages(name)
+        if wide.is_file():
+            # It is told of nothing but what it needs: through this it would keep every component in memory.
+            open_wide = partial(
+                _open_wide, name, wide, self._config, self._notices, self._model, self._opened
+            )
+            component.rescue = Rescue(name, open_wide, self._notices, self._rescues)
         return component
 
     def _component(self, name: str, path: Path) -> Component:
         component = Component(name, path, self._config, self._notices, self._model.weights(name))
-        self.graphs.append(component)
+        self._opened.append(weakref.ref(component, self._opened.remove))
         return component
-
-    @property
-    def rescues(self) -> dict[str, int]:
-        """How many runs of which component overflowed float16 and were made again in float32."""
-        return {rescue.name: rescue.count for rescue in self._rescues if rescue.count}
 
     def _make_text_encoder(self) -> TextEncoder:
         config = self._model.component_config("text_encoder")
@@ -178,6 +196,20 @@ class Components:
         """Whether the VAE works in tiles whatever the size; None leaves it to the size."""
         wanted = self._config.vae_tiling
         return True if wanted is None and self.low_vram and stages.is_file() else wanted
+
+
+def _open_wide(
+    name: str,
+    path: Path,
+    config: SessionConfig,
+    notices: Notices,
+    model: ModelFolder,
+    opened: list[weakref.ref[Component]],
+) -> Component:
+    """The graph in float32 of a component whose weights are in float16, which no provider is to compute in."""
+    component = Component(name, path, config, notices, replace(model.weights(name), dtype="float32"))
+    opened.append(weakref.ref(component, opened.remove))
+    return component
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:

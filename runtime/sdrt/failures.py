@@ -18,7 +18,10 @@ from sdrt.errors import (
 
 __all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
 
-_MEMORY = ("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed")
+_MEMORY = (
+    *("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed"),
+    "is smaller than requested bytes",  # an arena at its limit, such as gpu_mem_limit
+)
 _FEWER = (
     "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones; `sdrt doctor --size` says what "
     "fits, and low_vram (--low-vram) takes less"

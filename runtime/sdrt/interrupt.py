@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
@@ -30,13 +31,16 @@ def stop_if_asked() -> None:
         raise _asked[-1]
 
 
-def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
+def interruptible(
+    work: Callable[[], T], cancel: Callable[[], None], thread: ThreadPoolExecutor | None = None
+) -> T:
     """Do `work`; on Ctrl-C, call `cancel`, wait for `work` to stop, and raise KeyboardInterrupt.
 
-    A signal reaches Python only between bytecodes of the main thread, so there the work moves to another one.
-    It has stopped when this returns or raises, so the caller's buffers are the caller's again.
+    A signal reaches Python only between bytecodes of the main thread, so there the work moves to another one; work that
+    has to be done by one thread moves to `thread`, of one worker, from any. It has stopped when this returns or raises,
+    so the caller's buffers are the caller's again.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if thread is None and threading.current_thread() is not threading.main_thread():
         return work()
     done, cancelled = threading.Event(), threading.Event()
     values: list[T] = []
@@ -52,15 +56,19 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None]) -> T:
             done.set()
 
     # Not a daemon: Python must not end under native code that is still running.
-    thread = threading.Thread(target=target, name="sdrt-run", daemon=False)
+    started = threading.Thread(target=target, name="sdrt-run", daemon=False)
+    given: list[object] = []
     try:
-        thread.start()
+        if thread is None:
+            started.start()
+        else:
+            given.append(thread.submit(target))
         _wait(done)
     except BaseException:
         cancelled.set()
-        # Ctrl-C may come while the thread is being made. One without an identity has not looked at `cancelled` yet,
-        # so it will do nothing; any other may be at work.
-        while thread.ident is not None and not done.is_set():
+        # Ctrl-C may come while the thread is being made, or handed the work. One without an identity has not looked at
+        # `cancelled` yet, so it will do nothing; any other may be at work.
+        while (given or started.ident is not None) and not done.is_set():
             # Pressed again: the work still uses the buffers, so wait on.
             with suppress(KeyboardInterrupt, SystemExit):
                 cancel()

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 GRAPH, STAGES_GRAPH, WIDE_GRAPH = "model.onnx", "stages.onnx", "model_fp32.onnx"
+WIDE_STAGES_GRAPH = "stages_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews, which a model may have."""
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -74,6 +75,10 @@ class ModelFolder:
     def wide(self, name: str) -> Path:
         """The graph of `name` that computes in float32, which those in float16 have beside them."""
         return self.path / name / WIDE_GRAPH
+
+    def wide_stages(self, name: str) -> Path:
+        """The same of the graph in stages."""
+        return self.path / name / WIDE_STAGES_GRAPH
 
     def has(self, name: str) -> bool:
         """Whether the folder has the graph of `name`."""

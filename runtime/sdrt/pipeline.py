@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,7 @@ class StableDiffusionPipeline:
         self._preview: Preview | None = None
         self._inversions: Inversions | None = None
         self._warm: set[tuple[Any, ...]] = set()
+        self._rescues: Counter[str] = Counter()
         self._lock = threading.RLock()
 
     @classmethod
@@ -346,7 +348,7 @@ class StableDiffusionPipeline:
             parts = self._parts
             known = self._inversions or Inversions(vocabulary=whole(config, "vocab_size", "text_encoder"))
             inversions = known.with_words(words)
-            parts.text_encoder.use(inversions)
+            parts.use(inversions)
             self._inversions = inversions
         return [word.token for word in words]
 
@@ -386,7 +388,8 @@ class StableDiffusionPipeline:
         config = settle(replace(self._config, provider=provider, provider_options=options), self._notices)
         with self._lock:
             if config != self._config:
-                self._config, self._components, self._outgrown = config, None, math.inf
+                self._let_go()
+                self._config, self._outgrown = config, math.inf
                 self._warm.clear()
         return self
 
@@ -438,7 +441,7 @@ class StableDiffusionPipeline:
     def close(self) -> None:
         """Free the sessions, once no run uses them; a later call makes them again."""
         with self._lock:
-            self._components = None
+            self._let_go()
             self._warm.clear()
 
     def __enter__(self) -> StableDiffusionPipeline:
@@ -453,13 +456,12 @@ class StableDiffusionPipeline:
     def graphs(self) -> tuple[Component, ...]:
         """The components whose sessions are open."""
         with self._lock:
-            return () if self._components is None else tuple(self._components.graphs)
+            return () if self._components is None else self._components.graphs
 
     @property
     def rescues(self) -> dict[str, int]:
         """How many runs of which component overflowed float16 and were made again in float32."""
-        with self._lock:
-            return {} if self._components is None else self._components.rescues
+        return dict(self._rescues)
 
     @property
     def provider(self) -> str:
@@ -496,10 +498,16 @@ class StableDiffusionPipeline:
 
         if self._verify:
             self.model.verify(self._notices)
-        self._components = None  # before others are made: there may not be room for both
+        self._let_go()  # before others are made: there may not be room for both
         config = replace(self._config, low_vram=low_vram)
-        self._components = Components(self.model, config, self._notices, self._inversions)
+        self._components = Components(self.model, config, self._notices, self._inversions, self._rescues)
         return self._components
+
+    def _let_go(self) -> None:
+        """Of every session; one that a run still uses ends with that."""
+        if self._components is not None:
+            self._components.close()
+        self._components = None
 
     def _take_less(self, request: Request, error: OutOfMemoryError) -> bool:
         """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
@@ -507,7 +515,7 @@ class StableDiffusionPipeline:
             if self._config.low_vram is not None or _pixels(request) >= self._outgrown:
                 return False
             self._outgrown = _pixels(request)
-            self._components = None
+            self._let_go()
         self._notices.warn(
             f"{error}. Trying again with low_vram, which is slower, for this and all that is as large"
         )

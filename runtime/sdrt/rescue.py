@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +30,13 @@ def failed(array: NDArray[Any]) -> bool:
 class Rescue:
     """The graph of a component that computes in float32, opened when the one in float16 fails for the first time.
 
-    `count` is how many runs it made.
+    `counts` are, by component, of runs that were made again; whoever opens a component anew hands in the same.
     """
 
-    def __init__(self, name: str, open_wide: Callable[[], Component], notices: Notices) -> None:
-        self.name, self.count = name, 0
+    def __init__(
+        self, name: str, open_wide: Callable[[], Component], notices: Notices, counts: Counter[str]
+    ) -> None:
+        self.name, self._counts = name, counts
         self._open, self._notices = open_wide, notices
         self._component: Component | None = None
         self._lock = threading.Lock()
@@ -52,11 +55,12 @@ class Rescue:
 
     def _wide(self) -> Component:
         with self._lock:
-            self.count += 1
-            if self._component is None:
+            self._counts[self.name] += 1
+            if self._counts[self.name] == 1:
                 self._notices.warn(
                     f"{self.name}: float16 overflowed, so this run is made again in float32, as all will be to which "
                     "it happens; it takes longer and more memory"
                 )
+            if self._component is None:
                 self._component = self._open()
             return self._component

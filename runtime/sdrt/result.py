@@ -60,7 +60,8 @@ class GenerationStep:
         self.denoised: Array = step.denoised
         """Estimate of the clean latents [N, C, h, w], for previews."""
         self._x, self._scale = step.x, np.float32(plan.latents_scale(step.sigma))
-        self._denoiser, self._embeds, self._prompts = denoiser, embeds, prompts
+        self._denoiser: Denoiser | None = denoiser
+        self._embeds, self._prompts = embeds, prompts
         self._over = False
 
     @property
@@ -87,7 +88,7 @@ class GenerationStep:
 
         Raises `RequestError` for other names and shapes, and once the run has left this step.
         """
-        if self._over:
+        if self._over or self._denoiser is None:
             raise RequestError(
                 f"step {self.index} is over: update a step before the stream is asked for the next one"
             )
@@ -107,6 +108,8 @@ class GenerationStep:
     def end(self) -> None:
         """The run goes on, or has ended: what is written to this step would be lost, or reach another run."""
         self._over = True
+        # Whoever keeps the last step would keep the U-Net in memory while the VAE decodes.
+        self._denoiser = None
 
     def _negative(self) -> Array | None:
         guided = len(self._embeds) > self._prompts

@@ -7,7 +7,8 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,7 @@ _REPEATED = frozenset({"unet"})
 # A recording cannot be let go of before its session.
 _MOST_RECORDINGS = 8
 # OpenVINO's, which 1.22 takes and computes in f32 all the same.
+_turns: dict[str, threading.RLock] = {}
 _SINCE_1_24 = ("precision", "load_config")
 
 
@@ -118,6 +120,11 @@ def openvino_devices() -> list[str]:
     return list(getattr(ort_state, "get_available_openvino_device_ids", list)())
 
 
+def _turn(config: SessionConfig) -> AbstractContextManager[Any]:
+    """The lock of a device, one for all components."""
+    return _turns.setdefault(config.provider, threading.RLock())
+
+
 def _reports() -> bool:
     """Whether a session tells which provider took which node, as it does since 1.24."""
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
@@ -150,7 +157,7 @@ class Component:
     ) -> None:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
-        self._row, self._device_id = PROVIDERS[self.provider], config.device_id
+        self._row, self._device_id, self._notices = PROVIDERS[self.provider], config.device_id, notices
         self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
         if self._row.device == "cuda":
             _preload()
@@ -158,6 +165,8 @@ class Component:
         self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
         """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
         self._recordings = 0
+        # While one is made, nothing else may touch the device: components of a pipeline that records have it in turn.
+        self._turn = _turn(config) if config.provider_options.get("enable_cuda_graph") == "True" else None
         self._session = self._create(config, setting)
         self._require_provider(config, notices)
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
@@ -168,8 +177,10 @@ class Component:
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.rescue: Rescue | None = None
         """What makes a run again that overflowed float16, where the model has it."""
-        self._idle: dict[Any, Bound] = {}
-        self._lock, self._turn = threading.Lock(), threading.Lock()
+        self._idle: list[tuple[Any, Bound]] = []
+        self._lock = threading.Lock()
+        # Recordings are those of a thread.
+        self._thread = ThreadPoolExecutor(1, f"sdrt-{name}") if self.records else None
 
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Raise `ComponentError` unless the graph takes exactly `inputs` and gives at least `outputs`."""
@@ -192,16 +203,19 @@ class Component:
         """
         key = (tuple(sorted(shapes.items())), tuple(outputs))
         with self._lock:
-            bound = self._idle.pop(key, None)
-        if bound is None:
-            bound = Bound(self, shapes, outputs)
+            found = next((entry for entry in self._idle if entry[0] == key), None)
+            if found is not None:
+                self._idle.remove(found)
+        bound = Bound(self, shapes, outputs) if found is None else found[1]
         try:
             yield bound
         finally:
             with self._lock:
-                self._idle[key] = bound
-                for old in list(self._idle)[:-_KEPT_BINDINGS]:
-                    del self._idle[old]
+                self._idle.append((key, bound))
+                # What is recorded stays: there is no second recording for the same buffers.
+                plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
+                for old in plain[:-_KEPT_BINDINGS]:
+                    self._idle.remove(old)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
         """One output, of inputs that may be `optional` ones, which cannot be bound to buffers."""
@@ -209,9 +223,9 @@ class Component:
             self.check_input(name, array.dtype, array.shape)
         options, terminate = self._run_options()
         try:
-            with span(self.name):
+            with span(self.name), self._turn or nullcontext():
                 found: NDArray[Any] = interruptible(
-                    lambda: self._session.run([output], dict(feeds), options), terminate
+                    lambda: self._session.run([output], dict(feeds), options), terminate, self._thread
                 )[0]
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
@@ -236,9 +250,18 @@ class Component:
                 "damaged; export it again in fp32"
             )
 
-    def new_binding(self) -> Any:
-        """An `IOBinding` with nothing bound yet."""
-        return self._session.io_binding()
+    def new_binding(self) -> tuple[Any, Any]:
+        """The session, which must outlive it, and an `IOBinding` with nothing bound yet."""
+        return self._session, self._session.io_binding()
+
+    @contextmanager
+    def device(self) -> Iterator[None]:
+        """Around what touches the device's memory: its failures are ours, and it waits for recordings."""
+        try:
+            with self._turn or nullcontext():
+                yield
+        except FAILURES as error:
+            raise run_failure(self._subject, error) from error
 
     @property
     def output_device(self) -> tuple[str, int]:
@@ -262,9 +285,10 @@ class Component:
         if self.records:
             options.add_run_config_entry("gpu_graph_id", str(recording))
         try:
-            # Recordings of one session have one run at a time.
-            with span(self.name), self._turn if self.records else nullcontext():
-                interruptible(lambda: self._session.run_with_iobinding(binding, options), terminate)
+            with span(self.name), self._turn or nullcontext():
+                interruptible(
+                    lambda: self._session.run_with_iobinding(binding, options), terminate, self._thread
+                )
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
 
@@ -291,10 +315,15 @@ class Component:
     def new_recording(self) -> int:
         """The number of one more recording; `PLAIN` where none is made, or no more."""
         with self._lock:
-            if not self.records or self._recordings == _MOST_RECORDINGS:
+            if not self.records:
                 return PLAIN
             self._recordings += 1
-            return self._recordings
+            if self._recordings == _MOST_RECORDINGS + 1:
+                self._notices.warn(
+                    f"{self.name}: {_MOST_RECORDINGS} sizes are recorded, and no more will be: others run as without "
+                    "enable_cuda_graph"
+                )
+            return self._recordings if self._recordings <= _MOST_RECORDINGS else PLAIN
 
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:
@@ -325,10 +354,13 @@ class Component:
         arguments = [config.passed(name, setting) for name in names]
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
         try:
-            return interruptible(
-                lambda: ort.InferenceSession(str(self._path), options, rows, arguments, enable_fallback=0),
-                lambda: cancel(True),
-            )
+            with self._turn or nullcontext():
+                return interruptible(
+                    lambda: ort.InferenceSession(
+                        str(self._path), options, rows, arguments, enable_fallback=0
+                    ),
+                    lambda: cancel(True),
+                )
         except FAILURES as error:
             if is_refusal_to_fall_back(error):
                 raise shortfall(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import OutOfMemoryError, RequestError, StableDiffusionPipeline
+from sdrt import OutOfMemoryError, Request, RequestError, StableDiffusionPipeline
 from sdrt.buffers import Bound
 from sdrt.config import SessionConfig
 from sdrt.failures import run_failure
@@ -42,6 +44,15 @@ def test_the_picture_is_the_same(tiny_model: Path, extra: dict[str, Any]) -> Non
     np.testing.assert_allclose(pipeline(tiny_model, low_vram=True)(**call).images, expected, atol=1e-5)
 
 
+@pytest.fixture
+def no_cycles() -> Iterator[None]:
+    """What is only found by looking for cycles stays in memory: gigabytes must go with their last use."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_cycles")
 def test_one_component_is_open_at_a_time(tiny_model: Path) -> None:
     thrifty, seen = pipeline(tiny_model, low_vram=True), []
 
@@ -50,11 +61,53 @@ def test_one_component_is_open_at_a_time(tiny_model: Path) -> None:
         return tensors
 
     assert thrifty.load().graphs == ()
+    kept = list(thrifty.stream(Request(prompt="a", width=64, height=64, num_inference_steps=2, seed=0)))
+    assert [graph.name for graph in thrifty.graphs] == ["vae_decoder"]
+    del kept
     thrifty("a", callback_on_step_end=look, **CALL)
     assert seen
     assert {tuple(names) for names in seen} == {("unet",)}
     assert [graph.name for graph in thrifty.graphs] == ["vae_decoder"]
     assert "stages" in str(thrifty.graphs[0].path)
+
+
+@pytest.mark.usefixtures("no_cycles")
+@pytest.mark.parametrize("low_vram", [True, False])
+def test_closing_frees_what_was_opened(tiny_model: Path, low_vram: bool) -> None:
+    made = pipeline(tiny_model, low_vram=low_vram)
+    made("a", **CALL)
+    opened = [weakref.ref(graph) for graph in made.graphs]
+    assert opened
+    made.close()
+    assert [reference() for reference in opened] == [None] * len(opened)
+
+
+@pytest.mark.usefixtures("no_cycles")
+def test_runs_at_once_share_what_is_open(tiny_model: Path) -> None:
+    thrifty = pipeline(tiny_model, low_vram=True)
+    expected = thrifty("a", **CALL).images
+    request = Request(prompt="a", num_inference_steps=3, width=64, height=72, seed=1, output_type="np")
+    streams = [thrifty.stream(request) for _ in range(3)]
+    for _ in range(thrifty.num_evaluations(request)):
+        for stream in streams:
+            next(stream)
+        assert [graph.name for graph in thrifty.graphs].count("unet") == 1
+    for stream in streams:
+        np.testing.assert_array_equal(next(stream).images, expected)  # type: ignore[union-attr]
+
+
+def test_words_that_were_taught_are_known_to_the_next_text_encoder(tiny_model: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    width = 32
+    vector = np.random.default_rng(0).standard_normal((1, width)).astype(np.float32)
+    save_file({"emb_params": vector}, tmp_path / "moss.safetensors")
+    made, thrifty = pipeline(tiny_model), pipeline(tiny_model, low_vram=True)
+    for one in (made, thrifty):
+        one.load_textual_inversion(tmp_path / "moss.safetensors")
+    expected = made("moss", **CALL).images
+    for _ in range(2):
+        np.testing.assert_allclose(thrifty("moss", **CALL).images, expected, atol=1e-5)
 
 
 def test_an_image_prompt_too(tiny_model: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt.config import SessionConfig
+from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.notices import Notices
-from sdrt.provider_options import Setting
+from sdrt.provider_options import Setting, cuda_options
 from sdrt.session import Component, ort
 
 
@@ -18,8 +20,10 @@ class Recorded(Component):
     """A component on the CPU whose memory is called a device's."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("unet", path, SessionConfig(provider="cpu", threads=1), Notices(None))
-        self.records = True
+        self.said: list[str] = []
+        config = SessionConfig(provider="cpu", threads=1, provider_options={"enable_cuda_graph": True})
+        super().__init__("unet", path, config, Notices(self.said.append))
+        assert self.records
         self.runs: list[int] = []
 
     def device_value(self, dtype: np.dtype[Any], shape: Any) -> Any:
@@ -31,7 +35,9 @@ class Recorded(Component):
 
 
 @pytest.fixture
-def recorded(tiny_model: Path) -> Recorded:
+def recorded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
+    row = replace(PROVIDERS["cpu"], takes=PROVIDERS["cuda"].takes, compose=cuda_options)
+    monkeypatch.setitem(PROVIDERS, "cpu", row)  # type: ignore[attr-defined]
     return Recorded(tiny_model / "unet" / "model.onnx")
 
 
@@ -67,6 +73,53 @@ def test_no_more_than_eight_are_kept(recorded: Recorded) -> None:
     for size in range(2, 22, 2):
         run(recorded, size, (0, 1))
     assert recorded.runs[1::2] == [1, 2, 3, 4, 5, 6, 7, 8, -1, -1]
+    assert recorded.said == [
+        "unet: 8 sizes are recorded, and no more will be: others run as without enable_cuda_graph"
+    ]
+
+
+def test_shapes_in_turn_keep_their_recordings(recorded: Recorded) -> None:
+    for _ in range(3):
+        for size in range(2, 14, 2):
+            run(recorded, size, (0, 1))
+    assert recorded.runs[0:12:2] == [-1] * 6
+    assert recorded.runs[12:] == [number for number in range(1, 7) for _ in range(2)] * 2
+
+
+def test_two_users_of_a_shape_have_a_recording_each(recorded: Recorded) -> None:
+    for _ in range(2):
+        with (
+            recorded.bound(shapes(8), ("out_sample",)) as one,
+            recorded.bound(shapes(8), ("out_sample",)) as two,
+        ):
+            assert one is not two
+            for bound in (one, two, one, two):
+                bound()
+    assert recorded.runs[:4] == [-1, -1, 1, 2]
+    assert sorted(recorded.runs[4:]) == [1, 1, 2, 2]
+
+
+def test_all_runs_are_made_by_one_thread(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded in one thread is not there for another."""
+    makers: set[int] = set()
+
+    class Watched:
+        def __init__(self, session: Any) -> None:
+            self._session = session
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("run"):
+                makers.add(threading.get_ident())
+            return getattr(self._session, name)
+
+    monkeypatch.setattr(recorded, "_session", Watched(recorded._session))
+    run(recorded, 8, (0, 1, 2))
+    other = threading.Thread(target=run, args=(recorded, 8, (0, 1)))
+    other.start()
+    other.join()
+    assert len(recorded.runs) == 5
+    assert len(makers) == 1
+    assert threading.get_ident() not in makers
 
 
 def test_they_are_asked_for_and_of_the_unet_alone() -> None:

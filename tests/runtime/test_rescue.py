@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import StableDiffusionPipeline, UnsupportedModelError
+from sdrt import Request, StableDiffusionPipeline, UnsupportedModelError
+from sdrt.compiled import Weights
 from sdrt.model import FileRecord, Manifest, ModelFolder
 from sdrt.rescue import failed
+from sdrt.session import Component
 
 CALL = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 1, "output_type": "np"}
 
@@ -41,6 +45,9 @@ def with_wide_graphs(tiny_model: Path, tmp_path: Path) -> Path:
     for name in ("text_encoder", "unet", "vae_decoder"):
         wide = Path(shutil.copy(folder / name / "model.onnx", folder / name / "model_fp32.onnx"))
         files[f"{name}/{wide.name}"] = FileRecord.of(wide)
+        if (staged := folder / name / "stages.onnx").is_file():
+            wide = Path(shutil.copy(staged, folder / name / "stages_fp32.onnx"))
+            files[f"{name}/{wide.name}"] = FileRecord.of(wide)
     replace(manifest, files={**manifest.files, **files}).write(folder)
     return folder
 
@@ -67,11 +74,53 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(found, expected)
 
 
-def test_without_such_a_graph_it_is_an_error(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_such_a_graph_the_run_counts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not finite is an error then, of whoever takes it; what is flat may be meant."""
     monkeypatch.setattr("sdrt.buffers.failed", lambda array: True)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     assert pipeline("a", **CALL).images.shape == (1, 64, 64, 3)
     assert pipeline.rescues == {}
+
+
+def test_with_low_vram_too_and_the_vae_in_stages(
+    with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted over every component that was opened anew, said once, and nothing of it stays in memory."""
+    said: list[str] = []
+    pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, low_vram=True, notify=said.append)
+    expected = pipeline("a", **CALL).images
+    monkeypatch.setattr("sdrt.buffers.failed", lambda array: array.shape == (1, 4, 8, 8))
+    monkeypatch.setattr("sdrt.session.failed", lambda array: True)
+    gc.disable()
+    said.clear()
+    for count in (1, 2):
+        np.testing.assert_array_equal(pipeline("a", **CALL).images, expected)
+        evaluations = 2 * pipeline.num_evaluations(Request(prompt="a", num_inference_steps=2))
+        assert pipeline.rescues["unet"] == count * evaluations
+        assert pipeline.rescues["vae_decoder"] >= count
+        assert {graph.name for graph in pipeline.graphs} == {"vae_decoder"}
+    gc.enable()
+    assert {graph.path.name for graph in pipeline.graphs} == {"stages.onnx", "stages_fp32.onnx"}
+    assert len(said) == 2
+
+
+def test_the_graph_in_float32_is_not_computed_in_float16(
+    with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Providers that take a hint of precision are told of the graph's own."""
+    manifest = Manifest.read(with_wide_graphs)
+    replace(manifest, dtype="float16").write(with_wide_graphs)
+    asked: dict[str, str] = {}
+    plain = Component._setting
+
+    def setting(component: Component, config: Any, weights: Weights, notices: Any) -> Any:
+        asked[component.path.name] = weights.dtype
+        return plain(component, config, weights, notices)
+
+    monkeypatch.setattr(Component, "_setting", setting)
+    monkeypatch.setattr("sdrt.buffers.failed", lambda array: True)
+    StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=lambda message: None)("a", **CALL)
+    assert asked == {"model.onnx": "float16", "model_fp32.onnx": "float32"}
 
 
 def test_a_model_of_another_target_is_refused_with_the_remedy(tiny_model: Path, tmp_path: Path) -> None:
