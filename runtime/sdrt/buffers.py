@@ -37,7 +37,7 @@ class Bound:
         # Not the component itself, which keeps its buffers: together they would outlive their last use until Python
         # looks for cycles, and gigabytes with them.
         self._of, self.outputs = weakref.ref(component), tuple(outputs)
-        self._session, self._binding = component.new_binding()
+        self._session, self._binding = component.session, component.new_binding()
         self._device: dict[str, Any] = {}
         self._host: dict[str, NDArray[Any]] = {}
         self._results: dict[str, NDArray[Any]] = {}

@@ -97,6 +97,10 @@ PROVIDERS: Mapping[str, Provider] = {
 }
 
 
+_OWN = frozenset({"enable_cuda_graph"})
+"""Options that make no sense of a helper, which gets what is left of a graph."""
+
+
 def provider_names() -> tuple[str, ...]:
     """What a user may ask for."""
     return (AUTO, *PROVIDERS)
@@ -108,6 +112,7 @@ def known_options(name: str) -> dict[str, Option]:
         key: option
         for row in (name, *PROVIDERS[name].helpers)
         for key, option in PROVIDERS[row].takes.items()
+        if row == name or key not in _OWN
     }
 
 

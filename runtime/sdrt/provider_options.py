@@ -209,6 +209,9 @@ def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:
         paths = {"engine": setting.compiled, "timing": setting.compiled.parent}
         ours |= {f"trt_{kind}_cache_path": str(path) for kind, path in paths.items()}
     ours |= given
+    if setting.compiled is not None and "trt_engine_cache_path" in given:
+        # Engines are found by names and shapes, not by weights: wherever they are, those of others have other folders.
+        ours["trt_engine_cache_path"] = str(Path(given["trt_engine_cache_path"]) / setting.compiled.name)
     kept = [kind for kind in ("engine", "timing") if f"trt_{kind}_cache_path" in ours]
     return ours | {f"trt_{kind}_cache_enable": "True" for kind in kept}
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sdrt.buffers import PLAIN, Bound
 from sdrt.compiled import Weights, compiled_folder
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
+from sdrt.cuda_libraries import load_cuda_libraries
 from sdrt.errors import ComponentError, ProviderError
 from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
@@ -134,6 +135,7 @@ def _reports() -> bool:
 def _preload() -> None:
     """Load the CUDA and cuDNN libraries of the `nvidia-*` wheels, which the loader cannot find."""
     if hasattr(ort, "preload_dlls"):
+        load_cuda_libraries(Path(ort.__file__).parent)
         # It prints what it does not find, and stdout is the caller's.
         with redirect_stdout(sys.stderr):
             ort.preload_dlls()
@@ -250,9 +252,14 @@ class Component:
                 "damaged; export it again in fp32"
             )
 
-    def new_binding(self) -> tuple[Any, Any]:
-        """The session, which must outlive it, and an `IOBinding` with nothing bound yet."""
-        return self._session, self._session.io_binding()
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's, which must outlive every binding."""
+        return self._session
+
+    def new_binding(self) -> Any:
+        """An `IOBinding` with nothing bound yet."""
+        return self._session.io_binding()
 
     @contextmanager
     def device(self) -> Iterator[None]:
@@ -339,11 +346,19 @@ class Component:
 
     def _setting(self, config: SessionConfig, weights: Weights, notices: Notices) -> Setting:
         setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=self.name in _REPEATED)
-        if not self._row.keeps_compiled:
+        if not self._row.keeps_compiled or (version := load_tensorrt()) is None:
             return setting
-        versions = f"{self.provider}-{load_tensorrt()}-onnxruntime-{ort.__version__}"
+        versions = f"{self.provider}-{version}-onnxruntime-{ort.__version__}"
         options = config.passed(self.provider, setting)
-        return replace(setting, compiled=compiled_folder(self._path, weights, versions, options, notices))
+        setting = replace(setting, compiled=compiled_folder(self._path, weights, versions, options, notices))
+        if (folder := config.passed(self.provider, setting).get("trt_engine_cache_path")) is not None:
+            try:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ProviderError(
+                    f"trt_engine_cache_path: {folder} cannot be made ({error.strerror or error}): choose another folder"
+                ) from error
+        return setting
 
     def _create(self, config: SessionConfig, setting: Setting) -> Any:
         strict = self._row.whole and not config.allow_fallback and not _reports()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from sdrt import OutOfMemoryError
 from sdrt.cli import main
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -68,6 +69,19 @@ def test_long_names_have_a_legend(record: dict[str, Any]) -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_models_of_providers_are_told_apart(record: dict[str, Any]) -> None:
+    from sdrt.cli.benchmark_report import report
+
+    first = record["measurements"][0]
+    other = {
+        "model": first["model"] | {"dtype": "float16"},
+        "settings": first["settings"] | {"provider": "cuda"},
+    }
+    record["measurements"] = [first, first | other]
+    name = first["model"]["name"]
+    assert f"cpu: {name}, float32; cuda: {name}, float16, on " in report(record).replace("\n", " ")
+
+
 def test_the_record_has_every_sample(record: dict[str, Any]) -> None:
     (one,) = record["measurements"]
     assert record["complete"] is True
@@ -81,7 +95,8 @@ def test_the_record_has_every_sample(record: dict[str, Any]) -> None:
         ("agreement", "time limit"),
     ]
     assert one["statistics"]["step"]["count"] == 2
-    assert one["clocks"].keys() == {"before", "after"}
+    assert one["clocks"].keys() == {"before", "during", "after"}
+    assert len(one["clocks"]["during"]) == len(one["generations"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="what Linux tells")
@@ -157,6 +172,7 @@ def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
             2,
             "measures nothing: leave out --steps",
         ),
+        (("--low-vram", "--profile"), 2, "--profile reads sessions that are open to the end"),
         (("--random-weights", "tiny", "-m", "shapes"), 2, "expected --random-weights, or --model"),
     ],
 )
@@ -173,6 +189,28 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert [path.name for path in Path().iterdir()] == ["there.json"]
+
+
+def test_what_fails_does_not_end_the_others(
+    tiny_model: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(model: object, configuration: Any, *_: object) -> dict[str, Any]:
+        if configuration.width == 128:
+            raise OutOfMemoryError("unet ran out of memory")
+        one = record["measurements"][0]
+        return {key: one[key] for key in one if key not in ("settings", "statistics", "warnings", "model")}
+
+    monkeypatch.setattr("sdrt.benchmark.runner.measured", measured)
+    monkeypatch.setattr("sdrt.benchmark.runner.first_pictures", lambda *_: [1.0])
+    result = benchmark("-m", str(tiny_model), *FAST, "--size", "64,128,72", "--json", "a.json")
+    assert result.exit_code == 5
+    assert "64x64" in result.stdout
+    assert "72x72" in result.stdout
+    assert "128x128 b1: failed: unet ran out of memory" in result.stderr
+    found = json.loads(Path("a.json").read_text())
+    assert [one["settings"]["width"] for one in found["measurements"]] == [64, 72]
+    assert [one["settings"]["width"] for one in found["failed"]] == [128]
+    assert found["complete"] is False
 
 
 @pytest.mark.parametrize("option", ["--plot", "--timeline", "--flame"])

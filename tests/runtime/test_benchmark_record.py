@@ -175,3 +175,14 @@ def test_a_busy_machine_and_a_drifting_clock_are_warned_of() -> None:
     assert "other programs took 40% of the processors" in warnings_of(busy)[0]
     slowing = measurement() | {"generations": [generation([0.2 + n / 100 for n in range(30)])]}
     assert "steps resemble those before them" in warnings_of(slowing)[0]
+
+
+def test_a_hot_gpu_and_overflows_are_warned_of() -> None:
+    states = [{"cpu_mhz": [], "gpus": [{"sm_mhz": mhz}, {"celsius": 60}]} for mhz in (1980, 1950)]
+    assert warnings_of(measurement() | {"clocks": {"during": states}}) == []
+    states.append({"cpu_mhz": [], "gpus": [{"sm_mhz": 1400}, {}]})
+    assert warnings_of(measurement() | {"clocks": {"during": states}}) == [
+        "the clock of GPU 0 was between 1400 and 1980 MHz meanwhile"
+    ]
+    (told,) = warnings_of(measurement() | {"rescues": {"unet": 3}})
+    assert told.endswith("made again in float32, which takes longer: 3 of unet")

@@ -130,6 +130,14 @@ def test_tensorrt_keeps_engines_and_timings(tmp_path: Path) -> None:
     }
     chosen = passed("tensorrt", trt_engine_cache_path=tmp_path)
     assert (chosen["trt_engine_cache_path"], chosen["trt_engine_cache_enable"]) == (str(tmp_path), "True")
+    # In a user's folder too, those of other weights have others.
+    chosen = passed("tensorrt", Setting(compiled=folder), trt_engine_cache_path=tmp_path / "mine")
+    assert chosen["trt_engine_cache_path"] == str(tmp_path / "mine" / "unet")
+
+
+def test_what_cuda_records_is_no_option_of_tensorrt() -> None:
+    with pytest.raises(RequestError, match="tensorrt has no option 'enable_cuda_graph'"):
+        SessionConfig(provider="tensorrt", provider_options={"enable_cuda_graph": True})
 
 
 class Recorder:

@@ -13,9 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdrt import ComponentError, ProviderError, RequestError, StableDiffusionPipeline, session
+from sdrt import (
+    ComponentError,
+    OutOfMemoryError,
+    ProviderError,
+    RequestError,
+    StableDiffusionPipeline,
+    session,
+)
 from sdrt.buffers import Bound
 from sdrt.config import SessionConfig, provider_names
+from sdrt.failures import Subject, run_failure
 from sdrt.interrupt import interruptible
 from sdrt.notices import Notices
 from sdrt.session import Component, available_providers
@@ -408,3 +416,33 @@ def test_ctrl_c_pressed_again_still_waits_for_the_work() -> None:
 def test_a_failure_in_the_worker_reaches_the_caller() -> None:
     with pytest.raises(ZeroDivisionError):
         interruptible(lambda: 1 / 0, lambda: None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Failed to allocate memory for requested buffer of size 1048576",
+        # An arena with a limit, such as gpu_mem_limit, says it so.
+        "Available memory of 1048576 is smaller than requested bytes of 4194304",
+    ],
+)
+def test_out_of_memory_is_told_as_such(said: str) -> None:
+    subject = Subject(name="unet", path=Path("model.onnx"), provider="cuda", version="1")
+    error = run_failure(subject, RuntimeError(said))
+    assert isinstance(error, OutOfMemoryError)
+    assert "low_vram" in str(error)
+
+
+@pytest.mark.parametrize("method", ["device_value", "new_recording"])
+def test_the_device_s_own_failures_are_ours(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """Buffers are made and fetched apart from runs; what fails there is told as what fails in a run."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(Component, method, fail)
+    made = StableDiffusionPipeline.from_pretrained(tiny_model, low_vram=False)
+    with pytest.raises(OutOfMemoryError, match=r"ran out of memory on cpu.*CUDA failure 2"):
+        made("a", num_inference_steps=1, width=64, height=64)

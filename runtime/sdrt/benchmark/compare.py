@@ -113,7 +113,8 @@ def _is_difference(name: str, first: Record, second: Record) -> bool:
 
 
 def _values(record: Record, name: str) -> set[str]:
-    return {json.dumps(one["settings"].get(name), sort_keys=True) for one in record["measurements"]}
+    # What a record of before this setting has is what it is by itself.
+    return {json.dumps(one["settings"].get(name) or None, sort_keys=True) for one in record["measurements"]}
 
 
 def _only(record: Record, name: str) -> Any:
@@ -123,7 +124,7 @@ def _only(record: Record, name: str) -> Any:
 def _by_key(record: Record, but: Sequence[str]) -> dict[str, Measurement]:
     found = {}
     for one in record["measurements"]:
-        settings = {name: value for name, value in one["settings"].items() if name not in but}
+        settings = {name: value for name, value in one["settings"].items() if value and name not in but}
         found[json.dumps(settings, sort_keys=True)] = one
     return found
 

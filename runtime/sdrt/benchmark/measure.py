@@ -28,7 +28,7 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
 
     Raises what the pipeline raises.
     """
-    before, load_began = clocks(), time.perf_counter()
+    load_began = time.perf_counter()
     pipeline = open_pipeline(model, configuration, tell)
     pipeline.load()
     load = time.perf_counter() - load_began
@@ -39,8 +39,15 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
     now = time.perf_counter()
     warmup = warm_up(generate, first, rules, now + rules.time_limit / 2)
     tell("measuring")
-    others = Others()
-    kept, ended = repeat(generate, rules, now + rules.time_limit)
+    # After warming up: before it, a GPU's clock is that of one that idles.
+    others, before, during = Others(), clocks(), []
+
+    def watched() -> Generation:
+        made = generate()
+        during.append(clocks())
+        return made
+
+    kept, ended = repeat(watched, rules, now + rules.time_limit)
     return {
         "load": load,
         "first_generation": _told(first),
@@ -49,9 +56,10 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         "ended_by": ended,
         "timeline": _middle(kept).spans,
         "placement": {graph.name: graph.placement() for graph in pipeline.graphs},
+        "rescues": pipeline.rescues,
         "peak_resident": peak_resident(),
         "other_programs": others.share(),
-        "clocks": {"before": before, "after": clocks()},
+        "clocks": {"before": before, "during": during, "after": clocks()},
     }
 
 

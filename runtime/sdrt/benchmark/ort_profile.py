@@ -22,8 +22,11 @@ __all__ = ["operators", "profile"]
 _LEAST_STEPS = 10
 _KERNEL = "_kernel_time"
 _MICRO = 1e-6
-_BY_INNER = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits", "DynamicQuantizeMatMul")
-_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcConv")
+_BY_INNER = (
+    *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits", "DynamicQuantizeMatMul"),
+    *("MatMulInteger", "MatMulIntegerToFloat"),
+)
+_CONVOLUTIONS = ("Conv", "FusedConv", "NhwcConv", "QLinearConv")
 
 Event = Mapping[str, Any]
 
@@ -118,10 +121,14 @@ def _flops(arguments: Mapping[str, Any]) -> int | None:
         return None
     if operator in _BY_INNER:
         return 2 * math.prod(outputs[0]) * inputs[0][-1]
-    if operator in _CONVOLUTIONS and len(inputs) > 1:
-        return 2 * math.prod(outputs[0]) * math.prod(inputs[1][1:])
-    if operator == "MultiHeadAttention" and len(inputs) > 1 and len(inputs[0]) == len(inputs[1]) == 3:
-        return 4 * math.prod(inputs[0]) * inputs[1][1]
+    if operator in _CONVOLUTIONS:
+        # Of bytes, scales and zero points come before the weights.
+        weights = next((shape for shape in inputs[1:] if len(shape) == 4), None)
+        return None if weights is None else 2 * math.prod(outputs[0]) * math.prod(weights[1:])
+    if operator == "MultiHeadAttention":
+        # Queries, keys and values are packed into one tensor, keys and values into one, or lie apart.
+        keys = inputs[0] if len(inputs[0]) == 5 else inputs[1] if len(inputs) > 1 else []
+        return 4 * math.prod(outputs[0]) * keys[1] if len(keys) in (3, 5) else None
     return None
 
 

@@ -75,7 +75,7 @@ class Configuration:
     threads: int | None
     allow_fallback: bool
     vae_tiling: bool | None
-    low_vram: bool | None
+    low_vram: bool
     provider_options: Mapping[str, str]
     max_size: int | None
 
@@ -119,7 +119,7 @@ class Asked:
     spacing: str | None = None
     allow_fallback: bool = False
     vae_tiling: bool | None = None
-    low_vram: bool | None = None
+    low_vram: bool = False
     provider_options: Mapping[str, str] = field(default_factory=dict)
     max_size: int | None = None
 

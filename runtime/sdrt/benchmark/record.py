@@ -42,6 +42,7 @@ def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict
         "machine": facts(),
         "load_average": {"before": load_average(), "after": None},
         "measurements": [],
+        "failed": [],
     }
 
 

@@ -13,6 +13,8 @@ from sdrt.benchmark.stats import autocorrelation, median_interval, middle_half, 
 __all__ = ["steady_steps", "summarise", "warnings_of"]
 
 _CORRELATED = 0.3
+# Of its highest, a clock that counts as the same.
+_STEADY = 0.95
 
 Measurement = Mapping[str, Any]
 
@@ -66,6 +68,18 @@ def _parts(steps: Sequence[Mapping[str, float]], walls: Sequence[float]) -> dict
     return {part: statistics.fmean(steps[index][part] for index in middle) for part in PARTS}
 
 
+def _slower_clocks(during: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each GPU whose clock fell between one generation and another, as it does when it gets hot."""
+    found = []
+    for number, states in enumerate(zip(*(one["gpus"] for one in during), strict=False)):
+        clocks = [state["sm_mhz"] for state in states if "sm_mhz" in state]
+        if clocks and min(clocks) < _STEADY * max(clocks):
+            found.append(
+                f"the clock of GPU {number} was between {min(clocks)} and {max(clocks)} MHz meanwhile"
+            )
+    return found
+
+
 def warnings_of(measurement: Measurement) -> list[str]:
     """Why the figures may not be what they seem."""
     found = []
@@ -74,6 +88,10 @@ def warnings_of(measurement: Measurement) -> list[str]:
         found.append(
             f"other programs took {others:.0%} of the processors meanwhile: the figures are of a busy machine"
         )
+    found += _slower_clocks(measurement.get("clocks", {}).get("during", ()))
+    if rescues := measurement.get("rescues"):
+        runs = ", ".join(f"{count} of {name}" for name, count in rescues.items())
+        found.append(f"runs overflowed float16 and were made again in float32, which takes longer: {runs}")
     likeness = autocorrelation(steps)
     if likeness > max(_CORRELATED, 2 / len(steps) ** 0.5):
         found.append(

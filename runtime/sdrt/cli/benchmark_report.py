@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sdrt.benchmark.summary import summarise
@@ -53,6 +53,14 @@ def _names(labels: Sequence[str]) -> tuple[Sequence[str], str]:
 Rows = Sequence[tuple[str, Measurement, Mapping[str, Any]]]
 
 
+def _models(record: Record, usual: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each provider has the export that suits it; the provider is said where they differ."""
+    found = {one["settings"]["provider"]: one.get("model", usual) for one in record["measurements"]}
+    same = len({str(model) for model in found.values()}) < 2
+    for provider, model in found.items():
+        yield "" if same else f"{provider}: ", model
+
+
 def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
     model, machine = record["model"], record["machine"]
     common = [f"{name} {every[0][name]}" for name in ("steps", "scheduler", "provider") if _same(every, name)]
@@ -68,9 +76,12 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
         *(gpu["name"] for gpu in machine["gpus"]),
     ]
     versions = [f"{name} {number}" for name, number in machine["versions"].items() if name in _SHOWN]
+    models = dict.fromkeys(
+        f"{name}{one['name']}, {one['dtype'] or 'unknown precision'}" for name, one in _models(record, model)
+    )
     return "\n".join(
         [
-            f"{model['name']}, {model['dtype'] or 'unknown precision'}, on {', '.join(devices)}",
+            f"{'; '.join(models)}, on {', '.join(devices)}",
             ", ".join(common),
             f"{', '.join(versions)}, Python {machine['python']}",
         ]

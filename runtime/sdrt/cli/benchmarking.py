@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdrt.errors import RequestError
+from sdrt.errors import RequestError, SdrtError
 from sdrt.progress import export_reporter
 
 from .benchmark_comparison import comparison_text
@@ -91,6 +91,10 @@ def run(
     """Measure; the tables go to stdout. Interrupted, it writes and prints what it has."""
     from sdrt.benchmark.plan import Rules, expand
 
+    if lists["low_vram"] and (profile or flame_file):
+        raise RequestError(
+            "--profile reads sessions that are open to the end, and --low-vram keeps none: leave one out"
+        )
     rules, terminal = Rules(precision=precision, time_limit=time_limit), Terminal(quiet=quiet)
     asked = _asked(**lists)
     plots = {"latency": plot_file, "timeline": timeline_file, _FLAME: flame_file}
@@ -112,6 +116,8 @@ def _asked(
 ) -> Asked:
     from sdrt.benchmark.plan import Asked
 
+    # A size for which memory runs out is told as such, not measured as something else.
+    rest["low_vram"] = bool(rest["low_vram"])
     if sizes is not None and (width, height) != (None, None):
         raise RequestError("expected --size, or --width and --height, got both")
     return Asked(
@@ -193,11 +199,13 @@ class Job:
         from sdrt.benchmark.record import new_record
 
         self._planned, self._rules, self._terminal, self._profile = planned, rules, terminal, profile
+        self.failures: list[SdrtError] = []
         self.record = new_record(sys.argv[1:], planned[0][1].model, rules)
 
     def measure(self) -> None:
         """Measure all, each to its end before the next begins."""
         from sdrt.benchmark.machine import load_average
+        from sdrt.benchmark.record import describe_model
 
         for _, pipeline in self._planned:
             # Hashed once, here, so that no process that is measured does it.
@@ -207,12 +215,21 @@ class Job:
             name = f"{number} of {len(every)}, {label(every[number - 1], every)}"
             self._terminal.notice(f"{name}: loading on {configuration.provider}")
             model = str(pipeline.model.path.absolute()), pipeline.model.name
-            measurement = self._one(model, configuration, partial(self._say, name))
-            self.record["measurements"].append(measurement)
+            try:
+                measurement = self._one(model, configuration, partial(self._say, name))
+            except SdrtError as error:
+                # The others may fit where this one does not.
+                self.failures.append(error)
+                self.record["failed"].append({"settings": every[number - 1], "error": str(error)})
+                self._say(name, f"failed: {error}")
+                continue
+            self.record["measurements"].append({"model": describe_model(pipeline.model), **measurement})
             self.record["load_average"]["after"] = load_average()
             for warning in measurement["warnings"]:
                 self._say(name, f"warning: {warning}")
-        self.record["complete"] = True
+        self.record["complete"] = not self.failures
+        if self.failures:
+            raise self.failures[0]
 
     def _say(self, name: str, text: str) -> None:
         self._terminal.notice(f"{name}: {text}")
