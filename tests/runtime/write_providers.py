@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdrt.config import PROVIDERS, Provider
+from sdrt.config import PROVIDERS, Provider, SessionConfig
+from sdrt.provider_options import Setting
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "providers.md"
 BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"
@@ -17,7 +18,7 @@ def tables() -> str:
     parts = [_table(headings, (_provider(name, row) for name, row in PROVIDERS.items()))]
     for name, row in PROVIDERS.items():
         if row.takes:
-            parts += [f"### Options of `{name}`", _options(row)]
+            parts += [f"### Options of `{name}`", _options(name, row)]
     return "\n\n".join([BEGIN, *parts, END])
 
 
@@ -33,17 +34,25 @@ def _provider(name: str, row: Provider) -> tuple[str, ...]:
     )
 
 
-def _options(row: Provider) -> str:
+def _options(name: str, row: Provider) -> str:
+    """Options, and what a model in float32 gets of them."""
+    passed = SessionConfig(provider=name).passed(name, Setting(compiled=Path("the user's cache")))
     lines = (
         (
-            f"`{name}`",
+            f"`{key}`",
             option.expected,
             option.about,
-            f"`{row.defaults[name]}`" if name in row.defaults else "",
+            _value(passed.get(key)),
         )
-        for name, option in row.takes.items()
+        for key, option in row.takes.items()
     )
     return _table(("option", "value", "what it does", "passed if you say nothing"), lines)
+
+
+def _value(passed: str | None) -> str:
+    if passed is None:
+        return ""
+    return "in the user's cache" if passed.startswith(("the user", ".")) else f"`{passed}`"
 
 
 def _table(headings: tuple[str, ...], lines: Iterable[tuple[str, ...]]) -> str:
