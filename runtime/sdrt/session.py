@@ -29,7 +29,7 @@ from sdrt.notices import Notices
 from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
-from sdrt.rescue import Rescue, failed
+from sdrt.rescue import Rescue, overflowed
 from sdrt.spans import span
 from sdrt.tensorrt import load_tensorrt
 
@@ -231,7 +231,7 @@ class Component:
                 )[0]
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
-        if self.rescue is not None and failed(found):
+        if self.rescue is not None and overflowed(found):
             return self.rescue.run(feeds, output)
         return found
 

@@ -30,6 +30,11 @@ CALL = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 1, "output_
         (np.zeros((2, 3), np.float32), True),
         (np.array([3.0], np.float32), False),
         (np.zeros(4, np.int64), False),
+        # A picture of one colour, and one that has a pixel of another.
+        (np.ones((1, 3, 4, 4), np.float32) * np.float32([[[[0.1]], [[0.2]], [[0.3]]]]), True),
+        (np.arange(48, dtype=np.float32).reshape(1, 3, 4, 4), False),
+        # Of one pixel nothing can be told.
+        (np.array([[[[1.0]], [[2.0]]]], np.float32), False),
     ],
 )
 def test_an_overflow_is_told(array: np.ndarray, expected: bool) -> None:
@@ -90,7 +95,7 @@ def test_with_low_vram_too_and_the_vae_in_stages(
     pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, low_vram=True, notify=said.append)
     expected = pipeline("a", **CALL).images
     monkeypatch.setattr("sdrt.buffers.failed", lambda array: array.shape == (1, 4, 8, 8))
-    monkeypatch.setattr("sdrt.session.failed", lambda array: True)
+    monkeypatch.setattr("sdrt.session.overflowed", lambda array: True)
     gc.disable()
     said.clear()
     for count in (1, 2):
