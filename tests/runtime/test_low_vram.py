@@ -205,3 +205,21 @@ def test_what_still_does_not_fit_is_told(tiny_model: Path, make_scarce: Any) -> 
     with pytest.raises(OutOfMemoryError, match="unet ran out of memory"):
         made("a", **CALL)
     assert made("a", **{**CALL, "height": 64}).images.shape == (1, 64, 64, 3)
+
+
+@pytest.mark.usefixtures("no_cycles")
+def test_the_second_try_has_the_memory_of_the_first(tiny_model: Path, make_scarce: Any) -> None:
+    """What ran out of memory is gone before the same is opened again; the VAE alone too, after the last step."""
+    made, seen = pipeline(tiny_model), []
+
+    def look(_: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
+        seen.append([graph.name for graph in made.graphs])
+        return tensors
+
+    make_scarce(one_row)
+    made("a", callback_on_step_end=look, **CALL)
+    assert {tuple(names) for names in seen} == {("unet",)}
+    made = pipeline(tiny_model)
+    make_scarce(no_whole_vae)
+    made("a", **CALL)
+    assert [graph.path.name for graph in made.graphs] == ["stages.onnx"]
