@@ -390,6 +390,9 @@ class Component:
         options = ort.SessionOptions()
         options.intra_op_num_threads = config.threads or 0
         options.log_severity_level = 4
+        # A pattern is one more block of memory for each shape, beside the arena that the first run has filled: half a
+        # step's activations again, and no faster.
+        options.enable_mem_pattern = False
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if config.profile is not None:
             options.enable_profiling = True
