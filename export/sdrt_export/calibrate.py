@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from sdrt.provider_options import Setting
 from sdrt.session import Component, ort
 from sdrt_export.quantize import Layer, Span, constant, layers
 
-__all__ = ["PROMPTS", "Calibration", "Call", "Found", "calibrate"]
+__all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]
 
 Array = np.ndarray[Any, Any]
 Report = Any
@@ -45,7 +45,8 @@ PROMPTS = (
 
 # Beyond what was seen: at inputs, and at each channel of a convolution's output, of which there is less to see.
 _MARGIN, _OUTPUT_MARGIN = 1.15, 1.5
-_LEAST_STEPS, _STEP_COUNTS = 7, 4
+# One count for each of those prompts: counts share next to no timesteps.
+_LEAST_STEPS, _STEP_COUNTS = 7, 6
 _UNGUIDED = 4
 _CHANNELS = ":channels"
 _SEED = 1000
@@ -55,8 +56,9 @@ _SEED = 1000
 class Calibration:
     """How a model is calibrated.
 
-    Each prompt is denoised by the model's scheduler in 7 to 10 steps, so that different timesteps are visited; every
-    fourth without guidance. The last prompt is not calibrated on: the errors are measured with it.
+    Each prompt is denoised by the model's scheduler in 7 to 12 steps, so that different timesteps are visited; every
+    fourth without guidance, or the first once more where there are fewer. The last prompt is not calibrated on: the
+    errors are measured with it.
     """
 
     prompts: tuple[str, ...] = PROMPTS
@@ -68,6 +70,34 @@ class Calibration:
             raise RequestError(
                 f"{len(self.prompts)} calibration prompt: expected 2 at least, of which the last one is for the errors"
             )
+
+    def runs(self, guidance_scale: float | None) -> list[Run]:
+        """The pictures that are made; ``guidance_scale`` is the model's, None for the usual one."""
+        low, high = self.steps
+        made = [
+            Run(
+                prompt=prompt,
+                num_inference_steps=low + index % (high - low + 1),
+                guidance_scale=1.0 if index % _UNGUIDED == _UNGUIDED - 1 else guidance_scale,
+                seed=self.seed + index,
+            )
+            for index, prompt in enumerate(self.prompts)
+        ]
+        held_out = replace(made.pop(), guidance_scale=guidance_scale, is_held_out=True)
+        if all(run.guidance_scale != 1.0 for run in made):
+            made.append(replace(made[0], guidance_scale=1.0, seed=self.seed + len(self.prompts)))
+        return [*made, held_out]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One picture. Of those that are held out the errors are measured, and no ranges."""
+
+    prompt: str
+    num_inference_steps: int
+    guidance_scale: float | None
+    seed: int
+    is_held_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +129,10 @@ def calibrate(
     model = ModelFolder.open(folder)
     pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
     pipeline.probed = probed
-    for index, prompt in enumerate(plan.prompts):
-        yield f"prompt {index + 1} of {len(plan.prompts)}"
-        pipeline.run(prompt, plan, index, guidance_scale)
+    runs = plan.runs(guidance_scale)
+    for index, run in enumerate(runs):
+        yield f"picture {index + 1} of {len(runs)}"
+        pipeline.make(run)
     for name in names:
         probe = pipeline.parts.probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
@@ -247,17 +278,15 @@ class _Pipeline(StableDiffusionPipeline):
     def _parts(self) -> Components:
         return self.parts
 
-    def run(self, prompt: str, plan: Calibration, index: int, guidance_scale: float | None) -> None:
+    def make(self, run: Run) -> None:
         """Make a picture and encode it again."""
-        held_out = index == len(plan.prompts) - 1
         for probe in self.parts.probes.values():
-            probe.held_out = held_out
-        low, high = plan.steps
+            probe.held_out = run.is_held_out
         image = self(
-            prompt,
-            num_inference_steps=low + index % (high - low + 1),
-            guidance_scale=1.0 if index % _UNGUIDED == _UNGUIDED - 1 and not held_out else guidance_scale,
-            seed=plan.seed + index,
+            run.prompt,
+            num_inference_steps=run.num_inference_steps,
+            guidance_scale=run.guidance_scale,
+            seed=run.seed,
             output_type="np",
         ).images[0]
         if "vae_encoder" in self.probed:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +18,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
 from sdrt.errors import ExportError, RequestError, UnsupportedModelError
 from sdrt.model import Manifest
-from sdrt_export import export_model, int8
+from sdrt_export import calibrate, export_model, int8
 from sdrt_export.calibrate import Calibration
 from sdrt_export.quantize import Span, layers, quantize
 from sdrt_export.restore import restore_checkpoint
@@ -222,7 +223,42 @@ def test_one_layer_is_as_near_as_its_steps_allow(operator: str, tmp_path: Path) 
     assert (error < 0.02).all()  # measured: up to 0.012, in every channel, however small
 
 
-def test_a_plan_visits_different_timesteps() -> None:
-    low, high = Calibration().steps
-    assert low < high
-    assert len(list(itertools.islice(Calibration().prompts, 3))) == 3
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranges_are_of_many_timesteps_with_guidance_and_without(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Whatever the count of prompts, of which the last is for the errors alone."""
+    seen: list[tuple[float, int]] = []
+    fold = calibrate._Probe.see
+
+    def see(probe: Any, inputs: dict[str, np.ndarray], *rest: Any) -> None:
+        if probe.name == "unet" and not probe.held_out:
+            seen.append((float(inputs["timestep"]), len(inputs["sample"])))
+        fold(probe, inputs, *rest)
+
+    monkeypatch.setattr(calibrate._Probe, "see", see)
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    plan = Calibration(prompts=("a", "b", "c", "d")[:count])
+    said = [one for one in calibrate.calibrate(folder, ["unet"], plan, None) if isinstance(one, str)]
+    assert said[-1] == f"picture {count + 1} of {count + 1}"
+    guided = {timestep for timestep, batch in seen if batch == 2}
+    unguided = {timestep for timestep, batch in seen if batch == 1}
+    # Of 7, 8 and 9 steps, which share the last one.
+    assert len(guided) >= {2: 7, 4: 21}[count]
+    assert len(unguided) >= 7
+    for timesteps in (guided, unguided):
+        assert min(timesteps) < 10
+        assert max(timesteps) > 800
+        assert max(np.diff(sorted(timesteps))) < 200
+
+
+def test_the_usual_prompts_are_denoised_at_counts_of_their_own() -> None:
+    *calibrated, last = Calibration().runs(None)
+    assert len({run.num_inference_steps for run in calibrated}) == len(calibrated) == 6
+    assert [run.guidance_scale for run in calibrated].count(1.0) == 1
+    assert [run.is_held_out for run in (*calibrated, last)] == [False] * 6 + [True]
+    assert last.guidance_scale is None
+
+
+def test_a_model_without_guidance_gets_no_picture_more() -> None:
+    assert len(Calibration(prompts=PROMPTS).runs(1.0)) == len(PROMPTS)
