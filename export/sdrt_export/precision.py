@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from sdrt_export.components import Component
@@ -29,7 +30,11 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """The largest magnitude that any module of a component gave, or any of its weights has, and which one."""
+    """The largest magnitude that any module of a component gave, or any of its weights has, and which one.
+
+    Of attention also its scores, queries times keys: no module gives them, and kernels that do not fuse the softmax
+    store them. Their name is that of the attention and ``.scores``.
+    """
 
     largest: float
     module: str
@@ -58,17 +63,46 @@ def measure(component: Component, model: Any) -> Activations:
 
 @contextmanager
 def _watched(model: nn.Module, largest: dict[str, float]) -> Iterator[None]:
-    def hook(name: str) -> Callable[..., None]:
-        def see(module: nn.Module, given: object, made: object) -> None:
-            if isinstance(made, Tensor) and made.is_floating_point() and made.numel():
-                largest[name] = max(largest.get(name, 0.0), float(made.abs().max()))
+    running: list[str] = []
 
-        return see
+    def see(name: str, made: Tensor) -> None:
+        if made.is_floating_point() and made.numel():
+            largest[name] = max(largest.get(name, 0.0), float(made.abs().max()))
 
-    handles = [module.register_forward_hook(hook(name)) for name, module in model.named_modules()]
+    def enter(name: str) -> Callable[..., None]:
+        return lambda module, given: running.append(name)
+
+    def leave(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: object, made: object) -> None:
+            while running.pop() != name:
+                pass
+            if isinstance(made, Tensor):
+                see(name, made)
+
+        return hook
+
+    fused = F.scaled_dot_product_attention
+
+    def attend(query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Tensor:
+        scale = options.get("scale")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        see(f"{running[-1]}.scores", query @ key.transpose(-1, -2) * scale)
+        return fused(query, key, *rest, **options)
+
+    handles = [
+        handle
+        for name, module in model.named_modules()
+        for handle in (
+            module.register_forward_pre_hook(enter(name)),
+            module.register_forward_hook(leave(name)),
+        )
+    ]
+    # diffusers and transformers both look it up here, at every call.
+    F.scaled_dot_product_attention = attend
     try:
         yield
     finally:
+        F.scaled_dot_product_attention = fused
         for handle in handles:
             handle.remove()
 
