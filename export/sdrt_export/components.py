@@ -19,7 +19,7 @@ from sdrt.errors import UnsupportedModelError
 from sdrt_export import channels_last
 from sdrt_export.fuse import skip_norm
 from sdrt_export.preview import fit_preview
-from sdrt_export.targets import Target
+from sdrt_export.targets import OPTIMUM, Target
 
 __all__ = ["COMPONENTS", "Component"]
 
@@ -217,7 +217,7 @@ def _check_unet(model: UNet2DConditionModel) -> None:
     ):
         if model.config.get(key):
             raise UnsupportedModelError(
-                f"unet: {key}={model.config[key]!r} is not supported; export with --exporter optimum"
+                f"unet: {key}={model.config[key]!r} is not supported; export with {OPTIMUM}"
             )
 
 

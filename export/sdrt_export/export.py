@@ -7,19 +7,20 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 from torch import nn
 
+import sdrt
 from sdrt.arguments import real
 from sdrt.embedded import embedded_path
-from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.errors import ExportError, ModelNotFoundError, RequestError
 from sdrt.index import INDEX_NAME, check_checkpoint_index
 from sdrt.kinds import TEXT_TO_IMAGE, kind_of
-from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, FileRecord, Manifest, exists, expand
+from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH, FileRecord, Manifest, exists, expand
 from sdrt.session import ort
 from sdrt.source import refuse_revision
 from sdrt_export import graph, int8, optimum_exporter, parity, precision, tokenizer
@@ -39,9 +40,10 @@ _SCHEDULER = "PNDMScheduler"
 _DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 # int8 is made of float32, which lies beside it meanwhile.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
-_VERSIONED = ("sdrt", "torch", "diffusers", "transformers", "onnx", "onnxscript")
+_VERSIONED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
 # How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
+_OTHER_THAN_OPTIMUM = "--exporter sdrt"
 # Graphs, configs and the manifest: small beside the weights.
 _SPACE_MARGIN = 64 << 20
 
@@ -109,6 +111,7 @@ def export_model(
         RequestError: an argument is wrong, or ``output`` exists.
         ModelNotFoundError, IntegrityError, UnsupportedModelError: the checkpoint cannot be used.
         ExportError: no space, or a graph that differs from torch.
+        OutOfMemoryError: there is no memory to compare a graph with torch.
     """
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
@@ -118,6 +121,7 @@ def export_model(
         else {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
     )
     _check_exporter(exporter, target, dtype)
+    versions = _versions()
     plan = _calibration(dtype, calibration_prompts)
     if exporter == "optimum" and taesd is not None:
         raise RequestError("--taesd takes the exporter 'sdrt': leave one of the two out")
@@ -140,6 +144,7 @@ def export_model(
             staging=staging,
             target=row,
             dtype=dtype,
+            versions=versions,
             report=report,
             hashes=hashes,
             taesd=preview,
@@ -265,6 +270,7 @@ class _Job:
     staging: Path
     target: Target
     dtype: str
+    versions: Mapping[str, str]
     report: Reporter
     hashes: _Hashes
     taesd: nn.Module | None = None
@@ -325,7 +331,7 @@ class _Job:
             model = self.checkpoint.load(component.checkpoint)
             # Its traced U-Net takes no odd sizes.
             expected = parity.reference(component, model, sizes=(0, 2))
-            rows = self._check(component, component.outputs(model), expected, self.dtype)
+            rows = self._check(component, component.outputs(model), expected, self.dtype, _OTHER_THAN_OPTIMUM)
             entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
         return entries
 
@@ -360,8 +366,7 @@ class _Job:
         activations = precision.measure(component, model)
         dtype = "fp16" if activations.fit else "fp32"
         if not activations.fit:
-            detail = f"stays in fp32: {activations.module} reaches {activations.largest:.3g}"
-            self._at(component.name, "export", detail)
+            self._at(component.name, "export", _stays(activations.entry()))
         return dtype, {"dtype": _DTYPE_NAMES[dtype], "activations": activations.entry()}
 
     def _finish(self, traced: _Traced) -> dict[str, Any]:
@@ -373,12 +378,18 @@ class _Job:
             graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
         if traced.dtype == "fp16":
             graph.save_wide(path.with_name(WIDE_GRAPH), path)
+        wide_stages = traced.stages is not None and traced.dtype == "fp16"
+        if wide_stages:
+            graph.save_wide(path.with_name(WIDE_STAGES_GRAPH), path.with_name(STAGES_GRAPH))
         if self.is_final:
             self.hashes.begin(path.parent.glob("*.onnx*"))
         _write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
         limit = "half" if traced.dtype == "fp16" else ("fp32" if self.halves else self.dtype)
-        rows = self._check(component, traced.names, traced.expected, limit)
+        # Said with the result too, which stays on the screen: it is not the dtype that was asked for.
+        stays = self.halves and traced.dtype == "fp32"
+        note = f"; {_stays(traced.about['activations'])}" if stays else ""
+        rows = self._check(component, traced.names, traced.expected, limit, note=note)
         if traced.dtype == "fp16":
             path_of_wide = path.with_name(WIDE_GRAPH)
             rows += parity.compare(
@@ -388,15 +399,25 @@ class _Job:
             rows += parity.compare_stages(
                 component, path.with_name(STAGES_GRAPH), traced.expected, limit, self.target
             )
+        if wide_stages:
+            rows += parity.compare_stages(
+                component, path.with_name(WIDE_STAGES_GRAPH), traced.expected, "fp16", self.target
+            )
         return {"parity": rows, "transposed": traced.transposed, **traced.about}
 
     def _check(
-        self, component: Component, names: list[str], expected: list[parity.Reference], limit: str
+        self,
+        component: Component,
+        names: list[str],
+        expected: list[parity.Reference],
+        limit: str,
+        instead: str | None = None,
+        note: str = "",
     ) -> list[dict[str, Any]]:
         path = self._graph(component)
-        rows = parity.compare(component, path, names, expected, limit, self.target)
+        rows = parity.compare(component, path, names, expected, limit, self.target, instead)
         worst = max(row["relative_error"] for row in rows)
-        self._at(component.name, "done", f"relative error {worst:.1e}")
+        self._at(component.name, "done", f"relative error {worst:.1e}{note}")
         return rows
 
     def _graph(self, component: Component) -> Path:
@@ -404,6 +425,10 @@ class _Job:
 
     def _at(self, component: str, stage: str, detail: str = "") -> None:
         self.report(ProgressEvent(component=component, stage=stage, detail=detail))
+
+
+def _stays(activations: Mapping[str, Any]) -> str:
+    return f"stays in fp32: {activations['module']} reaches {activations['largest']:.3g}"
 
 
 def _config(model: Any) -> dict[str, Any]:
@@ -471,6 +496,22 @@ def _index(scheduler: str) -> dict[str, Any]:
     }
 
 
+def _versions() -> dict[str, str]:
+    """Of what makes the graphs, for the manifest. Asked for before anything is exported: one may not be installed.
+
+    Our own is the code's: a checkout on the path has no distribution to ask.
+    """
+    versions = {"sdrt": sdrt.__version__}
+    for name in _VERSIONED:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError as error:
+            raise ExportError(
+                f"{name}: is not an installed distribution, so the manifest cannot name its version: install it by pip"
+            ) from error
+    return versions | {"onnxruntime": ort.__version__}
+
+
 def _manifest(job: _Job, exporter: str, components: dict[str, Any], defaults: dict[str, float]) -> Manifest:
     return Manifest(
         family=_FAMILY,
@@ -479,7 +520,7 @@ def _manifest(job: _Job, exporter: str, components: dict[str, Any], defaults: di
         opset=OPSET if exporter == "sdrt" else optimum_exporter.OPSET,
         exporter=exporter,
         source={"id": job.checkpoint.name, "revision": job.checkpoint.revision},
-        versions={name: version(name) for name in _VERSIONED} | {"onnxruntime": ort.__version__},
+        versions=dict(job.versions),
         components=components,
         defaults=defaults,
         files=job.hashes.of_all(),

@@ -24,7 +24,7 @@ from transformers.models.clip.modeling_clip import CLIPAttention
 
 from sdrt.errors import UnsupportedModelError
 from sdrt_export import channels_last
-from sdrt_export.targets import Target
+from sdrt_export.targets import OPTIMUM, Target
 
 __all__ = ["attention_without_bias", "fused", "skip_norm"]
 
@@ -53,7 +53,7 @@ def fused(module: nn.Module, target: Target) -> Iterator[nn.Module]:
 
 def _require(holds: bool, name: str, what: str) -> None:
     if not holds:
-        raise UnsupportedModelError(f"{name}: {what} has no fused form; export with --exporter optimum")
+        raise UnsupportedModelError(f"{name}: {what} has no fused form; export with {OPTIMUM}")
 
 
 def attention_without_bias(attn: Attention, x: Tensor, context: Tensor | None, target: Target) -> Tensor:

@@ -23,7 +23,7 @@ from sdrt.vae_stages import METADATA, describe
 from sdrt_export import vae_stages
 from sdrt_export.components import Component
 from sdrt_export.fuse import fused
-from sdrt_export.targets import OPSET, Target
+from sdrt_export.targets import OPSET, OPTIMUM, Target
 from sdrt_export.translation import TRANSLATIONS, one_trace
 from sdrt_export.weights import fill, stand_ins
 
@@ -115,7 +115,7 @@ def _export(
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:400]
         raise ExportError(
-            f"{name}: torch cannot export this configuration ({reason}); try --exporter optimum"
+            f"{name}: torch cannot export this configuration ({reason}); try {OPTIMUM}"
         ) from error
 
 

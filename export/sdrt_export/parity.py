@@ -5,7 +5,8 @@ Graphs with operators that ONNX Runtime has for GPUs only are run there, or by N
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import torch
 from torch import nn
 
 from sdrt.config import SessionConfig
-from sdrt.errors import ExportError
+from sdrt.errors import ExportError, OutOfMemoryError, SdrtError
+from sdrt.failures import Subject, run_failure
 from sdrt.notices import Notices
 from sdrt.ports import Port, read_port
 from sdrt.session import FAILURES, available_providers, cuda_works, ort
@@ -60,27 +62,56 @@ def compare(
     references: list[Reference],
     dtype: str,
     target: Target,
+    instead: str | None = None,
 ) -> list[dict[str, Any]]:
     """Run the graph at ``path`` on the same inputs; one row per size for the manifest.
 
     The relative error is the largest difference of an output over its largest magnitude. ``names`` are the outputs
     of ``references``; those that the graph lacks (optimum's has no ``last_hidden_state.skip_k``) are left out.
+    ``instead`` is the remedy for messages, where it is not the target's.
 
     Raises:
         ExportError: ONNX Runtime refuses the graph, or an output differs by more than ``LIMITS[dtype]`` or is not
             finite.
+        OutOfMemoryError: there is no memory to run it in.
     """
+    instead = target.instead if instead is None else instead
+    with _explained(component.name, path, target, instead):
+        runner = _open(component.name, path, target)
+        return _compare(component, runner, names, references, dtype, instead)
+
+
+@contextmanager
+def _explained(name: str, path: Path, target: Target, instead: str) -> Iterator[None]:
+    """Whatever goes wrong while the graph of ``name`` is run ends the export, with a remedy of the export's own."""
     try:
-        return _compare(component, _open(component.name, path, target), names, references, dtype)
-    except FAILURES as error:
+        yield
+    except ExportError:
+        raise
+    except _FAILURES as error:
+        provider = "cuda" if target.channels_last and _has_gpu() else "cpu"
+        subject = Subject(name=name, path=path, provider=provider, version=ort.__version__)
+        if isinstance(error, MemoryError) or isinstance(run_failure(subject, error), OutOfMemoryError):
+            hide = (
+                "; or hide the GPU (CUDA_VISIBLE_DEVICES=-1), and NumPy does it" if provider == "cuda" else ""
+            )
+            raise OutOfMemoryError(
+                f"{name}: no memory on {provider} to compare the exported graph with torch: {error}; nothing was "
+                f"written: end what else takes memory there{hide}"
+            ) from error
         raise ExportError(
-            f"{component.name}: ONNX Runtime {ort.__version__} refuses the exported graph: {error}; nothing was "
-            "written: try --exporter optimum"
+            f"{name}: ONNX Runtime {ort.__version__} refuses the exported graph on {provider}: {error}; nothing was "
+            f"written: try {instead}"
         ) from error
 
 
 def _compare(
-    component: Component, runner: _Runner, names: list[str], references: list[Reference], dtype: str
+    component: Component,
+    runner: _Runner,
+    names: list[str],
+    references: list[Reference],
+    dtype: str,
+    instead: str,
 ) -> list[dict[str, Any]]:
     rows = []
     for case in references:
@@ -92,7 +123,7 @@ def _compare(
         if not errors[worst] <= LIMITS[dtype]:
             raise ExportError(
                 f"{component.name}: output {worst} differs from torch by {errors[worst]:.2g} (relative) for inputs "
-                f"{shapes}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try --exporter optimum"
+                f"{shapes}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {instead}"
             )
         error = float(f"{errors[worst]:.3g}")
         rows.append({"inputs": shapes, "output": worst, "relative_error": error, **runner.by})
@@ -105,18 +136,19 @@ def compare_stages(
     """As `compare`, of the VAE in stages: the runtime puts one picture through them, in several tiles each.
 
     Raises:
-        ExportError: as `compare`.
+        ExportError, OutOfMemoryError: as `compare`.
     """
     name = f"{component.name} in stages"
-    session, by = _stages(name, path, target)
-    # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
-    widest = max(int(port.shape[1]) for port in session.outputs.values())
     (inputs,), (expected,) = references[0].inputs.values(), references[0].outputs
-    error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
+    with _explained(name, path, target, target.instead):
+        session, by = _stages(name, path, target)
+        # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
+        widest = max(int(port.shape[1]) for port in session.outputs.values())
+        error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
     if not error <= LIMITS[dtype]:
         raise ExportError(
             f"{component.name}: in tiles it differs from torch by {error:.2g} (relative) for an input of shape "
-            f"{inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written"
+            f"{inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {target.instead}"
         )
     shape = {"tiled": list(inputs[0].shape)}
     return [{"inputs": shape, "output": path.name, "relative_error": float(f"{error:.3g}"), **by}]
@@ -132,7 +164,10 @@ class _Runner:
     by: Mapping[str, str]
 
 
+_FAILURES: tuple[type[BaseException], ...] = (*FAILURES, SdrtError)
 _NUMPY = {"evaluator": "numpy"}
+# The provider rounds float32's factors to TF32's 10 bits by default, an error of 1e-3: the limits are for float32.
+_CUDA = SessionConfig(provider="cuda", provider_options={"use_tf32": False})
 
 
 def _open(name: str, path: Path, target: Target) -> _Runner:
@@ -146,7 +181,7 @@ def _open(name: str, path: Path, target: Target) -> _Runner:
             by={},
         )
     if _has_gpu():
-        gpu = Session(name, path, SessionConfig(provider="cuda"), Notices(None))
+        gpu = Session(name, path, _CUDA, Notices(None))
         return _Runner(
             run=lambda outputs, feeds: [gpu.run(feeds, output) for output in outputs],
             inputs=gpu.inputs | gpu.optional,
@@ -166,7 +201,7 @@ def _stages(name: str, path: Path, target: Target) -> tuple[Session, Mapping[str
     if not target.channels_last:
         return Session(name, path, SessionConfig(provider="cpu"), Notices(None)), {}
     if _has_gpu():
-        return Session(name, path, SessionConfig(provider="cuda"), Notices(None)), {"evaluator": "cuda"}
+        return Session(name, path, _CUDA, Notices(None)), {"evaluator": "cuda"}
     return _NumpySession(name, path), _NUMPY
 
 

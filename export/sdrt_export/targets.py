@@ -24,10 +24,12 @@ from sdrt_export.operators import (
     skip_layer_norm,
 )
 
-__all__ = ["AUTO", "OPSET", "TARGETS", "Target", "resolve_target"]
+__all__ = ["AUTO", "OPSET", "OPTIMUM", "TARGETS", "Target", "resolve_target"]
 
 AUTO = "auto"
 """The dtype that suits a target best."""
+OPTIMUM = "--target portable --exporter optimum --dtype fp32"
+"""The remedy where a model has no fused form: that exporter refuses other targets and dtypes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,11 @@ class Target:
     group_norm: Callable[[Tensor, int, Tensor, Tensor, float], Tensor]
     skip_layer_norm: Callable[[Tensor, Tensor, Tensor | None, Tensor, Tensor, float], tuple[Tensor, Tensor]]
     quick_gelu: Callable[[Tensor, float], Tensor]
+
+    @property
+    def instead(self) -> str:
+        """The remedy where an exported graph does not run, or not as torch's: options that make another."""
+        return OPTIMUM if self.name == "portable" else "--target portable"
 
 
 def _instance_group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,9 +14,10 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import diffusers
 import numpy as np
@@ -25,9 +27,20 @@ import pytest
 import torch
 from torch.export import ExportedProgram
 
+import sdrt
 from sdrt.cli import main as cli_main
-from sdrt.errors import ExportError
+from sdrt.config import SessionConfig
+from sdrt.errors import (
+    ComponentError,
+    ExportError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    ProviderError,
+    SdrtError,
+)
 from sdrt.model import Manifest
+from sdrt.ports import Port
+from sdrt.provider_options import Setting
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
@@ -160,6 +173,126 @@ def test_a_graph_that_onnxruntime_refuses_is_an_export_error(tmp_path: Path) -> 
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(ExportError, match=r"unet: ONNX Runtime \d.* refuses the exported graph"):
         parity.compare(COMPONENTS["unet"], tmp_path / "model.onnx", [], [], "fp32", TARGETS["cpu"])
+
+
+class OnCuda:
+    """A session on a GPU whose runs end with `error`; the configurations that it was asked for."""
+
+    error: BaseException
+    configs: ClassVar[list[SessionConfig]] = []
+
+    def __init__(self, name: str, path: Path, config: SessionConfig, notices: Any) -> None:
+        self.configs.append(config)
+        self.inputs = self.optional = {}
+        self.outputs = {"out_sample": Port(name="out_sample", dtype=np.dtype("f4"), shape=(1, 4, "h", "w"))}
+        self.metadata: dict[str, str] = {}
+
+    def run(self, feeds: Any, output: str) -> Any:
+        raise self.error
+
+
+def on_cuda(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[SdrtError]:
+    """What an export says whose graphs, the whole and the stages, end with `error` on a GPU."""
+    monkeypatch.setattr(parity, "Session", OnCuda)
+    monkeypatch.setattr(parity, "_has_gpu", lambda: True)
+    monkeypatch.setattr(parity, "StagedVae", lambda session, tile: lambda x: session.run({}, ""))
+    monkeypatch.setattr(OnCuda, "error", error, raising=False)
+    monkeypatch.setattr(OnCuda, "configs", [])
+    array = np.zeros((1, 4, 8, 8), np.float32)
+    reference = parity.Reference(inputs={"sample": array}, outputs=[array])
+    path, cuda, said = Path("model.onnx"), TARGETS["cuda"], []
+    for compare in (
+        lambda: parity.compare(COMPONENTS["unet"], path, ["out_sample"], [reference], "half", cuda),
+        lambda: parity.compare_stages(COMPONENTS["unet"], path, [reference], "half", cuda),
+    ):
+        with pytest.raises(SdrtError) as raised:
+            compare()
+        said.append(raised.value)
+    return said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ComponentError("unet failed to run on cuda: no engine"),
+        ProviderError("landed on the CPU"),
+        ValueError("x"),
+    ],
+)
+def test_a_run_that_fails_on_a_gpu_names_the_target_that_runs(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """Not the exporter of optimum, which takes no target but portable."""
+    for said in on_cuda(monkeypatch, error):
+        assert type(said) is ExportError
+        assert str(error) in str(said)
+        assert str(said).endswith("nothing was written: try --target portable")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("unet ran out of memory"),
+        MemoryError(),
+        RuntimeError("Failed to allocate memory: 5 GB"),
+    ],
+)
+def test_memory_that_runs_out_while_comparing_is_called_so(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    for said in on_cuda(monkeypatch, error):
+        assert type(said) is OutOfMemoryError
+        assert re.search(r"no memory on cuda .*hide the GPU \(CUDA_VISIBLE_DEVICES=-1\)", str(said))
+        assert "refuses" not in str(said)
+
+
+def test_a_gpu_compares_in_float32_not_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose 10 bits are 1e-3, and the limit is 1e-4."""
+    on_cuda(monkeypatch, ValueError("x"))
+    assert [config.passed("cuda", Setting())["use_tf32"] for config in OnCuda.configs] == ["False"] * 2
+
+
+def test_the_remedy_of_every_target_can_be_followed(tmp_path: Path) -> None:
+    """Which is to say that the exporter does not refuse the options that its own messages name."""
+    for row in TARGETS.values():
+        (tmp_path / "model.onnx").write_bytes(b"no graph")
+        if row.channels_last:
+            continue
+        with pytest.raises(ExportError) as raised:
+            parity.compare(COMPONENTS["unet"], tmp_path / "model.onnx", [], [], "fp32", row)
+        words = str(raised.value).rpartition("try ")[2].split()
+        options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+        with pytest.raises(ModelNotFoundError):
+            export_model(tmp_path / "no checkpoint", tmp_path / "out", **{"target": row.name} | options)
+
+
+def test_a_checkout_that_is_not_installed_exports(
+    tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that has it on PYTHONPATH alone; other versions are still those of what is installed."""
+
+    def version(name: str) -> str:
+        if name == "sdrt":
+            raise PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    monkeypatch.setattr("sdrt_export.export.version", version)
+    manifest = export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
+    assert manifest.versions["sdrt"] == sdrt.__version__
+    assert manifest.versions["torch"] == importlib.metadata.version("torch")
+
+
+def test_a_version_that_nobody_knows_is_missed_before_any_work(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    events: list[ProgressEvent] = []
+    monkeypatch.setattr("sdrt_export.export.version", version)
+    with pytest.raises(ExportError, match=r"torch: is not an installed distribution.*pip"):
+        export_model(checkpoint("sd1"), tmp_path / "model", reporter=events.append)
+    assert not events
 
 
 def test_a_broken_vocabulary_is_refused_before_any_work(
