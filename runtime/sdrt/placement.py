@@ -17,6 +17,8 @@ _HEAVY = frozenset(
     {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
     | {"QLinearConv", "MatMulIntegerToFloat"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
+    # Little work, on tensors that are large to send there and back.
+    | {"Resize", "BiasAdd", "SkipLayerNormalization"}
 )
 
 
@@ -54,7 +56,12 @@ def is_refusal_to_fall_back(error: BaseException) -> bool:
 
 def unfit(config: SessionConfig) -> str:
     """The remedy where a provider took a part of a graph."""
-    return f"export the checkpoint with --target {PROVIDERS[config.name].target}"
+    target = PROVIDERS[config.name].target
+    # Whom it happens to with a graph for that target: the version of onnxruntime has no kernel of it.
+    otherwise = (
+        "with --target portable, or upgrade onnxruntime" if target != "portable" else "upgrade onnxruntime"
+    )
+    return f"export the checkpoint with --target {target}; if it was, {otherwise}"
 
 
 def refusal(config: SessionConfig) -> str:
