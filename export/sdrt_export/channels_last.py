@@ -18,12 +18,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from sdrt.errors import UnsupportedModelError
-from sdrt_export import operators
+from sdrt_export import kernels, operators
 
-__all__ = ["check", "clip_attention", "conv2d", "decode", "encode", "unet"]
-
-# Half of the widths of GEGLU that BiasSplitGelu has kernels for.
-_SPLIT_GELU = (1280, 2560, 5120)
+__all__ = ["check", "clip_attention", "conv2d", "decode", "downsample2d", "encode", "unet"]
 
 
 class Sum:
@@ -76,17 +73,23 @@ def _tokens(x: Tensor) -> Tensor:
     )
 
 
-def _conv(module: nn.Conv2d, x: Tensor, *, biased: bool = True, end: int = 0) -> Tensor:
-    """A convolution of NHWC; ``end`` more pixels of padding at the bottom and on the right."""
-    above, left = (int(pad) for pad in module.padding)
-    pads = (above, left, above + end, left + end)
+def _conv(module: nn.Conv2d, x: Tensor, *, biased: bool = True, padding: int | None = None) -> Tensor:
+    """A convolution of NHWC; ``padding``, all around, stands for the module's own."""
+    above, left = (int(pad) if padding is None else padding for pad in module.padding)
     bias = module.bias if biased else None
-    return operators.nhwc_conv(x, module.weight, bias, stride=int(module.stride[0]), pads=pads)
+    return operators.nhwc_conv(
+        x, module.weight, bias, stride=int(module.stride[0]), pads=(above, left, above, left)
+    )
 
 
 def conv2d(module: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of NCHW by the same kernel and the same weights."""
     return _conv(module, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def downsample2d(module: Any, x: Tensor) -> Tensor:
+    """A downsampling of NCHW by the same kernel and the same weights."""
+    return _downsample(module, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 # --- blocks -------------------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ def _cross_attention(attn: Any, x: Tensor, context: Tensor) -> Tensor:
 
 
 def _geglu(proj: nn.Linear, x: Tensor) -> Tensor:
-    if proj.out_features // 2 in _SPLIT_GELU:
+    if not kernels.bias_split_gelu(proj.out_features // 2):
         return operators.bias_split_gelu(F.linear(x, proj.weight), proj.bias)
     value: Tensor
     value, gate = proj(x).chunk(2, dim=-1)
@@ -153,6 +156,8 @@ def _geglu(proj: nn.Linear, x: Tensor) -> Tensor:
 
 def clip_attention(attn: Any, x: Tensor) -> Tensor:
     """CLIP's, up to the output projection, whose bias the norm that follows adds."""
+    # Packed and causal: the kernel leaves its TensorRT runners out for causal attention, and its others (flash, cuDNN,
+    # memory efficient, unfused) take it from every form of inputs.
     out = operators.packed_self_attention(attn.qkv_proj(x), attn.num_heads, attn.scale, True)
     return F.linear(out, attn.out_proj.weight)
 
@@ -168,23 +173,16 @@ def _attention(attn: Attention, hidden: Hidden) -> Sum:
 
 
 def _upsample(up: Any, x: Tensor, like: Tensor | None = None) -> Tensor:
-    """Nearest neighbour to twice the size, or to that of ``like``; then its convolution."""
-    if like is None:
-        height, width = 2 * x.shape[1], 2 * x.shape[2]
-        sizes = _shape(x) * torch.tensor([1, 2, 2, 1])
-    else:
-        height, width = like.shape[1], like.shape[2]
-        sizes = torch.cat([_shape(like)[:3], torch.tensor([x.shape[3]])])
-    x = operators.resize_nearest(x, height, width, sizes)
+    """Nearest neighbour to twice the size, of which that of ``like``, one less where it was odd; then a convolution."""
+    x = operators.doubled(x, channels_last=True)
+    x = x if like is None else operators.cropped_like(x, like)
     return _conv(up.conv if up.name == "conv" else up.Conv2d_0, x) if up.use_conv else x
 
 
-def _shape(x: Tensor) -> Tensor:
-    return torch.onnx.ops.symbolic("Shape", (x,), dtype=torch.int64, shape=(4,), version=operators.OPSET)
-
-
 def _downsample(down: Any, x: Tensor) -> Tensor:
-    return _conv(down.conv, x, end=1 if down.padding == 0 else 0)
+    # Without padding of its own it is padded at the bottom and on the right alone: its weights are stored with a row
+    # and a column of zeros before them (see :mod:`sdrt_export.weights`), which makes the padding the same all around.
+    return _conv(down.conv, x, padding=1 if down.padding == 0 else None)
 
 
 # --- models -------------------------------------------------------------------------------------------------
@@ -277,7 +275,7 @@ def check(half: Any, name: str) -> None:
     """Raise UnsupportedModelError for blocks that the walk does not know or that are configured otherwise."""
     blocks = [*half.down_blocks] if hasattr(half, "down_blocks") else []
     blocks += [*half.up_blocks] if hasattr(half, "up_blocks") else []
-    blocks += [half.mid_block] if half.mid_block is not None else []
+    blocks += [half.mid_block] if getattr(half, "mid_block", None) is not None else []
     kinds = [type(block).__name__ for block in blocks if type(block).__name__ not in _BLOCKS]
     if not isinstance(getattr(half, "conv_norm_out", None), nn.GroupNorm):
         kinds.append("an output without a group norm")
@@ -315,7 +313,12 @@ _ODD: Mapping[str, Callable[[Any], dict[str, bool]]] = {
     "ResnetBlock2D": _odd_resnet,
     "Attention": _odd_attention,
     "Upsample2D": lambda up: {"a transposed convolution": up.use_conv_transpose or not up.interpolate},
-    "Downsample2D": lambda down: {"downsampling by pooling": not down.use_conv},
+    "Downsample2D": lambda down: {
+        "downsampling by pooling": not down.use_conv,
+        "downsampling with a norm": down.norm is not None,
+        "downsampling by another kernel than 3x3": down.padding == 0
+        and tuple(down.conv.kernel_size) != (3, 3),
+    },
     "BasicTransformerBlock": lambda block: {
         f"norm {block.norm_type}": block.norm_type != "layer_norm" or block.pos_embed is not None,
         "a block without a second attention": block.attn2 is None,
@@ -323,5 +326,11 @@ _ODD: Mapping[str, Callable[[Any], dict[str, bool]]] = {
     },
     "Conv2d": lambda conv: {
         "a grouped or dilated convolution": conv.groups != 1 or set(conv.dilation) != {1},
+    },
+    "GroupNorm": lambda norm: {
+        "a group norm without weights": not norm.affine,
+        kernels.group_norm(norm.num_channels, norm.num_groups): bool(
+            kernels.group_norm(norm.num_channels, norm.num_groups)
+        ),
     },
 }

@@ -1,7 +1,8 @@
 """The graphs of target ``cuda`` in NumPy: what their operators mean, so that a wrong layout shows without a GPU.
 
 ONNX's own reference evaluator, with ONNX Runtime's operators added. Products are summed in float32 whatever the graph's
-dtype is, and every result is rounded to it, as the kernels do.
+dtype is, and every result is rounded to it, as the kernels do. What the kernels refuse is refused here too
+(:mod:`sdrt_export.kernels`), or a graph would pass that no GPU runs.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from sdrt.ports import Port
+from sdrt_export import kernels
 
 __all__ = ["Evaluator"]
 
@@ -111,9 +113,17 @@ def _group_norm(x: Array, gamma: Array, beta: Array, groups: int, epsilon: float
     return normed * _sigmoid(normed) if activation else normed
 
 
-def _require_float32(name: str, *arrays: Array) -> None:
-    if any(array.dtype != np.float32 for array in arrays):
-        raise TypeError(f"{name}: gamma and beta must be float32")
+def _require_norm(x: Array, gamma: Array, beta: Array, groups: int, channels_last: int) -> None:
+    if any(array.dtype != np.float32 for array in (gamma, beta)):
+        raise TypeError("GroupNorm: gamma and beta must be float32")
+    if not channels_last:
+        raise ValueError("GroupNorm: channels must be last")
+    _refuse("GroupNorm", kernels.group_norm(x.shape[3], groups))
+
+
+def _refuse(name: str, reason: str) -> None:
+    if reason:
+        raise ValueError(f"{name}: ONNX Runtime's CUDA provider has no kernel for {reason}")
 
 
 class _Contrib(OpRun):
@@ -131,7 +141,7 @@ class GroupNorm(_Contrib):
         epsilon: float = 1e-5,
         groups: int = 1,
     ) -> tuple[Array]:
-        _require_float32("GroupNorm", gamma, beta)
+        _require_norm(x, gamma, beta, groups, channels_last)
         return (_group_norm(_wide(x), gamma, beta, groups, epsilon, activation).astype(x.dtype),)
 
 
@@ -148,7 +158,7 @@ class SkipGroupNorm(_Contrib):
         epsilon: float = 1e-5,
         groups: int = 1,
     ) -> tuple[Array, ...]:
-        _require_float32("SkipGroupNorm", gamma, beta)
+        _require_norm(x, gamma, beta, groups, channels_last)
         if skip.shape != x.shape and skip.shape != (x.shape[0], x.shape[3]):
             raise ValueError(f"SkipGroupNorm: a skip of {skip.shape} for {x.shape}")
         skip = skip if skip.ndim == 4 else skip[:, None, None, :]
@@ -169,8 +179,9 @@ class NhwcConv(_Contrib):
         pads: Sequence[int] = (0, 0, 0, 0),
         strides: Sequence[int] = (1, 1),
     ) -> tuple[Array]:
-        if group != 1 or set(dilations) != {1} or tuple(kernel_shape) != weight.shape[1:3]:
-            raise ValueError(f"NhwcConv: group {group}, dilations {dilations}, kernel {kernel_shape}")
+        _refuse("NhwcConv", kernels.nhwc_conv(pads, group, dilations))
+        if tuple(kernel_shape) != weight.shape[1:3]:
+            raise ValueError(f"NhwcConv: kernel {kernel_shape} for weights of {weight.shape}")
         top, left, bottom, right = pads
         padded = np.pad(_wide(x), ((0, 0), (top, bottom), (left, right), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(weight.shape[1:3]), axis=(1, 2))
@@ -186,10 +197,11 @@ class MultiHeadAttention(_Contrib):
         key: Array | None = None,
         value: Array | None = None,
         num_heads: int = 1,
-        scale: float = 1.0,
+        scale: float = 0.0,
         unidirectional: int = 0,
     ) -> tuple[Array]:
         q, k, v = _heads(query, key, value, num_heads)
+        scale = scale or q.shape[-1] ** -0.5  # none, or zero, is the usual one
         scores = np.matmul(_wide(q), _wide(k).swapaxes(-1, -2)) * np.float32(scale)
         if unidirectional:
             scores = scores + np.triu(np.full(scores.shape[-2:], -np.inf, np.float32), 1)
@@ -232,13 +244,15 @@ class SkipLayerNormalization(_Contrib):
 
 class BiasSplitGelu(_Contrib):
     def _run(self, x: Array, bias: Array) -> tuple[Array]:
+        _refuse("BiasSplitGelu", kernels.bias_split_gelu(x.shape[-1] // 2))
         left, right = np.split(_wide(x) + _wide(bias), 2, axis=-1)
         return ((left * _gelu(right)).astype(x.dtype),)
 
 
 class BiasAdd(_Contrib):
     def _run(self, x: Array, bias: Array, skip: Array) -> tuple[Array]:
-        if x.ndim != 3 or x.shape != skip.shape:
+        _refuse("BiasAdd", kernels.bias_add(x.ndim))
+        if x.shape != skip.shape:
             raise ValueError(f"BiasAdd: {x.shape} and {skip.shape}")
         return ((_wide(x) + _wide(bias) + _wide(skip)).astype(x.dtype),)
 

@@ -17,13 +17,14 @@ import torch.nn.functional as F  # noqa: N812
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
+from diffusers.models.downsampling import Downsample2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from transformers.activations import QuickGELUActivation
 from transformers.models.clip.modeling_clip import CLIPAttention
 
 from sdrt.errors import UnsupportedModelError
-from sdrt_export import channels_last
+from sdrt_export import channels_last, operators
 from sdrt_export.targets import OPTIMUM, Target
 
 __all__ = ["attention_without_bias", "fused", "skip_norm"]
@@ -142,7 +143,11 @@ def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
     _require(module.norm is None, name, "upsampling with a norm")
 
     def forward(up: Upsample2D, x: Tensor, output_size: Any = None, *_: object) -> Tensor:
-        if output_size is None:
+        if target.channels_last:
+            # The VAE in stages, which is not told a size.
+            assert output_size is None
+            x = operators.doubled(x, channels_last=False)
+        elif output_size is None:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         else:
             x = F.interpolate(x, size=output_size, mode="nearest")
@@ -150,6 +155,14 @@ def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
         return conv(x) if up.use_conv else x
 
     return forward
+
+
+def _plain_upsample(name: str, module: nn.Module, target: Target) -> Forward:
+    """TAESD's."""
+    assert isinstance(module, nn.Upsample)
+    doubles = module.size is None and module.scale_factor in (2, (2, 2)) and module.mode == "nearest"
+    _require(doubles, name, "upsampling other than by the nearest neighbour to twice the size")
+    return lambda _, x: operators.doubled(x, channels_last=False)
 
 
 def _group_norm(name: str, module: nn.Module, target: Target) -> Forward:
@@ -192,6 +205,8 @@ _CHANNELS_LAST: Mapping[type[nn.Module], Callable[[str, nn.Module, Target], Forw
     CLIPAttention: lambda name, module, target: channels_last.clip_attention,
     nn.Conv2d: lambda name, module, target: channels_last.conv2d,
     nn.SiLU: _silu,
+    nn.Upsample: _plain_upsample,
+    Downsample2D: lambda name, module, target: channels_last.downsample2d,
     QuickGELUActivation: _quick_gelu,
     Upsample2D: _upsample,
 }

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
+from sdrt_export import kernels
+
 __all__ = [
     "OPSET",
     "bias_add",
     "bias_split_gelu",
+    "cropped_like",
+    "doubled",
     "group_norm",
     "multi_head_attention",
     "nhwc_conv",
@@ -25,7 +29,6 @@ __all__ = [
     "packed_self_attention",
     "quick_gelu",
     "reshape_like",
-    "resize_nearest",
     "skip_group_norm",
     "skip_layer_norm",
 ]
@@ -51,8 +54,7 @@ def _contrib(name: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: 
 
 def reshape_like(x: Tensor, like: Tensor) -> Tensor:
     """``x`` in the shape of ``like``, of as many elements; computed by one op at run time."""
-    shape = symbolic("Shape", (like,), dtype=torch.int64, shape=(like.ndim,), version=OPSET)
-    return onnx_op("Reshape", (x, shape), like.shape)
+    return onnx_op("Reshape", (x, _shape(like)), like.shape)
 
 
 def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
@@ -121,20 +123,44 @@ def nhwc_conv(
         (width + left + right - columns) // stride + 1,
         out,
     )
+    assert not (reason := kernels.nhwc_conv(pads, 1, (1, 1))), reason
     inputs = (x, weight) if bias is None else (x, weight, bias)
     attrs = {"kernel_shape": [rows, columns], "strides": [stride] * 2, "pads": list(pads), "group": 1}
     return _contrib("NhwcConv", inputs, shape, **attrs, dilations=[1, 1])
 
 
-def resize_nearest(x: Tensor, height: int | torch.SymInt, width: int | torch.SymInt, sizes: Tensor) -> Tensor:
-    """``x`` ``[batch, height, width, channels]`` to other ``sizes``, an int64 tensor of all four."""
-    shape = (x.shape[0], height, width, x.shape[3])
-    attrs = {
-        "mode": "nearest",
-        "nearest_mode": "floor",
-        "coordinate_transformation_mode": "asymmetric",
-    }
-    return onnx_op("Resize", (x, None, None, sizes), shape, **attrs)
+def doubled(x: Tensor, *, channels_last: bool) -> Tensor:
+    """``x`` with each pixel four times: nearest neighbour to twice the height and width.
+
+    Not Resize, of whose version 19 ONNX Runtime's CUDA provider has no kernel up to 1.24: it would run on the CPU, with
+    the tensor sent there and back. This copies the pixels as often, once.
+    """
+    batch, channels = x.shape[0], x.shape[3 if channels_last else 1]
+    height, width = x.shape[1:3] if channels_last else x.shape[2:]
+    if channels_last:
+        apart, shape = [0, 0, 1, -1, 1, channels], (batch, height, 1, width, 1, channels)
+        times, whole = (1, 1, 2, 1, 2, 1), (batch, 2 * height, 2 * width, channels)
+    else:
+        apart, shape = [0, 0, 0, 1, -1, 1], (batch, channels, height, 1, width, 1)
+        times, whole = (1, 1, 1, 2, 1, 2), (batch, channels, 2 * height, 2 * width)
+    sizes = _shape(x) * torch.tensor([1, 2, 2, 1] if channels_last else [1, 1, 2, 2])
+    made = onnx_op("Reshape", (x, torch.tensor(apart)), shape)
+    repeated = tuple(size * count for size, count in zip(shape, times, strict=True))
+    made = onnx_op("Expand", (made, torch.tensor(times)), repeated)
+    return onnx_op("Reshape", (made, sizes), whole)
+
+
+def cropped_like(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` ``[batch, height, width, channels]`` down to the height and width of ``like``."""
+    ends = symbolic(
+        "Shape", (like,), attrs={"start": 1, "end": 3}, dtype=torch.int64, shape=(2,), version=OPSET
+    )
+    shape = (x.shape[0], *like.shape[1:3], x.shape[3])
+    return onnx_op("Slice", (x, torch.tensor([0, 0]), ends, torch.tensor([1, 2])), shape)
+
+
+def _shape(x: Tensor) -> Tensor:
+    return symbolic("Shape", (x,), dtype=torch.int64, shape=(x.ndim,), version=OPSET)
 
 
 def bias_split_gelu(x: Tensor, bias: Tensor) -> Tensor:

@@ -74,4 +74,6 @@ TAESD = replace(
     forward=lambda target: _decode,
     check=_check,
     about=lambda model: {},
+    # Traced module by module: its blocks have no walk.
+    blocks=None,
 )

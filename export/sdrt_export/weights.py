@@ -15,6 +15,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.downsampling import Downsample2D
 from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPAttention
 
@@ -41,7 +42,8 @@ def stand_ins(model: nn.Module, target: Target, dtype: torch.dtype) -> Iterator[
 
     Targets with ``channels_last`` get three kinds of weights otherwise than torch has them: those of convolutions as
     ``[out, height, width, in]``, those of group norms in float32, and of attention the projections that read the same
-    thing as one, ``to_qkv``, ``to_kv`` and ``qkv_proj``, interleaved by head.
+    thing as one, ``to_qkv``, ``to_kv`` and ``qkv_proj``, interleaved by head. Convolutions that are padded at one end
+    alone, which are the VAE's downsamplings, get zeros at the other.
     """
     if dtype == torch.float32 and not target.channels_last:
         yield {}
@@ -98,18 +100,32 @@ def _plain(data: Tensor, dtype: torch.dtype) -> Stored:
 def _channels_last(model: nn.Module, dtype: torch.dtype) -> dict[str, Stored]:
     """The weights of convolutions and group norms, by name."""
     stored = {}
+    one_sided = {
+        module.conv
+        for module in model.modules()
+        if isinstance(module, Downsample2D) and module.use_conv and module.padding == 0
+    }
     for path, module in model.named_modules():
         if isinstance(module, nn.Conv2d):
-            stored[f"{path}.weight"] = _last(module.weight.data, dtype)
+            stored[f"{path}.weight"] = _last(module.weight.data, dtype, zeros=int(module in one_sided))
         elif isinstance(module, nn.GroupNorm) and module.affine:
             stored[f"{path}.weight"] = _plain(module.weight.data, torch.float32)
             stored[f"{path}.bias"] = _plain(module.bias.data, torch.float32)
     return stored
 
 
-def _last(data: Tensor, dtype: torch.dtype) -> Stored:
+def _last(data: Tensor, dtype: torch.dtype, *, zeros: int = 0) -> Stored:
+    """As ``[out, rows, columns, in]``, with rows and columns of ``zeros`` above and on the left.
+
+    One of each makes a convolution that is padded below and on the right the same as one that is padded all around,
+    at every size: 16/9 of its products, and no kernel that has to know of unlike ends, which cuDNN's do not.
+    """
     out, into, rows, columns = data.shape
-    return Stored(value=lambda: data.permute(0, 2, 3, 1), shape=(out, rows, columns, into), dtype=dtype)
+    return Stored(
+        value=lambda: nn.functional.pad(data, (zeros, 0, zeros, 0)).permute(0, 2, 3, 1),
+        shape=(out, rows + zeros, columns + zeros, into),
+        dtype=dtype,
+    )
 
 
 def _packings(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, list[nn.Linear], int]]:

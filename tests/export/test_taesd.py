@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from diffusers import AutoencoderTiny
@@ -14,6 +15,7 @@ from PIL import Image
 from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, UnsupportedModelError
 from sdrt.model import Manifest
 from sdrt_export import export_model
+from sdrt_export.evaluator import Evaluator
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
 
@@ -50,6 +52,22 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
     assert "taesd_decoder" in Manifest.read(model).components
     with pytest.raises(RequestError, match=r"latents have shape \(4, 7, 5\)"):
         pipeline.preview(latents[0])
+
+
+def test_it_is_exported_for_cuda_too(taesd: Path, tmp_path: Path) -> None:
+    """By the kernels of that provider, which NumPy stands in for: to the picture that torch decodes, in float16."""
+    manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", **TINY)
+    assert manifest.components["taesd_decoder"]["dtype"] == "float16"
+    path = tmp_path / "model" / "taesd_decoder" / "model.onnx"
+    operators = {node.op_type for node in ir.load(path).graph}
+    assert "NhwcConv" in operators
+    assert operators & {"Conv", "Resize"} == set()
+    latents = np.random.default_rng(0).standard_normal((2, 4, 7, 5), dtype=np.float32)
+    (found,) = Evaluator(path).run({"latent_sample": latents}, ["sample"])
+    with torch.no_grad():
+        expected = AutoencoderTiny.from_pretrained(taesd).decode(torch.from_numpy(latents)).sample.numpy()
+    assert found.shape == expected.shape == (2, 3, 56, 40)
+    assert np.abs(found - expected).max() < 1e-2 * np.abs(expected).max()
 
 
 def test_the_command_previews_with_it(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
