@@ -125,7 +125,8 @@ def calibrate(
     Graphs with more outputs are written beside those in ``folder``, whose weights they share.
     """
     probed = {name: _write(folder / name / "model.onnx") for name in names}
-    config = SessionConfig(provider="cpu")
+    # Where memory runs out others would be opened, which have seen nothing: it is an error here.
+    config = SessionConfig(provider="cpu", low_vram=False)
     model = ModelFolder.open(folder)
     pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
     pipeline.probed = probed
@@ -266,17 +267,16 @@ class _Pipeline(StableDiffusionPipeline):
     """The runtime's own, with probes for components."""
 
     probed: Mapping[str, _Probed]
-    _watched: _Components | None = None
 
     @property
     def parts(self) -> _Components:
-        if self._watched is None:
-            self._watched = _Components(self.model, self._config, self._notices, probed=self.probed)
-        return self._watched
+        found = self._parts
+        assert isinstance(found, _Components)
+        return found
 
-    @property
-    def _parts(self) -> Components:
-        return self.parts
+    def _open(self, *, low_vram: bool) -> Components:
+        self._components = _Components(self.model, self._config, self._notices, probed=self.probed)
+        return self._components
 
     def make(self, run: Run) -> None:
         """Make a picture and encode it again."""
