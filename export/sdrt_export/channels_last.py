@@ -309,6 +309,10 @@ def _odd_attention(attn: Any) -> dict[str, bool]:
     }
 
 
+def _without_kernel(reason: str) -> dict[str, bool]:
+    return {reason: True} if reason else {}
+
+
 _ODD: Mapping[str, Callable[[Any], dict[str, bool]]] = {
     "ResnetBlock2D": _odd_resnet,
     "Attention": _odd_attention,
@@ -325,12 +329,11 @@ _ODD: Mapping[str, Callable[[Any], dict[str, bool]]] = {
         "a feed-forward that is no GEGLU": type(block.ff.net[0]).__name__ != "GEGLU",
     },
     "Conv2d": lambda conv: {
-        "a grouped or dilated convolution": conv.groups != 1 or set(conv.dilation) != {1},
+        "a convolution that is not padded with zeros": conv.padding_mode != "zeros",
+        **_without_kernel(kernels.nhwc_conv((0, 0, 0, 0), conv.groups, conv.dilation)),
     },
     "GroupNorm": lambda norm: {
         "a group norm without weights": not norm.affine,
-        kernels.group_norm(norm.num_channels, norm.num_groups): bool(
-            kernels.group_norm(norm.num_channels, norm.num_groups)
-        ),
+        **_without_kernel(kernels.group_norm(norm.num_channels, norm.num_groups)),
     },
 }
