@@ -11,24 +11,26 @@
 #   measure  the peers in turns, and the bars
 #
 # Options:
-#   --parts DIR     onnxruntime-gpu as parts of an archive, ort.tar.xz.*; the installed one if left out
+#   --parts DIR     onnxruntime-gpu as parts of an archive, ort.tar.xz.00 and on; the installed one if left out
 #   --wheels DIR    wheels of what is missing; pip installs them without dependencies and without an index
-#   --work DIR      weights, exports, logs: 25 GB for sd15   [build/gpu]
+#   --work DIR      weights, exports, logs: 25 GB for sd15   [build/gpu of the checkout]
 #   --name NAME     of the results   [the device's]
 #   --python PATH   [python3]
-#   --dry-run       the tiny architecture on the CPU, results in WORK: rehearses all of it without a GPU
-#   --              what follows goes to peers.py, such as -- --rounds 5 --systems sdrt,diffusers
+#   --dry-run       the tiny architecture on the CPU, results in WORK, parts and a wheel that it makes itself, graphs
+#                   of target cuda by NumPy, sdrt as if it were not installed: all but the GPU
+#   --              what follows goes to peers.py, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
 #
-# Results: benchmarks/results/NAME.json, NAME.md and NAME-tests.txt. Exit code 1 if something is missing or failed;
-# bars that are not met are results.
+# Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
+# Results: benchmarks/results/NAME.json, NAME.md and NAME-tests.txt; pytest's whole log is WORK/NAME-tests.log. Exit
+# code 1 if something is missing, failed or not finished; bars that are not met are results.
 set -uo pipefail
-cd "$(dirname "$0")/.." || exit 1
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 
-work=build/gpu parts="" wheels="" name="" python=python3 dry="" stages=() passed=()
+work=$root/build/gpu parts="" wheels="" name="" python=python3 dry="" stages=() passed=()
 device=cuda architecture=sd15 failed=0
 
 usage() {
-  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' benchmarks/gpu.sh
+  sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/benchmarks/gpu.sh"
 }
 
 complain() {
@@ -57,59 +59,78 @@ for folder in "$parts" "$wheels"; do
 done
 
 mkdir -p "$work" && work=$(cd "$work" && pwd) || complain "$work: cannot be made"
-site=$work/site results=benchmarks/results
-export PYTHONPATH="$site:$PWD/runtime:$PWD/export:$PWD/models${PYTHONPATH:+:$PYTHONPATH}"
-export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 PIP_NO_INPUT=1
+site=$work/site results=$root/benchmarks/results
 
 device_name() {
   nvidia-smi --query-gpu=name --format=csv,noheader -i 0 2> /dev/null | tr 'A-Z' 'a-z' | tr -cs 'a-z0-9\n' '-'
 }
 
+hide=""
 if [[ $dry ]]; then
   device=cpu architecture=tiny results=$work name=${name:-dry-run}
   passed=(--rounds 1 "${passed[@]}")
+  "$python" "$root/benchmarks/rehearsal.py" make "$work/rehearsal" || complain "$python: cannot rehearse"
+  parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
+  # tests/gpu has NumPy run the graphs of target cuda.
+  export SDRT_GPU_REHEARSAL=1
 fi
 name=${name:-$(device_name)}
 name=${name:-gpu}
+export PYTHONPATH="$hide$site:$root/runtime:$root/export:$root/models${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 PIP_NO_INPUT=1
+
+# What was unpacked may have brought some too.
+find_libraries() {
+  local found
+  found=$("$python" "$root/benchmarks/libraries.py") && export LD_LIBRARY_PATH=$found
+}
 
 unpack() {
   mkdir -p "$site"
   if [[ $parts ]]; then
-    compgen -G "$parts/ort.tar.xz.*" > /dev/null || complain "$parts: expected the parts ort.tar.xz.00 and on"
-    cat "$parts"/ort.tar.xz.* | tar -xJ -C "$site" || return
+    "$python" "$root/benchmarks/unpack.py" "$parts" "$site" || return
   fi
   if [[ $wheels ]]; then
     compgen -G "$wheels/*.whl" > /dev/null || complain "$wheels: expected wheels, *.whl"
-    "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$site" "$wheels"/*.whl
+    "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$site" "$wheels"/*.whl || return
   fi
+  [[ -z $dry ]] || "$python" "$root/benchmarks/rehearsal.py" check
 }
 
 check() {
-  "$python" benchmarks/presence.py --device "$device" && compare --list
+  "$python" "$root/benchmarks/presence.py" --device "$device" && compare --list
 }
 
 compare() {
-  "$python" benchmarks/peers.py --device "$device" --architecture "$architecture" --work "$work/$architecture" "$@"
+  "$python" "$root/benchmarks/peers.py" --device "$device" --architecture "$architecture" \
+    --work "$work/$architecture" "$@"
 }
 
 prepare() {
-  compare --prepare "${passed[@]}"
+  compare --prepare "${passed[@]}" || return
+  # On the CPU nothing else makes graphs of target cuda; NumPy compares them with torch.
+  [[ -z $dry ]] || "$python" -m sdrt export --architecture tiny --random-weights 0 --target cuda --force \
+    -o "$work/tiny/sdrt-cuda"
 }
 
-# A test that is skipped says nothing of a GPU.
+# A test that is skipped says nothing of a GPU. The log has paths of this machine, the summary has none.
 test_on_gpu() {
-  local said="$results/$name-tests.txt"
-  "$python" -m pytest -m gpu tests/gpu -p no:cacheprovider 2>&1 | tee "$said" || return
+  local log="$work/$name-tests.log" said="$results/$name-tests.txt" code
+  "$python" -m pytest -ra -m gpu "$root/tests/gpu" -p no:cacheprovider 2>&1 | tee "$log"
+  code=$?
+  "$python" "$root/benchmarks/scrub.py" < "$log" > "$said" || return
+  ((code)) && return "$code"
   [[ $dry ]] || ! grep -q '^SKIPPED' "$said"
 }
 
 measure() {
-  compare --json "$results/$name.json" --report "$results/$name.md" "${passed[@]}"
+  compare --resume --json "$results/$name.json" --report "$results/$name.md" "${passed[@]}"
 }
 
 for stage in "${stages[@]}"; do
   printf '\n=== %s\n' "$stage"
   start=$SECONDS
+  find_libraries || complain "$python: benchmarks/libraries.py does not run"
   case $stage in
     test) test_on_gpu ;;
     *) "$stage" ;;

@@ -1,0 +1,43 @@
+"""Text without the paths of the machine it was written on, so that it may be kept with the project.
+
+python benchmarks/scrub.py < LOG    # pytest's short summary and its last line
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["scrubbed", "scrubbed_record", "summary"]
+
+# Of an absolute path the last part, which says what it is; URLs and fractions are none.
+_PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\][\w.+@=-]+)+[/\\]([\w.+@=-]+)")
+_SUMMARY = re.compile(r"^=+ short test summary info =+$", re.MULTILINE)
+
+
+def scrubbed(text: str) -> str:
+    """`text` with every absolute path cut to "…/" and its last part."""
+    return _PATH.sub(r"…/\1", text)
+
+
+def scrubbed_record(value: Any) -> Any:
+    """The same of every text in a record."""
+    if isinstance(value, str):
+        return scrubbed(value)
+    if isinstance(value, Mapping):
+        return {key: scrubbed_record(part) for key, part in value.items()}
+    return [scrubbed_record(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def summary(log: str) -> str:
+    """What pytest's log says of each test that did not pass, and its last line."""
+    lines = [line for line in log.splitlines() if line.strip()]
+    found = list(_SUMMARY.finditer(log))
+    told = log[found[-1].start() :].splitlines() if found else lines[-1:]
+    return scrubbed("\n".join(told)) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(summary(sys.stdin.read()))

@@ -1,0 +1,71 @@
+"""Unpack onnxruntime-gpu out of the parts of an archive, `ort.tar.xz.00` and on, into a folder.
+
+    python benchmarks/unpack.py PARTS SITE
+
+Python's own tarfile and lzma: a bare machine may have no `xz`.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["parts_in", "unpack"]
+
+PREFIX = "ort.tar.xz."
+
+
+class _Joined(io.RawIOBase):
+    """Files one after the other, to be read once."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._streams = [path.open("rb") for path in paths]
+
+    def read(self, size: int = -1) -> bytes:
+        while self._streams:
+            if found := self._streams[0].read(size):
+                return found
+            self._streams.pop(0).close()
+        return b""
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """The parts in their order. Ends the program where there is none, or a number is left out."""
+    found = sorted(folder.glob(f"{PREFIX}*"))
+    wanted = [f"{PREFIX}{number:02d}" for number in range(len(found))]
+    if not found:
+        raise SystemExit(f"{folder}: expected the parts {PREFIX}00 and on, found none: copy them there")
+    if [path.name for path in found] != wanted:
+        names = ", ".join(path.name for path in found)
+        raise SystemExit(f"{folder} has {names}: expected {wanted[0]} to {wanted[-1]}, none left out")
+    return found
+
+
+def unpack(parts: Path, site: Path) -> None:
+    """Into `site`, in place of another onnxruntime there. Ends the program with the reason where it cannot."""
+    found = parts_in(parts)
+    for old in site.glob("onnxruntime*"):  # two versions' metadata side by side would contradict each other
+        shutil.rmtree(old)
+    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    try:
+        with tarfile.open(fileobj=_Joined(found), mode="r|xz") as archive:
+            archive.extractall(site, **safe)
+    except tarfile.CompressionError as error:
+        raise SystemExit(
+            f"this Python cannot read xz ({error}): expected the module lzma; give another with --python"
+        ) from None
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise SystemExit(
+            f"{found[0]} to {found[-1].name} are no whole archive ({error}): is the last part missing, or one cut "
+            "short? Copy them again"
+        ) from None
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit("expected PARTS and SITE")
+    unpack(Path(sys.argv[1]), Path(sys.argv[2]))
