@@ -19,10 +19,11 @@ import export
 import peers
 import tables
 
+import sdrt
+
 ROOT = Path(__file__).parent.parent
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 _VERSIONED = (
-    "sdrt",
     "onnxruntime",
     "torch",
     "diffusers",
@@ -32,6 +33,11 @@ _VERSIONED = (
     "onnxscript",
     "numpy",
 )
+
+
+def _versions() -> dict[str, str]:
+    # Of sdrt not from metadata: this checkout may not be installed, and another one may be.
+    return {"sdrt": sdrt.__version__, **{name: version(name) for name in _VERSIONED}}
 
 
 def report(figures: dict[str, Any]) -> str:
@@ -86,7 +92,7 @@ def main() -> None:
     results.mkdir(exist_ok=True)
     insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
     settings = peers.Settings(size=options.size, steps=options.steps, rounds=options.rounds)
-    figures: dict[str, Any] = {"versions": {name: version(name) for name in _VERSIONED}}
+    figures: dict[str, Any] = {"versions": _versions()}
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
