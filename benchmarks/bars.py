@@ -20,7 +20,7 @@ class Bar:
 
     `what` is said of it; `figure` that of a system in a round. `kind` says what is compared with `limit`: "faster", a
     peer's figure over ours, at least that; "share", ours over a peer's, at most that; "own", ours alone, at most that.
-    Of several `peers` the best one counts.
+    Of several `peers` the best one counts. `of` are the systems of ours that it is meant for.
     """
 
     what: str
@@ -28,8 +28,10 @@ class Bar:
     kind: str
     limit: float
     peers: tuple[str, ...] = ()
+    of: tuple[str, ...] = ("sdrt", "sdrt-cuda-graph")
 
 
+_INT8 = ("sdrt-int8",)
 _COMPILED = ("diffusers-compile", "diffusers-max-autotune")
 
 BARS: Mapping[str, tuple[Bar, ...]] = {
@@ -56,6 +58,15 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
         Bar(what="a step, beside optimum's ORT", figure="step", kind="faster", limit=1.0, peers=("optimum",)),
         Bar(what="a step, beside torch eager", figure="step", kind="faster", limit=1.0, peers=("diffusers",)),
         Bar(what="peak memory of its own", figure="own", kind="share", limit=0.6, peers=("optimum",)),
+        Bar(
+            what="a step, beside OpenVINO in bf16",
+            figure="step",
+            kind="faster",
+            limit=1.1,
+            peers=("openvino-bf16",),
+            of=_INT8,
+        ),
+        Bar(what="peak memory of its own", figure="own", kind="share", limit=0.5, peers=("sdrt",), of=_INT8),
     ),
 }
 _SENTENCES = {
@@ -66,8 +77,8 @@ _SENTENCES = {
 
 
 def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """Every bar of a device for `ours`: its text, the figure (None where nothing was measured), and the verdict."""
-    return [_judge(bar, ours, turns) for bar in BARS[device]]
+    """Every bar that is meant for `ours`: its text, the figure (None where nothing was measured), and the verdict."""
+    return [_judge(bar, ours, turns) for bar in BARS[device] if ours in bar.of]
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

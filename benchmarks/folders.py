@@ -49,6 +49,10 @@ def _ours(source: Path, output: Path, device: str) -> Command:
     return ["-m", "sdrt", "export", source, "-o", output, "--target", device, "--force"]
 
 
+def _int8(source: Path, output: Path, device: str) -> Command:
+    return [*_ours(source, output, device), "--dtype", "int8"]
+
+
 def _optimum(source: Path, output: Path, device: str) -> Command:
     # Its float16 is traced on the GPU.
     half: Command = ["--dtype", "fp16", "--device", "cuda"] if device == "cuda" else []
@@ -66,6 +70,7 @@ def _fused(source: Path, output: Path, device: str) -> Command:
 
 
 def _openvino(source: Path, output: Path, _device: str) -> Command:
+    # OpenVINO's own conversion of torch's modules, by way of no ONNX: attention stays one operator.
     exact: Command = ["--task", "text-to-image", "--weight-format", "fp32"]
     return [*_OPTIMUM_CLI, "export", "openvino", "--model", source, *exact, output]
 
@@ -74,6 +79,7 @@ _OPTIMUM_CLI: Command = ["-m", "optimum.commands.optimum_cli"]
 
 FOLDERS: Mapping[str, Maker] = {
     "sdrt": Maker(source="checkpoint", named={"cpu": "sdrt", "cuda": "sdrt-cuda"}, command=_ours),
+    "sdrt-int8": Maker(source="checkpoint", named={"cpu": "sdrt-int8"}, command=_int8),
     "optimum": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum-cuda"}, command=_optimum),
     "optimum-fp32": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum"}, command=_single),
     # It fuses float32 graphs only, and converts what it fused.

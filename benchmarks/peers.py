@@ -6,6 +6,10 @@ The systems are the rows of `systems.py`; those that this machine lacks are list
 checkpoint of random weights and what every system made of it. `--python NAME=PATH` runs a system in the interpreter
 of another environment, for those that do not bear one another. A machine that slows down slows all that take turns:
 ratios are taken within a round.
+
+Every turn is kept in DIR/turns.jsonl as soon as it is measured. Where commands may not take long, `--within SECONDS`
+begins no turn that would not end by then, and `--resume` goes on: with the same code, versions, settings and machine;
+other systems may be named, and more rounds. Systems that compile do so while folders are prepared.
 """
 
 from __future__ import annotations
@@ -19,18 +23,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bars import judge
 from figures import differences, ratios, reached, spreads
 from folders import make
-from measure import Failed, device, run
+from journal import Journal, sources
+from measure import Failed, Killed, Run, device, run
 from presence import missing, versions
+from scrub import scrubbed_record
 from systems import OURS, SYSTEMS, for_machine
 from tables import report
 
+import sdrt
 from sdrt.model import ModelFolder
 
 HERE = Path(__file__).parent
@@ -56,37 +63,115 @@ class Settings:
         return self.pythons.get(name, sys.executable)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """When to stop, in seconds from `began` (of `time.monotonic()`); None: never."""
+
+    within: float | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def reached(self, expected: float) -> bool:
+        """Whether what takes `expected` seconds would end too late."""
+        return self.within is not None and time.monotonic() - self.began + expected > self.within
+
+
 def compare(
-    work: Path, settings: Settings, keep: Callable[[dict[str, Any]], None] = lambda _: None
+    work: Path,
+    settings: Settings,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
+    *,
+    resume: bool = False,
+    limits: Limits = Limits(),
 ) -> dict[str, Any]:
-    """Prepare, take turns, and give the record; `keep` gets it after every round, in case there is no next one."""
-    folders, absent = prepare(work, settings)
-    peaks: list[float] = []
-    turns: list[dict[str, Any]] = []
-    record: dict[str, Any] = {}
+    """Prepare, take turns, and give the record; `keep` gets it after every turn, in case there is no next one."""
+    folders, absent, left = prepare(work, settings, limits)
+    journal = Journal(work / "turns.jsonl", _run_of(settings), resume=resume)
+    if journal.foreign:
+        _say(
+            f"{journal.foreign} lines of turns.jsonl are of other code, versions, settings or another machine"
+        )
     for number in range(settings.rounds):
-        peaks += _multiplication(work, settings)
-        turns.append(_round(number, work, settings, folders, absent))
-        record = _record(settings, absent, peaks, turns)
-        keep(record)
-    return record
+        if number not in journal.peaks() and not limits.reached(0):
+            for tflops in _multiplication(work, settings):
+                journal.add(number, tflops=tflops)
+        for name in _order(number, folders):
+            if name in absent or name in journal.turns(settings.rounds)[number]:
+                continue
+            if limits.reached(journal.seconds(name)):
+                left.append(f"{name} in round {number + 1}")
+                continue
+            _say(f"round {number + 1} of {settings.rounds}: {name}")
+            _take(number, name, folders[name], work, settings, journal, absent)
+            keep(_record(settings, absent, journal, left))
+    for name, reason in absent.items():
+        journal.add(settings.rounds - 1, absent=name, reason=reason)
+    return _record(settings, absent, journal, left)
+
+
+def _run_of(settings: Settings) -> dict[str, Any]:
+    """What turns must have in common to be compared."""
+    same = ("device", "architecture", "size", "steps", "generations")
+    machine = device()
+    return {
+        "settings": {key: getattr(settings, key) for key in same},
+        "machine": {key: machine[key] for key in ("cpu", "logical_cores", "gpus", "python")},
+        "versions": versions(settings.python(OURS)),
+        "sources": sources(),
+    }
+
+
+def _order(number: int, names: Mapping[str, Path]) -> list[str]:
+    """Another one begins in every round, so that none always follows the same one."""
+    first = number % max(len(names), 1)
+    return [*names][first:] + [*names][:first]
+
+
+def _take(
+    number: int,
+    name: str,
+    folder: Path,
+    work: Path,
+    settings: Settings,
+    journal: Journal,
+    absent: dict[str, str],
+) -> None:
+    """A turn, kept in the journal; a system that fails is `absent` from then on, until it is tried again."""
+    start = time.monotonic()
+    try:
+        turn = _turn(name, folder, work, settings)
+    except Failed as error:
+        absent[name] = f"failed in round {number + 1}: {error}"
+        return
+    journal.add(number, system=name, turn=turn, seconds=round(time.monotonic() - start, 1))
 
 
 def _record(
-    settings: Settings, absent: Mapping[str, str], peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]
+    settings: Settings, absent: Mapping[str, str], journal: Journal, left: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures with their spread, ratios to sdrt, bars, what is missing."""
+    """Figures with their spread, ratios to sdrt, bars, what is missing, what is left to do. No paths."""
+    turns = [turn for turn in journal.turns(settings.rounds) if turn]
+    measured = dict.fromkeys([*settings.names, *(name for turn in turns for name in turn)])
+    peaks = list(journal.peaks().values())
+    told = asdict(settings) | {
+        "names": list(measured),
+        "rounds": max(settings.rounds, len(turns)),
+        # Where theirs lie is this machine's business.
+        "pythons": sorted(settings.pythons),
+    }
     return {
-        "settings": asdict(settings),
+        "settings": told,
         "device": device(),
-        "versions": versions(settings.python(OURS)),
-        "missing": dict(absent),
+        "versions": {OURS: sdrt.__version__, **versions(settings.python(OURS))},
+        "missing": scrubbed_record(journal.absent() | dict(absent)),
+        "left": list(left),
         "systems": spreads(turns),
         "ratios_to_sdrt": spreads([ratios(turn) for turn in turns]),
         "pictures_differ_by": differences(turns),
         "peak": reached(settings.architecture, settings.size, peaks, turns),
-        "bars": [bar for name in _ours(settings) for bar in judge(settings.device, name, turns)],
-        "turns": list(turns),
+        "bars": [
+            bar for name in measured if SYSTEMS[name].is_ours for bar in judge(settings.device, name, turns)
+        ],
+        "turns": turns,
     }
 
 
@@ -97,12 +182,7 @@ def _environment(work: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "HF_HUB_OFFLINE": "1",
         "SDRT_CACHE": str(work / "cache"),
-        "TORCHINDUCTOR_CACHE_DIR": str(work / COMPILED),
     }
-
-
-def _ours(settings: Settings) -> list[str]:
-    return [name for name in settings.names if SYSTEMS[name].folder == "sdrt"]
 
 
 def _missing(name: str, settings: Settings) -> str | None:
@@ -114,12 +194,20 @@ def _missing(name: str, settings: Settings) -> str | None:
     return missing(row.needs, settings.python(name))
 
 
-def prepare(work: Path, settings: Settings) -> tuple[dict[str, Path], dict[str, str]]:
-    """The folder of every system that is here; and of the others why they are not, or why theirs cannot be made."""
+def prepare(
+    work: Path,
+    settings: Settings,
+    limits: Limits = Limits(),
+) -> tuple[dict[str, Path], dict[str, str], list[str]]:
+    """The folder of every system that is here; of the others why they are not, or failed; and what is left to do."""
     os.environ |= _environment(work)
     absent = {name: reason for name in settings.names if (reason := _missing(name, settings))}
     folders: dict[str, Path] = {}
+    left: list[str] = []
     for name in [name for name in settings.names if name not in absent]:
+        if limits.reached(0):
+            left.append(f"{name}'s folder")
+            continue
         _say(f"{name}: folder")
         try:
             folders[name] = make(
@@ -135,26 +223,30 @@ def prepare(work: Path, settings: Settings) -> tuple[dict[str, Path], dict[str, 
     if OURS in folders:
         # Hashed before, as it is on every run of a user but the first.
         ModelFolder.open(folders[OURS]).verify()
-    return folders, absent
-
-
-def _round(
-    number: int, work: Path, settings: Settings, folders: Mapping[str, Path], absent: dict[str, str]
-) -> dict[str, Any]:
-    """A turn of every system; one that fails is `absent` from then on."""
-    # Another begins in every round, so that none always follows the same one.
-    first = number % max(len(folders), 1)
-    turns: dict[str, Any] = {}
-    for name in [name for name in [*folders][first:] + [*folders][:first] if name not in absent]:
-        _say(f"round {number + 1} of {settings.rounds}: {name}")
+    for name in [name for name in folders if SYSTEMS[name].compiles]:
+        if limits.reached(0) and not _ready(name, work, settings).exists():
+            left.append(f"compiling {name}")
+            del folders[name]
+            continue
         try:
-            turns[name] = _turn(name, folders[name], work, settings)
+            _compile(name, folders[name], work, settings)
         except Failed as error:
-            absent[name] = f"failed in round {number + 1}: {error}"
-            shutil.rmtree(
-                work / COMPILED, ignore_errors=True
-            )  # a compiler that was killed leaves half a file
-    return turns
+            absent[name] = f"failed while it compiled: {error}"
+    return folders, absent, left
+
+
+def _ready(name: str, work: Path, settings: Settings) -> Path:
+    """The mark of what a system has compiled for a size."""
+    return work / COMPILED / name / f"{settings.size}.ready"
+
+
+def _compile(name: str, folder: Path, work: Path, settings: Settings) -> None:
+    """Once, apart from the turns: it takes minutes, and none of them is a picture's."""
+    mark = _ready(name, work, settings)
+    if not mark.exists():
+        _say(f"{name}: compiling")
+        _turn(name, folder, work, replace(settings, steps=2, generations=1))
+        mark.touch()
 
 
 def _multiplication(work: Path, settings: Settings) -> list[float]:
@@ -171,7 +263,7 @@ def _turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, 
     numbers = {key: getattr(settings, key) for key in ("device", "size", "steps", "generations")}
     options = [part for key, value in numbers.items() for part in (f"--{key}", str(value))]
     command = [settings.python(name), HERE / "peer.py", name, folder, *options, "--began", repr(time.time())]
-    ended = run(command, work / "log.txt", timeout=settings.timeout, gpu=settings.device == "cuda")
+    ended = _run_turn(name, command, work, settings)
     took = ended.result
     warm = took["generations"]
     steady = {key: statistics.median(generation[key] for generation in warm) for key in warm[0]}
@@ -183,6 +275,32 @@ def _turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, 
     return {**figures, **device_memory, **steps, "thumbnail": took["thumbnail"]}
 
 
+def _run_turn(name: str, command: Sequence[str | Path], work: Path, settings: Settings) -> Run:
+    """A system that compiles has a folder of its own for what it made. One that was killed leaves half a file there."""
+    options: dict[str, Any] = {"timeout": settings.timeout, "gpu": settings.device == "cuda"}
+    if not SYSTEMS[name].compiles:
+        return run(command, work / "log.txt", **options)
+    compiled = work / COMPILED / name
+    busy = compiled / "busy"
+    if busy.exists():
+        _say(f"{name}: was killed when it ran last, so what it compiled goes")
+        shutil.rmtree(compiled)
+    compiled.mkdir(parents=True, exist_ok=True)
+    busy.touch()
+    try:
+        ended = run(
+            command, work / "log.txt", environment={"TORCHINDUCTOR_CACHE_DIR": str(compiled)}, **options
+        )
+    except Killed:
+        shutil.rmtree(compiled)
+        raise
+    except Failed:
+        busy.unlink()
+        raise
+    busy.unlink()
+    return ended
+
+
 def _say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
@@ -190,6 +308,11 @@ def _say(text: str) -> None:
 def _need_ours(absent: Mapping[str, str]) -> None:
     if OURS in absent:
         raise SystemExit(f"{OURS} itself was not measured: {absent[OURS]}")
+
+
+def _need_all(left: Sequence[str]) -> None:
+    if left:
+        raise SystemExit(f"not within the time: {', '.join(left)}; --resume goes on with it")
 
 
 def _write(figures: Mapping[str, Any], options: argparse.Namespace) -> None:
@@ -236,6 +359,15 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take")
+    parser.add_argument(
+        "--within", type=float, metavar="SECONDS", help="begin nothing that would end later than this"
+    )
+    parser.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="go on with the turns in --work; without it they are put aside",
+    )
     parser.add_argument("--json", type=Path, help="write the record here")
     parser.add_argument("--report", type=Path, help="write the tables here too")
     parser.add_argument(
@@ -257,17 +389,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
+        limits = Limits(within=options.within)
         if options.prepare:
-            absent = prepare(work, settings)[1]
+            _, absent, left = prepare(work, settings, limits)
             print(
                 "\n".join(f"not measured: {name}: {reason}" for name, reason in absent.items())
                 or "all are here"
             )
             _need_ours(absent)
+            _need_all(left)
             return
-        figures = compare(work, settings, lambda record: _write(record, options))
+        figures = compare(
+            work,
+            settings,
+            lambda record: _write(record, options),
+            resume=options.resume,
+            limits=limits,
+        )
+        _write(figures, options)
         print(report(figures))
         _need_ours(figures["missing"])
+        _need_all(figures["left"])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ OnStep = Callable[[], None]
 class Work:
     """What every system does: one picture of `size` pixels a side in `steps` steps of Euler, with guidance.
 
-    In float16 on "cuda" and in float32 on "cpu".
+    In float16 on "cuda" and in float32 on "cpu", but for those that are named after another dtype.
     """
 
     device: str
@@ -59,7 +59,8 @@ class System:
     """One row.
 
     `pipeline` is its class as "module:name", whose import is timed; `needs` the modules without which it is missing;
-    `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs (None: all of them).
+    `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs (None: all of them); `compiles`:
+    its first run at a size compiles for minutes, and keeps what it made.
     """
 
     about: str
@@ -69,6 +70,11 @@ class System:
     load: Callable[[Any, Path, Work], Loaded]
     devices: tuple[str, ...] = ALL
     architectures: tuple[str, ...] | None = None
+    compiles: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        return self.pipeline.startswith(f"{OURS}:")
 
 
 def class_of(system: System) -> Any:
@@ -133,13 +139,20 @@ def _optimum(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
     return _of_diffusers(pipeline, work)
 
 
-def _openvino(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
-    """In float32, which it leaves by itself for bfloat16 on CPUs that can; of a fixed shape, as its guide says."""
-    exact = {"INFERENCE_PRECISION_HINT": "f32"}
-    pipeline = pipeline_class.from_pretrained(folder, compile=False, ov_config=exact)
-    pipeline.reshape(batch_size=1, height=work.size, width=work.size, num_images_per_prompt=1)
-    pipeline.compile()
-    return _of_diffusers(pipeline, work)
+def _openvino(precision: str) -> Callable[[Any, Path, Work], Loaded]:
+    """In float32, which it leaves by itself for bfloat16 on CPUs that can, or in bfloat16.
+
+    Of a fixed shape, as its guide says.
+    """
+
+    def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
+        hint = {"INFERENCE_PRECISION_HINT": precision}
+        pipeline = pipeline_class.from_pretrained(folder, compile=False, ov_config=hint)
+        pipeline.reshape(batch_size=1, height=work.size, width=work.size, num_images_per_prompt=1)
+        pipeline.compile()
+        return _of_diffusers(pipeline, work)
+
+    return load
 
 
 def _of_diffusers(pipeline: Any, work: Work) -> Loaded:
@@ -218,6 +231,14 @@ _EVERYWHERE: Mapping[str, System] = {
         load=_sdrt(enable_cuda_graph="true"),
         devices=("cuda",),
     ),
+    "sdrt-int8": System(
+        about="ours, convolutions and linears in 8 bits",
+        pipeline="sdrt:StableDiffusionPipeline",
+        needs=("onnxruntime",),
+        folder="sdrt-int8",
+        load=_sdrt(),
+        devices=("cpu",),
+    ),
     "diffusers": System(
         about="diffusers, eager, with SDPA",
         pipeline=_DIFFUSERS,
@@ -231,6 +252,7 @@ _EVERYWHERE: Mapping[str, System] = {
         needs=_TORCH,
         folder="checkpoint",
         load=_compiled("reduce-overhead"),
+        compiles=True,
     ),
     "diffusers-max-autotune": System(
         about="diffusers, torch.compile (max-autotune), channels last",
@@ -239,6 +261,7 @@ _EVERYWHERE: Mapping[str, System] = {
         folder="checkpoint",
         load=_compiled("max-autotune"),
         devices=("cuda",),
+        compiles=True,
     ),
     "optimum": System(
         about="optimum's pipeline on ONNX Runtime, its own export",
@@ -259,7 +282,15 @@ _EVERYWHERE: Mapping[str, System] = {
         pipeline="optimum.intel:OVStableDiffusionPipeline",
         needs=(*_TORCH, "openvino", "optimum.intel"),
         folder="openvino",
-        load=_openvino,
+        load=_openvino("f32"),
+        devices=("cpu",),
+    ),
+    "openvino-bf16": System(
+        about="the same in bfloat16",
+        pipeline="optimum.intel:OVStableDiffusionPipeline",
+        needs=(*_TORCH, "openvino", "optimum.intel"),
+        folder="openvino",
+        load=_openvino("bf16"),
         devices=("cpu",),
     ),
     "stable-diffusion.cpp": System(

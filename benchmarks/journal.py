@@ -1,0 +1,83 @@
+"""What was measured so far, turn by turn in a file, so that a run that was stopped can go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Journal", "sources"]
+
+ROOT = Path(__file__).parent.parent
+
+
+def sources() -> str:
+    """A digest of the code that is measured and that measures: turns of other code are not of the same run."""
+    found = hashlib.sha256()
+    for folder in ("runtime", "export", "models", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+class Journal:
+    """One JSON object per line: a turn of a system in a round, or what matrix multiplication reached in it.
+
+    Lines belong to `run`, which says what they were measured with; others in the file are kept and not looked at.
+    """
+
+    def __init__(self, path: Path, run: Mapping[str, Any], *, resume: bool) -> None:
+        self._path = path
+        self._run = hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()[:16]
+        if path.is_file() and not resume:
+            path.rename(path.with_name(f"{path.stem}-until-{time.time_ns()}{path.suffix}"))
+        lines = self._read()
+        self._lines = [line for line in lines if line["run"] == self._run]
+        self.foreign = len(lines) - len(self._lines)
+        """How many lines are of other code, settings, versions or of another machine."""
+
+    def turns(self, rounds: int) -> list[dict[str, dict[str, Any]]]:
+        """Of each round the turns by system, as many rounds as there are, `rounds` at least."""
+        found = [line for line in self._lines if "system" in line]
+        made: list[dict[str, dict[str, Any]]] = [
+            {} for _ in range(max([rounds, *(line["round"] + 1 for line in found)]))
+        ]
+        for line in found:
+            made[line["round"]][line["system"]] = line["turn"]
+        return made
+
+    def peaks(self) -> dict[int, float]:
+        """TFLOP/s of matrix multiplication by round."""
+        return {line["round"]: line["tflops"] for line in self._lines if "tflops" in line}
+
+    def absent(self) -> dict[str, str]:
+        """Of systems without a turn why they have none, as it was told last."""
+        measured = {line["system"] for line in self._lines if "system" in line}
+        told = {line["absent"]: line["reason"] for line in self._lines if "absent" in line}
+        return {name: reason for name, reason in told.items() if name not in measured}
+
+    def seconds(self, system: str) -> float:
+        """The longest that a turn of a system took; 0 where there was none."""
+        return max((line["seconds"] for line in self._lines if line.get("system") == system), default=0.0)
+
+    def add(self, number: int, **line: Any) -> None:
+        """Keep a line of the round `number`, on the disk before this returns."""
+        self._lines.append({"run": self._run, "round": number, **line})
+        # The line before was cut short where its writer was killed.
+        broken = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.write(("\n" if broken else "") + json.dumps(self._lines[-1]) + "\n")
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._path.is_file():
+            return []
+        found = []
+        for text in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(text))
+            except ValueError:  # its writer was killed
+                continue
+        return found
