@@ -156,6 +156,8 @@ class _Command:
         self._process.terminate()
         self._process.wait()
         self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def _read(self) -> None:
         for line in self._lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,7 +102,147 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
         checkpoint(tmp_path, tmp_path / "log.txt", "sd15")
 
 
-def test_gpu_sh_names_what_it_does_not_know() -> None:
-    done = subprocess.run([BENCHMARKS / "gpu.sh", "tset"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "unknown option or stage tset" in done.stderr
+def test_a_command_that_was_killed_is_told_apart(tmp_path: Path) -> None:
+    from measure import Failed, Killed
+    from measure import run as run_measured
+
+    log = tmp_path / "log.txt"
+    with pytest.raises(Killed, match="exit code -9"):
+        run_measured([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], log)
+    with pytest.raises(Failed) as failed:
+        run_measured([sys.executable, "-c", "raise SystemExit('no')"], log)
+    assert not isinstance(failed.value, Killed)
+
+
+SMI = """#!{python}
+import sys, time
+if "name" in sys.argv[1]:
+    raise SystemExit(print("A GPU, 1024, 999.1"))
+open({log!r}, "a").write("started\\n")
+for used in (100, 100, 300, *[200] * 1000):
+    print(used, flush=True)
+    time.sleep(0.1 if "-lms" in sys.argv else 9)
+"""
+
+
+def test_without_nvidia_s_library_one_command_tells_of_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started once for a run, however long that is: starting it again and again is felt in what is measured."""
+    import measure
+
+    command, log = tmp_path / "nvidia-smi", tmp_path / "started.txt"
+    command.write_text(SMI.format(python=sys.executable, log=str(log)))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("sdrt.benchmark.nvidia.used_bytes", lambda device: None)
+    monkeypatch.setattr("sdrt.benchmark.nvidia.gpus", list)
+    seen = measure.run([sys.executable, "-c", "import time; time.sleep(1)"], tmp_path / "log.txt", gpu=True)
+    assert seen.device_bytes == 200 << 20
+    assert log.read_text() == "started\n"
+    assert measure.device()["gpus"] == [{"name": "A GPU", "memory_bytes": 1 << 30, "driver": "999.1"}]
+
+
+def journal(path: Path, *, resume: bool, **run: Any) -> Any:
+    from journal import Journal
+
+    return Journal(path / "turns.jsonl", run, resume=resume)
+
+
+def test_turns_are_gone_on_with(tmp_path: Path) -> None:
+    first = journal(tmp_path, resume=False, size=512)
+    first.add(0, tflops=3.5)
+    first.add(0, system="sdrt", turn={"step": 1.0}, seconds=40.0)
+    with (tmp_path / "turns.jsonl").open("a") as stream:
+        stream.write('{"run": "half a li')  # its writer was killed
+    again = journal(tmp_path, resume=True, size=512)
+    again.add(0, system="diffusers", turn={"step": 2.0}, seconds=50.0)
+    again.add(1, system="sdrt", turn={"step": 3.0}, seconds=30.0)
+    last = journal(tmp_path, resume=True, size=512)
+    assert last.turns(3) == [
+        {"sdrt": {"step": 1.0}, "diffusers": {"step": 2.0}},
+        {"sdrt": {"step": 3.0}},
+        {},
+    ]
+    assert last.peaks() == {0: 3.5}
+    assert last.seconds("sdrt") == 40.0
+    assert last.foreign == 0
+
+
+def test_turns_of_another_run_are_left_alone(tmp_path: Path) -> None:
+    journal(tmp_path, resume=False, size=512).add(0, system="sdrt", turn={}, seconds=1.0)
+    other = journal(tmp_path, resume=True, size=768)
+    assert other.turns(1) == [{}]
+    assert other.foreign == 1
+    fresh = journal(tmp_path, resume=False, size=512)
+    assert fresh.turns(1) == [{}]
+    assert len(list(tmp_path.glob("turns-until-*.jsonl"))) == 1
+
+
+def test_a_system_without_a_turn_has_a_reason(tmp_path: Path) -> None:
+    made = journal(tmp_path, resume=False)
+    made.add(0, absent="optimum", reason="not here")
+    made.add(0, absent="diffusers", reason="out of time")
+    made.add(1, system="diffusers", turn={}, seconds=1.0)
+    assert journal(tmp_path, resume=True).absent() == {"optimum": "not here"}
+
+
+def test_a_record_has_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import peers
+
+    monkeypatch.setattr("peers.versions", lambda python: {})
+    own = tmp_path / "environment" / "bin" / "python"
+    settings = peers.Settings(names=("sdrt", "openvino"), pythons={"openvino": str(own)})
+    absent = {"openvino": f"failed in round 1: {own} -m optimum in '{tmp_path}/log.txt' ended with 1/2"}
+    record = peers._record(settings, absent, journal(tmp_path, resume=False), [])
+    assert record["settings"]["pythons"] == ["openvino"]
+    assert record["missing"] == {
+        "openvino": "failed in round 1: …/python -m optimum in '…/log.txt' ended with 1/2"
+    }
+    assert str(tmp_path) not in json.dumps(record)
+
+
+def test_a_compiler_that_was_killed_loses_its_own_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import peers
+    from measure import Failed, Killed
+
+    mine, other = (
+        tmp_path / peers.COMPILED / name for name in ("diffusers-compile", "diffusers-max-autotune")
+    )
+    for folder in (mine, other):
+        folder.mkdir(parents=True)
+        (folder / "kernel").touch()
+    error: Failed = Failed("exit code 1")
+
+    def run_and_fail(*arguments: Any, **options: Any) -> None:
+        assert options["environment"] == {"TORCHINDUCTOR_CACHE_DIR": str(mine)}
+        raise error
+
+    monkeypatch.setattr("peers.run", run_and_fail)
+    turn = ("diffusers-compile", [], tmp_path, peers.Settings())
+    with pytest.raises(Failed):
+        peers._run_turn(*turn)
+    assert (mine / "kernel").exists()
+    error = Killed("took longer than 1 s")
+    with pytest.raises(Killed):
+        peers._run_turn(*turn)
+    assert not (mine / "kernel").exists()
+    assert (other / "kernel").exists()
+
+
+def test_int8_has_bars_of_its_own() -> None:
+    from bars import judge
+
+    turn = {
+        "sdrt": {"step": 2.0, "own": 4.0},
+        "sdrt-int8": {"step": 1.0, "own": 1.9},
+        "openvino-bf16": {"step": 1.2},
+        "optimum": {"step": 0.1, "own": 0.1},
+    }
+    said = {bar["bar"]: (bar["figure"], bar["verdict"]) for bar in judge("cpu", "sdrt-int8", [turn])}
+    assert said == {
+        "a step, beside OpenVINO in bf16": (pytest.approx(1.2), "met"),
+        "peak memory of its own": (pytest.approx(0.475), "met"),
+    }

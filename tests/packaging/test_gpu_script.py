@@ -1,0 +1,249 @@
+"""`benchmarks/gpu.sh` and what it is made of: an hour on a GPU must not go on a path, a library or a version."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def gpu_sh(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """From `folder`, with this interpreter."""
+    command = ["bash", str(BENCHMARKS / "gpu.sh"), "--python", sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+
+
+def test_it_names_what_it_does_not_know(tmp_path: Path) -> None:
+    done = gpu_sh(tmp_path, "tset")
+    assert done.returncode == 2
+    assert "unknown option or stage tset" in done.stderr
+
+
+def write_parts(folder: Path, *names: str) -> None:
+    """An archive of a package `onnxruntime` in as many parts as there are names."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
+        content = b"__version__ = 'of the parts'"
+        entry = tarfile.TarInfo("onnxruntime/__init__.py")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    folder.mkdir(parents=True)
+    size = -(-len(packed.getvalue()) // len(names))
+    for index, name in enumerate(names):
+        (folder / name).write_bytes(packed.getvalue()[index * size : (index + 1) * size])
+
+
+def test_paths_are_the_caller_s_and_no_xz_is_needed(tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", "ort.tar.xz.00", "ort.tar.xz.01", "ort.tar.xz.02")
+    old = tmp_path / "work" / "site" / "onnxruntime_gpu-1.0.dist-info"
+    old.mkdir(parents=True)
+    # A folder of commands without xz and tar.
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("bash", "dirname", "mkdir"):
+        found = subprocess.run(["bash", "-c", f"type -P {name}"], capture_output=True, text=True, check=True)
+        (commands / name).symlink_to(found.stdout.strip())
+    done = gpu_sh(tmp_path, "--parts", "parts", "--work", "work", "unpack", PATH=str(commands))
+    assert done.returncode == 0, done.stderr
+    assert "of the parts" in (tmp_path / "work" / "site" / "onnxruntime" / "__init__.py").read_text()
+    assert not old.exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("ort.tar.xz.00", "ort.tar.xz.02"), "expected ort.tar.xz.00 to ort.tar.xz.01, none left out"),
+        (("other",), "expected the parts ort.tar.xz.00 and on, found none"),
+    ],
+)
+def test_parts_that_are_left_out_are_named(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
+    write_parts(tmp_path / "parts", *names)
+    done = gpu_sh(tmp_path, "--parts", "parts", "--work", "work", "unpack")
+    assert done.returncode == 1
+    assert reason in done.stderr
+
+
+def test_a_part_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
+    write_parts(tmp_path / "parts", "ort.tar.xz.00", "ort.tar.xz.01")
+    (tmp_path / "parts" / "ort.tar.xz.01").write_bytes(b"")
+    done = gpu_sh(tmp_path, "--parts", "parts", "--work", "work", "unpack")
+    assert done.returncode == 1
+    assert "are no whole archive" in done.stderr
+
+
+def test_libraries_are_found_in_every_entry_of_the_path(tmp_path: Path) -> None:
+    from libraries import folders
+
+    wanted = [
+        tmp_path / "site" / "nvidia" / "cudnn" / "lib",
+        tmp_path / "packages" / "nvidia" / "cu13" / "lib",
+        tmp_path / "packages" / "torch" / "lib",
+    ]
+    for folder in wanted:
+        folder.mkdir(parents=True)
+        (folder / "libsome.so.13").touch()
+    (tmp_path / "packages" / "nvidia" / "nothing" / "lib").mkdir(parents=True)
+    path = [str(tmp_path / "site"), str(tmp_path / "packages"), str(tmp_path / "none")]
+    assert folders(path) == [str(folder) for folder in wanted]
+
+
+def test_what_is_required_is_what_the_project_requires() -> None:
+    """Bounds are said twice: a bare machine has no metadata of the project."""
+    from presence import REQUIRED, WITH_CUDA
+
+    tomllib: Any = pytest.importorskip("tomllib", reason="Python 3.10 has none")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted: dict[str, list[str]] = {}
+    for text in [*project["dependencies"], *extras["export"], *extras["benchmark"], *extras["test"]]:
+        name, bounds = re.fullmatch(r"([\w-]+)(?:\[.*\])?(.*)", text).groups()  # type: ignore[union-attr]
+        wanted.setdefault(name, []).extend(bound for bound in bounds.split(",") if "==" not in bound)
+    for text in (REQUIRED | WITH_CUDA).values():
+        name, bounds = re.fullmatch(r"([\w-]+)(.*)", text).groups()  # type: ignore[union-attr]
+        if name != "onnxruntime-gpu":
+            assert set(bounds.split(",")) == set(filter(None, wanted[name])), name
+
+
+@pytest.mark.parametrize(
+    ("version", "requirement", "expected"),
+    [
+        ("2.11.0+cu130", "torch>=2.9", True),
+        ("2.8.1", "torch>=2.9", False),
+        ("4.57.6", "transformers>=4.56,<5", True),
+        ("5.0.0", "transformers>=4.56,<5", False),
+        ("0.23.0", "tokenizers>=0.21,<=0.23.0", True),
+        ("0.23.2", "tokenizers>=0.21,<=0.23.0", False),
+        ("1.0.0rc1", "huggingface_hub>=0.34,<1", False),
+        ("8", "click>=8.2", False),
+        ("1", "anything", True),
+    ],
+)
+def test_bounds_of_versions(version: str, requirement: str, expected: bool) -> None:
+    from presence import fits
+
+    assert fits(version, requirement) is expected
+
+
+def presence(*path: Path, device: str) -> subprocess.CompletedProcess[str]:
+    """With folders that go before everything else."""
+    before = os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, BENCHMARKS / "presence.py", "--device", device],
+        env=os.environ | {"PYTHONPATH": before},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_version_that_will_not_do_is_named(tmp_path: Path) -> None:
+    metadata = tmp_path / "transformers-5.17.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.17.0\n")
+    done = presence(tmp_path, device="cpu")
+    assert done.returncode == 1
+    assert "transformers is 5.17.0: expected transformers>=4.56,<5" in done.stdout
+    assert "'transformers>=4.56,<5'" in done.stdout
+
+
+def test_a_runtime_that_computes_wrongly_does_not_pass(tmp_path: Path) -> None:
+    """One that is imported and offers the provider: as much as it takes to pass a look at what is there."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(
+        "import numpy as np\n"
+        "__version__ = '1.31'\n"
+        "get_available_providers = lambda: ['CPUExecutionProvider']\n"
+        "class SessionOptions: pass\n"
+        "class InferenceSession:\n"
+        "    def __init__(self, *_, providers): pass\n"
+        "    get_providers = staticmethod(get_available_providers)\n"
+        "    def run(self, outputs, feeds): return [np.zeros(3)]\n"
+    )
+    done = presence(tmp_path, device="cpu")
+    assert done.returncode == 1
+    assert (
+        "ONNX Runtime runs no graph on cpu: Conv on CPUExecutionProvider is wrong: expected 2" in done.stdout
+    )
+
+
+def test_the_loader_s_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import presence as module
+
+    told = (
+        "[E:onnxruntime:Default, provider_bridge_ort.cc:2458] [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
+        "/a/b/libonnxruntime_providers_cuda.so with error: libcublasLt.so.13: cannot open shared object file\n"
+        "Fail: fallback to CPU EP has been explicitly disabled by the user."
+    )
+
+    def ask(python: str, script: str, *arguments: str) -> str:
+        raise subprocess.CalledProcessError(1, "python", stderr=told)
+
+    monkeypatch.setattr(module, "_ask", ask)
+    problem, remedy = module._not_running("cuda")
+    assert problem.endswith(
+        "libonnxruntime_providers_cuda.so: libcublasLt.so.13: cannot open shared object file"
+    )
+    assert "LD_LIBRARY_PATH" in remedy
+
+
+def test_the_summary_of_the_tests_has_no_paths() -> None:
+    from scrub import summary
+
+    log = (
+        "rootdir: /home/me/sdrt\n/home/me/sdrt/tests/gpu/test_cuda.py F\n"
+        "=========== short test summary info ===========\n"
+        "FAILED tests/gpu/test_cuda.py::test_it - OSError: /home/me/sdrt/x.onnx\n"
+        "SKIPPED [1] /home/me/sdrt/tests/gpu/test_cuda.py:3: no CUDA device works\n"
+        "=== 1 failed, 1 skipped in 3.00s ===\n"
+    )
+    said = summary(log)
+    assert "/home" not in said
+    assert "FAILED tests/gpu/test_cuda.py::test_it - OSError: …/x.onnx" in said
+    assert "SKIPPED [1] …/test_cuda.py:3: no CUDA device works" in said
+    assert said.endswith("=== 1 failed, 1 skipped in 3.00s ===\n")
+
+
+@pytest.mark.full
+def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
+    """From elsewhere, by relative paths, as if sdrt were not installed; what it writes may be kept."""
+    systems = ("--", "--systems", "sdrt,diffusers", "--generations", "1")
+    done = gpu_sh(tmp_path, "--dry-run", "--work", "work", *systems)
+    assert done.returncode == 0, done.stdout + done.stderr
+    codes = re.findall(r"^=== (\w+): exit code (\d)", done.stdout, re.MULTILINE)
+    assert codes == [(stage, "0") for stage in ("unpack", "check", "prepare", "test", "measure")]
+    work = tmp_path / "work"
+    record: dict[str, Any] = json.loads((work / "dry-run.json").read_text())
+    assert [*record["turns"][0]] == ["sdrt", "diffusers"]
+    assert record["left"] == []
+    manifest = json.loads((work / "tiny" / "sdrt-cuda" / "sdrt.json").read_text())
+    rows = [row for entry in manifest["components"].values() for row in entry["parity"]]
+    assert rows
+    assert {row["evaluator"] for row in rows} == {"numpy"}
+    tests = (work / "dry-run-tests.txt").read_text()
+    assert re.search(r"\d+ passed", tests)
+    for text in (tests, json.dumps(record), (work / "dry-run.md").read_text()):
+        assert str(tmp_path) not in text
+        assert sys.prefix not in text
+    # What was measured is not measured again.
+    again = gpu_sh(tmp_path, "--dry-run", "--work", "work", "measure", *systems)
+    assert again.returncode == 0, again.stderr
+    assert "round 1 of 1" not in again.stderr
+    assert json.loads((work / "dry-run.json").read_text())["turns"] == record["turns"]
