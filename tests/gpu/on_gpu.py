@@ -1,0 +1,28 @@
+"""Where the tests of target cuda run, and what they are given."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdrt.session import available_providers, cuda_works
+
+ON_GPU = "cuda" in available_providers() and cuda_works()
+# NumPy takes the GPU's part where there is a graph and no more to run: `benchmarks/gpu.sh --dry-run`.
+REHEARSAL = not ON_GPU and bool(os.environ.get("SDRT_GPU_REHEARSAL"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A checkpoint, and the model that was made of it for a target."""
+
+    checkpoint: Path
+    folder: Path
+
+
+class Exports(Protocol):
+    """Makes what it was not asked for before: seconds on a machine that is lent."""
+
+    def __call__(self, variant: str, target: str = "cuda") -> Export: ...

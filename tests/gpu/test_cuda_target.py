@@ -1,0 +1,265 @@
+"""Models of target cuda on an NVIDIA GPU: each graph is the model, stays on the GPU, and pictures are the CPU's.
+
+With `SDRT_GPU_REHEARSAL` set and no GPU, NumPy runs those tests that need a graph alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pytest
+from on_gpu import ON_GPU, REHEARSAL, Export, Exports
+
+from sdrt import OutOfMemoryError, StableDiffusionPipeline
+from sdrt.config import SessionConfig
+from sdrt.notices import Notices
+from sdrt.rescue import failed
+from sdrt.session import Component
+
+needs_gpu = pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not (ON_GPU or REHEARSAL), reason="no CUDA device works"),
+]
+
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+VARIANTS = ("sd1", "wide")
+# What a run may compute on the host: shapes.
+OF_SHAPES = frozenset(
+    {"Shape", "Size", "Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast", "Reshape", "Identity"}
+    | {"Add", "Sub", "Mul", "Div", "Mod", "Floor", "Ceil", "Min", "Max", "Range", "ConstantOfShape"}
+    | {"Constant", "Equal", "Less", "Greater", "Not", "And", "Or", "Where", "Expand", "Split"}
+)
+CALL: dict[str, Any] = {
+    "prompt": "a (lighthouse:1.2) on a cliff",
+    "num_inference_steps": 3,
+    "width": 64,
+    "height": 72,
+    "seed": 4,
+    "output_type": "np",
+}
+# 11 bits in every result of 3 steps and of the VAE, the largest of all pixels: 0.01 was measured by NumPy.
+HALF = 0.02
+# The same kernels, or the same arithmetic by others.
+LEVELS = 2 / 255
+
+
+class Graph(Protocol):
+    def __call__(self, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]: ...
+
+
+def fail(message: str) -> None:
+    """A notice here would be of a fallback."""
+    if "hashes" not in message:
+        pytest.fail(message)
+
+
+def on_cuda(name: str, path: Path, **options: Any) -> Component:
+    return Component(name, path, SessionConfig(provider="cuda", provider_options=options), Notices(fail))
+
+
+def opened(name: str, path: Path) -> tuple[Graph, dict[str, np.dtype], list[str]]:
+    """What runs a graph, the dtypes of its inputs, and its outputs; on the GPU without TF32, as float32 is compared."""
+    if REHEARSAL:
+        from sdrt_export.evaluator import Evaluator
+
+        evaluator = Evaluator(path)
+        return evaluator.run, {key: port.dtype for key, port in evaluator.ports.items()}, evaluator.outputs
+    component = on_cuda(name, path, use_tf32=False)
+    ports = component.inputs | component.optional
+    return (
+        lambda feeds, outputs: [component.run(feeds, output) for output in outputs],
+        {key: port.dtype for key, port in ports.items()},
+        list(component.outputs),
+    )
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    if got.shape != expected.shape or not np.isfinite(got).all():
+        return np.inf
+    return float(np.abs(got.astype(np.float64) - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("graph", ["model.onnx", "model_fp32.onnx"])
+@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_each_graph_is_the_model(
+    exports: Exports, torch_module: Callable[..., Any], variant: str, name: str, graph: str
+) -> None:
+    """Rounded results are within 1e-2 of torch's largest, rounded weights alone within 5e-3; at two sizes, one odd."""
+    import torch
+
+    export = exports(variant)
+    run, dtypes, names = opened(name, export.folder / name / graph)
+    component, module = torch_module(export.checkpoint, name)
+    errors = {}
+    for size in (1, 2):
+        inputs = component.examples(module, size)
+        with torch.no_grad():
+            expected = [tensor.numpy() for tensor in component.reference(module, inputs)]
+        feeds = {key: value.numpy().astype(dtypes[key]) for key, value in inputs.items() if key in dtypes}
+        wanted = dict(zip(component.outputs(module), expected, strict=True))
+        known = [key for key in wanted if key in names]
+        for key, got in zip(known, run(feeds, known), strict=True):
+            errors[size, key] = relative_error(got, wanted[key])
+    assert errors
+    limit = 1e-2 if graph == "model.onnx" else 5e-3
+    assert {key: error for key, error in errors.items() if not error < limit} == {}
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_only_shapes_are_computed_on_the_host(exports: Exports, variant: str, name: str) -> None:
+    for path in sorted((exports(variant).folder / name).glob("*.onnx")):
+        placement = on_cuda(name, path).placement()
+        assert placement is not None, "onnxruntime before 1.24 does not tell"
+        assert placement["CUDAExecutionProvider"]
+        elsewhere = {
+            operator
+            for provider, counts in placement.items()
+            if provider != "CUDAExecutionProvider"
+            for operator in counts
+        }
+        assert elsewhere <= OF_SHAPES, path.name
+
+
+@needs_gpu
+@pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_stages_are_the_vae(
+    exports: Exports, torch_module: Callable[..., Any], variant: str, name: str
+) -> None:
+    import torch
+
+    from sdrt.vae_stages import StagedVae
+
+    export = exports(variant)
+    component, module = torch_module(export.checkpoint, name)
+    inputs = component.examples(module, 2)
+    with torch.no_grad():
+        expected = component.reference(module, inputs)[0].numpy()
+    (given,) = (value.numpy() for value in inputs.values())
+    stages = sorted((export.folder / name).glob("stages*.onnx"))
+    assert stages
+    for path in stages:
+        session = on_cuda(f"{name} in stages", path, use_tf32=False)
+        widest = max(int(port.shape[1]) for port in session.outputs.values())
+        # Several tiles of so small a picture.
+        found = StagedVae(session, tile=256 * widest)(given)
+        assert relative_error(found, expected) < 1e-2, path.name
+
+
+@needs_gpu
+def test_an_export_is_checked_on_the_gpu(exports: Exports, tmp_path: Path) -> None:
+    from sdrt_export import export_model
+
+    manifest = export_model(exports("sd1").checkpoint, tmp_path / "model", target="cuda")
+    for name, entry in manifest.components.items():
+        assert {row["evaluator"] for row in entry["parity"]} == {"cuda"}, name
+
+
+def pipeline(export: Export, **options: Any) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(export.folder, provider="cuda", notify=fail, **options)
+
+
+@needs_gpu
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_picture_is_the_cpu_s(exports: Exports, variant: str) -> None:
+    on_cpu = exports(variant, "cpu").folder
+    expected = StableDiffusionPipeline.from_pretrained(on_cpu, provider="cpu", notify=fail)(**CALL).images
+    assert np.ptp(expected) > 0.2
+    found = pipeline(exports(variant))
+    np.testing.assert_allclose(found(**CALL).images, expected, atol=HALF)
+    assert found.rescues == {}
+
+
+@needs_gpu
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_recordings_draw_the_same(exports: Exports, variant: str) -> None:
+    """Other prompts, seeds and sizes, and a size again: a recording that kept an input would draw the first picture."""
+    export = exports(variant)
+    plain = pipeline(export)
+    recorded = pipeline(export, provider_options={"enable_cuda_graph": True})
+    calls = [
+        CALL,
+        CALL | {"prompt": "a cat", "seed": 5},
+        CALL | {"width": 96},
+        CALL | {"guidance_scale": 1.0},
+        CALL,
+    ]
+    expected = [plain(**call).images for call in calls]
+    assert np.abs(expected[0] - expected[1]).max() > 0.1
+    for call, picture in zip(calls, expected, strict=True):
+        np.testing.assert_allclose(recorded(**call).images, picture, atol=LEVELS)
+    (unet,) = (graph for graph in recorded.graphs if graph.name == "unet")
+    assert unet.records
+
+
+@pytest.fixture
+def overflowing(exports: Exports, tmp_path: Path) -> Path:
+    """The tiny model with a convolution of the decoder so large that its sums leave float16; a norm follows it."""
+    import onnx_ir as ir
+
+    folder = tmp_path / "model"
+    shutil.copytree(exports("sd1").folder, folder)
+    (folder / "sdrt.json").chmod(0o644)
+    weights = ir.load(folder / "vae_decoder" / "model.onnx").graph.initializers
+    tensor: Any = weights["decoder.mid_block.resnets.0.conv1.weight"].const_value
+    count = int(np.prod(tensor.shape))
+    mapped = np.memmap(
+        folder / "vae_decoder" / "model.onnx_data", np.float16, "r+", offset=tensor.offset, shape=(count,)
+    )
+    mapped[:] = mapped.astype(np.float32) * (60000 / float(np.abs(mapped).max()))
+    mapped.flush()
+    return folder
+
+
+def test_the_graph_in_float32_does_not_overflow(overflowing: Path) -> None:
+    latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8), dtype=np.float32)
+    found = {}
+    for graph in ("model.onnx", "model_fp32.onnx"):
+        run, dtypes, _ = opened("vae_decoder", overflowing / "vae_decoder" / graph)
+        with np.errstate(all="ignore"):  # NumPy tells of it too
+            found[graph] = run({"latent_sample": latents.astype(dtypes["latent_sample"])}, ["sample"])[0]
+    assert failed(found["model.onnx"])
+    assert not failed(found["model_fp32.onnx"])
+
+
+@needs_gpu
+def test_a_run_that_overflows_is_made_again(overflowing: Path, exports: Exports) -> None:
+    said: list[str] = []
+    rescued = StableDiffusionPipeline.from_pretrained(
+        overflowing, provider="cuda", verify=False, notify=said.append
+    )
+    picture = rescued(**CALL).images
+    assert np.isfinite(picture).all()
+    assert np.ptp(picture) > 0.01
+    assert rescued.rescues == {"vae_decoder": 1}
+    assert [line for line in said if line.startswith("vae_decoder: float16 overflowed")]
+
+
+@needs_gpu
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_low_vram_draws_the_same(exports: Exports, variant: str) -> None:
+    export = exports(variant)
+    np.testing.assert_allclose(
+        pipeline(export, low_vram=True)(**CALL).images, pipeline(export)(**CALL).images, atol=HALF
+    )
+
+
+@needs_gpu
+def test_too_little_memory_is_named(exports: Exports) -> None:
+    """The wide U-Net's weights alone are larger; its arena tells of it in words of its own."""
+    small = StableDiffusionPipeline.from_pretrained(
+        exports("wide").folder,
+        provider="cuda",
+        provider_options={"gpu_mem_limit": "8MB"},
+        notify=lambda message: None,
+    )
+    with pytest.raises(OutOfMemoryError, match=r"ran out of memory on cuda.*low_vram"):
+        small(**CALL)
