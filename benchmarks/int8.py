@@ -1,12 +1,14 @@
 """sdrt in int8 beside sdrt in float32 and OpenVINO in bfloat16: a step of SD 1.5's U-Net, and the VAE's decoder.
 
-    python benchmarks/int8.py FLOAT INT8 PORTABLE [--openvino PYTHON] [--rounds 8]
+    python benchmarks/int8.py FLOAT INT8 OPENVINO [--openvino PYTHON] [--rounds 8]
 
-FLOAT and INT8 are folders of ``sdrt export --architecture sd15 --random-weights 0`` with and without ``--dtype int8``,
-PORTABLE is one of ``--target portable``, which OpenVINO reads; PYTHON is an interpreter that has ``openvino``, if this
-one has not. Each system is a process that loads its graph, runs it once to warm up, and waits: a round takes one run
-of each in turn, so that what else the machine does hits all alike; ratios are taken within a round. The inputs are the
-same: 512x512 pixels, a picture with guidance. All three are in memory together: 14 GB.
+FLOAT and INT8 are folders of ``sdrt export`` of a checkpoint, without and with ``--dtype int8``, OPENVINO is what
+``optimum-cli export openvino --weight-format fp32`` makes of the same one: OpenVINO's own conversion, in which
+attention stays one operator (``peers.py --prepare --systems sdrt,sdrt-int8,openvino`` makes all three). PYTHON is an
+interpreter that has ``openvino``, if this one has not. Each system is a process that loads its graph, runs it once to
+warm up, and waits: a round takes one run of each in turn, so that what else the machine does hits all alike; ratios are
+taken within a round. The inputs are the same: 512x512 pixels, a picture with guidance. All three are in memory
+together: 14 GB.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 
 SYSTEMS = ("sdrt int8", "sdrt fp32", "OpenVINO bf16")
 COMPONENTS = ("unet", "vae_decoder")
+_GRAPHS = dict(zip(SYSTEMS, ("model.onnx", "model.onnx", "openvino_model.xml"), strict=True))
 BAR = {"times_faster_than_bf16": 1.1, "memory_of_fp32": 0.5}
 Feeds = dict[str, np.ndarray[Any, Any]]
 
@@ -55,6 +58,13 @@ def _openvino(graph: Path, inputs: Feeds) -> Callable[[], Any]:
 
     core = openvino.Core()
     model = core.read_model(graph)
+    # Its timestep has an axis or none, as the version of the converter goes.
+    inputs = {
+        name: value.reshape((1,) * model.input(name).get_partial_shape().rank.get_length())
+        if value.ndim == 0
+        else value
+        for name, value in inputs.items()
+    }
     model.reshape({name: list(value.shape) for name, value in inputs.items()})
     hints = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
     compiled = core.compile_model(model, "CPU", hints)
@@ -116,7 +126,7 @@ def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> d
     found = {}
     for component in COMPONENTS:
         systems = {
-            name: System(name, folders[name] / component / "model.onnx", pythons[name]) for name in SYSTEMS
+            name: System(name, folders[name] / component / _GRAPHS[name], pythons[name]) for name in SYSTEMS
         }
         turns = [{name: system.run() for name, system in systems.items()} for _ in range(rounds)]
         found[component] = _summary(turns, {name: system.close() for name, system in systems.items()})
@@ -173,7 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, metavar="FLOAT INT8 PORTABLE")
+    parser.add_argument("folders", nargs="+", type=Path, metavar="FLOAT INT8 OPENVINO")
     parser.add_argument("--openvino", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -183,9 +193,12 @@ def main() -> None:
         serve(options.serve, options.folders[0])
         return
     if len(options.folders) != 3:
-        parser.error("expected three folders: FLOAT INT8 PORTABLE")
-    plain, small, portable = (folder.absolute() for folder in options.folders)
-    folders = dict(zip(SYSTEMS, (small, plain, portable), strict=True))
+        parser.error("expected three folders: FLOAT INT8 OPENVINO")
+    plain, small, theirs = (folder.absolute() for folder in options.folders)
+    folders = dict(zip(SYSTEMS, (small, plain, theirs), strict=True))
+    for name, folder in folders.items():
+        if not (folder / "unet" / _GRAPHS[name]).is_file():
+            parser.error(f"{folder} has no unet/{_GRAPHS[name]}: expected what {name} reads")
     pythons = dict(zip(SYSTEMS, (sys.executable, sys.executable, options.openvino), strict=True))
     figures = compare(folders, pythons, options.rounds)
     print(table(figures))
