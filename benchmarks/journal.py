@@ -60,8 +60,10 @@ class Journal:
         return {name: reason for name, reason in told.items() if name not in measured}
 
     def seconds(self, system: str) -> float:
-        """The longest that a turn of a system took; 0 where there was none."""
-        return max((line["seconds"] for line in self._lines if line.get("system") == system), default=0.0)
+        """The longest that a turn of a system took; of another one where it had none, 0 where there is none at all."""
+        taken = [(line["system"], line["seconds"]) for line in self._lines if "system" in line]
+        own = [seconds for name, seconds in taken if name == system]
+        return max(own or [seconds for _, seconds in taken], default=0.0)
 
     def add(self, number: int, **line: Any) -> None:
         """Keep a line of the round `number`, on the disk before this returns."""

@@ -166,7 +166,37 @@ def test_turns_are_gone_on_with(tmp_path: Path) -> None:
     ]
     assert last.peaks() == {0: 3.5}
     assert last.seconds("sdrt") == 40.0
+    assert last.seconds("optimum") == 50.0  # nobody knows yet: as long as the others
     assert last.foreign == 0
+
+
+def test_what_would_end_too_late_is_left_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import peers
+
+    turns: list[str] = []
+
+    def take(name: str, *_: Any) -> dict[str, Any]:
+        turns.append(name)
+        return {"step": 1.0, "steps": [1.0], "thumbnail": "00"}
+
+    monkeypatch.setattr("peers.versions", lambda python: {})
+    monkeypatch.setattr("peers._multiplication", lambda work, settings: [1.0])
+    monkeypatch.setattr("peers._turn", take)
+    folders = {"sdrt": tmp_path, "diffusers": tmp_path}
+    monkeypatch.setattr("peers.prepare", lambda *_: (folders, {}, []))
+    settings = peers.Settings(names=tuple(folders), rounds=2)
+    late = peers.Limits(within=0.0)
+    assert peers.compare(tmp_path, settings, limits=late)["left"] == [
+        *("sdrt in round 1", "diffusers in round 1", "diffusers in round 2", "sdrt in round 2"),
+    ]
+    assert turns == []
+    kept: list[int] = []
+    record = peers.compare(tmp_path, settings, lambda found: kept.append(len(found["turns"])), resume=True)
+    assert record["left"] == []
+    assert turns == ["sdrt", "diffusers", "diffusers", "sdrt"]
+    assert kept == [1, 1, 2, 2]
+    peers.compare(tmp_path, settings, resume=True)
+    assert len(turns) == 4
 
 
 def test_turns_of_another_run_are_left_alone(tmp_path: Path) -> None:
