@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script for bash")
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +204,21 @@ def test_the_loader_s_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
         "libonnxruntime_providers_cuda.so: libcublasLt.so.13: cannot open shared object file"
     )
     assert "LD_LIBRARY_PATH" in remedy
+
+
+def test_no_benchmark_asks_for_the_distribution_of_sdrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script has the checkout on the path, and nothing is installed."""
+    import run
+
+    import sdrt
+
+    def version(name: str) -> str:
+        if name == "sdrt":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr("run.version", version)
+    assert run._versions()["sdrt"] == sdrt.__version__
 
 
 def test_the_summary_of_the_tests_has_no_paths() -> None:

@@ -125,6 +125,7 @@ for used in (100, 100, 300, *[200] * 1000):
 """
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a command of one file")
 def test_without_nvidia_s_library_one_command_tells_of_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
