@@ -58,6 +58,7 @@ for folder in "$parts" "$wheels"; do
   [[ -z $folder || -d $folder ]] || complain "$folder: no such folder"
 done
 
+[[ $python != */* || $python == /* ]] || python=$PWD/$python
 mkdir -p "$work" && work=$(cd "$work" && pwd) || complain "$work: cannot be made"
 site=$work/site results=$root/benchmarks/results
 
@@ -116,7 +117,8 @@ prepare() {
 # A test that is skipped says nothing of a GPU. The log has paths of this machine, the summary has none.
 test_on_gpu() {
   local log="$work/$name-tests.log" said="$results/$name-tests.txt" code
-  "$python" -m pytest -ra -m gpu "$root/tests/gpu" -p no:cacheprovider 2>&1 | tee "$log"
+  # From the checkout: pytest names files as they lie from where it is.
+  (cd "$root" && "$python" -m pytest -ra -m gpu tests/gpu -p no:cacheprovider) 2>&1 | tee "$log"
   code=$?
   "$python" "$root/benchmarks/scrub.py" < "$log" > "$said" || return
   ((code)) && return "$code"

@@ -259,6 +259,7 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
     for text in (tests, json.dumps(record), (work / "dry-run.md").read_text()):
         assert str(tmp_path) not in text
         assert sys.prefix not in text
+        assert "../" not in text
     # What was measured is not measured again.
     again = gpu_sh(tmp_path, "--dry-run", "--work", "work", "measure", *systems)
     assert again.returncode == 0, again.stderr
