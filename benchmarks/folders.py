@@ -13,6 +13,7 @@ from measure import Failed, run
 __all__ = ["FOLDERS", "Maker", "checkpoint", "make"]
 
 Command = list[str | Path]
+SEED, ARCHITECTURE = 0, "architecture.txt"
 _MAKE_CHECKPOINT = """
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers import CLIPTokenizer
 from sdrt_export.checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
 folder, architecture = Path(sys.argv[1]), sys.argv[2]
-source = RandomCheckpoint(architecture=architecture, seed=0)
+source = RandomCheckpoint(architecture=architecture, seed=int(sys.argv[3]))
 noise = {key: value for key, value in source.scheduler_config().items() if key.startswith(("beta_", "num_train"))}
 write_byte_tokenizer(folder / "scratch", folder / "words", 77)
 StableDiffusionPipeline(
@@ -50,7 +51,10 @@ def _ours(source: Path, output: Path, device: str) -> Command:
 
 
 def _int8(source: Path, output: Path, device: str) -> Command:
-    return [*_ours(source, output, device), "--dtype", "int8"]
+    # The checkpoint's weights, by their seed: of random ones that it knows as such the export bears the errors of int8.
+    architecture = (source.parent / ARCHITECTURE).read_text(encoding="utf-8")
+    drawn: Command = ["--architecture", architecture, "--random-weights", str(SEED)]
+    return ["-m", "sdrt", "export", *drawn, "-o", output, "--target", device, "--dtype", "int8", "--force"]
 
 
 def _optimum(source: Path, output: Path, device: str) -> Command:
@@ -90,9 +94,9 @@ FOLDERS: Mapping[str, Maker] = {
 
 def checkpoint(work: Path, log: Path, architecture: str) -> Path:
     """A diffusers folder of an architecture with random weights. Raises `Failed`, for another's folder too."""
-    folder, mark = work / "checkpoint", work / "architecture.txt"
+    folder, mark = work / "checkpoint", work / ARCHITECTURE
     if not (folder / "model_index.json").is_file():
-        run([sys.executable, "-c", _MAKE_CHECKPOINT, work, architecture], log)
+        run([sys.executable, "-c", _MAKE_CHECKPOINT, work, architecture, str(SEED)], log)
         shutil.rmtree(work / "words")
         mark.write_text(architecture, encoding="utf-8")
     found = mark.read_text(encoding="utf-8") if mark.is_file() else "an unknown architecture"

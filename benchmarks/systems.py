@@ -83,11 +83,15 @@ def class_of(system: System) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _sdrt(**options: str) -> Callable[[Any, Path, Work], Loaded]:
+def _sdrt(scheduler: str | None = None, **options: str) -> Callable[[Any, Path, Work], Loaded]:
+    """`scheduler`: the folder beside the model's with another one than it has."""
+
     def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
         pipeline = pipeline_class.from_pretrained(
             folder, provider=work.device, provider_options=options
         ).load()
+        if scheduler is not None:
+            pipeline.scheduler = folder.parent / scheduler
 
         def generate(on_step: OnStep) -> Made:
             result = pipeline(callback_on_step_end=_callback(on_step), seed=SEED, **_arguments(work))
@@ -236,7 +240,8 @@ _EVERYWHERE: Mapping[str, System] = {
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime",),
         folder="sdrt-int8",
-        load=_sdrt(),
+        # Exported from the architecture, which has a scheduler of its own.
+        load=_sdrt(scheduler="checkpoint/scheduler"),
         devices=("cpu",),
     ),
     "diffusers": System(
