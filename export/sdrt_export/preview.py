@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 __all__ = ["fit_preview"]
 
-_PICTURES, _CELLS = 48, 12
+_PICTURES, _CELLS, _AT_ONCE = 48, 12, 4
 
 
 def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
@@ -21,7 +21,9 @@ def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     pictures = _blobs(_CELLS * factor)
     with torch.no_grad():
-        latents = vae.encode(pictures).latent_dist.mean * vae.config.scaling_factor
+        # A few at a time: all of them at once would be the peak of an export's memory.
+        means = [vae.encode(few).latent_dist.mean for few in torch.split(pictures, _AT_ONCE)]
+    latents = torch.cat(means) * vae.config.scaling_factor
     colours = nn.functional.avg_pool2d(pictures, factor)
     rows = latents.movedim(1, -1).flatten(0, 2)
     rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1).double()
