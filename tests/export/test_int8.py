@@ -127,9 +127,10 @@ def test_a_folder_in_int8_is_told_by_its_commands(small: Path) -> None:
 
 @pytest.mark.full
 def test_an_error_above_the_limit_leaves_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
-    """Of random weights, with guidance: other latents than those that were calibrated on, and 0.2 apart."""
+    """Of random weights, with guidance: other latents than those that were calibrated on, and 0.1 to 0.2 apart."""
+    # The U-Net's ranges are of a picture without guidance too, and suffice; the decoder's do not.
     with pytest.raises(
-        ExportError, match=r"unet: int8 differs from float32 by 0\.[12].*--calibration-prompts"
+        ExportError, match=r"vae_decoder: int8 differs from float32 by 0\.[12].*--calibration-prompts"
     ):
         export_model(checkpoint("sd1"), tmp_path / "model", dtype="int8", calibration_prompts=PROMPTS[:2])
     assert not (tmp_path / "model").exists()
