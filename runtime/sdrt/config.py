@@ -151,9 +151,9 @@ class SessionConfig:
             raise ProviderError(
                 f"provider {brief(self.provider)}: after ':' expected a device number, as in cuda:1"
             )
-        if self.vae_tiling not in (None, True, False):
+        if not (self.vae_tiling is None or isinstance(self.vae_tiling, bool)):
             raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected true, false or nothing")
-        if self.low_vram not in (None, True, False):
+        if not (self.low_vram is None or isinstance(self.low_vram, bool)):
             raise RequestError(f"low_vram is {brief(self.low_vram)}: expected true, false or nothing")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):

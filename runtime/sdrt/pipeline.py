@@ -517,7 +517,8 @@ class StableDiffusionPipeline:
             self._outgrown = _pixels(request)
             self._let_go()
         self._notices.warn(
-            f"{error}. Trying again with low_vram, which is slower, for this and all that is as large"
+            f"{str(error).partition(':')[0]}. Trying again with low_vram, which is slower, for this and all that is as "
+            "large"
         )
         return True
 

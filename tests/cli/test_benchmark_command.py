@@ -191,6 +191,40 @@ def test_what_cannot_be_measured_is_refused_before_anything_is(
     assert [path.name for path in Path().iterdir()] == ["there.json"]
 
 
+def test_auto_is_measured_once(tiny_model: Path) -> None:
+    result = benchmark("-m", str(tiny_model), *FAST[:-4], "--provider", "auto,cpu", "--json", "a.json")
+    assert result.exit_code == 0, result.output
+    assert len(json.loads(Path("a.json").read_text())["measurements"]) == 1
+
+
+def test_a_disk_that_is_full_takes_no_tables(
+    measured: tuple[Result, Path], record: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    path = str(measured[1])
+    result = benchmark("--compare", path, path, "--json", str(folder / "a.json"))
+    assert result.exit_code == 0
+    shown = result.stdout
+
+    def lost(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdrt.cli.benchmarking.Files.write", lost)
+        result = benchmark("--compare", path, path, "--json", str(folder / "b.json"))
+    assert result.exit_code != 0
+    assert result.stdout == shown
+
+
+def test_what_a_file_says_stays_in_its_line(measured: tuple[Result, Path], record: dict[str, Any]) -> None:
+    record["model"]["name"] = "\x1b[31mx\n\ny"
+    Path("odd.json").write_text(json.dumps(record))
+    result = benchmark("--compare", str(measured[1]), "odd.json")
+    assert result.exit_code == 0
+    assert "-> ?[31mx??y" in result.stdout
+
+
 def test_what_fails_does_not_end_the_others(
     tiny_model: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

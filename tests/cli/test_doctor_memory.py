@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,24 @@ def test_memory_of_a_container_is_the_least_of_both(tmp_path: Path) -> None:
     (groups / "memory.max").write_text("4000000\n")
     assert memory.available_bytes(tmp_path) == 2_000_000
     assert memory.available_bytes(tmp_path / "none") is None
+
+
+@pytest.mark.skipif(memory.own_bytes("self") is None, reason="this system does not tell what a process takes")
+@pytest.mark.parametrize("size", ["8", "20000"])
+def test_the_smallest_and_the_largest_are_measured_on_what_the_model_can_make(
+    tiny_model: Path, size: str
+) -> None:
+    """Never on more pixels than 512x512, whatever is asked about."""
+    result = CliRunner().invoke(main, ["doctor", "-m", str(tiny_model), "--provider", "cpu", "--size", size])
+    assert result.exit_code == 0, result.output
+    assert f"memory: {size}x{size}, batch 1, on cpu: about " in result.stdout
+    made = re.findall(r"measuring memory at (\d+)x(\d+)", result.stderr)
+    assert len(set(made)) >= 2
+    assert all(int(width) * int(height) <= 512 * 512 for width, height in made)
+
+
+def test_a_batch_is_of_a_size(tiny_model: Path) -> None:
+    for arguments in (["--batch", "2"], ["--size", "64", "--batch", "0"]):
+        result = CliRunner().invoke(main, ["doctor", "-m", str(tiny_model), *arguments])
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--batch" in result.stderr

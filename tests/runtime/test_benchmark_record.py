@@ -123,6 +123,15 @@ def test_a_record_with_anything_replaced_is_read_or_refused(record: dict[str, An
     assert refused > 50
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -5, 10**400, True])
+def test_seconds_that_nothing_takes_are_damage(record: dict[str, Any], tmp_path: Path, number: Any) -> None:
+    path = tmp_path / "damaged.json"
+    record["measurements"][0]["load"] = number
+    path.write_text(json.dumps(record))
+    with pytest.raises(RequestError, match=r"damaged\.json is damaged, it has .* expected"):
+        read_record(path)
+
+
 def test_twice_as_slow_is_a_ratio_of_two(record: dict[str, Any]) -> None:
     found = compare(of(record, measurement()), of(record, measurement(speed=2, seed=1)))
     (pair,) = found.pairs

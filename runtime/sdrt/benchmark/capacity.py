@@ -26,6 +26,8 @@ __all__ = ["Estimate", "estimate", "probe"]
 
 _SHARES = (1 / 4, 1 / 2)
 """Sides of the pictures that are made, over those that are asked about."""
+_MOST_PIXELS = 512 * 512
+"""Of a picture that is made, however large the one that is asked about."""
 _MARGIN = 1.3
 """What fits, over what is estimated: ONNX Runtime's arenas took up to 30 % more when the large picture came first."""
 
@@ -98,8 +100,9 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
         request = replace(configuration.request(), num_inference_steps=1)
         for width, height in _sizes(configuration, Limits.of(pipeline.model)):
             tell(f"measuring memory at {width}x{height}")
+            small = replace(request, width=width, height=height, max_size=max(width, height))
             with Watch(read) as watch:
-                for _ in pipeline.stream(replace(request, width=width, height=height)):
+                for _ in pipeline.stream(small):
                     pass
             points.append((width * height, watch.peak or 0))
     return asdict(Estimate(load=load, points=points, available=available))
@@ -112,7 +115,8 @@ def _has_stages(model: Model) -> bool:
 def _sizes(configuration: Configuration, limits: Limits) -> list[tuple[int, int]]:
     """Two that are not the same, of the shape that is asked about as far as the model's steps allow."""
     found = []
-    for share in _SHARES:
+    most = min(1.0, math.sqrt(_MOST_PIXELS / (configuration.width * configuration.height)) / _SHARES[-1])
+    for share in (share * most for share in _SHARES):
         width, height = (
             max(1, round(side * share / limits.size_step)) * limits.size_step
             for side in (configuration.width, configuration.height)

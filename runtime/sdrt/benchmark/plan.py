@@ -141,10 +141,13 @@ def expand(
         raise RequestError(
             f"the lists make {len(combinations)} configurations: expected at most {MOST_CONFIGURATIONS}"
         )
-    found = []
+    found: list[tuple[Configuration, StableDiffusionPipeline]] = []
     for size, batch, scheduler, provider, threads in combinations:
         pipeline = pipelines[provider, threads]
-        found.append((_configuration(asked, pipeline, size, batch, scheduler, provider, threads), pipeline))
+        configuration = _configuration(asked, pipeline, size, batch, scheduler, provider, threads)
+        # "auto" is another's name, and a size that is left out the model's.
+        if all(configuration != other for other, _ in found):
+            found.append((configuration, pipeline))
     return found
 
 

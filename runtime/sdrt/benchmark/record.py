@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_record"]
 
 FORMAT, FORMAT_VERSION = "sdrt-benchmark", 1
+_MOST_SECONDS = 1e9
 _STEP = ("wall", "unet", "guidance", "scheduler", "transfers")
 _REMEDY = "expected what sdrt benchmark --json writes"
 
@@ -87,13 +88,15 @@ def _check(record: Mapping[str, Any]) -> None:
     """Raise unless there is what comparing takes, of the kinds that it takes."""
     for key, kind in (("model", dict), ("machine", dict), ("rules", dict), ("measurements", list)):
         _expect(record[key], kind)
-    if not 0 < record["rules"]["confidence"] < 1:
-        raise ValueError(f"{brief(record['rules']['confidence'])} where a share is expected")
+    confidence = record["rules"]["confidence"]
+    _number(confidence)
+    if not 0 < confidence < 1:
+        raise ValueError(f"{brief(confidence)} where a share is expected")
     for gpu in _expect(record["machine"]["gpus"], list):
         _expect(gpu, dict)
     _expect(record["machine"]["versions"], dict)
     for measurement in record["measurements"]:
-        _expect(measurement["settings"], dict)
+        _expect(_expect(measurement, dict)["settings"], dict)
         for key in ("width", "height", "batch"):
             _expect(measurement["settings"][key], int)
         generations = _expect(measurement["generations"], list)
@@ -125,3 +128,5 @@ def _expect(value: Any, kind: type) -> Any:
 def _number(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{brief(value)} where a number is expected")
+    if not 0 <= value < _MOST_SECONDS:  # NaN is in no range
+        raise ValueError(f"{brief(value)} where seconds are expected")

@@ -167,6 +167,14 @@ def _ended(code: int) -> SdrtError:
             "the process that measured was killed, as the system does when memory runs out: try a smaller --size, or "
             "--batch 1"
         )
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return SdrtError(
+            f"the process that measured was ended by {name}: run it again; if it goes on, report it"
+        )
     return SdrtError(f"the process that measured ended with code {code}; what it said is above")
 
 

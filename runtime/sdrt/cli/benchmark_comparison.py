@@ -45,4 +45,6 @@ def _in_full(settings: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    """In one line, whatever the file has: one that is not ours may have anything."""
+    text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

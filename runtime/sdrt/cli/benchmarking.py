@@ -105,10 +105,11 @@ def run(
         job.measure()
     finally:
         if job.record["measurements"]:
-            files.write(job.record, terminal)
+            # First what no full disk can take away.
             click.echo(report(job.record))
             if text := profile_text(job.record):
                 click.echo(f"\n{text}")
+            files.write(job.record, terminal)
 
 
 def _asked(
@@ -269,6 +270,7 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
         comparison_text((names[0], name), found, records[0]["rules"]["confidence"])
         for name, found in zip(names[1:], comparisons, strict=True)
     ]
+    click.echo("\n\n".join(texts))
     if files.json is not None:
         told = [
             {"first": names[0], "second": name, **asdict(found)}
@@ -277,7 +279,6 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
         files.write(
             {"format": "sdrt-benchmark-comparison", "format_version": 1, "comparisons": told}, terminal
         )
-    click.echo("\n\n".join(texts))
 
 
 def _as_json(record: Mapping[str, Any]) -> bytes:

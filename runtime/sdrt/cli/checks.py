@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def run_checks(
     *,
     sizes: Sequence[tuple[int, int]] | None = None,
     batch: int = 1,
+    tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Iterator[Finding]:
     """Every finding, as soon as it is known; the last are a picture of `model` on `provider`, and what `sizes` take.
@@ -78,7 +79,7 @@ def run_checks(
     generation = list(check_generation(model, provider, **options))
     yield from generation
     if sizes and not any(finding.status is Status.ERROR for finding in generation):
-        yield from check_memory(model, provider, sizes, batch, **options)
+        yield from check_memory(model, provider, sizes, batch, tell, **options)
 
 
 def check_platform() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.errors import SdrtError
 from sdrt.extras import install_command
+from sdrt.notices import Notify
 
 from .findings import Finding, Status
 from .model_summary import human_size
@@ -21,9 +22,9 @@ __all__ = ["check_memory"]
 
 
 def check_memory(
-    model: str, provider: str, sizes: Sequence[tuple[int, int]], batch: int, **options: Any
+    model: str, provider: str, sizes: Sequence[tuple[int, int]], batch: int, tell: Notify, **options: Any
 ) -> Iterator[Finding]:
-    """A finding for each size; `options` are more of `from_pretrained`."""
+    """A finding for each size; `tell` hears what is being measured, `options` are more of `from_pretrained`."""
     from sdrt import StableDiffusionPipeline
     from sdrt.benchmark.plan import Asked, expand
 
@@ -40,17 +41,17 @@ def check_memory(
             max_size=max(side for size in sizes for side in size),
         )
         for configuration, _ in expand(asked, lambda provider, threads: pipeline):
-            yield _finding((str(pipeline.model.path.absolute()), pipeline.model.name), configuration)
+            yield _finding((str(pipeline.model.path.absolute()), pipeline.model.name), configuration, tell)
     except SdrtError as error:
         yield Finding(name="memory", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code)
 
 
-def _finding(model: tuple[str, str], configuration: Configuration) -> Finding:
+def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify) -> Finding:
     from sdrt.benchmark.runner import estimated
 
     pixels = configuration.width * configuration.height
     what = f"{configuration.width}x{configuration.height}, batch {configuration.batch}, on {configuration.provider}"
-    usual = estimated(model, configuration, _unheard)
+    usual = estimated(model, configuration, tell)
     if usual is None:
         return Finding(
             name="memory",
@@ -64,7 +65,7 @@ def _finding(model: tuple[str, str], configuration: Configuration) -> Finding:
     detail = f"{detail}, of {human_size(usual.available)} that are free"
     if pixels <= usual.most_pixels():
         return Finding(name="memory", detail=detail)
-    thrifty = estimated(model, replace(configuration, low_vram=True), _unheard)
+    thrifty = estimated(model, replace(configuration, low_vram=True), tell)
     fits = [f"{_largest(usual, configuration)} fits" if usual.most_pixels() else "no size fits"]
     if thrifty is not None:
         least = f"--low-vram takes about {human_size(thrifty.bytes_at(pixels))}"
@@ -84,7 +85,3 @@ def _largest(estimate: Estimate, configuration: Configuration) -> str:
     scale = math.sqrt(estimate.most_pixels() / (configuration.width * configuration.height))
     width, height = (int(side * scale) // 64 * 64 for side in (configuration.width, configuration.height))
     return f"{width}x{height}" if width and height else "no size"
-
-
-def _unheard(_: str) -> None:
-    """What the process is at is told by its findings."""

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from sdrt.embedded import DEFAULT_MODEL
+from sdrt.progress import Display
 
 from .benchmark_options import Sizes
 from .findings import Finding, Status
@@ -30,10 +31,10 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
     "sizes",
     metavar="A,BxC,…",
     type=Sizes(),
-    help="Say what memory pictures of these sizes take, and what fits, without making any.",
+    help="Say what memory pictures of these sizes take, and what fits, by making smaller ones.",
 )
 @click.option(
-    "-b", "--batch", "--batch-size", "batch", type=int, default=1, show_default=True, help="Of these."
+    "-b", "--batch", "--batch-size", "batch", type=click.IntRange(1, 1000), help="Of these.  [default: 1]"
 )
 @provider_option
 @provider_options_option
@@ -41,15 +42,20 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 @click.pass_context
-def doctor(context: click.Context, /, model: str, as_json: bool, **options: Any) -> None:
+def doctor(
+    context: click.Context, /, model: str, as_json: bool, sizes: Any, batch: int | None, **options: Any
+) -> None:
     """Check this installation and say how to repair it; with --size, whether pictures of that size fit.
 
     The exit code is 0 when nothing is wrong, else that of the first error.
     """
     from .checks import run_checks
 
+    if batch is not None and sizes is None:
+        raise click.UsageError("--batch is of pictures whose --size is asked about: give one", context)
+    display = Display(quiet=as_json)
     findings = []
-    for finding in run_checks(model, **options):
+    for finding in run_checks(model, **options, sizes=sizes, batch=batch or 1, tell=display.notice):
         findings.append(finding)
         if not as_json:
             click.echo(_render(finding))
