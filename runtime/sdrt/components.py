@@ -16,6 +16,7 @@ from sdrt.config import SessionConfig
 from sdrt.cpu import has_int8_products
 from sdrt.denoiser import INPUTS, LABELS, OUTPUT
 from sdrt.errors import ProviderError, UnsupportedModelError
+from sdrt.heap import trim
 from sdrt.limits import Limits
 from sdrt.limits import whole as whole_number
 from sdrt.model import TAESD_DECODER, ModelFolder
@@ -105,6 +106,7 @@ class Components:
         """Let go of every session; one that a run still uses ends with that."""
         with self._lock:
             self._made.clear()
+        trim()
 
     def load(self) -> None:
         """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
@@ -120,6 +122,7 @@ class Components:
             if name not in self._made:
                 if self.low_vram and name not in _LIGHT:
                     self._made = {name: made for name, made in self._made.items() if name in _LIGHT}
+                    trim()
                 # Looked for after that, so that what nobody uses is gone.
                 found = self._used.get(name)
                 self._made[name] = self._used[name] = make() if found is None else found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from sdrt import OutOfMemoryError, Request, RequestError, StableDiffusionPipeline
+from sdrt.benchmark.memory import own_bytes
 from sdrt.buffers import Bound
 from sdrt.config import SessionConfig
 from sdrt.failures import run_failure
@@ -223,3 +226,25 @@ def test_the_second_try_has_the_memory_of_the_first(tiny_model: Path, make_scarc
     make_scarce(no_whole_vae)
     made("a", **CALL)
     assert [graph.path.name for graph in made.graphs] == ["stages.onnx"]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or own_bytes("self") is None, reason="the system does not tell")
+def test_what_is_let_go_of_is_given_back_to_the_system(tmp_path: Path) -> None:
+    """glibc keeps small blocks for itself, unless it is asked."""
+    code = """
+import sys
+import numpy as np
+from sdrt.benchmark.memory import own_bytes
+from sdrt.heap import trim
+
+# The first large block that is freed teaches glibc to keep others of up to 32 MB.
+del (large := [np.ones(16 << 17)])[:]
+kept = [(np.ones(1 << 17), np.ones(100)) for _ in range(300)]
+most = own_bytes("self")
+pins = [pin for _, pin in kept]
+del kept
+trim()
+print(most - own_bytes("self"))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 250 << 20
