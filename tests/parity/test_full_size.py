@@ -183,10 +183,10 @@ def test_ctrl_c_stops_within_a_step(
         pressed.append(time.perf_counter())
         os.kill(os.getpid(), signal.SIGINT)
 
-    def watched(component: Component, binding: Any) -> None:
+    def watched(component: Component, *arguments: Any) -> None:
         if component.name == "unet" and not pressed:
             threading.Thread(target=press).start()
-        execute(component, binding)
+        execute(component, *arguments)
 
     monkeypatch.setattr(Component, "execute", watched)
     with pytest.raises(KeyboardInterrupt):
