@@ -15,13 +15,17 @@ from write_schedulers import BEGIN, END, OUTPUT, measured, table
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
 
 
+# Of float32 over 50 steps, which processors do not do alike: 3e-7 of SA-Solver on one are 7e-7 on another.
+_ROUNDING = 1e-6
+
+
 @pytest.mark.full
 def test_it_says_what_is_measured() -> None:
     written = OUTPUT.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0].strip().splitlines()
     found = table(measured()).splitlines()[1:-1]
     assert [_without_error(line) for line in written] == [_without_error(line) for line in found]
     for before, now in zip(written[2:], found[2:], strict=True):
-        assert _error(now) <= 2 * _error(before)
+        assert _error(now) <= max(2 * _error(before), _ROUNDING), before
 
 
 def _without_error(line: str) -> str:
