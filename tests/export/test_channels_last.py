@@ -280,6 +280,7 @@ def test_beside_each_graph_is_one_in_float32(
     assert worst_error(COMPONENTS[name], module, wide, 2) < 1e-5
 
 
+@pytest.mark.full
 def test_a_vae_that_overflows_stays_in_float32(
     checkpoint: Callable[[str], Path], session_cache: Path, tmp_path: Path
 ) -> None:

@@ -54,6 +54,7 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
         pipeline.preview(latents[0])
 
 
+@pytest.mark.full
 def test_it_is_exported_for_cuda_too(taesd: Path, tmp_path: Path) -> None:
     """By the kernels of that provider, which NumPy stands in for: to the picture that torch decodes, in float16."""
     manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", **TINY)
