@@ -15,9 +15,12 @@ def library() -> Iterator[Any]:
     """The library, or None; open for as long as this is, so that asking again takes microseconds."""
     try:
         import pynvml
-
+    except ImportError:
+        yield None
+        return
+    try:
         pynvml.nvmlInit()
-    except Exception:  # no module, no driver, or a driver that is another version's: there is nothing to tell
+    except pynvml.NVMLError:  # no driver, or one of another version
         yield None
         return
     try:
