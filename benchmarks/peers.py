@@ -16,63 +16,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bars import judge
 from figures import differences, ratios, reached, spreads
-from folders import make
 from journal import Journal, sources
-from measure import Failed, Killed, Run, device, run
-from presence import missing, versions
+from measure import Failed, device
+from prepare import prepare, why_missing
+from presence import versions
 from scrub import scrubbed_record
+from settings import Limits, Settings, add_systems, chosen_systems, interpreters, say
 from systems import OURS, SYSTEMS, for_machine
 from tables import report
+from turns import multiplication, take_turn
 
 import sdrt
-from sdrt.model import ModelFolder
 
-HERE = Path(__file__).parent
-COMPILED = "inductor"
 SIZES = {"sd15": 512, "tiny": 64}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What is measured, and how often. `pythons`: the interpreters of systems that have one of their own."""
-
-    device: str = "cpu"
-    architecture: str = "sd15"
-    size: int = 512
-    steps: int = 3
-    generations: int = 2
-    rounds: int = 3
-    names: tuple[str, ...] = (OURS, "diffusers", "optimum")
-    pythons: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 1800.0
-
-    def python(self, name: str) -> str:
-        return self.pythons.get(name, sys.executable)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """When to stop, in seconds from `began` (of `time.monotonic()`); None: never."""
-
-    within: float | None = None
-    began: float = field(default_factory=time.monotonic)
-
-    def reached(self, expected: float) -> bool:
-        """Whether what takes `expected` seconds would end too late."""
-        return self.within is not None and time.monotonic() - self.began + expected > self.within
 
 
 def compare(
@@ -81,18 +46,19 @@ def compare(
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
     *,
     resume: bool = False,
-    limits: Limits = Limits(),
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Prepare, take turns, and give the record; `keep` gets it after every turn, in case there is no next one."""
+    limits = limits or Limits()
     folders, absent, left = prepare(work, settings, limits)
     journal = Journal(work / "turns.jsonl", _run_of(settings), resume=resume)
     if journal.foreign:
-        _say(
+        say(
             f"{journal.foreign} lines of turns.jsonl are of other code, versions, settings or another machine"
         )
     for number in range(settings.rounds):
         if number not in journal.peaks() and not limits.reached(0):
-            for tflops in _multiplication(work, settings):
+            for tflops in multiplication(work, settings):
                 journal.add(number, tflops=tflops)
         for name in _order(number, folders):
             if name in absent or name in journal.turns(settings.rounds)[number]:
@@ -100,7 +66,7 @@ def compare(
             if limits.reached(journal.seconds(name)):
                 left.append(f"{name} in round {number + 1}")
                 continue
-            _say(f"round {number + 1} of {settings.rounds}: {name}")
+            say(f"round {number + 1} of {settings.rounds}: {name}")
             _take(number, name, folders[name], work, settings, journal, absent)
             keep(_record(settings, absent, journal, left))
     for name, reason in absent.items():
@@ -138,7 +104,7 @@ def _take(
     """A turn, kept in the journal; a system that fails is `absent` from then on, until it is tried again."""
     start = time.monotonic()
     try:
-        turn = _turn(name, folder, work, settings)
+        turn = take_turn(name, folder, work, settings)
     except Failed as error:
         absent[name] = f"failed in round {number + 1}: {error}"
         return
@@ -175,136 +141,6 @@ def _record(
     }
 
 
-def _environment(work: Path) -> dict[str, str]:
-    """This checkout is what is measured, whatever is installed; nothing is downloaded; caches are the run's own."""
-    ours = [str(HERE.parent / folder) for folder in ("runtime", "export", "models")]
-    return {
-        "PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "HF_HUB_OFFLINE": "1",
-        "SDRT_CACHE": str(work / "cache"),
-    }
-
-
-def _missing(name: str, settings: Settings) -> str | None:
-    row = SYSTEMS[name]
-    if settings.device not in row.devices:
-        return f"does not run on {settings.device} here"
-    if row.architectures and settings.architecture not in row.architectures:
-        return f"knows {', '.join(row.architectures)} only"
-    return missing(row.needs, settings.python(name))
-
-
-def prepare(
-    work: Path,
-    settings: Settings,
-    limits: Limits = Limits(),
-) -> tuple[dict[str, Path], dict[str, str], list[str]]:
-    """The folder of every system that is here; of the others why they are not, or failed; and what is left to do."""
-    os.environ |= _environment(work)
-    absent = {name: reason for name in settings.names if (reason := _missing(name, settings))}
-    folders: dict[str, Path] = {}
-    left: list[str] = []
-    for name in [name for name in settings.names if name not in absent]:
-        if limits.reached(0):
-            left.append(f"{name}'s folder")
-            continue
-        _say(f"{name}: folder")
-        try:
-            folders[name] = make(
-                SYSTEMS[name].folder,
-                work,
-                work / "log.txt",
-                device=settings.device,
-                architecture=settings.architecture,
-                python=settings.python(name),
-            )
-        except Failed as error:
-            absent[name] = f"its folder cannot be made: {error}"
-    if OURS in folders:
-        # Hashed before, as it is on every run of a user but the first.
-        ModelFolder.open(folders[OURS]).verify()
-    for name in [name for name in folders if SYSTEMS[name].compiles]:
-        if limits.reached(0) and not _ready(name, work, settings).exists():
-            left.append(f"compiling {name}")
-            del folders[name]
-            continue
-        try:
-            _compile(name, folders[name], work, settings)
-        except Failed as error:
-            absent[name] = f"failed while it compiled: {error}"
-    return folders, absent, left
-
-
-def _ready(name: str, work: Path, settings: Settings) -> Path:
-    """The mark of what a system has compiled for a size."""
-    return work / COMPILED / name / f"{settings.size}.ready"
-
-
-def _compile(name: str, folder: Path, work: Path, settings: Settings) -> None:
-    """Once, apart from the turns: it takes minutes, and none of them is a picture's."""
-    mark = _ready(name, work, settings)
-    if not mark.exists():
-        _say(f"{name}: compiling")
-        _turn(name, folder, work, replace(settings, steps=2, generations=1))
-        mark.touch()
-
-
-def _multiplication(work: Path, settings: Settings) -> list[float]:
-    try:
-        command = [sys.executable, HERE / "peak.py", "--device", settings.device]
-        return [run(command, work / "log.txt", timeout=settings.timeout).result["tflops"]]
-    except Failed as error:
-        _say(f"matrix multiplication: {error}")
-        return []
-
-
-def _turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, Any]:
-    """One process: its figures, and the thumbnail of what it drew."""
-    numbers = {key: getattr(settings, key) for key in ("device", "size", "steps", "generations")}
-    options = [part for key, value in numbers.items() for part in (f"--{key}", str(value))]
-    command = [settings.python(name), HERE / "peer.py", name, folder, *options, "--began", repr(time.time())]
-    ended = _run_turn(name, command, work, settings)
-    took = ended.result
-    warm = took["generations"]
-    steady = {key: statistics.median(generation[key] for generation in warm) for key in warm[0]}
-    figures = {key: took[key] for key in ("import", "load", "first_picture", "first_step")}
-    figures |= {key: value for key, value in steady.items() if key != "first_step"}
-    figures |= {"own": ended.own_bytes, "resident": ended.resident_bytes}
-    device_memory = {} if ended.device_bytes is None else {"device": ended.device_bytes}
-    steps = {"steps": [generation["step"] for generation in warm]}
-    return {**figures, **device_memory, **steps, "thumbnail": took["thumbnail"]}
-
-
-def _run_turn(name: str, command: Sequence[str | Path], work: Path, settings: Settings) -> Run:
-    """A system that compiles has a folder of its own for what it made. One that was killed leaves half a file there."""
-    options: dict[str, Any] = {"timeout": settings.timeout, "gpu": settings.device == "cuda"}
-    if not SYSTEMS[name].compiles:
-        return run(command, work / "log.txt", **options)
-    compiled = work / COMPILED / name
-    busy = compiled / "busy"
-    if busy.exists():
-        _say(f"{name}: was killed when it ran last, so what it compiled goes")
-        shutil.rmtree(compiled)
-    compiled.mkdir(parents=True, exist_ok=True)
-    busy.touch()
-    try:
-        ended = run(
-            command, work / "log.txt", environment={"TORCHINDUCTOR_CACHE_DIR": str(compiled)}, **options
-        )
-    except Killed:
-        shutil.rmtree(compiled)
-        raise
-    except Failed:
-        busy.unlink()
-        raise
-    busy.unlink()
-    return ended
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def _need_ours(absent: Mapping[str, str]) -> None:
     if OURS in absent:
         raise SystemExit(f"{OURS} itself was not measured: {absent[OURS]}")
@@ -323,19 +159,12 @@ def _write(figures: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    known = for_machine(options.device)
-    names = tuple(options.systems.split(",")) if options.systems else known
-    if unknown := [name for name in names if name not in SYSTEMS]:
-        raise SystemExit(f"unknown system {unknown[0]!r}: expected of {', '.join(SYSTEMS)}")
+    names = chosen_systems(options.systems, for_machine(options.device))
     if options.rounds < 1 or options.steps < 2 or options.generations < 1:
         raise SystemExit(
             "expected at least 1 of --rounds and --generations, and 2 --steps: the first is apart"
         )
-    if unpaired := [pair for pair in options.python if "=" not in pair]:
-        raise SystemExit(f"--python {unpaired[0]}: expected SYSTEM=PATH")
-    pythons = dict(pair.split("=", 1) for pair in options.python)
-    if unknown := [name for name in pythons if name not in SYSTEMS]:
-        raise SystemExit(f"--python {unknown[0]}=…: unknown system, expected of {', '.join(SYSTEMS)}")
+    pythons = interpreters(options.python)
     chosen = {
         key: getattr(options, key) for key in ("device", "architecture", "steps", "generations", "rounds")
     }
@@ -354,10 +183,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--generations", type=int, default=2, help="after one that warms up")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--systems", metavar="A,B", help="some of them; all that run on the device if left out"
-    )
-    parser.add_argument("--python", action="append", default=[], metavar="SYSTEM=PATH")
+    add_systems(parser, "some of them; all that run on the device if left out")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take")
     parser.add_argument(
         "--within", type=float, metavar="SECONDS", help="begin nothing that would end later than this"
@@ -384,7 +210,7 @@ def main() -> None:
     settings = _settings(options)
     if options.list:
         for name in settings.names:
-            print(f"{name}: {_missing(name, settings) or 'here'}")
+            print(f"{name}: {why_missing(name, settings) or 'here'}")
         return
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()

@@ -6,6 +6,7 @@ A row loads nothing until its process asks for it, so that this table can be rea
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,7 +176,8 @@ def _of_diffusers(pipeline: Any, work: Work) -> Loaded:
 
 
 def _stable_diffusion_cpp(model_class: Any, folder: Path, work: Work) -> Loaded:
-    model = model_class(model_path=str(folder), wtype="f32", verbose=False)
+    # Half of the cores by itself.
+    model = model_class(model_path=str(folder), wtype="f32", n_threads=os.cpu_count(), verbose=False)
 
     def generate(on_step: OnStep) -> Made:
         def progress(step: int, steps: int, _seconds: float) -> None:

@@ -18,13 +18,15 @@ import onnx_ir as ir
 
 from sdrt import StableDiffusionPipeline
 from sdrt.buffers import Bound
+from sdrt.component_store import ComponentStore
 from sdrt.components import Components
 from sdrt.config import SessionConfig
 from sdrt.errors import RequestError
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices
+from sdrt.onnx_runtime import ort
 from sdrt.provider_options import Setting
-from sdrt.session import Component, ort
+from sdrt.session import Component
 from sdrt_export.quantize import Layer, Span, constant, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]
@@ -127,15 +129,15 @@ def calibrate(
     probed = {name: _write(folder / name / "model.onnx") for name in names}
     # Where memory runs out others would be opened, which have seen nothing: it is an error here.
     config = SessionConfig(provider="cpu", low_vram=False)
-    model = ModelFolder.open(folder)
-    pipeline = _Pipeline(model, config, verify=False, notify=lambda message: None)
-    pipeline.probed = probed
+    model, notify = ModelFolder.open(folder), lambda message: None
+    store = _Store(model, config, Notices(notify), probed=probed)
+    pipeline = StableDiffusionPipeline(model, config, notify=notify, store=store)
     runs = plan.runs(guidance_scale)
     for index, run in enumerate(runs):
         yield f"picture {index + 1} of {len(runs)}"
-        pipeline.make(run)
+        _make_picture(pipeline, store.components, run)
     for name in names:
-        probe = pipeline.parts.probes[name]
+        probe = store.components.probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
 
 
@@ -253,44 +255,41 @@ class _Components(Components):
 
     def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
         super().__init__(*arguments)
-        self._probed = probed
+        self.probed = probed
         self.probes: dict[str, _Probe] = {}
 
     def _open(self, name: str, path: Path | None = None) -> Component:
-        if name not in self._probed or path is not None:
+        if name not in self.probed or path is not None:
             return super()._open(name, path)
-        self.probes[name] = _Probe(name, self._probed[name].path, self._config, self._notices)
+        self.probes[name] = _Probe(name, self.probed[name].path, self._config, self._notices)
         return self.probes[name]
 
 
-class _Pipeline(StableDiffusionPipeline):
-    """The runtime's own, with probes for components."""
+class _Store(ComponentStore):
+    """Opens `_Components`."""
 
-    probed: Mapping[str, _Probed]
+    def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
+        super().__init__(*arguments, verify=False)
+        self.components = _Components(self.model, self.config, self._notices, probed=probed)
 
-    @property
-    def parts(self) -> _Components:
-        found = self._parts
-        assert isinstance(found, _Components)
-        return found
+    def _make(self, *, low_vram: bool) -> Components:
+        self._components = self.components
+        return self.components
 
-    def _open(self, *, low_vram: bool) -> Components:
-        self._components = _Components(self.model, self._config, self._notices, probed=self.probed)
-        return self._components
 
-    def make(self, run: Run) -> None:
-        """Make a picture and encode it again."""
-        for probe in self.parts.probes.values():
-            probe.held_out = run.is_held_out
-        image = self(
-            run.prompt,
-            num_inference_steps=run.num_inference_steps,
-            guidance_scale=run.guidance_scale,
-            seed=run.seed,
-            output_type="np",
-        ).images[0]
-        if "vae_encoder" in self.probed:
-            self.parts.vae_encoder.mean(np.rint(image * 255).astype(np.uint8))
+def _make_picture(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:
+    """Make a picture, and encode it again where the VAE's encoder is probed."""
+    for probe in components.probes.values():
+        probe.held_out = run.is_held_out
+    image = pipeline(
+        run.prompt,
+        num_inference_steps=run.num_inference_steps,
+        guidance_scale=run.guidance_scale,
+        seed=run.seed,
+        output_type="np",
+    ).images[0]
+    if "vae_encoder" in components.probed:
+        components.vae_encoder.mean(np.rint(image * 255).astype(np.uint8))
 
 
 def _spans(probed: _Probed, probe: _Probe) -> dict[str, Span]:

@@ -17,7 +17,7 @@ from sdrt.kinds import TEXT_TO_IMAGE, kind_of
 from sdrt.manifest import read_json
 from sdrt.model import STAGES_GRAPH
 from sdrt.notices import Notices
-from sdrt.session import FAILURES, ort
+from sdrt.onnx_runtime import FAILURES, ort
 from sdrt.session import Component as Session
 from sdrt.vae_stages import StagedVae
 from sdrt_export import graph

@@ -19,8 +19,8 @@ from sdrt.config import SessionConfig
 from sdrt.errors import ExportError, OutOfMemoryError, SdrtError
 from sdrt.failures import Subject, run_failure
 from sdrt.notices import Notices
+from sdrt.onnx_runtime import FAILURES, available_providers, cuda_works, ort
 from sdrt.ports import Port, read_port
-from sdrt.session import FAILURES, available_providers, cuda_works, ort
 from sdrt.session import Component as Session
 from sdrt.vae_stages import StagedVae
 from sdrt_export.components import Component

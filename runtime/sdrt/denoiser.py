@@ -72,7 +72,9 @@ class Denoiser:
         # At a scale of 0 guidance adds nothing.
         self._owners, self._scale = owners, np.float32(scale)
         self._rescale = np.float32(rescale if scale else 0)
-        self._weights = None if weights is None else weights.reshape(-1, 1, 1, 1)
+        self._weights = weights
+        # Of each row of the batch, the picture that it is of.
+        self._pictures = [*([] if weights is None else range(batch - len(owners))), *owners]
         self._timestep = unet.inputs["timestep"]
         self._time = np.zeros(run.shape("timestep"), self._timestep.dtype)
         rows, *rest = run.shape("sample")
@@ -111,7 +113,9 @@ class Denoiser:
         """The same of what is seen in one `place`."""
         c_skip, c_out, c_in = self._schedule.scalings(sigma)
         timestep = self._plan.timestep(sigma)
-        self._sample[:, : self._channels] = self._batch(x * np.float32(c_in))
+        scaled = x * np.float32(c_in)
+        for row, picture in enumerate(self._pictures):
+            self._sample[row, : self._channels] = scaled[picture]
         if self._beside is not None:
             self._sample[:, self._channels :] = self._beside[place]
         output = self._evaluate(timestep)
@@ -146,18 +150,16 @@ class Denoiser:
             outputs.append(self._run()[OUTPUT].copy())
         return np.concatenate(outputs)
 
-    def _batch(self, pictures: Array) -> Array:
-        """The rows of the batch, of one for each picture."""
-        return pictures if self._weights is None else np.concatenate([pictures, pictures[self._owners]])
-
     def _guide(self, output: Array, pictures: int) -> Array:
         if self._weights is None:
             return output
         unconditional, conditional = output[:pictures], output[pictures:]
-        differences = conditional - unconditional[self._owners]
-        differences *= self._weights
         added = np.zeros_like(unconditional)
-        np.add.at(added, self._owners, differences)
+        # Row by row: what gathers and scatters rows takes five times as long.
+        for row, owner in enumerate(self._owners):
+            difference = conditional[row] - unconditional[owner]
+            difference *= self._weights[row]
+            added[owner] += difference
         total: Array = unconditional + added
         if self._rescale:
             # What the weights say, at a scale of 1: of one row for each picture the conditional output.

@@ -10,10 +10,22 @@ from sdrt.image import to_bytes, to_pil
 from sdrt.limits import Limits
 from sdrt.request import WITHOUT_HIRES, Request
 from sdrt.result import Events, GenerationStep, StableDiffusionPipelineOutput
+from sdrt.schedulers import Scheduler
 
-__all__ = ["make_twice", "outpaint"]
+__all__ = ["make_twice", "num_evaluations", "outpaint"]
 
 Generate = Callable[[Request], Events]
+
+
+def num_evaluations(request: Request, scheduler: Scheduler) -> int:
+    """Evaluations of the U-Net for a request that `fit` has filled in; raises what its plans raise."""
+    steps = [(request.num_inference_steps, request.num_skipped_steps)]
+    if request.outpaint is not None:
+        steps *= len(request.passes())
+    if request.hires_scale is not None:
+        again = request.hires_steps or request.num_inference_steps
+        steps.append((again, again - request.num_hires_steps))
+    return sum(scheduler.plan(count, skip=skip).num_evaluations for count, skip in steps)
 
 
 def outpaint(request: Request, generate: Generate, limits: Limits) -> Events:

@@ -1,12 +1,8 @@
-"""Text to picture: encode → start latents → denoise → decode."""
+"""The pipeline: what a program calls, with the arguments that diffusers' have."""
 
 from __future__ import annotations
 
-import math
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,18 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt import rng
-from sdrt.conditioning import Conditioning
+from sdrt.component_store import ComponentStore
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
-from sdrt.denoiser import LABELS, OUTPUT, Denoiser
-from sdrt.errors import ComponentError, OutOfMemoryError, RequestError
-from sdrt.failures import pictures_failure
-from sdrt.image import to_pil
-from sdrt.inpainting import Canvas
+from sdrt.errors import RequestError
+from sdrt.generation import Generation
 from sdrt.limits import Limits, whole
 from sdrt.model import TAESD_DECODER, ModelFolder
 from sdrt.notices import Notices, Notify
-from sdrt.passes import make_twice, outpaint
+from sdrt.passes import num_evaluations
 from sdrt.preview import LinearPreview, Preview
 from sdrt.request import Request
 from sdrt.result import (
@@ -36,16 +28,12 @@ from sdrt.result import (
     callback_answer,
     callback_tensors,
 )
-from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.schedulers import Scheduler, resolve_scheduler
 from sdrt.source import resolve_model
-from sdrt.start import Beginning, Start
-from sdrt.textual_inversion import Inversions, read_inversions
+from sdrt.textual_inversion import read_inversions
 from sdrt.wording import brief
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from sdrt.components import Components
     from sdrt.session import Component
 
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
@@ -63,21 +51,20 @@ class StableDiffusionPipeline:
     """
 
     def __init__(
-        self, model: ModelFolder, config: SessionConfig, *, verify: bool = True, notify: Notify | None = None
+        self,
+        model: ModelFolder,
+        config: SessionConfig,
+        *,
+        verify: bool = True,
+        notify: Notify | None = None,
+        store: ComponentStore | None = None,
     ) -> None:
-        self.model, self._config, self._verify = model, config, verify
-        self._notices = Notices(notify)
-        self._limits = Limits.of(model)
+        self.model, self._notices, self._limits = model, Notices(notify), Limits.of(model)
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
-        self._components: Components | None = None
-        self._outgrown = math.inf
-        """Pixels of all pictures of a request for which memory ran out."""
         self._preview: Preview | None = None
-        self._inversions: Inversions | None = None
-        self._warm: set[tuple[Any, ...]] = set()
-        self._rescues: Counter[str] = Counter()
-        self._lock = threading.RLock()
+        self._store = store or ComponentStore(model, config, self._notices, verify=verify)
+        self._generation = Generation(self._store, self._limits, self._notices)
 
     @classmethod
     def from_pretrained(
@@ -122,7 +109,7 @@ class StableDiffusionPipeline:
         Raises:
             ModelError, ProviderError, RequestError.
         """
-        from sdrt.session import settle
+        from sdrt.onnx_runtime import settle
 
         # A provider that is not there is refused before anything is downloaded or exported.
         config = SessionConfig(
@@ -250,84 +237,18 @@ class StableDiffusionPipeline:
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
         request, rule = request.fit(self._limits), self._rule(request, scheduler, spacing)
-        _count(request, rule)
-        return self._events(request, rule)
+        num_evaluations(request, rule)  # raises for what no steps can be planned of
+        return self._generation.events(request, rule)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
-        return _count(request.fit(self._limits), self._rule(request, scheduler, spacing))
+        return num_evaluations(request.fit(self._limits), self._rule(request, scheduler, spacing))
 
     def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
         rule = self.scheduler_for(scheduler, spacing)
         return rule.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
-
-    def _events(self, request: Request, rule: Scheduler) -> Events:
-        def generate(one: Request) -> Events:
-            return self._generate(one, rule)
-
-        try:
-            if request.outpaint is not None:
-                yield from outpaint(request, generate, self._limits)
-            elif request.hires_scale is not None:
-                yield from make_twice(request, generate, self._limits)
-            else:
-                yield from generate(request)
-        except OutOfMemoryError:
-            # What was taken until then would be in the way of a smaller request.
-            self.close()
-            raise
-        except MemoryError as error:
-            # NumPy's own: latents and pictures are its arrays.
-            raise pictures_failure(error) from error
-
-    def _generate(self, request: Request, rule: Scheduler) -> Events:
-        timings: dict[str, Any] = {}
-        try:
-            yield from self._attempt(request, rule, timings)
-            return
-        except OutOfMemoryError as error:
-            # After the first evaluation others would be told of the same steps again.
-            if timings.get("unet") or not self._take_less(request, error):
-                raise
-        # Not above: the error's frames hold what has to be let go of first.
-        yield from self._attempt(request, rule, {})
-
-    def _attempt(self, request: Request, rule: Scheduler, timings: dict[str, Any]) -> Events:
-        parts = self._parts_for(request)
-        self._tell_of_warming_up(request)
-        plan = rule.plan(request.num_inference_steps, skip=request.num_skipped_steps)
-        began = time.perf_counter()
-        conditioning = Conditioning.of(request, lambda: parts.text_encoder)
-        timings["text_encoder"] = time.perf_counter() - began
-        generators = [rng.Generator(seed) for seed in request.seeds]
-        began = time.perf_counter()
-        start = Beginning(
-            request=request,
-            plan=plan,
-            generators=generators,
-            limits=self._limits,
-            encoder=lambda: parts.vae_encoder,
-            low_res_noise=self._low_res_noise,
-        ).start()
-        if request.image is not None:
-            timings["vae_encoder"] = time.perf_counter() - began
-        latents = yield from self._denoise(
-            parts, request, rule, plan, conditioning, start, generators, timings
-        )
-        images = None
-        try:
-            images = _decode(parts, request, latents, start.canvases, timings)
-        except OutOfMemoryError as error:
-            if not self._take_less(request, error):
-                raise
-        if images is None:
-            parts = self._parts_for(request)
-            images = _decode(parts, request, latents, start.canvases, timings)
-        yield StableDiffusionPipelineOutput(
-            images=images, seeds=list(request.seeds), request=request, timings=timings
-        )
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Read words of a `.safetensors` file, diffusers' or A1111's; returns what prompts may call them by.
@@ -344,12 +265,7 @@ class StableDiffusionPipeline:
             width=whole(config, "hidden_size", "text_encoder"),
             room=whole(config, "max_position_embeddings", "text_encoder") - 2,
         )
-        with self._lock:
-            parts = self._parts
-            known = self._inversions or Inversions(vocabulary=whole(config, "vocab_size", "text_encoder"))
-            inversions = known.with_words(words)
-            parts.use(inversions)
-            self._inversions = inversions
+        self._store.add_words(words)
         return [word.token for word in words]
 
     @property
@@ -362,7 +278,7 @@ class StableDiffusionPipeline:
             UnsupportedModelError: the model was exported without what it takes.
         """
         if self.model.has(TAESD_DECODER):
-            return self._parts.taesd
+            return self._store.get().taesd
         if self._preview is None:
             limits = self._limits
             self._preview = LinearPreview.of(
@@ -382,20 +298,16 @@ class StableDiffusionPipeline:
 
         Raises `ProviderError` without it, `RequestError` for options that it does not take, and changes nothing.
         """
-        from sdrt.session import settle
+        from sdrt.onnx_runtime import settle
 
         options = {} if provider_options is None else provider_options
-        config = settle(replace(self._config, provider=provider, provider_options=options), self._notices)
-        with self._lock:
-            if config != self._config:
-                self._let_go()
-                self._config, self._outgrown = config, math.inf
-                self._warm.clear()
+        config = replace(self._store.config, provider=provider, provider_options=options)
+        self._store.configure(settle(config, self._notices))
         return self
 
     def load(self) -> StableDiffusionPipeline:
         """Create every session that text to image needs, now."""
-        self._parts.load()
+        self._store.get().load()
         return self
 
     def warm_up(
@@ -425,24 +337,9 @@ class StableDiffusionPipeline:
             pass
         return self
 
-    def _tell_of_warming_up(self, request: Request) -> None:
-        """Once for a size, where the provider does more in its first run than in others."""
-        what = PROVIDERS[self.provider].warms_up
-        size = request.width, request.height, request.num_pictures
-        with self._lock:
-            if not what or size in self._warm:
-                return
-            self._warm.add(size)
-        self._notices.inform(
-            f"warming up for {request.width}x{request.height}, {request.num_pictures} at once, on {self.provider}: "
-            f"{what}"
-        )
-
     def close(self) -> None:
         """Free the sessions, once no run uses them; a later call makes them again."""
-        with self._lock:
-            self._let_go()
-            self._warm.clear()
+        self._store.close()
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self
@@ -455,18 +352,18 @@ class StableDiffusionPipeline:
     @property
     def graphs(self) -> tuple[Component, ...]:
         """The components whose sessions are open."""
-        with self._lock:
-            return () if self._components is None else self._components.graphs
+        components = self._store.open
+        return () if components is None else components.graphs
 
     @property
     def rescues(self) -> dict[str, int]:
         """How many runs of which component overflowed float16 and were made again in float32."""
-        return dict(self._rescues)
+        return dict(self._store.rescues)
 
     @property
     def provider(self) -> str:
         """The provider that sessions are made on, "auto" decided."""
-        return self._config.name
+        return self._store.config.name
 
     @property
     def scheduler(self) -> Scheduler:
@@ -478,55 +375,6 @@ class StableDiffusionPipeline:
     @scheduler.setter
     def scheduler(self, value: SchedulerLike) -> None:
         self._scheduler = resolve_scheduler(value, self._scheduler_config)
-
-    @property
-    def _parts(self) -> Components:
-        with self._lock:
-            return self._components or self._open(low_vram=bool(self._config.low_vram))
-
-    def _parts_for(self, request: Request) -> Components:
-        """Those that take less for a request for which memory ran out before."""
-        with self._lock:
-            low = self._config.low_vram
-            if low is None:
-                low = _pixels(request) >= self._outgrown
-            found = self._components
-            return found if found is not None and found.low_vram == low else self._open(low_vram=low)
-
-    def _open(self, *, low_vram: bool) -> Components:
-        from sdrt.components import Components
-
-        if self._verify:
-            self.model.verify(self._notices)
-        self._let_go()  # before others are made: there may not be room for both
-        config = replace(self._config, low_vram=low_vram)
-        self._components = Components(self.model, config, self._notices, self._inversions, self._rescues)
-        return self._components
-
-    def _let_go(self) -> None:
-        """Of every session; one that a run still uses ends with that."""
-        if self._components is not None:
-            self._components.close()
-        self._components = None
-
-    def _take_less(self, request: Request, error: OutOfMemoryError) -> bool:
-        """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
-        with self._lock:
-            if self._config.low_vram is not None or _pixels(request) >= self._outgrown:
-                return False
-            self._outgrown = _pixels(request)
-            self._let_go()
-        self._notices.warn(
-            f"{str(error).partition(':')[0]}. Trying again with low_vram, which is slower, for this and all that is as "
-            "large"
-        )
-        return True
-
-    def _low_res_noise(self, level: int) -> tuple[float, float]:
-        """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small picture gets."""
-        schedule = resolve_scheduler(None, self.model.low_res_scheduler_config).noise_schedule
-        alpha = schedule.alphas_cumprod[level]
-        return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
 
     def _run(
         self,
@@ -542,108 +390,3 @@ class StableDiffusionPipeline:
                     callback_answer(callback(self, event.index, event.timestep, event.tensors(names)), names)
                 )
         raise AssertionError("a stream ends with its result")
-
-    def _denoise(
-        self,
-        parts: Components,
-        request: Request,
-        rule: Scheduler,
-        plan: Plan,
-        conditioning: Conditioning,
-        start: Start,
-        generators: list[rng.Generator],
-        timings: dict[str, Any],
-    ) -> Generator[GenerationStep, None, Array]:
-        """Yield the steps; return the clean latents."""
-        unet, shape = parts.unet, start.x.shape[1:]
-        embeds = conditioning.at(0)
-        beside = start.beside
-        channels = shape[0] + (0 if beside is None else beside.shape[1])
-        windows = request.windows(self._limits)
-        size = shape[1:] if windows is None else windows.size
-        rows = 1 if parts.low_vram else len(embeds)
-        shapes = {"sample": (rows, channels, *size), "encoder_hidden_states": (rows, *embeds.shape[1:])}
-        shapes["timestep"] = tuple(1 for _ in unet.inputs["timestep"].shape)
-        if start.labels is not None:
-            shapes[LABELS] = (rows,)
-        with unet.bound({name: shapes[name] for name in unet.inputs}, (OUTPUT,)) as run:
-            denoiser = Denoiser(
-                unet,
-                run,
-                plan,
-                batch=len(embeds),
-                schedule=rule.noise_schedule,
-                owners=conditioning.owners,
-                weights=conditioning.weights,
-                scale=conditioning.scale,
-                rescale=request.guidance_rescale,
-                notices=self._notices,
-                beside=None if beside is None else conditioning.over_batch(beside, blank=start.blank),
-                labels=start.labels,
-                windows=windows,
-            )
-            denoiser.condition(embeds)
-            steps = rule.sample(
-                denoiser,
-                start.x,
-                plan,
-                noise=lambda: np.stack([generator.randn(shape) for generator in generators]),
-                eta=request.eta,
-            )
-            timings["unet"] = denoiser.seconds
-            for step in steps:
-                if start.known is not None:
-                    scale = plan.latents_scale(step.sigma)
-                    start.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
-                event = GenerationStep(step, plan, denoiser, embeds, request.num_pictures)
-                try:
-                    yield event
-                finally:
-                    event.end()
-                here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
-                if not step.last and conditioning.changes(here, following):
-                    embeds = conditioning.at(following)
-                    denoiser.condition(embeds)
-        return event.latents
-
-
-def _pixels(request: Request) -> float:
-    """Of all pictures of a request that `fit` has filled in."""
-    assert request.width is not None
-    assert request.height is not None
-    return request.num_pictures * request.width * request.height
-
-
-def _count(request: Request, rule: Scheduler) -> int:
-    """Evaluations of the U-Net for a request that `fit` has filled in; raises what its plans raise."""
-    steps = [(request.num_inference_steps, request.num_skipped_steps)]
-    if request.outpaint is not None:
-        steps *= len(request.passes())
-    if request.hires_scale is not None:
-        again = request.hires_steps or request.num_inference_steps
-        steps.append((again, again - request.num_hires_steps))
-    return sum(rule.plan(count, skip=skip).num_evaluations for count, skip in steps)
-
-
-def _decode(
-    parts: Components,
-    request: Request,
-    latents: Array,
-    canvases: Sequence[Canvas],
-    timings: dict[str, Any],
-) -> Any:
-    """Pictures in the requested form, one at a time, put into those that were given with a mask."""
-    if not np.isfinite(latents).all():
-        raise ComponentError(
-            "unet: the latents are not finite: the graph overflows or is damaged; export it again"
-        )
-    if request.output_type == "latent":
-        return latents
-    start = time.perf_counter()
-    images = [parts.vae_decoder(one) for one in latents]
-    if request.composite and canvases:
-        images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
-    timings["vae_decoder"] = time.perf_counter() - start
-    pictures: list[Image.Image] | Array
-    pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
-    return pictures

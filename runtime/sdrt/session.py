@@ -1,16 +1,13 @@
-"""ONNX Runtime, and the only module that imports it: providers, sessions, input checks, cancelling."""
+"""A graph in a session of ONNX Runtime: input checks, buffers, placement, cancelling."""
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,12 @@ from numpy.typing import NDArray
 
 from sdrt.buffers import PLAIN, Bound
 from sdrt.compiled import Weights, compiled_folder
-from sdrt.config import AUTO, PROVIDERS, SessionConfig
-from sdrt.cuda_libraries import load_cuda_libraries
+from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
-from sdrt.extras import install_command
 from sdrt.failures import Subject, load_failure, run_failure
-from sdrt.interrupt import interruptible, was_interrupted
+from sdrt.interrupt import interruptible
 from sdrt.notices import Notices
+from sdrt.onnx_runtime import FAILURES, ort, preload_cuda, settle, tells_placement
 from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
@@ -33,112 +29,19 @@ from sdrt.rescue import Rescue, overflowed
 from sdrt.spans import span
 from sdrt.tensorrt import load_tensorrt
 
-# Version 1.32 writes an identifier of the device into the user's home, and events beside it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-try:
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+__all__ = ["Component"]
 
-    ort.InferenceSession  # noqa: B018  # what a removal that left a folder behind lacks
-except (ImportError, AttributeError, OSError) as error:
-    if was_interrupted(error):
-        raise KeyboardInterrupt from error
-    raise ProviderError(
-        f"ONNX Runtime cannot be imported ({error}): {install_command('cpu')}, or [gpu] for NVIDIA"
-    ) from error
-
-__all__ = ["FAILURES", "Component", "available_providers", "cuda_works", "openvino_devices", "ort", "settle"]
-
-# ONNX Runtime's exceptions share no base class, and older builds lack some of them.
-_ORT_NAMES = (
-    *("DeviceReset", "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf"),
-    *("ModelLoadCanceled", "ModelRequiresCompilation", "NoModel", "NoSuchFile", "NotFound"),
-    *("NotImplemented", "RuntimeException"),
-)
-FAILURES: tuple[type[BaseException], ...] = (
-    MemoryError,
-    RuntimeError,
-    ValueError,
-    *(getattr(ort_state, name) for name in _ORT_NAMES if hasattr(ort_state, name)),
-)
 _KEPT_BINDINGS = 4
 # Components that run many times at one shape.
 _REPEATED = frozenset({"unet"})
 # A recording cannot be let go of before its session.
 _MOST_RECORDINGS = 8
-# OpenVINO's, which 1.22 takes and computes in f32 all the same.
 _turns: dict[str, threading.RLock] = {}
-_SINCE_1_24 = ("precision", "load_config")
-
-
-def available_providers() -> tuple[str, ...]:
-    """Our names of the providers that this ONNX Runtime build offers."""
-    offered = ort.get_available_providers()
-    return tuple(name for name, row in PROVIDERS.items() if row.ort in offered)
-
-
-def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
-    """`config` with "auto" decided: cuda where this build offers it and a device works, else cpu.
-
-    Raises `ProviderError` with the fix when this build lacks the provider that was asked for.
-    """
-    offered = available_providers()
-    if config.name == AUTO:
-        works = "cuda" in offered and cuda_works()
-        if "cuda" in offered and not works:
-            notices.warn(
-                "running on the CPU: this onnxruntime has CUDA, and finds no working device or lacks a library; "
-                "sdrt doctor says which, provider cpu silences this"
-            )
-        return replace(config, provider="cuda" if works else "cpu")
-    if not _reports() and (ignored := [name for name in _SINCE_1_24 if name in config.provider_options]):
-        raise ProviderError(
-            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later: {ort.__version__} ignores what "
-            f"it does not support, with only a line in its log: {install_command('openvino')}"
-        )
-    if config.name in offered:
-        return config
-    row = PROVIDERS[config.name]
-    raise ProviderError(
-        f"onnxruntime {ort.__version__} as installed has no {config.name} provider ({row.ort}), "
-        f"it offers {', '.join(offered)}: pip uninstall -y onnxruntime; {install_command(row.extra)}"
-    )
-
-
-@cache
-def cuda_works() -> bool:
-    """Whether the first CUDA device can hold a number, which takes its driver and every library."""
-    _preload()
-    try:
-        ort.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda", 0)
-    except FAILURES:
-        return False
-    return True
-
-
-def openvino_devices() -> list[str]:
-    """What OpenVINO finds to run on; nothing where the build does not tell."""
-    return list(getattr(ort_state, "get_available_openvino_device_ids", list)())
 
 
 def _turn(config: SessionConfig) -> AbstractContextManager[Any]:
     """The lock of a device, one for all components."""
     return _turns.setdefault(config.provider, threading.RLock())
-
-
-def _reports() -> bool:
-    """Whether a session tells which provider took which node, as it does since 1.24."""
-    return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
-
-
-@cache
-def _preload() -> None:
-    """Load the CUDA and cuDNN libraries of the `nvidia-*` wheels, which the loader cannot find."""
-    if hasattr(ort, "preload_dlls"):
-        load_cuda_libraries(Path(ort.__file__).parent)
-        # It prints what it does not find, and stdout is the caller's.
-        with redirect_stdout(sys.stderr):
-            ort.preload_dlls()
 
 
 class Component:
@@ -162,7 +65,7 @@ class Component:
         self._row, self._device_id, self._notices = PROVIDERS[self.provider], config.device_id, notices
         self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
         if self._row.device == "cuda":
-            _preload()
+            preload_cuda()
         setting = self._setting(config, weights, notices)
         self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
         """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
@@ -361,7 +264,7 @@ class Component:
         return setting
 
     def _create(self, config: SessionConfig, setting: Setting) -> Any:
-        strict = self._row.whole and not config.allow_fallback and not _reports()
+        strict = self._row.whole and not config.allow_fallback and not tells_placement()
         options = self._session_options(config, strict)
         # Where falling back to the CPU is forbidden, ONNX Runtime does not want to see it named.
         names = dict.fromkeys([self.provider, *self._row.helpers, *([] if strict else ["cpu"])])
@@ -417,7 +320,7 @@ class Component:
             return problem, refusal(config)
         if self.provider == "cpu":
             return "", ""
-        if _reports():
+        if tells_placement():
             elsewhere = strays(self._row, self._session.get_provider_graph_assignment_info())
             problem = (
                 f"{self.name} runs on {self.provider} only in part: {listed(elsewhere)} landed elsewhere"

@@ -258,7 +258,7 @@ def test_a_picture_without_matplotlib_is_refused_first(option: str, monkeypatch:
 
 
 def test_a_provider_that_is_not_there_names_the_remedy() -> None:
-    from sdrt.session import available_providers
+    from sdrt.onnx_runtime import available_providers
 
     if "cuda" in available_providers():
         pytest.skip("this build has CUDA")

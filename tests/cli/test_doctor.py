@@ -149,7 +149,7 @@ def test_tensorrt_is_looked_for_where_its_provider_is(
 
 
 def test_openvino_s_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.session.openvino_devices", lambda: ["CPU", "GPU"])
+    monkeypatch.setattr("sdrt.onnx_runtime.openvino_devices", lambda: ["CPU", "GPU"])
     (finding,) = checks_ort.check_openvino(("cpu", "openvino"))
     assert finding.detail.endswith("CPU, GPU")
     assert not list(checks_ort.check_openvino(("cpu",)))

@@ -450,7 +450,7 @@ def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
 
 def test_a_missing_provider_is_refused_before_any_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdrt.hub.download", lambda *_, **__: pytest.fail("downloaded"))
-    monkeypatch.setattr("sdrt.session.available_providers", lambda: ("cpu",))
+    monkeypatch.setattr("sdrt.onnx_runtime.available_providers", lambda: ("cpu",))
     result = sdrt_command("generate", "x", "-m", "owner/name", "--provider", "cuda")
     assert result.exit_code == 4
     assert "no cuda provider" in result.stderr

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdrt.session import available_providers, cuda_works
+from sdrt.onnx_runtime import available_providers, cuda_works
 
 ON_GPU = "cuda" in available_providers() and cuda_works()
 # NumPy takes the GPU's part where there is a graph and no more to run: `benchmarks/gpu.sh --dry-run`.

@@ -11,7 +11,8 @@ import pytest
 from sdrt import ProviderError, StableDiffusionPipeline
 from sdrt.config import SessionConfig
 from sdrt.notices import Notices
-from sdrt.session import Component, available_providers, cuda_works
+from sdrt.onnx_runtime import available_providers, cuda_works
+from sdrt.session import Component
 
 _OFFERED = "cuda" in available_providers()
 pytestmark = [
@@ -42,7 +43,7 @@ def test_auto_takes_the_gpu(tiny_model: Path) -> None:
 def test_all_heavy_work_is_on_the_gpu(on_cuda: StableDiffusionPipeline) -> None:
     # Had it landed elsewhere, `load` would have failed.
     assert on_cuda.provider == "cuda"
-    assert on_cuda._parts.unet._session.get_providers()[0] == "CUDAExecutionProvider"
+    assert on_cuda._store.get().unet._session.get_providers()[0] == "CUDAExecutionProvider"
 
 
 def test_the_picture_is_the_cpu_s(

@@ -181,8 +181,8 @@ def test_what_would_end_too_late_is_left_and_said(tmp_path: Path, monkeypatch: p
         return {"step": 1.0, "steps": [1.0], "thumbnail": "00"}
 
     monkeypatch.setattr("peers.versions", lambda python: {})
-    monkeypatch.setattr("peers._multiplication", lambda work, settings: [1.0])
-    monkeypatch.setattr("peers._turn", take)
+    monkeypatch.setattr("peers.multiplication", lambda work, settings: [1.0])
+    monkeypatch.setattr("peers.take_turn", take)
     folders = {"sdrt": tmp_path, "diffusers": tmp_path}
     monkeypatch.setattr("peers.prepare", lambda *_: (folders, {}, []))
     settings = peers.Settings(names=tuple(folders), rounds=2)
@@ -236,11 +236,12 @@ def test_a_record_has_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_compiler_that_was_killed_loses_its_own_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import peers
+    import settings
+    import turns
     from measure import Failed, Killed
 
     mine, other = (
-        tmp_path / peers.COMPILED / name for name in ("diffusers-compile", "diffusers-max-autotune")
+        tmp_path / turns.COMPILED / name for name in ("diffusers-compile", "diffusers-max-autotune")
     )
     for folder in (mine, other):
         folder.mkdir(parents=True)
@@ -251,14 +252,14 @@ def test_a_compiler_that_was_killed_loses_its_own_files_only(
         assert options["environment"] == {"TORCHINDUCTOR_CACHE_DIR": str(mine)}
         raise error
 
-    monkeypatch.setattr("peers.run", run_and_fail)
-    turn = ("diffusers-compile", [], tmp_path, peers.Settings())
+    monkeypatch.setattr("turns.run", run_and_fail)
+    turn = ("diffusers-compile", [], tmp_path, settings.Settings())
     with pytest.raises(Failed):
-        peers._run_turn(*turn)
+        turns.run_turn(*turn)
     assert (mine / "kernel").exists()
     error = Killed("took longer than 1 s")
     with pytest.raises(Killed):
-        peers._run_turn(*turn)
+        turns.run_turn(*turn)
     assert not (mine / "kernel").exists()
     assert (other / "kernel").exists()
 

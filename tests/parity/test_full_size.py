@@ -125,7 +125,7 @@ def pipeline(folder: Path) -> Iterator[StableDiffusionPipeline]:
 
 @pytest.fixture(scope="module")
 def parts(pipeline: StableDiffusionPipeline) -> Components:
-    return pipeline.load()._parts
+    return pipeline.load()._store.get()
 
 
 def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:

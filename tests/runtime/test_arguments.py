@@ -126,6 +126,6 @@ def test_memory_that_numpy_lacks(pipeline: StableDiffusionPipeline, monkeypatch:
     def full(*_: object) -> None:
         raise MemoryError("Unable to allocate 3.00 TiB")
 
-    monkeypatch.setattr("sdrt.pipeline.to_pil", full)
+    monkeypatch.setattr("sdrt.generation.to_pil", full)
     with pytest.raises(OutOfMemoryError, match=r"make fewer pictures at once .*3\.00 TiB"):
         pipeline("a", num_inference_steps=1)

@@ -224,7 +224,7 @@ def test_a_foreign_index_is_refused_before_the_weights(
 def test_a_missing_provider_is_refused_before_any_download(
     exporter: Exporter, hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdrt.session.available_providers", lambda: ("cpu",))
+    monkeypatch.setattr("sdrt.onnx_runtime.available_providers", lambda: ("cpu",))
     with pytest.raises(ProviderError, match="no cuda provider"):
         StableDiffusionPipeline.from_pretrained("owner/name", provider="cuda")
     assert not hub

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline, session
+from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline, onnx_runtime
 from sdrt.benchmark import runner
 from sdrt.benchmark.generation import PARTS, Generation, Step, generator
 from sdrt.benchmark.measure import open_pipeline, repeat, warm_up
@@ -31,7 +31,7 @@ def test_what_is_passed_to_the_provider_reaches_every_process(
     pipeline: StableDiffusionPipeline, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[SessionConfig] = []
-    monkeypatch.setattr(session, "settle", lambda config, notices: given.append(config) or config)
+    monkeypatch.setattr(onnx_runtime, "settle", lambda config, notices: given.append(config) or config)
     asked = replace(
         configuration(pipeline, low_vram=True, provider_options={"enable_cuda_graph": "True"}),
         provider="cuda",
@@ -79,7 +79,7 @@ def test_the_time_of_a_caller_is_no_time_of_a_step(
         time.sleep(0.05)
 
     # What happens before the first step and after the last one.
-    monkeypatch.setattr("sdrt.pipeline.to_pil", slow)
+    monkeypatch.setattr("sdrt.generation.to_pil", slow)
     made = generator(pipeline, configuration(pipeline))()
     assert made.total > 0.05 > max(step.scheduler for step in made.steps)
 

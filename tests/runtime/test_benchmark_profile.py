@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from sdrt import IntegrityError, StableDiffusionPipeline
+from sdrt.benchmark.ceiling import GRAPHS
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.ort_profile import operators, profile
 from sdrt.benchmark.plan import Asked, Rules, expand
+from sdrt.cli.benchmark_profile import profile_text
 
 
 def node(name: str, operator: str, at: int, duration: int, **shapes: list[list[int]]) -> dict[str, Any]:
@@ -107,6 +109,58 @@ def test_a_profile_adds_up(pipeline: StableDiffusionPipeline, tiny_model: Path) 
     first = next(row for row in unet["operators"] if (row["operator"], row["block"]) == ("Conv", "conv_in"))
     assert first["calls"] == 10
     assert set(found["components"]) == {"text_encoder", "unet", "vae_decoder"}
+    # Weights of 4 input and 16 output channels, latents, and what comes of them, in two rows.
+    assert first["bytes"] == 10 * 4 * (16 * 4 * 9 + 16 + 2 * 4 * 64 + 2 * 16 * 64)
+    # Rates of this machine are its own; that no single operator beats them says that they are a ceiling.
+    ceiling = found["ceiling"]
+    product = next(row for row in unet["operators"] if row["operator"] == "MatMul")
+    assert ceiling["dtype"] == "float32"
+    assert 0 < product["flops"] / product["seconds"] < 2 * ceiling["flops_per_second"]
+    assert ceiling["bytes_per_second"] > 1e8
+
+
+def test_the_share_of_the_roof_is_of_what_is_slower() -> None:
+    row = {"provider": "CPUExecutionProvider", "block": "", "calls": 2, "seconds": 2.0}
+    profile = {
+        "steps": 2,
+        "step_seconds": 5.0,
+        "timed": True,
+        "ceiling": {"dtype": "float32", "side": 8, "flops_per_second": 10e9, "bytes_per_second": 5e9},
+        "components": {
+            "unet": {
+                "seconds": 4.5,
+                "operators": [
+                    # A second at the rate of products, half of one at that of bytes.
+                    row | {"operator": "Conv", "flops": int(10e9), "bytes": int(2.5e9)},
+                    row | {"operator": "Add", "flops": None, "bytes": int(5e9)},
+                ],
+            }
+        },
+    }
+    settings = {"width": 64, "height": 64, "batch": 1}
+    record = {"measurements": [{"settings": settings, "profile": profile}]}
+    lines = {line.split("  ")[0]: line.split() for line in profile_text(record).splitlines()}
+    assert lines["Conv"][1:] == ["CPU", "40.0%", "1000", "1", "5.0", "1.2", "50%"]
+    assert lines["Add"][1:] == ["CPU", "40.0%", "1000", "1", "2.5", "50%"]
+    assert lines["step"][1:] == ["100.0%", "2500", "2.0", "1.5", "40%"]
+    assert "roof: 10.0 GFLOP/s in products of 8x8 matrices (float32)" in profile_text(record)
+    # Where operators are only started, their time says nothing of their rate; that of the step does.
+    profile["timed"] = False
+    assert "5.0" not in profile_text(record).partition("outside operators")[0]
+    assert "40%" in profile_text(record)
+
+
+def test_the_graphs_of_the_ceiling_are_those_that_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    import write_ceiling
+
+    monkeypatch.setattr(write_ceiling, "GRAPHS", tmp_path)
+    write_ceiling.main()
+    names = {path.name for path in GRAPHS.glob("*.onnx")}
+    assert names == {path.name for path in tmp_path.glob("*.onnx")}
+    assert all((GRAPHS / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
 
 
 def test_placement_counts_every_node(pipeline: StableDiffusionPipeline) -> None:

@@ -19,7 +19,8 @@ from sdrt import ProviderError, StableDiffusionPipeline
 from sdrt.config import SessionConfig
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices
-from sdrt.session import Component, _reports, available_providers
+from sdrt.onnx_runtime import available_providers, tells_placement
+from sdrt.session import Component
 
 pytestmark = pytest.mark.skipif(
     "openvino" not in available_providers(), reason="onnxruntime-openvino is not installed"
@@ -59,7 +60,7 @@ def picture(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
 def test_every_graph_goes_over_whole(portable: Path, graph: str) -> None:
     config = SessionConfig(provider="openvino", threads=1)
     component = Component(graph, portable / graph, config, Notices(pytest.fail))
-    if _reports():
+    if tells_placement():
         (only,) = component._session.get_provider_graph_assignment_info()
         assert only.ep_name == "OpenVINOExecutionProvider"
 
@@ -72,7 +73,7 @@ def test_the_picture_is_the_cpu_s(portable: Path, size: dict[str, int]) -> None:
 
 
 def test_bf16_is_another_picture_and_only_when_asked_for(portable: Path) -> None:
-    if not _reports():
+    if not tells_placement():
         with pytest.raises(ProviderError, match="precision needs onnxruntime-openvino"):
             open_on(portable, "openvino", precision="bf16")
         return
@@ -95,7 +96,11 @@ def test_a_graph_for_another_target_is_an_error(tiny_model: Path) -> None:
 
 def test_what_landed_elsewhere_is_counted(tiny_model: Path) -> None:
     decoder = ModelFolder.open(tiny_model).component("vae_decoder")
-    words = r"1 MultiHeadAttention landed elsewhere" if _reports() else "landed on the CPU, whole or in part"
+    words = (
+        r"1 MultiHeadAttention landed elsewhere"
+        if tells_placement()
+        else "landed on the CPU, whole or in part"
+    )
     with pytest.raises(ProviderError, match=words):
         Component("vae_decoder", decoder, SessionConfig(provider="openvino"), Notices(pytest.fail))
     messages: list[str] = []
@@ -112,14 +117,14 @@ def test_what_landed_elsewhere_is_counted(tiny_model: Path) -> None:
     ],
 )
 def test_a_property_that_openvino_does_not_have(portable: Path, config: dict[str, str], words: str) -> None:
-    if not _reports():
+    if not tells_placement():
         words = "load_config needs onnxruntime-openvino"
     with pytest.raises(ProviderError, match=words):
         open_on(portable, "openvino", load_config={"CPU": config}).load()
 
 
 def test_a_device_that_is_not_there(portable: Path) -> None:
-    from sdrt.session import openvino_devices
+    from sdrt.onnx_runtime import openvino_devices
 
     if "NPU" in openvino_devices():
         pytest.skip("this machine has an NPU")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdrt import ProviderError, RequestError, StableDiffusionPipeline, session
+from sdrt import ProviderError, RequestError, StableDiffusionPipeline, onnx_runtime, session
 from sdrt.compiled import Weights
 from sdrt.config import PROVIDERS, SessionConfig, known_options
 from sdrt.embedded import embedded_path
@@ -85,13 +85,13 @@ def test_options_that_are_no_mapping(tiny_model: Path, options: Any) -> None:
 
 
 def test_options_are_those_of_what_auto_is_decided_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "available_providers", lambda: ("cpu", "cuda"))
-    monkeypatch.setattr(session, "cuda_works", lambda: True)
+    monkeypatch.setattr(onnx_runtime, "available_providers", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: True)
     asked = SessionConfig(provider_options={"gpu_mem_limit": "6GB"})
-    assert session.settle(asked, Notices()).passed("cuda", Setting())["gpu_mem_limit"] == str(6 << 30)
-    monkeypatch.setattr(session, "available_providers", lambda: ("cpu",))
+    assert onnx_runtime.settle(asked, Notices()).passed("cuda", Setting())["gpu_mem_limit"] == str(6 << 30)
+    monkeypatch.setattr(onnx_runtime, "available_providers", lambda: ("cpu",))
     with pytest.raises(RequestError, match="cpu has no option 'gpu_mem_limit'"):
-        session.settle(asked, Notices())
+        onnx_runtime.settle(asked, Notices())
 
 
 def test_every_default_is_an_option_that_its_row_takes() -> None:
@@ -169,10 +169,10 @@ class Recorder:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, dict[str, str]]]:
     Recorder.made = []
-    monkeypatch.setattr(session, "available_providers", lambda: tuple(PROVIDERS))
-    monkeypatch.setattr(session, "_preload", lambda: None)
+    monkeypatch.setattr(onnx_runtime, "available_providers", lambda: tuple(PROVIDERS))
+    monkeypatch.setattr(session, "preload_cuda", lambda: None)
     monkeypatch.setattr(session, "load_tensorrt", lambda: "10.13.3")
-    monkeypatch.setattr(session.ort, "InferenceSession", Recorder)
+    monkeypatch.setattr(onnx_runtime.ort, "InferenceSession", Recorder)
     return Recorder.made
 
 
@@ -202,7 +202,7 @@ def test_engines_lie_in_the_user_s_cache(
     others = {engine_folder(tiny_model, recorded, trt_builder_optimization_level=1)}
     monkeypatch.setattr(session, "load_tensorrt", lambda: "10.14.0")
     others.add(engine_folder(tiny_model, recorded))
-    monkeypatch.setattr(session.ort, "__version__", "1.99.0")
+    monkeypatch.setattr(onnx_runtime.ort, "__version__", "1.99.0")
     others.add(engine_folder(tiny_model, recorded))
     assert len(others | {folder}) == 4
 
@@ -244,7 +244,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 
 def test_every_component_gets_the_options(recorded: list[Any], tiny_model: Path) -> None:
     pipeline = load(tiny_model, "tensorrt:1", gpu_mem_limit="6GB", trt_max_workspace_size="1GB")
-    config = pipeline._config
+    config = pipeline._store.config
     for name in ("unet", "vae_decoder"):
         Component(name, pipeline.model.component(name), config, Notices(), pipeline.model.weights(name))
         ours, helper, cpu = recorded[-1].values()
@@ -265,7 +265,7 @@ def test_precision_follows_what_the_model_s_manifest_says(recorded: list[Any], t
 def test_options_go_with_the_provider(recorded: list[Any], tiny_model: Path) -> None:
     pipeline = load(tiny_model, "cuda", gpu_mem_limit="6GB")
     assert pipeline.to("cpu").provider == "cpu"
-    assert pipeline.to("cuda:1", {"gpu_mem_limit": "2GB"})._config.passed("cuda", Setting()) == {
+    assert pipeline.to("cuda:1", {"gpu_mem_limit": "2GB"})._store.config.passed("cuda", Setting()) == {
         "arena_extend_strategy": "kSameAsRequested",
         "gpu_mem_limit": str(2 << 30),
         "device_id": "1",

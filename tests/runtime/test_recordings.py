@@ -12,8 +12,9 @@ import pytest
 
 from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.notices import Notices
+from sdrt.onnx_runtime import ort
 from sdrt.provider_options import Setting, cuda_options
-from sdrt.session import Component, ort
+from sdrt.session import Component
 
 
 class Recorded(Component):

@@ -19,6 +19,7 @@ from sdrt import (
     ProviderError,
     RequestError,
     StableDiffusionPipeline,
+    onnx_runtime,
     session,
 )
 from sdrt.buffers import Bound
@@ -26,7 +27,8 @@ from sdrt.config import SessionConfig, provider_names
 from sdrt.failures import Subject, run_failure
 from sdrt.interrupt import interruptible
 from sdrt.notices import Notices
-from sdrt.session import Component, available_providers
+from sdrt.onnx_runtime import available_providers
+from sdrt.session import Component
 
 
 @pytest.fixture(scope="module")
@@ -85,28 +87,28 @@ def test_cuda_without_cuda_is_an_error_with_the_fix(tiny_model: Path) -> None:
 @pytest.mark.parametrize("works", [True, False])
 def test_auto_takes_cuda_only_where_it_works(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
     messages: list[str] = []
-    monkeypatch.setattr(session, "available_providers", lambda: ("cpu", "cuda"))
-    monkeypatch.setattr(session, "cuda_works", lambda: works)
-    found = session.settle(SessionConfig(), Notices(messages.append))
+    monkeypatch.setattr(onnx_runtime, "available_providers", lambda: ("cpu", "cuda"))
+    monkeypatch.setattr(onnx_runtime, "cuda_works", lambda: works)
+    found = onnx_runtime.settle(SessionConfig(), Notices(messages.append))
     assert found.provider == ("cuda" if works else "cpu")
     assert [message.startswith("running on the CPU") for message in messages] == [True] * (not works)
     # Asked for by name, it is not replaced.
-    assert session.settle(SessionConfig(provider="cuda:1"), Notices()).provider == "cuda:1"
+    assert onnx_runtime.settle(SessionConfig(provider="cuda:1"), Notices()).provider == "cuda:1"
 
 
 @pytest.mark.skipif("cuda" in available_providers(), reason="this build has CUDA")
 def test_a_build_without_cuda_has_no_working_device() -> None:
-    assert not session.cuda_works()
+    assert not onnx_runtime.cuda_works()
 
 
 def test_loading_libraries_leaves_stdout_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(session.ort, "preload_dlls", lambda: print("not found"), raising=False)
-    session._preload.cache_clear()
-    session._preload()
-    session._preload()
-    session._preload.cache_clear()
+    monkeypatch.setattr(onnx_runtime.ort, "preload_dlls", lambda: print("not found"), raising=False)
+    onnx_runtime.preload_cuda.cache_clear()
+    onnx_runtime.preload_cuda()
+    onnx_runtime.preload_cuda()
+    onnx_runtime.preload_cuda.cache_clear()
     assert capsys.readouterr() == ("", "not found\n")
 
 
@@ -133,9 +135,9 @@ class FakeSession:
 
 
 def fake(monkeypatch: pytest.MonkeyPatch, session_class: type[FakeSession]) -> None:
-    monkeypatch.setattr(session, "available_providers", lambda: tuple(session.PROVIDERS))
-    monkeypatch.setattr(session, "_preload", lambda: None)
-    monkeypatch.setattr(session.ort, "InferenceSession", session_class)
+    monkeypatch.setattr(onnx_runtime, "available_providers", lambda: tuple(onnx_runtime.PROVIDERS))
+    monkeypatch.setattr(session, "preload_cuda", lambda: None)
+    monkeypatch.setattr(onnx_runtime.ort, "InferenceSession", session_class)
 
 
 def placed(**operators: str) -> type[FakeSession]:
@@ -197,7 +199,7 @@ def test_an_older_onnxruntime_is_forbidden_the_cpu(monkeypatch: pytest.MonkeyPat
     # ONNX Runtime refuses to be told both to use the CPU and not to.
     assert FakeSession.asked[0] == ["OpenVINOExecutionProvider"]
     messages: list[str] = []
-    monkeypatch.setattr(session.ort, "InferenceSession", FakeSession)
+    monkeypatch.setattr(onnx_runtime.ort, "InferenceSession", FakeSession)
     make("openvino", messages, allow_fallback=True)
     assert FakeSession.asked[0] == ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
     assert "does not tell which operators run on openvino" in messages[0]

@@ -14,9 +14,10 @@ from sdrt.benchmark.machine import Others, clocks
 from sdrt.benchmark.memory import peak_resident
 from sdrt.benchmark.plan import Configuration, Rules
 from sdrt.benchmark.stats import median_interval
+from sdrt.config import SessionConfig
 from sdrt.notices import Notify
 
-__all__ = ["Model", "measure", "open_pipeline", "repeat", "warm_up"]
+__all__ = ["Model", "measure", "open_pipeline", "repeat", "session_config", "warm_up"]
 
 Model = tuple[str, str]
 """Folder and name."""
@@ -68,13 +69,19 @@ def open_pipeline(
 ) -> Any:
     """The pipeline of a configuration, whose sessions are not made yet."""
     # Here, so that loading includes ONNX Runtime's own, as it does for `sdrt generate`.
-    from sdrt.config import SessionConfig
     from sdrt.model import ModelFolder
     from sdrt.notices import Notices
+    from sdrt.onnx_runtime import settle
     from sdrt.pipeline import StableDiffusionPipeline
-    from sdrt.session import settle
 
-    config = SessionConfig(
+    folder = ModelFolder.open(Path(model[0]), name=model[1])
+    config = settle(session_config(configuration, profile), Notices(notify))
+    return StableDiffusionPipeline(folder, config, notify=notify)
+
+
+def session_config(configuration: Configuration, profile: str | None = None) -> SessionConfig:
+    """The sessions of a configuration."""
+    return SessionConfig(
         provider=configuration.provider,
         threads=configuration.threads,
         allow_fallback=configuration.allow_fallback,
@@ -83,8 +90,6 @@ def open_pipeline(
         provider_options=configuration.provider_options,
         profile=profile,
     )
-    folder = ModelFolder.open(Path(model[0]), name=model[1])
-    return StableDiffusionPipeline(folder, settle(config, Notices(notify)), notify=notify)
 
 
 def warm_up(generate: Generate, first: Generation, rules: Rules, deadline: float) -> dict[str, Any]:

@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdrt.benchmark.ceiling import measure_ceiling
 from sdrt.benchmark.generation import Generation, generator
-from sdrt.benchmark.measure import Model, open_pipeline
+from sdrt.benchmark.measure import Model, open_pipeline, session_config
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.plan import Configuration, Rules
-from sdrt.notices import Notify
+from sdrt.config import PROVIDERS
+from sdrt.notices import Notices, Notify
 
 __all__ = ["operators", "profile"]
 
 _LEAST_STEPS = 10
 _KERNEL = "_kernel_time"
 _MICRO = 1e-6
+_SIZES = ("parameter_size", "activation_size", "output_size")
 _BY_INNER = (
     *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits", "DynamicQuantizeMatMul"),
     *("MatMulInteger", "MatMulIntegerToFloat"),
@@ -35,6 +38,7 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
     """Operators of every component, over warm generations of at least ten steps; `rules` limit the time.
 
     `seconds` of an operator are those of all its calls; `steps` and `step_seconds` those that they are a share of.
+    `ceiling` is `measure_ceiling`'s; `timed` says whether operators' seconds are those that they ran.
     """
     with tempfile.TemporaryDirectory(prefix="sdrt-profile-") as folder:
         pipeline = open_pipeline(model, configuration, tell, profile=folder)
@@ -46,7 +50,14 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
+        dtype = next(graph.inputs["sample"].dtype for graph in pipeline.graphs if graph.name == "unet")
+        pipeline.close()  # or there may be no room
+        tell("what the provider reaches at most")
+        config = session_config(configuration)
+        on_device = PROVIDERS[config.name].device is not None
         return {
+            "ceiling": measure_ceiling(config, dtype, Notices(tell)),
+            "timed": not on_device,
             "generations": len(kept),
             "steps": len(steps),
             "step_seconds": sum(step.wall for step in steps),
@@ -82,13 +93,13 @@ def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -
 
     `block_of` says the blocks of nodes. One that it does not know, which ONNX Runtime made or which has no weights,
     belongs to the block of the node that ran before it. `flops` counts a multiplication and an addition as two; None
-    for operators that do little else than move memory.
+    for operators that do little else than move memory. `bytes` are those of what went in and came out.
     """
     started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     begin = started[-runs] if runs <= len(started) else 0
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
     found: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(
-        lambda: {"calls": 0, "seconds": 0.0, "flops": None}
+        lambda: {"calls": 0, "seconds": 0.0, "flops": None, "bytes": 0}
     )
     block = ""
     for event in sorted(nodes, key=lambda event: event["ts"]):
@@ -99,6 +110,7 @@ def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -
         row = found[arguments["op_name"], arguments.get("provider", ""), block]
         row["calls"] += 1
         row["seconds"] += event["dur"] * _MICRO
+        row["bytes"] += sum(int(arguments.get(size, 0)) for size in _SIZES)
         if (flops := _flops(arguments)) is not None:
             row["flops"] = (row["flops"] or 0) + flops
     rows = [

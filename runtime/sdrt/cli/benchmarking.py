@@ -161,7 +161,7 @@ def _opener(
         from sdrt.autoexport import export_random
         from sdrt.config import PROVIDERS, SessionConfig
         from sdrt.notices import Notices
-        from sdrt.session import settle
+        from sdrt.onnx_runtime import settle
 
         assert random_weights is not None
         notices = Notices(terminal.notice)

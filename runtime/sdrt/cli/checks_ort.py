@@ -50,7 +50,7 @@ def check_onnxruntime() -> Iterator[Finding]:
             remedy=f"pip uninstall -y {' '.join(wheels)}, then {install_command('cpu')}, or [gpu]",
         )
     try:
-        from sdrt.session import available_providers
+        from sdrt.onnx_runtime import available_providers
     except ProviderError as error:
         yield Finding(name="onnxruntime", detail=str(error), status=Status.ERROR, exit_code=error.exit_code)
         return
@@ -136,7 +136,7 @@ def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
     """The devices that OpenVINO finds."""
     if "openvino" not in providers:
         return
-    from sdrt.session import openvino_devices
+    from sdrt.onnx_runtime import openvino_devices
 
     devices = ", ".join(openvino_devices()) or "this onnxruntime does not tell them"
     yield Finding(name="OpenVINO", detail=f"devices for device_type: {devices}")

@@ -1,0 +1,248 @@
+"""One export under way: load, trace, write and check each component."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from torch import nn
+
+from sdrt.errors import RequestError
+from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt_export import graph, int8, optimum_exporter, parity, precision
+from sdrt_export.calibrate import Calibration
+from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint
+from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.hashes import Hashes
+from sdrt_export.side_files import SCHEDULER, config_of, index, write_json, write_side_files
+from sdrt_export.taesd import TAESD
+from sdrt_export.targets import Target
+from sdrt_export.weights import DTYPES
+
+__all__ = ["DTYPE_NAMES", "Job", "ProgressEvent", "Reporter"]
+
+DTYPE_NAMES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
+_OTHER_THAN_OPTIMUM = "--exporter sdrt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressEvent:
+    """What is being done: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
+
+    One component is written and checked while the next is traced, so their events alternate.
+    """
+
+    component: str
+    stage: str
+    detail: str = ""
+
+
+Reporter = Callable[[ProgressEvent], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Traced:
+    """A component's graph, which still refers to torch's weights, and what torch makes of its example inputs."""
+
+    component: Component
+    graph: ir.Model
+    stages: ir.Model | None
+    transposed: list[str]
+    config: dict[str, Any]
+    names: list[str]
+    expected: list[parity.Reference]
+    about: dict[str, Any]
+    dtype: str
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it computes in float16."""
+        return self.dtype == "fp16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One export under way."""
+
+    checkpoint: Checkpoint
+    staging: Path
+    target: Target
+    dtype: str
+    report: Reporter
+    hashes: Hashes
+    taesd: nn.Module | None = None
+    is_final: bool = True
+
+    @property
+    def halves(self) -> bool:
+        """Whether graphs compute in float16, but for those that overflow."""
+        return self.dtype == "fp16" and self.target.halves
+
+    def run(
+        self, exporter: str, calibration: Calibration | None, defaults: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """Write everything but the manifest; give its entry of each component."""
+        if calibration is not None:
+            return self._in_int8(calibration, defaults)
+        components = self._with_optimum() if exporter == "optimum" else self._fused()
+        write_side_files(self.checkpoint, self.staging)
+        return components
+
+    def _fused(self) -> dict[str, Any]:
+        """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
+        largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
+        if self.taesd is not None:
+            largest_first.append(TAESD)
+        worker = ThreadPoolExecutor(max_workers=1)
+        try:
+            finished: dict[str, Future[dict[str, Any]]] = {}
+            for component in largest_first:
+                traced = self._trace(component)
+                for future in finished.values():
+                    if future.done():
+                        future.result()  # raises what went wrong, before more work is put into it
+                finished[component.name] = worker.submit(self._finish, traced)
+            return {name: future.result() for name, future in finished.items()}
+        finally:
+            # What has not begun need not: after a failure nobody wants it, and else there is none.
+            worker.shutdown(cancel_futures=True)
+
+    def _in_int8(self, plan: Calibration, defaults: Mapping[str, float]) -> dict[str, Any]:
+        """Write every component in float32 into a folder of its own, make pictures with that, and int8 of it."""
+        folder = self.staging / ".float32"
+        folder.mkdir()
+        floats = replace(self, staging=folder, dtype="fp32", is_final=False)
+        entries = floats._fused()
+        write_side_files(self.checkpoint, folder)
+        return int8.Conversion(
+            source=folder,
+            output=self.staging,
+            plan=plan,
+            guidance_scale=defaults.get("guidance_scale"),
+            judged=not isinstance(self.checkpoint, RandomCheckpoint),
+            report=self._at,
+        ).run(entries)
+
+    def _with_optimum(self) -> dict[str, Any]:
+        """Let optimum write them all, then check each."""
+        if not isinstance(self.checkpoint, FolderCheckpoint):
+            raise RequestError(
+                "exporter 'optimum' reads a checkpoint folder or hub id: random weights need exporter 'sdrt'"
+            )
+        self._at("pipeline", "export")
+        # Its own scheduler config is written over: by another class's name here, none of the file's is imported.
+        optimum_exporter.export_pipeline(self.checkpoint, index(SCHEDULER), self.staging)
+        entries = {}
+        for component in COMPONENTS.values():
+            self._at(component.name, "check")
+            model = self.checkpoint.load(component.checkpoint)
+            # Its traced U-Net takes no odd sizes.
+            expected = parity.reference(component, model, sizes=(0, 2))
+            rows = self._check(component, component.outputs(model), expected, self.dtype, _OTHER_THAN_OPTIMUM)
+            entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
+        return entries
+
+    def _trace(self, component: Component) -> _Traced:
+        self._at(component.name, "load")
+        model = self.taesd if component is TAESD else self.checkpoint.load(component.checkpoint)
+        assert model is not None
+        self._at(component.name, "export")
+        dtype, about = self._precision(component, model)
+        traced, transposed = graph.trace(component, model, self.target, DTYPES[dtype])
+        stages = graph.trace_stages(component, model, self.target, DTYPES[dtype])
+        if self.dtype == "fp16" and not self.target.halves:
+            for one in (traced, stages):
+                if one is not None:
+                    graph.narrow(one, dict(model.named_parameters()))
+        return _Traced(
+            component=component,
+            graph=traced,
+            stages=stages,
+            transposed=transposed,
+            config=config_of(model),
+            names=component.outputs(model),
+            expected=parity.reference(component, model),
+            about=about | component.about(model),
+            dtype=dtype,
+        )
+
+    def _precision(self, component: Component, model: nn.Module) -> tuple[str, dict[str, Any]]:
+        """The dtype that a component computes in, and what the manifest says of it."""
+        if not self.halves:
+            return "fp32", {}
+        activations = precision.measure(component, model)
+        dtype = "fp16" if activations.fit else "fp32"
+        if not activations.fit:
+            self._at(component.name, "export", _stays(activations.entry()))
+        return dtype, {"dtype": DTYPE_NAMES[dtype], "activations": activations.entry()}
+
+    def _finish(self, traced: _Traced) -> dict[str, Any]:
+        component, path = traced.component, self._graph(traced.component)
+        path.parent.mkdir()
+        self._at(component.name, "write")
+        _save(traced, path)
+        if self.is_final:
+            self.hashes.begin(path.parent.glob("*.onnx*"))
+        write_json(path.with_name("config.json"), traced.config)
+        self._at(component.name, "check")
+        limit = "half" if traced.is_half else ("fp32" if self.halves else self.dtype)
+        # Said with the result too, which stays on the screen: it is not the dtype that was asked for.
+        stays = self.halves and traced.dtype == "fp32"
+        note = f"; {_stays(traced.about['activations'])}" if stays else ""
+        rows = self._check(component, traced.names, traced.expected, limit, note=note)
+        rows += self._check_beside(traced, path, limit)
+        return {"parity": rows, "transposed": traced.transposed, **traced.about}
+
+    def _check(
+        self,
+        component: Component,
+        names: list[str],
+        expected: list[parity.Reference],
+        limit: str,
+        instead: str | None = None,
+        note: str = "",
+    ) -> list[dict[str, Any]]:
+        path = self._graph(component)
+        rows = parity.compare(component, path, names, expected, limit, self.target, instead)
+        worst = max(row["relative_error"] for row in rows)
+        self._at(component.name, "done", f"relative error {worst:.1e}{note}")
+        return rows
+
+    def _check_beside(self, traced: _Traced, path: Path, limit: str) -> list[dict[str, Any]]:
+        """Compare the graphs that lie beside a component's own."""
+        component, expected, rows = traced.component, traced.expected, []
+        if traced.is_half:
+            wide = path.with_name(WIDE_GRAPH)
+            rows += parity.compare(component, wide, traced.names, expected[:1], "fp16", self.target)
+        if traced.stages is not None:
+            stages = path.with_name(STAGES_GRAPH)
+            rows += parity.compare_stages(component, stages, expected, limit, self.target)
+        if traced.stages is not None and traced.is_half:
+            wide = path.with_name(WIDE_STAGES_GRAPH)
+            rows += parity.compare_stages(component, wide, expected, "fp16", self.target)
+        return rows
+
+    def _graph(self, component: Component) -> Path:
+        return self.staging / component.name / "model.onnx"
+
+    def _at(self, component: str, stage: str, detail: str = "") -> None:
+        self.report(ProgressEvent(component=component, stage=stage, detail=detail))
+
+
+def _save(traced: _Traced, path: Path) -> None:
+    """The component's graph, and beside it those of the same weights: in stages, in float32, both."""
+    graph.save(traced.graph, path, apart=traced.stages is not None or traced.is_half)
+    if traced.stages is not None:
+        graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
+    if traced.is_half:
+        graph.save_wide(path.with_name(WIDE_GRAPH), path)
+    if traced.stages is not None and traced.is_half:
+        graph.save_wide(path.with_name(WIDE_STAGES_GRAPH), path.with_name(STAGES_GRAPH))
+
+
+def _stays(activations: Mapping[str, Any]) -> str:
+    return f"stays in fp32: {activations['module']} reaches {activations['largest']:.3g}"

@@ -1,0 +1,92 @@
+"""What lies beside the graphs: configs, tokenizer, schedulers, and the index that optimum and diffusers look for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sdrt.errors import ModelNotFoundError
+from sdrt.index import INDEX_NAME
+from sdrt.kinds import TEXT_TO_IMAGE, kind_of
+from sdrt_export import tokenizer
+from sdrt_export.checkpoint import Checkpoint
+from sdrt_export.components import COMPONENTS
+
+__all__ = ["SCHEDULER", "config_of", "index", "write_json", "write_side_files"]
+
+SCHEDULER = "PNDMScheduler"
+"""The class that a checkpoint without a name of one is taken to have."""
+
+
+def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
+    """Tokenizer, scheduler config and the index that optimum and diffusers look for."""
+    scheduler = checkpoint.scheduler_config()
+    tokens = staging / "tokenizer"
+    shutil.rmtree(tokens, ignore_errors=True)
+    source = checkpoint.tokenizer_folder()
+    if source is None:
+        text = json.loads((staging / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+        tokenizer.write_byte_tokenizer(staging / "scratch", tokens, text["max_position_embeddings"])
+    else:
+        tokenizer.write_tokenizer(source, tokens)
+    (staging / "scheduler").mkdir(exist_ok=True)
+    write_json(staging / "scheduler" / "scheduler_config.json", scheduler)
+    entries = index(scheduler.get("_class_name", SCHEDULER))
+    unet = json.loads((staging / "unet" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((staging / "vae_decoder" / "config.json").read_text(encoding="utf-8"))
+    kind = kind_of(unet, vae["latent_channels"])
+    entries["_class_name"] = kind.pipeline
+    if kind.has_noise_level:
+        entries |= _write_low_res_scheduler(checkpoint, staging)
+    write_json(staging / INDEX_NAME, entries)
+
+
+def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str, Any]:
+    """An upscaler's second scheduler; the entries of the index that go with it."""
+    config = checkpoint.low_res_scheduler_config()
+    if config is None:
+        raise ModelNotFoundError(
+            f"{checkpoint.name}: its unet upscales, and there is no low_res_scheduler: the download may be incomplete"
+        )
+    (staging / "low_res_scheduler").mkdir()
+    write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)
+    entries: dict[str, Any] = {"low_res_scheduler": ["diffusers", str(config.get("_class_name"))]}
+    most = checkpoint.index().get("max_noise_level")
+    return entries | ({"max_noise_level": most} if isinstance(most, int) else {})
+
+
+def index(scheduler: str) -> dict[str, Any]:
+    """``model_index.json``, with no name in it that a checkpoint's file gave, but its ``scheduler``'s class."""
+    classes = {row.checkpoint: [row.library, row.model_class.__name__] for row in COMPONENTS.values()}
+    return {
+        "_class_name": TEXT_TO_IMAGE.pipeline,
+        "_diffusers_version": version("diffusers"),
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **classes,
+    }
+
+
+def config_of(model: Any) -> dict[str, Any]:
+    """The component's config as JSON; without where it was loaded from."""
+    text = (
+        model.to_json_string()
+        if hasattr(model, "to_json_string")
+        else model.config.to_json_string(use_diff=False)
+    )
+    config: dict[str, Any] = json.loads(text)
+    config.pop("_name_or_path", None)
+    return config
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object, so that equal ones are equal files."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

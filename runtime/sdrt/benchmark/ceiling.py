@@ -1,0 +1,69 @@
+"""What a provider reaches at most: in multiplying large matrices, and in moving large tensors.
+
+Together they are the roof of the roofline model (Williams et al. 2009): no operator is done before the slower of its
+arithmetic at the one rate and its bytes at the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.config import PROVIDERS, SessionConfig
+from sdrt.notices import Notices
+
+if TYPE_CHECKING:
+    from sdrt.session import Component
+
+__all__ = ["CHAIN", "GRAPHS", "measure_ceiling"]
+
+GRAPHS = Path(__file__).parent / "graphs"
+"""`tests/runtime/write_ceiling.py` writes them."""
+CHAIN = 8
+"""Operators of one graph, each of which takes what the one before it gave."""
+_RUNS = 8
+# Sides of matrices, and elements of tensors that are beyond caches: on the host, on a device of its own.
+_SIDES, _ELEMENTS = {None: 1024, "cuda": 4096}, {None: 1 << 24, "cuda": 1 << 26}
+
+
+def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notices) -> dict[str, Any]:
+    """The best of several runs, as `flops_per_second` of matrices in `dtype` and `bytes_per_second`.
+
+    A multiplication and an addition count as two; each byte that an operator takes or gives counts.
+    Raises what a session raises.
+    """
+    device = PROVIDERS[config.name].device
+    side, elements = _SIDES[device], _ELEMENTS[device]
+    random = np.random.default_rng(0)
+    # Of norm 1 or so, that products of products stay finite.
+    matrix = (random.standard_normal((side, side)) / np.sqrt(side)).astype(dtype)
+    multiplying = _seconds(f"matmul_{dtype.name}", {"a": matrix, "b": matrix}, config, notices)
+    tensor = np.zeros(elements, np.float32)
+    adding = _seconds("add_float32", {"a": tensor, "b": tensor}, config, notices)
+    return {
+        "dtype": dtype.name,
+        "side": side,
+        "flops_per_second": CHAIN * 2 * side**3 / multiplying,
+        "bytes_per_second": CHAIN * 3 * tensor.nbytes / adding,
+    }
+
+
+def _seconds(name: str, inputs: Mapping[str, NDArray[Any]], config: SessionConfig, notices: Notices) -> float:
+    from sdrt.session import Component
+
+    component: Component = Component(name, GRAPHS / f"{name}.onnx", config, notices)
+    with component.bound({key: array.shape for key, array in inputs.items()}, ("first",)) as run:
+        for key, array in inputs.items():
+            run.set(key, array)
+        return min(_one(run) for _ in range(_RUNS))
+
+
+def _one(run: Any) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start

@@ -1,0 +1,132 @@
+"""Which components of a model are in memory: opened when they are needed, and fewer where memory ran out."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sdrt.config import SessionConfig
+from sdrt.errors import OutOfMemoryError
+from sdrt.limits import whole
+from sdrt.model import ModelFolder
+from sdrt.notices import Notices
+from sdrt.request import Request
+from sdrt.textual_inversion import Inversion, Inversions
+
+if TYPE_CHECKING:
+    from sdrt.components import Components
+
+__all__ = ["ComponentStore"]
+
+
+class ComponentStore:
+    """A model's components, in the sessions of one configuration at a time. Safe to use from several threads.
+
+    A run that has begun keeps those that it began with, whatever `configure` and `close` do meanwhile.
+    """
+
+    def __init__(
+        self, model: ModelFolder, config: SessionConfig, notices: Notices, *, verify: bool = True
+    ) -> None:
+        self.model, self.config = model, config
+        self.rescues: Counter[str] = Counter()
+        """How many runs of which component were made again in float32."""
+        self._notices, self._verify = notices, verify
+        self._components: Components | None = None
+        self._inversions: Inversions | None = None
+        self._outgrown = math.inf
+        """Pixels of all pictures of a request for which memory ran out."""
+        self._seen: set[tuple[int, int, int]] = set()
+        self._lock = threading.RLock()
+
+    @property
+    def open(self) -> Components | None:
+        """Those in memory."""
+        return self._components
+
+    def get(self) -> Components:
+        """Those in memory, or all of them anew."""
+        with self._lock:
+            return self._components or self._make(low_vram=bool(self.config.low_vram))
+
+    def for_request(self, request: Request) -> Components:
+        """Those that take less for a request for which memory ran out before."""
+        with self._lock:
+            low = self.config.low_vram
+            if low is None:
+                low = _pixels(request) >= self._outgrown
+            found = self._components
+            return found if found is not None and found.low_vram == low else self._make(low_vram=low)
+
+    def take_less(self, request: Request, error: OutOfMemoryError) -> bool:
+        """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
+        with self._lock:
+            if self.config.low_vram is not None or _pixels(request) >= self._outgrown:
+                return False
+            self._outgrown = _pixels(request)
+            self._let_go()
+        self._notices.warn(
+            f"{str(error).partition(':')[0]}. Trying again with low_vram, which is slower, for this and all that is as "
+            "large"
+        )
+        return True
+
+    def is_first_at(self, request: Request) -> bool:
+        """Whether these sessions were not asked for this size before; from now on they were."""
+        assert request.width is not None
+        assert request.height is not None
+        size = request.width, request.height, request.num_pictures
+        with self._lock:
+            known = size in self._seen
+            self._seen.add(size)
+            return not known
+
+    def add_words(self, words: Sequence[Inversion]) -> None:
+        """Read these words of textual inversion from now on. Raises `UnsupportedModelError` if the model cannot."""
+        with self._lock:
+            components = self.get()
+            config = self.model.component_config("text_encoder")
+            known = self._inversions or Inversions(vocabulary=whole(config, "vocab_size", "text_encoder"))
+            inversions = known.with_words(words)
+            components.use(inversions)
+            self._inversions = inversions
+
+    def configure(self, config: SessionConfig) -> None:
+        """Make sessions in another way from now on."""
+        with self._lock:
+            if config != self.config:
+                self.close()
+                self.config, self._outgrown = config, math.inf
+
+    def close(self) -> None:
+        """Free the sessions, once no run uses them."""
+        with self._lock:
+            self._let_go()
+            self._seen.clear()
+
+    def _make(self, *, low_vram: bool) -> Components:
+        from sdrt.components import Components
+
+        if self._verify:
+            self.model.verify(self._notices)
+        self._let_go()  # before others are made: there may not be room for both
+        config = replace(self.config, low_vram=low_vram)
+        self._components = Components(self.model, config, self._notices, self._inversions, self.rescues)
+        return self._components
+
+    def _let_go(self) -> None:
+        """Of every session; one that a run still uses ends with that."""
+        if self._components is not None:
+            self._components.close()
+        self._components = None
+
+
+def _pixels(request: Request) -> int:
+    """Of all pictures of a request that `fit` has filled in."""
+    assert request.width is not None
+    assert request.height is not None
+    return request.num_pictures * request.width * request.height
