@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a bare machine with CUDA and torch to measured results: unpack, check, prepare, test, measure. No network.
+# From a bare machine with CUDA and torch to measured results, stage by stage. No network.
 #
 #   benchmarks/gpu.sh [OPTIONS] [STAGE...]
 #
@@ -9,6 +9,7 @@
 #   prepare  random weights, and what each system makes of them
 #   test     pytest -m gpu tests/gpu
 #   measure  the peers in turns, and the bars
+#   choose   what sdrt's runtime leaves out, beside what it does: shapes known beforehand, a graph for the rest of a step
 #
 # Options:
 #   --parts DIR     onnxruntime-gpu as parts of an archive, ort.tar.xz.00 and on; the installed one if left out
@@ -21,13 +22,13 @@
 #   --              what follows goes to peers.py, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
 #
 # Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
-# Results: benchmarks/results/NAME.json, NAME.md and NAME-tests.txt; pytest's whole log is WORK/NAME-tests.log. Exit
-# code 1 if something is missing, failed or not finished; bars that are not met are results.
+# Results: benchmarks/results/NAME.json, NAME.md, NAME-tests.txt, NAME-shapes.json, NAME-step.json; pytest's whole log is
+# WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are not met are results.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 
 work=$root/build/gpu parts="" wheels="" name="" python=python3 dry="" stages=() passed=()
-device=cuda architecture=sd15 failed=0
+device=cuda architecture=sd15 size=512 failed=0
 
 usage() {
   sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/benchmarks/gpu.sh"
@@ -48,12 +49,12 @@ while (($#)); do
     --dry-run) dry=1 ;;
     -h | --help) usage && exit ;;
     --) shift && passed=("$@") && break ;;
-    unpack | check | prepare | test | measure) stages+=("$1") ;;
+    unpack | check | prepare | test | measure | choose) stages+=("$1") ;;
     *) complain "unknown option or stage $1: see benchmarks/gpu.sh --help" ;;
   esac
   shift
 done
-((${#stages[@]})) || stages=(unpack check prepare test measure)
+((${#stages[@]})) || stages=(unpack check prepare test measure choose)
 for folder in "$parts" "$wheels"; do
   [[ -z $folder || -d $folder ]] || complain "$folder: no such folder"
 done
@@ -68,7 +69,7 @@ device_name() {
 
 hide=""
 if [[ $dry ]]; then
-  device=cpu architecture=tiny results=$work name=${name:-dry-run}
+  device=cpu architecture=tiny size=64 results=$work name=${name:-dry-run}
   passed=(--rounds 1 "${passed[@]}")
   "$python" "$root/benchmarks/rehearsal.py" make "$work/rehearsal" || complain "$python: cannot rehearse"
   parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
@@ -127,6 +128,14 @@ test_on_gpu() {
 
 measure() {
   compare --resume --json "$results/$name.json" --report "$results/$name.md" "${passed[@]}"
+}
+
+choose() {
+  local model=$work/$architecture/sdrt
+  [[ $device == cpu ]] || model+=-$device
+  "$python" "$root/benchmarks/static_shapes.py" "$model" --device "$device" --size "$size" --rounds 30 \
+    --json "$results/$name-shapes.json" &&
+    "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" --json "$results/$name-step.json"
 }
 
 for stage in "${stages[@]}"; do

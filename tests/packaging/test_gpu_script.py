@@ -245,7 +245,7 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
     done = gpu_sh(tmp_path, "--dry-run", "--work", "work", *systems)
     assert done.returncode == 0, done.stdout + done.stderr
     codes = re.findall(r"^=== (\w+): exit code (\d)", done.stdout, re.MULTILINE)
-    assert codes == [(stage, "0") for stage in ("unpack", "check", "prepare", "test", "measure")]
+    assert codes == [(stage, "0") for stage in ("unpack", "check", "prepare", "test", "measure", "choose")]
     work = tmp_path / "work"
     record: dict[str, Any] = json.loads((work / "dry-run.json").read_text())
     assert [*record["turns"][0]] == ["sdrt", "diffusers"]
@@ -260,6 +260,11 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
         assert str(tmp_path) not in text
         assert sys.prefix not in text
         assert "../" not in text
+    for name, ratio in (("shapes", "static_over_dynamic"), ("step", "graph_over_numpy")):
+        choice = json.loads((work / f"dry-run-{name}.json").read_text())
+        assert choice["size"] == 64
+        assert choice[ratio]["median"] > 0
+        assert str(tmp_path) not in json.dumps(choice)
     # What was measured is not measured again.
     again = gpu_sh(tmp_path, "--dry-run", "--work", "work", "measure", *systems)
     assert again.returncode == 0, again.stderr
