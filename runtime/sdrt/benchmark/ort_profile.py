@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdrt.benchmark.ceiling import measure_ceiling
 from sdrt.benchmark.generation import Generation, generator
 from sdrt.benchmark.measure import Model, open_pipeline, session_config
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.plan import Configuration, Rules
 from sdrt.config import PROVIDERS
+from sdrt.model import ModelFolder
 from sdrt.notices import Notices, Notify
 
 __all__ = ["operators", "profile"]
@@ -50,13 +53,12 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
-        dtype = next(graph.inputs["sample"].dtype for graph in pipeline.graphs if graph.name == "unet")
         pipeline.close()  # or there may be no room
         tell("what the provider reaches at most")
         config = session_config(configuration)
         on_device = PROVIDERS[config.name].device is not None
         return {
-            "ceiling": measure_ceiling(config, dtype, Notices(tell)),
+            "ceiling": measure_ceiling(config, _computes_in(pipeline.model), Notices(tell)),
             "timed": not on_device,
             "generations": len(kept),
             "steps": len(steps),
@@ -73,6 +75,12 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
                 if runs[name]
             },
         }
+
+
+def _computes_in(model: ModelFolder) -> np.dtype[Any]:
+    """What the U-Net multiplies. Weights in float16 are widened for target cpu, and those in int8 are not measured."""
+    is_half = model.manifest is not None and model.manifest.target != "cpu"
+    return np.dtype(np.float16 if is_half and model.weights("unet").dtype == "float16" else np.float32)
 
 
 def _repeat(generate: Any, rules: Rules) -> list[Generation]:
