@@ -134,8 +134,10 @@ choose() {
   local model=$work/$architecture/sdrt
   [[ $device == cpu ]] || model+=-$device
   "$python" "$root/benchmarks/static_shapes.py" "$model" --device "$device" --size "$size" --rounds 30 \
-    --json "$results/$name-shapes.json" &&
-    "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" --json "$results/$name-step.json"
+    --json "$results/$name-shapes.json"
+  local code=$?
+  "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" --json "$results/$name-step.json" &&
+    return "$code"
 }
 
 for stage in "${stages[@]}"; do

@@ -18,7 +18,7 @@ from typing import Any
 import export
 import peers
 import tables
-from settings import Settings, add_systems, chosen_systems, interpreters
+from settings import Settings
 
 import sdrt
 
@@ -88,18 +88,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--export-rounds", type=int, default=2)
-    add_systems(parser, f"what is compared; {', '.join(Settings.names)} if left out")
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
-    settings = Settings(
-        size=options.size,
-        steps=options.steps,
-        rounds=options.rounds,
-        names=chosen_systems(options.systems, Settings.names),
-        pythons=interpreters(options.python),
-    )
+    settings = Settings(size=options.size, steps=options.steps, rounds=options.rounds)
     figures: dict[str, Any] = {"versions": _versions()}
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()

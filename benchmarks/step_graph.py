@@ -1,12 +1,13 @@
-"""What a step does beside the U-Net, by NumPy as `sdrt` does it, and as a graph on the device in its place.
+"""What a step does beside the U-Net: on the host, as `sdrt` does it, and as a graph on the device in its place.
 
     python benchmarks/step_graph.py [--device cpu|cuda] [--size 512] [--rounds 9] [--json FILE]
 
-NumPy: latents are scaled and put into the U-Net's input on the device, its output is fetched, guidance and a step of
-Euler follow on the host. Graph: one of ONNX Runtime does all of that where the U-Net's buffers are, with the
-coefficients as inputs; nothing goes to the host, which has no latents for previews and callbacks then. Both begin with
-a U-Net's output in a buffer of the device and end with its next input in one. Turns are taken in rounds; the ratio is
-that of a round. What it says decides whether the runtime should have such a graph (docs/benchmark.md).
+Host: the U-Net's output is fetched and looked at for NaN; guidance and a step of Euler follow in NumPy; the next
+latents are scaled and put into the U-Net's input. Graph: one of ONNX Runtime does that where the U-Net's buffers are,
+with the coefficients as an input; the sum that tells of NaN goes to the host, latents for previews and callbacks do
+not. Both begin with a U-Net's output in a buffer of the device, and end with its next input in one. It is arithmetic
+and copies alone, without the calls around them that both would have, so it is the most that such a graph can win of a
+step. Turns are taken in rounds; the ratio is that of a round. docs/benchmark.md says what was decided by it.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ from typing import Any
 
 import numpy as np
 import onnx
-from measure import device, spread
+from measure import device as machine
+from measure import spread
 from onnx import TensorProto, helper
 
 from sdrt.onnx_runtime import ort, preload_cuda
 
-CHANNELS, FACTOR, SCALE, STEPS = 4, 8, np.float32(7.5), 200
+CHANNELS, FACTOR, STEPS = 4, 8, 200
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-SIGMA, SIGMA_NEXT = np.float32(3.0), np.float32(2.5)
+SCALE, SIGMA, SIGMA_NEXT, C_IN = (np.float32(value) for value in (7.5, 3.0, 2.5, 0.37))
 Step = Callable[[], None]
 
 
 def graph() -> bytes:
-    """`x`, the U-Net's `output` of both halves, and coefficients, to the next `x` and the U-Net's next `sample`."""
+    """`x` and the U-Net's `output` of both halves to the next `x` and the U-Net's next `sample`, both float32."""
     nodes = [
+        helper.make_node("Split", ["coefficients"], ["scale", "change", "c_in"], axis=0, num_outputs=3),
         helper.make_node("Split", ["output"], ["unconditional", "conditional"], axis=0, num_outputs=2),
         helper.make_node("Sub", ["conditional", "unconditional"], ["difference"]),
         helper.make_node("Mul", ["difference", "scale"], ["weighed"]),
@@ -42,88 +45,103 @@ def graph() -> bytes:
         helper.make_node("Add", ["x", "towards"], ["x_next"]),
         helper.make_node("Mul", ["x_next", "c_in"], ["scaled"]),
         helper.make_node("Concat", ["scaled", "scaled"], ["sample"], axis=0),
+        helper.make_node("ReduceSum", ["x_next"], ["total"], keepdims=0),
     ]
     latents, rows = [1, CHANNELS, "h", "w"], [2, CHANNELS, "h", "w"]
-    info = helper.make_tensor_value_info
-    shapes = {"x": latents, "output": rows, "scale": [], "change": [], "c_in": []}
-    inputs = [info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    outputs = [info("x_next", TensorProto.FLOAT, latents), info("sample", TensorProto.FLOAT, rows)]
-    made = helper.make_graph(nodes, "step", inputs, outputs)
-    content: bytes = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10
-    ).SerializeToString()
-    onnx.checker.check_model(content)
+
+    def infos(**shapes: list[Any]) -> list[Any]:
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
+        ]
+
+    inputs = infos(x=latents, output=rows, coefficients=[3])
+    made = helper.make_graph(nodes, "step", inputs, infos(x_next=latents, sample=rows, total=[]))
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    content: bytes = model.SerializeToString()
     return content
 
 
-def values(device: str, *arrays: Any) -> list[Any]:
-    """Buffers of the device with these contents."""
-    return [ort.OrtValue.ortvalue_from_numpy(array, device, 0) for array in arrays]
+class OnDevice:
+    """A step by the graph."""
+
+    def __init__(self, device: str, x: Any, output: Any) -> None:
+        self._session = ort.InferenceSession(graph(), providers=[PROVIDERS[device]])
+        if self._session.get_providers()[0] != PROVIDERS[device]:
+            raise SystemExit(f"ONNX Runtime took another provider than {PROVIDERS[device]}")
+        # On the CPU a value is the array itself.
+        self._given = [ort.OrtValue.ortvalue_from_numpy(array.copy(), device, 0) for array in (x, output)]
+        self.x_next, self.sample = (
+            ort.OrtValue.ortvalue_from_numpy(np.zeros_like(array), device, 0) for array in (x, output)
+        )
+        self._total = np.zeros((), np.float32)
+        self._binding = self._session.io_binding()
+        self._binding.bind_ortvalue_input("x", self._given[0])
+        self._binding.bind_ortvalue_input("output", self._given[1])
+        self._binding.bind_ortvalue_output("x_next", self.x_next)
+        self._binding.bind_ortvalue_output("sample", self.sample)
+        self._binding.bind_output("total", "cpu", 0, np.float32, [], self._total.ctypes.data)
+
+    def __call__(self) -> None:
+        # Others in every step.
+        self._coefficients = np.array([SCALE, SIGMA_NEXT - SIGMA, C_IN])
+        self._binding.bind_cpu_input("coefficients", self._coefficients)
+        self._session.run_with_iobinding(self._binding)
+        if not np.isfinite(self._total):
+            raise SystemExit("not finite")
+
+    def results(self) -> list[Any]:
+        """The next latents, and the U-Net's next input."""
+        return [self.x_next.numpy(), self.sample.numpy()]
 
 
-def by_graph(device: str, x: Any, output: Any) -> tuple[Step, Callable[[], Any]]:
-    """A step on the device, and what reads the U-Net's next input."""
-    options = ort.SessionOptions()
-    session = ort.InferenceSession(graph(), options, providers=[PROVIDERS[device]])
-    if session.get_providers()[0] != PROVIDERS[device]:
-        raise SystemExit(f"ONNX Runtime took {session.get_providers()[0]} in place of {PROVIDERS[device]}")
-    before, after, given, sample = values(device, x, x, output, np.zeros_like(output))
-    coefficients = {"scale": SCALE, "change": SIGMA_NEXT - SIGMA, "c_in": np.float32(0.3)}
-    binding = session.io_binding()
-    binding.bind_ortvalue_input("x", before)
-    binding.bind_ortvalue_input("output", given)
-    binding.bind_ortvalue_output("x_next", after)
-    binding.bind_ortvalue_output("sample", sample)
+class OnHost:
+    """A step by NumPy, with the arithmetic of `sdrt.denoiser` and its sampler of Euler."""
 
-    def step() -> None:
-        for name, value in coefficients.items():  # another one in every step
-            binding.bind_cpu_input(name, np.asarray(value))
-        session.run_with_iobinding(binding)
+    def __init__(self, device: str, x: Any, output: Any) -> None:
+        self._x = x.copy()
+        self._given = ort.OrtValue.ortvalue_from_numpy(output.copy(), device, 0)
+        self._sample = ort.OrtValue.ortvalue_from_numpy(np.zeros_like(output), device, 0)
+        self._host = np.zeros_like(output)
 
-    return step, sample.numpy
-
-
-def by_numpy(device: str, x: Any, output: Any) -> tuple[Step, Callable[[], Any]]:
-    """A step on the host, and what reads the U-Net's next input."""
-    given, sample = values(device, output, np.zeros_like(output))
-    host = np.zeros_like(output)
-
-    def step() -> None:
-        fetched = given.numpy()
+    def __call__(self) -> None:
+        fetched = self._given.numpy()
         if not np.isfinite(fetched).all():
             raise SystemExit("not finite")
-        unconditional, conditional = fetched
+        unconditional, conditional = fetched[:1], fetched[1:]
         difference = conditional - unconditional
         difference *= SCALE
-        denoised = x[0] - SIGMA * (unconditional + difference)
-        after = x[0] + (SIGMA_NEXT - SIGMA) * ((x[0] - denoised) / SIGMA)
-        scaled = after * np.float32(0.3)
+        denoised = (unconditional + difference) * -SIGMA
+        denoised += self._x
+        self._next = self._x + (self._x - denoised) / SIGMA * (SIGMA_NEXT - SIGMA)
+        scaled = self._next * C_IN
         for row in range(2):
-            host[row] = scaled
-        sample.update_inplace(host)
+            self._host[row] = scaled[0]
+        self._sample.update_inplace(self._host)
 
-    return step, sample.numpy
+    def results(self) -> list[Any]:
+        """The next latents, and the U-Net's next input."""
+        return [self._next, self._sample.numpy()]
 
 
 def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step by both, and their ratio; ends the program where they do not agree."""
+    """Milliseconds of a step by both, and their ratio. Raises `AssertionError` where they do not agree."""
     if device == "cuda":
         preload_cuda()
     random = np.random.default_rng(0)
     shape = (CHANNELS, size // FACTOR, size // FACTOR)
-    x = random.standard_normal((1, *shape), np.float32)
-    output = random.standard_normal((2, *shape), np.float32)
-    steps = {"numpy": by_numpy(device, x, output), "graph": by_graph(device, x, output)}
-    for step, _ in steps.values():
+    x, output = (random.standard_normal((rows, *shape), np.float32) for rows in (1, 2))
+    steps: dict[str, Any] = {"host": OnHost(device, x, output), "graph": OnDevice(device, x, output)}
+    for step in steps.values():
         step()
-    ours, theirs = (np.array(read()) for _, read in steps.values())
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    turns = [{name: _milliseconds(step) for name, (step, _) in steps.items()} for _ in range(rounds)]
+    for ours, theirs in zip(*(step.results() for step in steps.values()), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    turns = [{name: _milliseconds(step) for name, step in steps.items()} for _ in range(rounds)]
     return {
         "device": device,
         "size": size,
         "ms": {name: spread([turn[name] for turn in turns]) for name in steps},
-        "graph_over_numpy": spread([turn["graph"] / turn["numpy"] for turn in turns]),
+        "graph_over_host": spread([turn["graph"] / turn["host"] for turn in turns]),
     }
 
 
@@ -143,11 +161,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    found = measure(options.device, options.size, options.rounds) | {"machine": device()}
+    found = measure(options.device, options.size, options.rounds) | {"machine": machine()}
     for name, ms in found["ms"].items():
         print(f"{name}: {ms['median']:.3f} ms a step beside the U-Net ({ms['min']:.3f}–{ms['max']:.3f})")
-    ratio = found["graph_over_numpy"]
-    print(f"graph over NumPy: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+    ratio = found["graph_over_host"]
+    print(f"graph over host: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

@@ -1,15 +1,39 @@
 """sdrt_export: from a Stable Diffusion checkpoint to ONNX graphs fused for the machine they will run on.
 
 This package needs the ``export`` extra (torch, diffusers, transformers, onnx); the runtime never imports it to serve.
+Names below are loaded when they are first used: what architectures there are is known without torch.
 """
 
+from __future__ import annotations
+
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
 # diffusers warns at import about how optimum is packaged, which no user of ours can change.
 logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
 
-from sdrt_export.architectures import ARCHITECTURES  # noqa: E402
-from sdrt_export.export import EXPORTERS, ProgressEvent, Reporter, export_model  # noqa: E402
-from sdrt_export.targets import TARGETS  # noqa: E402
+if TYPE_CHECKING:
+    from sdrt_export.architectures import ARCHITECTURES
+    from sdrt_export.export import EXPORTERS, export_model
+    from sdrt_export.job import ProgressEvent, Reporter
+    from sdrt_export.targets import TARGETS
 
 __all__ = ["ARCHITECTURES", "EXPORTERS", "TARGETS", "ProgressEvent", "Reporter", "export_model"]
+
+_ELSEWHERE = {
+    "ARCHITECTURES": "architectures",
+    "EXPORTERS": "export",
+    "ProgressEvent": "job",
+    "Reporter": "job",
+    "TARGETS": "targets",
+    "export_model": "export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ELSEWHERE:
+        raise AttributeError(f"module 'sdrt_export' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"sdrt_export.{_ELSEWHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -18,7 +18,6 @@ import onnx_ir as ir
 
 from sdrt import StableDiffusionPipeline
 from sdrt.buffers import Bound
-from sdrt.component_store import ComponentStore
 from sdrt.components import Components
 from sdrt.config import SessionConfig
 from sdrt.errors import RequestError
@@ -129,15 +128,21 @@ def calibrate(
     probed = {name: _write(folder / name / "model.onnx") for name in names}
     # Where memory runs out others would be opened, which have seen nothing: it is an error here.
     config = SessionConfig(provider="cpu", low_vram=False)
-    model, notify = ModelFolder.open(folder), lambda message: None
-    store = _Store(model, config, Notices(notify), probed=probed)
-    pipeline = StableDiffusionPipeline(model, config, notify=notify, store=store)
+    components: list[_Components] = []
+
+    def make(*arguments: Any) -> Components:
+        components.append(_Components(*arguments, probed=probed))
+        return components[-1]
+
+    pipeline = StableDiffusionPipeline(
+        ModelFolder.open(folder), config, verify=False, notify=lambda message: None, make_components=make
+    ).load()
     runs = plan.runs(guidance_scale)
     for index, run in enumerate(runs):
         yield f"picture {index + 1} of {len(runs)}"
-        _make_picture(pipeline, store.components, run)
+        _make_picture(pipeline, components[0], run)
     for name in names:
-        probe = store.components.probes[name]
+        probe = components[0].probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
 
 
@@ -263,18 +268,6 @@ class _Components(Components):
             return super()._open(name, path)
         self.probes[name] = _Probe(name, self.probed[name].path, self._config, self._notices)
         return self.probes[name]
-
-
-class _Store(ComponentStore):
-    """Opens `_Components`."""
-
-    def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
-        super().__init__(*arguments, verify=False)
-        self.components = _Components(self.model, self.config, self._notices, probed=probed)
-
-    def _make(self, *, low_vram: bool) -> Components:
-        self._components = self.components
-        return self.components
 
 
 def _make_picture(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,19 +20,30 @@ from sdrt.textual_inversion import Inversion, Inversions
 if TYPE_CHECKING:
     from sdrt.components import Components
 
-__all__ = ["ComponentStore"]
+__all__ = ["ComponentStore", "MakeComponents"]
+
+MakeComponents = Callable[
+    [ModelFolder, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "Components"
+]
 
 
 class ComponentStore:
     """A model's components, in the sessions of one configuration at a time. Safe to use from several threads.
 
-    A run that has begun keeps those that it began with, whatever `configure` and `close` do meanwhile.
+    A run that has begun keeps those that it began with, whatever `configure` and `close` do meanwhile. `make` makes
+    them; calibration has some of its own.
     """
 
     def __init__(
-        self, model: ModelFolder, config: SessionConfig, notices: Notices, *, verify: bool = True
+        self,
+        model: ModelFolder,
+        config: SessionConfig,
+        notices: Notices,
+        *,
+        verify: bool = True,
+        make: MakeComponents | None = None,
     ) -> None:
-        self.model, self.config = model, config
+        self.model, self.config, self._make = model, config, make
         self.rescues: Counter[str] = Counter()
         """How many runs of which component were made again in float32."""
         self._notices, self._verify = notices, verify
@@ -44,14 +55,14 @@ class ComponentStore:
         self._lock = threading.RLock()
 
     @property
-    def open(self) -> Components | None:
+    def opened(self) -> Components | None:
         """Those in memory."""
         return self._components
 
     def get(self) -> Components:
         """Those in memory, or all of them anew."""
         with self._lock:
-            return self._components or self._make(low_vram=bool(self.config.low_vram))
+            return self._components or self._open(low_vram=bool(self.config.low_vram))
 
     def for_request(self, request: Request) -> Components:
         """Those that take less for a request for which memory ran out before."""
@@ -60,7 +71,7 @@ class ComponentStore:
             if low is None:
                 low = _pixels(request) >= self._outgrown
             found = self._components
-            return found if found is not None and found.low_vram == low else self._make(low_vram=low)
+            return found if found is not None and found.low_vram == low else self._open(low_vram=low)
 
     def take_less(self, request: Request, error: OutOfMemoryError) -> bool:
         """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
@@ -108,14 +119,15 @@ class ComponentStore:
             self._let_go()
             self._seen.clear()
 
-    def _make(self, *, low_vram: bool) -> Components:
+    def _open(self, *, low_vram: bool) -> Components:
         from sdrt.components import Components
 
         if self._verify:
             self.model.verify(self._notices)
         self._let_go()  # before others are made: there may not be room for both
         config = replace(self.config, low_vram=low_vram)
-        self._components = Components(self.model, config, self._notices, self._inversions, self.rescues)
+        make = self._make or Components
+        self._components = make(self.model, config, self._notices, self._inversions, self.rescues)
         return self._components
 
     def _let_go(self) -> None:

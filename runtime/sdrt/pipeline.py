@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.component_store import ComponentStore
+from sdrt.component_store import ComponentStore, MakeComponents
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
 from sdrt.errors import RequestError
 from sdrt.generation import Generation
@@ -57,13 +57,13 @@ class StableDiffusionPipeline:
         *,
         verify: bool = True,
         notify: Notify | None = None,
-        store: ComponentStore | None = None,
+        make_components: MakeComponents | None = None,
     ) -> None:
         self.model, self._notices, self._limits = model, Notices(notify), Limits.of(model)
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
-        self._store = store or ComponentStore(model, config, self._notices, verify=verify)
+        self._store = ComponentStore(model, config, self._notices, verify=verify, make=make_components)
         self._generation = Generation(self._store, self._limits, self._notices)
 
     @classmethod
@@ -352,7 +352,7 @@ class StableDiffusionPipeline:
     @property
     def graphs(self) -> tuple[Component, ...]:
         """The components whose sessions are open."""
-        components = self._store.open
+        components = self._store.opened
         return () if components is None else components.graphs
 
     @property

@@ -260,7 +260,7 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
         assert str(tmp_path) not in text
         assert sys.prefix not in text
         assert "../" not in text
-    for name, ratio in (("shapes", "static_over_dynamic"), ("step", "graph_over_numpy")):
+    for name, ratio in (("shapes", "static_over_dynamic"), ("step", "graph_over_host")):
         choice = json.loads((work / f"dry-run-{name}.json").read_text())
         assert choice["size"] == 64
         assert choice[ratio]["median"] > 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sdrt import IntegrityError, StableDiffusionPipeline
-from sdrt.benchmark.ceiling import GRAPHS
+from sdrt import IntegrityError, OutOfMemoryError, StableDiffusionPipeline
+from sdrt.benchmark.ceiling import GRAPHS, measure_ceiling
 from sdrt.benchmark.onnx_blocks import blocks
-from sdrt.benchmark.ort_profile import operators, profile
+from sdrt.benchmark.ort_profile import _computes_in, _rates, operators, profile
 from sdrt.benchmark.plan import Asked, Rules, expand
 from sdrt.cli.benchmark_profile import profile_text
+from sdrt.config import SessionConfig
+from sdrt.notices import Notices
 
 
 def node(name: str, operator: str, at: int, duration: int, **shapes: list[list[int]]) -> dict[str, Any]:
@@ -111,43 +116,110 @@ def test_a_profile_adds_up(pipeline: StableDiffusionPipeline, tiny_model: Path) 
     assert set(found["components"]) == {"text_encoder", "unet", "vae_decoder"}
     # Weights of 4 input and 16 output channels, latents, and what comes of them, in two rows.
     assert first["bytes"] == 10 * 4 * (16 * 4 * 9 + 16 + 2 * 4 * 64 + 2 * 16 * 64)
-    # Rates of this machine are its own; that no single operator beats them says that they are a ceiling.
-    ceiling = found["ceiling"]
-    product = next(row for row in unet["operators"] if row["operator"] == "MatMul")
-    assert ceiling["dtype"] == "float32"
-    assert 0 < product["flops"] / product["seconds"] < 2 * ceiling["flops_per_second"]
-    assert ceiling["bytes_per_second"] > 1e8
+    assert (found["rates"], found["ceiling"]["dtype"]) == ("operators", "float32")
+    assert all(row["least"] > 0 for row in unet["operators"] if row["bytes"])
 
 
-def test_the_share_of_the_roof_is_of_what_is_slower() -> None:
+def test_a_ceiling_counts_what_the_chains_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = []
+
+    def seconds(name: str, inputs: Mapping[str, Any], *_: object) -> float:
+        timed.append((name, {array.dtype.name for array in inputs.values()}))
+        return 2.0
+
+    monkeypatch.setattr("sdrt.benchmark.ceiling._seconds", seconds)
+    half = measure_ceiling(SessionConfig(provider="cuda"), np.dtype(np.float16), Notices())
+    # Eight products of 4096x4096 in two seconds; eight sums, each of which reads two tensors and writes one.
+    assert half["flops_per_second"] == 8 * 2 * 4096**3 / 2
+    assert half["bytes_per_second"] == 8 * 3 * 4 * 2**26 / 2
+    assert timed == [("matmul_float16", {"float16"}), ("add_float32", {"float32"})]
+    assert {f"{name}.onnx" for name, _ in timed} <= {path.name for path in GRAPHS.glob("*.onnx")}
+    assert measure_ceiling(SessionConfig(provider="cpu"), np.dtype(np.float32), Notices())["side"] == 1024
+
+
+def test_a_ceiling_that_cannot_be_measured_costs_no_profile(
+    pipeline: StableDiffusionPipeline, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OutOfMemoryError("no room")
+
+    monkeypatch.setattr("sdrt.benchmark.ort_profile.measure_ceiling", fail)
+    asked = Asked(steps=3, schedulers=("euler",), providers=("cpu",), threads=(1,))
+    ((configuration, _),) = expand(asked, lambda provider, threads: pipeline)
+    said: list[str] = []
+    found = profile((str(tiny_model), "tiny"), configuration, Rules(time_limit=0.1), said.append)
+    assert (found["ceiling"], found["rates"]) == (None, None)
+    assert "was not measured: no room" in said[-1]
+    assert found["components"]["unet"]["operators"]
+
+
+@pytest.mark.parametrize(
+    ("provider", "records", "rates"),
+    [("cpu", False, "operators"), ("cuda", False, "step"), ("cuda", True, None), ("openvino", False, None)],
+)
+def test_rates_are_of_what_is_timed(provider: str, records: bool, rates: str | None) -> None:
+    graphs: Any = [SimpleNamespace(name="unet", provider=provider, records=records)]
+    assert _rates(graphs) == rates
+
+
+@pytest.mark.parametrize(
+    ("target", "weights", "dtype"),
+    [("cuda", "float16", "float16"), ("cuda", "float32", "float32"), ("cpu", "float16", "float32")],
+)
+def test_the_roof_is_of_what_the_unet_computes_in(target: str, weights: str, dtype: str) -> None:
+    model: Any = SimpleNamespace(
+        manifest=SimpleNamespace(target=target), weights=lambda name: SimpleNamespace(dtype=weights)
+    )
+    assert _computes_in(model).name == dtype
+    model.manifest = None
+    assert _computes_in(model).name == "float32"
+
+
+def test_what_moves_nothing_has_no_bytes() -> None:
+    events = [run(0), node("a", "Reshape", 1, 5), node("b", "Add", 6, 5)]
+    for event in events[1:]:
+        event["args"] |= {"parameter_size": "0", "activation_size": "64", "output_size": "32"}
+    ceiling = {"flops_per_second": 1.0, "bytes_per_second": 48.0}
+    rows = {row["operator"]: row for row in operators(events, 1, {}, ceiling)}
+    assert (rows["Reshape"]["bytes"], rows["Reshape"]["least"]) == (0, 0)
+    assert (rows["Add"]["bytes"], rows["Add"]["least"]) == (96, 2.0)
+
+
+def test_the_share_of_the_roof_is_of_the_time_that_it_took() -> None:
     row = {"provider": "CPUExecutionProvider", "block": "", "calls": 2, "seconds": 2.0}
-    profile = {
+    profile: dict[str, Any] = {
         "steps": 2,
         "step_seconds": 5.0,
-        "timed": True,
+        "rates": "operators",
         "ceiling": {"dtype": "float32", "side": 8, "flops_per_second": 10e9, "bytes_per_second": 5e9},
         "components": {
             "unet": {
                 "seconds": 4.5,
                 "operators": [
-                    # A second at the rate of products, half of one at that of bytes.
-                    row | {"operator": "Conv", "flops": int(10e9), "bytes": int(2.5e9)},
-                    row | {"operator": "Add", "flops": None, "bytes": int(5e9)},
+                    row | {"operator": "Conv", "flops": int(10e9), "bytes": int(2.5e9), "least": 1.0},
+                    row | {"operator": "Add", "flops": None, "bytes": int(5e9), "least": 1.5},
                 ],
             }
         },
     }
-    settings = {"width": 64, "height": 64, "batch": 1}
-    record = {"measurements": [{"settings": settings, "profile": profile}]}
-    lines = {line.split("  ")[0]: line.split() for line in profile_text(record).splitlines()}
+    one = {"settings": {"width": 64, "height": 64, "batch": 1}, "profile": profile}
+    # Without profiling a step takes two seconds where it took two and a half.
+    record = {"measurements": [one | {"statistics": {"step": {"p50": 2.0}}}]}
+    text = profile_text(record)
+    lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert lines["Conv"][1:] == ["CPU", "40.0%", "1000", "1", "5.0", "1.2", "50%"]
-    assert lines["Add"][1:] == ["CPU", "40.0%", "1000", "1", "2.5", "50%"]
-    assert lines["step"][1:] == ["100.0%", "2500", "2.0", "1.5", "40%"]
-    assert "roof: 10.0 GFLOP/s in products of 8x8 matrices (float32)" in profile_text(record)
+    assert lines["Add"][1:] == ["CPU", "40.0%", "1000", "1", "2.5", "75%"]
+    assert lines["outside operators"][2:] == ["10.0%", "250.0"]
+    assert "roof: 10.0 GFLOP/s in products of 8x8 matrices (float32)" in text
+    assert text.endswith("a step of 2000 ms, without profiling: 2.5 GFLOP/s, 62% of roof")
     # Where operators are only started, their time says nothing of their rate; that of the step does.
-    profile["timed"] = False
-    assert "5.0" not in profile_text(record).partition("outside operators")[0]
-    assert "40%" in profile_text(record)
+    profile["rates"] = "step"
+    text = profile_text(record)
+    assert "1.2" not in text
+    assert "to start them, not to run them" in text
+    assert text.endswith("62% of roof")
+    profile["rates"] = profile["ceiling"] = None
+    assert "roof" not in profile_text(record)
 
 
 def test_the_graphs_of_the_ceiling_are_those_that_are_written(

@@ -97,6 +97,10 @@ def test_importing_reads_no_model() -> None:
     assert done.stdout.split() == []
 
 
+def test_what_architectures_there_are_is_known_without_torch() -> None:
+    assert not FORBIDDEN & modules_after("import sdrt_export; assert 'sd15' in sdrt_export.ARCHITECTURES")
+
+
 def test_one_module_imports_onnxruntime() -> None:
     root = Path(sdrt.__file__).parent
     importing = {

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.compiled import Weights
 from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.notices import Notices
 
 if TYPE_CHECKING:
     from sdrt.session import Component
 
-__all__ = ["CHAIN", "GRAPHS", "measure_ceiling"]
+__all__ = ["CHAIN", "GRAPHS", "least_seconds", "measure_ceiling"]
 
 GRAPHS = Path(__file__).parent / "graphs"
 """`tests/runtime/write_ceiling.py` writes them."""
@@ -34,7 +35,9 @@ _SIDES, _ELEMENTS = {None: 1024, "cuda": 4096}, {None: 1 << 24, "cuda": 1 << 26}
 def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notices) -> dict[str, Any]:
     """The best of several runs, as `flops_per_second` of matrices in `dtype` and `bytes_per_second`.
 
-    A multiplication and an addition count as two; each byte that an operator takes or gives counts.
+    A multiplication and an addition count as two; each byte that an operator takes or gives counts. For providers that
+    run operators one by one: one that puts sums together would seem to move what it does not.
+
     Raises what a session raises.
     """
     device = PROVIDERS[config.name].device
@@ -53,10 +56,16 @@ def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notice
     }
 
 
+def least_seconds(flops: int, moved: int, ceiling: Mapping[str, Any]) -> float:
+    """What so many operations on so many bytes take at least."""
+    return float(max(flops / ceiling["flops_per_second"], moved / ceiling["bytes_per_second"]))
+
+
 def _seconds(name: str, inputs: Mapping[str, NDArray[Any]], config: SessionConfig, notices: Notices) -> float:
     from sdrt.session import Component
 
-    component: Component = Component(name, GRAPHS / f"{name}.onnx", config, notices)
+    graph, weights = GRAPHS / f"{name}.onnx", Weights(dtype=inputs["a"].dtype.name)
+    component: Component = Component(name, graph, config, notices, weights)
     with component.bound({key: array.shape for key, array in inputs.items()}, ("first",)) as run:
         for key, array in inputs.items():
             run.set(key, array)

@@ -9,18 +9,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdrt.benchmark.ceiling import measure_ceiling
+from sdrt.benchmark.ceiling import least_seconds, measure_ceiling
 from sdrt.benchmark.generation import Generation, generator
 from sdrt.benchmark.measure import Model, open_pipeline, session_config
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.plan import Configuration, Rules
-from sdrt.config import PROVIDERS
+from sdrt.errors import SdrtError
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices, Notify
+
+if TYPE_CHECKING:
+    from sdrt.session import Component
 
 __all__ = ["operators", "profile"]
 
@@ -32,6 +35,7 @@ _BY_INNER = (
     *("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "MatMulNBits", "DynamicQuantizeMatMul"),
     *("MatMulInteger", "MatMulIntegerToFloat"),
 )
+_VIEWS = ("Reshape", "Shape", "Size", "Squeeze", "Unsqueeze", "Flatten", "Identity")
 _CONVOLUTIONS = ("Conv", "FusedConv", "NhwcConv", "QLinearConv")
 
 Event = Mapping[str, Any]
@@ -41,7 +45,8 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
     """Operators of every component, over warm generations of at least ten steps; `rules` limit the time.
 
     `seconds` of an operator are those of all its calls; `steps` and `step_seconds` those that they are a share of.
-    `ceiling` is `measure_ceiling`'s; `timed` says whether operators' seconds are those that they ran.
+    `rates` says whose rates the profile tells: of "operators", of a "step" where operators were only started, or None
+    of nothing, where they were put together or replayed. `ceiling` is `measure_ceiling`'s, None without it.
     """
     with tempfile.TemporaryDirectory(prefix="sdrt-profile-") as folder:
         pipeline = open_pipeline(model, configuration, tell, profile=folder)
@@ -50,16 +55,15 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         tell("profiling")
         generate()
         kept = _repeat(generate, rules)
+        rates = _rates(pipeline.graphs)
         graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
         pipeline.close()  # or there may be no room
-        tell("what the provider reaches at most")
-        config = session_config(configuration)
-        on_device = PROVIDERS[config.name].device is not None
+        ceiling = None if rates is None else _ceiling(configuration, pipeline.model, tell)
         return {
-            "ceiling": measure_ceiling(config, _computes_in(pipeline.model), Notices(tell)),
-            "timed": not on_device,
+            "ceiling": ceiling,
+            "rates": None if ceiling is None else rates,
             "generations": len(kept),
             "steps": len(steps),
             "step_seconds": sum(step.wall for step in steps),
@@ -69,12 +73,30 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
                     "seconds": sum(
                         end - start for one in kept for part, start, end in one.spans if part == name
                     ),
-                    "operators": operators(_read(file), runs[name], blocks(graph)),
+                    "operators": operators(_read(file), runs[name], blocks(graph), ceiling),
                 }
                 for name, (graph, file) in graphs.items()
                 if runs[name]
             },
         }
+
+
+def _rates(graphs: Sequence[Component]) -> str | None:
+    """Whose rates a profile tells: see `profile`."""
+    unet = next(graph for graph in graphs if graph.name == "unet")
+    if unet.records:
+        return None
+    return {"cpu": "operators", "cuda": "step"}.get(unet.provider)
+
+
+def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> dict[str, Any] | None:
+    """Where it cannot be measured, the profile is still one."""
+    tell("what the provider reaches at most")
+    try:
+        return measure_ceiling(session_config(configuration), _computes_in(model), Notices(tell))
+    except SdrtError as error:
+        tell(f"what the provider reaches at most was not measured: {error}")
+        return None
 
 
 def _computes_in(model: ModelFolder) -> np.dtype[Any]:
@@ -96,18 +118,30 @@ def _read(path: Path) -> list[Event]:
     return events
 
 
-def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -> list[dict[str, Any]]:
+def operators(
+    events: Sequence[Event],
+    runs: int,
+    block_of: Mapping[str, str],
+    ceiling: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
     """Calls and seconds of every operator, provider and block in the last so many `runs` of a session; most first.
 
     `block_of` says the blocks of nodes. One that it does not know, which ONNX Runtime made or which has no weights,
     belongs to the block of the node that ran before it. `flops` counts a multiplication and an addition as two; None
-    for operators that do little else than move memory. `bytes` are those of what went in and came out.
+    for operators that do little else than move memory. `bytes` are those of what went in and came out; none of what
+    only gets another shape. `least` are seconds below which `ceiling` lets no call go; None without one.
     """
     started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     begin = started[-runs] if runs <= len(started) else 0
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)]
     found: dict[tuple[str, str, str], dict[str, Any]] = defaultdict(
-        lambda: {"calls": 0, "seconds": 0.0, "flops": None, "bytes": 0}
+        lambda: {
+            "calls": 0,
+            "seconds": 0.0,
+            "flops": None,
+            "bytes": 0,
+            "least": None if ceiling is None else 0.0,
+        }
     )
     block = ""
     for event in sorted(nodes, key=lambda event: event["ts"]):
@@ -118,9 +152,12 @@ def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -
         row = found[arguments["op_name"], arguments.get("provider", ""), block]
         row["calls"] += 1
         row["seconds"] += event["dur"] * _MICRO
-        row["bytes"] += sum(int(arguments.get(size, 0)) for size in _SIZES)
-        if (flops := _flops(arguments)) is not None:
+        flops, moved = _flops(arguments), _bytes(arguments)
+        row["bytes"] += moved
+        if flops is not None:
             row["flops"] = (row["flops"] or 0) + flops
+        if ceiling is not None:
+            row["least"] += least_seconds(flops or 0, moved, ceiling)
     rows = [
         {"operator": operator, "provider": provider, "block": block, **row}
         for (operator, provider, block), row in found.items()
@@ -131,6 +168,13 @@ def operators(events: Sequence[Event], runs: int, block_of: Mapping[str, str]) -
 def _block(node: str, block_of: Mapping[str, str]) -> str | None:
     # ONNX Runtime renames a convolution that it lays out anew after its output.
     return block_of.get(node) or block_of.get(f"node_{node.removesuffix('_nchwc')}")
+
+
+def _bytes(arguments: Mapping[str, Any]) -> int:
+    """Of one call. Weights that were packed when the session was made are not among what goes in."""
+    if arguments["op_name"] in _VIEWS:
+        return 0
+    return sum(int(arguments.get(size, 0)) for size in _SIZES)
 
 
 def _flops(arguments: Mapping[str, Any]) -> int | None:

@@ -11,8 +11,8 @@ from .columns import columns
 __all__ = ["profile_text"]
 
 _MOST_OPERATORS = 12
-_HEADINGS = ("operator", "on", "share", "ms/step", "calls", "GFLOP/s", "GB/s", "of roof")
-_SUMMED = ("calls", "seconds", "bytes", "least")
+_TIMES, _RATES = ("operator", "on", "share", "ms/step", "calls"), ("GFLOP/s", "GB/s", "of roof")
+_SUMMED = ("calls", "seconds", "bytes", "flops", "least")
 
 Row = Mapping[str, Any]
 
@@ -21,82 +21,80 @@ def profile_text(record: Mapping[str, Any]) -> str:
     """Of each configuration that was profiled, where its steps' time went."""
     every = [one["settings"] for one in record["measurements"]]
     texts = [
-        _profile(label(one["settings"], every), one["profile"])
+        _profile(label(one["settings"], every), one["profile"], one["statistics"]["step"]["p50"])
         for one in record["measurements"]
         if one.get("profile")
     ]
     return "\n\n".join(texts)
 
 
-def _profile(name: str, profile: Mapping[str, Any]) -> str:
-    steps, unet, ceiling = profile["steps"], profile["components"]["unet"], profile["ceiling"]
+def _profile(name: str, profile: Mapping[str, Any], median: float) -> str:
+    """`median` is that of a step without profiling, in seconds."""
+    steps, unet = profile["steps"], profile["components"]["unet"]
     step = profile["step_seconds"] / steps
-    rows = _by_kind([{**row, "least": _least(row, ceiling)} for row in unet["operators"]])
-    lines: list[Sequence[str]] = [_HEADINGS]
+    rows = _by_kind(unet["operators"])
+    rated = profile["rates"] == "operators"
+    lines: list[Sequence[str]] = [(*_TIMES, *(_RATES if rated else ()))]
     for row in [*rows[:_MOST_OPERATORS], *_others(rows[_MOST_OPERATORS:])]:
-        calls = f"{row['calls'] / steps:.0f}"
-        # Operators that were only started have no rate.
-        rates = _rates(row) if profile["timed"] else ("", "", "")
+        times = (*_time(row["seconds"] / steps, step), f"{row['calls'] / steps:.0f}")
         lines.append(
-            (row["operator"], short(row["provider"]), *_time(row["seconds"] / steps, step), calls, *rates)
+            (row["operator"], short(row["provider"]), *times, *(_rates(row, row["seconds"]) if rated else ()))
         )
     operators, inside = sum(row["seconds"] for row in rows) / steps, unet["seconds"] / steps
-    lines.append(("outside operators", "", *_time(inside - operators, step), "", "", "", ""))
-    lines.append(("outside the U-Net", "", *_time(step - inside, step), "", "", "", ""))
-    whole = {key: sum(row[key] or 0 for row in rows) for key in ("flops", "bytes", "least")}
-    rates = _rates({**whole, "seconds": profile["step_seconds"]})
-    lines.append(("step", "", *_time(step, step), "", *rates))
-    return f"profile of {name}\n{columns(lines, figures=True)}\n{_roof(ceiling)}"
+    blank = ("",) * (4 if rated else 1)
+    lines.append(("outside operators", "", *_time(inside - operators, step), *blank))
+    lines.append(("outside the U-Net", "", *_time(step - inside, step), *blank))
+    lines.append(("step", "", *_time(step, step), *blank))
+    text = f"profile of {name}\n{columns(lines, figures=True)}"
+    if profile["rates"] == "step":
+        text += "\nof operators this is the time that it took to start them, not to run them"
+    return text if profile["rates"] is None else f"{text}\n{_roof(rows, profile, median)}"
 
 
-def _least(row: Row, ceiling: Mapping[str, Any]) -> float:
-    """Seconds below which the roof does not let an operator go."""
-    arithmetic = (row["flops"] or 0) / ceiling["flops_per_second"]
-    return float(max(arithmetic, row["bytes"] / ceiling["bytes_per_second"]))
+def _roof(rows: Sequence[Row], profile: Mapping[str, Any], median: float) -> str:
+    """What the last column is a share of, and how near a step without profiling comes to it."""
+    ceiling = profile["ceiling"]
+    gflops, _, share = _rates(_total(rows), median * profile["steps"])
+    return (
+        f"roof: {ceiling['flops_per_second'] / 1e9:.1f} GFLOP/s in products of {ceiling['side']}x{ceiling['side']} "
+        f"matrices ({ceiling['dtype']}),\n"
+        f"      {ceiling['bytes_per_second'] / 1e9:.1f} GB/s in sums of large tensors\n"
+        f"a step of {ms(median)} ms, without profiling: {gflops} GFLOP/s, {share} of roof"
+    )
 
 
-def _by_kind(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _by_kind(rows: Sequence[Row]) -> list[Row]:
     """Rows of all blocks together, the operator that took longest first."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        key = row["operator"], row["provider"]
-        empty = {"operator": key[0], "provider": key[1], "flops": None, **dict.fromkeys(_SUMMED, 0)}
-        own = found.setdefault(key, empty)
-        for summed in _SUMMED:
-            own[summed] += row[summed]
-        if row["flops"] is not None:
-            own["flops"] = (own["flops"] or 0) + row["flops"]
-    return sorted(found.values(), key=lambda row: -row["seconds"])
+        found.setdefault((row["operator"], row["provider"]), []).append(row)
+    kinds = [{"operator": key[0], "provider": key[1], **_total(same)} for key, same in found.items()]
+    return sorted(kinds, key=lambda row: -row["seconds"])
 
 
 def _others(rows: Sequence[Row]) -> list[Row]:
     """One row of all that have none of their own."""
-    if not rows:
-        return []
-    total = {key: sum(row[key] for row in rows) for key in _SUMMED}
-    return [{"operator": f"{len(rows)} others", "provider": "", "flops": None, **total}]
+    return [{"operator": f"{len(rows)} others", "provider": "", **_total(rows)}] if rows else []
+
+
+def _total(rows: Sequence[Row]) -> dict[str, Any]:
+    """Sums; None of what no row has."""
+    total = {}
+    for key in _SUMMED:
+        values = [row[key] for row in rows if row[key] is not None]
+        total[key] = sum(values) if values else None
+    return total
 
 
 def _time(seconds: float, step: float) -> tuple[str, str]:
     return f"{seconds / step:.1%}", ms(seconds)
 
 
-def _rates(row: Row) -> tuple[str, str, str]:
+def _rates(row: Row, seconds: float) -> tuple[str, str, str]:
     """GFLOP/s, GB/s, and the share of what the roof allows."""
-    seconds, flops = row["seconds"], row["flops"]
-    if not seconds:
-        return "", "", ""
+    flops, moved, least = row["flops"], row["bytes"], row["least"]
     return (
-        f"{flops / seconds / 1e9:.1f}" if flops else "",
-        f"{row['bytes'] / seconds / 1e9:.1f}",
-        f"{row['least'] / seconds:.0%}",
-    )
-
-
-def _roof(ceiling: Mapping[str, Any]) -> str:
-    """What the last column is a share of."""
-    side, dtype = ceiling["side"], ceiling["dtype"]
-    return (
-        f"roof: {ceiling['flops_per_second'] / 1e9:.1f} GFLOP/s in products of {side}x{side} matrices ({dtype}),\n"
-        f"      {ceiling['bytes_per_second'] / 1e9:.1f} GB/s in sums of large tensors, measured here"
+        f"{flops / seconds / 1e9:.1f}" if flops and seconds else "",
+        f"{moved / seconds / 1e9:.1f}" if moved and seconds else "",
+        f"{least / seconds:.0%}" if least and seconds else "",
     )
