@@ -5,14 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
+from made_once import MadeOnce
 
 if TYPE_CHECKING:
     from sdrt import StableDiffusionPipeline
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """What `make(folder)` writes, once for all processes that test: `made_once(name, make)`. Only to read."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "made-once"
+
+    def get(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / name
+        half = folder.with_name(f"{folder.name}.part")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not folder.exists():
+                shutil.rmtree(half, ignore_errors=True)
+                make(half)
+                half.rename(folder)
+        return folder
+
+    return get
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from made_once import MadeOnce
 
 if TYPE_CHECKING:
     from sdrt_export import ProgressEvent
@@ -36,21 +37,17 @@ Get = Callable[[str, str, str], Exported]
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a checkpoint of `checkpoints.VARIANTS`. Not to be written to."""
     from checkpoints import make_checkpoint
 
-    root, made = tmp_path_factory.mktemp("checkpoints"), {}
+    def make(variant: str, folder: Path) -> None:
+        with warnings.catch_warnings():
+            # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
+            warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+            make_checkpoint(folder, variant)
 
-    def get(variant: str) -> Path:
-        if variant not in made:
-            with warnings.catch_warnings():
-                # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
-                warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
-                made[variant] = make_checkpoint(root / variant, variant)
-        return made[variant]
-
-    return get
+    return lambda variant: made_once(f"checkpoint/{variant}", lambda folder: make(variant, folder))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,15 +120,14 @@ def _load(source: Path, name: str) -> tuple[Component, Any]:
 
 
 @pytest.fixture(scope="session")
-def optimum_export(
-    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def optimum_export(checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce) -> Path:
     """The checkpoint sd1 by `export_model` with optimum's exporter."""
     from sdrt_export import export_model
 
-    folder = tmp_path_factory.mktemp("optimum") / "model"
-    with warnings.catch_warnings():
-        # optimum warns about itself while it is imported and called; none of it is ours to act on.
-        warnings.simplefilter("ignore")
-        export_model(checkpoint("sd1"), folder, target="portable", exporter="optimum")
-    return folder
+    def export(folder: Path) -> None:
+        with warnings.catch_warnings():
+            # optimum warns about itself while it is imported and called; none of it is ours to act on.
+            warnings.simplefilter("ignore")
+            export_model(checkpoint("sd1"), folder, target="portable", exporter="optimum")
+
+    return made_once("export-optimum", export)

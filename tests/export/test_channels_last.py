@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
@@ -246,10 +247,10 @@ def test_the_end_of_a_text_is_given(traced: Callable[..., Any]) -> None:
 
 @pytest.fixture(scope="module")
 def exported(
-    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
+    checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce
 ) -> tuple[Path, Manifest]:
-    folder = tmp_path_factory.mktemp("cuda") / "model"
-    return folder, export_model(checkpoint("sd1"), folder, target="cuda")
+    folder = made_once("cuda", lambda folder: export_model(checkpoint("sd1"), folder, target="cuda"))
+    return folder, Manifest.read(folder)
 
 
 def test_an_export_is_in_float16_and_checked(exported: tuple[Path, Manifest]) -> None:

@@ -104,6 +104,7 @@ def test_parity_is_recorded_at_two_shapes(sd1_export: Any, name: str) -> None:
         assert 0 < row["relative_error"] < 1e-4
 
 
+@pytest.mark.full
 def test_a_vae_whose_tiles_are_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sdrt_export import vae_stages
 
@@ -266,6 +267,7 @@ def test_the_remedy_of_every_target_can_be_followed(tmp_path: Path) -> None:
             export_model(tmp_path / "no checkpoint", tmp_path / "out", **{"target": row.name} | options)
 
 
+@pytest.mark.full
 def test_a_checkout_that_is_not_installed_exports(
     tmp_path: Path, session_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -452,6 +454,7 @@ def test_one_trace_is_enough(checkpoint: Callable[[str], Path], monkeypatch: pyt
     assert tables == [TRANSLATIONS] * len(COMPONENTS)
 
 
+@pytest.mark.full
 def test_exporting_leaves_nothing_in_the_home(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     clean = {

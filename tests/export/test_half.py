@@ -13,6 +13,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
+from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
@@ -25,12 +26,8 @@ from sdrt_export.restore import restore_checkpoint
 
 
 @pytest.fixture(scope="module")
-def half(
-    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("half") / "model"
-    export_model(checkpoint("sd1"), folder, dtype="fp16")
-    return folder
+def half(checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce) -> Path:
+    return made_once("half", lambda folder: export_model(checkpoint("sd1"), folder, dtype="fp16"))
 
 
 def initializers(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -106,6 +103,7 @@ def test_a_weight_that_half_cannot_hold_stays_whole(checkpoint: Callable[[str], 
     assert weights["decoder.conv_out.weight"].const_value.dtype == ir.DataType.FLOAT16
 
 
+@pytest.mark.full
 def test_the_guidance_that_is_asked_for_is_the_models_default(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -176,12 +174,10 @@ def test_a_model_of_another_exporter_cannot_be_restored(optimum_export: Path, tm
 
 
 @pytest.fixture(scope="module")
-def portable(
-    checkpoint: Callable[[str], Path], session_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    folder = tmp_path_factory.mktemp("portable") / "model"
-    export_model(checkpoint("sd1"), folder, target="portable", dtype="fp16")
-    return folder
+def portable(checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce) -> Path:
+    return made_once(
+        "portable", lambda folder: export_model(checkpoint("sd1"), folder, target="portable", dtype="fp16")
+    )
 
 
 @pytest.mark.full

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
+from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
@@ -27,19 +29,18 @@ PROMPTS = ("a cat on a table", "a red house", "an old man")
 
 
 @pytest.fixture(scope="module")
-def small(session_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(session_cache: Path, made_once: MadeOnce) -> Path:
     """The tiny architecture, in int8. Without guidance, whose pictures of random weights grow without bounds."""
-    folder = tmp_path_factory.mktemp("int8") / "model"
-    export_model(
+    export = partial(
+        export_model,
         None,
-        folder,
         architecture="tiny",
         random_weights=0,
         dtype="int8",
         guidance_scale=1,
         calibration_prompts=PROMPTS,
     )
-    return folder
+    return made_once("int8", lambda folder: export(output=folder))
 
 
 def operators(path: Path) -> Counter[str]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import AutoencoderTiny
+from made_once import MadeOnce
 from PIL import Image
 
 from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, UnsupportedModelError
@@ -33,10 +34,8 @@ def taesd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(taesd: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "model"
-    export_model(None, folder, taesd=taesd, **TINY)
-    return folder
+def model(taesd: Path, made_once: MadeOnce) -> Path:
+    return made_once("with-taesd", lambda folder: export_model(None, folder, taesd=taesd, **TINY))
 
 
 def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:

@@ -9,67 +9,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_once import MadeOnce
 
 # The oracles come with the test extra; without them there is nothing to compare with.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def checkpoint(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a checkpoint of `checkpoints.VARIANTS`."""
     from checkpoints import make_checkpoint
 
-    root, made = tmp_path_factory.mktemp("checkpoints"), {}
-
-    def get(variant: str) -> Path:
-        if variant not in made:
-            made[variant] = make_checkpoint(root / variant, variant)
-        return made[variant]
-
-    return get
+    return lambda variant: made_once(f"checkpoint/{variant}", lambda folder: make_checkpoint(folder, variant))
 
 
 @pytest.fixture(scope="session")
-def optimum_folder(
-    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def optimum_folder(checkpoint: Callable[[str], Path], made_once: MadeOnce) -> Callable[[str], Path]:
     """A checkpoint exported by optimum alone."""
-    root, made = tmp_path_factory.mktemp("optimum"), {}
 
-    def get(variant: str) -> Path:
-        if variant not in made:
-            from optimum.exporters.onnx import main_export
+    def export(variant: str, folder: Path) -> None:
+        from optimum.exporters.onnx import main_export
 
-            with warnings.catch_warnings():
-                # torch's TorchScript exporter warns about itself and about tracing; neither is ours to act on.
-                warnings.simplefilter("ignore")
-                main_export(
-                    str(checkpoint(variant)), root / variant, task="text-to-image", do_validation=False
-                )
-            made[variant] = root / variant
-        return made[variant]
+        with warnings.catch_warnings():
+            # torch's TorchScript exporter warns about itself and about tracing; neither is ours to act on.
+            warnings.simplefilter("ignore")
+            main_export(str(checkpoint(variant)), folder, task="text-to-image", do_validation=False)
 
-    return get
+    return lambda variant: made_once(f"optimum/{variant}", lambda folder: export(variant, folder))
 
 
 @pytest.fixture(scope="session")
-def sdrt_folder(
-    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def sdrt_folder(checkpoint: Callable[[str], Path], made_once: MadeOnce) -> Callable[[str], Path]:
     """A checkpoint exported by `sdrt export`, for the CPU."""
-    root, made = tmp_path_factory.mktemp("sdrt"), {}
 
-    def get(variant: str) -> Path:
-        if variant not in made:
-            from sdrt_export import export_model
+    def export(variant: str, folder: Path) -> None:
+        from sdrt_export import export_model
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                export_model(checkpoint(variant), root / variant, target="cpu")
-            made[variant] = root / variant
-        return made[variant]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            export_model(checkpoint(variant), folder, target="cpu")
 
-    return get
+    return lambda variant: made_once(f"sdrt/{variant}", lambda folder: export(variant, folder))
 
 
 @pytest.fixture(params=["sdrt", "optimum"])

@@ -39,11 +39,13 @@ def test_it_draws_what_it_is_asked_for(found: dict[str, Rate]) -> None:
     assert found["everything"].share >= 0.80
 
 
+@pytest.mark.full
 def test_guidance_matters(shapes: StableDiffusionPipeline, found: dict[str, Rate]) -> None:
     unguided = measure(shapes, PROMPTS, Settings(guidance_scale=1.0))
     assert unguided["everything"].share < found["everything"].share - 0.1
 
 
+@pytest.mark.full
 def test_a_negative_prompt_takes_away_what_it_names(shapes: StableDiffusionPipeline) -> None:
     found = measure_negative_prompt(shapes, 24, Settings())
     assert found["kept"].share <= 0.7
