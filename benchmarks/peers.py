@@ -30,7 +30,7 @@ from measure import Failed, device
 from prepare import prepare, why_missing
 from presence import versions
 from scrub import scrubbed_record
-from settings import Limits, Settings, add_systems, chosen_systems, interpreters, say
+from settings import REPEATS, Limits, Settings, add_systems, chosen_systems, interpreters, say
 from systems import OURS, SYSTEMS, for_machine
 from tables import report
 from turns import multiplication, take_turn
@@ -126,6 +126,8 @@ def _record(
     }
     return {
         "settings": told,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "sources": sources(),
         "device": device(),
         "versions": {OURS: sdrt.__version__, **versions(settings.python(OURS))},
         "missing": scrubbed_record(journal.absent() | dict(absent)),
@@ -160,16 +162,21 @@ def _write(figures: Mapping[str, Any], options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     names = chosen_systems(options.systems, for_machine(options.device))
-    if options.rounds < 1 or options.steps < 2 or options.generations < 1:
+    repeats = dict(REPEATS[options.device])
+    repeats |= {key: given for key in repeats if (given := getattr(options, key)) is not None}
+    if repeats["rounds"] < 1 or repeats["steps"] < 2 or repeats["generations"] < 1:
         raise SystemExit(
             "expected at least 1 of --rounds and --generations, and 2 --steps: the first is apart"
         )
-    pythons = interpreters(options.python)
-    chosen = {
-        key: getattr(options, key) for key in ("device", "architecture", "steps", "generations", "rounds")
-    }
-    size = options.size or SIZES[options.architecture]
-    return Settings(**chosen, size=size, names=names, pythons=pythons, timeout=options.timeout)
+    return Settings(
+        **repeats,
+        device=options.device,
+        architecture=options.architecture,
+        size=options.size or SIZES[options.architecture],
+        names=names,
+        pythons=interpreters(options.python),
+        timeout=options.timeout,
+    )
 
 
 def _options() -> argparse.Namespace:
@@ -180,9 +187,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--architecture", choices=list(SIZES), default="sd15")
     parser.add_argument("--size", type=int, help="512 for sd15, 64 for tiny")
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--generations", type=int, default=2, help="after one that warms up")
-    parser.add_argument("--rounds", type=int, default=3)
+    usual = {
+        key: " or ".join(f"{row[key]} on {device}" for device, row in REPEATS.items())
+        for key in REPEATS["cpu"]
+    }
+    parser.add_argument("--steps", type=int, help=f"of a picture; {usual['steps']} if left out")
+    parser.add_argument("--generations", type=int, help=f"after one that warms up; {usual['generations']}")
+    parser.add_argument("--rounds", type=int, help=f"turns of each system; {usual['rounds']}")
     add_systems(parser, "some of them; all that run on the device if left out")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take")
     parser.add_argument(

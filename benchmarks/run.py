@@ -3,7 +3,8 @@
     python benchmarks/run.py --name NAME [--work DIR]
 
 NAME is the device's: ``results/NAME.json`` and ``results/NAME.md`` are written. Needs the ``test`` extra, about
-16 GB of disk and of memory, and a machine that does nothing else for half an hour.
+30 GB of disk and 16 GB of memory, and a machine that does nothing else for two hours. Systems that this machine lacks
+are listed with the reason; ``--python`` names the environments of those that have one of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any
 import export
 import peers
 import tables
-from settings import Settings
+from settings import REPEATS, Settings, add_systems, chosen_systems, interpreters
+from systems import for_machine
 
 import sdrt
 
@@ -49,7 +51,7 @@ def report(figures: dict[str, Any]) -> str:
     memory = machine["memory_bytes"] / 2**30
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB, Python {machine['python']}; random "
-        f"weights, float32, guidance. Medians of {figures['export']['rounds']} exports and "
+        f"weights, guidance, float32 where a name says nothing else. {figures['export']['rounds']} exports of each and "
         f"{settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, a "
         "process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, least–greatest. "
         "Peak memory is what the system cannot take back; with mapped files, weights that lie in "
@@ -62,9 +64,9 @@ def report(figures: dict[str, Any]) -> str:
         f"{'met' if export.met(figures['export']) else 'NOT met'} by the medians. {notes}"
     )
     measured = figures["generate"]
-    absent = "".join(f"Not measured: {name}: {reason}. " for name, reason in measured["missing"].items())
-    text = "\n".join([export.table(figures["export"]), tables.systems(measured), tables.bars(measured)])
-    return f"{text}\n{absent}{notes}\n"
+    parts = [export.table(figures["export"]), tables.systems(measured), tables.bars(measured)]
+    listed = "\n".join([*tables.missing(measured), *tables.multiplication(measured)])
+    return "\n".join([*parts, f"{listed}\n", f"{notes}\n"])
 
 
 def insert(readme: Path, text: str | None) -> None:
@@ -85,14 +87,22 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=3)
+    for key, usual in REPEATS["cpu"].items():
+        parser.add_argument(f"--{key}", type=int, default=usual, help=f"{usual} if left out")
     parser.add_argument("--export-rounds", type=int, default=2)
+    add_systems(parser, "some of them; all that run on the CPU if left out")
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
     insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
-    settings = Settings(size=options.size, steps=options.steps, rounds=options.rounds)
+    settings = Settings(
+        size=options.size,
+        steps=options.steps,
+        generations=options.generations,
+        rounds=options.rounds,
+        names=chosen_systems(options.systems, for_machine("cpu")),
+        pythons=interpreters(options.python),
+    )
     figures: dict[str, Any] = {"versions": _versions()}
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()

@@ -10,7 +10,14 @@ from dataclasses import dataclass, field
 
 from systems import OURS, SYSTEMS
 
-__all__ = ["Limits", "Settings", "add_systems", "chosen_systems", "interpreters", "say"]
+__all__ = ["REPEATS", "Limits", "Settings", "add_systems", "chosen_systems", "interpreters", "say"]
+
+REPEATS: Mapping[str, Mapping[str, int]] = {
+    "cpu": {"steps": 3, "generations": 2, "rounds": 3},
+    # A step takes milliseconds there, and starting a process most of a turn.
+    "cuda": {"steps": 20, "generations": 5, "rounds": 3},
+}
+"""By device how many steps a picture has, how many are made after one that warms up, and how many turns are taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +30,7 @@ class Settings:
     steps: int = 3
     generations: int = 2
     rounds: int = 3
-    names: tuple[str, ...] = (OURS, "diffusers", "optimum")
+    names: tuple[str, ...] = (OURS,)
     pythons: Mapping[str, str] = field(default_factory=dict)
     timeout: float = 1800.0
 

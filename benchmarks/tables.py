@@ -10,7 +10,7 @@ from figures import BYTES
 from measure import markdown
 from systems import OURS
 
-__all__ = ["bars", "report", "systems"]
+__all__ = ["bars", "missing", "multiplication", "report", "systems"]
 
 TITLES = {
     "import": "import",
@@ -84,15 +84,25 @@ def report(figures: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def missing(figures: Mapping[str, Any]) -> list[str]:
+    """A line for every system that was not measured, with the reason."""
+    return [f"- not measured: {name}: {reason}" for name, reason in figures["missing"].items()]
+
+
+def multiplication(figures: Mapping[str, Any]) -> list[str]:
+    """Lines that say which rate of multiplication the device reaches, and which share of it a step of each system."""
+    peak = figures["peak"]
+    return [f"- {_multiplied(peak)}", *(_reached(name, row) for name, row in peak["systems"].items())]
+
+
 def _notes(figures: Mapping[str, Any]) -> list[str]:
-    settings, machine, peak = figures["settings"], figures["device"], figures["peak"]
+    settings, machine = figures["settings"], figures["device"]
     done = len(figures["turns"])
     gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in machine["gpus"])
     numbers = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    lines = [f"- not measured: {name}: {reason}" for name, reason in figures["missing"].items()]
-    lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", f"- {_multiplied(peak)}"]
-    lines += [_reached(name, row) for name, row in peak["systems"].items()]
-    if not peak["counted"]:
+    lines = missing(figures)
+    lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", *multiplication(figures)]
+    if not figures["peak"]["counted"]:
         lines.append(
             f"- the multiply-adds are counted, and the bars meant, for {HOLDS_FOR}: this is a rehearsal"
         )

@@ -12,12 +12,11 @@ import numpy as np
 import onnx_ir as ir
 
 from sdrt.config import SessionConfig
-from sdrt.errors import ExportError, UnsupportedModelError
+from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
 from sdrt.kinds import TEXT_TO_IMAGE, kind_of
 from sdrt.manifest import read_json
 from sdrt.model import STAGES_GRAPH
 from sdrt.notices import Notices
-from sdrt.onnx_runtime import FAILURES, ort
 from sdrt.session import Component as Session
 from sdrt.vae_stages import StagedVae
 from sdrt_export import graph
@@ -123,15 +122,12 @@ def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[st
 
 def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
     """Run the calls again in int8; one row for the manifest, of all together."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        made = [session.run([call.output], call.inputs)[0] for call in calls]
-    except FAILURES as error:
+        session = Session(name, path, SessionConfig(provider="cpu"), Notices(None))
+        made = [session.run(call.inputs, call.output) for call in calls]
+    except SdrtError as error:
         raise ExportError(
-            f"{name}: ONNX Runtime {ort.__version__} refuses the graph in int8: {error}; nothing was written: use "
-            "--dtype fp32"
+            f"{name}: the graph in int8 does not run; nothing was written: use --dtype fp32; {error}"
         ) from error
     return _row(calls, made, {"calls": len(calls)})
 

@@ -46,6 +46,8 @@ class Bound:
             self._make_input(name, tuple(shape))
         self.recording = PLAIN
         """The number of what is replayed, from the second run on."""
+        self.overflows = False
+        """Whether a run of the user who has these buffers now overflowed float16."""
         self._fetched: dict[str, Any] = {}
         for name in self.outputs:
             self._binding.bind_output(name, *component.output_device)
@@ -86,8 +88,12 @@ class Bound:
     def __call__(self) -> Mapping[str, NDArray[Any]]:
         """Run; returns the outputs, floats as float32, in arrays that the next run overwrites.
 
-        Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again.
+        Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again, and
+        those after it are made in float32 at once: what overflows in one step does so in the next.
         """
+        rescue = self._component.rescue
+        if rescue is not None and self.overflows:
+            return rescue.again(self)
         self._component.execute(self._binding, self.recording)
         with span(DOWNLOAD), self._component.device():
             if not self._results:
@@ -100,8 +106,8 @@ class Bound:
             for name, raw in self._raw.items():
                 if raw is not self._results[name]:
                     np.copyto(self._results[name], raw, casting="same_kind")
-        rescue = self._component.rescue
         if rescue is not None and any(map(failed, self._results.values())):
+            self.overflows = True
             return rescue.again(self)
         return self._results
 

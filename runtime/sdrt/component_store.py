@@ -45,7 +45,7 @@ class ComponentStore:
     ) -> None:
         self.model, self.config, self._make = model, config, make
         self.rescues: Counter[str] = Counter()
-        """How many runs of which component were made again in float32."""
+        """How many runs of which component were made in float32, as float16 overflowed."""
         self._notices, self._verify = notices, verify
         self._components: Components | None = None
         self._inversions: Inversions | None = None
@@ -62,28 +62,42 @@ class ComponentStore:
     def get(self) -> Components:
         """Those in memory, or all of them anew."""
         with self._lock:
-            return self._components or self._open(low_vram=bool(self.config.low_vram))
+            return self._components or self._open(low_vram=self._takes_less(0))
+
+    def load(self) -> None:
+        """Open all that text to image needs, now; from then on one at a time where there is no room for all at once."""
+        try:
+            self.get().load()
+            return
+        except OutOfMemoryError as error:
+            if not self._take_less(0, error, "for all pictures: there is no room for all components at once"):
+                self.close()
+                raise
+        # Not above: the error's frames hold what has to be let go of first.
+        self.get().load()
 
     def for_request(self, request: Request) -> Components:
         """Those that take less for a request for which memory ran out before."""
         with self._lock:
-            low = self.config.low_vram
-            if low is None:
-                low = _pixels(request) >= self._outgrown
-            found = self._components
+            low, found = self._takes_less(_pixels(request)), self._components
             return found if found is not None and found.low_vram == low else self._open(low_vram=low)
 
     def take_less(self, request: Request, error: OutOfMemoryError) -> bool:
         """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
+        return self._take_less(_pixels(request), error, "for this and all that is as large")
+
+    def _takes_less(self, pixels: int) -> bool:
+        low = self.config.low_vram
+        return pixels >= self._outgrown if low is None else low
+
+    def _take_less(self, pixels: int, error: OutOfMemoryError, where: str) -> bool:
         with self._lock:
-            if self.config.low_vram is not None or _pixels(request) >= self._outgrown:
+            if self.config.low_vram is not None or self._takes_less(pixels):
                 return False
-            self._outgrown = _pixels(request)
+            self._outgrown = pixels
             self._let_go()
-        self._notices.warn(
-            f"{str(error).partition(':')[0]}. Trying again with low_vram, which is slower, for this and all that is as "
-            "large"
-        )
+        reason = str(error).partition(":")[0]
+        self._notices.warn(f"{reason}. Trying again with low_vram, which is slower, {where}")
         return True
 
     def is_first_at(self, request: Request) -> bool:

@@ -306,8 +306,15 @@ class StableDiffusionPipeline:
         return self
 
     def load(self) -> StableDiffusionPipeline:
-        """Create every session that text to image needs, now."""
-        self._store.get().load()
+        """Create every session that text to image needs, now.
+
+        Where they do not fit into memory together, each is made when it is needed from then on, unless `low_vram` is
+        False.
+
+        Raises:
+            OutOfMemoryError, ModelError, ProviderError.
+        """
+        self._store.load()
         return self
 
     def warm_up(
@@ -357,7 +364,7 @@ class StableDiffusionPipeline:
 
     @property
     def rescues(self) -> dict[str, int]:
-        """How many runs of which component overflowed float16 and were made again in float32."""
+        """How many runs of which component were made in float32, as they or one before them overflowed float16."""
         return dict(self._store.rescues)
 
     @property

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from sdrt.config import PROVIDERS, Provider, SessionConfig
+from sdrt.embedded import embedded_path
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.model import ModelFolder
+from sdrt.notices import Notices
 
 __all__ = ["check_target", "is_refusal_to_fall_back", "listed", "refusal", "shortfall", "strays", "unfit"]
 
@@ -18,14 +20,23 @@ _HEAVY = frozenset(
     | {"QLinearConv", "MatMulIntegerToFloat"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
     # Little work, on tensors that are large to send there and back.
-    | {"Resize", "BiasAdd", "SkipLayerNormalization"}
+    | {"Resize", "BiasAdd", "BiasSplitGelu", "BiasGelu", "SkipLayerNormalization", "LayerNormalization"}
+    | {"Softmax", "Transpose", "QuickGelu", "Gelu", "Sigmoid"}
 )
 
 
-def check_target(model: ModelFolder, config: SessionConfig) -> None:
-    """Raise `UnsupportedModelError` for a model whose operators the provider of `config` lacks."""
+def check_target(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
+    """Raise `UnsupportedModelError` for a model whose operators the provider of `config` lacks.
+
+    A model that a GPU runs, and was not made for it, is told of: another export of it is faster.
+    """
     target = model.manifest.target if model.manifest else ""
     row = PROVIDERS[config.name]
+    if row.device and target not in ("", row.target, *row.lacks) and model.path != embedded_path(model.name):
+        notices.inform(
+            f"{model.name} was exported for target {target}: {config.name} runs it, and is faster with --target "
+            f"{row.target}"
+        )
     if target in row.lacks:
         fit = ", ".join(name for name, other in PROVIDERS.items() if target == other.target)
         raise UnsupportedModelError(

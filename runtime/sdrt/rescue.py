@@ -53,7 +53,7 @@ class Rescue:
         self._lock = threading.Lock()
 
     def again(self, bound: Bound) -> Mapping[str, NDArray[Any]]:
-        """The run that `bound` just made, in float32."""
+        """The run of what `bound` was given, in float32."""
         component = self._wide()
         with component.bound(bound.shapes, bound.outputs) as run:
             for name, array in bound.inputs.items():
@@ -70,7 +70,7 @@ class Rescue:
             if self._counts[self.name] == 1:
                 self._notices.warn(
                     f"{self.name}: float16 overflowed, so this run is made again in float32, as all will be to which "
-                    "it happens; it takes longer and more memory"
+                    "it happens, and the rest of their picture's; it takes longer and more memory"
                 )
             if self._component is None:
                 self._component = self._open()

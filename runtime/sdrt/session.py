@@ -115,6 +115,7 @@ class Component:
         try:
             yield bound
         finally:
+            bound.overflows = False
             with self._lock:
                 self._idle.append((key, bound))
                 # What is recorded stays: there is no second recording for the same buffers.
@@ -297,6 +298,8 @@ class Component:
         # step's activations again, and no faster.
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        # CPUs without VNNI add products of bytes up in 16 bits, which overflow; this has them add up what is exact.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if config.profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(config.profile, self.name))

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from sdrt import OutOfMemoryError, Request, RequestError, StableDiffusionPipeline
 from sdrt.benchmark.memory import own_bytes
 from sdrt.buffers import Bound
+from sdrt.cli import main
 from sdrt.config import SessionConfig
-from sdrt.failures import run_failure
+from sdrt.failures import load_failure, run_failure
+from sdrt.session import Component
 
 CALL: dict[str, Any] = {"num_inference_steps": 3, "width": 64, "height": 72, "seed": 1, "output_type": "np"}
 
@@ -248,3 +251,52 @@ print(most - own_bytes("self"))
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(found.stdout) > 250 << 20
+
+
+@pytest.fixture
+def two_components_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third one that is loaded finds no memory."""
+    opened: weakref.WeakSet[Component] = weakref.WeakSet()
+    plain = Component._create
+
+    def create(component: Component, *arguments: Any) -> Any:
+        if len(opened) == 2:
+            reason = RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
+            raise load_failure(component._subject, reason)
+        opened.add(component)
+        return plain(component, *arguments)
+
+    monkeypatch.setattr(Component, "_create", create)
+
+
+@pytest.mark.usefixtures("two_components_fit", "no_cycles")
+def test_components_that_do_not_fit_together_are_loaded_in_turn(tiny_model: Path) -> None:
+    """All pictures are made so from then on, however small."""
+    said: list[str] = []
+    made = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append)
+    assert made.load().graphs == ()
+    for height in (72, 64):
+        assert made("a", **{**CALL, "height": height}).images.shape == (1, height, 64, 3)
+        assert [graph.name for graph in made.graphs] == ["vae_decoder"]
+    told = [text for text in said if "ran out of memory" in text]
+    assert len(told) == 1
+    assert "Trying again with low_vram, which is slower, for all pictures" in told[0]
+
+
+@pytest.mark.usefixtures("two_components_fit", "no_cycles")
+def test_that_can_be_refused_too(tiny_model: Path) -> None:
+    made = pipeline(tiny_model, low_vram=False)
+    with pytest.raises(OutOfMemoryError, match="vae_decoder ran out of memory"):
+        made.load()
+    assert made.graphs == ()
+
+
+@pytest.mark.usefixtures("two_components_fit", "no_cycles")
+def test_the_command_makes_its_picture_in_what_there_is(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "a", "-m", str(tiny_model), "--steps", "2", "-o", str(tmp_path / "a.png")]
+    refused = CliRunner().invoke(main, [*arguments, "--no-low-vram"])
+    assert refused.exit_code == 5
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    assert "Trying again with low_vram" in done.stderr
+    assert (tmp_path / "a.png").is_file()

@@ -20,7 +20,9 @@ def assigned(**operators: str) -> list[SimpleNamespace]:
     ]
 
 
-@pytest.mark.parametrize("operator", ["NhwcConv", "Resize", "BiasAdd", "SkipLayerNormalization"])
+@pytest.mark.parametrize(
+    "operator", ["NhwcConv", "Resize", "BiasAdd", "SkipLayerNormalization", "QuickGelu", "Transpose"]
+)
 def test_what_sends_large_tensors_there_and_back_is_a_fallback(operator: str) -> None:
     """Resize of version 19, for one, has no CUDA kernel before onnxruntime 1.25."""
     report = assigned(**{operator: "cpu", "Shape": "cpu", "MatMul": "cuda"})

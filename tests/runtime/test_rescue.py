@@ -14,7 +14,10 @@ import pytest
 
 from sdrt import Request, StableDiffusionPipeline, UnsupportedModelError
 from sdrt.compiled import Weights
+from sdrt.config import SessionConfig
 from sdrt.model import FileRecord, Manifest, ModelFolder
+from sdrt.notices import Notices
+from sdrt.placement import check_target
 from sdrt.rescue import failed
 from sdrt.session import Component
 
@@ -59,7 +62,10 @@ def with_wide_graphs(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["unet", "vae_decoder", "text_encoder"])
 def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Once of this component: said once, counted, and the picture is that of a run without a failure."""
+    """Once of this component: said once, counted, and the picture is that of a run without a failure.
+
+    The U-Net's next step is made in float32 at once: it would overflow too.
+    """
     said: list[str] = []
     pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=said.append)
     expected = pipeline("a", **CALL).images
@@ -73,10 +79,31 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("sdrt.buffers.failed", overflows)
     found = pipeline("a", **CALL).images
-    assert pipeline.rescues == {name: 1}
+    steps = pipeline.num_evaluations(Request(prompt="a", num_inference_steps=CALL["num_inference_steps"]))
+    assert pipeline.rescues == {name: steps if name == "unet" else 1}
     assert [line for line in said if line.startswith(f"{name}: float16 overflowed")] == said
     assert len(said) == 1
     np.testing.assert_array_equal(found, expected)
+    # Another picture begins in float16 again.
+    pipeline("a", **CALL)
+    assert pipeline.rescues == {name: steps if name == "unet" else 1}
+
+
+def test_after_an_overflow_the_picture_is_not_computed_twice(
+    with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=lambda message: None)
+    ran: list[str] = []
+    plain = Component.execute
+
+    def execute(component: Component, *arguments: Any) -> None:
+        ran.append(component.path.name)
+        plain(component, *arguments)
+
+    monkeypatch.setattr(Component, "execute", execute)
+    monkeypatch.setattr("sdrt.buffers.failed", lambda array: array.shape == (2, 4, 8, 8))
+    pipeline("a", **CALL | {"num_inference_steps": 4, "scheduler": "euler", "output_type": "latent"})
+    assert ran[-5:] == ["model.onnx", *["model_fp32.onnx"] * 4]
 
 
 def test_without_such_a_graph_the_run_counts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +165,19 @@ def test_a_model_of_another_target_is_refused_with_the_remedy(tiny_model: Path, 
         UnsupportedModelError, match=r"target cuda, whose .* provider cpu lacks.*--target cpu"
     ):
         pipeline("a", **CALL)
+
+
+@pytest.mark.parametrize(("target", "said"), [("cuda", 0), ("cpu", 1), ("portable", 1)])
+def test_a_gpu_says_that_another_export_is_faster(
+    tiny_model: Path, tmp_path: Path, target: str, said: int
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    replace(Manifest.read(folder), target=target).write(folder)
+    heard: list[str] = []
+    check_target(ModelFolder.open(folder), SessionConfig(provider="cuda"), Notices(heard.append))
+    assert len(heard) == said
+    assert all("faster with --target cuda" in text for text in heard)
 
 
 def test_a_component_that_stayed_in_float32_says_so(tiny_model: Path, tmp_path: Path) -> None:
