@@ -9,6 +9,8 @@
 #   prepare  random weights, and what each system makes of them
 #   test     pytest -m gpu tests/gpu
 #   measure  the peers in turns, and the bars
+#   latency  sdrt benchmark: sizes and batches, where a step's time goes, memory, with low_vram too; sdrt doctor --size
+#   profile  which kernels a step's time goes to, without CUDA graphs and with them
 #   choose   what sdrt's runtime leaves out, beside what it does: shapes known beforehand, a graph for the rest of a step
 #
 # Options:
@@ -22,13 +24,14 @@
 #   --              what follows goes to peers.py, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
 #
 # Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
-# Results: benchmarks/results/NAME.json, NAME.md, NAME-tests.txt, NAME-shapes.json, NAME-step.json; pytest's whole log is
-# WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are not met are results.
+# Results: benchmarks/results/NAME.json and NAME.md of the peers, NAME-tests.txt, NAME-latency.json, .txt and .png,
+# NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json and -kernels-graph.json, NAME-shapes.json, NAME-step.json;
+# pytest's whole log is WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are not met are results.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 
 work=$root/build/gpu parts="" wheels="" name="" python=python3 dry="" stages=() passed=()
-device=cuda architecture=sd15 size=512 failed=0
+device=cuda architecture=sd15 size=512 sizes=512,768 batches=1,4 failed=0
 
 usage() {
   sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$root/benchmarks/gpu.sh"
@@ -49,12 +52,12 @@ while (($#)); do
     --dry-run) dry=1 ;;
     -h | --help) usage && exit ;;
     --) shift && passed=("$@") && break ;;
-    unpack | check | prepare | test | measure | choose) stages+=("$1") ;;
+    unpack | check | prepare | test | measure | latency | profile | choose) stages+=("$1") ;;
     *) complain "unknown option or stage $1: see benchmarks/gpu.sh --help" ;;
   esac
   shift
 done
-((${#stages[@]})) || stages=(unpack check prepare test measure choose)
+((${#stages[@]})) || stages=(unpack check prepare test measure latency profile choose)
 for folder in "$parts" "$wheels"; do
   [[ -z $folder || -d $folder ]] || complain "$folder: no such folder"
 done
@@ -69,7 +72,7 @@ device_name() {
 
 hide=""
 if [[ $dry ]]; then
-  device=cpu architecture=tiny size=64 results=$work name=${name:-dry-run}
+  device=cpu architecture=tiny size=64 sizes=64 batches=1,2 results=$work name=${name:-dry-run}
   passed=(--rounds 1 "${passed[@]}")
   "$python" "$root/benchmarks/rehearsal.py" make "$work/rehearsal" || complain "$python: cannot rehearse"
   parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
@@ -130,10 +133,32 @@ measure() {
   compare --resume --json "$results/$name.json" --report "$results/$name.md" "${passed[@]}"
 }
 
+# The folder of sdrt's that `prepare` made.
+model() {
+  [[ $device == cpu ]] && printf '%s' "$work/$architecture/sdrt" || printf '%s' "$work/$architecture/sdrt-$device"
+}
+
+latency() {
+  local common=(--model "$(model)" --provider "$device") code
+  "$python" -m sdrt benchmark "${common[@]}" --size "$sizes" --batch "$batches" --time-limit 10 --force \
+    --json "$results/$name-latency.json" --plot "$results/$name-latency.png" | tee "$results/$name-latency.txt"
+  code=$?
+  "$python" -m sdrt benchmark "${common[@]}" --size "$size" --low-vram --time-limit 10 --force \
+    --json "$results/$name-low-vram.json" || code=$?
+  "$python" -m sdrt doctor "${common[@]}" --size "$sizes" --batch 4 > "$work/$name-doctor.log" || code=$?
+  "$python" "$root/benchmarks/scrub.py" --all < "$work/$name-doctor.log" | tee "$results/$name-doctor.txt"
+  "$python" "$root/benchmarks/scrub.py" "$results/$name-latency.json" "$results/$name-low-vram.json" || code=$?
+  return "$code"
+}
+
+profile() {
+  local common=("$root/benchmarks/kernels.py" "$(model)" --device "$device" --size "$size")
+  "$python" "${common[@]}" --json "$results/$name-kernels.json" || return
+  [[ $dry ]] || "$python" "${common[@]}" --option enable_cuda_graph=true --json "$results/$name-kernels-graph.json"
+}
+
 choose() {
-  local model=$work/$architecture/sdrt
-  [[ $device == cpu ]] || model+=-$device
-  "$python" "$root/benchmarks/static_shapes.py" "$model" --device "$device" --size "$size" --rounds 30 \
+  "$python" "$root/benchmarks/static_shapes.py" "$(model)" --device "$device" --size "$size" --rounds 30 \
     --json "$results/$name-shapes.json"
   local code=$?
   "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" --json "$results/$name-step.json" &&

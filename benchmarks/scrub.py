@@ -1,13 +1,17 @@
 """Text without the paths of the machine it was written on, so that it may be kept with the project.
 
-python benchmarks/scrub.py < LOG    # pytest's short summary and its last line
+python benchmarks/scrub.py < LOG          # pytest's short summary and its last line
+python benchmarks/scrub.py --all < TEXT   # all of it
+python benchmarks/scrub.py JSON...        # records, in their place
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 __all__ = ["scrubbed", "scrubbed_record", "summary"]
@@ -39,5 +43,14 @@ def summary(log: str) -> str:
     return scrubbed("\n".join(told)) + "\n"
 
 
+def main(arguments: Sequence[str]) -> None:
+    if [*arguments] in ([], ["--all"]):
+        sys.stdout.write((scrubbed if arguments else summary)(sys.stdin.read()))
+        return
+    for path in map(Path, arguments):
+        record = scrubbed_record(json.loads(path.read_text(encoding="utf-8")))
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(summary(sys.stdin.read()))
+    main(sys.argv[1:])

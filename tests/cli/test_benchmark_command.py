@@ -74,12 +74,14 @@ def test_models_of_providers_are_told_apart(record: dict[str, Any]) -> None:
 
     first = record["measurements"][0]
     other = {
-        "model": first["model"] | {"dtype": "float16"},
+        "model": first["model"] | {"dtype": "float16", "target": "cuda"},
         "settings": first["settings"] | {"provider": "cuda"},
     }
     record["measurements"] = [first, first | other]
     name = first["model"]["name"]
-    assert f"cpu: {name}, float32; cuda: {name}, float16, on " in report(record).replace("\n", " ")
+    assert f"cpu: {name}, float32 for cpu; cuda: {name}, float16 for cuda, on " in report(record).replace(
+        "\n", " "
+    )
 
 
 def test_the_record_has_every_sample(record: dict[str, Any]) -> None:

@@ -238,6 +238,41 @@ def test_the_summary_of_the_tests_has_no_paths() -> None:
     assert said.endswith("=== 1 failed, 1 skipped in 3.00s ===\n")
 
 
+def test_kernels_are_summed_by_what_they_do() -> None:
+    pytest.importorskip("torch", reason="its profiler listens")
+    from kernels import summed, table
+
+    names = {
+        "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_nhwc": "convolution",
+        "void onnxruntime::contrib::cuda::groupNormNHWCSumKernel<__half, 320>": "norms",
+        "fmha_cutlassF_f16_aligned_64x64_rf_sm80": "attention",
+        "void cutlass::Kernel<cutlass_80_tensorop_f16_s16816gemm>": "matrix products",
+        "Memcpy HtoD (Pinned -> Device)": "copies",
+        "void onnxruntime::contrib::cuda::biasSplitGeluKernel<__half, 1280, 256>": "activations",
+    }
+    events = [
+        {
+            "cat": "gpu_memcpy" if name.startswith("Memcpy") else "kernel",
+            "name": name,
+            "dur": 1000 * (index + 1),
+        }
+        for index, name in enumerate(names)
+        for _ in range(2)
+    ]
+    # Of the host, and of no length.
+    events += [{"cat": "cuda_runtime", "name": "cudaLaunchKernel", "dur": 5e6}, {"name": "begin"}]
+    found = summed(events, steps=2, wall=0.1)
+    assert {row["kernel"]: row["kind"] for row in found["kernels"]} == names
+    assert found["kernels"][0]["kernel"] == [*names][-1]
+    assert found["kernels"][0]["seconds"] == pytest.approx(0.006)
+    assert found["kernels"][0]["calls"] == 1
+    assert found["busy"] == pytest.approx(0.042 / 0.1)
+    assert found["kinds"]["norms"] == pytest.approx(0.002)
+    said = table(found)
+    assert "50.00 ms a step, 42% of it" in said
+    assert said.index("biasSplitGelu") < said.index("Memcpy")
+
+
 @pytest.mark.full
 def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
     """From elsewhere, by relative paths, as if sdrt were not installed; what it writes may be kept."""
@@ -245,7 +280,8 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
     done = gpu_sh(tmp_path, "--dry-run", "--work", "work", *systems)
     assert done.returncode == 0, done.stdout + done.stderr
     codes = re.findall(r"^=== (\w+): exit code (\d)", done.stdout, re.MULTILINE)
-    assert codes == [(stage, "0") for stage in ("unpack", "check", "prepare", "test", "measure", "choose")]
+    stages = ("unpack", "check", "prepare", "test", "measure", "latency", "profile", "choose")
+    assert codes == [(stage, "0") for stage in stages]
     work = tmp_path / "work"
     record: dict[str, Any] = json.loads((work / "dry-run.json").read_text())
     assert [*record["turns"][0]] == ["sdrt", "diffusers"]
@@ -265,6 +301,16 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
         assert choice["size"] == 64
         assert choice[ratio]["median"] > 0
         assert str(tmp_path) not in json.dumps(choice)
+    latency = json.loads((work / "dry-run-latency.json").read_text())
+    measured = latency["measurements"]
+    assert [one["settings"]["batch"] for one in measured] == [1, 2]
+    assert (work / "dry-run-latency.png").stat().st_size > 0
+    assert "p99" in (work / "dry-run-latency.txt").read_text()
+    assert "64x64" in (work / "dry-run-doctor.txt").read_text()
+    for name in ("latency.json", "latency.txt", "low-vram.json", "doctor.txt", "kernels.json"):
+        text = (work / f"dry-run-{name}").read_text()
+        assert str(tmp_path) not in text, name
+        assert sys.prefix not in text, name
     # What was measured is not measured again.
     again = gpu_sh(tmp_path, "--dry-run", "--work", "work", "measure", *systems)
     assert again.returncode == 0, again.stderr

@@ -76,9 +76,7 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
         *(gpu["name"] for gpu in machine["gpus"]),
     ]
     versions = [f"{name} {number}" for name, number in machine["versions"].items() if name in _SHOWN]
-    models = dict.fromkeys(
-        f"{name}{one['name']}, {one['dtype'] or 'unknown precision'}" for name, one in _models(record, model)
-    )
+    models = dict.fromkeys(f"{name}{_told(one)}" for name, one in _models(record, model))
     return "\n".join(
         [
             f"{'; '.join(models)}, on {', '.join(devices)}",
@@ -86,6 +84,12 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
             f"{', '.join(versions)}, Python {machine['python']}",
         ]
     )
+
+
+def _told(model: Mapping[str, Any]) -> str:
+    """Which model, in which precision, made for what."""
+    made_for = f" for {model['target']}" if model.get("target") else ""
+    return f"{model['name']}, {model['dtype'] or 'unknown precision'}{made_for}"
 
 
 _SHOWN = ("sdrt", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "numpy")
