@@ -50,6 +50,22 @@ def _ours(source: Path, output: Path, device: str) -> Command:
     return ["-m", "sdrt", "export", source, "-o", output, "--target", device, "--force"]
 
 
+def _portable(source: Path, output: Path, _device: str) -> Command:
+    return [
+        "-m",
+        "sdrt",
+        "export",
+        source,
+        "-o",
+        output,
+        "--target",
+        "portable",
+        "--dtype",
+        "fp16",
+        "--force",
+    ]
+
+
 def _int8(source: Path, output: Path, device: str) -> Command:
     # The checkpoint's weights, by their seed: of random ones that it knows as such the export bears the errors of int8.
     architecture = (source.parent / ARCHITECTURE).read_text(encoding="utf-8")
@@ -83,6 +99,7 @@ _OPTIMUM_CLI: Command = ["-m", "optimum.commands.optimum_cli"]
 
 FOLDERS: Mapping[str, Maker] = {
     "sdrt": Maker(source="checkpoint", named={"cpu": "sdrt", "cuda": "sdrt-cuda"}, command=_ours),
+    "sdrt-portable": Maker(source="checkpoint", named={"cuda": "sdrt-portable"}, command=_portable),
     "sdrt-int8": Maker(source="checkpoint", named={"cpu": "sdrt-int8"}, command=_int8),
     "optimum": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum-cuda"}, command=_optimum),
     "optimum-fp32": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum"}, command=_single),

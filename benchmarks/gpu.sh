@@ -11,7 +11,8 @@
 #   measure  the peers in turns, and the bars
 #   latency  sdrt benchmark: sizes and batches, where a step's time goes, memory, with low_vram too; sdrt doctor --size
 #   profile  which kernels a step's time goes to, without CUDA graphs and with them
-#   choose   what sdrt's runtime leaves out, beside what it does: shapes known beforehand, a graph for the rest of a step
+#   choose   what sdrt's runtime does otherwise, beside what it does: sessions of other settings, a graph for the rest
+#            of a step
 #
 # Options:
 #   --parts DIR     onnxruntime-gpu as parts of an archive, ort.tar.xz.00 and on; the installed one if left out
@@ -25,7 +26,7 @@
 #
 # Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
 # Results: benchmarks/results/NAME.json and NAME.md of the peers, NAME-tests.txt, NAME-latency.json, .txt and .png,
-# NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json and -kernels-graph.json, NAME-shapes.json, NAME-step.json;
+# NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json and -kernels-graph.json, NAME-choices.json, NAME-step.json;
 # pytest's whole log is WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are not met are results.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
@@ -76,7 +77,7 @@ if [[ $dry ]]; then
   passed=(--rounds 1 "${passed[@]}")
   "$python" "$root/benchmarks/rehearsal.py" make "$work/rehearsal" || complain "$python: cannot rehearse"
   parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
-  # tests/gpu has NumPy run the graphs of target cuda.
+  # tests/gpu has NumPy play the GPU.
   export SDRT_GPU_REHEARSAL=1
 fi
 name=${name:-$(device_name)}
@@ -126,7 +127,7 @@ test_on_gpu() {
   code=$?
   "$python" "$root/benchmarks/scrub.py" < "$log" > "$said" || return
   ((code)) && return "$code"
-  [[ $dry ]] || ! grep -q '^SKIPPED' "$said"
+  ! grep -q '^SKIPPED' "$said"
 }
 
 measure() {
@@ -158,11 +159,12 @@ profile() {
 }
 
 choose() {
-  "$python" "$root/benchmarks/static_shapes.py" "$(model)" --device "$device" --size "$size" --rounds 30 \
-    --json "$results/$name-shapes.json"
-  local code=$?
-  "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" --json "$results/$name-step.json" &&
-    return "$code"
+  "$python" "$root/benchmarks/choices.py" "$(model)" --device "$device" --size "$size" --rounds 30 \
+    --json "$results/$name-choices.json"
+  local code=$? beside=()
+  [[ ! -f $results/$name.json ]] || beside=(--beside "$results/$name.json")
+  "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" "${beside[@]}" \
+    --json "$results/$name-step.json" && return "$code"
 }
 
 for stage in "${stages[@]}"; do

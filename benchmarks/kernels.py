@@ -27,6 +27,8 @@ from systems import GUIDANCE_SCALE, PROMPT, SEED
 from sdrt import Request, StableDiffusionPipeline
 
 KINDS: Mapping[str, str] = {
+    "biases": r"addtensor|op_tensor|optensor|addbias(?!unpack)|biasadd",
+    "packing of attention": r"unpack|addbiastrans|transposeqkv",
     "attention": r"fmha|flash|sdpa|attention|softmax|mha",
     "norms": r"norm|welford",
     "convolution": r"conv|cudnn|fprop|implicit|winograd|wgrad|dgrad",

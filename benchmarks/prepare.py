@@ -8,7 +8,7 @@ from pathlib import Path
 
 from folders import make
 from measure import Failed
-from presence import missing
+from presence import missing, no_compiler
 from settings import Limits, Settings, say
 from systems import OURS, SYSTEMS
 from turns import COMPILED, take_turn
@@ -37,7 +37,8 @@ def why_missing(name: str, settings: Settings) -> str | None:
         return f"does not run on {settings.device} here"
     if row.architectures and settings.architecture not in row.architectures:
         return f"knows {', '.join(row.architectures)} only"
-    return missing(row.needs, settings.python(name))
+    python = settings.python(name)
+    return missing(row.needs, python) or (no_compiler(python) if row.compiles else None)
 
 
 def prepare(

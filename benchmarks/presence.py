@@ -16,13 +16,13 @@ import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 
-__all__ = ["REQUIRED", "WITH_CUDA", "fits", "missing", "versions"]
+__all__ = ["REQUIRED", "WITH_CUDA", "fits", "missing", "no_compiler", "versions"]
 
 REQUIRED = {
     "PIL": "pillow>=10.3",
     "accelerate": "accelerate>=1.0",
     "click": "click>=8.2",
-    "diffusers": "diffusers>=0.36",
+    "diffusers": "diffusers>=0.36,<0.40",
     "filelock": "filelock>=3.15",
     "huggingface_hub": "huggingface_hub>=0.34,<1",
     "numpy": "numpy>=1.26",
@@ -140,46 +140,140 @@ import contextlib, sys
 import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
-provider, domain, operator, kind, shape = {
-    "cuda": ("CUDAExecutionProvider", "com.microsoft", "NhwcConv", TensorProto.FLOAT16, (1, 3, 4, 8)),
-    "cpu": ("CPUExecutionProvider", "", "Conv", TensorProto.FLOAT, (1, 8, 3, 4)),
-}[sys.argv[1]]
-if hasattr(ort, "preload_dlls") and sys.argv[1] == "cuda":
+
+device = sys.argv[1]
+provider = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[device]
+if hasattr(ort, "preload_dlls") and device == "cuda":
     with contextlib.redirect_stdout(sys.stderr):
         ort.preload_dlls()
 if provider not in ort.get_available_providers():
     sys.exit(f"onnxruntime {ort.__version__} has no {provider}, only {', '.join(ort.get_available_providers())}: give "
              "--parts, or install onnxruntime-gpu and no other onnxruntime")
-dtype = helper.tensor_dtype_to_np_dtype(kind)
-weight = np.full((8, *(1 if n != 8 else 8 for n in shape[1:])), 0.25, dtype)
-node = helper.make_node(operator, ["x", "w"], ["y"], domain=domain, kernel_shape=[1, 1])
-ports = [helper.make_tensor_value_info(name, kind, shape) for name in "xy"]
-values = [helper.make_tensor("w", kind, weight.shape, weight.tobytes(), raw=True)]
-graph = helper.make_graph([node], "probe", ports[:1], ports[1:], values)
-opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-options = ort.SessionOptions()
-if sys.argv[1] != "cpu":
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-session = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
-if session.get_providers()[0] != provider:
-    sys.exit(f"onnxruntime {ort.__version__} took {session.get_providers()[0]} in place of {provider}")
-(y,) = session.run(None, {"x": np.ones(shape, dtype)})
-if not (y == 2).all():
-    sys.exit(f"{operator} on {provider} is wrong: expected 2 everywhere, got {y.min()} to {y.max()}")
+dtype = {"cuda": np.float16, "cpu": np.float32}[device]
+kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def session(node, shapes, weights):
+    ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
+    values = [helper.make_tensor(name, kind, array.shape, array.tobytes(), raw=True) for name, array in weights.items()]
+    made = helper.make_tensor_value_info("y", kind, None)
+    graph = helper.make_graph([node], "probe", ports, [made], values)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    options = ort.SessionOptions()
+    if device != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    found = ort.InferenceSession(model.SerializeToString(), options, providers=[provider])
+    if found.get_providers()[0] != provider:
+        sys.exit(f"onnxruntime {ort.__version__} took {found.get_providers()[0]} in place of {provider}")
+    return found
+
+
+def convolution(channels, out, side, stride, pixels):
+    # Ones under weights whose sum is 2: in the middle, where no padding is seen, the result is 2.
+    shape = (out, side, side, channels) if device == "cuda" else (out, channels, side, side)
+    weight = np.full(shape, 2 / (side * side * channels), dtype)
+    pad = (side - 1) // 2
+    attributes = dict(kernel_shape=[side, side], strides=[stride] * 2, pads=[pad] * 4, group=1, dilations=[1, 1])
+    name, domain = ("NhwcConv", "com.microsoft") if device == "cuda" else ("Conv", "")
+    node = helper.make_node(name, ["x", "w"], ["y"], domain=domain, **attributes)
+    x = np.ones((2, pixels, pixels, channels) if device == "cuda" else (2, channels, pixels, pixels), dtype)
+    y = session(node, {"x": x.shape}, {"w": weight}).run(None, {"x": x})[0]
+    middle = y.shape[1] // 2 if device == "cuda" else y.shape[2] // 2
+    return y[:, middle, middle] if device == "cuda" else y[:, :, middle, middle]
+
+
+def attention(heads, width, queries, keys, form):
+    # Values of 2 everywhere, of which any weights that add up to 1 make 2.
+    random = np.random.default_rng(0)
+    q = random.standard_normal((2, queries, heads * width)).astype(dtype)
+    k = random.standard_normal((2, keys, heads * width)).astype(dtype)
+    v = np.full_like(k, 2)
+    apart = lambda array: array.reshape(2, -1, heads, width)
+    if form == "packed":
+        feeds = {"q": np.stack([apart(array) for array in (q, k, v)], 3)}
+    elif form == "packed keys":
+        feeds = {"q": q, "k": np.stack([apart(array) for array in (k, v)], 3)}
+    else:
+        feeds = {"q": q, "k": k, "v": v}
+    causal = int(queries == keys == 77)
+    node = helper.make_node("MultiHeadAttention", [*feeds], ["y"], domain="com.microsoft", num_heads=heads,
+                            scale=width ** -0.5, unidirectional=causal)
+    return session(node, {name: array.shape for name, array in feeds.items()}, {}).run(None, feeds)[0]
+
+
+packed, packed_keys = ("packed", "packed keys") if device == "cuda" else ("apart", "apart")
+cases = {}
+# SD 1.5's odd ones: the first and last convolutions, a resampling one, one of the middle.
+for channels, out, side, stride, pixels in ((4, 320, 3, 1, 64), (320, 4, 3, 1, 64), (3, 128, 3, 1, 64),
+                                            (128, 3, 3, 1, 64), (8, 8, 1, 1, 64), (4, 4, 1, 1, 64),
+                                            (128, 128, 4, 2, 64), (320, 320, 3, 2, 64), (640, 1280, 3, 1, 16)):
+    cases[f"a convolution of {side}x{side}, {channels} to {out} channels, stride {stride}"] = (
+        lambda *given: convolution(*given), (channels, out, side, stride, pixels))
+for heads, width, queries, keys, form in ((8, 40, 1024, 1024, packed), (8, 80, 1024, 1024, packed),
+                                          (8, 160, 256, 256, packed), (8, 40, 1024, 77, packed_keys),
+                                          (8, 160, 64, 77, packed_keys), (12, 64, 77, 77, packed),
+                                          (1, 512, 1024, 1024, "apart")):
+    cases[f"attention of {heads} heads of {width}, {queries} on {keys}, {form}"] = (
+        lambda *given: attention(*given), (heads, width, queries, keys, form))
+wrong = []
+for name, (run, given) in cases.items():
+    try:
+        y = np.asarray(run(*given), np.float32)
+    except Exception as error:
+        wrong.append(f"{name}: {' '.join(str(error).split())[:300]}")
+        continue
+    if not np.abs(y - 2).max() < 0.02:
+        wrong.append(f"{name}: expected 2 everywhere, got {y.min()} to {y.max()}")
+sys.exit("\\n".join(wrong) or None)
 """
 _LOADER = re.compile(r"Failed to load library \S*?([^/\s]+) with error: (.*)")
 
 
 def _not_running(device: str) -> list[str]:
-    """Why ONNX Runtime does not run a graph of one node on `device`, in a process without torch; and where to look."""
+    """Which of SD 1.5's operators ONNX Runtime does not run on `device`, in a process without torch; where to look."""
     try:
         _ask(sys.executable, _PROBE, device)
     except subprocess.CalledProcessError as error:
         told = dict.fromkeys(f"{library}: {reason}" for library, reason in _LOADER.findall(error.stderr))
-        last = error.stderr.strip().rpartition("\n")[2]
-        return [f"ONNX Runtime runs no graph on {device}: {'; '.join(told) or last}", *_loader_help(told)]
+        lines = [line for line in error.stderr.splitlines() if line.strip()]
+        cases = [line for line in lines if re.match(r"(a convolution|attention) of ", line)]
+        reasons = ["; ".join(told)] if told else cases or lines[-1:]
+        return [*(f"ONNX Runtime on {device}: {reason}" for reason in reasons), *_loader_help(told)]
     return []
+
+
+_IMPORTS = """
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTextModel
+import sdrt, sdrt_export
+sdrt.StableDiffusionPipeline, sdrt_export.export_model
+"""
+
+
+def _not_importing() -> list[str]:
+    """What fails to import though it is there: versions that do not bear one another, which no bound tells."""
+    try:
+        _ask(sys.executable, _IMPORTS)
+    except subprocess.CalledProcessError as error:
+        return [f"what is here does not work together: {error.stderr.strip().rpartition(chr(10))[2]}"]
+    return []
+
+
+def no_compiler(python: str) -> str | None:
+    """Why torch.compile cannot make kernels with `python`; None where it can."""
+    lacking = json.loads(_ask(python, _COMPILER))
+    return f"missing here: {', '.join(lacking)}" if lacking else None
+
+
+_COMPILER = """
+import json, os, shutil, sysconfig
+found = {
+    "a C compiler (cc, gcc or clang)": os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang"))),
+    "Python's headers (python3-dev)": os.path.isfile(os.path.join(sysconfig.get_path("include"), "Python.h")),
+}
+print(json.dumps([name for name, here in found.items() if not here]))
+"""
 
 
 def _loader_help(told: Iterable[str]) -> list[str]:
@@ -262,7 +356,10 @@ def main() -> None:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
-    problems = _lacking(options.device) or (_on_cuda() if options.device == "cuda" else _not_running("cpu"))
+    problems = _lacking(options.device)
+    if not problems:
+        problems = _on_cuda() if options.device == "cuda" else _not_running("cpu")
+        problems += _not_importing()
     print("\n".join(problems) or "nothing is missing")
     sys.exit(bool(problems))
 

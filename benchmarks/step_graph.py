@@ -1,13 +1,14 @@
 """What a step does beside the U-Net: on the host, as `sdrt` does it, and as a graph on the device in its place.
 
-    python benchmarks/step_graph.py [--device cpu|cuda] [--size 512] [--rounds 9] [--json FILE]
+    python benchmarks/step_graph.py [--device cpu|cuda] [--size 512] [--rounds 9] [--beside PEERS.json] [--json FILE]
 
 Host: the U-Net's output is fetched and looked at for NaN; guidance and a step of Euler follow in NumPy; the next
 latents are scaled and put into the U-Net's input. Graph: one of ONNX Runtime does that where the U-Net's buffers are,
 with the coefficients as an input; the sum that tells of NaN goes to the host, latents for previews and callbacks do
 not. Both begin with a U-Net's output in a buffer of the device, and end with its next input in one. It is arithmetic
 and copies alone, without the calls around them that both would have, so it is the most that such a graph can win of a
-step. Turns are taken in rounds; the ratio is that of a round. docs/benchmark.md says what was decided by it.
+step. Turns are taken in rounds; the ratio is that of a round. PEERS.json is a record of `peers.py`, whose step says
+what share of it that is: from `WORTH` on it is worth its price. docs/benchmark.md says what was decided by it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,14 @@ import onnx
 from measure import device as machine
 from measure import spread
 from onnx import TensorProto, helper
+from systems import OURS
 
+from sdrt.config import PROVIDERS
 from sdrt.onnx_runtime import ort, preload_cuda
 
 CHANNELS, FACTOR, STEPS = 4, 8, 200
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+WORTH = 0.01
+"""Of a step: each scheduler would have to be written once more, beside NumPy's."""
 SCALE, SIGMA, SIGMA_NEXT, C_IN = (np.float32(value) for value in (7.5, 3.0, 2.5, 0.37))
 Step = Callable[[], None]
 
@@ -66,9 +70,10 @@ class OnDevice:
     """A step by the graph."""
 
     def __init__(self, device: str, x: Any, output: Any) -> None:
-        self._session = ort.InferenceSession(graph(), providers=[PROVIDERS[device]])
-        if self._session.get_providers()[0] != PROVIDERS[device]:
-            raise SystemExit(f"ONNX Runtime took another provider than {PROVIDERS[device]}")
+        provider = PROVIDERS[device].ort
+        self._session = ort.InferenceSession(graph(), providers=[provider])
+        if self._session.get_providers()[0] != provider:
+            raise SystemExit(f"ONNX Runtime took another provider than {provider}")
         # On the CPU a value is the array itself.
         self._given = [ort.OrtValue.ortvalue_from_numpy(array.copy(), device, 0) for array in (x, output)]
         self.x_next, self.sample = (
@@ -145,6 +150,18 @@ def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
     }
 
 
+def saved(found: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
+    """Which share of sdrt's step the graph saves. Ends the program where the record is of another device or size."""
+    settings = peers["settings"]
+    if (settings["device"], settings["size"]) != (found["device"], found["size"]):
+        raise SystemExit(
+            f"--beside: a record of {settings['device']} at {settings['size']}: expected the same here"
+        )
+    step = peers["systems"][OURS]["step"]["median"]
+    share = (found["ms"]["host"]["median"] - found["ms"]["graph"]["median"]) / 1e3 / step
+    return {"step": step, "share_of_step": share, "worth_it": share >= WORTH}
+
+
 def _milliseconds(step: Step) -> float:
     start = time.perf_counter()
     for _ in range(STEPS):
@@ -156,9 +173,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=list(PROVIDERS), default="cpu")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--beside", type=Path, metavar="PEERS.json", help="of the same device and size")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     found = measure(options.device, options.size, options.rounds) | {"machine": machine()}
@@ -166,6 +184,10 @@ def main() -> None:
         print(f"{name}: {ms['median']:.3f} ms a step beside the U-Net ({ms['min']:.3f}–{ms['max']:.3f})")
     ratio = found["graph_over_host"]
     print(f"graph over host: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
+    if options.beside:
+        found |= saved(found, json.loads(options.beside.read_text(encoding="utf-8")))
+        worth = "worth it" if found["worth_it"] else "not worth it"
+        print(f"{found['share_of_step']:.2%} of a step saved: {worth} (from {WORTH:.0%} on it would be)")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

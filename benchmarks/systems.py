@@ -82,12 +82,14 @@ def class_of(system: System) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _sdrt(scheduler: str | None = None, **options: str) -> Callable[[Any, Path, Work], Loaded]:
-    """`scheduler`: the folder beside the model's with another one than it has."""
+def _sdrt(
+    provider: str | None = None, scheduler: str | None = None, **options: str
+) -> Callable[[Any, Path, Work], Loaded]:
+    """On `provider`, the device's own where it is None. `scheduler`: a folder beside the model's with another one."""
 
     def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
         pipeline = pipeline_class.from_pretrained(
-            folder, provider=work.device, provider_options=options
+            folder, provider=provider or work.device, provider_options=options
         ).load()
         if scheduler is not None:
             pipeline.scheduler = folder.parent / scheduler
@@ -243,6 +245,14 @@ SYSTEMS: Mapping[str, System] = {
         needs=("onnxruntime",),
         folder="sdrt",
         load=_sdrt(enable_cuda_graph="true"),
+        devices=("cuda",),
+    ),
+    "sdrt-tensorrt": System(
+        about="ours, by ONNX Runtime's TensorRT provider",
+        pipeline="sdrt:StableDiffusionPipeline",
+        needs=("onnxruntime", "tensorrt"),
+        folder="sdrt-portable",
+        load=_sdrt(provider="tensorrt"),
         devices=("cuda",),
     ),
     "sdrt-int8": System(

@@ -189,7 +189,7 @@ class Job:
             self.hashes.begin(path.parent.glob("*.onnx*"))
         write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
-        limit = "half" if traced.is_half else ("fp32" if self.halves else self.dtype)
+        limit = parity.HALF if traced.is_half else ("fp32" if self.halves else self.dtype)
         # Said with the result too, which stays on the screen: it is not the dtype that was asked for.
         stays = self.halves and traced.dtype == "fp32"
         note = f"; {_stays(traced.about['activations'])}" if stays else ""

@@ -29,7 +29,9 @@ from sdrt_export.targets import Target
 
 __all__ = ["LIMITS", "Reference", "compare", "compare_stages", "reference"]
 
-LIMITS: Mapping[str, float] = {"fp32": 1e-4, "fp16": 5e-3, "half": 1e-2}
+HALF = "half"
+"""What `LIMITS` calls graphs that compute in float16."""
+LIMITS: Mapping[str, float] = {"fp32": 1e-4, "fp16": 5e-3, HALF: 1e-2}
 """Largest relative error accepted, by dtype. Float32 sums in another order measure 1e-7 to 1e-5,
 weights rounded to float16 (each by up to 5e-4) 5e-4 to 2e-3, and "half", every result rounded so, 7e-4 to 4e-3."""
 
@@ -77,7 +79,7 @@ def compare(
     """
     instead = target.instead if instead is None else instead
     with _explained(component.name, path, target, instead):
-        runner = _open(component.name, path, target)
+        runner = _open(component.name, path, dtype, target)
         return _compare(component, runner, names, references, dtype, instead)
 
 
@@ -141,7 +143,7 @@ def compare_stages(
     name = f"{component.name} in stages"
     (inputs,), (expected,) = references[0].inputs.values(), references[0].outputs
     with _explained(name, path, target, target.instead):
-        session, by = _stages(name, path, target)
+        session, by = _stages(name, path, dtype, target)
         # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
         widest = max(int(port.shape[1]) for port in session.outputs.values())
         error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
@@ -166,11 +168,18 @@ class _Runner:
 
 _FAILURES: tuple[type[BaseException], ...] = (*FAILURES, SdrtError)
 _NUMPY = {"evaluator": "numpy"}
-# The provider rounds float32's factors to TF32's 10 bits by default, an error of 1e-3: the limits are for float32.
-_CUDA = SessionConfig(provider="cuda", provider_options={"use_tf32": False})
 
 
-def _open(name: str, path: Path, target: Target) -> _Runner:
+def _cuda(dtype: str) -> SessionConfig:
+    """As graphs that compute in float16 are used; others without TF32.
+
+    The provider rounds float32's factors to TF32's 10 bits by default, an error of 1e-3: the limits are for float32.
+    Convolutions in float16 would lose the Tensor Cores without it: other kernels than those that are to be checked.
+    """
+    return SessionConfig(provider="cuda", provider_options={} if dtype == HALF else {"use_tf32": False})
+
+
+def _open(name: str, path: Path, dtype: str, target: Target) -> _Runner:
     if not target.channels_last:
         session = _session(path)
         arguments = (*session.get_inputs(), *session.get_overridable_initializers())
@@ -181,7 +190,7 @@ def _open(name: str, path: Path, target: Target) -> _Runner:
             by={},
         )
     if _has_gpu():
-        gpu = Session(name, path, _CUDA, Notices(None))
+        gpu = Session(name, path, _cuda(dtype), Notices(None))
         return _Runner(
             run=lambda outputs, feeds: [gpu.run(feeds, output) for output in outputs],
             inputs=gpu.inputs | gpu.optional,
@@ -197,11 +206,11 @@ def _open(name: str, path: Path, target: Target) -> _Runner:
     )
 
 
-def _stages(name: str, path: Path, target: Target) -> tuple[Session, Mapping[str, str]]:
+def _stages(name: str, path: Path, dtype: str, target: Target) -> tuple[Session, Mapping[str, str]]:
     if not target.channels_last:
         return Session(name, path, SessionConfig(provider="cpu"), Notices(None)), {}
     if _has_gpu():
-        return Session(name, path, _CUDA, Notices(None)), {"evaluator": "cuda"}
+        return Session(name, path, _cuda(dtype), Notices(None)), {"evaluator": "cuda"}
     return _NumpySession(name, path), _NUMPY
 
 

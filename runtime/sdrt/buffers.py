@@ -94,7 +94,13 @@ class Bound:
         rescue = self._component.rescue
         if rescue is not None and self.overflows:
             return rescue.again(self)
-        self._component.execute(self._binding, self.recording)
+        try:
+            self._component.execute(self._binding, self.recording)
+        except BaseException:
+            # What was recorded until then would be replayed as if it were whole.
+            if self.recording != PLAIN:
+                self.recording = self._component.new_recording()
+            raise
         with span(DOWNLOAD), self._component.device():
             if not self._results:
                 self._keep_outputs()

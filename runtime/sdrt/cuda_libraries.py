@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["load_cuda_libraries"]
+__all__ = ["has_cudnn", "load_cuda_libraries"]
 
 _NAMES = ("cudart", "cublasLt", "cublas", "nvrtc", "nvJitLink", "curand", "cufft", "cudnn_graph", "cudnn")
 """What its provider is linked with, each after what it needs itself."""
@@ -22,6 +22,11 @@ def load_cuda_libraries(onnxruntime: Path) -> list[Path]:
     if sys.platform != "linux":
         return []
     return [library for library in _found(onnxruntime.parent) if _load(library)]
+
+
+def has_cudnn() -> bool:
+    """Whether the loader finds cuDNN 9, among what is loaded or on its path; taken for granted but on Linux."""
+    return sys.platform != "linux" or _load(Path("libcudnn.so.9"))
 
 
 def _found(beside: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from sdrt.errors import (
     SdrtError,
     UnsupportedModelError,
 )
+from sdrt.extras import install_command
 
 __all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
 
@@ -39,6 +40,7 @@ _OPTION = (
     "unknown provider option",
     "from str:",
 )
+_NO_CUDNN = ("cudnn is unavailable", "cudnn is not available", "libcudnn")
 _TOO_LARGE = ("maximum protobuf size",)
 
 
@@ -54,15 +56,17 @@ class Subject:
 
 def run_failure(subject: Subject, error: BaseException) -> SdrtError:
     """The error to raise when a session that was created could not run."""
-    return _memory(subject, error) or ComponentError(
-        f"{subject.name} failed to run on {subject.provider}: {_reason(error)}"
+    return (
+        _memory(subject, error)
+        or _no_cudnn(subject, error)
+        or ComponentError(f"{subject.name} failed to run on {subject.provider}: {_reason(error)}")
     )
 
 
 def load_failure(subject: Subject, error: BaseException) -> SdrtError:
     """The error to raise when a session could not be created."""
-    if memory := _memory(subject, error):
-        return memory
+    if known := _memory(subject, error) or _no_cudnn(subject, error):
+        return known
     name, path, provider, reason = subject.name, subject.path, subject.provider, _reason(error)
     if _says(error, _UNSUPPORTED):
         return UnsupportedModelError(
@@ -95,6 +99,16 @@ def _memory(subject: Subject, error: BaseException) -> OutOfMemoryError | None:
         return None
     return OutOfMemoryError(
         f"{subject.name} ran out of memory on {subject.provider}: {_FEWER}; {_reason(error)}"
+    )
+
+
+def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:
+    if not _says(error, _NO_CUDNN):
+        return None
+    extra = PROVIDERS[subject.provider].extra
+    return ProviderError(
+        f"{subject.name}: {subject.provider} needs cuDNN 9, which the loader does not find: {install_command(extra)}, "
+        f"which brings it, or sdrt doctor says where it looks; {_reason(error)}"
     )
 
 

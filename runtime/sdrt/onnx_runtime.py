@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sdrt.config import AUTO, PROVIDERS, SessionConfig
-from sdrt.cuda_libraries import load_cuda_libraries
+from sdrt.cuda_libraries import has_cudnn, load_cuda_libraries
 from sdrt.errors import ProviderError
 from sdrt.extras import install_command
 from sdrt.interrupt import was_interrupted
@@ -39,6 +39,7 @@ __all__ = [
     "openvino_devices",
     "ort",
     "preload_cuda",
+    "require_sound_recordings",
     "settle",
     "tells_placement",
 ]
@@ -97,13 +98,16 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
 
 @cache
 def cuda_works() -> bool:
-    """Whether the first CUDA device can hold a number, which takes its driver and every library."""
+    """Whether the first CUDA device can hold a number, which takes its driver and libraries, and cuDNN is here.
+
+    Since 1.28 ONNX Runtime looks for cuDNN no sooner than in the first convolution.
+    """
     preload_cuda()
     try:
         ort.OrtValue.ortvalue_from_shape_and_type([1], np.float32, "cuda", 0)
     except FAILURES:
         return False
-    return True
+    return has_cudnn()
 
 
 def openvino_devices() -> list[str]:
@@ -114,6 +118,23 @@ def openvino_devices() -> list[str]:
 def tells_placement() -> bool:
     """Whether a session tells which provider took which node, as it does since 1.24."""
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
+def require_sound_recordings() -> None:
+    """Raise `ProviderError` where recordings of several shapes overwrite one another.
+
+    A replay of ONNX Runtime before 1.30 reads arrays of pointers (Concat's) again from memory that the run of another
+    shape has used since: https://github.com/microsoft/onnxruntime/pull/32121.
+    """
+    if _version() < (1, 30):
+        raise ProviderError(
+            f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later: {ort.__version__} replays what it recorded with "
+            f"another size's pointers: {install_command('gpu')}, or leave the option out"
+        )
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in ort.__version__.split(".")[:2] if part.isdigit())
 
 
 @cache

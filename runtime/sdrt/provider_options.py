@@ -159,17 +159,29 @@ CUDA: Mapping[str, Option] = {
         "the most device memory that a session's arena takes; each component has a session"
     ),
     "arena_extend_strategy": _choice("by how much the arena grows", "kSameAsRequested", "kNextPowerOfTwo"),
+    # DEFAULT is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. The limit of workspace is read by
+    # no kernel of cuDNN 9.
     "cudnn_conv_algo_search": _choice(
-        "how cuDNN's algorithms are chosen, once per shape", "EXHAUSTIVE", "HEURISTIC", "DEFAULT"
+        "which of cuDNN's heuristics choose a convolution's algorithm, whenever its shape changes: B, the better "
+        "informed, or A, the faster",
+        "EXHAUSTIVE",
+        "HEURISTIC",
     ),
-    "cudnn_conv_use_max_workspace": _flag(
-        "let cuDNN take all the workspace that its fastest algorithm wants"
+    "sdpa_kernel": _number(
+        "kernels of attention that are allowed, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, 16 unfused; 0 leaves "
+        "it to ONNX Runtime",
+        0,
+        31,
     ),
-    "use_tf32": _flag("let matrix products and convolutions in fp32 round to TF32"),
+    "use_tf32": _flag(
+        "let matrix products and convolutions in fp32 round to TF32; without it convolutions in fp16 lose the Tensor "
+        "Cores too"
+    ),
     "prefer_nhwc": _flag("channels last where there is a kernel for it"),
     "fuse_conv_bias": _flag("convolution, bias and activation in one cuDNN graph"),
     "enable_cuda_graph": _flag(
-        "record what the U-Net launches, once per shape, and replay it; takes `--target cuda`; not measured yet"
+        "record what the U-Net launches, once per shape, and replay it; takes `--target cuda` and onnxruntime-gpu "
+        "1.30; not measured yet"
     ),
 }
 TENSORRT: Mapping[str, Option] = {

@@ -21,7 +21,14 @@ from sdrt.errors import ComponentError, ProviderError
 from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible
 from sdrt.notices import Notices
-from sdrt.onnx_runtime import FAILURES, ort, preload_cuda, settle, tells_placement
+from sdrt.onnx_runtime import (
+    FAILURES,
+    ort,
+    preload_cuda,
+    require_sound_recordings,
+    settle,
+    tells_placement,
+)
 from sdrt.placement import is_refusal_to_fall_back, listed, refusal, shortfall, strays, unfit
 from sdrt.ports import read_port
 from sdrt.provider_options import Setting
@@ -69,9 +76,14 @@ class Component:
         setting = self._setting(config, weights, notices)
         self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
         """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
+        if self.records:
+            require_sound_recordings()
         self._recordings = 0
         # While one is made, nothing else may touch the device: components of a pipeline that records have it in turn.
         self._turn = _turn(config) if config.provider_options.get("enable_cuda_graph") == "True" else None
+        # What CUDA's provider keeps is a thread's: recordings, and plans of attention of cuDNN, which take longer to
+        # make than a step. All work on a device is one thread's, for as long as this lives.
+        self._thread = ThreadPoolExecutor(1, f"sdrt-{name}") if self._row.device else None
         self._session = self._create(config, setting)
         self._require_provider(config, notices)
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
@@ -84,8 +96,6 @@ class Component:
         """What makes a run again that overflowed float16, where the model has it."""
         self._idle: list[tuple[Any, Bound]] = []
         self._lock = threading.Lock()
-        # Recordings are those of a thread.
-        self._thread = ThreadPoolExecutor(1, f"sdrt-{name}") if self.records else None
 
     def require(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         """Raise `ComponentError` unless the graph takes exactly `inputs` and gives at least `outputs`."""
@@ -279,6 +289,7 @@ class Component:
                         str(self._path), options, rows, arguments, enable_fallback=0
                     ),
                     lambda: cancel(True),
+                    self._thread,
                 )
         except FAILURES as error:
             if is_refusal_to_fall_back(error):

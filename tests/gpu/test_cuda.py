@@ -7,20 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from on_gpu import fail
+from on_gpu import ON_GPU, fail
 
 from sdrt import ProviderError, StableDiffusionPipeline
 from sdrt.config import SessionConfig
 from sdrt.notices import Notices
-from sdrt.onnx_runtime import available_providers, cuda_works
 from sdrt.session import Component
 
-_OFFERED = "cuda" in available_providers()
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not _OFFERED, reason="this onnxruntime has no CUDA"),
-    pytest.mark.skipif(_OFFERED and not cuda_works(), reason="no CUDA device works"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 
 # Convolutions sum in another order there, and may use TF32.
 LEVELS = 2 / 255

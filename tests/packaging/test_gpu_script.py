@@ -177,13 +177,34 @@ def test_a_runtime_that_computes_wrongly_does_not_pass(tmp_path: Path) -> None:
         "class InferenceSession:\n"
         "    def __init__(self, *_, providers): pass\n"
         "    get_providers = staticmethod(get_available_providers)\n"
-        "    def run(self, outputs, feeds): return [np.zeros(3)]\n"
+        "    def run(self, outputs, feeds): return [np.zeros((2, 8, 64, 64))]\n"
     )
     done = presence(tmp_path, device="cpu")
     assert done.returncode == 1
-    assert (
-        "ONNX Runtime runs no graph on cpu: Conv on CPUExecutionProvider is wrong: expected 2" in done.stdout
+    for case in (
+        "a convolution of 3x3, 4 to 320 channels, stride 1",
+        "attention of 8 heads of 40, 1024 on 77, apart",
+    ):
+        assert f"ONNX Runtime on cpu: {case}: expected 2 everywhere, got 0.0 to 0.0" in done.stdout
+
+
+def test_packages_that_do_not_bear_one_another_do_not_pass(tmp_path: Path) -> None:
+    """Each is there, and of a version that would do."""
+    (tmp_path / "diffusers").mkdir()
+    (tmp_path / "diffusers" / "__init__.py").write_text(
+        "raise ImportError(\"cannot import name 'resolve_revision' from 'huggingface_hub'\")\n"
     )
+    done = presence(tmp_path, device="cpu")
+    assert done.returncode == 1
+    assert "does not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
+
+
+def test_compiling_takes_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from presence import no_compiler
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert "a C compiler (cc, gcc or clang)" in (no_compiler(sys.executable) or "")
 
 
 def test_the_loader_s_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,14 +313,18 @@ def test_the_rehearsal_goes_through(tmp_path: Path) -> None:
     assert {row["evaluator"] for row in rows} == {"numpy"}
     tests = (work / "dry-run-tests.txt").read_text()
     assert re.search(r"\d+ passed", tests)
+    assert "skipped" not in tests
     for text in (tests, json.dumps(record), (work / "dry-run.md").read_text()):
         assert str(tmp_path) not in text
         assert sys.prefix not in text
         assert "../" not in text
-    for name, ratio in (("shapes", "static_over_dynamic"), ("step", "graph_over_host")):
-        choice = json.loads((work / f"dry-run-{name}.json").read_text())
+    choices = json.loads((work / "dry-run-choices.json").read_text())
+    step = json.loads((work / "dry-run-step.json").read_text())
+    assert all(found["over_ours"]["median"] > 0 for found in choices["ways"].values())
+    assert step["graph_over_host"]["median"] > 0
+    assert step["step"] == record["systems"]["sdrt"]["step"]["median"]
+    for choice in (choices, step):
         assert choice["size"] == 64
-        assert choice[ratio]["median"] > 0
         assert str(tmp_path) not in json.dumps(choice)
     latency = json.loads((work / "dry-run-latency.json").read_text())
     measured = latency["measurements"]

@@ -54,7 +54,7 @@ def test_sizes_are_read_as_people_write_them(size: Any, bytes_: int) -> None:
         ("cuda", "gpu_mem_limit", -1, "a size"),
         ("cuda", "gpu_mem_limit", "9" * 30 + "GB", "a size"),
         ("cuda", "gpu_mem_limit", None, "a size"),
-        ("cuda", "cudnn_conv_algo_search", "FAST", "EXHAUSTIVE, HEURISTIC, DEFAULT"),
+        ("cuda", "cudnn_conv_algo_search", "FAST", "EXHAUSTIVE, HEURISTIC"),
         ("cuda", "use_tf32", "perhaps", "true or false"),
         ("tensorrt", "trt_builder_optimization_level", 6, "a whole number from 0 to 5"),
         ("tensorrt", "trt_builder_optimization_level", "two", "a whole number"),

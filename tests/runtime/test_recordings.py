@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdrt import ProviderError
 from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.notices import Notices
-from sdrt.onnx_runtime import ort
+from sdrt.onnx_runtime import ort, require_sound_recordings
 from sdrt.provider_options import Setting, cuda_options
 from sdrt.session import Component
 
@@ -37,7 +38,7 @@ class Recorded(Component):
 
 @pytest.fixture
 def recorded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    row = replace(PROVIDERS["cpu"], takes=PROVIDERS["cuda"].takes, compose=cuda_options)
+    row = replace(PROVIDERS["cpu"], device="cpu", takes=PROVIDERS["cuda"].takes, compose=cuda_options)
     monkeypatch.setitem(PROVIDERS, "cpu", row)  # type: ignore[attr-defined]
     return Recorded(tiny_model / "unet" / "model.onnx")
 
@@ -119,6 +120,71 @@ def test_all_runs_are_made_by_one_thread(recorded: Recorded, monkeypatch: pytest
     other.start()
     other.join()
     assert len(recorded.runs) == 5
+    assert len(makers) == 1
+    assert threading.get_ident() not in makers
+
+
+def test_a_recording_that_was_not_finished_is_never_replayed(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime ends and keeps it whatever became of the run."""
+    plain = Component.execute
+
+    def execute(component: Component, binding: Any, recording: int = -1) -> None:
+        if recording == 1:
+            recorded.runs.append(recording)
+            raise KeyboardInterrupt
+        plain(component, binding, recording)
+
+    with recorded.bound(shapes(8), ("out_sample",)) as bound:
+        bound()
+        monkeypatch.setattr(Component, "execute", execute)
+        with pytest.raises(KeyboardInterrupt):
+            bound()
+    with recorded.bound(shapes(8), ("out_sample",)) as bound:
+        bound()
+        bound()
+    assert recorded.runs[0] == -1
+    assert 1 not in recorded.runs[recorded.runs.index(1) + 2 :]
+    assert recorded.runs[-2:] == [2, 2]
+
+
+@pytest.mark.parametrize(("version", "sound"), [("1.29.2", False), ("1.30.0", True), ("2.0", True)])
+def test_versions_that_mix_up_recordings_are_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str, sound: bool
+) -> None:
+    monkeypatch.setattr(ort, "__version__", version)
+    if sound:
+        require_sound_recordings()
+        return
+    with pytest.raises(ProviderError, match=r"needs onnxruntime-gpu 1\.30 or later: 1\.29\.2 replays"):
+        require_sound_recordings()
+
+
+def test_without_recordings_too_a_device_s_work_is_one_thread_s(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cuDNN's plans of attention are those of a thread: another one for each step would make them anew."""
+    row = replace(PROVIDERS["cpu"], device="cpu")
+    monkeypatch.setitem(PROVIDERS, "cpu", row)  # type: ignore[attr-defined]
+    makers: set[int] = set()
+    session, binding = ort.InferenceSession, ort.InferenceSession.run_with_iobinding
+    monkeypatch.setattr(
+        ort,
+        "InferenceSession",
+        lambda *given, **named: makers.add(threading.get_ident()) or session(*given, **named),
+    )
+
+    def run_with_iobinding(self: Any, *arguments: Any) -> None:
+        makers.add(threading.get_ident())
+        binding(self, *arguments)
+
+    monkeypatch.setattr(session, "run_with_iobinding", run_with_iobinding)
+    component = Component(
+        "unet", tiny_model / "unet" / "model.onnx", SessionConfig(provider="cpu"), Notices(None)
+    )
+    run(component, 8, (0, 1))
+    run(component, 16, (0,))
     assert len(makers) == 1
     assert threading.get_ident() not in makers
 

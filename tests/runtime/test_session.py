@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +25,10 @@ from sdrt import (
 )
 from sdrt.buffers import Bound
 from sdrt.config import SessionConfig, provider_names
-from sdrt.failures import Subject, run_failure
+from sdrt.failures import Subject, load_failure, run_failure
 from sdrt.interrupt import interruptible
 from sdrt.notices import Notices
-from sdrt.onnx_runtime import available_providers
+from sdrt.onnx_runtime import available_providers, ort
 from sdrt.session import Component
 
 
@@ -433,6 +434,23 @@ def test_out_of_memory_is_told_as_such(said: str) -> None:
     error = run_failure(subject, RuntimeError(said))
     assert isinstance(error, OutOfMemoryError)
     assert "low_vram" in str(error)
+
+
+@pytest.mark.parametrize("make", [run_failure, load_failure])
+def test_a_missing_cudnn_is_named(make: Callable[..., Exception]) -> None:
+    """Since 1.28 ONNX Runtime misses it no sooner than in the first convolution."""
+    subject = Subject(name="unet", path=Path("model.onnx"), provider="cuda", version="1.31.1")
+    error = make(subject, RuntimeError("NhwcConv node: cuDNN is unavailable or disabled"))
+    assert isinstance(error, ProviderError)
+    assert "needs cuDNN 9" in str(error)
+    assert "[gpu]" in str(error)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_device_without_cudnn_does_not_work(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(onnx_runtime, "has_cudnn", lambda: there)
+    monkeypatch.setattr(ort.OrtValue, "ortvalue_from_shape_and_type", lambda *_: None)
+    assert onnx_runtime.cuda_works.__wrapped__() is there
 
 
 @pytest.mark.parametrize("method", ["device_value", "new_recording"])

@@ -1,0 +1,258 @@
+"""A step of the U-Net in a session as sdrt's runtime makes it, beside sessions made in other ways.
+
+    python benchmarks/choices.py MODEL [--device cpu|cuda] [--size 512] [--rounds 9] [--sessions 2] [--only A,B]
+                                 [--json FILE]
+
+MODEL is a folder of `sdrt export`. Of every other way a session is in memory together with one of sdrt's; they take
+turns, another one first in every round, with buffers on the device; ratios are those of a round. Then two others are
+opened, as kernels are chosen once for a session. A way is worth its price where the median of the ratios is, as far as
+it is known, below `WORTH`; docs/benchmark.md says what was decided by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from measure import device as machine
+from measure import spread
+from scrub import scrubbed
+
+from sdrt.benchmark.stats import median_interval
+from sdrt.config import PROVIDERS, SessionConfig
+from sdrt.onnx_runtime import FAILURES, ort, preload_cuda
+from sdrt.provider_options import Setting
+
+FACTOR, TOKENS = 8, 77
+WORTH = 0.97
+"""Of a step: what is saved by less does not pay for a session per size, or for memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How a session is made.
+
+    `fixed` shapes are known to it beforehand, `patterns` are ONNX Runtime's of memory. `unpacked`: the graph is
+    another, in which self-attention gets its three inputs one by one (`unpack`).
+    """
+
+    fixed: bool = False
+    patterns: bool = False
+    unpacked: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+OURS = Way()
+WAYS: Mapping[str, Way] = {
+    "fixed shapes": Way(fixed=True),
+    "memory patterns": Way(patterns=True),
+    "fixed shapes and memory patterns": Way(fixed=True, patterns=True),
+    "cuDNN's algorithms by heuristic": Way(
+        options={"cudnn_conv_algo_search": "HEURISTIC"}, devices=("cuda",)
+    ),
+    "convolutions with their biases": Way(options={"fuse_conv_bias": "true"}, devices=("cuda",)),
+    "flash attention": Way(options={"sdpa_kernel": "1"}, devices=("cuda",)),
+    "memory-efficient attention": Way(options={"sdpa_kernel": "2"}, devices=("cuda",)),
+    "an arena that doubles": Way(options={"arena_extend_strategy": "kNextPowerOfTwo"}, devices=("cuda",)),
+    "queries, keys and values apart": Way(unpacked=True, devices=("cuda",)),
+    "a recording": Way(options={"enable_cuda_graph": "true"}, devices=("cuda",)),
+}
+
+
+class Unet:
+    """A session, and buffers of one size."""
+
+    def __init__(self, graph: Path, device: str, sizes: Mapping[str, int], way: Way) -> None:
+        options = ort.SessionOptions()
+        options.enable_mem_pattern = way.patterns
+        for axis, size in sizes.items() if way.fixed else ():
+            options.add_free_dimension_override_by_name(axis, size)
+        row = PROVIDERS[device]
+        config = SessionConfig(provider=device, provider_options=way.options)
+        passed = config.passed(device, Setting(repeats=True))
+        self._session = ort.InferenceSession(str(graph), options, [row.ort], [passed])
+        if self._session.get_providers()[0] != row.ort:
+            raise SystemExit(f"ONNX Runtime took another provider than {row.ort}")
+        random, self._binding = np.random.default_rng(0), self._session.io_binding()
+        # A binding of earlier versions does not keep what is bound.
+        self._kept = []
+        for port in self._session.get_inputs():
+            shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
+            array = np.asarray(random.standard_normal(shape), np.float32)
+            self._kept.append(ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+            self._binding.bind_ortvalue_input(port.name, self._kept[-1])
+        (port,) = self._session.get_outputs()
+        # In one place, as recordings want it.
+        shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
+        self._output = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0)
+        self._binding.bind_ortvalue_output(port.name, self._output)
+
+    def seconds(self) -> float:
+        """Of one run."""
+        start = time.perf_counter()
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+        return time.perf_counter() - start
+
+    def output(self) -> Any:
+        """Of the last run."""
+        return self._output.numpy()
+
+
+def unpack(graph: Path, folder: Path) -> Path:
+    """The graph with queries, keys and values of self-attention as products of their own, in `folder`.
+
+    Where it packs them, one product `[…, heads, 3, width]` goes through a Reshape into MultiHeadAttention, whose
+    kernels for newer GPUs take it apart again. Raises `SystemExit` where there is none of that form.
+    """
+    model = ir.load(graph)
+    done = 0
+    for attention in [node for node in model.graph if node.op_type == "MultiHeadAttention"]:
+        given = [value for value in attention.inputs if value is not None]
+        if len(given) != 1:
+            continue
+        reshape = given[0].producer()
+        product = reshape.inputs[0].producer()
+        # A product with an addition, in float32 as in CLIP, is left as it is.
+        if product.op_type != "MatMul":
+            continue
+        weight, heads = product.inputs[1], attention.attributes["num_heads"].as_int()
+        packed = weight.const_value.numpy()
+        parts = packed.reshape(len(packed), heads, 3, -1).transpose(2, 0, 1, 3).reshape(3, len(packed), -1)
+        products = []
+        for name, part in zip("qkv", parts, strict=True):
+            value = ir.Value(name=f"{weight.name}.{name}", const_value=ir.tensor(np.ascontiguousarray(part)))
+            value.type, value.shape = weight.type, ir.Shape(part.shape)
+            model.graph.register_initializer(value)
+            products.append(ir.node("MatMul", [product.inputs[0], value]))
+        for node, name in zip(products, "qkv", strict=True):
+            node.outputs[0].name = f"{attention.outputs[0].name}.{name}"
+            node.outputs[0].type = attention.outputs[0].type
+        model.graph.insert_before(attention, products)
+        attention.resize_inputs(3)
+        for index, node in enumerate(products):
+            attention.replace_input_with(index, node.outputs[0])
+        model.graph.remove([reshape, product], safe=True)
+        done += 1
+    if not done:
+        raise SystemExit(f"{graph}: no attention takes queries, keys and values in one")
+    path = folder / "unpacked.onnx"
+    ir.save(model, path, external_data=f"{path.name}_data")
+    return path
+
+
+def measure(
+    graph: Path, device: str, size: int, *, ways: Mapping[str, Way], rounds: int, sessions: int
+) -> dict[str, Any]:
+    """By way the seconds of a step, its ratio to ours, and by how much of the largest value the outputs differ."""
+    if device == "cuda":
+        preload_cuda()
+    sizes = {"batch": 2, "height": size // FACTOR, "width": size // FACTOR, "sequence": TOKENS}
+    return {
+        "device": device,
+        "size": size,
+        "sessions": sessions,
+        "rounds": rounds,
+        "ways": {name: _beside(graph, device, sizes, way, rounds, sessions) for name, way in ways.items()},
+    }
+
+
+def _beside(
+    graph: Path, device: str, sizes: Mapping[str, int], way: Way, rounds: int, sessions: int
+) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as scratch:
+        other = unpack(graph, Path(scratch)) if way.unpacked else graph
+        kinds = {"ours": (graph, OURS), "other": (other, way)}
+        return _in_turns(kinds, device, sizes, rounds, sessions)
+
+
+def _in_turns(
+    kinds: Mapping[str, tuple[Path, Way]], device: str, sizes: Mapping[str, int], rounds: int, sessions: int
+) -> dict[str, Any]:
+    turns, differ = [], 0.0
+    for _ in range(sessions):
+        try:
+            made = {kind: Unet(path, device, sizes, way) for kind, (path, way) in kinds.items()}
+            for unet in made.values():
+                for _ in range(2):  # what a provider does once, and what it records then
+                    unet.seconds()
+        except FAILURES as error:
+            return {"failed": scrubbed(" ".join(str(error).split()))[:200]}
+        ours, theirs = (unet.output() for unet in made.values())
+        differ = max(differ, float(np.abs(ours - theirs).max() / np.abs(ours).max()))
+        for number in range(rounds):
+            order = list(made) if number % 2 else [*reversed(made)]
+            turns.append({kind: made[kind].seconds() for kind in order})
+        del made, unet  # two others may not have room beside them
+    ratios = [turn["other"] / turn["ours"] for turn in turns]
+    return {
+        "seconds": {kind: spread([turn[kind] for turn in turns]) for kind in kinds},
+        "over_ours": spread(ratios),
+        "outputs_differ_by": differ,
+        "verdict": verdict(ratios),
+    }
+
+
+def verdict(ratios: Sequence[float]) -> str:
+    """Whether what another way saves is worth it: by the interval in which the median of the ratios lies."""
+    interval = median_interval(ratios)
+    if interval is None or interval.low < WORTH <= interval.high:
+        return "not decided"
+    return "worth it" if interval.high < WORTH else "not worth it"
+
+
+def said(name: str, found: Mapping[str, Any]) -> str:
+    """A line for a way."""
+    if "failed" in found:
+        return f"{name}: failed: {found['failed']}"
+    ratio, seconds = found["over_ours"], found["seconds"]
+    return (
+        f"{name}: {ratio['median']:.3f} of ours ({ratio['min']:.3f}–{ratio['max']:.3f}), "
+        f"{seconds['other']['median'] * 1e3:.2f} ms beside {seconds['ours']['median'] * 1e3:.2f} ms: "
+        f"{found['verdict']} (below {WORTH:g} would be worth it); outputs differ by {found['outputs_differ_by']:.1g}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--sessions", type=int, default=2)
+    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    graph = options.model / "unet" / "model.onnx"
+    if not graph.is_file():
+        parser.error(f"{options.model} has no unet/model.onnx: expected a folder of sdrt export")
+    names = (
+        options.only.split(",")
+        if options.only
+        else [name for name, way in WAYS.items() if options.device in way.devices]
+    )
+    if unknown := [name for name in names if name not in WAYS]:
+        parser.error(f"unknown way {unknown[0]!r}: expected of {', '.join(WAYS)}")
+    ways = {name: WAYS[name] for name in names}
+    found = measure(
+        graph, options.device, options.size, ways=ways, rounds=options.rounds, sessions=options.sessions
+    )
+    print("\n".join(said(name, row) for name, row in found["ways"].items()))
+    if options.json:
+        record = found | {"machine": machine()}
+        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
