@@ -64,7 +64,7 @@ def export_model(
         dtype: "fp32", "fp16", or "auto": what suits the target. In "fp16" target "cpu" stores weights in half the
             bytes, widens them once at load and computes in float32; the others compute in float16, but for components
             whose activations come near its limit (see :mod:`sdrt_export.precision`). "int8":
-            convolutions and linears of the U-Net and the VAE in 8 bits, for CPUs with VNNI or dot products.
+            convolutions and linears of the U-Net and the VAE in 8 bits, for CPUs.
         exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.

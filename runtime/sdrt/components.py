@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from sdrt.config import SessionConfig
-from sdrt.cpu import has_int8_products
+from sdrt.cpu import is_int8_faster
 from sdrt.denoiser import INPUTS, LABELS, OUTPUT
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.heap import trim
@@ -216,16 +216,16 @@ def _open_wide(
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
-    """Refuse int8 where it is slower than float32, or wrong, unless a fallback is allowed."""
+    """Refuse int8 where its operators are missing, or it is not the faster one, unless a fallback is allowed."""
     if model.manifest is None or model.manifest.dtype != "int8":
         return
     problem = ""
     if config.name != "cpu":
         problem = f"{model.path} is in int8, which is for provider cpu, not {config.name}"
-    elif has_int8_products() is False:
+    elif is_int8_faster() is False:
         problem = (
-            f"{model.path} is in int8, and this CPU has neither VNNI nor dot products: sums of products overflow, and "
-            "float32 is as fast"
+            f"{model.path} is in int8, and this CPU has none of AVX2, VNNI and dot products, which make it faster than "
+            "float32"
         )
     if problem and not config.allow_fallback:
         raise ProviderError(

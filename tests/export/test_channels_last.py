@@ -69,7 +69,7 @@ COUNTS: dict[str, dict[str, int]] = {
     },
     "text_encoder": {
         **{"MultiHeadAttention": 12, "LayerNormalization": 12, "SkipLayerNormalization": 24, "QuickGelu": 12},
-        **{"ArgMax": 0, "GatherND": 0, "Softmax": 0},
+        **{"ArgMax": 0, "GatherND": 0, "Softmax": 0, "Add": 25},
     },
 }
 # Into NHWC and out of it.

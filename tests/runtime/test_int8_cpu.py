@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sdrt import ProviderError, StableDiffusionPipeline, components
-from sdrt.cpu import has_int8_products
+from sdrt.cpu import is_int8_faster
 
 
 @pytest.fixture
@@ -27,14 +27,15 @@ def marked(tiny_model: Path, tmp_path: Path) -> Path:
     [
         ("flags\t\t: fpu avx2 avx512f avx512_vnni", True),
         ("flags\t\t: fpu avx2 avx_vnni", True),
-        ("flags\t\t: fpu avx2 avx512f", False),
+        ("flags\t\t: fpu avx2 avx512f", True),
+        ("flags\t\t: fpu sse4_2 avx", False),
         ("Features\t: fp asimd asimddp", True),
         ("Features\t: fp asimd", False),
     ],
 )
 def test_linux_tells_what_the_processor_has(tmp_path: Path, text: str, has: bool) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{text}\n", encoding="utf-8")
-    assert has_int8_products(tmp_path / "cpuinfo") is has
+    assert is_int8_faster(tmp_path / "cpuinfo") is has
 
 
 @pytest.mark.parametrize(
@@ -46,32 +47,34 @@ def test_elsewhere_only_apples_own_are_known(
 ) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    assert has_int8_products(tmp_path / "cpuinfo") is has
+    assert is_int8_faster(tmp_path / "cpuinfo") is has
 
 
 def test_without_the_instructions_it_is_refused_with_the_remedy(
     marked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(components, "has_int8_products", lambda: False)
-    with pytest.raises(ProviderError, match=r"neither VNNI nor dot products.*--dtype fp32.*--allow-fallback"):
+    monkeypatch.setattr(components, "is_int8_faster", lambda: False)
+    with pytest.raises(
+        ProviderError, match=r"none of AVX2, VNNI and dot products.*--dtype fp32.*--allow-fallback"
+    ):
         StableDiffusionPipeline.from_pretrained(marked, provider="cpu").load()
 
 
 def test_it_runs_anyway_where_that_is_allowed(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components, "has_int8_products", lambda: False)
+    monkeypatch.setattr(components, "is_int8_faster", lambda: False)
     said: list[str] = []
     pipeline = StableDiffusionPipeline.from_pretrained(
         marked, provider="cpu", allow_fallback=True, notify=said.append
     )
     pipeline("a cat", num_inference_steps=1)
-    assert [line for line in said if "neither VNNI nor dot products" in line]
+    assert [line for line in said if "none of AVX2, VNNI and dot products" in line]
 
 
 @pytest.mark.parametrize("known", [True, None])
 def test_it_runs_where_they_are_there_or_nobody_knows(
     marked: Path, monkeypatch: pytest.MonkeyPatch, known: bool | None
 ) -> None:
-    monkeypatch.setattr(components, "has_int8_products", lambda: known)
+    monkeypatch.setattr(components, "is_int8_faster", lambda: known)
     said: list[str] = []
     StableDiffusionPipeline.from_pretrained(marked, provider="cpu", notify=said.append).load()
     assert not [line for line in said if "VNNI" in line]

@@ -40,7 +40,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     default="auto",
     show_default=True,
     help="auto: fp16 for cuda, else fp32. fp16: half the bytes; on cpu widened once at load, with arithmetic in fp32. "
-    "int8: the U-Net and the VAE in 8 bits, calibrated, for CPUs with VNNI or dot products.",
+    "int8: the U-Net and the VAE in 8 bits, calibrated, for CPUs.",
 )
 @click.option(
     "--calibration-prompts",
