@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BARS", "HOLDS_FOR", "Bar", "judge"]
+__all__ = ["BARS", "HOLDS_FOR", "INT8_FASTER", "INT8_MEMORY", "Bar", "judge"]
 
 Turn = Mapping[str, Mapping[str, float]]
 """One round: system → figure → value."""
@@ -31,6 +31,8 @@ class Bar:
     of: tuple[str, ...] = ("sdrt", "sdrt-cuda-graph")
 
 
+INT8_FASTER, INT8_MEMORY = 1.1, 0.5
+"""Of int8: a step beside OpenVINO in bfloat16, and peak memory beside float32."""
 _INT8 = ("sdrt-int8",)
 _COMPILED = ("diffusers-compile", "diffusers-max-autotune")
 
@@ -62,11 +64,18 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
             what="a step, beside OpenVINO in bf16",
             figure="step",
             kind="faster",
-            limit=1.1,
+            limit=INT8_FASTER,
             peers=("openvino-bf16",),
             of=_INT8,
         ),
-        Bar(what="peak memory of its own", figure="own", kind="share", limit=0.5, peers=("sdrt",), of=_INT8),
+        Bar(
+            what="peak memory of its own",
+            figure="own",
+            kind="share",
+            limit=INT8_MEMORY,
+            peers=("sdrt",),
+            of=_INT8,
+        ),
     ),
 }
 _SENTENCES = {
