@@ -5,8 +5,8 @@
 
 MODEL is a folder of `sdrt export`. Of every other way a session is in memory together with one of sdrt's; they take
 turns, another one first in every round, with buffers on the device; ratios are those of a round. Then two others are
-opened, as kernels are chosen once for a session. A way is worth its price where the median of the ratios is, as far as
-it is known, below `WORTH`; docs/benchmark.md says what was decided by it.
+opened, as kernels are chosen once for a session. A way is worth its price where in each of them the median of the
+ratios is, as far as it is known, below `WORTH`; docs/benchmark.md says what was decided by it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from sdrt.provider_options import Setting
 FACTOR, TOKENS = 8, 77
 WORTH = 0.97
 """Of a step: what is saved by less does not pay for a session per size, or for memory."""
+UNDECIDED = "not decided"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +80,9 @@ class Unet:
         row = PROVIDERS[device]
         config = SessionConfig(provider=device, provider_options=way.options)
         passed = config.passed(device, Setting(repeats=True))
-        self._session = ort.InferenceSession(str(graph), options, [row.ort], [passed])
+        self._session = ort.InferenceSession(str(graph), options, [row.ort], [passed], enable_fallback=0)
         if self._session.get_providers()[0] != row.ort:
-            raise SystemExit(f"ONNX Runtime took another provider than {row.ort}")
+            raise RuntimeError(f"ONNX Runtime took another provider than {row.ort}")
         random, self._binding = np.random.default_rng(0), self._session.io_binding()
         # A binding of earlier versions does not keep what is bound.
         self._kept = []
@@ -151,19 +152,28 @@ def unpack(graph: Path, folder: Path) -> Path:
 
 
 def measure(
-    graph: Path, device: str, size: int, *, ways: Mapping[str, Way], rounds: int, sessions: int
+    graph: Path,
+    device: str,
+    size: int,
+    *,
+    ways: Mapping[str, Way],
+    rounds: int,
+    sessions: int,
+    keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """By way the seconds of a step, its ratio to ours, and by how much of the largest value the outputs differ."""
+    """By way the seconds of a step, its ratio to ours, and by how much of the largest value the outputs differ.
+
+    `keep` gets the record after each way, in case there is no next one.
+    """
     if device == "cuda":
         preload_cuda()
     sizes = {"batch": 2, "height": size // FACTOR, "width": size // FACTOR, "sequence": TOKENS}
-    return {
-        "device": device,
-        "size": size,
-        "sessions": sessions,
-        "rounds": rounds,
-        "ways": {name: _beside(graph, device, sizes, way, rounds, sessions) for name, way in ways.items()},
-    }
+    found = {"device": device, "size": size, "sessions": sessions, "rounds": rounds, "ways": {}}
+    for name, way in ways.items():
+        found["ways"][name] = _beside(graph, device, sizes, way, rounds, sessions)
+        print(said(name, found["ways"][name]), flush=True)
+        keep(found)
+    return found
 
 
 def _beside(
@@ -178,7 +188,8 @@ def _beside(
 def _in_turns(
     kinds: Mapping[str, tuple[Path, Way]], device: str, sizes: Mapping[str, int], rounds: int, sessions: int
 ) -> dict[str, Any]:
-    turns, differ = [], 0.0
+    turns: list[list[dict[str, float]]] = []
+    differ = 0.0
     for _ in range(sessions):
         try:
             made = {kind: Unet(path, device, sizes, way) for kind, (path, way) in kinds.items()}
@@ -189,24 +200,35 @@ def _in_turns(
             return {"failed": scrubbed(" ".join(str(error).split()))[:200]}
         ours, theirs = (unet.output() for unet in made.values())
         differ = max(differ, float(np.abs(ours - theirs).max() / np.abs(ours).max()))
+        turns.append([])
         for number in range(rounds):
             order = list(made) if number % 2 else [*reversed(made)]
-            turns.append({kind: made[kind].seconds() for kind in order})
+            turns[-1].append({kind: made[kind].seconds() for kind in order})
         del made, unet  # two others may not have room beside them
-    ratios = [turn["other"] / turn["ours"] for turn in turns]
+    ratios = [[turn["other"] / turn["ours"] for turn in session] for session in turns]
+    every = [turn for session in turns for turn in session]
     return {
-        "seconds": {kind: spread([turn[kind] for turn in turns]) for kind in kinds},
-        "over_ours": spread(ratios),
+        "seconds": {kind: spread([turn[kind] for turn in every]) for kind in kinds},
+        "over_ours": spread([ratio for session in ratios for ratio in session]),
         "outputs_differ_by": differ,
         "verdict": verdict(ratios),
     }
 
 
-def verdict(ratios: Sequence[float]) -> str:
-    """Whether what another way saves is worth it: by the interval in which the median of the ratios lies."""
+def verdict(ratios: Sequence[Sequence[float]]) -> str:
+    """Whether what another way saves is worth it, of the ratios of each session: it is if all of them say so.
+
+    A session says so by the interval in which the median of its ratios lies. They are not put together: its kernels are
+    chosen once, and all of its ratios have that in common.
+    """
+    said = {_verdict(session) for session in ratios}
+    return said.pop() if len(said) == 1 else UNDECIDED
+
+
+def _verdict(ratios: Sequence[float]) -> str:
     interval = median_interval(ratios)
     if interval is None or interval.low < WORTH <= interval.high:
-        return "not decided"
+        return UNDECIDED
     return "worth it" if interval.high < WORTH else "not worth it"
 
 
@@ -244,14 +266,21 @@ def main() -> None:
     )
     if unknown := [name for name in names if name not in WAYS]:
         parser.error(f"unknown way {unknown[0]!r}: expected of {', '.join(WAYS)}")
-    ways = {name: WAYS[name] for name in names}
-    found = measure(
-        graph, options.device, options.size, ways=ways, rounds=options.rounds, sessions=options.sessions
+
+    def keep(found: dict[str, Any]) -> None:
+        if options.json:
+            record = found | {"machine": machine()}
+            options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    measure(
+        graph,
+        options.device,
+        options.size,
+        ways={name: WAYS[name] for name in names},
+        rounds=options.rounds,
+        sessions=options.sessions,
+        keep=keep,
     )
-    print("\n".join(said(name, row) for name, row in found["ways"].items()))
-    if options.json:
-        record = found | {"machine": machine()}
-        options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

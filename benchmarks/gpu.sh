@@ -27,7 +27,8 @@
 # Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
 # Results: benchmarks/results/NAME.json and NAME.md of the peers, NAME-tests.txt, NAME-latency.json, .txt and .png,
 # NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json and -kernels-graph.json, NAME-choices.json, NAME-step.json;
-# pytest's whole log is WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are not met are results.
+# pytest's whole log is WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are
+# not met are results.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 

@@ -27,6 +27,7 @@ from systems import GUIDANCE_SCALE, PROMPT, SEED
 from sdrt import Request, StableDiffusionPipeline
 
 KINDS: Mapping[str, str] = {
+    "layout": r"nchwtonhwc|nhwctonchw",
     "biases": r"addtensor|op_tensor|optensor|addbias(?!unpack)|biasadd",
     "packing of attention": r"unpack|addbiastrans|transposeqkv",
     "attention": r"fmha|flash|sdpa|attention|softmax|mha",
@@ -34,7 +35,7 @@ KINDS: Mapping[str, str] = {
     "convolution": r"conv|cudnn|fprop|implicit|winograd|wgrad|dgrad",
     "matrix products": r"gemm|gemv|cutlass|cublas|nvjet|matmul",
     "activations": r"gelu|silu|swish|sigmoid",
-    "copies": r"memcpy|memset|transpose|nchw|nhwc|concat|split|slice|expand|gather|copy",
+    "copies": r"memcpy|memset|transpose|concat|split|slice|expand|gather|copy",
 }
 """Kind → what is found in names of its kernels; the first that fits counts, what fits none is "other"."""
 OTHER = "other"

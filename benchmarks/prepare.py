@@ -8,7 +8,7 @@ from pathlib import Path
 
 from folders import make
 from measure import Failed
-from presence import missing, no_compiler
+from presence import missing, no_compiler, no_library
 from settings import Limits, Settings, say
 from systems import OURS, SYSTEMS
 from turns import COMPILED, take_turn
@@ -38,7 +38,10 @@ def why_missing(name: str, settings: Settings) -> str | None:
     if row.architectures and settings.architecture not in row.architectures:
         return f"knows {', '.join(row.architectures)} only"
     python = settings.python(name)
-    return missing(row.needs, python) or (no_compiler(python) if row.compiles else None)
+    found = missing(row.needs, python)
+    if found is None and row.library:
+        found = no_library(row.library, python)
+    return found or (no_compiler(python) if row.compiles else None)
 
 
 def prepare(

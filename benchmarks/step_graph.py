@@ -71,7 +71,7 @@ class OnDevice:
 
     def __init__(self, device: str, x: Any, output: Any) -> None:
         provider = PROVIDERS[device].ort
-        self._session = ort.InferenceSession(graph(), providers=[provider])
+        self._session = ort.InferenceSession(graph(), providers=[provider], enable_fallback=0)
         if self._session.get_providers()[0] != provider:
             raise SystemExit(f"ONNX Runtime took another provider than {provider}")
         # On the CPU a value is the array itself.

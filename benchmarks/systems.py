@@ -57,9 +57,9 @@ class Loaded:
 class System:
     """One row.
 
-    `pipeline` is its class as "module:name", whose import is timed; `needs` the modules without which it is missing;
-    `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs (None: all of them); `compiles`:
-    its first run at a size compiles for minutes, and keeps what it made.
+    `pipeline` is its class as "module:name", whose import is timed; `needs` the modules without which it is missing,
+    `library` a file of one of them; `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs
+    (None: all of them); `compiles`: its first run at a size compiles for minutes, and keeps what it made.
     """
 
     about: str
@@ -70,6 +70,7 @@ class System:
     devices: tuple[str, ...] = ALL
     architectures: tuple[str, ...] | None = None
     compiles: bool = False
+    library: str | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -251,6 +252,7 @@ SYSTEMS: Mapping[str, System] = {
         about="ours, by ONNX Runtime's TensorRT provider",
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime", "tensorrt"),
+        library="onnxruntime/capi/libonnxruntime_providers_tensorrt.so",
         folder="sdrt-portable",
         load=_sdrt(provider="tensorrt"),
         devices=("cuda",),

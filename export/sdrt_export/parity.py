@@ -27,7 +27,7 @@ from sdrt_export.components import Component
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.targets import Target
 
-__all__ = ["LIMITS", "Reference", "compare", "compare_stages", "reference"]
+__all__ = ["HALF", "LIMITS", "Reference", "compare", "compare_stages", "reference"]
 
 HALF = "half"
 """What `LIMITS` calls graphs that compute in float16."""

@@ -46,6 +46,7 @@ class Bound:
             self._make_input(name, tuple(shape))
         self.recording = PLAIN
         """The number of what is replayed, from the second run on."""
+        self._recorded = False
         self.overflows = False
         """Whether a run of the user who has these buffers now overflowed float16."""
         self._fetched: dict[str, Any] = {}
@@ -94,13 +95,7 @@ class Bound:
         rescue = self._component.rescue
         if rescue is not None and self.overflows:
             return rescue.again(self)
-        try:
-            self._component.execute(self._binding, self.recording)
-        except BaseException:
-            # What was recorded until then would be replayed as if it were whole.
-            if self.recording != PLAIN:
-                self.recording = self._component.new_recording()
-            raise
+        self._run()
         with span(DOWNLOAD), self._component.device():
             if not self._results:
                 self._keep_outputs()
@@ -116,6 +111,16 @@ class Bound:
             self.overflows = True
             return rescue.again(self)
         return self._results
+
+    def _run(self) -> None:
+        try:
+            self._component.execute(self._binding, self.recording)
+        except BaseException:
+            # What was recorded until then would be replayed as if it were whole.
+            if self.recording != PLAIN and not self._recorded:
+                self.recording = self._component.new_recording()
+            raise
+        self._recorded = self.recording != PLAIN
 
     def _make_input(self, name: str, shape: tuple[int, ...]) -> None:
         dtype = self._component.inputs[name].dtype

@@ -14,6 +14,7 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.limits import whole
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices
+from sdrt.placement import tell_of_target
 from sdrt.request import Request
 from sdrt.textual_inversion import Inversion, Inversions
 
@@ -52,6 +53,7 @@ class ComponentStore:
         self._outgrown = math.inf
         """Pixels of all pictures of a request for which memory ran out."""
         self._seen: set[tuple[int, int, int]] = set()
+        self._told: set[str] = set()
         self._lock = threading.RLock()
 
     @property
@@ -66,11 +68,16 @@ class ComponentStore:
 
     def load(self) -> None:
         """Open all that text to image needs, now; from then on one at a time where there is no room for all at once."""
+        took_less = self._takes_less(0)
         try:
             self.get().load()
             return
         except OutOfMemoryError as error:
-            if not self._take_less(0, error, "for all pictures: there is no room for all components at once"):
+            takes_less = self._take_less(
+                0, error, "for all pictures: there is no room for all components at once"
+            )
+            # Another thread may have come to it meanwhile.
+            if not takes_less and took_less == self._takes_less(0):
                 self.close()
                 raise
         # Not above: the error's frames hold what has to be let go of first.
@@ -138,6 +145,9 @@ class ComponentStore:
 
         if self._verify:
             self.model.verify(self._notices)
+        if self.config.name not in self._told:
+            self._told.add(self.config.name)
+            tell_of_target(self.model, self.config, self._notices)
         self._let_go()  # before others are made: there may not be room for both
         config = replace(self.config, low_vram=low_vram)
         make = self._make or Components

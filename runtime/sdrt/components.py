@@ -49,7 +49,7 @@ class Components:
         inversions: Inversions | None = None,
         rescues: Counter[str] | None = None,
     ) -> None:
-        check_target(model, config, notices)
+        check_target(model, config)
         self._model, self._config, self._notices = model, config, notices
         if config.vae_tiling and not model.stages("vae_decoder").is_file():
             raise UnsupportedModelError(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["asked_to_stop", "interruptible", "stop_if_asked", "was_interrupted"]
+__all__ = ["Worker", "asked_to_stop", "interruptible", "stop_if_asked", "was_interrupted"]
 
 T = TypeVar("T")
 
@@ -31,22 +32,47 @@ def stop_if_asked() -> None:
         raise _asked[-1]
 
 
-def interruptible(
-    work: Callable[[], T], cancel: Callable[[], None], thread: ThreadPoolExecutor | None = None
-) -> T:
+class Worker:
+    """A thread that does one piece of work after another, for as long as this lives.
+
+    Not an executor of the standard library's, which refuses work as soon as the main thread has ended, when others may
+    still be at theirs.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # A daemon, as it waits for work when Python ends: whoever gave it some waits for that.
+        threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True).start()
+        weakref.finalize(self, self._queue.put, None)
+
+    def submit(self, work: Callable[[], None]) -> None:
+        """Have it done after what was given before. `work` raises nothing."""
+        self._queue.put(work)
+
+
+def _work(queue: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (work := queue.get()) is not None:
+        work()
+        # What it refers to is not to live until there is more to do.
+        del work
+
+
+def interruptible(work: Callable[[], T], cancel: Callable[[], None], worker: Worker | None = None) -> T:
     """Do `work`; on Ctrl-C, call `cancel`, wait for `work` to stop, and raise KeyboardInterrupt.
 
     A signal reaches Python only between bytecodes of the main thread, so there the work moves to another one; work that
-    has to be done by one thread moves to `thread`, of one worker, from any. It has stopped when this returns or raises,
-    so the caller's buffers are the caller's again.
+    has to be done by one thread moves to `worker`, from any. It has stopped, or will not begin, when this returns or
+    raises, so the caller's buffers are the caller's again.
     """
-    if thread is None and threading.current_thread() is not threading.main_thread():
+    if worker is None and threading.current_thread() is not threading.main_thread():
         return work()
-    done, cancelled = threading.Event(), threading.Event()
+    entered, done, cancelled = threading.Event(), threading.Event(), threading.Event()
     values: list[T] = []
     errors: list[BaseException] = []
 
     def target() -> None:
+        # First: whoever cancels before it sees this need not wait, as what follows sees that.
+        entered.set()
         try:
             if not cancelled.is_set():
                 values.append(work())
@@ -55,27 +81,27 @@ def interruptible(
         finally:
             done.set()
 
-    # Not a daemon: Python must not end under native code that is still running.
-    started = threading.Thread(target=target, name="sdrt-run", daemon=False)
-    given: list[object] = []
     try:
-        if thread is None:
-            started.start()
+        if worker is None:
+            # Not a daemon: Python must not end under native code that is still running.
+            threading.Thread(target=target, name="sdrt-run", daemon=False).start()
         else:
-            given.append(thread.submit(target))
+            worker.submit(target)
         _wait(done)
     except BaseException:
         cancelled.set()
-        # Ctrl-C may come while the thread is being made, or handed the work. One without an identity has not looked at
-        # `cancelled` yet, so it will do nothing; any other may be at work.
-        while (given or started.ident is not None) and not done.is_set():
+        while entered.is_set() and not done.is_set():
             # Pressed again: the work still uses the buffers, so wait on.
             with suppress(KeyboardInterrupt, SystemExit):
                 cancel()
                 _wait(done)
         raise
     if errors:
-        raise errors[0]
+        try:
+            raise errors[0]
+        finally:
+            # Its traceback has this frame: together they would live until Python looks for cycles.
+            errors.clear()
     return values[0]
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "openvino_devices",
     "ort",
     "preload_cuda",
+    "require_cudnn",
     "require_sound_recordings",
     "settle",
     "tells_placement",
@@ -120,6 +121,15 @@ def tells_placement() -> bool:
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 
 
+def require_cudnn() -> None:
+    """Raise `ProviderError` where the loader does not find cuDNN: the first convolution would fail."""
+    if not has_cudnn():
+        raise ProviderError(
+            f"cuda needs cuDNN 9, whose library (libcudnn.so.9) the loader does not find: {install_command('gpu')}, "
+            "which brings it, or name its folder in LD_LIBRARY_PATH"
+        )
+
+
 def require_sound_recordings() -> None:
     """Raise `ProviderError` where recordings of several shapes overwrite one another.
 
@@ -129,7 +139,8 @@ def require_sound_recordings() -> None:
     if _version() < (1, 30):
         raise ProviderError(
             f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later: {ort.__version__} replays what it recorded with "
-            f"another size's pointers: {install_command('gpu')}, or leave the option out"
+            "another size's pointers: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.30' (CUDA 13), or leave "
+            "the option out"
         )
 
 

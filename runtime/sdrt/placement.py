@@ -12,7 +12,16 @@ from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.model import ModelFolder
 from sdrt.notices import Notices
 
-__all__ = ["check_target", "is_refusal_to_fall_back", "listed", "refusal", "shortfall", "strays", "unfit"]
+__all__ = [
+    "check_target",
+    "is_refusal_to_fall_back",
+    "listed",
+    "refusal",
+    "shortfall",
+    "strays",
+    "tell_of_target",
+    "unfit",
+]
 
 # Operators that carry the work: one of these on another provider than the one asked for is a fallback.
 _HEAVY = frozenset(
@@ -25,24 +34,29 @@ _HEAVY = frozenset(
 )
 
 
-def check_target(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
-    """Raise `UnsupportedModelError` for a model whose operators the provider of `config` lacks.
-
-    A model that a GPU runs, and was not made for it, is told of: another export of it is faster.
-    """
-    target = model.manifest.target if model.manifest else ""
-    row = PROVIDERS[config.name]
-    if row.device and target not in ("", row.target, *row.lacks) and model.path != embedded_path(model.name):
-        notices.inform(
-            f"{model.name} was exported for target {target}: {config.name} runs it, and is faster with --target "
-            f"{row.target}"
-        )
+def check_target(model: ModelFolder, config: SessionConfig) -> None:
+    """Raise `UnsupportedModelError` for a model whose operators the provider of `config` lacks."""
+    target, row = _target(model), PROVIDERS[config.name]
     if target in row.lacks:
         fit = ", ".join(name for name, other in PROVIDERS.items() if target == other.target)
         raise UnsupportedModelError(
             f"{model.path} was exported for target {target}, whose operators provider {config.name} lacks: run it with "
             f"provider {fit}, or export the checkpoint with --target {row.target}"
         )
+
+
+def tell_of_target(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
+    """Say that a GPU runs a model that was not made for it, but of the embedded one, of which there is no other."""
+    target, row = _target(model), PROVIDERS[config.name]
+    if row.device and target not in ("", row.target, *row.lacks) and model.path != embedded_path(model.name):
+        notices.inform(
+            f"{model.name} was exported for target {target}: {config.name} runs it, and --target {row.target} is made "
+            "for it"
+        )
+
+
+def _target(model: ModelFolder) -> str:
+    return model.manifest.target if model.manifest else ""
 
 
 def strays(row: Provider, report: Iterable[Any]) -> Counter[str]:

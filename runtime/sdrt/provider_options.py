@@ -168,10 +168,10 @@ CUDA: Mapping[str, Option] = {
         "HEURISTIC",
     ),
     "sdpa_kernel": _number(
-        "kernels of attention that are allowed, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, 16 unfused; 0 leaves "
-        "it to ONNX Runtime",
+        "kernels of attention that may be chosen, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, and TensorRT's 4 "
+        "fused, 32 flash, 64 cross, 128 causal; unfused ones (16) always may; 0 leaves it to ONNX Runtime",
         0,
-        31,
+        255,
     ),
     "use_tf32": _flag(
         "let matrix products and convolutions in fp32 round to TF32; without it convolutions in fp16 lose the Tensor "

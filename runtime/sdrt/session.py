@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +18,13 @@ from sdrt.compiled import Weights, compiled_folder
 from sdrt.config import PROVIDERS, SessionConfig
 from sdrt.errors import ComponentError, ProviderError
 from sdrt.failures import Subject, load_failure, run_failure
-from sdrt.interrupt import interruptible
+from sdrt.interrupt import Worker, interruptible
 from sdrt.notices import Notices
 from sdrt.onnx_runtime import (
     FAILURES,
     ort,
     preload_cuda,
+    require_cudnn,
     require_sound_recordings,
     settle,
     tells_placement,
@@ -48,7 +48,7 @@ _turns: dict[str, threading.RLock] = {}
 
 def _turn(config: SessionConfig) -> AbstractContextManager[Any]:
     """The lock of a device, one for all components."""
-    return _turns.setdefault(config.provider, threading.RLock())
+    return _turns.setdefault(f"{config.name}:{config.device_id}", threading.RLock())
 
 
 class Component:
@@ -82,10 +82,13 @@ class Component:
         # While one is made, nothing else may touch the device: components of a pipeline that records have it in turn.
         self._turn = _turn(config) if config.provider_options.get("enable_cuda_graph") == "True" else None
         # What CUDA's provider keeps is a thread's: recordings, and plans of attention of cuDNN, which take longer to
-        # make than a step. All work on a device is one thread's, for as long as this lives.
-        self._thread = ThreadPoolExecutor(1, f"sdrt-{name}") if self._row.device else None
+        # make than a step. One thread loads and runs this, for as long as it lives.
+        self._thread = Worker(f"sdrt-{name}") if self._row.device else None
         self._session = self._create(config, setting)
         self._require_provider(config, notices)
+        if self.provider == "cuda":
+            # Not before: where the provider is linked with it, it is loaded by now.
+            require_cudnn()
         self.inputs = {port.name: port for port in map(read_port, self._session.get_inputs())}
         self.optional = {
             port.name: port for port in map(read_port, self._session.get_overridable_initializers())
@@ -241,8 +244,8 @@ class Component:
             self._recordings += 1
             if self._recordings == _MOST_RECORDINGS + 1:
                 self._notices.warn(
-                    f"{self.name}: {_MOST_RECORDINGS} sizes are recorded, and no more will be: others run as without "
-                    "enable_cuda_graph"
+                    f"{self.name}: {_MOST_RECORDINGS} recordings are kept, and no more will be made: other sizes run "
+                    "as without enable_cuda_graph"
                 )
             return self._recordings if self._recordings <= _MOST_RECORDINGS else PLAIN
 

@@ -192,7 +192,7 @@ class OnCuda:
         raise self.error
 
 
-def on_cuda(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[SdrtError]:
+def on_cuda(monkeypatch: pytest.MonkeyPatch, error: BaseException, dtype: str = "half") -> list[SdrtError]:
     """What an export says whose graphs, the whole and the stages, end with `error` on a GPU."""
     monkeypatch.setattr(parity, "Session", OnCuda)
     monkeypatch.setattr(parity, "_has_gpu", lambda: True)
@@ -203,8 +203,8 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> list[SdrtE
     reference = parity.Reference(inputs={"sample": array}, outputs=[array])
     path, cuda, said = Path("model.onnx"), TARGETS["cuda"], []
     for compare in (
-        lambda: parity.compare(COMPONENTS["unet"], path, ["out_sample"], [reference], "half", cuda),
-        lambda: parity.compare_stages(COMPONENTS["unet"], path, [reference], "half", cuda),
+        lambda: parity.compare(COMPONENTS["unet"], path, ["out_sample"], [reference], dtype, cuda),
+        lambda: parity.compare_stages(COMPONENTS["unet"], path, [reference], dtype, cuda),
     ):
         with pytest.raises(SdrtError) as raised:
             compare()
@@ -247,10 +247,13 @@ def test_memory_that_runs_out_while_comparing_is_called_so(
         assert "refuses" not in str(said)
 
 
-def test_a_gpu_compares_in_float32_not_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose 10 bits are 1e-3, and the limit is 1e-4."""
-    on_cuda(monkeypatch, ValueError("x"))
-    assert [config.passed("cuda", Setting())["use_tf32"] for config in OnCuda.configs] == ["False"] * 2
+@pytest.mark.parametrize(("dtype", "passed"), [("fp32", "False"), ("fp16", "False"), (parity.HALF, None)])
+def test_a_gpu_compares_in_float32_not_in_tf32(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, passed: str | None
+) -> None:
+    """Whose 10 bits are 1e-3, and the limit is 1e-4. Convolutions in float16 take the kernels that they take in use."""
+    on_cuda(monkeypatch, ValueError("x"), dtype)
+    assert [config.passed("cuda", Setting()).get("use_tf32") for config in OnCuda.configs] == [passed] * 2
 
 
 def test_the_remedy_of_every_target_can_be_followed(tmp_path: Path) -> None:

@@ -13,12 +13,14 @@ from sdrt.onnx_runtime import available_providers, cuda_works
 
 
 def _find_gpu() -> bool:
-    """Whether CUDA works here, or NumPy plays its part: `benchmarks/gpu.sh --dry-run`."""
-    if os.environ.get("SDRT_GPU_REHEARSAL"):
+    """Whether CUDA works here, or NumPy plays its part where it does not: `benchmarks/gpu.sh --dry-run`."""
+    found = "cuda" in available_providers() and cuda_works()
+    if not found and os.environ.get("SDRT_GPU_REHEARSAL"):
         import stand_in
 
         stand_in.install()
-    return "cuda" in available_providers() and cuda_works()
+        return True
+    return found
 
 
 ON_GPU = _find_gpu()

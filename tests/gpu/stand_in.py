@@ -27,8 +27,10 @@ __all__ = ["install"]
 CUDA = "CUDAExecutionProvider"
 _REAL = ort.InferenceSession
 _TYPES = {"float32": "float", "float16": "float16", "float64": "double", "bool": "bool"}
-# What ONNX Runtime computes on the host: the shape arithmetic of its `GetCpuPreferredNodes`.
-_ON_HOST = frozenset({"Shape", "Gather", "Squeeze", "Unsqueeze", "Concat"})
+# Kinds of numbers that ONNX Runtime's `GetCpuPreferredNodes` takes for shapes, and mostly has no other kernels for.
+# Of tokens' numbers it has these.
+_HAS_KERNELS = frozenset({"Clip", "GreaterOrEqual"})
+_OF_SHAPES = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 
 class Value:
@@ -130,6 +132,8 @@ class Session:
         self._evaluator = Evaluator(Path(path))
         self._need(Path(path), passed)
         self._placed = _placement(Path(path))
+        # cuDNN's plans and recordings are a thread's: whoever runs in another one makes them again.
+        self._thread = threading.get_ident()
         self._records = passed.get("enable_cuda_graph") == "True"
         self._recordings: dict[tuple[int, int], Binding] = {}
         self._real = _on_cpu(path, options)
@@ -166,6 +170,7 @@ class Session:
     def run(
         self, outputs: list[str], feeds: Mapping[str, np.ndarray], options: Any = None
     ) -> list[np.ndarray]:
+        assert threading.get_ident() == self._thread, "another thread than the one that loaded it"
         if self._real is not None:
             return list(self._real.run(outputs, dict(feeds)))
         with np.errstate(all="ignore"):  # NumPy tells of overflows, a GPU does not
@@ -205,8 +210,8 @@ def _on_cpu(path: str, options: Any) -> Any:
 def _placement(path: Path) -> list[Any]:
     operators: dict[str, list[Any]] = {CUDA: [], "CPUExecutionProvider": []}
     for node in ir.load(path).graph:
-        whole = all(value is None or value.dtype == ir.DataType.INT64 for value in node.inputs)
-        on_host = node.op_type in _ON_HOST and (whole or node.op_type == "Shape")
+        whole = all(value is None or value.dtype in _OF_SHAPES for value in node.inputs)
+        on_host = node.op_type == "Shape" or (whole and node.op_type not in _HAS_KERNELS)
         provider = "CPUExecutionProvider" if on_host else CUDA
         operators[provider].append(SimpleNamespace(op_type=node.op_type))
     return [
@@ -244,3 +249,4 @@ def install() -> None:
     ort.InferenceSession = session
     ort.OrtValue.ortvalue_from_shape_and_type = staticmethod(value)
     onnx_runtime.has_cudnn = lambda: True
+    onnx_runtime.cuda_works.cache_clear()

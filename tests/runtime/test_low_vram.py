@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from sdrt import OutOfMemoryError, Request, RequestError, StableDiffusionPipelin
 from sdrt.benchmark.memory import own_bytes
 from sdrt.buffers import Bound
 from sdrt.cli import main
-from sdrt.config import SessionConfig
-from sdrt.failures import load_failure, run_failure
-from sdrt.session import Component
+from sdrt.components import Components
+from sdrt.config import PROVIDERS, SessionConfig
+from sdrt.failures import run_failure
+from sdrt.onnx_runtime import ort
 
 CALL: dict[str, Any] = {"num_inference_steps": 3, "width": 64, "height": 72, "seed": 1, "output_type": "np"}
 
@@ -253,20 +256,22 @@ print(most - own_bytes("self"))
     assert int(found.stdout) > 250 << 20
 
 
-@pytest.fixture
-def two_components_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third one that is loaded finds no memory."""
-    opened: weakref.WeakSet[Component] = weakref.WeakSet()
-    plain = Component._create
+@pytest.fixture(params=[None, "cpu"], ids=["host", "device"])
+def two_components_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third session finds no memory; with a device's memory, too, where another thread makes them."""
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], device=request.param))  # type: ignore[attr-defined]
+    opened: weakref.WeakSet[Any] = weakref.WeakSet()
+    plain = ort.InferenceSession
 
-    def create(component: Component, *arguments: Any) -> Any:
+    def make(*arguments: Any, **named: Any) -> Any:
         if len(opened) == 2:
-            reason = RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
-            raise load_failure(component._subject, reason)
-        opened.add(component)
-        return plain(component, *arguments)
+            raise RuntimeError("Failed to allocate memory for requested buffer of size 1048576")
+        session = plain(*arguments, **named)
+        opened.add(session)
+        return session
 
-    monkeypatch.setattr(Component, "_create", create)
+    make.get_provider_graph_assignment_info = None  # type: ignore[attr-defined]
+    monkeypatch.setattr(ort, "InferenceSession", make)
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")
@@ -289,6 +294,36 @@ def test_that_can_be_refused_too(tiny_model: Path) -> None:
     with pytest.raises(OutOfMemoryError, match="vae_decoder ran out of memory"):
         made.load()
     assert made.graphs == ()
+
+
+@pytest.mark.usefixtures("two_components_fit", "no_cycles")
+def test_two_threads_that_load_find_the_same(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that comes second to the lack of memory, too, goes on with less."""
+    made = pipeline(tiny_model)
+    both, plain = threading.Barrier(2, timeout=30), Components.load
+
+    def load(components: Components) -> None:
+        if not components.low_vram:
+            # Both have begun with all of them.
+            both.wait()
+        plain(components)
+
+    monkeypatch.setattr(Components, "load", load)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.load()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert made("a", **CALL).images.shape == (1, 72, 64, 3)
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")

@@ -76,7 +76,7 @@ def test_no_more_than_eight_are_kept(recorded: Recorded) -> None:
         run(recorded, size, (0, 1))
     assert recorded.runs[1::2] == [1, 2, 3, 4, 5, 6, 7, 8, -1, -1]
     assert recorded.said == [
-        "unet: 8 sizes are recorded, and no more will be: others run as without enable_cuda_graph"
+        "unet: 8 recordings are kept, and no more will be made: other sizes run as without enable_cuda_graph"
     ]
 
 
@@ -147,6 +147,29 @@ def test_a_recording_that_was_not_finished_is_never_replayed(
     assert recorded.runs[0] == -1
     assert 1 not in recorded.runs[recorded.runs.index(1) + 2 :]
     assert recorded.runs[-2:] == [2, 2]
+
+
+def test_a_replay_that_was_interrupted_is_replayed_again(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded is whole; another number each time would use up all there are."""
+    plain = Component.execute
+
+    def execute(component: Component, binding: Any, recording: int = -1) -> None:
+        recorded.runs.append(recording)
+        raise KeyboardInterrupt
+
+    with recorded.bound(shapes(8), ("out_sample",)) as bound:
+        for _ in range(3):
+            bound()
+        monkeypatch.setattr(Component, "execute", execute)
+        for _ in range(10):
+            with pytest.raises(KeyboardInterrupt):
+                bound()
+        monkeypatch.setattr(Component, "execute", plain)
+        bound()
+    assert {number for number in recorded.runs if number != -1} == {1}
+    assert recorded.said == []
 
 
 @pytest.mark.parametrize(("version", "sound"), [("1.29.2", False), ("1.30.0", True), ("2.0", True)])

@@ -17,7 +17,7 @@ from sdrt.compiled import Weights
 from sdrt.config import SessionConfig
 from sdrt.model import FileRecord, Manifest, ModelFolder
 from sdrt.notices import Notices
-from sdrt.placement import check_target
+from sdrt.placement import tell_of_target
 from sdrt.rescue import failed
 from sdrt.session import Component
 
@@ -168,16 +168,16 @@ def test_a_model_of_another_target_is_refused_with_the_remedy(tiny_model: Path, 
 
 
 @pytest.mark.parametrize(("target", "said"), [("cuda", 0), ("cpu", 1), ("portable", 1)])
-def test_a_gpu_says_that_another_export_is_faster(
+def test_a_gpu_says_that_another_export_is_made_for_it(
     tiny_model: Path, tmp_path: Path, target: str, said: int
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     replace(Manifest.read(folder), target=target).write(folder)
     heard: list[str] = []
-    check_target(ModelFolder.open(folder), SessionConfig(provider="cuda"), Notices(heard.append))
+    tell_of_target(ModelFolder.open(folder), SessionConfig(provider="cuda"), Notices(heard.append))
     assert len(heard) == said
-    assert all("faster with --target cuda" in text for text in heard)
+    assert all("--target cuda is made for it" in text for text in heard)
 
 
 def test_a_component_that_stayed_in_float32_says_so(tiny_model: Path, tmp_path: Path) -> None:

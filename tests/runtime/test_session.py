@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from sdrt import (
 from sdrt.buffers import Bound
 from sdrt.config import SessionConfig, provider_names
 from sdrt.failures import Subject, load_failure, run_failure
-from sdrt.interrupt import interruptible
+from sdrt.interrupt import Worker, interruptible
 from sdrt.notices import Notices
 from sdrt.onnx_runtime import available_providers, ort
 from sdrt.session import Component
@@ -138,6 +140,7 @@ class FakeSession:
 def fake(monkeypatch: pytest.MonkeyPatch, session_class: type[FakeSession]) -> None:
     monkeypatch.setattr(onnx_runtime, "available_providers", lambda: tuple(onnx_runtime.PROVIDERS))
     monkeypatch.setattr(session, "preload_cuda", lambda: None)
+    monkeypatch.setattr(onnx_runtime, "has_cudnn", lambda: True)
     monkeypatch.setattr(onnx_runtime.ort, "InferenceSession", session_class)
 
 
@@ -414,6 +417,94 @@ def test_ctrl_c_pressed_again_still_waits_for_the_work() -> None:
         interruptible(work, lambda: None)
     assert finished == [True]
     presser.join()
+
+
+def test_a_signal_while_work_is_handed_over_waits_for_it() -> None:
+    """Between handing it over and waiting: the work may have begun, and still uses its caller's buffers."""
+    told: list[str] = []
+    worker = Worker("test")
+    plain = worker.submit
+
+    def submit(work: Callable[[], None]) -> None:
+        plain(work)
+        begun.wait(10)
+        raise KeyboardInterrupt
+
+    def work() -> None:
+        told.append("began")
+        begun.set()
+        stopped.wait(10)
+        told.append("ended")
+
+    begun, stopped = threading.Event(), threading.Event()
+    worker.submit = submit  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(work, stopped.set, worker)
+    assert told == ["began", "ended"]
+
+
+def test_work_that_has_not_begun_is_not_waited_for() -> None:
+    """The worker is at another caller's."""
+    worker, busy = Worker("test"), threading.Event()
+    worker.submit(lambda: busy.wait(10) and None)
+    done: list[str] = []
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(lambda: done.append("done"), lambda: None, worker)
+    assert time.monotonic() - began < 5
+    busy.set()
+    interruptible(lambda: None, lambda: None, worker)
+    assert done == []
+
+
+def test_a_worker_s_thread_ends_with_it() -> None:
+    worker = Worker("test-that-ends")
+    thread = next(one for one in threading.enumerate() if one.name == "test-that-ends")
+    del worker
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_thread_of_the_user_s_goes_on_when_the_main_one_has_ended(tiny_model: Path) -> None:
+    """On a device each component has a thread of its own, which must take work for as long as anybody has some."""
+    code = """
+import sys, threading
+from dataclasses import replace
+from sdrt import StableDiffusionPipeline
+from sdrt.config import PROVIDERS
+
+PROVIDERS["cpu"] = replace(PROVIDERS["cpu"], device="cpu")
+pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], provider="cpu", verify=False).load()
+ended = threading.Event()
+
+def generate():
+    ended.wait()
+    for _ in range(3):
+        pipeline("a", num_inference_steps=2, width=64, height=64)
+    print("made", flush=True)
+
+threading.Thread(target=generate).start()
+threading.Thread(target=lambda: (threading.main_thread().join(), ended.set())).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_model)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.stdout, done.returncode) == ("made\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_cuda_by_name_without_cudnn_is_refused(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(onnx_runtime, "has_cudnn", lambda: there)
+    if there:
+        onnx_runtime.require_cudnn()
+        return
+    with pytest.raises(ProviderError, match=r"libcudnn\.so\.9.*LD_LIBRARY_PATH"):
+        onnx_runtime.require_cudnn()
 
 
 def test_a_failure_in_the_worker_reaches_the_caller() -> None:
