@@ -256,23 +256,25 @@ def main() -> None:
     parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
+    if min(options.rounds, options.sessions, options.size) < 1 or options.size % FACTOR:
+        parser.error(f"expected at least 1 of --rounds and --sessions, and a --size that {FACTOR} divides")
     graph = options.model / "unet" / "model.onnx"
     if not graph.is_file():
         parser.error(f"{options.model} has no unet/model.onnx: expected a folder of sdrt export")
     names = (
         options.only.split(",")
-        if options.only
+        if options.only is not None
         else [name for name, way in WAYS.items() if options.device in way.devices]
     )
-    if unknown := [name for name in names if name not in WAYS]:
-        parser.error(f"unknown way {unknown[0]!r}: expected of {', '.join(WAYS)}")
+    if unknown := [name for name in names if name not in WAYS or options.device not in WAYS[name].devices]:
+        parser.error(f"unknown way {unknown[0]!r} on {options.device}: expected of {', '.join(WAYS)}")
 
     def keep(found: dict[str, Any]) -> None:
         if options.json:
             record = found | {"machine": machine()}
             options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
-    measure(
+    found = measure(
         graph,
         options.device,
         options.size,
@@ -281,6 +283,8 @@ def main() -> None:
         sessions=options.sessions,
         keep=keep,
     )
+    if all("failed" in row for row in found["ways"].values()):
+        raise SystemExit("nothing was measured")
 
 
 if __name__ == "__main__":

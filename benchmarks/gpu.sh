@@ -83,6 +83,8 @@ if [[ $dry ]]; then
 fi
 name=${name:-$(device_name)}
 name=${name:-gpu}
+[[ $name != */* ]] || complain "--name $name: expected a name, no path"
+[[ $("$python" -c 'print(1)' 2> /dev/null) == 1 ]] || complain "--python $python: does not run Python"
 export PYTHONPATH="$hide$site:$root/runtime:$root/export:$root/models${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 PIP_NO_INPUT=1
 
@@ -140,26 +142,38 @@ model() {
   [[ $device == cpu ]] && printf '%s' "$work/$architecture/sdrt" || printf '%s' "$work/$architecture/sdrt-$device"
 }
 
+need_model() {
+  [[ -f $(model)/unet/model.onnx ]] || { printf 'gpu.sh: %s: no model: run the stage prepare before\n' "$(model)" >&2; false; }
+}
+
 latency() {
+  need_model || return
   local common=(--model "$(model)" --provider "$device") code
   "$python" -m sdrt benchmark "${common[@]}" --size "$sizes" --batch "$batches" --time-limit 10 --force \
-    --json "$results/$name-latency.json" --plot "$results/$name-latency.png" | tee "$results/$name-latency.txt"
+    --json "$results/$name-latency.json" --plot "$results/$name-latency.png" | tee "$work/$name-latency.log"
   code=$?
+  # What was measured before stays where nothing was measured now.
+  ((code)) || cp "$work/$name-latency.log" "$results/$name-latency.txt"
   "$python" -m sdrt benchmark "${common[@]}" --size "$size" --low-vram --time-limit 10 --force \
     --json "$results/$name-low-vram.json" || code=$?
   "$python" -m sdrt doctor "${common[@]}" --size "$sizes" --batch 4 > "$work/$name-doctor.log" || code=$?
   "$python" "$root/benchmarks/scrub.py" --all < "$work/$name-doctor.log" | tee "$results/$name-doctor.txt"
-  "$python" "$root/benchmarks/scrub.py" "$results/$name-latency.json" "$results/$name-low-vram.json" || code=$?
+  local record
+  for record in "$results/$name-latency.json" "$results/$name-low-vram.json"; do
+    [[ ! -f $record ]] || "$python" "$root/benchmarks/scrub.py" "$record" || code=$?
+  done
   return "$code"
 }
 
 profile() {
+  need_model || return
   local common=("$root/benchmarks/kernels.py" "$(model)" --device "$device" --size "$size")
   "$python" "${common[@]}" --json "$results/$name-kernels.json" || return
   [[ $dry ]] || "$python" "${common[@]}" --option enable_cuda_graph=true --json "$results/$name-kernels-graph.json"
 }
 
 choose() {
+  need_model || return
   "$python" "$root/benchmarks/choices.py" "$(model)" --device "$device" --size "$size" --rounds 30 \
     --json "$results/$name-choices.json"
   local code=$? beside=()

@@ -24,7 +24,7 @@ from measure import device as machine
 from measure import markdown
 from systems import GUIDANCE_SCALE, PROMPT, SEED
 
-from sdrt import Request, StableDiffusionPipeline
+from sdrt import Request, SdrtError, StableDiffusionPipeline
 
 KINDS: Mapping[str, str] = {
     "layout": r"nchwtonhwc|nhwctonchw",
@@ -137,7 +137,10 @@ def main() -> None:
     if options.steps < 1 or any("=" not in text for text in options.option):
         parser.error("expected at least 1 of --steps, and KEY=VALUE for each --option")
     passed = dict(text.split("=", 1) for text in options.option)
-    found = measure(options.model, options.device, options.size, options.steps, passed)
+    try:
+        found = measure(options.model, options.device, options.size, options.steps, passed)
+    except SdrtError as error:
+        raise SystemExit(f"kernels.py: {error}") from error
     print(table(found))
     if options.json:
         options.json.write_text(json.dumps(found | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")

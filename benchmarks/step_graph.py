@@ -150,13 +150,23 @@ def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
     }
 
 
-def saved(found: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
-    """Which share of sdrt's step the graph saves. Ends the program where the record is of another device or size."""
-    settings = peers["settings"]
-    if (settings["device"], settings["size"]) != (found["device"], found["size"]):
+def _peers(path: Path, device: str, size: int) -> dict[str, Any]:
+    """A record of `peers.py`; ends the program, before anything is measured, for what is none of here."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        settings, step = record["settings"], record["systems"][OURS]["step"]["median"]
+        known = (settings["device"], settings["size"]) == (device, size) and step > 0
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(
-            f"--beside: a record of {settings['device']} at {settings['size']}: expected the same here"
-        )
+            f"--beside {path}: is no record of peers.py ({type(error).__name__}: {error})"
+        ) from None
+    if not known:
+        raise SystemExit(f"--beside {path}: expected a record of {device} at {size}")
+    return dict(record)
+
+
+def saved(found: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
+    """Which share of sdrt's step the graph saves."""
     step = peers["systems"][OURS]["step"]["median"]
     share = (found["ms"]["host"]["median"] - found["ms"]["graph"]["median"]) / 1e3 / step
     return {"step": step, "share_of_step": share, "worth_it": share >= WORTH}
@@ -179,13 +189,16 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, metavar="PEERS.json", help="of the same device and size")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
+    if min(options.rounds, options.size) < 1 or options.size % FACTOR:
+        parser.error(f"expected at least 1 of --rounds, and a --size that {FACTOR} divides")
+    peers = None if options.beside is None else _peers(options.beside, options.device, options.size)
     found = measure(options.device, options.size, options.rounds) | {"machine": machine()}
     for name, ms in found["ms"].items():
         print(f"{name}: {ms['median']:.3f} ms a step beside the U-Net ({ms['min']:.3f}–{ms['max']:.3f})")
     ratio = found["graph_over_host"]
     print(f"graph over host: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
-    if options.beside:
-        found |= saved(found, json.loads(options.beside.read_text(encoding="utf-8")))
+    if peers is not None:
+        found |= saved(found, peers)
         worth = "worth it" if found["worth_it"] else "not worth it"
         print(f"{found['share_of_step']:.2%} of a step saved: {worth} (from {WORTH:.0%} on it would be)")
     if options.json:

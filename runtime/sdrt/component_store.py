@@ -68,9 +68,9 @@ class ComponentStore:
 
     def load(self) -> None:
         """Open all that text to image needs, now; from then on one at a time where there is no room for all at once."""
-        took_less = self._takes_less(0)
+        took_less, components = self._takes_less(0), self.get()
         try:
-            self.get().load()
+            components.load()
             return
         except OutOfMemoryError as error:
             takes_less = self._take_less(
@@ -80,6 +80,10 @@ class ComponentStore:
             if not takes_less and took_less == self._takes_less(0):
                 self.close()
                 raise
+        finally:
+            if components is not self._components:
+                # Let go of meanwhile, and what was opened since would stay.
+                components.close()
         # Not above: the error's frames hold what has to be let go of first.
         self.get().load()
 

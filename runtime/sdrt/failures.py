@@ -22,6 +22,7 @@ __all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
 _MEMORY = (
     *("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed"),
     "is smaller than requested bytes",  # an arena at its limit, such as gpu_mem_limit
+    *("cannot allocate memory", "can't start new thread", "pthread_create failed"),
 )
 _FEWER = (
     "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones; `sdrt doctor --size` says what "

@@ -70,9 +70,9 @@ class Generation:
         try:
             yield from self._one_pass(request, scheduler, timings)
             return
-        except OutOfMemoryError as error:
+        except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
-            if timings.get("unet") or not self._store.take_less(request, error):
+            if timings.get("unet") or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         yield from self._one_pass(request, scheduler, {})
@@ -88,8 +88,8 @@ class Generation:
         images = None
         try:
             images = _decode(components, request, latents, start.canvases, timings)
-        except OutOfMemoryError as error:
-            if not self._store.take_less(request, error):
+        except MemoryError as error:
+            if not self._store.take_less(request, _typed(error)):
                 raise
         if images is None:
             components = self._store.for_request(request)
@@ -231,6 +231,11 @@ def _decode(
     pictures: list[Image.Image] | Array
     pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
     return pictures
+
+
+def _typed(error: MemoryError) -> OutOfMemoryError:
+    """A component's failure, or NumPy's own: latents and pictures are its arrays."""
+    return error if isinstance(error, OutOfMemoryError) else pictures_failure(error)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -247,6 +248,25 @@ def test_what_fails_does_not_end_the_others(
     assert [one["settings"]["width"] for one in found["measurements"]] == [64, 72]
     assert [one["settings"]["width"] for one in found["failed"]] == [128]
     assert found["complete"] is False
+    compared = benchmark("--compare", "a.json", "a.json")
+    assert "a.json is of a run in which 1 configurations failed: it has what was measured" in compared.stderr
+
+
+def test_nobody_who_reads_the_tables_leaves_the_record(
+    tiny_model: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = record["measurements"][0]
+    kept = {key: one[key] for key in one if key not in ("settings", "statistics", "warnings", "model")}
+    monkeypatch.setattr("sdrt.benchmark.runner.measured", lambda *_: dict(kept))
+    monkeypatch.setattr("sdrt.benchmark.runner.first_pictures", lambda *_: [1.0])
+
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("sdrt.cli.benchmarking.report", broken)
+    result = benchmark("-m", str(tiny_model), *FAST, "--json", "a.json")
+    assert result.exit_code == 1
+    assert len(json.loads(Path("a.json").read_text())["measurements"]) == 1
 
 
 @pytest.mark.parametrize("option", ["--plot", "--timeline", "--flame"])

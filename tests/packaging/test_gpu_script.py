@@ -320,8 +320,8 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(
     assert "patterns: failed: no such pattern" in capsys.readouterr().out
 
 
-def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step() -> None:
-    from step_graph import saved
+def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step(tmp_path: Path) -> None:
+    from step_graph import _peers, saved
 
     found = {"device": "cuda", "size": 512, "ms": {"host": {"median": 0.9}, "graph": {"median": 0.3}}}
     peers: dict[str, Any] = {
@@ -331,8 +331,21 @@ def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step() -> None:
     assert saved(found, peers) == {"step": 0.02, "share_of_step": pytest.approx(0.03), "worth_it": True}
     peers["systems"]["sdrt"]["step"]["median"] = 0.2
     assert not saved(found, peers)["worth_it"]
-    with pytest.raises(SystemExit, match="a record of cpu at 512"):
-        saved(found, peers | {"settings": {"device": "cpu", "size": 512}})
+    record = tmp_path / "peers.json"
+    for text, said in (
+        (
+            json.dumps(peers | {"settings": {"device": "cpu", "size": 512}}),
+            "expected a record of cuda at 512",
+        ),
+        ("{", "is no record of peers.py"),
+        ("[]", "is no record of peers.py"),
+        ('{"format": "sdrt-benchmark"}', "is no record of peers.py"),
+    ):
+        record.write_text(text)
+        with pytest.raises(SystemExit, match=said):
+            _peers(record, "cuda", 512)
+    record.write_text(json.dumps(peers))
+    assert _peers(record, "cuda", 512) == peers
 
 
 def test_records_are_scrubbed_in_their_place(tmp_path: Path) -> None:

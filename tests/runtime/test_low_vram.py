@@ -189,6 +189,26 @@ def test_out_of_memory_takes_less_once_and_says_so(
     assert len([text for text in said if "ran out of memory" in text]) == 1
 
 
+def test_arrays_that_find_no_room_are_tried_again_too(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's own failure, of latents or pictures."""
+    said: list[str] = []
+    made = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append)
+    expected = made("a", **CALL).images
+    failures = iter([MemoryError("Unable to allocate 192. KiB")])
+    plain = Bound.set
+
+    def put(bound: Bound, *arguments: Any) -> None:
+        for error in failures:
+            raise error
+        plain(bound, *arguments)
+
+    monkeypatch.setattr(Bound, "set", put)
+    np.testing.assert_allclose(made("a", **CALL).images, expected, atol=1e-5)
+    assert len([text for text in said if "Trying again with low_vram" in text]) == 1
+
+
 def test_smaller_pictures_are_made_as_before(tiny_model: Path, make_scarce: Any) -> None:
     made = pipeline(tiny_model)
     make_scarce(lambda bound: one_row(bound) or bound.shape("sample")[2] < 9)

@@ -518,6 +518,8 @@ def test_a_failure_in_the_worker_reaches_the_caller() -> None:
         "Failed to allocate memory for requested buffer of size 1048576",
         # An arena with a limit, such as gpu_mem_limit, says it so.
         "Available memory of 1048576 is smaller than requested bytes of 4194304",
+        "pthread_create failed, error code: 12 error msg: Cannot allocate memory",
+        "can't start new thread",
     ],
 )
 def test_out_of_memory_is_told_as_such(said: str) -> None:

@@ -105,11 +105,17 @@ def run(
         job.measure()
     finally:
         if job.record["measurements"]:
-            # First what no full disk can take away.
-            click.echo(report(job.record))
-            if text := profile_text(job.record):
-                click.echo(f"\n{text}")
-            files.write(job.record, terminal)
+            _tell(job.record, files, terminal)
+
+
+def _tell(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None:
+    """Tables first, which no full disk can take away; files in any case, as nobody may read the tables."""
+    try:
+        click.echo(report(record))
+        if text := profile_text(record):
+            click.echo(f"\n{text}")
+    finally:
+        files.write(record, terminal)
 
 
 def _asked(
@@ -264,7 +270,9 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
     records = [read_record(Path(name)) for name in names]
     for name, record in zip(names, records, strict=True):
         if not record.get("complete"):
-            terminal.notice(f"{name} is of a run that was interrupted: it has what was measured until then")
+            failed = len(record.get("failed") or ())
+            reason = f"in which {failed} configurations failed" if failed else "that was interrupted"
+            terminal.notice(f"{name} is of a run {reason}: it has what was measured")
     comparisons = [compare(records[0], record) for record in records[1:]]
     texts = [
         comparison_text((names[0], name), found, records[0]["rules"]["confidence"])

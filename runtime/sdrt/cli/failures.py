@@ -66,7 +66,8 @@ def describe(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _one_line(_usage(error))
     if isinstance(error, SdrtError):
         return error.exit_code, _one_line(str(error))
-    if isinstance(error, MemoryError):
+    # A library that is loaded late says it so.
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return 1, ""
