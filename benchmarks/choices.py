@@ -27,9 +27,9 @@ from measure import spread
 from scrub import scrubbed
 
 from sdrt.benchmark.stats import median_interval
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.onnx_runtime import FAILURES, ort, preload_cuda
-from sdrt.provider_options import Setting
+from sdrt.onnx.engine import FAILURES, ort, preload_cuda
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 FACTOR, TOKENS = 8, 77
 WORTH = 0.97

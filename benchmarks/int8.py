@@ -45,9 +45,9 @@ def feeds(component: str) -> Feeds:
 
 
 def _sdrt(graph: Path, inputs: Feeds) -> Callable[[], Any]:
-    from sdrt.config import SessionConfig
-    from sdrt.notices import Notices
-    from sdrt.session import Component
+    from sdrt.common.notices import Notices
+    from sdrt.onnx.providers import SessionConfig
+    from sdrt.onnx.session import Component
 
     component = Component(graph.parent.name, graph, SessionConfig(provider="cpu"), Notices(None))
     (output,) = component.outputs

@@ -23,9 +23,9 @@ from measure import device as machine
 from measure import markdown, spread
 from onnx import TensorProto, helper, save
 
-from sdrt.config import SessionConfig
-from sdrt.notices import Notices
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 
 ROWS = 2  # guidance
 SHAPES = ((4096, 4096, 8, 40), (1024, 1024, 8, 80), (256, 256, 8, 160), (4096, 77, 8, 40))

@@ -13,7 +13,7 @@ from settings import Limits, Settings, say
 from systems import OURS, SYSTEMS
 from turns import COMPILED, take_turn
 
-from sdrt.model import ModelFolder
+from sdrt.model_folder.folder import ModelFolder
 
 __all__ = ["prepare", "why_missing"]
 

@@ -27,8 +27,8 @@ from measure import spread
 from onnx import TensorProto, helper
 from systems import OURS
 
-from sdrt.config import PROVIDERS
-from sdrt.onnx_runtime import ort, preload_cuda
+from sdrt.onnx.engine import ort, preload_cuda
+from sdrt.onnx.providers import PROVIDERS
 
 CHANNELS, FACTOR, STEPS = 4, 8, 200
 WORTH = 0.01
@@ -101,7 +101,7 @@ class OnDevice:
 
 
 class OnHost:
-    """A step by NumPy, with the arithmetic of `sdrt.denoiser` and its sampler of Euler."""
+    """A step by NumPy, with the arithmetic of `sdrt.run.denoiser` and its sampler of Euler."""
 
     def __init__(self, device: str, x: Any, output: Any) -> None:
         self._x = x.copy()

@@ -96,7 +96,7 @@ def _sdrt(
             pipeline.scheduler = folder.parent / scheduler
 
         def generate(on_step: OnStep) -> Made:
-            from sdrt.spans import listening
+            from sdrt.common.spans import listening
 
             calls: list[float] = []
 

@@ -17,15 +17,15 @@ import numpy as np
 import onnx_ir as ir
 
 from sdrt import StableDiffusionPipeline
-from sdrt.buffers import Bound
-from sdrt.components import Components
-from sdrt.config import SessionConfig
+from sdrt.common.notices import Notices
 from sdrt.errors import RequestError
-from sdrt.model import ModelFolder
-from sdrt.notices import Notices
-from sdrt.onnx_runtime import ort
-from sdrt.provider_options import Setting
-from sdrt.session import Component
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.buffers import Bound
+from sdrt.onnx.engine import ort
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
+from sdrt.run.components import Components
 from sdrt_export.quantize import Layer, Span, constant, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]

@@ -20,9 +20,9 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.index import INDEX_NAME, check_checkpoint_index
-from sdrt.kinds import kind_of
-from sdrt.manifest import read_json, readable
+from sdrt.families.unet_tasks import kind_of
+from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
+from sdrt.model_folder.manifest import read_json, readable
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.components import COMPONENTS
 

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from sdrt.ports import Port
+from sdrt.onnx.tensor_spec import Port
 from sdrt_export import kernels
 
 __all__ = ["Evaluator"]

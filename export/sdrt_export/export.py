@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import sdrt
-from sdrt.arguments import real
-from sdrt.embedded import embedded_path
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
-from sdrt.index import check_checkpoint_index
-from sdrt.model import Manifest, exists, expand
-from sdrt.onnx_runtime import ort
-from sdrt.source import refuse_revision
+from sdrt.model_folder.embedded import embedded_path
+from sdrt.model_folder.folder import Manifest, exists, expand
+from sdrt.model_folder.index import check_checkpoint_index
+from sdrt.model_folder.resolve import refuse_revision
+from sdrt.onnx.engine import ort
+from sdrt.request.checks import real
 from sdrt_export import int8, optimum_exporter, tokenizer
 from sdrt_export.calibrate import Calibration
 from sdrt_export.checkpoint import Checkpoint, RandomCheckpoint, open_folder
@@ -200,7 +200,7 @@ def _open(
     if exists(folder) or isinstance(source, Path):
         refuse_revision(source, hub_options["revision"])
         return open_folder(folder)
-    from sdrt import hub
+    from sdrt.model_folder import hub
 
     name = hub.check_id(source)
     # A few kilobytes tell whether the gigabytes are worth it.

@@ -19,7 +19,7 @@ from onnxscript.rewriter.rules import common as rules
 from torch import nn
 
 from sdrt.errors import ExportError
-from sdrt.vae_stages import METADATA, describe
+from sdrt.vae.stages import METADATA, describe
 from sdrt_export import vae_stages
 from sdrt_export.components import Component
 from sdrt_export.fuse import fused

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from sdrt.model import FileRecord
+from sdrt.model_folder.folder import FileRecord
 
 __all__ = ["Hashes"]
 

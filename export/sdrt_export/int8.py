@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sdrt.config import SessionConfig
+from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
-from sdrt.kinds import TEXT_TO_IMAGE, kind_of
-from sdrt.manifest import read_json
-from sdrt.model import STAGES_GRAPH
-from sdrt.notices import Notices
-from sdrt.session import Component as Session
-from sdrt.vae_stages import StagedVae
+from sdrt.families.unet_tasks import TEXT_TO_IMAGE, kind_of
+from sdrt.model_folder.folder import STAGES_GRAPH
+from sdrt.model_folder.manifest import read_json
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component as Session
+from sdrt.vae.stages import StagedVae
 from sdrt_export import graph
 from sdrt_export.calibrate import Calibration, Call, Found, calibrate
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from torch import nn
 
 from sdrt.errors import RequestError
-from sdrt.model import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
 from sdrt_export import graph, int8, optimum_exporter, parity, precision
 from sdrt_export.calibrate import Calibration
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.extras import install_command
 from sdrt.errors import ExportError
-from sdrt.extras import install_command
 from sdrt_export.checkpoint import FolderCheckpoint
 
 __all__ = ["OPSET", "export_pipeline"]

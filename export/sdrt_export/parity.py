@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from sdrt.config import SessionConfig
+from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, OutOfMemoryError, SdrtError
-from sdrt.failures import Subject, run_failure
-from sdrt.notices import Notices
-from sdrt.onnx_runtime import FAILURES, available_providers, cuda_works, ort
-from sdrt.ports import Port, read_port
-from sdrt.session import Component as Session
-from sdrt.vae_stages import StagedVae
+from sdrt.onnx.engine import FAILURES, available_providers, cuda_works, ort
+from sdrt.onnx.error_messages import Subject, run_failure
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component as Session
+from sdrt.onnx.tensor_spec import Port, read_port
+from sdrt.vae.stages import StagedVae
 from sdrt_export.components import Component
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.targets import Target

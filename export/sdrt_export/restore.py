@@ -18,9 +18,9 @@ from torch import nn
 from transformers import CLIPTextConfig
 
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
-from sdrt.manifest import Manifest
-from sdrt.model import ModelFolder, expand
-from sdrt.source import open_local
+from sdrt.model_folder.folder import ModelFolder, expand
+from sdrt.model_folder.manifest import Manifest
+from sdrt.model_folder.resolve import open_local
 from sdrt_export.components import COMPONENTS
 from sdrt_export.targets import TARGETS
 from sdrt_export.transaction import replace_folder

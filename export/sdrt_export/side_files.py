@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.index import INDEX_NAME
-from sdrt.kinds import TEXT_TO_IMAGE, kind_of
+from sdrt.families.unet_tasks import TEXT_TO_IMAGE, kind_of
+from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoint import Checkpoint
 from sdrt_export.components import COMPONENTS

@@ -11,8 +11,8 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from sdrt.errors import ExportError, ModelNotFoundError, UnsupportedModelError
-from sdrt.manifest import read_json
-from sdrt.model import TAESD_DECODER, exists, expand
+from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
+from sdrt.model_folder.manifest import read_json
 from sdrt_export.components import COMPONENTS
 
 __all__ = ["TAESD", "load_taesd"]
@@ -30,7 +30,7 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
     """
     folder = expand(source)
     if not exists(folder):
-        from sdrt import hub
+        from sdrt.model_folder import hub
 
         folder = hub.download_taesd(hub.check_id(source), **hub_options)
     if not (folder / "config.json").is_file():

@@ -2,7 +2,7 @@
 
 A group norm needs the mean and variance of the whole picture, which no tile has; and this VAE forgives no estimate of
 them. So the graph has a part for each stretch between two norms, which takes them as inputs: the runtime puts all
-tiles of one part through before the next, and measures what it writes (:mod:`sdrt.vae_stages`).
+tiles of one part through before the next, and measures what it writes (:mod:`sdrt.vae.stages`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from sdrt.vae_stages import Stage
+from sdrt.vae.stages import Stage
 from sdrt_export.targets import Target
 
 __all__ = ["STAGES", "Part", "forward", "parts"]

@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sdrt.common.notices import SdrtWarning
     from sdrt.errors import (
         ComponentError,
         ExportError,
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
         SdrtError,
         UnsupportedModelError,
     )
-    from sdrt.notices import SdrtWarning
     from sdrt.pipeline import StableDiffusionPipeline
-    from sdrt.request import Request
-    from sdrt.result import GenerationStep, StableDiffusionPipelineOutput
+    from sdrt.request.request import Request
+    from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
 
 __version__ = "0.1.0"
 
@@ -52,11 +52,11 @@ __all__ = [
 ]
 
 _ELSEWHERE = {
-    "GenerationStep": "result",
+    "GenerationStep": "run.result",
     "StableDiffusionPipeline": "pipeline",
-    "StableDiffusionPipelineOutput": "result",
-    "Request": "request",
-    "SdrtWarning": "notices",
+    "StableDiffusionPipelineOutput": "run.result",
+    "Request": "request.request",
+    "SdrtWarning": "common.notices",
 }
 
 

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.component_store import ComponentStore, MakeComponents
-from sdrt.config import AUTO, PROVIDERS, SessionConfig
+from sdrt.common.messages import brief
+from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError
-from sdrt.generation import Generation
-from sdrt.limits import Limits, whole
-from sdrt.model import TAESD_DECODER, ModelFolder
-from sdrt.notices import Notices, Notify
-from sdrt.passes import num_evaluations
-from sdrt.preview import LinearPreview, Preview
-from sdrt.request import Request
-from sdrt.result import (
+from sdrt.families.capabilities import whole
+from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.resolve import resolve_model
+from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
+from sdrt.request.request import Request
+from sdrt.run.component_store import ComponentStore, MakeComponents
+from sdrt.run.generation import Generation
+from sdrt.run.multi_pass import num_evaluations
+from sdrt.run.result import (
     Events,
     GenerationStep,
     StableDiffusionPipelineOutput,
@@ -29,12 +30,11 @@ from sdrt.result import (
     callback_tensors,
 )
 from sdrt.schedulers import Scheduler, resolve_scheduler
-from sdrt.source import resolve_model
-from sdrt.textual_inversion import read_inversions
-from sdrt.wording import brief
+from sdrt.text.textual_inversion import read_inversions
+from sdrt.vae.preview import LinearPreview, Preview
 
 if TYPE_CHECKING:
-    from sdrt.session import Component
+    from sdrt.onnx.session import Component
 
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
 
@@ -59,12 +59,12 @@ class StableDiffusionPipeline:
         notify: Notify | None = None,
         make_components: MakeComponents | None = None,
     ) -> None:
-        self.model, self._notices, self._limits = model, Notices(notify), Limits.of(model)
+        self.model, self._notices, self._capabilities = model, Notices(notify), model.capabilities
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
         self._store = ComponentStore(model, config, self._notices, verify=verify, make=make_components)
-        self._generation = Generation(self._store, self._limits, self._notices)
+        self._generation = Generation(self._store, self._capabilities, self._notices)
 
     @classmethod
     def from_pretrained(
@@ -88,7 +88,7 @@ class StableDiffusionPipeline:
 
         Args:
             model: the folder, name or id.
-            provider: "auto" (cuda where offered, else cpu) or a row of `sdrt.config.PROVIDERS`; "cuda:1" is
+            provider: "auto" (cuda where offered, else cpu) or a row of `sdrt.onnx.providers.PROVIDERS`; "cuda:1" is
                 the second device.
             provider_options: of the provider that is named, such as {"gpu_mem_limit": "6GB"} or
                 {"precision": "bf16"}; docs/providers.md lists them.
@@ -109,7 +109,7 @@ class StableDiffusionPipeline:
         Raises:
             ModelError, ProviderError, RequestError.
         """
-        from sdrt.onnx_runtime import settle
+        from sdrt.onnx.engine import settle
 
         # A provider that is not there is refused before anything is downloaded or exported.
         config = SessionConfig(
@@ -236,7 +236,7 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        request, rule = request.fit(self._limits), self._rule(request, scheduler, spacing)
+        request, rule = request.fit(self._capabilities), self._rule(request, scheduler, spacing)
         num_evaluations(request, rule)  # raises for what no steps can be planned of
         return self._generation.events(request, rule)
 
@@ -244,7 +244,7 @@ class StableDiffusionPipeline:
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
-        return num_evaluations(request.fit(self._limits), self._rule(request, scheduler, spacing))
+        return num_evaluations(request.fit(self._capabilities), self._rule(request, scheduler, spacing))
 
     def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
         rule = self.scheduler_for(scheduler, spacing)
@@ -280,9 +280,9 @@ class StableDiffusionPipeline:
         if self.model.has(TAESD_DECODER):
             return self._store.get().taesd
         if self._preview is None:
-            limits = self._limits
+            capabilities = self._capabilities
             self._preview = LinearPreview.of(
-                self.model, channels=limits.latent_channels, factor=limits.vae_scale_factor
+                self.model, channels=capabilities.latent_channels, factor=capabilities.vae_scale_factor
             )
         return self._preview
 
@@ -298,7 +298,7 @@ class StableDiffusionPipeline:
 
         Raises `ProviderError` without it, `RequestError` for options that it does not take, and changes nothing.
         """
-        from sdrt.onnx_runtime import settle
+        from sdrt.onnx.engine import settle
 
         options = {} if provider_options is None else provider_options
         config = replace(self._store.config, provider=provider, provider_options=options)

@@ -59,7 +59,7 @@ def test_tables_go_to_stdout_and_fit_a_terminal(measured: tuple[Result, Path]) -
 
 
 def test_long_names_have_a_legend(record: dict[str, Any]) -> None:
-    from sdrt.cli.benchmark_report import report
+    from sdrt.cli.benchmark.report import report
 
     first = record["measurements"][0]
     wide = {"width": 1024, "height": 1024, "scheduler": "dpmpp_2m_sde", "provider": "openvino", "threads": 16}
@@ -71,7 +71,7 @@ def test_long_names_have_a_legend(record: dict[str, Any]) -> None:
 
 
 def test_models_of_providers_are_told_apart(record: dict[str, Any]) -> None:
-    from sdrt.cli.benchmark_report import report
+    from sdrt.cli.benchmark.report import report
 
     first = record["measurements"][0]
     other = {
@@ -214,7 +214,7 @@ def test_a_disk_that_is_full_takes_no_tables(
         raise OSError("No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sdrt.cli.benchmarking.Files.write", lost)
+        patch.setattr("sdrt.cli.benchmark.runner.Files.write", lost)
         result = benchmark("--compare", path, path, "--json", str(folder / "b.json"))
     assert result.exit_code != 0
     assert result.stdout == shown
@@ -263,7 +263,7 @@ def test_nobody_who_reads_the_tables_leaves_the_record(
     def broken(*_: object, **__: object) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("sdrt.cli.benchmarking.report", broken)
+    monkeypatch.setattr("sdrt.cli.benchmark.runner.report", broken)
     result = benchmark("-m", str(tiny_model), *FAST, "--json", "a.json")
     assert result.exit_code == 1
     assert len(json.loads(Path("a.json").read_text())["measurements"]) == 1
@@ -280,7 +280,7 @@ def test_a_picture_without_matplotlib_is_refused_first(option: str, monkeypatch:
 
 
 def test_a_provider_that_is_not_there_names_the_remedy() -> None:
-    from sdrt.onnx_runtime import available_providers
+    from sdrt.onnx.engine import available_providers
 
     if "cuda" in available_providers():
         pytest.skip("this build has CUDA")

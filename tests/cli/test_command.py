@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 import sdrt
 from sdrt.cli import main
-from sdrt.cli.failures import describe
+from sdrt.cli.exit_codes import describe
 from sdrt.errors import OutOfMemoryError, ProviderError, UnsupportedModelError
 
 COMMANDS = ("generate", "export", "benchmark", "info", "doctor")
@@ -121,7 +121,7 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("sdrt.cli.info.model_info", fail)
+    monkeypatch.setattr("sdrt.cli.models.info.model_info", fail)
     result = sdrt_command("info", "folder")
     assert result.exit_code == code
     assert result.stderr.strip().startswith("error: ")

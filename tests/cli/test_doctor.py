@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from sdrt.cli import checks, checks_ort, main
-from sdrt.cli.findings import Finding, Status
+from sdrt.cli import main
+from sdrt.cli.doctor import checks
+from sdrt.cli.doctor import onnx_runtime as checks_ort
+from sdrt.cli.doctor.check_result import Finding, Status
 
 CPUINFO = "processor : 0\nflags\t\t: fpu sse avx2 avx512f avx512_vnni amx_int8\n"
 
@@ -149,7 +151,7 @@ def test_tensorrt_is_looked_for_where_its_provider_is(
 
 
 def test_openvino_s_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.onnx_runtime.openvino_devices", lambda: ["CPU", "GPU"])
+    monkeypatch.setattr("sdrt.onnx.engine.openvino_devices", lambda: ["CPU", "GPU"])
     (finding,) = checks_ort.check_openvino(("cpu", "openvino"))
     assert finding.detail.endswith("CPU, GPU")
     assert not list(checks_ort.check_openvino(("cpu",)))

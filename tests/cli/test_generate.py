@@ -19,9 +19,9 @@ from rich.console import Console
 
 import sdrt
 from sdrt.cli import main
-from sdrt.cli.planning import plan
-from sdrt.cli.terminal_picture import PictureProgress, drawn
-from sdrt.metadata import Parameters, read_parameters
+from sdrt.cli.generate.jobs import plan
+from sdrt.cli.generate.terminal_picture import PictureProgress, drawn
+from sdrt.images.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
 FORBIDDEN = {"torch", "diffusers", "transformers", "optimum", "onnx", "sdrt_export"}
@@ -219,7 +219,7 @@ def test_prompt_syntax(model: str) -> None:
 
 
 def test_the_command_knows_every_prompt_syntax() -> None:
-    from sdrt.request import PROMPT_SYNTAXES
+    from sdrt.request.request import PROMPT_SYNTAXES
 
     command = main.get_command(click.Context(main), "generate")
     assert command is not None
@@ -449,8 +449,8 @@ def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
 
 
 def test_a_missing_provider_is_refused_before_any_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.hub.download", lambda *_, **__: pytest.fail("downloaded"))
-    monkeypatch.setattr("sdrt.onnx_runtime.available_providers", lambda: ("cpu",))
+    monkeypatch.setattr("sdrt.model_folder.hub.download", lambda *_, **__: pytest.fail("downloaded"))
+    monkeypatch.setattr("sdrt.onnx.engine.available_providers", lambda: ("cpu",))
     result = sdrt_command("generate", "x", "-m", "owner/name", "--provider", "cuda")
     assert result.exit_code == 4
     assert "no cuda provider" in result.stderr

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdrt import RequestError
-from sdrt.metadata import Parameters, read_parameters, save_options
+from sdrt.images.metadata import Parameters, read_parameters, save_options
 
 SETTINGS = {
     "Steps": "20",

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import sdrt_models
 from sdrt.cli import main
-from sdrt.manifest import Manifest
+from sdrt.model_folder.manifest import Manifest
 
 pytestmark = pytest.mark.usefixtures("folder")
 

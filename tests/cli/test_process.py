@@ -146,7 +146,8 @@ def test_json_names_the_files_that_were_made_before_a_failure(model: str) -> Non
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from sdrt.cli import outputs, main\n"
+        "from sdrt.cli import main\n"
+        "from sdrt.cli.generate import outputs\n"
         "publish = outputs._publish\n"
         "def late(partial, path, **options):\n"
         "    if path.name == '2.png': path.touch()\n"

@@ -12,9 +12,9 @@ from PIL import Image
 
 from sdrt import RequestError
 from sdrt.cli import main
-from sdrt.cli.repeat import settings_of
-from sdrt.cli.variations import expand_wildcards, parse_axis
-from sdrt.metadata import Parameters, read_parameters, save_options
+from sdrt.cli.generate.from_metadata import settings_of
+from sdrt.cli.generate.variations import expand_wildcards, parse_axis
+from sdrt.images.metadata import Parameters, read_parameters, save_options
 from sdrt.schedulers import SAMPLERS, SPACINGS
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -389,7 +389,7 @@ def test_a_picture_that_says_nothing() -> None:
 
 
 def test_a_prompts_file_without_an_end_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.cli.variations._MOST_BYTES", 1000)
+    monkeypatch.setattr("sdrt.cli.generate.variations._MOST_BYTES", 1000)
     Path("p.txt").write_text("a cat\n" * 500)
     result = run("generate", "--prompts-file", "p.txt", "-m", model)
     assert (result.exit_code, "p.txt has more than 0 MB" in result.stderr) == (2, True)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sdrt import RequestError
-from sdrt.cli.repeat import _OPTIONS, settings_of
-from sdrt.cli.variations import expand_wildcards, read_prompts_file
-from sdrt.metadata import Parameters, save_options
+from sdrt.cli.generate.from_metadata import _OPTIONS, settings_of
+from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
+from sdrt.images.metadata import Parameters, save_options
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402

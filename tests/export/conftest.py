@@ -103,7 +103,7 @@ def exported(
 
 
 def _from_folder(source: Path, folder: Path, name: str) -> Exported:
-    from sdrt.model import Manifest
+    from sdrt.model_folder.folder import Manifest
 
     component, module = _load(source, name)
     transposed = Manifest.read(folder).components[name]["transposed"]

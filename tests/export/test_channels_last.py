@@ -17,7 +17,7 @@ from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
-from sdrt.model import Manifest
+from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph
 from sdrt_export.checkpoint import RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS, Component
@@ -470,8 +470,8 @@ def test_the_whole_pipeline_makes_the_same_picture(
     }
     prompt = "a (lighthouse:1.2) on a cliff"
     expected = StableDiffusionPipeline.from_pretrained(sd1_export.folder)(prompt, **call).images
-    monkeypatch.setattr("sdrt.components.Component", NumpyComponent)
-    monkeypatch.setattr("sdrt.components.check_target", lambda *_: None)
+    monkeypatch.setattr("sdrt.run.components.Component", NumpyComponent)
+    monkeypatch.setattr("sdrt.run.components.check_target", lambda *_: None)
     found = StableDiffusionPipeline.from_pretrained(exported[0], provider="cpu")(prompt, **call).images
     assert np.ptp(expected) > 0.2
     # 11 bits in every result of 3 steps and the VAE; the largest of all pixels.

@@ -29,7 +29,6 @@ from torch.export import ExportedProgram
 
 import sdrt
 from sdrt.cli import main as cli_main
-from sdrt.config import SessionConfig
 from sdrt.errors import (
     ComponentError,
     ExportError,
@@ -38,9 +37,10 @@ from sdrt.errors import (
     ProviderError,
     SdrtError,
 )
-from sdrt.model import Manifest
-from sdrt.ports import Port
-from sdrt.provider_options import Setting
+from sdrt.model_folder.folder import Manifest
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.tensor_spec import Port
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS

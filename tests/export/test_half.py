@@ -17,7 +17,7 @@ from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.model import Manifest
+from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model, restore
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS

@@ -18,11 +18,11 @@ from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
-from sdrt.config import SessionConfig
+from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, RequestError, UnsupportedModelError
-from sdrt.model import Manifest
-from sdrt.notices import Notices
-from sdrt.session import Component
+from sdrt.model_folder.folder import Manifest
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 from sdrt_export import calibrate, export_model, int8
 from sdrt_export.calibrate import Calibration
 from sdrt_export.quantize import Span, layers, quantize

@@ -14,7 +14,7 @@ from made_once import MadeOnce
 from PIL import Image
 
 from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, UnsupportedModelError
-from sdrt.model import Manifest
+from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model
 from sdrt_export.evaluator import Evaluator
 

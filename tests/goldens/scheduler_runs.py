@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sdrt.rng import Generator
+from sdrt.common.rng import Generator
 from sdrt.schedulers import SAMPLERS, Plan, Scheduler, resolve_scheduler
 from sdrt.schedulers.spacing import LEVELS
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from sdrt.onnx_runtime import available_providers, cuda_works
+from sdrt.onnx.engine import available_providers, cuda_works
 
 
 def _find_gpu() -> bool:

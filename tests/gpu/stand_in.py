@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sdrt import onnx_runtime
-from sdrt.onnx_runtime import ort
-from sdrt.ports import Port
+from sdrt.onnx import engine as onnx_runtime
+from sdrt.onnx.engine import ort
+from sdrt.onnx.tensor_spec import Port
 
 __all__ = ["install"]
 

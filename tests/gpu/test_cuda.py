@@ -10,9 +10,9 @@ import pytest
 from on_gpu import ON_GPU, fail
 
 from sdrt import ProviderError, StableDiffusionPipeline
-from sdrt.config import SessionConfig
-from sdrt.notices import Notices
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 

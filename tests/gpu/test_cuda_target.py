@@ -15,10 +15,10 @@ import pytest
 from on_gpu import ON_GPU, Export, Exports, fail
 
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
-from sdrt.config import SessionConfig
-from sdrt.notices import Notices
-from sdrt.rescue import failed
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.onnx.float32_retry import failed
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 
@@ -124,7 +124,7 @@ def test_the_stages_are_the_vae(
 ) -> None:
     import torch
 
-    from sdrt.vae_stages import StagedVae
+    from sdrt.vae.stages import StagedVae
 
     export = exports(variant)
     component, module = torch_module(export.checkpoint, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sdrt_models
-from sdrt.manifest import Manifest
+from sdrt.model_folder.manifest import Manifest
 
 ROOT = Path(__file__).parents[2]
 

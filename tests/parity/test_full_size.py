@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from sdrt import StableDiffusionPipeline
-from sdrt.components import Components
-from sdrt.model import Manifest
-from sdrt.session import Component
+from sdrt.model_folder.folder import Manifest
+from sdrt.onnx.session import Component
+from sdrt.run.components import Components
 
 pytestmark = [
     pytest.mark.full,

@@ -12,7 +12,7 @@ import pytest
 from image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 from sdrt import RequestError, StableDiffusionPipeline
-from sdrt.model import ModelFolder
+from sdrt.model_folder.folder import ModelFolder
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdrt.rng import MAX_SEED, Generator
+from sdrt.common.rng import MAX_SEED, Generator
 from sdrt.schedulers import SAMPLERS, Scheduler, resolve_scheduler
 
 diffusers = pytest.importorskip("diffusers")

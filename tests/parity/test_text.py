@@ -12,7 +12,7 @@ import torch
 from checkpoints import VARIANTS
 
 from sdrt import StableDiffusionPipeline
-from sdrt.text import Tokenizer
+from sdrt.text.encoder import Tokenizer
 
 PROMPTS = {
     "plain": "a beautiful sunset over the sea",

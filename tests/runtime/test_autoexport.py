@@ -23,12 +23,12 @@ from sdrt import (
     StableDiffusionPipeline,
     UnsupportedModelError,
 )
-from sdrt import autoexport as autoexport_module
-from sdrt.autoexport import Source, export_random
-from sdrt.cache import cache_root
-from sdrt.model import ModelFolder
-from sdrt.notices import Notices
-from sdrt.source import resolve_model
+from sdrt.common.cache import cache_root
+from sdrt.common.notices import Notices
+from sdrt.model_folder import autoexport as autoexport_module
+from sdrt.model_folder.autoexport import Source, export_random
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.resolve import resolve_model
 
 INDEX = """{
   "_class_name": "StableDiffusionPipeline",
@@ -91,7 +91,7 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
         calls.append({"name": name, **options})
         return checkpoint
 
-    monkeypatch.setattr("sdrt.hub.download", download)
+    monkeypatch.setattr("sdrt.model_folder.hub.download", download)
     return calls
 
 
@@ -224,7 +224,7 @@ def test_a_foreign_index_is_refused_before_the_weights(
 def test_a_missing_provider_is_refused_before_any_download(
     exporter: Exporter, hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdrt.onnx_runtime.available_providers", lambda: ("cpu",))
+    monkeypatch.setattr("sdrt.onnx.engine.available_providers", lambda: ("cpu",))
     with pytest.raises(ProviderError, match="no cuda provider"):
         StableDiffusionPipeline.from_pretrained("owner/name", provider="cuda")
     assert not hub

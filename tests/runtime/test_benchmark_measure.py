@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline, onnx_runtime
+from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline
 from sdrt.benchmark import runner
-from sdrt.benchmark.generation import PARTS, Generation, Step, generator
+from sdrt.benchmark.configurations import Asked, Configuration, Rules, expand
 from sdrt.benchmark.measure import open_pipeline, repeat, warm_up
-from sdrt.benchmark.plan import Asked, Configuration, Rules, expand
-from sdrt.config import SessionConfig
-from sdrt.spans import listening, span
+from sdrt.benchmark.timed_generation import PARTS, Generation, Step, generator
+from sdrt.common.spans import listening, span
+from sdrt.onnx import engine as onnx_runtime
+from sdrt.onnx.providers import SessionConfig
 
 
 def configuration(pipeline: StableDiffusionPipeline, **asked: object) -> Configuration:
@@ -79,7 +80,7 @@ def test_the_time_of_a_caller_is_no_time_of_a_step(
         time.sleep(0.05)
 
     # What happens before the first step and after the last one.
-    monkeypatch.setattr("sdrt.generation.to_pil", slow)
+    monkeypatch.setattr("sdrt.run.generation.to_pil", slow)
     made = generator(pipeline, configuration(pipeline))()
     assert made.total > 0.05 > max(step.scheduler for step in made.steps)
 

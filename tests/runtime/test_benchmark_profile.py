@@ -12,12 +12,12 @@ import pytest
 
 from sdrt import IntegrityError, OutOfMemoryError, StableDiffusionPipeline
 from sdrt.benchmark.ceiling import GRAPHS, measure_ceiling
+from sdrt.benchmark.configurations import Asked, Rules, expand
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.ort_profile import _computes_in, _rates, operators, profile
-from sdrt.benchmark.plan import Asked, Rules, expand
-from sdrt.cli.benchmark_profile import profile_text
-from sdrt.config import SessionConfig
-from sdrt.notices import Notices
+from sdrt.cli.benchmark.profile import profile_text
+from sdrt.common.notices import Notices
+from sdrt.onnx.providers import SessionConfig
 
 
 def node(name: str, operator: str, at: int, duration: int, **shapes: list[list[int]]) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import pytest
 
 from sdrt import RequestError
 from sdrt.benchmark.compare import compare
-from sdrt.benchmark.plan import Rules
+from sdrt.benchmark.configurations import Rules
 from sdrt.benchmark.record import new_record, read_record
 from sdrt.benchmark.summary import summarise, warnings_of
-from sdrt.model import ModelFolder
+from sdrt.model_folder.folder import ModelFolder
 
 
 def generation(steps: list[float]) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from sdrt import RequestError, StableDiffusionPipeline
-from sdrt.chunks import split_at_sentences
-from sdrt.compel import Clause, parse_compel
-from sdrt.compel_embeddings import embed
-from sdrt.prompt import Fragment
+from sdrt.prompts.a1111 import Fragment
+from sdrt.prompts.compel import Clause, parse_compel
+from sdrt.text.chunks import split_at_sentences
+from sdrt.text.compel_embeddings import embed
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 sys.path.insert(0, str(GOLDENS))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.conditioning import Conditioning
+from sdrt.run.conditioning import Conditioning
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 STEPS = 4
@@ -153,5 +153,5 @@ def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: Stable
 
 def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
     """[negative and prompt, length, width]."""
-    request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._limits)
+    request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._capabilities)
     return Conditioning.of(request, lambda: pipeline._store.get().text_encoder).at(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrt.cuda_libraries import load_cuda_libraries
+from sdrt.onnx.cuda_libraries import load_cuda_libraries
 
 
 def test_they_are_taken_from_every_folder_but_onnxruntime_s_own(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdrt import ModelNotFoundError, source
+from sdrt import ModelNotFoundError
+from sdrt.model_folder import resolve as source
 
 
 def test_a_folder_of_that_name_is_pointed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sdrt.extras import install_command
+from sdrt.common.extras import install_command
 
 HERE = Path(__file__).parents[2]
 

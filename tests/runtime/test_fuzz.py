@@ -10,10 +10,10 @@ hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from sdrt.compel import parse_compel  # noqa: E402
 from sdrt.errors import RequestError  # noqa: E402
-from sdrt.metadata import Parameters  # noqa: E402
-from sdrt.prompt import parse_parts, parse_weights, scheduled  # noqa: E402
+from sdrt.images.metadata import Parameters  # noqa: E402
+from sdrt.prompts.a1111 import parse_parts, parse_weights, scheduled  # noqa: E402
+from sdrt.prompts.compel import parse_compel  # noqa: E402
 
 pieces = st.sampled_from(
     [

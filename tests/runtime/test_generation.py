@@ -22,9 +22,9 @@ from sdrt import (
     StableDiffusionPipeline,
     StableDiffusionPipelineOutput,
 )
-from sdrt.buffers import Bound
-from sdrt.session import Component
-from sdrt.vae import VaeDecoder
+from sdrt.onnx.buffers import Bound
+from sdrt.onnx.session import Component
+from sdrt.vae.autoencoder import VaeDecoder
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "output_type": "np"}
 
@@ -85,7 +85,7 @@ def test_guidance_of_one_leaves_the_negative_prompt_out(pipeline: StableDiffusio
 
 
 def test_latents_in_place_of_a_seed(pipeline: StableDiffusionPipeline) -> None:
-    from sdrt.rng import Generator
+    from sdrt.common.rng import Generator
 
     shape = pictures(pipeline, output_type="latent").shape
     noise = Generator(5).randn(shape)

@@ -53,9 +53,9 @@ def test_token_ids_and_embeddings(
 
 @pytest.mark.parametrize("name", ["unet", "vae_decoder", "vae_encoder"])
 def test_components(tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray], name: str) -> None:
-    from sdrt.config import SessionConfig
-    from sdrt.notices import Notices
-    from sdrt.session import Component
+    from sdrt.common.notices import Notices
+    from sdrt.onnx.providers import SessionConfig
+    from sdrt.onnx.session import Component
 
     inputs = component_inputs()[name]
     component = Component(

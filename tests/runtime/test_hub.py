@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sdrt.hub import check_id
+from sdrt.model_folder.hub import check_id
 
 COMMIT = "a" * 40
 CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
@@ -93,8 +93,8 @@ def hub() -> Iterator[str]:
 
 
 def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`sdrt.hub.CALL` in a process of its own: huggingface_hub reads its variables when it is imported."""
-    script = f"import sdrt.hub as h, sdrt\ntry: print(h.{call})\nexcept sdrt.SdrtError as e: exit(str(e))"
+    """`sdrt.model_folder.hub.CALL` in a process of its own: huggingface_hub reads its variables when it is imported."""
+    script = f"import sdrt.model_folder.hub as h, sdrt\ntry: print(h.{call})\nexcept sdrt.SdrtError as e: exit(str(e))"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
     return subprocess.run(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.input_image import read_pictures, resized
+from sdrt.images.reading import read_pictures, resized
 
 RED, GREEN = (200, 30, 20), (20, 180, 40)
 

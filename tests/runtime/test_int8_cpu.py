@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sdrt import ProviderError, StableDiffusionPipeline, components
-from sdrt.cpu import is_int8_faster
+from sdrt import ProviderError, StableDiffusionPipeline
+from sdrt.onnx.cpu import is_int8_faster
+from sdrt.run import components
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from click.testing import CliRunner
 
 from sdrt import OutOfMemoryError, Request, RequestError, StableDiffusionPipeline
 from sdrt.benchmark.memory import own_bytes
-from sdrt.buffers import Bound
 from sdrt.cli import main
-from sdrt.components import Components
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.failures import run_failure
-from sdrt.onnx_runtime import ort
+from sdrt.onnx.buffers import Bound
+from sdrt.onnx.engine import ort
+from sdrt.onnx.error_messages import run_failure
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.run.components import Components
 
 CALL: dict[str, Any] = {"num_inference_steps": 3, "width": 64, "height": 72, "seed": 1, "output_type": "np"}
 
@@ -261,7 +261,7 @@ def test_what_is_let_go_of_is_given_back_to_the_system(tmp_path: Path) -> None:
 import sys
 import numpy as np
 from sdrt.benchmark.memory import own_bytes
-from sdrt.heap import trim
+from sdrt.common.allocator import trim
 
 # The first large block that is freed teaches glibc to keep others of up to 32 MB.
 del (large := [np.ones(16 << 17)])[:]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.inpainting import crop_box
+from sdrt.tasks.inpainting import crop_box
 
 FAST: dict[str, Any] = {"num_inference_steps": 3, "seed": 2}
 

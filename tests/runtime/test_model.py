@@ -20,9 +20,9 @@ from sdrt import (
     StableDiffusionPipeline,
     UnsupportedModelError,
 )
-from sdrt.manifest import FileRecord
-from sdrt.model import Manifest, ModelFolder
-from sdrt.source import resolve_model
+from sdrt.model_folder.folder import Manifest, ModelFolder
+from sdrt.model_folder.manifest import FileRecord
+from sdrt.model_folder.resolve import resolve_model
 
 UNET = "unet/model.onnx"
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from sdrt import ProviderError, StableDiffusionPipeline
-from sdrt.config import SessionConfig
-from sdrt.model import ModelFolder
-from sdrt.notices import Notices
-from sdrt.onnx_runtime import available_providers, tells_placement
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.engine import available_providers, tells_placement
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 
 pytestmark = pytest.mark.skipif(
     "openvino" not in available_providers(), reason="onnxruntime-openvino is not installed"
@@ -124,7 +124,7 @@ def test_a_property_that_openvino_does_not_have(portable: Path, config: dict[str
 
 
 def test_a_device_that_is_not_there(portable: Path) -> None:
-    from sdrt.onnx_runtime import openvino_devices
+    from sdrt.onnx.engine import openvino_devices
 
     if "NPU" in openvino_devices():
         pytest.skip("this machine has an NPU")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.outpainting import Growth, grown, parse_growth, passes
-from sdrt.rng import MAX_SEED
+from sdrt.common.rng import MAX_SEED
+from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 2}
 

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.placement import strays, unfit
+from sdrt.onnx.placement import strays, unfit
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 
 def assigned(**operators: str) -> list[SimpleNamespace]:

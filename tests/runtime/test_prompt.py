@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sdrt.errors import RequestError
-from sdrt.prompt import Fragment, Part, parse_parts, parse_weights, scheduled
+from sdrt.prompts.a1111 import Fragment, Part, parse_parts, parse_weights, scheduled
 
 A1111 = {
     "normal text": [("normal text", 1.0)],

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from sdrt import ProviderError, RequestError, StableDiffusionPipeline, onnx_runtime, session
-from sdrt.compiled import Weights
-from sdrt.config import PROVIDERS, SessionConfig, known_options
-from sdrt.embedded import embedded_path
-from sdrt.model import ModelFolder
-from sdrt.notices import Notices
-from sdrt.provider_options import Setting
-from sdrt.session import Component
+from sdrt import ProviderError, RequestError, StableDiffusionPipeline
+from sdrt.common.notices import Notices
+from sdrt.model_folder.embedded import embedded_path
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx import engine as onnx_runtime
+from sdrt.onnx import session
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import PROVIDERS, SessionConfig, known_options
+from sdrt.onnx.session import Component
 
 
 def passed(provider: str, setting: Setting = Setting(), **options: Any) -> dict[str, Any]:  # noqa: B008 - frozen

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from sdrt import ProviderError
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.notices import Notices
-from sdrt.onnx_runtime import ort, require_sound_recordings
-from sdrt.provider_options import Setting, cuda_options
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.onnx.engine import ort, require_sound_recordings
+from sdrt.onnx.provider_options import Setting, cuda_options
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.session import Component
 
 
 class Recorded(Component):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError
-from sdrt.limits import Limits
+from sdrt.families.capabilities import Capabilities
 
-LIMITS = Limits(
+LIMITS = Capabilities(
     latent_channels=5,
     cross_attention_dim=7,
     vae_scale_factor=8,
@@ -100,7 +100,7 @@ def test_max_size_raises_the_limit() -> None:
 
 
 def test_a_traced_model_takes_coarser_sizes() -> None:
-    coarse = Limits(**(vars(LIMITS) | {"size_step": 64}))
+    coarse = Capabilities(**(vars(LIMITS) | {"size_step": 64}))
     with pytest.raises(RequestError, match="multiples of 64; export the checkpoint again with sdrt export"):
         Request(prompt="a", height=72, width=64).fit(coarse)
 
@@ -118,9 +118,9 @@ def test_an_empty_prompt_is_allowed_and_one_negative_serves_all() -> None:
 
 
 def test_without_a_text_encoder_only_embeddings_do() -> None:
-    limits = Limits(**(vars(LIMITS) | {"has_text_encoder": False}))
+    capabilities = Capabilities(**(vars(LIMITS) | {"has_text_encoder": False}))
     with pytest.raises(RequestError, match="give prompt_embeds"):
-        Request(prompt="a").fit(limits)
+        Request(prompt="a").fit(capabilities)
     with pytest.raises(RequestError, match="negative_prompt_embeds, or guidance_scale=1"):
-        Request(prompt_embeds=EMBEDS).fit(limits)
-    assert Request(prompt_embeds=EMBEDS, guidance_scale=1.0).fit(limits).num_pictures == 2
+        Request(prompt_embeds=EMBEDS).fit(capabilities)
+    assert Request(prompt_embeds=EMBEDS, guidance_scale=1.0).fit(capabilities).num_pictures == 2

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from sdrt import Request, StableDiffusionPipeline, UnsupportedModelError
-from sdrt.compiled import Weights
-from sdrt.config import SessionConfig
-from sdrt.model import FileRecord, Manifest, ModelFolder
-from sdrt.notices import Notices
-from sdrt.placement import tell_of_target
-from sdrt.rescue import failed
-from sdrt.session import Component
+from sdrt.common.notices import Notices
+from sdrt.model_folder.folder import FileRecord, Manifest, ModelFolder
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.float32_retry import failed
+from sdrt.onnx.placement import tell_of_target
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
 
 CALL = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 1, "output_type": "np"}
 
@@ -77,7 +77,7 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
         shapes = {"unet": (2, 4, 8, 8), "vae_decoder": (1, 3, 64, 64), "text_encoder": (1, 77, 32)}
         return bool(once) and array.shape == shapes[once[0]] and once.pop() == name
 
-    monkeypatch.setattr("sdrt.buffers.failed", overflows)
+    monkeypatch.setattr("sdrt.onnx.buffers.failed", overflows)
     found = pipeline("a", **CALL).images
     steps = pipeline.num_evaluations(Request(prompt="a", num_inference_steps=CALL["num_inference_steps"]))
     assert pipeline.rescues == {name: steps if name == "unet" else 1}
@@ -101,14 +101,14 @@ def test_after_an_overflow_the_picture_is_not_computed_twice(
         plain(component, *arguments)
 
     monkeypatch.setattr(Component, "execute", execute)
-    monkeypatch.setattr("sdrt.buffers.failed", lambda array: array.shape == (2, 4, 8, 8))
+    monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: array.shape == (2, 4, 8, 8))
     pipeline("a", **CALL | {"num_inference_steps": 4, "scheduler": "euler", "output_type": "latent"})
     assert ran[-5:] == ["model.onnx", *["model_fp32.onnx"] * 4]
 
 
 def test_without_such_a_graph_the_run_counts(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not finite is an error then, of whoever takes it; what is flat may be meant."""
-    monkeypatch.setattr("sdrt.buffers.failed", lambda array: True)
+    monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: True)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     assert pipeline("a", **CALL).images.shape == (1, 64, 64, 3)
     assert pipeline.rescues == {}
@@ -121,8 +121,8 @@ def test_with_low_vram_too_and_the_vae_in_stages(
     said: list[str] = []
     pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, low_vram=True, notify=said.append)
     expected = pipeline("a", **CALL).images
-    monkeypatch.setattr("sdrt.buffers.failed", lambda array: array.shape == (1, 4, 8, 8))
-    monkeypatch.setattr("sdrt.session.overflowed", lambda array: True)
+    monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: array.shape == (1, 4, 8, 8))
+    monkeypatch.setattr("sdrt.onnx.session.overflowed", lambda array: True)
     gc.disable()
     said.clear()
     for count in (1, 2):
@@ -150,7 +150,7 @@ def test_the_graph_in_float32_is_not_computed_in_float16(
         return plain(component, config, weights, notices)
 
     monkeypatch.setattr(Component, "_setting", setting)
-    monkeypatch.setattr("sdrt.buffers.failed", lambda array: True)
+    monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: True)
     StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=lambda message: None)("a", **CALL)
     assert asked == {"model.onnx": "float16", "model_fp32.onnx": "float32"}
 
@@ -175,7 +175,8 @@ def test_a_gpu_says_that_another_export_is_made_for_it(
     shutil.copytree(tiny_model, folder)
     replace(Manifest.read(folder), target=target).write(folder)
     heard: list[str] = []
-    tell_of_target(ModelFolder.open(folder), SessionConfig(provider="cuda"), Notices(heard.append))
+    model = ModelFolder.open(folder)
+    tell_of_target(model.target, model.name, SessionConfig(provider="cuda"), Notices(heard.append))
     assert len(heard) == said
     assert all("--target cuda is made for it" in text for text in heard)
 

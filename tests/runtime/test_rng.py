@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sdrt.common.rng import MAX_SEED, Generator
 from sdrt.errors import RequestError
-from sdrt.rng import MAX_SEED, Generator
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens" / "schedulers.npz"
 # torch evaluates log, sin and cos in float32.

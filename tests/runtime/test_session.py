@@ -22,16 +22,16 @@ from sdrt import (
     ProviderError,
     RequestError,
     StableDiffusionPipeline,
-    onnx_runtime,
-    session,
 )
-from sdrt.buffers import Bound
-from sdrt.config import SessionConfig, provider_names
-from sdrt.failures import Subject, load_failure, run_failure
-from sdrt.interrupt import Worker, interruptible
-from sdrt.notices import Notices
-from sdrt.onnx_runtime import available_providers, ort
-from sdrt.session import Component
+from sdrt.common.interrupt import Worker, interruptible
+from sdrt.common.notices import Notices
+from sdrt.onnx import engine as onnx_runtime
+from sdrt.onnx import session
+from sdrt.onnx.buffers import Bound
+from sdrt.onnx.engine import available_providers, ort
+from sdrt.onnx.error_messages import Subject, load_failure, run_failure
+from sdrt.onnx.providers import SessionConfig, provider_names
+from sdrt.onnx.session import Component
 
 
 @pytest.fixture(scope="module")
@@ -472,7 +472,7 @@ def test_a_thread_of_the_user_s_goes_on_when_the_main_one_has_ended(tiny_model: 
 import sys, threading
 from dataclasses import replace
 from sdrt import StableDiffusionPipeline
-from sdrt.config import PROVIDERS
+from sdrt.onnx.providers import PROVIDERS
 
 PROVIDERS["cpu"] = replace(PROVIDERS["cpu"], device="cpu")
 pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], provider="cpu", verify=False).load()

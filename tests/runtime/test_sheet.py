@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdrt.errors import RequestError
-from sdrt.sheet import MAX_PICTURES, MAX_SIDE, ContactSheet
+from sdrt.images.contact_sheet import MAX_PICTURES, MAX_SIDE, ContactSheet
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 

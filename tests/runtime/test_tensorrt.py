@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sdrt import tensorrt
+from sdrt.onnx import tensorrt
 
 FIRST, SECOND = tensorrt.LIBRARIES
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from sdrt import ModelError, RequestError, StableDiffusionPipeline
-from sdrt.textual_inversion import Inversion, Inversions, read_inversions
+from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
 
 WIDTH = 32
 
@@ -134,8 +134,8 @@ def test_a_word_of_many_tokens_is_not_cut(pipeline: StableDiffusionPipeline, tmp
     own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
     own.load_textual_inversion(written(tmp_path, {"<shell>": rows(40)}))
     encoder = own._store.get().text_encoder
-    from sdrt.chunks import chunked
-    from sdrt.prompt import parse_weights
+    from sdrt.prompts.a1111 import parse_weights
+    from sdrt.text.chunks import chunked
 
     chunks = chunked(parse_weights("<shell> <shell> a"), encoder.tokenizer)
     assert len(chunks[0].tokens) == 40

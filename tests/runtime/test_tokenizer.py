@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdrt import IntegrityError, ModelError, RequestError, StableDiffusionPipeline
-from sdrt.text import Tokenizer
+from sdrt.text.encoder import Tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ from sdrt import (
     RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
-    vae_stages,
 )
-from sdrt.components import Components
-from sdrt.config import SessionConfig
-from sdrt.notices import Notices
-from sdrt.session import Component
-from sdrt.source import open_local
-from sdrt.vae_stages import StagedVae
+from sdrt.common.notices import Notices
+from sdrt.model_folder.resolve import open_local
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
+from sdrt.run.components import Components
+from sdrt.vae import stages as vae_stages
+from sdrt.vae.stages import StagedVae
 
 NAMES = {"vae_encoder": ("sample", "latent_parameters"), "vae_decoder": ("latent_sample", "sample")}
 
@@ -148,7 +148,7 @@ def test_pictures_are_those_of_the_whole(
 def test_large_pictures_are_tiled(
     tiny_model: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdrt.vae.LARGEST_WHOLE", 64 * 64)
+    monkeypatch.setattr("sdrt.vae.autoencoder.LARGEST_WHOLE", 64 * 64)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline("a cat", width=64, height=64, num_inference_steps=1)
     assert not any("in stages" in name for name in opened)
@@ -162,7 +162,7 @@ def test_a_model_without_stages_is_decoded_whole_and_says_what_tiling_takes(
     copy = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     for name in ("sdrt.json", "vae_decoder/stages.onnx", "vae_encoder/stages.onnx"):
         (copy / name).unlink()
-    monkeypatch.setattr("sdrt.vae.LARGEST_WHOLE", 0)
+    monkeypatch.setattr("sdrt.vae.autoencoder.LARGEST_WHOLE", 0)
     StableDiffusionPipeline.from_pretrained(copy)("a cat", num_inference_steps=1)
     with pytest.raises(UnsupportedModelError, match=r"vae_tiling: .* export the checkpoint again"):
         # Before anything is denoised.

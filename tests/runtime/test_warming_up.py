@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sdrt import RequestError, StableDiffusionPipeline
-from sdrt.config import PROVIDERS
-from sdrt.session import Component
+from sdrt.onnx.providers import PROVIDERS
+from sdrt.onnx.session import Component
 
 CALL: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64, "seed": 1}
 
@@ -50,7 +50,7 @@ def test_afterwards_no_session_and_no_buffers_are_made(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("made in a call")
 
-    monkeypatch.setattr("sdrt.session.Bound", refuse)
+    monkeypatch.setattr("sdrt.onnx.session.Bound", refuse)
     monkeypatch.setattr(Component, "__init__", refuse)
     made("a", **{**CALL, "height": 72, "num_images_per_prompt": 2})
     assert made.graphs == open_then

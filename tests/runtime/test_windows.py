@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.windows import Windows
+from sdrt.tasks.windows import Windows
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 3, "output_type": "np"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sdrt.config import PROVIDERS, Provider, SessionConfig
-from sdrt.provider_options import Setting
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
 OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "providers.md"
 BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"

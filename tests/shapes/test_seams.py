@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdrt import StableDiffusionPipeline
-from sdrt.windows import Windows
+from sdrt.tasks.windows import Windows
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.scenes import sample_scene
 

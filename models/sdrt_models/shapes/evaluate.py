@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from sdrt import SdrtError, StableDiffusionPipeline
-from sdrt.limits import Limits
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import Seen, recognise
@@ -181,7 +180,7 @@ def _judge(
             "provider": pipeline.provider,
             "prompts": prompts,
             **vars(settings),
-            "guidance_scale": Limits.of(pipeline.model).guidance_scale
+            "guidance_scale": pipeline.model.capabilities.guidance_scale
             if settings.guidance_scale is None
             else settings.guidance_scale,
         }

@@ -15,10 +15,9 @@ import click
 from PIL import Image
 
 from sdrt import Request, RequestError, SdrtError, StableDiffusionPipeline
-from sdrt.limits import Limits
+from sdrt.images.contact_sheet import ContactSheet
 from sdrt.schedulers import SAMPLERS
 from sdrt.schedulers.table import SamplerRow
-from sdrt.sheet import ContactSheet
 from sdrt_models.shapes.evaluate import Settings, measure
 from sdrt_models.shapes.gallery_page import (
     PLOT,
@@ -94,7 +93,7 @@ def _settings(pipeline: StableDiffusionPipeline, prompts: int) -> dict[str, Any]
         "provider": pipeline.provider,
         "prompts": prompts,
         "steps": list(STEPS),
-        "guidance_scale": Limits.of(pipeline.model).guidance_scale,
+        "guidance_scale": pipeline.model.capabilities.guidance_scale,
         "seed": Settings.seed,
         "batch": _BATCH,
         "judged": "everything",
@@ -151,10 +150,13 @@ def _save_sheets(
 
 def _sheet(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow]) -> Image.Image:
     """A row for each scheduler: one prompt after the other, each from left to right in `STEPS`."""
-    limits = Limits.of(pipeline.model)
+    capabilities = pipeline.model.capabilities
     columns = len(SHOWN) * len(STEPS)
     sheet = ContactSheet(
-        count=len(rows) * columns, width=limits.default_width, height=limits.default_height, columns=columns
+        count=len(rows) * columns,
+        width=capabilities.default_width,
+        height=capabilities.default_height,
+        columns=columns,
     )
     for row in rows:
         runs = [

@@ -17,7 +17,7 @@ import click
 from PIL import Image, ImageDraw
 
 from sdrt import SdrtError, StableDiffusionPipeline
-from sdrt.sheet import ContactSheet
+from sdrt.images.contact_sheet import ContactSheet
 
 __all__ = ["TASKS", "Task", "main"]
 

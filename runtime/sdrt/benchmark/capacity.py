@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.measure import Model, open_pipeline
 from sdrt.benchmark.memory import Watch, available_bytes, own_bytes
 from sdrt.benchmark.nvidia import free_bytes, library, used_bytes
-from sdrt.benchmark.plan import Configuration, Rules
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.limits import Limits
-from sdrt.model import ModelFolder
-from sdrt.notices import Notify
-from sdrt.vae import LARGEST_WHOLE
+from sdrt.common.notices import Notify
+from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.vae.autoencoder import LARGEST_WHOLE
 
 __all__ = ["Estimate", "estimate", "probe"]
 
@@ -98,7 +98,7 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
             pipeline.load()
         load, points = watch.peak or 0, []
         request = replace(configuration.request(), num_inference_steps=1)
-        for width, height in _sizes(configuration, Limits.of(pipeline.model)):
+        for width, height in _sizes(configuration, pipeline.model.capabilities):
             tell(f"measuring memory at {width}x{height}")
             small = replace(request, width=width, height=height, max_size=max(width, height))
             with Watch(read) as watch:
@@ -112,18 +112,18 @@ def _has_stages(model: Model) -> bool:
     return ModelFolder.open(Path(model[0])).stages("vae_decoder").is_file()
 
 
-def _sizes(configuration: Configuration, limits: Limits) -> list[tuple[int, int]]:
+def _sizes(configuration: Configuration, capabilities: Capabilities) -> list[tuple[int, int]]:
     """Two that are not the same, of the shape that is asked about as far as the model's steps allow."""
     found = []
     most = min(1.0, math.sqrt(_MOST_PIXELS / (configuration.width * configuration.height)) / _SHARES[-1])
     for share in (share * most for share in _SHARES):
         width, height = (
-            max(1, round(side * share / limits.size_step)) * limits.size_step
+            max(1, round(side * share / capabilities.size_step)) * capabilities.size_step
             for side in (configuration.width, configuration.height)
         )
         found.append((width, height))
     if found[0] == found[1]:
-        found[1] = (found[0][0] + limits.size_step, found[0][1])
+        found[1] = (found[0][0] + capabilities.size_step, found[0][1])
     return found
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.compiled import Weights
-from sdrt.config import PROVIDERS, SessionConfig
-from sdrt.notices import Notices
+from sdrt.common.notices import Notices
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 if TYPE_CHECKING:
-    from sdrt.session import Component
+    from sdrt.onnx.session import Component
 
 __all__ = ["CHAIN", "GRAPHS", "least_seconds", "measure_ceiling"]
 
@@ -62,7 +62,7 @@ def least_seconds(flops: int, moved: int, ceiling: Mapping[str, Any]) -> float:
 
 
 def _seconds(name: str, inputs: Mapping[str, NDArray[Any]], config: SessionConfig, notices: Notices) -> float:
-    from sdrt.session import Component
+    from sdrt.onnx.session import Component
 
     graph, weights = GRAPHS / f"{name}.onnx", Weights(dtype=inputs["a"].dtype.name)
     component: Component = Component(name, graph, config, notices, weights)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdrt.benchmark.generation import PARTS
 from sdrt.benchmark.stats import Interval, ratio_interval
 from sdrt.benchmark.summary import steady_steps
+from sdrt.benchmark.timed_generation import PARTS
 
 __all__ = ["FIGURES", "Comparison", "Pair", "Ratio", "compare"]
 

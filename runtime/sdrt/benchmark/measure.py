@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sdrt.benchmark.generation import Generation, generator
+from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.machine import Others, clocks
 from sdrt.benchmark.memory import peak_resident
-from sdrt.benchmark.plan import Configuration, Rules
 from sdrt.benchmark.stats import median_interval
-from sdrt.config import SessionConfig
-from sdrt.notices import Notify
+from sdrt.benchmark.timed_generation import Generation, generator
+from sdrt.common.notices import Notify
+from sdrt.onnx.providers import SessionConfig
 
 __all__ = ["Model", "measure", "open_pipeline", "repeat", "session_config", "warm_up"]
 
@@ -69,9 +69,9 @@ def open_pipeline(
 ) -> Any:
     """The pipeline of a configuration, whose sessions are not made yet."""
     # Here, so that loading includes ONNX Runtime's own, as it does for `sdrt generate`.
-    from sdrt.model import ModelFolder
-    from sdrt.notices import Notices
-    from sdrt.onnx_runtime import settle
+    from sdrt.common.notices import Notices
+    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.onnx.engine import settle
     from sdrt.pipeline import StableDiffusionPipeline
 
     folder = ModelFolder.open(Path(model[0]), name=model[1])

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdrt.benchmark.ceiling import least_seconds, measure_ceiling
-from sdrt.benchmark.generation import Generation, generator
+from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.measure import Model, open_pipeline, session_config
 from sdrt.benchmark.onnx_blocks import blocks
-from sdrt.benchmark.plan import Configuration, Rules
+from sdrt.benchmark.timed_generation import Generation, generator
+from sdrt.common.notices import Notices, Notify
 from sdrt.errors import SdrtError
-from sdrt.model import ModelFolder
-from sdrt.notices import Notices, Notify
+from sdrt.model_folder.folder import ModelFolder
 
 if TYPE_CHECKING:
-    from sdrt.session import Component
+    from sdrt.onnx.session import Component
 
 __all__ = ["operators", "profile"]
 

@@ -8,9 +8,9 @@ from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 from sdrt.benchmark.summary import summarise
+from sdrt.common.extras import install_command
+from sdrt.common.spans import DENOISE, DOWNLOAD, UPLOAD
 from sdrt.errors import RequestError
-from sdrt.extras import install_command
-from sdrt.spans import DENOISE, DOWNLOAD, UPLOAD
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

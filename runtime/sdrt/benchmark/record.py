@@ -9,14 +9,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdrt.benchmark.configurations import PROMPT, Rules
 from sdrt.benchmark.machine import facts, load_average
-from sdrt.benchmark.plan import PROMPT, Rules
+from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.manifest import MANIFEST_NAME, sha256
-from sdrt.wording import brief
+from sdrt.model_folder.manifest import MANIFEST_NAME, sha256
 
 if TYPE_CHECKING:
-    from sdrt.model import ModelFolder
+    from sdrt.model_folder.folder import ModelFolder
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_record"]
 

@@ -17,14 +17,14 @@ from typing import Any
 
 from sdrt import errors
 from sdrt.benchmark.capacity import Estimate, estimate
+from sdrt.benchmark.configurations import PROMPT, Configuration, Rules
 from sdrt.benchmark.measure import Model
 from sdrt.benchmark.memory import Watch, own_bytes
 from sdrt.benchmark.nvidia import library, used_bytes
-from sdrt.benchmark.plan import PROMPT, Configuration, Rules
-from sdrt.config import PROVIDERS, SessionConfig
+from sdrt.common.extras import install_command
+from sdrt.common.notices import Notify
 from sdrt.errors import OutOfMemoryError, SdrtError
-from sdrt.extras import install_command
-from sdrt.notices import Notify
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 __all__ = ["estimated", "first_pictures", "measured", "profiled"]
 

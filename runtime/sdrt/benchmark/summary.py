@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sdrt.benchmark.generation import PARTS
 from sdrt.benchmark.machine import BUSY
 from sdrt.benchmark.stats import autocorrelation, median_interval, middle_half, percentile
+from sdrt.benchmark.timed_generation import PARTS
 
 __all__ = ["steady_steps", "summarise", "warnings_of"]
 

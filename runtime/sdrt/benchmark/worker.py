@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdrt.benchmark.capacity import probe
+from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.measure import measure
 from sdrt.benchmark.ort_profile import profile
-from sdrt.benchmark.plan import Configuration, Rules
 from sdrt.errors import OutOfMemoryError, SdrtError
 
 __all__ = ["main"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import click
 
-from .group import CONTEXT, LazyGroup
+from sdrt.cli.group import CONTEXT, LazyGroup
 
 __all__ = ["main"]
 
@@ -35,14 +35,14 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
 @click.group(
     cls=LazyGroup,
     commands_table={
-        "generate": "Make pictures from a prompt.",
-        "plot": "Make a sheet of pictures over lists of settings.",
-        "export": "Turn a checkpoint into a model folder of ONNX graphs.",
-        "models": "List the models that need no download.",
-        "benchmark": "Measure a model on this machine, or compare two measurements.",
-        "schedulers": "List the schedulers and spacings.",
-        "info": "Say how a picture was made, or what a model folder holds.",
-        "doctor": "Check this installation and say how to repair it.",
+        "generate": ("generate.command", "Make pictures from a prompt."),
+        "plot": ("generate.plot", "Make a sheet of pictures over lists of settings."),
+        "export": ("export", "Turn a checkpoint into a model folder of ONNX graphs."),
+        "models": ("models.command", "List the models that need no download."),
+        "benchmark": ("benchmark.command", "Measure a model on this machine, or compare two measurements."),
+        "schedulers": ("schedulers", "List the schedulers and spacings."),
+        "info": ("models.info", "Say how a picture was made, or what a model folder holds."),
+        "doctor": ("doctor.command", "Check this installation and say how to repair it."),
     },
     context_settings=CONTEXT,
     invoke_without_command=True,

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.generate.terminal import Terminal
+from sdrt.cli.generate.variations import read_prompts_file
+from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.models.summary import human_size
+from sdrt.common.extras import EXTRAS, install_command
+from sdrt.common.progress import Board, export_reporter
 from sdrt.errors import ExportError, RequestError
-from sdrt.extras import EXTRAS, install_command
-from sdrt.progress import Board, export_reporter
-
-from .group import CONTEXT, debug_option
-from .model_summary import human_size
-from .terminal import Terminal
-from .variations import read_prompts_file
 
 if TYPE_CHECKING:
-    from sdrt.model import Manifest
+    from sdrt.model_folder.folder import Manifest
 
 __all__ = ["export"]
 
@@ -105,7 +104,9 @@ def _export(
 ) -> Manifest:
     prompts = None if calibration_prompts is None else _prompts(calibration_prompts)
     try:
-        from sdrt_export import export_model
+        from sdrt.model_folder.exporter import load_exporter
+
+        export_model = load_exporter().export_model
 
         target = target or DEFAULT_TARGETS[options["exporter"]]
         return export_model(

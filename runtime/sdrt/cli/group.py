@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import click
 
-from .failures import Boundary, State
-from .process import flush, printable, stoppable
+from sdrt.cli.exit_codes import Boundary, State
+from sdrt.cli.process import flush, printable, stoppable
 
 __all__ = ["CONTEXT", "LazyGroup", "debug_option"]
 
@@ -23,9 +23,12 @@ CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normali
 
 
 class LazyGroup(click.Group):
-    """`commands_table` maps a command to its line of help; module `sdrt.cli.NAME` holds the command."""
+    """A group that imports a command when it is used.
 
-    def __init__(self, *args: Any, commands_table: dict[str, str], **kwargs: Any) -> None:
+    `commands_table` maps a command to the module below `sdrt.cli` that holds it, and to its line of help.
+    """
+
+    def __init__(self, *args: Any, commands_table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.commands_table = commands_table
 
@@ -37,7 +40,9 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in self.commands_table:
             return None
-        command = getattr(importlib.import_module(f"{__package__}.{cmd_name}"), cmd_name)
+        command = getattr(
+            importlib.import_module(f"{__package__}.{self.commands_table[cmd_name][0]}"), cmd_name
+        )
         assert isinstance(command, click.Command)
         return command
 
@@ -53,7 +58,7 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(self.commands_table.items()))
+            formatter.write_dl([(name, line) for name, (_, line) in self.commands_table.items()])
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run, turn any exception into a line on stderr, and exit with the documented code."""

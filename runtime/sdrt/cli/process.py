@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from sdrt.interrupt import asked_to_stop
+from sdrt.common.interrupt import asked_to_stop
 
 __all__ = ["flush", "printable", "stoppable"]
 

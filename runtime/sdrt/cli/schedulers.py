@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .columns import columns
-from .group import CONTEXT, debug_option
+from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.tables import columns
 
 if TYPE_CHECKING:
     from sdrt.schedulers.table import SamplerRow

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 from sdrt.schedulers.noise_schedule import (
     BETA_SCHEDULES,
@@ -22,7 +23,6 @@ from sdrt.schedulers.noise_schedule import (
     NoiseSchedule,
     zero_terminal_snr,
 )
-from sdrt.wording import brief
 
 __all__ = ["IRRELEVANT_KEYS", "Settings", "build_edm_schedule", "build_noise_schedule", "read_settings"]
 

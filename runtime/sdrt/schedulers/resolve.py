@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.schedulers.config import build_edm_schedule
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SamplerRow
-from sdrt.wording import brief
 
 __all__ = ["resolve_scheduler", "scheduler_names"]
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from sdrt.common.messages import brief
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers.config import Settings, read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
-from sdrt.wording import brief
 
 __all__ = ["Scheduler"]
 

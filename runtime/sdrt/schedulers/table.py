@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from sdrt.schedulers import plans, samplers
+from sdrt.schedulers import samplers
+from sdrt.schedulers import visits as plans
 from sdrt.schedulers.config import Settings, build_edm_schedule, build_noise_schedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan

@@ -1,0 +1,197 @@
+"""What is measured: configurations, and the rules by which measuring begins and ends."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdrt.common.messages import brief
+from sdrt.errors import RequestError
+
+if TYPE_CHECKING:
+    from sdrt import Request, StableDiffusionPipeline
+
+__all__ = ["PROMPT", "Asked", "Configuration", "Rules", "expand"]
+
+PROMPT = "a red circle"
+"""Of every picture that is measured; the length of a prompt of one chunk changes no time."""
+MOST_CONFIGURATIONS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """When measuring begins and ends. Raises `RequestError` on construction.
+
+    Attributes:
+        confidence: of all intervals.
+        precision: how wide the interval of the median step may be, as a share of the median.
+        time_limit: seconds of a configuration, after its first generation, in which another one may begin; half of them
+            are the most for warming up.
+        tolerance: share by which the median steps of two generations in turn may differ once it is warm.
+        most_warmup: generations, the first among them, that warming up takes at most.
+        least_generations: that are measured, if the time limit allows.
+        first_pictures: processes that make a first picture; half of them where the time limit is over.
+    """
+
+    confidence: float = 0.95
+    precision: float = 0.02
+    time_limit: float = 20.0
+    tolerance: float = 0.05
+    most_warmup: int = 10
+    least_generations: int = 3
+    first_pictures: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.precision < 1:
+            raise RequestError(
+                f"precision is {brief(self.precision)}: expected a share between 0 and 1, such as 0.02"
+            )
+        if not 0 <= self.time_limit <= 86_400:
+            raise RequestError(f"time limit is {brief(self.time_limit)}: expected seconds, from 0 to 86400")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """One thing that is measured: everything that its time depends on but the model and the machine.
+
+    `scheduler` and `spacing` are as asked, None for the model's; `scheduler_name` and `spacing_name` say which those
+    are. `threads` None: every core.
+    """
+
+    width: int
+    height: int
+    batch: int
+    steps: int
+    evaluations: int
+    guidance_scale: float
+    scheduler: str | None
+    spacing: str | None
+    scheduler_name: str
+    spacing_name: str
+    provider: str
+    threads: int | None
+    allow_fallback: bool
+    vae_tiling: bool | None
+    low_vram: bool
+    provider_options: Mapping[str, str]
+    max_size: int | None
+
+    def request(self) -> Request:
+        """What the pipeline is asked for."""
+        from sdrt import Request
+
+        return Request(
+            prompt=PROMPT,
+            width=self.width,
+            height=self.height,
+            num_images_per_prompt=self.batch,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            seed=0,
+            max_size=self.max_size,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """For the record; a scheduler that was read from a file is named beside its sampler."""
+        found = asdict(self)
+        asked = found.pop("scheduler")
+        # They follow from the steps and the scheduler.
+        del found["evaluations"]
+        found["scheduler"], found["spacing"] = found.pop("scheduler_name"), found.pop("spacing_name")
+        found["scheduler_file"] = asked if asked and Path(asked).is_file() else None
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The lists that a user gave; None is the model's own. Every combination is a configuration."""
+
+    sizes: Sequence[tuple[int | None, int | None]] = ((None, None),)
+    batches: Sequence[int] = (1,)
+    schedulers: Sequence[str | None] = (None,)
+    providers: Sequence[str] = ("auto",)
+    threads: Sequence[int | None] = (None,)
+    steps: int = 20
+    guidance_scale: float | None = None
+    spacing: str | None = None
+    allow_fallback: bool = False
+    vae_tiling: bool | None = None
+    low_vram: bool = False
+    provider_options: Mapping[str, str] = field(default_factory=dict)
+    max_size: int | None = None
+
+
+def expand(
+    asked: Asked, open_pipeline: Callable[[str, int | None], StableDiffusionPipeline]
+) -> list[tuple[Configuration, StableDiffusionPipeline]]:
+    """Every configuration, and a pipeline without sessions that it fits; sizes vary slowest, as in a table.
+
+    Raises `RequestError`, `ProviderError`, `ModelError` for what could not be measured, before anything is.
+    """
+    pipelines = {
+        (provider, threads): open_pipeline(provider, threads)
+        for provider, threads in itertools.product(asked.providers, asked.threads)
+    }
+    lists = (asked.sizes, asked.batches, asked.schedulers, asked.providers, asked.threads)
+    combinations = list(dict.fromkeys(itertools.product(*lists)))
+    if len(combinations) > MOST_CONFIGURATIONS:
+        raise RequestError(
+            f"the lists make {len(combinations)} configurations: expected at most {MOST_CONFIGURATIONS}"
+        )
+    found: list[tuple[Configuration, StableDiffusionPipeline]] = []
+    for size, batch, scheduler, provider, threads in combinations:
+        pipeline = pipelines[provider, threads]
+        configuration = _configuration(asked, pipeline, size, batch, scheduler, provider, threads)
+        # "auto" is another's name, and a size that is left out the model's.
+        if all(configuration != other for other, _ in found):
+            found.append((configuration, pipeline))
+    return found
+
+
+def _configuration(
+    asked: Asked,
+    pipeline: StableDiffusionPipeline,
+    size: tuple[int | None, int | None],
+    batch: int,
+    scheduler: str | None,
+    provider: str,
+    threads: int | None,
+) -> Configuration:
+    from sdrt import Request
+
+    request = Request(
+        prompt=PROMPT,
+        width=size[0],
+        height=size[1],
+        num_images_per_prompt=batch,
+        num_inference_steps=asked.steps,
+        guidance_scale=asked.guidance_scale,
+        seed=0,
+        max_size=asked.max_size,
+    ).fit(pipeline.model.capabilities)
+    rule = pipeline.scheduler_for(scheduler, asked.spacing)
+    assert request.width is not None  # filled in by `fit`, as are the height and the scale
+    assert request.height is not None
+    assert request.guidance_scale is not None
+    return Configuration(
+        width=request.width,
+        height=request.height,
+        batch=batch,
+        steps=asked.steps,
+        evaluations=pipeline.num_evaluations(request, scheduler=rule),
+        guidance_scale=request.guidance_scale,
+        scheduler=scheduler,
+        spacing=asked.spacing,
+        scheduler_name=rule.name,
+        spacing_name=rule.spacing,
+        provider=pipeline.provider if provider == "auto" else provider,
+        threads=threads,
+        allow_fallback=asked.allow_fallback,
+        vae_tiling=asked.vae_tiling,
+        low_vram=asked.low_vram,
+        provider_options=dict(asked.provider_options),
+        max_size=asked.max_size,
+    )

@@ -1,0 +1,54 @@
+"""`sdrt benchmark`: the command. Its options are in `benchmark_options`, the work in `benchmarking`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from sdrt.cli.benchmark.options import benchmark_options
+from sdrt.cli.group import CONTEXT, debug_option
+
+__all__ = ["benchmark"]
+
+_OF_COMPARE = ("compare", "files", "json_file", "force", "quiet")
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("files", metavar="[FILE]...", nargs=-1)
+@benchmark_options
+@debug_option
+@click.pass_context
+def benchmark(context: click.Context, /, compare: bool, files: tuple[str, ...], **options: Any) -> None:
+    """Measure a model on this machine, or compare two measurements.
+
+    Every combination of the lists is measured in processes of its own: latency per step and where it goes, text
+    encoding, decoding, loading, the first picture from the start of a process, memory. The tables go to stdout.
+
+    \b
+    sdrt benchmark
+    sdrt benchmark --random-weights sd15 --size 512,768 --batch 1,2 --json here.json
+    sdrt benchmark --compare before.json after.json
+    """
+    from sdrt.cli.benchmark.runner import run, run_compare
+
+    if not compare:
+        if files:
+            raise click.UsageError(f"unexpected {files[0]!r}: files are compared with --compare", context)
+        run(**options)
+        return
+    if len(files) < 2:
+        raise click.UsageError(
+            f"--compare: expected two files or more that --json wrote, got {len(files)}", context
+        )
+    given = [
+        next(name for name in parameter.opts if name.startswith("--"))
+        for parameter in context.command.params
+        if parameter.name in options
+        and parameter.name not in _OF_COMPARE
+        and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+    ]
+    if given:
+        raise click.UsageError(f"--compare measures nothing: leave out {given[0]}", context)
+    run_compare(files, json_file=options["json_file"], force=options["force"], quiet=options["quiet"])

@@ -1,0 +1,152 @@
+"""The options of `sdrt benchmark`: lists of what to measure, and files for what was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sdrt.cli.generate.options import Numbers
+from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
+from sdrt.model_folder.embedded import DEFAULT_MODEL
+
+__all__ = ["benchmark_options"]
+
+Command = Callable[..., Any]
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Raise click's own error for an empty one."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip() for part in value.split(","))
+        if not all(names):
+            self.fail(f"{value!r} has an empty name", param, ctx)
+        return names
+
+
+class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Sides of squares, or widths and heights, with commas between them; (width, height) in pixels."""
+
+    name = "sizes"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        """Raise click's own error for what is no size."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(_size(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no list of sizes such as 512,768x512", param, ctx)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, times, height = text.lower().partition("x")
+    return int(width), int(height if times else width)
+
+
+_OPTIONS = (
+    click.option(
+        "--compare",
+        is_flag=True,
+        help="Measure nothing: compare records, of which the first is the one to compare with.",
+    ),
+    click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        default=DEFAULT_MODEL,
+        show_default=True,
+        help="Model folder, hub id, or an embedded model.",
+    ),
+    click.option(
+        "--random-weights",
+        metavar="NAME",
+        help="In place of a model an architecture, such as sd15, with random weights: as fast, and no download.",
+    ),
+    click.option("--size", "sizes", metavar="A,BxC,…", type=Sizes(), help="Pixels.  [default: the model's]"),
+    click.option("-W", "--width", type=int, help="Pixels, in place of --size."),
+    click.option("-H", "--height", type=int, help="Pixels, in place of --size."),
+    click.option(
+        "-b",
+        "--batch",
+        "--batch-size",
+        "batches",
+        metavar="A,B,…",
+        type=Numbers(int),
+        default="1",
+        show_default=True,
+        help="Pictures denoised at once.",
+    ),
+    click.option("--scheduler", "schedulers", metavar="A,B,…", type=Names(), help="[default: the model's]"),
+    click.option(
+        "--provider",
+        "providers",
+        metavar="A,B,…",
+        type=Names(),
+        default="auto",
+        show_default=True,
+        help="Execution providers: cpu, cuda, …",
+    ),
+    click.option("--threads", metavar="A,B,…", type=Numbers(int), help="CPU threads.  [default: every core]"),
+    click.option("--steps", "--num-inference-steps", "steps", type=int, default=20, show_default=True),
+    click.option(
+        "--guidance-scale",
+        "--cfg-scale",
+        "guidance_scale",
+        type=float,
+        help="1 or less halves the work of a step.  [default: the model's]",
+    ),
+    click.option("--spacing", metavar="NAME", help="Which noise levels are visited."),
+    provider_options_option,
+    allow_fallback_option,
+    *MEMORY_OPTIONS,
+    click.option("--max-size", type=int, help="Allow sides up to this many pixels."),
+    click.option("--revision", help="Branch, tag or commit of a hub id."),
+    click.option(
+        "--precision",
+        type=float,
+        default=0.02,
+        show_default=True,
+        help="Measure until the interval of the median step is no wider than this share of it …",
+    ),
+    click.option(
+        "--time-limit",
+        metavar="SECONDS",
+        type=float,
+        default=20.0,
+        show_default=True,
+        help="… or a configuration has taken so long, after its first generation.",
+    ),
+    click.option("--profile", is_flag=True, help="Also say where a step's time goes, by operator."),
+    click.option("--json", "json_file", metavar="FILE", help="Write the record, with every sample."),
+    click.option("--plot", "plot_file", metavar="FILE", help="Draw latency by size and batch (.png)."),
+    click.option(
+        "--timeline",
+        "timeline_file",
+        metavar="FILE",
+        help="Draw one generation of the first configuration (.png).",
+    ),
+    click.option(
+        "--flame", "flame_file", metavar="FILE", help="Draw what --profile, which it implies, found (.png)."
+    ),
+    click.option("-f", "--force", is_flag=True, help="Overwrite existing files."),
+    click.option("-q", "--quiet", is_flag=True, help="No notices; tables and errors only."),
+)
+
+
+def benchmark_options(command: Command) -> Command:
+    """The decorator that gives a command all of them, in their order."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,292 @@
+"""What `sdrt benchmark` does: check everything, measure one configuration after the other, write, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sdrt.cli.benchmark.comparison import comparison_text
+from sdrt.cli.benchmark.labels import label
+from sdrt.cli.benchmark.profile import profile_text
+from sdrt.cli.benchmark.report import report
+from sdrt.cli.generate.outputs import plan_file, write_atomically
+from sdrt.cli.generate.terminal import Terminal
+from sdrt.common.progress import export_reporter
+from sdrt.errors import RequestError, SdrtError
+
+if TYPE_CHECKING:
+    from sdrt import StableDiffusionPipeline
+    from sdrt.benchmark.configurations import Asked, Configuration, Rules
+
+__all__ = ["run", "run_compare"]
+
+_FLAME = "flame"
+_PLOT_OPTIONS = {"latency": "--plot", "timeline": "--timeline", _FLAME: "--flame"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Where the record and its pictures go."""
+
+    json: Path | None
+    plots: Mapping[str, Path]
+    """By the names of `sdrt.benchmark.plots.PLOTS`."""
+    force: bool
+
+    @classmethod
+    def plan(cls, json_file: str | None, plots: Mapping[str, str | None], *, force: bool) -> Files:
+        """Raises `RequestError` for what cannot be written or drawn, before anything is measured."""
+        from sdrt.benchmark.plots import require_matplotlib
+
+        named = {name: file for name, file in plots.items() if file is not None}
+        paths = {
+            name: plan_file(_PLOT_OPTIONS[name], file, ".png", force=force) for name, file in named.items()
+        }
+        record = None if json_file is None else plan_file("--json", json_file, ".json", force=force)
+        every = [*paths.values(), *([record] if record else [])]
+        if len({path.resolve() for path in every}) < len(every):
+            raise RequestError("two of the files to write have one name: give each its own")
+        if paths:
+            require_matplotlib(_PLOT_OPTIONS[next(iter(paths))])
+        return cls(json=record, plots=paths, force=force)
+
+    def write(self, record: Mapping[str, Any], terminal: Terminal) -> None:
+        """The record, then its pictures."""
+        if self.json is not None:
+            self._write(self.json, _as_json(record), terminal)
+        for name, path in self.plots.items():
+            from sdrt.benchmark.plots import draw
+
+            self._write(path, draw(name, record), terminal)
+
+    def _write(self, path: Path, content: bytes, terminal: Terminal) -> None:
+        write_atomically(path, lambda file: file.write(content), force=self.force)
+        terminal.notice(f"wrote {click.format_filename(path)}")
+
+
+def run(
+    *,
+    json_file: str | None,
+    plot_file: str | None,
+    timeline_file: str | None,
+    flame_file: str | None,
+    force: bool,
+    quiet: bool,
+    profile: bool,
+    precision: float,
+    time_limit: float,
+    model: str,
+    random_weights: str | None,
+    revision: str | None,
+    **lists: Any,
+) -> None:
+    """Measure; the tables go to stdout. Interrupted, it writes and prints what it has."""
+    from sdrt.benchmark.configurations import Rules, expand
+
+    if lists["low_vram"] and (profile or flame_file):
+        raise RequestError(
+            "--profile reads sessions that are open to the end, and --low-vram keeps none: leave one out"
+        )
+    rules, terminal = Rules(precision=precision, time_limit=time_limit), Terminal(quiet=quiet)
+    asked = _asked(**lists)
+    plots = {"latency": plot_file, "timeline": timeline_file, _FLAME: flame_file}
+    files = Files.plan(json_file, plots, force=force)
+    opener = _opener(model, random_weights, revision, asked, terminal)
+    job = Job(expand(asked, opener), rules, terminal, profile=profile or flame_file is not None)
+    try:
+        job.measure()
+    finally:
+        if job.record["measurements"]:
+            _tell(job.record, files, terminal)
+
+
+def _tell(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None:
+    """Tables first, which no full disk can take away; files in any case, as nobody may read the tables."""
+    try:
+        click.echo(report(record))
+        if text := profile_text(record):
+            click.echo(f"\n{text}")
+    finally:
+        files.write(record, terminal)
+
+
+def _asked(
+    *, sizes: Any, width: int | None, height: int | None, schedulers: Any, threads: Any, **rest: Any
+) -> Asked:
+    from sdrt.benchmark.configurations import Asked
+
+    # A size for which memory runs out is told as such, not measured as something else.
+    rest["low_vram"] = bool(rest["low_vram"])
+    if sizes is not None and (width, height) != (None, None):
+        raise RequestError("expected --size, or --width and --height, got both")
+    return Asked(
+        sizes=sizes or ((width, height),),
+        schedulers=schedulers or (None,),
+        threads=threads or (None,),
+        **rest,
+    )
+
+
+def _opener(
+    model: str, random_weights: str | None, revision: str | None, asked: Asked, terminal: Terminal
+) -> Callable[[str, int | None], StableDiffusionPipeline]:
+    """What opens the model on a provider, without making sessions."""
+
+    def settings(provider: str, threads: int | None) -> dict[str, Any]:
+        return {
+            "provider": provider,
+            "threads": threads,
+            "allow_fallback": asked.allow_fallback,
+            "vae_tiling": asked.vae_tiling,
+            "low_vram": asked.low_vram,
+            "provider_options": asked.provider_options,
+        }
+
+    def named(provider: str, threads: int | None) -> StableDiffusionPipeline:
+        from sdrt import StableDiffusionPipeline
+
+        with terminal.board() as board:
+            return StableDiffusionPipeline.from_pretrained(
+                model,
+                revision=revision,
+                notify=terminal.notice,
+                reporter=export_reporter(board),
+                **settings(provider, threads),
+            )
+
+    def random(provider: str, threads: int | None) -> StableDiffusionPipeline:
+        from sdrt import StableDiffusionPipeline
+        from sdrt.common.notices import Notices
+        from sdrt.model_folder.autoexport import export_random
+        from sdrt.onnx.engine import settle
+        from sdrt.onnx.providers import PROVIDERS, SessionConfig
+
+        assert random_weights is not None
+        notices = Notices(terminal.notice)
+        config = settle(SessionConfig(**settings(provider, threads)), notices)
+        with terminal.board() as board:
+            folder = export_random(
+                random_weights,
+                target=PROVIDERS[config.name].target,
+                notices=notices,
+                reporter=export_reporter(board),
+            )
+        return StableDiffusionPipeline(folder, config, notify=terminal.notice)
+
+    if random_weights is None:
+        return named
+    context = click.get_current_context()
+    if (
+        context.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
+        or revision is not None
+    ):
+        raise RequestError("expected --random-weights, or --model and its --revision, got both")
+    return random
+
+
+class Job:
+    """Configurations, and the record of those that are measured."""
+
+    def __init__(
+        self,
+        planned: Sequence[tuple[Configuration, StableDiffusionPipeline]],
+        rules: Rules,
+        terminal: Terminal,
+        *,
+        profile: bool,
+    ) -> None:
+        from sdrt.benchmark.record import new_record
+
+        self._planned, self._rules, self._terminal, self._profile = planned, rules, terminal, profile
+        self.failures: list[SdrtError] = []
+        self.record = new_record(sys.argv[1:], planned[0][1].model, rules)
+
+    def measure(self) -> None:
+        """Measure all, each to its end before the next begins."""
+        from sdrt.benchmark.machine import load_average
+        from sdrt.benchmark.record import describe_model
+
+        for _, pipeline in self._planned:
+            # Hashed once, here, so that no process that is measured does it.
+            pipeline.model.verify(self._terminal.notice)
+        every = [configuration.settings() for configuration, _ in self._planned]
+        for number, (configuration, pipeline) in enumerate(self._planned, start=1):
+            name = f"{number} of {len(every)}, {label(every[number - 1], every)}"
+            self._terminal.notice(f"{name}: loading on {configuration.provider}")
+            model = str(pipeline.model.path.absolute()), pipeline.model.name
+            try:
+                measurement = self._one(model, configuration, partial(self._say, name))
+            except SdrtError as error:
+                # The others may fit where this one does not.
+                self.failures.append(error)
+                self.record["failed"].append({"settings": every[number - 1], "error": str(error)})
+                self._say(name, f"failed: {error}")
+                continue
+            self.record["measurements"].append({"model": describe_model(pipeline.model), **measurement})
+            self.record["load_average"]["after"] = load_average()
+            for warning in measurement["warnings"]:
+                self._say(name, f"warning: {warning}")
+        self.record["complete"] = not self.failures
+        if self.failures:
+            raise self.failures[0]
+
+    def _say(self, name: str, text: str) -> None:
+        self._terminal.notice(f"{name}: {text}")
+
+    def _one(
+        self, model: tuple[str, str], configuration: Configuration, tell: Callable[[str], None]
+    ) -> dict[str, Any]:
+        from sdrt.benchmark.runner import first_pictures, measured, profiled
+        from sdrt.benchmark.summary import summarise, warnings_of
+
+        found = measured(model, configuration, self._rules, tell)
+        found["first_pictures"] = first_pictures(model, configuration, self._rules, tell)
+        if self._profile:
+            found["profile"] = profiled(model, configuration, self._rules, tell)
+        return {
+            "settings": configuration.settings(),
+            "evaluations": configuration.evaluations,
+            "statistics": summarise(found, self._rules.confidence),
+            "warnings": warnings_of(found),
+            **found,
+        }
+
+
+def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, quiet: bool) -> None:
+    """Set every record but the first against the first; ratios go to stdout."""
+    from sdrt.benchmark.compare import compare
+    from sdrt.benchmark.record import read_record
+
+    terminal = Terminal(quiet=quiet)
+    files = Files.plan(json_file, {}, force=force)
+    records = [read_record(Path(name)) for name in names]
+    for name, record in zip(names, records, strict=True):
+        if not record.get("complete"):
+            failed = len(record.get("failed") or ())
+            reason = f"in which {failed} configurations failed" if failed else "that was interrupted"
+            terminal.notice(f"{name} is of a run {reason}: it has what was measured")
+    comparisons = [compare(records[0], record) for record in records[1:]]
+    texts = [
+        comparison_text((names[0], name), found, records[0]["rules"]["confidence"])
+        for name, found in zip(names[1:], comparisons, strict=True)
+    ]
+    click.echo("\n\n".join(texts))
+    if files.json is not None:
+        told = [
+            {"first": names[0], "second": name, **asdict(found)}
+            for name, found in zip(names[1:], comparisons, strict=True)
+        ]
+        files.write(
+            {"format": "sdrt-benchmark-comparison", "format_version": 1, "comparisons": told}, terminal
+        )
+
+
+def _as_json(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, allow_nan=False, indent=1) + "\n").encode()

@@ -1,0 +1,183 @@
+"""The checks of `sdrt doctor`, in the order in which a problem hides the ones after it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdrt.cli.doctor.check_result import Finding, Status
+from sdrt.cli.doctor.memory import check_memory
+from sdrt.cli.doctor.onnx_runtime import check_onnxruntime
+from sdrt.cli.models.summary import human_size
+from sdrt.common.cache import cache_root
+from sdrt.common.extras import install_command, missing_modules
+from sdrt.errors import RequestError, SdrtError
+from sdrt.model_folder.embedded import DEFAULT_MODEL
+from sdrt.onnx.cpu import CPUINFO, cpu_flags
+from sdrt.onnx.providers import PROVIDERS
+
+__all__ = ["run_checks"]
+
+LOW_SPACE = 10 * 2**30
+"""Bytes free below which exporting an SD 1.5 (4 GB checkpoint, 4 GB model) may not fit."""
+
+CPU_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "amx_int8": "AMX",
+    "asimd": "NEON",
+    "asimddp": "dot product",
+    "i8mm": "I8MM",
+}
+"""Flag in /proc/cpuinfo → name of what speeds up ONNX Runtime's CPU kernels."""
+
+
+REQUIRED = {
+    "numpy": "numpy",
+    "PIL.Image": "pillow",
+    "tokenizers": "tokenizers",
+    "huggingface_hub": "huggingface-hub",
+    "platformdirs": "platformdirs",
+    "rich.progress": "rich",
+    "filelock": "filelock",
+}
+"""Module → distribution, of what the runtime requires besides what this command needs to start."""
+
+
+def run_checks(
+    model: str,
+    provider: str,
+    *,
+    sizes: Sequence[tuple[int, int]] | None = None,
+    batch: int = 1,
+    tell: Callable[[str], None] = lambda text: None,
+    **options: Any,
+) -> Iterator[Finding]:
+    """Every finding, as soon as it is known; the last are a picture of `model` on `provider`, and what `sizes` take.
+
+    `options` are more of `from_pretrained`.
+    """
+    yield from check_platform()
+    if broken := list(check_libraries()):
+        # The checks below stand on these.
+        yield from broken
+        return
+    yield from check_onnxruntime()
+    yield from check_cache()
+    yield from check_extras()
+    generation = list(check_generation(model, provider, **options))
+    yield from generation
+    if sizes and not any(finding.status is Status.ERROR for finding in generation):
+        yield from check_memory(model, provider, sizes, batch, tell, **options)
+
+
+def check_platform() -> Iterator[Finding]:
+    """sdrt, Python, operating system, CPU."""
+    from sdrt import __version__
+
+    yield Finding(name="sdrt", detail=__version__)
+    yield Finding(name="Python", detail=f"{platform.python_version()} at {sys.executable}")
+    yield Finding(name="platform", detail=platform.platform())
+    features = ", ".join(cpu_features(CPUINFO))
+    yield Finding(name="CPU", detail=f"{os.cpu_count()} cores{f', {features}' if features else ''}")
+
+
+def cpu_features(cpuinfo: Path) -> list[str]:
+    """Names of the known features that Linux reports; empty where there is no such file."""
+    flags = cpu_flags(cpuinfo)
+    return [name for flag, name in CPU_FEATURES.items() if flag in flags]
+
+
+def check_libraries() -> Iterator[Finding]:
+    """What `sdrt` requires and cannot be imported; nothing when all of it can."""
+    for module, distribution in REQUIRED.items():
+        try:
+            importlib.import_module(module)
+        except (ImportError, AttributeError, OSError) as error:
+            yield Finding(
+                name=distribution,
+                detail=f"cannot be imported ({error})",
+                status=Status.ERROR,
+                remedy=f"pip install --force-reinstall {distribution}",
+                exit_code=1,
+            )
+
+
+def check_cache() -> Iterator[Finding]:
+    """Where downloads and exports go, and whether they fit."""
+    writable = "set SDRT_CACHE to a folder that you may write to"
+    try:
+        cache = cache_root().absolute()
+        existing = next(path for path in (cache, *cache.parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+    except (RequestError, OSError) as error:
+        yield Finding(name="cache", detail=str(error), status=Status.WARNING, remedy=writable)
+        return
+    detail = f"{cache}, {human_size(free)} free"
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        yield Finding(name="cache", detail=f"{detail}, not writable", status=Status.WARNING, remedy=writable)
+    elif free < LOW_SPACE:
+        yield Finding(
+            name="cache",
+            detail=detail,
+            status=Status.WARNING,
+            remedy=f"exporting a model needs about {human_size(LOW_SPACE)}; set SDRT_CACHE to a larger disk",
+        )
+    else:
+        yield Finding(name="cache", detail=detail)
+
+
+def check_extras() -> Iterator[Finding]:
+    """Whether checkpoints can be exported here."""
+    if missing := missing_modules("export"):
+        yield Finding(
+            name="export",
+            detail=f"not installed (no {', '.join(missing)}); models that are exported already run",
+            status=Status.NOTE,
+            remedy=f"to export checkpoints: {install_command('export')}",
+        )
+    else:
+        yield Finding(name="export", detail="installed")
+
+
+def _wants_another_target(provider: str) -> bool:
+    row = PROVIDERS.get(provider)
+    return row is not None and row.whole
+
+
+def check_generation(model: str, provider: str, **options: Any) -> Iterator[Finding]:
+    """Make a picture in one step."""
+    from sdrt import SdrtWarning, StableDiffusionPipeline
+
+    if model == DEFAULT_MODEL and _wants_another_target(provider) and not options.get("allow_fallback"):
+        yield Finding(
+            name="generation",
+            detail=f"not tried: {provider} takes graphs whole, and {model} has operators that only ONNX Runtime has",
+            status=Status.NOTE,
+            remedy=f"to try it: sdrt doctor --provider {provider} -m MODEL, exported with --target portable",
+        )
+        return
+    started = time.perf_counter()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", SdrtWarning)
+            with StableDiffusionPipeline.from_pretrained(model, provider=provider, **options) as pipeline:
+                pipeline("a test", num_inference_steps=1, seed=0)
+            detail = f"{model} on {pipeline.provider}, one step in {time.perf_counter() - started:.1f} s"
+    except SdrtError as error:
+        yield Finding(
+            name="generation", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code
+        )
+        return
+    notices = [str(one.message) for one in caught if issubclass(one.category, SdrtWarning)]
+    yield Finding(name="generation", detail="; ".join([detail, *notices]))

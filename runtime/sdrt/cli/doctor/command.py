@@ -1,0 +1,74 @@
+"""`sdrt doctor`: one line per check, and the command that repairs what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from sdrt.cli.benchmark.options import Sizes
+from sdrt.cli.doctor.check_result import Finding, Status
+from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.provider_options import allow_fallback_option, provider_option, provider_options_option
+from sdrt.common.progress import Display
+from sdrt.model_folder.embedded import DEFAULT_MODEL
+
+__all__ = ["doctor"]
+
+MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Status.ERROR: "ERROR"}
+
+
+@click.command(context_settings=CONTEXT)
+@click.option(
+    "-m", "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True, help="Model to try."
+)
+@click.option(
+    "--size",
+    "sizes",
+    metavar="A,BxC,…",
+    type=Sizes(),
+    help="Say what memory pictures of these sizes take, and what fits, by making smaller ones.",
+)
+@click.option(
+    "-b", "--batch", "--batch-size", "batch", type=click.IntRange(1, 1000), help="Of these.  [default: 1]"
+)
+@provider_option
+@provider_options_option
+@allow_fallback_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+@click.pass_context
+def doctor(
+    context: click.Context, /, model: str, as_json: bool, sizes: Any, batch: int | None, **options: Any
+) -> None:
+    """Check this installation and say how to repair it; with --size, whether pictures of that size fit.
+
+    The exit code is 0 when nothing is wrong, else that of the first error.
+    """
+    from sdrt.cli.doctor.checks import run_checks
+
+    if batch is not None and sizes is None:
+        raise click.UsageError("--batch is of pictures whose --size is asked about: give one", context)
+    display = Display(quiet=as_json)
+    findings = []
+    for finding in run_checks(model, **options, sizes=sizes, batch=batch or 1, tell=display.notice):
+        findings.append(finding)
+        if not as_json:
+            click.echo(_render(finding))
+    code = first_error_code(findings)
+    if as_json:
+        click.echo(json.dumps({"findings": [asdict(finding) for finding in findings], "exit_code": code}))
+    context.exit(code)
+
+
+def first_error_code(findings: Iterable[Finding]) -> int:
+    """Exit code of the first error; warnings do not fail the command."""
+    return next((finding.exit_code for finding in findings if finding.status is Status.ERROR), 0)
+
+
+def _render(finding: Finding) -> str:
+    line = f"{MARKS[finding.status]}  {finding.name}: {finding.detail}"
+    return f"{line}\n         {finding.remedy}" if finding.remedy else line

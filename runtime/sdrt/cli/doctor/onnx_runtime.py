@@ -1,0 +1,181 @@
+"""Checks of the installed ONNX Runtime and of the CUDA libraries that its GPU build needs."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import site
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+from sdrt.cli.doctor.check_result import Finding, Status
+from sdrt.common.extras import install_command
+from sdrt.errors import ProviderError
+from sdrt.onnx.tensorrt import LIBRARIES, load_tensorrt
+
+__all__ = ["check_onnxruntime", "missing_libraries"]
+
+CUDA_LIBRARIES: dict[int, tuple[str, ...]] = {
+    12: ("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11", "libcurand.so.10"),
+    13: ("libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcufft.so.12", "libcurand.so.10"),
+}
+WHEELS = (
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"),
+    *(
+        "onnxruntime-training",
+        "onnxruntime-silicon",
+        "onnxruntime-rocm",
+        "onnxruntime-migraphx",
+        "ort-nightly",
+    ),
+    *("ort-nightly-gpu", "onnxruntime-cann", "onnxruntime-webgpu"),
+)
+CUDNN_LIBRARY = "libcudnn.so.9"
+DRIVER_LIBRARY = "libcuda.so.1"
+
+
+def check_onnxruntime() -> Iterator[Finding]:
+    """Distributions, version and providers; then CUDA where the build has it."""
+    wheels = installed_wheels()
+    if len(wheels) > 1:
+        yield Finding(
+            name="onnxruntime wheels",
+            detail=f"{', '.join(wheels)} are installed together and overwrite one another's files",
+            status=Status.WARNING,
+            remedy=f"pip uninstall -y {' '.join(wheels)}, then {install_command('cpu')}, or [gpu]",
+        )
+    try:
+        from sdrt.onnx.engine import available_providers
+    except ProviderError as error:
+        yield Finding(name="onnxruntime", detail=str(error), status=Status.ERROR, exit_code=error.exit_code)
+        return
+    providers = available_providers()
+    origin = ", ".join(f"{name} {version}" for name, version in wheels.items()) or "of unknown origin"
+    yield Finding(name="onnxruntime", detail=f"{origin}; providers {', '.join(providers)}")
+    yield from check_cuda(providers)
+    yield from check_tensorrt(providers)
+    yield from check_openvino(providers)
+
+
+def installed_wheels() -> dict[str, str]:
+    """Distributions that bring the module `onnxruntime`, with their versions."""
+    found = {}
+    for name in WHEELS:
+        try:
+            wheel = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue
+        # A removal that was cut short leaves a record without content.
+        found[name] = wheel.version if wheel.read_text("METADATA") else "of unknown version"
+    return found
+
+
+def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """Driver, CUDA and cuDNN, as far as this build wants them. Only Linux loads them by these names."""
+    if platform.system() != "Linux":
+        if "cuda" in providers:
+            yield Finding(name="CUDA libraries", detail="not checked on this system", status=Status.NOTE)
+        return
+    driver = _loads(DRIVER_LIBRARY)
+    if "cuda" not in providers:
+        if driver:
+            yield Finding(
+                name="CUDA",
+                detail="there is an NVIDIA driver, but this onnxruntime is built without CUDA",
+                status=Status.NOTE,
+                remedy=f"to use the GPU: pip uninstall -y onnxruntime && {install_command('gpu')}",
+            )
+        return
+    if not driver:
+        yield Finding(
+            name="CUDA driver",
+            detail=f"{DRIVER_LIBRARY} not found",
+            status=Status.ERROR,
+            remedy="install NVIDIA's driver, give the container its GPUs, or use --provider cpu",
+            exit_code=ProviderError.exit_code,
+        )
+    yield _cuda_libraries()
+
+
+def _cuda_libraries() -> Finding:
+    major = cuda_major()
+    missing = missing_libraries(major)
+    if not missing:
+        return Finding(name="CUDA libraries", detail=f"CUDA {major} and cuDNN 9 found")
+    return Finding(
+        name="CUDA libraries",
+        detail=f"missing {', '.join(missing)}",
+        status=Status.ERROR,
+        remedy=f"pip install '{_gpu_wheel()}'",
+        exit_code=ProviderError.exit_code,
+    )
+
+
+def check_tensorrt(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """TensorRT, which onnxruntime-gpu has a provider for and does not bring."""
+    if "tensorrt" not in providers:
+        return
+    version = load_tensorrt()
+    if version is None:
+        yield Finding(
+            name="TensorRT",
+            detail=f"{' or '.join(LIBRARIES)} not found; only provider tensorrt needs it",
+            status=Status.NOTE,
+            remedy=f"to use it: pip install 'tensorrt-cu{cuda_major()}==10.*', or NVIDIA's packages of TensorRT 10",
+        )
+    else:
+        yield Finding(name="TensorRT", detail=f"{version}")
+
+
+def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
+    """The devices that OpenVINO finds."""
+    if "openvino" not in providers:
+        return
+    from sdrt.onnx.engine import openvino_devices
+
+    devices = ", ".join(openvino_devices()) or "this onnxruntime does not tell them"
+    yield Finding(name="OpenVINO", detail=f"devices for device_type: {devices}")
+
+
+def _gpu_wheel() -> str:
+    # The installed version, because another one may be built for another CUDA.
+    version = installed_wheels().get("onnxruntime-gpu", "")
+    return (
+        f"onnxruntime-gpu[cuda,cudnn]=={version}" if version[:1].isdigit() else "onnxruntime-gpu[cuda,cudnn]"
+    )
+
+
+def cuda_major() -> int:
+    """Version of CUDA that the installed onnxruntime was built for; the newest known if it does not say."""
+    spec = find_spec("onnxruntime")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    for root in roots:
+        built = Path(root, "capi", "build_and_package_info.py")
+        if built.is_file() and (
+            found := re.search(r"cuda_version\s*=\s*['\"](\d+)", built.read_text("utf-8"))
+        ):
+            return int(found[1])
+    return max(CUDA_LIBRARIES)
+
+
+def missing_libraries(major: int) -> list[str]:
+    """Which CUDA and cuDNN libraries neither NVIDIA's wheels nor the system provides."""
+    wanted = (*CUDA_LIBRARIES.get(major, CUDA_LIBRARIES[max(CUDA_LIBRARIES)]), CUDNN_LIBRARY)
+    return [name for name in wanted if not (_in_wheel(name) or _loads(name))]
+
+
+def _in_wheel(library: str) -> bool:
+    roots = {*site.getsitepackages(), site.getusersitepackages(), *sys.path}
+    return any(next(Path(root).glob(f"nvidia/*/lib/{library}"), None) for root in roots if root)
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,88 @@
+"""From an exception to one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import click
+
+__all__ = ["Boundary", "State"]
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+OUT_OF_MEMORY = 5
+_LONGEST = 2000
+"""Characters of a message; what is named in it may be of any length."""
+_REPORT = "run it again with --debug and report the traceback with the output of `sdrt doctor`"
+
+
+@dataclass
+class State:
+    """What the commands tell the boundary around them."""
+
+    debug: bool = False
+
+
+class Boundary:
+    """Context manager around the program: nothing but `SystemExit` leaves it."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __enter__(self) -> Boundary:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        code, line = describe(error)
+        if self.state.debug:
+            traceback.print_exception(kind, error, trace)
+        if line:
+            with suppress(OSError):  # nobody listens: the code still tells
+                click.echo(f"error: {line}", err=True)
+        sys.exit(code)
+
+
+def describe(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an exception; the message is one line, empty when there is nothing to say."""
+    from sdrt.common.interrupt import was_interrupted
+    from sdrt.errors import SdrtError
+
+    if isinstance(error, click.Abort) and error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, click.Abort) or was_interrupted(error):
+        return INTERRUPTED, "interrupted"
+    if isinstance(error, click.ClickException):
+        return error.exit_code, _one_line(_usage(error))
+    if isinstance(error, SdrtError):
+        return error.exit_code, _one_line(str(error))
+    # A library that is loaded late says it so.
+    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
+        return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        return 1, ""
+    if isinstance(error, OSError) and error.strerror is not None:
+        # Without a name it is stdout: all else is opened by name.
+        return 1, _one_line(f"{error.filename or 'standard output'}: {error.strerror}")
+    return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
+
+
+def _usage(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    message = error.format_message()
+    return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

@@ -1,0 +1,1 @@
+"""`sdrt generate` and `sdrt plot`."""

@@ -1,0 +1,384 @@
+"""What `sdrt generate` does: plan the files, load the model, denoise in batches, write, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+
+from sdrt.cli.generate.jobs import (
+    Batch,
+    Grid,
+    Options,
+    Picture,
+    batches,
+    plan,
+    plan_grid,
+    plan_plot,
+    plan_preview_path,
+    seeds,
+)
+from sdrt.cli.generate.outputs import format_of, write_atomically
+from sdrt.cli.generate.terminal import Steps, Terminal
+from sdrt.cli.generate.variations import FIELDS, Axis
+from sdrt.common.progress import export_reporter
+from sdrt.errors import SdrtError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sdrt import Request, StableDiffusionPipeline, StableDiffusionPipelineOutput
+    from sdrt.images.contact_sheet import ContactSheet
+    from sdrt.schedulers import Scheduler
+
+__all__ = ["run", "run_plot"]
+
+# Pictures of a batch that a preview shows, and its longer side: what every format can hold.
+_MOST_PREVIEWS, _PREVIEW_SIDE = 8, 2048
+
+
+@dataclass(kw_only=True)
+class Timings:
+    """Seconds spent, summed over batches; `unet` has one value per call of it."""
+
+    load: float = 0.0
+    text_encoder: float = 0.0
+    vae_encoder: float = 0.0
+    unet: list[float] = field(default_factory=list)
+    vae_decoder: float = 0.0
+    total: float = 0.0
+
+    def add(self, timings: Mapping[str, Any]) -> None:
+        """Add one call of the pipeline."""
+        self.text_encoder += timings["text_encoder"]
+        self.vae_encoder += timings.get("vae_encoder", 0.0)
+        self.unet += timings["unet"]
+        self.vae_decoder += timings["vae_decoder"]
+
+
+def run(options: Options) -> None:
+    """Make every picture that the options ask for; names go to stdout, or one JSON object."""
+    pictures = plan(options)
+    _run(options, pictures, plan_grid(options, pictures))
+
+
+def run_plot(options: Options, axes: Sequence[Axis]) -> None:
+    """Make a picture for every combination of the axes' values, and one sheet of them; its name goes to stdout."""
+    pictures, grid = plan_plot(options, axes)
+    _run(options, pictures, grid, sheet_only=True)
+
+
+def _run(options: Options, pictures: list[Picture], grid: Grid | None, *, sheet_only: bool = False) -> None:
+    started = time.perf_counter()
+    preview_path = plan_preview_path(options, [picture.path for picture in pictures])
+    groups = batches(pictures)
+    terminal = Terminal(quiet=options.quiet)
+    with _open(options, terminal) as pipeline:
+        words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
+        if words:
+            terminal.notice(f"textual inversions: {', '.join(words)}")
+        if options.preview and not terminal.draws_pictures:
+            terminal.notice(
+                "--preview: not drawn, as stderr is no terminal with colours; --preview-file writes it"
+            )
+        job = Job(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
+        terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
+        pipeline.load()
+        job.timings.load = time.perf_counter() - started
+        try:
+            job.make(terminal)
+        finally:
+            # Also when it ends early: the files that there are must have their names told.
+            job.timings.total = time.perf_counter() - started
+            if options.as_json and job.made:
+                click.echo(json.dumps(job.report(), allow_nan=False))
+
+
+def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
+    from sdrt import StableDiffusionPipeline
+
+    with terminal.board() as board:
+        return StableDiffusionPipeline.from_pretrained(
+            options.model,
+            provider=options.provider,
+            provider_options=options.provider_options,
+            threads=options.threads,
+            revision=options.revision,
+            allow_fallback=options.allow_fallback,
+            vae_tiling=options.vae_tiling,
+            low_vram=options.low_vram,
+            notify=terminal.notice,
+            reporter=export_reporter(board),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What the pictures of equal settings have in common, on the model that makes them."""
+
+    options: Options
+    scheduler: Scheduler
+    request: Request
+    """Of the first of them, with the model's defaults."""
+    calls: int
+    """Of the U-Net, for a batch."""
+    config_file: str | None
+    """What the scheduler was read from, where that was a file."""
+
+    @classmethod
+    def of(cls, pipeline: StableDiffusionPipeline, batch: Batch) -> Setup:
+        """Raises `RequestError` for what this model cannot do."""
+        options = batch.pictures[0].options
+        request = batch.request.fit(pipeline.model.capabilities)
+        scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
+        calls = pipeline.num_evaluations(batch.request, scheduler=scheduler)
+        file = options.scheduler if options.scheduler and Path(options.scheduler).exists() else None
+        return cls(options=options, scheduler=scheduler, request=request, calls=calls, config_file=file)
+
+
+class Job:
+    """The options, the loaded model, and what making the pictures told about them."""
+
+    def __init__(
+        self,
+        options: Options,
+        pipeline: StableDiffusionPipeline,
+        grid: Grid | None,
+        batches: list[Batch],
+        *,
+        sheet_only: bool = False,
+        preview_path: Path | None = None,
+    ) -> None:
+        self.options, self.pipeline, self.grid, self.batches = options, pipeline, grid, batches
+        self.sheet_only = sheet_only
+        # Every one, before any work: the last line of a file may ask for what there is not.
+        self.setups: dict[int, Setup] = {}
+        for batch in batches:
+            first = batch.pictures[0]
+            if id(first.options) not in self.setups:
+                with first.named():
+                    self.setups[id(first.options)] = Setup.of(pipeline, batch)
+        self.watched = options.preview or options.preview_file is not None
+        self.preview_path = preview_path
+        if self.watched:
+            pipeline.preview  # noqa: B018 - raises where the model has none, before any work
+        self.timings = Timings()
+        self.made: list[Picture] = []
+        self.size = (0, 0)
+        self.sheet: ContactSheet | None = None
+        self.sheet_parameters = ""
+        self.sheet_path: Path | None = None
+
+    def setup(self, picture: Picture) -> Setup:
+        """What this picture has in common with others."""
+        return self.setups[id(picture.options)]
+
+    def make(self, terminal: Terminal) -> None:
+        """Denoise batch by batch; a picture is written as soon as it is there."""
+        try:
+            counts = [self.setup(batch.pictures[0]).calls for batch in self.batches]
+            with terminal.steps(sum(counts)) as steps:
+                for batch, count in zip(self.batches, counts, strict=True):
+                    steps.begin(batch.name, count)
+                    output = self._denoise(batch, steps)
+                    self.timings.add(output.timings)
+                    for picture, image in zip(batch.pictures, output.images, strict=True):
+                        self._save(picture, image)
+                        if not self.options.as_json and not self.sheet_only:
+                            terminal.result(picture.path)
+        except BaseException:
+            # A sheet of what there is, but not in the place of one that was whole; the error that is told is the one
+            # that ended the run.
+            if self.grid is not None and self.sheet is not None and self.grid.path.exists():
+                terminal.notice(f"no contact sheet: {self.grid.path} stays what it is")
+                raise
+            try:
+                self._write_sheet(terminal)
+            except SdrtError as error:
+                terminal.notice(f"no contact sheet: {error}")
+            raise
+        self._write_sheet(terminal)
+
+    def _write_sheet(self, terminal: Terminal) -> None:
+        if self.grid is None or self.sheet is None:
+            return
+        self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
+        self.sheet_path = self.grid.path
+        if not self.options.as_json:
+            terminal.result(self.grid.path)
+
+    def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
+        from sdrt import StableDiffusionPipelineOutput
+
+        scheduler = self.setup(batch.pictures[0]).scheduler
+        for event in self.pipeline.stream(batch.request, scheduler=scheduler):
+            if isinstance(event, StableDiffusionPipelineOutput):
+                return event
+            steps.advance()
+            if self.watched and (event.last or (event.index + 1) % self.options.preview_every == 0):
+                self._show(event.denoised, steps)
+        raise AssertionError("a stream ends with its result")
+
+    def _show(self, denoised: Any, steps: Steps) -> None:
+        """The batch side by side, in the terminal and in a file."""
+        from sdrt.images.arrays import side_by_side
+
+        picture = side_by_side(self.pipeline.preview(denoised[:_MOST_PREVIEWS]))
+        picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        if self.options.preview:
+            steps.show(picture)
+        if self.preview_path is not None:
+            path, target = self.preview_path, format_of(self.preview_path)
+            write_atomically(
+                path, lambda file: picture.save(file, format=target.name, **target.options), force=True
+            )
+
+    def _save(self, picture: Picture, image: Image) -> None:
+        parameters = self._parameters(picture, image)
+        if not self.sheet_only:
+            self._write(picture.path, image, parameters)
+        self.made.append(picture)
+        self.size = image.size
+        if self.grid is not None:
+            self._add_to_sheet(self.grid, picture, image, parameters)
+
+    def _write(self, path: Path, image: Image, parameters: str) -> None:
+        target = format_of(path)
+        extra: dict[str, Any] = dict(target.options)
+        if not self.options.no_metadata:
+            from sdrt.images.metadata import save_options
+
+            extra |= save_options(target.name, parameters)
+
+        def write(file: BinaryIO) -> None:
+            image.save(file, format=target.name, **extra)
+
+        write_atomically(path, write, force=self.options.force)
+
+    def _add_to_sheet(self, grid: Grid, picture: Picture, image: Image, parameters: str) -> None:
+        """The sheet says how its first picture was made, as A1111's does."""
+        from sdrt.images.contact_sheet import ContactSheet
+
+        if self.sheet is None:
+            width, height = image.size
+            self.sheet = ContactSheet(count=grid.count, width=width, height=height, columns=grid.columns)
+            self.sheet_parameters = parameters
+        self.sheet.add(image, picture.label)
+
+    def _parameters(self, picture: Picture, image: Image) -> str:
+        from sdrt import __version__
+        from sdrt.images.metadata import Parameters
+
+        setup = self.setup(picture)
+        options, request = setup.options, setup.request
+        # What is worked on first, as in A1111: the part of a picture, what is enlarged later, or put into another.
+        size = image.size if options.outpaint else (request.width, request.height)
+        # A1111's names in A1111's order; the name of a sampler there includes "Karras" and the like.
+        settings = {
+            "Steps": request.num_inference_steps,
+            "Sampler": setup.scheduler.display_name,
+            "CFG scale": request.guidance_scale,
+            "Seed": picture.seed,
+            "Size": "{}x{}".format(*size),
+            "Model": self.pipeline.model.name,
+            "Denoising strength": self._strength(request),
+            "Image CFG scale": request.image_guidance_scale,
+            "Noise level": request.noise_level,
+            "Mask blur": options.mask_blur if options.mask_image or options.outpaint else None,
+            "Masked area padding": options.padding_mask_crop,
+            "Outpaint": options.outpaint,
+            "Composite": "False" if options.no_composite else None,
+            "VAE tiling": None if options.vae_tiling is None else str(options.vae_tiling),
+            **self._hires(request),
+            # A1111 counts the last layer as 1, diffusers as 0.
+            "Clip skip": options.clip_skip + 1 if options.clip_skip else None,
+            "Prompt syntax": options.prompt_syntax if options.prompt_syntax != "a1111" else None,
+            "Scheduler config": setup.config_file,
+            "Batch size": options.batch_size if options.batch_size > 1 else None,
+            "RNG": "CPU",
+            "Embeddings": ", ".join(Path(path).name for path in options.embeddings) or None,
+            "Tile size": options.tile_size,
+            "Tile overlap": options.tile_overlap,
+            "CFG rescale": options.guidance_rescale or None,
+            "Timesteps": _joined(options.timesteps),
+            "Sigmas": _joined(options.sigmas),
+            "Eta": options.eta if setup.scheduler.reads_eta and options.eta else None,
+            "Spacing": self._spacing(setup.scheduler),
+            "Version": f"sdrt {__version__}",
+        }
+        present = {name: str(value) for name, value in settings.items() if value is not None}
+        return str(
+            Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
+        )
+
+    def _hires(self, request: Request) -> dict[str, Any]:
+        if request.hires_scale is None:
+            return {}
+        return {
+            "Hires upscale": request.hires_scale,
+            "Hires steps": request.hires_steps,
+            "Hires upscaler": request.hires_upscaler.capitalize(),
+        }
+
+    def _strength(self, request: Request) -> float | None:
+        """Where the kind of model has one; A1111 has one name for both."""
+        if request.hires_scale is not None:
+            return request.hires_strength
+        kind = self.pipeline.model.capabilities.kind
+        return None if "strength" in kind.refuses else request.strength
+
+    def _spacing(self, scheduler: Scheduler) -> str | None:
+        """The spacing, where the name written beside it does not say it."""
+        from sdrt.schedulers import SPACING_LABELS
+
+        usual = self.pipeline.scheduler_for(scheduler.name).spacing
+        return None if scheduler.spacing in (*SPACING_LABELS, usual) else scheduler.spacing
+
+    def report(self) -> dict[str, Any]:
+        """What was made and how, for `--json`. Seconds in `timings`."""
+        from sdrt import __version__
+
+        width, height = self.size
+        common = self.setup(self.made[0])
+        return {
+            "version": __version__,
+            "model": self.pipeline.model.name,
+            "provider": self.pipeline.provider,
+            "provider_options": dict(self.options.provider_options),
+            "files": [] if self.sheet_only else [str(picture.path) for picture in self.made],
+            "grid": str(self.sheet_path) if self.sheet_path else None,
+            "prompts": [picture.prompt for picture in self.made],
+            "seeds": [picture.seed for picture in self.made],
+            # Of the first; what others have for themselves is beside.
+            "settings": self._settings(common) | {"width": width, "height": height},
+            "own_settings": [self._differences(self.setup(picture), common) for picture in self.made],
+            "timings": vars(self.timings),
+        }
+
+    def _settings(self, setup: Setup) -> dict[str, Any]:
+        left_out = ("prompt", "seed", "scheduler", "spacing", "width", "height")
+        names = [
+            *(name for name in FIELDS if name not in left_out),
+            "no_composite",
+            "timesteps",
+            "sigmas",
+            "batch_size",
+        ]
+        return {name: getattr(setup.options, name) for name in names} | {
+            "guidance_scale": setup.request.guidance_scale,
+            "scheduler": setup.scheduler.name,
+            "spacing": setup.scheduler.spacing,
+        }
+
+    def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
+        usual = self._settings(common)
+        return {name: value for name, value in self._settings(setup).items() if value != usual[name]}
+
+
+def _joined(numbers: Sequence[float] | None) -> str | None:
+    return None if numbers is None else ",".join(map(str, numbers))

@@ -1,0 +1,1 @@
+"""`sdrt models` and `sdrt info`."""

@@ -1,0 +1,139 @@
+"""`sdrt models`: what `-m` can name without a download."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.models.summary import human_size, summarise, visible
+from sdrt.cli.tables import columns
+from sdrt.errors import RequestError, SdrtError
+from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names, embedded_path
+
+__all__ = ["models"]
+
+HEADINGS = ("model", "family", "target", "dtype", "size", "from")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model; `model` is what `-m` takes, `where` one of embedded, exported, hub, here.
+
+    What only a manifest can tell is None without one. `problem` says why the model cannot be used.
+    """
+
+    model: str
+    where: str
+    path: str
+    family: str | None = None
+    target: str | None = None
+    dtype: str | None = None
+    bytes: int | None = None
+    source: str | None = None
+    problem: str | None = None
+
+
+@click.command(context_settings=CONTEXT)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+def models(as_json: bool) -> None:
+    """List the models that `-m` can name without a download.
+
+    The embedded one, checkpoints that were exported into the cache, exported models in huggingface_hub's cache, and
+    model folders here.
+    """
+    rows = [*_embedded(), *_exported(), *_from_hub(), *_here()]
+    if as_json:
+        click.echo(json.dumps({"default": DEFAULT_MODEL, "models": [asdict(row) for row in rows]}))
+    else:
+        click.echo(_table(rows))
+
+
+def _embedded() -> Iterator[Row]:
+    for name in embedded_names():
+        if path := embedded_path(name):
+            yield _row(name, "embedded", path)
+
+
+def _exported() -> Iterator[Row]:
+    """What `-m CHECKPOINT` made once; each is shown by its folder, since a checkpoint's name may have moved on."""
+    from sdrt.common.cache import cache_root
+
+    with suppress(RequestError, OSError):
+        for folder in _visible(cache_root() / "exported", "sdrt.json"):
+            yield _row(str(folder), "exported", folder)
+
+
+def _from_hub() -> Iterator[Row]:
+    """Models that were exported elsewhere, by the branch that `-m` takes when no `--revision` is given."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    from sdrt.model_folder.folder import GRAPH
+
+    with suppress(OSError):  # no cache, or none that may be read
+        for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
+            name = repo.name.removeprefix("models--").replace("--", "/", 1)
+            with suppress(
+                OSError, ValueError, RuntimeError
+            ):  # not a name of the hub's, or a damaged repository
+                graph = try_to_load_from_cache(name, f"unet/{GRAPH}", cache_dir=constants.HF_HUB_CACHE)
+                if isinstance(graph, str):
+                    yield _row(name, "hub", Path(graph).parents[1])
+
+
+def _here() -> Iterator[Row]:
+    from sdrt.model_folder.folder import GRAPH
+
+    with suppress(OSError):  # a working folder that is gone, or not readable
+        for folder in _visible(Path(), f"unet/{GRAPH}"):
+            yield _row(f"{folder}/", "here", folder.absolute())
+
+
+def _visible(room: Path, file: str) -> list[Path]:
+    """Folders of `room` that hold `file`; not what an export that was killed left hidden beside its output."""
+    if not room.is_dir():
+        return []
+    return sorted(path for path in room.iterdir() if not path.name.startswith(".") and _holds(path, file))
+
+
+def _holds(folder: Path, file: str) -> bool:
+    try:
+        return (folder / file).is_file()
+    except (OSError, RuntimeError):  # a folder that may not be entered, a link that leads to itself
+        return False
+
+
+def _row(name: str, where: str, path: Path) -> Row:
+    from sdrt.model_folder.folder import ModelFolder
+
+    try:
+        known = summarise(ModelFolder.open(path), verified=False)
+    except (SdrtError, OSError, RuntimeError) as error:
+        return Row(model=name, where=where, path=str(path), problem=str(error))
+    return Row(
+        model=name,
+        where=where,
+        path=str(path),
+        source=(known["source"] or {}).get("id"),
+        **{key: known[key] for key in ("family", "target", "dtype", "bytes")},
+    )
+
+
+def _table(rows: list[Row]) -> str:
+    return columns([HEADINGS, *(tuple(map(visible, _cells(row))) for row in rows)])
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if row.problem is not None:
+        return (row.model, "", "", "", "", f"{row.where}: {row.problem}")
+    origin = row.where if row.source in (None, row.model) else f"{row.where}, {row.source}"
+    if row.model == DEFAULT_MODEL and row.where == "embedded":
+        origin = "embedded, the default"
+    known = (row.family, row.target, row.dtype)
+    return (row.model, *(value or "unknown" for value in known), human_size(row.bytes or 0), origin)

@@ -1,0 +1,69 @@
+"""`sdrt info`: how a picture was made, or what a model folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.errors import RequestError
+
+__all__ = ["info"]
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("path", metavar="FILE|MODEL")
+@click.option("--verify", is_flag=True, help="Read every file of a model folder and compare its hash now.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@debug_option
+def info(path: str, verify: bool, as_json: bool) -> None:
+    """Say how a picture was made, or what a model folder holds.
+
+    FILE is a picture made by `sdrt generate`, or by another program that writes the same text.
+    MODEL is a model folder, or the name of an embedded model.
+    """
+    from sdrt.model_folder.embedded import embedded_path
+
+    target = Path(path)
+    if embedded_path(path) is None and target.is_file():
+        if verify:
+            raise RequestError(f"--verify {path}: is a file; expected a model folder")
+        about, text = picture_info(target)
+    else:
+        about, text = model_info(path, verify=verify)
+    click.echo(json.dumps(about, allow_nan=False) if as_json else text)
+
+
+def picture_info(path: Path) -> tuple[dict[str, Any], str]:
+    """What a picture says of itself, as JSON and as text."""
+    from sdrt.images.metadata import Parameters, read_parameters
+
+    about, text = read_parameters(path)
+    if text is None:
+        raise RequestError(
+            f"{path}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
+        )
+    parsed = Parameters.parse(text)
+    return {
+        "file": str(path),
+        **about,
+        "prompt": parsed.prompt,
+        "negative_prompt": parsed.negative_prompt,
+        "settings": dict(parsed.settings),
+        "parameters": text,
+    }, text
+
+
+def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
+    """What a model folder holds, as JSON and as text; `verify` raises `IntegrityError` at a wrong file."""
+    from sdrt.cli.models.summary import render, summarise, verify_now
+    from sdrt.model_folder.resolve import open_local
+
+    folder = open_local(model)
+    if verify:
+        verify_now(folder, lambda text: click.echo(text, err=True))
+    summary = summarise(folder, verified=verify)
+    return summary, render(summary)

@@ -1,0 +1,128 @@
+"""A model folder in numbers, for `sdrt info` and the end of `sdrt export`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sdrt.errors import IntegrityError
+from sdrt.model_folder.manifest import readable
+from sdrt.onnx.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from sdrt.model_folder.folder import Manifest, ModelFolder
+
+__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now", "visible"]
+
+UNKNOWN = "unknown (exported by another program: no sdrt.json)"
+
+
+def human_size(count: int) -> str:
+    """Bytes as people read them, in powers of 1024."""
+    size = float(count)
+    for unit in ("B", "KB", "MB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GB"
+
+
+def parity_of(manifest: Manifest) -> dict[str, float]:
+    """Component → largest relative error against torch that was measured when it was exported."""
+    found = {}
+    for name, component in manifest.components.items():
+        errors = [check["relative_error"] for check in component.get("parity", ())]
+        if errors:
+            found[name] = float(max(errors))
+    return found
+
+
+def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
+    """Hash every file, remembered or not. Raises `IntegrityError` naming all that differ."""
+    from sdrt.model_folder.folder import FileRecord
+
+    if folder.manifest is None:
+        raise IntegrityError(
+            f"{folder.path}: has no sdrt.json, so there is no hash to compare with; export it again"
+        )
+    files = folder.manifest.files
+    notify(f"checking {len(files)} files, {human_size(sum(record.size for record in files.values()))}")
+    with readable(folder.path):
+        damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
+    if damaged:
+        raise IntegrityError(
+            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json; copy or export the model again"
+        )
+
+
+def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
+    """The folder as JSON; sizes in bytes. What only a manifest can tell is `None` without one."""
+    manifest = folder.manifest
+    components = _component_sizes(folder)
+    parity = parity_of(manifest) if manifest else {}
+    return {
+        "model": folder.name,
+        "path": str(folder.path),
+        **{key: getattr(manifest, key, None) for key in ("family", "target", "dtype", "opset", "exporter")},
+        "made_for": _made_for(manifest.target) if manifest else None,
+        "source": dict(manifest.source) if manifest else None,
+        "versions": dict(manifest.versions) if manifest else None,
+        "scheduler": folder.scheduler_config.get("_class_name"),
+        "components": {
+            name: {"bytes": size, "relative_error": parity.get(name)} for name, size in components.items()
+        },
+        "bytes": sum(components.values()),
+        "hashes": _hash_state(folder, verified),
+    }
+
+
+def _made_for(target: str) -> list[str]:
+    """The providers that want graphs of this target."""
+    return [name for name, row in PROVIDERS.items() if row.target == target]
+
+
+def _component_sizes(folder: ModelFolder) -> dict[str, int]:
+    with readable(folder.path):
+        return {
+            part.name: sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+            for part in sorted(folder.path.iterdir())
+            if part.is_dir() and not part.name.startswith(".")
+        }
+
+
+def _hash_state(folder: ModelFolder, verified: bool) -> str:
+    if folder.manifest is None:
+        return "none recorded"
+    return "verified" if verified or folder.is_verified() else "not verified"
+
+
+def render(summary: dict[str, Any]) -> str:
+    """The summary as aligned lines."""
+    source = summary["source"] or {}
+    rows = [
+        ("model", summary["model"]),
+        ("path", summary["path"]),
+        *((key, str(summary[key] or UNKNOWN)) for key in ("target", "dtype", "exporter")),
+        ("made for", ", ".join(summary["made_for"] or ()) or "unknown"),
+        (
+            "source",
+            " at ".join(str(source[key]) for key in ("id", "revision") if source.get(key)) or "unknown",
+        ),
+        ("scheduler", summary["scheduler"] or "unknown"),
+        ("size", human_size(summary["bytes"])),
+        ("hashes", summary["hashes"]),
+        *((f"  {name}", _component(part)) for name, part in summary["components"].items()),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {visible(value)}" for name, value in rows)
+
+
+def visible(text: str) -> str:
+    """`text` on one line: what a terminal would obey, or cannot show, is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _component(part: dict[str, Any]) -> str:
+    error = part["relative_error"]
+    parity = "" if error is None else f", relative error against torch {error:.1e}"
+    return f"{human_size(part['bytes'])}{parity}"

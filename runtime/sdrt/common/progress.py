@@ -1,0 +1,133 @@
+"""What a person sees while something takes long, on stderr only.
+
+A terminal gets a display drawn by rich; a pipe or a log gets plain lines; `quiet` gets neither.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from sdrt.common.interrupt import stop_if_asked
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+__all__ = ["Board", "Display", "PlainBoard", "export_reporter"]
+
+STAGES = {
+    "load": "loading",
+    "export": "exporting",
+    "write": "writing",
+    "check": "comparing with torch",
+    "calibrate": "making pictures to calibrate with",
+    "done": "done",
+}
+"""The exporter's stages, for people."""
+
+
+class Board(Protocol):
+    """Progress of named parts whose length is unknown."""
+
+    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
+        """`part` has reached `stage`."""
+
+
+def export_reporter(board: Board) -> Callable[[Any], None]:
+    """What the exporter calls with its `ProgressEvent`s as it goes on; draws on `board`."""
+
+    def report(event: Any) -> None:
+        stop_if_asked()
+        done = event.stage == "done"
+        board.show(event.component or "model", STAGES[event.stage], event.detail, done=done)
+
+    return report
+
+
+class Display:
+    """stderr, as a terminal or as a stream of lines."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        stream = _stderr()
+        self.quiet = quiet or stream is None
+        self.live = (
+            not self.quiet and stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
+        )
+        self._progress: Progress | None = None
+
+    def notice(self, text: str) -> None:
+        """One line for the user; above the display when one is drawn."""
+        if self.quiet:
+            return
+        if self._progress is None:
+            # What nobody can read is not worth the work that it tells of.
+            with suppress(OSError):
+                # One write: the exporter reports from several threads.
+                print(f"{text}\n", end="", file=sys.stderr, flush=True)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def board(self) -> Iterator[Board]:
+        """A line per part, with what is being done to it and for how long."""
+        if not self.live:
+            yield PlainBoard(self.notice)
+            return
+        with self._drawing(_board()) as progress:
+            yield _LiveBoard(progress)
+
+    @contextmanager
+    def _drawing(self, progress: Progress) -> Iterator[Progress]:
+        self._progress = progress
+        try:
+            yield progress
+        finally:
+            progress.stop()
+            self._progress = None
+
+
+class PlainBoard:
+    """A board that says each stage in a line."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
+        """See `Board`."""
+        self._say(f"{part}: {stage}{f', {detail}' if detail else ''}")
+
+
+class _LiveBoard:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
+        # Only now: a board with nothing on it should not get in the way of a download's own bars.
+        self._progress.start()
+        if part not in self._tasks:
+            self._tasks[part] = self._progress.add_task(part, total=1, stage="")
+        text = f"{stage}  {detail}".rstrip()
+        self._progress.update(self._tasks[part], stage=text, completed=int(done))
+
+
+def _stderr() -> TextIO | None:
+    # None in a program without a console (pythonw).
+    return sys.stderr
+
+
+def _board() -> Progress:
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[stage]}", markup=False),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+    )

@@ -1,0 +1,1 @@
+"""Images as arrays and files, and the text in them that says how they were made."""

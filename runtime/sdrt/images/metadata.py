@@ -1,0 +1,137 @@
+"""The text that says how a picture was made, in the grammar that A1111's web UI writes and reads.
+
+::
+
+    a castle,                                   the prompt, as many lines as it has
+    at dawn
+    Negative prompt: blurry                     left out when empty
+    Steps: 20, Sampler: Euler a, Seed: 1, …     one line; a value with a comma or colon is JSON
+
+PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in UTF-16.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sdrt.errors import RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Parameters", "read_parameters", "save_options"]
+
+_NEGATIVE = "Negative prompt:"
+_FIELD = re.compile(r'\s*([A-Za-z][\w /-]*):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
+_FEWEST_FIELDS = 3  # fewer, and the last line belongs to the prompt
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_CHARSETS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf-8"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How one picture was made. `str(parameters)` is the text, `Parameters.parse` its inverse.
+
+    `settings` keeps the order of the line (`Steps`, `Sampler`, `CFG scale`, …) and every value as text.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [self.prompt] if self.prompt else []
+        if self.negative_prompt:
+            lines.append(f"{_NEGATIVE} {self.negative_prompt}")
+        if self.settings:
+            lines.append(", ".join(f"{name}: {_quote(value)}" for name, value in self.settings.items()))
+        return "\n".join(lines)
+
+    @classmethod
+    def parse(cls, text: str) -> Parameters:
+        """Read the text back; a text with no settings line is all prompt."""
+        *lines, last = text.rstrip("\n").split("\n")
+        settings = _parse_settings(last)
+        if not settings:
+            lines.append(last)
+        start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
+        negative = "\n".join(lines[start:]).removeprefix(_NEGATIVE)
+        return cls(prompt="\n".join(lines[:start]), negative_prompt=negative.strip(), settings=settings)
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]|^\s|\s$', value) else value
+
+
+def _unquote(value: str) -> str:
+    if not value.startswith('"'):
+        return value.strip()
+    try:
+        return str(json.loads(value))
+    except json.JSONDecodeError:
+        return value
+
+
+def _parse_settings(line: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    position = 0
+    while match := _FIELD.match(line, position):
+        settings[match[1]] = _unquote(match[2])
+        position = match.end()
+    return settings if len(settings) >= _FEWEST_FIELDS else {}
+
+
+def save_options(image_format: str, text: str) -> dict[str, Any]:
+    """Options for Pillow's `Image.save` that put `text` into a "PNG", "JPEG" or "WEBP" file."""
+    if image_format == "PNG":
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_text("parameters", text)
+        return {"pnginfo": info}
+    from PIL.Image import Exif
+
+    exif = Exif()
+    exif[_EXIF_IFD] = {_USER_COMMENT: b"UNICODE\0" + text.encode("utf-16-be")}
+    return {"exif": exif.tobytes()}
+
+
+def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
+    """What a picture file says of itself: (`format`, `width`, `height`), and its parameters text if any.
+
+    Raises `RequestError` when the file is no picture. The pixels are not decoded.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            # Of its size, which is not decoded, and of EXIF that ends early.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                about = {"format": image.format, "width": image.width, "height": image.height}
+                text = image.info.get("parameters") or _user_comment(_exif(image))
+    except UnidentifiedImageError:
+        raise RequestError(
+            f"{path}: not a picture; expected a PNG, JPEG or WebP file, or a model folder"
+        ) from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{path}: cannot be read as a picture: {error}") from error
+    return about, text if isinstance(text, str) else None
+
+
+def _exif(image: Image.Image) -> Mapping[int, Any]:
+    # For a PNG, Pillow would decode the picture to look for EXIF behind it.
+    return {} if image.format == "PNG" else image.getexif().get_ifd(_EXIF_IFD)
+
+
+def _user_comment(exif: Mapping[int, Any]) -> str | None:
+    raw = exif.get(_USER_COMMENT)
+    if not isinstance(raw, bytes) or raw[:8] not in _CHARSETS:
+        return None
+    return raw[8:].decode(_CHARSETS[raw[:8]], errors="replace").rstrip("\0 ") or None

@@ -1,0 +1,126 @@
+"""Downloads from the Hugging Face hub: which files, and what its errors mean to a user."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from sdrt.errors import ModelNotFoundError
+from sdrt.model_folder.embedded import embedded_names
+
+__all__ = ["PATTERNS", "check_id", "download", "download_checkpoint", "download_taesd"]
+
+CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
+_GRAPHS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "taesd_decoder")
+# Copies of the weights in other forms. The first is taken where the full precision is missing.
+_VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+# Configs of every part, graphs of ours, no torch weights: a torch checkpoint comes down as a few kilobytes.
+PATTERNS = [
+    "model_index.json",
+    "sdrt.json",
+    "tokenizer/*",
+    "scheduler/*.json",
+    "low_res_scheduler/*.json",
+    "feature_extractor/*.json",
+    *(f"{part}/config.json" for part in (*_GRAPHS, "vae")),
+    *(f"{part}/stages.onnx" for part in ("vae_decoder", "vae_encoder")),
+    *(f"{part}/model.onnx*" for part in _GRAPHS),
+]
+
+
+def check_id(model: str | Path) -> str:
+    """`model` as a hub id. Raises `ModelNotFoundError` for what can only be a mistyped folder."""
+    name = str(model)
+    if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
+        shown = name if len(name) <= 200 else name[:200] + "…"
+        if name in embedded_names():
+            raise ModelNotFoundError(
+                f"there is no folder {name}; the embedded model is the string {name!r}, not a path"
+            )
+        embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
+        raise ModelNotFoundError(
+            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name in ASCII letters, digits, '.', '_', "
+            "'-'): make a folder with sdrt export CHECKPOINT -o model/"
+        )
+    return name
+
+
+def download(
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The snapshot folder of `name`, named after its commit; downloads what is not cached, no torch weights.
+
+    Offline mode, endpoint and cache are huggingface_hub's own (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
+    """
+    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=PATTERNS)
+
+
+def download_checkpoint(
+    name: str,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The snapshot folder of `name` with its torch weights: safetensors, in full precision where there are such."""
+    weights = [f"{part}/*.safetensors*" for part in CHECKPOINT_PARTS]
+    allow = [*PATTERNS, *weights]
+    options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
+    folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
+    if any(not list((folder / part).glob("*.safetensors")) for part in CHECKPOINT_PARTS):
+        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
+    return folder
+
+
+def download_taesd(
+    name: str,
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    revision: str | None = None,
+) -> Path:
+    """The snapshot folder of a model that is one part alone: its config and weights."""
+    patterns = ["config.json", "*.safetensors"]
+    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=patterns)
+
+
+def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    where = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
+    try:
+        folder = snapshot_download(name, revision=revision, **options)
+    except errors.GatedRepoError:
+        raise ModelNotFoundError(
+            f"hub model {where} is gated: accept its terms at https://huggingface.co/{name}, "
+            "then hf auth login"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"there is no folder and no hub model {where}: check the spelling; "
+            "if it is private, hf auth login"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelNotFoundError(
+            f"hub model {name!r} has no revision {revision!r}: leave it out for the main one"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        raise ModelNotFoundError(
+            f"hub model {where} is not in the cache and the hub cannot be reached (offline?): connect, unset "
+            "HF_HUB_OFFLINE, or give the folder of an exported model"
+        ) from None
+    except Exception as error:
+        # requests, httpx, httpx2 or xet, by huggingface_hub's version: their errors share no base class.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelNotFoundError(
+            f"hub model {where} could not be downloaded ({reason}): try again"
+        ) from error
+    return Path(folder)

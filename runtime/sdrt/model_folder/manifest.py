@@ -1,0 +1,280 @@
+"""`sdrt.json`: what a model folder was made from and with, and the hash of every file in it.
+
+ONNX Runtime loads weights with a flipped bit without a word, so the hashes are the only guard. They are
+checked once per file and remembered, by path, size and modification time, outside the model folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.common.notices import Notices
+from sdrt.errors import IntegrityError, UnsupportedModelError
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "FileRecord",
+    "Manifest",
+    "read_json",
+    "readable",
+    "sha256",
+    "unreadable",
+]
+
+FORMAT_VERSION = 1
+DEFAULTS = ("guidance_scale",)
+MANIFEST_NAME = "sdrt.json"
+_BLOCK = 1 << 20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`. Raises `IntegrityError` for anything else."""
+    try:
+        if path.exists() and not path.is_file():
+            raise IntegrityError(f"{path} is no file: copy the whole model folder, or export it again")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
+    except (ValueError, RecursionError) as error:
+        # ValueError: no UTF-8, no JSON, or a number of more digits than Python reads.
+        raise IntegrityError(f"{path} is not JSON ({error}): export the model again") from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not isinstance(value, dict):
+        raise IntegrityError(
+            f"{path} holds a JSON {type(value).__name__}, expected an object: export it again"
+        )
+    return value
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses within `path` into `IntegrityError`."""
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(error.filename or path, error) from error
+
+
+def unreadable(path: str | Path, error: OSError) -> IntegrityError:
+    """What to raise when the file system refuses `path`."""
+    return IntegrityError(
+        f"{path} cannot be read ({error.strerror or error}): check its permissions, or copy the model again"
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileRecord:
+        """Measure `path`."""
+        return cls(size=path.stat().st_size, sha256=sha256(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The content of `sdrt.json`; `files` maps POSIX paths relative to the folder, `sdrt.json` left out.
+
+    `defaults` are what calls of this model use where they say nothing: `guidance_scale`.
+    """
+
+    family: str
+    target: str
+    dtype: str
+    opset: int
+    exporter: str
+    source: Mapping[str, str | None]
+    versions: Mapping[str, str]
+    components: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileRecord] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Read `path`, an `sdrt.json` or the folder that holds one."""
+        path = path / MANIFEST_NAME if path.is_dir() else path
+        data = read_json(path)
+        version = data.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UnsupportedModelError(
+                f"{path}: format_version is {version!r}, this sdrt reads {FORMAT_VERSION}: "
+                "upgrade with pip install -U sdrt, or export the model again"
+            )
+        data.setdefault("defaults", {})  # of what was exported before there were any
+        _check_types(path, data)
+        return cls(**(data | {"files": {name: _record(path, name, data) for name in data["files"]}}))
+
+    def write(self, path: Path) -> None:
+        """Write to `path`, an `sdrt.json` or a folder, through a temporary file."""
+        path = path / MANIFEST_NAME if path.is_dir() else path
+        _write_atomically(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
+
+
+def _check_types(path: Path, data: dict[str, Any]) -> None:
+    known: dict[str, type] = {item.name: dict for item in fields(Manifest)}
+    known |= dict.fromkeys(("family", "target", "dtype", "exporter"), str)
+    known |= dict.fromkeys(("format_version", "opset"), int)
+    if unknown := sorted(data.keys() - known.keys()):
+        raise UnsupportedModelError(f"{path}: unknown key {unknown[0]!r}: upgrade with pip install -U sdrt")
+    for key, kind in known.items():
+        if not isinstance(data.get(key), kind) or isinstance(data[key], bool):
+            raise IntegrityError(f"{path}: {key!r} must be a JSON {kind.__name__}: export the model again")
+    for key in ("source", "versions"):
+        for name, value in data[key].items():
+            if not (isinstance(value, str) or (value is None and key == "source")):
+                raise IntegrityError(f"{path}: {key}.{name} must be a JSON str: export the model again")
+    for name, value in data["defaults"].items():
+        if name not in DEFAULTS or not _is_number(value):
+            raise IntegrityError(
+                f"{path}: defaults.{name} is {brief(value)}: expected a number, of {', '.join(DEFAULTS)}: export the "
+                "model again"
+            )
+    for name, entry in data["components"].items():
+        if not _has_parity(entry):
+            raise IntegrityError(
+                f"{path}: components.{name} must list its relative errors under 'parity': export the model again"
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e4 <= value <= 1e4
+
+
+def _has_parity(entry: object) -> bool:
+    rows = entry.get("parity", []) if isinstance(entry, dict) else None
+    return isinstance(rows, list) and all(
+        isinstance(row, dict) and _is_error(row.get("relative_error")) for row in rows
+    )
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
+
+
+def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
+    entry, parts = data["files"][name], PurePosixPath(name)
+    # "C:/x" is relative here and a drive on Windows; a backslash is a letter here and a separator there.
+    odd = any(letter in name for letter in "\\:\0") or any("\ud800" <= letter <= "\udfff" for letter in name)
+    if parts.is_absolute() or ".." in parts.parts or odd or not parts.parts:
+        raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
+    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+        raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")
+    size, digest = entry["size"], entry["sha256"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise IntegrityError(f"{path}: the size of {name!r} must be a count of bytes: export the model again")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise IntegrityError(f"{path}: the sha256 of {name!r} must be 64 hex digits: export the model again")
+    return FileRecord(size=size, sha256=digest)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    # Not tempfile's: its files are for their owner alone, and a model may be everybody's.
+    temporary = path.with_name(f".sdrt-{uuid.uuid4().hex}.part")
+    try:
+        with temporary.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Verifier:
+    """Checks files against their records; remembers in `state` (a JSON file, if any) which ones it has hashed."""
+
+    def __init__(self, state: Path | None) -> None:
+        self._state = state
+        self._seen = self._read()
+
+    def check(self, folder: Path, files: Mapping[str, FileRecord], notices: Notices) -> None:
+        """Raise `IntegrityError` for the first file that is missing or altered."""
+        with readable(folder):
+            pending = [name for name in files if not self.remembers(folder / name, files[name])]
+            for name in pending:
+                _check_size(folder / name, files[name])
+        if not pending:
+            return
+        total = sum(files[name].size for name in pending)
+        try:
+            with notices.board() as board, readable(folder):
+                board.show("hashes", f"checking {len(pending)} files, {total / 1e6:.0f} MB, once")
+                for name in pending:
+                    _check_hash(folder / name, files[name])
+                    self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
+                board.show("hashes", "correct", done=True)
+        finally:
+            # What passed need not be read again because another file is damaged.
+            self._write()
+
+    def remembers(self, path: Path, record: FileRecord) -> bool:
+        """Whether `path` was hashed before, with `record`'s digest, and has not been touched since."""
+        return path.is_file() and self._seen.get(str(path.resolve())) == _fingerprint(path, record)
+
+    def _read(self) -> dict[str, list[Any]]:
+        # A damaged or missing memory costs a second hashing, nothing else.
+        try:
+            seen = json.loads(self._state.read_text(encoding="utf-8")) if self._state else {}
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return seen if isinstance(seen, dict) else {}
+
+    def _write(self) -> None:
+        if self._state is None:
+            return
+        # Another process may have added entries in the meantime; one lost entry is one more hashing.
+        try:
+            self._state.parent.mkdir(parents=True, exist_ok=True)
+            seen = self._read() | self._seen
+            there = {path: entry for path, entry in seen.items() if os.path.exists(path)}  # noqa: PTH110
+            _write_atomically(self._state, json.dumps(there))
+        except OSError:
+            # A read-only home: the files are checked again next time.
+            return
+
+
+def _fingerprint(path: Path, record: FileRecord) -> list[Any]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, record.sha256]
+
+
+def _check_size(path: Path, record: FileRecord) -> None:
+    if not path.is_file():
+        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again")
+    if (size := path.stat().st_size) != record.size:
+        raise IntegrityError(
+            f"{path} has {size} bytes, expected {record.size}: copy or export the model again"
+        )
+
+
+def _check_hash(path: Path, record: FileRecord) -> None:
+    if (found := sha256(path)) != record.sha256:
+        raise IntegrityError(
+            f"{path} is damaged: its sha256 is {found[:12]}…, expected {record.sha256[:12]}…: "
+            "copy or export the model again"
+        )

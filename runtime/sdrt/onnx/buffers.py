@@ -1,0 +1,152 @@
+"""Buffers that a graph reads and writes, made once for a set of shapes and reused."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.spans import DOWNLOAD, UPLOAD, span
+from sdrt.errors import ComponentError
+from sdrt.onnx.float32_retry import failed
+
+if TYPE_CHECKING:
+    from sdrt.onnx.session import Component
+
+__all__ = ["PLAIN", "Bound"]
+
+PLAIN = -1
+"""The number of no recording."""
+
+
+class Bound:
+    """Input and output buffers of one component for one set of shapes.
+
+    Where the provider has memory of its own that we can write to, inputs live there, so what does not change
+    (text embeddings) is uploaded once. Elsewhere an input is bound again whenever it is set: on the CPU that
+    shares the array, and a provider that copies it gets its copy. Outputs arrive in host memory; where runs are
+    recorded they live on the device too, and are fetched from there.
+    """
+
+    def __init__(
+        self, component: Component, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
+    ) -> None:
+        # Not the component itself, which keeps its buffers: together they would outlive their last use until Python
+        # looks for cycles, and gigabytes with them.
+        self._of, self.outputs = weakref.ref(component), tuple(outputs)
+        self._session, self._binding = component.session, component.new_binding()
+        self._device: dict[str, Any] = {}
+        self._host: dict[str, NDArray[Any]] = {}
+        self._results: dict[str, NDArray[Any]] = {}
+        self._raw: dict[str, NDArray[Any]] = {}
+        for name, shape in shapes.items():
+            self._make_input(name, tuple(shape))
+        self.recording = PLAIN
+        """The number of what is replayed, from the second run on."""
+        self._recorded = False
+        self.overflows = False
+        """Whether a run of the user who has these buffers now overflowed float16."""
+        self._fetched: dict[str, Any] = {}
+        for name in self.outputs:
+            self._binding.bind_output(name, *component.output_device)
+
+    @property
+    def _component(self) -> Component:
+        component = self._of()
+        assert component is not None  # whoever runs this holds it
+        return component
+
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]:
+        """What was set last."""
+        return self._host
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Those of all inputs."""
+        return {name: array.shape for name, array in self._host.items()}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape that the input `name` was bound for."""
+        return self._host[name].shape
+
+    def set(self, name: str, array: NDArray[Any]) -> None:
+        """Copy `array` into the input `name`, to the width of float or integer that the graph takes."""
+        self._component.check_input(name, array.dtype, array.shape)
+        host = self._host[name]
+        if host.shape != array.shape:
+            raise ComponentError(
+                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}"
+            )
+        with span(UPLOAD):
+            np.copyto(host, array, casting="same_kind")
+            with self._component.device():
+                self._hand_over(name)
+
+    def __call__(self) -> Mapping[str, NDArray[Any]]:
+        """Run; returns the outputs, floats as float32, in arrays that the next run overwrites.
+
+        Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again, and
+        those after it are made in float32 at once: what overflows in one step does so in the next.
+        """
+        rescue = self._component.rescue
+        if rescue is not None and self.overflows:
+            return rescue.again(self)
+        self._run()
+        with span(DOWNLOAD), self._component.device():
+            if not self._results:
+                self._keep_outputs()
+                self.recording = self._component.new_recording()
+            elif self._fetched:
+                self._binding.synchronize_outputs()
+                for name, value in self._fetched.items():
+                    np.copyto(self._raw[name], value.numpy())
+            for name, raw in self._raw.items():
+                if raw is not self._results[name]:
+                    np.copyto(self._results[name], raw, casting="same_kind")
+        if rescue is not None and any(map(failed, self._results.values())):
+            self.overflows = True
+            return rescue.again(self)
+        return self._results
+
+    def _run(self) -> None:
+        try:
+            self._component.execute(self._binding, self.recording)
+        except BaseException:
+            # What was recorded until then would be replayed as if it were whole.
+            if self.recording != PLAIN and not self._recorded:
+                self.recording = self._component.new_recording()
+            raise
+        self._recorded = self.recording != PLAIN
+
+    def _make_input(self, name: str, shape: tuple[int, ...]) -> None:
+        dtype = self._component.inputs[name].dtype
+        self._component.check_input(name, dtype, shape)
+        self._host[name] = np.zeros(shape, dtype)
+        with self._component.device():
+            if (value := self._component.device_value(dtype, shape)) is not None:
+                self._device[name] = value
+                self._binding.bind_ortvalue_input(name, value)
+            self._hand_over(name)
+
+    def _hand_over(self, name: str) -> None:
+        if name in self._device:
+            self._device[name].update_inplace(self._host[name])
+        else:
+            self._binding.bind_cpu_input(name, self._host[name])
+
+    def _keep_outputs(self) -> None:
+        """After the first run the shapes of the outputs are known: from now on write into fixed buffers."""
+        for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
+            raw = np.array(value.numpy())
+            if self._component.records:
+                self._fetched[name] = self._component.device_value(raw.dtype, raw.shape)
+                self._binding.bind_ortvalue_output(name, self._fetched[name])
+            else:
+                self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
+            self._raw[name] = raw
+            is_float = np.issubdtype(raw.dtype, np.floating)
+            self._results[name] = raw.astype(np.float32, copy=False) if is_float else raw

@@ -1,0 +1,314 @@
+"""Options of execution providers: which a user may set, how each is read, and what ONNX Runtime is passed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.errors import RequestError
+
+__all__ = [
+    "CUDA",
+    "OPENVINO",
+    "TENSORRT",
+    "Option",
+    "Setting",
+    "cuda_options",
+    "openvino_options",
+    "plain_options",
+    "read_options",
+    "tensorrt_options",
+]
+
+Options = Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option that a user may set: what it does, what its values look like, and how one is read.
+
+    `read` turns a text into the one that ONNX Runtime takes, and leaves that one as it is. It raises `ValueError`
+    for what is not as `expected`.
+    """
+
+    about: str
+    expected: str
+    read: Callable[[str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a provider's options follow from besides what the user set.
+
+    `threads` of the CPU, None for every core; `dtype` of the weights, "float32" or "float16"; `compiled`, a folder of
+    this graph's own for what the provider compiles, None where nothing can be kept; `repeats`, whether it runs many
+    times at one shape.
+    """
+
+    threads: int | None = None
+    dtype: str = "float32"
+    compiled: Path | None = None
+    repeats: bool = False
+
+
+def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, str]:
+    """`given` as ONNX Runtime takes it. Raises `RequestError` for an unknown name or a wrong value."""
+    if not isinstance(given, Mapping):
+        raise RequestError(f"provider_options is {brief(given)}: expected names and values")
+    for name in given:
+        if name not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise RequestError(f"provider {provider} has no option {brief(name)}: {takes}")
+    return {name: _read(f"{provider}'s option {name}", known[name], given[name]) for name in given}
+
+
+def _read(name: str, option: Option, value: object) -> str:
+    if isinstance(value, Mapping):
+        value = json.dumps(value, default=str)
+    text = str(value) if isinstance(value, (str, int, float, Path)) else ""
+    try:
+        return option.read(text.strip())
+    except ValueError as error:
+        reason = f" ({error})" if str(error) else ""
+        raise RequestError(f"{name} is {brief(value)}{reason}: expected {option.expected}") from None
+
+
+# The kinds of values.
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?) ?(?:([KMGT]?)i?B)?", re.IGNORECASE)
+_FLAGS = {"1": "True", "true": "True", "on": "True", "0": "False", "false": "False", "off": "False"}
+
+
+def _size(about: str) -> Option:
+    return Option(about=about, expected="a size above zero, such as 6GB or 512MB", read=_read_size)
+
+
+def _read_size(text: str) -> str:
+    found = _SIZE.fullmatch(text)
+    size = int(float(found[1]) * _UNITS[(found[2] or "").upper()]) if found else 0
+    if not 1 <= size < 2**63:
+        raise ValueError
+    # Digits alone go through unchanged: a float has too few for every number of bytes.
+    return text if text.isdigit() else str(size)
+
+
+def _choice(about: str, *values: str) -> Option:
+    by_name = {value.lower(): value for value in values}
+
+    def read(text: str) -> str:
+        if text.lower() not in by_name:
+            raise ValueError
+        return by_name[text.lower()]
+
+    return Option(about=about, expected=", ".join(values), read=read)
+
+
+def _flag(about: str) -> Option:
+    def read(text: str) -> str:
+        if text.lower() not in _FLAGS:
+            raise ValueError
+        return _FLAGS[text.lower()]
+
+    return Option(about=about, expected="true or false", read=read)
+
+
+def _number(about: str, low: int, high: int) -> Option:
+    def read(text: str) -> str:
+        if not (re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high):
+            raise ValueError
+        return str(int(text))
+
+    return Option(about=about, expected=f"a whole number from {low} to {high}", read=read)
+
+
+def _folder(about: str) -> Option:
+    def read(text: str) -> str:
+        if not text or "\0" in text:
+            raise ValueError
+        return str(_expanded(text).absolute())
+
+    return Option(about=about, expected="a folder", read=read)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _device(about: str) -> Option:
+    def read(text: str) -> str:
+        if not re.fullmatch(r"CPU|NPU|GPU(\.\d{1,2})?", text.upper()):
+            raise ValueError
+        return text.upper()
+
+    return Option(about=about, expected="CPU, GPU, GPU.1 and so on, or NPU", read=read)
+
+
+# CUDA and TensorRT.
+
+CUDA: Mapping[str, Option] = {
+    "gpu_mem_limit": _size(
+        "the most device memory that a session's arena takes; each component has a session"
+    ),
+    "arena_extend_strategy": _choice("by how much the arena grows", "kSameAsRequested", "kNextPowerOfTwo"),
+    # DEFAULT is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. The limit of workspace is read by
+    # no kernel of cuDNN 9.
+    "cudnn_conv_algo_search": _choice(
+        "which of cuDNN's heuristics choose a convolution's algorithm, whenever its shape changes: B, the better "
+        "informed, or A, the faster",
+        "EXHAUSTIVE",
+        "HEURISTIC",
+    ),
+    "sdpa_kernel": _number(
+        "kernels of attention that may be chosen, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, and TensorRT's 4 "
+        "fused, 32 flash, 64 cross, 128 causal; unfused ones (16) always may; 0 leaves it to ONNX Runtime",
+        0,
+        255,
+    ),
+    "use_tf32": _flag(
+        "let matrix products and convolutions in fp32 round to TF32; without it convolutions in fp16 lose the Tensor "
+        "Cores too"
+    ),
+    "prefer_nhwc": _flag("channels last where there is a kernel for it"),
+    "fuse_conv_bias": _flag("convolution, bias and activation in one cuDNN graph"),
+    "enable_cuda_graph": _flag(
+        "record what the U-Net launches, once per shape, and replay it; takes `--target cuda` and onnxruntime-gpu "
+        "1.30; not measured yet"
+    ),
+}
+TENSORRT: Mapping[str, Option] = {
+    "trt_fp16_enable": _flag("allow fp16 kernels; by itself when the model was exported in fp16"),
+    "trt_max_workspace_size": _size("the most device memory that a layer may take for itself"),
+    "trt_builder_optimization_level": _number("how long to look for fast kernels", 0, 5),
+    "trt_auxiliary_streams": _number("more of them take more memory; -1 lets TensorRT choose", -1, 64),
+    "trt_context_memory_sharing_enable": _flag("subgraphs share their working memory"),
+    "trt_layer_norm_fp32_fallback": _flag("layer norms in fp32 under fp16"),
+    "trt_load_user_initializer": _flag(
+        "hand over weights apart from the graph, which must be below 2 GB otherwise (onnxruntime 1.23, TensorRT 10.13)"
+    ),
+    "trt_engine_cache_path": _folder("where engines are kept, in place of the user's cache"),
+    "trt_timing_cache_path": _folder("where kernels' timings are kept, in place of the user's cache"),
+}
+
+
+def plain_options(given: Options, setting: Setting) -> dict[str, str]:
+    """What the user set, and nothing else."""
+    return dict(given)
+
+
+def cuda_options(given: Options, setting: Setting) -> dict[str, str]:
+    """CUDA's: what runs once is not worth a recording, which keeps its memory for good."""
+    return {key: value for key, value in given.items() if setting.repeats or key != "enable_cuda_graph"}
+
+
+def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:
+    """TensorRT's: fp16 kernels for fp16 weights, and engines and timings that are kept.
+
+    No shape profiles: the engine is built in the first run, for the sizes of that run, and again for a wider range
+    when others come. A profile holds for one graph's inputs, while these options go to all of a model's graphs.
+    """
+    ours = {"trt_fp16_enable": str(setting.dtype == "float16")}
+    if setting.compiled is not None:
+        # Timings are of kernels, not of weights: every model of this version shares them.
+        paths = {"engine": setting.compiled, "timing": setting.compiled.parent}
+        ours |= {f"trt_{kind}_cache_path": str(path) for kind, path in paths.items()}
+    ours |= given
+    if setting.compiled is not None and "trt_engine_cache_path" in given:
+        # Engines are found by names and shapes, not by weights: wherever they are, those of others have other folders.
+        ours["trt_engine_cache_path"] = str(Path(given["trt_engine_cache_path"]) / setting.compiled.name)
+    kept = [kind for kind in ("engine", "timing") if f"trt_{kind}_cache_path" in ours]
+    return ours | {f"trt_{kind}_cache_enable": "True" for kind in kept}
+
+
+# OpenVINO.
+
+_PRECISION, _MODE = "INFERENCE_PRECISION_HINT", "EXECUTION_MODE_HINT"
+_PRECISIONS = ("f32", "f16", "bf16")
+_OF_WEIGHTS = {"float32": "f32", "float16": "f16"}
+
+
+def _config(about: str) -> Option:
+    return Option(
+        about=about,
+        expected='JSON such as {"CPU": {"NUM_STREAMS": "1"}}, or a file that holds it',
+        read=_read_config,
+    )
+
+
+def _read_config(text: str) -> str:
+    """Of JSON or of a file, of which ONNX Runtime takes only the first, and logs the rest away."""
+    if not text.startswith("{"):
+        try:
+            text = _expanded(text).read_text(encoding="utf-8")
+        except OSError as error:
+            raise ValueError(error.strerror) from None
+    try:
+        config = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_config(config)
+    return json.dumps(config)
+
+
+def _check_config(config: Any) -> None:
+    """Refuse what OpenVINO's provider skips with a line in its log."""
+    if not isinstance(config, dict):
+        raise ValueError("it is no JSON object")
+    for device, properties in config.items():
+        if device not in ("CPU", "GPU", "NPU"):
+            raise ValueError(f"{device} is none of CPU, GPU, NPU")
+        if not isinstance(properties, dict):
+            raise ValueError(f"{device} holds no JSON object")
+        if odd := [key for key, value in properties.items() if not isinstance(value, (str, int, float))]:
+            raise ValueError(f"{device}.{odd[0]} is no text, number or boolean")
+        if properties.get(_PRECISION, "f32") not in _PRECISIONS:
+            raise ValueError(f"{device}.{_PRECISION} is none of {', '.join(_PRECISIONS)}")
+
+
+OPENVINO: Mapping[str, Option] = {
+    "device_type": _device("the device; CPU if nothing is said"),
+    "precision": _choice(
+        "of the arithmetic; on the CPU f32 if nothing is said, on a GPU that of the weights", *_PRECISIONS
+    ),
+    "cache_dir": _folder("where OpenVINO keeps what it compiled; worth it on a GPU"),
+    "load_config": _config("OpenVINO's own properties, by device"),
+}
+
+
+def openvino_options(given: Options, setting: Setting) -> dict[str, str]:
+    """OpenVINO's: all of its properties in one `load_config`, as versions from 1.23 on want it.
+
+    Raises `RequestError` for a `load_config` of a device that is not used, which would do nothing, and for a
+    precision that is said twice.
+    """
+    device = given.get("device_type", "CPU")
+    kind = device.partition(".")[0]
+    config = json.loads(given.get("load_config", "{}"))
+    if idle := [name for name in config if name != kind]:
+        raise RequestError(f"openvino's option load_config is about {idle[0]}, and device_type is {device}")
+    theirs = config.get(kind, {})
+    if "precision" in given and (twice := [key for key in (_PRECISION, _MODE) if key in theirs]):
+        raise RequestError(
+            f"openvino's option precision is given, and {twice[0]} in load_config: expected one"
+        )
+    properties = _properties(kind, given, setting) | theirs
+    if _MODE in theirs:
+        properties.pop(_PRECISION, None)
+    passed = {"device_type": device, "load_config": json.dumps({kind: properties})}
+    return passed | {name: given[name] for name in ("cache_dir",) if name in given}
+
+
+def _properties(kind: str, given: Options, setting: Setting) -> dict[str, Any]:
+    """Of a device. By itself OpenVINO computes fp32 weights in bf16 on CPUs that can, and in f16 on GPUs."""
+    usual = {"CPU": "f32", "GPU": _OF_WEIGHTS.get(setting.dtype)}.get(kind)
+    precision = given.get("precision", usual)
+    threads = {"INFERENCE_NUM_THREADS": str(setting.threads)} if kind == "CPU" and setting.threads else {}
+    return threads | ({_PRECISION: precision} if precision else {})

@@ -1,0 +1,184 @@
+"""What the runtime is told before it starts: execution providers and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.errors import ProviderError, RequestError
+from sdrt.onnx.provider_options import (
+    CUDA,
+    OPENVINO,
+    TENSORRT,
+    Option,
+    Setting,
+    cuda_options,
+    openvino_options,
+    plain_options,
+    read_options,
+    tensorrt_options,
+)
+
+__all__ = ["AUTO", "PROVIDERS", "Provider", "SessionConfig", "known_options", "provider_names"]
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """One execution provider of ONNX Runtime.
+
+    `ort` is its name there; `needs` what must be there before it works; `extra` the extra of this distribution that
+    installs it; `device` the memory that its input buffers live in ("cuda"), None when they stay in the host's;
+    `target` the kind of graph that suits it (a row of the exporter's target table).
+
+    `defaults` are options that it always gets, `takes` those that a user may set, and `compose` makes what it is
+    passed of what was set and of the setting. `helpers` are the rows that may take what it refuses; their options
+    are this row's too. `whole` says that it leaves no node of a graph of its target to the CPU, not even one that
+    computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles. `lacks` are the
+    targets whose operators neither it nor the CPU has. `warms_up` says what the first run at a size also does.
+    """
+
+    ort: str
+    needs: str
+    extra: str
+    device: str | None = None
+    target: str = "portable"
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    takes: Mapping[str, Option] = field(default_factory=dict)
+    compose: Callable[[Mapping[str, str], Setting], dict[str, str]] = plain_options
+    helpers: tuple[str, ...] = ()
+    whole: bool = False
+    keeps_compiled: bool = False
+    lacks: tuple[str, ...] = ()
+    warms_up: str = ""
+
+
+# No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
+PROVIDERS: Mapping[str, Provider] = {
+    "cpu": Provider(
+        ort="CPUExecutionProvider", needs="nothing else", extra="cpu", target="cpu", lacks=("cuda",)
+    ),
+    "cuda": Provider(
+        ort="CUDAExecutionProvider",
+        needs="an NVIDIA GPU, its driver, CUDA and cuDNN 9",
+        extra="gpu",
+        device="cuda",
+        target="cuda",
+        # The default doubles the arena and keeps what it does not use.
+        defaults={"arena_extend_strategy": "kSameAsRequested"},
+        takes=CUDA,
+        compose=cuda_options,
+        warms_up="cuDNN chooses its kernels",
+    ),
+    "tensorrt": Provider(
+        ort="TensorrtExecutionProvider",
+        needs="what cuda needs, and TensorRT 10",
+        extra="gpu",
+        device="cuda",
+        takes=TENSORRT,
+        compose=tensorrt_options,
+        helpers=("cuda",),
+        keeps_compiled=True,
+        warms_up="TensorRT builds its engines, unless they are kept from before, which takes minutes",
+    ),
+    "openvino": Provider(
+        ort="OpenVINOExecutionProvider",
+        needs="an x86-64 CPU, or Intel's GPU or NPU and its driver",
+        extra="openvino",
+        takes=OPENVINO,
+        compose=openvino_options,
+        whole=True,
+        lacks=("cuda",),
+    ),
+    "coreml": Provider(ort="CoreMLExecutionProvider", needs="macOS", extra="cpu", lacks=("cuda",)),
+}
+
+
+_OWN = frozenset({"enable_cuda_graph"})
+"""Options that make no sense of a helper, which gets what is left of a graph."""
+
+
+def provider_names() -> tuple[str, ...]:
+    """What a user may ask for."""
+    return (AUTO, *PROVIDERS)
+
+
+def known_options(name: str) -> dict[str, Option]:
+    """The options that a user of the provider `name` may set: its own, then its helpers'."""
+    return {
+        key: option
+        for row in (name, *PROVIDERS[name].helpers)
+        for key, option in PROVIDERS[row].takes.items()
+        if row == name or key not in _OWN
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """How sessions are made and used.
+
+    `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `provider_options` are of those that
+    its row takes. `vae_tiling` says whether pictures are encoded and decoded in tiles; None: the large ones are.
+    `low_vram` takes as little memory as there is a way to: one component at a time, the rows of a batch in turns, the
+    VAE in tiles; None: once memory has run out. `profile` is a folder for ONNX Runtime's own profiles, which make every
+    run slower.
+    """
+
+    provider: str = AUTO
+    threads: int | None = None
+    allow_fallback: bool = False
+    vae_tiling: bool | None = None
+    low_vram: bool | None = None
+    profile: str | None = None
+    provider_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = ", ".join(provider_names())
+        if not isinstance(self.provider, str):
+            raise ProviderError(f"provider is {brief(self.provider)}: expected one of {known}")
+        name, colon, device = self.provider.partition(":")
+        if name not in provider_names():
+            raise ProviderError(f"unknown provider {brief(self.provider)}: expected one of {known}")
+        numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
+        if colon and name not in numbered:
+            raise ProviderError(
+                f"provider {brief(self.provider)}: {name} takes no device number, only {', '.join(numbered)} do"
+            )
+        if colon and not (device.isascii() and device.isdigit() and len(device) < 4):
+            raise ProviderError(
+                f"provider {brief(self.provider)}: after ':' expected a device number, as in cuda:1"
+            )
+        if not (self.vae_tiling is None or isinstance(self.vae_tiling, bool)):
+            raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected true, false or nothing")
+        if not (self.low_vram is None or isinstance(self.low_vram, bool)):
+            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected true, false or nothing")
+        threads = self.threads
+        if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
+            raise RequestError(
+                f"threads is {brief(threads)}: expected 1 to 1024, or leave it out to use every core"
+            )
+        if name != AUTO:
+            # "auto" is another name once it is settled, and its options are looked at then.
+            options = read_options(name, known_options(name), self.provider_options)
+            object.__setattr__(self, "provider_options", options)
+            self.passed(name, Setting())
+
+    def passed(self, name: str, setting: Setting) -> dict[str, str]:
+        """What ONNX Runtime is passed for the row `name`, the provider's own or that of a helper or of the CPU."""
+        row = PROVIDERS[name]
+        own = {key: value for key, value in self.provider_options.items() if key in row.takes}
+        device = {"device_id": str(self.device_id)} if row.device else {}
+        return {**row.defaults, **row.compose(own, setting), **device}
+
+    @property
+    def name(self) -> str:
+        """The provider without its device number."""
+        return self.provider.partition(":")[0]
+
+    @property
+    def device_id(self) -> int:
+        """The device number, 0 when none was given."""
+        return int(self.provider.partition(":")[2] or 0)

@@ -1,0 +1,104 @@
+"""Checks of single arguments; each raises `RequestError` that names the argument and what is expected of it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import brief
+from sdrt.errors import RequestError
+
+__all__ = ["MAX_PROMPT_LENGTH", "check_shape", "check_text", "integer", "numbers", "real", "tensor"]
+
+MAX_PROMPT_LENGTH = 20_000
+"""Characters. A model reads some 77 tokens, so this is far beyond use and far below what hurts."""
+
+T = TypeVar("T")
+Array = NDArray[np.float32]
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse what is neither None, nor a text, nor a list of texts that can be encoded."""
+    if value is None:
+        return
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+        raise RequestError(f"{name} is {type(value).__name__}: expected a text or a non-empty list of texts")
+    for text in texts:
+        if len(text) > MAX_PROMPT_LENGTH:
+            raise RequestError(f"{name} has {len(text)} characters: expected at most {MAX_PROMPT_LENGTH}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise RequestError(
+                f"{name} holds half a surrogate pair, which is no character: expected Unicode text"
+            )
+
+
+def integer(name: str, value: object, low: int, high: int) -> int:
+    """A whole number from `low` to `high`, of any type that Python counts as one; booleans are none."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not low <= number <= high:
+        raise RequestError(f"{name} is {brief(value)}: expected a whole number from {low} to {high}")
+    return number
+
+
+def real(name: str, value: Any, low: float, high: float) -> float:
+    """A number from `low` to `high`, of any type that has a float; booleans and texts have none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if isinstance(value, (bool, str)) or not low <= number <= high:
+        raise RequestError(f"{name} is {brief(value)}: expected a number from {low:g} to {high:g}")
+    return number
+
+
+def numbers(
+    name: str, value: Any, most: int, check: Callable[[str, Any, T, T], T], low: T, high: T
+) -> tuple[T, ...]:
+    """At least one and at most `most` numbers, each of which passes `check`."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= most:
+        raise RequestError(f"{name} is {brief(value)}: expected a list of 1 to {most} numbers")
+    return tuple(check(name, one, low, high) for one in value)
+
+
+def tensor(name: str, value: Any, *, rank: int) -> Array | None:
+    """Finite float32 of a rank; None stays None."""
+    if value is None:
+        return None
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise RequestError(
+            f"{name} has rows of unequal length: expected an array of {rank} dimensions"
+        ) from None
+    if not np.issubdtype(array.dtype, np.floating) or array.ndim != rank or array.size == 0:
+        raise RequestError(
+            f"{name} is {array.dtype} of shape {array.shape}: "
+            f"expected {rank} dimensions of floating-point numbers"
+        )
+    # A float64 may be out of range of the float32 that the graphs take.
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise RequestError(
+            f"{name} holds NaN, infinity or what is infinite in float32: expected finite numbers"
+        )
+    return array
+
+
+def check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -> None:
+    """Refuse an array of another shape; None stands for any length."""
+    if array is None or all(want in (None, got) for want, got in zip(shape, array.shape, strict=True)):
+        return
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    raise RequestError(f"{name} has shape {array.shape}: expected ({wanted})")

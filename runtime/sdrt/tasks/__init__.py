@@ -1,0 +1,1 @@
+"""What inpainting, outpainting and tiling mean in pixels and latents."""

@@ -1,0 +1,136 @@
+"""Inpainting: what of a picture is kept, in latents while it is denoised and in pixels afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.images.reading import resized
+
+__all__ = ["Canvas", "Known", "crop_box"]
+
+Array = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+_HALF = 128
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known:
+    """The part of the latents that stays, as noisy as the rest in every step.
+
+    A U-Net that knows nothing of masks is shown it, and what it makes of it is thrown away (RePaint's equation 8,
+    Lugmayr et al. 2022, arXiv:2201.09865, with one noise for all steps as in diffusers).
+
+    Attributes:
+        clean: latents [N, C, h, w] of the picture.
+        noise: unit noise like them.
+        mask: [N, 1, h, w], 1 where it is repainted.
+    """
+
+    clean: Array
+    noise: Array
+    mask: Array
+
+    def hold(self, x: Array, sigma: float, *, last: bool, latents_scale: float) -> None:
+        """Put the known part back into the state `x` at the noise level `sigma`; clean after the last step.
+
+        `latents_scale` is the factor from x to what is decoded, which some schedulers' last level keeps from 1.
+        """
+        known = (
+            self.clean / np.float32(latents_scale) if last else self.clean + np.float32(sigma) * self.noise
+        )
+        x *= self.mask
+        x += (1 - self.mask) * known
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Canvas:
+    """A picture, its mask, and the box of it that is worked on.
+
+    Attributes:
+        picture: [H, W, 3] of 8 bits.
+        mask: [H, W] of 8 bits, white where it is repainted.
+        box: left, top, right, bottom of what the U-Net sees.
+        height, width: the size at which it sees it.
+        blur: over how many pixels inside the mask's edge the new picture fades in.
+    """
+
+    picture: Picture
+    mask: Picture
+    box: tuple[int, int, int, int]
+    height: int
+    width: int
+    blur: float
+
+    @cached_property
+    def seen(self) -> Picture:
+        """What the U-Net sees of the picture, [height, width, 3]."""
+        left, top, right, bottom = self.box
+        return resized(self.picture[top:bottom, left:right], self.height, self.width)
+
+    @cached_property
+    def seen_mask(self) -> NDArray[np.bool_]:
+        """What it sees of the mask, [height, width]; grey is one or the other, as in diffusers."""
+        left, top, right, bottom = self.box
+        mask = resized(self.mask[top:bottom, left:right], self.height, self.width)
+        return np.asarray(mask >= _HALF)
+
+    def latent_mask(self, factor: int) -> Array:
+        """The same for latents, of which each stands for `factor` pixels a side."""
+        return self.seen_mask[::factor, ::factor].astype(np.float32)
+
+    def composite(self, made: Array) -> Array:
+        """The picture with `made`, [height, width, 3] in 0..1, where the mask is; bit for bit itself elsewhere."""
+        left, top, right, bottom = self.box
+        levels = (made * 255).round().astype(np.uint8)
+        # Resized in 8 bits, as a person would; of its own size it keeps what is finer.
+        fits = (bottom - top, right - left) == made.shape[:2]
+        patch = (
+            made if fits else resized(levels, bottom - top, right - left).astype(np.float32) / np.float32(255)
+        )
+        share = _faded(self.mask, self.blur)[top:bottom, left:right, np.newaxis]
+        whole = self.picture.astype(np.float32) / np.float32(255)
+        inside = whole[top:bottom, left:right]
+        whole[top:bottom, left:right] = np.where(share > 0, inside + share * (patch - inside), inside)
+        return np.asarray(whole, dtype=np.float32)
+
+
+def crop_box(mask: Picture, padding: int | None, height: int, width: int) -> tuple[int, int, int, int]:
+    """The box around the white of a mask, `padding` pixels wider, of the proportions of height and width.
+
+    All of the picture without `padding`.
+    """
+    tall, wide = mask.shape
+    if padding is None:
+        return 0, 0, wide, tall
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, right = max(0, int(columns[0]) - padding), min(wide, int(columns[-1]) + 1 + padding)
+    top, bottom = max(0, int(rows[0]) - padding), min(tall, int(rows[-1]) + 1 + padding)
+    # Longer on the short side, as far as the picture goes.
+    left, right = _widened(left, right, round((bottom - top) * width / height), wide)
+    top, bottom = _widened(top, bottom, round((right - left) * height / width), tall)
+    return left, top, right, bottom
+
+
+def _widened(start: int, end: int, length: int, most: int) -> tuple[int, int]:
+    """The stretch, at least so long if there is room for it, around its middle as far as that goes."""
+    length = min(max(length, end - start), most)
+    start = min(max(0, (start + end - length) // 2), most - length)
+    return start, start + length
+
+
+def _faded(mask: Picture, blur: float) -> Array:
+    """The share of the new picture in every pixel: 0 outside of the mask, up to 1 inside of it."""
+    from PIL import Image, ImageFilter
+
+    hard = mask >= _HALF
+    if blur <= 0:
+        return hard.astype(np.float32)
+    # Blurred, the mask is one half on its edge; so much is taken off that it begins there.
+    levels = Image.fromarray(hard.astype(np.uint8) * 255)
+    soft = np.asarray(levels.filter(ImageFilter.GaussianBlur(blur)))
+    share = (soft.astype(np.float32) / 255 - 0.5) * 2
+    return np.where(hard, np.clip(share, 1 / 255, 1), 0).astype(np.float32)

@@ -1,0 +1,134 @@
+"""Outpainting: how far a picture grows on each side, and what stands there before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import brief
+from sdrt.errors import RequestError
+
+__all__ = ["Growth", "grown", "parse_growth", "passes"]
+
+Picture = NDArray[np.uint8]
+_MOST = 2**15
+_SIDES = ("left", "top", "right", "bottom")
+_SIZE = re.compile(r"(?P<width>\d{1,5})x(?P<height>\d{1,5})(?:@(?P<anchor>[a-z-]+))?")
+# Where the picture lies on the larger canvas: shares of the growth that go to the left and to the top.
+_ANCHORS: Mapping[str, tuple[float, float]] = {
+    "center": (0.5, 0.5),
+    "left": (0.0, 0.5),
+    "right": (1.0, 0.5),
+    "top": (0.5, 0.0),
+    "bottom": (0.5, 1.0),
+    "top-left": (0.0, 0.0),
+    "top-right": (1.0, 0.0),
+    "bottom-left": (0.0, 1.0),
+    "bottom-right": (1.0, 1.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Pixels that a picture gains on each side."""
+
+    left: int = 0
+    top: int = 0
+    right: int = 0
+    bottom: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether it gains none."""
+        return not (self.left or self.top or self.right or self.bottom)
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a grown picture."""
+        return width + self.left + self.right, height + self.top + self.bottom
+
+
+def parse_growth(value: object, width: int, height: int) -> Growth:
+    """What `value` means for a picture of a size.
+
+    Takes a mapping or a text of sides, ``left=64,top=32``; or the size to grow to, ``768x512``, and where the picture
+    lies on it, ``768x512@left``; in its center where nothing is said.
+
+    Raises:
+        RequestError: it is none of these, or the picture would not grow.
+    """
+    if isinstance(value, Growth):
+        growth = value
+    elif isinstance(value, Mapping):
+        growth = _of_sides(dict(value), value)
+    elif isinstance(value, str) and (found := _SIZE.fullmatch(value.strip())):
+        growth = _to_size(
+            int(found["width"]), int(found["height"]), found["anchor"] or "center", width, height
+        )
+    elif isinstance(value, str):
+        fields = [field.partition("=") for field in value.split(",")]
+        growth = _of_sides({side.strip(): pixels.strip() for side, _, pixels in fields}, value)
+    else:
+        raise _refused(value)
+    if growth.empty:
+        raise RequestError(
+            f"outpaint is {brief(value)}, which is no larger than the picture's {width}x{height}"
+        )
+    return growth
+
+
+def _of_sides(sides: Mapping[object, object], value: object) -> Growth:
+    pixels = {}
+    for side, given in sides.items():
+        text = str(given)
+        if side not in _SIDES or not re.fullmatch(r"\d{1,5}", text) or int(text) > _MOST:
+            raise _refused(value)
+        pixels[str(side)] = int(text)
+    return Growth(**pixels)
+
+
+def _to_size(wide: int, tall: int, anchor: str, width: int, height: int) -> Growth:
+    if anchor not in _ANCHORS:
+        raise RequestError(f"outpaint has no anchor {brief(anchor)}: expected one of {', '.join(_ANCHORS)}")
+    if wide < width or tall < height or max(wide, tall) > _MOST:
+        raise RequestError(
+            f"outpaint to {wide}x{tall} is smaller than the picture's {width}x{height}: expected more"
+        )
+    across, down = _ANCHORS[anchor]
+    left, top = round((wide - width) * across), round((tall - height) * down)
+    return Growth(left=left, top=top, right=wide - width - left, bottom=tall - height - top)
+
+
+def _refused(value: object) -> RequestError:
+    return RequestError(
+        f"outpaint is {brief(value)}: expected pixels of sides such as left=64,top=32, or a size such as 768x512@left"
+    )
+
+
+def passes(growth: Growth, width: int, height: int) -> list[Growth]:
+    """The growth in parts, from the inside out, none of more than half of what there is to go on from."""
+    left = growth
+    parts: list[Growth] = []
+    while not left.empty:
+        across, down = max(8, width // 2), max(8, height // 2)
+        part = Growth(
+            left=min(left.left, across),
+            top=min(left.top, down),
+            right=min(left.right, across),
+            bottom=min(left.bottom, down),
+        )
+        left = Growth(**{side: getattr(left, side) - getattr(part, side) for side in _SIDES})
+        width, height = part.of(width, height)
+        parts.append(part)
+    return parts
+
+
+def grown(picture: Picture, growth: Growth) -> tuple[Picture, Picture]:
+    """The canvas with the picture's edge drawn out to its border, and the mask of what is new."""
+    rows, columns = (growth.top, growth.bottom), (growth.left, growth.right)
+    canvas = np.pad(picture, (rows, columns, (0, 0)), mode="edge")
+    mask = np.pad(np.zeros(picture.shape[:2], np.uint8), (rows, columns), constant_values=255)
+    return canvas, mask

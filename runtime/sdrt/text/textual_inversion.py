@@ -1,0 +1,164 @@
+"""Textual inversion: words of a user's own, whose embeddings come from a file (Gal et al. 2022, arXiv:2208.01618)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import brief
+from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
+
+__all__ = ["Inversion", "Inversions", "read_inversions"]
+
+Array = NDArray[np.float32]
+_PICKLES = (".pt", ".bin", ".ckpt", ".pth")
+_A1111_KEY = "emb_params"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inversion:
+    """A word, and the embeddings [tokens, width] that stand for it."""
+
+    token: str
+    vectors: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inversions:
+    """Words that a text encoder reads besides its vocabulary; their ids go on where it ends.
+
+    Attributes:
+        vocabulary: how many tokens the text encoder has of its own.
+        words: in the order of their ids.
+    """
+
+    vocabulary: int
+    words: tuple[Inversion, ...] = ()
+
+    def with_words(self, words: Sequence[Inversion]) -> Inversions:
+        """These and `words`. Raises `RequestError` for one that there is already; case does not tell them apart."""
+        known = {word.token.lower() for word in self.words}
+        for word in words:
+            if word.token.lower() in known:
+                raise RequestError(
+                    f"textual inversion {word.token!r} is loaded already: give it another token"
+                )
+            known.add(word.token.lower())
+        return Inversions(vocabulary=self.vocabulary, words=(*self.words, *words))
+
+    @property
+    def table(self) -> Array:
+        """Embeddings of all ids past the vocabulary, [n, width]."""
+        return np.concatenate([word.vectors for word in self.words])
+
+    def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
+        """The text in pieces, each with its ids where it is one of the words, and none where it is not."""
+        if not self.words:
+            yield text, []
+            return
+        # The longest first: one may begin with another.
+        numbers = sorted(range(len(self.words)), key=lambda number: -len(self.words[number].token))
+        pattern = "|".join(f"({_bounded(self.words[number].token)})" for number in numbers)
+        position = 0
+        for found in re.finditer(pattern, text, re.IGNORECASE):
+            if found.start() > position:
+                yield text[position : found.start()], []
+            assert found.lastindex is not None  # the one group that was found
+            number = numbers[found.lastindex - 1]
+            first = self.vocabulary + sum(len(word.vectors) for word in self.words[:number])
+            yield found[0], list(range(first, first + len(self.words[number].vectors)))
+            position = found.end()
+        if position < len(text):
+            yield text[position:], []
+
+
+def _bounded(name: str) -> str:
+    # A name that begins or ends in a letter is a word of its own.
+    before = r"(?<!\w)" if re.match(r"\w", name) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", name) else ""
+    return f"{before}{re.escape(name)}{after}"
+
+
+def read_inversions(path: str | Path, *, token: str | None, width: int, room: int) -> list[Inversion]:
+    """The words of a `.safetensors` file, as diffusers or A1111's web UI writes them.
+
+    Args:
+        path: the file.
+        token: what to call its word; by default as the file says, or as it is called itself.
+        width: of the text encoder's embeddings.
+        room: how many tokens one of its inputs has room for.
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        UnsupportedModelError: it is a pickle, of another kind of model, or no textual inversion.
+        RequestError: `token` is no word, or stands for several.
+    """
+    file = Path(path)
+    if file.suffix.lower() in _PICKLES:
+        raise UnsupportedModelError(
+            f"{file}: a pickle runs code when it is read, so only .safetensors is accepted: convert it "
+            "where you trust it"
+        )
+    tensors = _read(file)
+    if not tensors:
+        raise UnsupportedModelError(f"{file}: holds nothing: expected the embeddings of a word")
+    if {"clip_l", "clip_g"} & tensors.keys():
+        raise UnsupportedModelError(
+            f"{file}: is a textual inversion for SDXL: expected one for Stable Diffusion 1 or 2"
+        )
+    if token is not None and len(tensors) > 1:
+        raise RequestError(f"{file} has {len(tensors)} words: leave out token, which can name one only")
+    words = []
+    for name, array in tensors.items():
+        called = (file.stem if name == _A1111_KEY else name) if token is None else token
+        words.append(
+            Inversion(token=_checked_token(called, file), vectors=_checked(file, name, array, width, room))
+        )
+    return words
+
+
+def _read(file: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ModelNotFoundError(f"{file}: no such textual inversion; expected a .safetensors file")
+    try:
+        with safe_open(file, framework="numpy") as handle:
+            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
+    except (SafetensorError, OSError) as error:
+        raise UnsupportedModelError(f"{file}: is no safetensors file that can be read: {error}") from error
+    except TypeError as error:  # NumPy has no bfloat16
+        raise UnsupportedModelError(
+            f"{file}: holds numbers that NumPy lacks ({error}): save it in float16"
+        ) from error
+
+
+def _checked_token(token: object, file: Path) -> str:
+    """Spaces may be in it, as in many names of A1111's files, and not around it."""
+    fits = isinstance(token, str) and token == token.strip() and 0 < len(token) <= 200
+    if not fits or re.search(r"[\n\r]", str(token)):
+        raise RequestError(
+            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: give it another by "
+            "load_textual_inversion(…, token=…), or by the file's name"
+        )
+    return str(token)
+
+
+def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) -> Array:
+    vectors = np.atleast_2d(array)
+    if vectors.ndim != 2 or vectors.shape[1] != width or array.dtype.kind != "f":
+        raise UnsupportedModelError(
+            f"{file}: {name} is {array.dtype} of shape {array.shape}, expected embeddings of width {width}: it is for "
+            "another text encoder"
+        )
+    if not 1 <= len(vectors) <= room or not np.isfinite(vectors).all():
+        raise UnsupportedModelError(
+            f"{file}: {name} has {len(vectors)} tokens: expected 1 to {room}, all of them finite"
+        )
+    return vectors.astype(np.float32)

@@ -1,0 +1,1 @@
+"""The autoencoder, whole and in tiles, and previews."""

@@ -1,0 +1,91 @@
+"""What a run is at, as a picture: by a linear map from latents to colours that the exporter fitted, or by TAESD."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import brief
+from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
+from sdrt.images.arrays import to_pil, to_unit
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.onnx.session import Component
+
+__all__ = ["LinearPreview", "Preview", "TaesdPreview"]
+
+Array = NDArray[np.float32]
+
+
+class Preview(Protocol):
+    """Latents to pictures without the VAE."""
+
+    def __call__(self, latents: Array) -> list[Image.Image]:
+        """Pictures of latents [N, C, h, w], at the size that the VAE would give them. Raises `RequestError`."""
+
+
+class TaesdPreview:
+    """By a small decoder in the model's folder, of a twentieth of the VAE's arithmetic."""
+
+    def __init__(self, component: Component) -> None:
+        component.require(("latent_sample",), ("sample",))
+        self._component = component
+
+    def __call__(self, latents: Array) -> list[Image.Image]:
+        """See `Preview`."""
+        _check(latents, 4)
+        rows = (np.ascontiguousarray(one[np.newaxis], dtype=np.float32) for one in latents)
+        made = [self._component.run({"latent_sample": row}, "sample")[0] for row in rows]
+        return [to_pil(to_unit(picture)) for picture in made]
+
+
+class LinearPreview:
+    """By a map from a latent to a colour: coarse, and in a thousandth of the VAE's time."""
+
+    def __init__(self, matrix: Array, factor: int) -> None:
+        self._matrix, self._factor = matrix, factor
+
+    @classmethod
+    def of(cls, model: ModelFolder, *, channels: int, factor: int) -> LinearPreview:
+        """The map of a model, whose latents have so many channels and stand for `factor` pixels a side.
+
+        Raises:
+            UnsupportedModelError: it was exported without one.
+            IntegrityError: it is not what it should be.
+        """
+        entry = model.manifest.components.get("vae_decoder", {}) if model.manifest else {}
+        if "preview" not in entry:
+            raise UnsupportedModelError(
+                f"{model.path}: has no preview: export the checkpoint again with this version of sdrt export"
+            )
+        try:
+            matrix = np.array(entry["preview"], dtype=np.float32)
+        except (TypeError, ValueError):
+            matrix = np.empty(0, np.float32)
+        if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():
+            raise IntegrityError(
+                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}: expected {channels + 1} rows of "
+                "3 numbers; export the model again"
+            )
+        return cls(matrix, factor)
+
+    def __call__(self, latents: Array) -> list[Image.Image]:
+        """See `Preview`."""
+        from PIL import Image
+
+        _check(latents, len(self._matrix) - 1)
+        unit = (np.moveaxis(latents, 1, -1) @ self._matrix[:-1] + self._matrix[-1]) / 2 + np.float32(0.5)
+        size = latents.shape[3] * self._factor, latents.shape[2] * self._factor
+        return [to_pil(one.clip(0, 1)).resize(size, Image.Resampling.BILINEAR) for one in unit]
+
+
+def _check(latents: Array, channels: int) -> None:
+    if latents.ndim != 4 or latents.shape[1] != channels:
+        raise RequestError(
+            f"latents have shape {latents.shape}: expected (pictures, {channels}, height, width)"
+        )
