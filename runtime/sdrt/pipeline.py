@@ -18,10 +18,11 @@ from sdrt.families.capabilities import whole
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.resolve import resolve_model
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
+from sdrt.request.fitted import fit
 from sdrt.request.request import Request
 from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
-from sdrt.run.multi_pass import num_evaluations
+from sdrt.run.multi_pass import plan_passes
 from sdrt.run.result import (
     Events,
     GenerationStep,
@@ -236,15 +237,16 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        request, rule = request.fit(self._capabilities), self._rule(request, scheduler, spacing)
-        num_evaluations(request, rule)  # raises for what no steps can be planned of
-        return self._generation.events(request, rule)
+        fitted, rule = fit(request, self._capabilities), self._rule(request, scheduler, spacing)
+        # Here, so that what no steps can be planned of is an error before the first step is asked for.
+        return self._generation.events(fitted, rule, plan_passes(fitted, rule))
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
-        return num_evaluations(request.fit(self._capabilities), self._rule(request, scheduler, spacing))
+        fitted, rule = fit(request, self._capabilities), self._rule(request, scheduler, spacing)
+        return sum(plan.num_evaluations for plan in plan_passes(fitted, rule))
 
     def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
         rule = self.scheduler_for(scheduler, spacing)

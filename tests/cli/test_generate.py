@@ -219,7 +219,7 @@ def test_prompt_syntax(model: str) -> None:
 
 
 def test_the_command_knows_every_prompt_syntax() -> None:
-    from sdrt.request.request import PROMPT_SYNTAXES
+    from sdrt.request.bounds import PROMPT_SYNTAXES
 
     command = main.get_command(click.Context(main), "generate")
     assert command is not None

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline, StableDiffusionPipelineOutput
 from sdrt.images.arrays import to_bytes
-from sdrt.images.reading import enlarged_latents
+from sdrt.tasks.hires import enlarged_latents
 
 FAST: dict[str, Any] = {"num_inference_steps": 4, "seed": 3, "output_type": "np"}
 

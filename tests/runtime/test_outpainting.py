@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common.rng import MAX_SEED
+from sdrt.run.multi_pass import grown_request, growths
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 2}
@@ -98,14 +99,17 @@ def test_every_picture_of_a_batch_grows_from_its_own_seed(pipeline: StableDiffus
     np.testing.assert_allclose(together.images[2], alone.images[0], atol=1e-5)
 
 
-def test_the_seed_may_be_the_last_that_there_is() -> None:
+def test_the_seed_may_be_the_last_that_there_is(pipeline: StableDiffusionPipeline) -> None:
+    model = pipeline.model.capabilities
     first, last = (
-        Request(prompt="a cat", image=picture(), outpaint="left=8", **FAST | {"seed": seed})
+        Request(prompt="a cat", image=picture(), outpaint="left=8", **FAST | {"seed": seed}).fit(model)
         for seed in (0, MAX_SEED)
     )
-    grown_first, grown_last = (one.grown(one.image, one.passes()[0], 0) for one in (first, last))
+    grown_first, grown_last = (
+        grown_request(one, one.image, growths(one)[0], 0, model) for one in (first, last)
+    )
     assert (grown_first.seed, grown_last.seed) == (0, MAX_SEED)
-    assert 0 <= (last.grown(last.image, last.passes()[0], 1).seed or -1) < MAX_SEED
+    assert 0 <= (grown_request(last, last.image, growths(last)[0], 1, model).seed or -1) < MAX_SEED
 
 
 def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:

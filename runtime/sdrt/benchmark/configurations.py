@@ -173,9 +173,6 @@ def _configuration(
         max_size=asked.max_size,
     ).fit(pipeline.model.capabilities)
     rule = pipeline.scheduler_for(scheduler, asked.spacing)
-    assert request.width is not None  # filled in by `fit`, as are the height and the scale
-    assert request.height is not None
-    assert request.guidance_scale is not None
     return Configuration(
         width=request.width,
         height=request.height,

@@ -18,7 +18,7 @@ from sdrt.errors import RequestError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["checked_count", "enlarged_latents", "read_masks", "read_pictures", "resized"]
+__all__ = ["checked_count", "read_masks", "read_pictures", "resized"]
 
 Picture = NDArray[np.uint8]
 
@@ -94,16 +94,6 @@ def resized(picture: Picture, height: int, width: int) -> Picture:
 
     scaled = Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(scaled)
-
-
-def enlarged_latents(latents: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Latents [C, height, width], interpolated linearly as A1111's "Latent" upscaler does."""
-    from PIL import Image
-
-    channels = (Image.fromarray(channel) for channel in latents)
-    return np.stack(
-        [np.asarray(channel.resize((width, height), Image.Resampling.BILINEAR)) for channel in channels]
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
-from sdrt.request.request import Request
+from sdrt.request.fitted import FittedRequest
 from sdrt.text.textual_inversion import Inversion, Inversions
 
 if TYPE_CHECKING:
@@ -88,15 +88,15 @@ class ComponentStore:
         # Not above: the error's frames hold what has to be let go of first.
         self.get().load()
 
-    def for_request(self, request: Request) -> Components:
+    def for_request(self, request: FittedRequest) -> Components:
         """Those that take less for a request for which memory ran out before."""
         with self._lock:
-            low, found = self._takes_less(_pixels(request)), self._components
+            low, found = self._takes_less(request.num_pixels), self._components
             return found if found is not None and found.low_vram == low else self._open(low_vram=low)
 
-    def take_less(self, request: Request, error: OutOfMemoryError) -> bool:
+    def take_less(self, request: FittedRequest, error: OutOfMemoryError) -> bool:
         """Whether this request, and all from its size on, is tried with `low_vram`: once, and where that is allowed."""
-        return self._take_less(_pixels(request), error, "for this and all that is as large")
+        return self._take_less(request.num_pixels, error, "for this and all that is as large")
 
     def _takes_less(self, pixels: int) -> bool:
         low = self.config.low_vram
@@ -112,10 +112,8 @@ class ComponentStore:
         self._notices.warn(f"{reason}. Trying again with low_vram, which is slower, {where}")
         return True
 
-    def is_first_at(self, request: Request) -> bool:
+    def is_first_at(self, request: FittedRequest) -> bool:
         """Whether these sessions were not asked for this size before; from now on they were."""
-        assert request.width is not None
-        assert request.height is not None
         size = request.width, request.height, request.num_pictures
         with self._lock:
             known = size in self._seen
@@ -166,10 +164,3 @@ class ComponentStore:
         if self._components is not None:
             self._components.close()
         self._components = None
-
-
-def _pixels(request: Request) -> int:
-    """Of all pictures of a request that `fit` has filled in."""
-    assert request.width is not None
-    assert request.height is not None
-    return request.num_pictures * request.width * request.height

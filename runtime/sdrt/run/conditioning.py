@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sdrt.errors import RequestError
 from sdrt.prompts.a1111 import Part
-from sdrt.request.request import Request
+from sdrt.request.fitted import FittedRequest
 from sdrt.text.encoder import TextEncoder
 from sdrt.text.syntaxes import SYNTAXES
 
@@ -54,7 +54,7 @@ class Conditioning:
     scale: float
 
     @classmethod
-    def of(cls, request: Request, text_encoder: Callable[[], TextEncoder]) -> Conditioning:
+    def of(cls, request: FittedRequest, text_encoder: Callable[[], TextEncoder]) -> Conditioning:
         """Encode the texts of a request, each once; `text_encoder` is asked for where there are any.
 
         Raises:
@@ -74,7 +74,6 @@ class Conditioning:
         texts.read("negative prompt", negative, None)
         texts.lengthen(max((half.shape[1] for half in given if half is not None), default=0))
         scale = request.guidance_scale
-        assert scale is not None  # filled in by `fit`
         rows = [replace(row, weight=scale * row.weight) for row in texts.rows("prompt", lines, given[0])]
         unconditional = texts.rows("negative prompt", negative, given[1])
         if guided and request.image_guidance_scale is not None:
@@ -132,7 +131,7 @@ class Conditioning:
             )
 
 
-def _of_pictures(rows: Sequence[_Row], unconditional: Sequence[_Row], request: Request) -> list[_Row]:
+def _of_pictures(rows: Sequence[_Row], unconditional: Sequence[_Row], request: FittedRequest) -> list[_Row]:
     """Rows that see the picture and the negative prompt, which the picture's own guidance needs.
 
     InstructPix2Pix adds up `scale · (text − picture) + image_scale · (picture − unconditional)`; as differences from
@@ -146,7 +145,7 @@ def _of_pictures(rows: Sequence[_Row], unconditional: Sequence[_Row], request: R
     ]
 
 
-def _lines(prompts: Sequence[str], request: Request, *, negative: bool = False) -> list[_Line]:
+def _lines(prompts: Sequence[str], request: FittedRequest, *, negative: bool = False) -> list[_Line]:
     """Prompts in their parts, of which a negative prompt has none."""
     syntax = SYNTAXES[request.prompt_syntax]
     return [
@@ -159,7 +158,7 @@ def _lines(prompts: Sequence[str], request: Request, *, negative: bool = False) 
 class _Texts:
     """Texts and their embeddings, in which equal texts are encoded once."""
 
-    def __init__(self, request: Request, text_encoder: Callable[[], TextEncoder]) -> None:
+    def __init__(self, request: FittedRequest, text_encoder: Callable[[], TextEncoder]) -> None:
         self._request, self._text_encoder = request, text_encoder
         self._syntax = SYNTAXES[request.prompt_syntax]
         self._embeds: dict[tuple[str, str], Array] = {}

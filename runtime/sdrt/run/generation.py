@@ -17,15 +17,16 @@ from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_pil
 from sdrt.onnx.error_messages import pictures_failure
 from sdrt.onnx.providers import PROVIDERS
-from sdrt.request.request import Request
+from sdrt.request.fitted import FittedRequest
 from sdrt.run.component_store import ComponentStore
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
 from sdrt.run.multi_pass import make_twice, outpaint
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.run.start_latents import Beginning, Start
-from sdrt.schedulers import Scheduler, resolve_scheduler
+from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
+from sdrt.tasks.windows import Windows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,19 +44,19 @@ class Generation:
     def __init__(self, store: ComponentStore, capabilities: Capabilities, notices: Notices) -> None:
         self._store, self._capabilities, self._notices = store, capabilities, notices
 
-    def events(self, request: Request, scheduler: Scheduler) -> Events:
-        """Yield each step, then the result."""
+    def events(self, request: FittedRequest, scheduler: Scheduler, plans: Sequence[Plan]) -> Events:
+        """Yield each step, then the result. `plans` are those of `plan_passes`."""
 
-        def one_pass(part: Request) -> Events:
-            return self._with_what_fits(part, scheduler)
+        def one_pass(part: FittedRequest, plan: Plan) -> Events:
+            return self._with_what_fits(part, scheduler, plan)
 
         try:
             if request.outpaint is not None:
-                yield from outpaint(request, one_pass, self._capabilities)
+                yield from outpaint(request, plans, one_pass, self._capabilities)
             elif request.hires_scale is not None:
-                yield from make_twice(request, one_pass, self._capabilities)
+                yield from make_twice(request, plans, one_pass, self._capabilities)
             else:
-                yield from one_pass(request)
+                yield from one_pass(request, plans[0])
         except OutOfMemoryError:
             # What was taken until then would be in the way of a smaller request.
             self._store.close()
@@ -64,26 +65,29 @@ class Generation:
             # NumPy's own: latents and pictures are its arrays.
             raise pictures_failure(error) from error
 
-    def _with_what_fits(self, request: Request, scheduler: Scheduler) -> Events:
+    def _with_what_fits(self, request: FittedRequest, scheduler: Scheduler, plan: Plan) -> Events:
         """One pass, begun again with less where memory runs out in its first step."""
         timings: dict[str, Any] = {}
         try:
-            yield from self._one_pass(request, scheduler, timings)
+            yield from self._one_pass(request, scheduler, plan, timings)
             return
         except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
             if timings.get("unet") or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
-        yield from self._one_pass(request, scheduler, {})
+        yield from self._one_pass(request, scheduler, plan, {})
 
-    def _one_pass(self, request: Request, scheduler: Scheduler, timings: dict[str, Any]) -> Events:
+    def _one_pass(
+        self, request: FittedRequest, scheduler: Scheduler, plan: Plan, timings: dict[str, Any]
+    ) -> Events:
         components = self._store.for_request(request)
         self._tell_of_warming_up(request)
         denoising = _Denoising(
             components,
             request,
             scheduler,
+            plan,
             capabilities=self._capabilities,
             notices=self._notices,
             timings=timings,
@@ -103,7 +107,7 @@ class Generation:
             images=images, seeds=list(request.seeds), request=request, timings=timings
         )
 
-    def _tell_of_warming_up(self, request: Request) -> None:
+    def _tell_of_warming_up(self, request: FittedRequest) -> None:
         """Once for a size, where the provider does more in its first run than in others."""
         name = self._store.config.name
         if (what := PROVIDERS[name].warms_up) and self._store.is_first_at(request):
@@ -124,8 +128,9 @@ class _Denoising:
     def __init__(
         self,
         components: Components,
-        request: Request,
+        request: FittedRequest,
         scheduler: Scheduler,
+        plan: Plan,
         *,
         capabilities: Capabilities,
         notices: Notices,
@@ -133,7 +138,7 @@ class _Denoising:
     ) -> None:
         self._components, self._request, self._scheduler = components, request, scheduler
         self._capabilities, self._notices, self._timings = capabilities, notices, timings
-        self._plan = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
+        self._plan, self._windows = plan, _windows(request, capabilities)
         with _timed(timings, "text_encoder"):
             self._conditioning = Conditioning.of(request, lambda: components.text_encoder)
         self._generators = [rng.Generator(seed) for seed in request.seeds]
@@ -173,7 +178,7 @@ class _Denoising:
                 if start.beside is None
                 else conditioning.over_batch(start.beside, blank=start.blank),
                 labels=start.labels,
-                windows=self._request.windows(self._capabilities),
+                windows=self._windows,
             )
             denoiser.condition(embeds)
             self._timings["unet"] = denoiser.seconds
@@ -196,7 +201,7 @@ class _Denoising:
 
     def _shapes(self, start: Start, embeds: Array) -> dict[str, tuple[int, ...]]:
         """Of the U-Net's inputs."""
-        inputs, windows = self._components.unet.inputs, self._request.windows(self._capabilities)
+        inputs, windows = self._components.unet.inputs, self._windows
         _, channels, *size = start.x.shape
         if start.beside is not None:
             channels += start.beside.shape[1]
@@ -215,9 +220,23 @@ class _Denoising:
         return np.stack([generator.randn(start.x.shape[1:]) for generator in self._generators])
 
 
+def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
+    """The windows in which the U-Net sees the latents; None if it sees them whole."""
+    if request.tile_size is None or max(request.size) <= request.tile_size:
+        return None
+    factor = capabilities.vae_scale_factor
+    overlap = request.tile_size // 4 if request.tile_overlap is None else request.tile_overlap
+    return Windows.of(
+        request.height // factor,
+        request.width // factor,
+        side=request.tile_size // factor,
+        overlap=overlap // factor,
+    )
+
+
 def _decode(
     components: Components,
-    request: Request,
+    request: FittedRequest,
     latents: Array,
     canvases: Sequence[Canvas],
     timings: dict[str, Any],

@@ -1,4 +1,4 @@
-"""Tasks of several runs: each is a request that is made of what the one before it made."""
+"""Tasks of several passes: each pass is a request made of what the one before it gave."""
 
 from __future__ import annotations
 
@@ -6,36 +6,55 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.rng import MAX_SEED
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
-from sdrt.request.request import WITHOUT_HIRES, Request
+from sdrt.images.reading import resized
+from sdrt.request.bounds import WITHOUT_HIRES
+from sdrt.request.fitted import FittedRequest, image_size
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
-from sdrt.schedulers import Scheduler
+from sdrt.schedulers import Plan, Scheduler
+from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size
+from sdrt.tasks.outpainting import Growth, grown, passes
 
-__all__ = ["make_twice", "num_evaluations", "outpaint"]
+__all__ = ["grown_request", "growths", "make_twice", "outpaint", "plan_passes"]
 
-Generate = Callable[[Request], Events]
+Array = NDArray[np.float32]
+Picture = NDArray[np.uint8]
+OnePass = Callable[[FittedRequest, Plan], Events]
+_SEED_OF_PASS = 1_000_003
 
 
-def num_evaluations(request: Request, scheduler: Scheduler) -> int:
-    """Evaluations of the U-Net for a request that `fit` has filled in; raises what its plans raise."""
-    steps = [(request.num_inference_steps, request.num_skipped_steps)]
+def plan_passes(request: FittedRequest, scheduler: Scheduler) -> list[Plan]:
+    """The levels that each pass visits. Raises what the scheduler raises for steps that it cannot plan."""
+    first = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
     if request.outpaint is not None:
-        steps *= len(request.passes())
-    if request.hires_scale is not None:
-        again = request.hires_steps or request.num_inference_steps
-        steps.append((again, again - request.num_hires_steps))
-    return sum(scheduler.plan(count, skip=skip).num_evaluations for count, skip in steps)
+        return [first] * len(growths(request))
+    if request.hires_scale is None:
+        return [first]
+    steps = request.hires_steps or request.num_inference_steps
+    return [first, scheduler.plan(steps, skip=steps - request.num_hires_steps)]
 
 
-def outpaint(request: Request, generate: Generate, capabilities: Capabilities) -> Events:
-    """One run after another, each of which paints a border around what the one before it made."""
-    each = request.num_images_per_prompt
-    pictures = [picture for picture in request.image for _ in range(each)]
+def growths(request: FittedRequest) -> list[Growth]:
+    """The parts in which an `outpaint` is made."""
+    height, width = request.image[0].shape[:2]
+    return passes(request.outpaint, width, height)
+
+
+def outpaint(
+    request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
+) -> Events:
+    """Run one pass after another; each paints a border around what the one before it made."""
+    images = [image for image in request.image for _ in range(request.num_images_per_prompt)]
     timings: list[Mapping[str, Any]] = []
-    for number, growth in enumerate(request.passes()):
-        made = yield from _steps_of(generate(request.grown(pictures, growth, number).fit(capabilities)))
-        pictures = [to_bytes(image) for image in made.images]
+    for number, (growth, plan) in enumerate(zip(growths(request), plans, strict=True)):
+        part = grown_request(request, images, growth, number, capabilities)
+        made = yield from _steps_of(one_pass(part, plan))
+        images = [to_bytes(image) for image in made.images]
         timings.append(made.timings)
     yield StableDiffusionPipelineOutput(
         images=made.images if request.output_type == "np" else [to_pil(image) for image in made.images],
@@ -45,12 +64,85 @@ def outpaint(request: Request, generate: Generate, capabilities: Capabilities) -
     )
 
 
-def make_twice(request: Request, generate: Generate, capabilities: Capabilities) -> Events:
-    """A small picture, and from it a large one: `hires_scale`."""
+def make_twice(
+    request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
+) -> Events:
+    """Make small images, and large ones of them: `hires_scale`."""
     kind = "latent" if request.hires_upscaler == "latent" else "np"
-    small = yield from _steps_of(generate(replace(request, output_type=kind, **WITHOUT_HIRES)))
-    large = yield from _steps_of(generate(request.enlarged(small.images, capabilities).fit(capabilities)))
+    first = FittedRequest.of(request, output_type=kind, **WITHOUT_HIRES)
+    small = yield from _steps_of(one_pass(first, plans[0]))
+    large = yield from _steps_of(one_pass(_enlarged(request, small.images, capabilities), plans[1]))
     yield replace(large, request=request, timings=_added([small.timings, large.timings]))
+
+
+def _enlarged(request: FittedRequest, made: Sequence[Array], capabilities: Capabilities) -> FittedRequest:
+    """The second pass of `hires_scale`, from what the first made: latents [C, h, w], or [H, W, 3] in 0..1."""
+    assert request.hires_scale is not None
+    height, width = enlarged_size(*request.size, request.hires_scale, capabilities.size_step)
+    if request.hires_upscaler == "latent":
+        factor = capabilities.vae_scale_factor
+        image: Any = Latents(
+            np.stack([enlarged_latents(one, height // factor, width // factor) for one in made])
+        )
+    else:
+        image = tuple(resized(to_bytes(one), height, width) for one in made)
+    return FittedRequest.of(
+        request,
+        **_one_prompt_per_image(request),
+        image=image,
+        strength=request.hires_strength,
+        num_inference_steps=request.hires_steps or request.num_inference_steps,
+        height=height,
+        width=width,
+        latents=None,
+        **WITHOUT_HIRES,
+    )
+
+
+def grown_request(
+    request: FittedRequest,
+    images: Sequence[Picture],
+    growth: Growth,
+    number: int,
+    capabilities: Capabilities,
+) -> FittedRequest:
+    """Pass `number` of an outpainting, which repaints what `growth` adds to the images made so far."""
+    canvases, masks = zip(*(grown(image, growth) for image in images), strict=True)
+    last_seed = MAX_SEED + 1 - request.num_pictures
+    part = FittedRequest.of(
+        request,
+        **_one_prompt_per_image(request),
+        image=canvases,
+        mask_image=masks,
+        outpaint=None,
+        output_type="np",
+        height=None,
+        width=None,
+        # Other noise in every pass: the same would draw the same things again.
+        seed=(request.seed + number * _SEED_OF_PASS) % (last_seed + 1),
+    )
+    height, width = image_size(part, capabilities)
+    return FittedRequest.of(part, height=height, width=width)
+
+
+def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
+    """The prompts of a request in which each image has its own."""
+    each = request.num_images_per_prompt
+    embeds, negative = (
+        None if given is None else np.repeat(given, each, axis=0)
+        for given in (request.prompt_embeds, request.negative_prompt_embeds)
+    )
+    prompts, negatives = (
+        [prompt for prompt in texts for _ in range(each)]
+        for texts in (request.prompts, request.negative_prompts)
+    )
+    return {
+        "prompt": prompts if embeds is None else None,
+        "negative_prompt": negatives if negative is None else None,
+        "prompt_embeds": embeds,
+        "negative_prompt_embeds": negative,
+        "num_images_per_prompt": 1,
+    }
 
 
 def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:
@@ -63,7 +155,7 @@ def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusion
 
 
 def _added(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The timings of several runs as those of one."""
+    """The timings of several passes as those of one."""
     total = dict(timings[0])
     for more in timings[1:]:
         total |= {name: total[name] + spent if name in total else spent for name, spent in more.items()}

@@ -13,9 +13,9 @@ from sdrt.common.rng import Generator
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import signed
 from sdrt.images.reading import resized
-from sdrt.request.request import Request
+from sdrt.request.fitted import FittedRequest
 from sdrt.schedulers import Plan
-from sdrt.tasks.inpainting import Canvas, Known
+from sdrt.tasks.inpainting import Canvas, Known, crop_box
 
 if TYPE_CHECKING:
     from sdrt.vae.autoencoder import VaeEncoder
@@ -63,7 +63,7 @@ class Beginning:
         low_res_noise: √ᾱ and √(1 − ᾱ) of a noise level of an upscaling model.
     """
 
-    request: Request
+    request: FittedRequest
     plan: Plan
     generators: list[Generator]
     capabilities: Capabilities
@@ -87,8 +87,6 @@ class Beginning:
     def _shape(self) -> tuple[int, int, int]:
         """Of a picture's latents."""
         request, factor = self.request, self.capabilities.vae_scale_factor
-        assert request.height is not None  # filled in by `fit`, as is the width
-        assert request.width is not None
         return self.capabilities.latent_channels, request.height // factor, request.width // factor
 
     def _noise(self) -> Array:
@@ -104,8 +102,6 @@ class Beginning:
     def _pictures(self, shrink: int = 1) -> list[Picture]:
         """The pictures given, at the size of the result or a fraction of it."""
         height, width = self.request.height, self.request.width
-        assert height is not None  # filled in by `fit`
-        assert width is not None
         return [resized(picture, height // shrink, width // shrink) for picture in self.request.image]
 
     def _image_to_image(self) -> Start:
@@ -136,7 +132,7 @@ class Beginning:
 
     def _inpainting(self) -> Start:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
-        canvases = tuple(canvas for canvas, _ in self._each(request.canvases))
+        canvases = tuple(canvas for canvas, _ in self._each(_canvases(request)))
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
         from_noise, shown = request.strength == 1, capabilities.kind.sees_latents
         clean, noise, beside = [], [], []
@@ -159,3 +155,18 @@ class Beginning:
             return Start(x=x, beside=np.stack(beside), canvases=canvases)
         known = Known(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
         return Start(x=x, known=known, canvases=canvases)
+
+
+def _canvases(request: FittedRequest) -> list[Canvas]:
+    """Of each prompt the image, its mask and the box that is worked on."""
+    return [
+        Canvas(
+            picture=image,
+            mask=mask,
+            box=crop_box(mask, request.padding_mask_crop, *request.size),
+            height=request.height,
+            width=request.width,
+            blur=request.mask_blur,
+        )
+        for image, mask in zip(request.image, request.mask_image, strict=True)
+    ]

@@ -11,7 +11,7 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.model_folder.embedded import embedded_names
-from sdrt.request.request import MAX_SIZE
+from sdrt.request.bounds import MAX_SIZE
 
 __all__ = ["settings_of"]
 

@@ -157,7 +157,7 @@ def _with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
 
 def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int]:
     """A seed for every picture: an entry's own, counting up; else on from those before."""
-    from sdrt.request.request import MAX_SEED
+    from sdrt.request.bounds import MAX_SEED
 
     each = _each(options)
     count = len(asked) * each
@@ -175,7 +175,7 @@ def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int
 def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[Picture], Grid]:
     """A picture for every combination of the axes' values, the first axis across, and the sheet that they go on."""
     from sdrt.images.contact_sheet import MAX_PICTURES
-    from sdrt.request.request import MAX_SEED
+    from sdrt.request.bounds import MAX_SEED
 
     first = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
     count = math.prod(len(axis.values) for axis in axes)

@@ -1,0 +1,232 @@
+"""What a request means for one model: its defaults are filled in, and the model can do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdrt.errors import RequestError
+from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
+from sdrt.request.checks import check_shape, integer
+from sdrt.request.request import Request
+from sdrt.request.validation import no_steps
+from sdrt.tasks.hires import enlarged_size
+
+if TYPE_CHECKING:
+    from sdrt.families.capabilities import Capabilities
+    from sdrt.families.unet_tasks import Kind
+
+__all__ = ["FittedRequest", "fit", "image_size"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedRequest(Request):
+    """A request that a model can do, with the size, the seed and the guidance that it is done with.
+
+    `fit` makes one, and a task of several passes derives one for each pass. `dataclasses.replace` checks it again as
+    it checks any request.
+    """
+
+    height: int
+    width: int
+    guidance_scale: float
+    seed: int
+
+    @classmethod
+    def of(cls, request: Request, **values: Any) -> FittedRequest:
+        """`request` with other values, which are not checked: whoever calls this has made them."""
+        fitted = object.__new__(cls)
+        fitted.__dict__.update(vars(request) | values)
+        return fitted
+
+    @property
+    def guided(self) -> bool:
+        """Whether the unconditional half is computed: diffusers' rule."""
+        of_image = self.image_guidance_scale
+        return self.guidance_scale > 1.0 and (of_image is None or of_image >= 1.0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.height, self.width
+
+    @property
+    def num_pixels(self) -> int:
+        """The pixels of all images together."""
+        return self.num_pictures * self.height * self.width
+
+
+def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
+    """Fill in what `request` leaves to the model, and check that the model can do it. Raises `RequestError`."""
+    _check_task(request, capabilities)
+    values = _task_values(request, capabilities)
+    height, width = image_size(request, capabilities)
+    scale = request.guidance_scale
+    fitted = FittedRequest.of(
+        request,
+        **values,
+        height=height,
+        width=width,
+        guidance_scale=capabilities.guidance_scale if scale is None else scale,
+    )
+    _check_tiles(request, capabilities)
+    for name, size in (("height", height), ("width", width)):
+        _check_size(request, name, size, capabilities)
+    _check_text_encoder(fitted, capabilities)
+    factor, channels = capabilities.vae_scale_factor, capabilities.latent_channels
+    check_shape(
+        "latents", request.latents, (request.num_pictures, channels, height // factor, width // factor)
+    )
+    _check_embeds(request, capabilities)
+    if request.hires_scale is not None:
+        sizes = enlarged_size(height, width, request.hires_scale, capabilities.size_step)
+        for name, size in zip(("height", "width"), sizes, strict=True):
+            _check_size(request, f"{name} with hires_scale", size, capabilities)
+    return fitted
+
+
+def _check_task(request: Request, capabilities: Capabilities) -> None:
+    """Raise `RequestError` where the model is made for another task."""
+    kind = capabilities.kind
+    for name in kind.refuses:
+        # A request that was fitted before has the strength of a run from noise.
+        if getattr(request, name) is not None and (name, request.strength) != ("strength", 1.0):
+            raise RequestError(
+                f"{name} means nothing to a model for {kind.name}, as this one is: leave it out"
+            )
+    given = {name for name in kind.needs if getattr(request, name) is not None}
+    if request.outpaint is not None:
+        given.add("mask_image")
+    if missing := [name for name in kind.needs if name not in given]:
+        raise RequestError(f"this model is made for {kind.name}: give {' and '.join(missing)}")
+    upscaler = request.hires_upscaler
+    if request.hires_scale is not None and upscaler != "latent" and not capabilities.has_vae_encoder:
+        raise _no_encoder(f"hires_upscaler {upscaler!r}")
+    if request.image is not None:
+        _check_image(request, kind, capabilities)
+
+
+def _check_image(request: Request, kind: Kind, capabilities: Capabilities) -> None:
+    if request.image_is_latents:
+        if kind.needs:
+            raise RequestError(
+                f"image is latents, and this model, made for {kind.name}, needs pixels: give a picture"
+            )
+        check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
+    elif not kind.has_noise_level and not capabilities.has_vae_encoder:
+        raise _no_encoder("an image prompt")
+    if "strength" not in kind.refuses and request.num_skipped_steps == request.num_inference_steps:
+        raise no_steps("strength", request.usual_strength, request.num_inference_steps)
+
+
+def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]:
+    """The defaults of the task that the model is made for."""
+    kind = capabilities.kind
+    if request.image is None:
+        return {}
+    if "strength" not in kind.refuses:
+        return {"strength": request.usual_strength}
+    if kind.has_image_guidance:
+        scale = request.image_guidance_scale
+        return {"strength": 1.0, "image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
+    level, most = request.noise_level, capabilities.most_noise
+    level = min(DEFAULT_NOISE_LEVEL, most) if level is None else level
+    integer("noise_level", level, 0, most)
+    return {"strength": 1.0, "noise_level": level}
+
+
+def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> None:
+    if capabilities.has_text_encoder:
+        return
+    if request.prompt_embeds is None:
+        raise RequestError("this model has no text encoder: give prompt_embeds instead of prompt")
+    if request.guided and request.negative_prompt_embeds is None:
+        raise RequestError("this model has no text encoder: give negative_prompt_embeds, or guidance_scale=1")
+
+
+def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
+    """Height and width of the result: what was asked for, or the picture's, or the latents', or the model's."""
+    height, width = capabilities.default_height, capabilities.default_width
+    if request.image is not None and request.padding_mask_crop is None:
+        if request.image_is_latents:
+            height, width = (size * capabilities.vae_scale_factor for size in request.image.array.shape[2:])
+            if (request.height or height, request.width or width) != (height, width):
+                raise RequestError(
+                    f"image has latents of {width}x{height} pixels: leave out height and width, or give those"
+                )
+            return height, width
+        height, width = request.image[0].shape[:2]
+        if capabilities.kind.has_noise_level:
+            height, width = height * capabilities.vae_scale_factor, width * capabilities.vae_scale_factor
+        if request.outpaint is not None:
+            width, height = request.outpaint.of(width, height)
+        step = capabilities.size_step
+        height, width = (max(step, side // step * step) for side in (height, width))
+    elif request.latents is not None and request.height is None and request.width is None:
+        height, width = (size * capabilities.vae_scale_factor for size in request.latents.shape[2:])
+    return request.height or height, request.width or width
+
+
+def _check_size(request: Request, name: str, size: int, capabilities: Capabilities) -> None:
+    _check_step(name, size, capabilities)
+    most = request.max_size or (MAX_SIZE if request.tile_size is None else MAX_TILED_SIZE)
+    if size > most:
+        reason = "" if request.tile_size else ", since time grows with its fourth power; tile_size bounds it"
+        raise RequestError(
+            f"{name} is {size}: expected at most {most}{reason}; allow more with max_size={size} "
+            f"(--max-size {size})"
+        )
+
+
+def _check_tiles(request: Request, capabilities: Capabilities) -> None:
+    if request.tile_size is None:
+        return
+    _check_step("tile_size", request.tile_size, capabilities)
+    most = request.max_size or MAX_SIZE
+    if request.tile_size > most:
+        raise RequestError(
+            f"tile_size is {request.tile_size}: expected at most {most}, or allow more with max_size"
+        )
+    if request.guidance_rescale:
+        raise RequestError(
+            "expected at most one of tile_size and guidance_rescale, which goes by whole pictures"
+        )
+    if request.tile_overlap is not None:
+        _check_step("tile_overlap", request.tile_overlap, capabilities)
+    if request.tile_overlap is not None and request.tile_overlap > request.tile_size // 2:
+        raise RequestError(
+            f"tile_overlap is {request.tile_overlap}: expected at most {request.tile_size // 2}, half of tile_size"
+        )
+
+
+def _check_embeds(request: Request, capabilities: Capabilities) -> None:
+    embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
+    if embeds is not None:
+        check_shape("prompt_embeds", embeds, (None, None, capabilities.cross_attention_dim))
+    if negative is not None:
+        length = embeds.shape[1] if embeds is not None else None
+        check_shape(
+            "negative_prompt_embeds",
+            negative,
+            (request.num_prompts, length, capabilities.cross_attention_dim),
+        )
+
+
+def _no_encoder(what: str) -> RequestError:
+    return RequestError(
+        f"this model has no vae_encoder, which {what} needs: export the checkpoint again with sdrt export"
+    )
+
+
+def _check_step(name: str, size: int, capabilities: Capabilities) -> None:
+    step = capabilities.vae_scale_factor
+    if size % step:
+        below = max(step, size // step * step)
+        raise RequestError(
+            f"{name} is {size}: expected a multiple of {step}, such as {below} or {below + step}"
+        )
+    if size % capabilities.size_step:
+        raise RequestError(
+            f"{name} is {size}: this model was exported by optimum and takes multiples of "
+            f"{capabilities.size_step}; export the checkpoint again with sdrt export for any multiple of {step}"
+        )

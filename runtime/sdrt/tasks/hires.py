@@ -1,0 +1,34 @@
+"""Making a small image large before it is denoised again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Latents", "enlarged_latents", "enlarged_size"]
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Latents:
+    """Latents [prompts, C, h, w] in the place of pictures."""
+
+    array: Array
+
+
+def enlarged_latents(latents: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+    """Latents [C, height, width], interpolated linearly as A1111's "Latent" upscaler does."""
+    from PIL import Image
+
+    channels = (Image.fromarray(channel) for channel in latents)
+    return np.stack(
+        [np.asarray(channel.resize((width, height), Image.Resampling.BILINEAR)) for channel in channels]
+    )
+
+
+def enlarged_size(height: int, width: int, scale: float, step: int) -> tuple[int, int]:
+    """Height and width after enlarging by `scale`: the nearest multiples of `step` pixels."""
+    return round(height * scale / step) * step, round(width * scale / step) * step
