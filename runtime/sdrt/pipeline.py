@@ -65,7 +65,7 @@ class StableDiffusionPipeline:
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
         self._store = ComponentStore(model, config, self._notices, verify=verify, make=make_components)
-        self._generation = Generation(self._store, self._capabilities, self._notices)
+        self._generation = Generation(self._store, self._notices)
 
     @classmethod
     def from_pretrained(

@@ -129,6 +129,6 @@ def test_memory_that_numpy_lacks(tiny_model: Path, monkeypatch: pytest.MonkeyPat
     def full(*_: object) -> None:
         raise MemoryError("Unable to allocate 3.00 TiB")
 
-    monkeypatch.setattr("sdrt.run.generation.to_pil", full)
+    monkeypatch.setattr("sdrt.run.one_pass.to_pil", full)
     with pytest.raises(OutOfMemoryError, match=r"make fewer pictures at once .*3\.00 TiB"):
         pipeline("a", num_inference_steps=1)

@@ -80,7 +80,7 @@ def test_the_time_of_a_caller_is_no_time_of_a_step(
         time.sleep(0.05)
 
     # What happens before the first step and after the last one.
-    monkeypatch.setattr("sdrt.run.generation.to_pil", slow)
+    monkeypatch.setattr("sdrt.run.one_pass.to_pil", slow)
     made = generator(pipeline, configuration(pipeline))()
     assert made.total > 0.05 > max(step.scheduler for step in made.steps)
 

@@ -1,48 +1,32 @@
-"""A request's way through the model: encode → start latents → denoise → decode."""
+"""Passes of a request, one after another, each tried with less where memory runs out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Any
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError, OutOfMemoryError
-from sdrt.families.capabilities import Capabilities
-from sdrt.images.arrays import to_pil
+from sdrt.errors import OutOfMemoryError
 from sdrt.onnx.error_messages import pictures_failure
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.component_store import ComponentStore
-from sdrt.run.conditioning import Conditioning
-from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
 from sdrt.run.multi_pass import make_twice, outpaint
-from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
-from sdrt.run.start_latents import Beginning, Start
-from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
-from sdrt.tasks.inpainting import Canvas
-from sdrt.tasks.windows import Windows
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from sdrt.run.components import Components
+from sdrt.run.one_pass import Pass, decode, denoise, encode, prepare
+from sdrt.run.result import Events, StableDiffusionPipelineOutput
+from sdrt.run.start_latents import Start
+from sdrt.schedulers import Plan, Scheduler
 
 __all__ = ["Generation"]
 
-Array = NDArray[np.float32]
-
 
 class Generation:
-    """Makes the pictures of requests that `fit` has filled in, of one model."""
+    """Makes the images of fitted requests, of one model."""
 
-    def __init__(self, store: ComponentStore, capabilities: Capabilities, notices: Notices) -> None:
-        self._store, self._capabilities, self._notices = store, capabilities, notices
+    def __init__(self, store: ComponentStore, notices: Notices) -> None:
+        self._store, self._notices = store, notices
+        self._capabilities = store.model.capabilities
 
     def events(self, request: FittedRequest, scheduler: Scheduler, plans: Sequence[Plan]) -> Events:
         """Yield each step, then the result. `plans` are those of `plan_passes`."""
@@ -62,11 +46,11 @@ class Generation:
             self._store.close()
             raise
         except MemoryError as error:
-            # NumPy's own: latents and pictures are its arrays.
+            # NumPy's own: latents and images are its arrays.
             raise pictures_failure(error) from error
 
     def _with_what_fits(self, request: FittedRequest, scheduler: Scheduler, plan: Plan) -> Events:
-        """One pass, begun again with less where memory runs out in its first step."""
+        """Make one pass, and begin it again with less where memory runs out in its first step."""
         timings: dict[str, Any] = {}
         try:
             yield from self._one_pass(request, scheduler, plan, timings)
@@ -81,189 +65,47 @@ class Generation:
     def _one_pass(
         self, request: FittedRequest, scheduler: Scheduler, plan: Plan, timings: dict[str, Any]
     ) -> Events:
-        components = self._store.for_request(request)
-        self._tell_of_warming_up(request)
-        denoising = _Denoising(
-            components,
-            request,
-            scheduler,
-            plan,
-            capabilities=self._capabilities,
+        job = Pass(
+            request=request,
+            scheduler=scheduler,
+            plan=plan,
+            model=self._store.model,
+            components=self._store.for_request(request),
             notices=self._notices,
+            generators=[rng.Generator(seed) for seed in request.seeds],
             timings=timings,
         )
-        start = denoising.start(self._low_res_noise)
-        latents = yield from denoising.steps(start)
-        images = None
-        try:
-            images = _decode(components, request, latents, start.canvases, timings)
-        except MemoryError as error:
-            if not self._store.take_less(request, _typed(error)):
-                raise
-        if images is None:
-            components = self._store.for_request(request)
-            images = _decode(components, request, latents, start.canvases, timings)
+        self._tell_of_warming_up(request)
+        conditioning = encode(job)
+        start = prepare(job)
+        latents = yield from denoise(job, conditioning, start)
         yield StableDiffusionPipelineOutput(
-            images=images, seeds=list(request.seeds), request=request, timings=timings
+            images=self._decode(job, latents, start),
+            seeds=list(request.seeds),
+            request=request,
+            timings=timings,
         )
 
+    def _decode(self, job: Pass, latents: Any, start: Start) -> Any:
+        """Decode, once more with less where memory runs out: the steps are not lost."""
+        try:
+            return decode(job.components, job.request, latents, start.canvases, job.timings)
+        except MemoryError as error:
+            if not self._store.take_less(job.request, _typed(error)):
+                raise
+        # Not above: the error's frames hold what has to be let go of first.
+        components = self._store.for_request(job.request)
+        return decode(components, job.request, latents, start.canvases, job.timings)
+
     def _tell_of_warming_up(self, request: FittedRequest) -> None:
-        """Once for a size, where the provider does more in its first run than in others."""
+        """Say it once for a size, where the provider does more in its first run than in others."""
         name = self._store.config.name
         if (what := PROVIDERS[name].warms_up) and self._store.is_first_at(request):
             self._notices.inform(
                 f"warming up for {request.width}x{request.height}, {request.num_pictures} at once, on {name}: {what}"
             )
 
-    def _low_res_noise(self, level: int) -> tuple[float, float]:
-        """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small picture gets."""
-        schedule = resolve_scheduler(None, self._store.model.low_res_scheduler_config).noise_schedule
-        alpha = schedule.alphas_cumprod[level]
-        return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
-
-
-class _Denoising:
-    """One pass of a request, from its texts to clean latents. `timings` gets what each part took, in seconds."""
-
-    def __init__(
-        self,
-        components: Components,
-        request: FittedRequest,
-        scheduler: Scheduler,
-        plan: Plan,
-        *,
-        capabilities: Capabilities,
-        notices: Notices,
-        timings: dict[str, Any],
-    ) -> None:
-        self._components, self._request, self._scheduler = components, request, scheduler
-        self._capabilities, self._notices, self._timings = capabilities, notices, timings
-        self._plan, self._windows = plan, _windows(request, capabilities)
-        with _timed(timings, "text_encoder"):
-            self._conditioning = Conditioning.of(request, lambda: components.text_encoder)
-        self._generators = [rng.Generator(seed) for seed in request.seeds]
-
-    def start(self, low_res_noise: Callable[[int], tuple[float, float]]) -> Start:
-        """Latents to begin with: noise, and the picture that was given."""
-        beginning = Beginning(
-            request=self._request,
-            plan=self._plan,
-            generators=self._generators,
-            capabilities=self._capabilities,
-            encoder=lambda: self._components.vae_encoder,
-            low_res_noise=low_res_noise,
-        )
-        if self._request.image is None:
-            return beginning.start()
-        with _timed(self._timings, "vae_encoder"):
-            return beginning.start()
-
-    def steps(self, start: Start) -> Generator[GenerationStep, None, Array]:
-        """Yield the steps; return the clean latents [N, C, h, w]."""
-        unet, plan, conditioning = self._components.unet, self._plan, self._conditioning
-        embeds = conditioning.at(0)
-        with unet.bound(self._shapes(start, embeds), (OUTPUT,)) as run:
-            denoiser = Denoiser(
-                unet,
-                run,
-                plan,
-                batch=len(embeds),
-                schedule=self._scheduler.noise_schedule,
-                owners=conditioning.owners,
-                weights=conditioning.weights,
-                scale=conditioning.scale,
-                rescale=self._request.guidance_rescale,
-                notices=self._notices,
-                beside=None
-                if start.beside is None
-                else conditioning.over_batch(start.beside, blank=start.blank),
-                labels=start.labels,
-                windows=self._windows,
-            )
-            denoiser.condition(embeds)
-            self._timings["unet"] = denoiser.seconds
-            for step in self._scheduler.sample(
-                denoiser, start.x, plan, noise=lambda: self._noise(start), eta=self._request.eta
-            ):
-                if start.known is not None:
-                    scale = plan.latents_scale(step.sigma)
-                    start.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
-                event = GenerationStep(step, plan, denoiser, embeds, self._request.num_pictures)
-                try:
-                    yield event
-                finally:
-                    event.end()
-                here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
-                if not step.last and conditioning.changes(here, following):
-                    embeds = conditioning.at(following)
-                    denoiser.condition(embeds)
-        return event.latents
-
-    def _shapes(self, start: Start, embeds: Array) -> dict[str, tuple[int, ...]]:
-        """Of the U-Net's inputs."""
-        inputs, windows = self._components.unet.inputs, self._windows
-        _, channels, *size = start.x.shape
-        if start.beside is not None:
-            channels += start.beside.shape[1]
-        rows = 1 if self._components.low_vram else len(embeds)
-        shapes = {
-            "sample": (rows, channels, *(size if windows is None else windows.size)),
-            "timestep": tuple(1 for _ in inputs["timestep"].shape),
-            "encoder_hidden_states": (rows, *embeds.shape[1:]),
-        }
-        if start.labels is not None:
-            shapes[LABELS] = (rows,)
-        return {name: shapes[name] for name in inputs}
-
-    def _noise(self, start: Start) -> Array:
-        """Of a step that adds some: of each picture from its own generator."""
-        return np.stack([generator.randn(start.x.shape[1:]) for generator in self._generators])
-
-
-def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
-    """The windows in which the U-Net sees the latents; None if it sees them whole."""
-    if request.tile_size is None or max(request.size) <= request.tile_size:
-        return None
-    factor = capabilities.vae_scale_factor
-    overlap = request.tile_size // 4 if request.tile_overlap is None else request.tile_overlap
-    return Windows.of(
-        request.height // factor,
-        request.width // factor,
-        side=request.tile_size // factor,
-        overlap=overlap // factor,
-    )
-
-
-def _decode(
-    components: Components,
-    request: FittedRequest,
-    latents: Array,
-    canvases: Sequence[Canvas],
-    timings: dict[str, Any],
-) -> Any:
-    """Pictures in the requested form, one at a time, put into those that were given with a mask."""
-    if not np.isfinite(latents).all():
-        raise ComponentError(
-            "unet: the latents are not finite: the graph overflows or is damaged; export it again"
-        )
-    if request.output_type == "latent":
-        return latents
-    with _timed(timings, "vae_decoder"):
-        images = [components.vae_decoder(one) for one in latents]
-        if request.composite and canvases:
-            images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
-    pictures: list[Image.Image] | Array
-    pictures = np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
-    return pictures
-
 
 def _typed(error: MemoryError) -> OutOfMemoryError:
     """A component's failure, or NumPy's own: latents and pictures are its arrays."""
     return error if isinstance(error, OutOfMemoryError) else pictures_failure(error)
-
-
-@contextmanager
-def _timed(timings: dict[str, Any], name: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    timings[name] = time.perf_counter() - began

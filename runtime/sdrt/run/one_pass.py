@@ -1,0 +1,204 @@
+"""One pass of a request through the model, on one page: encode → prepare → denoise → decode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common import rng
+from sdrt.common.notices import Notices
+from sdrt.errors import ComponentError
+from sdrt.families.capabilities import Capabilities
+from sdrt.images.arrays import to_pil
+from sdrt.request.fitted import FittedRequest
+from sdrt.run.conditioning import Conditioning
+from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
+from sdrt.run.result import GenerationStep
+from sdrt.run.start_latents import Beginning, Start
+from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.tasks.inpainting import Canvas
+from sdrt.tasks.windows import Windows
+
+if TYPE_CHECKING:
+    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.onnx.buffers import Bound
+    from sdrt.run.components import Components
+
+__all__ = ["Pass", "decode", "denoise", "encode", "prepare"]
+
+Array = NDArray[np.float32]
+Timings = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pass:
+    """What a pass works with.
+
+    Attributes:
+        request: what to make.
+        scheduler, plan: how, and the noise levels that it visits.
+        model: whose configs say how an upscaling model's small image gets its noise.
+        components: the sessions.
+        generators: the noise of each image.
+        timings: receives what each part took, in seconds.
+    """
+
+    request: FittedRequest
+    scheduler: Scheduler
+    plan: Plan
+    model: ModelFolder
+    components: Components
+    notices: Notices
+    generators: list[rng.Generator]
+    timings: Timings = field(default_factory=dict)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model can serve."""
+        return self.model.capabilities
+
+
+def encode(job: Pass) -> Conditioning:
+    """Turn the prompts into embeddings for every step."""
+    with timed(job.timings, "text_encoder"):
+        return Conditioning.of(job.request, lambda: job.components.text_encoder)
+
+
+def prepare(job: Pass) -> Start:
+    """Draw the first latents: noise, and the image that the user gave."""
+    beginning = Beginning(
+        request=job.request,
+        plan=job.plan,
+        generators=job.generators,
+        capabilities=job.capabilities,
+        encoder=lambda: job.components.vae_encoder,
+        low_res_noise=lambda level: _low_res_noise(job.model, level),
+    )
+    if job.request.image is None:
+        return beginning.start()
+    with timed(job.timings, "vae_encoder"):
+        return beginning.start()
+
+
+def denoise(job: Pass, conditioning: Conditioning, start: Start) -> Generator[GenerationStep, None, Array]:
+    """Yield each step; return the clean latents [N, C, h, w]."""
+    unet, plan, embeds = job.components.unet, job.plan, conditioning.at(0)
+    windows = _windows(job.request, job.capabilities)
+    with unet.bound(_shapes(job, start, embeds, windows), (OUTPUT,)) as run:
+        denoiser = _denoiser(job, conditioning, start, run, windows)
+        denoiser.condition(embeds)
+        job.timings["unet"] = denoiser.seconds
+        for step in job.scheduler.sample(
+            denoiser, start.x, plan, noise=lambda: _noise(job, start), eta=job.request.eta
+        ):
+            if start.known is not None:
+                scale = plan.latents_scale(step.sigma)
+                start.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
+            event = GenerationStep(step, plan, denoiser, embeds, job.request.num_pictures)
+            try:
+                yield event
+            finally:
+                event.end()
+            here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
+            if not step.last and conditioning.changes(here, following):
+                embeds = conditioning.at(following)
+                denoiser.condition(embeds)
+    return event.latents
+
+
+def decode(
+    components: Components,
+    request: FittedRequest,
+    latents: Array,
+    canvases: Sequence[Canvas],
+    timings: Timings,
+) -> Any:
+    """Turn latents into images, one at a time; what was made under a mask goes into the image that was given."""
+    if not np.isfinite(latents).all():
+        raise ComponentError(
+            "unet: the latents are not finite: the graph overflows or is damaged; export it again"
+        )
+    if request.output_type == "latent":
+        return latents
+    with timed(timings, "vae_decoder"):
+        images = [components.vae_decoder(one) for one in latents]
+        if request.composite and canvases:
+            images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
+    return np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
+
+
+def _denoiser(
+    job: Pass, conditioning: Conditioning, start: Start, run: Bound, windows: Windows | None
+) -> Denoiser:
+    beside = start.beside
+    return Denoiser(
+        job.components.unet,
+        run,
+        job.plan,
+        batch=len(conditioning.at(0)),
+        schedule=job.scheduler.noise_schedule,
+        owners=conditioning.owners,
+        weights=conditioning.weights,
+        scale=conditioning.scale,
+        rescale=job.request.guidance_rescale,
+        notices=job.notices,
+        beside=None if beside is None else conditioning.over_batch(beside, blank=start.blank),
+        labels=start.labels,
+        windows=windows,
+    )
+
+
+def _shapes(job: Pass, start: Start, embeds: Array, windows: Windows | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of the U-Net's inputs."""
+    inputs = job.components.unet.inputs
+    _, channels, *size = start.x.shape
+    if start.beside is not None:
+        channels += start.beside.shape[1]
+    rows = 1 if job.components.low_vram else len(embeds)
+    shapes = {
+        "sample": (rows, channels, *(size if windows is None else windows.size)),
+        "timestep": tuple(1 for _ in inputs["timestep"].shape),
+        "encoder_hidden_states": (rows, *embeds.shape[1:]),
+    }
+    if start.labels is not None:
+        shapes[LABELS] = (rows,)
+    return {name: shapes[name] for name in inputs}
+
+
+def _noise(job: Pass, start: Start) -> Array:
+    """The noise of a step that adds some: each image's comes from its own generator."""
+    return np.stack([generator.randn(start.x.shape[1:]) for generator in job.generators])
+
+
+def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
+    """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small image gets."""
+    schedule = resolve_scheduler(None, model.low_res_scheduler_config).noise_schedule
+    alpha = schedule.alphas_cumprod[level]
+    return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
+
+
+def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
+    """The windows in which the U-Net sees the latents; None if it sees them whole."""
+    if request.tile_size is None or max(request.size) <= request.tile_size:
+        return None
+    factor = capabilities.vae_scale_factor
+    overlap = request.tile_size // 4 if request.tile_overlap is None else request.tile_overlap
+    return Windows.of(
+        request.height // factor,
+        request.width // factor,
+        side=request.tile_size // factor,
+        overlap=overlap // factor,
+    )
+
+
+@contextmanager
+def timed(timings: Timings, name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - began
