@@ -148,3 +148,18 @@ def test_missing_export_extra_says_what_to_install(monkeypatch: pytest.MonkeyPat
     # Which of them is met first depends on what is installed.
     line = r"error: exporting needs \w+, which is not installed; run: pip install .*\[export\]'\n"
     assert re.fullmatch(line, result.stderr)
+
+
+@pytest.mark.parametrize("command", ["generate", "plot"])
+def test_help_shows_every_option_once_and_the_usual_ones_first(command: str) -> None:
+    text = sdrt_command(command, "--help").stdout
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert headings[0] == "The options that most people need:"
+    assert headings[-1] == "Output and messages:"
+    first = text[text.index(headings[0]) : text.index(headings[1])]
+    for option in ("--model", "--negative-prompt", "--steps", "--guidance-scale", "--width", "--height"):
+        assert option in first
+    for option in ("--seed", "--scheduler", "--image", "--output"):
+        assert option in first
+    options = re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.MULTILINE)
+    assert len(options) == len(set(options)) >= 40

@@ -35,14 +35,14 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
 @click.group(
     cls=LazyGroup,
     commands_table={
-        "generate": ("generate.command", "Make pictures from a prompt."),
-        "plot": ("generate.plot", "Make a sheet of pictures over lists of settings."),
+        "generate": ("generate.command", "Make images from a prompt."),
+        "plot": ("generate.plot", "Make a sheet of images that compares settings."),
         "export": ("export", "Turn a checkpoint into a model folder of ONNX graphs."),
         "models": ("models.command", "List the models that need no download."),
         "benchmark": ("benchmark.command", "Measure a model on this machine, or compare two measurements."),
         "schedulers": ("schedulers", "List the schedulers and spacings."),
-        "info": ("models.info", "Say how a picture was made, or what a model folder holds."),
-        "doctor": ("doctor.command", "Check this installation and say how to repair it."),
+        "info": ("models.info", "Show how an image was made, or what a model folder holds."),
+        "doctor": ("doctor.command", "Check this installation and say how to fix it."),
     },
     context_settings=CONTEXT,
     invoke_without_command=True,
@@ -54,7 +54,7 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
     expose_value=False,
     is_eager=True,
     callback=_print_version,
-    help="Show it and exit.",
+    help="Show the version and exit.",
 )
 @click.pass_context
 def main(context: click.Context) -> None:

@@ -1,4 +1,4 @@
-"""`sdrt generate`: the options and their help. The work is in `generation`."""
+"""`sdrt generate`: the options and their help. The work is in `runner`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sdrt.cli.generate.options import picture_options
+from sdrt.cli.generate.options import GROUPS, picture_options
 from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.grouped_help import GroupedCommand
 
 __all__ = ["generate"]
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
 @click.argument("prompts", metavar="PROMPT...", nargs=-1)
 @click.option(
     "--prompts-file",
     metavar="FILE",
-    help="Prompts from a file, or - for stdin: one a line, or JSON objects of settings, which go before the options.",
+    help="Read prompts from a file, or from stdin with -: one per line, or JSON objects whose settings override the "
+    "options.",
 )
 @click.option(
     "--from",
     "from_picture",
     metavar="FILE",
-    help="Make this picture again, as its metadata says; options given beside it go before.",
+    help="Make this image again from its metadata. Options that you give override it.",
 )
 @picture_options
 @click.option(
@@ -33,37 +35,35 @@ __all__ = ["generate"]
     type=click.IntRange(1, 1024),
     default=1,
     show_default=True,
-    help="Pictures denoised at once.",
+    help="How many images to denoise at once.",
 )
-@click.option(
-    "--count", type=click.IntRange(1, 10_000), help="Pictures per prompt.  [default: the batch size]"
-)
+@click.option("--count", type=click.IntRange(1, 10_000), help="Images per prompt.  [default: the batch size]")
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help="Name, folder, or pattern with {seed} and {index}; .png, .jpg or .webp.  [default: sdrt-{seed}.png]",
+    help="File, folder, or a pattern with {seed} and {index}: .png, .jpg or .webp.  [default: sdrt-{seed}.png]",
 )
+@click.option("--grid", is_flag=True, help="Also write one sheet with all images, named FILE-grid.")
+@click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
 @click.option(
-    "--grid", is_flag=True, help="Also write a contact sheet of all pictures, beside the first: FILE-grid."
+    "--preview-file", metavar="FILE", help="Write the unfinished images to this file while they are made."
 )
-@click.option("--preview", is_flag=True, help="Draw what the pictures are at in the terminal.")
-@click.option("--preview-file", metavar="FILE", help="Write what they are at to a file, again and again.")
 @click.option(
     "--preview-every",
     type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
-    help="Steps between two previews.",
+    help="Update the preview every so many steps.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
 @debug_option
 @click.pass_context
 def generate(context: click.Context, /, from_picture: str | None, **options: Any) -> None:
-    """Make pictures from a prompt.
+    """Make images from a prompt.
 
-    Each PROMPT is one argument: put it in quotes. Of {a|b} each picture takes one, by its seed. The names of the
-    files go to stdout, progress and notices to stderr.
+    Put each PROMPT in quotes. Where a prompt says {a|b}, the seed decides which one an image gets. File names go to
+    stdout; progress and notices go to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run

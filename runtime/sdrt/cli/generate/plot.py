@@ -6,13 +6,14 @@ from typing import Any
 
 import click
 
-from sdrt.cli.generate.options import picture_options
+from sdrt.cli.generate.options import GROUPS, picture_options
 from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.grouped_help import GroupedCommand
 
 __all__ = ["plot"]
 
 
-@click.command(context_settings=CONTEXT)
+@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
 @click.argument("prompt", required=True)
 @click.option(
     "-x", metavar="FIELD=A,B,C", required=True, help="Varied from left to right, for example steps=5,10,20."
@@ -29,11 +30,10 @@ __all__ = ["plot"]
 @click.option("--json", "as_json", is_flag=True, help="Print file, seeds, settings and timings as JSON.")
 @debug_option
 def plot(prompt: str, x: str, y: str | None, z: str | None, **options: Any) -> None:
-    """Make a sheet of pictures over two or three settings.
+    """Make a sheet of images that compares two or three settings.
 
-    The fields are those of a prompts file: prompt, negative_prompt, seed, steps, guidance_scale, scheduler, spacing,
-    width, height, strength and the like. A value with a comma stands in quotes. All pictures have one seed, unless it
-    is a field.
+    FIELD is a key of a prompts file: prompt, negative_prompt, seed, steps, guidance_scale, scheduler, spacing, width,
+    height, strength and so on. Put a value with a comma in quotes. All images share a seed, unless seed is a FIELD.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run_plot
