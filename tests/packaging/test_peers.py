@@ -186,8 +186,8 @@ def test_what_would_end_too_late_is_left_and_said(tmp_path: Path, monkeypatch: p
     folders = {"sdrt": tmp_path, "diffusers": tmp_path}
     monkeypatch.setattr("peers.prepare", lambda *_: (folders, {}, []))
     settings = peers.Settings(names=tuple(folders), rounds=2)
-    late = peers.Capabilities(within=0.0)
-    assert peers.compare(tmp_path, settings, capabilities=late)["left"] == [
+    late = peers.Limits(within=0.0)
+    assert peers.compare(tmp_path, settings, limits=late)["left"] == [
         *("sdrt in round 1", "diffusers in round 1", "diffusers in round 2", "sdrt in round 2"),
     ]
     assert turns == []

@@ -14,8 +14,8 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.run.component_store import ComponentStore
 from sdrt.run.multi_pass import make_twice, outpaint
 from sdrt.run.one_pass import Pass, decode, denoise, encode, prepare
+from sdrt.run.preparation import Prepared
 from sdrt.run.result import Events, StableDiffusionPipelineOutput
-from sdrt.run.start_latents import Start
 from sdrt.schedulers import Plan, Scheduler
 
 __all__ = ["Generation"]
@@ -77,25 +77,25 @@ class Generation:
         )
         self._tell_of_warming_up(request)
         conditioning = encode(job)
-        start = prepare(job)
-        latents = yield from denoise(job, conditioning, start)
+        prepared = prepare(job)
+        latents = yield from denoise(job, conditioning, prepared)
         yield StableDiffusionPipelineOutput(
-            images=self._decode(job, latents, start),
+            images=self._decode(job, latents, prepared),
             seeds=list(request.seeds),
             request=request,
             timings=timings,
         )
 
-    def _decode(self, job: Pass, latents: Any, start: Start) -> Any:
+    def _decode(self, job: Pass, latents: Any, prepared: Prepared) -> Any:
         """Decode, once more with less where memory runs out: the steps are not lost."""
         try:
-            return decode(job.components, job.request, latents, start.canvases, job.timings)
+            return decode(job.components, job.request, latents, prepared.canvases, job.timings)
         except MemoryError as error:
             if not self._store.take_less(job.request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         components = self._store.for_request(job.request)
-        return decode(components, job.request, latents, start.canvases, job.timings)
+        return decode(components, job.request, latents, prepared.canvases, job.timings)
 
     def _tell_of_warming_up(self, request: FittedRequest) -> None:
         """Say it once for a size, where the provider does more in its first run than in others."""

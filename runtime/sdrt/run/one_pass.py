@@ -19,8 +19,8 @@ from sdrt.images.arrays import to_pil
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
+from sdrt.run.preparation import Preparation, Prepared
 from sdrt.run.result import GenerationStep
-from sdrt.run.start_latents import Beginning, Start
 from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
 from sdrt.tasks.windows import Windows
@@ -70,9 +70,9 @@ def encode(job: Pass) -> Conditioning:
         return Conditioning.of(job.request, lambda: job.components.text_encoder)
 
 
-def prepare(job: Pass) -> Start:
+def prepare(job: Pass) -> Prepared:
     """Draw the first latents: noise, and the image that the user gave."""
-    beginning = Beginning(
+    preparation = Preparation(
         request=job.request,
         plan=job.plan,
         generators=job.generators,
@@ -81,25 +81,27 @@ def prepare(job: Pass) -> Start:
         low_res_noise=lambda level: _low_res_noise(job.model, level),
     )
     if job.request.image is None:
-        return beginning.start()
+        return preparation.run()
     with timed(job.timings, "vae_encoder"):
-        return beginning.start()
+        return preparation.run()
 
 
-def denoise(job: Pass, conditioning: Conditioning, start: Start) -> Generator[GenerationStep, None, Array]:
+def denoise(
+    job: Pass, conditioning: Conditioning, prepared: Prepared
+) -> Generator[GenerationStep, None, Array]:
     """Yield each step; return the clean latents [N, C, h, w]."""
     unet, plan, embeds = job.components.unet, job.plan, conditioning.at(0)
     windows = _windows(job.request, job.capabilities)
-    with unet.bound(_shapes(job, start, embeds, windows), (OUTPUT,)) as run:
-        denoiser = _denoiser(job, conditioning, start, run, windows)
+    with unet.bound(_shapes(job, prepared, embeds, windows), (OUTPUT,)) as run:
+        denoiser = _denoiser(job, conditioning, prepared, run, windows)
         denoiser.condition(embeds)
         job.timings["unet"] = denoiser.seconds
         for step in job.scheduler.sample(
-            denoiser, start.x, plan, noise=lambda: _noise(job, start), eta=job.request.eta
+            denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
         ):
-            if start.known is not None:
+            if prepared.known is not None:
                 scale = plan.latents_scale(step.sigma)
-                start.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
+                prepared.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
             event = GenerationStep(step, plan, denoiser, embeds, job.request.num_pictures)
             try:
                 yield event
@@ -134,9 +136,9 @@ def decode(
 
 
 def _denoiser(
-    job: Pass, conditioning: Conditioning, start: Start, run: Bound, windows: Windows | None
+    job: Pass, conditioning: Conditioning, prepared: Prepared, run: Bound, windows: Windows | None
 ) -> Denoiser:
-    beside = start.beside
+    beside = prepared.beside
     return Denoiser(
         job.components.unet,
         run,
@@ -148,32 +150,34 @@ def _denoiser(
         scale=conditioning.scale,
         rescale=job.request.guidance_rescale,
         notices=job.notices,
-        beside=None if beside is None else conditioning.over_batch(beside, blank=start.blank),
-        labels=start.labels,
+        beside=None if beside is None else conditioning.over_batch(beside, blank=prepared.blank),
+        labels=prepared.labels,
         windows=windows,
     )
 
 
-def _shapes(job: Pass, start: Start, embeds: Array, windows: Windows | None) -> dict[str, tuple[int, ...]]:
+def _shapes(
+    job: Pass, prepared: Prepared, embeds: Array, windows: Windows | None
+) -> dict[str, tuple[int, ...]]:
     """The shapes of the U-Net's inputs."""
     inputs = job.components.unet.inputs
-    _, channels, *size = start.x.shape
-    if start.beside is not None:
-        channels += start.beside.shape[1]
+    _, channels, *size = prepared.x.shape
+    if prepared.beside is not None:
+        channels += prepared.beside.shape[1]
     rows = 1 if job.components.low_vram else len(embeds)
     shapes = {
         "sample": (rows, channels, *(size if windows is None else windows.size)),
         "timestep": tuple(1 for _ in inputs["timestep"].shape),
         "encoder_hidden_states": (rows, *embeds.shape[1:]),
     }
-    if start.labels is not None:
+    if prepared.labels is not None:
         shapes[LABELS] = (rows,)
     return {name: shapes[name] for name in inputs}
 
 
-def _noise(job: Pass, start: Start) -> Array:
+def _noise(job: Pass, prepared: Prepared) -> Array:
     """The noise of a step that adds some: each image's comes from its own generator."""
-    return np.stack([generator.randn(start.x.shape[1:]) for generator in job.generators])
+    return np.stack([generator.randn(prepared.x.shape[1:]) for generator in job.generators])
 
 
 def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:

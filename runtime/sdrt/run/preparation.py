@@ -20,7 +20,7 @@ from sdrt.tasks.inpainting import Canvas, Known, crop_box
 if TYPE_CHECKING:
     from sdrt.vae.autoencoder import VaeEncoder
 
-__all__ = ["Beginning", "Start"]
+__all__ = ["Preparation", "Prepared"]
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Start:
+class Prepared:
     """The state of the first level, and what goes with it through all of the run.
 
     Attributes:
@@ -49,7 +49,7 @@ class Start:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Beginning:
+class Preparation:
     """What a run can begin from.
 
     Noise is drawn and pictures are encoded for each picture from its own generator, in diffusers' order.
@@ -70,13 +70,13 @@ class Beginning:
     encoder: Callable[[], VaeEncoder]
     low_res_noise: Callable[[int], tuple[float, float]]
 
-    def start(self) -> Start:
+    def run(self) -> Prepared:
         """Draw and encode what the request and the kind of model ask for."""
         request = self.request
         if request.latents is not None and request.image is None:
-            return Start(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
+            return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
         if request.image is None:
-            return Start(x=self._noise())
+            return Prepared(x=self._noise())
         if self.capabilities.kind.has_image_guidance:
             return self._instructions()
         if self.capabilities.kind.has_noise_level:
@@ -104,7 +104,7 @@ class Beginning:
         height, width = self.request.height, self.request.width
         return [resized(picture, height // shrink, width // shrink) for picture in self.request.image]
 
-    def _image_to_image(self) -> Start:
+    def _image_to_image(self) -> Prepared:
         clean, noise = [], []
         if self.request.image_is_latents:
             for latents, generator in self._each(self.request.image.array):
@@ -115,22 +115,22 @@ class Beginning:
             for picture, generator in self._each(self._pictures()):
                 clean.append(encoder(picture, generator.randn))
                 noise.append(generator.randn(self._shape))
-        return Start(x=np.stack(clean) + np.float32(self.plan.sigmas[0]) * np.stack(noise))
+        return Prepared(x=np.stack(clean) + np.float32(self.plan.sigmas[0]) * np.stack(noise))
 
-    def _instructions(self) -> Start:
+    def _instructions(self) -> Prepared:
         encoder = self.encoder()
         encoded = [encoder.mean(picture) for picture in self._pictures()]
-        return Start(x=self._noise(), beside=np.stack([one for one, _ in self._each(encoded)]), blank=True)
+        return Prepared(x=self._noise(), beside=np.stack([one for one, _ in self._each(encoded)]), blank=True)
 
-    def _upscaling(self) -> Start:
+    def _upscaling(self) -> Prepared:
         level = self.request.noise_level
         assert level is not None  # filled in by `fit`
         signal, noise = map(np.float32, self.low_res_noise(level))
         small = [signed(picture) for picture in self._pictures(self.capabilities.vae_scale_factor)]
         beside = [signal * one + noise * generator.randn(one.shape) for one, generator in self._each(small)]
-        return Start(x=self._noise(), beside=np.stack(beside), labels=level)
+        return Prepared(x=self._noise(), beside=np.stack(beside), labels=level)
 
-    def _inpainting(self) -> Start:
+    def _inpainting(self) -> Prepared:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
         canvases = tuple(canvas for canvas, _ in self._each(_canvases(request)))
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
@@ -152,9 +152,9 @@ class Beginning:
         else:
             x = np.stack(clean) + np.float32(self.plan.sigmas[0]) * unit
         if shown:
-            return Start(x=x, beside=np.stack(beside), canvases=canvases)
+            return Prepared(x=x, beside=np.stack(beside), canvases=canvases)
         known = Known(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
-        return Start(x=x, known=known, canvases=canvases)
+        return Prepared(x=x, known=known, canvases=canvases)
 
 
 def _canvases(request: FittedRequest) -> list[Canvas]:
