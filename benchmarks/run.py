@@ -1,4 +1,4 @@
-"""Every benchmark in one go; the figures go to ``benchmarks/results/`` and the tables into the README.
+"""Every benchmark in one go; the figures go to ``benchmarks/results/`` and the tables into docs/benchmark-results.md.
 
     python benchmarks/run.py --name NAME [--work DIR]
 
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    insert(ROOT / "README.md", None)  # the markers are there, or it ends here and not in half an hour
+    insert(ROOT / "docs" / "benchmark-results.md", None)  # the markers are there, or it ends here and not in half an hour
     settings = Settings(
         size=options.size,
         steps=options.steps,
@@ -116,7 +116,7 @@ def main() -> None:
                 json.dumps(figures, indent=2) + "\n", encoding="utf-8"
             )
     (results / f"{options.name}.md").write_text(report(figures), encoding="utf-8")
-    insert(ROOT / "README.md", report(figures))
+    insert(ROOT / "docs" / "benchmark-results.md", report(figures))
     print(report(figures))
     if not export.met(figures["export"]):
         raise SystemExit("the export is below its bar")
