@@ -16,12 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import export
 import peers
 import tables
 from settings import REPEATS, Settings, add_systems, chosen_systems, interpreters
 from systems import for_machine
 
+import export
 import sdrt
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +94,9 @@ def main() -> None:
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    insert(ROOT / "docs" / "benchmark-results.md", None)  # the markers are there, or it ends here and not in half an hour
+    insert(
+        ROOT / "docs" / "benchmark-results.md", None
+    )  # the markers are there, or it ends here and not in half an hour
     settings = Settings(
         size=options.size,
         steps=options.steps,

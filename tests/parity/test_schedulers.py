@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +13,9 @@ from sdrt.schedulers import SAMPLERS, Scheduler, resolve_scheduler
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "goldens"))
 
-from scheduler_reference import run_reference  # noqa: E402
-from scheduler_runs import SD15, Case, all_cases, run, worst_error  # noqa: E402
+from tools.goldens.scheduler_reference import run_reference  # noqa: E402
+from tools.goldens.scheduler_runs import SD15, Case, all_cases, run, worst_error  # noqa: E402
 
 # float32 state against float64, over at most 50 steps: 8e-7 is the largest measured.
 TOLERANCE = 2e-6

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip("diffusers")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from write_schedulers import BEGIN, END, OUTPUT, measured, table
+from tools.write_schedulers import BEGIN, END, OUTPUT, measured, table
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
 

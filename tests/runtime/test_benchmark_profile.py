@@ -226,7 +226,7 @@ def test_the_graphs_of_the_ceiling_are_those_that_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnx")
-    import write_ceiling
+    from tools import write_ceiling
 
     monkeypatch.setattr(write_ceiling, "GRAPHS", tmp_path)
     write_ceiling.main()

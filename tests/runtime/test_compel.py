@@ -1,12 +1,11 @@
 """Compel's prompt grammar and what it does to embeddings.
 
-The cases in `COMPEL` are those of its own documentation and tests; embeddings are as `tests/goldens/record_compel.py`
+The cases in `COMPEL` are those of its own documentation and tests; embeddings are as `tools/goldens/record_compel.py`
 recorded them from Compel itself.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,9 @@ from sdrt.prompts.a1111 import Fragment
 from sdrt.prompts.compel import Clause, parse_compel
 from sdrt.text.chunks import split_at_sentences
 from sdrt.text.compel_embeddings import embed
+from tools.goldens.compel_cases import CASES
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
-sys.path.insert(0, str(GOLDENS))
-
-from compel_cases import CASES  # noqa: E402
 
 # float32 sums in another order; 6e-7 at worst when it was recorded.
 TOLERANCE = 1e-5

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import numpy as np
 import pytest
 
 from sdrt import StableDiffusionPipeline
+from tools.goldens.pipeline_cases import CALLS, PROMPTS, component_inputs
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
-sys.path.insert(0, str(GOLDENS))
-
-from pipeline_cases import CALLS, PROMPTS, component_inputs  # noqa: E402
 
 SEED = 5
 # float32 sums in another order; the exporter measured 2e-6 at worst on these weights.

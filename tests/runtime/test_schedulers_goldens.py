@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
-sys.path.insert(0, str(GOLDENS))
+from tools.goldens.scheduler_runs import Case, recorded_cases, run, worst_error
 
-from scheduler_runs import Case, recorded_cases, run, worst_error  # noqa: E402
+GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
 
 # float32 state against float64, over at most 50 steps: 8e-7 is the largest measured.
 TOLERANCE = 2e-6

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CHAIN", "GRAPHS", "least_seconds", "measure_ceiling"]
 
 GRAPHS = Path(__file__).parent / "graphs"
-"""`tests/runtime/write_ceiling.py` writes them."""
+"""`python -m tools.write_ceiling` writes them."""
 CHAIN = 8
 """Operators of one graph, each of which takes what the one before it gave."""
 _RUNS = 8

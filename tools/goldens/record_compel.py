@@ -1,7 +1,7 @@
 """Record `compel.npz`: what Compel makes of prompts with the text encoder of `tests/models/tiny`.
 
 Usage, where the export extra is installed: pip install --no-deps compel==2.2.1 pyparsing; python
-tests/goldens/record_compel.py
+tools/goldens/record_compel.py
 
 2.2.1, because no later release can blend (https://github.com/damian0815/compel/issues/130).
 """
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from compel import Compel, DownweightMode, ReturnedEmbeddingsType
-from compel_cases import CASES
 from transformers import CLIPTokenizerFast
 
 from sdrt_export.checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
+from tools.goldens.compel_cases import CASES
 
-OUTPUT = Path(__file__).with_name("compel.npz")
+OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "compel.npz"
 RETURNED = {
     None: ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
     1: ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NORMALIZED,

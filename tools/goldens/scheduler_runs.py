@@ -114,7 +114,8 @@ def _cases() -> Iterator[Case]:
 
 def model(x: npt.NDArray[Any], timestep: float) -> npt.NDArray[Any]:
     """A smooth, bounded stand-in for a U-Net."""
-    return np.tanh(0.8 * x + timestep / 1000) * (0.7 + 0.3 * np.cos(timestep / 300))
+    output: npt.NDArray[Any] = np.tanh(0.8 * x + timestep / 1000) * (0.7 + 0.3 * np.cos(timestep / 300))
+    return output
 
 
 def denoiser(scheduler: Scheduler, plan: Plan) -> Callable[[npt.NDArray[Any], float], npt.NDArray[Any]]:

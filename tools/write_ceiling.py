@@ -1,6 +1,6 @@
 """Write the graphs that `sdrt benchmark --profile` measures a provider's ceiling with.
 
-    python tests/runtime/write_ceiling.py
+    python -m tools.write_ceiling
 
 Chains of one operator, of which a single number goes back to the host.
 """

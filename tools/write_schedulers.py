@@ -1,23 +1,20 @@
 """Write `docs/schedulers.md`: what there is, and how far from diffusers it lands.
 
-Usage, where the test extra is installed: python tests/parity/write_schedulers.py
+Usage, where the test extra is installed: python -m tools.write_schedulers
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import diffusers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "goldens"))
+from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS
+from sdrt.schedulers.table import SamplerRow
+from tools.goldens.scheduler_reference import run_reference
+from tools.goldens.scheduler_runs import all_cases, run, worst_error
 
-from scheduler_reference import run_reference  # noqa: E402
-from scheduler_runs import all_cases, run, worst_error  # noqa: E402
-
-from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS  # noqa: E402
-from sdrt.schedulers.table import SamplerRow  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 OUTPUT = ROOT / "docs" / "schedulers.md"
 STEPS = (1, 2, 5, 20, 50)

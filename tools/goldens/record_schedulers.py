@@ -1,20 +1,22 @@
 """Record `schedulers.npz`: diffusers' trajectories and torch's noise, for tests that run without either.
 
-Usage, where torch and diffusers are installed: python tests/goldens/record_schedulers.py
+Usage, where torch and diffusers are installed: python -m tools.goldens.record_schedulers
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
-from scheduler_reference import run_reference
-from scheduler_runs import recorded_cases
 
-OUTPUT = Path(__file__).with_name("schedulers.npz")
+from tools.goldens.scheduler_reference import run_reference
+from tools.goldens.scheduler_runs import recorded_cases
+
+OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "schedulers.npz"
 # Of short runs every step is kept, of long ones the last.
 WHOLE, LAST = 5, (20, 50)
 RNG_SEEDS = (0, 1, 2**31 + 5, 2**32 - 1)
@@ -44,7 +46,7 @@ def noise() -> dict[str, npt.NDArray[np.float32]]:
 def main() -> None:
     diffusers.logging.set_verbosity_error()
     arrays = {**noise(), **trajectories()}
-    np.savez_compressed(OUTPUT, **arrays)
+    np.savez_compressed(OUTPUT, **cast(dict[str, Any], arrays))
     print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
 
 

@@ -1,25 +1,25 @@
 """Record `pipeline.npz`: what transformers and diffusers make of the weights of `tests/models/tiny`.
 
-Usage, where the export extra is installed: python tests/goldens/record_pipeline.py
+Usage, where the export extra is installed: python -m tools.goldens.record_pipeline
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pipeline_cases import CALLS, PROMPTS, component_inputs
 from transformers import CLIPTokenizerFast
 
 from sdrt_export.checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
+from tools.goldens.pipeline_cases import CALLS, PROMPTS, component_inputs
 
-OUTPUT = Path(__file__).with_name("pipeline.npz")
+OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "pipeline.npz"
 SEED = 5
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
@@ -90,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         pipeline = tiny_pipeline(Path(folder))
         arrays = {**texts(pipeline), **components(pipeline), **pictures(pipeline)}
-    np.savez_compressed(OUTPUT, **arrays)
+    np.savez_compressed(OUTPUT, **cast(dict[str, Any], arrays))
     print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
 
 

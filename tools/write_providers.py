@@ -1,4 +1,4 @@
-"""Write the tables of `docs/providers.md`: python tests/runtime/write_providers.py."""
+"""Write the tables of `docs/providers.md`: python -m tools.write_providers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
-OUTPUT = Path(__file__).resolve().parents[2] / "docs" / "providers.md"
+OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "providers.md"
 BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"
 
 

@@ -11,9 +11,9 @@ import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
-from scheduler_runs import SEED, SHAPE, Case, model
 
 from sdrt.schedulers import SAMPLERS, Plan
+from tools.goldens.scheduler_runs import SEED, SHAPE, Case, model
 
 
 class _Float64Torch:
@@ -41,7 +41,7 @@ class _BrownianPath:
             self._middle, self._length = drawn, length
             return drawn
         shared = self._length / length
-        noise = shared**0.5 * self._middle + (1 - shared) ** 0.5 * drawn
+        noise: torch.Tensor = shared**0.5 * self._middle + (1 - shared) ** 0.5 * drawn
         self._middle = None
         return noise
 
@@ -138,7 +138,8 @@ def _mend_third_order(scheduler: Any) -> None:
         )
         one, other = (outputs[-1] - outputs[-2]) * (h / near), (outputs[-2] - outputs[-3]) * (h / far)
         square = (one - other) / ((near + far) / h)
-        return update(outputs, **about) + square / torch.sqrt(1 + target**2)
+        updated: torch.Tensor = update(outputs, **about) + square / torch.sqrt(1 + target**2)
+        return updated
 
     scheduler.multistep_dpm_solver_third_order_update = mended
 
