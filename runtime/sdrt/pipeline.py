@@ -22,6 +22,7 @@ from sdrt.request.request import Request
 from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
 from sdrt.run.multi_pass import num_evaluations
+from sdrt.run.origin import Origin
 from sdrt.run.result import (
     Events,
     GenerationStep,
@@ -236,15 +237,26 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        request, rule = request.fit(self._capabilities), self._rule(request, scheduler, spacing)
-        num_evaluations(request, rule)  # raises for what no steps can be planned of
-        return self._generation.events(request, rule)
+        fitted, asked = request.fit(self._capabilities), self.scheduler_for(scheduler, spacing)
+        rule = asked.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        num_evaluations(fitted, rule)  # raises for what no steps can be planned of
+        return self._generation.events(fitted, rule, self._origin(asked))
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
         return num_evaluations(request.fit(self._capabilities), self._rule(request, scheduler, spacing))
+
+    def _origin(self, scheduler: Scheduler) -> Origin:
+        return Origin(
+            model=self.model.name,
+            takes_strength="strength" not in self._capabilities.kind.refuses,
+            scheduler=scheduler,
+            scheduler_config=self._scheduler_config,
+            vae_tiling=self._store.config.vae_tiling,
+            embeddings=self._store.embeddings,
+        )
 
     def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
         rule = self.scheduler_for(scheduler, spacing)
@@ -266,6 +278,7 @@ class StableDiffusionPipeline:
             room=whole(config, "max_position_embeddings", "text_encoder") - 2,
         )
         self._store.add_words(words)
+        self._store.embeddings += (Path(path).name,)
         return [word.token for word in words]
 
     @property

@@ -16,7 +16,16 @@ from sdrt.errors import RequestError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes
 from sdrt.images.reading import checked_count, enlarged_latents, read_masks, read_pictures, resized
-from sdrt.request.checks import MAX_PROMPT_LENGTH, check_shape, check_text, integer, numbers, real, tensor
+from sdrt.request.checks import (
+    MAX_PROMPT_LENGTH,
+    as_given,
+    check_shape,
+    check_text,
+    integer,
+    numbers,
+    real,
+    tensor,
+)
 from sdrt.tasks.inpainting import Canvas, crop_box
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 from sdrt.tasks.windows import Windows
@@ -174,8 +183,8 @@ class Request:
         )
         if self.guidance_scale is not None:
             self._set("guidance_scale", real("guidance_scale", self.guidance_scale, -1e4, 1e4))
-        self._set("guidance_rescale", real("guidance_rescale", self.guidance_rescale, 0.0, 1.0))
-        self._set("eta", real("eta", self.eta, 0.0, 1.0))
+        self._set("guidance_rescale", as_given("guidance_rescale", self.guidance_rescale, 0.0, 1.0))
+        self._set("eta", as_given("eta", self.eta, 0.0, 1.0))
         if self.image_guidance_scale is not None:
             scale = real("image_guidance_scale", self.image_guidance_scale, -1e4, 1e4)
             self._set("image_guidance_scale", scale)
@@ -453,7 +462,7 @@ class Request:
             raise _no_steps("strength", self._usual_strength, self.num_inference_steps)
 
     def _check_mask(self) -> None:
-        self._set("mask_blur", real("mask_blur", self.mask_blur, 0.0, 1000.0))
+        self._set("mask_blur", as_given("mask_blur", self.mask_blur, 0.0, 1000.0))
         if not isinstance(self.composite, bool):
             raise RequestError(f"composite is {brief(self.composite)}: expected True or False")
         if self.padding_mask_crop is not None:
@@ -582,7 +591,7 @@ class Request:
             self._set("timesteps", numbers("timesteps", self.timesteps, MAX_STEPS, integer, 0, 10**6))
             self._set("num_inference_steps", len(self.timesteps))
         if self.sigmas is not None:
-            self._set("sigmas", numbers("sigmas", self.sigmas, MAX_STEPS + 1, real, 0.0, 1e6))
+            self._set("sigmas", numbers("sigmas", self.sigmas, MAX_STEPS + 1, as_given, 0.0, 1e6))
             self._set("num_inference_steps", max(1, len(self.sigmas) - 1))
         for name in ("timesteps", "sigmas"):
             if getattr(self, name) is not None and self.hires_steps is not None:

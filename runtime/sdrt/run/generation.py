@@ -22,6 +22,7 @@ from sdrt.run.component_store import ComponentStore
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
 from sdrt.run.multi_pass import make_twice, outpaint
+from sdrt.run.origin import Origin
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.run.start_latents import Beginning, Start
 from sdrt.schedulers import Scheduler, resolve_scheduler
@@ -43,11 +44,11 @@ class Generation:
     def __init__(self, store: ComponentStore, capabilities: Capabilities, notices: Notices) -> None:
         self._store, self._capabilities, self._notices = store, capabilities, notices
 
-    def events(self, request: Request, scheduler: Scheduler) -> Events:
-        """Yield each step, then the result."""
+    def events(self, request: Request, scheduler: Scheduler, origin: Origin | None = None) -> Events:
+        """Yield each step, then the result, which says its `origin`."""
 
         def one_pass(part: Request) -> Events:
-            return self._with_what_fits(part, scheduler)
+            return self._with_what_fits(part, scheduler, origin)
 
         try:
             if request.outpaint is not None:
@@ -64,20 +65,22 @@ class Generation:
             # NumPy's own: latents and pictures are its arrays.
             raise pictures_failure(error) from error
 
-    def _with_what_fits(self, request: Request, scheduler: Scheduler) -> Events:
+    def _with_what_fits(self, request: Request, scheduler: Scheduler, origin: Origin | None) -> Events:
         """One pass, begun again with less where memory runs out in its first step."""
         timings: dict[str, Any] = {}
         try:
-            yield from self._one_pass(request, scheduler, timings)
+            yield from self._one_pass(request, scheduler, origin, timings)
             return
         except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
             if timings.get("unet") or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
-        yield from self._one_pass(request, scheduler, {})
+        yield from self._one_pass(request, scheduler, origin, {})
 
-    def _one_pass(self, request: Request, scheduler: Scheduler, timings: dict[str, Any]) -> Events:
+    def _one_pass(
+        self, request: Request, scheduler: Scheduler, origin: Origin | None, timings: dict[str, Any]
+    ) -> Events:
         components = self._store.for_request(request)
         self._tell_of_warming_up(request)
         denoising = _Denoising(
@@ -100,7 +103,7 @@ class Generation:
             components = self._store.for_request(request)
             images = _decode(components, request, latents, start.canvases, timings)
         yield StableDiffusionPipelineOutput(
-            images=images, seeds=list(request.seeds), request=request, timings=timings
+            images=images, seeds=list(request.seeds), request=request, timings=timings, origin=origin
         )
 
     def _tell_of_warming_up(self, request: Request) -> None:

@@ -42,6 +42,7 @@ def outpaint(request: Request, generate: Generate, capabilities: Capabilities) -
         seeds=list(request.seeds),
         request=request,
         timings=_added(timings),
+        origin=made.origin,
     )
 
 
