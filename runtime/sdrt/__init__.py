@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         SdrtError,
         UnsupportedModelError,
     )
+    from sdrt.images.metadata import read_metadata
     from sdrt.pipeline import StableDiffusionPipeline
     from sdrt.request.request import Request
     from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
@@ -49,6 +50,7 @@ __all__ = [
     "StableDiffusionPipelineOutput",
     "UnsupportedModelError",
     "__version__",
+    "read_metadata",
 ]
 
 _ELSEWHERE = {
@@ -57,6 +59,7 @@ _ELSEWHERE = {
     "StableDiffusionPipelineOutput": "run.result",
     "Request": "request.request",
     "SdrtWarning": "common.notices",
+    "read_metadata": "images.metadata",
 }
 
 

@@ -23,6 +23,7 @@ from sdrt.request.request import Request
 from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
 from sdrt.run.multi_pass import plan_passes
+from sdrt.run.origin import Origin
 from sdrt.run.result import (
     Events,
     GenerationStep,
@@ -237,9 +238,10 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        fitted, rule = fit(request, self._capabilities), self._rule(request, scheduler, spacing)
+        fitted, asked = fit(request, self._capabilities), self.scheduler_for(scheduler, spacing)
+        rule = asked.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
         # Here, so that what no steps can be planned of is an error before the first step is asked for.
-        return self._generation.events(fitted, rule, plan_passes(fitted, rule))
+        return self._generation.events(fitted, rule, plan_passes(fitted, rule), self._origin(asked))
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
@@ -247,6 +249,16 @@ class StableDiffusionPipeline:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
         fitted, rule = fit(request, self._capabilities), self._rule(request, scheduler, spacing)
         return sum(plan.num_evaluations for plan in plan_passes(fitted, rule))
+
+    def _origin(self, scheduler: Scheduler) -> Origin:
+        return Origin(
+            model=self.model.name,
+            takes_strength="strength" not in self._capabilities.kind.refuses,
+            scheduler=scheduler,
+            scheduler_config=self._scheduler_config,
+            vae_tiling=self._store.config.vae_tiling,
+            embeddings=self._store.embeddings,
+        )
 
     def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
         rule = self.scheduler_for(scheduler, spacing)
@@ -268,6 +280,7 @@ class StableDiffusionPipeline:
             room=whole(config, "max_position_embeddings", "text_encoder") - 2,
         )
         self._store.add_words(words)
+        self._store.embeddings += (Path(path).name,)
         return [word.token for word in words]
 
     @property

@@ -125,7 +125,7 @@ def test_a_file_that_appears_at_the_last_moment_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two runs with the same name: only the step that gives the file its name can tell."""
-    monkeypatch.setattr("sdrt.cli.generate.outputs._check_absent", lambda path, force: None)
+    monkeypatch.setattr("sdrt.images.files._check_absent", lambda path, force: None)
     path = tmp_path / "a.png"
     path.write_bytes(b"theirs")
     with pytest.raises(RequestError, match="exists already"):

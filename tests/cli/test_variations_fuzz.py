@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from sdrt import RequestError
-from sdrt.cli.generate.from_metadata import _OPTIONS, settings_of
+from sdrt.cli.generate.from_metadata import settings_of
 from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
-from sdrt.images.metadata import Parameters, save_options
+from sdrt.images.metadata import LABELS, Parameters, save_options
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -49,7 +49,7 @@ def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
 @settings(deadline=None)
 @given(
     changes=st.dictionaries(
-        st.sampled_from([*OURS, *_OPTIONS]),
+        st.sampled_from([*OURS, *sorted(LABELS)]),
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
         | st.sampled_from(["inf", "nan", "1e999", "-1", "9" * 400, "1,2", ","]),
     )

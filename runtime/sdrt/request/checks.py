@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 
-__all__ = ["MAX_PROMPT_LENGTH", "check_shape", "check_text", "integer", "numbers", "real", "tensor"]
+__all__ = [
+    "MAX_PROMPT_LENGTH",
+    "as_given",
+    "check_shape",
+    "check_text",
+    "integer",
+    "numbers",
+    "real",
+    "tensor",
+]
 
 MAX_PROMPT_LENGTH = 20_000
 """Characters. A model reads some 77 tokens, so this is far beyond use and far below what hurts."""
@@ -58,6 +67,12 @@ def real(name: str, value: Any, low: float, high: float) -> float:
     if isinstance(value, (bool, str)) or not low <= number <= high:
         raise RequestError(f"{name} is {brief(value)}: expected a number from {low:g} to {high:g}")
     return number
+
+
+def as_given(name: str, value: Any, low: float, high: float) -> float:
+    """As `real`, but an int stays one: metadata say it as it was given."""
+    number = real(name, value, low, high)
+    return value if type(value) is int else number
 
 
 def numbers(

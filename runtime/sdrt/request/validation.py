@@ -15,7 +15,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_masks, read_pictures
 from sdrt.request.bounds import HIRES_UPSCALERS, MAX_PICTURES, MAX_STEPS, OUTPUT_TYPES, PROMPT_SYNTAXES
-from sdrt.request.checks import check_text, integer, numbers, real, tensor
+from sdrt.request.checks import as_given, check_text, integer, numbers, real, tensor
 from sdrt.tasks.hires import Latents
 from sdrt.tasks.outpainting import Growth, parse_growth
 
@@ -64,8 +64,8 @@ def validate(request: Request) -> None:
     )
     if request.guidance_scale is not None:
         _set(request, "guidance_scale", real("guidance_scale", request.guidance_scale, -1e4, 1e4))
-    _set(request, "guidance_rescale", real("guidance_rescale", request.guidance_rescale, 0.0, 1.0))
-    _set(request, "eta", real("eta", request.eta, 0.0, 1.0))
+    _set(request, "guidance_rescale", as_given("guidance_rescale", request.guidance_rescale, 0.0, 1.0))
+    _set(request, "eta", as_given("eta", request.eta, 0.0, 1.0))
     if request.image_guidance_scale is not None:
         scale = real("image_guidance_scale", request.image_guidance_scale, -1e4, 1e4)
         _set(request, "image_guidance_scale", scale)
@@ -114,7 +114,7 @@ def _check_levels(request: Request) -> None:
         _set(request, "timesteps", numbers("timesteps", request.timesteps, MAX_STEPS, integer, 0, 10**6))
         _set(request, "num_inference_steps", len(request.timesteps))
     if request.sigmas is not None:
-        _set(request, "sigmas", numbers("sigmas", request.sigmas, MAX_STEPS + 1, real, 0.0, 1e6))
+        _set(request, "sigmas", numbers("sigmas", request.sigmas, MAX_STEPS + 1, as_given, 0.0, 1e6))
         _set(request, "num_inference_steps", max(1, len(request.sigmas) - 1))
     for name in ("timesteps", "sigmas"):
         if getattr(request, name) is not None and request.hires_steps is not None:
@@ -207,7 +207,7 @@ def _check_strength(request: Request) -> None:
 
 
 def _check_mask(request: Request) -> None:
-    _set(request, "mask_blur", real("mask_blur", request.mask_blur, 0.0, 1000.0))
+    _set(request, "mask_blur", as_given("mask_blur", request.mask_blur, 0.0, 1000.0))
     if not isinstance(request.composite, bool):
         raise RequestError(f"composite is {brief(request.composite)}: expected True or False")
     if request.padding_mask_crop is not None:

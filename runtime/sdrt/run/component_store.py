@@ -48,6 +48,8 @@ class ComponentStore:
         self.model, self.config, self._make = model, config, make
         self.rescues: Counter[str] = Counter()
         """How many runs of which component were made in float32, as float16 overflowed."""
+        self.embeddings: tuple[str, ...] = ()
+        """Names of the files that words were read from."""
         self._notices, self._verify = notices, verify
         self._components: Components | None = None
         self._inversions: Inversions | None = None

@@ -14,6 +14,7 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.run.component_store import ComponentStore
 from sdrt.run.multi_pass import make_twice, outpaint
 from sdrt.run.one_pass import Pass, decode, denoise, encode, prepare
+from sdrt.run.origin import Origin
 from sdrt.run.preparation import Prepared
 from sdrt.run.result import Events, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler
@@ -28,11 +29,17 @@ class Generation:
         self._store, self._notices = store, notices
         self._capabilities = store.model.capabilities
 
-    def events(self, request: FittedRequest, scheduler: Scheduler, plans: Sequence[Plan]) -> Events:
-        """Yield each step, then the result. `plans` are those of `plan_passes`."""
+    def events(
+        self,
+        request: FittedRequest,
+        scheduler: Scheduler,
+        plans: Sequence[Plan],
+        origin: Origin | None = None,
+    ) -> Events:
+        """Yield each step, then the result, which says its `origin`. `plans` are those of `plan_passes`."""
 
         def one_pass(part: FittedRequest, plan: Plan) -> Events:
-            return self._with_what_fits(part, scheduler, plan)
+            return self._with_what_fits(part, scheduler, plan, origin)
 
         try:
             if request.outpaint is not None:
@@ -49,21 +56,28 @@ class Generation:
             # NumPy's own: latents and images are its arrays.
             raise pictures_failure(error) from error
 
-    def _with_what_fits(self, request: FittedRequest, scheduler: Scheduler, plan: Plan) -> Events:
+    def _with_what_fits(
+        self, request: FittedRequest, scheduler: Scheduler, plan: Plan, origin: Origin | None
+    ) -> Events:
         """Make one pass, and begin it again with less where memory runs out in its first step."""
         timings: dict[str, Any] = {}
         try:
-            yield from self._one_pass(request, scheduler, plan, timings)
+            yield from self._one_pass(request, scheduler, plan, origin, timings)
             return
         except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
             if timings.get("unet") or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
-        yield from self._one_pass(request, scheduler, plan, {})
+        yield from self._one_pass(request, scheduler, plan, origin, {})
 
     def _one_pass(
-        self, request: FittedRequest, scheduler: Scheduler, plan: Plan, timings: dict[str, Any]
+        self,
+        request: FittedRequest,
+        scheduler: Scheduler,
+        plan: Plan,
+        origin: Origin | None,
+        timings: dict[str, Any],
     ) -> Events:
         job = Pass(
             request=request,
@@ -84,6 +98,7 @@ class Generation:
             seeds=list(request.seeds),
             request=request,
             timings=timings,
+            origin=origin,
         )
 
     def _decode(self, job: Pass, latents: Any, prepared: Prepared) -> Any:

@@ -61,6 +61,7 @@ def outpaint(
         seeds=list(request.seeds),
         request=request,
         timings=_added(timings),
+        origin=made.origin,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +13,16 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.images.arrays import to_pil
+from sdrt.images.files import check_capacity, check_target, file_names, write_image
+from sdrt.images.metadata import Parameters
+from sdrt.request.checks import integer
 from sdrt.request.request import Request
+from sdrt.run.origin import Origin
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from sdrt.run.denoiser import Denoiser
     from sdrt.schedulers import Plan, Step
 
@@ -43,12 +52,77 @@ class StableDiffusionPipelineOutput:
 
     `images`: PIL pictures; or float32 [N, H, W, 3] in 0..1 for "np"; or latents [N, C, h, w] for "latent".
     `seeds`: the seed that makes each picture alone again. `timings`: seconds, `unet` one per evaluation.
+    `origin`: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
     images: Any
     seeds: list[int]
     request: Request
     timings: dict[str, Any] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, repr=False)
+
+    def metadata(self, index: int, *, batch_size: int | None = None) -> Parameters:
+        """How image `index` was made: what `sdrt generate` writes into its files.
+
+        `batch_size` replaces the number of images that were denoised at once. Embeddings that were given in the place
+        of a prompt leave it empty.
+
+        Raises:
+            RequestError: there is no such image, or the output was not made by a pipeline.
+        """
+        index = integer("index", index, 0, len(self.seeds) - 1)
+        if self.origin is None:
+            raise RequestError("this output says not what made it: expected one that a pipeline returned")
+        batch = len(self.seeds) if batch_size is None else batch_size
+        return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
+
+    def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> list[Path]:
+        """Write every image to a PNG, JPEG or WebP file, as the extension says; return the files' paths.
+
+        `path` is a name with optional `{seed}` and `{index}`, or a folder; several images of one name get `-0`, `-1`,
+        … before the extension. Each file is written in one piece or not at all. `metadata=False` leaves out how the
+        images were made.
+
+        Raises:
+            RequestError: the name or its extension is wrong, a file exists and `overwrite` is false, the format cannot
+                hold an image, or `images` are latents; nothing is written then.
+            SdrtError: a file cannot be written.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise RequestError(f"path is {brief(path)}: expected the name of an image file")
+        images = [self._pil(index) for index in range(len(self.seeds))]
+        told = [self.metadata(index) if metadata else None for index in range(len(images))]
+        try:
+            paths = file_names(os.fspath(path), self.seeds)
+            for one, image, parameters in zip(paths, images, told, strict=True):
+                _check_file(one, image, parameters, overwrite=overwrite)
+        except RequestError:
+            raise
+        except (OSError, ValueError) as error:
+            raise RequestError(f"{brief(path)} cannot be written: {error}; choose another name") from error
+        for one, image, parameters in zip(paths, images, told, strict=True):
+            write_image(one, image, None if parameters is None else str(parameters), force=overwrite)
+        return list(paths)
+
+    def _pil(self, index: int) -> Image.Image:
+        if self.request.output_type == "latent":
+            raise RequestError("images are latents, which no file holds: expected output_type 'pil' or 'np'")
+        image: Image.Image = self.images[index]
+        return to_pil(self.images[index]) if isinstance(self.images[index], np.ndarray) else image
+
+    def _size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image, in pixels; of latents, the last axes, which no one reads."""
+        image = self.images[index]
+        if not isinstance(image, np.ndarray):
+            width, height = image.size
+            return width, height
+        return image.shape[1], image.shape[0]
+
+
+def _check_file(path: Path, image: Image.Image, parameters: Parameters | None, *, overwrite: bool) -> None:
+    check_target(path, force=overwrite)
+    prompts = 0 if parameters is None else len(parameters.prompt) + len(parameters.negative_prompt)
+    check_capacity(path, sides=image.size, text=prompts)
 
 
 class GenerationStep:

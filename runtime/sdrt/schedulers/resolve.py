@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,13 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
     if value is None:
         return Scheduler.from_config({**model_config, **_LATENT_DIFFUSION})
     if isinstance(value, Mapping):
-        return Scheduler.from_config(value)
+        return replace(Scheduler.from_config(value), source="a config in memory")
     if not isinstance(value, (str, os.PathLike)):
         raise RequestError(
             f"scheduler is {brief(value)}: expected a name, a diffusers config or a path to one"
         )
     if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
-        return Scheduler.from_config(_read_config(Path(value)))
+        return replace(Scheduler.from_config(_read_config(Path(value))), source=os.fspath(value))
     return _from_name(value, model_config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Scheduler:
     sampler: SamplerRow
     settings: Settings
     noise_schedule: NoiseSchedule
+    source: str | None = field(default=None, compare=False)
+    """The file that a config of its own was read from, for metadata; None for the model's or a name."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, sampler: SamplerRow | None = None) -> Scheduler:
@@ -109,7 +111,9 @@ class Scheduler:
                 raise RequestError(
                     f"sigmas are {brief(list(sigmas))}: expected two or more, above 0 but the last"
                 )
-            return replace(self, settings=replace(self.settings, levels=None, sigmas=tuple(sigmas)))
+            return replace(
+                self, settings=replace(self.settings, levels=None, sigmas=tuple(map(float, sigmas)))
+            )
         return self
 
     def _check_levels(self, name: str, values: Sequence[float], *, takes: bool) -> None:

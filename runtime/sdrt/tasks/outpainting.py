@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,13 @@ class Growth:
     top: int = 0
     right: int = 0
     bottom: int = 0
+    text: str | None = field(default=None, compare=False, repr=False)
+    """What was asked for, where that was a text."""
+
+    def __str__(self) -> str:
+        """What `parse_growth` reads."""
+        sides = {side: getattr(self, side) for side in _SIDES}
+        return self.text or ",".join(f"{side}={pixels}" for side, pixels in sides.items() if pixels)
 
     @property
     def empty(self) -> bool:
@@ -77,11 +85,11 @@ def parse_growth(value: object, width: int, height: int) -> Growth:
         raise RequestError(
             f"outpaint is {brief(value)}, which is no larger than the picture's {width}x{height}"
         )
-    return growth
+    return replace(growth, text=value) if isinstance(value, str) else growth
 
 
 def _of_sides(sides: Mapping[object, object], value: object) -> Growth:
-    pixels = {}
+    pixels: dict[str, Any] = {}
     for side, given in sides.items():
         text = str(given)
         if side not in _SIDES or not re.fullmatch(r"\d{1,5}", text) or int(text) > _MOST:

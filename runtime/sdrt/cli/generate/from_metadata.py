@@ -2,65 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.images.metadata import LABELS, read_metadata, settings_values
 from sdrt.model_folder.embedded import embedded_names
 from sdrt.request.bounds import MAX_SIZE
 
 __all__ = ["settings_of"]
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "Steps": ("steps", int),
-    "CFG scale": ("guidance_scale", _finite),
-    "Seed": ("seed", int),
-    "Sampler": ("scheduler", str),
-    "Spacing": ("spacing", str),
-    "Eta": ("eta", _finite),
-    "Clip skip": ("clip_skip", lambda text: int(text) - 1),
-    "Prompt syntax": ("prompt_syntax", str),
-    "Denoising strength": ("strength", _finite),
-    "Image CFG scale": ("image_guidance_scale", _finite),
-    "Noise level": ("noise_level", int),
-    "Mask blur": ("mask_blur", _finite),
-    "Masked area padding": ("padding_mask_crop", int),
-    "Outpaint": ("outpaint", str),
-    "CFG rescale": ("guidance_rescale", _finite),
-    "Timesteps": ("timesteps", lambda text: tuple(int(part) for part in text.split(","))),
-    "Sigmas": ("sigmas", lambda text: tuple(float(part) for part in text.split(","))),
-    "Tile size": ("tile_size", int),
-    "Tile overlap": ("tile_overlap", int),
-    "Hires upscale": ("hires_scale", _finite),
-    "Hires steps": ("hires_steps", int),
-    "Hires upscaler": ("hires_upscaler", str.lower),
-    "Composite": ("no_composite", lambda text: text == "False"),
-    "VAE tiling": ("vae_tiling", lambda text: text == "True"),
-}
-# What says nothing that could be done otherwise.
-_SILENT = {
-    "Size",
-    "Model",
-    "Model hash",
-    "RNG",
-    "Embeddings",
-    "Scheduler config",
-    "Batch size",
-    "Version",
-    "Schedule type",
-}
+_RENAMED = {"num_inference_steps": "steps"}
+# Fields of which options hold nothing, or something else.
+_NO_OPTIONS = {"size", "composite", "batch_size", "rng", "embeddings", "scheduler_config", "version"}
+# Labels of other programs that are no obstacle.
+_FOREIGN = {"Model hash", "Schedule type"}
 _FROM_A_PICTURE = ("Denoising strength", "Image CFG scale", "Noise level", "Outpaint")
 
 
@@ -70,30 +28,16 @@ def settings_of(name: str, given: set[str]) -> dict[str, Any]:
     Raises:
         RequestError: the file tells nothing, something that is no setting, or of what cannot be made from it alone.
     """
-    from sdrt.images.metadata import Parameters, read_parameters
-
-    _, text = read_parameters(Path(name))
-    if text is None:
+    found = read_metadata(name)
+    if not found.text:
         raise RequestError(
             f"--from {name}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
         )
-    found = Parameters.parse(text)
-    settings = found.settings
     _check_complete(name, found.settings, given)
     told: dict[str, Any] = {"negative_prompt": found.negative_prompt}
     if "prompts_file" not in given:
         told["prompts"] = (found.prompt,)
-    for label, (option, read) in _OPTIONS.items():
-        if label in settings:
-            told[option] = _read(name, label, settings[label], read)
-    if "Hires upscale" in settings and "strength" in told:
-        told["hires_strength"] = told.pop("strength")
-    if "Schedule type" in settings and settings["Schedule type"] != "Automatic":
-        told["scheduler"] = f"{settings.get('Sampler', '')} {settings['Schedule type']}"
-    if "Outpaint" not in settings and "Size" in settings:
-        told["width"], told["height"] = _size(name, settings["Size"])
-    if "Model" in settings:
-        told["model"] = settings["Model"]
+    told |= _options(name, found.settings)
     if "spacing" in given and "scheduler" in told:
         told["scheduler"] = _without_spacing(told["scheduler"])
     dropped = set(given)
@@ -111,6 +55,19 @@ def settings_of(name: str, given: set[str]) -> dict[str, Any]:
     return told
 
 
+def _options(name: str, settings: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        values = settings_values(settings)
+    except RequestError as error:
+        raise RequestError(f"--from {name}: {error}") from None
+    told = {_RENAMED.get(key, key): value for key, value in values.items() if key not in _NO_OPTIONS}
+    if "composite" in values:
+        told["no_composite"] = not values["composite"]
+    if "size" in values and "outpaint" not in values:
+        told["width"], told["height"] = values["size"]
+    return told
+
+
 def _without_spacing(scheduler: str) -> str:
     from sdrt.schedulers import SPACING_LABELS
 
@@ -119,7 +76,7 @@ def _without_spacing(scheduler: str) -> str:
     return scheduler
 
 
-def _check_complete(name: str, settings: Any, given: set[str]) -> None:
+def _check_complete(name: str, settings: Mapping[str, str], given: set[str]) -> None:
     model = settings.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
         raise RequestError(f"--from {name}: was made by the model {brief(model)}: say where it is with -m")
@@ -142,22 +99,8 @@ def _check_complete(name: str, settings: Any, given: set[str]) -> None:
             f"--from {name}: was made with noise that is not drawn here ({told}, expected CPU): give the options "
             "themselves for one like it"
         )
-    if other := [label for label in settings if label not in _OPTIONS and label not in _SILENT]:
+    if other := [label for label in settings if label not in LABELS | _FOREIGN]:
         raise RequestError(
             f"--from {name}: says {brief(other[0])}, which is of another program: give the options themselves for a "
             "picture like it"
         )
-
-
-def _read(name: str, label: str, text: str, read: Callable[[str], Any]) -> Any:
-    try:
-        return read(text)
-    except (ValueError, OverflowError):
-        raise RequestError(f"--from {name}: its {label} is {brief(text)}: expected a number") from None
-
-
-def _size(name: str, text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
-    if found is None:
-        raise RequestError(f"--from {name}: its Size is {brief(text)}: expected pixels, such as 512x512")
-    return int(found[1]), int(found[2])

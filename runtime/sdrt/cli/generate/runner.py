@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,11 +23,11 @@ from sdrt.cli.generate.jobs import (
     plan_preview_path,
     seeds,
 )
-from sdrt.cli.generate.outputs import format_of, write_atomically
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import FIELDS, Axis
 from sdrt.common.progress import export_reporter
 from sdrt.errors import SdrtError
+from sdrt.images.files import write_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -127,8 +127,6 @@ class Setup:
     """Of the first of them, with the model's defaults."""
     calls: int
     """Of the U-Net, for a batch."""
-    config_file: str | None
-    """What the scheduler was read from, where that was a file."""
 
     @classmethod
     def of(cls, pipeline: StableDiffusionPipeline, batch: Batch) -> Setup:
@@ -137,8 +135,7 @@ class Setup:
         request = batch.request.fit(pipeline.model.capabilities)
         scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
         calls = pipeline.num_evaluations(batch.request, scheduler=scheduler)
-        file = options.scheduler if options.scheduler and Path(options.scheduler).exists() else None
-        return cls(options=options, scheduler=scheduler, request=request, calls=calls, config_file=file)
+        return cls(options=options, scheduler=scheduler, request=request, calls=calls)
 
 
 class Job:
@@ -187,8 +184,8 @@ class Job:
                     steps.begin(batch.name, count)
                     output = self._denoise(batch, steps)
                     self.timings.add(output.timings)
-                    for picture, image in zip(batch.pictures, output.images, strict=True):
-                        self._save(picture, image)
+                    for index, picture in enumerate(batch.pictures):
+                        self._save(picture, output, index)
                         if not self.options.as_json and not self.sheet_only:
                             terminal.result(picture.path)
         except BaseException:
@@ -233,13 +230,11 @@ class Job:
         if self.options.preview:
             steps.show(picture)
         if self.preview_path is not None:
-            path, target = self.preview_path, format_of(self.preview_path)
-            write_atomically(
-                path, lambda file: picture.save(file, format=target.name, **target.options), force=True
-            )
+            write_image(self.preview_path, picture, None, force=True)
 
-    def _save(self, picture: Picture, image: Image) -> None:
-        parameters = self._parameters(picture, image)
+    def _save(self, picture: Picture, output: StableDiffusionPipelineOutput, index: int) -> None:
+        image: Image = output.images[index]
+        parameters = str(output.metadata(index, batch_size=self.setup(picture).options.batch_size))
         if not self.sheet_only:
             self._write(picture.path, image, parameters)
         self.made.append(picture)
@@ -248,17 +243,8 @@ class Job:
             self._add_to_sheet(self.grid, picture, image, parameters)
 
     def _write(self, path: Path, image: Image, parameters: str) -> None:
-        target = format_of(path)
-        extra: dict[str, Any] = dict(target.options)
-        if not self.options.no_metadata:
-            from sdrt.images.metadata import save_options
-
-            extra |= save_options(target.name, parameters)
-
-        def write(file: BinaryIO) -> None:
-            image.save(file, format=target.name, **extra)
-
-        write_atomically(path, write, force=self.options.force)
+        text = None if self.options.no_metadata else parameters
+        write_image(path, image, text, force=self.options.force)
 
     def _add_to_sheet(self, grid: Grid, picture: Picture, image: Image, parameters: str) -> None:
         """The sheet says how its first picture was made, as A1111's does."""
@@ -269,75 +255,6 @@ class Job:
             self.sheet = ContactSheet(count=grid.count, width=width, height=height, columns=grid.columns)
             self.sheet_parameters = parameters
         self.sheet.add(image, picture.label)
-
-    def _parameters(self, picture: Picture, image: Image) -> str:
-        from sdrt import __version__
-        from sdrt.images.metadata import Parameters
-
-        setup = self.setup(picture)
-        options, request = setup.options, setup.request
-        # What is worked on first, as in A1111: the part of a picture, what is enlarged later, or put into another.
-        size = image.size if options.outpaint else (request.width, request.height)
-        # A1111's names in A1111's order; the name of a sampler there includes "Karras" and the like.
-        settings = {
-            "Steps": request.num_inference_steps,
-            "Sampler": setup.scheduler.display_name,
-            "CFG scale": request.guidance_scale,
-            "Seed": picture.seed,
-            "Size": "{}x{}".format(*size),
-            "Model": self.pipeline.model.name,
-            "Denoising strength": self._strength(request),
-            "Image CFG scale": request.image_guidance_scale,
-            "Noise level": request.noise_level,
-            "Mask blur": options.mask_blur if options.mask_image or options.outpaint else None,
-            "Masked area padding": options.padding_mask_crop,
-            "Outpaint": options.outpaint,
-            "Composite": "False" if options.no_composite else None,
-            "VAE tiling": None if options.vae_tiling is None else str(options.vae_tiling),
-            **self._hires(request),
-            # A1111 counts the last layer as 1, diffusers as 0.
-            "Clip skip": options.clip_skip + 1 if options.clip_skip else None,
-            "Prompt syntax": options.prompt_syntax if options.prompt_syntax != "a1111" else None,
-            "Scheduler config": setup.config_file,
-            "Batch size": options.batch_size if options.batch_size > 1 else None,
-            "RNG": "CPU",
-            "Embeddings": ", ".join(Path(path).name for path in options.embeddings) or None,
-            "Tile size": options.tile_size,
-            "Tile overlap": options.tile_overlap,
-            "CFG rescale": options.guidance_rescale or None,
-            "Timesteps": _joined(options.timesteps),
-            "Sigmas": _joined(options.sigmas),
-            "Eta": options.eta if setup.scheduler.reads_eta and options.eta else None,
-            "Spacing": self._spacing(setup.scheduler),
-            "Version": f"sdrt {__version__}",
-        }
-        present = {name: str(value) for name, value in settings.items() if value is not None}
-        return str(
-            Parameters(prompt=picture.prompt, negative_prompt=options.negative_prompt, settings=present)
-        )
-
-    def _hires(self, request: Request) -> dict[str, Any]:
-        if request.hires_scale is None:
-            return {}
-        return {
-            "Hires upscale": request.hires_scale,
-            "Hires steps": request.hires_steps,
-            "Hires upscaler": request.hires_upscaler.capitalize(),
-        }
-
-    def _strength(self, request: Request) -> float | None:
-        """Where the kind of model has one; A1111 has one name for both."""
-        if request.hires_scale is not None:
-            return request.hires_strength
-        kind = self.pipeline.model.capabilities.kind
-        return None if "strength" in kind.refuses else request.strength
-
-    def _spacing(self, scheduler: Scheduler) -> str | None:
-        """The spacing, where the name written beside it does not say it."""
-        from sdrt.schedulers import SPACING_LABELS
-
-        usual = self.pipeline.scheduler_for(scheduler.name).spacing
-        return None if scheduler.spacing in (*SPACING_LABELS, usual) else scheduler.spacing
 
     def report(self) -> dict[str, Any]:
         """What was made and how, for `--json`. Seconds in `timings`."""
@@ -378,7 +295,3 @@ class Job:
     def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
         usual = self._settings(common)
         return {name: value for name, value in self._settings(setup).items() if value != usual[name]}
-
-
-def _joined(numbers: Sequence[float] | None) -> str | None:
-    return None if numbers is None else ",".join(map(str, numbers))

@@ -39,22 +39,23 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 def picture_info(path: Path) -> tuple[dict[str, Any], str]:
     """What a picture says of itself, as JSON and as text."""
-    from sdrt.images.metadata import Parameters, read_parameters
+    from sdrt import read_metadata
 
-    about, text = read_parameters(path)
-    if text is None:
+    found = read_metadata(path)
+    if not found.text:
         raise RequestError(
             f"{path}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
         )
-    parsed = Parameters.parse(text)
     return {
         "file": str(path),
-        **about,
-        "prompt": parsed.prompt,
-        "negative_prompt": parsed.negative_prompt,
-        "settings": dict(parsed.settings),
-        "parameters": text,
-    }, text
+        "format": found.format,
+        "width": found.size[0],
+        "height": found.size[1],
+        "prompt": found.prompt,
+        "negative_prompt": found.negative_prompt,
+        "settings": dict(found.settings),
+        "parameters": found.text,
+    }, found.text
 
 
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:

@@ -1,0 +1,196 @@
+"""Files of images: their names from a pattern, the formats there are, written in one piece or not at all."""
+
+from __future__ import annotations
+
+import os
+import string
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from re import fullmatch
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sdrt.errors import RequestError, SdrtError
+from sdrt.images.metadata import save_options
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "DEFAULT_NAME",
+    "FORMATS",
+    "Format",
+    "check_capacity",
+    "check_target",
+    "file_names",
+    "format_of",
+    "name_pattern",
+    "write_atomically",
+    "write_image",
+]
+
+DEFAULT_NAME = "sdrt-{seed}.png"
+_FIELDS = ("seed", "index")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """An image format: Pillow's name, its options for `save`, and what fits into it.
+
+    `max_side` is in pixels, `max_text` in characters of metadata.
+    """
+
+    name: str
+    options: dict[str, int] = field(default_factory=dict)
+    max_side: int = 2**31 - 1
+    max_text: int = 2**20
+
+
+# A JPEG segment holds 65,533 bytes: EXIF's header, the settings, and 2 bytes for a character (4 for a few).
+_JPEG = Format(name="JPEG", options={"quality": 95, "subsampling": 0}, max_side=65_500, max_text=16_000)
+FORMATS = {
+    ".png": Format(name="PNG"),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format(name="WEBP", options={"quality": 95}, max_side=16_383),
+}
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file's extension asks for."""
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise RequestError(
+            f"{path}: unknown extension {path.suffix!r}; expected one of {', '.join(FORMATS)}"
+        ) from None
+
+
+def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> None:
+    """Refuse a format that cannot hold a side (pixels) or the metadata's `text` (characters)."""
+    target = format_of(path)
+    if max(side or 0 for side in sides) > target.max_side:
+        raise RequestError(f"{path}: {target.name} holds {target.max_side} pixels a side; use .png")
+    if text > target.max_text:
+        larger = ".png or " if target.name != "PNG" else ""
+        raise RequestError(
+            f"{path}: the prompt is too long for {target.name}'s metadata; use {larger}no metadata "
+            "(--no-metadata, metadata=False)"
+        )
+
+
+def file_names(pattern: str | None, seeds: Sequence[int]) -> tuple[Path, ...]:
+    """One path per seed, of a format there is.
+
+    `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
+    get `-0`, `-1`, … before the extension.
+    """
+    template = name_pattern(pattern)
+    names = [template.format(seed=seed, index=index) for index, seed in enumerate(seeds)]
+    paths = [Path(name) for name in names]
+    if len(set(paths)) < len(paths):
+        paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") for i, path in enumerate(paths)]
+    for path in paths:
+        format_of(path)
+    return tuple(paths)
+
+
+def name_pattern(pattern: str | None) -> str:
+    """The pattern checked, `DEFAULT_NAME` where there is none, or that in a folder. Raises `RequestError`."""
+    if pattern is None:
+        return DEFAULT_NAME
+    if pattern.endswith(("/", os.sep)) or Path(pattern).is_dir():
+        literal = pattern.replace("{", "{{").replace("}", "}}")
+        return str(Path(literal, DEFAULT_NAME))
+    try:
+        fields = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise RequestError(f"{pattern}: {error}; a literal brace is written twice") from None
+    for _, name, spec, conversion in fields:
+        if name is not None and (name not in _FIELDS or conversion or not fullmatch(r"\d{0,2}", spec or "")):
+            raise RequestError(
+                f"{pattern}: unknown field; expected {{seed}}, {{index}} or, with a width, {{index:03}}"
+            )
+    return pattern
+
+
+def check_target(path: Path, *, force: bool) -> None:
+    """Refuse a name that is taken, unless `force`, or at which nothing can be written. Raises `OSError` too."""
+    if path.is_dir():
+        raise RequestError(f"{path}: is a folder; expected a file name")
+    if not path.parent.is_dir():
+        raise RequestError(f"{path}: the folder {path.parent} does not exist; make it first")
+    _check_absent(path, force=force)
+    partial = _partial(path)
+    partial.open("xb").close()
+    partial.unlink()
+
+
+def _check_absent(path: Path, *, force: bool) -> None:
+    if not force and os.path.lexists(path):
+        raise _exists(path)
+
+
+def write_image(path: Path, image: Image, text: str | None, *, force: bool) -> None:
+    """Write an image in the format of its extension, with `text` as its metadata, in one piece or not at all.
+
+    Raises:
+        RequestError: the format is unknown, or the name is taken and `force` is false.
+        SdrtError: it cannot be written, or the format cannot hold it.
+    """
+    target = format_of(path)
+    options: dict[str, Any] = dict(target.options)
+    if text is not None:
+        options |= save_options(target.name, text)
+
+    def write(file: BinaryIO) -> None:
+        try:
+            image.save(file, format=target.name, **options)
+        except ValueError as error:
+            raise SdrtError(f"{path}: could not be written: {error}") from error
+
+    write_atomically(path, write, force=force)
+
+
+def _exists(path: Path) -> RequestError:
+    return RequestError(
+        f"{path}: exists already; choose another name, or overwrite it with --force or overwrite=True"
+    )
+
+
+def _partial(path: Path) -> Path:
+    # A name of its own each time: what a killed run left behind must not be in the way. Nor must a long name.
+    return path.with_name(f".sdrt-{uuid.uuid4().hex[:16]}.part")
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: bool) -> None:
+    """Call `write` on a file beside `path`, then move it there; an interruption leaves nothing behind."""
+    partial = _partial(path)
+    try:
+        try:
+            with partial.open("wb") as file:
+                write(file)
+            _publish(partial, path, force=force)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise SdrtError(f"{path}: could not be written: {error.strerror or error}") from error
+
+
+def _publish(partial: Path, path: Path, *, force: bool) -> None:
+    """Give `partial` the name `path`; without `force` that fails, in one step, where the name is taken."""
+    if force:
+        partial.replace(path)
+        return
+    try:
+        path.hardlink_to(partial)
+    except FileExistsError:
+        raise _exists(path) from None
+    except (OSError, NotImplementedError):
+        # A file system without hard links: claim the name, then fill it.
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            raise _exists(path) from None
+        partial.replace(path)
