@@ -1,17 +1,16 @@
-"""A step of the U-Net in a session as sdrt's runtime makes it, beside sessions made in other ways.
+"""This command compares a step of the U-Net in sdrt's own session with sessions of other settings.
 
-    python benchmarks/choices.py MODEL [--device cpu|cuda] [--size 512] [--rounds 9] [--sessions 2] [--only A,B]
+    python -m benchmarks choices MODEL [--device cpu|cuda] [--size 512] [--rounds 9] [--sessions 2] [--only A,B]
                                  [--json FILE]
 
-MODEL is a folder of `sdrt export`. Of every other way a session is in memory together with one of sdrt's; they take
-turns, another one first in every round, with buffers on the device; ratios are those of a round. Then two others are
-opened, as kernels are chosen once for a session. A way is worth its price where in each of them the median of the
-ratios is, as far as it is known, below `WORTH`; docs/benchmark.md says what was decided by it.
+MODEL is a folder of `sdrt export`. A session of each other way is in memory together with one of sdrt's. They take
+turns, another one first in every round, with buffers on the device; ratios are within a round. Then the command opens
+two others, as ONNX Runtime chooses kernels once for a session. A way is worth its price where in each of them the
+median of the ratios is, as far as it is known, below `WORTH`. docs/benchmark.md says what the project decided by it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -22,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from measure import device as machine
-from measure import spread
-from scrub import scrubbed
 
+from benchmarks.command_line import parser_of
+from benchmarks.measure import device as machine
+from benchmarks.measure import spread
+from benchmarks.remove_paths import without_paths
 from sdrt.benchmark.stats import median_interval
 from sdrt.onnx.engine import FAILURES, ort, preload_cuda
 from sdrt.onnx.provider_options import Setting
@@ -121,12 +121,14 @@ def unpack(graph: Path, folder: Path) -> Path:
         given = [value for value in attention.inputs if value is not None]
         if len(given) != 1:
             continue
-        reshape = given[0].producer()
-        product = reshape.inputs[0].producer()
+        reshape = _producer(given[0])
+        product = _producer(reshape.inputs[0])
         # A product with an addition, in float32 as in CLIP, is left as it is.
         if product.op_type != "MatMul":
             continue
         weight, heads = product.inputs[1], attention.attributes["num_heads"].as_int()
+        if weight is None or weight.const_value is None:
+            raise SystemExit(f"{graph}: {product.name} multiplies by no constant")
         packed = weight.const_value.numpy()
         parts = packed.reshape(len(packed), heads, 3, -1).transpose(2, 0, 1, 3).reshape(3, len(packed), -1)
         products = []
@@ -151,6 +153,14 @@ def unpack(graph: Path, folder: Path) -> Path:
     return path
 
 
+def _producer(value: ir.Value | None) -> ir.Node:
+    """The node that makes `value`. Raises `SystemExit` for an input of the graph."""
+    node = None if value is None else value.producer()
+    if node is None:
+        raise SystemExit(f"no node makes {value}")
+    return node
+
+
 def measure(
     graph: Path,
     device: str,
@@ -168,7 +178,13 @@ def measure(
     if device == "cuda":
         preload_cuda()
     sizes = {"batch": 2, "height": size // FACTOR, "width": size // FACTOR, "sequence": TOKENS}
-    found = {"device": device, "size": size, "sessions": sessions, "rounds": rounds, "ways": {}}
+    found: dict[str, Any] = {
+        "device": device,
+        "size": size,
+        "sessions": sessions,
+        "rounds": rounds,
+        "ways": {},
+    }
     for name, way in ways.items():
         found["ways"][name] = _beside(graph, device, sizes, way, rounds, sessions)
         print(said(name, found["ways"][name]), flush=True)
@@ -197,7 +213,7 @@ def _in_turns(
                 for _ in range(2):  # what a provider does once, and what it records then
                     unet.seconds()
         except FAILURES as error:
-            return {"failed": scrubbed(" ".join(str(error).split()))[:200]}
+            return {"failed": without_paths(" ".join(str(error).split()))[:200]}
         ours, theirs = (unet.output() for unet in made.values())
         differ = max(differ, float(np.abs(ours - theirs).max() / np.abs(ours).max()))
         turns.append([])
@@ -244,10 +260,8 @@ def said(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("choices", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, default=512)
@@ -255,7 +269,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=2)
     parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if min(options.rounds, options.sessions, options.size) < 1 or options.size % FACTOR:
         parser.error(f"expected at least 1 of --rounds and --sessions, and a --size that {FACTOR} divides")
     graph = options.model / "unet" / "model.onnx"
@@ -285,7 +299,3 @@ def main() -> None:
     )
     if all("failed" in row for row in found["ways"].values()):
         raise SystemExit("nothing was measured")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,27 @@
-"""Export the full-size SD 1.5 architecture with sdrt and with optimum, in turn.
+"""This command exports the full-size SD 1.5 architecture with sdrt and with optimum, in turn.
 
-    python benchmarks/export.py [--work DIR] [--rounds 2]
+    python -m benchmarks export [--work DIR] [--rounds 2]
 
 Both start from the same diffusers folder of random weights and end with a checked model folder: sdrt compares every
-component with torch, optimum's command line validates what it wrote. Time is of the whole process, memory the peak of
-the process and its children; `measure.py` says what is counted. Each finds the checkpoint in the page cache and a disk
-with nothing left to write, so that neither pays for what came before it; ratios are taken within a round.
+component with torch, optimum's command line validates what it wrote. The time is that of the whole process, the memory
+is the peak of the process and its children; `measure.py` says what it counts. Each finds the checkpoint in the page
+cache and a disk with nothing left to write, so that neither pays for what came before it. Ratios are within a round.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from folders import checkpoint as make_checkpoint
-from measure import device, markdown, run, spread
+from benchmarks.command_line import parser_of
+from benchmarks.folders import checkpoint as make_checkpoint
+from benchmarks.measure import device, markdown, run, spread
 
 SYSTEMS = {"sdrt": "sdrt", "optimum": "optimum.commands.optimum_cli"}
 """Name → the module that is its command."""
@@ -56,7 +57,7 @@ def _turn(system: str, checkpoint: Path, work: Path, log: Path) -> dict[str, flo
         with path.open("rb") as stream:
             while stream.read(1 << 24):
                 pass
-    arguments = {
+    arguments: Mapping[str, Sequence[str | Path]] = {
         "sdrt": ["export", checkpoint, "-o", output, "--target", "cpu"],
         "optimum": ["export", "onnx", "--model", checkpoint, "--task", "text-to-image", output],
     }
@@ -91,16 +92,14 @@ def table(figures: dict[str, Any]) -> str:
     return markdown(header, rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("export", __doc__)
     parser.add_argument(
         "--work", type=Path, help="keep checkpoint and exports here (about 14 GB); a temporary folder"
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
@@ -110,7 +109,3 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if not met(figures):
         sys.exit(f"below the bar: {BAR['times_faster']:g}× faster in {BAR['memory_ratio']:.2f} of the memory")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from measure import spread
-from systems import OURS
+from benchmarks.measure import spread
+from benchmarks.systems import OURS
 
 __all__ = ["BYTES", "FIGURES", "differences", "ratios", "reached", "spreads"]
 
@@ -61,7 +61,9 @@ def reached(
     best = max(peaks, default=None)
     work = MULTIPLY_ADDS.get((architecture, size))
     systems = {}
-    for name, row in (spreads(turns) if work else {}).items():
+    for name, row in spreads(turns).items():
+        if work is None:
+            continue
         tflops = 2 * work * ROWS / row["step"]["median"] / 1e12
         systems[name] = {"tflops": tflops, "share": tflops / best if best else None}
     return {"counted": work is not None, "multiplication_tflops": best, "systems": systems}

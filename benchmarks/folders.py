@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure import Failed, run
+from benchmarks.measure import Failed, run
 
 __all__ = ["FOLDERS", "Maker", "checkpoint", "make"]
 

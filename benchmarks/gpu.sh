@@ -2,6 +2,7 @@
 # From a bare machine with CUDA and torch to measured results, stage by stage. No network.
 #
 #   benchmarks/gpu.sh [OPTIONS] [STAGE...]
+#   python -m benchmarks gpu [OPTIONS] [STAGE...]
 #
 # Stages, all of them in this order if none is named; a machine that is lent for minutes at a time takes one by one:
 #   unpack   onnxruntime-gpu out of --parts, and --wheels, into WORK/site, which goes before what is installed
@@ -22,7 +23,7 @@
 #   --python PATH   [python3]
 #   --dry-run       the tiny architecture on the CPU, results in WORK, parts and a wheel that it makes itself, graphs
 #                   of target cuda by NumPy, sdrt as if it were not installed: all but the GPU
-#   --              what follows goes to peers.py, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
+#   --              what follows goes to `peers`, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
 #
 # Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
 # Results: benchmarks/results/NAME.json and NAME.md of the peers, NAME-tests.txt, NAME-latency.json, .txt and .png,
@@ -76,7 +77,7 @@ hide=""
 if [[ $dry ]]; then
   device=cpu architecture=tiny size=64 sizes=64 batches=1,2 results=$work name=${name:-dry-run}
   passed=(--rounds 1 "${passed[@]}")
-  "$python" "$root/benchmarks/rehearsal.py" make "$work/rehearsal" || complain "$python: cannot rehearse"
+  PYTHONPATH=$root "$python" -m benchmarks.rehearsal make "$work/rehearsal" || complain "$python: cannot rehearse"
   parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
   # tests/gpu has NumPy play the GPU.
   export SDRT_GPU_REHEARSAL=1
@@ -85,33 +86,34 @@ name=${name:-$(device_name)}
 name=${name:-gpu}
 [[ $name != */* ]] || complain "--name $name: expected a name, no path"
 [[ $("$python" -c 'print(1)' 2> /dev/null) == 1 ]] || complain "--python $python: does not run Python"
-export PYTHONPATH="$hide$site:$root/runtime:$root/export:$root/models${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$hide$site:$root:$root/runtime:$root/export:$root/models${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 PIP_NO_INPUT=1
 
 # What was unpacked may have brought some too.
 find_libraries() {
   local found
-  found=$("$python" "$root/benchmarks/libraries.py") && export LD_LIBRARY_PATH=$found
+  found=$("$python" -m benchmarks.libraries) && export LD_LIBRARY_PATH=$found
 }
 
 unpack() {
   mkdir -p "$site"
   if [[ $parts ]]; then
-    "$python" "$root/benchmarks/unpack.py" "$parts" "$site" || return
+    "$python" -m benchmarks.unpack "$parts" "$site" || return
   fi
   if [[ $wheels ]]; then
     compgen -G "$wheels/*.whl" > /dev/null || complain "$wheels: expected wheels, *.whl"
     "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$site" "$wheels"/*.whl || return
   fi
-  [[ -z $dry ]] || "$python" "$root/benchmarks/rehearsal.py" check
+  [[ -z $dry ]] || "$python" -m benchmarks.rehearsal check
 }
 
 check() {
-  "$python" "$root/benchmarks/presence.py" --device "$device" && compare --list
+  # By its module: `python -m benchmarks` needs click, which may be what is missing.
+  "$python" -m benchmarks.requirements --device "$device" && compare --list
 }
 
 compare() {
-  "$python" "$root/benchmarks/peers.py" --device "$device" --architecture "$architecture" \
+  "$python" -m benchmarks peers --device "$device" --architecture "$architecture" \
     --work "$work/$architecture" "$@"
 }
 
@@ -128,7 +130,7 @@ test_on_gpu() {
   # From the checkout: pytest names files as they lie from where it is.
   (cd "$root" && "$python" -m pytest -ra -m gpu tests/gpu -p no:cacheprovider) 2>&1 | tee "$log"
   code=$?
-  "$python" "$root/benchmarks/scrub.py" < "$log" > "$said" || return
+  "$python" -m benchmarks remove-paths < "$log" > "$said" || return
   ((code)) && return "$code"
   ! grep -q '^SKIPPED' "$said"
 }
@@ -157,35 +159,35 @@ latency() {
   "$python" -m sdrt benchmark "${common[@]}" --size "$size" --low-vram --time-limit 10 --force \
     --json "$results/$name-low-vram.json" || code=$?
   "$python" -m sdrt doctor "${common[@]}" --size "$sizes" --batch 4 > "$work/$name-doctor.log" || code=$?
-  "$python" "$root/benchmarks/scrub.py" --all < "$work/$name-doctor.log" | tee "$results/$name-doctor.txt"
+  "$python" -m benchmarks remove-paths --all < "$work/$name-doctor.log" | tee "$results/$name-doctor.txt"
   local record
   for record in "$results/$name-latency.json" "$results/$name-low-vram.json"; do
-    [[ ! -f $record ]] || "$python" "$root/benchmarks/scrub.py" "$record" || code=$?
+    [[ ! -f $record ]] || "$python" -m benchmarks remove-paths "$record" || code=$?
   done
   return "$code"
 }
 
 profile() {
   need_model || return
-  local common=("$root/benchmarks/kernels.py" "$(model)" --device "$device" --size "$size")
+  local common=(-m benchmarks kernels "$(model)" --device "$device" --size "$size")
   "$python" "${common[@]}" --json "$results/$name-kernels.json" || return
   [[ $dry ]] || "$python" "${common[@]}" --option enable_cuda_graph=true --json "$results/$name-kernels-graph.json"
 }
 
 choose() {
   need_model || return
-  "$python" "$root/benchmarks/choices.py" "$(model)" --device "$device" --size "$size" --rounds 30 \
+  "$python" -m benchmarks choices "$(model)" --device "$device" --size "$size" --rounds 30 \
     --json "$results/$name-choices.json"
   local code=$? beside=()
   [[ ! -f $results/$name.json ]] || beside=(--beside "$results/$name.json")
-  "$python" "$root/benchmarks/step_graph.py" --device "$device" --size "$size" "${beside[@]}" \
+  "$python" -m benchmarks step-graph --device "$device" --size "$size" "${beside[@]}" \
     --json "$results/$name-step.json" && return "$code"
 }
 
 for stage in "${stages[@]}"; do
   printf '\n=== %s\n' "$stage"
   start=$SECONDS
-  find_libraries || complain "$python: benchmarks/libraries.py does not run"
+  find_libraries || complain "$python: benchmarks.libraries does not run"
   case $stage in
     test) test_on_gpu ;;
     *) "$stage" ;;

@@ -1,29 +1,36 @@
-"""sdrt in int8 beside sdrt in float32 and OpenVINO in bfloat16: a step of SD 1.5's U-Net, and the VAE's decoder.
+"""This command compares sdrt in int8 with sdrt in float32 and OpenVINO in bfloat16.
 
-    python benchmarks/int8.py FLOAT INT8 OPENVINO [--openvino PYTHON] [--rounds 8]
+    python -m benchmarks int8 FLOAT INT8 OPENVINO [--openvino PYTHON] [--rounds 8]
 
-FLOAT and INT8 are folders of ``sdrt export`` of a checkpoint, without and with ``--dtype int8``, OPENVINO is what
-``optimum-cli export openvino --weight-format fp32`` makes of the same one: OpenVINO's own conversion, in which
-attention stays one operator (``peers.py --prepare --systems sdrt,sdrt-int8,openvino`` makes all three). PYTHON is an
-interpreter that has ``openvino``, if this one has not. Each system is a process that loads its graph, runs it once to
-warm up, and waits: a round takes one run of each in turn, so that what else the machine does hits all alike; ratios are
-taken within a round. The inputs are the same: 512x512 pixels, a picture with guidance. All three are in memory
-together: 14 GB.
+It measures a step of SD 1.5's U-Net, and the VAE's decoder. FLOAT and INT8 are folders of ``sdrt export`` of one
+checkpoint, without and with ``--dtype int8``. ``optimum-cli export openvino --weight-format fp32`` makes OPENVINO of
+the same one, by OpenVINO's own conversion, in which attention stays one operator. All three come from:
+
+    python -m benchmarks prepare --work DIR --systems sdrt,sdrt-int8,openvino
+
+PYTHON is an interpreter that has ``openvino``, if this one has not. Each system is a process that loads its graph,
+runs it once to warm up, and waits. A round takes one run of each in turn, so that what else the machine does hits all
+alike; ratios are within a round. The inputs are the same: 512x512 pixels, a picture with guidance. All three are in
+memory together and take 14 GB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bars import INT8_FASTER, INT8_MEMORY
+
+from benchmarks import worker
+from benchmarks.bars import INT8_FASTER, INT8_MEMORY
+from benchmarks.command_line import parser_of
 
 SYSTEMS = ("sdrt int8", "sdrt fp32", "OpenVINO bf16")
 COMPONENTS = ("unet", "vae_decoder")
@@ -91,10 +98,15 @@ class System:
     """One system with one graph, in a process of its own that waits for its turn."""
 
     def __init__(self, name: str, graph: Path, python: str) -> None:
-        from measure import PeakMemory
+        from benchmarks.measure import PeakMemory
 
-        command = [python, __file__, "--serve", name, str(graph)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            [*worker.command(python, "int8"), "--serve", name, str(graph)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | worker.environment(),
+        )
         self._memory = PeakMemory(None)
         self._memory.begin(self._process.pid)
         self.start: dict[str, float] = json.loads(self._line())
@@ -116,13 +128,13 @@ class System:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit(f"{self._process.args} ended with {self._process.wait()}")
+            sys.exit(f"{self._process.args!r} ended with {self._process.wait()}")
         return line
 
 
 def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> dict[str, Any]:
     """Every component in every system, one run of each in turn."""
-    from measure import device
+    from benchmarks.measure import device
 
     found = {}
     for component in COMPONENTS:
@@ -136,7 +148,7 @@ def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> d
 
 def _summary(turns: list[dict[str, float]], others: dict[str, dict[str, float]]) -> dict[str, Any]:
     """Of each system the seconds of a run, their ratio to int8's of the same round, and what was measured once."""
-    from measure import spread
+    from benchmarks.measure import spread
 
     return {
         name: others[name]
@@ -151,7 +163,7 @@ def _summary(turns: list[dict[str, float]], others: dict[str, dict[str, float]])
 
 def table(figures: dict[str, Any]) -> str:
     """Medians, and in brackets the ratio to int8 with its spread."""
-    from measure import markdown
+    from benchmarks.measure import markdown
 
     rows = []
     for component in COMPONENTS:
@@ -180,16 +192,14 @@ def met(figures: dict[str, Any]) -> bool:
     return bool(faster >= BAR["times_faster_than_bf16"] and less <= BAR["memory_of_fp32"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("int8", __doc__)
     parser.add_argument("folders", nargs="+", type=Path, metavar="FLOAT INT8 OPENVINO")
     parser.add_argument("--openvino", default=sys.executable, metavar="PYTHON")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--serve", metavar="SYSTEM", choices=SYSTEMS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.serve:
         serve(options.serve, options.folders[0])
         return

@@ -1,16 +1,15 @@
-"""What attention would gain in int8: its products one by one, beside the operator in float32 that takes all of it.
+"""This command compares attention in int8, product by product, with the fused operator in float32.
 
-    python benchmarks/int8_attention.py [--rounds 5] [--json FILE]
+    python -m benchmarks int8-attention [--rounds 5] [--json FILE]
 
-At the shapes of SD 1.5's U-Net at 512x512 with guidance. Queries and keys, or probabilities and values too, are put on
-one scale each and multiplied by `MatMulIntegerToFloat`, as linears are in int8; the operator in float32 is
-`MultiHeadAttention`. One run of each in turn; the ratio is that of a round, and the error the norm of the difference
-over the norm of float32's output. docs/int8.md says what was decided by it.
+The shapes are those of SD 1.5's U-Net at 512x512 with guidance. In int8, queries and keys, or probabilities and values
+too, have one scale each, and `MatMulIntegerToFloat` multiplies them, as in linears. The operator in float32 is
+`MultiHeadAttention`. Each runs once in turn. The ratio is within a round; the error is the norm of the difference over
+the norm of float32's output. docs/int8.md says what the project decided by it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import device as machine
-from measure import markdown, spread
 from onnx import TensorProto, helper, save
 
+from benchmarks.command_line import parser_of
+from benchmarks.measure import device as machine
+from benchmarks.measure import markdown, spread
 from sdrt.common.notices import Notices
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -138,13 +138,11 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("int8-attention", __doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as scratch:
         found = {
             f"{shape[0]} on {shape[1]}, {shape[2]}, {shape[3]}": measure(shape, options.rounds, Path(scratch))
@@ -154,7 +152,3 @@ def main() -> None:
     if options.json:
         record = {"shapes": found, "rounds": options.rounds, "machine": machine()}
         options.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

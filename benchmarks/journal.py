@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Journal", "sources"]
+from benchmarks.worker import ROOT
 
-ROOT = Path(__file__).parent.parent
+__all__ = ["Journal", "sources"]
 
 
 def sources() -> str:

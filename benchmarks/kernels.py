@@ -1,29 +1,29 @@
-"""Which kernels a step's time on the GPU goes to: what ONNX Runtime's own profile does not tell there.
+"""This command lists which GPU kernels a step's time goes to, which ONNX Runtime's own profile does not tell.
 
-    python benchmarks/kernels.py MODEL [--device cuda|cpu] [--size 512] [--steps 10] [--option KEY=VALUE] [--json FILE]
+    python -m benchmarks kernels MODEL [--device cuda|cpu] [--size 512] [--steps 10] [--option KEY=VALUE] [--json FILE]
 
 MODEL is a folder of `sdrt export`. torch's profiler listens to CUDA's own (CUPTI), which tells of every kernel of the
-process, whoever launched it: of the steady steps of one picture, after another one that warms up. Kernels are summed
-by name and by kind; "busy" is the share of the time in which one ran, the rest is launching and waiting. On a CPU there
-are none, and it is a rehearsal.
+process, whoever launched it. One picture warms up; the steady steps of the next one count. The command sums kernels by
+name and by kind. "Busy" is the share of the time in which a kernel ran; the rest is launching and waiting. A CPU has no
+kernels, so there it is a rehearsal.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import device as machine
-from measure import markdown
-from systems import GUIDANCE_SCALE, PROMPT, SEED
 
+from benchmarks.command_line import parser_of
+from benchmarks.measure import device as machine
+from benchmarks.measure import markdown
+from benchmarks.systems import GUIDANCE_SCALE, PROMPT, SEED
 from sdrt import Request, SdrtError, StableDiffusionPipeline
 
 KINDS: Mapping[str, str] = {
@@ -123,28 +123,22 @@ def table(found: Mapping[str, Any], most: int = 25) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("kernels", __doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=10, help="after the first")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the provider")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.steps < 1 or any("=" not in text for text in options.option):
         parser.error("expected at least 1 of --steps, and KEY=VALUE for each --option")
     passed = dict(text.split("=", 1) for text in options.option)
     try:
         found = measure(options.model, options.device, options.size, options.steps, passed)
     except SdrtError as error:
-        raise SystemExit(f"kernels.py: {error}") from error
+        raise SystemExit(f"kernels: {error}") from error
     print(table(found))
     if options.json:
         options.json.write_text(json.dumps(found | {"machine": machine()}, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

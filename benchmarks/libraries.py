@@ -1,9 +1,9 @@
-"""Where this interpreter's packages keep CUDA's and cuDNN's libraries, for LD_LIBRARY_PATH.
+"""This script prints where the packages of this interpreter keep the libraries of CUDA and cuDNN.
 
-    export LD_LIBRARY_PATH=$(python benchmarks/libraries.py)
+    export LD_LIBRARY_PATH=$(python -m benchmarks.libraries)
 
-torch finds them by itself. ONNX Runtime looks beside its own package only, and then where the system's loader looks:
-unpacked into a folder of its own it does not see what lies with torch, unless torch was imported before.
+torch finds them by itself. ONNX Runtime looks beside its own package only, and then where the system's loader looks.
+In a folder of its own it does not see the libraries of torch, unless the process imported torch before.
 """
 
 from __future__ import annotations

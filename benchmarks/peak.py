@@ -1,18 +1,19 @@
-"""What a device reaches in matrix multiplication alone. Prints a JSON object with TFLOP/s.
+"""This command measures which rate a device reaches in matrix multiplication alone, in TFLOP/s.
 
-    python benchmarks/peak.py --device cpu|cuda
+    python -m benchmarks peak --device cpu|cuda
 
-On "cuda" torch's float16, on "cpu" NumPy's float32; the best of several square sizes and of several runs, with a
-multiplication and an addition counted as two.
+It prints a JSON object. torch multiplies in float16 on "cuda", NumPy in float32 on "cpu". The figure is the best of
+several square sizes and several runs; a multiplication and an addition count as two operations.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from benchmarks.command_line import parser_of
 
 RUNS = 10
 
@@ -57,12 +58,10 @@ def _best(size: int, multiply: Callable[[], Any]) -> float:
 DEVICES = {"cpu": on_cpu, "cuda": on_cuda}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("peak", __doc__)
     parser.add_argument("--device", choices=list(DEVICES), default="cpu")
-    by_size = DEVICES[parser.parse_args().device]()
+    by_size = DEVICES[parser.parse_args(arguments).device]()
     print(json.dumps({"tflops": max(by_size.values()), "by_size": by_size}))
 
 

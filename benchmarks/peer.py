@@ -1,21 +1,22 @@
-"""One system in one process, from the start of the process to pictures. Prints a JSON object with what it took.
+"""This worker runs one system in one process, from its start to pictures, and prints its times as a JSON object.
 
-    python benchmarks/peer.py sdrt|diffusers|… FOLDER --device cpu --size 512 --steps 3 --generations 2
+    python -m benchmarks.peer sdrt|diffusers|… FOLDER --device cpu --size 512 --steps 3 --generations 2
 
-The first generation is warming up, and gives the first picture and the first step; the others are what a step is. Of
-each generation a step is the mean of those after its first. The device is waited for after the first step and after
-the last, not between: a system may run ahead of its device.
+The first generation warms up; it gives the times of the first picture and the first step. The others give the time of
+a step: the mean of the steps after the first one of a generation. The worker waits for the device after the first step
+and after the last, not between, as a system may run ahead of its device.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from systems import SYSTEMS, Loaded, Work, class_of
+from benchmarks.command_line import parser_of
+from benchmarks.systems import SYSTEMS, Loaded, Work, class_of
 
 THUMBNAIL = 8
 
@@ -72,11 +73,9 @@ def _thumbnail(image: Any) -> str:
     return levels.hex()
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     began = time.time()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of("peer", __doc__)
     parser.add_argument("system", choices=list(SYSTEMS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument(
         "--began", type=float, default=began, help="time.time() of the start; now if left out"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.steps < 2 or options.generations < 1:
         parser.error("expected at least 2 --steps and 1 of --generations")
     work = Work(device=options.device, size=options.size, steps=options.steps)

@@ -1,15 +1,15 @@
-"""sdrt beside its peers in one go: the same weights, the same work, a process each, in turns. Prints ratios and bars.
+"""This command compares sdrt with its peers: the same weights, the same work, a process each, in turns.
 
-    python benchmarks/peers.py --work DIR [--device cpu|cuda] [--architecture sd15] [--size 512] [--rounds 3]
+    python -m benchmarks peers --work DIR [--device cpu|cuda] [--architecture sd15] [--size 512] [--rounds 3]
 
-The systems are the rows of `systems.py`; those that this machine lacks are listed with the reason. DIR keeps the
-checkpoint of random weights and what every system made of it. `--python NAME=PATH` runs a system in the interpreter
-of another environment, for those that do not bear one another. A machine that slows down slows all that take turns:
-ratios are taken within a round.
+It prints figures, ratios and bars. The systems are the rows of `systems.py`; the command lists those that this machine
+lacks, with the reason. DIR keeps the checkpoint of random weights and what every system made of it. `--python
+NAME=PATH` runs a system in the interpreter of another environment, for systems that do not bear one another. A machine
+that slows down slows all that take turns, so ratios are within a round.
 
-Every turn is kept in DIR/turns.jsonl as soon as it is measured. Where commands may not take long, `--within SECONDS`
-begins no turn that would not end by then, and `--resume` goes on: with the same code, versions, settings and machine;
-other systems may be named, and more rounds. Systems that compile do so while folders are prepared.
+DIR/turns.jsonl keeps every turn as soon as it is measured. Where commands may not take long, `--within SECONDS` begins
+no turn that would not end by then, and `--resume` goes on: with the same code, versions, settings and machine. It may
+name other systems, and more rounds. Systems that compile do so while the command prepares folders.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bars import judge
-from figures import differences, ratios, reached, spreads
-from journal import Journal, sources
-from measure import Failed, device
-from prepare import prepare, why_missing
-from presence import versions
-from scrub import scrubbed_record
-from settings import REPEATS, Limits, Settings, add_systems, chosen_systems, interpreters, say
-from systems import OURS, SYSTEMS, for_machine
-from tables import report
-from turns import multiplication, take_turn
-
 import sdrt
+from benchmarks.bars import judge
+from benchmarks.command_line import parser_of
+from benchmarks.figures import differences, ratios, reached, spreads
+from benchmarks.journal import Journal, sources
+from benchmarks.measure import Failed, device
+from benchmarks.prepare import prepare, why_missing
+from benchmarks.remove_paths import record_without_paths
+from benchmarks.requirements import versions
+from benchmarks.settings import REPEATS, Limits, Settings, add_systems, chosen_systems, interpreters, say
+from benchmarks.system_process import multiplication, take_turn
+from benchmarks.systems import OURS, SYSTEMS, for_machine
+from benchmarks.tables import report
 
 SIZES = {"sd15": 512, "tiny": 64}
 
@@ -130,7 +130,7 @@ def _record(
         "sources": sources(),
         "device": device(),
         "versions": {OURS: sdrt.__version__, **versions(settings.python(OURS))},
-        "missing": scrubbed_record(journal.absent() | dict(absent)),
+        "missing": record_without_paths(journal.absent() | dict(absent)),
         "left": list(left),
         "systems": spreads(turns),
         "ratios_to_sdrt": spreads([ratios(turn) for turn in turns]),
@@ -179,10 +179,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = parser_of("peers", __doc__)
     parser.add_argument("--work", type=Path, help="a folder per architecture; a temporary one if left out")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--architecture", choices=list(SIZES), default="sd15")
@@ -213,11 +211,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--list", action="store_true", help="only say which systems are here and which are not"
     )
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
     settings = _settings(options)
     if options.list:
         for name in settings.names:
@@ -247,7 +245,3 @@ def main() -> None:
         print(report(figures))
         _need_ours(figures["missing"])
         _need_all(figures["left"])
-
-
-if __name__ == "__main__":
-    main()

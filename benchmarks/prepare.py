@@ -1,4 +1,4 @@
-"""Everything that has to lie ready before turns are taken: folders that systems load, and what they compile."""
+"""This module makes what turns need: the folders that systems load, and what they compile."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from folders import make
-from measure import Failed
-from presence import missing, no_compiler, no_library
-from settings import Limits, Settings, say
-from systems import OURS, SYSTEMS
-from turns import COMPILED, take_turn
-
+from benchmarks.folders import make
+from benchmarks.measure import Failed
+from benchmarks.requirements import missing, no_compiler, no_library
+from benchmarks.settings import Limits, Settings, say
+from benchmarks.system_process import COMPILED, take_turn
+from benchmarks.systems import OURS, SYSTEMS
+from benchmarks.worker import environment
 from sdrt.model_folder.folder import ModelFolder
 
 __all__ = ["prepare", "why_missing"]
 
-HERE = Path(__file__).parent
-
 
 def _environment(work: Path) -> dict[str, str]:
-    """This checkout is what is measured, whatever is installed; nothing is downloaded; caches are the run's own."""
-    ours = [str(HERE.parent / folder) for folder in ("runtime", "export", "models")]
+    """Processes measure this checkout, download nothing, and keep their caches in `work`."""
     return {
-        "PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **environment(),
         "HF_HUB_OFFLINE": "1",
         "SDRT_CACHE": str(work / "cache"),
     }

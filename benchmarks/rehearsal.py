@@ -1,7 +1,7 @@
-"""What `gpu.sh --dry-run` unpacks: an archive in parts, a wheel, and what hides that sdrt is installed.
+"""This script makes what `gpu.sh --dry-run` unpacks: an archive in parts, a wheel, and a module that hides sdrt.
 
-python benchmarks/rehearsal.py make FOLDER     # FOLDER/parts, FOLDER/wheels, FOLDER/hide
-python benchmarks/rehearsal.py check           # is what they hold here, and sdrt not installed?
+python -m benchmarks.rehearsal make FOLDER     # makes FOLDER/parts, FOLDER/wheels and FOLDER/hide
+python -m benchmarks.rehearsal check           # checks that their content is here, and that sdrt is not installed
 """
 
 from __future__ import annotations

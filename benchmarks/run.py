@@ -1,30 +1,28 @@
-"""Every benchmark in one go; the figures go to ``benchmarks/results/`` and the tables into docs/benchmark-results.md.
+"""This command runs every benchmark. It writes figures to ``benchmarks/results/`` and tables to the docs.
 
-    python benchmarks/run.py --name NAME [--work DIR]
+    python -m benchmarks run --name NAME [--work DIR]
 
-NAME is the device's: ``results/NAME.json`` and ``results/NAME.md`` are written. Needs the ``test`` extra, about
-30 GB of disk and 16 GB of memory, and a machine that does nothing else for two hours. Systems that this machine lacks
-are listed with the reason; ``--python`` names the environments of those that have one of their own.
+NAME is the device's name in ``results/NAME.json`` and ``results/NAME.md``. The command needs the ``test`` extra, about
+30 GB of disk, 16 GB of memory, and a machine that does nothing else for two hours. It lists the systems that this
+machine lacks, with the reason; ``--python`` names the environments of those that have one of their own.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import peers
-import tables
-from settings import REPEATS, Settings, add_systems, chosen_systems, interpreters
-from systems import for_machine
-
-import export
 import sdrt
+from benchmarks import export, peers, tables
+from benchmarks.command_line import parser_of
+from benchmarks.settings import REPEATS, Settings, add_systems, chosen_systems, interpreters
+from benchmarks.systems import for_machine
+from benchmarks.worker import ROOT
 
-ROOT = Path(__file__).parent.parent
 START, END = "<!-- benchmarks:start -->", "<!-- benchmarks:end -->"
 _VERSIONED = (
     "onnxruntime",
@@ -80,10 +78,8 @@ def insert(readme: Path, text: str | None) -> None:
         readme.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("run", __doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--size", type=int, default=512)
@@ -91,12 +87,11 @@ def main() -> None:
         parser.add_argument(f"--{key}", type=int, default=usual, help=f"{usual} if left out")
     parser.add_argument("--export-rounds", type=int, default=2)
     add_systems(parser, "some of them; all that run on the CPU if left out")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    insert(
-        ROOT / "docs" / "benchmark-results.md", None
-    )  # the markers are there, or it ends here and not in half an hour
+    # The markers are there, or it ends here and not in half an hour.
+    insert(ROOT / "docs" / "benchmark-results.md", None)
     settings = Settings(
         size=options.size,
         steps=options.steps,
@@ -109,10 +104,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = (options.work or Path(scratch)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        for stage, measure in (
-            ("export", lambda: export.export_both(work, options.export_rounds)),
-            ("generate", lambda: peers.compare(work, settings)),
-        ):
+        stages: dict[str, Callable[[], dict[str, Any]]] = {
+            "export": lambda: export.export_both(work, options.export_rounds),
+            "generate": lambda: peers.compare(work, settings),
+        }
+        for stage, measure in stages.items():
             figures[stage] = measure()
             (results / f"{options.name}.json").write_text(
                 json.dumps(figures, indent=2) + "\n", encoding="utf-8"
@@ -122,7 +118,3 @@ def main() -> None:
     print(report(figures))
     if not export.met(figures["export"]):
         raise SystemExit("the export is below its bar")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from systems import OURS, SYSTEMS
+from benchmarks.systems import OURS, SYSTEMS
 
 __all__ = ["REPEATS", "Limits", "Settings", "add_systems", "chosen_systems", "interpreters", "say"]
 

@@ -1,32 +1,32 @@
-"""What a step does beside the U-Net: on the host, as `sdrt` does it, and as a graph on the device in its place.
+"""This command compares the rest of a step, beside the U-Net, on the host and as a graph on the device.
 
-    python benchmarks/step_graph.py [--device cpu|cuda] [--size 512] [--rounds 9] [--beside PEERS.json] [--json FILE]
+    python -m benchmarks step-graph [--device cpu|cuda] [--size 512] [--rounds 9] [--beside PEERS.json] [--json FILE]
 
-Host: the U-Net's output is fetched and looked at for NaN; guidance and a step of Euler follow in NumPy; the next
-latents are scaled and put into the U-Net's input. Graph: one of ONNX Runtime does that where the U-Net's buffers are,
-with the coefficients as an input; the sum that tells of NaN goes to the host, latents for previews and callbacks do
-not. Both begin with a U-Net's output in a buffer of the device, and end with its next input in one. It is arithmetic
-and copies alone, without the calls around them that both would have, so it is the most that such a graph can win of a
-step. Turns are taken in rounds; the ratio is that of a round. PEERS.json is a record of `peers.py`, whose step says
-what share of it that is: from `WORTH` on it is worth its price. docs/benchmark.md says what was decided by it.
+Host, as sdrt does it: sdrt fetches the U-Net's output and looks for NaN, NumPy does guidance and a step of Euler, and
+the scaled latents go into the U-Net's input. Graph: ONNX Runtime does that where the U-Net's buffers are, with the
+coefficients as an input; the sum that tells of NaN goes to the host, latents for previews and callbacks do not. Both
+begin with a U-Net's output in a buffer of the device, and end with its next input in one. They are arithmetic and
+copies alone, without the calls around them, so the figure is the most that such a graph can win of a step. They take
+turns in rounds; the ratio is within a round. PEERS.json is a record of `peers`, whose step says what share of it that
+is: from `WORTH` on it is worth its price. docs/benchmark.md says what the project decided by it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from measure import device as machine
-from measure import spread
 from onnx import TensorProto, helper
-from systems import OURS
 
+from benchmarks.command_line import parser_of
+from benchmarks.measure import device as machine
+from benchmarks.measure import spread
+from benchmarks.systems import OURS
 from sdrt.onnx.engine import ort, preload_cuda
 from sdrt.onnx.providers import PROVIDERS
 
@@ -151,14 +151,14 @@ def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
 
 
 def _peers(path: Path, device: str, size: int) -> dict[str, Any]:
-    """A record of `peers.py`; ends the program, before anything is measured, for what is none of here."""
+    """A record of `peers`; ends the program, before anything is measured, for what is none of here."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         settings, step = record["settings"], record["systems"][OURS]["step"]["median"]
         known = (settings["device"], settings["size"]) == (device, size) and step > 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(
-            f"--beside {path}: is no record of peers.py ({type(error).__name__}: {error})"
+            f"--beside {path}: is no record of peers ({type(error).__name__}: {error})"
         ) from None
     if not known:
         raise SystemExit(f"--beside {path}: expected a record of {device} at {size}")
@@ -179,16 +179,14 @@ def _milliseconds(step: Step) -> float:
     return (time.perf_counter() - start) / STEPS * 1e3
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("step-graph", __doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--beside", type=Path, metavar="PEERS.json", help="of the same device and size")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if min(options.rounds, options.size) < 1 or options.size % FACTOR:
         parser.error(f"expected at least 1 of --rounds, and a --size that {FACTOR} divides")
     peers = None if options.beside is None else _peers(options.beside, options.device, options.size)
@@ -203,7 +201,3 @@ def main() -> None:
         print(f"{found['share_of_step']:.2%} of a step saved: {worth} (from {WORTH:.0%} on it would be)")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,14 @@
-"""The record of `peers.py` as Markdown."""
+"""This module writes the record of `peers` as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bars import HOLDS_FOR
-from figures import BYTES
-from measure import markdown
-from systems import OURS
+from benchmarks.bars import HOLDS_FOR
+from benchmarks.figures import BYTES
+from benchmarks.measure import markdown
+from benchmarks.systems import OURS
 
 __all__ = ["bars", "missing", "multiplication", "report", "systems"]
 

@@ -1,8 +1,8 @@
-"""Unpack onnxruntime-gpu out of the parts of an archive, `ort.tar.xz.00` and on, into a folder.
+"""This script unpacks onnxruntime-gpu from the parts of an archive, `ort.tar.xz.00` and on, into a folder.
 
-    python benchmarks/unpack.py PARTS SITE
+    python -m benchmarks.unpack PARTS SITE
 
-Python's own tarfile and lzma: a bare machine may have no `xz`.
+It uses Python's own tarfile and lzma, as a bare machine may have no `xz`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 __all__ = ["parts_in", "unpack"]
 
@@ -50,7 +51,7 @@ def unpack(parts: Path, site: Path) -> None:
     found = parts_in(parts)
     for old in site.glob("onnxruntime*"):  # two versions' metadata side by side would contradict each other
         shutil.rmtree(old)
-    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     try:
         with tarfile.open(fileobj=_Joined(found), mode="r|xz") as archive:
             archive.extractall(site, **safe)

@@ -479,11 +479,10 @@ def test_the_whole_pipeline_makes_the_same_picture(
 
 
 def test_attention_that_the_benchmark_takes_apart_is_the_same(
-    exported: tuple[Path, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    exported: tuple[Path, Manifest], tmp_path: Path
 ) -> None:
     """`benchmarks/choices.py` measures whether packing queries, keys and values pays."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
-    from choices import unpack
+    from benchmarks.choices import unpack
 
     graph = exported[0] / "unet" / "model.onnx"
     packed, apart = Evaluator(graph), Evaluator(unpack(graph, tmp_path))

@@ -20,11 +20,6 @@ BENCHMARKS = ROOT / "benchmarks"
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script for bash")
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-
 def gpu_sh(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """From `folder`, with this interpreter."""
     command = ["bash", str(BENCHMARKS / "gpu.sh"), "--python", sys.executable, *arguments]
@@ -92,7 +87,7 @@ def test_a_part_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
 
 
 def test_libraries_are_found_in_every_entry_of_the_path(tmp_path: Path) -> None:
-    from libraries import folders
+    from benchmarks.libraries import folders
 
     wanted = [
         tmp_path / "site" / "nvidia" / "cudnn" / "lib",
@@ -109,7 +104,7 @@ def test_libraries_are_found_in_every_entry_of_the_path(tmp_path: Path) -> None:
 
 def test_what_is_required_is_what_the_project_requires() -> None:
     """Bounds are said twice: a bare machine has no metadata of the project."""
-    from presence import REQUIRED, WITH_CUDA
+    from benchmarks.requirements import REQUIRED, WITH_CUDA
 
     tomllib: Any = pytest.importorskip("tomllib", reason="Python 3.10 has none")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -139,16 +134,17 @@ def test_what_is_required_is_what_the_project_requires() -> None:
     ],
 )
 def test_bounds_of_versions(version: str, requirement: str, expected: bool) -> None:
-    from presence import fits
+    from benchmarks.requirements import fits
 
     assert fits(version, requirement) is expected
 
 
-def presence(*path: Path, device: str) -> subprocess.CompletedProcess[str]:
+def check(*path: Path, device: str) -> subprocess.CompletedProcess[str]:
     """With folders that go before everything else."""
     before = os.pathsep.join([*map(str, path), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
-        [sys.executable, BENCHMARKS / "presence.py", "--device", device],
+        [sys.executable, "-m", "benchmarks.requirements", "--device", device],
+        cwd=ROOT,
         env=os.environ | {"PYTHONPATH": before},
         capture_output=True,
         text=True,
@@ -160,7 +156,7 @@ def test_a_version_that_will_not_do_is_named(tmp_path: Path) -> None:
     metadata = tmp_path / "transformers-5.17.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.17.0\n")
-    done = presence(tmp_path, device="cpu")
+    done = check(tmp_path, device="cpu")
     assert done.returncode == 1
     assert "transformers is 5.17.0: expected transformers>=4.56,<5" in done.stdout
     assert "'transformers>=4.56,<5'" in done.stdout
@@ -179,7 +175,7 @@ def test_a_runtime_that_computes_wrongly_does_not_pass(tmp_path: Path) -> None:
         "    get_providers = staticmethod(get_available_providers)\n"
         "    def run(self, outputs, feeds): return [np.zeros((2, 8, 64, 64))]\n"
     )
-    done = presence(tmp_path, device="cpu")
+    done = check(tmp_path, device="cpu")
     assert done.returncode == 1
     for case in (
         "a convolution of 3x3, 4 to 320 channels, stride 1",
@@ -194,13 +190,13 @@ def test_packages_that_do_not_bear_one_another_do_not_pass(tmp_path: Path) -> No
     (tmp_path / "diffusers" / "__init__.py").write_text(
         "raise ImportError(\"cannot import name 'resolve_revision' from 'huggingface_hub'\")\n"
     )
-    done = presence(tmp_path, device="cpu")
+    done = check(tmp_path, device="cpu")
     assert done.returncode == 1
     assert "does not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
 
 
 def test_a_library_that_parts_leave_out_is_missing() -> None:
-    from presence import no_library
+    from benchmarks.requirements import no_library
 
     assert no_library("onnxruntime/capi/__init__.py", sys.executable) is None
     path = "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"
@@ -208,7 +204,7 @@ def test_a_library_that_parts_leave_out_is_missing() -> None:
 
 
 def test_compiling_takes_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import presence as module
+    from benchmarks import requirements as module
 
     # It asks once, and here the answer is to be another one.
     module._ask.cache_clear()
@@ -219,7 +215,7 @@ def test_compiling_takes_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_loader_s_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    import presence as module
+    from benchmarks import requirements as module
 
     told = (
         "[E:onnxruntime:Default, provider_bridge_ort.cc:2458] [ONNXRuntimeError] : 1 : FAIL : Failed to load library "
@@ -240,21 +236,20 @@ def test_the_loader_s_own_words_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_no_benchmark_asks_for_the_distribution_of_sdrt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script has the checkout on the path, and nothing is installed."""
-    import run
-
     import sdrt
+    from benchmarks import run
 
     def version(name: str) -> str:
         if name == "sdrt":
             raise importlib.metadata.PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr("run.version", version)
+    monkeypatch.setattr("benchmarks.run.version", version)
     assert run._versions()["sdrt"] == sdrt.__version__
 
 
 def test_the_summary_of_the_tests_has_no_paths() -> None:
-    from scrub import summary
+    from benchmarks.remove_paths import summary
 
     log = (
         "rootdir: /home/me/sdrt\n/home/me/sdrt/tests/gpu/test_cuda.py F\n"
@@ -284,7 +279,7 @@ def test_the_summary_of_the_tests_has_no_paths() -> None:
 def test_another_way_is_worth_it_where_every_session_says_so(
     sessions: list[list[float]], expected: str
 ) -> None:
-    from choices import verdict
+    from benchmarks.choices import verdict
 
     assert verdict(sessions) == expected
 
@@ -292,7 +287,7 @@ def test_another_way_is_worth_it_where_every_session_says_so(
 def test_a_way_that_fails_is_told_and_the_others_are_measured(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import choices
+    from benchmarks import choices
 
     plain = choices.Unet.__init__
 
@@ -321,7 +316,7 @@ def test_a_way_that_fails_is_told_and_the_others_are_measured(
 
 
 def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step(tmp_path: Path) -> None:
-    from step_graph import _peers, saved
+    from benchmarks.step_graph import _peers, saved
 
     found = {"device": "cuda", "size": 512, "ms": {"host": {"median": 0.9}, "graph": {"median": 0.3}}}
     peers: dict[str, Any] = {
@@ -337,9 +332,9 @@ def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step(tmp_path: Path
             json.dumps(peers | {"settings": {"device": "cpu", "size": 512}}),
             "expected a record of cuda at 512",
         ),
-        ("{", "is no record of peers.py"),
-        ("[]", "is no record of peers.py"),
-        ('{"format": "sdrt-benchmark"}', "is no record of peers.py"),
+        ("{", "is no record of peers"),
+        ("[]", "is no record of peers"),
+        ('{"format": "sdrt-benchmark"}', "is no record of peers"),
     ):
         record.write_text(text)
         with pytest.raises(SystemExit, match=said):
@@ -349,17 +344,17 @@ def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step(tmp_path: Path
 
 
 def test_records_are_scrubbed_in_their_place(tmp_path: Path) -> None:
-    import scrub
+    from benchmarks import remove_paths
 
     record = tmp_path / "record.json"
     record.write_text(json.dumps({"command": ["--model", "/home/me/model"], "steps": [0.5, 1]}))
-    scrub.main([str(record)])
+    remove_paths.main([str(record)])
     assert json.loads(record.read_text()) == {"command": ["--model", "…/model"], "steps": [0.5, 1]}
 
 
 def test_kernels_are_summed_by_what_they_do() -> None:
     pytest.importorskip("torch", reason="its profiler listens")
-    from kernels import summed, table
+    from benchmarks.kernels import summed, table
 
     names = {
         "sm90_xmma_fprop_implicit_gemm_f16f16_f16f32_nhwc": "convolution",

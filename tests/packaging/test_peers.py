@@ -11,16 +11,11 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+ROOT = Path(__file__).parents[2]
 
 
 def verdicts(device: str, *turns: dict[str, dict[str, float]]) -> dict[str, tuple[Any, str]]:
-    from bars import judge
+    from benchmarks.bars import judge
 
     return {bar["bar"]: (bar["figure"], bar["verdict"]) for bar in judge(device, "sdrt", turns)}
 
@@ -49,12 +44,13 @@ def test_of_the_ways_to_compile_the_faster_one_counts() -> None:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_missing_systems_are_listed_with_the_reason() -> None:
     done = run(
-        BENCHMARKS / "peers.py", "--list", "--architecture", "tiny", "--python", "openvino=no-such-python"
+        "benchmarks", "peers", "--list", "--architecture", "tiny", "--python", "openvino=no-such-python"
     )
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert said["sdrt"] == "here"
@@ -64,7 +60,7 @@ def test_missing_systems_are_listed_with_the_reason() -> None:
 
 def test_a_process_takes_as_many_steps_as_all_others(tiny_model: Path) -> None:
     options = ("--size", "64", "--steps", "3", "--generations", "1")
-    done = run(BENCHMARKS / "peer.py", "sdrt", tiny_model, *options)
+    done = run("benchmarks.peer", "sdrt", tiny_model, *options)
     assert done.returncode == 1
     assert (
         "4 steps were taken: expected 3" in done.stderr
@@ -72,8 +68,8 @@ def test_a_process_takes_as_many_steps_as_all_others(tiny_model: Path) -> None:
 
 
 def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
-    from measure import Failed
-    from measure import run as run_measured
+    from benchmarks.measure import Failed
+    from benchmarks.measure import run as run_measured
 
     script = "import sys; print('loading', file=sys.stderr); raise ValueError('no such weights')"
     with pytest.raises(Failed, match="exit code 1: ValueError: no such weights"):
@@ -83,7 +79,7 @@ def test_a_failure_says_what_the_command_said(tmp_path: Path) -> None:
 
 
 def test_memory_of_a_process_is_seen_from_outside(tmp_path: Path) -> None:
-    from measure import run as run_measured
+    from benchmarks.measure import run as run_measured
 
     script = "import time; held = b'x' * 100_000_000; time.sleep(0.3); print('{\"held\": 1}')"
     seen = run_measured([sys.executable, "-c", script], tmp_path / "log.txt")
@@ -92,8 +88,8 @@ def test_memory_of_a_process_is_seen_from_outside(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
-    from folders import checkpoint
-    from measure import Failed
+    from benchmarks.folders import checkpoint
+    from benchmarks.measure import Failed
 
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "model_index.json").write_text(json.dumps({}))
@@ -103,8 +99,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_command_that_was_killed_is_told_apart(tmp_path: Path) -> None:
-    from measure import Failed, Killed
-    from measure import run as run_measured
+    from benchmarks.measure import Failed, Killed
+    from benchmarks.measure import run as run_measured
 
     log = tmp_path / "log.txt"
     with pytest.raises(Killed, match="exit code -9"):
@@ -130,7 +126,7 @@ def test_without_nvidia_s_library_one_command_tells_of_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Started once for a run, however long that is: starting it again and again is felt in what is measured."""
-    import measure
+    from benchmarks import measure
 
     command, log = tmp_path / "nvidia-smi", tmp_path / "started.txt"
     command.write_text(SMI.format(python=sys.executable, log=str(log)))
@@ -145,7 +141,7 @@ def test_without_nvidia_s_library_one_command_tells_of_the_device(
 
 
 def journal(path: Path, *, resume: bool, **run: Any) -> Any:
-    from journal import Journal
+    from benchmarks.journal import Journal
 
     return Journal(path / "turns.jsonl", run, resume=resume)
 
@@ -172,7 +168,7 @@ def test_turns_are_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_what_would_end_too_late_is_left_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import peers
+    from benchmarks import peers
 
     turns: list[str] = []
 
@@ -180,11 +176,11 @@ def test_what_would_end_too_late_is_left_and_said(tmp_path: Path, monkeypatch: p
         turns.append(name)
         return {"step": 1.0, "steps": [1.0], "thumbnail": "00"}
 
-    monkeypatch.setattr("peers.versions", lambda python: {})
-    monkeypatch.setattr("peers.multiplication", lambda work, settings: [1.0])
-    monkeypatch.setattr("peers.take_turn", take)
+    monkeypatch.setattr("benchmarks.peers.versions", lambda python: {})
+    monkeypatch.setattr("benchmarks.peers.multiplication", lambda work, settings: [1.0])
+    monkeypatch.setattr("benchmarks.peers.take_turn", take)
     folders = {"sdrt": tmp_path, "diffusers": tmp_path}
-    monkeypatch.setattr("peers.prepare", lambda *_: (folders, {}, []))
+    monkeypatch.setattr("benchmarks.peers.prepare", lambda *_: (folders, {}, []))
     settings = peers.Settings(names=tuple(folders), rounds=2)
     late = peers.Limits(within=0.0)
     assert peers.compare(tmp_path, settings, limits=late)["left"] == [
@@ -219,9 +215,9 @@ def test_a_system_without_a_turn_has_a_reason(tmp_path: Path) -> None:
 
 
 def test_a_record_has_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import peers
+    from benchmarks import peers
 
-    monkeypatch.setattr("peers.versions", lambda python: {})
+    monkeypatch.setattr("benchmarks.peers.versions", lambda python: {})
     own = tmp_path / "environment" / "bin" / "python"
     settings = peers.Settings(names=("sdrt", "openvino"), pythons={"openvino": str(own)})
     absent = {"openvino": f"failed in round 1: {own} -m optimum in '{tmp_path}/log.txt' ended with 1/2"}
@@ -236,12 +232,11 @@ def test_a_record_has_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_compiler_that_was_killed_loses_its_own_files_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import settings
-    import turns
-    from measure import Failed, Killed
+    from benchmarks import settings, system_process
+    from benchmarks.measure import Failed, Killed
 
     mine, other = (
-        tmp_path / turns.COMPILED / name for name in ("diffusers-compile", "diffusers-max-autotune")
+        tmp_path / system_process.COMPILED / name for name in ("diffusers-compile", "diffusers-max-autotune")
     )
     for folder in (mine, other):
         folder.mkdir(parents=True)
@@ -252,20 +247,20 @@ def test_a_compiler_that_was_killed_loses_its_own_files_only(
         assert options["environment"] == {"TORCHINDUCTOR_CACHE_DIR": str(mine)}
         raise error
 
-    monkeypatch.setattr("turns.run", run_and_fail)
+    monkeypatch.setattr("benchmarks.system_process.run", run_and_fail)
     turn = ("diffusers-compile", [], tmp_path, settings.Settings())
     with pytest.raises(Failed):
-        turns.run_turn(*turn)
+        system_process.run_turn(*turn)
     assert (mine / "kernel").exists()
     error = Killed("took longer than 1 s")
     with pytest.raises(Killed):
-        turns.run_turn(*turn)
+        system_process.run_turn(*turn)
     assert not (mine / "kernel").exists()
     assert (other / "kernel").exists()
 
 
 def test_int8_has_bars_of_its_own() -> None:
-    from bars import judge
+    from benchmarks.bars import judge
 
     turn = {
         "sdrt": {"step": 2.0, "own": 4.0},

@@ -1,20 +1,22 @@
-"""Which modules an interpreter has, asked of a process of its own.
+"""This command says which modules an interpreter lacks; it asks a process of its own.
 
-    python benchmarks/presence.py --device cpu|cuda
+    python -m benchmarks check --device cpu|cuda
 
-says what is missing here to export, to run and to test, or of another version, and how to bring it; then whether ONNX
-Runtime runs a graph on the device. It needs nothing but Python itself.
+It lists what is missing to export, to run and to test, or is of another version, and how to bring it. Then it checks
+whether ONNX Runtime runs a graph on the device. `python -m benchmarks.requirements` does the same, and needs nothing
+but Python itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+
+from benchmarks.command_line import parser_of
 
 __all__ = ["REQUIRED", "WITH_CUDA", "fits", "missing", "no_compiler", "no_library", "versions"]
 
@@ -307,7 +309,8 @@ def _loader_help(told: Iterable[str]) -> list[str]:
     if not any(told):
         return []
     return [
-        "LD_LIBRARY_PATH has to name the folders of CUDA's and cuDNN's libraries: benchmarks/libraries.py prints them"
+        "LD_LIBRARY_PATH has to name the folders of CUDA's and cuDNN's libraries: "
+        "python -m benchmarks.libraries prints them"
     ]
 
 
@@ -381,12 +384,10 @@ def _lacking(device: str) -> list[str]:
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("check", __doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     problems = _lacking(options.device)
     if not problems:
         problems = _on_cuda() if options.device == "cuda" else _not_running("cpu")

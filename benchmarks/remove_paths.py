@@ -1,8 +1,8 @@
-"""Text without the paths of the machine it was written on, so that it may be kept with the project.
+"""This module removes the paths of a machine from texts and records, so that the project may keep them.
 
-python benchmarks/scrub.py < LOG          # pytest's short summary and its last line
-python benchmarks/scrub.py --all < TEXT   # all of it
-python benchmarks/scrub.py JSON...        # records, in their place
+python -m benchmarks remove-paths < LOG          # prints pytest's short summary and its last line
+python -m benchmarks remove-paths --all < TEXT   # prints all of the text
+python -m benchmarks remove-paths JSON...        # rewrites records in place
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["scrubbed", "scrubbed_record", "summary"]
+__all__ = ["record_without_paths", "summary", "without_paths"]
 
 # Of an absolute path the last part, which says what it is; URLs and fractions are none.
 _PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\][\w.+@=-]+)+[/\\]([\w.+@=-]+)")
 _SUMMARY = re.compile(r"^=+ short test summary info =+$", re.MULTILINE)
 
 
-def scrubbed(text: str) -> str:
+def without_paths(text: str) -> str:
     """`text` with every absolute path cut to "…/" and its last part."""
     return _PATH.sub(r"…/\1", text)
 
 
-def scrubbed_record(value: Any) -> Any:
+def record_without_paths(value: Any) -> Any:
     """The same of every text in a record."""
     if isinstance(value, str):
-        return scrubbed(value)
+        return without_paths(value)
     if isinstance(value, Mapping):
-        return {key: scrubbed_record(part) for key, part in value.items()}
-    return [scrubbed_record(part) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: record_without_paths(part) for key, part in value.items()}
+    return [record_without_paths(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def summary(log: str) -> str:
@@ -40,15 +40,15 @@ def summary(log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
     found = list(_SUMMARY.finditer(log))
     told = log[found[-1].start() :].splitlines() if found else lines[-1:]
-    return scrubbed("\n".join(told)) + "\n"
+    return without_paths("\n".join(told)) + "\n"
 
 
 def main(arguments: Sequence[str]) -> None:
     if [*arguments] in ([], ["--all"]):
-        sys.stdout.write((scrubbed if arguments else summary)(sys.stdin.read()))
+        sys.stdout.write((without_paths if arguments else summary)(sys.stdin.read()))
         return
     for path in map(Path, arguments):
-        record = scrubbed_record(json.loads(path.read_text(encoding="utf-8")))
+        record = record_without_paths(json.loads(path.read_text(encoding="utf-8")))
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""A turn: one system in a process of its own, and what it took."""
+"""This module runs one system in a process of its own, which is a turn, and collects its figures."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measure import Failed, Killed, Run, run
-from settings import Settings, say
-from systems import SYSTEMS
+from benchmarks import worker
+from benchmarks.measure import Failed, Killed, Run, run
+from benchmarks.settings import Settings, say
+from benchmarks.systems import SYSTEMS
 
 __all__ = ["COMPILED", "multiplication", "run_turn", "take_turn"]
 
-HERE = Path(__file__).parent
 COMPILED = "inductor"
 """The folder of what systems have compiled."""
 
@@ -24,7 +24,7 @@ COMPILED = "inductor"
 def multiplication(work: Path, settings: Settings) -> list[float]:
     """TFLOP/s of matrix multiplication on the device, now; nothing where it cannot be measured."""
     try:
-        command = [sys.executable, HERE / "peak.py", "--device", settings.device]
+        command = [*worker.command(sys.executable, "peak"), "--device", settings.device]
         return [run(command, work / "log.txt", timeout=settings.timeout).result["tflops"]]
     except Failed as error:
         say(f"matrix multiplication: {error}")
@@ -35,7 +35,8 @@ def take_turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[s
     """One process: its figures, and the thumbnail of what it drew."""
     numbers = {key: getattr(settings, key) for key in ("device", "size", "steps", "generations")}
     options = [part for key, value in numbers.items() for part in (f"--{key}", str(value))]
-    command = [settings.python(name), HERE / "peer.py", name, folder, *options, "--began", repr(time.time())]
+    command = worker.command(settings.python(name), "peer")
+    command += [name, folder, *options, "--began", repr(time.time())]
     ended = run_turn(name, command, work, settings)
     took = ended.result
     warm = took["generations"]

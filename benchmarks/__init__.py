@@ -1,0 +1,1 @@
+"""Measurements of sdrt beside other systems: `python -m benchmarks` lists the commands."""

@@ -1,0 +1,16 @@
+"""What the parsers of all commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["parser_of"]
+
+
+def parser_of(command: str, text: str | None) -> argparse.ArgumentParser:
+    """A parser for `python -m benchmarks COMMAND`; its help shows `text` as it stands."""
+    return argparse.ArgumentParser(
+        prog=f"python -m benchmarks {command}",
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
