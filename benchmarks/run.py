@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    insert(ROOT / "docs" / "benchmark-results.md", None)  # the markers are there, or it ends now, not in half an hour
+    insert(ROOT / "docs" / "benchmark-results.md", None)  # no markers: it ends here
     settings = Settings(
         size=options.size,
         steps=options.steps,
