@@ -37,7 +37,7 @@ ENTRIES: Mapping[str, Entry] = {
         module="peers", first=("--prepare",), help="Make the folders that `peers` loads, and stop."
     ),
     "remove-paths": Entry(module="remove_paths", help="Remove a machine's paths from records."),
-    "run": Entry(module="run", help="Run export and peers; update the README."),
+    "run": Entry(module="run", help="Run export and peers; update the tables in docs."),
     "step-graph": Entry(module="step_graph", help="Compare the rest of a step as a graph."),
 }
 
