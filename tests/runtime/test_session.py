@@ -45,10 +45,10 @@ def shapes(unet: Component) -> dict[str, tuple[int, ...]]:
     """Input shapes at batch 2 and 8 by 8 latents; other free dimensions are 77."""
     sizes: dict[int | str, int] = {"height": 8, "width": 8}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, port in unet.inputs.items():
-        first = 2 if len(port.shape) > 1 else 1
-        rest = [size if isinstance(size, int) else sizes.get(size, 77) for size in port.shape[1:]]
-        shapes[name] = (first, *rest) if port.shape else ()
+    for name, spec in unet.inputs.items():
+        first = 2 if len(spec.shape) > 1 else 1
+        rest = [size if isinstance(size, int) else sizes.get(size, 77) for size in spec.shape[1:]]
+        shapes[name] = (first, *rest) if spec.shape else ()
     return shapes
 
 

@@ -46,7 +46,7 @@ class ComponentStore:
         make: MakeComponents | None = None,
     ) -> None:
         self.model, self.config, self._make = model, config, make
-        self.rescues: Counter[str] = Counter()
+        self.float32_retries: Counter[str] = Counter()
         """How many runs of which component were made in float32, as float16 overflowed."""
         self._notices, self._verify = notices, verify
         self._components: Components | None = None
@@ -158,7 +158,7 @@ class ComponentStore:
         self._let_go()  # before others are made: there may not be room for both
         config = replace(self.config, low_vram=low_vram)
         make = self._make or Components
-        self._components = make(self.model, config, self._notices, self._inversions, self.rescues)
+        self._components = make(self.model, config, self._notices, self._inversions, self.float32_retries)
         return self._components
 
     def _let_go(self) -> None:

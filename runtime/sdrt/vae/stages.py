@@ -95,7 +95,7 @@ class StagedVae:
     def __init__(self, component: Component, *, tile: int | None = None) -> None:
         self._component, self._stages = component, _read(component)
         self._tile = tile or _TILE_PIXELS * min(stage.channels for stage in self._stages[:-1])
-        free = {name: port.shape for name, port in component.inputs.items()}
+        free = {name: spec.shape for name, spec in component.inputs.items()}
         # One run takes values for every stage's inputs; two pixels cost next to nothing.
         self._idle = {
             name: np.zeros([2 if isinstance(size, str) else size for size in shape], np.float32)
