@@ -115,7 +115,10 @@ class Bound:
         host = self._host[name]
         if host.shape != array.shape:
             raise ComponentError(
-                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}"
+                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}",
+                component=self._component.name,
+                argument=name,
+                fits=str(host.shape),
             )
         with span(UPLOAD):
             np.copyto(host, array, casting="same_kind")

@@ -40,7 +40,10 @@ def session_setting(subject: Subject, config: SessionConfig, weights: Weights, n
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ProviderError(
-                f"trt_engine_cache_path: {folder} cannot be made ({error.strerror or error}): choose another folder"
+                f"trt_engine_cache_path: {folder} cannot be made ({error.strerror or error}): choose another folder",
+                **subject.facts,
+                argument="trt_engine_cache_path",
+                fits="another folder",
             ) from error
     return setting
 
@@ -72,6 +75,7 @@ def create_session(
     except FAILURES as error:
         if is_refusal_to_fall_back(error):
             raise shortfall(
+                subject,
                 f"{subject.name} landed on the CPU, whole or in part: onnxruntime {ort.__version__} does not tell "
                 "which operators, 1.24 and later do",
                 unfit(config),

@@ -18,7 +18,7 @@ def require_provider(session: Any, subject: Subject, config: SessionConfig, noti
     """Raise `ProviderError` where the provider took less than it was asked to; where that is allowed, warn."""
     problem, remedy = _problem(session, subject, config, notices)
     if problem and not config.allow_fallback:
-        raise shortfall(problem, remedy)
+        raise shortfall(subject, problem, remedy)
     if problem:
         notices.warn(problem)
 

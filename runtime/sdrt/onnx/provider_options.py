@@ -54,15 +54,25 @@ class Setting:
 def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, str]:
     """`given` as ONNX Runtime takes it. Raises `RequestError` for an unknown name or a wrong value."""
     if not isinstance(given, Mapping):
-        raise RequestError(f"provider_options is {brief(given)}: expected names and values")
+        raise RequestError(
+            f"provider_options is {brief(given)}: expected names and values",
+            argument="provider_options",
+            provider=provider,
+            fits="names and values",
+        )
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise RequestError(f"provider {provider} has no option {brief(name)}: {takes}")
-    return {name: _read(f"{provider}'s option {name}", known[name], given[name]) for name in given}
+            raise RequestError(
+                f"provider {provider} has no option {brief(name)}: {takes}",
+                argument=str(name),
+                provider=provider,
+                fits=", ".join(known),
+            )
+    return {name: _read(provider, name, known[name], given[name]) for name in given}
 
 
-def _read(name: str, option: Option, value: object) -> str:
+def _read(provider: str, name: str, option: Option, value: object) -> str:
     if isinstance(value, Mapping):
         value = json.dumps(value, default=str)
     text = str(value) if isinstance(value, (str, int, float, Path)) else ""
@@ -70,7 +80,12 @@ def _read(name: str, option: Option, value: object) -> str:
         return option.read(text.strip())
     except ValueError as error:
         reason = f" ({error})" if str(error) else ""
-        raise RequestError(f"{name} is {brief(value)}{reason}: expected {option.expected}") from None
+        raise RequestError(
+            f"{provider}'s option {name} is {brief(value)}{reason}: expected {option.expected}",
+            argument=name,
+            provider=provider,
+            fits=option.expected,
+        ) from None
 
 
 # CUDA and TensorRT.

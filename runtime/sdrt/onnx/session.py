@@ -96,12 +96,16 @@ class Component:
         if set(self.inputs) != set(inputs):
             raise ComponentError(
                 f"{self.name}: {self._path} takes {', '.join(self.inputs)}, expected {', '.join(inputs)}: "
-                "this is another component's graph or another kind of model; export it again"
+                "this is another component's graph or another kind of model; export it again",
+                **self._subject.facts,
+                fits=f"a graph that takes {', '.join(inputs)}",
             )
         if missing := [name for name in outputs if name not in self.outputs]:
             raise ComponentError(
                 f"{self.name}: {self._path} gives {', '.join(self.outputs)}, expected {missing[0]}: "
-                "export it again"
+                "export it again",
+                **self._subject.facts,
+                fits=f"a graph that gives {missing[0]}",
             )
 
     @contextmanager
@@ -147,17 +151,30 @@ class Component:
         """Raise `ComponentError` naming the input, what it takes and what came."""
         spec = self.inputs.get(name) or self.optional.get(name)
         if spec is None:
-            raise ComponentError(f"{self.name} has no input {name!r}: it takes {', '.join(self.inputs)}")
+            taken = ", ".join(self.inputs)
+            raise ComponentError(
+                f"{self.name} has no input {name!r}: it takes {taken}",
+                **self._subject.facts,
+                argument=name,
+                fits=taken,
+            )
         if not spec.accepts(dtype, shape):
             came = f"{dtype.name}[{', '.join(map(str, shape))}]"
-            raise ComponentError(f"{self.name}: input {name!r} takes {spec.describe()}, got {came}")
+            raise ComponentError(
+                f"{self.name}: input {name!r} takes {spec.describe()}, got {came}",
+                **self._subject.facts,
+                argument=name,
+                fits=spec.describe(),
+            )
 
     def check_finite(self, output: str, array: NDArray[np.float32]) -> None:
         """Raise `ComponentError` when `array`, this component's `output`, holds NaN or infinity."""
         if not np.isfinite(array).all():
             raise ComponentError(
                 f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows or is "
-                "damaged; export it again in fp32"
+                "damaged; export it again in fp32",
+                **self._subject.facts,
+                fits="a model that was exported in fp32",
             )
 
     @property

@@ -14,6 +14,7 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
@@ -108,7 +109,7 @@ class ComponentStore:
                 return False
             self._outgrown = pixels
             self._let_go()
-        reason = str(error).partition(":")[0]
+        reason = out_of_memory(error.component, error.provider)
         self._notices.warn(f"{reason}. Trying again with low_vram, which is slower, {where}")
         return True
 

@@ -52,13 +52,16 @@ FORMATS = {
 }
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Path, option: str = "-o") -> Format:
     """The format that a file's extension asks for."""
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:
         raise RequestError(
-            f"-o {path}: unknown extension {path.suffix!r}; expected one of {', '.join(FORMATS)}"
+            f"{option} {path}: unknown extension {path.suffix!r}; expected one of {', '.join(FORMATS)}",
+            argument=option,
+            path=path,
+            fits=", ".join(FORMATS),
         ) from None
 
 
@@ -74,22 +77,24 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
         )
 
 
-def plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tuple[Path, ...]:
+def plan_paths(
+    pattern: str | None, seeds: Sequence[int], *, force: bool, option: str = "-o"
+) -> tuple[Path, ...]:
     """One path per seed, each known to be writable and, unless `force`, not to exist yet.
 
     `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
     get `-0`, `-1`, … before the extension.
     """
-    with _writable(pattern):
-        return _plan_paths(pattern, seeds, force=force)
+    with _writable(pattern, option):
+        return _plan_paths(pattern, seeds, option, force=force)
 
 
 def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -> Path:
     """Where the contact sheet goes: the pattern's name with `-grid` before the extension, checked alike."""
-    with _writable(pattern):
-        path = Path(_template(pattern).format(seed=seeds[0], index=0))
+    with _writable(pattern, "-o"):
+        path = Path(_template(pattern, "-o").format(seed=seeds[0], index=0))
         path = path.with_name(f"{path.stem}-grid{path.suffix}")
-        _check_target(path, force=force)
+        _check_target(path, "-o", force=force)
     return path
 
 
@@ -98,37 +103,34 @@ def plan_file(option: str, name: str, extension: str, *, force: bool) -> Path:
     path = Path(name)
     if path.suffix.lower() != extension:
         raise RequestError(f"{option} {name}: unknown extension {path.suffix!r}; expected {extension}")
-    try:
-        with _writable(name):
-            _check_target(path, force=force)
-    except RequestError as error:
-        raise RequestError(str(error).replace("-o ", f"{option} ", 1)) from error
+    with _writable(name, option):
+        _check_target(path, option, force=force)
     return path
 
 
 @contextmanager
-def _writable(pattern: str | None) -> Iterator[None]:
+def _writable(pattern: str | None, option: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise RequestError(
-            f"-o {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"
+            f"{option} {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"
         ) from None
 
 
-def _plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tuple[Path, ...]:
-    template = _template(pattern)
+def _plan_paths(pattern: str | None, seeds: Sequence[int], option: str, *, force: bool) -> tuple[Path, ...]:
+    template = _template(pattern, option)
     names = [template.format(seed=seed, index=index) for index, seed in enumerate(seeds)]
     paths = [Path(name) for name in names]
     if len(set(paths)) < len(paths):
         paths = [path.with_name(f"{path.stem}-{i}{path.suffix}") for i, path in enumerate(paths)]
     for path in paths:
-        format_of(path)
-        _check_target(path, force=force)
+        format_of(path, option)
+        _check_target(path, option, force=force)
     return tuple(paths)
 
 
-def _template(pattern: str | None) -> str:
+def _template(pattern: str | None, option: str) -> str:
     if pattern is None:
         return DEFAULT_NAME
     if pattern.endswith(("/", os.sep)) or Path(pattern).is_dir():
@@ -137,33 +139,33 @@ def _template(pattern: str | None) -> str:
     try:
         fields = list(string.Formatter().parse(pattern))
     except ValueError as error:
-        raise RequestError(f"-o {pattern}: {error}; a literal brace is written twice") from None
+        raise RequestError(f"{option} {pattern}: {error}; a literal brace is written twice") from None
     for _, name, spec, conversion in fields:
         if name is not None and (name not in _FIELDS or conversion or not fullmatch(r"\d{0,2}", spec or "")):
             raise RequestError(
-                f"-o {pattern}: unknown field; expected {{seed}}, {{index}} or, with a width, {{index:03}}"
+                f"{option} {pattern}: unknown field; expected {{seed}}, {{index}} or, with a width, {{index:03}}"
             )
     return pattern
 
 
-def _check_target(path: Path, *, force: bool) -> None:
+def _check_target(path: Path, option: str, *, force: bool) -> None:
     if path.is_dir():
-        raise RequestError(f"-o {path}: is a folder; expected a file name")
+        raise RequestError(f"{option} {path}: is a folder; expected a file name")
     if not path.parent.is_dir():
-        raise RequestError(f"-o {path}: the folder {path.parent} does not exist; make it first")
-    _check_absent(path, force=force)
+        raise RequestError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    _check_absent(path, option, force=force)
     partial = _partial(path)
     partial.open("xb").close()
     partial.unlink()
 
 
-def _check_absent(path: Path, *, force: bool) -> None:
+def _check_absent(path: Path, option: str, *, force: bool) -> None:
     if not force and os.path.lexists(path):
-        raise _exists(path)
+        raise _exists(path, option)
 
 
-def _exists(path: Path) -> RequestError:
-    return RequestError(f"-o {path}: exists already; choose another name, or overwrite it with --force")
+def _exists(path: Path, option: str = "-o") -> RequestError:
+    return RequestError(f"{option} {path}: exists already; choose another name, or overwrite it with --force")
 
 
 def _partial(path: Path) -> Path:
