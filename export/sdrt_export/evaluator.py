@@ -18,7 +18,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from sdrt.onnx.tensor_spec import Port
+from sdrt.onnx.tensor_spec import TensorSpec
 from sdrt_export import kernels
 
 __all__ = ["Evaluator"]
@@ -35,10 +35,10 @@ class Evaluator:
         self._weights = {
             name: value.const_value for name, value in model.graph.initializers.items() if value.const_value
         }
-        self.ports = {port.name: port for port in map(_port, model.graph.inputs)}
-        self.inputs = [name for name in self.ports if name not in self._weights]
-        self.output_ports = [_port(value) for value in model.graph.outputs]
-        self.outputs = [port.name for port in self.output_ports]
+        self.specs = {spec.name: spec for spec in map(_tensor_spec, model.graph.inputs)}
+        self.inputs = [name for name in self.specs if name not in self._weights]
+        self.output_specs = [_tensor_spec(value) for value in model.graph.outputs]
+        self.outputs = [spec.name for spec in self.output_specs]
         self._proto = _without_weights(model)
         self._parts: dict[tuple[str, ...], ReferenceEvaluator] = {}
 
@@ -56,10 +56,10 @@ class Evaluator:
         return self._parts[outputs]
 
 
-def _port(value: ir.Value) -> Port:
+def _tensor_spec(value: ir.Value) -> TensorSpec:
     assert value.dtype is not None
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape or ())
-    return Port(name=str(value.name), dtype=np.dtype(value.dtype.numpy()), shape=shape)
+    return TensorSpec(name=str(value.name), dtype=np.dtype(value.dtype.numpy()), shape=shape)
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:

@@ -135,7 +135,7 @@ def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
 def _compare_stages(name: str, path: Path, call: Call) -> Rows:
     """The VAE in tiles, of one picture."""
     session = Session(f"{name} in stages", path, SessionConfig(provider="cpu"), Notices(None))
-    widest = max(int(port.shape[1]) for port in session.outputs.values())
+    widest = max(int(spec.shape[1]) for spec in session.outputs.values())
     (data,) = call.inputs.values()
     # 64x64 pixels at the widest stage: several tiles of any picture.
     return _row([call], [StagedVae(session, tile=4096 * widest)(data[0])[np.newaxis]], {"tiled": 1})

@@ -21,7 +21,7 @@ from sdrt.onnx.engine import FAILURES, available_providers, cuda_works, ort
 from sdrt.onnx.error_messages import Subject, run_failure
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
-from sdrt.onnx.tensor_spec import Port, read_port
+from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_spec
 from sdrt.vae.stages import StagedVae
 from sdrt_export.components import Component
 from sdrt_export.evaluator import Evaluator
@@ -145,7 +145,7 @@ def compare_stages(
     with _explained(name, path, target, target.instead):
         session, by = _stages(name, path, dtype, target)
         # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
-        widest = max(int(port.shape[1]) for port in session.outputs.values())
+        widest = max(int(spec.shape[1]) for spec in session.outputs.values())
         error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
     if not error <= LIMITS[dtype]:
         raise ExportError(
@@ -161,7 +161,7 @@ class _Runner:
     """A graph and what runs it; ``by`` goes to the manifest."""
 
     run: Callable[[list[str], dict[str, Array]], list[Array]]
-    inputs: Mapping[str, Port]
+    inputs: Mapping[str, TensorSpec]
     outputs: list[str]
     by: Mapping[str, str]
 
@@ -185,7 +185,7 @@ def _open(name: str, path: Path, dtype: str, target: Target) -> _Runner:
         arguments = (*session.get_inputs(), *session.get_overridable_initializers())
         return _Runner(
             run=session.run,
-            inputs={port.name: port for port in map(read_port, arguments)},
+            inputs={spec.name: spec for spec in map(read_tensor_spec, arguments)},
             outputs=[output.name for output in session.get_outputs()],
             by={},
         )
@@ -200,7 +200,7 @@ def _open(name: str, path: Path, dtype: str, target: Target) -> _Runner:
     evaluator = Evaluator(path)
     return _Runner(
         run=lambda outputs, feeds: evaluator.run(feeds, outputs),
-        inputs=evaluator.ports,
+        inputs=evaluator.specs,
         outputs=evaluator.outputs,
         by=_NUMPY,
     )
@@ -224,8 +224,8 @@ class _NumpySession(Session):
     def __init__(self, name: str, path: Path) -> None:
         self._evaluator = Evaluator(path)
         self.name, self._path = name, path
-        self.inputs = {key: self._evaluator.ports[key] for key in self._evaluator.inputs}
-        self.outputs = {port.name: port for port in self._evaluator.output_ports}
+        self.inputs = {key: self._evaluator.specs[key] for key in self._evaluator.inputs}
+        self.outputs = {spec.name: spec for spec in self._evaluator.output_specs}
         self.optional, self.metadata = {}, self._evaluator.metadata
 
     def run(self, feeds: Mapping[str, Array], output: str) -> Array:
@@ -244,8 +244,8 @@ def _session(path: Path) -> ort.InferenceSession:
 
 def _as_declared(runner: _Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The values that the graph takes, in the dtypes that it declares; optimum's timestep is an integer."""
-    ports = runner.inputs
-    return {name: value.astype(ports[name].dtype) for name, value in inputs.items() if name in ports}
+    specs = runner.inputs
+    return {name: value.astype(specs[name].dtype) for name, value in inputs.items() if name in specs}
 
 
 def _relative_error(got: Array, expected: Array) -> float:

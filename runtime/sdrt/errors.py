@@ -12,9 +12,14 @@
     │   └── ExportError                    an export could not be made or did not match torch
     ├── ProviderError                      an execution provider is missing   exit code 4
     └── OutOfMemoryError (MemoryError)     host or device memory              exit code 5
+
+Beside its message an error has its facts as attributes, each None where it does not apply: nobody has to read the
+message to find them.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 __all__ = [
     "ComponentError",
@@ -31,9 +36,26 @@ __all__ = [
 
 
 class SdrtError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    `component` is the part of the model that it is about, `path` the file or folder, `argument` the argument or option,
+    `provider` the execution provider. `fits` says in words what would do instead: which values, or a remedy.
+    """
 
     exit_code = 1
+
+    def __init__(
+        self,
+        *message: object,
+        component: str | None = None,
+        path: Path | None = None,
+        argument: str | None = None,
+        provider: str | None = None,
+        fits: str | None = None,
+    ) -> None:
+        super().__init__(*message)
+        self.component, self.path = component, path
+        self.argument, self.provider, self.fits = argument, provider, fits
 
 
 class RequestError(SdrtError, ValueError):

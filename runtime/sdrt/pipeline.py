@@ -380,7 +380,7 @@ class StableDiffusionPipeline:
     @property
     def rescues(self) -> dict[str, int]:
         """How many runs of which component were made in float32, as they or one before them overflowed float16."""
-        return dict(self._store.rescues)
+        return dict(self._store.float32_retries)
 
     @property
     def provider(self) -> str:

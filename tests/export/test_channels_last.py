@@ -137,7 +137,7 @@ def worst_error(component: Component, module: Any, graph: Evaluator, size: int) 
     inputs = component.examples(module, size)
     with torch.no_grad():
         expected = [tensor.numpy() for tensor in component.reference(module, inputs)]
-    feeds = {name: value.numpy() for name, value in inputs.items() if name in graph.ports}
+    feeds = {name: value.numpy() for name, value in inputs.items() if name in graph.specs}
     got = graph.run(feeds, graph.outputs)
     return max(
         float(np.abs(ours - theirs).max() / np.abs(theirs).max()) if ours.shape == theirs.shape else np.inf
@@ -238,7 +238,7 @@ def test_gelu_with_kernels_is_split(tmp_path: Path) -> None:
 
 def test_the_end_of_a_text_is_given(traced: Callable[..., Any]) -> None:
     _, _, encoder = traced("sd1", "text_encoder", torch.float32)
-    assert encoder.ports["eos_index"].shape == ("batch",)
+    assert encoder.specs["eos_index"].shape == ("batch",)
     ids = np.arange(9).reshape(1, 9)
     feeds = {"input_ids": ids, "added_token_embeddings": np.zeros((1, 32), np.float32)}
     last, pooled = encoder.run(feeds | {"eos_index": np.array([4])}, ["last_hidden_state", "pooler_output"])
@@ -424,13 +424,13 @@ def open_vae(folder: Path) -> Any:
 class NumpyComponent:
     """What the pipeline asks of a component, by NumPy."""
 
-    rescue = None
+    float32_retry = None
 
     def __init__(self, name: str, path: Path, *_: Any) -> None:
         self.name, self._graph = name, Evaluator(path)
-        self.inputs = {key: self._graph.ports[key] for key in self._graph.inputs}
-        self.optional = {key: port for key, port in self._graph.ports.items() if key not in self.inputs}
-        self.outputs = {port.name: port for port in self._graph.output_ports}
+        self.inputs = {key: self._graph.specs[key] for key in self._graph.inputs}
+        self.optional = {key: spec for key, spec in self._graph.specs.items() if key not in self.inputs}
+        self.outputs = {spec.name: spec for spec in self._graph.output_specs}
 
     def require(self, inputs: Any, outputs: Any) -> None:
         assert set(self.inputs) == set(inputs)
@@ -449,7 +449,7 @@ class NumpyComponent:
 
             def set(self, name: str, array: np.ndarray) -> None:
                 assert array.shape == shapes[name]
-                feeds[name] = array.astype(graph.ports[name].dtype)
+                feeds[name] = array.astype(graph.specs[name].dtype)
 
             def __call__(self) -> dict[str, np.ndarray]:
                 return dict(zip(outputs, graph.run(feeds, outputs), strict=True))
@@ -490,9 +490,9 @@ def test_attention_that_the_benchmark_takes_apart_is_the_same(
     random = np.random.default_rng(0)
     feeds = {}
     for name in packed.inputs:
-        port = packed.ports[name]
-        shape = [sizes.get(size, size) for size in port.shape]
-        feeds[name] = np.asarray(random.standard_normal(shape), port.dtype)
+        spec = packed.specs[name]
+        shape = [sizes.get(size, size) for size in spec.shape]
+        feeds[name] = np.asarray(random.standard_normal(shape), spec.dtype)
     # Smaller products sum in another order, and every result is rounded to 11 bits: 3e-3 was measured.
     made, expected = (graph.run(feeds, graph.outputs)[0] for graph in (apart, packed))
     np.testing.assert_allclose(made, expected, atol=1e-2)

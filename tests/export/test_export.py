@@ -40,7 +40,7 @@ from sdrt.errors import (
 from sdrt.model_folder.folder import Manifest
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
-from sdrt.onnx.tensor_spec import Port
+from sdrt.onnx.tensor_spec import TensorSpec
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
@@ -185,7 +185,9 @@ class OnCuda:
     def __init__(self, name: str, path: Path, config: SessionConfig, notices: Any) -> None:
         self.configs.append(config)
         self.inputs = self.optional = {}
-        self.outputs = {"out_sample": Port(name="out_sample", dtype=np.dtype("f4"), shape=(1, 4, "h", "w"))}
+        self.outputs = {
+            "out_sample": TensorSpec(name="out_sample", dtype=np.dtype("f4"), shape=(1, 4, "h", "w"))
+        }
         self.metadata: dict[str, str] = {}
 
     def run(self, feeds: Any, output: str) -> Any:

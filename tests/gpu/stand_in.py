@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from sdrt.onnx import engine as onnx_runtime
 from sdrt.onnx.engine import ort
-from sdrt.onnx.tensor_spec import Port
+from sdrt.onnx.tensor_spec import TensorSpec
 
 __all__ = ["install"]
 
@@ -149,14 +149,14 @@ class Session:
         return [CUDA, "CPUExecutionProvider"]
 
     def get_inputs(self) -> list[Any]:
-        return [_argument(self._evaluator.ports[name]) for name in self._evaluator.inputs]
+        return [_argument(self._evaluator.specs[name]) for name in self._evaluator.inputs]
 
     def get_overridable_initializers(self) -> list[Any]:
-        ports = self._evaluator.ports
-        return [_argument(port) for name, port in ports.items() if name not in self._evaluator.inputs]
+        specs = self._evaluator.specs
+        return [_argument(spec) for name, spec in specs.items() if name not in self._evaluator.inputs]
 
     def get_outputs(self) -> list[Any]:
-        return [_argument(port) for port in self._evaluator.output_ports]
+        return [_argument(spec) for spec in self._evaluator.output_specs]
 
     def get_modelmeta(self) -> Any:
         return SimpleNamespace(custom_metadata_map=self._evaluator.metadata)
@@ -220,9 +220,9 @@ def _placement(path: Path) -> list[Any]:
     ]
 
 
-def _argument(port: Port) -> Any:
-    kind = _TYPES.get(port.dtype.name, port.dtype.name)
-    return SimpleNamespace(name=port.name, type=f"tensor({kind})", shape=list(port.shape))
+def _argument(spec: TensorSpec) -> Any:
+    kind = _TYPES.get(spec.dtype.name, spec.dtype.name)
+    return SimpleNamespace(name=spec.name, type=f"tensor({kind})", shape=list(spec.shape))
 
 
 def install() -> None:

@@ -55,16 +55,16 @@ def test_moving_between_providers(tiny_model: Path) -> None:
 def test_inputs_live_on_the_device_and_are_reused(tiny_model: Path) -> None:
     config = SessionConfig(provider="cuda")
     decoder = Component("vae_decoder", tiny_model / "vae_decoder/model.onnx", config, Notices(fail))
-    (port,) = decoder.inputs.values()
-    shape = tuple(size if isinstance(size, int) else 8 for size in port.shape)
+    (spec,) = decoder.inputs.values()
+    shape = tuple(size if isinstance(size, int) else 8 for size in spec.shape)
     random = np.random.default_rng(0)
     first, second = (random.standard_normal(shape, dtype=np.float32) for _ in range(2))
     addresses, results = set(), []
     for latents in (first, second, first):
-        with decoder.bound({port.name: shape}, ("sample",)) as run:
-            run.set(port.name, latents)
+        with decoder.bound({spec.name: shape}, ("sample",)) as run:
+            run.set(spec.name, latents)
             results.append(run()["sample"].copy())
-            value = run._device[port.name]
+            value = run._device[spec.name]
             assert value.device_name() == "cuda"
             addresses.add(value.data_ptr())
     assert len(addresses) == 1

@@ -16,7 +16,7 @@ from on_gpu import ON_GPU, Export, Exports, fail
 
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
-from sdrt.onnx.float32_retry import failed
+from sdrt.onnx.overflow import failed
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 
@@ -60,10 +60,10 @@ def exact(path: Path) -> dict[str, Any]:
 def opened(name: str, path: Path) -> tuple[Graph, dict[str, np.dtype], list[str]]:
     """What runs a graph, the dtypes of its inputs, and its outputs; on the GPU float32 without TF32."""
     component = on_cuda(name, path, **exact(path))
-    ports = component.inputs | component.optional
+    specs = component.inputs | component.optional
     return (
         lambda feeds, outputs: [component.run(feeds, output) for output in outputs],
-        {key: port.dtype for key, port in ports.items()},
+        {key: spec.dtype for key, spec in specs.items()},
         list(component.outputs),
     )
 
@@ -136,7 +136,7 @@ def test_the_stages_are_the_vae(
     assert stages
     for path in stages:
         session = on_cuda(f"{name} in stages", path, **exact(path))
-        widest = max(int(port.shape[1]) for port in session.outputs.values())
+        widest = max(int(spec.shape[1]) for spec in session.outputs.values())
         # Several tiles of so small a picture.
         found = StagedVae(session, tile=256 * widest)(given[0])
         assert relative_error(found, expected[0]) < 1e-2, path.name

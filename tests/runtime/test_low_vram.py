@@ -189,6 +189,25 @@ def test_out_of_memory_takes_less_once_and_says_so(
     assert len([text for text in said if "ran out of memory" in text]) == 1
 
 
+def test_after_the_first_evaluation_nothing_is_tried_again(tiny_model: Path, make_scarce: Any) -> None:
+    """Whoever listens would be told of the same steps twice."""
+    said: list[str] = []
+    made, runs = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append), list[str]()
+
+    def all_but_one(bound: Bound) -> bool:
+        if bound._component.name != "unet":
+            return True
+        runs.append(bound._component.name)
+        # A second try would have room.
+        return len(runs) != 2
+
+    make_scarce(all_but_one)
+    with pytest.raises(OutOfMemoryError, match="unet ran out of memory"):
+        made("a", **CALL)
+    assert len(runs) == 2
+    assert [text for text in said if "Trying again" in text] == []
+
+
 def test_arrays_that_find_no_room_are_tried_again_too(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

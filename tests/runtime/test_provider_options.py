@@ -12,8 +12,8 @@ from sdrt import ProviderError, RequestError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx import create_session, session
 from sdrt.onnx import engine as onnx_runtime
-from sdrt.onnx import session
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig, known_options
@@ -173,7 +173,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, dict[str, str]]]
     Recorder.made = []
     monkeypatch.setattr(onnx_runtime, "available_providers", lambda: tuple(PROVIDERS))
     monkeypatch.setattr(session, "preload_cuda", lambda: None)
-    monkeypatch.setattr(session, "load_tensorrt", lambda: "10.13.3")
+    monkeypatch.setattr(create_session, "load_tensorrt", lambda: "10.13.3")
     monkeypatch.setattr(onnx_runtime.ort, "InferenceSession", Recorder)
     return Recorder.made
 
@@ -202,7 +202,7 @@ def test_engines_lie_in_the_user_s_cache(
     assert engine_folder(tiny_model, recorded) == folder
     # Other options, another version of either library.
     others = {engine_folder(tiny_model, recorded, trt_builder_optimization_level=1)}
-    monkeypatch.setattr(session, "load_tensorrt", lambda: "10.14.0")
+    monkeypatch.setattr(create_session, "load_tensorrt", lambda: "10.14.0")
     others.add(engine_folder(tiny_model, recorded))
     monkeypatch.setattr(onnx_runtime.ort, "__version__", "1.99.0")
     others.add(engine_folder(tiny_model, recorded))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +47,10 @@ def shapes(unet: Component) -> dict[str, tuple[int, ...]]:
     """Input shapes at batch 2 and 8 by 8 latents; other free dimensions are 77."""
     sizes: dict[int | str, int] = {"height": 8, "width": 8}
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, port in unet.inputs.items():
-        first = 2 if len(port.shape) > 1 else 1
-        rest = [size if isinstance(size, int) else sizes.get(size, 77) for size in port.shape[1:]]
-        shapes[name] = (first, *rest) if port.shape else ()
+    for name, spec in unet.inputs.items():
+        first = 2 if len(spec.shape) > 1 else 1
+        rest = [size if isinstance(size, int) else sizes.get(size, 77) for size in spec.shape[1:]]
+        shapes[name] = (first, *rest) if spec.shape else ()
     return shapes
 
 
@@ -373,6 +375,35 @@ def test_two_at_once_do_not_share_buffers(unet: Component, shapes: dict[str, tup
         first = one()["out_sample"].copy()
         two()
         np.testing.assert_array_equal(one()["out_sample"], first)
+
+
+@pytest.fixture
+def used(tiny_model: Path, shapes: dict[str, tuple[int, ...]]) -> Callable[[int], weakref.ref[Bound]]:
+    """Takes buffers of a component for latents of this height, gives them back, and tells which they were."""
+    config = SessionConfig(provider="cpu", threads=1)
+    component = Component("unet", tiny_model / "unet" / "model.onnx", config, Notices())
+
+    def use(height: int) -> weakref.ref[Bound]:
+        with component.bound(shapes | {"sample": (2, 4, height, 8)}, ("out_sample",)) as run:
+            return weakref.ref(run)
+
+    return use
+
+
+def test_buffers_that_nobody_uses_are_let_go_of(used: Callable[[int], weakref.ref[Bound]]) -> None:
+    """All but four: each size that was ever asked for would stay in memory."""
+    made = [used(height) for height in range(8, 18)]
+    gc.collect()
+    assert sum(reference() is not None for reference in made) == 4
+
+
+def test_those_that_were_used_last_are_kept(used: Callable[[int], weakref.ref[Bound]]) -> None:
+    made = {height: used(height) for height in range(8, 14)}
+    # Not by when they were made: the oldest that is there is used again, so the next goes.
+    assert used(10) == made[10]
+    made[14] = used(14)
+    gc.collect()
+    assert [height for height, reference in made.items() if reference() is not None] == [10, 12, 13, 14]
 
 
 def test_ctrl_c_cancels_waits_and_raises() -> None:

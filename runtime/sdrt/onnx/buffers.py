@@ -4,22 +4,58 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.spans import DOWNLOAD, UPLOAD, span
 from sdrt.errors import ComponentError
-from sdrt.onnx.float32_retry import failed
-
-if TYPE_CHECKING:
-    from sdrt.onnx.session import Component
+from sdrt.onnx.overflow import failed
+from sdrt.onnx.tensor_spec import TensorSpec
 
 __all__ = ["PLAIN", "Bound"]
 
 PLAIN = -1
 """The number of no recording."""
+
+
+class _Retry(Protocol):
+    """What makes a run again that overflowed float16."""
+
+    def again(self, bound: Bound) -> Mapping[str, NDArray[Any]]: ...
+
+
+class _Owner(Protocol):
+    """What buffers ask of the component that they belong to; `Component` says what each of it does."""
+
+    name: str
+    records: bool
+
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def float32_retry(self) -> _Retry | None: ...
+
+    @property
+    def session(self) -> Any: ...
+
+    @property
+    def output_device(self) -> tuple[str, int]: ...
+
+    def new_binding(self) -> Any: ...
+
+    def check_input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> None: ...
+
+    def device(self) -> AbstractContextManager[None]: ...
+
+    def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any: ...
+
+    def execute(self, binding: Any, recording: int = ...) -> None: ...
+
+    def new_recording(self) -> int: ...
 
 
 class Bound:
@@ -32,7 +68,7 @@ class Bound:
     """
 
     def __init__(
-        self, component: Component, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
+        self, component: _Owner, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
     ) -> None:
         # Not the component itself, which keeps its buffers: together they would outlive their last use until Python
         # looks for cycles, and gigabytes with them.
@@ -54,7 +90,7 @@ class Bound:
             self._binding.bind_output(name, *component.output_device)
 
     @property
-    def _component(self) -> Component:
+    def _component(self) -> _Owner:
         component = self._of()
         assert component is not None  # whoever runs this holds it
         return component
@@ -79,7 +115,10 @@ class Bound:
         host = self._host[name]
         if host.shape != array.shape:
             raise ComponentError(
-                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}"
+                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}",
+                component=self._component.name,
+                argument=name,
+                fits=str(host.shape),
             )
         with span(UPLOAD):
             np.copyto(host, array, casting="same_kind")
@@ -92,9 +131,9 @@ class Bound:
         Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again, and
         those after it are made in float32 at once: what overflows in one step does so in the next.
         """
-        rescue = self._component.rescue
-        if rescue is not None and self.overflows:
-            return rescue.again(self)
+        retry = self._component.float32_retry
+        if retry is not None and self.overflows:
+            return retry.again(self)
         self._run()
         with span(DOWNLOAD), self._component.device():
             if not self._results:
@@ -107,9 +146,9 @@ class Bound:
             for name, raw in self._raw.items():
                 if raw is not self._results[name]:
                     np.copyto(self._results[name], raw, casting="same_kind")
-        if rescue is not None and any(map(failed, self._results.values())):
+        if retry is not None and any(map(failed, self._results.values())):
             self.overflows = True
-            return rescue.again(self)
+            return retry.again(self)
         return self._results
 
     def _run(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from sdrt.common.extras import install_command
 from sdrt.errors import (
@@ -17,7 +18,7 @@ from sdrt.errors import (
 )
 from sdrt.onnx.providers import PROVIDERS
 
-__all__ = ["Subject", "load_failure", "pictures_failure", "run_failure"]
+__all__ = ["Subject", "load_failure", "out_of_memory", "pictures_failure", "run_failure"]
 
 _MEMORY = (
     *("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed"),
@@ -54,13 +55,28 @@ class Subject:
     provider: str
     version: str
 
+    @property
+    def facts(self) -> Facts:
+        """For an error about it."""
+        return {"component": self.name, "path": self.path, "provider": self.provider}
+
+
+class Facts(TypedDict):
+    """What errors are told beside their message."""
+
+    component: str
+    path: Path
+    provider: str
+
 
 def run_failure(subject: Subject, error: BaseException) -> SdrtError:
     """The error to raise when a session that was created could not run."""
     return (
         _memory(subject, error)
         or _no_cudnn(subject, error)
-        or ComponentError(f"{subject.name} failed to run on {subject.provider}: {_reason(error)}")
+        or ComponentError(
+            f"{subject.name} failed to run on {subject.provider}: {_reason(error)}", **subject.facts
+        )
     )
 
 
@@ -72,35 +88,53 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
     if _says(error, _UNSUPPORTED):
         return UnsupportedModelError(
             f"{name}: {path} needs an operator that {provider} lacks in onnxruntime {subject.version}: "
-            f"export with --target portable; {reason}"
+            f"export with --target portable; {reason}",
+            **subject.facts,
+            fits="a model that was exported with --target portable",
         )
     if _says(error, _OPTION):
         return ProviderError(
-            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {reason}"
+            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {reason}",
+            **subject.facts,
+            argument="provider_options",
         )
     if _says(error, _TOO_LARGE):
         return ProviderError(
             f"{name}: {path} has more than the 2 GB that {provider} can be handed: export the checkpoint with "
-            f"--dtype fp16; {reason}"
+            f"--dtype fp16; {reason}",
+            **subject.facts,
+            fits="a model that was exported with --dtype fp16",
         )
     if _says(error, _DAMAGED):
-        return IntegrityError(f"{name}: {path} is damaged: copy or export the model again; {reason}")
+        return IntegrityError(
+            f"{name}: {path} is damaged: copy or export the model again; {reason}", **subject.facts
+        )
     kind = ModelError if provider == "cpu" else ProviderError
-    target = f" with --target {PROVIDERS[provider].target}"
-    return kind(f"{name}: {path} cannot be loaded on {provider}: export it again{target}; {reason}")
+    target = f"with --target {PROVIDERS[provider].target}"
+    return kind(
+        f"{name}: {path} cannot be loaded on {provider}: export it again {target}; {reason}",
+        **subject.facts,
+        fits=f"a model that was exported {target}",
+    )
 
 
 def pictures_failure(error: MemoryError) -> OutOfMemoryError:
     """The error to raise when there is no memory for what lies between the components."""
-    return OutOfMemoryError(f"the pictures do not fit into memory: {_FEWER}; {_reason(error)}")
+    return OutOfMemoryError(f"{out_of_memory(None, None)}: {_FEWER}; {_reason(error)}", fits=_FEWER)
+
+
+def out_of_memory(component: str | None, provider: str | None) -> str:
+    """What ran out of memory, in words: a component, or what lies between them."""
+    if component is None:
+        return "the pictures do not fit into memory"
+    return f"{component} ran out of memory" + (f" on {provider}" if provider else "")
 
 
 def _memory(subject: Subject, error: BaseException) -> OutOfMemoryError | None:
     if not (isinstance(error, MemoryError) or _says(error, _MEMORY)):
         return None
-    return OutOfMemoryError(
-        f"{subject.name} ran out of memory on {subject.provider}: {_FEWER}; {_reason(error)}"
-    )
+    what = out_of_memory(subject.name, subject.provider)
+    return OutOfMemoryError(f"{what}: {_FEWER}; {_reason(error)}", **subject.facts, fits=_FEWER)
 
 
 def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:
@@ -109,7 +143,9 @@ def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:
     extra = PROVIDERS[subject.provider].extra
     return ProviderError(
         f"{subject.name}: {subject.provider} needs cuDNN 9, which the loader does not find: {install_command(extra)}, "
-        f"which brings it, or sdrt doctor says where it looks; {_reason(error)}"
+        f"which brings it, or sdrt doctor says where it looks; {_reason(error)}",
+        **subject.facts,
+        fits="cuDNN 9",
     )
 
 

@@ -4,55 +4,63 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
 
-if TYPE_CHECKING:
-    from sdrt.onnx.buffers import Bound
-    from sdrt.onnx.session import Component
-
-__all__ = ["Rescue", "failed", "overflowed"]
+__all__ = ["Float32Retry"]
 
 
-def failed(array: NDArray[Any]) -> bool:
-    """Whether an output tells of an overflow: NaN, infinity, or the same number everywhere.
+class _Given(Protocol):
+    """The buffers of a run that overflowed: what it was given, and what it is to give."""
 
-    Of latents and pictures [N, C, H, W], everywhere in each of their planes: a picture of one colour is as flat.
-    """
-    if array.size < 2 or not np.issubdtype(array.dtype, np.floating):
-        return False
-    if overflowed(array):
-        return True
-    planes = (2, 3) if array.ndim == 4 and array.shape[2] * array.shape[3] > 1 else None
-    least, most = array.min(axis=planes), array.max(axis=planes)
-    return bool((least == most).all())
+    @property
+    def inputs(self) -> Mapping[str, NDArray[Any]]: ...
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]: ...
 
-def overflowed(array: NDArray[Any]) -> bool:
-    """Whether an output is not finite. A tile of a picture may be flat for good."""
-    return not np.isfinite(array).all()
+    @property
+    def outputs(self) -> Sequence[str]: ...
 
 
-class Rescue:
+class _Buffers(Protocol):
+    """The buffers of a run in float32."""
+
+    def set(self, name: str, array: NDArray[Any]) -> None: ...
+
+    def __call__(self) -> Mapping[str, NDArray[Any]]: ...
+
+
+class _Wide(Protocol):
+    """A component that computes in float32."""
+
+    def bound(
+        self, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]
+    ) -> AbstractContextManager[_Buffers]: ...
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]: ...
+
+
+class Float32Retry:
     """The graph of a component that computes in float32, opened when the one in float16 fails for the first time.
 
     `counts` are, by component, of runs that were made again; whoever opens a component anew hands in the same.
     """
 
     def __init__(
-        self, name: str, open_wide: Callable[[], Component], notices: Notices, counts: Counter[str]
+        self, name: str, open_wide: Callable[[], _Wide], notices: Notices, counts: Counter[str]
     ) -> None:
         self.name, self._counts = name, counts
         self._open, self._notices = open_wide, notices
-        self._component: Component | None = None
+        self._component: _Wide | None = None
         self._lock = threading.Lock()
 
-    def again(self, bound: Bound) -> Mapping[str, NDArray[Any]]:
+    def again(self, bound: _Given) -> Mapping[str, NDArray[Any]]:
         """The run of what `bound` was given, in float32."""
         component = self._wide()
         with component.bound(bound.shapes, bound.outputs) as run:
@@ -64,7 +72,7 @@ class Rescue:
         """The run of these `feeds` that was just made, in float32."""
         return self._wide().run(feeds, output)
 
-    def _wide(self) -> Component:
+    def _wide(self) -> _Wide:
         with self._lock:
             self._counts[self.name] += 1
             if self._counts[self.name] == 1:

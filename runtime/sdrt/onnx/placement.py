@@ -9,6 +9,7 @@ from typing import Any
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
+from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
 __all__ = [
@@ -43,7 +44,10 @@ def check_target(target: str, path: Path, config: SessionConfig) -> None:
         fit = ", ".join(name for name, other in PROVIDERS.items() if target == other.target)
         raise UnsupportedModelError(
             f"{path} was exported for target {target}, whose operators provider {config.name} lacks: run it with "
-            f"provider {fit}, or export the checkpoint with --target {row.target}"
+            f"provider {fit}, or export the checkpoint with --target {row.target}",
+            path=path,
+            provider=config.name,
+            fits=f"provider {fit}, or a model that was exported with --target {row.target}",
         )
 
 
@@ -94,8 +98,7 @@ def refusal(config: SessionConfig) -> str:
     return f"{config.name} needs {PROVIDERS[config.name].needs}{refused}; run sdrt doctor"
 
 
-def shortfall(problem: str, *remedies: str) -> ProviderError:
-    """The error to raise when the provider took less than it should."""
-    return ProviderError(
-        f"{problem}: {'; or '.join(remedies)}; or allow it with allow_fallback=True (--allow-fallback)"
-    )
+def shortfall(subject: Subject, problem: str, *remedies: str) -> ProviderError:
+    """The error to raise when the provider took less of the `subject` than it should."""
+    fits = "; or ".join((*remedies, "allow it with allow_fallback=True (--allow-fallback)"))
+    return ProviderError(f"{problem}: {fits}", **subject.facts, fits=fits)

@@ -1,22 +1,30 @@
-"""Options of execution providers: which a user may set, how each is read, and what ONNX Runtime is passed."""
+"""Options of execution providers: which a user may set, and what ONNX Runtime is passed."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.onnx.option_values import (
+    Option,
+    choice_option,
+    device_option,
+    expanded,
+    flag_option,
+    folder_option,
+    number_option,
+    size_option,
+)
 
 __all__ = [
     "CUDA",
     "OPENVINO",
     "TENSORRT",
-    "Option",
     "Setting",
     "cuda_options",
     "openvino_options",
@@ -26,19 +34,6 @@ __all__ = [
 ]
 
 Options = Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One option that a user may set: what it does, what its values look like, and how one is read.
-
-    `read` turns a text into the one that ONNX Runtime takes, and leaves that one as it is. It raises `ValueError`
-    for what is not as `expected`.
-    """
-
-    about: str
-    expected: str
-    read: Callable[[str], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +54,25 @@ class Setting:
 def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, str]:
     """`given` as ONNX Runtime takes it. Raises `RequestError` for an unknown name or a wrong value."""
     if not isinstance(given, Mapping):
-        raise RequestError(f"provider_options is {brief(given)}: expected names and values")
+        raise RequestError(
+            f"provider_options is {brief(given)}: expected names and values",
+            argument="provider_options",
+            provider=provider,
+            fits="names and values",
+        )
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise RequestError(f"provider {provider} has no option {brief(name)}: {takes}")
-    return {name: _read(f"{provider}'s option {name}", known[name], given[name]) for name in given}
+            raise RequestError(
+                f"provider {provider} has no option {brief(name)}: {takes}",
+                argument=str(name),
+                provider=provider,
+                fits=", ".join(known),
+            )
+    return {name: _read(provider, name, known[name], given[name]) for name in given}
 
 
-def _read(name: str, option: Option, value: object) -> str:
+def _read(provider: str, name: str, option: Option, value: object) -> str:
     if isinstance(value, Mapping):
         value = json.dumps(value, default=str)
     text = str(value) if isinstance(value, (str, int, float, Path)) else ""
@@ -75,127 +80,60 @@ def _read(name: str, option: Option, value: object) -> str:
         return option.read(text.strip())
     except ValueError as error:
         reason = f" ({error})" if str(error) else ""
-        raise RequestError(f"{name} is {brief(value)}{reason}: expected {option.expected}") from None
-
-
-# The kinds of values.
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?) ?(?:([KMGT]?)i?B)?", re.IGNORECASE)
-_FLAGS = {"1": "True", "true": "True", "on": "True", "0": "False", "false": "False", "off": "False"}
-
-
-def _size(about: str) -> Option:
-    return Option(about=about, expected="a size above zero, such as 6GB or 512MB", read=_read_size)
-
-
-def _read_size(text: str) -> str:
-    found = _SIZE.fullmatch(text)
-    size = int(float(found[1]) * _UNITS[(found[2] or "").upper()]) if found else 0
-    if not 1 <= size < 2**63:
-        raise ValueError
-    # Digits alone go through unchanged: a float has too few for every number of bytes.
-    return text if text.isdigit() else str(size)
-
-
-def _choice(about: str, *values: str) -> Option:
-    by_name = {value.lower(): value for value in values}
-
-    def read(text: str) -> str:
-        if text.lower() not in by_name:
-            raise ValueError
-        return by_name[text.lower()]
-
-    return Option(about=about, expected=", ".join(values), read=read)
-
-
-def _flag(about: str) -> Option:
-    def read(text: str) -> str:
-        if text.lower() not in _FLAGS:
-            raise ValueError
-        return _FLAGS[text.lower()]
-
-    return Option(about=about, expected="true or false", read=read)
-
-
-def _number(about: str, low: int, high: int) -> Option:
-    def read(text: str) -> str:
-        if not (re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high):
-            raise ValueError
-        return str(int(text))
-
-    return Option(about=about, expected=f"a whole number from {low} to {high}", read=read)
-
-
-def _folder(about: str) -> Option:
-    def read(text: str) -> str:
-        if not text or "\0" in text:
-            raise ValueError
-        return str(_expanded(text).absolute())
-
-    return Option(about=about, expected="a folder", read=read)
-
-
-def _expanded(text: str) -> Path:
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
-
-
-def _device(about: str) -> Option:
-    def read(text: str) -> str:
-        if not re.fullmatch(r"CPU|NPU|GPU(\.\d{1,2})?", text.upper()):
-            raise ValueError
-        return text.upper()
-
-    return Option(about=about, expected="CPU, GPU, GPU.1 and so on, or NPU", read=read)
+        raise RequestError(
+            f"{provider}'s option {name} is {brief(value)}{reason}: expected {option.expected}",
+            argument=name,
+            provider=provider,
+            fits=option.expected,
+        ) from None
 
 
 # CUDA and TensorRT.
 
 CUDA: Mapping[str, Option] = {
-    "gpu_mem_limit": _size(
+    "gpu_mem_limit": size_option(
         "the most device memory that a session's arena takes; each component has a session"
     ),
-    "arena_extend_strategy": _choice("by how much the arena grows", "kSameAsRequested", "kNextPowerOfTwo"),
+    "arena_extend_strategy": choice_option(
+        "by how much the arena grows", "kSameAsRequested", "kNextPowerOfTwo"
+    ),
     # DEFAULT is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. The limit of workspace is read by
     # no kernel of cuDNN 9.
-    "cudnn_conv_algo_search": _choice(
+    "cudnn_conv_algo_search": choice_option(
         "which of cuDNN's heuristics choose a convolution's algorithm, whenever its shape changes: B, the better "
         "informed, or A, the faster",
         "EXHAUSTIVE",
         "HEURISTIC",
     ),
-    "sdpa_kernel": _number(
+    "sdpa_kernel": number_option(
         "kernels of attention that may be chosen, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, and TensorRT's 4 "
         "fused, 32 flash, 64 cross, 128 causal; unfused ones (16) always may; 0 leaves it to ONNX Runtime",
         0,
         255,
     ),
-    "use_tf32": _flag(
+    "use_tf32": flag_option(
         "let matrix products and convolutions in fp32 round to TF32; without it convolutions in fp16 lose the Tensor "
         "Cores too"
     ),
-    "prefer_nhwc": _flag("channels last where there is a kernel for it"),
-    "fuse_conv_bias": _flag("convolution, bias and activation in one cuDNN graph"),
-    "enable_cuda_graph": _flag(
+    "prefer_nhwc": flag_option("channels last where there is a kernel for it"),
+    "fuse_conv_bias": flag_option("convolution, bias and activation in one cuDNN graph"),
+    "enable_cuda_graph": flag_option(
         "record what the U-Net launches, once per shape, and replay it; takes `--target cuda` and onnxruntime-gpu "
         "1.30; not measured yet"
     ),
 }
 TENSORRT: Mapping[str, Option] = {
-    "trt_fp16_enable": _flag("allow fp16 kernels; by itself when the model was exported in fp16"),
-    "trt_max_workspace_size": _size("the most device memory that a layer may take for itself"),
-    "trt_builder_optimization_level": _number("how long to look for fast kernels", 0, 5),
-    "trt_auxiliary_streams": _number("more of them take more memory; -1 lets TensorRT choose", -1, 64),
-    "trt_context_memory_sharing_enable": _flag("subgraphs share their working memory"),
-    "trt_layer_norm_fp32_fallback": _flag("layer norms in fp32 under fp16"),
-    "trt_load_user_initializer": _flag(
+    "trt_fp16_enable": flag_option("allow fp16 kernels; by itself when the model was exported in fp16"),
+    "trt_max_workspace_size": size_option("the most device memory that a layer may take for itself"),
+    "trt_builder_optimization_level": number_option("how long to look for fast kernels", 0, 5),
+    "trt_auxiliary_streams": number_option("more of them take more memory; -1 lets TensorRT choose", -1, 64),
+    "trt_context_memory_sharing_enable": flag_option("subgraphs share their working memory"),
+    "trt_layer_norm_fp32_fallback": flag_option("layer norms in fp32 under fp16"),
+    "trt_load_user_initializer": flag_option(
         "hand over weights apart from the graph, which must be below 2 GB otherwise (onnxruntime 1.23, TensorRT 10.13)"
     ),
-    "trt_engine_cache_path": _folder("where engines are kept, in place of the user's cache"),
-    "trt_timing_cache_path": _folder("where kernels' timings are kept, in place of the user's cache"),
+    "trt_engine_cache_path": folder_option("where engines are kept, in place of the user's cache"),
+    "trt_timing_cache_path": folder_option("where kernels' timings are kept, in place of the user's cache"),
 }
 
 
@@ -247,7 +185,7 @@ def _read_config(text: str) -> str:
     """Of JSON or of a file, of which ONNX Runtime takes only the first, and logs the rest away."""
     if not text.startswith("{"):
         try:
-            text = _expanded(text).read_text(encoding="utf-8")
+            text = expanded(text).read_text(encoding="utf-8")
         except OSError as error:
             raise ValueError(error.strerror) from None
     try:
@@ -274,11 +212,11 @@ def _check_config(config: Any) -> None:
 
 
 OPENVINO: Mapping[str, Option] = {
-    "device_type": _device("the device; CPU if nothing is said"),
-    "precision": _choice(
+    "device_type": device_option("the device; CPU if nothing is said"),
+    "precision": choice_option(
         "of the arithmetic; on the CPU f32 if nothing is said, on a GPU that of the weights", *_PRECISIONS
     ),
-    "cache_dir": _folder("where OpenVINO keeps what it compiled; worth it on a GPU"),
+    "cache_dir": folder_option("where OpenVINO keeps what it compiled; worth it on a GPU"),
     "load_config": _config("OpenVINO's own properties, by device"),
 }
 

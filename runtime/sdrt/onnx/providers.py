@@ -8,11 +8,11 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import ProviderError, RequestError
+from sdrt.onnx.option_values import Option
 from sdrt.onnx.provider_options import (
     CUDA,
     OPENVINO,
     TENSORRT,
-    Option,
     Setting,
     cuda_options,
     openvino_options,

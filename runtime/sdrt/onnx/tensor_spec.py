@@ -10,7 +10,7 @@ import numpy as np
 
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["Port", "read_port"]
+__all__ = ["TensorSpec", "read_tensor_spec"]
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -23,7 +23,7 @@ _DTYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Port:
+class TensorSpec:
     """An input or output of a graph; a dimension is a number, or a name when it is free."""
 
     name: str
@@ -48,11 +48,11 @@ def _kind(dtype: np.dtype[Any]) -> str:
     return "i" if dtype.kind == "u" else dtype.kind
 
 
-def read_port(argument: Any) -> Port:
-    """ONNX Runtime's `NodeArg` as a port."""
+def read_tensor_spec(argument: Any) -> TensorSpec:
+    """ONNX Runtime's `NodeArg` as what the rest of this package reads."""
     if argument.type not in _DTYPES:
         raise UnsupportedModelError(
             f"{argument.name!r} is a {argument.type}, expected one of {', '.join(_DTYPES)}"
         )
     shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
-    return Port(name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape)
+    return TensorSpec(name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape)

@@ -37,14 +37,12 @@ def check_text(name: str, value: object) -> None:
         return
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise RequestError(f"{name} is {type(value).__name__}: expected a text or a non-empty list of texts")
+        raise _refused(name, f"is {type(value).__name__}", "a text or a non-empty list of texts")
     for text in texts:
         if len(text) > MAX_PROMPT_LENGTH:
-            raise RequestError(f"{name} has {len(text)} characters: expected at most {MAX_PROMPT_LENGTH}")
+            raise _refused(name, f"has {len(text)} characters", f"at most {MAX_PROMPT_LENGTH}")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise RequestError(
-                f"{name} holds half a surrogate pair, which is no character: expected Unicode text"
-            )
+            raise _refused(name, "holds half a surrogate pair, which is no character", "Unicode text")
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
@@ -54,7 +52,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise RequestError(f"{name} is {brief(value)}: expected a whole number from {low} to {high}")
+        raise _refused(name, f"is {brief(value)}", f"a whole number from {low} to {high}")
     return number
 
 
@@ -65,7 +63,7 @@ def real(name: str, value: Any, low: float, high: float) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, (bool, str)) or not low <= number <= high:
-        raise RequestError(f"{name} is {brief(value)}: expected a number from {low:g} to {high:g}")
+        raise _refused(name, f"is {brief(value)}", f"a number from {low:g} to {high:g}")
     return number
 
 
@@ -82,7 +80,7 @@ def numbers(
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= most:
-        raise RequestError(f"{name} is {brief(value)}: expected a list of 1 to {most} numbers")
+        raise _refused(name, f"is {brief(value)}", f"a list of 1 to {most} numbers")
     return tuple(check(name, one, low, high) for one in value)
 
 
@@ -93,21 +91,15 @@ def tensor(name: str, value: Any, *, rank: int) -> Array | None:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise RequestError(
-            f"{name} has rows of unequal length: expected an array of {rank} dimensions"
-        ) from None
+        raise _refused(name, "has rows of unequal length", f"an array of {rank} dimensions") from None
     if not np.issubdtype(array.dtype, np.floating) or array.ndim != rank or array.size == 0:
-        raise RequestError(
-            f"{name} is {array.dtype} of shape {array.shape}: "
-            f"expected {rank} dimensions of floating-point numbers"
-        )
+        expected = f"{rank} dimensions of floating-point numbers"
+        raise _refused(name, f"is {array.dtype} of shape {array.shape}", expected)
     # A float64 may be out of range of the float32 that the graphs take.
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise RequestError(
-            f"{name} holds NaN, infinity or what is infinite in float32: expected finite numbers"
-        )
+        raise _refused(name, "holds NaN, infinity or what is infinite in float32", "finite numbers")
     return array
 
 
@@ -116,4 +108,8 @@ def check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -
     if array is None or all(want in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         return
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    raise RequestError(f"{name} has shape {array.shape}: expected ({wanted})")
+    raise _refused(name, f"has shape {array.shape}", f"({wanted})")
+
+
+def _refused(name: str, problem: str, expected: str) -> RequestError:
+    return RequestError(f"{name} {problem}: expected {expected}", argument=name, fits=expected)

@@ -14,6 +14,7 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.fitted import FittedRequest
@@ -46,7 +47,7 @@ class ComponentStore:
         make: MakeComponents | None = None,
     ) -> None:
         self.model, self.config, self._make = model, config, make
-        self.rescues: Counter[str] = Counter()
+        self.float32_retries: Counter[str] = Counter()
         """How many runs of which component were made in float32, as float16 overflowed."""
         self.embeddings: tuple[str, ...] = ()
         """Names of the files that words were read from."""
@@ -110,7 +111,7 @@ class ComponentStore:
                 return False
             self._outgrown = pixels
             self._let_go()
-        reason = str(error).partition(":")[0]
+        reason = out_of_memory(error.component, error.provider)
         self._notices.warn(f"{reason}. Trying again with low_vram, which is slower, {where}")
         return True
 
@@ -158,7 +159,7 @@ class ComponentStore:
         self._let_go()  # before others are made: there may not be room for both
         config = replace(self.config, low_vram=low_vram)
         make = self._make or Components
-        self._components = make(self.model, config, self._notices, self._inversions, self.rescues)
+        self._components = make(self.model, config, self._notices, self._inversions, self.float32_retries)
         return self._components
 
     def _let_go(self) -> None:

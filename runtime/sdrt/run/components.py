@@ -18,7 +18,7 @@ from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.onnx.cpu import is_int8_faster
-from sdrt.onnx.float32_retry import Rescue
+from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -46,7 +46,7 @@ class Components:
         config: SessionConfig,
         notices: Notices,
         inversions: Inversions | None = None,
-        rescues: Counter[str] | None = None,
+        float32_retries: Counter[str] | None = None,
     ) -> None:
         check_target(model.target, model.path, config)
         self._model, self._config, self._notices = model, config, notices
@@ -58,7 +58,7 @@ class Components:
         _check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
         self._inversions = inversions
-        self._rescues: Counter[str] = Counter() if rescues is None else rescues
+        self._float32_retries: Counter[str] = Counter() if float32_retries is None else float32_retries
         self._made: dict[str, Any] = {}
         # What a run still uses after it was let go of: another run that needs it takes the same.
         self._used: WeakValueDictionary[str, Any] = WeakValueDictionary()
@@ -136,7 +136,7 @@ class Components:
             open_wide = partial(
                 _open_wide, name, wide, self._config, self._notices, self._model, self._opened
             )
-            component.rescue = Rescue(name, open_wide, self._notices, self._rescues)
+            component.float32_retry = Float32Retry(name, open_wide, self._notices, self._float32_retries)
         return component
 
     def _component(self, name: str, path: Path) -> Component:

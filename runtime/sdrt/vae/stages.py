@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ class StagedVae:
     def __init__(self, component: Component, *, tile: int | None = None) -> None:
         self._component, self._stages = component, _read(component)
         self._tile = tile or _TILE_PIXELS * min(stage.channels for stage in self._stages[:-1])
-        free = {name: port.shape for name, port in component.inputs.items()}
+        free = {name: spec.shape for name, spec in component.inputs.items()}
         # One run takes values for every stage's inputs; two pixels cost next to nothing.
         self._idle = {
             name: np.zeros([2 if isinstance(size, str) else size for size in shape], np.float32)
@@ -215,7 +216,10 @@ def _room(shape: tuple[int, ...]) -> Array:
     except OSError as error:
         raise OutOfMemoryError(
             f"vae: a picture of this size takes up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
-            f"room for them ({error.strerror or error}): set TMPDIR to a folder that has, or make it smaller"
+            f"room for them ({error.strerror or error}): set TMPDIR to a folder that has, or make it smaller",
+            component="vae",
+            path=Path(folder),
+            fits="a TMPDIR that has room, or a smaller picture",
         ) from error
 
 

@@ -112,7 +112,14 @@ class Picture:
         except RequestError as error:
             if not self.where:
                 raise
-            raise RequestError(f"{self.where}: {error}") from error
+            raise RequestError(
+                f"{self.where}: {error}",
+                component=error.component,
+                path=error.path,
+                argument=error.argument,
+                provider=error.provider,
+                fits=error.fits,
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +206,7 @@ def plan_preview_path(options: Options, others: Sequence[Path]) -> Path | None:
     """Where previews go; checked as the pictures' files are, and to be none of them."""
     if options.preview_file is None:
         return None
-    try:
-        (path,) = plan_paths(options.preview_file, [0], force=options.force)
-    except RequestError as error:
-        raise RequestError(str(error).replace("-o ", "--preview-file ", 1)) from error
+    (path,) = plan_paths(options.preview_file, [0], force=options.force, option="--preview-file")
     if path.resolve() in {other.resolve() for other in others}:
         raise RequestError(f"--preview-file {path}: is the name of a picture too; choose another")
     return path

@@ -27,13 +27,15 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
         files.check_capacity(path, sides=sides, text=text)
 
 
-def plan_paths(pattern: str | None, seeds: Sequence[int], *, force: bool) -> tuple[Path, ...]:
+def plan_paths(
+    pattern: str | None, seeds: Sequence[int], *, force: bool, option: str = "-o"
+) -> tuple[Path, ...]:
     """One path per seed, each known to be writable and, unless `force`, not to exist yet.
 
     `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
     get `-0`, `-1`, … before the extension.
     """
-    with _option("-o", pattern):
+    with _option(option, pattern):
         paths = files.file_names(pattern, seeds)
         for path in paths:
             check_target(path, force=force)
@@ -65,7 +67,7 @@ def _option(option: str, pattern: str | None) -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise RequestError(f"{option} {error}") from error
+        raise RequestError(f"{option} {error}", argument=option) from error
     except OSError as error:
         raise RequestError(
             f"{option} {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"

@@ -15,8 +15,10 @@ import pytest
 from sdrt import Request, StableDiffusionPipeline, UnsupportedModelError
 from sdrt.common.notices import Notices
 from sdrt.model_folder.folder import FileRecord, Manifest, ModelFolder
+from sdrt.onnx.create_session import session_setting
 from sdrt.onnx.engine_cache import Weights
-from sdrt.onnx.float32_retry import failed
+from sdrt.onnx.error_messages import Subject
+from sdrt.onnx.overflow import failed
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -143,13 +145,13 @@ def test_the_graph_in_float32_is_not_computed_in_float16(
     manifest = Manifest.read(with_wide_graphs)
     replace(manifest, dtype="float16").write(with_wide_graphs)
     asked: dict[str, str] = {}
-    plain = Component._setting
+    plain = session_setting
 
-    def setting(component: Component, config: Any, weights: Weights, notices: Any) -> Any:
-        asked[component.path.name] = weights.dtype
-        return plain(component, config, weights, notices)
+    def setting(subject: Subject, config: Any, weights: Weights, notices: Any) -> Any:
+        asked[subject.path.name] = weights.dtype
+        return plain(subject, config, weights, notices)
 
-    monkeypatch.setattr(Component, "_setting", setting)
+    monkeypatch.setattr("sdrt.onnx.session.session_setting", setting)
     monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: True)
     StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=lambda message: None)("a", **CALL)
     assert asked == {"model.onnx": "float16", "model_fp32.onnx": "float32"}

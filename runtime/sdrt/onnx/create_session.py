@@ -1,0 +1,102 @@
+"""Makes a session of ONNX Runtime: what its provider is passed, its own options, and how a failure reads."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.interrupt import Worker, interruptible
+from sdrt.common.notices import Notices
+from sdrt.errors import ProviderError
+from sdrt.onnx.engine import FAILURES, ort, tells_placement
+from sdrt.onnx.engine_cache import Weights, compiled_folder
+from sdrt.onnx.error_messages import Subject, load_failure
+from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
+from sdrt.onnx.provider_options import Setting
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.tensorrt import load_tensorrt
+
+__all__ = ["create_session", "session_setting"]
+
+# Components that run many times at one shape.
+_REPEATED = frozenset({"unet"})
+
+
+def session_setting(subject: Subject, config: SessionConfig, weights: Weights, notices: Notices) -> Setting:
+    """What the provider's options of one graph follow from, with the folder for what the provider compiles.
+
+    Raises `ProviderError` where a folder that the user named cannot be made.
+    """
+    setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=subject.name in _REPEATED)
+    if not PROVIDERS[subject.provider].keeps_compiled or (version := load_tensorrt()) is None:
+        return setting
+    versions = f"{subject.provider}-{version}-onnxruntime-{ort.__version__}"
+    options = config.passed(subject.provider, setting)
+    setting = replace(setting, compiled=compiled_folder(subject.path, weights, versions, options, notices))
+    if (folder := config.passed(subject.provider, setting).get("trt_engine_cache_path")) is not None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ProviderError(
+                f"trt_engine_cache_path: {folder} cannot be made ({error.strerror or error}): choose another folder",
+                **subject.facts,
+                argument="trt_engine_cache_path",
+                fits="another folder",
+            ) from error
+    return setting
+
+
+def create_session(
+    subject: Subject,
+    config: SessionConfig,
+    setting: Setting,
+    *,
+    lock: AbstractContextManager[Any] | None,
+    thread: Worker | None,
+) -> Any:
+    """ONNX Runtime's session of a graph, made in `thread`, under the device's `lock`. Ctrl-C ends it early."""
+    row = PROVIDERS[subject.provider]
+    strict = row.whole and not config.allow_fallback and not tells_placement()
+    options = _session_options(subject.name, config, strict)
+    # Where falling back to the CPU is forbidden, ONNX Runtime does not want to see it named.
+    names = dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])])
+    rows = [PROVIDERS[name].ort for name in names]
+    arguments = [config.passed(name, setting) for name in names]
+    cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
+    try:
+        with lock or nullcontext():
+            return interruptible(
+                lambda: ort.InferenceSession(str(subject.path), options, rows, arguments, enable_fallback=0),
+                lambda: cancel(True),
+                thread,
+            )
+    except FAILURES as error:
+        if is_refusal_to_fall_back(error):
+            raise shortfall(
+                subject,
+                f"{subject.name} landed on the CPU, whole or in part: onnxruntime {ort.__version__} does not tell "
+                "which operators, 1.24 and later do",
+                unfit(config),
+                refusal(config),
+            ) from error
+        raise load_failure(subject, error) from error
+
+
+def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = config.threads or 0
+    options.log_severity_level = 4
+    # A pattern is one more block of memory for each shape, beside the arena that the first run has filled: half a
+    # step's activations again, and no faster.
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    # CPUs without VNNI add products of bytes up in 16 bits, which overflow; this has them add up what is exact.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    if config.profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(config.profile, name))
+    if strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    return options

@@ -1,0 +1,55 @@
+"""What a session did with its graph, against what was asked: ONNX Runtime changes it with only a warning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sdrt.common.notices import Notices
+from sdrt.onnx.engine import ort, tells_placement
+from sdrt.onnx.error_messages import Subject
+from sdrt.onnx.placement import listed, refusal, shortfall, strays, unfit
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
+
+__all__ = ["require_provider", "told_placement"]
+
+
+def require_provider(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> None:
+    """Raise `ProviderError` where the provider took less than it was asked to; where that is allowed, warn."""
+    problem, remedy = _problem(session, subject, config, notices)
+    if problem and not config.allow_fallback:
+        raise shortfall(subject, problem, remedy)
+    if problem:
+        notices.warn(problem)
+
+
+def told_placement(session: Any) -> dict[str, dict[str, int]] | None:
+    """How many nodes of each operator ONNX Runtime gave to which provider; None where it does not tell."""
+    report = getattr(session, "get_provider_graph_assignment_info", None)
+    if report is None:
+        return None
+    placed: dict[str, Counter[str]] = {}
+    for graph in report():
+        counts = placed.setdefault(graph.ep_name, Counter())
+        counts.update(node.op_type for node in graph.get_nodes())
+    return {provider: dict(counts.most_common()) for provider, counts in placed.items()}
+
+
+def _problem(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> tuple[str, str]:
+    """What is wrong and its remedy; two empty texts where nothing is."""
+    name, provider, row = subject.name, subject.provider, PROVIDERS[subject.provider]
+    active = session.get_providers()
+    if active[0] != row.ort:
+        return f"{name} was asked to run on {provider} and runs on {', '.join(active)}", refusal(config)
+    if provider == "cpu":
+        return "", ""
+    if tells_placement():
+        elsewhere = strays(row, session.get_provider_graph_assignment_info())
+        problem = f"{name} runs on {provider} only in part: {listed(elsewhere)} landed elsewhere"
+        return (problem, unfit(config)) if elsewhere else ("", "")
+    if not row.whole or config.allow_fallback:
+        notices.warn(
+            f"{name}: onnxruntime {ort.__version__} does not tell which operators run on "
+            f"{provider} and which on the CPU; upgrade it to find out"
+        )
+    return "", ""
