@@ -147,12 +147,12 @@ def test_json_names_the_files_that_were_made_before_a_failure(model: str) -> Non
         "import sys\n"
         "from pathlib import Path\n"
         "from sdrt.cli import main\n"
-        "from sdrt.cli.generate import outputs\n"
-        "publish = outputs._publish\n"
+        "from sdrt.images import files\n"
+        "publish = files._publish\n"
         "def late(partial, path, **options):\n"
         "    if path.name == '2.png': path.touch()\n"
         "    publish(partial, path, **options)\n"
-        "outputs._publish = late\n"
+        "files._publish = late\n"
         f"main({arguments!r}, prog_name='sdrt')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
