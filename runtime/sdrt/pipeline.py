@@ -238,8 +238,8 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        fitted, asked = fit(request, self._capabilities), self.scheduler_for(scheduler, spacing)
-        rule = asked.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        asked = self.scheduler_for(scheduler, spacing)
+        fitted, rule = fit(request, self._capabilities), self._rule(request, asked)
         # Here, so that what no steps can be planned of is an error before the first step is asked for.
         return self._generation.events(fitted, rule, plan_passes(fitted, rule), self._origin(asked))
 
@@ -247,7 +247,8 @@ class StableDiffusionPipeline:
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
-        fitted, rule = fit(request, self._capabilities), self._rule(request, scheduler, spacing)
+        asked = self.scheduler_for(scheduler, spacing)
+        fitted, rule = fit(request, self._capabilities), self._rule(request, asked)
         return sum(plan.num_evaluations for plan in plan_passes(fitted, rule))
 
     def _origin(self, scheduler: Scheduler) -> Origin:
@@ -260,9 +261,10 @@ class StableDiffusionPipeline:
             embeddings=self._store.embeddings,
         )
 
-    def _rule(self, request: Request, scheduler: SchedulerLike | None, spacing: str | None) -> Scheduler:
-        rule = self.scheduler_for(scheduler, spacing)
-        return rule.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+    @staticmethod
+    def _rule(request: Request, scheduler: Scheduler) -> Scheduler:
+        """`scheduler` with the levels of a request that names its own."""
+        return scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Read words of a `.safetensors` file, diffusers' or A1111's; returns what prompts may call them by.

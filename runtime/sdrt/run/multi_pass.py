@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.rng import MAX_SEED
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
@@ -109,7 +108,6 @@ def grown_request(
 ) -> FittedRequest:
     """Pass `number` of an outpainting, which repaints what `growth` adds to the images made so far."""
     canvases, masks = zip(*(grown(image, growth) for image in images), strict=True)
-    last_seed = MAX_SEED + 1 - request.num_pictures
     part = FittedRequest.of(
         request,
         **_one_prompt_per_image(request),
@@ -120,7 +118,7 @@ def grown_request(
         height=None,
         width=None,
         # Other noise in every pass: the same would draw the same things again.
-        seed=(request.seed + number * _SEED_OF_PASS) % (last_seed + 1),
+        seed=(request.seed + number * _SEED_OF_PASS) % (request.last_seed + 1),
     )
     height, width = image_size(part, capabilities)
     return FittedRequest.of(part, height=height, width=width)
