@@ -80,8 +80,8 @@ _SINGLE_STEP = Family(
 _MULTISTEP = Family(
     slug="multistep",
     title="Multistep, higher order",
-    about="A step uses the results of the steps before it. It takes one evaluation; PLMS takes one more per image. LMS, "
-    "PLMS and iPNDM work on the predicted noise with order 4, and need many steps.",
+    about="A step uses the results of the steps before it. It takes one evaluation; PLMS takes one more per image. "
+    "LMS, PLMS and iPNDM work on the predicted noise with order 4, and need many steps.",
 )
 _ANCESTRAL_STEPS = Family(
     slug="ancestral",

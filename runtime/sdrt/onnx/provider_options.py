@@ -214,7 +214,8 @@ def _check_config(config: Any) -> None:
 OPENVINO: Mapping[str, Option] = {
     "device_type": device_option("the device; the default is CPU"),
     "precision": choice_option(
-        "the precision of the arithmetic; the default is f32 on a CPU, and that of the weights on a GPU", *_PRECISIONS
+        "the precision of the arithmetic; the default is f32 on a CPU, and that of the weights on a GPU",
+        *_PRECISIONS,
     ),
     "cache_dir": folder_option("keeps what OpenVINO compiled here; useful on a GPU"),
     "load_config": _config("OpenVINO's own properties, by device"),
