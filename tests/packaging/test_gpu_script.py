@@ -192,7 +192,7 @@ def test_packages_that_do_not_bear_one_another_do_not_pass(tmp_path: Path) -> No
     )
     done = check(tmp_path, device="cpu")
     assert done.returncode == 1
-    assert "does not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
+    assert "do not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
 
 
 def test_a_library_that_parts_leave_out_is_missing() -> None:
