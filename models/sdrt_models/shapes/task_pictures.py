@@ -73,7 +73,7 @@ def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     given = Image.new("RGB", after.size, "darkgray")
     given.paste(before)
     return _row(
-        [(given, "the given image, and the new area"), (after, "grown to 192x128")], width=after.width
+        [(given, "given image, new area"), (after, "grown to 192x128")], width=after.width
     )
 
 
