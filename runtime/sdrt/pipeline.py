@@ -399,7 +399,9 @@ class StableDiffusionPipeline:
     def scheduler(self) -> Scheduler:
         """What a call uses when it names no scheduler: the model's, unless one was assigned."""
         if self._scheduler is None:
-            self._scheduler = resolve_scheduler(None, self._scheduler_config)
+            own = resolve_scheduler(None, self._scheduler_config)
+            self.model.family.check_noise_schedule(own.noise_schedule, own.sampler.class_name)
+            self._scheduler = own
         return self._scheduler
 
     @scheduler.setter

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import UnsupportedModelError
+from sdrt.schedulers import DiscreteNoiseSchedule, EdmNoiseSchedule, NoiseSchedule
 
 __all__ = [
     "DenoiserSpec",
@@ -205,7 +206,7 @@ class Family:
         join: from what each text encoder makes of one text to what the denoiser takes.
         tasks: the first is text to image.
         default_size: sides of an image in pixels, where the denoiser's config has no `sample_size`.
-        noise_schedule: the kind of noise schedule that its denoisers are trained on.
+        noise_schedules: the kinds of noise schedule that its models are trained on.
     """
 
     name: str
@@ -220,7 +221,7 @@ class Family:
     vae: VaeSpec = VaeSpec()
     tasks: tuple[Task, ...]
     default_size: int | None = None
-    noise_schedule: str = "discrete"
+    noise_schedules: tuple[type[NoiseSchedule], ...] = (DiscreteNoiseSchedule, EdmNoiseSchedule)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -253,6 +254,14 @@ class Family:
     def pipeline_classes(self) -> frozenset[str]:
         """The pipeline classes of its models, exported or not."""
         return self.checkpoint_classes | self.pipelines
+
+    def check_noise_schedule(self, schedule: NoiseSchedule, class_name: str) -> None:
+        """Raise `UnsupportedModelError` for a model's own scheduler that its family is not trained for."""
+        if not isinstance(schedule, self.noise_schedules):
+            raise UnsupportedModelError(
+                f"scheduler/scheduler_config.json: _class_name is {class_name!r}, which is not for {self.title}: "
+                "correct the file, or export the model again"
+            )
 
     def task_of(self, denoiser: Mapping[str, Any], latent_channels: int) -> Task:
         """The task of a denoiser, from its config. Raises `UnsupportedModelError` for one that is of none."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError
+from sdrt.errors import ComponentError, UnsupportedModelError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_pil
 from sdrt.request.fitted import FittedRequest
@@ -21,7 +21,7 @@ from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import Denoiser
 from sdrt.run.preparation import Preparation, Prepared
 from sdrt.run.result import GenerationStep
-from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
 from sdrt.tasks.windows import Windows
 
@@ -102,8 +102,7 @@ def denoise(
             denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
         ):
             if prepared.known is not None:
-                scale = plan.latents_scale(step.sigma)
-                prepared.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
+                prepared.known.hold(step.x, step.sigma, plan, last=step.last)
             event = GenerationStep(step, plan, denoiser, inputs, spec.embeds, job.request.num_pictures)
             try:
                 yield event
@@ -187,7 +186,13 @@ def _noise(job: Pass, prepared: Prepared) -> Array:
 
 def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
     """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small image gets."""
-    schedule = resolve_scheduler(None, model.low_res_scheduler_config).noise_schedule
+    scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
+    schedule = scheduler.noise_schedule
+    if not isinstance(schedule, DiscreteNoiseSchedule):
+        raise UnsupportedModelError(
+            f"low_res_scheduler/scheduler_config.json: _class_name is {scheduler.sampler.class_name!r}; expected a "
+            "class of models trained on betas, such as 'DDPMScheduler': correct the file"
+        )
     alpha = schedule.alphas_cumprod[level]
     return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
 

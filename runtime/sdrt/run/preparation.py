@@ -94,6 +94,10 @@ class Preparation:
         noise = np.stack([generator.randn(self._shape) for generator in self.generators])
         return np.asarray(noise * np.float32(self.plan.init_scale))
 
+    def _noised(self, clean: Array, noise: Array) -> Array:
+        """The first state of a run from an image."""
+        return self.plan.noise_schedule.noised(clean, noise, self.plan.sigmas[0])
+
     def _each(self, of_prompt: Sequence[T]) -> Iterator[tuple[T, Generator]]:
         """For every picture what its prompt has, and its generator."""
         for number, generator in enumerate(self.generators):
@@ -115,7 +119,7 @@ class Preparation:
             for picture, generator in self._each(self._pictures()):
                 clean.append(encoder(picture, generator.randn))
                 noise.append(generator.randn(self._shape))
-        return Prepared(x=np.stack(clean) + np.float32(self.plan.sigmas[0]) * np.stack(noise))
+        return Prepared(x=self._noised(np.stack(clean), np.stack(noise)))
 
     def _instructions(self) -> Prepared:
         encoder = self.encoder()
@@ -147,10 +151,8 @@ class Preparation:
                 # diffusers encodes the masked picture all the same, for which noise is drawn.
                 generator.randn(self._shape)
         unit = np.stack(noise)
-        if from_noise:
-            x = np.asarray(unit * np.float32(self.plan.init_scale))
-        else:
-            x = np.stack(clean) + np.float32(self.plan.sigmas[0]) * unit
+        whole = np.asarray(unit * np.float32(self.plan.init_scale))
+        x = whole if from_noise else self._noised(np.stack(clean), unit)
         if shown:
             return Prepared(x=x, beside=np.stack(beside), canvases=canvases)
         known = Known(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
