@@ -230,6 +230,19 @@ class Family:
         return (*texts, self.denoiser.component, self.vae.decoder, self.vae.encoder)
 
     @property
+    def roles(self) -> dict[str, str]:
+        """What timings and benchmarks call each component, so that families can be compared: Stable Diffusion's names.
+
+        Further text encoders are `text_encoder_2` and so on.
+        """
+        texts = {
+            spec.component: "text_encoder" + (f"_{number}" if number > 1 else "")
+            for number, spec in enumerate(self.text_encoders, start=1)
+        }
+        vae = {self.vae.decoder: "vae_decoder", self.vae.encoder: "vae_encoder"}
+        return {**texts, self.denoiser.component: "unet", **vae}
+
+    @property
     def checkpoint_components(self) -> tuple[str, ...]:
         """The folders of the weights in a torch checkpoint."""
         texts = (spec.component for spec in self.text_encoders)

@@ -28,7 +28,6 @@ class Generation:
     def __init__(self, store: ComponentStore, notices: Notices) -> None:
         self._store, self._notices = store, notices
         self._capabilities = store.model.capabilities
-        self._denoiser = store.model.family.denoiser.component
 
     def events(
         self,
@@ -67,7 +66,7 @@ class Generation:
             return
         except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
-            if timings.get(self._denoiser) or not self._store.take_less(request, _typed(error)):
+            if timings.get("unet") or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         yield from self._one_pass(request, scheduler, plan, origin, {})

@@ -97,7 +97,8 @@ def denoise(
     with component.bound(_shapes(job, prepared, inputs, windows), (spec.output,)) as run:
         denoiser = _denoiser(job, conditioning, prepared, run, windows)
         denoiser.condition(inputs)
-        job.timings[spec.component] = denoiser.seconds
+        # By its role, as the others: the same in every family.
+        job.timings["unet"] = denoiser.seconds
         for step in job.scheduler.sample(
             denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
         ):

@@ -51,8 +51,8 @@ class StableDiffusionPipelineOutput:
     """What a call gives.
 
     `images`: PIL pictures; or float32 [N, H, W, 3] in 0..1 for "np"; or latents [N, C, h, w] for "latent".
-    `seeds`: the seed that makes each image alone again. `timings`: seconds of each part; of the denoiser, `unet`, a
-    list with an entry for each evaluation.
+    `seeds`: the seed that makes each image alone again. `timings`: seconds of `text_encoder`, `vae_encoder` and
+    `vae_decoder`, and of `unet`, the denoiser of any family, a list with an entry for each evaluation.
     `origin`: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
