@@ -56,10 +56,9 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         generate()
         kept = _repeat(generate, rules)
         roles = pipeline.model.family.roles
-        rates = _rates({roles.get(graph.name, graph.name): graph for graph in pipeline.graphs})
-        graphs = {
-            roles.get(graph.name, graph.name): (graph.path, graph.end_profile()) for graph in pipeline.graphs
-        }
+        opened = {roles.get(graph.name, graph.name): graph for graph in pipeline.graphs}
+        rates = _rates(opened["unet"])
+        graphs = {name: (graph.path, graph.end_profile()) for name, graph in opened.items()}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
         pipeline.close()  # or there may be no room
@@ -84,12 +83,11 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         }
 
 
-def _rates(graphs: Mapping[str, Component]) -> str | None:
+def _rates(denoiser: Component) -> str | None:
     """Whose rates a profile tells: see `profile`."""
-    unet = graphs["unet"]
-    if unet.records:
+    if denoiser.records:
         return None
-    return {"cpu": "operators", "cuda": "step"}.get(unet.provider)
+    return {"cpu": "operators", "cuda": "step"}.get(denoiser.provider)
 
 
 def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> dict[str, Any] | None:
