@@ -17,6 +17,7 @@ from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.ort_profile import _computes_in, _rates, operators, profile
 from sdrt.cli.benchmark.profile import profile_text
 from sdrt.common.notices import Notices
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.onnx.providers import SessionConfig
 
 
@@ -158,8 +159,8 @@ def test_a_ceiling_that_cannot_be_measured_costs_no_profile(
     [("cpu", False, "operators"), ("cuda", False, "step"), ("cuda", True, None), ("openvino", False, None)],
 )
 def test_rates_are_of_what_is_timed(provider: str, records: bool, rates: str | None) -> None:
-    graphs: Any = [SimpleNamespace(name="unet", provider=provider, records=records)]
-    assert _rates(graphs) == rates
+    denoiser: Any = SimpleNamespace(provider=provider, records=records)
+    assert _rates(denoiser) == rates
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,9 @@ def test_rates_are_of_what_is_timed(provider: str, records: bool, rates: str | N
 )
 def test_the_roof_is_of_what_the_unet_computes_in(target: str, weights: str, dtype: str) -> None:
     model: Any = SimpleNamespace(
-        manifest=SimpleNamespace(target=target), weights=lambda name: SimpleNamespace(dtype=weights)
+        manifest=SimpleNamespace(target=target),
+        family=STABLE_DIFFUSION,
+        weights=lambda name: SimpleNamespace(dtype=weights),
     )
     assert _computes_in(model).name == dtype
     model.manifest = None

@@ -56,8 +56,10 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         tell("profiling")
         generate()
         kept = _repeat(generate, rules)
-        rates = _rates(pipeline.graphs)
-        graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
+        roles = pipeline.model.family.roles
+        opened = {roles.get(graph.name, graph.name): graph for graph in pipeline.graphs}
+        rates = _rates(opened["unet"])
+        graphs = {name: (graph.path, graph.end_profile()) for name, graph in opened.items()}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
         pipeline.close()  # makes room for the ceiling
@@ -82,12 +84,11 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         }
 
 
-def _rates(graphs: Sequence[Component]) -> str | None:
+def _rates(denoiser: Component) -> str | None:
     """The value of `rates` in `profile`."""
-    unet = next(graph for graph in graphs if graph.name == "unet")
-    if unet.records:
+    if denoiser.records:
         return None
-    return {"cpu": "operators", "cuda": "step"}.get(unet.provider)
+    return {"cpu": "operators", "cuda": "step"}.get(denoiser.provider)
 
 
 def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> dict[str, Any] | None:
@@ -103,7 +104,11 @@ def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> 
 def _computes_in(model: ModelFolder) -> np.dtype[Any]:
     """The dtype that the U-Net multiplies in. Target cpu widens float16 weights; int8 counts as float32."""
     is_half = model.manifest is not None and model.manifest.target != "cpu"
-    return np.dtype(np.float16 if is_half and model.weights("unet").dtype == "float16" else np.float32)
+    return np.dtype(
+        np.float16
+        if is_half and model.weights(model.family.denoiser.component).dtype == "float16"
+        else np.float32
+    )
 
 
 def _repeat(generate: Any, rules: Rules) -> list[Generation]:
