@@ -72,9 +72,7 @@ def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     after = _one(pipeline, prompt, seed=1, image=before, outpaint="192x128@left")
     given = Image.new("RGB", after.size, "darkgray")
     given.paste(before)
-    return _row(
-        [(given, "given image, new area"), (after, "grown to 192x128")], width=after.width
-    )
+    return _row([(given, "given image, new area"), (after, "grown to 192x128")], width=after.width)
 
 
 def _hires(pipeline: StableDiffusionPipeline) -> Image.Image:
