@@ -219,13 +219,13 @@ def test_prompt_syntax(model: str) -> None:
 
 
 def test_the_command_knows_every_prompt_syntax() -> None:
-    from sdrt.request.bounds import PROMPT_SYNTAXES
+    from sdrt.text.syntaxes import SYNTAXES
 
     command = main.get_command(click.Context(main), "generate")
     assert command is not None
     (option,) = [option for option in command.params if option.name == "prompt_syntax"]
     assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == PROMPT_SYNTAXES
+    assert tuple(option.type.choices) == tuple(SYNTAXES)
 
 
 def test_scheduler_config_file(model: str) -> None:
@@ -414,11 +414,10 @@ def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
 )
 def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     options = SimpleNamespace(
-        prompts=prompts, count=None, batch_size=1, seed=1, output=None, force=False, no_metadata=True
+        prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
-    vars(options).update(
-        prompts_file=None, prompt_syntax="a1111", negative_prompt="", width=None, height=None
-    )
+    settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
+    vars(options).update(prompts_file=None, settings=settings)
     assert tuple(picture.label for picture in plan(options)) == labels  # type: ignore[arg-type]
 
 

@@ -53,7 +53,7 @@ def legal(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-VALUES = st.fixed_dictionaries({}, optional={s.field: _OF_TYPE.get(row.name, _TEXTS) for row in said()}).map(
+VALUES = st.fixed_dictionaries({}, optional={row.name: _OF_TYPE.get(row.name, _TEXTS) for row in said()}).map(
     legal
 )
 # A1111's grammar has no escape for a line of the prompt that begins so.

@@ -129,7 +129,7 @@ def setting(default: Any, about: str = "", **row: Any) -> Any:
 
 
 @functools.cache
-def settings_of(arguments: type) -> tuple[Setting, ...]:
+def settings_of(arguments: Any) -> tuple[Setting, ...]:
     """The rows that a dataclass and its bases were made of, in the order of their fields."""
     found: dict[str, Setting] = {}
     for base in reversed(arguments.__mro__):
