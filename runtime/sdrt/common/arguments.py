@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import Field, field, fields
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["abouts", "argument", "described", "takes"]
+__all__ = ["argument", "described", "documented", "takes"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,12 +17,12 @@ C = TypeVar("C", bound=type)
 _WIDTH = 100
 
 
-def argument(default: Any, about: str, **more: Any) -> Any:
-    """A field with this default that says what it is for; `more` goes into its metadata.
+def argument(default: Any, about: str, *, usual: str = "", **more: Any) -> Any:
+    """A field with this default that says what it is for, and what None stands for; `more` goes into its metadata.
 
     Type checkers read the field's annotation and see that it has a default, so this returns `Any`.
     """
-    return field(default=default, metadata={"about": about, **more})
+    return field(default=default, metadata={"about": about, "usual": usual, **more})
 
 
 def takes(arguments: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[Concatenate[Any, P], R]]:
@@ -50,18 +50,21 @@ def described(arguments: C) -> C:
     return arguments
 
 
-def abouts(arguments: Any) -> Iterator[tuple[Field[Any], str]]:
-    """The fields of a dataclass that say what they are for, in order, each with what it says."""
-    for one in fields(arguments):
-        if about := one.metadata.get("about"):
-            yield one, about
+def documented(arguments: Any) -> list[Field[Any]]:
+    """The fields of a dataclass that say what they are for, in their metadata."""
+    return [one for one in fields(arguments) if one.metadata.get("about")]
 
 
 def _with_arguments(text: str | None, arguments: Any) -> str:
     """The docstring with a section "Args", before the one that says what is raised."""
     lines = [
-        textwrap.fill(f"{one.name}: {about}", _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
-        for one, about in abouts(arguments)
+        textwrap.fill(_line(one), _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        for one in documented(arguments)
     ]
     before, raises, after = inspect.cleandoc(text or "").partition("Raises:\n")
     return "\n".join([before.rstrip(), "", "Args:", *lines]) + (f"\n\n{raises}{after}" if raises else "\n")
+
+
+def _line(one: Field[Any]) -> str:
+    usual = one.metadata.get("usual")
+    return f"{one.name}: {one.metadata['about']}" + (f" None: {usual}." if usual else "")

@@ -32,29 +32,30 @@ class Loading:
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Of the provider that is named, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
     )
-    threads: int | None = argument(None, "CPU threads. None: every core.")
+    threads: int | None = argument(None, "CPU threads.", usual="every core")
     revision: str | None = argument(None, "Branch, tag or commit of a model on the Hub.")
     token: str | bool | None = argument(None, "Passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
     allow_fallback: bool = argument(False, "Run on the CPU what the provider cannot.")
     vae_tiling: bool | None = argument(
         None,
-        "Encode and decode images in tiles, in the memory of one tile and with the same result. None: images above "
-        "1024x1024 pixels.",
+        "Encode and decode images in tiles, in the memory of one tile and with the same result.",
+        usual="images above 1024x1024 pixels",
     )
     low_vram: bool | None = argument(
         None,
         "Take as little memory as possible, and more time: one component in memory at a time, guidance in two calls "
-        "of the U-Net, the VAE in tiles. None: once memory has run out, for images of that size and above. False "
-        "raises then.",
+        "of the U-Net, the VAE in tiles. False raises an error where memory runs out.",
+        usual="once memory has run out, for images of that size and above",
     )
     verify: bool = argument(True, "Check the hashes of files that were not seen before.")
     notify: Notify | None = argument(
-        None, "Receives messages for the user. None: they are SdrtWarnings, and progress on stderr."
+        None, "Receives messages for the user.", usual="they are SdrtWarnings, and progress on stderr"
     )
     reporter: Any = argument(
         None,
-        "Receives the exporter's ProgressEvents when a checkpoint is exported. None: they are messages too.",
+        "Receives the exporter's ProgressEvents when a checkpoint is exported.",
+        usual="they are messages too",
     )
 
     @property

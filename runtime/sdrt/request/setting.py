@@ -15,7 +15,7 @@ __all__ = ["Kind", "Label", "Option", "Setting", "setting", "settings_of"]
 Kind = type[str] | type[int] | type[float] | type[bool]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Label:
     """How a setting stands in an image's metadata: A1111's label, and its way to a text and back.
 
@@ -31,7 +31,7 @@ class Label:
     """Whether it is written where it has its default, too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Option:
     """How a setting is given to `sdrt generate` and `sdrt plot`, and in a prompts file.
 
@@ -50,7 +50,7 @@ class Option:
     """The same, of the default."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
     """A row of the table.
 
@@ -99,21 +99,17 @@ class Setting:
         """What prompts files and axes may call it."""
         if self.option is None:
             return ()
-        # A switch's option says the opposite of its name.
-        spellings = () if self.kind is bool else self.option.spellings
-        long = (one[2:].replace("-", "_") for one in spellings if one.startswith("--"))
+        if self.kind is bool:
+            # Its option says the opposite of its name.
+            return (self.name,)
+        long = (one[2:].replace("-", "_") for one in self.option.spellings if one.startswith("--"))
         return tuple(dict.fromkeys((self.key, self.name, *long, *self.option.also)))
-
-    @property
-    def documentation(self) -> str:
-        """What Python's documentation says of it."""
-        parts = [self.about, self.more, self.usual and f"None: {self.usual}."]
-        return _names_in(" ".join(filter(None, parts)), {})
 
     def help(self, table: Iterable[Setting]) -> str:
         """What the option's help says of it."""
         option = self.option or Option()
-        about, usual = option.help or self.about, option.usual or self.usual
+        about = self.about if option.help is None else option.help
+        usual = self.usual if option.usual is None else option.usual
         text = about + (f"  [default: {usual}]" if usual else "")
         return _names_in(text, {other.name: other.spelling for other in table})
 
@@ -125,12 +121,17 @@ def _names_in(text: str, names: Mapping[str, str]) -> str:
 def setting(default: Any, about: str = "", **row: Any) -> Any:
     """A field of a dataclass that is a row of the table; the arguments are those of `Setting`."""
     made = Setting(default=default, about=about, **row)
-    return argument(default, made.documentation, setting=made)
+    said = _names_in(f"{about} {made.more}".strip(), {})
+    return argument(default, said, usual=_names_in(made.usual, {}), setting=made)
+
+
+def settings_of(arguments: Any) -> tuple[Setting, ...]:
+    """The rows that a dataclass and its bases were made of, in the order of their fields."""
+    return _rows(arguments)
 
 
 @functools.cache
-def settings_of(arguments: Any) -> tuple[Setting, ...]:
-    """The rows that a dataclass and its bases were made of, in the order of their fields."""
+def _rows(arguments: Any) -> tuple[Setting, ...]:
     found: dict[str, Setting] = {}
     for base in reversed(arguments.__mro__):
         for name, one in vars(base).get("__dataclass_fields__", {}).items():

@@ -225,7 +225,6 @@ class Settings:
         group=PAINTING,
         option=Option(
             ("--no-composite",),
-            key="no_composite",
             help="Keep the model's whole output, outside the mask too.",
         ),
         label=Label("Composite"),
@@ -400,10 +399,10 @@ class Arguments(Settings):
     spacing: str | None = setting(
         None,
         "Which noise levels the steps visit, such as karras.",
-        more="None: the scheduler's.",
+        usual="the scheduler's",
         kind=str,
         group=SAMPLING,
-        option=Option(("--spacing",), metavar="NAME"),
+        option=Option(("--spacing",), metavar="NAME", usual=""),
         label=Label("Spacing"),
     )
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (

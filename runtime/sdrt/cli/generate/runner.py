@@ -285,19 +285,16 @@ class Job:
 
     def _settings(self, setup: Setup) -> dict[str, Any]:
         left_out = ("prompt", "seed", "width", "height")
-        own = {row.name: setup.options.settings[row.name] for row in keys() if row.name not in left_out}
-        own |= {
+        rows = [row for row in keys() if row.name not in left_out]
+        own = dict(setup.options.settings) | {
             "guidance_scale": setup.planned.request.guidance_scale,
             "scheduler": setup.scheduler.name,
             "spacing": setup.scheduler.spacing,
         }
-        # A switch is told as its option is.
-        told = {
-            row.key: not own[row.name] if row.kind is bool else own[row.name]
-            for row in keys()
-            if row.name in own
-        }
-        return told | {"batch_size": setup.options.batch_size}
+        told = {row.key: own[row.name] for row in rows if row.kind is not bool}
+        # A switch is told as its option is, which turns it off.
+        switches = {row.spelling[2:].replace("-", "_"): not own[row.name] for row in rows if row.kind is bool}
+        return told | switches | {"batch_size": setup.options.batch_size}
 
     def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
         usual = self._settings(common)

@@ -69,7 +69,7 @@ def _named(name: str, rows: Sequence[Setting], where: str) -> Setting:
     for row in rows:
         if key in row.names:
             return row
-    expected = ", ".join(row.key if row.kind is not bool else row.name for row in rows)
+    expected = ", ".join(row.key for row in rows)
     raise RequestError(f"{where}: unknown field {brief(name)}; expected one of {expected}")
 
 
@@ -147,8 +147,7 @@ def _checked(row: Setting, value: object, where: str) -> Any:
             raise RequestError(f"{where}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
         return tuple(value)
     if not _is(value, kind):
-        name = row.name if kind is bool else row.key
-        raise RequestError(f"{where}: {name} is {brief(value)}: expected {_EXPECTED[kind]}")
+        raise RequestError(f"{where}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
     return value
 
 
