@@ -50,12 +50,14 @@ class Loading:
     )
     verify: bool = argument(True, "Check the hashes of files that were not seen before.")
     notify: Notify | None = argument(
-        None, "Receives messages for the user.", usual="they are SdrtWarnings, and progress on stderr"
+        None,
+        "Receives messages for the user.",
+        usual="warnings are SdrtWarnings, and progress goes to stderr",
     )
     reporter: Any = argument(
         None,
         "Receives the exporter's ProgressEvents when a checkpoint is exported.",
-        usual="they are messages too",
+        usual="they are messages for the user, too",
     )
 
     @property
