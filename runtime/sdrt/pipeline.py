@@ -100,10 +100,8 @@ class StableDiffusionPipeline:
         """
         given = Arguments(*values, **named)
         request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
-        callback, names = (
-            given.callback_on_step_end,
-            callback_tensors(given.callback_on_step_end_tensor_inputs),
-        )
+        callback = given.callback_on_step_end
+        names = callback_tensors(given.callback_on_step_end_tensor_inputs)
         if callback is not None and not callable(callback):
             raise RequestError(f"callback_on_step_end is {brief(callback)}: expected a function")
         events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)

@@ -53,7 +53,7 @@ PROGRAMS = "For programs"
 GROUPS = (USUAL, MANY, PROMPTS, IMAGE_TO_IMAGE, PAINTING, LARGE, SAMPLING, PROGRAMS)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """What a request says. The names and defaults are diffusers'."""
 
@@ -376,7 +376,7 @@ class Settings:
     )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
     """What a call of a pipeline takes: what a request says, how it is sampled, and who is told of its steps."""
 
