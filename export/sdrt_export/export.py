@@ -9,6 +9,7 @@ from typing import Any
 
 import sdrt
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index
@@ -27,7 +28,7 @@ from sdrt_export.transaction import check_space, replace_folder
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
 EXPORTERS = ("sdrt", "optimum")
-_FAMILY = "stable-diffusion"
+
 # int8 is made of float32, which lies beside it meanwhile.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
 _VERSIONED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
@@ -116,7 +117,7 @@ def export_model(
         )
         components = job.run(exporter, calibration, defaults)
         manifest = Manifest(
-            family=_FAMILY,
+            family=STABLE_DIFFUSION.name,
             target=row.name,
             dtype=DTYPE_NAMES[dtype],
             opset=OPSET if exporter == "sdrt" else optimum_exporter.OPSET,

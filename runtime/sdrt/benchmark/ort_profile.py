@@ -55,8 +55,11 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         tell("profiling")
         generate()
         kept = _repeat(generate, rules)
-        rates = _rates(pipeline.graphs)
-        graphs = {graph.name: (graph.path, graph.end_profile()) for graph in pipeline.graphs}
+        roles = pipeline.model.family.roles
+        rates = _rates({roles.get(graph.name, graph.name): graph for graph in pipeline.graphs})
+        graphs = {
+            roles.get(graph.name, graph.name): (graph.path, graph.end_profile()) for graph in pipeline.graphs
+        }
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
         pipeline.close()  # or there may be no room
@@ -81,9 +84,9 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         }
 
 
-def _rates(graphs: Sequence[Component]) -> str | None:
+def _rates(graphs: Mapping[str, Component]) -> str | None:
     """Whose rates a profile tells: see `profile`."""
-    unet = next(graph for graph in graphs if graph.name == "unet")
+    unet = graphs["unet"]
     if unet.records:
         return None
     return {"cpu": "operators", "cuda": "step"}.get(unet.provider)
@@ -102,7 +105,11 @@ def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> 
 def _computes_in(model: ModelFolder) -> np.dtype[Any]:
     """What the U-Net multiplies. Weights in float16 are widened for target cpu, and those in int8 are not measured."""
     is_half = model.manifest is not None and model.manifest.target != "cpu"
-    return np.dtype(np.float16 if is_half and model.weights("unet").dtype == "float16" else np.float32)
+    return np.dtype(
+        np.float16
+        if is_half and model.weights(model.family.denoiser.component).dtype == "float16"
+        else np.float32
+    )
 
 
 def _repeat(generate: Any, rules: Rules) -> list[Generation]:

@@ -184,7 +184,8 @@ def _bars(
     at = 0.0
     for name, start, end in leaves:
         yield from _between(at, start, denoised)
-        yield _KINDS.get(name, name), start, end
+        # Further text encoders are one row with the first.
+        yield _KINDS.get(name, "text_encoder" if name.startswith("text_encoder") else name), start, end
         at = end
     total = sorted(generation["total"] for generation in one["generations"])
     yield from _between(at, max(at, total[len(total) // 2]), denoised)

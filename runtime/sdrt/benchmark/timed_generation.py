@@ -67,13 +67,16 @@ def generator(pipeline: StableDiffusionPipeline, configuration: Configuration) -
 
     request = configuration.request()
     rule = pipeline.scheduler_for(configuration.scheduler, configuration.spacing)
+    roles = pipeline.model.family.roles
 
     def generate() -> Generation:
         spans: list[Span] = []
         ends: list[float] = []
         timings: dict[str, Any] = {}
         began = time.perf_counter()
-        with listening(lambda name, start, end: spans.append((name, start - began, end - began))):
+        with listening(
+            lambda name, start, end: spans.append((roles.get(name, name), start - began, end - began))
+        ):
             for event in pipeline.stream(request, scheduler=rule):
                 if isinstance(event, StableDiffusionPipelineOutput):
                     timings = event.timings

@@ -104,13 +104,13 @@ class Generation:
     def _decode(self, job: Pass, latents: Any, prepared: Prepared) -> Any:
         """Decode, once more with less where memory runs out: the steps are not lost."""
         try:
-            return decode(job.components, job.request, latents, prepared.canvases, job.timings)
+            return decode(job, job.components, latents, prepared.canvases)
         except MemoryError as error:
             if not self._store.take_less(job.request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         components = self._store.for_request(job.request)
-        return decode(components, job.request, latents, prepared.canvases, job.timings)
+        return decode(job, components, latents, prepared.canvases)
 
     def _tell_of_warming_up(self, request: FittedRequest) -> None:
         """Say it once for a size, where the provider does more in its first run than in others."""

@@ -71,15 +71,15 @@ class Preparation:
     low_res_noise: Callable[[int], tuple[float, float]]
 
     def run(self) -> Prepared:
-        """Draw and encode what the request and the kind of model ask for."""
+        """Draw and encode what the request and the model's task ask for."""
         request = self.request
         if request.latents is not None and request.image is None:
             return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
         if request.image is None:
             return Prepared(x=self._noise())
-        if self.capabilities.kind.has_image_guidance:
+        if self.capabilities.task.has_image_guidance:
             return self._instructions()
-        if self.capabilities.kind.has_noise_level:
+        if self.capabilities.task.has_noise_level:
             return self._upscaling()
         return self._image_to_image() if request.mask_image is None else self._inpainting()
 
@@ -138,7 +138,7 @@ class Preparation:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
         canvases = tuple(canvas for canvas, _ in self._each(_canvases(request)))
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
-        from_noise, shown = request.strength == 1, capabilities.kind.sees_latents
+        from_noise, shown = request.strength == 1, capabilities.task.sees_latents
         clean, noise, beside = [], [], []
         for canvas, mask, generator in zip(canvases, masks, self.generators, strict=True):
             if not (from_noise and shown):

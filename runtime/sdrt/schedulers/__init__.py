@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
+from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step
@@ -15,6 +16,7 @@ __all__ = [
     "SPACINGS",
     "SPACING_LABELS",
     "DiscreteNoiseSchedule",
+    "EdmNoiseSchedule",
     "FlowNoiseSchedule",
     "NoiseSchedule",
     "Plan",

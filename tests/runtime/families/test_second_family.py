@@ -1,0 +1,331 @@
+"""A second family, a row and nothing else, through the whole pipeline; the images are computed again in NumPy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from sdrt import (
+    ComponentError,
+    IntegrityError,
+    RequestError,
+    StableDiffusionPipeline,
+    UnsupportedModelError,
+    read_metadata,
+)
+from sdrt.benchmark.configurations import Configuration
+from sdrt.benchmark.timed_generation import generator
+from sdrt.cli import main
+from sdrt.common import rng
+from sdrt.families import FAMILIES
+
+pytest.importorskip("onnx")
+
+from duet import CHANNELS, DUET, FACTOR, SCALE, SHIFT, TIME_SHIFT, WIDTHS, Array, Painter, write_model
+
+SIZE, STEPS, GUIDANCE = (24, 40), 5, 3.0
+CALL: dict[str, Any] = {
+    "height": SIZE[0],
+    "width": SIZE[1],
+    "num_inference_steps": STEPS,
+    "guidance_scale": GUIDANCE,
+    "output_type": "np",
+    "seed": 11,
+}
+# float32 sums in another order.
+TOLERANCE = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def known() -> Iterator[None]:
+    """The row in the table: all that sdrt is told of the family."""
+    FAMILIES.append(DUET)
+    yield
+    FAMILIES.remove(DUET)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path) -> Path:
+    write_model(tmp_path / "duet", tiny_model / "tokenizer")
+    return tmp_path / "duet"
+
+
+@pytest.fixture
+def duet(folder: Path) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(folder, provider="cpu", threads=1)
+
+
+class Expected:
+    """Images in NumPy: Euler over shifted levels, guidance, and the VAE's scale and shift."""
+
+    def __init__(self, pipeline: StableDiffusionPipeline) -> None:
+        self.painter = Painter()
+        self.ids = lambda text: pipeline._store.get().text_encoder().tokenizer(text).ids
+
+    @staticmethod
+    def sigmas(steps: int = STEPS) -> Array:
+        def shifted(sigma: Array) -> Array:
+            return TIME_SHIFT * sigma / (1 + (TIME_SHIFT - 1) * sigma)
+
+        return np.append(shifted(np.linspace(1, shifted(np.array(0.001)), steps)), 0)
+
+    def denoised(self, x: Array, sigmas: Array, prompt: str, negative: str) -> Array:
+        texts = [self.painter.encode(self.ids(text)) for text in (negative, prompt)]
+        for sigma, following in pairwise(sigmas):
+            without, with_prompt = (self.painter.velocity(x, 1000 * sigma, text, SIZE) for text in texts)
+            v = without + np.float32(GUIDANCE) * (with_prompt - without)
+            x = x + np.float32(following - sigma) * v
+        return x
+
+    def noise(self, seed: int) -> Array:
+        return rng.Generator(seed).randn((CHANNELS, SIZE[0] // FACTOR, SIZE[1] // FACTOR))
+
+    def image(self, prompt: str, seed: int, negative: str = "") -> Array:
+        return self.painter.decode(self.denoised(self.noise(seed), self.sigmas(), prompt, negative))
+
+
+def close(made: Any, expected: Any) -> None:
+    np.testing.assert_allclose(made, expected, atol=TOLERANCE)
+
+
+def test_the_image_is_the_one_that_the_row_describes(duet: StableDiffusionPipeline) -> None:
+    made = duet("a red cat", negative_prompt="fog", **CALL)
+    expected = Expected(duet).image("a red cat", 11, negative="fog")
+    assert np.ptp(expected) > 0.5
+    close(made.images[0], expected)
+    assert set(made.timings) == {"text_encoder", "unet", "vae_decoder"}
+    assert len(made.timings["unet"]) == STEPS
+
+
+def test_images_of_a_batch_have_their_own_conditions(duet: StableDiffusionPipeline) -> None:
+    made = duet(["a red cat", "two dogs"], num_images_per_prompt=2, **CALL).images
+    expected = Expected(duet)
+    for index, prompt in enumerate(["a red cat", "a red cat", "two dogs", "two dogs"]):
+        close(made[index], expected.image(prompt, 11 + index))
+
+
+def test_one_row_at_a_time_makes_the_same(folder: Path, duet: StableDiffusionPipeline) -> None:
+    little = StableDiffusionPipeline.from_pretrained(folder, provider="cpu", threads=1, low_vram=True)
+    close(little("a red cat", **CALL).images, duet("a red cat", **CALL).images)
+    assert {graph.name for graph in little.graphs} <= {"painter", "codec_decoder"}
+    assert {graph.name for graph in duet.graphs} == {"words", "phrases", "painter", "codec_decoder"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a (red:1.0) cat", "a red cat", True),
+        ("a (red:1.4) cat", "a red cat", False),
+        ("cat BREAK dog", "cat", False),
+    ],
+)
+def test_prompts_have_their_grammar(duet: StableDiffusionPipeline, one: str, other: str, same: bool) -> None:
+    assert np.array_equal(duet(one, **CALL).images, duet(other, **CALL).images) == same
+
+
+def test_a_pooled_embedding_is_the_first_chunk_s_without_weights(duet: StableDiffusionPipeline) -> None:
+    expected = Expected(duet)
+    for text in ("cat BREAK dog", "(cat:1.5) BREAK dog"):
+        pooled = duet._store.get().text_encoder(1).weighted(_stretches(text)).pooled
+        close(pooled, expected.painter.encode(expected.ids("cat"))[1])
+    assert duet._store.get().text_encoder(0).encode("cat").pooled is None
+
+
+def _stretches(text: str) -> Any:
+    from sdrt.prompts.a1111 import parse_weights
+
+    return parse_weights(text)
+
+
+@pytest.mark.parametrize("syntax", ["compel", "plain"])
+def test_every_grammar_gives_pooled_embeddings(duet: StableDiffusionPipeline, syntax: str) -> None:
+    made = duet("a red cat", prompt_syntax=syntax, **CALL).images
+    close(made[0], Expected(duet).image("a red cat", 11))
+
+
+def test_without_a_size_the_row_s_is_taken(duet: StableDiffusionPipeline) -> None:
+    assert duet("a", num_inference_steps=1, seed=0).images[0].size == (32, 32)
+    assert duet("a", num_inference_steps=1, seed=0).request.guidance_scale == 4.0
+
+
+def test_image_to_image(duet: StableDiffusionPipeline) -> None:
+    given = np.random.default_rng(3).integers(0, 256, (*SIZE, 3), np.uint8)
+    made = duet("a cat", image=given, strength=0.6, **CALL).images[0]
+    expected = Expected(duet)
+    mean, log_variance = expected.painter.moments(given.astype(np.float32) / 127.5 - 1)
+    generator = rng.Generator(11)
+    sample = mean + np.exp(log_variance.clip(-30, 20) / 2) * generator.randn(mean.shape)
+    clean, noise = (sample - np.float32(SHIFT)) * np.float32(SCALE), generator.randn(mean.shape)
+    sigmas = expected.sigmas()[2:]
+    x = np.float32(1 - sigmas[0]) * clean + np.float32(sigmas[0]) * noise
+    close(made, expected.painter.decode(expected.denoised(x, sigmas, "a cat", "")))
+
+
+def test_inpainting_keeps_what_the_mask_does_not_cover(duet: StableDiffusionPipeline) -> None:
+    given = np.random.default_rng(3).integers(0, 256, (*SIZE, 3), np.uint8)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, :20] = 255
+    made = duet("a cat", image=given, mask_image=mask, mask_blur=0, **CALL).images[0]
+    np.testing.assert_array_equal((made[:, 20:] * 255).round(), given[:, 20:])
+    assert np.abs(made[:, :20] * 255 - given[:, :20]).mean() > 5
+
+
+def test_tasks_of_several_passes(duet: StableDiffusionPipeline) -> None:
+    call = CALL | {"num_inference_steps": 2}
+    assert duet("a cat", hires_scale=2, **call).images.shape == (1, 48, 80, 3)
+    assert duet("a cat", tile_size=24, **call | {"width": 48}).images.shape == (1, 24, 48, 3)
+    given = np.full((*SIZE, 3), 90, np.uint8)
+    without_size = {key: value for key, value in call.items() if key not in ("height", "width")}
+    grown = duet("a cat", image=given, outpaint="left=8", **without_size).images
+    assert grown.shape == (1, 24, 48, 3)
+
+
+def test_a_step_s_embeddings_can_be_changed(duet: StableDiffusionPipeline) -> None:
+    shapes = []
+
+    def swap(_pipeline: Any, index: int, _timestep: float, tensors: dict[str, Array]) -> dict[str, Array]:
+        embeds = tensors["prompt_embeds"]
+        shapes.append(embeds.shape)
+        return {"prompt_embeds": embeds[::-1].copy()} if index == 1 else {}
+
+    call = CALL | {"callback_on_step_end_tensor_inputs": ["prompt_embeds"], "callback_on_step_end": swap}
+    changed = duet("a red cat", **call).images
+    assert shapes == [(2, 77, sum(WIDTHS))] * STEPS
+    assert np.abs(changed - duet("a red cat", **CALL).images).max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ["flow_heun", "Flow Euler Karras"])
+def test_samplers_for_flow_matching(duet: StableDiffusionPipeline, sampler: str) -> None:
+    usual, other = duet("a cat", **CALL).images, duet("a cat", scheduler=sampler, **CALL).images
+    assert np.abs(usual - other).max() > 1e-4
+
+
+def test_other_samplers_are_refused(duet: StableDiffusionPipeline) -> None:
+    with pytest.raises(RequestError, match="flow"):
+        duet("a cat", scheduler="ddim", **CALL)
+
+
+def test_what_the_row_has_no_room_for_is_refused(duet: StableDiffusionPipeline, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="pooled embeddings") as error:
+        duet(prompt_embeds=np.zeros((1, 77, 8), np.float32), **CALL)
+    assert error.value.argument == "prompt_embeds"
+    with pytest.raises(UnsupportedModelError, match="one text encoder"):
+        duet.load_textual_inversion(tmp_path / "word.safetensors")
+
+
+def damage(folder: Path, file: str, **values: Any) -> None:
+    config = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(config | values))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "error", "words"),
+    [
+        ("painter/config.json", {"in_channels": 5}, UnsupportedModelError, "painter takes 5 channels"),
+        ("painter/config.json", {"told_width": None}, IntegrityError, "painter/config.json: told_width"),
+        ("codec_decoder/config.json", {"shift_factor": "x"}, IntegrityError, "shift_factor"),
+        ("model_index.json", {"phrases": ["transformers", "T5"]}, UnsupportedModelError, "DuetPhrases"),
+        ("model_index.json", {"unet": ["diffusers", "UNet"]}, UnsupportedModelError, "not part of Duet"),
+        (
+            "scheduler/scheduler_config.json",
+            {"_class_name": "DDIMScheduler"},
+            UnsupportedModelError,
+            "'DDIMScheduler', which is not for Duet",
+        ),
+    ],
+)
+def test_a_folder_that_does_not_fit_the_row(
+    folder: Path, file: str, values: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    damage(folder, file, **values)
+    with pytest.raises(error, match=words):
+        StableDiffusionPipeline.from_pretrained(folder, provider="cpu")("a", **CALL)
+
+
+@pytest.mark.parametrize("name", ["words", "phrases", "painter", "codec_decoder"])
+def test_a_component_that_is_missing_is_named(folder: Path, name: str) -> None:
+    (folder / name / "model.onnx").unlink()
+    with pytest.raises(IntegrityError, match=f"{name}.model.onnx is missing"):
+        StableDiffusionPipeline.from_pretrained(folder, provider="cpu")
+
+
+def test_a_graph_with_other_inputs_is_named(folder: Path) -> None:
+    graph = folder / "words" / "model.onnx"
+    graph.write_bytes((folder / "painter" / "model.onnx").read_bytes())
+    with pytest.raises(
+        ComponentError, match=r"words: .* takes told, phrase, noisy, size, when, expected input_ids"
+    ):
+        StableDiffusionPipeline.from_pretrained(folder, provider="cpu")("a", **CALL)
+
+
+def test_commands(folder: Path, tmp_path: Path) -> None:
+    """`generate` writes an image that says how it was made; `info` knows the model too."""
+    run = CliRunner().invoke
+    image = tmp_path / "cat.png"
+    generate = [
+        "generate",
+        "a cat",
+        "-m",
+        str(folder),
+        "-o",
+        str(image),
+        "--steps",
+        "3",
+        "--seed",
+        "5",
+        "--json",
+    ]
+    made = run(main, generate)
+    assert made.exit_code == 0, made.output
+    report = json.loads(made.stdout)
+    assert report["timings"]["unet"] != []
+    assert read_metadata(image).settings["Sampler"] == "Flow Euler"
+    again = run(
+        main, ["generate", "--from", str(image), "-m", str(folder), "-o", str(tmp_path / "again.png")]
+    )
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "again.png").read_bytes() == image.read_bytes()
+    assert "painter" in run(main, ["info", str(folder)]).stdout
+
+
+def test_a_benchmark_tells_its_parts_apart(duet: StableDiffusionPipeline) -> None:
+    """In this process, which knows the row; the command measures in others."""
+    configuration = Configuration(
+        width=SIZE[1],
+        height=SIZE[0],
+        batch=1,
+        steps=3,
+        evaluations=3,
+        guidance_scale=GUIDANCE,
+        scheduler=None,
+        spacing=None,
+        scheduler_name="flow_euler",
+        spacing_name="linspace",
+        provider="cpu",
+        threads=1,
+        allow_fallback=False,
+        vae_tiling=None,
+        low_vram=False,
+        provider_options={},
+        max_size=None,
+    )
+    measured = generator(duet, configuration)()
+    assert [step.unet > 0 for step in measured.steps] == [True] * 3
+    names = {name for name, _, _ in measured.spans}
+    assert {"text_encoder", "text_encoder_2", "unet", "vae_decoder"} <= names
+
+
+def test_without_its_row_the_family_is_unknown(folder: Path) -> None:
+    FAMILIES.remove(DUET)
+    try:
+        with pytest.raises(UnsupportedModelError, match="DuetPipeline"):
+            StableDiffusionPipeline.from_pretrained(folder, provider="cpu")
+    finally:
+        FAMILIES.append(DUET)
