@@ -9,7 +9,8 @@ from typing import Any
 
 from sdrt.common.arguments import documented
 from sdrt.model_folder.loading import Loading
-from sdrt.request.settings import GROUPS, Arguments
+from sdrt.request.setting import GROUPS
+from sdrt.request.table import Arguments
 
 OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 

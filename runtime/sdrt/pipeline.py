@@ -19,7 +19,7 @@ from sdrt.model_folder.resolve import resolve_model
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
-from sdrt.request.settings import Arguments
+from sdrt.request.table import Arguments
 from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
 from sdrt.run.origin import Origin

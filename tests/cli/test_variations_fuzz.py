@@ -13,7 +13,7 @@ from sdrt import RequestError
 from sdrt.cli.generate.from_metadata import options_of
 from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
 from sdrt.images.metadata import Parameters, save_options
-from sdrt.request.settings import said
+from sdrt.request.table import said
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402

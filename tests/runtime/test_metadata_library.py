@@ -17,7 +17,7 @@ from sdrt import RequestError, SdrtError, StableDiffusionPipeline, StableDiffusi
 from sdrt.images.files import FORMATS, write_image
 from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text, settings_values
-from sdrt.request.settings import said
+from sdrt.request.table import said
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy

@@ -11,8 +11,8 @@ import pytest
 from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common.arguments import documented
 from sdrt.model_folder.loading import Loading
-from sdrt.request.setting import settings_of
-from sdrt.request.settings import FACTS, GROUPS, TABLE, WITHOUT_HIRES, Arguments
+from sdrt.request.setting import GROUPS, settings_of
+from sdrt.request.table import FACTS, TABLE, WITHOUT_HIRES, Arguments
 from tools.write_arguments import OUTPUT, marks, tables
 
 OF_A_CALL = {"scheduler", "spacing", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}

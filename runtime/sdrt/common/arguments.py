@@ -39,6 +39,8 @@ def takes(arguments: Callable[P, object]) -> Callable[[Callable[..., R]], Callab
             parameters=[first, *signature.parameters.values()], return_annotation=own.return_annotation
         )
         method.__doc__ = _with_arguments(method.__doc__, arguments)
+        # Python's own error for an unknown argument names the method that was called.
+        arguments.__init__.__qualname__ = method.__qualname__
         return method
 
     return signed

@@ -9,7 +9,7 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
-from sdrt.request.settings import TABLE, said
+from sdrt.request.table import TABLE, said
 
 __all__ = ["settings_text", "settings_values"]
 

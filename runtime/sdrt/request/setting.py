@@ -10,7 +10,42 @@ from typing import Any
 
 from sdrt.common.arguments import argument
 
-__all__ = ["Kind", "Label", "Option", "Setting", "setting", "settings_of"]
+__all__ = [
+    "GROUPS",
+    "Group",
+    "Kind",
+    "Label",
+    "Option",
+    "Setting",
+    "setting",
+    "settings_of",
+]
+
+
+class Group:
+    """The headings of the help."""
+
+    USUAL = "The options that most people need"
+    MANY = "Many images"
+    PROMPTS = "Prompts"
+    IMAGE_TO_IMAGE = "Image to image"
+    PAINTING = "Inpainting and outpainting"
+    LARGE = "Large images"
+    SAMPLING = "Sampling"
+    PROGRAMS = "For programs"
+
+
+GROUPS = (
+    Group.USUAL,
+    Group.MANY,
+    Group.PROMPTS,
+    Group.IMAGE_TO_IMAGE,
+    Group.PAINTING,
+    Group.LARGE,
+    Group.SAMPLING,
+    Group.PROGRAMS,
+)
+"""In the order of the help."""
 
 Kind = type[str] | type[int] | type[float] | type[bool]
 

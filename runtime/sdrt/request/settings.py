@@ -7,50 +7,19 @@ checks of single values, the signature and documentation of a pipeline's call, t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
-from sdrt.request.setting import Label, Option, Setting, setting, settings_of
+from sdrt.request.setting import Group, Label, Option, setting
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = ["Settings"]
 
-    from sdrt.schedulers import Scheduler
-
-    Array = NDArray[np.float32]
-
-__all__ = [
-    "FACTS",
-    "GROUPS",
-    "IMAGE_TO_IMAGE",
-    "LARGE",
-    "MANY",
-    "PAINTING",
-    "PROGRAMS",
-    "PROMPTS",
-    "SAMPLING",
-    "TABLE",
-    "USUAL",
-    "WITHOUT_HIRES",
-    "Arguments",
-    "Settings",
-    "said",
-]
-
-USUAL = "The options that most people need"
-MANY = "Many images"
-PROMPTS = "Prompts"
-IMAGE_TO_IMAGE = "Image to image"
-PAINTING = "Inpainting and outpainting"
-LARGE = "Large images"
-SAMPLING = "Sampling"
-PROGRAMS = "For programs"
-GROUPS = (USUAL, MANY, PROMPTS, IMAGE_TO_IMAGE, PAINTING, LARGE, SAMPLING, PROGRAMS)
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +30,7 @@ class Settings:
         None,
         "What the images show: a text, or a list of texts.",
         kind=str,
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(),
     )
     height: int | None = setting(
@@ -70,7 +39,7 @@ class Settings:
         usual="the model's, or that of image",
         kind=int,
         bounds=(1, 2**31),
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("-H", "--height"), usual="the model's"),
     )
     width: int | None = setting(
@@ -79,7 +48,7 @@ class Settings:
         usual="the model's, or that of image",
         kind=int,
         bounds=(1, 2**31),
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("-W", "--width"), usual="the model's"),
     )
     num_inference_steps: int = setting(
@@ -87,7 +56,7 @@ class Settings:
         "Denoising steps.",
         kind=int,
         bounds=(1, MAX_STEPS),
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("--steps", "--num-inference-steps"), key="steps"),
         label=Label("Steps", always=True),
     )
@@ -97,7 +66,7 @@ class Settings:
         "What the image should not show.",
         more="One text for all prompts, or a list with one for each.",
         kind=str,
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("-n", "--negative-prompt"), metavar="TEXT"),
     )
     guidance_scale: float | None = setting(
@@ -107,17 +76,19 @@ class Settings:
         usual="the model's, mostly 7.5",
         kind=float,
         bounds=(-1e4, 1e4),
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("--guidance-scale", "--cfg-scale")),
         label=Label("CFG scale"),
     )
-    num_images_per_prompt: int = setting(1, "Images of each prompt, denoised at once.", kind=int, group=MANY)
+    num_images_per_prompt: int = setting(
+        1, "Images of each prompt, denoised at once.", kind=int, group=Group.MANY
+    )
     seed: int | None = setting(
         None,
         "Image i gets seed + i.",
         usual="random; the result says which",
         kind=int,
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("-s", "--seed"), usual="random, printed"),
         label=Label("Seed"),
     )
@@ -127,7 +98,7 @@ class Settings:
         more="A path, a PIL image, an array [H, W, 3] of bytes or of floats from 0 to 1, latents [N, C, h, w], or a "
         "list with one image for each prompt (SDEdit, Meng et al. 2021, arXiv:2108.01073).",
         kind=str,
-        group=USUAL,
+        group=Group.USUAL,
         option=Option(("-i", "--image"), metavar="FILE"),
     )
     prompt_syntax: str = setting(
@@ -138,7 +109,7 @@ class Settings:
         "text encoders take no mask here.",
         kind=str,
         choices=("a1111", "compel", "plain"),
-        group=PROMPTS,
+        group=Group.PROMPTS,
         option=Option(("--prompt-syntax",)),
         label=Label("Prompt syntax"),
     )
@@ -147,7 +118,7 @@ class Settings:
         "How many of the text encoder's last layers to skip, counted as in diffusers.",
         kind=int,
         bounds=(0, 1000),
-        group=PROMPTS,
+        group=Group.PROMPTS,
         option=Option(("--clip-skip",)),
         # A1111 counts the last layer as 1, diffusers as 0.
         label=Label("Clip skip", read=lambda text: int(text) - 1, write=lambda skip: str(skip + 1)),
@@ -159,7 +130,7 @@ class Settings:
         kind=float,
         bounds=(0.0, 1.0),
         only_with=("image",),
-        group=IMAGE_TO_IMAGE,
+        group=Group.IMAGE_TO_IMAGE,
         option=Option(("--strength", "--denoising-strength"), usual=f"{DEFAULT_STRENGTH}; 1 with a mask"),
         # A1111 has one name for both strengths: the second where there is a `hires_scale`.
         label=Label("Denoising strength"),
@@ -171,7 +142,7 @@ class Settings:
         kind=float,
         bounds=(-1e4, 1e4),
         only_with=("image",),
-        group=IMAGE_TO_IMAGE,
+        group=Group.IMAGE_TO_IMAGE,
         option=Option(("--image-guidance-scale",)),
         label=Label("Image CFG scale"),
     )
@@ -182,7 +153,7 @@ class Settings:
         kind=int,
         bounds=(0, 10_000),
         only_with=("image",),
-        group=IMAGE_TO_IMAGE,
+        group=Group.IMAGE_TO_IMAGE,
         option=Option(("--noise-level",)),
         label=Label("Noise level"),
     )
@@ -192,7 +163,7 @@ class Settings:
         more="A path, a PIL image, an array [H, W], or a list with one for each prompt. The rest stays, bit for bit.",
         kind=str,
         only_with=("image",),
-        group=PAINTING,
+        group=Group.PAINTING,
         option=Option(("--mask", "--mask-image"), metavar="FILE"),
     )
     mask_blur: float = setting(
@@ -202,7 +173,7 @@ class Settings:
         bounds=(0.0, 1000.0),
         keeps_int=True,
         only_with=("mask_image", "outpaint"),
-        group=PAINTING,
+        group=Group.PAINTING,
         option=Option(("--mask-blur",)),
         label=Label("Mask blur", always=True),
     )
@@ -213,7 +184,7 @@ class Settings:
         kind=int,
         bounds=(0, 2**16),
         only_with=("mask_image",),
-        group=PAINTING,
+        group=Group.PAINTING,
         option=Option(("--padding-mask-crop",), metavar="PIXELS"),
         label=Label("Masked area padding"),
     )
@@ -222,7 +193,7 @@ class Settings:
         "Keep the pixels outside the mask; False gives the model's whole output.",
         kind=bool,
         only_with=("mask_image", "outpaint"),
-        group=PAINTING,
+        group=Group.PAINTING,
         option=Option(
             ("--no-composite",),
             help="Keep the model's whole output, outside the mask too.",
@@ -236,7 +207,7 @@ class Settings:
         "its edge. Growth by more than half of what there is takes several passes, each of all steps.",
         kind=str,
         only_with=("image",),
-        group=PAINTING,
+        group=Group.PAINTING,
         option=Option(("--outpaint",), metavar="SIDES|SIZE"),
         label=Label("Outpaint"),
     )
@@ -245,7 +216,7 @@ class Settings:
         "Make an image, enlarge it by this factor, and denoise it again (A1111's Hires. fix).",
         kind=float,
         bounds=(1.0, 16.0),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--hires",), metavar="TIMES"),
         label=Label("Hires upscale"),
     )
@@ -256,7 +227,7 @@ class Settings:
         kind=float,
         bounds=(0.0, 1.0),
         only_with=("hires_scale",),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--hires-strength",)),
         label=Label("Denoising strength", always=True),
     )
@@ -267,7 +238,7 @@ class Settings:
         kind=int,
         bounds=(1, MAX_STEPS),
         only_with=("hires_scale",),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--hires-steps",)),
         label=Label("Hires steps"),
     )
@@ -278,7 +249,7 @@ class Settings:
         kind=str,
         choices=("latent", "lanczos"),
         only_with=("hires_scale",),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--hires-upscaler",)),
         label=Label("Hires upscaler", read=str.lower, write=str.capitalize, always=True),
     )
@@ -288,7 +259,7 @@ class Settings:
         more="In pixels. The U-Net's memory is that of a window, and time grows with the area.",
         kind=int,
         bounds=(1, 2**20),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--tile-size",), metavar="PIXELS"),
         label=Label("Tile size"),
     )
@@ -299,7 +270,7 @@ class Settings:
         kind=int,
         bounds=(0, 2**20),
         only_with=("tile_size",),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--tile-overlap",), metavar="PIXELS"),
         label=Label("Tile overlap"),
     )
@@ -308,7 +279,7 @@ class Settings:
         "Allow sides of up to this many pixels.",
         kind=int,
         bounds=(1, 2**20),
-        group=LARGE,
+        group=Group.LARGE,
         option=Option(("--max-size",)),
     )
     eta: float = setting(
@@ -317,7 +288,7 @@ class Settings:
         kind=float,
         bounds=(0.0, 1.0),
         keeps_int=True,
-        group=SAMPLING,
+        group=Group.SAMPLING,
         option=Option(("--eta",)),
         label=Label("Eta"),
     )
@@ -328,7 +299,7 @@ class Settings:
         kind=float,
         bounds=(0.0, 1.0),
         keeps_int=True,
-        group=SAMPLING,
+        group=Group.SAMPLING,
         option=Option(("--guidance-rescale",)),
         label=Label("CFG rescale"),
     )
@@ -338,7 +309,7 @@ class Settings:
         kind=int,
         bounds=(0, 10**6),
         most=MAX_STEPS,
-        group=SAMPLING,
+        group=Group.SAMPLING,
         option=Option(("--timesteps",), metavar="A,B,…"),
         label=Label("Timesteps"),
     )
@@ -349,7 +320,7 @@ class Settings:
         bounds=(0.0, 1e6),
         most=MAX_STEPS + 1,
         keeps_int=True,
-        group=SAMPLING,
+        group=Group.SAMPLING,
         option=Option(("--sigmas",), metavar="A,B,…"),
         label=Label("Sigmas"),
     )
@@ -358,13 +329,16 @@ class Settings:
         "Unit noise [images, C, H/8, W/8] to start from.",
         usual="drawn by the seed",
         rank=4,
-        group=PROGRAMS,
+        group=Group.PROGRAMS,
     )
     prompt_embeds: Array | None = setting(
-        None, "Embeddings [prompts, length, width] in place of {prompt}.", rank=3, group=PROGRAMS
+        None, "Embeddings [prompts, length, width] in place of {prompt}.", rank=3, group=Group.PROGRAMS
     )
     negative_prompt_embeds: Array | None = setting(
-        None, "Embeddings [prompts, length, width] in place of {negative_prompt}.", rank=3, group=PROGRAMS
+        None,
+        "Embeddings [prompts, length, width] in place of {negative_prompt}.",
+        rank=3,
+        group=Group.PROGRAMS,
     )
     output_type: str = setting(
         "pil",
@@ -372,98 +346,5 @@ class Settings:
         "[N, C, h, w].",
         kind=str,
         choices=("pil", "np", "latent"),
-        group=PROGRAMS,
+        group=Group.PROGRAMS,
     )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Arguments(Settings):
-    """What a call of a pipeline takes: what a request says, how it is sampled, and who is told of its steps."""
-
-    _: KW_ONLY
-    scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
-        None,
-        "A name such as euler, a scheduler_config.json, or what diffusers has in one as a dict.",
-        usual="the model's",
-        kind=str,
-        group=USUAL,
-        option=Option(
-            ("--scheduler",),
-            metavar="NAME|FILE",
-            also=("sampler",),
-            help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
-        ),
-        # A1111's name of a sampler includes "Karras" and the like.
-        label=Label("Sampler"),
-    )
-    spacing: str | None = setting(
-        None,
-        "Which noise levels the steps visit, such as karras.",
-        usual="the scheduler's",
-        kind=str,
-        group=SAMPLING,
-        option=Option(("--spacing",), metavar="NAME", usual=""),
-        label=Label("Spacing"),
-    )
-    callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (
-        setting(
-            None,
-            "Called after each step with the pipeline, the step's index, its timestep and a dict of tensors. It may "
-            "return tensors to go on with.",
-            group=PROGRAMS,
-        )
-    )
-    callback_on_step_end_tensor_inputs: Sequence[str] = setting(
-        ("latents",),
-        "The tensors that the callback gets: latents, denoised, prompt_embeds, negative_prompt_embeds.",
-        group=PROGRAMS,
-    )
-
-
-TABLE = settings_of(Arguments)
-"""Every setting that an image may have for itself."""
-
-WITHOUT_HIRES: Mapping[str, Any] = {
-    row.name: row.default for row in TABLE if "hires_scale" in (row.name, *row.only_with)
-}
-"""What a request for one of the two images of `hires_scale` says of it."""
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
-    if found is None:
-        raise ValueError(text)
-    return int(found[1]), int(found[2])
-
-
-FACTS = (
-    # Width and height, in pixels.
-    Setting(
-        name="size",
-        label=Label("Size", read=_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"),
-    ),
-    Setting(name="model", kind=str, label=Label("Model")),
-    Setting(name="vae_tiling", kind=bool, label=Label("VAE tiling")),
-    Setting(name="scheduler_config", kind=str, label=Label("Scheduler config")),
-    Setting(name="batch_size", kind=int, label=Label("Batch size")),
-    Setting(name="rng", kind=str, label=Label("RNG")),
-    Setting(name="embeddings", kind=str, label=Label("Embeddings")),
-    Setting(name="version", kind=str, label=Label("Version")),
-)
-"""What image files say besides the settings: of what made them."""
-
-_A1111_ORDER = (
-    *("num_inference_steps", "scheduler", "guidance_scale", "seed", "size", "model"),
-    *("strength", "hires_strength", "image_guidance_scale", "noise_level"),
-    *("mask_blur", "padding_mask_crop", "outpaint", "composite", "vae_tiling"),
-    *("hires_scale", "hires_steps", "hires_upscaler", "clip_skip", "prompt_syntax"),
-    *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
-    *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
-)
-
-
-def said(table: Sequence[Setting] = TABLE) -> tuple[Setting, ...]:
-    """What image files say, in A1111's order; a setting that it does not name comes after, and the version last."""
-    places = {name: place for place, name in enumerate(_A1111_ORDER)}
-    rows = [row for row in (*table, *FACTS) if row.label is not None]
-    return tuple(sorted(rows, key=lambda row: places.get(row.name, len(places) + (row.name == "version"))))

@@ -12,7 +12,7 @@ from sdrt.model_folder.embedded import embedded_names
 from sdrt.request.bounds import MAX_SIZE
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
-from sdrt.request.settings import TABLE, said
+from sdrt.request.table import TABLE, said
 
 __all__ = ["options_of"]
 

@@ -16,7 +16,7 @@ from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_pat
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
 from sdrt.errors import RequestError
 from sdrt.request.setting import settings_of
-from sdrt.request.settings import TABLE
+from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
     from sdrt import Request

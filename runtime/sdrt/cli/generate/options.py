@@ -16,17 +16,8 @@ from sdrt.cli.provider_options import (
     provider_options_option,
 )
 from sdrt.model_folder.embedded import DEFAULT_MODEL
-from sdrt.request.setting import Option, Setting
-from sdrt.request.settings import (
-    IMAGE_TO_IMAGE,
-    LARGE,
-    MANY,
-    PAINTING,
-    PROMPTS,
-    SAMPLING,
-    TABLE,
-    USUAL,
-)
+from sdrt.request.setting import Group, Option, Setting
+from sdrt.request.table import TABLE
 
 __all__ = ["groups", "picture_options", "setting_options"]
 
@@ -34,16 +25,16 @@ Command = Callable[..., Any]
 Decorator = Callable[[Command], Command]
 
 _GROUPS: Mapping[str, tuple[str, ...]] = {
-    USUAL: (
+    Group.USUAL: (
         *("model", "negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"),
         *("seed", "scheduler", "image", "output"),
     ),
-    MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_picture", "grid"),
-    PROMPTS: ("prompt_syntax", "embeddings"),
-    IMAGE_TO_IMAGE: (),
-    PAINTING: (),
-    LARGE: (),
-    SAMPLING: ("spacing",),
+    Group.MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_picture", "grid"),
+    Group.PROMPTS: ("prompt_syntax", "embeddings"),
+    Group.IMAGE_TO_IMAGE: (),
+    Group.PAINTING: (),
+    Group.LARGE: (),
+    Group.SAMPLING: ("spacing",),
     "The machine": (
         *("provider", "provider_options", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "revision"),

@@ -14,7 +14,7 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
-from sdrt.request.settings import TABLE
+from sdrt.request.table import TABLE
 
 __all__ = ["Axis", "Entry", "axes", "expand_wildcards", "keys", "parse_axis", "read_prompts_file"]
 
