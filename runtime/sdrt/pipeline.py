@@ -8,22 +8,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sdrt.common.arguments import takes
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.loading import Loading
 from sdrt.model_folder.resolve import resolve_model
-from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
-from sdrt.request.fitted import fit
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.request import Request
+from sdrt.request.setting import settings_of
+from sdrt.request.table import Arguments
 from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
-from sdrt.run.multi_pass import plan_passes
 from sdrt.run.origin import Origin
+from sdrt.run.planned import PlannedRequest
 from sdrt.run.result import (
     Events,
     GenerationStep,
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
 
-Array = NDArray[np.float32]
 Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Mapping[str, Any] | None"]
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
@@ -69,187 +68,90 @@ class StableDiffusionPipeline:
         self._generation = Generation(self._store, self._notices)
 
     @classmethod
-    def from_pretrained(
-        cls,
-        model: str | Path,
-        *,
-        provider: str = AUTO,
-        provider_options: Mapping[str, Any] | None = None,
-        threads: int | None = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        allow_fallback: bool = False,
-        vae_tiling: bool | None = None,
-        low_vram: bool | None = None,
-        verify: bool = True,
-        notify: Notify | None = None,
-        reporter: Any = None,
-    ) -> StableDiffusionPipeline:
+    @takes(Loading)
+    def from_pretrained(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
         """Open a model folder, an embedded model ("shapes") or a hub id; a torch checkpoint is exported once.
-
-        Args:
-            model: the folder, name or id.
-            provider: "auto" (cuda where offered, else cpu) or a row of `sdrt.onnx.providers.PROVIDERS`; "cuda:1" is
-                the second device.
-            provider_options: of the provider that is named, such as {"gpu_mem_limit": "6GB"} or
-                {"precision": "bf16"}; docs/providers.md lists them.
-            threads: CPU threads, all cores by default.
-            revision, token, cache_dir: passed to huggingface_hub.
-            allow_fallback: let ONNX Runtime run on the CPU what the provider does not take.
-            vae_tiling: encode and decode pictures in tiles, in the memory of one and with the same result; by
-                default those of more than 1024x1024 pixels.
-            low_vram: take as little memory as there is a way to, and more time: components are loaded when they are
-                needed and let go of after, guidance takes two calls of the U-Net, the VAE works in tiles. By default
-                where memory has run out, and for pictures of that size and above from then on; False raises.
-            verify: check the hashes of files not seen before.
-            notify: receives messages for the user; by default they are `SdrtWarning`s and, for what takes long,
-                progress on stderr.
-            reporter: receives the exporter's `ProgressEvent`s when a checkpoint is exported; by default they are
-                messages too.
 
         Raises:
             ModelError, ProviderError, RequestError.
         """
         from sdrt.onnx.engine import settle
 
+        given = Loading(*values, **named)
         # A provider that is not there is refused before anything is downloaded or exported.
-        config = SessionConfig(
-            provider=provider,
-            threads=threads,
-            allow_fallback=allow_fallback,
-            vae_tiling=vae_tiling,
-            low_vram=low_vram,
-            provider_options={} if provider_options is None else provider_options,
-        )
-        config = settle(config, Notices(notify))
+        config = settle(given.session_config, Notices(given.notify))
         folder = resolve_model(
-            model,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            notify=notify,
+            given.model,
+            revision=given.revision,
+            token=given.token,
+            cache_dir=given.cache_dir,
+            notify=given.notify,
             target=PROVIDERS[config.name].target,
-            reporter=reporter,
+            reporter=given.reporter,
         )
-        return cls(folder, config, verify=verify, notify=notify)
+        return cls(folder, config, verify=given.verify, notify=given.notify)
 
-    def __call__(
-        self,
-        prompt: str | Sequence[str] | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        num_inference_steps: int = 50,
-        *,
-        guidance_scale: float | None = None,
-        negative_prompt: str | Sequence[str] | None = None,
-        num_images_per_prompt: int = 1,
-        eta: float = 0.0,
-        seed: int | None = None,
-        latents: Array | None = None,
-        prompt_embeds: Array | None = None,
-        negative_prompt_embeds: Array | None = None,
-        output_type: str = "pil",
-        clip_skip: int | None = None,
-        callback_on_step_end: Callback | None = None,
-        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
-        scheduler: SchedulerLike | None = None,
-        spacing: str | None = None,
-        prompt_syntax: str = "a1111",
-        image: Any = None,
-        strength: float | None = None,
-        mask_image: Any = None,
-        mask_blur: float = 4.0,
-        padding_mask_crop: int | None = None,
-        composite: bool = True,
-        outpaint: Any = None,
-        image_guidance_scale: float | None = None,
-        noise_level: int | None = None,
-        guidance_rescale: float = 0.0,
-        timesteps: Sequence[int] | None = None,
-        sigmas: Sequence[float] | None = None,
-        hires_scale: float | None = None,
-        hires_strength: float = 0.7,
-        hires_steps: int | None = None,
-        hires_upscaler: str = "latent",
-        tile_size: int | None = None,
-        tile_overlap: int | None = None,
-        max_size: int | None = None,
-    ) -> StableDiffusionPipelineOutput:
-        """Make pictures; the arguments are diffusers', and `Request`'s. `seed` stands for its `generator`.
-
-        `callback_on_step_end(pipeline, step_index, timestep, tensors)` may return tensors to go on with; of `denoised`,
-        the estimate of the clean latents, it may make a `preview`.
-        `scheduler` is a name, a diffusers config as a dict, or a path to one; `spacing` a name. `prompt_syntax` is
-        "a1111", "compel", or "plain" for a prompt whose brackets are brackets.
+    @takes(Arguments)
+    def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
+        """Make images. The arguments are diffusers', with `seed` in place of `generator`, and `Request`'s.
 
         Raises:
             RequestError, ComponentError, OutOfMemoryError, ProviderError.
         """
-        request = Request(
-            prompt=prompt,
-            height=height,
-            width=width,
-            num_inference_steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt,
-            num_images_per_prompt=num_images_per_prompt,
-            eta=eta,
-            seed=seed,
-            latents=latents,
-            prompt_embeds=prompt_embeds,
-            negative_prompt_embeds=negative_prompt_embeds,
-            output_type=output_type,
-            clip_skip=clip_skip,
-            prompt_syntax=prompt_syntax,
-            image=image,
-            strength=strength,
-            mask_image=mask_image,
-            mask_blur=mask_blur,
-            padding_mask_crop=padding_mask_crop,
-            composite=composite,
-            outpaint=outpaint,
-            image_guidance_scale=image_guidance_scale,
-            noise_level=noise_level,
-            guidance_rescale=guidance_rescale,
-            timesteps=timesteps,
-            sigmas=sigmas,
-            hires_scale=hires_scale,
-            hires_strength=hires_strength,
-            hires_steps=hires_steps,
-            hires_upscaler=hires_upscaler,
-            tile_size=tile_size,
-            tile_overlap=tile_overlap,
-            max_size=max_size,
-        )
-        names = callback_tensors(callback_on_step_end_tensor_inputs)
-        if callback_on_step_end is not None and not callable(callback_on_step_end):
-            raise RequestError(f"callback_on_step_end is {brief(callback_on_step_end)}: expected a function")
-        return self._run(
-            self.stream(request, scheduler=scheduler, spacing=spacing), callback_on_step_end, names
-        )
+        given = Arguments(*values, **named)
+        request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
+        callback = given.callback_on_step_end
+        names = callback_tensors(given.callback_on_step_end_tensor_inputs)
+        if callback is not None and not callable(callback):
+            raise RequestError(f"callback_on_step_end is {brief(callback)}: expected a function")
+        events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)
+        return self._run(events, callback, names)
 
-    def stream(
+    def plan(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
-    ) -> Events:
-        """Yield each step of `request` as it is taken, then the result. Closing it stops the run.
+    ) -> PlannedRequest:
+        """Check that the model can do a request, fill in its defaults and plan its steps; nothing is run.
 
-        Raises `RequestError` at once, all else when the first step is asked for.
+        `stream` takes what this gives, and checks and plans nothing again.
+
+        Raises:
+            RequestError: the model or the scheduler cannot do it.
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        asked = self.scheduler_for(scheduler, spacing)
-        fitted, rule = fit(request, self._capabilities), self._rule(request, asked)
+        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self._capabilities)
+
+    def stream(
+        self,
+        request: Request | PlannedRequest,
+        *,
+        scheduler: SchedulerLike | None = None,
+        spacing: str | None = None,
+    ) -> Events:
+        """Yield each step of `request` as it is taken, then the result. Closing it stops the run.
+
+        A request that `plan` has planned has its scheduler and spacing.
+
+        Raises `RequestError` at once, all else when the first step is asked for.
+        """
         # Here, so that what no steps can be planned of is an error before the first step is asked for.
-        return self._generation.events(fitted, rule, plan_passes(fitted, rule), self._origin(asked))
+        if not isinstance(request, PlannedRequest):
+            planned = self.plan(request, scheduler=scheduler, spacing=spacing)
+        elif (scheduler, spacing) != (None, None):
+            raise RequestError("request is planned: give scheduler and spacing to plan, not to stream")
+        elif request.capabilities != self._capabilities:
+            raise RequestError("request was planned for another model: plan it with this pipeline")
+        else:
+            planned = request
+        return self._generation.events(
+            planned.request, planned.rule, planned.passes, self._origin(planned.scheduler)
+        )
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
-        asked = self.scheduler_for(scheduler, spacing)
-        fitted, rule = fit(request, self._capabilities), self._rule(request, asked)
-        return sum(plan.num_evaluations for plan in plan_passes(fitted, rule))
+        return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
 
     def _origin(self, scheduler: Scheduler) -> Origin:
         return Origin(
@@ -260,11 +162,6 @@ class StableDiffusionPipeline:
             vae_tiling=self._store.config.vae_tiling,
             embeddings=self._store.embeddings,
         )
-
-    @staticmethod
-    def _rule(request: Request, scheduler: Scheduler) -> Scheduler:
-        """`scheduler` with the levels of a request that names its own."""
-        return scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Read words of a `.safetensors` file, diffusers' or A1111's; returns what prompts may call them by.

@@ -157,7 +157,7 @@ def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
         (("--size", "0"), 2, "height is 0: expected a whole number"),
         (("--size", "64,64x"), 2, "'64,64x' is not a list of sizes such as 512,768x512"),
         (("--size", "64", "-W", "64"), 2, "expected --size, or --width and --height, got both"),
-        (("--batch", "1,two"), 2, "'1,two' is no list of numbers"),
+        (("--batch", "1,two"), 2, "'1,two' is not a list of numbers"),
         (("--scheduler", "euler,none"), 2, "unknown scheduler 'none'"),
         (("--scheduler", "euler,"), 2, "'euler,' has an empty name"),
         (("--provider", "gpu"), 4, "unknown provider 'gpu'"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -219,13 +221,13 @@ def test_prompt_syntax(model: str) -> None:
 
 
 def test_the_command_knows_every_prompt_syntax() -> None:
-    from sdrt.request.bounds import PROMPT_SYNTAXES
+    from sdrt.text.syntaxes import SYNTAXES
 
     command = main.get_command(click.Context(main), "generate")
     assert command is not None
     (option,) = [option for option in command.params if option.name == "prompt_syntax"]
     assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == PROMPT_SYNTAXES
+    assert tuple(option.type.choices) == tuple(SYNTAXES)
 
 
 def test_scheduler_config_file(model: str) -> None:
@@ -414,12 +416,47 @@ def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
 )
 def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     options = SimpleNamespace(
-        prompts=prompts, count=None, batch_size=1, seed=1, output=None, force=False, no_metadata=True
+        prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
-    vars(options).update(
-        prompts_file=None, prompt_syntax="a1111", negative_prompt="", width=None, height=None
-    )
+    settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
+    vars(options).update(prompts_file=None, settings=settings)
     assert tuple(picture.label for picture in plan(options)) == labels  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        (("--count", "1"), 1),
+        (("--count", "5", "--batch-size", "2"), 3),
+        (("--count", "2", "--hires", "1.5"), 2),
+        (("--prompts-file", "p.jsonl"), 3),
+    ],
+    ids=str,
+)
+def test_every_batch_is_checked_fitted_and_planned_once(
+    model: str, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], batches: int
+) -> None:
+    calls: Counter[str] = Counter()
+
+    def counted(module: str, name: str) -> None:
+        whole = getattr(importlib.import_module(module), name)
+
+        def count(*arguments: object) -> object:
+            calls[name] += 1
+            return whole(*arguments)
+
+        monkeypatch.setattr(f"{module}.{name}", count)
+
+    counted("sdrt.request.request", "validate")
+    for module in ("sdrt.run.planned", "sdrt.request.fitted"):
+        counted(module, "fit")
+    counted("sdrt.run.planned", "plan_passes")
+    Path("p.jsonl").write_text('a cat\na cat\n{"prompt": "a dog", "cfg_scale": 2}\n')
+    prompt = () if "--prompts-file" in options else ("a cat",)
+    command = ["generate", *prompt, "-m", model, "--steps", "2", "-W", "64", "-H", "64", "-s", "1", *options]
+    result = CliRunner().invoke(main, [*command, "-o", "{index}.png"])
+    assert result.exit_code == 0, result.output
+    assert calls == {"validate": batches, "fit": batches, "plan_passes": batches}
 
 
 def test_an_interrupted_grid_shows_what_was_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sdrt import RequestError
 from sdrt.cli import main
-from sdrt.cli.generate.from_metadata import settings_of
+from sdrt.cli.generate.from_metadata import options_of
 from sdrt.cli.generate.variations import expand_wildcards, parse_axis
 from sdrt.images.metadata import Parameters, read_parameters, save_options
 from sdrt.schedulers import SAMPLERS, SPACINGS
@@ -103,7 +103,7 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "composite": 1}', "composite is 1: expected true or false"),
         (
             'a\n{"colour": 5}',
-            "p.txt, line 2: unknown field 'colour'; expected one of prompt, negative_prompt",
+            "p.txt, line 2: unknown field 'colour'; expected one of prompt, height, width, steps",
         ),
         ('{"steps": 5}', "p.txt, line 1: has no prompt"),
         ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a text"),
@@ -374,11 +374,11 @@ def picture_that_says(settings: dict[str, str]) -> str:
 )
 def test_metadata_that_cannot_be_repeated(changes: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):
-        settings_of(picture_that_says(OURS | changes), set())
+        options_of(picture_that_says(OURS | changes), set())
 
 
 def test_what_others_write_is_read() -> None:
-    found = settings_of(picture_that_says(OURS | {"Schedule type": "Karras", "Clip skip": "2"}), set())
+    found = options_of(picture_that_says(OURS | {"Schedule type": "Karras", "Clip skip": "2"}), set())
     assert (found["scheduler"], found["clip_skip"], found["width"]) == ("Euler Karras", 1, 64)
 
 

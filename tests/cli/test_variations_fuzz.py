@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from sdrt import RequestError
-from sdrt.cli.generate.from_metadata import settings_of
+from sdrt.cli.generate.from_metadata import options_of
 from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
-from sdrt.images.metadata import LABELS, Parameters, save_options
+from sdrt.images.metadata import Parameters, save_options
+from sdrt.request.table import said
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -20,6 +21,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("folder")
 
+LABELS = sorted({row.label.name for row in said() if row.label})
 OURS = {"Steps": "2", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "64x64", "RNG": "CPU"}
 
 
@@ -49,11 +51,11 @@ def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
 @settings(deadline=None)
 @given(
     changes=st.dictionaries(
-        st.sampled_from([*OURS, *sorted(LABELS)]),
+        st.sampled_from([*OURS, *LABELS]),
         st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
         | st.sampled_from(["inf", "nan", "1e999", "-1", "9" * 400, "1,2", ","]),
     )
 )
 def test_any_metadata_is_settings_or_a_line(changes: dict[str, Any]) -> None:
     with suppress(RequestError):  # anything else that is raised fails
-        settings_of(picture_that_says(OURS | changes), {"image", "mask_image", "model"})
+        options_of(picture_that_says(OURS | changes), {"image", "mask_image", "model"})

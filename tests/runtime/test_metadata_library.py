@@ -15,7 +15,9 @@ from PIL import Image
 import sdrt
 from sdrt import RequestError, SdrtError, StableDiffusionPipeline, StableDiffusionPipelineOutput
 from sdrt.images.files import FORMATS, write_image
-from sdrt.images.metadata import SETTINGS, Parameters, settings_text, settings_values
+from sdrt.images.metadata import Parameters
+from sdrt.request.labels import settings_text, settings_values
+from sdrt.request.table import said
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -51,7 +53,7 @@ def legal(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-VALUES = st.fixed_dictionaries({}, optional={s.field: _OF_TYPE.get(s.field, _TEXTS) for s in SETTINGS}).map(
+VALUES = st.fixed_dictionaries({}, optional={row.name: _OF_TYPE.get(row.name, _TEXTS) for row in said()}).map(
     legal
 )
 # A1111's grammar has no escape for a line of the prompt that begins so.
@@ -94,8 +96,8 @@ def test_settings_that_a_jpeg_cannot_hold_are_one_clear_error(tmp_path: Path) ->
 
 
 def test_fields_and_labels_of_the_table_are_told_apart() -> None:
-    assert len({setting.field for setting in SETTINGS}) == len(SETTINGS)
-    labels = [setting.label for setting in SETTINGS if setting.field != "hires_strength"]
+    assert len({row.name for row in said()}) == len(said())
+    labels = [row.label.name for row in said() if row.label and row.name != "hires_strength"]
     assert len(set(labels)) == len(labels)
 
 

@@ -171,19 +171,19 @@ def _configuration(
         guidance_scale=asked.guidance_scale,
         seed=0,
         max_size=asked.max_size,
-    ).fit(pipeline.model.capabilities)
-    rule = pipeline.scheduler_for(scheduler, asked.spacing)
+    )
+    planned = pipeline.plan(request, scheduler=scheduler, spacing=asked.spacing)
     return Configuration(
-        width=request.width,
-        height=request.height,
+        width=planned.request.width,
+        height=planned.request.height,
         batch=batch,
         steps=asked.steps,
-        evaluations=pipeline.num_evaluations(request, scheduler=rule),
-        guidance_scale=request.guidance_scale,
+        evaluations=planned.num_evaluations,
+        guidance_scale=planned.request.guidance_scale,
         scheduler=scheduler,
         spacing=asked.spacing,
-        scheduler_name=rule.name,
-        spacing_name=rule.spacing,
+        scheduler_name=planned.scheduler.name,
+        spacing_name=planned.scheduler.spacing,
         provider=pipeline.provider if provider == "auto" else provider,
         threads=threads,
         allow_fallback=asked.allow_fallback,

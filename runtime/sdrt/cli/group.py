@@ -11,7 +11,7 @@ import click
 from sdrt.cli.exit_codes import Boundary, State
 from sdrt.cli.process import flush, printable, stoppable
 
-__all__ = ["CONTEXT", "LazyGroup", "debug_option"]
+__all__ = ["CONTEXT", "LazyGroup", "debug_option", "force_option"]
 
 
 def _hyphenate(token: str) -> str:
@@ -85,3 +85,4 @@ debug_option = click.option(
     callback=_note_debug,
     help="Show the traceback of an error.",
 )
+force_option = click.option("-f", "--force", is_flag=True, help="Overwrite existing files.")

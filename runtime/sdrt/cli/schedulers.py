@@ -22,10 +22,10 @@ HEADINGS = ("name", "A1111's name", "diffusers' class", "order", "calls", "fresh
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 def schedulers(as_json: bool) -> None:
-    """List the schedulers and the spacings that there are.
+    """List the schedulers and the spacings.
 
     `--scheduler` takes a name, A1111's name or diffusers' class. `order` is that of convergence, `calls` how often a
-    step runs the U-Net, but for the last.
+    step runs the U-Net, but for the last. Names with `edm_` and `flow_` are for models that were trained so.
     """
     from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS
 

@@ -1,4 +1,4 @@
-"""How an image was made: one table of settings, the text of them that A1111's web UI reads, and files that hold it.
+"""How an image was made: the text that A1111's web UI reads, and files that hold it.
 
 ::
 
@@ -9,18 +9,16 @@
 
 PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in UTF-16.
 
-Writer and reader are two inverse pairs: `settings_text` and `settings_values` between values and labelled texts,
-`str(parameters)` and `Parameters.parse` between those and one text.
+`str(parameters)` and `Parameters.parse` are inverse. The labels and texts of the settings are `sdrt.request.labels`'s.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,16 +30,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
-    "LABELS",
-    "SETTINGS",
     "ImageMetadata",
     "Parameters",
-    "Setting",
     "read_metadata",
     "read_parameters",
     "save_options",
-    "settings_text",
-    "settings_values",
 ]
 
 _NEGATIVE = "Negative prompt:"
@@ -49,111 +42,6 @@ _FIELD = re.compile(r'\s*([A-Za-z][\w /-]*):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)'
 _FEWEST_FIELDS = 3  # fewer, and the last line belongs to the prompt
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _CHARSETS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf-8"}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A row of the table: a field of `Request` or of what ran it, its A1111 label, and its way to text and back."""
-
-    field: str
-    label: str
-    from_text: Callable[[str], Any] = str
-    to_text: Callable[[Any], str] = str
-    expected: str = "a number"
-    """What a text should have been that `from_text` refuses with a `ValueError`."""
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
-    if found is None:
-        raise ValueError(text)
-    return int(found[1]), int(found[2])
-
-
-def _joined(numbers: Any) -> str:
-    return ",".join(map(str, numbers))
-
-
-SETTINGS = (
-    Setting("num_inference_steps", "Steps", int),
-    # A1111's name of a sampler includes "Karras" and the like.
-    Setting("scheduler", "Sampler"),
-    Setting("guidance_scale", "CFG scale", _finite),
-    Setting("seed", "Seed", int),
-    # Width and height, in pixels.
-    Setting("size", "Size", _size, "{0[0]}x{0[1]}".format, "pixels, such as 512x512"),
-    Setting("model", "Model"),
-    # A1111 has one name for both: the second where there is a `hires_scale`.
-    Setting("strength", "Denoising strength", _finite),
-    Setting("hires_strength", "Denoising strength", _finite),
-    Setting("image_guidance_scale", "Image CFG scale", _finite),
-    Setting("noise_level", "Noise level", int),
-    Setting("mask_blur", "Mask blur", _finite),
-    Setting("padding_mask_crop", "Masked area padding", int),
-    Setting("outpaint", "Outpaint"),
-    Setting("composite", "Composite", lambda text: text != "False"),
-    Setting("vae_tiling", "VAE tiling", lambda text: text == "True"),
-    Setting("hires_scale", "Hires upscale", _finite),
-    Setting("hires_steps", "Hires steps", int),
-    Setting("hires_upscaler", "Hires upscaler", str.lower, str.capitalize),
-    # A1111 counts the last layer as 1, diffusers as 0.
-    Setting("clip_skip", "Clip skip", lambda text: int(text) - 1, lambda skip: str(skip + 1)),
-    Setting("prompt_syntax", "Prompt syntax"),
-    Setting("scheduler_config", "Scheduler config"),
-    Setting("batch_size", "Batch size", int),
-    Setting("rng", "RNG"),
-    Setting("embeddings", "Embeddings"),
-    Setting("tile_size", "Tile size", int),
-    Setting("tile_overlap", "Tile overlap", int),
-    Setting("guidance_rescale", "CFG rescale", _finite),
-    Setting("timesteps", "Timesteps", lambda text: tuple(int(part) for part in text.split(",")), _joined),
-    Setting("sigmas", "Sigmas", lambda text: tuple(float(part) for part in text.split(",")), _joined),
-    Setting("eta", "Eta", _finite),
-    Setting("spacing", "Spacing"),
-    Setting("version", "Version"),
-)
-"""What a file says of an image, in A1111's order."""
-
-LABELS = frozenset(setting.label for setting in SETTINGS)
-
-
-def settings_text(values: Mapping[str, Any]) -> dict[str, str]:
-    """The labelled texts of these fields of `SETTINGS`, in their order; a field that is None says nothing.
-
-    Of `strength` and `hires_strength` one may be given, the second only beside a `hires_scale`.
-    """
-    given = {setting: values.get(setting.field) for setting in SETTINGS}
-    return {setting.label: setting.to_text(value) for setting, value in given.items() if value is not None}
-
-
-def settings_values(settings: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of `SETTINGS` that these labelled texts tell: the inverse of `settings_text`.
-
-    Labels of other programs are left out, but for A1111's "Schedule type", a part of the sampler's name.
-
-    Raises:
-        RequestError: a text is not what its label says; names both.
-    """
-    values = {row.field: _value(row, settings[row.label]) for row in SETTINGS if row.label in settings}
-    values.pop("strength" if "hires_scale" in values else "hires_strength", None)
-    spacing = settings.get("Schedule type", "Automatic")
-    if spacing != "Automatic":
-        values["scheduler"] = f"{values.get('scheduler', '')} {spacing}"
-    return values
-
-
-def _value(row: Setting, text: str) -> Any:
-    try:
-        return row.from_text(text)
-    except (ValueError, OverflowError):
-        raise RequestError(f"its {row.label} is {brief(text)}: expected {row.expected}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

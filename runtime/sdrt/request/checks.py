@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.request.setting import Setting
 
 __all__ = [
     "MAX_PROMPT_LENGTH",
     "as_given",
     "check_shape",
     "check_text",
+    "checked",
     "integer",
     "numbers",
     "real",
@@ -43,6 +45,27 @@ def check_text(name: str, value: object) -> None:
             raise _refused(name, f"has {len(text)} characters", f"at most {MAX_PROMPT_LENGTH}")
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise _refused(name, "holds half a surrogate pair, which is no character", "Unicode text")
+
+
+def checked(row: Setting, value: Any) -> Any:
+    """A value of this setting, as one of Python's own or a NumPy array of float32.
+
+    What depends on other settings or on the model is checked elsewhere.
+    """
+    if value is None and row.default is None:
+        return None
+    if row.rank is not None:
+        return tensor(row.name, value, rank=row.rank)
+    if row.kind is bool and not isinstance(value, bool):
+        raise _refused(row.name, f"is {brief(value)}", "True or False")
+    if row.choices and not (isinstance(value, str) and value in row.choices):
+        raise _refused(row.name, f"is {brief(value)}", f"one of {', '.join(row.choices)}")
+    if row.bounds is None:
+        return value
+    check: Callable[..., Any] = integer if row.kind is int else as_given if row.keeps_int else real
+    if row.most is not None:
+        return numbers(row.name, value, row.most, check, *row.bounds)
+    return check(row.name, value, *row.bounds)
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:

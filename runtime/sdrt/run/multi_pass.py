@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
-from sdrt.request.bounds import WITHOUT_HIRES
 from sdrt.request.fitted import FittedRequest, image_size
+from sdrt.request.table import WITHOUT_HIRES
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler
 from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size

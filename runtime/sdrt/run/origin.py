@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.images.metadata import Parameters, settings_text
+from sdrt.images.metadata import Parameters
+from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
+from sdrt.request.setting import Setting, settings_of
 from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler
 
 __all__ = ["Origin"]
@@ -38,7 +40,7 @@ class Origin:
         `size` is the image's width and height, in pixels; `batch_size` counts the images denoised at once.
         """
         which = index // request.num_images_per_prompt
-        values = self._of_request(request) | self._of_scheduler(request) | self._of_model()
+        values = self._of_request(request) | self._of_scheduler() | self._of_model()
         # What is worked on first, as in A1111: the part of an image, what is enlarged later, or put into another.
         values["size"] = size if request.outpaint is not None else (request.width, request.height)
         values["seed"] = request.seeds[index]
@@ -50,35 +52,25 @@ class Origin:
         )
 
     def _of_request(self, request: Request) -> dict[str, Any]:
-        """The request's fields by their names; those that say nothing are left out."""
-        plain = (
-            *("num_inference_steps", "guidance_scale", "image_guidance_scale", "noise_level"),
-            *("padding_mask_crop", "tile_size", "tile_overlap", "timesteps", "sigmas"),
-        )
-        values = {name: getattr(request, name) for name in plain}
-        values |= {name: getattr(request, name) or None for name in ("clip_skip", "guidance_rescale")}
-        if request.hires_scale is not None:
-            hires = ("hires_scale", "hires_strength", "hires_steps", "hires_upscaler")
-            values |= {name: getattr(request, name) for name in hires}
-        elif self.takes_strength:
-            values["strength"] = request.strength
-        masked = request.mask_image is not None or request.outpaint is not None
-        return values | {
-            "mask_blur": request.mask_blur if masked else None,
-            "outpaint": request.outpaint,
-            "composite": None if request.composite else False,
-            "prompt_syntax": request.prompt_syntax if request.prompt_syntax != "a1111" else None,
-            # Latents that were given come from no generator that the seed would start again.
-            "rng": "CPU" if request.latents is None else None,
+        """The request's settings that have a label, by their names; those that say nothing are left out."""
+        values = {
+            row.name: getattr(request, row.name) for row in settings_of(type(request)) if _says(row, request)
         }
+        if request.hires_scale is not None or not self.takes_strength:
+            values.pop("strength", None)
+        if not self.scheduler.reads_eta:
+            values.pop("eta", None)
+        # To skip no layer is to say nothing.
+        values["clip_skip"] = request.clip_skip or None
+        # Latents that were given come from no generator that the seed would start again.
+        return values | {"rng": "CPU" if request.latents is None else None}
 
-    def _of_scheduler(self, request: Request) -> dict[str, Any]:
+    def _of_scheduler(self) -> dict[str, Any]:
         scheduler = self.scheduler
         return {
             "scheduler": scheduler.display_name,
             "scheduler_config": scheduler.source,
             "spacing": self._spacing(),
-            "eta": request.eta if scheduler.reads_eta and request.eta else None,
         }
 
     def _spacing(self) -> str | None:
@@ -100,3 +92,10 @@ class Origin:
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",
         }
+
+
+def _says(row: Setting, request: Request) -> bool:
+    """Whether a setting says anything of how an image was made."""
+    if row.label is None or (row.only_with and all(getattr(request, one) is None for one in row.only_with)):
+        return False
+    return row.label.always or getattr(request, row.name) != row.default

@@ -1,4 +1,4 @@
-"""Schedulers: training noise levels, the spacing of a run over them, and the sampler that takes the steps."""
+"""Schedulers: a noise schedule, the spacing of a run over its levels, and the sampler that takes the steps."""
 
 from __future__ import annotations
 

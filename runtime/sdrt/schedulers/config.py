@@ -80,7 +80,7 @@ def _levels(class_name: str, merged: Config) -> str | None:
 
 def _consistent(class_name: str, settings: Settings) -> Settings:
     if settings.rescale_betas_zero_snr and settings.prediction_type == "epsilon":
-        # At zero signal-to-noise the noise is the input, so predicting it says nothing about the image.
+        # With no signal the input is the noise itself, so a prediction of it says nothing about the image.
         raise _unsupported(class_name, "rescale_betas_zero_snr", True, "false with prediction_type epsilon")
     if settings.trained_betas is not None and len(settings.trained_betas) != settings.num_train_timesteps:
         expected = f"num_train_timesteps, {settings.num_train_timesteps}, of them"

@@ -1,4 +1,4 @@
-"""The keys of a diffusers `scheduler_config.json`, and which of their values this version computes with."""
+"""The keys of a diffusers `scheduler_config.json`, and the values of them that this version supports."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["CHECKS", "IRRELEVANT_KEYS", "Check", "one_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """A test for a value, and the words for what passes it."""
+    """A test for a value, and words for the values that pass it."""
 
     passes: Callable[[Any], bool]
     expected: str
 
 
 def _is_number(value: Any) -> bool:
-    """Whether float32 can hold it, or it is infinite as JSON's Infinity is."""
+    """Whether it is a number that float32 can hold, or infinite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= _LARGEST or value in (math.inf, -math.inf)
@@ -35,7 +35,7 @@ def _whole(least: int, most: int) -> Check:
 
 
 def one_of(*values: Any) -> Check:
-    """Nothing but these values, each of its own type."""
+    """A check for equality with one of `values`, type included."""
     listed = " or ".join(str(v) for v in values)
     return Check(
         passes=lambda v: any(v is c or (type(v) is type(c) and v == c) for c in values), expected=listed
@@ -56,7 +56,7 @@ def _is_betas(value: Any) -> bool:
     )
 
 
-# Models are trained with 1000; a schedule holds a few numbers for each.
+# Models are trained with 1000. A schedule holds a few numbers for each, so a huge value would take all memory.
 _MOST_TIMESTEPS = 100_000
 _LARGEST = 1e30
 _FLAG = one_of(True, False)
@@ -65,7 +65,7 @@ _LEVEL = Check(
     passes=lambda v: v is None or (_is_number(v) and 0 < v < math.inf), expected="a positive number or null"
 )
 
-# What this version computes with. Anything else under these names would change the image.
+# The supported values. Any other value of these keys would change the image.
 CHECKS: Mapping[str, Check] = {
     "num_train_timesteps": _whole(2, _MOST_TIMESTEPS),
     "beta_start": _BETA,
@@ -108,7 +108,7 @@ CHECKS: Mapping[str, Check] = {
         passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e3, expected="a number from 0.001 to 1000"
     ),
     "shift": Check(passes=lambda v: _is_number(v) and 1e-2 <= v <= 1e2, expected="a number from 0.01 to 100"),
-    # Never computed with: the one value that switches each off.
+    # Options that are not supported, with the one value that switches each off.
     "thresholding": one_of(False),
     "use_lu_lambdas": one_of(False, None),
     "use_flow_sigmas": one_of(False, None),
@@ -122,11 +122,11 @@ CHECKS: Mapping[str, Check] = {
     "solver_p": one_of(None),
     "tau_func": one_of(None),
     "rho": one_of(7, 7.0),
-    # How a model's own variance is read, where it gives one; the others ask nothing of the model.
+    # "learned" and "learned_range" need a variance that the model predicts, which is not supported.
     "variance_type": one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 
-# Without effect unless a refused option is on, or an option of schedulers that are not in the table.
+# These have no effect unless a refused option is on, or belong to schedulers that are not in the table.
 IRRELEVANT_KEYS = frozenset(
     {
         "base_image_seq_len",

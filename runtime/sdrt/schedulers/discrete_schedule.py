@@ -1,7 +1,7 @@
 """The noise schedule of models trained on betas, as Stable Diffusion is: a table of noise levels by timestep.
 
-Levels are kept as diffusers keeps them, in float32: ᾱ close to 1 loses digits there (1 - ᾱ₀ is off by
-7e-5), and a scheduler that is more exact than that takes other steps than the one it is compared with.
+The levels are rounded to float32, as in diffusers: an ᾱ close to 1 loses digits (1 - ᾱ₀ is off by 7e-5), and a
+scheduler that is more exact takes other steps than diffusers does.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DiscreteNoiseSchedule(NoiseSchedule):
     def from_betas(
         cls, betas: SingleArray, *, prediction_type: str, terminal_alpha_cumprod: float | None = None
     ) -> DiscreteNoiseSchedule:
-        """Accumulate β [T]; `terminal_alpha_cumprod` stands in for a last ᾱ of zero, whose σ is infinite."""
+        """Levels from β [T]. `terminal_alpha_cumprod` replaces a last ᾱ of zero, whose σ would be infinite."""
         alphas_cumprod = _cumulative(betas)
         if terminal_alpha_cumprod is not None:
             alphas_cumprod[-1] = terminal_alpha_cumprod

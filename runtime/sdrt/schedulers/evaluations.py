@@ -1,6 +1,6 @@
-"""The plan of a run, a function for each rule: at which noise levels a sampler evaluates the U-Net, and where it steps.
+"""The noise levels at which each sampler evaluates the U-Net, and those to which it steps: a function for each rule.
 
-`spacing` lays out the levels between which a run steps. A rule may evaluate more often, or step to other levels.
+:mod:`~sdrt.schedulers.spacing` gives the levels between which a run steps. A rule may evaluate the U-Net at others too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class _Evaluations:
-    """The same as in a Plan, whose entries these become."""
+    """The attributes of these names of a Plan."""
 
     timesteps: Sequence[float]
     sigmas: Sequence[float]
@@ -56,43 +56,43 @@ class _Evaluations:
 
 
 def euler_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """One evaluation at each level, those of Euler."""
+    """Euler: one evaluation at each level."""
     return _exploding(settings, schedule, n, _one_stage(interpolated_grid(settings, schedule, n)))
 
 
 def heun_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """Another evaluation at each step's end, but for the last."""
+    """Heun: a second evaluation at the end of each step but the last."""
     grid = interpolated_grid(settings, schedule, n)
     return _exploding(settings, schedule, n, _two_stage(grid, schedule, _end))
 
 
 def dpm2_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """Another evaluation in the middle of each step but the last, in log σ."""
+    """DPM2: a second evaluation in the middle, in log σ, of each step but the last."""
     grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
     return _exploding(settings, schedule, n, _two_stage(grid, schedule, _geometric_middle))
 
 
 def dpm_sde_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """As `dpm2_plan`, at fractions of timesteps whatever the spacing."""
+    """DPM++ SDE: the evaluations of DPM2. No spacing rounds the timesteps."""
     grid = interpolated_grid(settings, schedule, n)
     return _exploding(settings, schedule, n, _two_stage(grid, schedule, _geometric_middle))
 
 
 def dpm2_ancestral_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """The middle of a step that goes down to σₜ²/σₛ before noise is added: σₜ itself."""
+    """DPM2 a: a step from σₛ goes down to σₜ²/σₛ before noise is added, and so its middle in log σ is σₜ."""
     grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
-    # A hair above, so that it is told apart from the next step's start, whose timestep may be a rounded one.
+    # A little above σₜ, because the next step starts at σₜ and its timestep may be a rounded one.
     stages = _two_stage(grid, schedule, lambda _, target: target * (1 + 1e-12))
     return _exploding(settings, schedule, n, stages)
 
 
 def dpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """One evaluation at each level, those of DPM-Solver."""
+    """DPM-Solver's family: one evaluation at each level."""
     return _preserving(schedule, n, _one_stage(dpm_grid(settings, schedule, n)))
 
 
 def ddim_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """Whole timesteps, each stepping T // n down wherever the next one is; to the next one where a call chose them."""
+    """DDIM: each whole timestep steps down by T // n, or to the next one if a call chose the timesteps."""
     timesteps = whole_timesteps(settings, n)
     sigmas = [sigma_of(settings, schedule, t) for t in timesteps]
     stride = settings.num_train_timesteps // n
@@ -103,14 +103,14 @@ def ddim_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Pl
 
 
 def ddpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """Whole timesteps, each stepping to the next; the last to a clean image."""
+    """DDPM: each whole timestep steps to the next, and the last one to a clean image."""
     timesteps = whole_timesteps(settings, n)
     levels = [*schedule.sigma_at(timesteps).tolist(), 0.0]
     return _preserving(schedule, n, _Evaluations(timesteps, levels, list(pairwise(levels))))
 
 
 def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """DDIM's with the second timestep twice, where the first step is made again from its start."""
+    """PLMS: the timesteps of DDIM, the second of them twice: there the first step is made again from its start."""
     first, *rest = whole_timesteps(settings, n)
     timesteps = [first, *rest[:1], *rest]
     stride = settings.num_train_timesteps // n
@@ -123,7 +123,7 @@ def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Pl
 
 
 def consistency_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """LCM's and TCD's; the last step goes to a clean image, or with `final_sigmas_type` "sigma_min" to timestep 0."""
+    """LCM and TCD: the last step goes to a clean image, or to timestep 0 if `final_sigmas_type` is "sigma_min"."""
     timesteps = consistency_timesteps(settings, n)
     final = float(schedule.sigma_at(0)) if settings.final_sigmas_type == "sigma_min" else 0.0
     levels = [*schedule.sigma_at(timesteps).tolist(), final]
@@ -131,23 +131,23 @@ def consistency_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int
 
 
 def edm_plan(settings: Settings, schedule: EdmNoiseSchedule, n: int) -> Plan:
-    """One evaluation at each level, those of EDM."""
+    """EDM: one evaluation at each level."""
     grid = continuous_grid(settings, schedule, n)
     return _plan(schedule, n, _one_stage(grid), init_scale=math.hypot(grid.sigmas[0], 1))
 
 
 def flow_euler_plan(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Plan:
-    """One evaluation at each level, those of flow matching, whose first state is the noise itself."""
+    """Flow matching with Euler: one evaluation at each level. The first state is the noise itself."""
     return _plan(schedule, n, _one_stage(flow_grid(settings, schedule, n)), init_scale=1.0)
 
 
 def flow_heun_plan(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Plan:
-    """Another evaluation at each step's end, but for the last, as in `heun_plan`."""
+    """Flow matching with Heun: a second evaluation at the end of each step but the last."""
     return _plan(schedule, n, _two_stage(flow_grid(settings, schedule, n), schedule, _end), init_scale=1.0)
 
 
 def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
-    """The rest of a run after its first `steps`, of so many evaluations."""
+    """The plan without its first `steps`, which take so many `evaluations`."""
     return replace(
         plan,
         timesteps=plan.timesteps[evaluations:],
@@ -159,7 +159,7 @@ def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: i
 
 
 def skip_plms(settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
-    """The same of PLMS, where diffusers lets whatever evaluation comes second make the first step again."""
+    """The same for PLMS: in diffusers the second evaluation of what is left makes its first step again."""
     rest = skip_evaluations(settings, plan, steps, evaluations)
     stride = settings.num_train_timesteps // plan.num_steps
     ends = [(int(t), int(t) - stride) for t in rest.timesteps]
@@ -177,7 +177,7 @@ def _one_stage(grid: Grid) -> _Evaluations:
 
 
 def _two_stage(grid: Grid, schedule: NoiseSchedule, middle: Callable[[float, float], float]) -> _Evaluations:
-    """Two evaluations a step: at its start, and at `middle` of its ends; one in a step to a clean image."""
+    """Two evaluations a step: at its start, and at `middle` of its two levels. A step to a clean image has one."""
     starts = grid.timesteps.tolist()
     timesteps, levels, transfers = list[float](), list[float](), list[tuple[float, float]]()
     for index, (sigma, target) in enumerate(pairwise(grid.sigmas.tolist())):
@@ -202,12 +202,12 @@ def _geometric_middle(sigma: float, target: float) -> float:
 
 
 def _with_whole_karras(settings: Settings, grid: Grid) -> Grid:
-    """The timesteps of Karras spacing rounded, as diffusers rounds them for DPM2."""
+    """The grid with the timesteps of Karras spacing rounded, as diffusers rounds them for DPM2."""
     return replace(grid, timesteps=grid.timesteps.round()) if settings.levels == "karras" else grid
 
 
 def _exploding(settings: Settings, schedule: NoiseSchedule, n: int, evaluations: _Evaluations) -> Plan:
-    # diffusers' own first noise is of variance 1 + σ² where the spacing is the old leading one, and of σ² elsewhere.
+    # diffusers' first noise has the variance 1 + σ² in leading spacing, and σ² in the others.
     highest = max(evaluations.sigmas)
     leading = settings.timestep_spacing == "leading"
     return _plan(schedule, n, evaluations, init_scale=math.hypot(highest, 1) if leading else highest)

@@ -1,4 +1,4 @@
-"""What a run visits: one value, computed before the first step."""
+"""A run's timesteps and noise levels, computed before its first step."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Plan:
     """The noise levels of one run; one entry per U-Net evaluation.
 
     Attributes:
-        timesteps: what the U-Net is told, equal to diffusers' list.
-        sigmas: noise levels at which it is evaluated, descending, then the final one.
-        transfers: for each evaluation, the levels the state is moved between: (sigmas[i], sigmas[i+1]), but
-            for spacings whose steps are uneven. There diffusers' DDIM and PNDM land on `timestep - T // n`
-            all the same, and read the result as the next timestep's.
-        init_scale: x = noise · init_scale.
+        timesteps: the timestep that the U-Net gets in each evaluation, as in diffusers' list.
+        sigmas: the noise levels at which the U-Net is evaluated, descending, and then the final one.
+        transfers: for each evaluation, the two levels between which the sampler moves the state. They are (sigmas[i],
+            sigmas[i+1]), except where the steps of a spacing are uneven: diffusers' DDIM and PNDM step to `timestep -
+            T // n` there too, and take the result for the state at the next timestep.
+        init_scale: the factor of the first noise: x = noise · init_scale.
         variance_preserving: whether diffusers' latents are x/√(1+σ²), where x is variance exploding; else they are x.
-        num_steps: what was asked for; some samplers evaluate the U-Net more often.
+        num_steps: how many steps were asked for; some samplers evaluate the U-Net more often.
         noise_schedule: what the model was trained on, which says what x is at a level.
-        skipped: evaluations of the whole run that come before this one's, where it begins from an image.
+        skipped: how many evaluations of the whole run this one leaves out, because it begins from an image.
     """
 
     timesteps: tuple[float, ...]
@@ -41,11 +41,11 @@ class Plan:
 
     @property
     def num_evaluations(self) -> int:
-        """U-Net calls, which is also how many steps are yielded."""
+        """How many times the U-Net is evaluated, and so how many steps a run yields."""
         return len(self.timesteps)
 
     def step_of(self, evaluation: int) -> int:
-        """Which of the steps asked for an evaluation belongs to, both counted from 0."""
+        """The step that an evaluation belongs to, of `num_steps`; both are counted from 0."""
         return min(evaluation * self.num_steps // self.num_evaluations, self.num_steps - 1)
 
     def latents_scale(self, sigma: float) -> float:
@@ -64,12 +64,12 @@ class Step:
     """One step taken. `x` is the sampler's live state: writing into it changes the rest of the run.
 
     Attributes:
-        index: from 0.
-        timestep: where the U-Net was evaluated.
-        sigma: the noise level that x has now.
+        index: the number of the evaluation, from 0.
+        timestep: the one at which the U-Net was evaluated.
+        sigma: the noise level of x after the step.
         x: float32, signal · clean + sigma · noise, with the signal that the noise schedule gives sigma.
-        denoised: the estimate of the clean latents that the step was made from.
-        last: whether the run ends here.
+        denoised: the estimate of the clean latents in this evaluation.
+        last: whether this is the run's last step.
     """
 
     index: int

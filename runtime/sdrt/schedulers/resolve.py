@@ -1,4 +1,4 @@
-"""From what a user may give as `scheduler` (a name, a config, a file, nothing) to a Scheduler."""
+"""Make a Scheduler of what a user gives as `scheduler`: a name, a config, a file or nothing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def resolve_scheduler(
 
 
 def scheduler_names() -> tuple[str, ...]:
-    """The names to list for users: one per sampler; "Karras" may follow those that take that spacing."""
+    """The names to list for users, one for each sampler. A spacing, such as "Karras", may follow a name."""
     return tuple(SAMPLERS)
 
 
@@ -74,7 +74,7 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
     return _from_name(value, model_config)
 
 
-# diffusers' StableDiffusionPipeline corrects its model's own scheduler so, whatever the file says.
+# diffusers' StableDiffusionPipeline sets these in its model's own scheduler, whatever the file says.
 _LATENT_DIFFUSION: Config = {"steps_offset": 1, "clip_sample": False}
 
 
@@ -91,10 +91,10 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
     if own == row.class_name:
         corrected = {**model_config, **_LATENT_DIFFUSION}
     else:
-        # A correction of what the file leaves out does not outlive the scheduler it was made for.
+        # Only the class in the file gets corrections of keys that the file leaves out.
         corrected = {**model_config, **{k: v for k, v in _LATENT_DIFFUSION.items() if k in model_config}}
     if row.name == "pndm":
-        # By this name everyone means PLMS; other schedulers' configs do not say so.
+        # The name means PLMS to everyone, and the configs of other schedulers have no such key.
         corrected.setdefault("skip_prk_steps", True)
     scheduler = Scheduler.from_config(corrected, sampler=row)
     return scheduler.with_spacing(spacing) if spacing else scheduler
@@ -149,7 +149,7 @@ def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
 
 
 def _names() -> dict[str, SamplerRow]:
-    # The first of a class's rows is the one that its name means.
+    # Reversed, so that a class's name means the first of its rows.
     return {
         _normal(name): row
         for row in reversed(list(SAMPLERS.values()))
@@ -161,7 +161,7 @@ def _normal(name: str) -> str:
     return re.sub(r"[^a-z0-9+]", "", name.lower())
 
 
-# How a spacing may follow a sampler's name: by ours, and by A1111's.
+# The spacings that may follow a sampler's name, by sdrt's names and by A1111's.
 _SPACING_SUFFIXES = {
     _normal(suffix): spacing for spacing, label in SPACING_LABELS.items() for suffix in (spacing, label)
 }

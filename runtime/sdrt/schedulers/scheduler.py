@@ -19,7 +19,7 @@ from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 
 __all__ = ["Scheduler"]
 
-# Zero terminal SNR goes up to 2^24. Beyond, float32 loses the model's output beside the noise.
+# Zero terminal SNR goes up to 2^24. Beyond that, the model's output is lost in the rounding of the noise.
 _LARGEST_SIGMA = 1e8
 
 
@@ -31,11 +31,11 @@ class Scheduler:
     settings: Settings
     noise_schedule: NoiseSchedule
     source: str | None = field(default=None, compare=False)
-    """The file that a config of its own was read from, for metadata; None for the model's or a name."""
+    """The file from which a config was read, for metadata; None for a name, or for the model's own config."""
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, sampler: SamplerRow | None = None) -> Scheduler:
-        """What diffusers' `from_config` of the sampler's class, or of the class the config names, would be.
+        """The scheduler that diffusers' `from_config` makes, of the sampler's class or the one that the config names.
 
         Raises:
             UnsupportedModelError: the class, or a key that changes the result, is not supported.
@@ -92,10 +92,10 @@ class Scheduler:
     def with_levels(
         self, *, timesteps: Sequence[int] | None = None, sigmas: Sequence[float] | None = None
     ) -> Scheduler:
-        """The same sampler at the `timesteps` given, or at the noise levels `sigmas`, of which the last is the end.
+        """The same sampler at the `timesteps` given, or at the noise levels `sigmas`, the last of which ends the run.
 
         Raises:
-            RequestError: both are given, they do not fall, are beyond what was trained, or the sampler takes none.
+            RequestError: both are given, they do not fall or lie outside the trained range, or the sampler takes none.
         """
         if timesteps is not None and sigmas is not None:
             raise RequestError("expected at most one of timesteps and sigmas, got both")
@@ -130,15 +130,15 @@ class Scheduler:
 
     @property
     def reads_eta(self) -> bool:
-        """Whether `eta` changes anything; for the others the share of fresh noise is fixed."""
+        """Whether `eta` has an effect. For other samplers the share of fresh noise is fixed."""
         return self.sampler.eta is None
 
     def stochastic(self, eta: float = 0.0) -> bool:
-        """Whether a run draws noise after the first; `eta` counts only for samplers that read it."""
+        """Whether a run draws noise after the first. `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
 
     def plan(self, num_inference_steps: int, *, skip: int = 0) -> Plan:
-        """The noise levels that a run of so many steps visits, but for the first `skip` of them.
+        """The timesteps and noise levels of a run of so many steps, without the first `skip` steps.
 
         Raises:
             RequestError: fewer than 1 step, or more than the model or the spacing has room for.
@@ -147,7 +147,7 @@ class Scheduler:
         trained = self.settings.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
             raise RequestError(f"num_inference_steps is {num_inference_steps}; expected 1 to {trained}")
-        # Levels far from any model's leave the range of float32; what comes of it is looked at below.
+        # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
             plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
         if not _falls(plan):
@@ -220,7 +220,7 @@ def _falls(plan: Plan) -> bool:
 
 
 def _as_named(row: SamplerRow, settings: Settings) -> Settings:
-    """A name is also an algorithm and an order, whatever the model's config says of them."""
+    """The settings with the algorithm and the order that a sampler's name stands for, in place of the config's."""
     changes: dict[str, Any] = {}
     if row.algorithm_type is not None:
         changes["algorithm_type"] = row.algorithm_type
@@ -230,7 +230,7 @@ def _as_named(row: SamplerRow, settings: Settings) -> Settings:
 
 
 def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerRow:
-    """Which of a class's samplers a config means."""
+    """The one of a class's samplers that a config means."""
     for row in rows:
         named = row.algorithm_type in (None, settings.algorithm_type)
         if named and (not row.orders or settings.solver_order in row.orders):
@@ -254,6 +254,6 @@ def _rows_of_class(class_name: object) -> list[SamplerRow]:
 
 
 def _spacing_named(name: str) -> str:
-    """The key of `SPACINGS` that a name means: in any case, and A1111's words too."""
+    """The key of `SPACINGS` that a name means. Case does not count, and A1111's words are names too."""
     plain = str(name).strip().lower()
     return next((key for key, label in SPACING_LABELS.items() if label.lower() == plain), plain)

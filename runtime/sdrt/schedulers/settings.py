@@ -9,11 +9,11 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A scheduler's options, named as in diffusers; one that a class does not know keeps the default here.
+    """A scheduler's options, named as in diffusers. An option that a class does not have keeps the default here.
 
-    `levels` stands for diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `sigma_schedule`
-    and for spacings that diffusers has no key for: a name from `spacing.LEVELS`, or None where timesteps are chosen.
-    `timesteps` or `sigmas`, with the final one, are what a call asked for in place of any spacing.
+    `levels` is a name from `spacing.LEVELS`, or None if the spacing chooses timesteps. It stands for diffusers'
+    `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` and `sigma_schedule`, and for spacings that
+    diffusers lacks. `timesteps`, or `sigmas` with the final one, are those that a call chose in place of a spacing.
     """
 
     num_train_timesteps: int = 1000

@@ -1,4 +1,5 @@
-"""Which noise levels a run visits: a function per family of diffusers schedulers, as each rounds its way.
+"""The noise levels between which a run steps: a function for each family of diffusers schedulers, which round in
+different ways.
 
 Names of the spacings are those of Lin et al. 2023 (arXiv:2305.08891, table 2), Karras et al. 2022 (arXiv:2206.00364),
 Lee et al. 2024 ("beta", arXiv:2407.12173) and Sabour et al. 2024 ("ays", arXiv:2404.14507).
@@ -38,14 +39,14 @@ _EDM_LOWEST, _EDM_HIGHEST = 0.002, 80.0
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The levels between which a run steps, `sigmas` [n + 1] with the final one, and timesteps [n] of the others."""
+    """The levels between which a run steps: `sigmas` [n + 1] with the final one, and `timesteps` [n] of the others."""
 
     timesteps: FloatArray
     sigmas: FloatArray
 
 
 def interpolated_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Grid:
-    """Euler's family: timesteps may fall between trained ones, σ is interpolated."""
+    """Euler's family: timesteps may lie between trained ones, and σ is interpolated there."""
     timesteps = _timesteps(settings, n).astype(np.float32)
     sigmas = schedule.sigma_at(timesteps.astype(np.float64))
     if settings.sigmas is not None:
@@ -63,7 +64,7 @@ def interpolated_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: in
 
 
 def dpm_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Grid:
-    """DPM-Solver's family: whole timesteps out of n + 1, the last left out; trained levels may be cut off."""
+    """DPM-Solver's family: whole timesteps, n + 1 without the last. `lambda_min_clipped` leaves out trained levels."""
     if settings.sigmas is not None:
         levels = np.array(settings.sigmas)
         timesteps = schedule.timestep_at(levels[:-1])
@@ -74,7 +75,7 @@ def dpm_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Gri
     else:
         sigmas = LEVELS[settings.levels](float(schedule.sigmas[0]), float(schedule.sigmas[-1]), n)
         timesteps = schedule.timestep_at(sigmas)
-        # diffusers rounds Karras' timesteps, but truncates all others, and where the schedule is the cosine one.
+        # diffusers rounds the timesteps of Karras spacing, and truncates all others and those of the cosine schedule.
         cosine = settings.beta_schedule == "squaredcos_cap_v2"
         timesteps = timesteps.round() if settings.levels == "karras" and not cosine else np.trunc(timesteps)
     final = 0.0
@@ -88,7 +89,7 @@ def dpm_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Gri
 
 
 def continuous_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
-    """EDM's: levels between the config's own ends, timesteps that follow from them."""
+    """EDM: levels between the two ends that the config gives, and the timesteps of these levels."""
     if settings.sigmas is not None:
         return _chosen_grid(settings.sigmas, schedule)
     low = _EDM_LOWEST if settings.sigma_min is None else settings.sigma_min
@@ -100,7 +101,7 @@ def continuous_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid
 
 
 def flow_grid(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Grid:
-    """Flow matching's: from σ = 1 down to the lowest trained level, evenly before they are shifted."""
+    """Flow matching: levels from 1 down to the lowest trained one, evenly spaced and then shifted."""
     if settings.sigmas is not None:
         return _chosen_grid(settings.sigmas, schedule)
     trained = schedule.num_train_timesteps
@@ -115,7 +116,7 @@ def flow_grid(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Grid:
 
 
 def _chosen_grid(sigmas: tuple[float, ...], schedule: NoiseSchedule) -> Grid:
-    """The noise levels that a call chose, the last of which is the end."""
+    """The noise levels that a call chose; the last one is where the run ends."""
     ended = _ended(np.array(sigmas[:-1]), sigmas[-1])
     return Grid(timesteps=schedule.timestep_at(ended[:-1]), sigmas=ended)
 
@@ -132,7 +133,7 @@ def whole_timesteps(settings: Settings, n: int) -> list[int]:
 
 
 def consistency_timesteps(settings: Settings, n: int) -> list[int]:
-    """LCM's and TCD's: n out of the `original_inference_steps` that the model was distilled on."""
+    """LCM and TCD: n of the `original_inference_steps` that the model was distilled on."""
     if settings.timesteps is not None:
         return [int(t) for t in settings.timesteps]
     original = settings.original_inference_steps
@@ -146,14 +147,14 @@ def consistency_timesteps(settings: Settings, n: int) -> list[int]:
 
 
 def sigma_of(settings: Settings, schedule: NoiseSchedule, timestep: int) -> float:
-    """σ of a whole timestep; below 0 is the end, where ᾱ is 1 or that of timestep 0."""
+    """σ of a whole timestep. A timestep below 0 is the end of a run: σ is 0 there, or that of timestep 0."""
     if timestep < 0:
         return 0.0 if settings.set_alpha_to_one else float(schedule.sigma_at(0))
     return float(schedule.sigma_at(timestep))
 
 
 def _timesteps(settings: Settings, n: int) -> FloatArray:
-    """Timesteps [n], descending, unrounded where linspace puts them between whole ones."""
+    """Timesteps [n], descending. Those of linspace are not rounded."""
     if settings.timesteps is not None:
         return np.array(settings.timesteps, dtype=np.float64)
     trained = settings.num_train_timesteps
@@ -224,12 +225,12 @@ def _beta_quantiles(shares: FloatArray) -> FloatArray:
     return np.where(shares > 0.5, 1 - quantiles, quantiles)
 
 
-# Of Stable Diffusion 1.5, the optimised levels of ten steps, the 0 at their end left out.
+# The published levels for ten steps of Stable Diffusion 1.5, without the 0 at their end.
 _ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 
 
 def _align_your_steps(low: float, high: float, n: int) -> FloatArray:
-    """NVIDIA's levels for Stable Diffusion 1.5, interpolated in log σ; a model's own range makes no difference."""
+    """NVIDIA's levels for Stable Diffusion 1.5, interpolated in log σ. They ignore the range of the model's levels."""
     places = np.linspace(0, 1, len(_ALIGNED))
     levels = np.exp(np.interp(np.linspace(0, 1, n + 1), places, np.log(_ALIGNED)))
     return np.asarray(levels[:-1])
@@ -238,7 +239,7 @@ def _align_your_steps(low: float, high: float, n: int) -> FloatArray:
 LEVELS: Mapping[str, Callable[[float, float, int], FloatArray]] = MappingProxyType(
     {"karras": _karras, "exponential": _exponential, "beta": _beta, "ays": _align_your_steps}
 )
-"""Spacings that choose noise levels, from (lowest, highest, how many); the others choose timesteps."""
+"""Spacings that choose noise levels, as functions of (lowest, highest, number). The others choose timesteps."""
 
 
 def _ended(sigmas: FloatArray, final: float) -> FloatArray:

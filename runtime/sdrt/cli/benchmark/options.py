@@ -7,52 +7,14 @@ from typing import Any
 
 import click
 
-from sdrt.cli.generate.options import Numbers
+from sdrt.cli.group import force_option
+from sdrt.cli.param_types import Names, Numbers, Sizes
 from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
 from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["benchmark_options"]
 
 Command = Callable[..., Any]
-
-
-class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Comma-separated names."""
-
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """Raises click's own error for an empty name."""
-        if isinstance(value, tuple):
-            return value
-        names = tuple(part.strip() for part in value.split(","))
-        if not all(names):
-            self.fail(f"{value!r} has an empty name", param, ctx)
-        return names
-
-
-class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Comma-separated sizes in pixels, `A` for a square or `BxC`. The value is a tuple of (width, height)."""
-
-    name = "sizes"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, int], ...]:
-        """Raises click's own error for a text that is not a size."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(_size(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of sizes such as 512,768x512", param, ctx)
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, times, height = text.lower().partition("x")
-    return int(width), int(height if times else width)
 
 
 _OPTIONS = (
@@ -144,7 +106,7 @@ _OPTIONS = (
         help="Draw one generation of the first configuration (.png).",
     ),
     click.option("--flame", "flame_file", metavar="FILE", help="Draw the profile (.png); implies --profile."),
-    click.option("-f", "--force", is_flag=True, help="Overwrite existing files."),
+    force_option,
     click.option("-q", "--quiet", is_flag=True, help="No notices; tables and errors only."),
 )
 

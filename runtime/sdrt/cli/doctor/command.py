@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from sdrt.cli.benchmark.options import Sizes
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.param_types import Sizes
 from sdrt.cli.provider_options import allow_fallback_option, provider_option, provider_options_option
 from sdrt.common.progress import Display
 from sdrt.model_folder.embedded import DEFAULT_MODEL

@@ -7,14 +7,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sdrt.cli.generate.options import GROUPS, picture_options
+from sdrt.cli.generate.options import groups, picture_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
 
 __all__ = ["generate"]
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
+@click.command(cls=GroupedCommand, groups=groups(), context_settings=CONTEXT)
 @click.argument("prompts", metavar="PROMPT...", nargs=-1)
 @click.option(
     "--prompts-file",
@@ -69,7 +69,7 @@ def generate(context: click.Context, /, from_picture: str | None, **options: Any
     from sdrt.cli.generate.runner import run
 
     if from_picture is not None:
-        from sdrt.cli.generate.from_metadata import settings_of
+        from sdrt.cli.generate.from_metadata import options_of
 
         # Some versions of click take an argument that is not there for given.
         given = {
@@ -77,10 +77,10 @@ def generate(context: click.Context, /, from_picture: str | None, **options: Any
             for name in options
             if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        options |= settings_of(from_picture, given)
+        options |= options_of(from_picture, given)
     sources = [name for name in ("prompts", "prompts_file") if options[name]]
     if not sources:
         raise click.UsageError("Missing argument 'PROMPT...'", context)
     if len(sources) > 1:
         raise click.UsageError("expected PROMPT... or --prompts-file, got both", context)
-    run(Options(**options))
+    run(Options.of(options))

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.images.metadata import LABELS, read_metadata, settings_values
+from sdrt.images.metadata import read_metadata
 from sdrt.model_folder.embedded import embedded_names
 from sdrt.request.bounds import MAX_SIZE
+from sdrt.request.labels import settings_values
+from sdrt.request.setting import Setting
+from sdrt.request.table import TABLE, said
 
-__all__ = ["settings_of"]
+__all__ = ["options_of"]
 
 
-_RENAMED = {"num_inference_steps": "steps"}
-# Fields of which options hold nothing, or something else.
-_NO_OPTIONS = {"size", "composite", "batch_size", "rng", "embeddings", "scheduler_config", "version"}
+# What made an image and is an option too, by a name that is the same.
+_OPTIONS_OF_RUNS = ("model", "vae_tiling")
 # Labels of other programs that are no obstacle.
 _FOREIGN = {"Model hash", "Schedule type"}
-_FROM_A_PICTURE = ("Denoising strength", "Image CFG scale", "Noise level", "Outpaint")
 
 
-def settings_of(name: str, given: set[str]) -> dict[str, Any]:
-    """Options, by the names of `Options`, for what is not among those that were `given`.
+def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
+    """Options, by the names of click's parameters, for what is not among those that were `given`.
 
     Raises:
         RequestError: the file tells nothing, something that is no setting, or of what cannot be made from it alone.
@@ -33,15 +34,15 @@ def settings_of(name: str, given: set[str]) -> dict[str, Any]:
         raise RequestError(
             f"--from {name}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
         )
-    _check_complete(name, found.settings, given)
+    _check_complete(name, found.settings, given, table)
     told: dict[str, Any] = {"negative_prompt": found.negative_prompt}
     if "prompts_file" not in given:
         told["prompts"] = (found.prompt,)
-    told |= _options(name, found.settings)
+    told |= _options(name, found.settings, table)
     if "spacing" in given and "scheduler" in told:
         told["scheduler"] = _without_spacing(told["scheduler"])
     dropped = set(given)
-    if given & {"steps", "spacing", "timesteps", "sigmas"}:
+    if given & {"num_inference_steps", "spacing", "timesteps", "sigmas"}:
         # They say which levels are visited in other words.
         dropped |= {"timesteps", "sigmas"}
     if "scheduler" in given:
@@ -55,14 +56,13 @@ def settings_of(name: str, given: set[str]) -> dict[str, Any]:
     return told
 
 
-def _options(name: str, settings: Mapping[str, str]) -> dict[str, Any]:
+def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> dict[str, Any]:
     try:
-        values = settings_values(settings)
+        values = settings_values(texts, table)
     except RequestError as error:
         raise RequestError(f"--from {name}: {error}") from None
-    told = {_RENAMED.get(key, key): value for key, value in values.items() if key not in _NO_OPTIONS}
-    if "composite" in values:
-        told["no_composite"] = not values["composite"]
+    options = {*_OPTIONS_OF_RUNS, *(row.name for row in table if row.option is not None)}
+    told = {key: value for key, value in values.items() if key in options}
     if "size" in values and "outpaint" not in values:
         told["width"], told["height"] = values["size"]
     return told
@@ -76,12 +76,14 @@ def _without_spacing(scheduler: str) -> str:
     return scheduler
 
 
-def _check_complete(name: str, settings: Mapping[str, str], given: set[str]) -> None:
+def _check_complete(
+    name: str, settings: Mapping[str, str], given: set[str], table: Sequence[Setting]
+) -> None:
     model = settings.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
         raise RequestError(f"--from {name}: was made by the model {brief(model)}: say where it is with -m")
     from_text = "Hires upscale" in settings
-    if "image" not in given and not from_text and any(label in settings for label in _FROM_A_PICTURE):
+    if "image" not in given and not from_text and any(label in settings for label in _of_images(table)):
         raise RequestError(f"--from {name}: was made from a picture: give it with -i")
     if "mask_image" not in given and "Mask blur" in settings and "Outpaint" not in settings:
         raise RequestError(f"--from {name}: was made with a mask: give it with --mask")
@@ -99,8 +101,14 @@ def _check_complete(name: str, settings: Mapping[str, str], given: set[str]) -> 
             f"--from {name}: was made with noise that is not drawn here ({told}, expected CPU): give the options "
             "themselves for one like it"
         )
-    if other := [label for label in settings if label not in LABELS | _FOREIGN]:
+    known = {row.label.name for row in said(table) if row.label} | _FOREIGN
+    if other := [label for label in settings if label not in known]:
         raise RequestError(
             f"--from {name}: says {brief(other[0])}, which is of another program: give the options themselves for a "
             "picture like it"
         )
+
+
+def _of_images(table: Sequence[Setting]) -> list[str]:
+    """The labels that only an image that was made from another has."""
+    return [row.label.name for row in table if row.label and row.only_with == ("image",)]

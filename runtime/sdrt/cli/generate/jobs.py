@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
 from sdrt.errors import RequestError
+from sdrt.request.setting import settings_of
+from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
     from sdrt import Request
@@ -39,37 +41,10 @@ class Options:
 
     prompts: tuple[str, ...]
     prompts_file: str | None
+    settings: Mapping[str, Any]
+    """What an image may have for itself, by the names of the table of settings."""
     model: str
-    negative_prompt: str
-    prompt_syntax: str
     embeddings: tuple[str, ...]
-    image: str | None
-    strength: float | None
-    mask_image: str | None
-    mask_blur: float
-    padding_mask_crop: int | None
-    image_guidance_scale: float | None
-    noise_level: int | None
-    guidance_rescale: float
-    timesteps: tuple[int, ...] | None
-    sigmas: tuple[float, ...] | None
-    hires_scale: float | None
-    hires_strength: float
-    hires_steps: int | None
-    hires_upscaler: str
-    tile_size: int | None
-    tile_overlap: int | None
-    no_composite: bool
-    outpaint: str | None
-    steps: int
-    guidance_scale: float | None
-    width: int | None
-    height: int | None
-    seed: int | None
-    scheduler: str | None
-    spacing: str | None
-    eta: float
-    clip_skip: int | None
     batch_size: int
     count: int | None
     output: str | None
@@ -83,12 +58,21 @@ class Options:
     low_vram: bool | None
     threads: int | None
     revision: str | None
-    max_size: int | None
     preview: bool = False
     preview_file: str | None = None
     preview_every: int = 5
     as_json: bool
     quiet: bool
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """What click read, by the names of its parameters."""
+        settings = {row.name: given[row.name] for row in TABLE if row.name in given}
+        return cls(settings=settings, **{name: given[name] for name in given if name not in settings})
+
+    def but(self, settings: Mapping[str, Any]) -> Options:
+        """The same with other settings."""
+        return replace(self, settings={**self.settings, **settings}) if settings else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +117,7 @@ class Grid:
 
 def plan(options: Options) -> list[Picture]:
     """Every prompt `count` times, seeds counting up, each with a file that can be written."""
-    asked = [(one, _with_settings(options, one.settings)) for one in _entries(options)]
+    asked = [(one, options.but(one.settings) if one.settings else options) for one in _entries(options)]
     each = _each(options)
     prompts = [(entry, own) for entry, own in asked for _ in range(each)]
     seeds = _seeds(options, asked)
@@ -141,13 +125,15 @@ def plan(options: Options) -> list[Picture]:
     varied, times = len(asked) > 1, Counter(entry.prompt for entry, _ in asked)
     pictures = []
     for (entry, own), seed, path in zip(prompts, seeds, paths, strict=True):
-        prompt = entry.prompt if own.prompt_syntax == "plain" else expand_wildcards(entry.prompt, seed)
+        settings = own.settings
+        plain = settings["prompt_syntax"] == "plain"
+        prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
         alone = each == times[entry.prompt] == 1
         label = _label(prompt, seed, varied=varied, alone=alone)
         picture = Picture(prompt=prompt, seed=seed, path=path, options=own, label=label, where=entry.where)
         with picture.named():
-            text = 0 if options.no_metadata else len(prompt) + len(own.negative_prompt)
-            check_capacity(path, sides=(own.width, own.height), text=text)
+            text = 0 if options.no_metadata else len(prompt) + len(settings["negative_prompt"])
+            check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
         pictures.append(picture)
     return pictures
 
@@ -158,17 +144,14 @@ def _entries(options: Options) -> list[Entry]:
     return read_prompts_file(options.prompts_file)
 
 
-def _with_settings(options: Options, settings: Mapping[str, Any]) -> Options:
-    return replace(options, **settings) if settings else options
-
-
 def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int]:
     """A seed for every picture: an entry's own, counting up; else on from those before."""
-    from sdrt.request.bounds import MAX_SEED
+    from sdrt.common.rng import MAX_SEED
 
     each = _each(options)
     count = len(asked) * each
-    following = secrets.randbelow(MAX_SEED - count) if options.seed is None else options.seed
+    seed = options.settings["seed"]
+    following = secrets.randbelow(MAX_SEED - count) if seed is None else seed
     seeds: list[int] = []
     for entry, _ in asked:
         if "seed" in entry.settings:
@@ -181,21 +164,23 @@ def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int
 
 def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[Picture], Grid]:
     """A picture for every combination of the axes' values, the first axis across, and the sheet that they go on."""
+    from sdrt.common.rng import MAX_SEED
     from sdrt.images.contact_sheet import MAX_PICTURES
-    from sdrt.request.bounds import MAX_SEED
 
-    first = secrets.randbelow(MAX_SEED) if options.seed is None else options.seed
+    first = options.settings["seed"]
+    if first is None:
+        first = secrets.randbelow(MAX_SEED)
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_PICTURES:
         raise RequestError(f"the plot has {count} pictures: expected at most {MAX_PICTURES}")
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
     pictures = []
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
-        settings = {axis.field: value for axis, value in zip(reversed(axes), values, strict=True)}
+        settings = {axis.name: value for axis, value in zip(reversed(axes), values, strict=True)}
         prompt = settings.pop("prompt", options.prompts[0])
-        own = _with_settings(options, settings)
+        own = options.but(settings)
         seed = settings.get("seed", first)
-        if own.prompt_syntax != "plain":
+        if own.settings["prompt_syntax"] != "plain":
             prompt = expand_wildcards(prompt, seed)
         shown = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
         pictures.append(Picture(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(shown)))
@@ -305,37 +290,16 @@ class _Files:
 def _request(batch: list[Picture], files: _Files) -> Request:
     from sdrt import Request
 
-    options = batch[0].options
+    settings = batch[0].options.settings
     return Request(
-        prompt=[picture.prompt for picture in batch],
-        height=options.height,
-        width=options.width,
-        num_inference_steps=options.steps,
-        guidance_scale=options.guidance_scale,
-        negative_prompt=options.negative_prompt or None,
-        eta=options.eta,
-        seed=batch[0].seed,
-        clip_skip=options.clip_skip,
-        prompt_syntax=options.prompt_syntax,
-        image=files.image(options.image),
-        strength=options.strength,
-        mask_image=files.mask(options.mask_image),
-        mask_blur=options.mask_blur,
-        padding_mask_crop=options.padding_mask_crop,
-        composite=not options.no_composite,
-        outpaint=options.outpaint,
-        image_guidance_scale=options.image_guidance_scale,
-        noise_level=options.noise_level,
-        guidance_rescale=options.guidance_rescale,
-        timesteps=options.timesteps,
-        sigmas=options.sigmas,
-        hires_scale=options.hires_scale,
-        hires_strength=options.hires_strength,
-        hires_steps=options.hires_steps,
-        hires_upscaler=options.hires_upscaler,
-        tile_size=options.tile_size,
-        tile_overlap=options.tile_overlap,
-        max_size=options.max_size,
+        **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
+        | {
+            "prompt": [picture.prompt for picture in batch],
+            "negative_prompt": settings["negative_prompt"] or None,
+            "seed": batch[0].seed,
+            "image": files.image(settings["image"]),
+            "mask_image": files.mask(settings["mask_image"]),
+        }
     )
 
 

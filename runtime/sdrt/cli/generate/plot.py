@@ -6,14 +6,14 @@ from typing import Any
 
 import click
 
-from sdrt.cli.generate.options import GROUPS, picture_options
+from sdrt.cli.generate.options import groups, picture_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
 
 __all__ = ["plot"]
 
 
-@click.command(cls=GroupedCommand, groups=GROUPS, context_settings=CONTEXT)
+@click.command(cls=GroupedCommand, groups=groups(), context_settings=CONTEXT)
 @click.argument("prompt", required=True)
 @click.option(
     "-x", metavar="FIELD=A,B,C", required=True, help="Varied from left to right, for example steps=5,10,20."
@@ -40,10 +40,12 @@ def plot(prompt: str, x: str, y: str | None, z: str | None, **options: Any) -> N
     from sdrt.cli.generate.variations import parse_axis
 
     axes = [parse_axis(text) for text in (x, y, z) if text is not None]
-    names = [axis.field for axis in axes]
+    names = [axis.key for axis in axes]
     if twice := [name for name in names if names.count(name) > 1]:
         raise click.UsageError(f"{twice[0]} is given to two axes: expected different fields")
     run_plot(
-        Options(prompts=(prompt,), prompts_file=None, batch_size=1, count=1, grid=True, **options),
+        Options.of(
+            {**options, "prompts": (prompt,), "prompts_file": None, "batch_size": 1, "count": 1, "grid": True}
+        ),
         axes,
     )

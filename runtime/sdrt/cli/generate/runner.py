@@ -24,7 +24,7 @@ from sdrt.cli.generate.jobs import (
     seeds,
 )
 from sdrt.cli.generate.terminal import Steps, Terminal
-from sdrt.cli.generate.variations import FIELDS, Axis
+from sdrt.cli.generate.variations import Axis, keys
 from sdrt.common.progress import export_reporter
 from sdrt.errors import SdrtError
 from sdrt.images.files import write_image
@@ -32,8 +32,9 @@ from sdrt.images.files import write_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdrt import Request, StableDiffusionPipeline, StableDiffusionPipelineOutput
+    from sdrt import StableDiffusionPipeline, StableDiffusionPipelineOutput
     from sdrt.images.contact_sheet import ContactSheet
+    from sdrt.run.planned import PlannedRequest
     from sdrt.schedulers import Scheduler
 
 __all__ = ["run", "run_plot"]
@@ -123,19 +124,18 @@ class Setup:
 
     options: Options
     scheduler: Scheduler
-    request: Request
-    """Of the first of them, with the model's defaults."""
-    calls: int
-    """Of the U-Net, for a batch."""
+    batch: Batch
+    """The first of them."""
+    planned: PlannedRequest
+    """The same, with the model's defaults and the steps that it takes."""
 
     @classmethod
     def of(cls, pipeline: StableDiffusionPipeline, batch: Batch) -> Setup:
         """Raises `RequestError` for what this model cannot do."""
         options = batch.pictures[0].options
-        request = batch.request.fit(pipeline.model.capabilities)
-        scheduler = pipeline.scheduler_for(options.scheduler, options.spacing)
-        calls = pipeline.num_evaluations(batch.request, scheduler=scheduler)
-        return cls(options=options, scheduler=scheduler, request=request, calls=calls)
+        scheduler = pipeline.scheduler_for(options.settings["scheduler"], options.settings["spacing"])
+        planned = pipeline.plan(batch.request, scheduler=scheduler)
+        return cls(options=options, scheduler=scheduler, batch=batch, planned=planned)
 
 
 class Job:
@@ -178,7 +178,7 @@ class Job:
     def make(self, terminal: Terminal) -> None:
         """Denoise batch by batch; a picture is written as soon as it is there."""
         try:
-            counts = [self.setup(batch.pictures[0]).calls for batch in self.batches]
+            counts = [self.setup(batch.pictures[0]).planned.num_evaluations for batch in self.batches]
             with terminal.steps(sum(counts)) as steps:
                 for batch, count in zip(self.batches, counts, strict=True):
                     steps.begin(batch.name, count)
@@ -212,14 +212,20 @@ class Job:
     def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
         from sdrt import StableDiffusionPipelineOutput
 
-        scheduler = self.setup(batch.pictures[0]).scheduler
-        for event in self.pipeline.stream(batch.request, scheduler=scheduler):
+        for event in self.pipeline.stream(self._planned(batch)):
             if isinstance(event, StableDiffusionPipelineOutput):
                 return event
             steps.advance()
             if self.watched and (event.last or (event.index + 1) % self.options.preview_every == 0):
                 self._show(event.denoised, steps)
         raise AssertionError("a stream ends with its result")
+
+    def _planned(self, batch: Batch) -> PlannedRequest:
+        """The batch, fitted and planned once: the first of a setup when that was made, others when it is their turn."""
+        setup = self.setup(batch.pictures[0])
+        if batch is setup.batch:
+            return setup.planned
+        return self.pipeline.plan(batch.request, scheduler=setup.scheduler)
 
     def _show(self, denoised: Any, steps: Steps) -> None:
         """The batch side by side, in the terminal and in a file."""
@@ -278,19 +284,17 @@ class Job:
         }
 
     def _settings(self, setup: Setup) -> dict[str, Any]:
-        left_out = ("prompt", "seed", "scheduler", "spacing", "width", "height")
-        names = [
-            *(name for name in FIELDS if name not in left_out),
-            "no_composite",
-            "timesteps",
-            "sigmas",
-            "batch_size",
-        ]
-        return {name: getattr(setup.options, name) for name in names} | {
-            "guidance_scale": setup.request.guidance_scale,
+        left_out = ("prompt", "seed", "width", "height")
+        rows = [row for row in keys() if row.name not in left_out]
+        own = dict(setup.options.settings) | {
+            "guidance_scale": setup.planned.request.guidance_scale,
             "scheduler": setup.scheduler.name,
             "spacing": setup.scheduler.spacing,
         }
+        told = {row.key: own[row.name] for row in rows if row.kind is not bool}
+        # A switch is told as its option is, which turns it off.
+        switches = {row.spelling[2:].replace("-", "_"): not own[row.name] for row in rows if row.kind is bool}
+        return told | switches | {"batch_size": setup.options.batch_size}
 
     def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
         usual = self._settings(common)

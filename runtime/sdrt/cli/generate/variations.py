@@ -13,60 +13,25 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.request.setting import Kind, Setting
+from sdrt.request.table import TABLE
 
-__all__ = ["FIELDS", "Axis", "Entry", "expand_wildcards", "field_named", "parse_axis", "read_prompts_file"]
+__all__ = ["Axis", "Entry", "axes", "expand_wildcards", "keys", "parse_axis", "read_prompts_file"]
 
 MAX_ENTRIES = 10_000
 _MOST_BYTES = 64 << 20
-
-
-FIELDS: Mapping[str, type[str] | type[int] | type[float]] = {
-    "prompt": str,
-    "negative_prompt": str,
-    "seed": int,
-    "steps": int,
-    "guidance_scale": float,
-    "scheduler": str,
-    "spacing": str,
-    "width": int,
-    "height": int,
-    "eta": float,
-    "clip_skip": int,
-    "prompt_syntax": str,
-    "image": str,
-    "strength": float,
-    "mask_image": str,
-    "mask_blur": float,
-    "padding_mask_crop": int,
-    "outpaint": str,
-    "image_guidance_scale": float,
-    "noise_level": int,
-    "guidance_rescale": float,
-    "hires_scale": float,
-    "hires_strength": float,
-    "hires_steps": int,
-    "hires_upscaler": str,
-    "tile_size": int,
-    "tile_overlap": int,
-    "max_size": int,
+_EXPECTED: Mapping[Kind, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
 }
-"""What may differ from picture to picture, by the names of the options, and how each is read from a text."""
-
-_LISTS: Mapping[str, type[int] | type[float]] = {"timesteps": int, "sigmas": float}
-"""More of that, of JSON alone: in a text a comma is between two values."""
-
-_OTHER_NAMES = {
-    "num_inference_steps": "steps",
-    "cfg_scale": "guidance_scale",
-    "sampler": "scheduler",
-    "mask": "mask_image",
-    "denoising_strength": "strength",
-}
+_PLURAL: Mapping[Kind, str] = {str: "texts", int: "whole numbers", float: "numbers"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A prompt, and the settings that it has for itself, by the names of `FIELDS`."""
+    """A prompt, and the settings that it has for itself, by the names of the table."""
 
     prompt: str
     settings: Mapping[str, Any]
@@ -78,25 +43,40 @@ class Entry:
 class Axis:
     """A field of a plot, and the values that it takes."""
 
-    field: str
+    name: str
+    """Of the setting, by the table."""
+    key: str
+    """As the command calls it."""
     values: Sequence[Any]
 
     def label(self, value: Any) -> str:
-        """What stands under a picture for one of them."""
-        return str(value) if isinstance(value, str) else f"{self.field.replace('_', ' ')} {value}"
+        """What stands under an image for one of them."""
+        return str(value) if isinstance(value, str) else f"{self.key.replace('_', ' ')} {value}"
 
 
-def field_named(name: str, where: str) -> str:
-    """The key of `FIELDS` that `name` means. Raises `RequestError`."""
+def keys(table: Sequence[Setting] = TABLE) -> list[Setting]:
+    """What may differ from image to image: a line of a prompts file may have all of it."""
+    return [row for row in table if row.option is not None]
+
+
+def axes(table: Sequence[Setting] = TABLE) -> list[Setting]:
+    """What a plot may be over: one text or number. In a text, a comma is between two values."""
+    return [row for row in keys(table) if row.most is None and row.kind is not bool]
+
+
+def _named(name: str, rows: Sequence[Setting], where: str) -> Setting:
     key = name.strip().lower().replace("-", "_").replace(" ", "_")
-    key = _OTHER_NAMES.get(key, key)
-    if key not in FIELDS:
-        raise RequestError(f"{where}: unknown field {brief(name)}; expected one of {', '.join(FIELDS)}")
-    return key
+    for row in rows:
+        if key in row.names:
+            return row
+    expected = ", ".join(row.key for row in rows)
+    raise RequestError(f"{where}: unknown field {brief(name)}; expected one of {expected}")
 
 
-def read_prompts_file(name: str, *, option: str = "--prompts-file") -> list[Entry]:
-    """A prompt, or a JSON object of `FIELDS`, from each line of a file, or of stdin where `name` is "-".
+def read_prompts_file(
+    name: str, *, option: str = "--prompts-file", table: Sequence[Setting] = TABLE
+) -> list[Entry]:
+    """A prompt, or a JSON object of settings, from each line of a file, or of stdin where `name` is "-".
 
     Empty lines and those that begin with # are left out.
 
@@ -110,9 +90,8 @@ def read_prompts_file(name: str, *, option: str = "--prompts-file") -> list[Entr
         if not text or text.startswith("#"):
             continue
         where = f"{shown}, line {number}"
-        entries.append(
-            _entry(text, where) if _is_object(text) else Entry(prompt=text, settings={}, where=where)
-        )
+        plain = Entry(prompt=text, settings={}, where=where)
+        entries.append(_entry(text, keys(table), where) if _is_object(text) else plain)
         if len(entries) > MAX_ENTRIES:
             raise RequestError(f"{where}: more than {MAX_ENTRIES} prompts: make several files")
     if not entries:
@@ -144,47 +123,42 @@ def _is_object(line: str) -> bool:
     return line.startswith("{") and line[1:].lstrip().startswith(('"', "}"))
 
 
-def _entry(line: str, where: str) -> Entry:
+def _entry(line: str, rows: Sequence[Setting], where: str) -> Entry:
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"{where}: not JSON: {error}") from error
     settings: dict[str, Any] = {}
     for name, value in given.items():
-        key = name if name in _LISTS or name == "composite" else field_named(name, where)
-        if key in settings:
-            raise RequestError(f"{where}: {key} is given twice")
-        settings[key] = _checked(key, value, where)
+        row = _named(name, rows, where)
+        if row.name in settings:
+            raise RequestError(f"{where}: {row.key} is given twice")
+        settings[row.name] = _checked(row, value, where)
     prompt = settings.pop("prompt", None)
     if prompt is None:
         raise RequestError(f"{where}: has no prompt")
-    if "composite" in settings:
-        settings["no_composite"] = not settings.pop("composite")
     return Entry(prompt=prompt, settings=settings, where=where)
 
 
-def _checked(key: str, value: object, where: str) -> Any:
-    if key == "composite":
-        if not isinstance(value, bool):
-            raise RequestError(f"{where}: composite is {brief(value)}: expected true or false")
-        return value
-    if key in _LISTS:
-        if not isinstance(value, list) or not all(_is_number(item, _LISTS[key]) for item in value):
-            expected = "numbers" if _LISTS[key] is float else "whole numbers"
-            raise RequestError(f"{where}: {key} is {brief(value)}: expected a list of {expected}")
+def _checked(row: Setting, value: object, where: str) -> Any:
+    kind = row.kind or str
+    if row.most is not None:
+        if not isinstance(value, list) or not all(_is(item, kind) for item in value):
+            raise RequestError(f"{where}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
         return tuple(value)
-    kinds = {str: (str,), float: (int, float), int: (int,)}[FIELDS[key]]
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        expected = {str: "a text", float: "a number", int: "a whole number"}[FIELDS[key]]
-        raise RequestError(f"{where}: {key} is {brief(value)}: expected {expected}")
+    if not _is(value, kind):
+        raise RequestError(f"{where}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
     return value
 
 
-def _is_number(value: object, kind: type[int] | type[float]) -> bool:
-    return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+def _is(value: object, kind: Kind) -> bool:
+    """Whether a value of JSON is of this kind; a whole number is a number, too."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
-def parse_axis(text: str) -> Axis:
+def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
     """The axis of `steps=5,10,20`; a value with a comma stands in quotes.
 
     Raises:
@@ -194,18 +168,18 @@ def parse_axis(text: str) -> Axis:
     where = f"axis {brief(text)}"
     if not equals:
         raise RequestError(f"{where}: expected a field and its values, such as steps=5,10,20")
-    key = field_named(name, where)
+    row = _named(name, axes(table), where)
+    kind = row.kind or str
     try:
         values = next(csv.reader([rest], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
         raise RequestError(f"{where}: {error}; a value with a comma stands in quotes") from error
-    if not all(value.strip() or FIELDS[key] is str for value in values) or not values:
+    if not all(value.strip() or kind is str for value in values) or not values:
         raise RequestError(f"{where}: has no values, or an empty one")
     try:
-        return Axis(field=key, values=[FIELDS[key](value.strip()) for value in values])
+        return Axis(name=row.name, key=row.key, values=[kind(value.strip()) for value in values])
     except ValueError:
-        expected = "numbers" if FIELDS[key] is float else "whole numbers"
-        raise RequestError(f"{where}: expected {expected}") from None
+        raise RequestError(f"{where}: expected {_PLURAL[kind]}") from None
 
 
 def expand_wildcards(prompt: str, seed: int) -> str:

@@ -1,4 +1,4 @@
-"""Integration rules. A sampler knows a denoiser and noise levels; all else is its callers' work."""
+"""Integration rules. A sampler knows a denoiser and noise levels, and nothing of models, prompts or guidance."""
 
 from __future__ import annotations
 

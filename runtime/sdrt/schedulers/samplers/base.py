@@ -1,4 +1,4 @@
-"""What all samplers share: their types, and what they are told besides the denoiser and the noise levels.
+"""What all samplers share: their types and options.
 
 State x is float32, and as the plan's noise schedule has it at each level: x = clean + σ·noise where the variance
 explodes. Rules that add noise or go by log σ hold there only. Those along slopes dx/dσ = (x - denoised)/σ, such as
@@ -25,7 +25,7 @@ States = Iterator[tuple[Latents, Latents]]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """What a sampler may need besides the denoiser; each reads what concerns it.
+    """Options beside the denoiser and the plan. Each sampler reads those that it has.
 
     Attributes:
         noise: gives standard normal noise of x's shape.
@@ -53,5 +53,5 @@ class SamplerOptions:
 
 
 def log_ratio(sigma: float, target: float) -> float:
-    """How far apart two noise levels are in -log σ; infinite down to 0."""
+    """The distance from `sigma` down to `target` in -log σ; infinite if `target` is 0."""
     return math.log(sigma / target) if target else math.inf

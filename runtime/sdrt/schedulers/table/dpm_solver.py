@@ -1,4 +1,4 @@
-"""DPM-Solver++ and the rules beside it that take the decay of the noise exactly."""
+"""DPM-Solver++ in its variants, DEIS, UniPC and SA-Solver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For models trained as EDM trains them."""
+"""Schedulers for models trained as EDM trains them."""
 
 from __future__ import annotations
 

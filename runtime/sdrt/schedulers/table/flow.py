@@ -1,4 +1,4 @@
-"""For models trained by flow matching. The rules are those of Euler and Heun; only the levels differ."""
+"""Schedulers for models trained by flow matching. The rules are Euler and Heun, as elsewhere; the levels differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sdrt.schedulers.table.row import BETA_KEYS, LEVEL_KEYS, SamplerRow
 __all__ = ["FLOW"]
 
 _SPACINGS = ("linspace", "karras", "exponential", "beta")
-# diffusers' Heun passes over all but the first; a model whose levels need them would then get others.
+# diffusers' Heun ignores all but the first, and a model that needs the others would get wrong noise levels.
 _KEYS = frozenset({"shift", "use_dynamic_shifting", "shift_terminal", "invert_sigmas"})
 
 FLOW = (

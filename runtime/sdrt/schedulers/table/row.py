@@ -1,4 +1,4 @@
-"""What a row of the table of samplers says."""
+"""A row of the table of samplers."""
 
 from __future__ import annotations
 
@@ -45,29 +45,28 @@ class SamplerRow:
         name: how users ask for it.
         display_name: A1111's name, written into images.
         class_name: the diffusers scheduler whose results it gives.
-        own_levels: what it does with the config of that class: False where diffusers' class has levels of its own that
-            are not Stable Diffusion's, so that only its rule is taken.
+        own_levels: whether it reads a config of that class. False for a class whose noise levels are not Stable
+            Diffusion's, so that only its rule is used.
         aliases: other names; case, spaces and punctuation do not count, "+" does.
         order: of convergence, once a multistep rule has its past; 0 for consistency models, which do not converge.
         evaluations: U-Net calls in a step, but for the last.
         integrate: the integration rule.
-        plan: at which noise levels the model is evaluated, from settings, the schedule that `schedule` makes of
-            them, and a number of steps.
-        skip: what is left of a plan that begins after some steps.
-        spacings: names from SPACINGS that it takes.
-        defaults: what that class takes for missing keys, where it differs from Settings.
-        keys: what that class reads besides the keys that all read.
-        ignores: of those, what it does not read.
-        algorithm_type: what the config key of that name has to be, where several rows are of one class.
-        orders: what `solver_order` may be; the last is meant where the sampler is asked for by name.
-        synonyms: of other classes' values of a key, how diffusers' class reads them.
-        allowed: keys of which this sampler takes fewer values than others do.
-        eta: the share of fresh noise, or None where the caller decides.
-        zero_snr_alpha: ᾱ in place of 0 at zero terminal SNR: diffusers' 2⁻²⁴, or where diffusers computes
-            with 0 itself, as little as leaves float32 no difference.
-        schedule: the noise schedule of the models that it is for, from settings and that ᾱ.
-        on_flow: of models trained by flow matching, the row that takes this one's place; None where its rule does not
-            hold there, because it adds noise or goes by log σ as if the variance exploded.
+        plan: makes the plan of a run, from settings, the noise schedule that `schedule` made, and a number of steps.
+        skip: makes the plan of a run that begins after some steps.
+        spacings: the names from SPACINGS that it takes.
+        defaults: the class's defaults for missing keys, where they differ from those of Settings.
+        keys: the config keys that the class reads beside `num_train_timesteps` and BETA_KEYS.
+        ignores: which of BETA_KEYS the class does not read.
+        algorithm_type: the value of that config key which means this row, where one class has several rows.
+        orders: the values of `solver_order`; the last is the one that the sampler's name means.
+        synonyms: how the class reads values of a key that only other classes have.
+        allowed: the values of a key, where this sampler takes fewer of them than others do.
+        eta: the share of fresh noise; None if the caller decides.
+        zero_snr_alpha: the ᾱ that replaces 0 at zero terminal SNR: 2⁻²⁴ as in diffusers, or, where diffusers computes
+            with 0 itself, a value too small to make a difference in float32.
+        schedule: makes the noise schedule of the models that it is for, from settings and that ᾱ.
+        on_flow: the row that replaces this one for a model trained by flow matching. None if there is no such row: the
+            rule adds noise or goes by log σ as if the variance exploded, or goes by trained timesteps.
     """
 
     name: str
@@ -105,12 +104,12 @@ class SamplerRow:
 
     @property
     def takes_timesteps(self) -> bool:
-        """Whether a call may choose the timesteps: PLMS's are even, and only betas have a table of them."""
+        """Whether a call may choose the timesteps. PLMS needs even ones; only models trained on betas have a table."""
         return self.schedule is build_discrete_schedule and self.plan is not pndm_plan
 
     @property
     def takes_sigmas(self) -> bool:
-        """Whether a call may choose the noise levels: not where a rule goes by whole timesteps."""
+        """Whether a call may choose the noise levels. A rule that goes by whole timesteps takes none."""
         return "karras" in self.spacings
 
     @property

@@ -14,7 +14,7 @@ SPACINGS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "trailing": {"timestep_spacing": "trailing", "levels": None},
         "linspace": {"timestep_spacing": "linspace", "levels": None},
         "sgm_uniform": {"timestep_spacing": "sgm_uniform", "levels": None},
-        # The timestep spacing stays: for Euler it sets the range's ends and the scale of the first noise.
+        # The spacing of timesteps stays: for Euler it gives the range of levels and the scale of the first noise.
         "karras": {"levels": "karras"},
         "exponential": {"levels": "exponential"},
         "beta": {"levels": "beta"},

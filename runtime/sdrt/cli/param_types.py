@@ -1,0 +1,68 @@
+"""Option types for comma-separated values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+__all__ = ["Names", "Numbers", "Sizes"]
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Comma-separated numbers."""
+
+    name = "numbers"
+
+    def __init__(self, kind: type[int] | type[float]) -> None:
+        self._kind = kind
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        """Raises click's own error for a text that is not a number."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self._kind(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 999,500,20", param, ctx)
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """Raises click's own error for an empty name."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(part.strip() for part in value.split(","))
+        if not all(names):
+            self.fail(f"{value!r} has an empty name", param, ctx)
+        return names
+
+
+class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Comma-separated sizes in pixels, `A` for a square or `BxC`. The value is a tuple of (width, height)."""
+
+    name = "sizes"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        """Raises click's own error for a text that is not a size."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(_size(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of sizes such as 512,768x512", param, ctx)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, times, height = text.lower().partition("x")
+    return int(width), int(height if times else width)

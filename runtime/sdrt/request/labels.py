@@ -1,0 +1,79 @@
+"""Settings as the labelled texts of A1111's metadata, and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.errors import RequestError
+from sdrt.request.setting import Kind, Setting
+from sdrt.request.table import TABLE, said
+
+__all__ = ["settings_text", "settings_values"]
+
+
+def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -> dict[str, str]:
+    """The labelled texts of these settings, by their names, in A1111's order; one that is None says nothing.
+
+    Of `strength` and `hires_strength` one may be given, the second only beside a `hires_scale`.
+    """
+    given = [(row, values.get(row.name)) for row in said(table)]
+    return {row.label.name: _text(row, value) for row, value in given if row.label and value is not None}
+
+
+def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
+    """The settings, by their names, that these labelled texts tell: the inverse of `settings_text`.
+
+    Labels of other programs are left out, but for A1111's "Schedule type", a part of the sampler's name.
+
+    Raises:
+        RequestError: a text is not what its label says; names both.
+    """
+    rows = [(row, row.label.name) for row in said(table) if row.label]
+    values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
+    values.pop("strength" if "hires_scale" in values else "hires_strength", None)
+    spacing = texts.get("Schedule type", "Automatic")
+    if spacing != "Automatic":
+        values["scheduler"] = f"{values.get('scheduler', '')} {spacing}"
+    return values
+
+
+def _text(row: Setting, value: Any) -> str:
+    if row.label is not None and row.label.write is not None:
+        return row.label.write(value)
+    return str(value) if row.most is None else ",".join(map(str, value))
+
+
+def _value(row: Setting, text: str) -> Any:
+    assert row.label is not None  # as `said` gives no others
+    try:
+        if row.label.read is not None:
+            return row.label.read(text)
+        read, _ = _KINDS[row.kind or str]
+        return read(text) if row.most is None else tuple(read(part) for part in text.split(","))
+    except (ValueError, OverflowError):
+        expected = row.label.expected or _KINDS[row.kind or str][1]
+        raise RequestError(f"its {row.label.name} is {brief(text)}: expected {expected}") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _switch(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise ValueError(text)
+    return text == "True"
+
+
+_KINDS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
+    str: (str, "a text"),
+    int: (int, "a number"),
+    float: (_finite, "a number"),
+    bool: (_switch, "True or False"),
+}
