@@ -16,7 +16,7 @@ GPU_SCRIPT = Path(__file__).with_name("gpu.sh")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A module whose `main` takes the arguments; `first` go before those of the user."""
+    """A module whose `main` takes the arguments. `first` are put before those of the user."""
 
     module: str
     help: str
@@ -33,17 +33,15 @@ ENTRIES: Mapping[str, Entry] = {
     "kernels": Entry(module="kernels", help="List the GPU kernels of a step by time."),
     "peak": Entry(module="peak", help="Measure matrix multiplication alone."),
     "peers": Entry(module="peers", help="Compare sdrt with other systems, in turns."),
-    "prepare": Entry(
-        module="peers", first=("--prepare",), help="Make the folders that `peers` loads, and stop."
-    ),
+    "prepare": Entry(module="peers", first=("--prepare",), help="Make only the folders that `peers` loads."),
     "remove-paths": Entry(module="remove_paths", help="Remove a machine's paths from records."),
     "run": Entry(module="run", help="Run export and peers; update the tables in docs."),
-    "step-graph": Entry(module="step_graph", help="Compare the rest of a step as a graph."),
+    "step-graph": Entry(module="step_graph", help="Compare a graph for the rest of a step with NumPy."),
 }
 
 
 class Passing(click.Command):
-    """A command that passes every argument on as it stands, `--help` and `--` too."""
+    """A command that passes on every argument unchanged, including `--help` and `--`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.params["arguments"] = tuple(args)
@@ -51,7 +49,7 @@ class Passing(click.Command):
 
 
 class Commands(click.Group):
-    """The rows of `ENTRIES`, whose own parsers read their arguments, and `gpu`."""
+    """`gpu` and the rows of `ENTRIES`. The module of each row parses its own arguments."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *ENTRIES])
@@ -70,7 +68,7 @@ def _command(name: str, entry: Entry) -> click.Command:
 
 @click.group(cls=Commands)
 def main() -> None:
-    """Measure sdrt beside other systems. `COMMAND --help` tells the options of a command."""
+    """Compare sdrt with other systems. `COMMAND --help` shows the options of a command."""
 
 
 @main.command(cls=Passing)

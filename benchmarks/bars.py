@@ -1,4 +1,4 @@
-"""What sdrt is to reach beside its peers, as ratios within one run, and whether it did."""
+"""The goals of sdrt: ratios to other systems within one run, and whether a run meets them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ HOLDS_FOR = "SD 1.5's architecture at 512x512"
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar.
+    """One goal.
 
-    `what` is said of it; `figure` that of a system in a round. `kind` says what is compared with `limit`: "faster", a
-    peer's figure over ours, at least that; "share", ours over a peer's, at most that; "own", ours alone, at most that.
-    Of several `peers` the best one counts. `of` are the systems of ours that it is meant for.
+    `what` is its name, and `figure` the name of a figure of a system in a round. `kind` says what is compared with
+    `limit`:
+
+    - "faster": a peer's figure over ours, at least `limit`;
+    - "share": our figure over a peer's, at most `limit`;
+    - "own": our figure alone, at most `limit`.
+
+    Of several `peers`, the best one counts. `of` lists our systems that have this goal.
     """
 
     what: str
@@ -32,24 +37,26 @@ class Bar:
 
 
 INT8_FASTER, INT8_MEMORY = 1.1, 0.5
-"""Of int8: a step beside OpenVINO in bfloat16, and peak memory beside float32."""
+"""The goals of int8: a step against OpenVINO in bfloat16, and peak memory against float32."""
 _INT8 = ("sdrt-int8",)
 _COMPILED = ("diffusers-compile", "diffusers-max-autotune")
 
 BARS: Mapping[str, tuple[Bar, ...]] = {
     "cuda": (
-        Bar(what="a step, beside torch.compile", figure="step", kind="faster", limit=1.3, peers=_COMPILED),
         Bar(
-            what="a step, beside diffusers eager",
+            what="step time, against torch.compile", figure="step", kind="faster", limit=1.3, peers=_COMPILED
+        ),
+        Bar(
+            what="step time, against diffusers eager",
             figure="step",
             kind="faster",
             limit=2.0,
             peers=("diffusers",),
         ),
-        Bar(what="the loop outside the U-Net", figure="outside_unet", kind="own", limit=0.03),
+        Bar(what="share of the loop outside the U-Net", figure="outside_unet", kind="own", limit=0.03),
         Bar(what="peak device memory", figure="device", kind="share", limit=0.8, peers=("diffusers",)),
         Bar(
-            what="the first picture from process start",
+            what="first image from process start",
             figure="first_picture",
             kind="faster",
             limit=3.0,
@@ -57,11 +64,17 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
         ),
     ),
     "cpu": (
-        Bar(what="a step, beside optimum's ORT", figure="step", kind="faster", limit=1.0, peers=("optimum",)),
-        Bar(what="a step, beside torch eager", figure="step", kind="faster", limit=1.0, peers=("diffusers",)),
-        Bar(what="peak memory of its own", figure="own", kind="share", limit=0.6, peers=("optimum",)),
+        Bar(what="step time, against optimum", figure="step", kind="faster", limit=1.0, peers=("optimum",)),
         Bar(
-            what="a step, beside OpenVINO in bf16",
+            what="step time, against diffusers eager",
+            figure="step",
+            kind="faster",
+            limit=1.0,
+            peers=("diffusers",),
+        ),
+        Bar(what="own peak memory", figure="own", kind="share", limit=0.6, peers=("optimum",)),
+        Bar(
+            what="step time, against OpenVINO in bf16",
             figure="step",
             kind="faster",
             limit=INT8_FASTER,
@@ -69,7 +82,7 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
             of=_INT8,
         ),
         Bar(
-            what="peak memory of its own",
+            what="own peak memory",
             figure="own",
             kind="share",
             limit=INT8_MEMORY,
@@ -79,14 +92,14 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
     ),
 }
 _SENTENCES = {
-    "faster": "at least {limit:g}x sooner than {peers}",
+    "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
     "own": "at most {limit:.0%}",
 }
 
 
 def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """Every bar that is meant for `ours`: its text, the figure (None where nothing was measured), and the verdict."""
+    """Every goal of the system `ours`: its text, its figure (None if it was not measured) and the verdict."""
     return [_judge(bar, ours, turns) for bar in BARS[device] if ours in bar.of]
 
 
@@ -110,7 +123,7 @@ def _own(bar: Bar, ours: str, turns: Sequence[Turn]) -> float | None:
 
 
 def _beside(bar: Bar, ours: str, turns: Sequence[Turn]) -> float | None:
-    """The median over the rounds of the ratio to each peer, and of these that of the peer who did best."""
+    """The median ratio over the rounds to the peer that did best."""
     ratios = [_ratio(bar, ours, peer, turns) for peer in bar.peers]
     found = [ratio for ratio in ratios if ratio is not None]
     best: Callable[[Sequence[float]], float] = min if bar.kind == "faster" else max

@@ -1,9 +1,9 @@
-"""This command draws a chart of a record of `run` or `peers`: seconds per step and peak memory, sdrt beside its peers.
+"""This command draws a record of `run` or `peers`: seconds per step and peak memory of sdrt and other systems.
 
     python -m benchmarks chart [RECORD.json] [--output FILE.png] [--systems A,B]
 
-Bars are medians over the rounds, lines on them go from the least to the greatest. The dark part of a memory bar is
-what the system holds itself; the light part is weights that it maps from files, which the kernel may drop.
+Bars are medians over the rounds, and their lines go from the minimum to the maximum. The dark part of a memory bar is
+the system's own memory. The light part is weights that it maps from files, which the kernel may drop.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 RECORD = ROOT / "benchmarks" / "results" / "cpu-2-cores.json"
-PICTURE = ROOT / "docs" / "pictures" / "peers.png"
+CHART = ROOT / "docs" / "pictures" / "peers.png"
 PACKAGES = ("sdrt", "onnxruntime", "torch", "diffusers", "transformers", "optimum", "optimum-onnx")
-"""Whose versions the caption tells, where the record has them."""
+"""The caption gives the versions of these packages, if the record has them."""
 LABELS: Mapping[str, str] = {
     "optimum": "optimum\n(ONNX Runtime)",
     "diffusers": "diffusers\n(torch, eager)",
@@ -38,7 +38,7 @@ GIGABYTE = 1e9
 
 
 def draw(record: Mapping[str, Any], output: Path, names: Sequence[str] | None = None) -> None:
-    """Write the chart of `names`, or of every system of the record, to `output`; the file's name gives the format."""
+    """Draw `names`, or every system of the record, to `output`. The file name gives the format."""
     from matplotlib.figure import Figure
 
     measured = _of_peers(record)
@@ -75,13 +75,13 @@ def _height(rows: int) -> float:
 
 
 def _edges(rows: int) -> dict[str, float]:
-    """Where the axes end: the title above and the caption below have a fixed height in inches."""
+    """The edges of the axes. The title above and the caption below have a fixed height in inches."""
     height = _height(rows)
     return {"top": 1 - 0.7 / height, "bottom": 0.98 / height}
 
 
 def _of_peers(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The record of `peers`, which that of `run` holds. Ends the program for another one."""
+    """The record of `peers`, which a record of `run` contains. Exits for any other record."""
     found = record.get("generate", record)
     if not isinstance(found, Mapping) or not {"settings", "systems", "device", "versions"} <= found.keys():
         raise SystemExit("expected a record of `run` or `peers`")
@@ -89,9 +89,9 @@ def _of_peers(record: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _chosen(systems: Mapping[str, Any], names: Sequence[str] | None) -> list[str]:
-    """Those to draw: ours first, then the others by the time of a step."""
+    """The systems to draw: sdrt first, then the others by the time of a step."""
     if unknown := [name for name in names or () if name not in systems]:
-        raise SystemExit(f"the record has no {unknown[0]}: expected of {', '.join(systems)}")
+        raise SystemExit(f"the record has no {unknown[0]}: choose from {', '.join(systems)}")
     return sorted(names or systems, key=lambda name: (name != OURS, systems[name]["step"]["median"]))
 
 
@@ -111,7 +111,7 @@ def _draw_seconds(axes: Axes, steps: Sequence[Mapping[str, float]], names: Seque
 
 
 def _draw_memory(axes: Axes, systems: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
-    # Peaks of two sums, which may be at two times: the light part is what the larger one has more.
+    # Own and resident memory may peak at different times. The light part is the difference of the peaks.
     own = [system["own"]["median"] / GIGABYTE for system in systems]
     whole = [
         max(system["resident"]["median"] / GIGABYTE, held) for system, held in zip(systems, own, strict=True)
@@ -141,11 +141,11 @@ def _say(axes: Axes, end: float, row: int, text: str, name: str) -> None:
 
 
 def _finish(axes: Axes, title: str, said: Sequence[tuple[float, int, str]], names: Sequence[str]) -> None:
-    """The title, the axes, and beside each bar its figures; `said` has where the bar ends, its row and the text."""
+    """Draw the title, the axes and the text beside each bar. `said` has the end of each bar, its row and its text."""
     for end, row, text in said:
         _say(axes, end, row, text, names[row])
-    axes.set_title(f"{title} (less is better)", loc="left", fontsize=11, color=INK, pad=8)
-    # As much room as the longest text needs, in shares of the width.
+    axes.set_title(f"{title} (lower is better)", loc="left", fontsize=11, color=INK, pad=8)
+    # Leave room for the longest text.
     axes.set_xlim(0, max(end / (0.96 - 0.031 * len(text)) for end, _, text in said))
     axes.locator_params(axis="x", nbins=5, integer=True)
     axes.tick_params(axis="x", labelsize=9.5, colors=FAINT)
@@ -164,7 +164,7 @@ def _title(settings: Mapping[str, Any]) -> str:
 
 
 def _caption(measured: Mapping[str, Any]) -> str:
-    """The machine, what was measured, and the versions, in three lines."""
+    """Three lines: the machine, the measurement and the versions."""
     device, settings, versions = measured["device"], measured["settings"], measured["versions"]
     gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in device["gpus"])
     numbers = ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions)
@@ -182,21 +182,19 @@ def _rounds(rounds: int) -> str:
     return (
         "One process each. "
         if rounds == 1
-        else f"Medians of {rounds} processes each, lines: least to greatest. "
+        else f"Medians of {rounds} processes each, lines: minimum to maximum. "
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("chart", __doc__)
-    parser.add_argument("record", nargs="?", type=Path, default=RECORD, help="cpu-2-cores.json if left out")
-    parser.add_argument(
-        "--output", "-o", type=Path, default=PICTURE, help="docs/pictures/peers.png if left out"
-    )
-    parser.add_argument("--systems", metavar="A,B", help="some of them; all of the record if left out")
+    parser.add_argument("record", nargs="?", type=Path, default=RECORD, help="default: cpu-2-cores.json")
+    parser.add_argument("--output", "-o", type=Path, default=CHART, help="default: docs/pictures/peers.png")
+    parser.add_argument("--systems", metavar="A,B", help="systems to draw; default: all of the record")
     options = parser.parse_args(arguments)
     try:
         record = json.loads(options.record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{options.record}: expected a record of `run` or `peers`: {error}") from None
+        raise SystemExit(f"{options.record} is not a record of `run` or `peers`: {error}") from None
     draw(record, options.output, options.systems.split(",") if options.systems else None)
     print(options.output)

@@ -1,12 +1,12 @@
-"""This command compares a step of the U-Net in sdrt's own session with sessions of other settings.
+"""This command compares a step of the U-Net in sdrt's own session with sessions that have other settings.
 
     python -m benchmarks choices MODEL [--device cpu|cuda] [--size 512] [--rounds 9] [--sessions 2] [--only A,B]
                                  [--json FILE]
 
-MODEL is a folder of `sdrt export`. A session of each other way is in memory together with one of sdrt's. They take
-turns, another one first in every round, with buffers on the device; ratios are within a round. Then the command opens
-two others, as ONNX Runtime chooses kernels once for a session. A way is worth its price where in each of them the
-median of the ratios is, as far as it is known, below `WORTH`. docs/benchmark.md says what the project decided by it.
+MODEL is a folder from `sdrt export`. For each alternative, the command opens a session and one of sdrt's. They take
+turns, each first in every other round, with buffers on the device. Ratios are taken within a round. Then the command
+opens two new sessions, because ONNX Runtime chooses kernels once per session. An alternative is worth it if the
+interval of the median ratio is below `WORTH` in all sessions. docs/benchmark.md says what the project decided.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 FACTOR, TOKENS = 8, 77
 WORTH = 0.97
-"""Of a step: what is saved by less does not pay for a session per size, or for memory."""
+"""The ratio of steps that an alternative must reach. Less does not pay for a session per size, or for memory."""
 UNDECIDED = "not decided"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """How a session is made.
+    """One alternative: the settings of a session.
 
-    `fixed` shapes are known to it beforehand, `patterns` are ONNX Runtime's of memory. `unpacked`: the graph is
-    another, in which self-attention gets its three inputs one by one (`unpack`).
+    `fixed` gives it the shapes beforehand. `patterns` uses ONNX Runtime's memory patterns. `unpacked` uses another
+    graph, in which self-attention gets its three inputs one by one (`unpack`). `options` are the provider's.
     """
 
     fixed: bool = False
@@ -70,7 +70,7 @@ WAYS: Mapping[str, Way] = {
 
 
 class Unet:
-    """A session, and buffers of one size."""
+    """A session of the U-Net, with buffers of one size."""
 
     def __init__(self, graph: Path, device: str, sizes: Mapping[str, int], way: Way) -> None:
         options = ort.SessionOptions()
@@ -84,7 +84,7 @@ class Unet:
         if self._session.get_providers()[0] != row.ort:
             raise RuntimeError(f"ONNX Runtime took another provider than {row.ort}")
         random, self._binding = np.random.default_rng(0), self._session.io_binding()
-        # A binding of earlier versions does not keep what is bound.
+        # In earlier versions, a binding does not keep its values alive.
         self._kept = []
         for port in self._session.get_inputs():
             shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
@@ -92,28 +92,28 @@ class Unet:
             self._kept.append(ort.OrtValue.ortvalue_from_numpy(array, device, 0))
             self._binding.bind_ortvalue_input(port.name, self._kept[-1])
         (port,) = self._session.get_outputs()
-        # In one place, as recordings want it.
+        # One fixed place, which recordings need.
         shape = [sizes[axis] if isinstance(axis, str) else axis for axis in port.shape]
         self._output = ort.OrtValue.ortvalue_from_shape_and_type(shape, np.float32, device, 0)
         self._binding.bind_ortvalue_output(port.name, self._output)
 
     def seconds(self) -> float:
-        """Of one run."""
+        """Seconds of one run."""
         start = time.perf_counter()
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         return time.perf_counter() - start
 
     def output(self) -> Any:
-        """Of the last run."""
+        """The output of the last run."""
         return self._output.numpy()
 
 
 def unpack(graph: Path, folder: Path) -> Path:
-    """The graph with queries, keys and values of self-attention as products of their own, in `folder`.
+    """Write the graph to `folder` with separate products for the queries, keys and values of self-attention.
 
-    Where it packs them, one product `[…, heads, 3, width]` goes through a Reshape into MultiHeadAttention, whose
-    kernels for newer GPUs take it apart again. Raises `SystemExit` where there is none of that form.
+    A packed graph has one product `[…, heads, 3, width]`, which goes through a Reshape into MultiHeadAttention. Kernels
+    for newer GPUs unpack it again. Exits if the graph has no such attention.
     """
     model = ir.load(graph)
     done = 0
@@ -123,12 +123,12 @@ def unpack(graph: Path, folder: Path) -> Path:
             continue
         reshape = _producer(given[0])
         product = _producer(reshape.inputs[0])
-        # A product with an addition, in float32 as in CLIP, is left as it is.
+        # Leave a product with an addition as it is (CLIP, in float32).
         if product.op_type != "MatMul":
             continue
         weight, heads = product.inputs[1], attention.attributes["num_heads"].as_int()
         if weight is None or weight.const_value is None:
-            raise SystemExit(f"{graph}: {product.name} multiplies by no constant")
+            raise SystemExit(f"{graph}: {product.name} does not multiply by a constant")
         packed = weight.const_value.numpy()
         parts = packed.reshape(len(packed), heads, 3, -1).transpose(2, 0, 1, 3).reshape(3, len(packed), -1)
         products = []
@@ -147,14 +147,14 @@ def unpack(graph: Path, folder: Path) -> Path:
         model.graph.remove([reshape, product], safe=True)
         done += 1
     if not done:
-        raise SystemExit(f"{graph}: no attention takes queries, keys and values in one")
+        raise SystemExit(f"{graph}: no attention has packed queries, keys and values")
     path = folder / "unpacked.onnx"
     ir.save(model, path, external_data=f"{path.name}_data")
     return path
 
 
 def _producer(value: ir.Value | None) -> ir.Node:
-    """The node that makes `value`. Raises `SystemExit` for an input of the graph."""
+    """The node that makes `value`. Exits for an input of the graph."""
     node = None if value is None else value.producer()
     if node is None:
         raise SystemExit(f"no node makes {value}")
@@ -171,9 +171,9 @@ def measure(
     sessions: int,
     keep: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """By way the seconds of a step, its ratio to ours, and by how much of the largest value the outputs differ.
+    """The record: for each way, the seconds of a step, its ratio to sdrt's, and the relative difference of the outputs.
 
-    `keep` gets the record after each way, in case there is no next one.
+    `keep` gets the record after each way, so that an interrupted run keeps its results.
     """
     if device == "cuda":
         preload_cuda()
@@ -210,7 +210,7 @@ def _in_turns(
         try:
             made = {kind: Unet(path, device, sizes, way) for kind, (path, way) in kinds.items()}
             for unet in made.values():
-                for _ in range(2):  # what a provider does once, and what it records then
+                for _ in range(2):  # the provider sets up in the first run, and records in the second
                     unet.seconds()
         except FAILURES as error:
             return {"failed": without_paths(" ".join(str(error).split()))[:200]}
@@ -220,7 +220,7 @@ def _in_turns(
         for number in range(rounds):
             order = list(made) if number % 2 else [*reversed(made)]
             turns[-1].append({kind: made[kind].seconds() for kind in order})
-        del made, unet  # two others may not have room beside them
+        del made, unet  # makes room for the next two
     ratios = [[turn["other"] / turn["ours"] for turn in session] for session in turns]
     every = [turn for session in turns for turn in session]
     return {
@@ -232,10 +232,10 @@ def _in_turns(
 
 
 def verdict(ratios: Sequence[Sequence[float]]) -> str:
-    """Whether what another way saves is worth it, of the ratios of each session: it is if all of them say so.
+    """Whether an alternative is worth it, from the ratios of each session. All sessions must agree.
 
-    A session says so by the interval in which the median of its ratios lies. They are not put together: its kernels are
-    chosen once, and all of its ratios have that in common.
+    A session decides by the interval of its median ratio. The ratios of all sessions are not pooled, because the
+    kernels of a session are chosen once and affect all its ratios.
     """
     said = {_verdict(session) for session in ratios}
     return said.pop() if len(said) == 1 else UNDECIDED
@@ -249,14 +249,14 @@ def _verdict(ratios: Sequence[float]) -> str:
 
 
 def said(name: str, found: Mapping[str, Any]) -> str:
-    """A line for a way."""
+    """One line about a way."""
     if "failed" in found:
         return f"{name}: failed: {found['failed']}"
     ratio, seconds = found["over_ours"], found["seconds"]
     return (
-        f"{name}: {ratio['median']:.3f} of ours ({ratio['min']:.3f}–{ratio['max']:.3f}), "
-        f"{seconds['other']['median'] * 1e3:.2f} ms beside {seconds['ours']['median'] * 1e3:.2f} ms: "
-        f"{found['verdict']} (below {WORTH:g} would be worth it); outputs differ by {found['outputs_differ_by']:.1g}"
+        f"{name}: {ratio['median']:.3f} of sdrt's time ({ratio['min']:.3f}–{ratio['max']:.3f}), "
+        f"{seconds['other']['median'] * 1e3:.2f} ms against {seconds['ours']['median'] * 1e3:.2f} ms: "
+        f"{found['verdict']} (the limit is {WORTH:g}); outputs differ by {found['outputs_differ_by']:.1g}"
     )
 
 
@@ -267,21 +267,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--sessions", type=int, default=2)
-    parser.add_argument("--only", metavar="A,B", help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--only", metavar="A,B", help=f"some of {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.sessions, options.size) < 1 or options.size % FACTOR:
-        parser.error(f"expected at least 1 of --rounds and --sessions, and a --size that {FACTOR} divides")
+        parser.error(
+            f"expected at least 1 for --rounds and --sessions, and a --size that is a multiple of {FACTOR}"
+        )
     graph = options.model / "unet" / "model.onnx"
     if not graph.is_file():
-        parser.error(f"{options.model} has no unet/model.onnx: expected a folder of sdrt export")
+        parser.error(f"{options.model} has no unet/model.onnx: expected a folder from sdrt export")
     names = (
         options.only.split(",")
         if options.only is not None
         else [name for name, way in WAYS.items() if options.device in way.devices]
     )
     if unknown := [name for name in names if name not in WAYS or options.device not in WAYS[name].devices]:
-        parser.error(f"unknown way {unknown[0]!r} on {options.device}: expected of {', '.join(WAYS)}")
+        parser.error(f"unknown way {unknown[0]!r} on {options.device}: choose from {', '.join(WAYS)}")
 
     def keep(found: dict[str, Any]) -> None:
         if options.json:

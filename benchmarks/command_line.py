@@ -1,4 +1,4 @@
-"""What the parsers of all commands have in common."""
+"""The argument parser that all commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["parser_of"]
 
 
 def parser_of(command: str, text: str | None) -> argparse.ArgumentParser:
-    """A parser for `python -m benchmarks COMMAND`; its help shows `text` as it stands."""
+    """A parser for `python -m benchmarks COMMAND`. Its help shows `text` unchanged."""
     return argparse.ArgumentParser(
         prog=f"python -m benchmarks {command}",
         description=text,

@@ -3,9 +3,9 @@
     python -m benchmarks export [--work DIR] [--rounds 2]
 
 Both start from the same diffusers folder of random weights and end with a checked model folder: sdrt compares every
-component with torch, optimum's command line validates what it wrote. The time is that of the whole process, the memory
-is the peak of the process and its children; `measure.py` says what it counts. Each finds the checkpoint in the page
-cache and a disk with nothing left to write, so that neither pays for what came before it. Ratios are within a round.
+component with torch, and optimum's command line validates its output. The time is that of the whole process. The memory
+is the peak of the process and its children (`measure.py` says what counts). Before each turn, the checkpoint is in the
+page cache and all writes are on the disk, so that neither pays for the other's work. Ratios are taken within a round.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from benchmarks.folders import checkpoint as make_checkpoint
 from benchmarks.measure import device, markdown, run, spread
 
 SYSTEMS = {"sdrt": "sdrt", "optimum": "optimum.commands.optimum_cli"}
-"""Name → the module that is its command."""
+"""Name → the module of its command."""
 FIGURES = ("seconds", "own_bytes", "resident_bytes")
 BAR = {"times_faster": 4.0, "memory_ratio": 1 / 3}
 
 
 def export_both(work: Path, rounds: int) -> dict[str, Any]:
-    """Export with both, ``rounds`` times; the folders stay in ``work`` as ``sdrt`` and ``optimum``."""
+    """Export with both, ``rounds`` times. The folders stay in ``work`` as ``sdrt`` and ``optimum``."""
     log = work / "log.txt"
     checkpoint = make_checkpoint(work, log, "sd15")
     turns = [{name: _turn(name, checkpoint, work, log) for name in SYSTEMS} for _ in range(rounds)]
@@ -70,7 +70,7 @@ def _turn(system: str, checkpoint: Path, work: Path, log: Path) -> dict[str, flo
 
 
 def met(figures: dict[str, Any]) -> bool:
-    """Whether the medians of the ratios reach the bar."""
+    """Whether the medians of the ratios meet the goal."""
     ratios = figures["ratios_to_sdrt"]["optimum"]
     faster, less = ratios["seconds"]["median"], 1 / ratios["own_bytes"]["median"]
     return bool(faster >= BAR["times_faster"] and less <= BAR["memory_ratio"])
@@ -95,7 +95,9 @@ def table(figures: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("export", __doc__)
     parser.add_argument(
-        "--work", type=Path, help="keep checkpoint and exports here (about 14 GB); a temporary folder"
+        "--work",
+        type=Path,
+        help="keep checkpoint and exports here (about 14 GB); default: a temporary folder",
     )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the figures here too")
@@ -108,4 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if not met(figures):
-        sys.exit(f"below the bar: {BAR['times_faster']:g}× faster in {BAR['memory_ratio']:.2f} of the memory")
+        sys.exit(
+            f"misses the goal: {BAR['times_faster']:g}× faster in {BAR['memory_ratio']:.2f} of the memory"
+        )

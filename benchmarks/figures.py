@@ -1,6 +1,6 @@
-"""From turns to figures: spreads, ratios within a round, and what of the device's arithmetic was reached.
+"""Turns measurements into figures: spreads, ratios within a round, and the share of the device's arithmetic.
 
-A turn is one process of one system, a dict of figures; a round is a dict of turns by system.
+A turn is a dict of figures from one process of one system. A round is a dict of turns by system.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from benchmarks.systems import OURS
 __all__ = ["BYTES", "FIGURES", "differences", "ratios", "reached", "spreads"]
 
 MULTIPLY_ADDS = {("sd15", 512): 401.6e9}
-"""Of one evaluation of the U-Net for one row, by architecture and size; counted for these only."""
-ROWS = 2  # guidance
+"""Multiply-adds of one U-Net evaluation for one row, by architecture and size. Others were not counted."""
+ROWS = 2  # with guidance
 TIMES = ("import", "load", "first_picture", "first_step", "step", "decode", "generation")
 BYTES = ("own", "resident", "device")
 FIGURES = (*TIMES, *BYTES, "outside_unet")
 
 
 def ratios(turn: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of a round, every figure of every system over sdrt's."""
+    """System → figure → ratio to sdrt's figure, within a round."""
     if OURS not in turn:
         return {}
     own = turn[OURS]
@@ -33,7 +33,7 @@ def ratios(turn: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]
 
 
 def spreads(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """System → figure → least, median and greatest over the rounds. Of a step over all of its generations."""
+    """System → figure → minimum, median and maximum over the rounds; for a step, over all generations."""
     found: dict[str, dict[str, list[float]]] = {}
     for turn in turns:
         for name, row in turn.items():
@@ -44,7 +44,7 @@ def spreads(turns: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[
 
 
 def differences(turns: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """By how many of 255 levels a thumbnail differs from sdrt's at most: the same work draws the same."""
+    """System → largest difference of its thumbnail from sdrt's, in levels of 255, which shows equal work."""
     worst: dict[str, int] = {}
     for turn in [turn for turn in turns if OURS in turn]:
         levels = {name: bytes.fromhex(row["thumbnail"]) for name, row in turn.items()}
@@ -57,7 +57,7 @@ def differences(turns: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def reached(
     architecture: str, size: int, peaks: Sequence[float], turns: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """TFLOP/s of matrix multiplication, and of every system in a step where the work is counted."""
+    """TFLOP/s of matrix multiplication, and of a step of every system if its work is counted."""
     best = max(peaks, default=None)
     work = MULTIPLY_ADDS.get((architecture, size))
     systems = {}

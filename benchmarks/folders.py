@@ -1,4 +1,4 @@
-"""The folders that systems load, all made from one checkpoint of random weights, once per work folder."""
+"""Makes the folders that systems load, all from one checkpoint of random weights, once per work folder."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ StableDiffusionPipeline(
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """How a folder is made: of which other one, and by which command in the interpreter of the system that wants it.
+    """How to make a folder: from which other folder, and with which command in the interpreter of its system.
 
-    `named` is the folder's name by device: exports for different devices lie side by side.
+    `named` is the folder's name by device. Exports for different devices are side by side.
     """
 
     source: str
@@ -67,14 +67,15 @@ def _portable(source: Path, output: Path, _device: str) -> Command:
 
 
 def _int8(source: Path, output: Path, device: str) -> Command:
-    # The checkpoint's weights, by their seed: of random ones that it knows as such the export bears the errors of int8.
+    # The seed gives the checkpoint's weights. The exporter accepts the errors of int8 only for weights that it knows
+    # are random.
     architecture = (source.parent / ARCHITECTURE).read_text(encoding="utf-8")
     drawn: Command = ["--architecture", architecture, "--random-weights", str(SEED)]
     return ["-m", "sdrt", "export", *drawn, "-o", output, "--target", device, "--dtype", "int8", "--force"]
 
 
 def _optimum(source: Path, output: Path, device: str) -> Command:
-    # Its float16 is traced on the GPU.
+    # optimum traces float16 on the GPU.
     half: Command = ["--dtype", "fp16", "--device", "cuda"] if device == "cuda" else []
     return [*_OPTIMUM_CLI, "export", "onnx", "--model", source, "--task", "text-to-image", *half, output]
 
@@ -90,7 +91,7 @@ def _fused(source: Path, output: Path, device: str) -> Command:
 
 
 def _openvino(source: Path, output: Path, _device: str) -> Command:
-    # OpenVINO's own conversion of torch's modules, by way of no ONNX: attention stays one operator.
+    # OpenVINO converts torch's modules itself, without ONNX, so attention stays one operator.
     exact: Command = ["--task", "text-to-image", "--weight-format", "fp32"]
     return [*_OPTIMUM_CLI, "export", "openvino", "--model", source, *exact, output]
 
@@ -103,14 +104,14 @@ FOLDERS: Mapping[str, Maker] = {
     "sdrt-int8": Maker(source="checkpoint", named={"cpu": "sdrt-int8"}, command=_int8),
     "optimum": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum-cuda"}, command=_optimum),
     "optimum-fp32": Maker(source="checkpoint", named={"cpu": "optimum", "cuda": "optimum"}, command=_single),
-    # It fuses float32 graphs only, and converts what it fused.
+    # The script fuses only float32 graphs, and converts them afterwards.
     "fused": Maker(source="optimum-fp32", named={"cpu": "fused", "cuda": "fused-cuda"}, command=_fused),
     "openvino": Maker(source="checkpoint", named={"cpu": "openvino"}, command=_openvino),
 }
 
 
 def checkpoint(work: Path, log: Path, architecture: str) -> Path:
-    """A diffusers folder of an architecture with random weights. Raises `Failed`, for another's folder too."""
+    """A diffusers folder of an architecture with random weights. Raises `Failed`, also if `work` has another one."""
     folder, mark = work / "checkpoint", work / ARCHITECTURE
     if not (folder / "model_index.json").is_file():
         run([sys.executable, "-c", _MAKE_CHECKPOINT, work, architecture, str(SEED)], log)
@@ -123,19 +124,19 @@ def checkpoint(work: Path, log: Path, architecture: str) -> Path:
 
 
 def make(name: str, work: Path, log: Path, *, device: str, architecture: str, python: str) -> Path:
-    """The folder of a row of `FOLDERS`, or the "checkpoint". Raises `Failed` where it cannot be made."""
+    """Make the folder of a row of `FOLDERS`, or the "checkpoint". Raises `Failed` if that does not work."""
     if name == "checkpoint":
         return checkpoint(work, log, architecture)
     maker = FOLDERS[name]
     folder = work / maker.named[device]
     if not _is_whole(folder):
         source = make(maker.source, work, log, device=device, architecture=architecture, python=python)
-        # Renamed when it is complete: an exporter that is interrupted leaves half a folder.
-        half = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(half, ignore_errors=True)
-        run([python, *maker.command(source, half, device)], log)
+        # Rename it when it is complete: an interrupted exporter leaves an incomplete folder.
+        partial = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(partial, ignore_errors=True)
+        run([python, *maker.command(source, partial, device)], log)
         shutil.rmtree(folder, ignore_errors=True)
-        half.replace(folder)
+        partial.replace(folder)
     return folder
 
 

@@ -1,35 +1,34 @@
 #!/usr/bin/env bash
-# From a bare machine with CUDA and torch to measured results, stage by stage. No network.
+# Measures on a bare machine with CUDA and torch, stage by stage, without a network.
 #
 #   benchmarks/gpu.sh [OPTIONS] [STAGE...]
 #   python -m benchmarks gpu [OPTIONS] [STAGE...]
 #
-# Stages, all of them in this order if none is named; a machine that is lent for minutes at a time takes one by one:
-#   unpack   onnxruntime-gpu out of --parts, and --wheels, into WORK/site, which goes before what is installed
-#   check    what is missing here, by name; which peers are here
-#   prepare  random weights, and what each system makes of them
-#   test     pytest -m gpu tests/gpu
-#   measure  the peers in turns, and the bars
-#   latency  sdrt benchmark: sizes and batches, where a step's time goes, memory, with low_vram too; sdrt doctor --size
-#   profile  which kernels a step's time goes to, without CUDA graphs and with them
-#   choose   what sdrt's runtime does otherwise, beside what it does: sessions of other settings, a graph for the rest
-#            of a step
+# Stages, all of them in this order by default. Name single ones on a machine that you have for minutes at a time:
+#   unpack   puts onnxruntime-gpu from --parts, and --wheels, into WORK/site, which takes precedence over installed ones
+#   check    lists what is missing, and which other systems this machine has
+#   prepare  makes random weights, and what each system loads
+#   test     runs pytest -m gpu tests/gpu
+#   measure  measures the systems in turns, and checks the goals
+#   latency  runs sdrt benchmark over sizes and batches, also with low_vram, and sdrt doctor --size
+#   profile  lists the kernels of a step, without CUDA graphs and with them
+#   choose   compares the runtime with alternatives: other session settings, a graph for the rest of a step
 #
 # Options:
-#   --parts DIR     onnxruntime-gpu as parts of an archive, ort.tar.xz.00 and on; the installed one if left out
-#   --wheels DIR    wheels of what is missing; pip installs them without dependencies and without an index
-#   --work DIR      weights, exports, logs: 25 GB for sd15   [build/gpu of the checkout]
-#   --name NAME     of the results   [the device's]
-#   --python PATH   [python3]
-#   --dry-run       the tiny architecture on the CPU, results in WORK, parts and a wheel that it makes itself, graphs
-#                   of target cuda by NumPy, sdrt as if it were not installed: all but the GPU
-#   --              what follows goes to `peers`, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
+#   --parts DIR     onnxruntime-gpu as parts of an archive (ort.tar.xz.00 and so on)   [default: the installed one]
+#   --wheels DIR    wheels of missing packages; pip installs them without dependencies and without an index
+#   --work DIR      folder for weights, exports and logs; 25 GB for sd15   [default: build/gpu of the checkout]
+#   --name NAME     name of the results   [default: the name of the device]
+#   --python PATH   the interpreter   [default: python3]
+#   --dry-run       rehearse without a GPU: the tiny architecture on the CPU, results in WORK, parts and a wheel that the
+#                   script makes, graphs of target cuda run by NumPy, sdrt as if it were not installed
+#   --              pass the rest to `peers`, such as -- --rounds 5 --within 540 --systems sdrt,diffusers
 #
-# Paths are relative to where it is called. `measure` goes on where it was stopped; -- --no-resume begins again.
-# Results: benchmarks/results/NAME.json and NAME.md of the peers, NAME-tests.txt, NAME-latency.json, .txt and .png,
-# NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json and -kernels-graph.json, NAME-choices.json, NAME-step.json;
-# pytest's whole log is WORK/NAME-tests.log. Exit code 1 if something is missing, failed or not finished; bars that are
-# not met are results.
+# Paths are relative to the current folder. `measure` continues where it stopped; -- --no-resume starts again.
+# Results in benchmarks/results: NAME.json and NAME.md (the comparison), NAME-tests.txt, NAME-latency.json, .txt and .png,
+# NAME-low-vram.json, NAME-doctor.txt, NAME-kernels.json, NAME-kernels-graph.json, NAME-choices.json, NAME-step.json.
+# pytest's whole log is WORK/NAME-tests.log. The exit code is 1 if something is missing, failed or unfinished. A missed
+# goal is a result and no failure.
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 
@@ -66,7 +65,7 @@ for folder in "$parts" "$wheels"; do
 done
 
 [[ $python != */* || $python == /* ]] || python=$PWD/$python
-mkdir -p "$work" && work=$(cd "$work" && pwd) || complain "$work: cannot be made"
+mkdir -p "$work" && work=$(cd "$work" && pwd) || complain "$work: cannot create it"
 site=$work/site results=$root/benchmarks/results
 
 device_name() {
@@ -77,19 +76,19 @@ hide=""
 if [[ $dry ]]; then
   device=cpu architecture=tiny size=64 sizes=64 batches=1,2 results=$work name=${name:-dry-run}
   passed=(--rounds 1 "${passed[@]}")
-  PYTHONPATH=$root "$python" -m benchmarks.rehearsal make "$work/rehearsal" || complain "$python: cannot rehearse"
+  PYTHONPATH=$root "$python" -m benchmarks.rehearsal make "$work/rehearsal" || complain "$python: cannot prepare the rehearsal"
   parts=${parts:-$work/rehearsal/parts} wheels=${wheels:-$work/rehearsal/wheels} hide=$work/rehearsal/hide:
-  # tests/gpu has NumPy play the GPU.
+  # NumPy plays the GPU in tests/gpu.
   export SDRT_GPU_REHEARSAL=1
 fi
 name=${name:-$(device_name)}
 name=${name:-gpu}
-[[ $name != */* ]] || complain "--name $name: expected a name, no path"
+[[ $name != */* ]] || complain "--name $name: expected a name, not a path"
 [[ $("$python" -c 'print(1)' 2> /dev/null) == 1 ]] || complain "--python $python: does not run Python"
 export PYTHONPATH="$hide$site:$root:$root/runtime:$root/export:$root/models${PYTHONPATH:+:$PYTHONPATH}"
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 DO_NOT_TRACK=1 ORT_DISABLE_TELEMETRY=1 PIP_NO_INPUT=1
 
-# What was unpacked may have brought some too.
+# The unpacked packages may contain libraries too.
 find_libraries() {
   local found
   found=$("$python" -m benchmarks.libraries) && export LD_LIBRARY_PATH=$found
@@ -108,7 +107,7 @@ unpack() {
 }
 
 check() {
-  # By its module: `python -m benchmarks` needs click, which may be what is missing.
+  # Run the module itself: `python -m benchmarks` needs click, which may be missing.
   "$python" -m benchmarks.requirements --device "$device" && compare --list
 }
 
@@ -119,15 +118,15 @@ compare() {
 
 prepare() {
   compare --prepare "${passed[@]}" || return
-  # On the CPU nothing else makes graphs of target cuda; NumPy compares them with torch.
+  # A rehearsal exports for target cuda here, because nothing else does. NumPy compares the graphs with torch.
   [[ -z $dry ]] || "$python" -m sdrt export --architecture tiny --random-weights 0 --target cuda --force \
     -o "$work/tiny/sdrt-cuda"
 }
 
-# A test that is skipped says nothing of a GPU. The log has paths of this machine, the summary has none.
+# A skipped test counts as a failure, because it proves nothing. The log has paths of this machine, the summary none.
 test_on_gpu() {
   local log="$work/$name-tests.log" said="$results/$name-tests.txt" code
-  # From the checkout: pytest names files as they lie from where it is.
+  # Run in the checkout, because pytest prints relative file names.
   (cd "$root" && "$python" -m pytest -ra -m gpu tests/gpu -p no:cacheprovider) 2>&1 | tee "$log"
   code=$?
   "$python" -m benchmarks remove-paths < "$log" > "$said" || return
@@ -139,13 +138,13 @@ measure() {
   compare --resume --json "$results/$name.json" --report "$results/$name.md" "${passed[@]}"
 }
 
-# The folder of sdrt's that `prepare` made.
+# The model folder that `prepare` made for sdrt.
 model() {
   [[ $device == cpu ]] && printf '%s' "$work/$architecture/sdrt" || printf '%s' "$work/$architecture/sdrt-$device"
 }
 
 need_model() {
-  [[ -f $(model)/unet/model.onnx ]] || { printf 'gpu.sh: %s: no model: run the stage prepare before\n' "$(model)" >&2; false; }
+  [[ -f $(model)/unet/model.onnx ]] || { printf 'gpu.sh: %s: no model: run the stage prepare first\n' "$(model)" >&2; false; }
 }
 
 latency() {
@@ -154,7 +153,7 @@ latency() {
   "$python" -m sdrt benchmark "${common[@]}" --size "$sizes" --batch "$batches" --time-limit 10 --force \
     --json "$results/$name-latency.json" --plot "$results/$name-latency.png" | tee "$work/$name-latency.log"
   code=$?
-  # What was measured before stays where nothing was measured now.
+  # Keep the earlier result if nothing was measured now.
   ((code)) || cp "$work/$name-latency.log" "$results/$name-latency.txt"
   "$python" -m sdrt benchmark "${common[@]}" --size "$size" --low-vram --time-limit 10 --force \
     --json "$results/$name-low-vram.json" || code=$?
@@ -187,7 +186,7 @@ choose() {
 for stage in "${stages[@]}"; do
   printf '\n=== %s\n' "$stage"
   start=$SECONDS
-  find_libraries || complain "$python: benchmarks.libraries does not run"
+  find_libraries || complain "$python: cannot run benchmarks.libraries"
   case $stage in
     test) test_on_gpu ;;
     *) "$stage" ;;
@@ -195,7 +194,7 @@ for stage in "${stages[@]}"; do
   code=$?
   printf '=== %s: exit code %d, %d s\n' "$stage" "$code" "$((SECONDS - start))"
   ((code)) && failed=1
-  # Without what the others need there is no use in going on.
+  # Stop if the other stages cannot work.
   [[ $code -ne 0 && $stage == @(unpack|check) ]] && break
 done
 exit "$failed"

@@ -2,16 +2,17 @@
 
     python -m benchmarks int8 FLOAT INT8 OPENVINO [--openvino PYTHON] [--rounds 8]
 
-It measures a step of SD 1.5's U-Net, and the VAE's decoder. FLOAT and INT8 are folders of ``sdrt export`` of one
-checkpoint, without and with ``--dtype int8``. ``optimum-cli export openvino --weight-format fp32`` makes OPENVINO of
-the same one, by OpenVINO's own conversion, in which attention stays one operator. All three come from:
+It measures a step of SD 1.5's U-Net, and the VAE's decoder. FLOAT and INT8 are folders from ``sdrt export``, without
+and with ``--dtype int8``. OPENVINO comes from ``optimum-cli export openvino --weight-format fp32``, which uses
+OpenVINO's own conversion, in which attention stays one operator. All three need the same checkpoint. This command
+makes them:
 
     python -m benchmarks prepare --work DIR --systems sdrt,sdrt-int8,openvino
 
-PYTHON is an interpreter that has ``openvino``, if this one has not. Each system is a process that loads its graph,
-runs it once to warm up, and waits. A round takes one run of each in turn, so that what else the machine does hits all
-alike; ratios are within a round. The inputs are the same: 512x512 pixels, a picture with guidance. All three are in
-memory together and take 14 GB.
+PYTHON is an interpreter with ``openvino``, if this one lacks it. Each system is a process that loads its graph, runs
+it once to warm up, and waits. A round runs each system once, in turn, so that other programs disturb all alike.
+Ratios are taken within a round. The inputs are the same: 512x512 pixels, an image with guidance. All three processes
+stay in memory together and take 14 GB.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Feeds = dict[str, np.ndarray[Any, Any]]
 
 
 def feeds(component: str) -> Feeds:
-    """Inputs for 512x512 pixels; of the U-Net two rows, as guidance has."""
+    """Inputs for 512x512 pixels. The U-Net gets two rows, for guidance."""
     random = np.random.default_rng(0)
     if component == "vae_decoder":
         return {"latent_sample": random.standard_normal((1, 4, 64, 64), dtype=np.float32)}
@@ -66,7 +67,7 @@ def _openvino(graph: Path, inputs: Feeds) -> Callable[[], Any]:
 
     core = openvino.Core()
     model = core.read_model(graph)
-    # Its timestep has an axis or none, as the version of the converter goes.
+    # The timestep has an axis or none, depending on the version of the converter.
     inputs = {
         name: value.reshape((1,) * model.input(name).get_partial_shape().rank.get_length())
         if value.ndim == 0
@@ -81,7 +82,7 @@ def _openvino(graph: Path, inputs: Feeds) -> Callable[[], Any]:
 
 
 def serve(system: str, graph: Path) -> None:
-    """Load, run once, say what that took; then run once for every line that comes, and say the seconds."""
+    """Load, run once, and print both times. Then run once for every line on stdin, and print the seconds."""
     inputs = feeds(graph.parent.name)
     start = time.perf_counter()
     run = (_openvino if system.startswith("OpenVINO") else _sdrt)(graph, inputs)
@@ -95,7 +96,7 @@ def serve(system: str, graph: Path) -> None:
 
 
 class System:
-    """One system with one graph, in a process of its own that waits for its turn."""
+    """One system with one graph, in its own process, which waits for its turn."""
 
     def __init__(self, name: str, graph: Path, python: str) -> None:
         from benchmarks.measure import PeakMemory
@@ -118,7 +119,7 @@ class System:
         return float(self._line())
 
     def close(self) -> dict[str, float]:
-        """End it; what it took to start, and the peak of its memory."""
+        """End the process. Returns its times to start, and its peak memory."""
         self._memory.stop()
         self._process.communicate()
         memory = {"own_bytes": self._memory.own, "resident_bytes": self._memory.resident}
@@ -133,7 +134,7 @@ class System:
 
 
 def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Every component in every system, one run of each in turn."""
+    """Measure every component in every system, one run of each in turn."""
     from benchmarks.measure import device
 
     found = {}
@@ -147,7 +148,7 @@ def compare(folders: dict[str, Path], pythons: dict[str, str], rounds: int) -> d
 
 
 def _summary(turns: list[dict[str, float]], others: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Of each system the seconds of a run, their ratio to int8's of the same round, and what was measured once."""
+    """System → seconds of a run, ratio to int8 within the round, and what was measured once."""
     from benchmarks.measure import spread
 
     return {
@@ -162,7 +163,7 @@ def _summary(turns: list[dict[str, float]], others: dict[str, dict[str, float]])
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Medians, and in brackets the ratio to int8 with its spread."""
+    """A table of medians, and in brackets the ratio to int8 with its spread."""
     from benchmarks.measure import markdown
 
     rows = []
@@ -185,7 +186,7 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def met(figures: dict[str, Any]) -> bool:
-    """Whether the median of the U-Net's ratios, and its memory, reach the bar."""
+    """Whether the median ratio of the U-Net and its memory meet the goal."""
     unet = figures["components"]["unet"]
     faster = unet["OpenVINO bf16"]["ratio"]["median"]
     less = unet["sdrt int8"]["own_bytes"] / unet["sdrt fp32"]["own_bytes"]
@@ -209,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders = dict(zip(SYSTEMS, (small, plain, theirs), strict=True))
     for name, folder in folders.items():
         if not (folder / "unet" / _GRAPHS[name]).is_file():
-            parser.error(f"{folder} has no unet/{_GRAPHS[name]}: expected what {name} reads")
+            parser.error(f"{folder} has no unet/{_GRAPHS[name]}: expected a folder for {name}")
     pythons = dict(zip(SYSTEMS, (sys.executable, sys.executable, options.openvino), strict=True))
     figures = compare(folders, pythons, options.rounds)
     print(table(figures))
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if not met(figures):
         sys.exit(
-            f"below the bar: {INT8_FASTER:g}× faster than OpenVINO in bf16, in {INT8_MEMORY:g} of fp32's memory"
+            f"misses the goal: {INT8_FASTER:g}× faster than OpenVINO in bf16, in {INT8_MEMORY:g} of fp32's memory"
         )
 
 

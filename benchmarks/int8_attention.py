@@ -2,10 +2,10 @@
 
     python -m benchmarks int8-attention [--rounds 5] [--json FILE]
 
-The shapes are those of SD 1.5's U-Net at 512x512 with guidance. In int8, queries and keys, or probabilities and values
-too, have one scale each, and `MatMulIntegerToFloat` multiplies them, as in linears. The operator in float32 is
-`MultiHeadAttention`. Each runs once in turn. The ratio is within a round; the error is the norm of the difference over
-the norm of float32's output. docs/int8.md says what the project decided by it.
+The shapes are those of SD 1.5's U-Net at 512x512 with guidance. In int8, queries and keys, and then probabilities and
+values too, have one scale each. `MatMulIntegerToFloat` multiplies them, as in linear layers. The operator in float32 is
+`MultiHeadAttention`. Each runs once, in turn. Ratios are taken within a round. The error is the norm of the difference
+over the norm of the float32 output. docs/int8.md says what the project decided.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from sdrt.common.notices import Notices
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 
-ROWS = 2  # guidance
+ROWS = 2  # with guidance
 SHAPES = ((4096, 4096, 8, 40), (1024, 1024, 8, 80), (256, 256, 8, 160), (4096, 77, 8, 40))
-"""Of queries and keys how many, heads, and their width."""
+"""Number of queries, number of keys, heads, and width of a head."""
 FUSED, SCORES, BOTH = "fused float32", "QKᵀ in int8", "QKᵀ and PV in int8"
 Array = np.ndarray[Any, Any]
 
 
 def graph(way: str, heads: int, width: int, spans: Sequence[float]) -> Any:
-    """`q`, `k`, `v` `[rows, tokens, heads * width]` to `y`; `spans` are the largest magnitudes of the three."""
+    """A graph from `q`, `k`, `v` `[rows, tokens, heads * width]` to `y`. `spans` are their largest magnitudes."""
     if way == FUSED:
         attributes = {"num_heads": heads, "scale": width**-0.5}
         nodes = [
@@ -92,7 +92,7 @@ def _model(nodes: list[Any], numbers: dict[str, Array]) -> Any:
 
 
 def measure(shape: tuple[int, int, int, int], rounds: int, folder: Path) -> dict[str, Any]:
-    """Milliseconds of each way, its ratio to the fused one, and its error."""
+    """Way → milliseconds, ratio to the fused operator, and error."""
     queries, keys, heads, width = shape
     random = np.random.default_rng(0)
     feeds = {
@@ -124,7 +124,7 @@ def _seconds(component: Component, feeds: dict[str, Array]) -> float:
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:
-    """A row for each shape."""
+    """A table with a row for each shape."""
     rows = []
     for name, ways in found.items():
         cells = [f"{ways[FUSED]['ms']['median']:.0f}"]

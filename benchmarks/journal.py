@@ -1,4 +1,4 @@
-"""What was measured so far, turn by turn in a file, so that a run that was stopped can go on."""
+"""Keeps every measured turn in a file, so that a stopped run can be resumed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Journal", "sources"]
 
 
 def sources() -> str:
-    """A digest of the code that is measured and that measures: turns of other code are not of the same run."""
+    """A digest of the measured and the measuring code. Turns from other code belong to another run."""
     found = hashlib.sha256()
     for folder in ("runtime", "export", "models", "benchmarks"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -24,9 +24,9 @@ def sources() -> str:
 
 
 class Journal:
-    """One JSON object per line: a turn of a system in a round, or what matrix multiplication reached in it.
+    """A file with one JSON object per line: a turn of a system in a round, or the rate of matrix multiplication.
 
-    Lines belong to `run`, which says what they were measured with; others in the file are kept and not looked at.
+    `run` identifies the code, settings, versions and machine. Lines of other runs stay in the file, and are ignored.
     """
 
     def __init__(self, path: Path, run: Mapping[str, Any], *, resume: bool) -> None:
@@ -37,10 +37,10 @@ class Journal:
         lines = self._read()
         self._lines = [line for line in lines if line["run"] == self._run]
         self.foreign = len(lines) - len(self._lines)
-        """How many lines are of other code, settings, versions or of another machine."""
+        """The number of lines from other code, settings, versions or another machine."""
 
     def turns(self, rounds: int) -> list[dict[str, dict[str, Any]]]:
-        """Of each round the turns by system, as many rounds as there are, `rounds` at least."""
+        """The turns by system, of every round; at least `rounds` of them."""
         found = [line for line in self._lines if "system" in line]
         made: list[dict[str, dict[str, Any]]] = [
             {} for _ in range(max([rounds, *(line["round"] + 1 for line in found)]))
@@ -54,24 +54,24 @@ class Journal:
         return {line["round"]: line["tflops"] for line in self._lines if "tflops" in line}
 
     def absent(self) -> dict[str, str]:
-        """Of systems without a turn why they have none, as it was told last."""
+        """System without a turn → the last reason for that."""
         measured = {line["system"] for line in self._lines if "system" in line}
         told = {line["absent"]: line["reason"] for line in self._lines if "absent" in line}
         return {name: reason for name, reason in told.items() if name not in measured}
 
     def seconds(self, system: str) -> float:
-        """The longest that a turn of a system took; of another one where it had none, 0 where there is none at all."""
+        """The longest turn of a system in seconds; of any system if it had none, and 0 without any turn."""
         taken = [(line["system"], line["seconds"]) for line in self._lines if "system" in line]
         own = [seconds for name, seconds in taken if name == system]
         return max(own or [seconds for _, seconds in taken], default=0.0)
 
     def add(self, number: int, **line: Any) -> None:
-        """Keep a line of the round `number`, on the disk before this returns."""
+        """Write a line of the round `number` to the file."""
         self._lines.append({"run": self._run, "round": number, **line})
-        # The line before was cut short where its writer was killed.
-        broken = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
+        # If its writer was killed, the last line may be incomplete.
+        is_cut = self._path.is_file() and not self._path.read_bytes().endswith(b"\n")
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(("\n" if broken else "") + json.dumps(self._lines[-1]) + "\n")
+            stream.write(("\n" if is_cut else "") + json.dumps(self._lines[-1]) + "\n")
 
     def _read(self) -> list[dict[str, Any]]:
         if not self._path.is_file():

@@ -1,11 +1,11 @@
-"""This command lists which GPU kernels a step's time goes to, which ONNX Runtime's own profile does not tell.
+"""This command lists the GPU kernels of a step by time, which ONNX Runtime's own profile does not contain.
 
     python -m benchmarks kernels MODEL [--device cuda|cpu] [--size 512] [--steps 10] [--option KEY=VALUE] [--json FILE]
 
-MODEL is a folder of `sdrt export`. torch's profiler listens to CUDA's own (CUPTI), which tells of every kernel of the
-process, whoever launched it. One picture warms up; the steady steps of the next one count. The command sums kernels by
-name and by kind. "Busy" is the share of the time in which a kernel ran; the rest is launching and waiting. A CPU has no
-kernels, so there it is a rehearsal.
+MODEL is a folder from `sdrt export`. torch's profiler listens to CUDA's own (CUPTI), which reports every kernel of
+the process, whoever launched it. One image warms up, and the steady steps of the next one count. The command sums
+kernels by name and by kind. "Busy" is the share of the time in which a kernel ran; the rest is launching and waiting.
+A CPU has no kernels, so a run on the CPU is only a rehearsal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS: Mapping[str, str] = {
     "activations": r"gelu|silu|swish|sigmoid",
     "copies": r"memcpy|memset|transpose|concat|split|slice|expand|gather|copy",
 }
-"""Kind → what is found in names of its kernels; the first that fits counts, what fits none is "other"."""
+"""Kind → pattern in the names of its kernels. The first match counts. A kernel without a match is "other"."""
 OTHER = "other"
 _ON_DEVICE = frozenset({"kernel", "gpu_memcpy", "gpu_memset"})
 
@@ -49,7 +49,7 @@ def kind_of(name: str) -> str:
 
 
 def summed(events: Iterable[Mapping[str, Any]], steps: int, wall: float) -> dict[str, Any]:
-    """Of a trace in Chrome's form: seconds of a step by kind and by kernel, the longest first, and the busy share."""
+    """Sum a trace in Chrome's format: seconds of a step by kind and by kernel, slowest first, and the busy share."""
     kernels: dict[str, list[float]] = {}
     for event in events:
         if event.get("cat") in _ON_DEVICE:
@@ -72,7 +72,7 @@ def summed(events: Iterable[Mapping[str, Any]], steps: int, wall: float) -> dict
 
 
 def measure(folder: Path, device: str, size: int, steps: int, options: Mapping[str, str]) -> dict[str, Any]:
-    """The figures of one picture's steady steps."""
+    """The figures of the steady steps of one image."""
     pipeline = StableDiffusionPipeline.from_pretrained(folder, provider=device, provider_options=options)
     request = Request(
         prompt=PROMPT,
@@ -87,7 +87,7 @@ def measure(folder: Path, device: str, size: int, steps: int, options: Mapping[s
     kind = torch.profiler.ProfilerActivity
     profiler = torch.profiler.profile(activities=[kind.CUDA if device == "cuda" else kind.CPU])
     began = wall = 0.0
-    # Read to its end: a step's work is done when it is handed over.
+    # Read the stream to its end. The work of a step is done when the stream yields it.
     for number, _ in enumerate(pipeline.stream(request)):
         if number == 0:
             profiler.start()
@@ -103,9 +103,9 @@ def measure(folder: Path, device: str, size: int, steps: int, options: Mapping[s
 
 
 def table(found: Mapping[str, Any], most: int = 25) -> str:
-    """Kinds, then the kernels that take longest."""
+    """A table of the kinds, and one of the `most` slowest kernels."""
     if not found["kernels"]:
-        return f"{found['step'] * 1e3:.2f} ms a step, in which no kernel ran on a GPU\n"
+        return f"{found['step'] * 1e3:.2f} ms a step; no kernel ran on a GPU\n"
     busy = sum(found["kinds"].values())
     rows = [
         [kind, f"{seconds * 1e3:.3f}", f"{seconds / busy:.1%}"] for kind, seconds in found["kinds"].items()
@@ -128,12 +128,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=10, help="after the first")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the provider")
+    parser.add_argument("--steps", type=int, default=10, help="steps after the first")
+    parser.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="an option of the provider"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
     if options.steps < 1 or any("=" not in text for text in options.option):
-        parser.error("expected at least 1 of --steps, and KEY=VALUE for each --option")
+        parser.error("expected at least 1 for --steps, and KEY=VALUE for each --option")
     passed = dict(text.split("=", 1) for text in options.option)
     try:
         found = measure(options.model, options.device, options.size, options.steps, passed)

@@ -1,9 +1,9 @@
-"""This script prints where the packages of this interpreter keep the libraries of CUDA and cuDNN.
+"""This script prints the folders of the CUDA and cuDNN libraries in this interpreter's packages.
 
     export LD_LIBRARY_PATH=$(python -m benchmarks.libraries)
 
-torch finds them by itself. ONNX Runtime looks beside its own package only, and then where the system's loader looks.
-In a folder of its own it does not see the libraries of torch, unless the process imported torch before.
+torch finds them by itself. ONNX Runtime looks only beside its own package, and then where the system's loader looks.
+When it is in another folder than torch, it does not find torch's libraries, unless the process imported torch before.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PATTERNS = ("nvidia/*/lib", "torch/lib")
 
 
 def folders(path: Iterable[str]) -> list[str]:
-    """Those under the entries of a Python `path`, its order kept, that hold a library.
+    """The folders with libraries under the entries of a Python `path`, in its order.
 
-    Not by importing `nvidia`: it is a namespace package that several entries may have a piece of, unless one of them
-    has an `__init__.py`, which then hides the others.
+    This does not import `nvidia`. It is a namespace package with pieces in several entries, and one entry with an
+    `__init__.py` would hide the others.
     """
     found = [
         str(folder)
@@ -36,5 +36,5 @@ def folders(path: Iterable[str]) -> list[str]:
 
 if __name__ == "__main__":
     before = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep))
-    # What was there stays first: who set it knew why.
+    # The folders that the user set stay first.
     print(os.pathsep.join(dict.fromkeys([*before, *folders(sys.path[1:])])))

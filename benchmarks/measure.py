@@ -1,11 +1,10 @@
-"""Run a command as a whole process: wall time, and the peak of its memory and its children's together.
+"""Runs a command as a process, and measures its wall time and the peak memory of it and its children together.
 
-Memory is counted twice. *Own* memory is what the kernel cannot take back (anonymous and shared pages): too much of it
-and a process is killed. *Resident* memory adds the pages of mapped files, such as weights, that are in memory just now
-and are dropped when another needs the room. *Device* memory is what all programs together use on the GPU at the
-highest, less what they used before: seen from outside, so that it counts the same for every system. NVIDIA's library
-tells it in microseconds; without `nvidia-ml-py` one `nvidia-smi` runs beside and tells it twice a second, which misses
-shorter peaks.
+*Own* memory is what the kernel cannot take back (anonymous and shared pages). With too much of it, a process is
+killed. *Resident* memory adds pages of mapped files, such as weights, which the kernel drops when it needs room.
+*Device* memory is the peak of all programs on the GPU, minus what they used before. It is measured from outside, in
+the same way for every system. NVIDIA's library reports it in microseconds. Without `nvidia-ml-py`, one `nvidia-smi`
+reports it twice a second, and misses shorter peaks.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ from sdrt.benchmark import nvidia
 __all__ = ["Failed", "Killed", "PeakMemory", "Run", "device", "markdown", "run", "spread"]
 
 _INTERVAL = 0.02
-# `nvidia-smi` asks the driver for much more than one number: more often it would be felt in what is measured.
+# `nvidia-smi` asks the driver for much more than one number. More often, it would disturb the measurement.
 _COMMAND_MILLISECONDS = 500
 
 
 class Failed(SystemExit):
-    """A command that failed: why, in a line. Where nobody catches it, the benchmark ends with that line."""
+    """A command failed. The message is one line with the reason. If nobody catches it, the benchmark ends with it."""
 
 
 class Killed(Failed):
-    """A command that did not end by itself: out of time, or by a signal. What it was writing may be half."""
+    """A command was ended by a timeout or a signal. Files that it was writing may be incomplete."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One finished process. ``result`` is the JSON object on the last line of its standard output, if any."""
+    """A finished process. ``result`` is the JSON object on the last line of its stdout, or empty."""
 
     seconds: float
     own_bytes: int
@@ -62,9 +61,10 @@ def run(
     gpu: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Run:
-    """Run `command`; its stderr and other output go to `log`.
+    """Run `command`. Its output and stderr go to `log`.
 
-    `environment` is added to ours. Raises `Failed`, and `Killed` after `timeout` seconds or a signal.
+    `environment` adds variables to those of this process. Raises `Failed`, or `Killed` after `timeout` seconds or a
+    signal.
     """
     with log.open("a+", encoding="utf-8", errors="replace") as stream, nvidia.library():
         stream.write(f"$ {_shown(command)}\n")
@@ -107,7 +107,7 @@ def run(
 
 
 def _shown(command: Sequence[str | Path]) -> str:
-    """A command in one line; a script that is given as text is left out."""
+    """The command on one line, with "…" for arguments that are scripts."""
     return " ".join("…" if "\n" in str(part) else str(part) for part in command)
 
 
@@ -115,26 +115,26 @@ _FRAME = re.compile(r"^(\s|\$ )|^Traceback|^For further information")
 
 
 def _reason(log: Path) -> str:
-    """The last line that is no part of a traceback's frames: what Python raised, or what a command said."""
+    """The last line of the log that is not a traceback frame: Python's error, or the command's last output."""
     lines = log.read_text(encoding="utf-8", errors="replace").rpartition("\n$ ")[2].splitlines()[1:]
     said = [line for line in lines if line.strip() and not _FRAME.match(line)]
     errors = [line for line in said if re.match(r"[\w.]*(Error|Exception|error)\b.*:", line)]
-    return (errors or said or ["it said nothing"])[-1].strip()[:200]
+    return (errors or said or ["it printed nothing"])[-1].strip()[:200]
 
 
 class _Library:
-    """The device's memory, asked of NVIDIA's library."""
+    """Device memory from NVIDIA's library."""
 
     def used(self) -> int:
-        """Bytes that all programs use just now."""
+        """Bytes that all programs use now."""
         return nvidia.used_bytes(0) or 0
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """There is nothing to close."""
 
 
 class _Command:
-    """The same, told by one `nvidia-smi` for as long as this is open; the highest since it was asked last."""
+    """Device memory from one `nvidia-smi`, which runs until this is closed."""
 
     def __init__(self) -> None:
         repeat = ["-lms", str(_COMMAND_MILLISECONDS)]
@@ -146,13 +146,13 @@ class _Command:
         self._reader.start()
 
     def used(self) -> int:
-        """Bytes that all programs used at most since the last time."""
+        """The most bytes that all programs used since the last call."""
         highest = max(self._told)
         del self._told[:-1]
         return highest
 
     def close(self) -> None:
-        """End it."""
+        """End the command."""
         self._process.terminate()
         self._process.wait()
         self._reader.join()
@@ -166,13 +166,13 @@ class _Command:
 
 
 def _query(what: str) -> list[str]:
-    """The command that tells of the first GPU that is visible."""
+    """The `nvidia-smi` command that asks about the first visible GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
     return ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits", "-i", visible]
 
 
 def _device() -> _Library | _Command | None:
-    """What tells of the GPU's memory; None where nothing does."""
+    """The source of the GPU's memory; None if there is none."""
     if nvidia.used_bytes(0) is not None:
         return _Library()
     try:
@@ -182,7 +182,7 @@ def _device() -> _Library | _Command | None:
 
 
 class PeakMemory(threading.Thread):
-    """Samples the memory of a process tree, and of the GPU as `device` tells it, above what was used there at first."""
+    """Samples the memory of a process tree, and of the GPU from `device`, minus what was used there at first."""
 
     def __init__(self, device: _Library | _Command | None) -> None:
         super().__init__(daemon=True)
@@ -217,7 +217,7 @@ class PeakMemory(threading.Thread):
 
 
 def _sizes(process: psutil.Process) -> tuple[int, int]:
-    """Own and resident bytes; both resident where the system does not tell them apart."""
+    """Own and resident bytes. Both are the resident size if the system does not distinguish them."""
     try:
         status = Path(f"/proc/{process.pid}/status")
         if not status.exists():
@@ -237,7 +237,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def device() -> dict[str, Any]:
-    """What a reader needs to place the figures."""
+    """The machine, for readers of the figures."""
     name = "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -258,7 +258,7 @@ def device() -> dict[str, Any]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    """As `nvidia.gpus`, of the first one that is visible, by `nvidia-smi`; none where there is no such command."""
+    """Like `nvidia.gpus`, for the first visible GPU, from `nvidia-smi`; empty without that command."""
     try:
         told = subprocess.run(
             _query("name,memory.total,driver_version"), capture_output=True, text=True, check=True

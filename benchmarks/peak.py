@@ -1,4 +1,4 @@
-"""This command measures which rate a device reaches in matrix multiplication alone, in TFLOP/s.
+"""This command measures a device's rate of matrix multiplication, in TFLOP/s.
 
     python -m benchmarks peak --device cpu|cuda
 
@@ -19,7 +19,7 @@ RUNS = 10
 
 
 def on_cuda() -> dict[int, float]:
-    """TFLOP/s by size."""
+    """Size → TFLOP/s, by torch in float16."""
     import torch
 
     def multiplier(size: int) -> Callable[[], Any]:
@@ -35,7 +35,7 @@ def on_cuda() -> dict[int, float]:
 
 
 def on_cpu() -> dict[int, float]:
-    """TFLOP/s by size."""
+    """Size → TFLOP/s, by NumPy in float32."""
     import numpy as np
 
     def multiplier(size: int) -> Callable[[], Any]:

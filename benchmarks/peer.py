@@ -1,10 +1,10 @@
-"""This worker runs one system in one process, from its start to pictures, and prints its times as a JSON object.
+"""This worker runs one system in one process, from its start to images, and prints its times as a JSON object.
 
     python -m benchmarks.peer sdrt|diffusers|… FOLDER --device cpu --size 512 --steps 3 --generations 2
 
-The first generation warms up; it gives the times of the first picture and the first step. The others give the time of
-a step: the mean of the steps after the first one of a generation. The worker waits for the device after the first step
-and after the last, not between, as a system may run ahead of its device.
+The first generation warms up, and gives the times of the first image and the first step. The others give the time of a
+step: the mean of the steps after the first one of a generation. The worker waits for the device after the first and the
+last step, and not in between, because a system may run ahead of its device.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ THUMBNAIL = 8
 
 
 def measure(name: str, folder: Path, work: Work, generations: int, began: float) -> dict[str, Any]:
-    """Seconds, and what was drawn; `began` is `time.time()` of when the process was started."""
+    """All times in seconds, and a thumbnail. `began` is `time.time()` at the start of the process."""
     system = SYSTEMS[name]
     start = time.perf_counter()
     pipeline_class = class_of(system)
     imported = time.perf_counter()
     loaded = system.load(pipeline_class, folder, work)
     ready = time.perf_counter()
-    first, picture = _generation(loaded, work)
+    first, image = _generation(loaded, work)
     first_picture = time.time() - began
     return {
         "import": imported - start,
@@ -37,12 +37,12 @@ def measure(name: str, folder: Path, work: Work, generations: int, began: float)
         "first_step": first["first_step"],
         "first_picture": first_picture,
         "generations": [_generation(loaded, work)[0] for _ in range(generations)],
-        "thumbnail": _thumbnail(picture),
+        "thumbnail": _thumbnail(image),
     }
 
 
 def _generation(loaded: Loaded, work: Work) -> tuple[dict[str, float], Any]:
-    """Seconds to the first step's end, for one of the others, from the last one to the picture; and the picture."""
+    """The times of one generation in seconds, and its image."""
     stamps: list[float] = []
 
     def on_step() -> None:
@@ -54,7 +54,7 @@ def _generation(loaded: Loaded, work: Work) -> tuple[dict[str, float], Any]:
     made = loaded.generate(on_step)
     end = time.perf_counter()
     if len(stamps) != work.steps:
-        raise SystemExit(f"{len(stamps)} steps were taken: expected {work.steps}")
+        raise SystemExit(f"the system took {len(stamps)} steps: expected {work.steps}")
     loop = stamps[-1] - stamps[0]
     seconds = {
         "first_step": stamps[0] - begin,
@@ -68,7 +68,7 @@ def _generation(loaded: Loaded, work: Work) -> tuple[dict[str, float], Any]:
 
 
 def _thumbnail(image: Any) -> str:
-    """The picture in a few levels of gray, two digits each, to tell whether two systems drew the same."""
+    """The image as 8×8 gray levels, two hexadecimal digits each, to compare the images of two systems."""
     levels: bytes = image.convert("L").resize((THUMBNAIL, THUMBNAIL)).tobytes()
     return levels.hex()
 
@@ -80,16 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--steps", type=int, default=3, help="at least 2: the first is apart")
-    parser.add_argument("--generations", type=int, default=2, help="after the first")
-    parser.add_argument(
-        "--began", type=float, default=began, help="time.time() of the start; now if left out"
-    )
+    parser.add_argument("--steps", type=int, default=3, help="at least 2: the first counts separately")
+    parser.add_argument("--generations", type=int, default=2, help="generations after the first")
+    parser.add_argument("--began", type=float, default=began, help="time.time() at the start; default: now")
     options = parser.parse_args(arguments)
     if options.steps < 2 or options.generations < 1:
-        parser.error("expected at least 2 --steps and 1 of --generations")
+        parser.error("expected at least 2 for --steps and 1 for --generations")
     work = Work(device=options.device, size=options.size, steps=options.steps)
-    print()  # a library may have left a line of its own open
+    print()  # a library may have printed an incomplete line
     print(json.dumps(measure(options.system, options.folder, work, options.generations, options.began)))
 
 

@@ -1,15 +1,15 @@
-"""This command compares sdrt with its peers: the same weights, the same work, a process each, in turns.
+"""This command compares sdrt with other systems: the same weights, the same work, one process each, in turns.
 
     python -m benchmarks peers --work DIR [--device cpu|cuda] [--architecture sd15] [--size 512] [--rounds 3]
 
-It prints figures, ratios and bars. The systems are the rows of `systems.py`; the command lists those that this machine
+It prints figures, ratios and goals. The systems are the rows of `systems.py`. The command lists those that this machine
 lacks, with the reason. DIR keeps the checkpoint of random weights and what every system made of it. `--python
-NAME=PATH` runs a system in the interpreter of another environment, for systems that do not bear one another. A machine
-that slows down slows all that take turns, so ratios are within a round.
+NAME=PATH` runs a system with the interpreter of another environment, for systems that cannot share one. A machine that
+slows down slows all systems, so ratios are taken within a round.
 
-DIR/turns.jsonl keeps every turn as soon as it is measured. Where commands may not take long, `--within SECONDS` begins
-no turn that would not end by then, and `--resume` goes on: with the same code, versions, settings and machine. It may
-name other systems, and more rounds. Systems that compile do so while the command prepares folders.
+DIR/turns.jsonl has every turn as soon as it is measured. With `--within SECONDS`, the command starts no turn that would
+end later. `--resume` continues with the same code, versions, settings and machine. It may name other systems and more
+rounds. Systems that compile do so while the command prepares folders.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def compare(
     resume: bool = False,
     limits: Limits | None = None,
 ) -> dict[str, Any]:
-    """Prepare, take turns, and give the record; `keep` gets it after every turn, in case there is no next one."""
+    """Prepare, measure in turns, and return the record. `keep` gets the record after every turn."""
     limits = limits or Limits()
     folders, absent, left = prepare(work, settings, limits)
     journal = Journal(work / "turns.jsonl", _run_of(settings), resume=resume)
     if journal.foreign:
         say(
-            f"{journal.foreign} lines of turns.jsonl are of other code, versions, settings or another machine"
+            f"{journal.foreign} lines of turns.jsonl come from other code, versions, settings or another machine"
         )
     for number in range(settings.rounds):
         if number not in journal.peaks() and not limits.reached(0):
@@ -75,7 +75,7 @@ def compare(
 
 
 def _run_of(settings: Settings) -> dict[str, Any]:
-    """What turns must have in common to be compared."""
+    """What turns must share to be comparable."""
     same = ("device", "architecture", "size", "steps", "generations")
     machine = device()
     return {
@@ -87,7 +87,7 @@ def _run_of(settings: Settings) -> dict[str, Any]:
 
 
 def _order(number: int, names: Mapping[str, Path]) -> list[str]:
-    """Another one begins in every round, so that none always follows the same one."""
+    """Every round begins with another system, so that none always follows the same one."""
     first = number % max(len(names), 1)
     return [*names][first:] + [*names][:first]
 
@@ -101,7 +101,7 @@ def _take(
     journal: Journal,
     absent: dict[str, str],
 ) -> None:
-    """A turn, kept in the journal; a system that fails is `absent` from then on, until it is tried again."""
+    """Measure one turn and write it to the journal. A system that fails is `absent` from then on."""
     start = time.monotonic()
     try:
         turn = take_turn(name, folder, work, settings)
@@ -114,14 +114,14 @@ def _take(
 def _record(
     settings: Settings, absent: Mapping[str, str], journal: Journal, left: Sequence[str]
 ) -> dict[str, Any]:
-    """Figures with their spread, ratios to sdrt, bars, what is missing, what is left to do. No paths."""
+    """The record: figures with spreads, ratios to sdrt, goals, missing systems and remaining turns. It has no paths."""
     turns = [turn for turn in journal.turns(settings.rounds) if turn]
     measured = dict.fromkeys([*settings.names, *(name for turn in turns for name in turn)])
     peaks = list(journal.peaks().values())
     told = asdict(settings) | {
         "names": list(measured),
         "rounds": max(settings.rounds, len(turns)),
-        # Where theirs lie is this machine's business.
+        # Only the names: the paths of interpreters belong to this machine.
         "pythons": sorted(settings.pythons),
     }
     return {
@@ -150,7 +150,7 @@ def _need_ours(absent: Mapping[str, str]) -> None:
 
 def _need_all(left: Sequence[str]) -> None:
     if left:
-        raise SystemExit(f"not within the time: {', '.join(left)}; --resume goes on with it")
+        raise SystemExit(f"not finished in time: {', '.join(left)}; --resume continues")
 
 
 def _write(figures: Mapping[str, Any], options: argparse.Namespace) -> None:
@@ -166,7 +166,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     repeats |= {key: given for key in repeats if (given := getattr(options, key)) is not None}
     if repeats["rounds"] < 1 or repeats["steps"] < 2 or repeats["generations"] < 1:
         raise SystemExit(
-            "expected at least 1 of --rounds and --generations, and 2 --steps: the first is apart"
+            "expected at least 1 for --rounds and --generations, and 2 for --steps: the first step counts separately"
         )
     return Settings(
         **repeats,
@@ -181,7 +181,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_of("peers", __doc__)
-    parser.add_argument("--work", type=Path, help="a folder per architecture; a temporary one if left out")
+    parser.add_argument("--work", type=Path, help="a folder for each architecture; default: a temporary one")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--architecture", choices=list(SIZES), default="sd15")
     parser.add_argument("--size", type=int, help="512 for sd15, 64 for tiny")
@@ -189,28 +189,30 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         key: " or ".join(f"{row[key]} on {device}" for device, row in REPEATS.items())
         for key in REPEATS["cpu"]
     }
-    parser.add_argument("--steps", type=int, help=f"of a picture; {usual['steps']} if left out")
-    parser.add_argument("--generations", type=int, help=f"after one that warms up; {usual['generations']}")
-    parser.add_argument("--rounds", type=int, help=f"turns of each system; {usual['rounds']}")
-    add_systems(parser, "some of them; all that run on the device if left out")
+    parser.add_argument("--steps", type=int, help=f"steps of an image; default: {usual['steps']}")
+    parser.add_argument(
+        "--generations",
+        type=int,
+        help=f"generations after the one that warms up; default: {usual['generations']}",
+    )
+    parser.add_argument("--rounds", type=int, help=f"turns of each system; default: {usual['rounds']}")
+    add_systems(parser, "systems to compare; default: all that run on the device")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds that one process may take")
     parser.add_argument(
-        "--within", type=float, metavar="SECONDS", help="begin nothing that would end later than this"
+        "--within", type=float, metavar="SECONDS", help="start nothing that would end later than this"
     )
     parser.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=False,
-        help="go on with the turns in --work; without it they are put aside",
+        help="continue with the turns in --work; otherwise they are put aside",
     )
     parser.add_argument("--json", type=Path, help="write the record here")
     parser.add_argument("--report", type=Path, help="write the tables here too")
     parser.add_argument(
         "--prepare", action="store_true", help="only make the folders that systems load, in --work"
     )
-    parser.add_argument(
-        "--list", action="store_true", help="only say which systems are here and which are not"
-    )
+    parser.add_argument("--list", action="store_true", help="only list which systems this machine has")
     return parser.parse_args(arguments)
 
 
@@ -229,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _, absent, left = prepare(work, settings, limits)
             print(
                 "\n".join(f"not measured: {name}: {reason}" for name, reason in absent.items())
-                or "all are here"
+                or "this machine has all systems"
             )
             _need_ours(absent)
             _need_all(left)

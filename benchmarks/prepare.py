@@ -1,4 +1,4 @@
-"""This module makes what turns need: the folders that systems load, and what they compile."""
+"""This module prepares the turns: the folders that systems load, and the code that they compile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["prepare", "why_missing"]
 
 
 def _environment(work: Path) -> dict[str, str]:
-    """Processes measure this checkout, download nothing, and keep their caches in `work`."""
+    """The environment of processes: they measure this checkout, download nothing, and keep their caches in `work`."""
     return {
         **environment(),
         "HF_HUB_OFFLINE": "1",
@@ -31,9 +31,9 @@ def why_missing(name: str, settings: Settings) -> str | None:
     """Why a system cannot run here; None if it can."""
     row = SYSTEMS[name]
     if settings.device not in row.devices:
-        return f"does not run on {settings.device} here"
+        return f"does not run on {settings.device}"
     if row.architectures and settings.architecture not in row.architectures:
-        return f"knows {', '.join(row.architectures)} only"
+        return f"supports only {', '.join(row.architectures)}"
     python = settings.python(name)
     found = missing(row.needs, python)
     if found is None and row.library:
@@ -46,7 +46,7 @@ def prepare(
     settings: Settings,
     limits: Limits | None = None,
 ) -> tuple[dict[str, Path], dict[str, str], list[str]]:
-    """The folder of every system that is here; of the others why they are not, or failed; and what is left to do."""
+    """The folders of the available systems, the reasons why others are absent, and what there was no time for."""
     limits = limits or Limits()
     os.environ |= _environment(work)
     absent = {name: reason for name in settings.names if (reason := why_missing(name, settings))}
@@ -69,7 +69,7 @@ def prepare(
         except Failed as error:
             absent[name] = f"its folder cannot be made: {error}"
     if OURS in folders:
-        # Hashed before, as it is on every run of a user but the first.
+        # Hash the files now, because a user pays for this only in the first run.
         ModelFolder.open(folders[OURS]).verify()
     for name in [name for name in folders if SYSTEMS[name].compiles]:
         if limits.reached(0) and not _ready(name, work, settings).exists():
@@ -79,17 +79,17 @@ def prepare(
         try:
             _compile(name, folders[name], work, settings)
         except Failed as error:
-            absent[name] = f"failed while it compiled: {error}"
+            absent[name] = f"failed while compiling: {error}"
     return folders, absent, left
 
 
 def _ready(name: str, work: Path, settings: Settings) -> Path:
-    """The mark of what a system has compiled for a size."""
+    """The file that marks a system as compiled for a size."""
     return work / COMPILED / name / f"{settings.size}.ready"
 
 
 def _compile(name: str, folder: Path, work: Path, settings: Settings) -> None:
-    """Once, apart from the turns: it takes minutes, and none of them is a picture's."""
+    """Compile once, before the turns: it takes minutes, which belong to no image."""
     mark = _ready(name, work, settings)
     if not mark.exists():
         say(f"{name}: compiling")

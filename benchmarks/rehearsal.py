@@ -1,7 +1,7 @@
-"""This script makes what `gpu.sh --dry-run` unpacks: an archive in parts, a wheel, and a module that hides sdrt.
+"""This script makes the input of `gpu.sh --dry-run`: an archive in parts, a wheel, and a module that hides sdrt.
 
 python -m benchmarks.rehearsal make FOLDER     # makes FOLDER/parts, FOLDER/wheels and FOLDER/hide
-python -m benchmarks.rehearsal check           # checks that their content is here, and that sdrt is not installed
+python -m benchmarks.rehearsal check           # checks that they were unpacked, and that sdrt is hidden
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import zipfile
 from pathlib import Path
 
 PART, WHEEL = "sdrt_rehearsal_part", "sdrt_rehearsal_wheel"
-# A checkout on PYTHONPATH has no metadata of the distribution; the machine that rehearses may have.
-_HIDE = '''"""The distribution sdrt is not installed, whatever is."""
+# A checkout on PYTHONPATH has no metadata of the distribution sdrt. This machine may have some.
+_HIDE = '''"""Hides the metadata of the distribution sdrt."""
 import importlib.metadata as metadata
 
 _found = metadata.Distribution.from_name.__func__
@@ -34,7 +34,7 @@ metadata.Distribution.from_name = classmethod(_from_name)
 
 
 def make(folder: Path) -> None:
-    """The parts, the wheel and the module that hides, new."""
+    """Make the parts, the wheel and the hiding module anew."""
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("parts", "wheels", "hide"):
         (folder / name).mkdir(parents=True)
@@ -63,10 +63,10 @@ def _make_wheel(folder: Path) -> None:
 
 
 def check() -> None:
-    """Ends the program where something was not unpacked, or sdrt has metadata."""
+    """Exits if something was not unpacked, or if sdrt has metadata."""
     for name in (PART, WHEEL):
         if importlib.util.find_spec(name) is None:
-            raise SystemExit(f"{name} was not unpacked into WORK/site, or that is not on the path")
+            raise SystemExit(f"{name} was not unpacked into WORK/site, or that folder is not on the path")
     try:
         found = importlib.metadata.version("sdrt")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""This module removes the paths of a machine from texts and records, so that the project may keep them.
+"""This module removes the paths of a machine from texts and records, so that they can be published.
 
 python -m benchmarks remove-paths < LOG          # prints pytest's short summary and its last line
 python -m benchmarks remove-paths --all < TEXT   # prints all of the text
@@ -16,18 +16,18 @@ from typing import Any
 
 __all__ = ["record_without_paths", "summary", "without_paths"]
 
-# Of an absolute path the last part, which says what it is; URLs and fractions are none.
+# An absolute path, with its last part as the group. URLs and fractions do not match.
 _PATH = re.compile(r"(?<![\w.:/])(?:~|[A-Za-z]:)?(?:[/\\][\w.+@=-]+)+[/\\]([\w.+@=-]+)")
 _SUMMARY = re.compile(r"^=+ short test summary info =+$", re.MULTILINE)
 
 
 def without_paths(text: str) -> str:
-    """`text` with every absolute path cut to "…/" and its last part."""
+    """`text` with every absolute path shortened to "…/" and its last part."""
     return _PATH.sub(r"…/\1", text)
 
 
 def record_without_paths(value: Any) -> Any:
-    """The same of every text in a record."""
+    """A copy of a record with `without_paths` applied to every text."""
     if isinstance(value, str):
         return without_paths(value)
     if isinstance(value, Mapping):
@@ -36,7 +36,7 @@ def record_without_paths(value: Any) -> Any:
 
 
 def summary(log: str) -> str:
-    """What pytest's log says of each test that did not pass, and its last line."""
+    """pytest's short summary of the tests that did not pass, and the last line of its log."""
     lines = [line for line in log.splitlines() if line.strip()]
     found = list(_SUMMARY.finditer(log))
     told = log[found[-1].start() :].splitlines() if found else lines[-1:]

@@ -1,10 +1,10 @@
-"""This command says which modules an interpreter lacks; it asks a process of its own.
+"""This command says what this machine lacks for the benchmarks.
 
     python -m benchmarks check --device cpu|cuda
 
-It lists what is missing to export, to run and to test, or is of another version, and how to bring it. Then it checks
-whether ONNX Runtime runs a graph on the device. `python -m benchmarks.requirements` does the same, and needs nothing
-but Python itself.
+It lists modules that are missing or have an unsuitable version, and how to get them. Then it checks whether ONNX
+Runtime runs SD 1.5's operators on the device, and whether the packages work together. `python -m
+benchmarks.requirements` does the same, and needs only Python itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from benchmarks.command_line import parser_of
 
@@ -41,12 +42,12 @@ REQUIRED = {
     "torch": "torch>=2.9",
     "transformers": "transformers>=4.56,<5",
 }
-"""Module → what pip calls it and which versions will do, without which there is nothing to compare."""
+"""Module → its requirement for pip. Without these modules there is nothing to compare."""
 RECORDS = "onnxruntime-gpu>=1.30"
-"""What the runtime itself takes where nothing is recorded is less; of these, all are for CUDA 13."""
+"""For recordings. Without them the runtime accepts older versions. All of these are for CUDA 13."""
 WITH_CUDA = {"pynvml": "nvidia-ml-py>=12.535"}
-"""The same where the device is a GPU: asking `nvidia-smi` instead misses peaks of its memory."""
-BENEATH = {
+"""The same for a GPU. Without this module, `nvidia-smi` reports its memory and misses peaks."""
+INDIRECT = {
     "anyio": "anyio",
     "certifi": "certifi",
     "charset_normalizer": "charset-normalizer",
@@ -73,7 +74,7 @@ BENEATH = {
     "yaml": "pyyaml",
     "zipp": "zipp",
 }
-"""What those need in turn: pip does not look after it where it is told to leave torch alone."""
+"""What the required modules need. pip does not install it with --no-deps, which keeps torch as it is."""
 PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -106,7 +107,7 @@ print(json.dumps({name: version(name) for name in sys.argv[1:] if version(name)}
 
 
 def missing(modules: Sequence[str], python: str) -> str | None:
-    """The modules that `python` lacks, in words; None where it has all of them."""
+    """A message with the modules that `python` lacks; None if it has all of them."""
     try:
         lacking = json.loads(_ask(python, _FIND, *modules))
     except (OSError, subprocess.CalledProcessError) as error:
@@ -115,7 +116,7 @@ def missing(modules: Sequence[str], python: str) -> str | None:
 
 
 def versions(python: str) -> dict[str, str]:
-    """Of the packages that matter, those that are installed."""
+    """Package → version, of the `PACKAGES` that are installed."""
     found: dict[str, str] = json.loads(_ask(python, _VERSIONS, *PACKAGES))
     return found
 
@@ -138,117 +139,14 @@ print(json.dumps({
     "onnxruntime": [package.package_name, getattr(package, "cuda_version", ""), package.__version__],
 }))
 """
-# torch stays out: it loads CUDA's libraries, and ONNX Runtime would find them in the same process only.
-_PROBE = """
-import contextlib, sys
-import numpy as np
-import onnxruntime as ort
-from onnx import TensorProto, helper
-
-device = sys.argv[1]
-provider = {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[device]
-if hasattr(ort, "preload_dlls") and device == "cuda":
-    with contextlib.redirect_stdout(sys.stderr):
-        ort.preload_dlls()
-if provider not in ort.get_available_providers():
-    sys.exit(f"onnxruntime {ort.__version__} has no {provider}, only {', '.join(ort.get_available_providers())}: give "
-             "--parts, or install onnxruntime-gpu and no other onnxruntime")
-dtype = {"cuda": np.float16, "cpu": np.float32}[device]
-kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-
-
-def session(node, shapes, weights):
-    ports = [helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items()]
-    values = [helper.make_tensor(name, kind, array.shape, array.tobytes(), raw=True) for name, array in weights.items()]
-    made = helper.make_tensor_value_info("y", kind, None)
-    graph = helper.make_graph([node], "probe", ports, [made], values)
-    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    options = ort.SessionOptions()
-    if device != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    found = ort.InferenceSession(model.SerializeToString(), options, providers=[provider], enable_fallback=0)
-    if found.get_providers()[0] != provider:
-        sys.exit(f"onnxruntime {ort.__version__} took {found.get_providers()[0]} in place of {provider}")
-    return found
-
-
-def convolution(channels, out, side, stride, pixels):
-    # The pixel in the middle, where no padding is seen, beside NumPy's.
-    random, nhwc = np.random.default_rng(0), device == "cuda"
-    weight = random.standard_normal((out, side, side, channels)).astype(dtype)
-    x = random.standard_normal((2, pixels, pixels, channels)).astype(dtype)
-    pad, at = (side - 1) // 2, pixels // (2 * stride)
-    attributes = dict(kernel_shape=[side, side], strides=[stride] * 2, pads=[pad] * 4, group=1, dilations=[1, 1])
-    name, domain = ("NhwcConv", "com.microsoft") if nhwc else ("Conv", "")
-    node = helper.make_node(name, ["x", "w"], ["y"], domain=domain, **attributes)
-    ordered = (lambda array: array) if nhwc else (lambda array: np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
-    y = session(node, {"x": ordered(x).shape}, {"w": ordered(weight)}).run(None, {"x": ordered(x)})[0]
-    first = at * stride - pad
-    seen = x[:, first : first + side, first : first + side].astype(np.float32)
-    expected = np.einsum("nrsc,orsc->no", seen, weight.astype(np.float32))
-    return (y[:, at, at] if nhwc else y[:, :, at, at]), expected
-
-
-def attention(heads, width, queries, keys, form):
-    random = np.random.default_rng(0)
-    q, k, v = (random.standard_normal((2, length, heads, width)).astype(dtype) for length in (queries, keys, keys))
-    flat = lambda array: array.reshape(*array.shape[:2], -1)
-    if form == "packed":
-        feeds = {"q": np.stack([q, k, v], 3)}
-    elif form == "packed keys":
-        feeds = {"q": flat(q), "k": np.stack([k, v], 3)}
-    else:
-        feeds = {"q": flat(q), "k": flat(k), "v": flat(v)}
-    causal, scale = int(queries == keys == 77), width ** -0.5
-    node = helper.make_node("MultiHeadAttention", [*feeds], ["y"], domain="com.microsoft", num_heads=heads,
-                            scale=scale, unidirectional=causal)
-    y = session(node, {name: array.shape for name, array in feeds.items()}, {}).run(None, feeds)[0]
-    q, k, v = (array.transpose(0, 2, 1, 3).astype(np.float32) for array in (q, k, v))
-    scores = q @ k.swapaxes(2, 3) * np.float32(scale)
-    if causal:
-        scores += np.triu(np.full((queries, keys), -1e9, np.float32), 1)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    expected = (weights / weights.sum(-1, keepdims=True)) @ v
-    return y, flat(expected.transpose(0, 2, 1, 3))
-
-
-packed, packed_keys = ("packed", "packed keys") if device == "cuda" else ("apart", "apart")
-cases = {}
-# SD 1.5's odd ones: the first and last convolutions, a resampling one, one of the middle.
-for channels, out, side, stride, pixels in ((4, 320, 3, 1, 64), (320, 4, 3, 1, 64), (3, 128, 3, 1, 64),
-                                            (128, 3, 3, 1, 64), (8, 8, 1, 1, 64), (4, 4, 1, 1, 64),
-                                            (128, 128, 4, 2, 64), (320, 320, 3, 2, 64), (640, 1280, 3, 1, 16)):
-    cases[f"a convolution of {side}x{side}, {channels} to {out} channels, stride {stride}"] = (
-        convolution, (channels, out, side, stride, pixels))
-for heads, width, queries, keys, form in ((8, 40, 1024, 1024, packed), (8, 80, 1024, 1024, packed),
-                                          (8, 160, 256, 256, packed), (8, 40, 1024, 77, packed_keys),
-                                          (8, 160, 64, 77, packed_keys), (12, 64, 77, 77, packed),
-                                          (1, 512, 1024, 1024, "apart")):
-    cases[f"attention of {heads} heads of {width}, {queries} on {keys}, {form}"] = (
-        attention, (heads, width, queries, keys, form))
-wrong = []
-for name, (run, given) in cases.items():
-    try:
-        y, expected = run(*given)
-    except Exception as error:
-        wrong.append(f"{name}: {' '.join(str(error).split())[:300]}")
-        continue
-    # float16 rounds the result by 5e-4 of it, and flash attention its weights; another layout is wrong by 1.
-    error = np.inf
-    if y.shape == expected.shape:
-        error = np.abs(np.asarray(y, np.float32) - expected).max() / np.abs(expected).max()
-    if not error < 0.01:
-        wrong.append(f"{name}: differs from NumPy's by {error:.2g} of its largest value")
-sys.exit("\\n".join(wrong) or None)
-"""
+_PROBE = Path(__file__).with_name("operator_probe.py")
 _LOADER = re.compile(r"Failed to load library \S*?([^/\s]+) with error: (.*)")
 
 
 def _not_running(device: str) -> list[str]:
-    """Which of SD 1.5's operators ONNX Runtime does not run on `device`, in a process without torch; where to look."""
+    """The operators of SD 1.5 that ONNX Runtime does not run on `device`, in a process without torch, and a hint."""
     try:
-        _ask(sys.executable, _PROBE, device)
+        _ask(sys.executable, _PROBE.read_text(encoding="utf-8"), device)
     except subprocess.CalledProcessError as error:
         told = dict.fromkeys(f"{library}: {reason}" for library, reason in _LOADER.findall(error.stderr))
         lines = [line for line in error.stderr.splitlines() if line.strip()]
@@ -267,16 +165,16 @@ sdrt.StableDiffusionPipeline, sdrt_export.export_model
 
 
 def _not_importing() -> list[str]:
-    """What fails to import though it is there: versions that do not bear one another, which no bound tells."""
+    """Packages that are installed but do not import together, which no version bound shows."""
     try:
         _ask(sys.executable, _IMPORTS)
     except subprocess.CalledProcessError as error:
-        return [f"what is here does not work together: {error.stderr.strip().rpartition(chr(10))[2]}"]
+        return [f"the installed packages do not work together: {error.stderr.strip().rpartition(chr(10))[2]}"]
     return []
 
 
 def no_library(path: str, python: str) -> str | None:
-    """Whether a package of `python` lacks a file, `package/…`: parts of an archive may leave some out. None if not."""
+    """A message if a package of `python` lacks the file `package/…`, which parts of an archive may leave out."""
     here = json.loads(_ask(python, _LIBRARY, path))
     return None if here else f"missing here: {path}"
 
@@ -290,7 +188,7 @@ print(json.dumps(pathlib.Path(importlib.util.find_spec(package).origin).with_nam
 
 
 def no_compiler(python: str) -> str | None:
-    """Why torch.compile cannot make kernels with `python`; None where it can."""
+    """Why torch.compile cannot build kernels with `python`; None if it can."""
     lacking = json.loads(_ask(python, _COMPILER))
     return f"missing here: {', '.join(lacking)}" if lacking else None
 
@@ -309,13 +207,13 @@ def _loader_help(told: Iterable[str]) -> list[str]:
     if not any(told):
         return []
     return [
-        "LD_LIBRARY_PATH has to name the folders of CUDA's and cuDNN's libraries: "
+        "LD_LIBRARY_PATH must list the folders of the CUDA and cuDNN libraries: "
         "python -m benchmarks.libraries prints them"
     ]
 
 
 def _on_cuda() -> list[str]:
-    """What is wrong with CUDA here, as torch and ONNX Runtime see it."""
+    """Problems with CUDA that torch and ONNX Runtime report."""
     try:
         found = json.loads(_ask(sys.executable, _CUDA_VERSIONS))
     except subprocess.CalledProcessError as error:
@@ -324,13 +222,11 @@ def _on_cuda() -> list[str]:
     package, built_for, number = found["onnxruntime"]
     problems = [] if works else [f"torch {version} (CUDA {cuda or 'none'}) finds no CUDA device"]
     if not fits(number, RECORDS):
-        problems.append(
-            f"{package} is {number}: expected {RECORDS}, which records and replays (enable_cuda_graph)"
-        )
+        problems.append(f"{package} is {number}: expected {RECORDS}, for recordings (enable_cuda_graph)")
     problems += _not_running("cuda")
     majors = [(text or "none").partition(".")[0] for text in (cuda, built_for)]
     if problems and majors[0] != majors[1]:
-        # Not wrong in itself: CUDA of both versions may be here.
+        # Different versions are fine if both are installed.
         problems.append(
             f"{package} was built for CUDA {built_for or 'none'}, torch {version} brings CUDA {cuda or 'none'}: "
             "expected the same major version; onnxruntime-gpu 1.27 and later take CUDA 13"
@@ -359,11 +255,11 @@ def _name(requirement: str) -> str:
 
 
 def _lacking(device: str) -> list[str]:
-    """Modules that are missing and packages of a version that will not do, and how to bring them."""
+    """Missing modules and packages with unsuitable versions, and how to get them."""
     required = REQUIRED | (WITH_CUDA if device == "cuda" else {})
-    known = required | BENEATH
+    known = required | INDIRECT
     absent = json.loads(_ask(sys.executable, _FIND, *known))
-    # ONNX Runtime's distribution has several names; the probe asks the module.
+    # ONNX Runtime's distribution has several names, so the probe checks its module.
     named = {
         _name(text): module for module, text in required.items() if module not in (*absent, "onnxruntime")
     }
@@ -378,9 +274,9 @@ def _lacking(device: str) -> list[str]:
     return [
         *([f"missing modules: {', '.join(absent)}"] if absent else []),
         *wrong,
-        "where there is a network: pip download --no-deps --only-binary=:all: --platform manylinux_2_28_x86_64 "
+        "on a machine with a network: pip download --no-deps --only-binary=:all: --platform manylinux_2_28_x86_64 "
         f"--platform manylinux_2_17_x86_64 --python-version {python} -d WHEELS {packages}",
-        "and here: benchmarks/gpu.sh --wheels WHEELS (onnxruntime-gpu also as --parts; torch is never among them)",
+        "then here: benchmarks/gpu.sh --wheels WHEELS (or onnxruntime-gpu with --parts; never torch)",
     ]
 
 

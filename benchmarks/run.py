@@ -37,29 +37,29 @@ _VERSIONED = (
 
 
 def _versions() -> dict[str, str]:
-    # Of sdrt not from metadata: this checkout may not be installed, and another one may be.
+    # Not from the metadata of sdrt: this checkout may not be installed, or another one may be.
     return {"sdrt": sdrt.__version__, **{name: version(name) for name in _VERSIONED}}
 
 
 def report(figures: dict[str, Any]) -> str:
-    """The tables, and under them what they were measured on."""
+    """The tables, and notes about the machine and the versions."""
     machine = figures["export"]["device"]
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     settings = figures["generate"]["settings"]
     memory = machine["memory_bytes"] / 2**30
     notes = (
         f"{machine['cpu']}, {machine['logical_cores']} cores, {memory:.0f} GiB, Python {machine['python']}; random "
-        f"weights, guidance, float32 where a name says nothing else. {figures['export']['rounds']} exports of each and "
-        f"{settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, a "
-        "process each, the systems in turn; in brackets the ratio to `sdrt` within a round: median, least–greatest. "
-        "Peak memory is what the system cannot take back; with mapped files, weights that lie in "
-        "memory as in their file count too. `sdrt` imports ONNX Runtime when it loads, and packs the weights for the "
-        f"CPU then; diffusers maps them and reads them in its first step. {versions}."
+        f"weights, guidance, float32 unless a name says otherwise. {figures['export']['rounds']} exports with each, "
+        f"and {settings['rounds']} runs of {settings['generations']} warm generations of {settings['steps']} steps, "
+        "each in its own process, the systems in turn; brackets hold the ratio to `sdrt` within a round: median, "
+        "minimum–maximum. Peak memory is what the system cannot take back; with mapped files, it includes weights in "
+        "memory that are the same in their file. `sdrt` imports ONNX Runtime and packs the weights for the CPU when it "
+        f"loads; diffusers maps the weights and reads them in its first step. {versions}."
     )
     bar = export.BAR
     notes = (
-        f"The bar for the export: {bar['times_faster']:g}× faster in {bar['memory_ratio']:.2f} of the peak memory, "
-        f"{'met' if export.met(figures['export']) else 'NOT met'} by the medians. {notes}"
+        f"The goal for the export is {bar['times_faster']:g}× faster in {bar['memory_ratio']:.2f} of the peak memory; "
+        f"the medians {'meet' if export.met(figures['export']) else 'do NOT meet'} it. {notes}"
     )
     measured = figures["generate"]
     parts = [export.table(figures["export"]), tables.systems(measured), tables.bars(measured)]
@@ -67,15 +67,15 @@ def report(figures: dict[str, Any]) -> str:
     return "\n".join([*parts, f"{listed}\n", f"{notes}\n"])
 
 
-def insert(readme: Path, text: str | None) -> None:
-    """Put ``text`` between the markers of ``readme``; None only looks for them."""
-    content = readme.read_text(encoding="utf-8")
+def insert(page: Path, text: str | None) -> None:
+    """Put ``text`` between the markers of ``page``. With None, only check that they exist."""
+    content = page.read_text(encoding="utf-8")
     before, _, rest = content.partition(START)
     _, found, after = rest.partition(END)
     if not found:
-        raise SystemExit(f"{readme} lacks the markers {START} and {END}")
+        raise SystemExit(f"{page} lacks the markers {START} and {END}")
     if text is not None:
-        readme.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
+        page.write_text(f"{before}{START}\n{text}{END}{after}", encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -84,13 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path)
     parser.add_argument("--size", type=int, default=512)
     for key, usual in REPEATS["cpu"].items():
-        parser.add_argument(f"--{key}", type=int, default=usual, help=f"{usual} if left out")
+        parser.add_argument(f"--{key}", type=int, default=usual, help=f"default: {usual}")
     parser.add_argument("--export-rounds", type=int, default=2)
-    add_systems(parser, "some of them; all that run on the CPU if left out")
+    add_systems(parser, "systems to compare; default: all that run on the CPU")
     options = parser.parse_args(arguments)
     results = ROOT / "benchmarks" / "results"
     results.mkdir(exist_ok=True)
-    # The markers are there, or it ends here and not in half an hour.
+    # Check the markers now, and not after half an hour.
     insert(ROOT / "docs" / "benchmark-results.md", None)
     settings = Settings(
         size=options.size,
@@ -117,4 +117,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     insert(ROOT / "docs" / "benchmark-results.md", report(figures))
     print(report(figures))
     if not export.met(figures["export"]):
-        raise SystemExit("the export is below its bar")
+        raise SystemExit("the export misses its goal")

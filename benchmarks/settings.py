@@ -1,4 +1,4 @@
-"""What is compared, how often, and within which time."""
+"""The settings of a comparison: systems, repetitions and time limits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["REPEATS", "Limits", "Settings", "add_systems", "chosen_systems", "in
 
 REPEATS: Mapping[str, Mapping[str, int]] = {
     "cpu": {"steps": 3, "generations": 2, "rounds": 3},
-    # A step takes milliseconds there, and starting a process most of a turn.
+    # A step takes milliseconds there, and most of a turn is starting a process.
     "cuda": {"steps": 20, "generations": 5, "rounds": 3},
 }
-"""By device how many steps a picture has, how many are made after one that warms up, and how many turns are taken."""
+"""Device → steps of an image, generations after the one that warms up, and rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is measured, and how often. `pythons`: the interpreters of systems that have one of their own."""
+    """What to measure, and how often. `pythons` maps systems to their own interpreters. `timeout` is in seconds."""
 
     device: str = "cpu"
     architecture: str = "sd15"
@@ -40,46 +40,46 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """When to stop, in seconds from `began` (of `time.monotonic()`); None: never."""
+    """When to stop: `within` seconds after `began` (from `time.monotonic()`), never if None."""
 
     within: float | None = None
     began: float = field(default_factory=time.monotonic)
 
     def reached(self, expected: float) -> bool:
-        """Whether what takes `expected` seconds would end too late."""
+        """Whether work of `expected` seconds would end too late."""
         return self.within is not None and time.monotonic() - self.began + expected > self.within
 
 
 def add_systems(parser: argparse.ArgumentParser, which: str) -> None:
-    """The options `--systems` and `--python`; `which` says what the first one chooses."""
+    """Add the options `--systems` and `--python`. `which` is the help of `--systems`."""
     parser.add_argument("--systems", metavar="A,B", help=which)
     parser.add_argument(
         "--python",
         action="append",
         default=[],
         metavar="SYSTEM=PATH",
-        help="of a system in an environment of its own",
+        help="the interpreter of a system that has its own environment",
     )
 
 
 def chosen_systems(text: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
-    """What `--systems` names, or the `usual` ones; ends the program for a name that no system has."""
+    """The systems in `--systems`, or the `usual` ones. Exits for an unknown name."""
     names = tuple(text.split(",")) if text else usual
     if unknown := [name for name in names if name not in SYSTEMS]:
-        raise SystemExit(f"unknown system {unknown[0]!r}: expected of {', '.join(SYSTEMS)}")
+        raise SystemExit(f"unknown system {unknown[0]!r}: choose from {', '.join(SYSTEMS)}")
     return names
 
 
 def interpreters(pairs: Sequence[str]) -> dict[str, str]:
-    """What `--python` says, by system; ends the program for what is no pair."""
+    """System → interpreter, from `--python`. Exits for a value that is not a pair."""
     if unpaired := [pair for pair in pairs if "=" not in pair]:
         raise SystemExit(f"--python {unpaired[0]}: expected SYSTEM=PATH")
     pythons = dict(pair.split("=", 1) for pair in pairs)
     if unknown := [name for name in pythons if name not in SYSTEMS]:
-        raise SystemExit(f"--python {unknown[0]}=…: unknown system, expected of {', '.join(SYSTEMS)}")
+        raise SystemExit(f"--python {unknown[0]}=…: unknown system, choose from {', '.join(SYSTEMS)}")
     return pythons
 
 
 def say(text: str) -> None:
-    """A line for who waits."""
+    """Print a line of progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)

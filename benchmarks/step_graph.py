@@ -1,14 +1,16 @@
-"""This command compares the rest of a step, beside the U-Net, on the host and as a graph on the device.
+"""This command compares the rest of a step, without the U-Net, on the host and as a graph on the device.
 
     python -m benchmarks step-graph [--device cpu|cuda] [--size 512] [--rounds 9] [--beside PEERS.json] [--json FILE]
 
-Host, as sdrt does it: sdrt fetches the U-Net's output and looks for NaN, NumPy does guidance and a step of Euler, and
-the scaled latents go into the U-Net's input. Graph: ONNX Runtime does that where the U-Net's buffers are, with the
-coefficients as an input; the sum that tells of NaN goes to the host, latents for previews and callbacks do not. Both
-begin with a U-Net's output in a buffer of the device, and end with its next input in one. They are arithmetic and
-copies alone, without the calls around them, so the figure is the most that such a graph can win of a step. They take
-turns in rounds; the ratio is within a round. PEERS.json is a record of `peers`, whose step says what share of it that
-is: from `WORTH` on it is worth its price. docs/benchmark.md says what the project decided by it.
+- Host, as in sdrt: NumPy gets the U-Net's output, checks it for NaN, does guidance and an Euler step, and puts the
+  scaled latents into the U-Net's input.
+- Graph: ONNX Runtime does the same where the U-Net's buffers are, with the coefficients as an input. A sum goes to the
+  host to check for NaN. Latents for previews and callbacks do not.
+
+Both start with the U-Net's output in a buffer of the device, and end with its next input there. They contain only
+arithmetic and copies, without the calls around them, so the result is the most that such a graph can save. They take
+turns in rounds, and the ratio is taken within a round. PEERS.json is a record of `peers`. Its step gives the share that
+the graph saves, which is worth it from `WORTH` on. docs/benchmark.md says what the project decided.
 """
 
 from __future__ import annotations
@@ -32,19 +34,19 @@ from sdrt.onnx.providers import PROVIDERS
 
 CHANNELS, FACTOR, STEPS = 4, 8, 200
 WORTH = 0.01
-"""Of a step: each scheduler would have to be written once more, beside NumPy's."""
+"""The share of a step that a graph must save, because each scheduler would need a second implementation."""
 SCALE, SIGMA, SIGMA_NEXT, C_IN = (np.float32(value) for value in (7.5, 3.0, 2.5, 0.37))
 Step = Callable[[], None]
 
 
 def graph() -> bytes:
-    """`x` and the U-Net's `output` of both halves to the next `x` and the U-Net's next `sample`, both float32."""
+    """A graph from `x` and both halves of the U-Net's `output` to the next `x` and the next `sample`, in float32."""
     nodes = [
         helper.make_node("Split", ["coefficients"], ["scale", "change", "c_in"], axis=0, num_outputs=3),
         helper.make_node("Split", ["output"], ["unconditional", "conditional"], axis=0, num_outputs=2),
         helper.make_node("Sub", ["conditional", "unconditional"], ["difference"]),
-        helper.make_node("Mul", ["difference", "scale"], ["weighed"]),
-        helper.make_node("Add", ["unconditional", "weighed"], ["noise"]),
+        helper.make_node("Mul", ["difference", "scale"], ["weighted"]),
+        helper.make_node("Add", ["unconditional", "weighted"], ["noise"]),
         helper.make_node("Mul", ["noise", "change"], ["towards"]),
         helper.make_node("Add", ["x", "towards"], ["x_next"]),
         helper.make_node("Mul", ["x_next", "c_in"], ["scaled"]),
@@ -67,14 +69,14 @@ def graph() -> bytes:
 
 
 class OnDevice:
-    """A step by the graph."""
+    """A step with the graph."""
 
     def __init__(self, device: str, x: Any, output: Any) -> None:
         provider = PROVIDERS[device].ort
         self._session = ort.InferenceSession(graph(), providers=[provider], enable_fallback=0)
         if self._session.get_providers()[0] != provider:
             raise SystemExit(f"ONNX Runtime took another provider than {provider}")
-        # On the CPU a value is the array itself.
+        # Copy the arrays: on the CPU, a value shares the memory of its array.
         self._given = [ort.OrtValue.ortvalue_from_numpy(array.copy(), device, 0) for array in (x, output)]
         self.x_next, self.sample = (
             ort.OrtValue.ortvalue_from_numpy(np.zeros_like(array), device, 0) for array in (x, output)
@@ -88,7 +90,7 @@ class OnDevice:
         self._binding.bind_output("total", "cpu", 0, np.float32, [], self._total.ctypes.data)
 
     def __call__(self) -> None:
-        # Others in every step.
+        # The coefficients change in every step.
         self._coefficients = np.array([SCALE, SIGMA_NEXT - SIGMA, C_IN])
         self._binding.bind_cpu_input("coefficients", self._coefficients)
         self._session.run_with_iobinding(self._binding)
@@ -101,7 +103,7 @@ class OnDevice:
 
 
 class OnHost:
-    """A step by NumPy, with the arithmetic of `sdrt.run.denoiser` and its sampler of Euler."""
+    """A step with NumPy, with the arithmetic of `sdrt.run.denoiser` and the Euler sampler."""
 
     def __init__(self, device: str, x: Any, output: Any) -> None:
         self._x = x.copy()
@@ -130,7 +132,7 @@ class OnHost:
 
 
 def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of a step by both, and their ratio. Raises `AssertionError` where they do not agree."""
+    """Milliseconds of a step with both, and their ratio. Raises `AssertionError` if the results differ."""
     if device == "cuda":
         preload_cuda()
     random = np.random.default_rng(0)
@@ -151,14 +153,14 @@ def measure(device: str, size: int, rounds: int) -> dict[str, Any]:
 
 
 def _peers(path: Path, device: str, size: int) -> dict[str, Any]:
-    """A record of `peers`; ends the program, before anything is measured, for what is none of here."""
+    """A record of `peers` for the same device and size. Exits for any other file."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         settings, step = record["settings"], record["systems"][OURS]["step"]["median"]
         known = (settings["device"], settings["size"]) == (device, size) and step > 0
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SystemExit(
-            f"--beside {path}: is no record of peers ({type(error).__name__}: {error})"
+            f"--beside {path}: not a record of peers ({type(error).__name__}: {error})"
         ) from None
     if not known:
         raise SystemExit(f"--beside {path}: expected a record of {device} at {size}")
@@ -166,7 +168,7 @@ def _peers(path: Path, device: str, size: int) -> dict[str, Any]:
 
 
 def saved(found: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
-    """Which share of sdrt's step the graph saves."""
+    """The share of sdrt's step that the graph saves."""
     step = peers["systems"][OURS]["step"]["median"]
     share = (found["ms"]["host"]["median"] - found["ms"]["graph"]["median"]) / 1e3 / step
     return {"step": step, "share_of_step": share, "worth_it": share >= WORTH}
@@ -184,20 +186,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--beside", type=Path, metavar="PEERS.json", help="of the same device and size")
+    parser.add_argument(
+        "--beside", type=Path, metavar="PEERS.json", help="a record of the same device and size"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.size) < 1 or options.size % FACTOR:
-        parser.error(f"expected at least 1 of --rounds, and a --size that {FACTOR} divides")
+        parser.error(f"expected at least 1 for --rounds, and a --size that is a multiple of {FACTOR}")
     peers = None if options.beside is None else _peers(options.beside, options.device, options.size)
     found = measure(options.device, options.size, options.rounds) | {"machine": machine()}
     for name, ms in found["ms"].items():
-        print(f"{name}: {ms['median']:.3f} ms a step beside the U-Net ({ms['min']:.3f}–{ms['max']:.3f})")
+        print(f"{name}: {ms['median']:.3f} ms a step without the U-Net ({ms['min']:.3f}–{ms['max']:.3f})")
     ratio = found["graph_over_host"]
     print(f"graph over host: {ratio['median']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})")
     if peers is not None:
         found |= saved(found, peers)
         worth = "worth it" if found["worth_it"] else "not worth it"
-        print(f"{found['share_of_step']:.2%} of a step saved: {worth} (from {WORTH:.0%} on it would be)")
+        print(f"{found['share_of_step']:.2%} of a step saved: {worth} (the limit is {WORTH:.0%})")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

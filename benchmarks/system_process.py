@@ -1,4 +1,4 @@
-"""This module runs one system in a process of its own, which is a turn, and collects its figures."""
+"""This module runs one system in its own process, which is a turn, and collects its figures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.systems import SYSTEMS
 __all__ = ["COMPILED", "multiplication", "run_turn", "take_turn"]
 
 COMPILED = "inductor"
-"""The folder of what systems have compiled."""
+"""The folder for the code that systems compile."""
 
 
 def multiplication(work: Path, settings: Settings) -> list[float]:
-    """TFLOP/s of matrix multiplication on the device, now; nothing where it cannot be measured."""
+    """The current TFLOP/s of matrix multiplication on the device, in a list; empty if that fails."""
     try:
         command = [*worker.command(sys.executable, "peak"), "--device", settings.device]
         return [run(command, work / "log.txt", timeout=settings.timeout).result["tflops"]]
@@ -32,7 +32,7 @@ def multiplication(work: Path, settings: Settings) -> list[float]:
 
 
 def take_turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[str, Any]:
-    """One process: its figures, and the thumbnail of what it drew."""
+    """Run one process. Returns its figures and the thumbnail of its image."""
     numbers = {key: getattr(settings, key) for key in ("device", "size", "steps", "generations")}
     options = [part for key, value in numbers.items() for part in (f"--{key}", str(value))]
     command = worker.command(settings.python(name), "peer")
@@ -50,14 +50,14 @@ def take_turn(name: str, folder: Path, work: Path, settings: Settings) -> dict[s
 
 
 def run_turn(name: str, command: Sequence[str | Path], work: Path, settings: Settings) -> Run:
-    """A system that compiles has a folder of its own for what it made. One that was killed leaves half a file there."""
+    """Run the process of a turn. A system that compiles has its own folder, which goes if the system is killed."""
     options: dict[str, Any] = {"timeout": settings.timeout, "gpu": settings.device == "cuda"}
     if not SYSTEMS[name].compiles:
         return run(command, work / "log.txt", **options)
     compiled = work / COMPILED / name
     busy = compiled / "busy"
     if busy.exists():
-        say(f"{name}: was killed when it ran last, so what it compiled goes")
+        say(f"{name}: was killed in its last run, so its compiled code is deleted")
         shutil.rmtree(compiled)
     compiled.mkdir(parents=True, exist_ok=True)
     busy.touch()

@@ -1,6 +1,6 @@
-"""The systems that are compared: what each needs, which folder it loads, and how it makes a picture.
+"""The systems to compare: what each one needs, which folder it loads, and how it makes an image.
 
-A row loads nothing until its process asks for it, so that this table can be read where most of them are missing.
+A row imports nothing until its process runs it, so this table works on machines that lack most systems.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ OnStep = Callable[[], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What every system does: one picture of `size` pixels a side in `steps` steps of Euler, with guidance.
+    """The work of every system: one image with sides of `size` pixels in `steps` Euler steps, with guidance.
 
-    In float16 on "cuda" and in float32 on "cpu", but for those that are named after another dtype.
+    It runs in float16 on "cuda" and in float32 on "cpu", unless the name of a system says another dtype.
     """
 
     device: str
@@ -35,19 +35,19 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A PIL picture, and seconds that each call of the U-Net took in its engine, where the system tells."""
+    """A PIL image, and the seconds of each call of the U-Net in its engine, if the system reports them."""
 
     image: Any
     unet: tuple[float, ...] = ()
 
 
 def _nothing_to_wait_for() -> None:
-    """What runs on the host has ended when its call returns."""
+    """Nothing: work on the host has ended when its call returns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A system that is ready: `generate` calls its argument after every step; `synchronize` waits for the device."""
+    """A loaded system. `generate` calls its argument after every step, and `synchronize` waits for the device."""
 
     generate: Callable[[OnStep], Made]
     synchronize: Callable[[], None] = _nothing_to_wait_for
@@ -55,11 +55,18 @@ class Loaded:
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """One row.
+    """One row of the table.
 
-    `pipeline` is its class as "module:name", whose import is timed; `needs` the modules without which it is missing,
-    `library` a file of one of them; `folder` a row of `folders.FOLDERS`; `devices` and `architectures` where it runs
-    (None: all of them); `compiles`: its first run at a size compiles for minutes, and keeps what it made.
+    Attributes:
+        about: what the system is.
+        pipeline: its class as "module:name". The import is timed.
+        needs: the modules that it needs.
+        folder: a row of `folders.FOLDERS`.
+        load: makes it ready, from its class, its folder and the work.
+        devices: where it runs.
+        architectures: what it can run, None for all.
+        compiles: whether its first run at a size compiles for minutes and keeps the result.
+        library: a file that one of the modules must contain.
     """
 
     about: str
@@ -78,7 +85,7 @@ class System:
 
 
 def class_of(system: System) -> Any:
-    """The pipeline's class, imported."""
+    """Import the class of the pipeline."""
     module, _, name = system.pipeline.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -86,7 +93,7 @@ def class_of(system: System) -> Any:
 def _sdrt(
     provider: str | None = None, scheduler: str | None = None, **options: str
 ) -> Callable[[Any, Path, Work], Loaded]:
-    """On `provider`, the device's own where it is None. `scheduler`: a folder beside the model's with another one."""
+    """sdrt on `provider`, by default the device's. `scheduler` is a folder of another scheduler, beside the model's."""
 
     def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
         pipeline = pipeline_class.from_pretrained(
@@ -100,7 +107,7 @@ def _sdrt(
 
             calls: list[float] = []
 
-            # Of a step all but the engine's call counts as outside: transfers, guidance, the scheduler.
+            # Only the engine's call counts as U-Net. Transfers, guidance and the scheduler are outside.
             def listen(name: str, start: float, end: float) -> None:
                 if name == "unet":
                     calls.append(end - start)
@@ -115,7 +122,7 @@ def _sdrt(
 
 
 def _diffusers(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
-    """Eager; its default attention is `scaled_dot_product_attention`."""
+    """diffusers, eager. Its default attention is `scaled_dot_product_attention`."""
     import torch
 
     dtype = {"cpu": torch.float32, "cuda": torch.float16}[work.device]
@@ -124,7 +131,7 @@ def _diffusers(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
 
 
 def _compiled(mode: str) -> Callable[[Any, Path, Work], Loaded]:
-    """diffusers' own recipe: channels last, the U-Net compiled as one graph, and the VAE's decoder."""
+    """diffusers' own recipe: channels last, the U-Net compiled as one graph, the VAE's decoder compiled."""
 
     def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
         import torch
@@ -151,14 +158,14 @@ def _optimum(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
     pipeline = pipeline_class.from_pretrained(folder, provider=_ORT[work.device])
     used = pipeline.unet.session.get_providers()[0]
     if used != _ORT[work.device]:  # ONNX Runtime only warns
-        raise RuntimeError(f"ONNX Runtime took {used} in place of {_ORT[work.device]}")
+        raise RuntimeError(f"ONNX Runtime took {used} instead of {_ORT[work.device]}")
     return _of_diffusers(pipeline, work)
 
 
 def _openvino(precision: str) -> Callable[[Any, Path, Work], Loaded]:
-    """In float32, which it leaves by itself for bfloat16 on CPUs that can, or in bfloat16.
+    """OpenVINO in "f32" or "bf16", with a fixed shape, as its guide recommends.
 
-    Of a fixed shape, as its guide says.
+    By default, OpenVINO uses bfloat16 on CPUs that have it.
     """
 
     def load(pipeline_class: Any, folder: Path, work: Work) -> Loaded:
@@ -172,7 +179,7 @@ def _openvino(precision: str) -> Callable[[Any, Path, Work], Loaded]:
 
 
 def _of_diffusers(pipeline: Any, work: Work) -> Loaded:
-    """A pipeline with diffusers' interface."""
+    """A loaded system with the interface of diffusers' pipelines."""
     import torch
 
     pipeline.set_progress_bar_config(disable=True)
@@ -187,12 +194,12 @@ def _of_diffusers(pipeline: Any, work: Work) -> Loaded:
 
 
 def _stable_diffusion_cpp(model_class: Any, folder: Path, work: Work) -> Loaded:
-    # Half of the cores by itself.
+    # By default, it uses half of the cores.
     model = model_class(model_path=str(folder), wtype="f32", n_threads=os.cpu_count(), verbose=False)
 
     def generate(on_step: OnStep) -> Made:
         def progress(step: int, steps: int, _seconds: float) -> None:
-            if steps == work.steps and step:  # it tells of loading and decoding too, and of its beginning
+            if steps == work.steps and step:  # it also reports loading, decoding and the start
                 on_step()
 
         images = model.generate_image(
@@ -234,14 +241,14 @@ _OPTIMUM = "optimum.onnxruntime:ORTStableDiffusionPipeline"
 
 SYSTEMS: Mapping[str, System] = {
     "sdrt": System(
-        about="ours",
+        about="sdrt",
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime",),
         folder="sdrt",
         load=_sdrt(),
     ),
     "sdrt-cuda-graph": System(
-        about="ours, with the U-Net's kernels captured once and replayed",
+        about="sdrt, with the U-Net's kernels recorded once and replayed",
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime",),
         folder="sdrt",
@@ -249,7 +256,7 @@ SYSTEMS: Mapping[str, System] = {
         devices=("cuda",),
     ),
     "sdrt-tensorrt": System(
-        about="ours, by ONNX Runtime's TensorRT provider",
+        about="sdrt, with ONNX Runtime's TensorRT provider",
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime", "tensorrt"),
         library="onnxruntime/capi/libonnxruntime_providers_tensorrt.so",
@@ -258,11 +265,11 @@ SYSTEMS: Mapping[str, System] = {
         devices=("cuda",),
     ),
     "sdrt-int8": System(
-        about="ours, convolutions and linears in 8 bits",
+        about="sdrt, with convolutions and linear layers in 8 bits",
         pipeline="sdrt:StableDiffusionPipeline",
         needs=("onnxruntime",),
         folder="sdrt-int8",
-        # Exported from the architecture, which has a scheduler of its own.
+        # Its export comes from the architecture, which has another scheduler than the checkpoint.
         load=_sdrt(scheduler="checkpoint/scheduler"),
         devices=("cpu",),
     ),
@@ -333,5 +340,5 @@ SYSTEMS: Mapping[str, System] = {
 
 
 def for_machine(device: str) -> tuple[str, ...]:
-    """The names of the systems that run on a kind of device; ours first."""
+    """The names of the systems that run on a kind of device, sdrt first."""
     return tuple(name for name, row in SYSTEMS.items() if device in row.devices)

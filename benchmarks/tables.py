@@ -15,11 +15,11 @@ __all__ = ["bars", "missing", "multiplication", "report", "systems"]
 TITLES = {
     "import": "import",
     "load": "load",
-    "first_picture": "first picture from process start",
+    "first_picture": "first image from process start",
     "first_step": "first step",
     "step": "step",
     "decode": "decode",
-    "generation": "a picture when warm",
+    "generation": "an image when warm",
     "own": "peak memory",
     "resident": "with mapped files",
     "device": "device memory",
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def systems(figures: Mapping[str, Any]) -> str:
-    """Medians, and in brackets the ratio to sdrt with its spread over the rounds."""
+    """The table of the systems: medians, and in brackets the ratio to sdrt with its spread over the rounds."""
     settings = figures["settings"]
     size = settings["size"]
     keys = [key for key in TITLES if any(key in row for row in figures["systems"].values())]
@@ -66,12 +66,12 @@ def _bytes(value: float) -> str:
 
 
 def bars(figures: Mapping[str, Any]) -> str:
-    """Every bar, the figure, and met, NOT met or not measured."""
+    """The table of the goals, each with its figure and "met", "NOT met" or "not measured"."""
     rows = [
         [f"`{bar['system']}`", bar["bar"], bar["wanted"], _figure(bar["figure"]), bar["verdict"]]
         for bar in figures["bars"]
     ]
-    return markdown(["Bar", "of", "wanted", "figure", "verdict"], rows)
+    return markdown(["system", "goal", "limit", "measured", "verdict"], rows)
 
 
 def _figure(value: float | None) -> str:
@@ -79,18 +79,18 @@ def _figure(value: float | None) -> str:
 
 
 def report(figures: Mapping[str, Any]) -> str:
-    """All of it in Markdown."""
+    """The whole report in Markdown."""
     parts = [systems(figures), bars(figures), *_notes(figures)]
     return "\n".join(parts)
 
 
 def missing(figures: Mapping[str, Any]) -> list[str]:
-    """A line for every system that was not measured, with the reason."""
+    """A line for each system that was not measured, with the reason."""
     return [f"- not measured: {name}: {reason}" for name, reason in figures["missing"].items()]
 
 
 def multiplication(figures: Mapping[str, Any]) -> list[str]:
-    """Lines that say which rate of multiplication the device reaches, and which share of it a step of each system."""
+    """Lines with the device's rate of matrix multiplication, and the share of it that each system reaches in a step."""
     peak = figures["peak"]
     return [f"- {_multiplied(peak)}", *(_reached(name, row) for name, row in peak["systems"].items())]
 
@@ -101,22 +101,20 @@ def _notes(figures: Mapping[str, Any]) -> list[str]:
     gpus = "".join(f"{gpu['name']}, driver {gpu['driver']}; " for gpu in machine["gpus"])
     numbers = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     lines = missing(figures)
-    lines += [f"- pictures: {_pictures(figures['pictures_differ_by'])}", *multiplication(figures)]
+    lines += [f"- images: {_differences(figures['pictures_differ_by'])}", *multiplication(figures)]
     if not figures["peak"]["counted"]:
-        lines.append(
-            f"- the multiply-adds are counted, and the bars meant, for {HOLDS_FOR}: this is a rehearsal"
-        )
+        lines.append(f"- the goals and the count of multiply-adds are for {HOLDS_FOR}: this is a rehearsal")
     lines.append(
         f"- {gpus}{machine['cpu']}, {machine['logical_cores']} cores; {done} of {settings['rounds']} rounds of "
-        f"{settings['generations']} warm generations of {settings['steps']} steps; in brackets the ratio to "
-        f"`{OURS}` within a round: median, least–greatest. {numbers}."
+        f"{settings['generations']} warm generations of {settings['steps']} steps; brackets hold the ratio to "
+        f"`{OURS}` within a round: median, minimum–maximum. {numbers}."
     )
     return ["\n".join(lines) + "\n"]
 
 
-def _pictures(differences: Mapping[str, int]) -> str:
-    said = [f"{name} {levels}" for name, levels in differences.items() if name != OURS]
-    return f"levels of 255 by which thumbnails differ from {OURS}'s: {', '.join(said) or 'no others'}"
+def _differences(differences: Mapping[str, int]) -> str:
+    listed = [f"{name} {levels}" for name, levels in differences.items() if name != OURS]
+    return f"difference of the thumbnails from {OURS}'s, in levels of 255: {', '.join(listed) or 'no other systems'}"
 
 
 def _multiplied(peak: Mapping[str, Any]) -> str:
@@ -129,5 +127,5 @@ def _multiplied(peak: Mapping[str, Any]) -> str:
 
 
 def _reached(name: str, row: Mapping[str, Any]) -> str:
-    share = "" if row["share"] is None else f", {row['share']:.0%} of matrix multiplication's"
+    share = "" if row["share"] is None else f", {row['share']:.0%} of that of matrix multiplication"
     return f"- `{name}`: {row['tflops']:.3g} TFLOP/s in a step{share}"

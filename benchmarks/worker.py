@@ -1,7 +1,7 @@
-"""Modules of this package in processes of their own, also by interpreters of environments without sdrt.
+"""Runs modules of this package in other processes, also with interpreters of environments without sdrt.
 
-A worker needs no installation. It gets this checkout through PYTHONPATH, and imports no more of the package than its
-system needs.
+A worker needs no installation. It gets this checkout through PYTHONPATH, and imports only the modules that its system
+needs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def command(python: str, module: str) -> list[str | Path]:
-    """How `python` runs `benchmarks.MODULE`; its environment must have what `environment` gives."""
+    """The command with which `python` runs `benchmarks.MODULE`. It needs the variables of `environment`."""
     return [python, "-m", f"benchmarks.{module}"]
 
 
 def environment() -> dict[str, str]:
-    """PYTHONPATH with this checkout first: the worker measures it, whatever is installed."""
+    """PYTHONPATH with this checkout first, so that the worker measures it and not an installed sdrt."""
     ours = [str(ROOT / folder) for folder in ("", "runtime", "export", "models")]
     return {"PYTHONPATH": os.pathsep.join([*ours, *filter(None, [os.environ.get("PYTHONPATH")])])}

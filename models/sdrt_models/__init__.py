@@ -1,4 +1,4 @@
-"""sdrt_models: the models that come with the package, and how they were made."""
+"""sdrt_models: the models that are part of the package, and the code that made them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 __all__ = ["NAMES", "path"]
 
 NAMES = ("shapes",)
-"""``shapes``: trained by this project on drawn pictures of coloured shapes, 128×128; ``shapes/MODEL_CARD.md``."""
+"""The embedded models. ``shapes`` draws coloured shapes at 128×128; see ``shapes/MODEL_CARD.md``."""
 
 
 def path(name: str) -> Path:

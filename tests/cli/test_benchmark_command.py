@@ -46,7 +46,7 @@ def test_tables_go_to_stdout_and_fit_a_terminal(measured: tuple[Result, Path]) -
     for words in (
         "step, ms",
         "95% interval",
-        "first picture",
+        "first image",
         "U-Net",
         "peak memory",
         "n < 10",
@@ -119,7 +119,7 @@ def test_a_record_compared_with_itself_is_one(measured: tuple[Result, Path]) -> 
     path = str(measured[1])
     result = benchmark("--compare", path, path, "--json", "c.json")
     assert result.exit_code == 0, result.output
-    assert "step           1.000" in result.stdout
+    assert "step          1.000" in result.stdout
     assert "different" not in result.stdout
     (told,) = json.loads(Path("c.json").read_text())["comparisons"]
     assert told["pairs"][0]["ratios"]["step"]["before"] == told["pairs"][0]["ratios"]["step"]["after"] > 0
@@ -132,9 +132,9 @@ def test_three_records_are_two_comparisons(measured: tuple[Result, Path], record
         Path(f"b{batch}.json").write_text(json.dumps(record))
     result = benchmark("--compare", str(measured[1]), "b1.json", "b2.json")
     assert result.stdout.count("below 1 is faster") == 2
-    assert "no configuration is in both" in result.stdout
+    assert "no configuration is in both records" in result.stdout
     assert "only in b2.json:\n  64x64 b2 euler" in result.stdout
-    assert "b2.json is of a run that was interrupted" in result.stderr
+    assert "b2.json is from an interrupted run" in result.stderr
 
 
 @pytest.mark.parametrize("plot", ["latency", "timeline", "flame"])
@@ -155,9 +155,9 @@ def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
     ("arguments", "code", "message"),
     [
         (("--size", "0"), 2, "height is 0: expected a whole number"),
-        (("--size", "64,64x"), 2, "'64,64x' is no list of sizes such as 512,768x512"),
+        (("--size", "64,64x"), 2, "'64,64x' is not a list of sizes such as 512,768x512"),
         (("--size", "64", "-W", "64"), 2, "expected --size, or --width and --height, got both"),
-        (("--batch", "1,two"), 2, "'1,two' is no list of numbers"),
+        (("--batch", "1,two"), 2, "'1,two' is not a list of numbers"),
         (("--scheduler", "euler,none"), 2, "unknown scheduler 'none'"),
         (("--scheduler", "euler,"), 2, "'euler,' has an empty name"),
         (("--provider", "gpu"), 4, "unknown provider 'gpu'"),
@@ -167,15 +167,15 @@ def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
         (("--json", "there.json"), 2, "--json there.json: exists already"),
         (("--json", "a.txt"), 2, "--json a.txt: unknown extension '.txt'; expected .json"),
         (("--precision", "2"), 2, "precision is 2.0: expected a share"),
-        (("there.json",), 2, "unexpected 'there.json': files are compared with --compare"),
-        (("--compare", "there.json"), 2, "--compare: expected two files or more"),
-        (("--compare", "there.json", "there.json"), 2, "there.json is no record of a benchmark"),
+        (("there.json",), 2, "unexpected 'there.json': only --compare takes files"),
+        (("--compare", "there.json"), 2, "--compare: expected two or more files"),
+        (("--compare", "there.json", "there.json"), 2, "there.json is not a benchmark record"),
         (
             ("--compare", "a.json", "b.json", "--steps", "3"),
             2,
             "measures nothing: leave out --steps",
         ),
-        (("--low-vram", "--profile"), 2, "--profile reads sessions that are open to the end"),
+        (("--low-vram", "--profile"), 2, "--profile and --low-vram do not work together"),
         (("--random-weights", "tiny", "-m", "shapes"), 2, "expected --random-weights, or --model"),
     ],
 )
@@ -249,7 +249,10 @@ def test_what_fails_does_not_end_the_others(
     assert [one["settings"]["width"] for one in found["failed"]] == [128]
     assert found["complete"] is False
     compared = benchmark("--compare", "a.json", "a.json")
-    assert "a.json is of a run in which 1 configurations failed: it has what was measured" in compared.stderr
+    assert (
+        "a.json is from a run in which 1 configurations failed: it has only what was measured"
+        in compared.stderr
+    )
 
 
 def test_nobody_who_reads_the_tables_leaves_the_record(

@@ -160,4 +160,4 @@ def test_openvino_s_devices_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_embedded_model_is_not_tried_where_graphs_go_whole() -> None:
     (finding,) = checks.check_generation("shapes", "openvino")
     assert finding.status is Status.NOTE
-    assert "-m MODEL, exported with --target portable" in finding.remedy
+    assert "-m MODEL, a model exported with --target portable" in finding.remedy

@@ -1,4 +1,4 @@
-"""`sdrt doctor --size`: what pictures take, and what fits."""
+"""`sdrt doctor --size`: how much memory images take, and what fits."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_sizes_are_measured_on_small_pictures(tiny_model: Path) -> None:
     assert (code, [one["status"] for one in told]) == (0, ["ok", "ok"])
     assert told[0]["detail"].startswith("64x64, batch 1, on cpu: about ")
     assert told[1]["detail"].startswith("512x1024, batch 1, on cpu: about ")
-    small, large = (int(one["detail"].split("about ")[1].split(" MB, of")[0]) for one in told)
+    small, large = (int(one["detail"].split("about ")[1].split(" MB, and")[0]) for one in told)
     assert 20 < small < large < 4000
 
 
@@ -62,7 +62,7 @@ def test_what_fits_is_said(tiny_model: Path, estimates: Callable[..., None]) -> 
     estimates(linear(8))
     told, code = findings("-m", str(tiny_model), "--size", "1024")
     assert (told[0]["status"], code) == ("ok", 0)
-    assert told[0]["detail"].endswith("about 5.0 GB, of 8.0 GB that are free")
+    assert told[0]["detail"].endswith("about 5.0 GB, and 8.0 GB are free")
 
 
 def test_what_does_not_fit_is_a_warning_with_what_does(
@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_a_warning_with_what_does(
     assert (told[0]["status"], code) == ("warning", 0)
     assert "2048x1024, batch 2" in told[0]["detail"]
     assert told[0]["remedy"] == (
-        "1024x512 fits; --low-vram takes about 4.5 GB, and 1600x768 fits with it; fewer pictures at once take less"
+        "1024x512 fits; --low-vram takes about 4.5 GB, and 1600x768 fits with it; smaller batches take less"
     )
 
 
@@ -86,7 +86,7 @@ def test_not_even_the_weights_fit(tiny_model: Path, estimates: Callable[..., Non
 
 @pytest.mark.parametrize(
     ("usual", "status", "words"),
-    [(None, "note", "nothing here tells"), (linear(None), "ok", "about 2.0 GB")],
+    [(None, "note", "this system does not report"), (linear(None), "ok", "about 2.0 GB")],
 )
 def test_what_nothing_tells_is_not_made_up(
     tiny_model: Path, estimates: Callable[..., None], usual: Estimate | None, status: str, words: str

@@ -158,7 +158,7 @@ def test_weights_in_int8_are_not_restored(small: Path, tmp_path: Path) -> None:
 
 def test_the_command_reads_prompts_from_a_file(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
-    for text, said in (('{"prompt": "a", "seed": 1}\nb\n', "expected prompts alone"), ("a\n", "2 at least")):
+    for text, said in (('{"prompt": "a", "seed": 1}\nb\n', "expected only prompts"), ("a\n", "2 at least")):
         prompts.write_text(text)
         arguments = ["export", "x/", "-o", str(tmp_path / "m"), "--dtype", "int8"]
         result = CliRunner().invoke(main, [*arguments, "--calibration-prompts", str(prompts)])

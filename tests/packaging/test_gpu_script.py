@@ -67,8 +67,8 @@ def test_paths_are_the_caller_s_and_no_xz_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (("ort.tar.xz.00", "ort.tar.xz.02"), "expected ort.tar.xz.00 to ort.tar.xz.01, none left out"),
-        (("other",), "expected the parts ort.tar.xz.00 and on, found none"),
+        (("ort.tar.xz.00", "ort.tar.xz.02"), "expected ort.tar.xz.00 to ort.tar.xz.01 without a gap"),
+        (("other",), "expected the parts ort.tar.xz.00 and so on, found none"),
     ],
 )
 def test_parts_that_are_left_out_are_named(tmp_path: Path, names: tuple[str, ...], reason: str) -> None:
@@ -83,7 +83,7 @@ def test_a_part_that_was_cut_short_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "parts" / "ort.tar.xz.01").write_bytes(b"")
     done = gpu_sh(tmp_path, "--parts", "parts", "--work", "work", "unpack")
     assert done.returncode == 1
-    assert "are no whole archive" in done.stderr
+    assert "are not a complete archive" in done.stderr
 
 
 def test_libraries_are_found_in_every_entry_of_the_path(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_packages_that_do_not_bear_one_another_do_not_pass(tmp_path: Path) -> No
     )
     done = check(tmp_path, device="cpu")
     assert done.returncode == 1
-    assert "does not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
+    assert "do not work together: ImportError: cannot import name 'resolve_revision'" in done.stdout
 
 
 def test_a_library_that_parts_leave_out_is_missing() -> None:
@@ -332,9 +332,9 @@ def test_a_graph_for_the_rest_of_a_step_is_judged_beside_the_step(tmp_path: Path
             json.dumps(peers | {"settings": {"device": "cpu", "size": 512}}),
             "expected a record of cuda at 512",
         ),
-        ("{", "is no record of peers"),
-        ("[]", "is no record of peers"),
-        ('{"format": "sdrt-benchmark"}', "is no record of peers"),
+        ("{", "not a record of peers"),
+        ("[]", "not a record of peers"),
+        ('{"format": "sdrt-benchmark"}', "not a record of peers"),
     ):
         record.write_text(text)
         with pytest.raises(SystemExit, match=said):

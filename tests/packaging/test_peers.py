@@ -26,9 +26,9 @@ def test_bars_are_judged_by_the_median_of_the_ratios_within_rounds() -> None:
     second = {"sdrt": {"step": 4.0, "own": 5.0}, "optimum": {"step": 4.4, "own": 8.0}}
     third = {"sdrt": {"step": 1.0, "own": 5.0}, "optimum": {"step": 0.8, "own": 8.0}}
     said = verdicts("cpu", first, second, third)
-    assert said["a step, beside optimum's ORT"] == (pytest.approx(1.1), "met")
-    assert said["peak memory of its own"] == (pytest.approx(0.625), "NOT met")
-    assert said["a step, beside torch eager"] == (None, "not measured")
+    assert said["step time, against optimum"] == (pytest.approx(1.1), "met")
+    assert said["own peak memory"] == (pytest.approx(0.625), "NOT met")
+    assert said["step time, against diffusers eager"] == (None, "not measured")
 
 
 def test_of_the_ways_to_compile_the_faster_one_counts() -> None:
@@ -38,8 +38,8 @@ def test_of_the_ways_to_compile_the_faster_one_counts() -> None:
         "diffusers-max-autotune": {"step": 1.2},
     }
     said = verdicts("cuda", turn)
-    assert said["a step, beside torch.compile"] == (pytest.approx(1.2), "NOT met")
-    assert said["the loop outside the U-Net"] == (0.031, "NOT met")
+    assert said["step time, against torch.compile"] == (pytest.approx(1.2), "NOT met")
+    assert said["share of the loop outside the U-Net"] == (0.031, "NOT met")
     assert said["peak device memory"] == (None, "not measured")
 
 
@@ -55,7 +55,7 @@ def test_missing_systems_are_listed_with_the_reason() -> None:
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines())
     assert said["sdrt"] == "here"
     assert said["openvino"].startswith("no-such-python does not run")
-    assert said["stable-diffusion.cpp"] == "knows sd15 only"
+    assert said["stable-diffusion.cpp"] == "supports only sd15"
 
 
 def test_a_process_takes_as_many_steps_as_all_others(tiny_model: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_process_takes_as_many_steps_as_all_others(tiny_model: Path) -> None:
     done = run("benchmarks.peer", "sdrt", tiny_model, *options)
     assert done.returncode == 1
     assert (
-        "4 steps were taken: expected 3" in done.stderr
+        "the system took 4 steps: expected 3" in done.stderr
     )  # PNDM, which the checkpoint of the comparison has not
 
 
@@ -270,6 +270,6 @@ def test_int8_has_bars_of_its_own() -> None:
     }
     said = {bar["bar"]: (bar["figure"], bar["verdict"]) for bar in judge("cpu", "sdrt-int8", [turn])}
     assert said == {
-        "a step, beside OpenVINO in bf16": (pytest.approx(1.2), "met"),
-        "peak memory of its own": (pytest.approx(0.475), "met"),
+        "step time, against OpenVINO in bf16": (pytest.approx(1.2), "met"),
+        "own peak memory": (pytest.approx(0.475), "met"),
     }

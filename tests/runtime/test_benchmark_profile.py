@@ -98,7 +98,7 @@ def test_blocks_are_those_of_the_weights(tiny_model: Path) -> None:
 def test_a_graph_that_is_cut_short_is_named(tiny_model: Path, tmp_path: Path) -> None:
     cut = tmp_path / "model.onnx"
     cut.write_bytes((tiny_model / "unet" / "model.onnx").read_bytes()[:1000])
-    with pytest.raises(IntegrityError, match=r"model\.onnx is no ONNX file"):
+    with pytest.raises(IntegrityError, match=r"model\.onnx is not an ONNX file"):
         blocks(cut)
 
 
@@ -150,7 +150,7 @@ def test_a_ceiling_that_cannot_be_measured_costs_no_profile(
     said: list[str] = []
     found = profile((str(tiny_model), "tiny"), configuration, Rules(time_limit=0.1), said.append)
     assert (found["ceiling"], found["rates"]) == (None, None)
-    assert "was not measured: no room" in said[-1]
+    assert "were not measured: no room" in said[-1]
     assert found["components"]["unet"]["operators"]
 
 
@@ -219,7 +219,7 @@ def test_the_share_of_the_roof_is_of_the_time_that_it_took() -> None:
     profile["rates"] = "step"
     text = profile_text(record)
     assert "1.2" not in text
-    assert "to start them, not to run them" in text
+    assert "to launch them, not to run them" in text
     assert text.endswith("62% of roof")
     profile["rates"] = profile["ceiling"] = None
     assert "roof" not in profile_text(record)

@@ -71,11 +71,11 @@ def test_a_record_is_read_back(record: dict[str, Any], tmp_path: Path) -> None:
     [
         ("", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
-        ("[]", "is no record of a benchmark"),
-        ('{"version": "0.1.0"}', "is no record of a benchmark"),
+        ("[]", "is not a benchmark record"),
+        ('{"version": "0.1.0"}', "is not a benchmark record"),
         (
             '{"format": "sdrt-benchmark", "format_version": 2}',
-            "format version 2, and this sdrt reads up to 1",
+            "format version 2, and this sdrt reads versions up to 1",
         ),
         ('{"format": "sdrt-benchmark", "format_version": "1"}', "format version '1'"),
         ('{"format": "sdrt-benchmark", "format_version": 1}', "it lacks 'model'"),
@@ -128,7 +128,7 @@ def test_seconds_that_nothing_takes_are_damage(record: dict[str, Any], tmp_path:
     path = tmp_path / "damaged.json"
     record["measurements"][0]["load"] = number
     path.write_text(json.dumps(record))
-    with pytest.raises(RequestError, match=r"damaged\.json is damaged, it has .* expected"):
+    with pytest.raises(RequestError, match=r"damaged\.json is damaged: it has .* expected"):
         read_record(path)
 
 
@@ -181,7 +181,7 @@ def test_the_first_step_is_apart() -> None:
 def test_a_busy_machine_and_a_drifting_clock_are_warned_of() -> None:
     assert warnings_of(measurement()) == []
     busy = measurement() | {"other_programs": 0.4}
-    assert "other programs took 40% of the processors" in warnings_of(busy)[0]
+    assert "other programs used 40% of the processors" in warnings_of(busy)[0]
     slowing = measurement() | {"generations": [generation([0.2 + n / 100 for n in range(30)])]}
     assert "steps resemble those before them" in warnings_of(slowing)[0]
 
@@ -191,7 +191,7 @@ def test_a_hot_gpu_and_overflows_are_warned_of() -> None:
     assert warnings_of(measurement() | {"clocks": {"during": states}}) == []
     states.append({"cpu_mhz": [], "gpus": [{"sm_mhz": 1400}, {}]})
     assert warnings_of(measurement() | {"clocks": {"during": states}}) == [
-        "the clock of GPU 0 was between 1400 and 1980 MHz meanwhile"
+        "the clock of GPU 0 varied between 1400 and 1980 MHz"
     ]
     (told,) = warnings_of(measurement() | {"rescues": {"unet": 3}})
-    assert told.endswith("made again in float32, which takes longer: 3 of unet")
+    assert told.endswith("repeated in float32, which takes longer: 3 of unet")

@@ -43,7 +43,7 @@ def test_a_recogniser_at_fault_judges_nothing(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(scoring, "recognise", lambda picture: Seen(things=(), shades=("white",)))
     result = CliRunner().invoke(evaluate.main, ["--prompts", "1"])
     assert result.exit_code == 1
-    assert "mend it first" in result.output
+    assert "fix it first" in result.output
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""shapes: a small Stable Diffusion model that draws coloured shapes, and the recipe that trained it.
+"""shapes: a small Stable Diffusion model that draws coloured shapes, and the code that trained it.
 
-Nothing here is imported to serve it: ``sdrt`` reads the folder ``model/``.
+``sdrt`` reads only the folder ``model/``, and imports nothing from here.
 """

@@ -1,4 +1,4 @@
-"""The configs of the model's parts: Stable Diffusion's classes with few channels."""
+"""The configs of the model's components: Stable Diffusion's classes with few channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["SCHEDULER", "TEXT_ENCODER", "UNET", "VAE", "VOCABULARY"]
 
 VOCABULARY = 768
-"""Most tokens that the tokenizer may have: 512 for the bytes, the merges, two special ones."""
+"""The most tokens of the tokenizer: 512 for the bytes, the merges, and two special tokens."""
 
 TEXT_ENCODER: Mapping[str, Any] = {
     "hidden_size": 128,
@@ -20,7 +20,7 @@ TEXT_ENCODER: Mapping[str, Any] = {
     "layer_norm_eps": 1e-5,
     "projection_dim": 128,
 }
-"""``vocab_size`` and the special tokens' ids come from the tokenizer."""
+"""``vocab_size`` and the ids of the special tokens come from the tokenizer."""
 
 UNET: Mapping[str, Any] = {
     "sample_size": 16,
@@ -64,7 +64,8 @@ SCHEDULER: Mapping[str, Any] = {
     "trained_betas": None,
     "clip_sample": False,
 }
-"""DPM++ 2M, the default; the noise schedule is Stable Diffusion's.
+"""DPM++ 2M, the default, with Stable Diffusion's noise schedule.
 
-That class clips nothing and has no such key; those that do (DDIM, DDPM, …) would clip latents to -1..1 without it.
+This class does not clip, and has no key ``clip_sample``. Classes that have it (DDIM, DDPM, …) would clip latents to
+-1..1 without the key.
 """

@@ -1,6 +1,6 @@
-"""Stage 4: what was trained as a diffusers checkpoint. ``python -m sdrt_models.shapes.assemble WORK``
+"""Stage 4: joins the trained parts into a diffusers checkpoint. ``python -m sdrt_models.shapes.assemble WORK``
 
-``sdrt export WORK/shapes --dtype fp16 -o …/sdrt_models/shapes/model --force`` then makes the embedded model.
+Then ``sdrt export WORK/shapes --dtype fp16 -o …/sdrt_models/shapes/model --force`` makes the embedded model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(work: Path) -> None:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    # One of an earlier training is what this replaces.
+    # This replaces the checkpoint of an earlier training.
     try:
         with replace_folder(work / "shapes", force=True) as staging:
             pipeline.save_pretrained(staging)

@@ -1,7 +1,7 @@
-"""What people would write for a scene: a small grammar with synonyms, word orders and omissions.
+"""Captions that people would write for a scene: a small grammar with synonyms, word orders and omissions.
 
-:func:`caption` draws one of a scene's captions. ``complete=True`` names every size and fill, so that the
-picture can be held against all that the prompt says.
+:func:`caption` chooses one of a scene's captions at random. With ``complete=True``, it names every size and fill, so
+that an image can be compared with everything in the prompt.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FRAMES = ("{}", "{}", "{}", "a picture of {}", "a drawing of {}", "an image of 
 
 
 def caption(scene: Scene, rng: np.random.Generator, *, complete: bool = False) -> str:
-    """One of the captions that ``scene`` has."""
+    """A random caption of ``scene``. With ``complete``, it leaves nothing out."""
     if not scene.things:
         return _one(rng, _FRAMES).format(_background(scene.background, rng))
     text = _one(rng, _FRAMES).format(_things(scene, rng, complete))
@@ -77,7 +77,7 @@ def _things(scene: Scene, rng: np.random.Generator, complete: bool) -> str:
 def _noun_phrase(thing: Thing, rng: np.random.Generator, complete: bool) -> str:
     before = [_word(rng, _COLOURS, thing.colour)]
     after = []
-    # Solid is what goes without saying.
+    # Most captions do not mention that a thing is solid.
     if thing.fill != "solid" and (complete or rng.random() < 0.85):
         if rng.random() < 0.3:
             after.append(_one(rng, _FILLS_AFTER[thing.fill]))
@@ -102,7 +102,7 @@ def _background(background: Background, rng: np.random.Generator) -> str:
 
 
 def _word(rng: np.random.Generator, synonyms: Mapping[str, Sequence[str]], word: str) -> str:
-    """``word`` itself more often than its synonyms."""
+    """``word`` in most cases, otherwise one of its synonyms."""
     return word if rng.random() < 0.7 else _one(rng, synonyms.get(word, (word,)))
 
 

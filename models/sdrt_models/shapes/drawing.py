@@ -1,4 +1,4 @@
-"""A scene as a picture: anti-aliased, 128×128, jittered in position, scale and hue."""
+"""Draws a scene: anti-aliased, 128×128, with random position, scale and hue."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Place:
 
 
 def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
-    """Draw ``scene``, 128×128 RGB. The same ``rng`` state gives the same picture."""
+    """Draw ``scene`` as a 128×128 RGB image. The same ``rng`` state gives the same image."""
     canvas = _paint_background(scene.background, *_plan_background(scene.background, rng))
     for thing, place in zip(scene.things, _places(scene, rng), strict=True):
         _draw_thing(canvas, thing, place, rng)
@@ -42,19 +42,19 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
 
 
 def place_things(scene: Scene, rng: np.random.Generator) -> list[Place]:
-    """Where :func:`draw_scene` would put the scene's things, given a generator in the same state."""
+    """The places where :func:`draw_scene` puts the things of a scene, with a generator in the same state."""
     _plan_background(scene.background, rng)
     return _places(scene, rng)
 
 
-# --- where things lie ---------------------------------------------------------------------------------------
+# --- where things are ----------------------------------------------------------------------------------------
 
 
 def _places(scene: Scene, rng: np.random.Generator) -> list[Place]:
     radii = [float(rng.uniform(*SIZES[thing.size])) for thing in scene.things]
     if scene.relation is None:
         return [Place(x=_inside(radius, rng), y=_inside(radius, rng), radius=radius) for radius in radii]
-    # Two of the largest things side by side need a little more than the canvas.
+    # Two of the largest things side by side would not fit on the canvas.
     radii = [min(radius, 28.5) for radius in radii]
     direction = RELATIONS[scene.relation]
     along = _ordered(radii, rng)
@@ -75,7 +75,7 @@ def _clip(centre: float, radius: float) -> float:
 
 
 def _ordered(radii: list[float], rng: np.random.Generator) -> list[float]:
-    """Centres along the relation's axis, the first before the second, with a gap between."""
+    """Centres along the axis of the relation, the first before the second, with a gap between them."""
     first, second = radii
     spare = SIZE - 2 * _MARGIN - _GAP - 2 * first - 2 * second
     before, between = np.sort(rng.uniform(0, spare, 2))
@@ -89,7 +89,7 @@ def _ordered(radii: list[float], rng: np.random.Generator) -> list[float]:
 
 
 def _plan_background(background: Background, rng: np.random.Generator) -> tuple[list[float], float]:
-    """What is random about it: how bright each shade is, and where they meet, both 0 to 1."""
+    """The random part of a background: the brightness of each shade and where they meet, from 0 to 1."""
     levels = [SHADES[shade] + float(rng.uniform(-0.03, 0.03)) for shade in background.shades]
     return levels, float(rng.uniform(0.4, 0.6)) if background.split is not None else 1.0
 
@@ -147,7 +147,7 @@ def _dots(paint: Image.Image, dark: tuple[int, int, int], rng: np.random.Generat
 
 
 def figure_mask(shape: str, place: Place) -> np.ndarray:
-    """Coverage of ``shape`` at ``place``: (128, 128) float32 in 0 to 1, as it is drawn."""
+    """Coverage of ``shape`` at ``place`` as it is drawn: (128, 128) float32 from 0 to 1."""
     mask = _mask(shape, place, _SUPERSAMPLING).resize((SIZE, SIZE), Image.Resampling.BOX)
     return np.asarray(mask, dtype=np.float32) / 255
 
@@ -176,7 +176,7 @@ def _round(radius: float = 1.0) -> list[Point]:
 
 
 def _corners(angles: list[float], radii: list[float]) -> list[Point]:
-    """Polar corners (degrees, upwards at 0), fitted so that the longer side of the bounding box is -1 to 1."""
+    """Corners from polar coordinates (degrees, 0 is up), scaled so that the longer side of their box is -1 to 1."""
     return _fit([(r * sin(a * pi / 180), -r * cos(a * pi / 180)) for a, r in zip(angles, radii, strict=True)])
 
 
@@ -213,4 +213,4 @@ FIGURES: Mapping[str, Figure] = {
     "cross": lambda: [(_cross(), 255)],
     "hexagon": lambda: [(_corners([30 + 60 * k for k in range(6)], [1] * 6), 255)],
 }
-"""Polygons by shape, painted in order: (corners, level of the mask), x and y in -1 to 1."""
+"""Shape → polygons, painted in order: (corners, level of the mask), with x and y from -1 to 1."""

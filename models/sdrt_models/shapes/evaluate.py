@@ -1,6 +1,6 @@
-"""Does the model draw what it is asked for? ``python -m sdrt_models.shapes.evaluate``
+"""Measures how well the model draws what a prompt says. ``python -m sdrt_models.shapes.evaluate``
 
-Prompts of held-out scenes go through ``sdrt``, and what comes back is recognised without a network.
+``sdrt`` makes images from prompts of held-out scenes, and a program without a network reads them.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _LEAST_DRAWN = 0.99
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How pictures are made; :class:`sdrt.Request`'s names."""
+    """How to make the images, with the names of :class:`sdrt.Request`."""
 
     num_inference_steps: int = 20
     guidance_scale: float | None = None
-    """The model's own where it is None."""
+    """None for the model's own."""
     scheduler: str = "dpmpp_2m"
     seed: int = 0
     batch: int = 8
 
 
 def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
-    """``count`` different captions that name everything in scenes of which training had neither picture nor words.
+    """``count`` different captions that name everything in scenes whose images and words the training never saw.
 
-    The same ones every time.
+    They are the same every time.
     """
     prompts: dict[str, Scene] = {}
     index = 0
@@ -59,8 +59,8 @@ def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
 def measure(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -> dict[str, Rate]:
     """Rates of all attributes over ``count`` held-out prompts."""
     prompts = held_out_prompts(count)
-    pictures = _generate(pipeline, [text for text, _ in prompts], settings)
-    return rates(zip((scene for _, scene in prompts), pictures, strict=True))
+    images = _generate(pipeline, [text for text, _ in prompts], settings)
+    return rates(zip((scene for _, scene in prompts), images, strict=True))
 
 
 def measure_negative_prompt(
@@ -68,17 +68,18 @@ def measure_negative_prompt(
 ) -> dict[str, Rate]:
     """How often the background that a seed gives is still there when the negative prompt names it.
 
-    The prompts leave the background open. Of pictures that had one, ``kept`` counts those that still have the shade
-    named; ``drawn`` and ``drawn without`` count pictures of the thing asked for, with and without negative prompt.
+    The prompts leave the background open. Of the images that had a background, ``kept`` counts those that still have
+    the named shade. ``drawn`` and ``drawn without`` count the images that show what the prompt asks for, with and
+    without the negative prompt.
     """
     things = [
         (list(COLOURS)[i % len(COLOURS)], SHAPES[i // len(COLOURS) % len(SHAPES)]) for i in range(count)
     ]
     prompts = [f"a {colour} {shape}" for colour, shape in things]
-    before = [recognise(picture) for picture in _generate(pipeline, prompts, settings)]
+    before = [recognise(image) for image in _generate(pipeline, prompts, settings)]
     named = [seen.shades[0] if seen.shades else None for seen in before]
     negatives = [f"a {shade} background" if shade else "" for shade in named]
-    after = [recognise(picture) for picture in _generate(pipeline, prompts, settings, negatives)]
+    after = [recognise(image) for image in _generate(pipeline, prompts, settings, negatives)]
     kept = [shade in seen.shades for shade, seen in zip(named, after, strict=True) if shade]
     return {
         "kept": Rate(right=sum(kept), total=len(kept)),
@@ -87,10 +88,10 @@ def measure_negative_prompt(
     }
 
 
-def _share_drawn(things: list[tuple[str, str]], pictures: list[Seen]) -> Rate:
+def _share_drawn(things: list[tuple[str, str]], images: list[Seen]) -> Rate:
     drawn = [
         any((thing.colour, thing.shape) == asked for thing in seen.things)
-        for asked, seen in zip(things, pictures, strict=True)
+        for asked, seen in zip(things, images, strict=True)
     ]
     return Rate(right=sum(drawn), total=len(drawn))
 
@@ -114,7 +115,7 @@ def _generate(
 
 
 def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
-    """Pictures that show their scenes for certain: what is wrong with these is the recogniser's fault."""
+    """Drawn scenes and their images. They are right by construction, so any error is the recogniser's."""
     for index in range(count):
         rng = np.random.default_rng((_SEED + 1, index))
         scene = sample_scene(rng, held_out=bool(index % 2))
@@ -123,7 +124,7 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 
 @click.command()
 @click.option(
-    "-m", "--model", default="shapes", show_default=True, help="The model to judge, as sdrt names it."
+    "-m", "--model", default="shapes", show_default=True, help="The model to evaluate, as for sdrt generate."
 )
 @click.option("--prompts", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option("--steps", default=20, show_default=True)
@@ -132,9 +133,12 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--provider", default="auto", show_default=True)
-@click.option("--negative", is_flag=True, help="Measure what a negative prompt takes away instead.")
+@click.option("--negative", is_flag=True, help="Measure the effect of negative prompts instead.")
 @click.option(
-    "--json", "json_file", type=click.File("w", encoding="utf-8", lazy=False), help="Also write it as JSON."
+    "--json",
+    "json_file",
+    type=click.File("w", encoding="utf-8", lazy=False),
+    help="Also write the result as JSON.",
 )
 def main(
     model: str,
@@ -148,9 +152,9 @@ def main(
     negative: bool,
     json_file: IO[str] | None,
 ) -> None:
-    """Generate pictures of held-out prompts with sdrt, recognise what they show, report how often it is right.
+    """Make images of held-out prompts with sdrt, read what they show, and report how often it is right.
 
-    First the recogniser has to read drawn pictures, of which nobody doubts what they show.
+    First, the recogniser must read drawn images, whose content is known.
     """
     _validate()
     settings = Settings(
@@ -170,7 +174,7 @@ def main(
 def _judge(
     model: str, provider: str, prompts: int, settings: Settings, *, negative: bool
 ) -> tuple[dict[str, Rate], dict[str, Any]]:
-    """The rates, and what they were measured with."""
+    """The rates, and the settings that they were measured with."""
     with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
         found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
         manifest = pipeline.model.manifest
@@ -187,13 +191,13 @@ def _judge(
 
 
 def _validate() -> None:
-    """Raise where the recogniser is at fault, and nothing that it says of a model means anything."""
+    """Raise if the recogniser misreads drawn images, because its verdict on a model would then mean nothing."""
     found = rates(_drawn(_DRAWN))
-    click.echo(f"drawn pictures, which show what they should:\n{table(found)}\n")
+    click.echo(f"drawn images, to test the recogniser:\n{table(found)}\n")
     if wrong := [name for name in ATTRIBUTES if found[name].share < _LEAST_DRAWN]:
         raise click.ClickException(
-            f"the recogniser reads {wrong[0]} of drawn pictures in {found[wrong[0]].share:.1%}, expected "
-            f"{_LEAST_DRAWN:.0%} at least: mend it first"
+            f"the recogniser reads {wrong[0]} right in {found[wrong[0]].share:.1%} of drawn images, expected at least "
+            f"{_LEAST_DRAWN:.0%}: fix it first"
         )
 
 

@@ -1,6 +1,6 @@
-"""What every scheduler makes of the embedded model. ``python -m sdrt_models.shapes.gallery DIR``
+"""Draws and evaluates images with every scheduler. ``python -m sdrt_models.shapes.gallery DIR``
 
-Writes ``docs/gallery.md`` in DIR, the pictures that it shows, and its figures as JSON.
+It writes ``docs/gallery.md`` in DIR, the images on that page, and its figures as JSON.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ _BATCH = 8
     "names",
     multiple=True,
     type=click.Choice(tuple(SAMPLERS)),
-    help="Draw and judge this one again, and leave the others as DIR has them; may be given several times.",
+    help="Update only this scheduler, and keep the others as they are in DIR. Can be repeated.",
 )
 def main(folder: Path, prompts: int, names: tuple[str, ...]) -> None:
-    """Draw and judge pictures of every scheduler; write the page, the pictures and the figures into DIR.
+    """Draw and evaluate images with every scheduler. Write the page, the images and the figures to DIR.
 
     DIR is a checkout of the project.
     """
@@ -67,12 +67,12 @@ def main(folder: Path, prompts: int, names: tuple[str, ...]) -> None:
 def make_gallery(
     pipeline: StableDiffusionPipeline, folder: Path, *, prompts: int, names: Sequence[str]
 ) -> list[Path]:
-    """Draw with the schedulers `names`, judge `prompts` pictures of each; returns the files written.
+    """Draw with the schedulers `names`, and evaluate `prompts` images of each. Returns the files that were written.
 
-    Figures of other schedulers that `folder` has from the same settings stay as they are.
+    Figures of other schedulers in `folder` stay as they are, if they have the same settings.
 
     Raises:
-        RequestError: there is nothing to show, as the model cannot be run with any of them.
+        RequestError: the model runs with none of the schedulers.
     """
     settings = _settings(pipeline, prompts)
     refused = _refused(pipeline)
@@ -101,7 +101,7 @@ def _settings(pipeline: StableDiffusionPipeline, prompts: int) -> dict[str, Any]
 
 
 def _refused(pipeline: StableDiffusionPipeline) -> dict[str, str]:
-    """The schedulers that this model cannot be run with, and why."""
+    """The schedulers that this model does not run with, each with the reason."""
     reasons = {}
     for name in SAMPLERS:
         try:
@@ -112,9 +112,9 @@ def _refused(pipeline: StableDiffusionPipeline) -> dict[str, str]:
 
 
 def _judge(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow], prompts: int) -> list[Judged]:
-    """All of them on the same prompts and seeds."""
+    """Evaluate all schedulers on the same prompts and seeds."""
     runs = list(product(rows, STEPS))
-    with click.progressbar(runs, label="judging", item_show_func=_shown) as bar:
+    with click.progressbar(runs, label="evaluating", item_show_func=_shown) as bar:
         return [_judge_one(pipeline, row, steps, prompts) for row, steps in bar]
 
 
@@ -136,7 +136,7 @@ def _judge_one(pipeline: StableDiffusionPipeline, row: SamplerRow, steps: int, p
 def _save_sheets(
     pipeline: StableDiffusionPipeline, figures: Figures, again: Sequence[SamplerRow], folder: Path
 ) -> list[Path]:
-    """The sheets on which something is new."""
+    """Write the sheets that changed."""
     changed = {family_of(row) for row in again}
     files = []
     for family, rows in families_of(figures.rows):
@@ -149,7 +149,7 @@ def _save_sheets(
 
 
 def _sheet(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow]) -> Image.Image:
-    """A row for each scheduler: one prompt after the other, each from left to right in `STEPS`."""
+    """A contact sheet with a row for each scheduler: each prompt in turn, with the numbers of `STEPS`."""
     capabilities = pipeline.model.capabilities
     columns = len(SHOWN) * len(STEPS)
     sheet = ContactSheet(
@@ -163,14 +163,14 @@ def _sheet(pipeline: StableDiffusionPipeline, rows: Sequence[SamplerRow]) -> Ima
             pipeline(list(SHOWN), num_inference_steps=steps, scheduler=row.name, seed=_SEED).images
             for steps in STEPS
         ]
-        for pictures in zip(*runs, strict=True):
-            for steps, picture in zip(STEPS, pictures, strict=True):
-                sheet.add(picture, f"{row.display_name}, {steps} steps")
+        for images in zip(*runs, strict=True):
+            for steps, image in zip(STEPS, images, strict=True):
+                sheet.add(image, f"{row.display_name}, {steps} steps")
     return sheet.render()
 
 
 def _save(figures: Figures, folder: Path) -> list[Path]:
-    """The plot, the page and the JSON."""
+    """Write the plot, the page and the JSON."""
     drawn, written, results = folder / PLOT, folder / "docs" / "gallery.md", folder / RESULTS
     for path in (drawn, results):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def _as_json(one: Judged) -> dict[str, Any]:
 
 
 def _read(results: Path, settings: Mapping[str, Any]) -> list[Judged]:
-    """What an earlier run with these settings found; nothing where there was none."""
+    """The results of an earlier run with these settings; empty if there was none."""
     report = json.loads(results.read_text(encoding="utf-8")) if results.exists() else {}
     if report.get("settings") != settings:
         return []

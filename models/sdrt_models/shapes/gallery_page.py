@@ -1,4 +1,4 @@
-"""The page of :mod:`~sdrt_models.shapes.gallery`: which schedulers stand together, a plot, a table, and the words."""
+"""The page that :mod:`~sdrt_models.shapes.gallery` writes: families of schedulers, a plot, a table and the text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SHOWN = (
     "a small blue star left of a large green square on a gray background",
     "a large striped purple square on a white background",
 )
-"""Training had no purple square, and no words for one."""
+"""The training had no image of a purple square, and no caption for one."""
 
 PICTURES = Path("docs", "pictures")
 PLOT = PICTURES / "schedulers-accuracy.png"
@@ -47,14 +47,14 @@ RESULTS = Path("benchmarks", "results", "shapes-schedulers.json")
 
 _WIDTH = 120
 _ANCESTRAL = (samplers.ancestral, samplers.dpm2, samplers.ddpm)
-# Okabe and Ito's colours, which colour-blind people tell apart, without the yellow.
+# Okabe and Ito's colours without the yellow: colour-blind people can tell them apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _LEAST_GAP = 7.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Schedulers that are shown together."""
+    """Schedulers that the page shows together."""
 
     slug: str
     title: str
@@ -62,51 +62,51 @@ class Family:
 
     @property
     def picture(self) -> Path:
-        """Their sheet."""
+        """The path of their contact sheet."""
         return PICTURES / f"schedulers-{self.slug}.webp"
 
 
 _FIRST_ORDER = Family(
     slug="first-order",
     title="First order",
-    about="One evaluation a step, and no noise after the first (DDIM with `--eta 0`, its default).",
+    about="These take one evaluation a step, and add no noise after the start (DDIM with `--eta 0`, its default).",
 )
 _SINGLE_STEP = Family(
     slug="single-step",
     title="Single-step, higher order",
-    about="A step looks ahead. Heun and DPM2 take two evaluations for it, but for the last step; DPM++ 2S and 3S count "
+    about="A step looks ahead. Heun and DPM2 take two evaluations for each step except the last. DPM++ 2S and 3S count "
     "each evaluation as a step.",
 )
 _MULTISTEP = Family(
     slug="multistep",
     title="Multistep, higher order",
-    about="A step remembers what the ones before it found: one evaluation a step, and one more for PLMS. LMS, PLMS and "
-    "iPNDM, which go by the noise and are of order 4, need many steps.",
+    about="A step uses the results of the steps before it. It takes one evaluation; PLMS takes one more per image. "
+    "LMS, PLMS and iPNDM work on the predicted noise with order 4, and need many steps.",
 )
 _ANCESTRAL_STEPS = Family(
     slug="ancestral",
     title="Ancestral",
-    about="A step goes further than it has to and puts fresh noise back. DPM2 a takes two evaluations for it, but for "
-    "the last step.",
+    about="A step removes more noise than it has to, and adds fresh noise. DPM2 a takes two evaluations for each step "
+    "except the last.",
 )
 _SDE = Family(
     slug="sde",
     title="SDE solvers",
-    about="Fresh noise in each step, as the stochastic differential equation has it. DPM++ SDE takes two evaluations a "
-    "step, but for the last.",
+    about="Each step adds fresh noise, as in the stochastic differential equation. DPM++ SDE takes two evaluations for "
+    "each step except the last.",
 )
 _DISTILLED = Family(
     slug="distilled",
     title="For distilled models",
-    about="LCM and TCD (with `--eta 0`, its default) are for models that were distilled for them, with little guidance "
-    "or none. This model was not, and its guidance is mild: at Stable Diffusion's usual 7.5 LCM is poor.",
+    about="LCM and TCD (with `--eta 0`, its default) are for models that were distilled for them, with little or no "
+    "guidance. This model was not distilled. Its guidance is low; with Stable Diffusion's usual 7.5, LCM is poor.",
 )
 FAMILIES = (_FIRST_ORDER, _SINGLE_STEP, _MULTISTEP, _ANCESTRAL_STEPS, _SDE, _DISTILLED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Of one scheduler and number of steps: U-Net evaluations of a picture, and how often everything is right."""
+    """One scheduler with one number of steps: U-Net evaluations per image, and how often everything is right."""
 
     row: SamplerRow
     steps: int
@@ -116,7 +116,7 @@ class Judged:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a run found, what it was run with, and why schedulers are not in it."""
+    """The results of a run, its settings, and the schedulers that were refused, each with the reason."""
 
     settings: Mapping[str, Any]
     judged: Sequence[Judged]
@@ -129,12 +129,12 @@ class Figures:
         return [row for row in SAMPLERS.values() if row.name in names]
 
     def of(self, row: SamplerRow) -> list[Judged]:
-        """What one scheduler did, by steps."""
+        """The results of one scheduler, ordered by steps."""
         return sorted((one for one in self.judged if one.row is row), key=lambda one: one.steps)
 
 
 def family_of(row: SamplerRow) -> Family:
-    """Where a scheduler is shown."""
+    """The family that shows a scheduler."""
     if row.order == 0:
         return _DISTILLED
     if row.eta:
@@ -146,13 +146,13 @@ def family_of(row: SamplerRow) -> Family:
 
 
 def families_of(rows: Iterable[SamplerRow]) -> list[tuple[Family, list[SamplerRow]]]:
-    """The families that have any of these schedulers, and which."""
+    """The families that have any of these schedulers, each with its schedulers."""
     members = {family: [row for row in rows if family_of(row) is family] for family in FAMILIES}
     return [(family, shown) for family, shown in members.items() if shown]
 
 
 def plot(figures: Figures, path: Path) -> None:
-    """Accuracy against U-Net evaluations: a panel for each family, the others behind it in grey."""
+    """Plot accuracy against U-Net evaluations: a panel for each family, with all others behind it in grey."""
     from matplotlib.figure import Figure
 
     families = families_of(figures.rows)
@@ -164,8 +164,8 @@ def plot(figures: Figures, path: Path) -> None:
         _panel(axes, family, members, figures)
     for axes in panels[len(families) :]:
         axes.set_axis_off()
-    figure.suptitle(f"Pictures with everything right, of {figures.settings['prompts']} held-out prompts")
-    figure.supxlabel(f"U-Net evaluations a picture; {_intervals(figures.judged)}", fontsize=9)
+    figure.suptitle(f"Images with everything right, of {figures.settings['prompts']} held-out prompts")
+    figure.supxlabel(f"U-Net evaluations per image; {_intervals(figures.judged)}", fontsize=9)
     figure.savefig(path, dpi=100)
 
 
@@ -191,13 +191,13 @@ def _panel(axes: Axes, family: Family, members: Sequence[SamplerRow], figures: F
 
 
 def _line(judged: Iterable[Judged]) -> tuple[list[int], list[float]]:
-    """Evaluations and per cent."""
+    """The x values (evaluations) and y values (percent) of a line."""
     pairs = [(one.evaluations, 100 * one.rate.share) for one in judged]
     return [evaluations for evaluations, _ in pairs], [share for _, share in pairs]
 
 
 def _label(axes: Axes, name: str, end: tuple[float, float], height: float, colour: str) -> None:
-    """The name of a line, right of the panel, led to the line's end."""
+    """Write the name of a line to the right of the panel, and connect it with the line's end."""
     axes.annotate(
         name,
         end,
@@ -211,7 +211,7 @@ def _label(axes: Axes, name: str, end: tuple[float, float], height: float, colou
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
-    """Heights at which labels do not cover each other: the highest stays, those below it give way."""
+    """Heights at which labels do not overlap: the highest label stays, and those below it move down."""
     placed = list(heights)
     order = [int(index) for index in np.argsort(heights, kind="stable")[::-1]]
     for above, below in pairwise(order):
@@ -219,38 +219,37 @@ def _apart(heights: Sequence[float]) -> list[float]:
     return placed
 
 
-_PAGE = """# What the schedulers make
+_PAGE = """# Scheduler gallery
 
-The embedded model `shapes` draws with every scheduler that can run it, at {steps} steps and its own
-guidance, {guidance:g}. All of this page is made by one program, in a checkout:
+This page shows what the embedded model `shapes` draws with every scheduler that can run it, in {steps} steps and with
+its own guidance, {guidance:g}. One program writes the whole page, in a checkout:
 
 ```sh
 pip install -e '.[cpu,train]'
 python -m sdrt_models.shapes.gallery --prompts {prompts} .
 ```
 
-`--scheduler NAME` makes one of them again and leaves the others.
+`--scheduler NAME` updates one scheduler and keeps the others.
 
 ## How often everything is right
 
-{prompts} prompts of scenes of which training had neither picture nor words are drawn, each once with every scheduler
-and number of steps, from the same seed; a program without a network says what the pictures show ([model
-card](../models/sdrt_models/shapes/MODEL_CARD.md)). *Everything* is a picture with nothing wrong in it: number, colours,
-shapes, sizes, fills, background, and what lies where. In brackets are 95 % intervals. Prompts and seeds are the same
-for all, so that schedulers differ by less chance than the intervals say; a few per cent still mean nothing. Evaluations
-are those of the U-Net for one picture, each with the prompt and without it.
+{prompts} prompts describe scenes whose images and words the training never saw. Each prompt is drawn once with every
+scheduler and number of steps, from the same seed. A program without a neural network reads the images ([model
+card](../models/sdrt_models/shapes/MODEL_CARD.md)). The table counts images in which everything is right: number,
+colours, shapes, sizes, fills, background and positions. Brackets hold 95 % intervals. All schedulers share prompts and
+seeds, so chance separates them less than the intervals suggest; differences of a few percent still mean nothing. The
+last column counts evaluations of the U-Net per image, each with and without the prompt.
 
 ![Accuracy against U-Net evaluations, a panel for each family of schedulers]({plot})
 
 {table}
 
 The figures are in [benchmarks/results](../{results}). This model is small and
-draws flat colours: what is hard for it is not what is hard for a model of photographs, and the order among schedulers
-is this model's own.
+draws flat colours. A model of photographs finds other things difficult, so expect another order of schedulers there.
 {refused}
-## Pictures
+## Images
 
-Each row is a scheduler. On the left and on the right are, each always from one seed:
+Each row is a scheduler. The left and the right half show these prompts, with the same seed in every row:
 
 - {shown}
 {sheets}"""
@@ -301,14 +300,14 @@ def _cell(rate: Rate) -> str:
 
 
 def _refusals(refused: Mapping[str, str]) -> str:
-    """What is not shown, and why."""
+    """The schedulers that the page does not show, and why."""
     if not refused:
         return ""
     lines = [
         textwrap.fill(f"- {SAMPLERS[name].display_name}: {reason}.", _WIDTH, subsequent_indent="  ")
         for name, reason in refused.items()
     ]
-    return "\n".join(["", "sdrt refuses this model some of its schedulers:", "", *lines, ""])
+    return "\n".join(["", "sdrt refuses to run this model with some schedulers:", "", *lines, ""])
 
 
 def _section(family: Family, rows: Sequence[SamplerRow]) -> str:

@@ -1,4 +1,4 @@
-"""What a picture shows, found without a network: connected components, mean hue, correlation with drawn figures."""
+"""Reads what an image shows, without a network: connected components, mean hue, correlation with drawn figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdrt_models.shapes.scenes import COLOURS, RELATIONS, SHADES, SHAPES
 
 __all__ = ["Seen", "SeenThing", "recognise", "relation_between"]
 
-# Backgrounds are gray: what differs by this much between its channels belongs to a thing.
+# Backgrounds are gray. A pixel whose channels differ by more than this belongs to a thing.
 _CHROMA = 45
 _LEAST_AREA = 80
 _GRID = 32
@@ -23,7 +23,7 @@ _FINER = 4
 _EDGE = 0.3
 _REACH = 2.3
 _BLURS = (0.0, 0.07, 0.14, 0.2)
-# The squares of large things are 47 pixels wide at least, small things 36 at most.
+# Large things are at least 47 pixels wide (squares), and small things at most 36.
 _LARGE_FROM = 41.5
 _SOLID_TO = 0.13
 _STRIPED_FROM = 0.5
@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class SeenThing:
-    """One figure as found: words of :mod:`~sdrt_models.shapes.scenes`, its centre in pixels, its area."""
+    """A figure in an image: words of :mod:`~sdrt_models.shapes.scenes`, its centre and its area in pixels."""
 
     colour: str
     shape: str
@@ -48,17 +48,17 @@ class SeenThing:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """All figures, the largest first, and the background's shades, the most common first."""
+    """The figures in an image, largest first, and the shades of the background, most common first."""
 
     things: tuple[SeenThing, ...]
     shades: tuple[str, ...]
 
 
-def recognise(picture: Image.Image) -> Seen:
-    """Find the things in ``picture``; one of another size is scaled to 128×128 first."""
-    if picture.size != (SIZE, SIZE):
-        picture = picture.resize((SIZE, SIZE), Image.Resampling.BOX)
-    levels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+def recognise(image: Image.Image) -> Seen:
+    """Find the things in ``image``. It is scaled to 128×128 first if it has another size."""
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BOX)
+    levels = np.asarray(image.convert("RGB"), dtype=np.float32)
     chroma = levels.max(-1) - levels.min(-1)
     labels, count = ndimage.label(chroma > _CHROMA, structure=np.ones((3, 3)))
     masks = [labels == label for label in range(1, count + 1)]
@@ -68,7 +68,7 @@ def recognise(picture: Image.Image) -> Seen:
 
 
 def relation_between(first: SeenThing, second: SeenThing) -> str:
-    """Where ``first`` lies, seen from ``second``, along the axis on which they are further apart."""
+    """The position of ``first`` relative to ``second``, along the axis with the larger distance."""
     dx, dy = first.x - second.x, first.y - second.y
     direction = (int(np.sign(dx)), 0) if abs(dx) > abs(dy) else (0, int(np.sign(dy)))
     return next((name for name, step in RELATIONS.items() if step == direction), "on")
@@ -89,7 +89,7 @@ def _thing(levels: Array, chroma: Array, mask: Mask) -> SeenThing:
 
 
 def _colour(pixels: Array) -> str:
-    """The colour whose hue is nearest to the mean hue, as a direction on the colour circle."""
+    """The colour with the nearest hue to the mean hue, measured as a direction on the colour circle."""
     red, green, blue = pixels.sum(0)
     hue = np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))
     distances = {name: abs((hue - colour.hue + 180) % 360 - 180) for name, colour in COLOURS.items()}
@@ -97,9 +97,9 @@ def _colour(pixels: Array) -> str:
 
 
 def _shape(chroma: Array, mask: Mask) -> str:
-    """The figure that correlates best, both scaled to the same square.
+    """The figure that correlates best, with both scaled to the same square.
 
-    What has some of the colour's chroma belongs to the figure, so that a pattern's dark half, which has half, does.
+    A pixel with some of the colour's chroma belongs to the figure. So does the dark half of a pattern, which has half.
     """
     reach = ndimage.binary_dilation(mask, iterations=2)
     rows, columns = np.nonzero(reach)
@@ -113,29 +113,29 @@ def _shape(chroma: Array, mask: Mask) -> str:
 
 @cache
 def _templates(shape: str) -> list[Array]:
-    """The figure sharp, and with its corners rounded as a blur before the threshold rounds them."""
+    """The sharp figure, and versions with rounded corners, from a blur before the threshold."""
     mask = figure_mask(shape, Place(x=SIZE / 2, y=SIZE / 2, radius=50))
     return [_normalised(ndimage.gaussian_filter(mask, 50 * blur) > _EDGE) for blur in _BLURS]
 
 
 def _normalised(figure: Mask) -> Array:
-    """``figure`` around its centre of mass, as large as its spread says, on a grid, with mean 0 and deviation 1.
+    """``figure`` on a grid, centred on its centre of mass and scaled by its spread, with mean 0 and deviation 1.
 
-    Its spread, the root of its second moment, hardly depends on the tips of a star, which blur first.
+    The spread is the root of the second moment. It hardly depends on the tips of a star, which blur first.
     """
     rows, columns = np.nonzero(figure)
     x, y = columns.mean() + 0.5, rows.mean() + 0.5
     half = _REACH * float(np.sqrt(((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2).mean()))
     margin = int(2 * half)
-    picture = Image.fromarray(np.pad(figure, margin).astype(np.uint8) * 255)
+    image = Image.fromarray(np.pad(figure, margin).astype(np.uint8) * 255)
     box = (x - half + margin, y - half + margin, x + half + margin, y + half + margin)
-    grid = np.asarray(picture.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=box), dtype=np.float32)
+    grid = np.asarray(image.resize((_GRID, _GRID), Image.Resampling.BILINEAR, box=box), dtype=np.float32)
     centred: Array = grid - grid.mean()
     return centred / (float(centred.std()) + 1e-6)
 
 
 def _fill(levels: Array, mask: Mask) -> str:
-    """From the spread of brightness inside: none, mostly between columns, or in all directions."""
+    """The fill, from the variation of brightness inside: none, mostly between columns, or in all directions."""
     inner = ndimage.binary_erosion(mask, iterations=2)
     inner = inner if inner.sum() >= _LEAST_AREA // 2 else mask
     value = levels.max(-1)

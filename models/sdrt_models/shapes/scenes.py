@@ -1,7 +1,7 @@
-"""What a picture shows, in words: colours, shapes, sizes, fills, backgrounds, relations; and what is held out.
+"""Scenes in words: colours, shapes, sizes, fills, backgrounds and relations; and which of them are held out.
 
-A :class:`Scene` is discrete: two pictures of one scene differ in position, scale and hue only, which
-:mod:`~sdrt_models.shapes.drawing` draws at random. :func:`sample_scene` is deterministic by its generator.
+A :class:`Scene` is discrete. Two images of one scene differ only in position, scale and hue, which
+:mod:`~sdrt_models.shapes.drawing` chooses at random. :func:`sample_scene` depends only on its generator.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Colour:
-    """Hue in degrees, saturation and value in 0 to 1."""
+    """Hue in degrees; saturation and value from 0 to 1."""
 
     hue: float
     saturation: float
@@ -52,7 +52,7 @@ COLOURS: Mapping[str, Colour] = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring", "cross", "hexagon")
 SIZES: Mapping[str, tuple[float, float]] = {"small": (14.0, 18.0), "large": (26.0, 32.0)}
-"""Half of the longer side of the bounding box, in pixels of a 128×128 picture."""
+"""The range of half of the longer side of the bounding box, in pixels of a 128×128 image."""
 FILLS = ("solid", "striped", "dotted")
 SHADES: Mapping[str, float] = {"black": 0.08, "gray": 0.55, "white": 0.97}
 RELATIONS: Mapping[str, tuple[int, int]] = {
@@ -61,7 +61,7 @@ RELATIONS: Mapping[str, tuple[int, int]] = {
     "above": (0, -1),
     "below": (0, 1),
 }
-"""Where the first thing lies, seen from the second: x to the right, y downwards."""
+"""The position of the first thing relative to the second: x to the right, y downwards."""
 
 OPPOSITES: Mapping[str, str] = {
     "left of": "right of",
@@ -82,7 +82,7 @@ HELD_OUT_PAIRS = frozenset(
         ("pink", "circle"),
     }
 )
-"""Colours and shapes that no training picture ever joins, each colour and each shape once."""
+"""Pairs of colour and shape that no training image has. Each colour and each shape occurs once."""
 
 _HELD_OUT_SHARE = 8
 _EMPTY = 0.05
@@ -101,7 +101,7 @@ class Thing:
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """One shade, or two side by side (``split`` "vertical") or one over the other ("horizontal")."""
+    """One shade, or two: side by side (``split`` "vertical") or one above the other ("horizontal")."""
 
     shades: tuple[str, ...]
     split: str | None = None
@@ -109,7 +109,7 @@ class Background:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Nothing, one thing, or two of which the first lies ``relation`` the second."""
+    """No thing, one thing, or two. ``relation`` is the position of the first relative to the second."""
 
     things: tuple[Thing, ...]
     background: Background
@@ -117,10 +117,10 @@ class Scene:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether training never sees ``scene``: it joins a held-out pair, or its combination falls in the held-out eighth.
+    """Whether the training never sees ``scene``: it has a held-out pair, or its combination is in the held-out eighth.
 
-    An empty scene is none of these. A single thing's combination is its colour, shape, size and fill; that of two
-    things their colours, shapes and relation, the same whichever is named first.
+    An empty scene is never held out. The combination of a single thing is its colour, shape, size and fill. That of two
+    things is their colours, shapes and relation, in either order.
     """
     if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things):
         return True
@@ -128,10 +128,10 @@ def is_held_out(scene: Scene) -> bool:
 
 
 def is_unseen(scene: Scene) -> bool:
-    """Whether ``scene`` is held out, and no caption of a training scene can read as one that names all of it.
+    """Whether ``scene`` is held out, and no caption of a training scene can be a complete caption of it.
 
-    A caption need not say that a thing is striped or dotted, and solid goes without saying: so a single solid thing is
-    unseen where its striped and dotted twins are held out too.
+    Captions may leave out that a thing is striped or dotted, and mostly leave out that it is solid. So a single solid
+    thing is unseen only if it is held out with the other fills, too.
     """
     if not is_held_out(scene) or scene.relation is not None:
         return is_held_out(scene)

@@ -1,4 +1,4 @@
-"""Does the picture show the scene? Per attribute, with confidence intervals."""
+"""Scores how well images show their scenes, by attribute, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, Scene
 __all__ = ["ATTRIBUTES", "Rate", "answers", "rates", "table"]
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "fill", "background", "relation", "everything")
-"""What is judged: ``colour`` to ``fill`` once per thing, the rest once per picture (``relation`` of two things)."""
+"""The attributes: ``colour`` to ``fill`` once per thing, the others once per image (``relation`` for two things)."""
 
 _PER_THING = ("colour", "shape", "size", "fill")
 
@@ -43,7 +43,7 @@ class Rate:
         return self._bound(1)
 
     def _bound(self, sign: int) -> float:
-        """Wilson's score interval (J. Am. Stat. Assoc. 22, 1927), which holds near 0 and 1 too."""
+        """One end of Wilson's score interval (J. Am. Stat. Assoc. 22, 1927), which is valid near 0 and 1 too."""
         if not self.total:
             return 0.0 if sign < 0 else 1.0
         z, n, p = 1.959964, self.total, self.share
@@ -53,10 +53,10 @@ class Rate:
 
 
 def rates(pairs: Iterable[tuple[Scene, Image.Image]]) -> dict[str, Rate]:
-    """The rate of every attribute over pictures and the scenes they should show, and of pairs never trained on."""
+    """The rate of every attribute, and of unseen pairs, over images and the scenes that they should show."""
     found: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "unseen pairs")}
-    for scene, picture in pairs:
-        judged = answers(scene, recognise(picture))
+    for scene, image in pairs:
+        judged = answers(scene, recognise(image))
         for name, values in judged.items():
             found[name] += values
         unseen = [(thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things]
@@ -66,7 +66,7 @@ def rates(pairs: Iterable[tuple[Scene, Image.Image]]) -> dict[str, Rate]:
 
 
 def table(found: Mapping[str, Rate]) -> str:
-    """Rates and their intervals, a line each."""
+    """A table of rates and their intervals, one per line."""
     lines = [f"{'':14}{'right':>11}{'share':>8}   95 % interval"]
     lines += [
         f"{name:14}{f'{rate.right}/{rate.total}':>11}{rate.share:8.1%}   {rate.low:.1%} to {rate.high:.1%}"
@@ -76,11 +76,11 @@ def table(found: Mapping[str, Rate]) -> str:
 
 
 def answers(scene: Scene, seen: Seen) -> Mapping[str, list[bool]]:
-    """For each attribute, whether each thing (or the picture) is as ``scene`` says.
+    """For each attribute, whether each thing (or the image) is as ``scene`` says.
 
-    Of what is seen, the largest things are held against the scene's, in the order in which most colours and shapes
-    agree. A thing that is missing has everything wrong. A relation holds between things that can be told apart: each
-    agrees with the scene's in colour or shape, and the other way round less would.
+    The largest seen things are matched with the scene's things, in the order with the most equal colours and shapes.
+    A missing thing is wrong in every attribute. A relation is right only between things that can be told apart: each
+    equals the scene's thing in colour or shape, and fewer would be equal in the other order.
     """
     things = _matched(scene, seen)
     judged = {
@@ -107,7 +107,7 @@ def _matched(scene: Scene, seen: Seen) -> Things:
 
 
 def _agreement(scene: Scene, things: Things) -> list[int]:
-    """For each thing, 1 for the colour and 1 for the shape."""
+    """For each thing, one point for an equal colour and one for an equal shape."""
     return [
         0 if there is None else (asked.colour == there.colour) + (asked.shape == there.shape)
         for asked, there in zip(scene.things, things, strict=True)

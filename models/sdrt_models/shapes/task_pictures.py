@@ -1,6 +1,6 @@
-"""A picture of each task that ``docs/features.md`` lists. ``python -m sdrt_models.shapes.task_pictures DIR``
+"""Makes an image of each task in ``docs/features.md``. ``python -m sdrt_models.shapes.task_pictures DIR``
 
-The embedded model makes them all, and writes them to ``docs/pictures`` in DIR.
+It uses the embedded model, and writes the images to ``docs/pictures`` in DIR.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Cells = Sequence[tuple[Image.Image, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A line about a picture, and what makes it."""
+    """A line about an image, and the function that makes it."""
 
     about: str
     draw: Callable[[StableDiffusionPipeline], Image.Image]
@@ -54,7 +54,7 @@ def _image_to_image(pipeline: StableDiffusionPipeline) -> Image.Image:
         (_one(pipeline, prompt, seed=1, image=before, strength=strength), f"strength {strength}")
         for strength in (0.3, 0.6, 0.9)
     ]
-    return _row([(before, "the picture given"), *after])
+    return _row([(before, "the given image"), *after])
 
 
 def _inpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
@@ -63,20 +63,20 @@ def _inpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     ImageDraw.Draw(mask).rectangle((_SIDE * 5 // 8, 0, _SIDE, _SIDE), fill=255)
     prompt = "a small green heart right of a small blue star on a white background"
     after = _one(pipeline, prompt, seed=1, image=before, mask_image=mask)
-    return _row([(before, "the picture given"), (mask, "the mask"), (after, "a small green heart …")])
+    return _row([(before, "the given image"), (mask, "the mask"), (after, "a small green heart …")])
 
 
 def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     before = _circle(pipeline)
     prompt = "a large red circle left of a large blue square on a white background"
     after = _one(pipeline, prompt, seed=1, image=before, outpaint="192x128@left")
-    room = Image.new("RGB", after.size, "darkgray")
-    room.paste(before)
-    return _row([(room, "the picture given, and room"), (after, "grown to 192x128")], width=after.width)
+    given = Image.new("RGB", after.size, "darkgray")
+    given.paste(before)
+    return _row([(given, "given image, new area"), (after, "grown to 192x128")], width=after.width)
 
 
 def _hires(pipeline: StableDiffusionPipeline) -> Image.Image:
-    # Of other things this model, which knows one size of picture, makes several when it draws them larger.
+    # The model knows one image size. Most other things would appear several times in a larger image.
     prompt = "a large blue square on a white background"
     before = _one(pipeline, prompt, seed=2)
     after = _one(pipeline, prompt, seed=2, hires_scale=2, hires_strength=0.3, hires_upscaler="lanczos")
@@ -109,7 +109,7 @@ def _previews(pipeline: StableDiffusionPipeline) -> Image.Image:
             cells.append((pipeline.preview(tensors["denoised"])[0], f"step {step + 1}"))
 
     prompt = "a large blue star left of a large orange ring on a black background"
-    picture = _one(
+    image = _one(
         pipeline,
         prompt,
         seed=2,
@@ -117,7 +117,7 @@ def _previews(pipeline: StableDiffusionPipeline) -> Image.Image:
         callback_on_step_end=watch,
         callback_on_step_end_tensor_inputs=("denoised",),
     )
-    return _row([*cells, (picture, "the picture")])
+    return _row([*cells, (image, "the image")])
 
 
 def _grid(_: StableDiffusionPipeline) -> Image.Image:
@@ -149,18 +149,18 @@ TASKS: Mapping[str, Task] = {
     ),
     "tiles": Task(about="`-W 512 --tile-size 128`: each window draws the prompt.", draw=_tiles),
     "prompts": Task(
-        about="A1111's grammar: `[circle:star:0.6]` from that share of the steps on, AND by weight, `[orange|red]`.",
+        about="A1111's syntax: `[circle:star:0.6]` changes after that share of the steps; AND; `[orange|red]`.",
         draw=_prompts,
     ),
-    "previews": Task(about="`--preview`: what a run is at, and what comes of it.", draw=_previews),
+    "previews": Task(about="`--preview`: the state of a run, and its result.", draw=_previews),
     "grid": Task(about="`sdrt generate PROMPT PROMPT --count 4 --grid`: a row for each prompt.", draw=_grid),
     "plot": Task(about="`sdrt plot PROMPT -x steps=… -y scheduler=…`.", draw=_plot),
 }
 
 
 def _one(pipeline: StableDiffusionPipeline, prompt: str, **settings: Any) -> Image.Image:
-    picture: Image.Image = pipeline(prompt, **{"num_inference_steps": _STEPS, **settings}).images[0]
-    return picture
+    image: Image.Image = pipeline(prompt, **{"num_inference_steps": _STEPS, **settings}).images[0]
+    return image
 
 
 def _circle(pipeline: StableDiffusionPipeline) -> Image.Image:
@@ -173,13 +173,13 @@ def _row(cells: Cells, **size: int) -> Image.Image:
 
 def _sheet(cells: Cells, *, columns: int, width: int = _SIDE, height: int = _SIDE) -> Image.Image:
     sheet = ContactSheet(count=len(cells), width=width, height=height, columns=columns)
-    for picture, label in cells:
-        sheet.add(picture, label)
+    for image, label in cells:
+        sheet.add(image, label)
     return sheet.render()
 
 
 def _by_command(arguments: Sequence[str], result: str) -> Image.Image:
-    """The picture `result` that a `sdrt` command writes."""
+    """The image `result` that an `sdrt` command writes."""
     with TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "sdrt", *arguments, "--steps", str(_STEPS), "--seed", "3", "--quiet"],
@@ -197,10 +197,10 @@ def _by_command(arguments: Sequence[str], result: str) -> Image.Image:
     "names",
     multiple=True,
     type=click.Choice(tuple(TASKS)),
-    help="Only this one; may be given several times.",
+    help="Make only this one. Can be repeated.",
 )
 def main(folder: Path, names: tuple[str, ...]) -> None:
-    """Draw a picture of each task into DIR, which is a checkout of the project."""
+    """Make an image of each task in DIR, which is a checkout of the project."""
     pictures = folder / _PICTURES
     pictures.mkdir(parents=True, exist_ok=True)
     try:

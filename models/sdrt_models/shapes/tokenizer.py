@@ -1,4 +1,4 @@
-"""CLIP's byte-level BPE, with merges learnt from the captions."""
+"""CLIP's byte-level BPE tokenizer, with merges learnt from the captions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = ["train_tokenizer"]
 
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 _END_OF_WORD = "</w>"
-# CLIP's way to cut a text into words.
+# How CLIP splits a text into words.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def train_tokenizer(captions: Iterable[str], folder: Path) -> CLIPTokenizer:
     """Learn merges from ``captions`` and write CLIP's files into ``folder``.
 
-    The 256 bytes come first, then the same bytes at a word's end, the merges, and the two special tokens, as in
-    CLIP's own vocabulary: whatever is written can be encoded.
+    As in CLIP's own vocabulary, the 256 bytes come first, then the same bytes at the end of a word, the merges, and the
+    two special tokens. So any text can be encoded.
     """
     merges = _merges(captions)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,11 +1,11 @@
-"""Stage 2: tokenizer and text encoder. ``python -m sdrt_models.shapes.train_text_encoder WORK``
+"""Stage 2: trains the tokenizer and the text encoder. ``python -m sdrt_models.shapes.train_text_encoder WORK``
 
-Stable Diffusion's text encoder learnt what words mean from captioned pictures before any U-Net saw it (CLIP,
-arXiv:2103.00020). Here the program that draws knows what a caption says, so the encoder learns to name it: from the
-end token, and from any padding token after it, linear heads read which thing comes first and which second, from the
-left or from the top, and what lies left, right, above, below or alone. The latter is what a U-Net can use place by
-place (with the former alone it learnt which way two things lie, and not which is which), and is learnt late without the
-former. The heads are thrown away.
+Stable Diffusion's text encoder learnt the meaning of words from captioned images before any U-Net used it (CLIP,
+arXiv:2103.00020). Here, the drawing program knows what a caption says, so the encoder learns to name it. From the end
+token, and from any padding token after it, linear heads read which thing comes first and which second (from the left
+or the top), and what is on the left, on the right, above, below or alone. A U-Net uses the positions place by place;
+with the order alone, it learnt the direction between two things, but not which is which. Without the order, the
+encoder learns the positions late. The heads are discarded after training.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sdrt_models.shapes.training import Stage, device_option, train, work_argume
 
 __all__ = ["main"]
 
-_LENGTH = 48  # of 77: longer than every caption, and some padding; the U-Net's training goes over the rest
+_LENGTH = 48  # of 77: longer than every caption, with some padding; the training of the U-Net covers the rest
 _CAPTIONS = 60_000
 _NONE = "none"
 _THING = {"colour": (*COLOURS,), "shape": SHAPES, "size": (*SIZES,), "fill": FILLS}
@@ -46,7 +46,7 @@ _HEADS = {
 
 
 class _Naming(nn.Module):
-    """The encoder and a linear head per question."""
+    """The encoder and a linear head for each question."""
 
     def __init__(self, encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _Naming(nn.Module):
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True)
 @device_option
 def main(work: Path, steps: int, batch: int, device: str) -> None:
-    """Learn the merges, then train the text encoder; write WORK/tokenizer and WORK/text_encoder."""
+    """Learn the merges, then train the text encoder. Write WORK/tokenizer and WORK/text_encoder."""
     pairs = [_captioned((11, index)) for index in range(_CAPTIONS)]
     train_tokenizer([text for text, _ in pairs], work / "tokenizer")
     tokenizer = CLIPTokenizerFast.from_pretrained(work / "tokenizer")
@@ -94,7 +94,7 @@ def main(work: Path, steps: int, batch: int, device: str) -> None:
     )
     model = train(stage)
     click.echo(
-        f"held out: {_accuracy(model, tokenizer, held_out, device):.4f} of the captions read without a fault"
+        f"held out: {_accuracy(model, tokenizer, held_out, device):.4f} of the captions read without an error"
     )
     model.encoder.save_pretrained(work / "text_encoder")
 
@@ -112,7 +112,7 @@ def _encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def _captioned(seed: tuple[int, int], *, held_out: bool = False) -> tuple[str, list[int]]:
-    """A caption and the answers to it; one of the held-out scenes leaves nothing open."""
+    """A caption and the answers to it. A caption of a held-out scene is complete."""
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng, held_out=held_out)
     while not scene.things:
@@ -122,9 +122,9 @@ def _captioned(seed: tuple[int, int], *, held_out: bool = False) -> tuple[str, l
 
 
 def _answers(scene: Scene, text: str) -> list[int]:
-    """For each head, the index of what is true of ``scene``; 0 where there is none, or no word on the background.
+    """The right index for each head; 0 if there is none, or if ``text`` does not mention the background.
 
-    Of what ``text`` leaves open besides, the head learns how often it is what.
+    For the other things that ``text`` leaves open, the heads learn the frequencies.
     """
     relation, things = scene.relation, scene.things
     if relation is not None and relation not in _PLACES:
@@ -154,7 +154,7 @@ def _cross_entropy(logits: list[torch.Tensor], labels: torch.Tensor) -> torch.Te
 
 @torch.no_grad()
 def _accuracy(model: Any, tokenizer: CLIPTokenizer, pairs: list[tuple[str, list[int]]], device: str) -> float:
-    """The share of captions of which every stated colour, shape and place is read."""
+    """The share of captions for which the heads read every stated colour, shape and place right."""
     ids, ends = _encode(tokenizer, [text for text, _ in pairs])
     labels = torch.tensor([label for _, label in pairs])
     logits = model(ids.to(device), ends.to(device))

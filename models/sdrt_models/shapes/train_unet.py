@@ -1,9 +1,9 @@
-"""Stage 3: the U-Net, and the text encoder with it. ``python -m sdrt_models.shapes.train_unet WORK``
+"""Stage 3: trains the U-Net together with the text encoder. ``python -m sdrt_models.shapes.train_unet WORK``
 
-Predicts v (arXiv:2202.00512) at noise levels drawn as EDM draws them (arXiv:2206.00364); a tenth of the captions are
-left empty for classifier-free guidance (arXiv:2207.12598). From the U-Net's coarse features a linear head also learns
-to read what lies where, which the program that draws knows: representation alignment (arXiv:2410.06940) with the truth
-instead of a teacher. The head is thrown away.
+The U-Net predicts v (arXiv:2202.00512) at noise levels distributed as in EDM (arXiv:2206.00364). A tenth of the
+captions are empty, for classifier-free guidance (arXiv:2207.12598). A linear head also learns to read what is where
+from the U-Net's coarse features. The drawing program knows the answer, so this is representation alignment
+(arXiv:2410.06940) with the truth instead of a teacher. The head is discarded after training.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SHOWN = 24
 
 
 class _Conditional(nn.Module):
-    """What is trained: a U-Net, the encoder of its captions, and the head that reads the first up block."""
+    """The modules to train: a U-Net, its text encoder, and the head that reads the first up block."""
 
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         super().__init__()
@@ -68,13 +68,13 @@ class _Conditional(nn.Module):
     type=click.IntRange(min=1),
     default=36_000,
     show_default=True,
-    help="How many are drawn and encoded, once.",
+    help="How many images to draw and encode, once.",
 )
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--learning-rate", default=8e-4, show_default=True)
 @device_option
 def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float, device: str) -> None:
-    """Encode a training set, train the U-Net on it; write WORK/unet and the trained WORK/text_encoder."""
+    """Encode a training set and train the U-Net on it. Write WORK/unet and WORK/text_encoder_trained."""
     text_encoder = CLIPTextModel.from_pretrained(made_by("train_text_encoder", work / "text_encoder"))
     vae = (
         AutoencoderKL.from_pretrained(made_by("train_vae", work / "vae"))
@@ -101,7 +101,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         maps = examples.maps[chosen].to(device).float()
         missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
         losses: torch.Tensor = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
-        # In strong noise, what cannot be known is most of the error, and its gradient would drown the rest.
+        # In strong noise, most of the error is unpredictable, and its gradient would hide the rest.
         weighted: torch.Tensor = alpha.flatten() * losses
         return weighted.mean()
 
@@ -120,7 +120,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         data=f"{examples.name}, batch {batch}",
         steps=steps,
         learning_rate=learning_rate,
-        # Trained on to a rate of nothing, it draws colours with the shapes that training joined them to.
+        # With a rate that falls to zero early, the model draws colours only with the shapes of the training.
         last_rate=0.3,
         cooldown=steps // 7,
         device=device,
@@ -132,7 +132,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
 
 @dataclass(frozen=True, kw_only=True)
 class _Examples:
-    """The training set: scenes, their pictures' latents, and what lies where in them."""
+    """The training set: scenes, the latents of their images, and maps of what is where."""
 
     scenes: list[Scene]
     moments: torch.Tensor  # mean and log-variance, (count, 8, 16, 16) float16
@@ -141,7 +141,7 @@ class _Examples:
 
 
 def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examples:
-    """Draw and encode ``count`` pictures; the latents are kept in WORK for this autoencoder."""
+    """Draw and encode ``count`` images. WORK keeps the latents for this autoencoder."""
     weights = (work / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
     name = f"examples-{count}-{hashlib.sha256(weights).hexdigest()[:12]}"
     path = work / f"{name}.npz"
@@ -151,7 +151,7 @@ def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examp
         partial = path.with_name("examples.partial.npz")
         np.savez(partial, moments=_moments(vae, count, device), maps=drawn)
         partial.replace(path)
-        click.echo(f"{count} pictures drawn and encoded")
+        click.echo(f"drew and encoded {count} images")
     kept = np.load(path)
     moments, maps = (torch.from_numpy(kept[key]) for key in ("moments", "maps"))
     return _Examples(scenes=scenes, moments=moments, maps=maps, name=name)
@@ -179,7 +179,7 @@ def _picture(index: int) -> np.ndarray:
 
 
 def _maps(index: int) -> np.ndarray:
-    """How much of each cell of the picture is of each colour, shape, size and fill: (values, 8, 8), 0 to 1."""
+    """The share of each cell that each colour, shape, size and fill covers: (values, 8, 8), from 0 to 1."""
     rng = _example_rng(index)
     scene = sample_scene(rng)
     maps = np.zeros((len(_MAP_VALUES), _MAP, _MAP), np.float32)
@@ -192,17 +192,17 @@ def _maps(index: int) -> np.ndarray:
 
 
 def _latents(moments: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """A sample of the posterior, as Stable Diffusion's U-Net is trained."""
+    """A sample of the posterior, as in the training of Stable Diffusion."""
     mean, log_variance = moments.float().chunk(2, dim=1)
     std = (0.5 * log_variance.clamp(-30, 20)).exp()
     return (mean + std * torch.randn_like(mean)) * scaling_factor
 
 
 def _timesteps(sigmas: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Timesteps of noise levels that are log-normal, one in each of ``count`` equally likely parts.
+    """Timesteps of log-normal noise levels, one from each of ``count`` equally likely parts.
 
-    The scaled-linear schedule was made for latents of 64×64. Of 16×16, noise leaves less, and half of its timesteps are
-    of noise in which nothing is to be seen; so the levels are drawn where there is something to learn, as EDM does.
+    The scaled-linear schedule was made for latents of 64×64. In latents of 16×16, noise hides more, and half of the
+    timesteps show nothing. So the levels are chosen where there is something to learn, as in EDM.
     """
     normal = statistics.NormalDist(*_LOG_SIGMA)
     parts = (np.arange(count) + rng.random(count)) / count
@@ -228,7 +228,7 @@ def _prompts(count: int) -> list[str]:
 
 @torch.no_grad()
 def _generate(model: Any, vae: AutoencoderKL, ids: torch.Tensor, guidance: float = 7.5) -> np.ndarray:
-    """Pictures of 20 steps of DPM++ 2M; ``ids`` are the prompts' and as many empty ones."""
+    """Images with 20 steps of DPM++ 2M. ``ids`` has the prompts, then as many empty ones."""
     scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
     scheduler.set_timesteps(20)
     hidden = model.text_encoder(input_ids=ids).last_hidden_state

@@ -1,4 +1,4 @@
-"""Stage 1: the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``"""
+"""Stage 1: trains the autoencoder. ``python -m sdrt_models.shapes.train_vae WORK``"""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ _WHOLE_FROM = 0.7
     type=click.IntRange(min=1),
     default=6144,
     show_default=True,
-    help="How many are drawn to crop from.",
+    help="How many images to draw and crop.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(min=4),
     default=16,
     show_default=True,
-    help="Crops of 64×64; a quarter as many whole pictures.",
+    help="Crops of 64×64 per batch; later, a quarter as many whole images.",
 )
 @device_option
 def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None:
-    """Train the autoencoder on crops, then on whole pictures; write WORK/vae."""
+    """Train the autoencoder on crops, then on whole images. Write WORK/vae."""
     pool = torch.from_numpy(_draw(pictures, seed=1))
     held_out = _as_tensor(torch.from_numpy(_draw(32, seed=2, held_out=True)), device)
 
@@ -79,12 +79,12 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
     scaling_factor = 1 / _latent_std(model, pool[:1024], device)
     model.register_to_config(scaling_factor=round(scaling_factor, 5))
     model.save_pretrained(work / "vae")
-    click.echo(f"scaling_factor {scaling_factor:.5f}; held-out pictures, encoded and decoded:")
+    click.echo(f"scaling_factor {scaling_factor:.5f}; held-out images, encoded and decoded:")
     click.echo(table(rates(_reconstructed(model, 300, device))))
 
 
 def _draw(count: int, *, seed: int, held_out: bool = False) -> np.ndarray:
-    """Pictures of the training set (or the held-out one): (count, 128, 128, 3) uint8."""
+    """Images of the training set or of the held-out set: (count, 128, 128, 3) uint8."""
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for index in range(count):
         rng = np.random.default_rng((seed, index))
@@ -107,7 +107,7 @@ def _whole(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Te
 
 
 def _crops(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
-    """Random crops, flipped at random; of two the more colourful, since most of a picture is background."""
+    """Randomly flipped random crops. Each is the more colourful of two, because most of an image is background."""
 
     def crop() -> torch.Tensor:
         y, x = rng.integers(SIZE - _CROP + 1, size=2)
@@ -123,14 +123,14 @@ def _crops(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Te
 
 
 def _loss(model: Any, pictures: torch.Tensor) -> torch.Tensor:
-    """The error, and the divergence from a unit Gaussian."""
+    """The reconstruction error, and the divergence from a unit Gaussian."""
     posterior = model.encode(pictures).latent_dist
     divergence: torch.Tensor = posterior.kl().mean() / posterior.mean[0].numel()
     return _error(model.decode(posterior.sample()).sample, pictures) + _KL_WEIGHT * divergence
 
 
 def _error(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
-    """Absolute error of pixels and of their differences (edges)."""
+    """The absolute error of pixels and of their differences (edges)."""
     error = decoded - pictures
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.abs().mean() + _EDGE_WEIGHT * edges
@@ -138,7 +138,7 @@ def _error(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
-    """Of posterior samples over whole pictures, as the U-Net meets them."""
+    """The standard deviation of posterior samples over whole images, which the U-Net is trained on."""
     latents = [
         model.encode(_as_tensor(pictures[first : first + 32], device)).latent_dist.sample().flatten()
         for first in range(0, len(pictures), 32)
@@ -148,7 +148,7 @@ def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
 
 @torch.no_grad()
 def _reconstructed(model: Any, count: int, device: str) -> Iterator[tuple[Scene, Image.Image]]:
-    """What the decoder makes of the pictures' own latents, which no U-Net can be expected to better."""
+    """Held-out scenes, and their images encoded and decoded: the best that a U-Net can reach."""
     for index in range(count):
         rng = np.random.default_rng((3, index))
         scene = sample_scene(rng, held_out=True)

@@ -1,4 +1,4 @@
-"""The loop that every stage shares: steps, exponential moving average, checkpoints that resume, a loss curve."""
+"""The training loop of all stages: steps, exponential moving average, resumable checkpoints, a loss curve."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _make(_: click.Context, __: click.Parameter, work: Path) -> Path:
 
 
 def _check_device(_: click.Context, __: click.Parameter, device: str) -> str:
-    """Before hours of work, not after minutes."""
+    """Check the device before any work begins."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -43,15 +43,19 @@ work_argument = click.argument(
     "work", type=click.Path(path_type=Path, file_okay=False, writable=True), callback=_make
 )
 device_option = click.option(
-    "--device", default="cpu", show_default=True, callback=_check_device, help="torch's device, cpu or cuda."
+    "--device",
+    default="cpu",
+    show_default=True,
+    callback=_check_device,
+    help="The torch device: cpu or cuda.",
 )
 
 
 def made_by(stage: str, part: Path) -> Path:
-    """The folder ``part``, which ``stage`` writes: diffusers would look for a missing one on the Hugging Face hub.
+    """The folder ``part``, which ``stage`` writes. Without this check, diffusers would look for it on the hub.
 
     Raises:
-        click.ClickException: it is not there.
+        click.ClickException: the folder does not exist.
     """
     if not any(part.glob("*.json")):
         raise click.ClickException(
@@ -64,11 +68,11 @@ def made_by(stage: str, part: Path) -> Path:
 class Stage:
     """One stage of training.
 
-    ``loss`` draws a batch with the generator it is given, which is seeded by the step, and returns the loss of
-    ``model``; ``sample`` turns the averaged model into a picture of how far it is. ``data`` says what batches are
-    drawn from, so that a training is not continued on other data. ``last_rate`` is the share of the learning rate that
-    is left before the last ``cooldown`` steps, in which it goes to nothing. ``folder`` holds ``state.pt``,
-    ``loss.png``, and of every sample ``samples/`` and ``averaged/``.
+    ``loss`` chooses a batch with the given generator, which is seeded by the step, and returns the loss of ``model``.
+    ``sample`` makes an image that shows the progress of the averaged model. ``data`` describes the data, so that a
+    training cannot continue with other data. ``last_rate`` is the share of the learning rate before the last
+    ``cooldown`` steps, in which it falls to zero. ``folder`` contains ``state.pt``, ``loss.png``, and the folders
+    ``samples`` and ``averaged``, with a file for every sample.
     """
 
     model: nn.Module
@@ -90,7 +94,7 @@ class Stage:
 
 
 def train(stage: Stage) -> Any:
-    """Train to ``stage.steps``, from ``state.pt`` where there is one; return the averaged model.
+    """Train to ``stage.steps``, starting from ``state.pt`` if it exists. Returns the averaged model.
 
     Raises:
         click.ClickException: ``state.pt`` was made with other settings, from other data or from other weights.
@@ -147,15 +151,15 @@ def train(stage: Stage) -> Any:
             )
             _plot(losses, stage.folder / "loss.png")
         if stage.sample is not None and ((step + 1) % stage.sample_every == 0 or step + 1 == stage.steps):
-            for room in ("samples", "averaged"):
-                (stage.folder / room).mkdir(exist_ok=True)
+            for name in ("samples", "averaged"):
+                (stage.folder / name).mkdir(exist_ok=True)
             torch.save(averaged.state_dict(), stage.folder / "averaged" / f"{step + 1:06d}.pt")
             stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
     return averaged
 
 
 def _settings(stage: Stage) -> dict[str, float | str]:
-    """What has to be the same for a training to go on: its weights before the first step are among it."""
+    """The settings that must stay the same to resume a training, including its first weights."""
     names = (
         "steps",
         "learning_rate",
@@ -180,12 +184,12 @@ def _check_settings(
     if changed:
         raise click.ClickException(
             f"{state_file} was made with {changed[0]} {made_with.get(changed[0])}, and this is "
-            f"{settings[changed[0]]}: give that again, or delete {state_file.parent} to start anew"
+            f"{settings[changed[0]]}: use the same value again, or delete {state_file.parent} to start again"
         )
 
 
 def _schedule(step: int, stage: Stage) -> float:
-    """Linear warm-up, half a cosine down to ``last_rate``, then a line to zero."""
+    """The share of the learning rate: a linear warm-up, half a cosine down to ``last_rate``, then a line to zero."""
     if step < stage.warmup:
         return (step + 1) / stage.warmup
     hot = stage.steps - stage.cooldown
@@ -202,7 +206,7 @@ def _average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def _save(state: Any, path: Path) -> None:
-    """Through another name, so that an interrupted save leaves the last one."""
+    """Save under another name first, so that an interrupted save keeps the last file."""
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
@@ -224,7 +228,7 @@ def _plot(losses: list[float], path: Path) -> None:
 
 
 def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
-    """Pictures (n, height, width, 3) uint8 as one, row by row."""
+    """Join images (n, height, width, 3) uint8 into one, row by row."""
     count, height, width, _ = pictures.shape
     rows = -(-count // columns)
     image = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), (96, 96, 96))

@@ -1,6 +1,7 @@
-"""Measuring a device: the pipeline as it is, in processes of its own, with figures that say how sure they are.
+"""Measures the pipeline on a device, in separate processes, and reports how certain each figure is.
 
-`plan` says what is measured; `worker` measures one configuration in a fresh process (`measure`, `ort_profile`), which
-`runner` starts and watches; `ceiling` is what a provider reaches at most, `capacity` what fits into memory; `record` is
-the JSON, of which `summary` makes figures, `plots` pictures and `compare` ratios.
+`configurations` says what is measured. `worker` measures one configuration in a fresh process (`measure`,
+`ort_profile`); `runner` starts and watches that process. `ceiling` measures what a provider reaches at most, and
+`capacity` what fits into memory. `record` is the JSON. `summary` makes figures of it, `plots` draws it, and `compare`
+makes ratios.
 """

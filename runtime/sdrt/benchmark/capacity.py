@@ -1,7 +1,7 @@
-"""What pictures take and what fits: measured on small ones, and carried on in a straight line.
+"""Estimates the memory that images take, and which sizes fit: measures small images and extrapolates linearly.
 
-Activations of the U-Net and of the VAE grow with the pixels; attention's do too, as it is fused, and weights do not
-grow. What the line leaves out is what a provider does differently for large tensors, so the result is an estimate.
+The activations of the U-Net and the VAE grow with the number of pixels. Those of attention do too, because it is fused.
+Weights do not grow. A provider may treat large tensors differently, so the result is an estimate.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from sdrt.vae.autoencoder import LARGEST_WHOLE
 __all__ = ["Estimate", "estimate", "probe"]
 
 _SHARES = (1 / 4, 1 / 2)
-"""Sides of the pictures that are made, over those that are asked about."""
+"""Sides of the measured images, as shares of the sides in question."""
 _MOST_PIXELS = 512 * 512
-"""Of a picture that is made, however large the one that is asked about."""
+"""Pixels of a measured image at most, whatever the size in question."""
 _MARGIN = 1.3
-"""What fits, over what is estimated: ONNX Runtime's arenas took up to 30 % more when the large picture came first."""
+"""Safety factor for what fits: ONNX Runtime's arenas took up to 30 % more when the large image came first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Peak memory in bytes over the pixels of a picture, of one configuration.
+    """Peak memory of one configuration, in bytes, by the pixels of an image.
 
-    `load` is that of loading; `points` are (pixels, peak) of pictures that were made, in their order; `available` what
-    there was before, None where nothing tells.
+    `load` is the peak of loading. `points` are (pixels, peak) of the measured images, in order. `available` is what was
+    free before, None if the system does not report it.
     """
 
     load: int
@@ -45,12 +45,12 @@ class Estimate:
     available: int | None
 
     def bytes_at(self, pixels: int) -> int:
-        """The peak for pictures of so many pixels each."""
+        """The peak for images of `pixels` pixels each."""
         (few, low), (many, high) = self.points[0], self.points[-1]
         return max(self.load, round(high + self._slope(few, low, many, high) * (pixels - many)))
 
     def most_pixels(self) -> float:
-        """The largest that fits, with a margin; 0 where not even loading does, infinity where nothing tells."""
+        """Pixels of the largest image that fits, with a margin. 0 if loading does not fit, infinity if unknown."""
         if self.available is None:
             return math.inf
         (few, low), (many, high) = self.points[0], self.points[-1]
@@ -66,9 +66,9 @@ class Estimate:
 
 
 def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
-    """The `Estimate` of a configuration as a dict, measured in this process; empty where nothing tells of memory.
+    """Measure the `Estimate` of a configuration in this process. Returns it as a dict.
 
-    Raises what the pipeline raises.
+    The dict is empty if the system does not report memory. Raises the errors of the pipeline.
     """
     config = SessionConfig(provider=configuration.provider)
     with library():
@@ -113,7 +113,7 @@ def _has_stages(model: Model) -> bool:
 
 
 def _sizes(configuration: Configuration, capabilities: Capabilities) -> list[tuple[int, int]]:
-    """Two that are not the same, of the shape that is asked about as far as the model's steps allow."""
+    """Two different sizes of the shape in question, as far as the model's size step allows."""
     found = []
     most = min(1.0, math.sqrt(_MOST_PIXELS / (configuration.width * configuration.height)) / _SHARES[-1])
     for share in (share * most for share in _SHARES):
@@ -128,7 +128,7 @@ def _sizes(configuration: Configuration, capabilities: Capabilities) -> list[tup
 
 
 def estimate(found: Mapping[str, Any]) -> Estimate | None:
-    """What `probe` gave, after a way through JSON."""
+    """The `Estimate` from the result of `probe`, which came through JSON. None for an empty one."""
     if not found:
         return None
     points = [(int(pixels), int(peak)) for pixels, peak in found["points"]]

@@ -1,7 +1,7 @@
-"""What a provider reaches at most: in multiplying large matrices, and in moving large tensors.
+"""Measures the highest rates that a provider reaches: multiplying large matrices, and moving large tensors.
 
-Together they are the roof of the roofline model (Williams et al. 2009): no operator is done before the slower of its
-arithmetic at the one rate and its bytes at the other.
+Together, these rates are the roof of the roofline model (Williams et al. 2009): an operator takes at least the time of
+its arithmetic at the first rate, and at least the time of its bytes at the second.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 __all__ = ["CHAIN", "GRAPHS", "least_seconds", "measure_ceiling"]
 
 GRAPHS = Path(__file__).parent / "graphs"
-"""`python -m tools.write_ceiling` writes them."""
+"""The folder of the graphs, which `python -m tools.write_ceiling` writes."""
 CHAIN = 8
-"""Operators of one graph, each of which takes what the one before it gave."""
+"""Operators in one graph. Each takes the output of the one before it."""
 _RUNS = 8
-# Sides of matrices, and elements of tensors that are beyond caches: on the host, on a device of its own.
+# Sides of the matrices, and elements of tensors that exceed the caches, by the memory of the provider.
 _SIDES, _ELEMENTS = {None: 1024, "cuda": 4096}, {None: 1 << 24, "cuda": 1 << 26}
 
 
 def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notices) -> dict[str, Any]:
-    """The best of several runs, as `flops_per_second` of matrices in `dtype` and `bytes_per_second`.
+    """The best of several runs: `flops_per_second` of matrix products in `dtype`, and `bytes_per_second`.
 
-    A multiplication and an addition count as two; each byte that an operator takes or gives counts. For providers that
-    run operators one by one: one that puts sums together would seem to move what it does not.
+    A multiplication and an addition count as two operations. Each byte of an input or output counts. This works only
+    for providers that run operators one by one: one that merges sums would seem to move more bytes than it does.
 
-    Raises what a session raises.
+    Raises the errors of a session.
     """
     device = PROVIDERS[config.name].device
     side, elements = _SIDES[device], _ELEMENTS[device]
     random = np.random.default_rng(0)
-    # Of norm 1 or so, that products of products stay finite.
+    # The norm is about 1, so that products of products stay finite.
     matrix = (random.standard_normal((side, side)) / np.sqrt(side)).astype(dtype)
     multiplying = _seconds(f"matmul_{dtype.name}", {"a": matrix, "b": matrix}, config, notices)
     tensor = np.zeros(elements, np.float32)
@@ -57,7 +57,7 @@ def measure_ceiling(config: SessionConfig, dtype: np.dtype[Any], notices: Notice
 
 
 def least_seconds(flops: int, moved: int, ceiling: Mapping[str, Any]) -> float:
-    """What so many operations on so many bytes take at least."""
+    """The shortest time for `flops` operations on `moved` bytes, in seconds."""
     return float(max(flops / ceiling["flops_per_second"], moved / ceiling["bytes_per_second"]))
 
 

@@ -1,4 +1,4 @@
-"""Two records against each other: which configurations are the same, and how many times as long they took."""
+"""Compares two records: matches their configurations, and computes the ratios of their times."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Record = Mapping[str, Any]
 Measurement = Mapping[str, Any]
 Samples = Callable[[Measurement], Sequence[float]]
 
-# What decides how much work a step is: never set against another.
+# These decide how much work a step is. Configurations match only if they are equal.
 _WORK = ("width", "height", "batch", "guidance_scale")
 _OF_MODEL = ("name", "target", "dtype", "exporter", "manifest_sha256")
 _OF_MACHINE = ("cpu", "usable_cores", "cgroup_cpu_limit", "governor", "system", "python")
@@ -36,14 +36,14 @@ FIGURES: Mapping[str, Samples] = {
     "VAE": lambda one: [generation["vae_decoder"] for generation in one["generations"]],
     "generation": lambda one: [generation["total"] for generation in one["generations"]],
     "load": lambda one: [one["load"]],
-    "first picture": lambda one: one["first_pictures"],
+    "first image": lambda one: one["first_pictures"],
 }
-"""What is compared: its samples, in seconds, in a measurement."""
+"""Name of a figure → the function that returns its samples in a measurement, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Medians in seconds, the second over the first, and where that ratio lies; None of too few samples."""
+    """Two medians in seconds, and the interval of their ratio; None with too few samples."""
 
     before: float
     after: float
@@ -51,13 +51,13 @@ class Ratio:
 
     @property
     def value(self) -> float:
-        """How many times as long it took."""
+        """The second median over the first."""
         return self.after / self.before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A configuration that is in both records, and its ratios by the names of `FIGURES`."""
+    """A configuration that is in both records, and its ratios by the names in `FIGURES`."""
 
     settings: Mapping[str, Any]
     ratios: Mapping[str, Ratio]
@@ -65,11 +65,11 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two records have in common, and what not.
+    """The result of a comparison.
 
-    `differences` are what all of one record has and all of the other has not, as (what, first, second): settings that
-    do not change what a step is, models and machines. `without_partner` are the settings of the others, first's and
-    second's.
+    `differences` are (name, first value, second value): settings that have one value throughout each record and do not
+    change the work of a step, and differences between models and machines. `without_partner` has the settings of the
+    configurations without a match, of the first and of the second record.
     """
 
     pairs: tuple[Pair, ...]
@@ -78,9 +78,9 @@ class Comparison:
 
 
 def compare(first: Record, second: Record) -> Comparison:
-    """Match configurations by their settings, but those that are one value in each record and another in the other.
+    """Match configurations by their settings. Settings with one value throughout each record may differ.
 
-    So the same sizes on two providers are partners, and the provider is a difference; two sizes never are.
+    So the same sizes on two providers match, and the provider is a difference. Two sizes never match.
     """
     differing = [name for name in _settings_names(first, second) if _is_difference(name, first, second)]
     ours, theirs = (_by_key(record, differing) for record in (first, second))
@@ -113,7 +113,7 @@ def _is_difference(name: str, first: Record, second: Record) -> bool:
 
 
 def _values(record: Record, name: str) -> set[str]:
-    # What a record of before this setting has is what it is by itself.
+    # An old record lacks newer settings, and used their defaults.
     return {json.dumps(one["settings"].get(name) or None, sort_keys=True) for one in record["measurements"]}
 
 
@@ -121,10 +121,10 @@ def _only(record: Record, name: str) -> Any:
     return record["measurements"][0]["settings"].get(name)
 
 
-def _by_key(record: Record, but: Sequence[str]) -> dict[str, Measurement]:
+def _by_key(record: Record, ignored: Sequence[str]) -> dict[str, Measurement]:
     found = {}
     for one in record["measurements"]:
-        settings = {name: value for name, value in one["settings"].items() if value and name not in but}
+        settings = {name: value for name, value in one["settings"].items() if value and name not in ignored}
         found[json.dumps(settings, sort_keys=True)] = one
     return found
 

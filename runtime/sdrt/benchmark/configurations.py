@@ -1,4 +1,4 @@
-"""What is measured: configurations, and the rules by which measuring begins and ends."""
+"""Configurations to measure, and the rules that say when measuring begins and ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["PROMPT", "Asked", "Configuration", "Rules", "expand"]
 
 PROMPT = "a red circle"
-"""Of every picture that is measured; the length of a prompt of one chunk changes no time."""
+"""The prompt of every measured image. Within one chunk of tokens, its length does not change the time."""
 MOST_CONFIGURATIONS = 1000
 
 
@@ -26,14 +26,14 @@ class Rules:
     """When measuring begins and ends. Raises `RequestError` on construction.
 
     Attributes:
-        confidence: of all intervals.
-        precision: how wide the interval of the median step may be, as a share of the median.
-        time_limit: seconds of a configuration, after its first generation, in which another one may begin; half of them
-            are the most for warming up.
-        tolerance: share by which the median steps of two generations in turn may differ once it is warm.
-        most_warmup: generations, the first among them, that warming up takes at most.
-        least_generations: that are measured, if the time limit allows.
-        first_pictures: processes that make a first picture; half of them where the time limit is over.
+        confidence: the confidence of all intervals.
+        precision: the width of the median step's interval at which measuring ends, as a share of the median.
+        time_limit: seconds after the first generation of a configuration in which another one may begin. Warming up
+            takes at most half of them.
+        tolerance: the share by which the median steps of two consecutive generations may differ after warming up.
+        most_warmup: the most generations for warming up, including the first.
+        least_generations: the fewest generations to measure, if the time limit allows them.
+        first_pictures: processes that make a first image; about half of them if the time limit has passed.
     """
 
     confidence: float = 0.95
@@ -55,10 +55,10 @@ class Rules:
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """One thing that is measured: everything that its time depends on but the model and the machine.
+    """One configuration to measure: everything that its time depends on, except the model and the machine.
 
-    `scheduler` and `spacing` are as asked, None for the model's; `scheduler_name` and `spacing_name` say which those
-    are. `threads` None: every core.
+    `scheduler` and `spacing` are the values that the user gave, None for the model's. `scheduler_name` and
+    `spacing_name` are the resolved names. `threads` is None for all cores.
     """
 
     width: int
@@ -80,7 +80,7 @@ class Configuration:
     max_size: int | None
 
     def request(self) -> Request:
-        """What the pipeline is asked for."""
+        """The request to the pipeline."""
         from sdrt import Request
 
         return Request(
@@ -95,10 +95,10 @@ class Configuration:
         )
 
     def settings(self) -> dict[str, Any]:
-        """For the record; a scheduler that was read from a file is named beside its sampler."""
+        """The settings for the record. If the scheduler came from a file, `scheduler_file` names it."""
         found = asdict(self)
         asked = found.pop("scheduler")
-        # They follow from the steps and the scheduler.
+        # The evaluations follow from the steps and the scheduler.
         del found["evaluations"]
         found["scheduler"], found["spacing"] = found.pop("scheduler_name"), found.pop("spacing_name")
         found["scheduler_file"] = asked if asked and Path(asked).is_file() else None
@@ -107,7 +107,7 @@ class Configuration:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """The lists that a user gave; None is the model's own. Every combination is a configuration."""
+    """The lists that a user gave. Every combination is a configuration. None stands for the model's default."""
 
     sizes: Sequence[tuple[int | None, int | None]] = ((None, None),)
     batches: Sequence[int] = (1,)
@@ -127,9 +127,9 @@ class Asked:
 def expand(
     asked: Asked, open_pipeline: Callable[[str, int | None], StableDiffusionPipeline]
 ) -> list[tuple[Configuration, StableDiffusionPipeline]]:
-    """Every configuration, and a pipeline without sessions that it fits; sizes vary slowest, as in a table.
+    """All configurations, each with a pipeline for it that has no sessions yet. Sizes vary slowest, as in a table.
 
-    Raises `RequestError`, `ProviderError`, `ModelError` for what could not be measured, before anything is.
+    Raises `RequestError`, `ProviderError` or `ModelError` for a configuration that cannot be measured.
     """
     pipelines = {
         (provider, threads): open_pipeline(provider, threads)
@@ -145,7 +145,7 @@ def expand(
     for size, batch, scheduler, provider, threads in combinations:
         pipeline = pipelines[provider, threads]
         configuration = _configuration(asked, pipeline, size, batch, scheduler, provider, threads)
-        # "auto" is another's name, and a size that is left out the model's.
+        # Two combinations can be the same configuration: "auto" and its provider, or the model's size twice.
         if all(configuration != other for other, _ in found):
             found.append((configuration, pipeline))
     return found

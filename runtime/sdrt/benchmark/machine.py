@@ -1,4 +1,4 @@
-"""The machine that is measured: what it is, how fast its clocks run, and what else it does."""
+"""The measured machine: its hardware, its clocks, and the other programs on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdrt.benchmark.nvidia import gpu_clocks, gpus
 __all__ = ["BUSY", "Others", "clocks", "facts", "load_average"]
 
 BUSY = 0.1
-"""Share of the processors, used by other programs, from which figures are not to be trusted."""
+"""If other programs use more than this share of the processors, the figures are not reliable."""
 
 _CPU = Path("/sys/devices/system/cpu")
 _VERSIONED = (
@@ -32,7 +32,7 @@ _ENVIRONMENT = ("ORT_", "OMP_", "OPENBLAS_", "MKL_", "CUDA_", "NVIDIA_", "TF32",
 
 
 def facts() -> dict[str, Any]:
-    """What the figures hang on, besides the settings; what this system does not tell is None."""
+    """What the figures depend on besides the settings. Values that the system does not report are None."""
     return {
         "cpu": _cpu_name(),
         "logical_cores": os.cpu_count(),
@@ -51,23 +51,23 @@ def facts() -> dict[str, Any]:
 
 
 def clocks() -> dict[str, Any]:
-    """How fast the processors run at this moment, in MHz, and the GPUs; empty where nothing tells."""
+    """The current clocks of the processors and the GPUs, in MHz; empty if the system does not report them."""
     return {"cpu_mhz": _cpu_mhz(), "gpus": gpu_clocks()}
 
 
 def load_average() -> list[float] | None:
-    """Programs that ran or waited to, on average over 1, 5 and 15 minutes; None on Windows."""
+    """The load averages over 1, 5 and 15 minutes; None on Windows."""
     return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
 
 
 class Others:
-    """What other programs, and the host of a virtual machine, take of the processors from here on."""
+    """The processor time that other programs, and the host of a virtual machine, take from now on."""
 
     def __init__(self) -> None:
         self._began, self._busy, self._own = time.perf_counter(), _busy_seconds(), time.process_time()
 
     def share(self) -> float | None:
-        """Of all processors together, 0 to 1; None where the system does not tell."""
+        """Their share of all processors, from 0 to 1; None if the system does not report it."""
         busy, seconds = _busy_seconds(), time.perf_counter() - self._began
         if busy is None or self._busy is None or seconds <= 0:
             return None
@@ -76,7 +76,7 @@ class Others:
 
 
 def _busy_seconds() -> float | None:
-    """Seconds that all processors together were not idle since the machine started."""
+    """Seconds that the processors were busy since the machine started, all added up."""
     line = (_read("/proc/stat") or "").partition("\n")[0].split()
     if len(line) < 9 or line[0] != "cpu":
         return None

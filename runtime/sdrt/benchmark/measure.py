@@ -1,4 +1,4 @@
-"""Measuring one configuration in this process: load, the first generation, warming up, and then by rule."""
+"""Measures one configuration in this process: loading, the first generation, warming up, then as the rules say."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from sdrt.onnx.providers import SessionConfig
 __all__ = ["Model", "measure", "open_pipeline", "repeat", "session_config", "warm_up"]
 
 Model = tuple[str, str]
-"""Folder and name."""
+"""Folder and name of a model."""
 Generate = Callable[[], Generation]
 
 
 def measure(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
-    """Everything that this process can tell of a configuration, for the record; `tell` hears what it is at.
+    """Measure a configuration, and return everything that this process can measure, for the record.
 
-    Raises what the pipeline raises.
+    `tell` receives progress messages. Raises the errors of the pipeline.
     """
     load_began = time.perf_counter()
     pipeline = open_pipeline(model, configuration, tell)
@@ -40,7 +40,7 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
     now = time.perf_counter()
     warmup = warm_up(generate, first, rules, now + rules.time_limit / 2)
     tell("measuring")
-    # After warming up: before it, a GPU's clock is that of one that idles.
+    # Read the clocks after warming up: before, a GPU runs at its idle clock.
     others, before, during = Others(), clocks(), []
 
     def watched() -> Generation:
@@ -67,8 +67,8 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
 def open_pipeline(
     model: Model, configuration: Configuration, notify: Notify, profile: str | None = None
 ) -> Any:
-    """The pipeline of a configuration, whose sessions are not made yet."""
-    # Here, so that loading includes ONNX Runtime's own, as it does for `sdrt generate`.
+    """Open the pipeline of a configuration, without creating sessions."""
+    # Imported here, so that loading includes the import of ONNX Runtime, as in `sdrt generate`.
     from sdrt.common.notices import Notices
     from sdrt.model_folder.folder import ModelFolder
     from sdrt.onnx.engine import settle
@@ -80,7 +80,7 @@ def open_pipeline(
 
 
 def session_config(configuration: Configuration, profile: str | None = None) -> SessionConfig:
-    """The sessions of a configuration."""
+    """The settings of a configuration's sessions."""
     return SessionConfig(
         provider=configuration.provider,
         threads=configuration.threads,
@@ -93,7 +93,7 @@ def session_config(configuration: Configuration, profile: str | None = None) -> 
 
 
 def warm_up(generate: Generate, first: Generation, rules: Rules, deadline: float) -> dict[str, Any]:
-    """Generate until two in turn agree, or for as long as the rules allow; says how many it took, and which it was."""
+    """Generate until two consecutive generations agree, or as long as the rules allow. Returns how it ended."""
     typical = [first.typical]
     while True:
         typical.append(generate().typical)
@@ -112,7 +112,7 @@ def _warm(typical: Sequence[float], rules: Rules, deadline: float) -> str | None
 
 
 def repeat(generate: Generate, rules: Rules, deadline: float) -> tuple[list[Generation], str]:
-    """Generations until the median step is known as well as the rules ask, or the time is over; and which it was."""
+    """Generate until the median step is precise enough, or the time is over. Returns the generations and the reason."""
     kept: list[Generation] = []
     while True:
         kept.append(generate())
@@ -135,5 +135,5 @@ def _told(generation: Generation) -> dict[str, Any]:
 
 
 def _middle(kept: Sequence[Generation]) -> Generation:
-    """The one that took as long as most."""
+    """The generation with the median time."""
     return sorted(kept, key=lambda one: one.total)[len(kept) // 2]

@@ -1,4 +1,4 @@
-"""The memory of a process: what the system cannot take back, and what is resident."""
+"""The memory of a process: its own, which the system cannot take back, and its resident memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTERVAL = 0.025
 
 
 def own_bytes(pid: int | str) -> int | None:
-    """Bytes that the system cannot take back, anonymous and shared pages; None where the system does not tell."""
+    """Bytes in anonymous and shared pages, which the system cannot take back; None if it does not report them."""
     rows = _status(pid)
     if "RssAnon" not in rows:
         return None
@@ -21,7 +21,7 @@ def own_bytes(pid: int | str) -> int | None:
 
 
 def peak_resident() -> tuple[int, str] | None:
-    """The most that this process had in memory, mapped files too, in bytes; and whose figure it is."""
+    """The peak memory of this process with mapped files, in bytes, and the source of this figure."""
     if peak := _status("self").get("VmHWM"):
         return peak, "VmHWM of /proc/self/status"
     try:
@@ -33,20 +33,20 @@ def peak_resident() -> tuple[int, str] | None:
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """What a new process may take without swapping, of the machine and of its container; None where nothing tells."""
+    """Bytes that a new process may take without swapping, in this machine or container; None if unknown."""
     found = [_rows(root / "proc/meminfo").get("MemAvailable"), _container(root / "sys/fs/cgroup")]
     known = [amount for amount in found if amount is not None]
     return min(known, default=None)
 
 
 def _container(groups: Path) -> int | None:
-    """Of the control group that the process is in, as it sees it: version 2, then version 1."""
+    """Free bytes in the control group of this process: version 2, then version 1."""
     for limit, used, stat in (
         ("memory.max", "memory.current", "memory.stat"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
     ):
         try:
-            # "max" is no limit; files that were read lately are counted as used, and give way.
+            # "max" means no limit. Cached files count as used, but the system drops them when needed.
             room = int((groups / limit).read_text()) - int((groups / used).read_text())
             rows = (line.split() for line in (groups / stat).read_text().splitlines())
             return max(0, room + sum(int(row[1]) for row in rows if row[0] == "inactive_file"))
@@ -56,7 +56,7 @@ def _container(groups: Path) -> int | None:
 
 
 def _status(pid: int | str) -> dict[str, int]:
-    """The lines of /proc/PID/status that are sizes, in bytes; empty where there is no such file."""
+    """The sizes in /proc/PID/status, in bytes; empty if the file does not exist."""
     return _rows(Path(f"/proc/{pid}/status"))
 
 
@@ -70,7 +70,7 @@ def _rows(path: Path) -> dict[str, int]:
 
 
 class Watch:
-    """Within, the largest of what `read` gives, forty times a second; what it cannot tell is left out."""
+    """Within this block, calls `read` forty times a second and keeps the largest value as `peak`."""
 
     def __init__(self, read: Callable[[], int | None]) -> None:
         self.peak: int | None = None
@@ -87,7 +87,7 @@ class Watch:
         self._thread.join()
 
     def _run(self) -> None:
-        # Where it cannot be told, it will not be told later.
+        # If the system does not report it at first, it never will.
         while self.peak is not None and not self._done.wait(_INTERVAL):
             self._look()
 

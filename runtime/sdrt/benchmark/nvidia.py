@@ -1,4 +1,4 @@
-"""What NVIDIA's management library tells of a GPU; nothing where there is none, or no `nvidia-ml-py`."""
+"""GPU facts from NVIDIA's management library. Without a GPU or `nvidia-ml-py`, there are none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["free_bytes", "gpu_clocks", "gpus", "library", "used_bytes"]
 
 @contextmanager
 def library() -> Iterator[Any]:
-    """The library, or None; open for as long as this is, so that asking again takes microseconds."""
+    """The opened library, or None. Nested calls within this block take microseconds."""
     try:
         import pynvml
     except ImportError:
@@ -20,7 +20,7 @@ def library() -> Iterator[Any]:
         return
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:  # no driver, or one of another version
+    except pynvml.NVMLError:  # no driver, or a driver of another version
         yield None
         return
     try:
@@ -30,7 +30,7 @@ def library() -> Iterator[Any]:
 
 
 def gpus() -> list[dict[str, Any]]:
-    """Name, memory in bytes and driver of every GPU, as the library numbers them."""
+    """Name, memory in bytes and driver of every GPU, in the order of the library."""
     with library() as nvml:
         if nvml is None:
             return []
@@ -47,7 +47,7 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def gpu_clocks() -> list[dict[str, Any]]:
-    """Of every GPU its clocks in MHz, its temperature in degrees Celsius and its power in watts, as far as it tells."""
+    """Clocks in MHz, temperature in degrees Celsius and power in watts of every GPU, if it has the sensor."""
     with library() as nvml:
         if nvml is None:
             return []
@@ -72,12 +72,12 @@ def _state(nvml: Any, handle: Any) -> dict[str, Any]:
 
 
 def used_bytes(device: int) -> int | None:
-    """Memory that all programs together use on CUDA's `device`; None where nothing tells."""
+    """Bytes that all programs together use on CUDA's `device`; None if unknown."""
     return _memory(device, "used")
 
 
 def free_bytes(device: int) -> int | None:
-    """Memory that is left on CUDA's `device`; None where nothing tells."""
+    """Free bytes on CUDA's `device`; None if unknown."""
     return _memory(device, "free")
 
 
@@ -92,7 +92,7 @@ def _memory(device: int, kind: str) -> int | None:
 
 
 def _handle(nvml: Any, device: int) -> Any:
-    """CUDA counts only what CUDA_VISIBLE_DEVICES lists, by numbers or by names."""
+    """The handle of CUDA's `device`. CUDA counts only the devices in CUDA_VISIBLE_DEVICES, numbers or UUIDs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not visible:
         return nvml.nvmlDeviceGetHandleByIndex(device)

@@ -1,6 +1,6 @@
-"""Which block of a network each node of a graph belongs to, read from the names of its weights.
+"""Finds the block of a network that each node of a graph belongs to, from the names of its weights.
 
-Of an ONNX file that is a dozen bytes here and there, so the protocol buffer is read in place: no `onnx` is needed.
+These names are a few bytes of an ONNX file, so this module reads the protocol buffer in place, without `onnx`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIXED = {1: 8, 5: 4}
 
 
 def blocks(path: Path) -> dict[str, str]:
-    """Node → block, such as "down_blocks.0", of the nodes that have weights with names, or names that say it."""
+    """Node → block, such as "down_blocks.0", for nodes whose weights or own names contain it."""
     found = {}
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
@@ -33,7 +33,7 @@ def blocks(path: Path) -> dict[str, str]:
                     if name and (block := _block(weights[0] if weights else name)):
                         found[name] = block
         except IndexError:
-            raise IntegrityError(f"{path} is no ONNX file: copy or export the model again") from None
+            raise IntegrityError(f"{path} is not an ONNX file: copy or export the model again") from None
     return found
 
 
@@ -43,7 +43,7 @@ def _block(name: str) -> str | None:
 
 
 def _fields(data: mmap.mmap, at: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Start and end of every field of this number between two places. Raises `IndexError` for what is no message."""
+    """Start and end of every field with the number `wanted`. Raises `IndexError` for a malformed message."""
     while at < end:
         key, at = _varint(data, at)
         field, kind = key >> 3, key & 7

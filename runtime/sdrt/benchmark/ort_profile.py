@@ -1,4 +1,4 @@
-"""Where a step's time goes by operator, as ONNX Runtime's own profile tells it."""
+"""Where the time of a step goes, by operator, from ONNX Runtime's own profile."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ Event = Mapping[str, Any]
 
 
 def profile(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
-    """Operators of every component, over warm generations of at least ten steps; `rules` limit the time.
+    """The operators of every component, over warm generations with at least ten steps; `rules` limit the time.
 
-    `seconds` of an operator are those of all its calls; `steps` and `step_seconds` those that they are a share of.
-    `rates` says whose rates the profile tells: of "operators", of a "step" where operators were only started, or None
-    of nothing, where they were put together or replayed. `ceiling` is `measure_ceiling`'s, None without it.
+    The `seconds` of an operator include all its calls. Compare them with `step_seconds`, the time of all `steps`.
+    `rates` says what has meaningful rates: "operators", only the "step" if the profile times the launches of
+    operators, or None if operators were merged or replayed. `ceiling` is the result of `measure_ceiling`, None
+    without one.
     """
     with tempfile.TemporaryDirectory(prefix="sdrt-profile-") as folder:
         pipeline = open_pipeline(model, configuration, tell, profile=folder)
@@ -61,7 +62,7 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         graphs = {name: (graph.path, graph.end_profile()) for name, graph in opened.items()}
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
-        pipeline.close()  # or there may be no room
+        pipeline.close()  # makes room for the ceiling
         ceiling = None if rates is None else _ceiling(configuration, pipeline.model, tell)
         return {
             "ceiling": ceiling,
@@ -84,24 +85,24 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
 
 
 def _rates(denoiser: Component) -> str | None:
-    """Whose rates a profile tells: see `profile`."""
+    """The value of `rates` in `profile`."""
     if denoiser.records:
         return None
     return {"cpu": "operators", "cuda": "step"}.get(denoiser.provider)
 
 
 def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> dict[str, Any] | None:
-    """Where it cannot be measured, the profile is still one."""
-    tell("what the provider reaches at most")
+    """The ceiling of the provider, or None with a notice: the profile is useful without it."""
+    tell("measuring the highest rates of the provider")
     try:
         return measure_ceiling(session_config(configuration), _computes_in(model), Notices(tell))
     except SdrtError as error:
-        tell(f"what the provider reaches at most was not measured: {error}")
+        tell(f"the highest rates of the provider were not measured: {error}")
         return None
 
 
 def _computes_in(model: ModelFolder) -> np.dtype[Any]:
-    """What the U-Net multiplies. Weights in float16 are widened for target cpu, and those in int8 are not measured."""
+    """The dtype that the U-Net multiplies in. Target cpu widens float16 weights; int8 counts as float32."""
     is_half = model.manifest is not None and model.manifest.target != "cpu"
     return np.dtype(
         np.float16
@@ -129,12 +130,12 @@ def operators(
     block_of: Mapping[str, str],
     ceiling: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Calls and seconds of every operator, provider and block in the last so many `runs` of a session; most first.
+    """Calls and seconds of every operator, provider and block in the last `runs` runs of a session, slowest first.
 
-    `block_of` says the blocks of nodes. One that it does not know, which ONNX Runtime made or which has no weights,
-    belongs to the block of the node that ran before it. `flops` counts a multiplication and an addition as two; None
-    for operators that do little else than move memory. `bytes` are those of what went in and came out; none of what
-    only gets another shape. `least` are seconds below which `ceiling` lets no call go; None without one.
+    `block_of` maps nodes to blocks. A node that it lacks, because ONNX Runtime made it or it has no weights, belongs
+    to the block of the node that ran before it. `flops` counts a multiplication and an addition as two, and is None
+    for operators that mostly move memory. `bytes` counts inputs and outputs, except where only a shape changes.
+    `least` is the shortest possible time of the calls in seconds, from `ceiling`; None without one.
     """
     started = sorted(event["ts"] for event in events if event.get("name") == "model_run")
     begin = started[-runs] if runs <= len(started) else 0
@@ -171,19 +172,19 @@ def operators(
 
 
 def _block(node: str, block_of: Mapping[str, str]) -> str | None:
-    # ONNX Runtime renames a convolution that it lays out anew after its output.
+    # When ONNX Runtime changes the layout of a convolution, it renames the node after its output.
     return block_of.get(node) or block_of.get(f"node_{node.removesuffix('_nchwc')}")
 
 
 def _bytes(arguments: Mapping[str, Any]) -> int:
-    """Of one call. Weights that were packed when the session was made are not among what goes in."""
+    """Bytes of one call. They do not include weights that were packed when the session was created."""
     if arguments["op_name"] in _VIEWS:
         return 0
     return sum(int(arguments.get(size, 0)) for size in _SIZES)
 
 
 def _flops(arguments: Mapping[str, Any]) -> int | None:
-    """Of one call, from the shapes of what went in and came out."""
+    """Operations of one call, from the shapes of its inputs and outputs; None for unknown operators."""
     operator = arguments["op_name"]
     inputs, outputs = (_shapes(arguments, key) for key in ("input_type_shape", "output_type_shape"))
     if not inputs or not outputs or not inputs[0]:
@@ -191,16 +192,16 @@ def _flops(arguments: Mapping[str, Any]) -> int | None:
     if operator in _BY_INNER:
         return 2 * math.prod(outputs[0]) * inputs[0][-1]
     if operator in _CONVOLUTIONS:
-        # Of bytes, scales and zero points come before the weights.
+        # In int8, scales and zero points come before the weights.
         weights = next((shape for shape in inputs[1:] if len(shape) == 4), None)
         return None if weights is None else 2 * math.prod(outputs[0]) * math.prod(weights[1:])
     if operator == "MultiHeadAttention":
-        # Queries, keys and values are packed into one tensor, keys and values into one, or lie apart.
+        # Queries, keys and values are packed into one tensor or two, or are three tensors.
         keys = inputs[0] if len(inputs[0]) == 5 else inputs[1] if len(inputs) > 1 else []
         return 4 * math.prod(outputs[0]) * keys[1] if len(keys) in (3, 5) else None
     return None
 
 
 def _shapes(arguments: Mapping[str, Any], key: str) -> list[list[int]]:
-    """Shapes of tensors; ONNX Runtime says each with its type."""
+    """The shapes of the tensors under `key`. ONNX Runtime stores each with its type."""
     return [list(shape) for tensor in arguments.get(key, ()) for shape in tensor.values()]

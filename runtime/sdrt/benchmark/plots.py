@@ -1,4 +1,4 @@
-"""The pictures of a record: latency by size and batch, a timeline of one generation, operators as a flame."""
+"""Plots of a record: latency by size and batch, a timeline of one generation, a flame graph of operators."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _COLOURS = {
 }
 _PALETTE = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#eeca3b", "#9d755d", "#bab0ac")
 _MARKERS = "osD^vP*X"
-# A name is written into a bar where it is this share of the figure's width.
+# A bar has its name written into it if it is at least this share of the figure's width.
 _LEGIBLE = 0.014
 
 
 def require_matplotlib(option: str) -> None:
-    """Raise `RequestError` naming the command to run when there is nothing to draw with."""
+    """Raises `RequestError` with the command to run if matplotlib is missing."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
@@ -47,7 +47,7 @@ def require_matplotlib(option: str) -> None:
 
 
 def draw(plot: str, record: Record) -> bytes:
-    """The PNG of one of `PLOTS`."""
+    """Draw one of `PLOTS`. Returns a PNG."""
     picture = io.BytesIO()
     PLOTS[plot](record).savefig(picture, format="png", dpi=144)
     return picture.getvalue()
@@ -67,7 +67,7 @@ def _title(record: Record) -> str:
 
 
 def latency(record: Record) -> Figure:
-    """Seconds per picture and step over the size, a line for each batch and each other setting that varies."""
+    """Plot milliseconds per step by size, with a line for each batch size and each other setting that varies."""
     figure, axes = _figure(4.8)
     sizes = sorted({_size(one) for one in record["measurements"]}, key=lambda size: (size[0] * size[1], size))
     lines = groupby(sorted(record["measurements"], key=_line_key), key=_line_key)
@@ -100,7 +100,7 @@ def _line(
     label: str,
 ) -> None:
     steps = [summarise(one, confidence)["step"] for one in ones]
-    # Side by side, or one would hide the other.
+    # Shift the lines, so that none hides another.
     shift = (number - (count - 1) / 2) * min(0.08, 0.6 / count)
     places = [sizes.index(_size(one)) + shift for one in ones]
     medians = [step["p50"] * 1e3 for step in steps]
@@ -133,7 +133,7 @@ def _line_key(one: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _line_labels(record: Record) -> dict[tuple[str, ...], str]:
-    """What tells a line from the others: the batch, and of the rest what varies."""
+    """The labels of the lines: the batch size, and the other settings that vary."""
     keys = {_line_key(one) for one in record["measurements"]}
     varies = [len({key[place] for key in keys}) > 1 for place in range(4)]
     return {
@@ -149,7 +149,7 @@ def _line_labels(record: Record) -> dict[tuple[str, ...], str]:
 
 
 def timeline(record: Record) -> Figure:
-    """What one generation, as long as most, did when; of the first configuration."""
+    """Plot the timeline of the median generation of the first configuration."""
     one = record["measurements"][0]
     spans = [(name, start, end) for name, start, end in one["timeline"]]
     figure, axes = _figure(3.6)
@@ -158,7 +158,7 @@ def timeline(record: Record) -> Figure:
     scale, unit = (1e3, "milliseconds") if bars[-1][2] < 1 else (1.0, "seconds")
     for place, row in enumerate(rows):
         own = [(start * scale, (end - start) * scale) for name, start, end in bars if name == row]
-        # A white edge tells a step from the next, and would hide what is thin.
+        # White edges separate the steps. They would hide the other bars, which are thin.
         edge = "white" if row == "unet" else _COLOURS[row]
         axes.broken_barh(own, (place - 0.4, 0.8), facecolor=_COLOURS[row], edgecolor=edge, linewidth=0.6)
     axes.set_yticks(range(len(rows)), [f"{row.replace('_', ' ')}" for row in rows])
@@ -178,7 +178,7 @@ _KINDS = {UPLOAD: "transfers", DOWNLOAD: "transfers"}
 def _bars(
     spans: Sequence[tuple[str, float, float]], one: Mapping[str, Any]
 ) -> Iterator[tuple[str, float, float]]:
-    """Spans that lie side by side: what is nested is cut out of what it lies in."""
+    """Spans that do not overlap: the nested spans, and the gaps between them."""
     leaves = sorted((s for s in spans if s[0] != DENOISE), key=lambda span: span[1])
     denoised = sorted((s for s in spans if s[0] == DENOISE), key=lambda span: span[1])
     at = 0.0
@@ -194,7 +194,7 @@ def _bars(
 def _between(
     start: float, end: float, denoised: Sequence[tuple[str, float, float]]
 ) -> Iterator[tuple[str, float, float]]:
-    """The time between two spans: guidance within a denoising, the scheduler between two, else neither."""
+    """The gap between two spans: guidance inside a denoising, scheduler between two of them, else other."""
     first, last = denoised[0][1], denoised[-1][2]
     edges = sorted({start, end, *(e for _, a, b in denoised for e in (a, b) if start < e < end)})
     for left, right in pairwise(edges):
@@ -206,7 +206,7 @@ def _between(
 
 
 def flame(record: Record) -> Figure:
-    """Components, under them their operators, under those the blocks of the network; as wide as they took time."""
+    """Plot components, their operators, and the blocks of the network below those. Widths are shares of the time."""
     one = next(one for one in record["measurements"] if one.get("profile"))
     profile, settings = one["profile"], one["settings"]
     figure, axes = _figure(5.2)
@@ -239,7 +239,7 @@ def _operators(axes: Axes, part: Mapping[str, Any], left: float, total: float) -
 
 
 def _by_operator(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """Rows of each operator, the one that took longest first."""
+    """The rows of each operator, the slowest operator first."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         found.setdefault(row["operator"], []).append(row)
@@ -268,4 +268,4 @@ def _bar(
 
 
 PLOTS: Mapping[str, Callable[[Record], Figure]] = {"latency": latency, "timeline": timeline, "flame": flame}
-"""Name → what draws it."""
+"""Name of a plot → the function that draws it."""

@@ -1,4 +1,4 @@
-"""The JSON of a benchmark: what was measured on what, every sample, and a version of the format."""
+"""The JSON record of a benchmark: settings, machine, every sample, and a format version."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_rec
 FORMAT, FORMAT_VERSION = "sdrt-benchmark", 1
 _MOST_SECONDS = 1e9
 _STEP = ("wall", "unet", "guidance", "scheduler", "transfers")
-_REMEDY = "expected what sdrt benchmark --json writes"
+_REMEDY = "expected a record from sdrt benchmark --json"
 
 
 def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict[str, Any]:
-    """A record without measurements, which is complete once all of them are in it."""
+    """A new record without measurements. The caller sets `complete` when all of them are in it."""
     from sdrt import __version__
 
     return {
@@ -48,7 +48,7 @@ def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict
 
 
 def describe_model(model: ModelFolder) -> dict[str, Any]:
-    """Which model it is; the hash of its manifest is one of every file, as those are in it."""
+    """Facts that identify the model. The manifest contains the hashes of all files, so its hash covers them all."""
     manifest = model.manifest
     return {
         "name": model.name,
@@ -60,7 +60,7 @@ def describe_model(model: ModelFolder) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record that can be compared with others. Raises `RequestError` naming the file for what is none."""
+    """Read a record that can be compared. Raises `RequestError` with the file name if it is not one."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -68,30 +68,30 @@ def read_record(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RequestError(f"{path} cannot be read ({error.strerror or error}): {_REMEDY}") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise RequestError(f"{path} is no record of a benchmark: {_REMEDY}")
+        raise RequestError(f"{path} is not a benchmark record: {_REMEDY}")
     version = record.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise RequestError(
-            f"{path} is of format version {brief(version)}, and this sdrt reads up to {FORMAT_VERSION}: "
-            "compare with a newer sdrt"
+            f"{path} has format version {brief(version)}, and this sdrt reads versions up to {FORMAT_VERSION}: "
+            "use a newer sdrt"
         )
     try:
         _check(record)
     except KeyError as error:
-        raise RequestError(f"{path} is damaged, it lacks {error}: {_REMEDY}") from None
+        raise RequestError(f"{path} is damaged: it lacks {error}; {_REMEDY}") from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise RequestError(f"{path} is damaged, it has {error}: {_REMEDY}") from None
+        raise RequestError(f"{path} is damaged: it has {error}; {_REMEDY}") from None
     return record
 
 
 def _check(record: Mapping[str, Any]) -> None:
-    """Raise unless there is what comparing takes, of the kinds that it takes."""
+    """Raise if a value that a comparison needs is missing or of the wrong type."""
     for key, kind in (("model", dict), ("machine", dict), ("rules", dict), ("measurements", list)):
         _expect(record[key], kind)
     confidence = record["rules"]["confidence"]
     _number(confidence)
     if not 0 < confidence < 1:
-        raise ValueError(f"{brief(confidence)} where a share is expected")
+        raise ValueError(f"{brief(confidence)} instead of a share")
     for gpu in _expect(record["machine"]["gpus"], list):
         _expect(gpu, dict)
     _expect(record["machine"]["versions"], dict)
@@ -121,12 +121,12 @@ def _check_generation(generation: Mapping[str, Any]) -> None:
 
 def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
-        raise TypeError(f"{brief(value)} where a {kind.__name__} is expected")
+        raise TypeError(f"{brief(value)} instead of a {kind.__name__}")
     return value
 
 
 def _number(value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{brief(value)} where a number is expected")
+        raise TypeError(f"{brief(value)} instead of a number")
     if not 0 <= value < _MOST_SECONDS:  # NaN is in no range
-        raise ValueError(f"{brief(value)} where seconds are expected")
+        raise ValueError(f"{brief(value)} instead of seconds")

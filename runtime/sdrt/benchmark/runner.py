@@ -1,4 +1,4 @@
-"""Starting the processes that measure, and watching them from outside."""
+"""Starts the processes that measure, and watches them from outside."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WORKER = (sys.executable, "-m", "sdrt.benchmark.worker")
 
 
 def measured(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
-    """What `measure` tells of a configuration, from a fresh process, and the peaks of that process's memory."""
+    """The result of `measure` for a configuration, from a fresh process, with the memory peaks of that process."""
     with ExitStack() as watches:
         before, device = None, None
         if (number := _cuda_device(configuration)) is not None:
@@ -40,7 +40,7 @@ def measured(model: Model, configuration: Configuration, rules: Rules, tell: Not
             before = used_bytes(number)
             if before is None:
                 tell(
-                    f"the device's memory is not measured, as nothing tells it: {install_command('benchmark')}"
+                    f"device memory is not measured, because nothing here reports it: {install_command('benchmark')}"
                 )
             device = watches.enter_context(Watch(lambda: used_bytes(number)))
         found, own = _work("measure", model, configuration, rules, tell)
@@ -56,24 +56,24 @@ def measured(model: Model, configuration: Configuration, rules: Rules, tell: Not
 
 
 def profiled(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
-    """What `ort_profile.profile` tells of a configuration, from a fresh process."""
+    """The result of `ort_profile.profile` for a configuration, from a fresh process."""
     if _cuda_device(configuration) is not None:
-        tell("of operators on a GPU ONNX Runtime's profile tells how long they took to start, not to run")
+        tell("on a GPU, ONNX Runtime's profile has the times to launch operators, not to run them")
     return _work("profile", model, configuration, rules, tell)[0]
 
 
 def estimated(model: Model, configuration: Configuration, tell: Notify) -> Estimate | None:
-    """What a configuration takes, of what `capacity.probe` measures in a fresh process; None where nothing tells."""
+    """The memory of a configuration, which `capacity.probe` measures in a fresh process; None if unknown."""
     return estimate(_work("memory", model, configuration, Rules(), tell)[0])
 
 
 def first_pictures(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> list[float]:
-    """Seconds from the start of `sdrt generate` until it names its first picture, each in a fresh process.
+    """Seconds from the start of `sdrt generate` until it prints its first file name, each in a fresh process.
 
-    The files were read before, so the disk is warm. Raises `SdrtError` when one fails.
+    The files were read before, so the disk cache is warm. Raises `SdrtError` when a process fails.
     """
     deadline = time.perf_counter() + rules.time_limit
-    tell("first pictures, from the start of a process")
+    tell("first images, from the start of a process")
     seconds: list[float] = []
     with tempfile.TemporaryDirectory(prefix="sdrt-benchmark-") as folder:
         for number in range(rules.first_pictures):
@@ -95,7 +95,7 @@ def _first_picture(command: list[str]) -> float:
         told = process.stderr.read().strip()
         if process.wait() or not line:
             raise SdrtError(
-                f"sdrt generate, to measure a first picture, failed: {told.rpartition('error: ')[2]}"
+                f"sdrt generate failed while measuring a first image: {told.rpartition('error: ')[2]}"
             )
     return seconds
 
@@ -130,7 +130,7 @@ def _generate_command(model: Model, configuration: Configuration, output: Path) 
 def _work(
     work: str, model: Model, configuration: Configuration, rules: Rules, tell: Notify
 ) -> tuple[dict[str, Any], int | None]:
-    """The worker's result, and the most that the system could not have taken back from it, in bytes."""
+    """The result of the worker, and the peak of its own memory in bytes."""
     job = {"work": work, "model": model, "configuration": asdict(configuration), "rules": asdict(rules)}
     found: dict[str, Any] | None = None
     with _started(list(_WORKER), stdin=subprocess.PIPE) as process:
@@ -140,7 +140,7 @@ def _work(
             try:
                 process.stdin.write(json.dumps(job))
                 process.stdin.close()
-            except BrokenPipeError:  # it ended before it read; why is told below
+            except BrokenPipeError:  # it ended before it read the job; the code below says why
                 pass
             for line in process.stdout:
                 found = _heard(json.loads(line), tell) or found
@@ -151,7 +151,7 @@ def _work(
 
 
 def _heard(line: dict[str, Any], tell: Notify) -> dict[str, Any] | None:
-    """The result, of the line that has it. Raises the failure that the worker tells of."""
+    """Handle one line of the worker, and return its result if it has one. Raises the error that the worker reports."""
     if "notice" in line:
         tell(line["notice"])
     if "failed" in line:
@@ -164,8 +164,7 @@ def _heard(line: dict[str, Any], tell: Notify) -> dict[str, Any] | None:
 def _ended(code: int) -> SdrtError:
     if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
         return OutOfMemoryError(
-            "the process that measured was killed, as the system does when memory runs out: try a smaller --size, or "
-            "--batch 1"
+            "the measuring process was killed, probably because memory ran out: try a smaller --size, or --batch 1"
         )
     if code < 0:
         try:
@@ -173,14 +172,14 @@ def _ended(code: int) -> SdrtError:
         except ValueError:
             name = f"signal {-code}"
         return SdrtError(
-            f"the process that measured was ended by {name}: run it again; if it goes on, report it"
+            f"the measuring process was ended by {name}: run it again, and report it if it happens again"
         )
-    return SdrtError(f"the process that measured ended with code {code}; what it said is above")
+    return SdrtError(f"the measuring process ended with code {code}; its output is above")
 
 
 @contextmanager
 def _started(command: list[str], **streams: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process that does not outlive this; Ctrl-C is ours alone, which ends it."""
+    """A process that ends with this block. Ctrl-C reaches only the parent, which then ends it."""
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, start_new_session=os.name == "posix", **streams
     )
@@ -196,6 +195,6 @@ def _started(command: list[str], **streams: Any) -> Iterator[subprocess.Popen[st
 
 
 def _cuda_device(configuration: Configuration) -> int | None:
-    """The number of the GPU that a configuration runs on; None where it runs on none of NVIDIA's."""
+    """The number of the NVIDIA GPU that a configuration runs on, None if it runs on none."""
     config = SessionConfig(provider=configuration.provider)
     return config.device_id if PROVIDERS[config.name].device == "cuda" else None

@@ -1,4 +1,4 @@
-"""Statistics without an assumption about how times are distributed: order statistics and the binomial distribution."""
+"""Statistics that assume no distribution of times: order statistics and the binomial distribution."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ __all__ = ["Interval", "autocorrelation", "median_interval", "middle_half", "per
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Where a figure lies."""
+    """The interval that contains a figure."""
 
     low: float
     high: float
 
     @property
     def width(self) -> float:
-        """From one end to the other."""
+        """The difference between both ends."""
         return self.high - self.low
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least `share` of them do not exceed, one of `values`; never between two of them.
+    """The smallest of `values` that at least `share` of them do not exceed. It never lies between two values.
 
-    None where it would be the largest, which too few values cannot tell from any higher one: 0.99 takes 100.
+    None if it would be the largest value, because then there are too few values: 0.99 needs 100.
     """
     if share > 0.5 and len(values) * (1 - share) < 1 - 1e-9:
         return None
@@ -36,10 +36,10 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interval | None:
-    """Between two of `values`, with at least this confidence, lies the median of what they are drawn from.
+    """The interval between two of `values` that contains the true median with at least this confidence.
 
-    Whatever the distribution: as many values are below the median as a fair coin shows heads (David and Nagaraja,
-    Order Statistics, 7.1). It takes independent values. None for too few: 95 % takes 6.
+    It holds for any distribution: as many values lie below the median as a fair coin shows heads (David and Nagaraja,
+    Order Statistics, 7.1). The values must be independent. None for too few values: 95 % needs 6.
     """
     count = len(values)
     rank = _rank(count, (1 - confidence) / 2)
@@ -50,7 +50,7 @@ def median_interval(values: Sequence[float], confidence: float = 0.95) -> Interv
 
 
 def _rank(count: int, tail: float) -> int:
-    """The largest r with P(X < r) <= tail for X of Binomial(count, 1/2); 0 where there is none."""
+    """The largest r with P(X < r) <= tail for X ~ Binomial(count, 1/2); 0 if there is none."""
     below, rank = 0.0, 0
     logarithm = -count * math.log(2)
     while rank <= count // 2:
@@ -65,10 +65,10 @@ def _rank(count: int, tail: float) -> int:
 def ratio_interval(
     over: Sequence[float], under: Sequence[float], confidence: float = 0.95
 ) -> Interval | None:
-    """Where the ratio of two medians lies, `over` to `under`, with at least this confidence.
+    """The interval that contains the ratio of two medians, `over` to `under`, with at least this confidence.
 
-    Each median's interval has half of the doubt (Bonferroni): wider than needed, and right for any distribution.
-    None for too few: 95 % takes 7 of each.
+    Each median's interval gets half of the error probability (Bonferroni). The result is wider than needed, and right
+    for any distribution. None for too few values: 95 % needs 7 of each.
     """
     each = 1 - (1 - confidence) / 2
     first, second = median_interval(over, each), median_interval(under, each)
@@ -78,11 +78,11 @@ def ratio_interval(
 
 
 def autocorrelation(values: Sequence[float]) -> float:
-    """How much values resemble those before them, -1 to 1; by ranks (Spearman), so that one late step is one."""
+    """How much each value resembles the one before it, -1 to 1. By ranks (Spearman), so that outliers count little."""
     if len(values) < 3:
         return 0.0
     ordered = sorted(values)
-    # Equal values share the middle of their ranks.
+    # Equal values share the mean of their ranks.
     ranks = [(bisect_left(ordered, value) + bisect_right(ordered, value)) / 2 for value in values]
     return statistics.correlation(ranks[:-1], ranks[1:]) if _vary(ranks[:-1]) and _vary(ranks[1:]) else 0.0
 
@@ -92,7 +92,7 @@ def _vary(values: Sequence[float]) -> bool:
 
 
 def middle_half(values: Sequence[float]) -> list[int]:
-    """Indices of those that are neither in the lowest nor in the highest quarter."""
+    """Indices of the values that are neither in the lowest nor in the highest quarter."""
     order = sorted(range(len(values)), key=values.__getitem__)
     cut = len(values) // 4
     return order[cut : len(values) - cut]

@@ -1,4 +1,4 @@
-"""From the samples of a measurement to its figures."""
+"""Turns the samples of a measurement into figures and warnings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from sdrt.benchmark.timed_generation import PARTS
 __all__ = ["steady_steps", "summarise", "warnings_of"]
 
 _CORRELATED = 0.3
-# Of its highest, a clock that counts as the same.
+# A clock above this share of its maximum counts as unchanged.
 _STEADY = 0.95
 
 Measurement = Mapping[str, Any]
 
 
 def steady_steps(measurement: Measurement) -> list[Mapping[str, float]]:
-    """Every step of the generations that count, but their first ones, unless they have no others."""
+    """The steps of all measured generations without their first steps, unless they have no others."""
     generations = [one["steps"] for one in measurement["generations"]]
     return [step for steps in generations for step in steps[1:] or steps]
 
 
 def summarise(measurement: Measurement, confidence: float) -> dict[str, Any]:
-    """Figures in seconds. What too few samples cannot tell is None."""
+    """All figures, in seconds. A figure with too few samples is None."""
     steps, generations = steady_steps(measurement), measurement["generations"]
     walls = [step["wall"] for step in steps]
     first = measurement["first_generation"]
@@ -63,39 +63,37 @@ def _spread(values: Sequence[float], confidence: float) -> dict[str, Any] | None
 
 
 def _parts(steps: Sequence[Mapping[str, float]], walls: Sequence[float]) -> dict[str, float]:
-    """Means over the steps in the middle half: as typical as the median, and they add up."""
+    """Means over the middle half of the steps. They are as typical as medians, and add up."""
     middle = middle_half(walls)
     return {part: statistics.fmean(steps[index][part] for index in middle) for part in PARTS}
 
 
 def _slower_clocks(during: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Of each GPU whose clock fell between one generation and another, as it does when it gets hot."""
+    """A warning for each GPU whose clock fell during the run, as it does when the GPU gets hot."""
     found = []
     for number, states in enumerate(zip(*(one["gpus"] for one in during), strict=False)):
         clocks = [state["sm_mhz"] for state in states if "sm_mhz" in state]
         if clocks and min(clocks) < _STEADY * max(clocks):
-            found.append(
-                f"the clock of GPU {number} was between {min(clocks)} and {max(clocks)} MHz meanwhile"
-            )
+            found.append(f"the clock of GPU {number} varied between {min(clocks)} and {max(clocks)} MHz")
     return found
 
 
 def warnings_of(measurement: Measurement) -> list[str]:
-    """Why the figures may not be what they seem."""
+    """Reasons why the figures may be wrong."""
     found = []
     others, steps = measurement["other_programs"], [step["wall"] for step in steady_steps(measurement)]
     if others is not None and others > BUSY:
         found.append(
-            f"other programs took {others:.0%} of the processors meanwhile: the figures are of a busy machine"
+            f"other programs used {others:.0%} of the processors: the figures come from a busy machine"
         )
     found += _slower_clocks(measurement.get("clocks", {}).get("during", ()))
     if rescues := measurement.get("rescues"):
         runs = ", ".join(f"{count} of {name}" for name, count in rescues.items())
-        found.append(f"runs overflowed float16 and were made again in float32, which takes longer: {runs}")
+        found.append(f"runs overflowed float16 and were repeated in float32, which takes longer: {runs}")
     likeness = autocorrelation(steps)
     if likeness > max(_CORRELATED, 2 / len(steps) ** 0.5):
         found.append(
-            f"steps resemble those before them (rank correlation {likeness:.2f}), as where the clock or the load of "
-            "a machine changes: the intervals are too narrow"
+            f"steps resemble those before them (rank correlation {likeness:.2f}), as when the clock or the load of a "
+            "machine changes: the intervals are too narrow"
         )
     return found

@@ -1,4 +1,4 @@
-"""One generation of the pipeline, and where its time went."""
+"""Times one generation of the pipeline, and its parts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "Generation", "Span", "Step", "generator"]
 
 Span = tuple[str, float, float]
-"""Name, start and end; seconds from the generation's start."""
+"""Name, start and end, in seconds from the start of the generation."""
 
 PARTS = ("unet", "guidance", "scheduler", "transfers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Seconds of one step, an evaluation of the U-Net with what belongs to it; the parts add up to `wall`.
+    """Seconds of one step: an evaluation of the U-Net and the work around it. The parts add up to `wall`.
 
     Attributes:
-        unet: the call of ONNX Runtime; on a device with memory of its own it ends with the output in the host's.
-        transfers: inputs written to the buffers, and to the device where they live there; outputs taken out of them.
-        guidance: what else goes from latents to denoised ones: scaling, guidance, the check for NaN.
+        wall: the whole step.
+        unet: the call of ONNX Runtime. On a device with its own memory, it ends when the output is in host memory.
+        transfers: writing inputs to the buffers, and to the device if they live there; reading outputs from them.
+        guidance: the rest of denoising: scaling, guidance, the check for NaN.
         scheduler: the sampler's arithmetic and its noise.
     """
 
@@ -42,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Generation:
-    """Seconds of one generation, from the request to the pictures; `spans` are what it was made of, in turn."""
+    """Seconds of one generation, from the request to the images. `spans` are its parts in order."""
 
     total: float
     text_encoder: float
@@ -52,17 +53,17 @@ class Generation:
 
     @property
     def steady(self) -> list[float]:
-        """Seconds of the steps but the first, which pays for what is new; of all where it is the only one."""
+        """Seconds of all steps after the first, which has one-time costs; or of the first if it is the only one."""
         return [step.wall for step in self.steps[1:] or self.steps]
 
     @property
     def typical(self) -> float:
-        """The median of those."""
+        """The median of `steady`, in seconds."""
         return statistics.median(self.steady)
 
 
 def generator(pipeline: StableDiffusionPipeline, configuration: Configuration) -> Callable[[], Generation]:
-    """What makes the pictures of a configuration again and again."""
+    """A function that generates the images of a configuration, and times them."""
     from sdrt import StableDiffusionPipelineOutput
 
     request = configuration.request()
@@ -94,7 +95,7 @@ def generator(pipeline: StableDiffusionPipeline, configuration: Configuration) -
 
 
 def _steps(spans: Sequence[Span], ends: Sequence[float]) -> tuple[Step, ...]:
-    """A step lasts from the end of the one before; the first from where the latents go to the U-Net."""
+    """A step begins when the one before it ends. The first begins when the latents go to the U-Net."""
     starts = [min(start for name, start, _ in spans if name == DENOISE), *ends[:-1]]
     return tuple(_step(spans, start, end) for start, end in zip(starts, ends, strict=True))
 

@@ -1,6 +1,6 @@
-"""The process that measures: `python -m sdrt.benchmark.worker` reads a job on stdin and tells on stdout, line by line.
+"""The measuring process: `python -m sdrt.benchmark.worker` reads a job on stdin and reports on stdout, line by line.
 
-Both are JSON. A line is {"notice": text}, {"failed": type, "message": text} or {"result": object}, which is the last.
+Both are JSON. A line is {"notice": text}, {"failed": type, "message": text} or {"result": object}, which comes last.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _WORK = {"measure": measure, "profile": profile, "memory": probe}
 
 
 def main() -> None:
-    """Do what is asked for. A failure that is ours is told; any other is this process's own."""
+    """Do the job, and report sdrt's own errors. Other errors end this process."""
     asked = sys.stdin.read()
-    if not asked:  # whoever started this was interrupted in between
+    if not asked:  # the parent was interrupted before it sent the job
         sys.exit(130)
     try:
         _tell("result", _do(json.loads(asked)))

@@ -14,9 +14,9 @@ __all__ = ["main"]
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    another failure: a file could not be written, or a defect in sdrt
+  1    another failure: a file could not be written, or there is a bug in sdrt
   2    usage: an option, a prompt or an output file is not acceptable
-  3    model: missing, damaged, unsupported, or not exportable
+  3    model: missing, damaged, unsupported, or impossible to export
   4    provider: ONNX Runtime or an execution provider is missing
   5    out of memory
   130  interrupted

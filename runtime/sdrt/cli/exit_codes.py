@@ -1,4 +1,4 @@
-"""From an exception to one line on stderr and an exit code."""
+"""Turn an exception into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ __all__ = ["Boundary", "State"]
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 OUT_OF_MEMORY = 5
 _LONGEST = 2000
-"""Characters of a message; what is named in it may be of any length."""
+"""Characters of a message. A name in it can have any length."""
 _REPORT = "run it again with --debug and report the traceback with the output of `sdrt doctor`"
 
 
 @dataclass
 class State:
-    """What the commands tell the boundary around them."""
+    """What the commands set for the `Boundary` around them."""
 
     debug: bool = False
 
 
 class Boundary:
-    """Context manager around the program: nothing but `SystemExit` leaves it."""
+    """Context manager around the program. It lets only `SystemExit` out."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -48,13 +48,13 @@ class Boundary:
         if self.state.debug:
             traceback.print_exception(kind, error, trace)
         if line:
-            with suppress(OSError):  # nobody listens: the code still tells
+            with suppress(OSError):  # nobody reads stderr: the exit code still tells
                 click.echo(f"error: {line}", err=True)
         sys.exit(code)
 
 
 def describe(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of an exception; the message is one line, empty when there is nothing to say."""
+    """Exit code and message of an exception. The message is one line, or empty if there is nothing to say."""
     from sdrt.common.interrupt import was_interrupted
     from sdrt.errors import SdrtError
 
@@ -66,13 +66,13 @@ def describe(error: BaseException) -> tuple[int, str]:
         return error.exit_code, _one_line(_usage(error))
     if isinstance(error, SdrtError):
         return error.exit_code, _one_line(str(error))
-    # A library that is loaded late says it so.
+    # The second text comes from a library that is loaded late.
     if isinstance(error, MemoryError) or "failed to map segment" in str(error):
         return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return 1, ""
     if isinstance(error, OSError) and error.strerror is not None:
-        # Without a name it is stdout: all else is opened by name.
+        # An error without a file name is about stdout; all other files are opened by name.
         return 1, _one_line(f"{error.filename or 'standard output'}: {error.strerror}")
     return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
 

@@ -1,4 +1,4 @@
-"""`sdrt export`: from a checkpoint to a model folder, with the work done by `sdrt_export`."""
+"""`sdrt export`: turns a checkpoint into a model folder. `sdrt_export` does the work."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 
 @click.command(context_settings=CONTEXT)
 @click.argument("source", required=False)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to make.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
     "--target",
     type=click.Choice(["cpu", "cuda", "portable"]),
-    help="cpu, cuda: fused for that provider of ONNX Runtime; portable: standard ONNX operators only."
+    help="cpu, cuda: fused operators for that provider of ONNX Runtime; portable: standard ONNX operators only."
     "  [default: cpu; portable with --exporter optimum]",
 )
 @click.option(
@@ -38,48 +38,48 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     type=click.Choice(["auto", "fp32", "fp16", "int8"]),
     default="auto",
     show_default=True,
-    help="auto: fp16 for cuda, else fp32. fp16: half the bytes; on cpu widened once at load, with arithmetic in fp32. "
-    "int8: the U-Net and the VAE in 8 bits, calibrated, for CPUs.",
+    help="auto: fp16 for cuda, else fp32. fp16: weights in half the bytes; the CPU widens them at load and computes in "
+    "fp32. int8: the U-Net and the VAE in 8 bits, calibrated, for CPUs.",
 )
 @click.option(
     "--calibration-prompts",
     metavar="FILE",
-    help="With --dtype int8: prompts of the kind that the model is for, one a line; the last is for the errors.",
+    help="With --dtype int8: prompts to calibrate with, one a line; the last one measures the errors.",
 )
 @click.option(
     "--exporter",
     type=click.Choice(["sdrt", "optimum"]),
     default="sdrt",
     show_default=True,
-    help="optimum: the slower fallback, for what ours cannot export.",
+    help="optimum: a slower fallback for what sdrt's exporter cannot export.",
 )
-@click.option("--architecture", metavar="NAME", help="With --random-weights, for example `sd15`.")
+@click.option("--architecture", metavar="NAME", help="Architecture for --random-weights, such as sd15.")
 @click.option(
     "--random-weights",
     metavar="SEED",
     type=int,
-    help="Full-size architecture, no checkpoint: to measure a device without a download.",
+    help="Use random weights instead of a checkpoint, to measure a device without a download.",
 )
 @click.option(
     "--guidance-scale",
     type=float,
-    help="What pictures are made with where nobody says; for checkpoints made for little guidance.  [default: 7.5]",
+    help="Guidance that images get when a call names none, for checkpoints that need little.  [default: 7.5]",
 )
 @click.option(
     "--taesd",
     metavar="FOLDER|ID",
-    help="A TAESD, such as madebyollin/taesd, for previews that look like the pictures.",
+    help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
 )
 @click.option("--revision", help="Branch, tag or commit of a hub id.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
-@click.option("-f", "--force", is_flag=True, help="Replace an existing folder, once the new one is complete.")
+@click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
 @debug_option
 def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
-    SOURCE is a diffusers folder or a hub id. The folder appears when it is complete and its components
-    agree with torch; until then the old one, if any, stays. The path of the folder goes to stdout.
+    SOURCE is a diffusers folder or a hub id. The folder appears when it is complete and its components agree with
+    torch. An old folder stays until then. The path of the folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
         raise RequestError(
@@ -131,6 +131,6 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError(
-                f"{entry.where}: has {', '.join(entry.settings)}: expected prompts alone to calibrate with"
+                f"{entry.where}: has {', '.join(entry.settings)}; expected only prompts to calibrate with"
             )
     return [entry.prompt for entry in entries]

@@ -1,4 +1,4 @@
-"""A click group whose commands are imported when used, and whose failures become a line and a code."""
+"""A click group that imports commands when they are used, and turns failures into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def _hyphenate(token: str) -> str:
 
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normalize_func": _hyphenate}
-"""Both `--guidance_scale` and `--guidance-scale` name the option; option values are left as typed."""
+"""Options accept underscores and hyphens: `--guidance_scale` is `--guidance-scale`. Values stay as typed."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a command when it is used.
 
-    `commands_table` maps a command to the module below `sdrt.cli` that holds it, and to its line of help.
+    `commands_table` maps a command to its module below `sdrt.cli` and to its line of help.
     """
 
     def __init__(self, *args: Any, commands_table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ class LazyGroup(click.Group):
         self.commands_table = commands_table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the table: the order in which a newcomer needs them."""
+        """Names in the order of the table, which is the order in which a newcomer needs them."""
         return list(self.commands_table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that `args` start with; an unknown name lists the known ones."""
+        """Find the command that `args` start with. The error for an unknown name lists the known ones."""
         if args and args[0] not in self.commands_table and not args[0].startswith("-"):
             known = ", ".join(self.commands_table)
             raise click.UsageError(f"unknown command {args[0]!r}; the commands are {known}", ctx)
@@ -61,7 +61,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self.commands_table.items()])
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run, turn any exception into a line on stderr, and exit with the documented code."""
+        """Run the command, turn any exception into a line on stderr, and exit with the documented code."""
         extra["standalone_mode"] = False
         state = State()
         with stoppable(), Boundary(state):

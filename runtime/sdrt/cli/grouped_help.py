@@ -1,4 +1,4 @@
-"""Help in groups, for commands with more options than fit on a screen."""
+"""Grouped help, for commands with more options than fit on a screen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _OTHERS = "Output and messages"
 class GroupedCommand(click.Command):
     """A command whose help lists its options under headings.
 
-    `groups` maps a heading to names of parameters, in the order of the help; the last heading gets every option that
-    none of them names.
+    `groups` maps each heading to names of parameters, in the order of the help. All other options come last, under
+    "Output and messages".
     """
 
     def __init__(self, *args: Any, groups: Mapping[str, tuple[str, ...]], **kwargs: Any) -> None:

@@ -10,7 +10,7 @@ __all__ = ["Names", "Numbers", "Sizes"]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Numbers with commas between them."""
+    """Comma-separated numbers."""
 
     name = "numbers"
 
@@ -20,24 +20,24 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stub
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Raise click's own error for what is no number."""
+        """Raises click's own error for text that is not a number."""
         if isinstance(value, tuple):
             return value
         try:
             return tuple(self._kind(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of numbers such as 999,500,20", param, ctx)
+            self.fail(f"{value!r} is not a list of numbers such as 999,500,20", param, ctx)
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Names with commas between them."""
+    """Comma-separated names."""
 
     name = "names"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """Raise click's own error for an empty one."""
+        """Raises click's own error for an empty name."""
         if isinstance(value, tuple):
             return value
         names = tuple(part.strip() for part in value.split(","))
@@ -54,13 +54,13 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[tuple[int, int], ...]:
-        """Raise click's own error for what is no size."""
+        """Raises click's own error for text that is not a size."""
         if isinstance(value, tuple):
             return value
         try:
             return tuple(_size(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of sizes such as 512,768x512", param, ctx)
+            self.fail(f"{value!r} is not a list of sizes such as 512,768x512", param, ctx)
 
 
 def _size(text: str) -> tuple[int, int]:

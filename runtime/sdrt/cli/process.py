@@ -1,4 +1,4 @@
-"""What the process owes to those who started it: its streams and its signals."""
+"""The streams and the signals of the process."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ TERMINATED = 143  # 128 + SIGTERM, as shells count
 
 
 def printable() -> None:
-    """Let stdout write what its encoding lacks as an escape: a prompt may hold any character."""
+    """Make stdout escape characters that its encoding lacks, because a prompt may contain any character."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def flush() -> None:
-    """Write what is left. Raises `OSError` for stdout; Python itself would do so after the exit code is settled."""
+    """Flush both streams. Raises `OSError` for stdout now; Python would raise it after the exit code is set."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
                 stream.flush()
         except OSError:
-            # Python would try again at its end, and fail again.
+            # Otherwise Python would flush again at exit, and fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             if stream is sys.stdout:
                 raise
@@ -39,14 +39,14 @@ def flush() -> None:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within, SIGTERM ends the program as Ctrl-C does: what is half made is removed."""
+    """Within this block, SIGTERM ends the program like Ctrl-C: unfinished files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     raised = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}
-    # One that is ignored was ignored by whoever started the program (nohup): it stays so.
+    # A signal that is already ignored stays ignored: whoever started the program wants that (nohup).
     before = {sent: signal.getsignal(sent) for sent in raised}
-    mine = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
+    handled = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
     with asked_to_stop() as note:
 
         def stop(sent: int, _: object) -> NoReturn:
@@ -54,10 +54,10 @@ def stoppable() -> Iterator[None]:
             note(error)
             raise error
 
-        for sent in mine:
+        for sent in handled:
             signal.signal(sent, stop)
         try:
             yield
         finally:
-            for sent in mine:
+            for sent in handled:
                 signal.signal(sent, before[sent])

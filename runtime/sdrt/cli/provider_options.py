@@ -1,4 +1,4 @@
-"""`--provider` and what goes with it, of every command that runs a model."""
+"""`--provider` and related options, for every command that runs a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MEMORY_OPTIONS", "allow_fallback_option", "provider_option", "provid
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    """`KEY=VALUE` of every time that the option is given."""
+    """The pairs of a repeated `KEY=VALUE` option."""
     pairs: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -35,21 +35,21 @@ provider_options_option = click.option(
     metavar="KEY=VALUE",
     callback=_pairs,
     help="An option of the provider, such as gpu_mem_limit=6GB (cuda, tensorrt) or precision=bf16 (openvino). "
-    "A KEY that it has not got lists those that it has. Can be given more than once.",
+    "Can be repeated. The error for an unknown KEY lists the known ones.",
 )
 allow_fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot."
+    "--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot run."
 )
 MEMORY_OPTIONS = (
     click.option(
         "--vae-tiling/--no-vae-tiling",
         default=None,
-        help="Encode and decode in tiles, in less memory.  [default: pictures above 1024x1024 pixels]",
+        help="Encode and decode in tiles, in less memory.  [default: for images above 1024x1024 pixels]",
     ),
     click.option(
         "--low-vram/--no-low-vram",
         default=None,
-        help="One component in memory at a time, guidance in two calls, the VAE in tiles; slower.  [default: once "
-        "memory has run out]",
+        help="Keep one component in memory at a time, call the U-Net twice for guidance, run the VAE in tiles; slower. "
+        " [default: after memory has run out]",
     ),
 )

@@ -1,4 +1,4 @@
-"""Plain tables on stdout, which a pipe can read as well as a person."""
+"""Plain tables on stdout, for people and for pipes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ __all__ = ["columns"]
 
 
 def columns(lines: Sequence[Sequence[str]], *, figures: bool = False) -> str:
-    """Lines of cells, the first of them the headings, each column as wide as its widest cell.
+    """Format lines of cells, of which the first has the headings. Each column is as wide as its widest cell.
 
-    With `figures` all columns but the first end below one another, as numbers should.
+    With `figures`, all columns but the first are aligned to the right.
     """
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = [

@@ -92,48 +92,48 @@ def _read(provider: str, name: str, option: Option, value: object) -> str:
 
 CUDA: Mapping[str, Option] = {
     "gpu_mem_limit": size_option(
-        "the most device memory that a session's arena takes; each component has a session"
+        "limits the device memory in one session's arena; each component has its own session"
     ),
     "arena_extend_strategy": choice_option(
-        "by how much the arena grows", "kSameAsRequested", "kNextPowerOfTwo"
+        "how much the arena grows at a time", "kSameAsRequested", "kNextPowerOfTwo"
     ),
-    # DEFAULT is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. The limit of workspace is read by
-    # no kernel of cuDNN 9.
+    # DEFAULT is not offered: it is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. Neither is the
+    # limit of the workspace: no cuDNN 9 kernel reads it.
     "cudnn_conv_algo_search": choice_option(
-        "which of cuDNN's heuristics choose a convolution's algorithm, whenever its shape changes: B, the better "
-        "informed, or A, the faster",
+        "how cuDNN chooses a convolution's algorithm when its shape changes: with its heuristic B, which knows more, "
+        "or A, which is faster",
         "EXHAUSTIVE",
         "HEURISTIC",
     ),
     "sdpa_kernel": number_option(
-        "kernels of attention that may be chosen, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, and TensorRT's 4 "
-        "fused, 32 flash, 64 cross, 128 causal; unfused ones (16) always may; 0 leaves it to ONNX Runtime",
+        "which attention kernels ONNX Runtime may use, as a sum: 1 flash, 2 memory efficient, 8 cuDNN, and TensorRT's "
+        "4 fused, 32 flash, 64 cross, 128 causal; it may always use the unfused ones (16); 0 leaves the choice to it",
         0,
         255,
     ),
     "use_tf32": flag_option(
-        "let matrix products and convolutions in fp32 round to TF32; without it convolutions in fp16 lose the Tensor "
-        "Cores too"
+        "lets matrix products and convolutions in fp32 round to TF32; without it, convolutions in fp16 do not use the "
+        "Tensor Cores either"
     ),
-    "prefer_nhwc": flag_option("channels last where there is a kernel for it"),
-    "fuse_conv_bias": flag_option("convolution, bias and activation in one cuDNN graph"),
+    "prefer_nhwc": flag_option("uses channels-last kernels where there are any"),
+    "fuse_conv_bias": flag_option("computes convolution, bias and activation in one cuDNN graph"),
     "enable_cuda_graph": flag_option(
-        "record what the U-Net launches, once per shape, and replay it; takes `--target cuda` and onnxruntime-gpu "
-        "1.30; not measured yet"
+        "records the U-Net's kernel launches once per shape and replays them; needs `--target cuda` and "
+        "onnxruntime-gpu 1.30; not measured yet"
     ),
 }
 TENSORRT: Mapping[str, Option] = {
-    "trt_fp16_enable": flag_option("allow fp16 kernels; by itself when the model was exported in fp16"),
-    "trt_max_workspace_size": size_option("the most device memory that a layer may take for itself"),
-    "trt_builder_optimization_level": number_option("how long to look for fast kernels", 0, 5),
-    "trt_auxiliary_streams": number_option("more of them take more memory; -1 lets TensorRT choose", -1, 64),
-    "trt_context_memory_sharing_enable": flag_option("subgraphs share their working memory"),
-    "trt_layer_norm_fp32_fallback": flag_option("layer norms in fp32 under fp16"),
+    "trt_fp16_enable": flag_option("allows fp16 kernels; sdrt sets it for models exported in fp16"),
+    "trt_max_workspace_size": size_option("limits the device memory that one layer may use as workspace"),
+    "trt_builder_optimization_level": number_option("how long TensorRT searches for fast kernels", 0, 5),
+    "trt_auxiliary_streams": number_option("more streams take more memory; -1 lets TensorRT choose", -1, 64),
+    "trt_context_memory_sharing_enable": flag_option("lets subgraphs share their working memory"),
+    "trt_layer_norm_fp32_fallback": flag_option("computes layer norms in fp32 where the rest is fp16"),
     "trt_load_user_initializer": flag_option(
-        "hand over weights apart from the graph, which must be below 2 GB otherwise (onnxruntime 1.23, TensorRT 10.13)"
+        "passes the weights beside the graph, so that graphs above 2 GB work (onnxruntime 1.23, TensorRT 10.13)"
     ),
-    "trt_engine_cache_path": folder_option("where engines are kept, in place of the user's cache"),
-    "trt_timing_cache_path": folder_option("where kernels' timings are kept, in place of the user's cache"),
+    "trt_engine_cache_path": folder_option("keeps engines here instead of in the user's cache"),
+    "trt_timing_cache_path": folder_option("keeps kernel timings here instead of in the user's cache"),
 }
 
 
@@ -212,11 +212,12 @@ def _check_config(config: Any) -> None:
 
 
 OPENVINO: Mapping[str, Option] = {
-    "device_type": device_option("the device; CPU if nothing is said"),
+    "device_type": device_option("the device; the default is CPU"),
     "precision": choice_option(
-        "of the arithmetic; on the CPU f32 if nothing is said, on a GPU that of the weights", *_PRECISIONS
+        "the precision of the arithmetic; the default is f32 on a CPU, and that of the weights on a GPU",
+        *_PRECISIONS,
     ),
-    "cache_dir": folder_option("where OpenVINO keeps what it compiled; worth it on a GPU"),
+    "cache_dir": folder_option("keeps what OpenVINO compiled here; useful on a GPU"),
     "load_config": _config("OpenVINO's own properties, by device"),
 }
 

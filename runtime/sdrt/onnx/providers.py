@@ -59,7 +59,7 @@ class Provider:
 # No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider(
-        ort="CPUExecutionProvider", needs="nothing else", extra="cpu", target="cpu", lacks=("cuda",)
+        ort="CPUExecutionProvider", needs="nothing more", extra="cpu", target="cpu", lacks=("cuda",)
     ),
     "cuda": Provider(
         ort="CUDAExecutionProvider",
@@ -75,7 +75,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "tensorrt": Provider(
         ort="TensorrtExecutionProvider",
-        needs="what cuda needs, and TensorRT 10",
+        needs="all that cuda needs, and TensorRT 10",
         extra="gpu",
         device="cuda",
         takes=TENSORRT,
@@ -86,7 +86,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "openvino": Provider(
         ort="OpenVINOExecutionProvider",
-        needs="an x86-64 CPU, or Intel's GPU or NPU and its driver",
+        needs="an x86-64 CPU, or an Intel GPU or NPU and its driver",
         extra="openvino",
         takes=OPENVINO,
         compose=openvino_options,

@@ -1,4 +1,4 @@
-"""`sdrt benchmark`: the command. Its options are in `benchmark_options`, the work in `benchmarking`."""
+"""`sdrt benchmark`: the command. `options` has its options, and `runner` does the work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sdrt.cli.group import CONTEXT, debug_option
 
 __all__ = ["benchmark"]
 
-_OF_COMPARE = ("compare", "files", "json_file", "force", "quiet")
+_COMPARE_OPTIONS = ("compare", "files", "json_file", "force", "quiet")
 
 
 @click.command(context_settings=CONTEXT)
@@ -23,8 +23,8 @@ _OF_COMPARE = ("compare", "files", "json_file", "force", "quiet")
 def benchmark(context: click.Context, /, compare: bool, files: tuple[str, ...], **options: Any) -> None:
     """Measure a model on this machine, or compare two measurements.
 
-    Every combination of the lists is measured in processes of its own: latency per step and where it goes, text
-    encoding, decoding, loading, the first picture from the start of a process, memory. The tables go to stdout.
+    Measures every combination of the lists in its own processes: the latency of a step and its parts, text encoding,
+    decoding, loading, the first image from the start of a process, and memory. The tables go to stdout.
 
     \b
     sdrt benchmark
@@ -35,18 +35,18 @@ def benchmark(context: click.Context, /, compare: bool, files: tuple[str, ...], 
 
     if not compare:
         if files:
-            raise click.UsageError(f"unexpected {files[0]!r}: files are compared with --compare", context)
+            raise click.UsageError(f"unexpected {files[0]!r}: only --compare takes files", context)
         run(**options)
         return
     if len(files) < 2:
         raise click.UsageError(
-            f"--compare: expected two files or more that --json wrote, got {len(files)}", context
+            f"--compare: expected two or more files from --json, got {len(files)}", context
         )
     given = [
         next(name for name in parameter.opts if name.startswith("--"))
         for parameter in context.command.params
         if parameter.name in options
-        and parameter.name not in _OF_COMPARE
+        and parameter.name not in _COMPARE_OPTIONS
         and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
     ]
     if given:

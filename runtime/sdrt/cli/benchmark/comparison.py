@@ -15,15 +15,15 @@ __all__ = ["comparison_text"]
 
 
 def comparison_text(names: Sequence[str], comparison: Comparison, confidence: float) -> str:
-    """Ratios of the second to the first of two records, then what differs and what has no partner."""
+    """The ratios of the second record to the first, then differences and configurations without a match."""
     parts = [f"{names[1]} over {names[0]}: below 1 is faster"]
-    every = [pair.settings for pair in comparison.pairs]
+    all_settings = [pair.settings for pair in comparison.pairs]
     for pair in comparison.pairs:
         head = ("time", "ratio", f"{confidence:.0%} interval", "ms", "was")
         table: list[Sequence[str]] = [head, *(_ratio(name, ratio) for name, ratio in pair.ratios.items())]
-        parts.append(f"{label(pair.settings, every)}\n{columns(table, figures=True)}")
+        parts.append(f"{label(pair.settings, all_settings)}\n{columns(table, figures=True)}")
     if not comparison.pairs:
-        parts.append("no configuration is in both")
+        parts.append("no configuration is in both records")
     if comparison.differences:
         lines = [f"  {name}: {_shown(was)} -> {_shown(now)}" for name, was, now in comparison.differences]
         parts.append("\n".join(["different:", *lines]))
@@ -45,6 +45,6 @@ def _in_full(settings: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """In one line, whatever the file has: one that is not ours may have anything."""
+    """`value` on one line. The file may be from another program and contain anything."""
     text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
     return "".join(letter if letter.isprintable() else "?" for letter in text)

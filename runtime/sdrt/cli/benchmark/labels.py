@@ -9,11 +9,11 @@ __all__ = ["UNKNOWN", "VARYING", "figure", "label", "ms", "short", "word"]
 
 UNKNOWN = "-"
 VARYING = ("scheduler", "spacing", "provider", "threads", "steps")
-"""Settings that tell a configuration from others of its size and batch."""
+"""Settings that distinguish configurations of the same size and batch."""
 
 
 def label(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
-    """What tells a configuration from the others: size, batch, and of the rest what varies."""
+    """Size, batch, and the other settings that vary between the configurations."""
     words = [f"{settings['width']}x{settings['height']}", f"b{settings['batch']}"]
     for name in VARYING:
         if len({str(other.get(name)) for other in others}) > 1:
@@ -22,24 +22,24 @@ def label(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> s
 
 
 def word(name: str, value: Any) -> str:
-    """A setting, in a label."""
+    """One setting as a word of a label."""
     if name == "threads":
         return f"threads {value or 'all'}"
     return f"{value} steps" if name == "steps" else str(value)
 
 
 def short(provider: str) -> str:
-    """ONNX Runtime's name of a provider, without what all of them end in."""
+    """ONNX Runtime's name of a provider, without "ExecutionProvider"."""
     return provider.removesuffix("ExecutionProvider")
 
 
 def ms(seconds: float) -> str:
-    """Milliseconds, as `figure` writes them."""
+    """`seconds` in milliseconds, as `figure` formats them."""
     return figure(seconds * 1e3)
 
 
 def figure(value: float | None) -> str:
-    """Four digits at most, but those before the point."""
+    """`value` with up to four digits, but never fewer than it has before the point. None gives "-"."""
     if value is None:
         return UNKNOWN
     for least, digits in ((1000, 0), (100, 1), (1, 2)):

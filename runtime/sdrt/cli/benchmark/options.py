@@ -1,4 +1,4 @@
-"""The options of `sdrt benchmark`: lists of what to measure, and files for what was."""
+"""The options of `sdrt benchmark`: lists of what to measure, and files to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OPTIONS = (
     click.option(
         "--compare",
         is_flag=True,
-        help="Measure nothing: compare records, of which the first is the one to compare with.",
+        help="Measure nothing. Compare records with the first one.",
     ),
     click.option(
         "-m",
@@ -29,16 +29,22 @@ _OPTIONS = (
         metavar="MODEL",
         default=DEFAULT_MODEL,
         show_default=True,
-        help="Model folder, hub id, or an embedded model.",
+        help="Model folder, hub id, or name of an embedded model.",
     ),
     click.option(
         "--random-weights",
         metavar="NAME",
-        help="In place of a model an architecture, such as sd15, with random weights: as fast, and no download.",
+        help="Measure an architecture, such as sd15, with random weights. They are as fast as trained ones.",
     ),
-    click.option("--size", "sizes", metavar="A,BxC,…", type=Sizes(), help="Pixels.  [default: the model's]"),
-    click.option("-W", "--width", type=int, help="Pixels, in place of --size."),
-    click.option("-H", "--height", type=int, help="Pixels, in place of --size."),
+    click.option(
+        "--size",
+        "sizes",
+        metavar="A,BxC,…",
+        type=Sizes(),
+        help="Sizes of the images in pixels.  [default: the model's]",
+    ),
+    click.option("-W", "--width", type=int, help="Width in pixels, instead of --size."),
+    click.option("-H", "--height", type=int, help="Height in pixels, instead of --size."),
     click.option(
         "-b",
         "--batch",
@@ -48,7 +54,7 @@ _OPTIONS = (
         type=Numbers(int),
         default="1",
         show_default=True,
-        help="Pictures denoised at once.",
+        help="Images denoised at once.",
     ),
     click.option("--scheduler", "schedulers", metavar="A,B,…", type=Names(), help="[default: the model's]"),
     click.option(
@@ -67,9 +73,9 @@ _OPTIONS = (
         "--cfg-scale",
         "guidance_scale",
         type=float,
-        help="1 or less halves the work of a step.  [default: the model's]",
+        help="A value of 1 or less halves the work of a step.  [default: the model's]",
     ),
-    click.option("--spacing", metavar="NAME", help="Which noise levels are visited."),
+    click.option("--spacing", metavar="NAME", help="Which noise levels the run visits."),
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
@@ -80,7 +86,7 @@ _OPTIONS = (
         type=float,
         default=0.02,
         show_default=True,
-        help="Measure until the interval of the median step is no wider than this share of it …",
+        help="Measure until the interval of the median step is no wider than this share of the median,",
     ),
     click.option(
         "--time-limit",
@@ -88,10 +94,10 @@ _OPTIONS = (
         type=float,
         default=20.0,
         show_default=True,
-        help="… or a configuration has taken so long, after its first generation.",
+        help="or until this time has passed since the first generation of a configuration.",
     ),
-    click.option("--profile", is_flag=True, help="Also say where a step's time goes, by operator."),
-    click.option("--json", "json_file", metavar="FILE", help="Write the record, with every sample."),
+    click.option("--profile", is_flag=True, help="Also show where the time of a step goes, by operator."),
+    click.option("--json", "json_file", metavar="FILE", help="Write the record, with every sample, to FILE."),
     click.option("--plot", "plot_file", metavar="FILE", help="Draw latency by size and batch (.png)."),
     click.option(
         "--timeline",
@@ -99,16 +105,14 @@ _OPTIONS = (
         metavar="FILE",
         help="Draw one generation of the first configuration (.png).",
     ),
-    click.option(
-        "--flame", "flame_file", metavar="FILE", help="Draw what --profile, which it implies, found (.png)."
-    ),
+    click.option("--flame", "flame_file", metavar="FILE", help="Draw the profile (.png); implies --profile."),
     force_option,
     click.option("-q", "--quiet", is_flag=True, help="No notices; tables and errors only."),
 )
 
 
 def benchmark_options(command: Command) -> Command:
-    """The decorator that gives a command all of them, in their order."""
+    """Decorator that adds all of these options to a command, in their order."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

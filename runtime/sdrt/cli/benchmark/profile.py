@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 def profile_text(record: Mapping[str, Any]) -> str:
-    """Of each configuration that was profiled, where its steps' time went."""
+    """A table for each profiled configuration: where the time of its steps went."""
     every = [one["settings"] for one in record["measurements"]]
     texts = [
         _profile(label(one["settings"], every), one["profile"], one["statistics"]["step"]["p50"])
@@ -29,7 +29,7 @@ def profile_text(record: Mapping[str, Any]) -> str:
 
 
 def _profile(name: str, profile: Mapping[str, Any], median: float) -> str:
-    """`median` is that of a step without profiling, in seconds."""
+    """`median` is the median step without profiling, in seconds."""
     steps, unet = profile["steps"], profile["components"]["unet"]
     step = profile["step_seconds"] / steps
     rows = _by_kind(unet["operators"])
@@ -47,12 +47,12 @@ def _profile(name: str, profile: Mapping[str, Any], median: float) -> str:
     lines.append(("step", "", *_time(step, step), *blank))
     text = f"profile of {name}\n{columns(lines, figures=True)}"
     if profile["rates"] == "step":
-        text += "\nof operators this is the time that it took to start them, not to run them"
+        text += "\nthe times of operators are the times to launch them, not to run them"
     return text if profile["rates"] is None else f"{text}\n{_roof(rows, profile, median)}"
 
 
 def _roof(rows: Sequence[Row], profile: Mapping[str, Any], median: float) -> str:
-    """What the last column is a share of, and how near a step without profiling comes to it."""
+    """The roof that the last column refers to, and the share of it that a step without profiling reaches."""
     ceiling = profile["ceiling"]
     gflops, _, share = _rates(_total(rows), median * profile["steps"])
     return (
@@ -64,7 +64,7 @@ def _roof(rows: Sequence[Row], profile: Mapping[str, Any], median: float) -> str
 
 
 def _by_kind(rows: Sequence[Row]) -> list[Row]:
-    """Rows of all blocks together, the operator that took longest first."""
+    """The rows with all blocks of an operator added up, the slowest operator first."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((row["operator"], row["provider"]), []).append(row)
@@ -73,12 +73,12 @@ def _by_kind(rows: Sequence[Row]) -> list[Row]:
 
 
 def _others(rows: Sequence[Row]) -> list[Row]:
-    """One row of all that have none of their own."""
+    """One row for all operators that have no row of their own."""
     return [{"operator": f"{len(rows)} others", "provider": "", **_total(rows)}] if rows else []
 
 
 def _total(rows: Sequence[Row]) -> dict[str, Any]:
-    """Sums; None of what no row has."""
+    """The sum of each column, None where no row has a value."""
     total = {}
     for key in _SUMMED:
         values = [row[key] for row in rows if row[key] is not None]
@@ -91,7 +91,7 @@ def _time(seconds: float, step: float) -> tuple[str, str]:
 
 
 def _rates(row: Row, seconds: float) -> tuple[str, str, str]:
-    """GFLOP/s, GB/s, and the share of what the roof allows."""
+    """GFLOP/s, GB/s and the share of the roof."""
     flops, moved, least = row["flops"], row["bytes"], row["least"]
     return (
         f"{flops / seconds / 1e9:.1f}" if flops and seconds else "",

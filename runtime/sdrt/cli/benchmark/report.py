@@ -1,4 +1,4 @@
-"""What `sdrt benchmark` prints of what it measured: tables that fit a terminal of 80 columns."""
+"""The tables that `sdrt benchmark` prints. They fit a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WIDEST = 18
 
 
 def report(record: Record) -> str:
-    """All tables of a record, with what stands above and below them."""
+    """The heading, the legend and all tables of a record."""
     confidence = record["rules"]["confidence"]
     every = [one["settings"] for one in record["measurements"]]
     labels = [label(settings, every) for settings in every]
@@ -42,7 +42,7 @@ def report(record: Record) -> str:
 
 
 def _names(labels: Sequence[str]) -> tuple[Sequence[str], str]:
-    """What rows are called, and a legend where labels would not leave room for the figures."""
+    """The names of the rows, and a legend if the labels would leave no room for the figures."""
     if max(map(len, labels)) <= _WIDEST:
         return labels, ""
     names = [f"#{number}" for number in range(1, len(labels) + 1)]
@@ -53,7 +53,7 @@ Rows = Sequence[tuple[str, Measurement, Mapping[str, Any]]]
 
 
 def _models(record: Record, usual: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each provider has the export that suits it; the provider is said where they differ."""
+    """Each provider has its own export of the model. The first value names the provider where the exports differ."""
     found = {one["settings"]["provider"]: one.get("model", usual) for one in record["measurements"]}
     same = len({str(model) for model in found.values()}) < 2
     for provider, model in found.items():
@@ -67,7 +67,7 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
         common.append(f"guidance {every[0]['guidance_scale']:g}")
     if _same(every, "threads"):
         common.append(f"threads {every[0]['threads'] or 'all'}")
-    # The same of all configurations, and absent from records of before they could be given.
+    # These are equal in all configurations. Old records do not have them.
     common += [f"{key}={value}" for key, value in every[0].get("provider_options", {}).items()]
     common += ["low VRAM"] if every[0].get("low_vram") else []
     devices = [
@@ -75,7 +75,7 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
         *(gpu["name"] for gpu in machine["gpus"]),
     ]
     versions = [f"{name} {number}" for name, number in machine["versions"].items() if name in _SHOWN]
-    models = dict.fromkeys(f"{name}{_told(one)}" for name, one in _models(record, model))
+    models = dict.fromkeys(f"{name}{_model_text(one)}" for name, one in _models(record, model))
     return "\n".join(
         [
             f"{'; '.join(models)}, on {', '.join(devices)}",
@@ -85,8 +85,8 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _told(model: Mapping[str, Any]) -> str:
-    """Which model, in which precision, made for what."""
+def _model_text(model: Mapping[str, Any]) -> str:
+    """The name, precision and target of a model."""
     made_for = f" for {model['target']}" if model.get("target") else ""
     return f"{model['name']}, {model['dtype'] or 'unknown precision'}{made_for}"
 
@@ -144,7 +144,7 @@ _PHASES = {
     "generation": "all",
     "first_generation": "first all",
     "load": "load",
-    "first_picture": "first picture",
+    "first_picture": "first image",
 }
 
 
@@ -157,7 +157,7 @@ def _phases(rows: Rows) -> str:
 
 
 def _memory(rows: Rows) -> str:
-    """Peaks of memory, and the clocks before and after."""
+    """Peak memory, and the clocks before and after."""
     lines: list[Sequence[str]] = [("peak memory, MB", "own", "resident", "device", "CPU, MHz", "GPU, MHz")]
     for name, one, _ in rows:
         memory = one["memory"]
@@ -173,17 +173,17 @@ def _clock(clocks: Mapping[str, Any], read: Callable[[Mapping[str, Any]], float 
 
 
 def _cpu_clock(clocks: Mapping[str, Any]) -> float | None:
-    """The mean over the processors."""
+    """The mean over the processors, in MHz."""
     return statistics.fmean(clocks["cpu_mhz"]) if clocks["cpu_mhz"] else None
 
 
 def _gpu_clock(clocks: Mapping[str, Any]) -> float | None:
-    """The fastest, which is at work."""
+    """The fastest GPU clock in MHz: that of the GPU at work."""
     return max((gpu["sm_mhz"] for gpu in clocks["gpus"] if "sm_mhz" in gpu), default=None)
 
 
 def _placement(rows: Rows) -> str:
-    """Nodes by provider, once for configurations that agree, which those of a provider do."""
+    """Nodes by provider. Configurations with the same table share it."""
     tables: dict[str, list[str]] = {}
     for name, one, _ in rows:
         tables.setdefault(_placed(one["placement"]), []).append(name)
@@ -199,10 +199,10 @@ def _placed(placement: Mapping[str, Mapping[str, Mapping[str, int]] | None]) -> 
     lines += [
         (name, *(str(sum(nodes.get(one, {}).values())) for one in every)) for name, nodes in told.items()
     ]
-    return columns(lines, figures=True) if every else "nodes: this onnxruntime does not tell where they run"
+    return columns(lines, figures=True) if every else "nodes: this onnxruntime does not report where they run"
 
 
-_ENDED = {
+_END_REASONS = {
     "agreement": "agreed",
     "most generations": "not steady",
     "time limit": "time over",
@@ -211,7 +211,7 @@ _ENDED = {
 
 
 def _ends(rows: Rows) -> str:
-    """By which rule warming up and measuring ended, in how many generations, and how wide the interval then was."""
+    """The rule that ended warming up and measuring, the number of generations, and the width of the interval."""
     lines: list[Sequence[str]] = [("rules", "warm-up", "ended", "measured", "ended", "interval")]
     for name, one, found in rows:
         warmup, step = one["warmup"], found["step"]
@@ -220,9 +220,9 @@ def _ends(rows: Rows) -> str:
             (
                 name,
                 str(warmup["generations"]),
-                _ENDED[warmup["ended_by"]],
+                _END_REASONS[warmup["ended_by"]],
                 str(len(one["generations"])),
-                _ENDED[one["ended_by"]],
+                _END_REASONS[one["ended_by"]],
                 UNKNOWN if width is None else f"{width:.1%}",
             )
         )

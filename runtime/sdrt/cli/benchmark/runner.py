@@ -1,4 +1,4 @@
-"""What `sdrt benchmark` does: check everything, measure one configuration after the other, write, report."""
+"""Runs `sdrt benchmark`: checks everything, measures one configuration after the other, writes and reports."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _PLOT_OPTIONS = {"latency": "--plot", "timeline": "--timeline", _FLAME: "--flame
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """Where the record and its pictures go."""
+    """The files for the record and its plots."""
 
     json: Path | None
     plots: Mapping[str, Path]
-    """By the names of `sdrt.benchmark.plots.PLOTS`."""
+    """Keys are those of `sdrt.benchmark.plots.PLOTS`."""
     force: bool
 
     @classmethod
     def plan(cls, json_file: str | None, plots: Mapping[str, str | None], *, force: bool) -> Files:
-        """Raises `RequestError` for what cannot be written or drawn, before anything is measured."""
+        """Check all files before anything is measured. Raises `RequestError` for a file that cannot be written."""
         from sdrt.benchmark.plots import require_matplotlib
 
         named = {name: file for name, file in plots.items() if file is not None}
@@ -52,13 +52,13 @@ class Files:
         record = None if json_file is None else plan_file("--json", json_file, ".json", force=force)
         every = [*paths.values(), *([record] if record else [])]
         if len({path.resolve() for path in every}) < len(every):
-            raise RequestError("two of the files to write have one name: give each its own")
+            raise RequestError("two of the files to write have the same name: give each its own")
         if paths:
             require_matplotlib(_PLOT_OPTIONS[next(iter(paths))])
         return cls(json=record, plots=paths, force=force)
 
     def write(self, record: Mapping[str, Any], terminal: Terminal) -> None:
-        """The record, then its pictures."""
+        """Write the record, then its plots."""
         if self.json is not None:
             self._write(self.json, _as_json(record), terminal)
         for name, path in self.plots.items():
@@ -87,12 +87,12 @@ def run(
     revision: str | None,
     **lists: Any,
 ) -> None:
-    """Measure; the tables go to stdout. Interrupted, it writes and prints what it has."""
+    """Measure, and print the tables to stdout. After an interrupt, write and print what was measured."""
     from sdrt.benchmark.configurations import Rules, expand
 
     if lists["low_vram"] and (profile or flame_file):
         raise RequestError(
-            "--profile reads sessions that are open to the end, and --low-vram keeps none: leave one out"
+            "--profile and --low-vram do not work together, because --low-vram closes the sessions: leave one out"
         )
     rules, terminal = Rules(precision=precision, time_limit=time_limit), Terminal(quiet=quiet)
     asked = _asked(**lists)
@@ -104,11 +104,11 @@ def run(
         job.measure()
     finally:
         if job.record["measurements"]:
-            _tell(job.record, files, terminal)
+            _report(job.record, files, terminal)
 
 
-def _tell(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None:
-    """Tables first, which no full disk can take away; files in any case, as nobody may read the tables."""
+def _report(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None:
+    """Print the tables first, so that a full disk cannot lose them. Write the files even if printing fails."""
     try:
         click.echo(report(record))
         if text := profile_text(record):
@@ -122,7 +122,7 @@ def _asked(
 ) -> Asked:
     from sdrt.benchmark.configurations import Asked
 
-    # A size for which memory runs out is told as such, not measured as something else.
+    # False, not None: a size that runs out of memory must fail, and not be measured with low_vram.
     rest["low_vram"] = bool(rest["low_vram"])
     if sizes is not None and (width, height) != (None, None):
         raise RequestError("expected --size, or --width and --height, got both")
@@ -137,62 +137,70 @@ def _asked(
 def _opener(
     model: str, random_weights: str | None, revision: str | None, asked: Asked, terminal: Terminal
 ) -> Callable[[str, int | None], StableDiffusionPipeline]:
-    """What opens the model on a provider, without making sessions."""
+    """A function that opens the model on a provider with a number of threads, without creating sessions.
 
-    def settings(provider: str, threads: int | None) -> dict[str, Any]:
-        return {
-            "provider": provider,
-            "threads": threads,
-            "allow_fallback": asked.allow_fallback,
-            "vae_tiling": asked.vae_tiling,
-            "low_vram": asked.low_vram,
-            "provider_options": asked.provider_options,
-        }
-
-    def named(provider: str, threads: int | None) -> StableDiffusionPipeline:
-        from sdrt import StableDiffusionPipeline
-
-        with terminal.board() as board:
-            return StableDiffusionPipeline.from_pretrained(
-                model,
-                revision=revision,
-                notify=terminal.notice,
-                reporter=export_reporter(board),
-                **settings(provider, threads),
-            )
-
-    def random(provider: str, threads: int | None) -> StableDiffusionPipeline:
-        from sdrt import StableDiffusionPipeline
-        from sdrt.common.notices import Notices
-        from sdrt.model_folder.autoexport import export_random
-        from sdrt.onnx.engine import settle
-        from sdrt.onnx.providers import PROVIDERS, SessionConfig
-
-        assert random_weights is not None
-        notices = Notices(terminal.notice)
-        config = settle(SessionConfig(**settings(provider, threads)), notices)
-        with terminal.board() as board:
-            folder = export_random(
-                random_weights,
-                target=PROVIDERS[config.name].target,
-                notices=notices,
-                reporter=export_reporter(board),
-            )
-        return StableDiffusionPipeline(folder, config, notify=terminal.notice)
-
+    Raises `RequestError` if both a model and random weights are given.
+    """
     if random_weights is None:
-        return named
-    context = click.get_current_context()
-    if (
-        context.get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
-        or revision is not None
-    ):
+        return partial(_open_model, model, revision, asked, terminal)
+    model_is_given = (
+        click.get_current_context().get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
+    )
+    if model_is_given or revision is not None:
         raise RequestError("expected --random-weights, or --model and its --revision, got both")
-    return random
+    return partial(_open_random, random_weights, asked, terminal)
+
+
+def _open_model(
+    model: str, revision: str | None, asked: Asked, terminal: Terminal, provider: str, threads: int | None
+) -> StableDiffusionPipeline:
+    from sdrt import StableDiffusionPipeline
+
+    with terminal.board() as board:
+        return StableDiffusionPipeline.from_pretrained(
+            model,
+            revision=revision,
+            notify=terminal.notice,
+            reporter=export_reporter(board),
+            **_session_settings(asked, provider, threads),
+        )
+
+
+def _open_random(
+    architecture: str, asked: Asked, terminal: Terminal, provider: str, threads: int | None
+) -> StableDiffusionPipeline:
+    """Export the architecture with random weights, for the target that suits the provider, and open it."""
+    from sdrt import StableDiffusionPipeline
+    from sdrt.common.notices import Notices
+    from sdrt.model_folder.autoexport import export_random
+    from sdrt.onnx.engine import settle
+    from sdrt.onnx.providers import PROVIDERS, SessionConfig
+
+    notices = Notices(terminal.notice)
+    config = settle(SessionConfig(**_session_settings(asked, provider, threads)), notices)
+    with terminal.board() as board:
+        folder = export_random(
+            architecture,
+            target=PROVIDERS[config.name].target,
+            notices=notices,
+            reporter=export_reporter(board),
+        )
+    return StableDiffusionPipeline(folder, config, notify=terminal.notice)
+
+
+def _session_settings(asked: Asked, provider: str, threads: int | None) -> dict[str, Any]:
+    return {
+        "provider": provider,
+        "threads": threads,
+        "allow_fallback": asked.allow_fallback,
+        "vae_tiling": asked.vae_tiling,
+        "low_vram": asked.low_vram,
+        "provider_options": asked.provider_options,
+    }
 
 
 class Job:
-    """Configurations, and the record of those that are measured."""
+    """Measures configurations, and keeps the record of the results."""
 
     def __init__(
         self,
@@ -209,12 +217,12 @@ class Job:
         self.record = new_record(sys.argv[1:], planned[0][1].model, rules)
 
     def measure(self) -> None:
-        """Measure all, each to its end before the next begins."""
+        """Measure all configurations, one after the other."""
         from sdrt.benchmark.machine import load_average
         from sdrt.benchmark.record import describe_model
 
         for _, pipeline in self._planned:
-            # Hashed once, here, so that no process that is measured does it.
+            # Hash the files once, here, so that no measured process does.
             pipeline.model.verify(self._terminal.notice)
         every = [configuration.settings() for configuration, _ in self._planned]
         for number, (configuration, pipeline) in enumerate(self._planned, start=1):
@@ -224,7 +232,7 @@ class Job:
             try:
                 measurement = self._one(model, configuration, partial(self._say, name))
             except SdrtError as error:
-                # The others may fit where this one does not.
+                # The other configurations may still fit into memory.
                 self.failures.append(error)
                 self.record["failed"].append({"settings": every[number - 1], "error": str(error)})
                 self._say(name, f"failed: {error}")
@@ -260,7 +268,7 @@ class Job:
 
 
 def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, quiet: bool) -> None:
-    """Set every record but the first against the first; ratios go to stdout."""
+    """Compare every other record with the first, and print the ratios to stdout."""
     from sdrt.benchmark.compare import compare
     from sdrt.benchmark.record import read_record
 
@@ -270,8 +278,8 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
     for name, record in zip(names, records, strict=True):
         if not record.get("complete"):
             failed = len(record.get("failed") or ())
-            reason = f"in which {failed} configurations failed" if failed else "that was interrupted"
-            terminal.notice(f"{name} is of a run {reason}: it has what was measured")
+            run = f"a run in which {failed} configurations failed" if failed else "an interrupted run"
+            terminal.notice(f"{name} is from {run}: it has only what was measured")
     comparisons = [compare(records[0], record) for record in records[1:]]
     texts = [
         comparison_text((names[0], name), found, records[0]["rules"]["confidence"])
@@ -279,12 +287,12 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
     ]
     click.echo("\n\n".join(texts))
     if files.json is not None:
-        told = [
+        entries = [
             {"first": names[0], "second": name, **asdict(found)}
             for name, found in zip(names[1:], comparisons, strict=True)
         ]
         files.write(
-            {"format": "sdrt-benchmark-comparison", "format_version": 1, "comparisons": told}, terminal
+            {"format": "sdrt-benchmark-comparison", "format_version": 1, "comparisons": entries}, terminal
         )
 
 

@@ -1,4 +1,4 @@
-"""What one check of `sdrt doctor` found."""
+"""The result of one check of `sdrt doctor`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Finding", "Status"]
 
 
 class Status(str, Enum):
-    """How bad a finding is; only an error changes the exit code."""
+    """How serious a finding is. Only an error changes the exit code."""
 
     OK = "ok"
     NOTE = "note"
@@ -19,7 +19,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One line of the report; `remedy` says what to run when something is wrong."""
+    """One line of the report. `remedy` names the command to run when something is wrong."""
 
     name: str
     detail: str

@@ -1,4 +1,4 @@
-"""The checks of `sdrt doctor`, in the order in which a problem hides the ones after it."""
+"""The checks of `sdrt doctor`. Each check relies on the ones before it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sdrt.onnx.providers import PROVIDERS
 __all__ = ["run_checks"]
 
 LOW_SPACE = 10 * 2**30
-"""Bytes free below which exporting an SD 1.5 (4 GB checkpoint, 4 GB model) may not fit."""
+"""Free bytes. With less, an export of SD 1.5 (4 GB checkpoint, 4 GB model) may not fit."""
 
 CPU_FEATURES = {
     "avx2": "AVX2",
@@ -39,8 +39,7 @@ CPU_FEATURES = {
     "asimddp": "dot product",
     "i8mm": "I8MM",
 }
-"""Flag in /proc/cpuinfo → name of what speeds up ONNX Runtime's CPU kernels."""
-
+"""Flag in /proc/cpuinfo → name of the feature, which speeds up ONNX Runtime's CPU kernels."""
 
 REQUIRED = {
     "numpy": "numpy",
@@ -51,7 +50,7 @@ REQUIRED = {
     "rich.progress": "rich",
     "filelock": "filelock",
 }
-"""Module → distribution, of what the runtime requires besides what this command needs to start."""
+"""Module → distribution. The runtime needs them, but this command starts without them."""
 
 
 def run_checks(
@@ -63,13 +62,14 @@ def run_checks(
     tell: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Iterator[Finding]:
-    """Every finding, as soon as it is known; the last are a picture of `model` on `provider`, and what `sizes` take.
+    """Yield every finding as soon as it is known.
 
-    `options` are more of `from_pretrained`.
+    The last checks make an image with `model` on `provider`, and estimate the memory of `sizes` (width, height) in
+    batches of `batch` images. `tell` receives progress messages. `options` go to `from_pretrained`.
     """
     yield from check_platform()
     if broken := list(check_libraries()):
-        # The checks below stand on these.
+        # The checks below import these libraries.
         yield from broken
         return
     yield from check_onnxruntime()
@@ -82,7 +82,7 @@ def run_checks(
 
 
 def check_platform() -> Iterator[Finding]:
-    """sdrt, Python, operating system, CPU."""
+    """Report sdrt, Python, the operating system and the CPU."""
     from sdrt import __version__
 
     yield Finding(name="sdrt", detail=__version__)
@@ -93,13 +93,13 @@ def check_platform() -> Iterator[Finding]:
 
 
 def cpu_features(cpuinfo: Path) -> list[str]:
-    """Names of the known features that Linux reports; empty where there is no such file."""
+    """Names of the known features that `cpuinfo` lists; empty if the file does not exist."""
     flags = cpu_flags(cpuinfo)
     return [name for flag, name in CPU_FEATURES.items() if flag in flags]
 
 
 def check_libraries() -> Iterator[Finding]:
-    """What `sdrt` requires and cannot be imported; nothing when all of it can."""
+    """Report each required library that cannot be imported."""
     for module, distribution in REQUIRED.items():
         try:
             importlib.import_module(module)
@@ -114,18 +114,18 @@ def check_libraries() -> Iterator[Finding]:
 
 
 def check_cache() -> Iterator[Finding]:
-    """Where downloads and exports go, and whether they fit."""
-    writable = "set SDRT_CACHE to a folder that you may write to"
+    """Report where downloads and exports are stored, and whether they fit."""
+    remedy = "set SDRT_CACHE to a folder that you can write to"
     try:
         cache = cache_root().absolute()
         existing = next(path for path in (cache, *cache.parents) if path.exists())
         free = shutil.disk_usage(existing).free
     except (RequestError, OSError) as error:
-        yield Finding(name="cache", detail=str(error), status=Status.WARNING, remedy=writable)
+        yield Finding(name="cache", detail=str(error), status=Status.WARNING, remedy=remedy)
         return
     detail = f"{cache}, {human_size(free)} free"
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        yield Finding(name="cache", detail=f"{detail}, not writable", status=Status.WARNING, remedy=writable)
+        yield Finding(name="cache", detail=f"{detail}, not writable", status=Status.WARNING, remedy=remedy)
     elif free < LOW_SPACE:
         yield Finding(
             name="cache",
@@ -138,11 +138,11 @@ def check_cache() -> Iterator[Finding]:
 
 
 def check_extras() -> Iterator[Finding]:
-    """Whether checkpoints can be exported here."""
+    """Report whether this installation can export checkpoints."""
     if missing := missing_modules("export"):
         yield Finding(
             name="export",
-            detail=f"not installed (no {', '.join(missing)}); models that are exported already run",
+            detail=f"not installed (no {', '.join(missing)}); models that are already exported run",
             status=Status.NOTE,
             remedy=f"to export checkpoints: {install_command('export')}",
         )
@@ -150,21 +150,21 @@ def check_extras() -> Iterator[Finding]:
         yield Finding(name="export", detail="installed")
 
 
-def _wants_another_target(provider: str) -> bool:
+def _takes_whole_graphs(provider: str) -> bool:
     row = PROVIDERS.get(provider)
     return row is not None and row.whole
 
 
 def check_generation(model: str, provider: str, **options: Any) -> Iterator[Finding]:
-    """Make a picture in one step."""
+    """Make an image in one step."""
     from sdrt import SdrtWarning, StableDiffusionPipeline
 
-    if model == DEFAULT_MODEL and _wants_another_target(provider) and not options.get("allow_fallback"):
+    if model == DEFAULT_MODEL and _takes_whole_graphs(provider) and not options.get("allow_fallback"):
         yield Finding(
             name="generation",
-            detail=f"not tried: {provider} takes graphs whole, and {model} has operators that only ONNX Runtime has",
+            detail=f"not tried: {provider} must run the whole graph, and {model} has operators of ONNX Runtime only",
             status=Status.NOTE,
-            remedy=f"to try it: sdrt doctor --provider {provider} -m MODEL, exported with --target portable",
+            remedy=f"to try it: sdrt doctor --provider {provider} -m MODEL, a model exported with --target portable",
         )
         return
     started = time.perf_counter()

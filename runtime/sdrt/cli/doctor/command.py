@@ -1,4 +1,4 @@
-"""`sdrt doctor`: one line per check, and the command that repairs what is wrong."""
+"""`sdrt doctor`: prints one line per check, and the command that fixes what is wrong."""
 
 from __future__ import annotations
 
@@ -23,17 +23,27 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 
 @click.command(context_settings=CONTEXT)
 @click.option(
-    "-m", "--model", metavar="MODEL", default=DEFAULT_MODEL, show_default=True, help="Model to try."
+    "-m",
+    "--model",
+    metavar="MODEL",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Model to make an image with.",
 )
 @click.option(
     "--size",
     "sizes",
     metavar="A,BxC,…",
     type=Sizes(),
-    help="Say what memory pictures of these sizes take, and what fits, by making smaller ones.",
+    help="Estimate the memory that images of these sizes take, from smaller ones, and say what fits.",
 )
 @click.option(
-    "-b", "--batch", "--batch-size", "batch", type=click.IntRange(1, 1000), help="Of these.  [default: 1]"
+    "-b",
+    "--batch",
+    "--batch-size",
+    "batch",
+    type=click.IntRange(1, 1000),
+    help="Images per batch, with --size.  [default: 1]",
 )
 @provider_option
 @provider_options_option
@@ -44,14 +54,14 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 def doctor(
     context: click.Context, /, model: str, as_json: bool, sizes: Any, batch: int | None, **options: Any
 ) -> None:
-    """Check this installation and say how to repair it; with --size, whether pictures of that size fit.
+    """Check this installation and say how to fix it. With --size, say whether images of that size fit into memory.
 
-    The exit code is 0 when nothing is wrong, else that of the first error.
+    The exit code is that of the first error, or 0 if there is none.
     """
     from sdrt.cli.doctor.checks import run_checks
 
     if batch is not None and sizes is None:
-        raise click.UsageError("--batch is of pictures whose --size is asked about: give one", context)
+        raise click.UsageError("--batch applies to --size: add --size", context)
     display = Display(quiet=as_json)
     findings = []
     for finding in run_checks(model, **options, sizes=sizes, batch=batch or 1, tell=display.notice):
@@ -65,7 +75,7 @@ def doctor(
 
 
 def first_error_code(findings: Iterable[Finding]) -> int:
-    """Exit code of the first error; warnings do not fail the command."""
+    """Exit code of the first error, 0 without one. Warnings do not count."""
     return next((finding.exit_code for finding in findings if finding.status is Status.ERROR), 0)
 
 

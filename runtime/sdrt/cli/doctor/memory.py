@@ -1,4 +1,4 @@
-"""The check of `sdrt doctor` for memory: what pictures of a size take, and which fit."""
+"""The memory check of `sdrt doctor`: how much images of a size take, and which sizes fit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["check_memory"]
 def check_memory(
     model: str, provider: str, sizes: Sequence[tuple[int, int]], batch: int, tell: Notify, **options: Any
 ) -> Iterator[Finding]:
-    """A finding for each size; `tell` hears what is being measured, `options` are more of `from_pretrained`."""
+    """Yield a finding for each size. `tell` receives progress messages, and `options` go to `from_pretrained`."""
     from sdrt import StableDiffusionPipeline
     from sdrt.benchmark.configurations import Asked, expand
 
@@ -54,28 +54,28 @@ def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify)
     if usual is None:
         return Finding(
             name="memory",
-            detail=f"{what}: nothing here tells how much a process takes",
+            detail=f"{what}: this system does not report the memory of a process",
             status=Status.NOTE,
-            remedy=f"for NVIDIA's GPUs: {install_command('benchmark')}",
+            remedy=f"for NVIDIA GPUs: {install_command('benchmark')}",
         )
     detail = f"{what}: about {human_size(usual.bytes_at(pixels))}"
     if usual.available is None:
         return Finding(name="memory", detail=detail)
-    detail = f"{detail}, of {human_size(usual.available)} that are free"
+    detail = f"{detail}, and {human_size(usual.available)} are free"
     if pixels <= usual.most_pixels():
         return Finding(name="memory", detail=detail)
-    thrifty = estimated(model, replace(configuration, low_vram=True), tell)
+    low_vram = estimated(model, replace(configuration, low_vram=True), tell)
     fits = [f"{_largest(usual, configuration)} fits" if usual.most_pixels() else "no size fits"]
-    if thrifty is not None:
-        least = f"--low-vram takes about {human_size(thrifty.bytes_at(pixels))}"
-        more = (
+    if low_vram is not None:
+        needed = f"--low-vram takes about {human_size(low_vram.bytes_at(pixels))}"
+        largest = (
             ""
-            if pixels <= thrifty.most_pixels()
-            else f", and {_largest(thrifty, configuration)} fits with it"
+            if pixels <= low_vram.most_pixels()
+            else f", and {_largest(low_vram, configuration)} fits with it"
         )
-        fits.append(least + more)
+        fits.append(needed + largest)
     if configuration.batch > 1:
-        fits.append("fewer pictures at once take less")
+        fits.append("smaller batches take less")
     return Finding(name="memory", detail=detail, status=Status.WARNING, remedy="; ".join(fits))
 
 

@@ -1,4 +1,4 @@
-"""Checks of the installed ONNX Runtime and of the CUDA libraries that its GPU build needs."""
+"""Checks of the installed ONNX Runtime and of the libraries that its providers need."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ DRIVER_LIBRARY = "libcuda.so.1"
 
 
 def check_onnxruntime() -> Iterator[Finding]:
-    """Distributions, version and providers; then CUDA where the build has it."""
+    """Report the wheels, versions and providers of ONNX Runtime, then check what each provider needs."""
     wheels = installed_wheels()
     if len(wheels) > 1:
         yield Finding(
             name="onnxruntime wheels",
-            detail=f"{', '.join(wheels)} are installed together and overwrite one another's files",
+            detail=f"{', '.join(wheels)} are installed together and overwrite each other's files",
             status=Status.WARNING,
             remedy=f"pip uninstall -y {' '.join(wheels)}, then {install_command('cpu')}, or [gpu]",
         )
@@ -62,20 +62,20 @@ def check_onnxruntime() -> Iterator[Finding]:
 
 
 def installed_wheels() -> dict[str, str]:
-    """Distributions that bring the module `onnxruntime`, with their versions."""
+    """Installed distributions that contain the module `onnxruntime`, with their versions."""
     found = {}
     for name in WHEELS:
         try:
             wheel = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        # A removal that was cut short leaves a record without content.
+        # An interrupted uninstall leaves a record without content.
         found[name] = wheel.version if wheel.read_text("METADATA") else "of unknown version"
     return found
 
 
 def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
-    """Driver, CUDA and cuDNN, as far as this build wants them. Only Linux loads them by these names."""
+    """Check the driver, CUDA and cuDNN if this build needs them. Only Linux uses these library names."""
     if platform.system() != "Linux":
         if "cuda" in providers:
             yield Finding(name="CUDA libraries", detail="not checked on this system", status=Status.NOTE)
@@ -85,7 +85,7 @@ def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
         if driver:
             yield Finding(
                 name="CUDA",
-                detail="there is an NVIDIA driver, but this onnxruntime is built without CUDA",
+                detail="there is an NVIDIA driver, but this onnxruntime was built without CUDA",
                 status=Status.NOTE,
                 remedy=f"to use the GPU: pip uninstall -y onnxruntime && {install_command('gpu')}",
             )
@@ -95,7 +95,7 @@ def check_cuda(providers: tuple[str, ...]) -> Iterator[Finding]:
             name="CUDA driver",
             detail=f"{DRIVER_LIBRARY} not found",
             status=Status.ERROR,
-            remedy="install NVIDIA's driver, give the container its GPUs, or use --provider cpu",
+            remedy="install NVIDIA's driver, give the container access to the GPU, or use --provider cpu",
             exit_code=ProviderError.exit_code,
         )
     yield _cuda_libraries()
@@ -116,33 +116,33 @@ def _cuda_libraries() -> Finding:
 
 
 def check_tensorrt(providers: tuple[str, ...]) -> Iterator[Finding]:
-    """TensorRT, which onnxruntime-gpu has a provider for and does not bring."""
+    """Look for TensorRT. onnxruntime-gpu has a provider for it, but does not contain it."""
     if "tensorrt" not in providers:
         return
     version = load_tensorrt()
     if version is None:
         yield Finding(
             name="TensorRT",
-            detail=f"{' or '.join(LIBRARIES)} not found; only provider tensorrt needs it",
+            detail=f"{' or '.join(LIBRARIES)} not found; only --provider tensorrt needs it",
             status=Status.NOTE,
             remedy=f"to use it: pip install 'tensorrt-cu{cuda_major()}==10.*', or NVIDIA's packages of TensorRT 10",
         )
     else:
-        yield Finding(name="TensorRT", detail=f"{version}")
+        yield Finding(name="TensorRT", detail=version)
 
 
 def check_openvino(providers: tuple[str, ...]) -> Iterator[Finding]:
-    """The devices that OpenVINO finds."""
+    """List the devices that OpenVINO finds."""
     if "openvino" not in providers:
         return
     from sdrt.onnx.engine import openvino_devices
 
-    devices = ", ".join(openvino_devices()) or "this onnxruntime does not tell them"
+    devices = ", ".join(openvino_devices()) or "this onnxruntime does not report them"
     yield Finding(name="OpenVINO", detail=f"devices for device_type: {devices}")
 
 
 def _gpu_wheel() -> str:
-    # The installed version, because another one may be built for another CUDA.
+    # Name the installed version: another one may be built for another CUDA.
     version = installed_wheels().get("onnxruntime-gpu", "")
     return (
         f"onnxruntime-gpu[cuda,cudnn]=={version}" if version[:1].isdigit() else "onnxruntime-gpu[cuda,cudnn]"
@@ -150,7 +150,7 @@ def _gpu_wheel() -> str:
 
 
 def cuda_major() -> int:
-    """Version of CUDA that the installed onnxruntime was built for; the newest known if it does not say."""
+    """Major CUDA version that the installed onnxruntime was built for; the newest known if it does not say."""
     spec = find_spec("onnxruntime")
     roots = list(spec.submodule_search_locations or ()) if spec else []
     for root in roots:
@@ -163,7 +163,7 @@ def cuda_major() -> int:
 
 
 def missing_libraries(major: int) -> list[str]:
-    """Which CUDA and cuDNN libraries neither NVIDIA's wheels nor the system provides."""
+    """The CUDA and cuDNN libraries that neither NVIDIA's wheels nor the system has."""
     wanted = (*CUDA_LIBRARIES.get(major, CUDA_LIBRARIES[max(CUDA_LIBRARIES)]), CUDNN_LIBRARY)
     return [name for name in wanted if not (_in_wheel(name) or _loads(name))]
 

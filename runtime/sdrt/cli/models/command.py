@@ -1,4 +1,4 @@
-"""`sdrt models`: what `-m` can name without a download."""
+"""`sdrt models`: lists the models that need no download."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HEADINGS = ("model", "family", "target", "dtype", "size", "from")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model; `model` is what `-m` takes, `where` one of embedded, exported, hub, here.
+    """One model. `model` is the value for `-m`, and `where` is embedded, exported, hub or here.
 
-    What only a manifest can tell is None without one. `problem` says why the model cannot be used.
+    Fields that come from the manifest are None without one. `problem` says why the model cannot be used.
     """
 
     model: str
@@ -43,10 +43,10 @@ class Row:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 def models(as_json: bool) -> None:
-    """List the models that `-m` can name without a download.
+    """List the models that `-m` accepts without a download.
 
-    The embedded one, checkpoints that were exported into the cache, exported models in huggingface_hub's cache, and
-    model folders here.
+    These are the embedded model, checkpoints that sdrt exported into its cache, exported models in huggingface_hub's
+    cache, and model folders in the working directory.
     """
     rows = [*_embedded(), *_exported(), *_from_hub(), *_here()]
     if as_json:
@@ -62,7 +62,7 @@ def _embedded() -> Iterator[Row]:
 
 
 def _exported() -> Iterator[Row]:
-    """What `-m CHECKPOINT` made once; each is shown by its folder, since a checkpoint's name may have moved on."""
+    """Checkpoints that `-m` exported. Rows show folders, because a checkpoint's name may now mean another revision."""
     from sdrt.common.cache import cache_root
 
     with suppress(RequestError, OSError):
@@ -71,17 +71,15 @@ def _exported() -> Iterator[Row]:
 
 
 def _from_hub() -> Iterator[Row]:
-    """Models that were exported elsewhere, by the branch that `-m` takes when no `--revision` is given."""
+    """Exported models from the hub, at the revision that `-m` uses without `--revision`."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     from sdrt.model_folder.folder import GRAPH
 
-    with suppress(OSError):  # no cache, or none that may be read
+    with suppress(OSError):  # there is no cache, or it is not readable
         for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
             name = repo.name.removeprefix("models--").replace("--", "/", 1)
-            with suppress(
-                OSError, ValueError, RuntimeError
-            ):  # not a name of the hub's, or a damaged repository
+            with suppress(OSError, ValueError, RuntimeError):  # not a hub name, or a damaged repository
                 graph = try_to_load_from_cache(name, f"unet/{GRAPH}", cache_dir=constants.HF_HUB_CACHE)
                 if isinstance(graph, str):
                     yield _row(name, "hub", Path(graph).parents[1])
@@ -90,22 +88,22 @@ def _from_hub() -> Iterator[Row]:
 def _here() -> Iterator[Row]:
     from sdrt.model_folder.folder import GRAPH
 
-    with suppress(OSError):  # a working folder that is gone, or not readable
+    with suppress(OSError):  # the working directory is gone or not readable
         for folder in _visible(Path(), f"unet/{GRAPH}"):
             yield _row(f"{folder}/", "here", folder.absolute())
 
 
-def _visible(room: Path, file: str) -> list[Path]:
-    """Folders of `room` that hold `file`; not what an export that was killed left hidden beside its output."""
-    if not room.is_dir():
+def _visible(parent: Path, file: str) -> list[Path]:
+    """Folders of `parent` that contain `file`, without the hidden folders that a killed export leaves there."""
+    if not parent.is_dir():
         return []
-    return sorted(path for path in room.iterdir() if not path.name.startswith(".") and _holds(path, file))
+    return sorted(path for path in parent.iterdir() if not path.name.startswith(".") and _holds(path, file))
 
 
 def _holds(folder: Path, file: str) -> bool:
     try:
         return (folder / file).is_file()
-    except (OSError, RuntimeError):  # a folder that may not be entered, a link that leads to itself
+    except (OSError, RuntimeError):  # a folder without permission, a link to itself
         return False
 
 

@@ -1,4 +1,4 @@
-"""`sdrt info`: how a picture was made, or what a model folder holds."""
+"""`sdrt info`: shows how an image was made, or what a model folder holds."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["info"]
 
 @click.command(context_settings=CONTEXT)
 @click.argument("path", metavar="FILE|MODEL")
-@click.option("--verify", is_flag=True, help="Read every file of a model folder and compare its hash now.")
+@click.option("--verify", is_flag=True, help="Read every file of a model folder now and check its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 def info(path: str, verify: bool, as_json: bool) -> None:
-    """Say how a picture was made, or what a model folder holds.
+    """Show how an image was made, or what a model folder holds.
 
-    FILE is a picture made by `sdrt generate`, or by another program that writes the same text.
+    FILE is an image from `sdrt generate`, or from another program that writes the same text.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
@@ -30,21 +30,21 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     target = Path(path)
     if embedded_path(path) is None and target.is_file():
         if verify:
-            raise RequestError(f"--verify {path}: is a file; expected a model folder")
-        about, text = picture_info(target)
+            raise RequestError(f"--verify {path}: this is a file; expected a model folder")
+        about, text = image_info(target)
     else:
         about, text = model_info(path, verify=verify)
     click.echo(json.dumps(about, allow_nan=False) if as_json else text)
 
 
-def picture_info(path: Path) -> tuple[dict[str, Any], str]:
-    """What a picture says of itself, as JSON and as text."""
+def image_info(path: Path) -> tuple[dict[str, Any], str]:
+    """The metadata of an image, as JSON and as text."""
     from sdrt import read_metadata
 
     found = read_metadata(path)
     if not found.text:
         raise RequestError(
-            f"{path}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
+            f"{path}: does not say how it was made; expected an image from sdrt without --no-metadata"
         )
     return {
         "file": str(path),
@@ -59,7 +59,7 @@ def picture_info(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
-    """What a model folder holds, as JSON and as text; `verify` raises `IntegrityError` at a wrong file."""
+    """The contents of a model folder, as JSON and as text. With `verify`, a wrong file raises `IntegrityError`."""
     from sdrt.cli.models.summary import render, summarise, verify_now
     from sdrt.model_folder.resolve import open_local
 

@@ -1,4 +1,4 @@
-"""A model folder in numbers, for `sdrt info` and the end of `sdrt export`."""
+"""Summaries of model folders, for `sdrt info`, `sdrt models` and `sdrt export`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
 
 def human_size(count: int) -> str:
-    """Bytes as people read them, in powers of 1024."""
+    """`count` bytes with a unit, in powers of 1024: "1.5 GB"."""
     size = float(count)
     for unit in ("B", "KB", "MB"):
         if size < 1024:
@@ -28,7 +28,7 @@ def human_size(count: int) -> str:
 
 
 def parity_of(manifest: Manifest) -> dict[str, float]:
-    """Component → largest relative error against torch that was measured when it was exported."""
+    """Component → largest relative error against torch that the export measured."""
     found = {}
     for name, component in manifest.components.items():
         errors = [check["relative_error"] for check in component.get("parity", ())]
@@ -38,7 +38,7 @@ def parity_of(manifest: Manifest) -> dict[str, float]:
 
 
 def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
-    """Hash every file, remembered or not. Raises `IntegrityError` naming all that differ."""
+    """Hash every file again. Raises `IntegrityError` with the names of all files that differ."""
     from sdrt.model_folder.folder import FileRecord
 
     if folder.manifest is None:
@@ -56,7 +56,7 @@ def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
 
 
 def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
-    """The folder as JSON; sizes in bytes. What only a manifest can tell is `None` without one."""
+    """The folder as JSON, with sizes in bytes. Values that come from the manifest are None without one."""
     manifest = folder.manifest
     components = _component_sizes(folder)
     parity = parity_of(manifest) if manifest else {}
@@ -77,7 +77,7 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
 
 
 def _made_for(target: str) -> list[str]:
-    """The providers that want graphs of this target."""
+    """The providers that use graphs of this target."""
     return [name for name, row in PROVIDERS.items() if row.target == target]
 
 
@@ -118,7 +118,7 @@ def render(summary: dict[str, Any]) -> str:
 
 
 def visible(text: str) -> str:
-    """`text` on one line: what a terminal would obey, or cannot show, is written as an escape."""
+    """`text` on one line, with escapes for characters that a terminal cannot show or would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
