@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from on_gpu import ON_GPU, Export, Exports, fail
 
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.onnx.overflow import failed
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from tests.gpu.on_gpu import ON_GPU, Export, Exports, fail
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 
