@@ -20,7 +20,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.families.unet_tasks import kind_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt_export.architectures import ARCHITECTURES
@@ -170,8 +170,8 @@ def _check_kind(folder: Path) -> None:
     """Refuse what would be found out after everything was traced."""
     unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
     if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:
-        kind = kind_of(unet, vae["latent_channels"])
-        if kind.has_noise_level:
+        task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
+        if task.has_noise_level:
             _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import sdrt
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index
@@ -30,7 +31,7 @@ from sdrt_export.transaction import check_space, replace_folder
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
 EXPORTERS = ("sdrt", "optimum")
-_FAMILY = "stable-diffusion"
+
 # int8 is made of float32, which lies beside it meanwhile.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
 _VERSIONED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
@@ -164,7 +165,7 @@ def _write(
 
 def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], hashes: Hashes) -> Manifest:
     return Manifest(
-        family=_FAMILY,
+        family=STABLE_DIFFUSION.name,
         target=plan.target.name,
         dtype=DTYPE_NAMES[plan.dtype],
         opset=OPSET if plan.exporter == "sdrt" else optimum_exporter.OPSET,

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
-from sdrt.families.unet_tasks import TEXT_TO_IMAGE, kind_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from sdrt.model_folder.folder import STAGES_GRAPH
 from sdrt.model_folder.manifest import read_json
 from sdrt.onnx.providers import SessionConfig
@@ -42,10 +42,10 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
     if not isinstance(checkpoint, FolderCheckpoint):
         return
     unet, vae = (read_json(checkpoint.folder / part / "config.json") for part in ("unet", "vae"))
-    kind = kind_of(unet, vae["latent_channels"])
-    if kind is not TEXT_TO_IMAGE:
+    task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
+    if task is not TEXT_TO_IMAGE:
         raise UnsupportedModelError(
-            f"unet: is for {kind.name}, and int8 is calibrated on pictures made of prompts alone: use --dtype fp32"
+            f"unet: is for {task.name}, and int8 is calibrated on pictures made of prompts alone: use --dtype fp32"
         )
 
 

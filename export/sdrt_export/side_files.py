@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.families.unet_tasks import TEXT_TO_IMAGE, kind_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoint import Checkpoint
@@ -38,9 +38,9 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     entries = index(scheduler.get("_class_name", SCHEDULER))
     unet = json.loads((staging / "unet" / "config.json").read_text(encoding="utf-8"))
     vae = json.loads((staging / "vae_decoder" / "config.json").read_text(encoding="utf-8"))
-    kind = kind_of(unet, vae["latent_channels"])
-    entries["_class_name"] = kind.pipeline
-    if kind.has_noise_level:
+    task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
+    entries["_class_name"] = task.pipeline
+    if task.has_noise_level:
         entries |= _write_low_res_scheduler(checkpoint, staging)
     write_json(staging / INDEX_NAME, entries)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError
+from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.resolve import resolve_model
@@ -254,7 +254,7 @@ class StableDiffusionPipeline:
     def _origin(self, scheduler: Scheduler) -> Origin:
         return Origin(
             model=self.model.name,
-            takes_strength="strength" not in self._capabilities.kind.refuses,
+            takes_strength="strength" not in self._capabilities.task.refuses,
             scheduler=scheduler,
             scheduler_config=self._scheduler_config,
             vae_tiling=self._store.config.vae_tiling,
@@ -274,12 +274,18 @@ class StableDiffusionPipeline:
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
         """
-        config = self.model.component_config("text_encoder")
+        name, *others = [spec.component for spec in self.model.family.text_encoders]
+        if others:
+            raise UnsupportedModelError(
+                f"{path}: textual inversions are for models with one text encoder, and this one has "
+                f"{len(others) + 1}: leave it out"
+            )
+        config = self.model.component_config(name)
         words = read_inversions(
             path,
             token=token,
-            width=whole(config, "hidden_size", "text_encoder"),
-            room=whole(config, "max_position_embeddings", "text_encoder") - 2,
+            width=whole(config, "hidden_size", name),
+            room=whole(config, "max_position_embeddings", name) - 2,
         )
         self._store.add_words(words)
         self._store.embeddings += (Path(path).name,)
@@ -393,7 +399,9 @@ class StableDiffusionPipeline:
     def scheduler(self) -> Scheduler:
         """What a call uses when it names no scheduler: the model's, unless one was assigned."""
         if self._scheduler is None:
-            self._scheduler = resolve_scheduler(None, self._scheduler_config)
+            own = resolve_scheduler(None, self._scheduler_config)
+            self.model.family.check_noise_schedule(own.noise_schedule, own.sampler.class_name)
+            self._scheduler = own
         return self._scheduler
 
     @scheduler.setter

@@ -123,14 +123,14 @@ def test_the_parity_of_every_component_is_recorded(folder: Path) -> None:
 
 
 def test_ids_and_embeddings(parts: Components, expected: Expected) -> None:
-    np.testing.assert_array_equal(parts.text_encoder.tokenizer(CALL["prompt"]).ids, expected.ids[0])
-    assert relative_error(parts.text_encoder([CALL["prompt"]]), expected.embeddings) < RELATIVE
+    np.testing.assert_array_equal(parts.text_encoder().tokenizer(CALL["prompt"]).ids, expected.ids[0])
+    assert relative_error(parts.text_encoder()([CALL["prompt"]]), expected.embeddings) < RELATIVE
 
 
 def test_u_net(parts: Components, expected: Expected) -> None:
     inputs = {"sample": expected.sample, "encoder_hidden_states": expected.embeddings}
-    inputs["timestep"] = np.full([1] * len(parts.unet.inputs["timestep"].shape), 500.0, np.float32)
-    with parts.unet.bound({name: array.shape for name, array in inputs.items()}, ("out_sample",)) as run:
+    inputs["timestep"] = np.full([1] * len(parts.denoiser.inputs["timestep"].shape), 500.0, np.float32)
+    with parts.denoiser.bound({name: array.shape for name, array in inputs.items()}, ("out_sample",)) as run:
         for name, array in inputs.items():
             run.set(name, array)
         assert relative_error(run()["out_sample"], expected.noise) < RELATIVE

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdrt import StableDiffusionPipeline
-from sdrt.text.encoder import Tokenizer
+from sdrt.text.tokenizer import Tokenizer
 from tests.parity.checkpoints import VARIANTS
 
 PROMPTS = {
@@ -72,6 +72,6 @@ def test_embeddings(
     pipeline = StableDiffusionPipeline.from_pretrained(
         optimum_folder(variant), provider="cpu", threads=1, notify=lambda message: None
     )
-    embeds = pipeline._store.get().text_encoder(prompts)
+    embeds = pipeline._store.get().text_encoder()(prompts)
     # Layer-normalised values of order 1; both sides compute in float32.
     np.testing.assert_allclose(embeds, expected.numpy(), atol=2e-5)

@@ -97,7 +97,7 @@ def test_latents_in_place_of_a_seed(pipeline: StableDiffusionPipeline) -> None:
 
 
 def test_embeddings_in_place_of_prompts(pipeline: StableDiffusionPipeline) -> None:
-    encode = pipeline._store.get().text_encoder
+    encode = pipeline._store.get().text_encoder()
     embeds = {"prompt_embeds": encode(["a cat"]), "negative_prompt_embeds": encode(["bad"])}
     np.testing.assert_array_equal(pictures(pipeline, **embeds), pictures(pipeline, negative_prompt="bad"))
     with pytest.raises(RequestError, match="differ in shape"):
@@ -111,7 +111,7 @@ def test_a_folder_without_text_encoder_takes_embeddings(
     index = model_copy / "model_index.json"
     index.write_text(index.read_text(encoding="utf-8").replace('"CLIPTextModel"', "null"), encoding="utf-8")
     bare = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
-    embeds = pipeline._store.get().text_encoder(["a cat"])
+    embeds = pipeline._store.get().text_encoder()(["a cat"])
     expected = pictures(pipeline, guidance_scale=1)
     np.testing.assert_array_equal(pictures(bare, prompt_embeds=embeds, guidance_scale=1), expected)
     with pytest.raises(RequestError, match="no text encoder"):
@@ -247,10 +247,10 @@ def test_threads_make_each_session_once(tiny_model: Path, monkeypatch: pytest.Mo
     made: list[str] = []
     create = Component.__init__
 
-    def slow(self: Component, name: str, *rest: Any) -> None:
+    def slow(self: Component, name: str, *rest: Any, **options: Any) -> None:
         made.append(name)
         time.sleep(0.05)
-        create(self, name, *rest)
+        create(self, name, *rest, **options)
 
     monkeypatch.setattr(Component, "__init__", slow)
     fresh = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, notify=made.append)
@@ -315,7 +315,7 @@ def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
             "vae_decoder",
             "decoder.conv_out.bias",
             1e6,
-            "vae_decoder: the picture is of one colour though its latents are not",
+            "vae_decoder: the image is of one colour though its latents are not",
         ),
     ],
 )

@@ -162,12 +162,14 @@ def run_reference(case: Case, num_inference_steps: int) -> tuple[tuple[float, ..
     """diffusers' timesteps, and its latents after each step [steps, *SHAPE], from SEED's noise."""
     scheduler = reference_scheduler(case, num_inference_steps, case.scheduler.plan(num_inference_steps))
     generator = torch.Generator("cpu").manual_seed(SEED)
-    latents = torch.randn(SHAPE, generator=generator).double() * scheduler.init_noise_sigma
+    # In flow matching the first latents are the noise, and the model sees them as they are.
+    scale = getattr(scheduler, "init_noise_sigma", 1.0)
+    see = getattr(scheduler, "scale_model_input", lambda latents, _: latents)
+    latents = torch.randn(SHAPE, generator=generator).double() * scale
     trajectory = []
     with _in_float64(scheduler, generator):
         for timestep in scheduler.timesteps:
-            seen = scheduler.scale_model_input(latents, timestep)
-            output = torch.from_numpy(model(seen.numpy(), float(timestep)))
+            output = torch.from_numpy(model(see(latents, timestep).numpy(), float(timestep)))
             options = {"eta": case.eta} if case.sampler in ("ddim", "tcd") else {}
             latents = scheduler.step(output, timestep, latents, **options).prev_sample
             trajectory.append(latents.numpy())

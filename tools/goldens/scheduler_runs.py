@@ -16,6 +16,8 @@ from sdrt.schedulers.spacing import LEVELS
 SHAPE = (1, 4, 4, 4)
 _OURS = ("sgm_uniform", "ays")
 SEED = 7
+FLOW = "flow"
+"""In the place of a prediction type: a model trained by flow matching, which has but one."""
 
 SD15: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
@@ -52,6 +54,12 @@ class Case:
 
     @property
     def model_config(self) -> dict[str, Any]:
+        if self.prediction_type == FLOW:
+            return {
+                "_class_name": SAMPLERS[self.sampler].class_name,
+                "num_train_timesteps": 1000,
+                "shift": 3.0,
+            }
         return {**SD15, "prediction_type": self.prediction_type, "rescale_betas_zero_snr": self.zero_snr}
 
     @property
@@ -66,8 +74,9 @@ class Case:
     @property
     def scheduler(self) -> Scheduler:
         row = SAMPLERS[self.sampler]
-        # A model that EDM trained is one that says so.
-        config = self.model_config | ({"_class_name": row.class_name} if "EDM" in row.class_name else {})
+        # A model trained as EDM trains them, or by flow matching, is one that says so.
+        own = {"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {}
+        config = self.model_config | own
         return resolve_scheduler(self.sampler, config, self.spacing if row.spacings else None)
 
     def has_no_reference(self, steps: int) -> bool:
@@ -97,7 +106,7 @@ def all_cases() -> list[Case]:
 def recorded_cases() -> list[Case]:
     """Every sampler, but not on every spacing."""
     kept = ("leading", "trailing", "karras", "distilled")
-    return [case for case in _cases() if case.spacing in kept]
+    return [case for case in _cases() if case.spacing in kept or case.prediction_type == FLOW]
 
 
 def _cases() -> Iterator[Case]:
@@ -105,7 +114,7 @@ def _cases() -> Iterator[Case]:
         # diffusers lays out the levels of two evaluations a step in its own way; only those it makes are compared.
         spacings = row.spacings if row.evaluations == 1 else tuple(s for s in row.spacings if s not in _OURS)
         for spacing in spacings or ("distilled",):
-            for prediction_type in ("epsilon", "v_prediction"):
+            for prediction_type in (FLOW,) if row.is_for_flow else ("epsilon", "v_prediction"):
                 for eta in (0.0, 0.6, 1.0) if row.eta is None else (0.0,):
                     yield Case(sampler=name, spacing=spacing, prediction_type=prediction_type, eta=eta)
             if "rescale_betas_zero_snr" in row.keys:

@@ -8,7 +8,8 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import IntegrityError
-from sdrt.families.unet_tasks import TEXT_TO_IMAGE, Kind, kind_of
+from sdrt.families.family import Family, Task
+from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "whole"]
 
@@ -19,68 +20,84 @@ _MOST_LEVELS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a model's configs say about the tensors it takes."""
+    """What a model can serve.
+
+    Attributes:
+        latent_channels: channels of the latents.
+        embeds_width: the width of text embeddings.
+        vae_scale_factor: pixels per latent, on each side.
+        default_height, default_width: in pixels.
+        size_step: what sides must be a multiple of, in pixels.
+        has_text_encoder: whether the folder has every text encoder.
+        has_vae_encoder: whether it has the VAE's encoder.
+        takes_pooled: whether the denoiser is given pooled embeddings.
+        task: what its denoiser was trained for.
+        guidance_scale: of a call that names none.
+        max_noise_level: the noisiest small image that an upscaling model was trained with.
+    """
 
     latent_channels: int
-    cross_attention_dim: int
+    embeds_width: int
     vae_scale_factor: int
     default_height: int
     default_width: int
     size_step: int
     has_text_encoder: bool = True
     has_vae_encoder: bool = True
-    kind: Kind = TEXT_TO_IMAGE
+    takes_pooled: bool = False
+    task: Task = TEXT_TO_IMAGE
     guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
-    """Where a call names none."""
-    most_noise: int = 0
-    """Of an upscaling model, the noisiest that it was trained with."""
+    max_noise_level: int = 0
 
     @classmethod
     def of(
         cls,
-        unet: Mapping[str, Any],
-        vae: Mapping[str, Any],
+        family: Family,
         *,
+        denoiser: Mapping[str, Any],
+        vae: Mapping[str, Any],
         index: Mapping[str, Any],
         defaults: Mapping[str, Any],
         any_size: bool,
         has_text_encoder: bool,
         has_vae_encoder: bool,
     ) -> Capabilities:
-        """Read `unet/config.json`, `vae_decoder/config.json`, `model_index.json` and the manifest's defaults.
+        """Read the configs of the denoiser and of the VAE's decoder, `model_index.json` and the manifest's defaults.
 
         `any_size` is false for a graph whose upsampling was traced at a fixed factor of 2: it takes multiples of what
-        the U-Net halves its latents to.
+        the denoiser halves its latents to.
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the U-Net is made for no task that sdrt knows.
+            UnsupportedModelError: the denoiser is made for no task of the family.
         """
-        channels = whole(vae, "latent_channels", "vae_decoder")
+        spec, decoder = family.denoiser, family.vae.decoder
+        channels = whole(vae, "latent_channels", decoder)
         for key in ("in_channels", "out_channels"):
-            whole(unet, key, "unet")
-        kind = kind_of(unet, channels)
-        factor = 2 ** (len(_list(vae, "block_out_channels", "vae_decoder")) - 1)
-        height, width = _sample_size(unet)
-        levels = len(_list(unet, "block_out_channels", "unet")) - 1
+            whole(denoiser, key, spec.component)
+        task = family.task_of(denoiser, channels)
+        factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
+        height, width = _default_size(family, denoiser, factor)
+        levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
         return cls(
             latent_channels=channels,
-            cross_attention_dim=whole(unet, "cross_attention_dim", "unet"),
+            embeds_width=whole(denoiser, spec.embeds_width, spec.component),
             vae_scale_factor=factor,
-            default_height=height * factor,
-            default_width=width * factor,
-            size_step=factor if any_size else factor * 2**levels,
+            default_height=height,
+            default_width=width,
+            size_step=factor if any_size else factor * 2 ** (levels - 1),
             has_text_encoder=has_text_encoder,
             has_vae_encoder=has_vae_encoder,
-            kind=kind,
-            guidance_scale=float(defaults.get("guidance_scale", kind.guidance_scale)),
-            most_noise=_most_noise(index, unet) if kind.has_noise_level else 0,
+            takes_pooled=family.takes_pooled,
+            task=task,
+            guidance_scale=float(defaults.get("guidance_scale", task.guidance_scale)),
+            max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
         )
 
 
-def _most_noise(index: Mapping[str, Any], unet: Mapping[str, Any]) -> int:
+def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owner: str) -> int:
     """The index says it, 350 where it does not as in diffusers; never more than there are labels."""
-    labels = whole(unet, "num_class_embeds", "unet")
+    labels = whole(denoiser, "num_class_embeds", owner)
     most = index.get("max_noise_level", 350)
     if type(most) is not int or most < 0:
         raise IntegrityError(
@@ -108,10 +125,13 @@ def _list(config: Mapping[str, Any], key: str, owner: str) -> list[Any]:
     return value
 
 
-def _sample_size(unet: Mapping[str, Any]) -> tuple[int, int]:
-    """Latent height and width of `sample_size`, a number or a pair."""
-    size = unet.get("sample_size")
+def _default_size(family: Family, denoiser: Mapping[str, Any], factor: int) -> tuple[int, int]:
+    """Height and width in pixels: of `sample_size`, a number of latents or a pair of them, or the family's."""
+    size = denoiser.get("sample_size")
+    if size is None and family.default_size is not None:
+        return family.default_size, family.default_size
     if not isinstance(size, list) or len(size) != 2:
         size = [size, size]
-    height, width = (whole({"sample_size": side}, "sample_size", "unet") for side in size)
-    return height, width
+    owner = family.denoiser.component
+    height, width = (whole({"sample_size": side}, "sample_size", owner) for side in size)
+    return height * factor, width * factor

@@ -17,7 +17,7 @@ from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
 from sdrt.common.progress import export_reporter
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
-from sdrt.families.unet_tasks import TEXT_TO_IMAGE, kind_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder import ModelFolder, tail
 from sdrt.model_folder.manifest import MANIFEST_NAME, readable
@@ -135,7 +135,7 @@ def _require_architecture(name: str) -> None:
     if name not in architectures:
         raise RequestError(f"unknown architecture {brief(name)}: expected one of {', '.join(architectures)}")
     row = architectures[name]
-    if kind_of(dict(row["unet"]), row["vae"]["latent_channels"]) is not TEXT_TO_IMAGE:
+    if STABLE_DIFFUSION.task_of(row["unet"], row["vae"]["latent_channels"]) is not TEXT_TO_IMAGE:
         raise RequestError(
             f"architecture {name} makes pictures from pictures: expected one for text to image"
         )

@@ -14,13 +14,13 @@ from sdrt.common.cache import cache_root
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
+from sdrt.families import Family
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
 from sdrt.onnx.engine_cache import Weights
 
 __all__ = [
-    "COMPONENTS",
     "FileRecord",
     "Manifest",
     "ModelFolder",
@@ -33,10 +33,8 @@ GRAPH, STAGES_GRAPH, WIDE_GRAPH = "model.onnx", "stages.onnx", "model_fp32.onnx"
 WIDE_STAGES_GRAPH = "stages_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews, which a model may have."""
-COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
-
-# Everything in these is read when the model runs, by us or by ONNX Runtime.
-_FOLDERS = (*COMPONENTS, TAESD_DECODER, "tokenizer", "scheduler", "low_res_scheduler")
+LOW_RES_SCHEDULER = "low_res_scheduler"
+"""The folder of an upscaling model's second scheduler."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +43,7 @@ class ModelFolder:
 
     path: Path
     name: str
+    family: Family
     manifest: Manifest | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,20 +56,20 @@ class ModelFolder:
         folder = expand(path)
         with readable(folder):
             _check_is_model(folder)
-            index = check_index(folder)
+            index, family = check_index(folder)
             manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
             source = manifest.source.get("id") if manifest else None
             name = name or tail(source or folder.resolve().name)
-            model = cls(path=folder, name=_printable(name), manifest=manifest, index=index)
+            model = cls(path=folder, name=_printable(name), family=family, manifest=manifest, index=index)
             model._check_files()
         return model
 
     def component(self, name: str) -> Path:
-        """The graph of `name`, one of `COMPONENTS`."""
+        """The graph of the component `name`."""
         return self.path / name / GRAPH
 
     def stages(self, name: str) -> Path:
-        """The graph in stages of `vae_encoder` or `vae_decoder`, which not every model has."""
+        """The graph in stages of the VAE's encoder or decoder, which not every model has."""
         return self.path / name / STAGES_GRAPH
 
     def wide(self, name: str) -> Path:
@@ -120,15 +119,17 @@ class ModelFolder:
     def capabilities(self) -> Capabilities:
         """What this model can serve. Raises `IntegrityError` or `UnsupportedModelError` for its configs."""
         manifest = self.manifest
+        family = self.family
         return Capabilities.of(
-            self.component_config("unet"),
-            self.component_config("vae_decoder"),
+            family,
+            denoiser=self.component_config(family.denoiser.component),
+            vae=self.component_config(family.vae.decoder),
             index=self.index,
             defaults=manifest.defaults if manifest else {},
             # A traced graph (no sdrt.json) has the factor 2 of every upsampling baked in; ours takes any size.
             any_size=manifest is not None and manifest.exporter != "optimum",
-            has_text_encoder=self.has("text_encoder"),
-            has_vae_encoder=self.has("vae_encoder"),
+            has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),
+            has_vae_encoder=self.has(family.vae.encoder),
         )
 
     @cached_property
@@ -138,8 +139,8 @@ class ModelFolder:
 
     @cached_property
     def low_res_scheduler_config(self) -> dict[str, Any]:
-        """Of an upscaling model: how noise is put on the small picture."""
-        return read_json(self.path / "low_res_scheduler" / "scheduler_config.json")
+        """Of an upscaling model: how noise is put on the small image."""
+        return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json")
 
     def verify(self, notify: Notify | Notices | None = None) -> bool:
         """Check every file against the manifest; False when the folder has none to check against."""
@@ -159,10 +160,18 @@ class ModelFolder:
         )
 
     def _check_files(self) -> None:
-        needed = ["unet/" + GRAPH, "vae_decoder/" + GRAPH, "scheduler/scheduler_config.json"]
-        needed += ["unet/config.json", "vae_decoder/config.json"]
-        if class_of(self.index.get("text_encoder")) is not None:
-            needed += ["text_encoder/" + GRAPH, "text_encoder/config.json"]
+        family = self.family
+        given = [
+            spec.component
+            for spec in family.text_encoders
+            if class_of(self.index.get(spec.component)) is not None
+        ]
+        needed = [
+            f"{name}/{file}"
+            for name in (family.denoiser.component, family.vae.decoder, *given)
+            for file in (GRAPH, "config.json")
+        ]
+        needed.append("scheduler/scheduler_config.json")
         listed = self.manifest.files if self.manifest else {}
         for name in dict.fromkeys([*needed, *listed]):
             if not (self.path / name).is_file():
@@ -176,9 +185,14 @@ class ModelFolder:
             )
 
     def _files(self) -> Iterator[str]:
-        """POSIX names of the index and of what lies in the folders that are read; not of hidden files."""
+        """POSIX names of the index and of the files in the folders that are read; hidden files are left out."""
         yield INDEX_NAME
-        for folder in _FOLDERS:
+        family = self.family
+        for folder in (
+            *family.components,
+            *family.tokenizers,
+            *(TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER),
+        ):
             for path in sorted((self.path / folder).rglob("*")):
                 name = path.relative_to(self.path)
                 if path.is_file() and not any(part.startswith(".") for part in name.parts):

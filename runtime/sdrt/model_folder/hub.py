@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sdrt.errors import ModelNotFoundError
+from sdrt.errors import IntegrityError, ModelNotFoundError
+from sdrt.families import FAMILIES
 from sdrt.model_folder.embedded import embedded_names
+from sdrt.model_folder.folder import TAESD_DECODER
+from sdrt.model_folder.index import known_family
 
-__all__ = ["PATTERNS", "check_id", "download", "download_checkpoint", "download_taesd"]
+__all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
-CHECKPOINT_PARTS = ("text_encoder", "unet", "vae")
-_GRAPHS = ("text_encoder", "unet", "vae_decoder", "vae_encoder", "taesd_decoder")
 # Copies of the weights in other forms. The first is taken where the full precision is missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
-# Configs of every part, graphs of ours, no torch weights: a torch checkpoint comes down as a few kilobytes.
-PATTERNS = [
-    "model_index.json",
-    "sdrt.json",
-    "tokenizer/*",
-    "scheduler/*.json",
-    "low_res_scheduler/*.json",
-    "feature_extractor/*.json",
-    *(f"{part}/config.json" for part in (*_GRAPHS, "vae")),
-    *(f"{part}/stages.onnx" for part in ("vae_decoder", "vae_encoder")),
-    *(f"{part}/model.onnx*" for part in _GRAPHS),
-]
+
+def _patterns() -> list[str]:
+    """Configs and tokenizers, and graphs of ours, but no torch weights: of a torch checkpoint, a few kilobytes."""
+    graphs = dict.fromkeys([name for family in FAMILIES for name in family.components] + [TAESD_DECODER])
+    vaes = dict.fromkeys(name for family in FAMILIES for name in (family.vae.decoder, family.vae.encoder))
+    tokenizers = dict.fromkeys(name for family in FAMILIES for name in family.tokenizers)
+    return [
+        "model_index.json",
+        "sdrt.json",
+        *(f"{name}/*" for name in tokenizers),
+        *(f"{name}/*.json" for name in ("scheduler", "low_res_scheduler", "feature_extractor")),
+        *(f"{name}/config.json" for name in dict.fromkeys([*graphs, *_checkpoint_components()])),
+        *(f"{name}/stages.onnx" for name in vaes),
+        *(f"{name}/model.onnx*" for name in graphs),
+    ]
+
+
+def _checkpoint_components() -> list[str]:
+    return list(dict.fromkeys(name for family in FAMILIES for name in family.checkpoint_components))
 
 
 def check_id(model: str | Path) -> str:
@@ -60,7 +70,7 @@ def download(
 
     Offline mode, endpoint and cache are huggingface_hub's own (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
     """
-    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=PATTERNS)
+    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=_patterns())
 
 
 def download_checkpoint(
@@ -71,13 +81,21 @@ def download_checkpoint(
     cache_dir: str | Path | None = None,
 ) -> Path:
     """The snapshot folder of `name` with its torch weights: safetensors, in full precision where there are such."""
-    weights = [f"{part}/*.safetensors*" for part in CHECKPOINT_PARTS]
-    allow = [*PATTERNS, *weights]
+    weights = [f"{part}/*.safetensors*" for part in _checkpoint_components()]
+    allow = [*_patterns(), *weights]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
-    if any(not list((folder / part).glob("*.safetensors")) for part in CHECKPOINT_PARTS):
+    if any(not list((folder / part).glob("*.safetensors")) for part in _parts_of(folder)):
         folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
     return folder
+
+
+def _parts_of(checkpoint: Path) -> Sequence[str]:
+    family = None
+    # A damaged index is reported when the folder is opened.
+    with suppress(IntegrityError):
+        family = known_family(checkpoint)
+    return _checkpoint_components() if family is None else family.checkpoint_components
 
 
 def download_taesd(

@@ -9,21 +9,22 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
 from sdrt.model_folder.autoexport import Source, export_once
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
-from sdrt.model_folder.folder import COMPONENTS, GRAPH, ModelFolder, exists, expand, tail
-from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
+from sdrt.model_folder.folder import GRAPH, ModelFolder, exists, expand, tail
+from sdrt.model_folder.index import check_checkpoint_index, known_family
 
 __all__ = ["holds_torch_checkpoint", "open_local", "refuse_revision", "resolve_model"]
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
     """Whether `folder` is a diffusers checkpoint that has not been exported."""
-    if not (folder / INDEX_NAME).is_file() or (folder / "unet" / GRAPH).exists():
+    family = known_family(folder)
+    if family is None or (folder / family.denoiser.component / GRAPH).exists():
         return False
     weights = ("*.safetensors", "*.safetensors.index.json", "*.bin")
     # A hub id is looked at before its weights are downloaded: diffusers configs without any graph count too.
-    graphs = any((folder / name / GRAPH).exists() for name in COMPONENTS)
-    has_weights = any(any((folder / "unet").glob(pattern)) for pattern in weights)
-    return has_weights or (not graphs and (folder / "vae" / "config.json").is_file())
+    graphs = any((folder / name / GRAPH).exists() for name in family.components)
+    has_weights = any(any((folder / family.denoiser.component).glob(pattern)) for pattern in weights)
+    return has_weights or (not graphs and (folder / family.vae.checkpoint / "config.json").is_file())
 
 
 def resolve_model(

@@ -20,16 +20,17 @@ from sdrt.onnx.tensorrt import load_tensorrt
 
 __all__ = ["create_session", "session_setting"]
 
-# Components that run many times at one shape.
-_REPEATED = frozenset({"unet"})
 
-
-def session_setting(subject: Subject, config: SessionConfig, weights: Weights, notices: Notices) -> Setting:
+def session_setting(
+    subject: Subject, config: SessionConfig, weights: Weights, notices: Notices, *, repeats: bool
+) -> Setting:
     """What the provider's options of one graph follow from, with the folder for what the provider compiles.
+
+    `repeats` says that the graph runs many times at one shape.
 
     Raises `ProviderError` where a folder that the user named cannot be made.
     """
-    setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=subject.name in _REPEATED)
+    setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=repeats)
     if not PROVIDERS[subject.provider].keeps_compiled or (version := load_tensorrt()) is None:
         return setting
     versions = f"{subject.provider}-{version}-onnxruntime-{ort.__version__}"

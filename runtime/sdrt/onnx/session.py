@@ -43,11 +43,11 @@ def _lock_of_device(config: SessionConfig) -> threading.RLock | None:
 
 
 class Component:
-    """One graph in one session: `text_encoder`, `unet`, `vae_decoder` or `vae_encoder`.
+    """One graph in one session, a component of a model.
 
     Raises `IntegrityError` for a damaged file, `UnsupportedModelError` for operators this build lacks,
     `ProviderError` when the provider took less than it was asked to. `weights` says what precision follows from
-    the model and whose engines may be used again.
+    the model and whose engines may be used again; `repeats`, that it runs many times at one shape.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Component:
         config: SessionConfig,
         notices: Notices,
         weights: Weights = Weights(),  # noqa: B008 - frozen
+        *,
+        repeats: bool = False,
     ) -> None:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
@@ -64,7 +66,7 @@ class Component:
         self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
         if self._row.device == "cuda":
             preload_cuda()
-        setting = session_setting(self._subject, config, weights, notices)
+        setting = session_setting(self._subject, config, weights, notices, repeats=repeats)
         self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
         """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
         if self.records:

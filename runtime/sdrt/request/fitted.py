@@ -13,8 +13,8 @@ from sdrt.request.validation import no_steps
 from sdrt.tasks.hires import enlarged_size
 
 if TYPE_CHECKING:
+    from sdrt.families import Task
     from sdrt.families.capabilities import Capabilities
-    from sdrt.families.unet_tasks import Kind
 
 __all__ = ["FittedRequest", "fit", "image_size"]
 
@@ -87,49 +87,49 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
 
 def _check_task(request: Request, capabilities: Capabilities) -> None:
     """Raise `RequestError` where the model is made for another task."""
-    kind = capabilities.kind
-    for name in kind.refuses:
+    task = capabilities.task
+    for name in task.refuses:
         # A request that was fitted before has the strength of a run from noise.
         if getattr(request, name) is not None and (name, request.strength) != ("strength", 1.0):
             raise RequestError(
-                f"{name} means nothing to a model for {kind.name}, as this one is: leave it out"
+                f"{name} means nothing to a model for {task.name}, as this one is: leave it out"
             )
-    given = {name for name in kind.needs if getattr(request, name) is not None}
+    given = {name for name in task.needs if getattr(request, name) is not None}
     if request.outpaint is not None:
         given.add("mask_image")
-    if missing := [name for name in kind.needs if name not in given]:
-        raise RequestError(f"this model is made for {kind.name}: give {' and '.join(missing)}")
+    if missing := [name for name in task.needs if name not in given]:
+        raise RequestError(f"this model is made for {task.name}: give {' and '.join(missing)}")
     upscaler = request.hires_upscaler
     if request.hires_scale is not None and upscaler != "latent" and not capabilities.has_vae_encoder:
         raise _no_encoder(f"hires_upscaler {upscaler!r}")
     if request.image is not None:
-        _check_image(request, kind, capabilities)
+        _check_image(request, task, capabilities)
 
 
-def _check_image(request: Request, kind: Kind, capabilities: Capabilities) -> None:
+def _check_image(request: Request, task: Task, capabilities: Capabilities) -> None:
     if request.image_is_latents:
-        if kind.needs:
+        if task.needs:
             raise RequestError(
-                f"image is latents, and this model, made for {kind.name}, needs pixels: give a picture"
+                f"image is latents, and this model, made for {task.name}, needs pixels: give a picture"
             )
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
-    elif not kind.has_noise_level and not capabilities.has_vae_encoder:
+    elif not task.has_noise_level and not capabilities.has_vae_encoder:
         raise _no_encoder("an image prompt")
-    if "strength" not in kind.refuses and request.num_skipped_steps == request.num_inference_steps:
+    if "strength" not in task.refuses and request.num_skipped_steps == request.num_inference_steps:
         raise no_steps("strength", request.usual_strength, request.num_inference_steps)
 
 
 def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]:
     """The defaults of the task that the model is made for."""
-    kind = capabilities.kind
+    task = capabilities.task
     if request.image is None:
         return {}
-    if "strength" not in kind.refuses:
+    if "strength" not in task.refuses:
         return {"strength": request.usual_strength}
-    if kind.has_image_guidance:
+    if task.has_image_guidance:
         scale = request.image_guidance_scale
         return {"strength": 1.0, "image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
-    level, most = request.noise_level, capabilities.most_noise
+    level, most = request.noise_level, capabilities.max_noise_level
     level = min(DEFAULT_NOISE_LEVEL, most) if level is None else level
     integer("noise_level", level, 0, most)
     return {"strength": 1.0, "noise_level": level}
@@ -156,7 +156,7 @@ def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
                 )
             return height, width
         height, width = request.image[0].shape[:2]
-        if capabilities.kind.has_noise_level:
+        if capabilities.task.has_noise_level:
             height, width = height * capabilities.vae_scale_factor, width * capabilities.vae_scale_factor
         if request.outpaint is not None:
             width, height = request.outpaint.of(width, height)
@@ -201,14 +201,19 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
 
 def _check_embeds(request: Request, capabilities: Capabilities) -> None:
     embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
+    if capabilities.takes_pooled and (embeds is not None or negative is not None):
+        raise RequestError(
+            "prompt_embeds: this model takes pooled embeddings too, which no argument can hold: give prompt instead",
+            argument="prompt_embeds",
+        )
     if embeds is not None:
-        check_shape("prompt_embeds", embeds, (None, None, capabilities.cross_attention_dim))
+        check_shape("prompt_embeds", embeds, (None, None, capabilities.embeds_width))
     if negative is not None:
         length = embeds.shape[1] if embeds is not None else None
         check_shape(
             "negative_prompt_embeds",
             negative,
-            (request.num_prompts, length, capabilities.cross_attention_dim),
+            (request.num_prompts, length, capabilities.embeds_width),
         )
 
 

@@ -127,8 +127,9 @@ class ComponentStore:
         """Read these words of textual inversion from now on. Raises `UnsupportedModelError` if the model cannot."""
         with self._lock:
             components = self.get()
-            config = self.model.component_config("text_encoder")
-            known = self._inversions or Inversions(vocabulary=whole(config, "vocab_size", "text_encoder"))
+            name = self.model.family.text_encoders[0].component
+            vocabulary = whole(self.model.component_config(name), "vocab_size", name)
+            known = self._inversions or Inversions(vocabulary=vocabulary)
             inversions = known.with_words(words)
             components.use(inversions)
             self._inversions = inversions

@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 from sdrt.common.allocator import trim
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
+from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.onnx.cpu import is_int8_faster
@@ -22,10 +23,11 @@ from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.denoiser import INPUTS, LABELS, OUTPUT
-from sdrt.text.encoder import EOS_INDEX, TextEncoder, Tokenizer
+from sdrt.text.encoder import TextEncoder
 from sdrt.text.textual_inversion import Inversions
-from sdrt.vae.autoencoder import VaeDecoder, VaeEncoder, VaeGraphs, scaling_factor
+from sdrt.text.tokenizer import Tokenizer
+from sdrt.vae.autoencoder import VaeDecoder, VaeEncoder, VaeGraphs
+from sdrt.vae.latent_scale import LatentScale
 from sdrt.vae.preview import TaesdPreview
 from sdrt.vae.stages import StagedVae
 
@@ -33,12 +35,9 @@ __all__ = ["Components"]
 
 T = TypeVar("T")
 
-# What has no session, or a small one.
-_LIGHT = frozenset({"vae_encoder", "vae_decoder", TAESD_DECODER})
-
 
 class Components:
-    """`text_encoder`, `unet`, `vae_encoder` and `vae_decoder` of a model folder, ready to be called."""
+    """The text encoders, the denoiser and the VAE of a model folder, ready to be called."""
 
     def __init__(
         self,
@@ -50,7 +49,10 @@ class Components:
     ) -> None:
         check_target(model.target, model.path, config)
         self._model, self._config, self._notices = model, config, notices
-        if config.vae_tiling and not model.stages("vae_decoder").is_file():
+        self._family = family = model.family
+        # What has no session, or a small one.
+        self._light = frozenset({family.vae.encoder, family.vae.decoder, TAESD_DECODER})
+        if config.vae_tiling and not model.stages(model.family.vae.decoder).is_file():
             raise UnsupportedModelError(
                 f"vae_tiling: {model.path} was exported without the VAE in stages: export the checkpoint again with "
                 "this version of sdrt export, or leave it out"
@@ -65,29 +67,29 @@ class Components:
         self._opened: list[weakref.ref[Component]] = []
         self._lock = threading.Lock()
 
-    @property
-    def text_encoder(self) -> TextEncoder:
-        """Prompts to embeddings."""
-        return self._once("text_encoder", self._make_text_encoder)
+    def text_encoder(self, number: int = 0) -> TextEncoder:
+        """Prompts to embeddings, by one of the family's text encoders."""
+        spec = self._family.text_encoders[number]
+        return self._once(spec.component, lambda: self._make_text_encoder(spec))
 
     @property
-    def unet(self) -> Component:
-        """The U-Net's graph; `Denoiser` gives it its meaning."""
-        return self._once("unet", self._make_unet)
+    def denoiser(self) -> Component:
+        """The denoiser's graph; `Denoiser` gives it its meaning."""
+        return self._once(self._family.denoiser.component, self._make_denoiser)
 
     @property
     def vae_encoder(self) -> VaeEncoder:
-        """Pictures to latents."""
-        return self._once("vae_encoder", self._make_vae_encoder)
+        """Images to latents."""
+        return self._once(self._family.vae.encoder, self._make_vae_encoder)
 
     @property
     def vae_decoder(self) -> VaeDecoder:
-        """Latents to pictures."""
-        return self._once("vae_decoder", self._make_vae_decoder)
+        """Latents to images."""
+        return self._once(self._family.vae.decoder, self._make_vae_decoder)
 
     @property
     def taesd(self) -> TaesdPreview:
-        """Latents to pictures by a small decoder, of models that have one."""
+        """Latents to images by a small decoder, of models that have one."""
         return self._once(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
 
     @property
@@ -98,7 +100,7 @@ class Components:
 
     def use(self, inversions: Inversions) -> None:
         """Read the words of `inversions` from now on. Raises `UnsupportedModelError` if the text encoder cannot."""
-        self.text_encoder.use(inversions)
+        self.text_encoder().use(inversions)
         self._inversions = inversions
 
     def close(self) -> None:
@@ -111,16 +113,17 @@ class Components:
         """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
         if self.low_vram:
             return
-        if self._model.has("text_encoder"):
-            self.text_encoder  # noqa: B018
-        self.unet  # noqa: B018
+        for number, spec in enumerate(self._family.text_encoders):
+            if self._model.has(spec.component):
+                self.text_encoder(number)
+        self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
     def _once(self, name: str, make: Callable[[], T]) -> T:
         with self._lock:
             if name not in self._made:
-                if self.low_vram and name not in _LIGHT:
-                    self._made = {name: made for name, made in self._made.items() if name in _LIGHT}
+                if self.low_vram and name not in self._light:
+                    self._made = {name: made for name, made in self._made.items() if name in self._light}
                     trim()
                 # Looked for after that, so that what nobody uses is gone.
                 found = self._used.get(name)
@@ -140,43 +143,59 @@ class Components:
         return component
 
     def _component(self, name: str, path: Path) -> Component:
-        component = Component(name, path, self._config, self._notices, self._model.weights(name))
+        component = Component(
+            name,
+            path,
+            self._config,
+            self._notices,
+            self._model.weights(name),
+            repeats=name == self._family.denoiser.component,
+        )
         self._opened.append(weakref.ref(component, self._opened.remove))
         return component
 
-    def _make_text_encoder(self) -> TextEncoder:
-        config = self._model.component_config("text_encoder")
+    def _make_text_encoder(self, spec: TextEncoderSpec) -> TextEncoder:
+        name = spec.component
+        config = self._model.component_config(name)
         if config.get("use_attention_mask"):
-            raise UnsupportedModelError("text_encoder/config.json: use_attention_mask true is not supported")
-        positions = whole_number(config, "max_position_embeddings", "text_encoder")
-        tokenizer = Tokenizer(self._model.path / "tokenizer", max_positions=positions)
-        component = self._open("text_encoder")
-        ends = (EOS_INDEX,) if EOS_INDEX in component.inputs else ()
-        component.require(("input_ids", *ends), ("last_hidden_state",))
-        encoder = TextEncoder(tokenizer, component, self._notices)
+            raise UnsupportedModelError(
+                f"{name}/config.json: use_attention_mask true is not supported", component=name
+            )
+        positions = whole_number(config, "max_position_embeddings", name)
+        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions)
+        encoder = TextEncoder(tokenizer, self._open(name), self._notices, spec)
         if self._inversions is not None:
             encoder.use(self._inversions)
         return encoder
 
-    def _make_unet(self) -> Component:
-        component = self._open("unet")
-        labels = (LABELS,) if self._model.component_config("unet").get("num_class_embeds") else ()
-        component.require((*INPUTS, *labels), (OUTPUT,))
+    def _make_denoiser(self) -> Component:
+        spec = self._family.denoiser
+        component = self._open(spec.component)
+        component.require(spec.inputs(self._model.component_config(spec.component)), (spec.output,))
         return component
 
     def _make_vae_encoder(self) -> VaeEncoder:
-        graphs = self._vae_graphs("vae_encoder", "sample", "latent_parameters")
-        return VaeEncoder(graphs, scaling_factor(self._model, "vae_encoder"))
+        spec = self._family.vae
+        graphs = self._vae_graphs(spec.encoder, spec.image, spec.parameters)
+        return VaeEncoder(graphs, spec, self._latent_scale(spec.encoder))
 
     def _make_vae_decoder(self) -> VaeDecoder:
-        graphs = self._vae_graphs("vae_decoder", "latent_sample", "sample")
-        factor = self._model.capabilities.vae_scale_factor
-        return VaeDecoder(graphs, scaling_factor(self._model, "vae_decoder"), factor=factor)
+        spec = self._family.vae
+        return VaeDecoder(
+            self._vae_graphs(spec.decoder, spec.latents, spec.decoded),
+            spec,
+            self._latent_scale(spec.decoder),
+            factor=self._model.capabilities.vae_scale_factor,
+            denoiser=self._family.denoiser.component,
+        )
+
+    def _latent_scale(self, name: str) -> LatentScale:
+        return LatentScale.of(self._model.component_config(name), name, shifts=self._family.vae.shifts)
 
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
         def whole() -> Component:
             component = self._open(name)
-            if "latent_sample" in component.outputs:
+            if self._family.vae.latents in component.outputs:
                 raise UnsupportedModelError(
                     f"{name}: the graph draws noise of its own, so that no seed says what comes out: export the "
                     "checkpoint again with sdrt export"
@@ -209,7 +228,14 @@ def _open_wide(
     opened: list[weakref.ref[Component]],
 ) -> Component:
     """The graph in float32 of a component whose weights are in float16, which no provider is to compute in."""
-    component = Component(name, path, config, notices, replace(model.weights(name), dtype="float32"))
+    component = Component(
+        name,
+        path,
+        config,
+        notices,
+        replace(model.weights(name), dtype="float32"),
+        repeats=name == model.family.denoiser.component,
+    )
     opened.append(weakref.ref(component, opened.remove))
     return component
 

@@ -1,14 +1,16 @@
-"""What the U-Net is told of the prompts, step by step."""
+"""What the denoiser is told of the prompts, step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import RequestError
+from sdrt.families import Encoded, Family, RowConditions
 from sdrt.prompts.a1111 import Part
 from sdrt.request.fitted import FittedRequest
 from sdrt.text.encoder import TextEncoder
@@ -17,6 +19,7 @@ from sdrt.text.syntaxes import SYNTAXES
 __all__ = ["Conditioning"]
 
 Array = NDArray[np.float32]
+OpenTextEncoder = Callable[[int], TextEncoder]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +33,32 @@ class _Line:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """A line in embeddings [length, width]."""
+    """A line as the denoiser takes it."""
 
-    of_step: Sequence[Array]
+    of_step: Sequence[Encoded]
     owner: int
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditioning:
-    """Text embeddings of a run.
+    """What a run's denoiser is told, besides the latents and the timestep.
 
     Attributes:
         rows: the conditional ones, one for each prompt, or for each part that AND puts together.
         unconditional: one for each prompt, or none where there is no guidance.
-        repeats: how many pictures each prompt has.
-        scale: of guidance, which is in the rows' weights already.
+        request: what they belong to.
+        family: names the denoiser's inputs.
     """
 
     rows: Sequence[_Row]
     unconditional: Sequence[_Row]
-    repeats: int
-    scale: float
+    request: FittedRequest
+    family: Family
 
     @classmethod
-    def of(cls, request: FittedRequest, text_encoder: Callable[[], TextEncoder]) -> Conditioning:
-        """Encode the texts of a request, each once; `text_encoder` is asked for where there are any.
+    def of(cls, request: FittedRequest, family: Family, text_encoder: OpenTextEncoder) -> Conditioning:
+        """Encode the texts of a request, each once; `text_encoder` opens one of the family's, by its number.
 
         Raises:
             RequestError: weights are out of bounds, or embeddings that were given differ in length from the others.
@@ -68,29 +71,50 @@ class Conditioning:
         if request.negative_prompt_embeds is not None:
             negative = []
         given = request.prompt_embeds, request.negative_prompt_embeds if guided else None
-        texts = _Texts(request, text_encoder)
-        texts.read("prompt", lines, request.clip_skip)
+        texts = _Texts(request, family)
         # diffusers skips no layers for the negative prompt.
-        texts.read("negative prompt", negative, None)
-        texts.lengthen(max((half.shape[1] for half in given if half is not None), default=0))
+        texts.add("prompt", lines, request.clip_skip)
+        texts.add("negative prompt", negative, None)
+        texts.encode(text_encoder, max((half.shape[1] for half in given if half is not None), default=0))
         scale = request.guidance_scale
         rows = [replace(row, weight=scale * row.weight) for row in texts.rows("prompt", lines, given[0])]
         unconditional = texts.rows("negative prompt", negative, given[1])
         if guided and request.image_guidance_scale is not None:
-            rows += _of_pictures(rows, unconditional, request)
-        conditioning = cls(
-            rows=rows,
-            unconditional=unconditional,
-            repeats=request.num_images_per_prompt,
-            scale=scale,
-        )
+            rows += _of_images(rows, unconditional, request)
+        conditioning = cls(rows=rows, unconditional=unconditional, request=request, family=family)
         conditioning.check_lengths()
         return conditioning
 
-    def at(self, step: int) -> Array:
-        """Embeddings [batch, length, width] of a step, counted from 0; the unconditional half first."""
-        rows = [row.of_step[step] for row in (*self.unconditional, *self.rows)]
+    def at(self, step: int) -> dict[str, NDArray[Any]]:
+        """The denoiser's inputs at a step, counted from 0: each [batch, …], the unconditional half first."""
+        spec = self.family.denoiser
+        encoded = [row.of_step[step] for row in (*self.unconditional, *self.rows)]
+        inputs: dict[str, NDArray[Any]] = {spec.embeds: self._batch([one.embeds for one in encoded])}
+        for name, compute in spec.extra.items():
+            inputs[name] = self._batch([compute(self._conditions(one)) for one in encoded])
+        return inputs
+
+    def _batch(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.repeat(np.stack(rows), self.repeats, axis=0)
+
+    def _conditions(self, encoded: Encoded) -> RowConditions:
+        request = self.request
+        return RowConditions(
+            pooled=encoded.pooled,
+            height=request.height,
+            width=request.width,
+            guidance_scale=request.guidance_scale,
+        )
+
+    @property
+    def repeats(self) -> int:
+        """How many images each prompt has."""
+        return self.request.num_images_per_prompt
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        return (len(self.unconditional) + len(self.rows)) * self.repeats
 
     def changes(self, before: int, step: int) -> bool:
         """Whether a step has other embeddings than one before it."""
@@ -103,7 +127,7 @@ class Conditioning:
 
     @property
     def owners(self) -> NDArray[np.intp]:
-        """Of each conditional row of the batch, which picture it is of."""
+        """Of each conditional row of the batch, which image it is of."""
         return np.array(
             [row.owner * self.repeats + i for row in self.rows for i in range(self.repeats)], np.intp
         )
@@ -115,27 +139,28 @@ class Conditioning:
             return None
         return np.repeat(np.array([row.weight for row in self.rows], np.float32), self.repeats)
 
-    def over_batch(self, pictures: Array, *, blank: bool) -> Array:
-        """Rows of the batch [batch, …], of one for each picture; zeros in the unconditional half if `blank`."""
-        conditional = pictures[self.owners]
+    def over_batch(self, images: Array, *, blank: bool) -> Array:
+        """Rows of the batch [batch, …], of one for each image; zeros in the unconditional half if `blank`."""
+        conditional = images[self.owners]
         if not self.guided:
             return conditional
-        return np.concatenate([np.zeros_like(pictures) if blank else pictures, conditional])
+        return np.concatenate([np.zeros_like(images) if blank else images, conditional])
 
     def check_lengths(self) -> None:
         """Raise `RequestError` where rows differ in length."""
-        shapes = sorted({embeds.shape for row in (*self.unconditional, *self.rows) for embeds in row.of_step})
+        rows = (*self.unconditional, *self.rows)
+        shapes = sorted({encoded.embeds.shape for row in rows for encoded in row.of_step})
         if len(shapes) > 1:
             raise RequestError(
                 f"embeddings of the negative and the positive prompt differ in shape: {' and '.join(map(str, shapes))}"
             )
 
 
-def _of_pictures(rows: Sequence[_Row], unconditional: Sequence[_Row], request: FittedRequest) -> list[_Row]:
-    """Rows that see the picture and the negative prompt, which the picture's own guidance needs.
+def _of_images(rows: Sequence[_Row], unconditional: Sequence[_Row], request: FittedRequest) -> list[_Row]:
+    """Rows that see the image and the negative prompt, which the image's own guidance needs.
 
-    InstructPix2Pix adds up `scale · (text − picture) + image_scale · (picture − unconditional)`; as differences from
-    the unconditional row, the picture's has a weight of `image_scale` less those of the texts.
+    InstructPix2Pix adds up `scale · (text − image) + image_scale · (image − unconditional)`; as differences from the
+    unconditional row, the image's has a weight of `image_scale` less those of the texts.
     """
     assert request.image_guidance_scale is not None
     of_text = [sum(row.weight for row in rows if row.owner == other.owner) for other in unconditional]
@@ -156,40 +181,58 @@ def _lines(prompts: Sequence[str], request: FittedRequest, *, negative: bool = F
 
 
 class _Texts:
-    """Texts and their embeddings, in which equal texts are encoded once."""
+    """Texts and what the text encoders make of them; equal texts are encoded once."""
 
-    def __init__(self, request: FittedRequest, text_encoder: Callable[[], TextEncoder]) -> None:
-        self._request, self._text_encoder = request, text_encoder
+    def __init__(self, request: FittedRequest, family: Family) -> None:
+        self._request, self._family = request, family
         self._syntax = SYNTAXES[request.prompt_syntax]
-        self._embeds: dict[tuple[str, str], Array] = {}
         self._skips: dict[str, int | None] = {}
+        self._texts: list[tuple[str, str]] = []
+        self._encoded: dict[tuple[str, str], Encoded] = {}
 
-    def read(self, name: str, lines: Sequence[_Line], clip_skip: int | None) -> None:
-        """Encode what `lines` say; `name` is for notices, and for `rows`."""
+    def add(self, name: str, lines: Sequence[_Line], clip_skip: int | None) -> None:
+        """Encode what `lines` say too; `name` is for notices, and for `rows`."""
         self._skips[name] = clip_skip
-        for text in dict.fromkeys(text for line in lines for text in line.of_step):
-            self._embeds[name, text] = self._syntax.embed(self._text_encoder(), text, clip_skip, name)
+        self._texts += dict.fromkeys((name, text) for line in lines for text in line.of_step)
 
-    def lengthen(self, least: int) -> None:
-        """Add empty chunks to what is shorter than the longest text, or than `least` tokens."""
-        if not self._syntax.any_length or not self._embeds:
+    def encode(self, text_encoder: OpenTextEncoder, least: int) -> None:
+        """Encode the texts, all as long as the longest, or as `least` tokens.
+
+        One text encoder after another, as with little memory there is one at a time.
+        """
+        if not self._texts:
             return
-        most = max(least, *(len(embeds) for embeds in self._embeds.values()))
-        short = {key: embeds for key, embeds in self._embeds.items() if len(embeds) < most}
-        if short:
-            for key, embeds in short.items():
-                empty = self._text_encoder().weighted([], self._skips[key[0]])
-                chunks = (most - len(embeds)) // len(empty)
-                self._embeds[key] = np.concatenate([embeds, *[empty] * chunks])
+        made = [
+            self._of_encoder(text_encoder(number), least) for number in range(len(self._family.text_encoders))
+        ]
+        self._encoded = {key: self._family.join([one[key] for one in made]) for key in self._texts}
+
+    def _of_encoder(self, encoder: TextEncoder, least: int) -> Mapping[tuple[str, str], Encoded]:
+        encoded = {
+            (name, text): self._syntax.embed(encoder, text, self._skips[name], name)
+            for name, text in self._texts
+        }
+        if not self._syntax.any_length:
+            return encoded
+        most = max(least, *(len(one.embeds) for one in encoded.values()))
+        for key, one in encoded.items():
+            if len(one.embeds) < most:
+                empty = encoder.weighted([], self._skips[key[0]]).embeds
+                chunks = (most - len(one.embeds)) // len(empty)
+                encoded[key] = replace(one, embeds=np.concatenate([one.embeds, *[empty] * chunks]))
+        return encoded
 
     def rows(self, name: str, lines: Sequence[_Line], given: Array | None) -> list[_Row]:
         """Embeddings that were given, or those of `lines`."""
         if given is not None:
             steps = self._request.num_steps
-            return [_Row(of_step=[embeds] * steps, owner=owner) for owner, embeds in enumerate(given)]
+            return [
+                _Row(of_step=[Encoded(embeds=embeds)] * steps, owner=owner)
+                for owner, embeds in enumerate(given)
+            ]
         return [
             _Row(
-                of_step=[self._embeds[name, text] for text in line.of_step],
+                of_step=[self._encoded[name, text] for text in line.of_step],
                 owner=line.owner,
                 weight=line.weight,
             )

@@ -28,6 +28,7 @@ class Generation:
     def __init__(self, store: ComponentStore, notices: Notices) -> None:
         self._store, self._notices = store, notices
         self._capabilities = store.model.capabilities
+        self._denoiser = store.model.family.denoiser.component
 
     def events(
         self,
@@ -66,7 +67,7 @@ class Generation:
             return
         except MemoryError as error:
             # After the first evaluation others would be told of the same steps again.
-            if timings.get("unet") or not self._store.take_less(request, _typed(error)):
+            if timings.get(self._denoiser) or not self._store.take_less(request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         yield from self._one_pass(request, scheduler, plan, origin, {})
@@ -104,13 +105,13 @@ class Generation:
     def _decode(self, job: Pass, latents: Any, prepared: Prepared) -> Any:
         """Decode, once more with less where memory runs out: the steps are not lost."""
         try:
-            return decode(job.components, job.request, latents, prepared.canvases, job.timings)
+            return decode(job, job.components, latents, prepared.canvases)
         except MemoryError as error:
             if not self._store.take_less(job.request, _typed(error)):
                 raise
         # Not above: the error's frames hold what has to be let go of first.
         components = self._store.for_request(job.request)
-        return decode(components, job.request, latents, prepared.canvases, job.timings)
+        return decode(job, components, latents, prepared.canvases)
 
     def _tell_of_warming_up(self, request: FittedRequest) -> None:
         """Say it once for a size, where the provider does more in its first run than in others."""

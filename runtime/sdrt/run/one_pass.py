@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError
+from sdrt.errors import ComponentError, UnsupportedModelError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_pil
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
-from sdrt.run.denoiser import LABELS, OUTPUT, Denoiser
+from sdrt.run.denoiser import Denoiser
 from sdrt.run.preparation import Preparation, Prepared
 from sdrt.run.result import GenerationStep
-from sdrt.schedulers import Plan, Scheduler, resolve_scheduler
+from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
 from sdrt.tasks.windows import Windows
 
@@ -43,7 +43,7 @@ class Pass:
     Attributes:
         request: what to make.
         scheduler, plan: how, and the noise levels that it visits.
-        model: whose configs say how an upscaling model's small image gets its noise.
+        model: its family and configs.
         components: the sessions.
         generators: the noise of each image.
         timings: receives what each part took, in seconds.
@@ -67,7 +67,7 @@ class Pass:
 def encode(job: Pass) -> Conditioning:
     """Turn the prompts into embeddings for every step."""
     with timed(job.timings, "text_encoder"):
-        return Conditioning.of(job.request, lambda: job.components.text_encoder)
+        return Conditioning.of(job.request, job.model.family, job.components.text_encoder)
 
 
 def prepare(job: Pass) -> Prepared:
@@ -90,45 +90,42 @@ def denoise(
     job: Pass, conditioning: Conditioning, prepared: Prepared
 ) -> Generator[GenerationStep, None, Array]:
     """Yield each step; return the clean latents [N, C, h, w]."""
-    unet, plan, embeds = job.components.unet, job.plan, conditioning.at(0)
+    component, spec, plan = job.components.denoiser, job.model.family.denoiser, job.plan
+    labels = _labels(job, conditioning, prepared)
+    inputs = conditioning.at(0) | labels
     windows = _windows(job.request, job.capabilities)
-    with unet.bound(_shapes(job, prepared, embeds, windows), (OUTPUT,)) as run:
+    with component.bound(_shapes(job, prepared, inputs, windows), (spec.output,)) as run:
         denoiser = _denoiser(job, conditioning, prepared, run, windows)
-        denoiser.condition(embeds)
-        job.timings["unet"] = denoiser.seconds
+        denoiser.condition(inputs)
+        job.timings[spec.component] = denoiser.seconds
         for step in job.scheduler.sample(
             denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
         ):
             if prepared.known is not None:
-                scale = plan.latents_scale(step.sigma)
-                prepared.known.hold(step.x, step.sigma, last=step.last, latents_scale=scale)
-            event = GenerationStep(step, plan, denoiser, embeds, job.request.num_pictures)
+                prepared.known.hold(step.x, step.sigma, plan, last=step.last)
+            event = GenerationStep(step, plan, denoiser, inputs, spec.embeds, job.request.num_pictures)
             try:
                 yield event
             finally:
                 event.end()
             here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
             if not step.last and conditioning.changes(here, following):
-                embeds = conditioning.at(following)
-                denoiser.condition(embeds)
+                inputs = conditioning.at(following) | labels
+                denoiser.condition(inputs)
     return event.latents
 
 
-def decode(
-    components: Components,
-    request: FittedRequest,
-    latents: Array,
-    canvases: Sequence[Canvas],
-    timings: Timings,
-) -> Any:
+def decode(job: Pass, components: Components, latents: Array, canvases: Sequence[Canvas]) -> Any:
     """Turn latents into images, one at a time; what was made under a mask goes into the image that was given."""
+    request, name = job.request, job.model.family.denoiser.component
     if not np.isfinite(latents).all():
         raise ComponentError(
-            "unet: the latents are not finite: the graph overflows or is damaged; export it again"
+            f"{name}: the latents are not finite: the graph overflows or is damaged; export it again",
+            component=name,
         )
     if request.output_type == "latent":
         return latents
-    with timed(timings, "vae_decoder"):
+    with timed(job.timings, "vae_decoder"):
         images = [components.vae_decoder(one) for one in latents]
         if request.composite and canvases:
             images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
@@ -140,39 +137,46 @@ def _denoiser(
 ) -> Denoiser:
     beside = prepared.beside
     return Denoiser(
-        job.components.unet,
+        job.components.denoiser,
         run,
+        job.model.family.denoiser,
         job.plan,
-        batch=len(conditioning.at(0)),
+        batch=conditioning.batch,
         schedule=job.scheduler.noise_schedule,
         owners=conditioning.owners,
         weights=conditioning.weights,
-        scale=conditioning.scale,
+        scale=job.request.guidance_scale,
         rescale=job.request.guidance_rescale,
         notices=job.notices,
         beside=None if beside is None else conditioning.over_batch(beside, blank=prepared.blank),
-        labels=prepared.labels,
         windows=windows,
     )
 
 
+def _labels(job: Pass, conditioning: Conditioning, prepared: Prepared) -> dict[str, NDArray[Any]]:
+    """The class label of every row, for a denoiser that takes one."""
+    name = job.model.family.denoiser.labels
+    if prepared.labels is None:
+        return {}
+    return {name: np.full(conditioning.batch, prepared.labels, job.components.denoiser.inputs[name].dtype)}
+
+
 def _shapes(
-    job: Pass, prepared: Prepared, embeds: Array, windows: Windows | None
+    job: Pass, prepared: Prepared, inputs: Mapping[str, NDArray[Any]], windows: Windows | None
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the U-Net's inputs."""
-    inputs = job.components.unet.inputs
+    """The shapes of the denoiser's inputs, of which `inputs` are [batch, …]."""
+    spec, taken = job.model.family.denoiser, job.components.denoiser.inputs
     _, channels, *size = prepared.x.shape
     if prepared.beside is not None:
         channels += prepared.beside.shape[1]
-    rows = 1 if job.components.low_vram else len(embeds)
+    # With little memory, one row after another.
+    rows = 1 if job.components.low_vram else len(inputs[spec.embeds])
     shapes = {
-        "sample": (rows, channels, *(size if windows is None else windows.size)),
-        "timestep": tuple(1 for _ in inputs["timestep"].shape),
-        "encoder_hidden_states": (rows, *embeds.shape[1:]),
+        spec.sample: (rows, channels, *(size if windows is None else windows.size)),
+        spec.timestep: tuple(1 for _ in taken[spec.timestep].shape),
+        **{name: (rows, *array.shape[1:]) for name, array in inputs.items()},
     }
-    if prepared.labels is not None:
-        shapes[LABELS] = (rows,)
-    return {name: shapes[name] for name in inputs}
+    return {name: shapes[name] for name in taken}
 
 
 def _noise(job: Pass, prepared: Prepared) -> Array:
@@ -182,13 +186,19 @@ def _noise(job: Pass, prepared: Prepared) -> Array:
 
 def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
     """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small image gets."""
-    schedule = resolve_scheduler(None, model.low_res_scheduler_config).noise_schedule
+    scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
+    schedule = scheduler.noise_schedule
+    if not isinstance(schedule, DiscreteNoiseSchedule):
+        raise UnsupportedModelError(
+            f"low_res_scheduler/scheduler_config.json: _class_name is {scheduler.sampler.class_name!r}; expected a "
+            "class of models trained on betas, such as 'DDPMScheduler': correct the file"
+        )
     alpha = schedule.alphas_cumprod[level]
     return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
 
 
 def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
-    """The windows in which the U-Net sees the latents; None if it sees them whole."""
+    """The windows in which the denoiser sees the latents; None if it sees them whole."""
     if request.tile_size is None or max(request.size) <= request.tile_size:
         return None
     factor = capabilities.vae_scale_factor

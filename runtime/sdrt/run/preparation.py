@@ -71,15 +71,15 @@ class Preparation:
     low_res_noise: Callable[[int], tuple[float, float]]
 
     def run(self) -> Prepared:
-        """Draw and encode what the request and the kind of model ask for."""
+        """Draw and encode what the request and the model's task ask for."""
         request = self.request
         if request.latents is not None and request.image is None:
             return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
         if request.image is None:
             return Prepared(x=self._noise())
-        if self.capabilities.kind.has_image_guidance:
+        if self.capabilities.task.has_image_guidance:
             return self._instructions()
-        if self.capabilities.kind.has_noise_level:
+        if self.capabilities.task.has_noise_level:
             return self._upscaling()
         return self._image_to_image() if request.mask_image is None else self._inpainting()
 
@@ -93,6 +93,10 @@ class Preparation:
         """The first state of a run from noise alone."""
         noise = np.stack([generator.randn(self._shape) for generator in self.generators])
         return np.asarray(noise * np.float32(self.plan.init_scale))
+
+    def _noised(self, clean: Array, noise: Array) -> Array:
+        """The first state of a run from an image."""
+        return self.plan.noise_schedule.noised(clean, noise, self.plan.sigmas[0])
 
     def _each(self, of_prompt: Sequence[T]) -> Iterator[tuple[T, Generator]]:
         """For every picture what its prompt has, and its generator."""
@@ -115,7 +119,7 @@ class Preparation:
             for picture, generator in self._each(self._pictures()):
                 clean.append(encoder(picture, generator.randn))
                 noise.append(generator.randn(self._shape))
-        return Prepared(x=np.stack(clean) + np.float32(self.plan.sigmas[0]) * np.stack(noise))
+        return Prepared(x=self._noised(np.stack(clean), np.stack(noise)))
 
     def _instructions(self) -> Prepared:
         encoder = self.encoder()
@@ -134,7 +138,7 @@ class Preparation:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
         canvases = tuple(canvas for canvas, _ in self._each(_canvases(request)))
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
-        from_noise, shown = request.strength == 1, capabilities.kind.sees_latents
+        from_noise, shown = request.strength == 1, capabilities.task.sees_latents
         clean, noise, beside = [], [], []
         for canvas, mask, generator in zip(canvases, masks, self.generators, strict=True):
             if not (from_noise and shown):
@@ -147,10 +151,8 @@ class Preparation:
                 # diffusers encodes the masked picture all the same, for which noise is drawn.
                 generator.randn(self._shape)
         unit = np.stack(noise)
-        if from_noise:
-            x = np.asarray(unit * np.float32(self.plan.init_scale))
-        else:
-            x = np.stack(clean) + np.float32(self.plan.sigmas[0]) * unit
+        whole = np.asarray(unit * np.float32(self.plan.init_scale))
+        x = whole if from_noise else self._noised(np.stack(clean), unit)
         if shown:
             return Prepared(x=x, beside=np.stack(beside), canvases=canvases)
         known = Known(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])

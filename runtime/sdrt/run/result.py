@@ -51,7 +51,8 @@ class StableDiffusionPipelineOutput:
     """What a call gives.
 
     `images`: PIL pictures; or float32 [N, H, W, 3] in 0..1 for "np"; or latents [N, C, h, w] for "latent".
-    `seeds`: the seed that makes each picture alone again. `timings`: seconds, `unet` one per evaluation.
+    `seeds`: the seed that makes each image alone again. `timings`: seconds of each part; of the denoiser, `unet`, a
+    list with an entry for each evaluation.
     `origin`: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
@@ -126,16 +127,25 @@ def _check_file(path: Path, image: Image.Image, parameters: Parameters | None, *
 
 
 class GenerationStep:
-    """One denoising step that has been taken; until the next one, the run is the caller's to change."""
+    """One denoising step that has been taken; until the next one, the caller may change the run."""
 
-    def __init__(self, step: Step, plan: Plan, denoiser: Denoiser, embeds: Array, prompts: int) -> None:
+    def __init__(
+        self,
+        step: Step,
+        plan: Plan,
+        denoiser: Denoiser,
+        inputs: Mapping[str, NDArray[Any]],
+        embeds: str,
+        images: int,
+    ) -> None:
         self.index, self.timestep, self.last = step.index, step.timestep, step.last
         self.num_steps = plan.num_evaluations
         self.denoised: Array = step.denoised
         """Estimate of the clean latents [N, C, h, w], for previews."""
         self._x, self._scale = step.x, np.float32(plan.latents_scale(step.sigma))
         self._denoiser: Denoiser | None = denoiser
-        self._embeds, self._prompts = embeds, prompts
+        # Those of the next step are these arrays, unless the prompt changes: what is written into them stays.
+        self._inputs, self._embeds, self._images = inputs, inputs[embeds], images
         self._over = False
 
     @property
@@ -175,7 +185,7 @@ class GenerationStep:
                 np.copyto(self._x, _finite(name, _checked(name, value, self._x.shape), self._scale))
             elif name == "prompt_embeds":
                 np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
-                self._denoiser.condition(self._embeds)
+                self._denoiser.condition(self._inputs)
             else:
                 raise RequestError(f"the callback changed {name}, which has no effect: {_FIXED[name]}")
 
@@ -186,8 +196,8 @@ class GenerationStep:
         self._denoiser = None
 
     def _negative(self) -> Array | None:
-        guided = len(self._embeds) > self._prompts
-        return self._embeds[: self._prompts].copy() if guided else None
+        guided = len(self._embeds) > self._images
+        return self._embeds[: self._images].copy() if guided else None
 
 
 def _unchanged(value: object, current: Array | None) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
+from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
+from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step
 from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names
@@ -12,6 +15,9 @@ __all__ = [
     "SAMPLERS",
     "SPACINGS",
     "SPACING_LABELS",
+    "DiscreteNoiseSchedule",
+    "EdmNoiseSchedule",
+    "FlowNoiseSchedule",
     "NoiseSchedule",
     "Plan",
     "Scheduler",

@@ -1,162 +1,43 @@
-"""The noise levels a model was trained on, and how its output becomes an estimate of the clean latents.
-
-Levels are kept as diffusers keeps them, in float32: ᾱ close to 1 loses digits there (1 - ᾱ₀ is off by
-7e-5), and a scheduler that is more exact than that takes other steps than the one it is compared with.
-"""
+"""What a model was trained on: how much noise there is at each level, and how its output is read there."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
+from abc import ABC, abstractmethod
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BETA_SCHEDULES", "PREDICTION_TYPES", "EdmNoiseSchedule", "NoiseSchedule", "zero_terminal_snr"]
+__all__ = ["FloatArray", "Latents", "NoiseSchedule", "Scalings"]
 
 FloatArray = npt.NDArray[np.float64]
-SingleArray = npt.NDArray[np.float32]
+Latents = npt.NDArray[np.float32]
+Scalings = tuple[float, float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NoiseSchedule:
-    """Training noise levels, indexed by timestep.
+class NoiseSchedule(ABC):
+    """All that the rest of sdrt asks of a noise schedule. A new kind of training is a subclass.
 
-    `alphas_cumprod` is ᾱ and `sigmas` is √((1 - ᾱ)/ᾱ), ascending; both float64 [num_train_timesteps].
+    A state at the noise level σ is x = signal(σ) · clean + σ · noise. The signal is 1 where the variance explodes
+    (σ from 0 to about 15, Stable Diffusion's betas; EDM) and 1 - σ in flow matching (σ from 0 to 1).
     """
 
-    alphas_cumprod: FloatArray
-    sigmas: FloatArray
-    log_sigmas: SingleArray
-    prediction_type: str
+    @abstractmethod
+    def signal(self, sigma: float) -> float:
+        """The factor of the clean latents in a state at `sigma`."""
 
-    @classmethod
-    def from_betas(
-        cls, betas: SingleArray, *, prediction_type: str, terminal_alpha_cumprod: float | None = None
-    ) -> NoiseSchedule:
-        """Accumulate β [T]; `terminal_alpha_cumprod` stands in for a last ᾱ of zero, whose σ is infinite."""
-        alphas_cumprod = _cumulative(betas)
-        if terminal_alpha_cumprod is not None:
-            alphas_cumprod[-1] = terminal_alpha_cumprod
-        sigmas = np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
-        return cls(
-            alphas_cumprod=alphas_cumprod.astype(np.float64),
-            sigmas=sigmas.astype(np.float64),
-            log_sigmas=np.log(sigmas),
-            prediction_type=prediction_type,
-        )
-
-    def __len__(self) -> int:
-        return len(self.sigmas)
-
-    def scalings(self, sigma: float) -> tuple[float, float, float]:
+    @abstractmethod
+    def scalings(self, sigma: float) -> Scalings:
         """(c_skip, c_out, c_in), with denoised = c_skip·x + c_out·model(c_in·x, timestep)."""
-        return PREDICTION_TYPES[self.prediction_type](sigma)
 
-    def sigma_at(self, timesteps: FloatArray) -> FloatArray:
-        """σ at timesteps, linear between whole ones."""
-        return np.interp(timesteps, np.arange(len(self)), self.sigmas)
-
+    @abstractmethod
     def timestep_at(self, sigmas: npt.ArrayLike) -> FloatArray:
-        """Timesteps of noise levels, linear in log σ, clamped to the trained range."""
-        log_sigma = np.log(np.maximum(sigmas, 1e-10))
-        low = np.clip(np.searchsorted(self.log_sigmas, log_sigma, side="right") - 1, 0, len(self) - 2)
-        below, above = self.log_sigmas[low], self.log_sigmas[low + 1]
-        weight = np.clip((below - log_sigma) / (below - above), 0, 1)
-        return np.asarray((1 - weight) * low + weight * (low + 1), dtype=np.float64)
+        """The timesteps that the model is told at noise levels, of their shape."""
 
+    @abstractmethod
+    def sigma_at(self, timesteps: npt.ArrayLike) -> FloatArray:
+        """The noise levels of timesteps, of their shape: the inverse of `timestep_at`."""
 
-@dataclass(frozen=True, kw_only=True)
-class EdmNoiseSchedule(NoiseSchedule):
-    """Of models trained as EDM trains them: any level, data of standard deviation `sigma_data`, timesteps ¼ log σ.
-
-    The arrays of its base hold no trained levels, as there are none.
-    """
-
-    sigma_data: float
-
-    @classmethod
-    def from_sigma_data(cls, sigma_data: float, *, prediction_type: str) -> EdmNoiseSchedule:
-        """Levels that stand for any."""
-        sigmas = np.geomspace(1e-3, 1e3, 1000)
-        return cls(
-            alphas_cumprod=1 / (1 + sigmas**2),
-            sigmas=sigmas,
-            log_sigmas=np.log(sigmas).astype(np.float32),
-            prediction_type=prediction_type,
-            sigma_data=sigma_data,
-        )
-
-    def scalings(self, sigma: float) -> tuple[float, float, float]:
-        """(c_skip, c_out, c_in) of arXiv:2206.00364, table 1; with v prediction c_out is negative, as in diffusers."""
-        total = math.hypot(sigma, self.sigma_data)
-        c_out = sigma * self.sigma_data / total
-        sign = -1.0 if self.prediction_type == "v_prediction" else 1.0
-        return (self.sigma_data / total) ** 2, sign * c_out, 1 / total
-
-    def timestep_at(self, sigmas: npt.ArrayLike) -> FloatArray:
-        """¼ log σ."""
-        return np.asarray(0.25 * np.log(np.asarray(sigmas, dtype=np.float64)), dtype=np.float64)
-
-
-def zero_terminal_snr(betas: SingleArray) -> SingleArray:
-    """Shift and scale √ᾱ so that it ends at 0 (Lin et al. 2023, arXiv:2305.08891, algorithm 1)."""
-    root = np.sqrt(_cumulative(betas))
-    first, last = root[0], root[-1]
-    rescaled = ((root - last) * (first / (first - last))) ** 2
-    alphas = np.concatenate([rescaled[:1], rescaled[1:] / rescaled[:-1]])
-    return (1 - alphas).astype(np.float32)
-
-
-def _cumulative(betas: SingleArray) -> SingleArray:
-    # torch accumulates a float32 product in double and rounds each result.
-    return np.cumprod((np.float32(1) - betas).astype(np.float64)).astype(np.float32)
-
-
-def _line(start: float, stop: float, count: int) -> SingleArray:
-    """float32 `linspace` rounded as torch rounds it: from both ends inwards, product and sum in one go."""
-    first, last = np.float32(start), np.float32(stop)
-    step = float((last - first) / np.float32(count - 1))
-    index = np.arange(count)
-    below, above = float(first) + step * index, float(last) - step * (count - 1 - index)
-    return np.where(index < count // 2, below, above).astype(np.float32)
-
-
-def _linear(start: float, end: float, count: int) -> SingleArray:
-    return _line(start, end, count)
-
-
-def _scaled_linear(start: float, end: float, count: int) -> SingleArray:
-    roots = _line(math.sqrt(start), math.sqrt(end), count)
-    return np.asarray(roots * roots, dtype=np.float32)
-
-
-def _squared_cosine(_start: float, _end: float, count: int) -> SingleArray:
-    """β from ᾱ(t) = cos²((t + 0.008)/1.008 · π/2), at most 0.999 (Nichol & Dhariwal, arXiv:2102.09672)."""
-    time = np.arange(count + 1) / count
-    level = np.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-    return np.asarray(np.minimum(1 - level[1:] / level[:-1], 0.999), dtype=np.float32)
-
-
-BETA_SCHEDULES: Mapping[str, Callable[[float, float, int], SingleArray]] = MappingProxyType(
-    {"linear": _linear, "scaled_linear": _scaled_linear, "squaredcos_cap_v2": _squared_cosine}
-)
-
-
-def _epsilon(sigma: float) -> tuple[float, float, float]:
-    return 1.0, -sigma, 1 / math.sqrt(sigma**2 + 1)
-
-
-def _v_prediction(sigma: float) -> tuple[float, float, float]:
-    return 1 / (sigma**2 + 1), -sigma / math.sqrt(sigma**2 + 1), 1 / math.sqrt(sigma**2 + 1)
-
-
-def _sample(sigma: float) -> tuple[float, float, float]:
-    return 0.0, 1.0, 1 / math.sqrt(sigma**2 + 1)
-
-
-PREDICTION_TYPES: Mapping[str, Callable[[float], tuple[float, float, float]]] = MappingProxyType(
-    {"epsilon": _epsilon, "v_prediction": _v_prediction, "sample": _sample}
-)
+    def noised(self, clean: Latents, noise: Latents, sigma: float) -> Latents:
+        """The state of `clean` latents at `sigma`, with standard normal `noise` of their shape; float32."""
+        state: Latents = np.float32(self.signal(sigma)) * clean + np.float32(sigma) * noise
+        return state

@@ -24,9 +24,10 @@ class Plan:
             for spacings whose steps are uneven. There diffusers' DDIM and PNDM land on `timestep - T // n`
             all the same, and read the result as the next timestep's.
         init_scale: x = noise · init_scale.
-        variance_preserving: whether diffusers' latents are x/√(1+σ²) (or x itself).
+        variance_preserving: whether diffusers' latents are x/√(1+σ²), where x is variance exploding; else they are x.
         num_steps: what was asked for; some samplers evaluate the U-Net more often.
-        skipped: evaluations of the whole run that come before this one's, where it begins from a picture.
+        noise_schedule: what the model was trained on, which says what x is at a level.
+        skipped: evaluations of the whole run that come before this one's, where it begins from an image.
     """
 
     timesteps: tuple[float, ...]
@@ -66,7 +67,7 @@ class Step:
         index: from 0.
         timestep: where the U-Net was evaluated.
         sigma: the noise level that x has now.
-        x: float32, variance exploding: clean + sigma · noise.
+        x: float32, signal · clean + sigma · noise, with the signal that the noise schedule gives sigma.
         denoised: the estimate of the clean latents that the step was made from.
         last: whether the run ends here.
     """

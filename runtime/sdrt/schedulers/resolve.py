@@ -13,7 +13,7 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.schedulers.config import build_edm_schedule
+from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SamplerRow
 
@@ -40,10 +40,12 @@ def resolve_scheduler(
         spacing: a name from SPACINGS, over what the config says.
 
     Raises:
-        RequestError: an unknown name or spacing, or a file that cannot be read.
+        RequestError: an unknown name or spacing, a file that cannot be read, or a scheduler that is not for models
+            trained as this one is.
         UnsupportedModelError: a class or key that is not supported.
     """
     scheduler = _resolve(value, model_config)
+    _refuse_other_training(scheduler, model_config)
     if spacing is None:
         return scheduler
     if isinstance(value, str) and (named := _spacing_in(value)) and spacing != named:
@@ -79,12 +81,14 @@ _LATENT_DIFFUSION: Config = {"steps_offset": 1, "clip_sample": False}
 def _from_name(name: str, model_config: Config) -> Scheduler:
     row, spacing = _row_of_name(name)
     own = model_config.get("_class_name")
-    if row.schedule is build_edm_schedule and not str(own).startswith("EDM"):
+    if row.is_for_edm and not str(own).startswith("EDM"):
         raise RequestError(
             f"scheduler {brief(name)} is for models trained as EDM trains them, and this model's own is {brief(own)}: "
             "choose another, or give a scheduler_config.json that says how the model was trained"
         )
-    if model_config.get("_class_name") == row.class_name:
+    if _is_flow(model_config):
+        row = _row_on_flow(name, row, own)
+    if own == row.class_name:
         corrected = {**model_config, **_LATENT_DIFFUSION}
     else:
         # A correction of what the file leaves out does not outlive the scheduler it was made for.
@@ -94,6 +98,40 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
         corrected.setdefault("skip_prk_steps", True)
     scheduler = Scheduler.from_config(corrected, sampler=row)
     return scheduler.with_spacing(spacing) if spacing else scheduler
+
+
+def _is_flow(model_config: Config) -> bool:
+    """Whether a model's own config says that flow matching trained it."""
+    return str(model_config.get("_class_name")).startswith("FlowMatch")
+
+
+def _row_on_flow(name: str, row: SamplerRow, own: object) -> SamplerRow:
+    """The row with the rule of `row` for models trained by flow matching."""
+    if row.on_flow is None:
+        valid = ", ".join(other.name for other in SAMPLERS.values() if other.on_flow)
+        raise RequestError(
+            f"scheduler {brief(name)} is not for models trained by flow matching, and this model's own is "
+            f"{brief(own)}: choose one of: {valid}"
+        )
+    return SAMPLERS[row.on_flow]
+
+
+def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
+    """Raise where either the scheduler or the model is of flow matching and the other is not."""
+    own, for_flow = model_config.get("_class_name"), isinstance(scheduler.noise_schedule, FlowNoiseSchedule)
+    if own is None or for_flow == _is_flow(model_config):
+        return
+    asked = f"scheduler {scheduler.name!r}"
+    if for_flow:
+        predicts = brief(model_config.get("prediction_type", "epsilon"))
+        raise RequestError(
+            f"{asked} is for models trained by flow matching, and this model's own is {brief(own)} with "
+            f"prediction_type {predicts}: choose another"
+        )
+    raise RequestError(
+        f"{asked} is not for models trained by flow matching, and this model's own is {brief(own)}: ask for it by "
+        "name, or choose another"
+    )
 
 
 def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:

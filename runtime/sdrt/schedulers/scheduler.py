@@ -10,10 +10,11 @@ import numpy as np
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.schedulers.config import Settings, read_settings
+from sdrt.schedulers.config import read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
+from sdrt.schedulers.settings import Settings
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 
 __all__ = ["Scheduler"]
@@ -110,6 +111,10 @@ class Scheduler:
             if len(sigmas) < 2 or sigmas[-2] <= 0 or sigmas[-1] < 0:
                 raise RequestError(
                     f"sigmas are {brief(list(sigmas))}: expected two or more, above 0 but the last"
+                )
+            if self.noise_schedule.signal(sigmas[0]) < 0:
+                raise RequestError(
+                    f"sigmas are {brief(list(sigmas))}: expected at most 1, where flow matching is all noise"
                 )
             return replace(
                 self, settings=replace(self.settings, levels=None, sigmas=tuple(map(float, sigmas)))

@@ -15,14 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from sdrt.errors import RequestError
-from sdrt.schedulers.config import Settings
+from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
+from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
+from sdrt.schedulers.settings import Settings
 
 __all__ = [
     "Grid",
     "consistency_timesteps",
     "continuous_grid",
     "dpm_grid",
+    "flow_grid",
     "interpolated_grid",
     "sigma_of",
     "whole_timesteps",
@@ -41,7 +44,7 @@ class Grid:
     sigmas: FloatArray
 
 
-def interpolated_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
+def interpolated_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Grid:
     """Euler's family: timesteps may fall between trained ones, σ is interpolated."""
     timesteps = _timesteps(settings, n).astype(np.float32)
     sigmas = schedule.sigma_at(timesteps.astype(np.float64))
@@ -59,7 +62,7 @@ def interpolated_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Gr
     return Grid(timesteps=timesteps.astype(np.float64), sigmas=_ended(sigmas, final))
 
 
-def dpm_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
+def dpm_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Grid:
     """DPM-Solver's family: whole timesteps out of n + 1, the last left out; trained levels may be cut off."""
     if settings.sigmas is not None:
         levels = np.array(settings.sigmas)
@@ -87,14 +90,34 @@ def dpm_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
 def continuous_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid:
     """EDM's: levels between the config's own ends, timesteps that follow from them."""
     if settings.sigmas is not None:
-        ends = _ended(np.array(settings.sigmas[:-1]), settings.sigmas[-1])
-        return Grid(timesteps=schedule.timestep_at(ends[:-1]), sigmas=ends)
+        return _chosen_grid(settings.sigmas, schedule)
     low = _EDM_LOWEST if settings.sigma_min is None else settings.sigma_min
     high = _EDM_HIGHEST if settings.sigma_max is None else settings.sigma_max
     sigmas = LEVELS[settings.levels or "karras"](low, high, n)
     final = low if settings.final_sigmas_type == "sigma_min" else 0.0
     sigmas = sigmas.astype(np.float32).astype(np.float64)
     return Grid(timesteps=schedule.timestep_at(sigmas), sigmas=_ended(sigmas, final))
+
+
+def flow_grid(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Grid:
+    """Flow matching's: from σ = 1 down to the lowest trained level, evenly before they are shifted."""
+    if settings.sigmas is not None:
+        return _chosen_grid(settings.sigmas, schedule)
+    trained = schedule.num_train_timesteps
+    # The ends are shifted already, so the lowest level is shifted twice, as in diffusers.
+    low, high = schedule.shifted(np.array([1, trained], np.float32) / np.float32(trained)).tolist()
+    sigmas = schedule.shifted(schedule.sigma_at(np.linspace(high * trained, low * trained, n)))
+    if settings.levels is not None:
+        sigmas = LEVELS[settings.levels](float(sigmas[-1]), float(sigmas[0]), n)
+    ended = _ended(sigmas, 0.0)
+    timesteps = schedule.timestep_at(ended[:-1]).astype(np.float32)
+    return Grid(timesteps=timesteps.astype(np.float64), sigmas=ended)
+
+
+def _chosen_grid(sigmas: tuple[float, ...], schedule: NoiseSchedule) -> Grid:
+    """The noise levels that a call chose, the last of which is the end."""
+    ended = _ended(np.array(sigmas[:-1]), sigmas[-1])
+    return Grid(timesteps=schedule.timestep_at(ended[:-1]), sigmas=ended)
 
 
 def whole_timesteps(settings: Settings, n: int) -> list[int]:
@@ -125,8 +148,8 @@ def consistency_timesteps(settings: Settings, n: int) -> list[int]:
 def sigma_of(settings: Settings, schedule: NoiseSchedule, timestep: int) -> float:
     """σ of a whole timestep; below 0 is the end, where ᾱ is 1 or that of timestep 0."""
     if timestep < 0:
-        return 0.0 if settings.set_alpha_to_one else float(schedule.sigmas[0])
-    return float(schedule.sigmas[timestep])
+        return 0.0 if settings.set_alpha_to_one else float(schedule.sigma_at(0))
+    return float(schedule.sigma_at(timestep))
 
 
 def _timesteps(settings: Settings, n: int) -> FloatArray:
@@ -145,7 +168,7 @@ def _timesteps(settings: Settings, n: int) -> FloatArray:
     return np.asarray(np.arange(trained, 0, -trained / n)[:n].round() - 1, dtype=np.float64)
 
 
-def _dpm_timesteps(settings: Settings, schedule: NoiseSchedule, n: int) -> FloatArray:
+def _dpm_timesteps(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> FloatArray:
     if settings.timesteps is not None:
         return np.array(settings.timesteps, dtype=np.float64)
     # λ = -log σ; trained levels with λ below the bound are left out.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.images.reading import resized
+from sdrt.schedulers import Plan
 
 __all__ = ["Canvas", "Known", "crop_box"]
 
@@ -34,14 +35,15 @@ class Known:
     noise: Array
     mask: Array
 
-    def hold(self, x: Array, sigma: float, *, last: bool, latents_scale: float) -> None:
-        """Put the known part back into the state `x` at the noise level `sigma`; clean after the last step.
+    def hold(self, x: Array, sigma: float, plan: Plan, *, last: bool) -> None:
+        """Put the known part back into the state `x` of a run of `plan` at the noise level `sigma`.
 
-        `latents_scale` is the factor from x to what is decoded, which some schedulers' last level keeps from 1.
+        After the last step it is clean, whatever noise the last level of some schedulers leaves.
         """
-        known = (
-            self.clean / np.float32(latents_scale) if last else self.clean + np.float32(sigma) * self.noise
-        )
+        if last:
+            known = self.clean / np.float32(plan.latents_scale(sigma))
+        else:
+            known = plan.noise_schedule.noised(self.clean, self.noise, sigma)
         x *= self.mask
         x += (1 - self.mask) * known
 

@@ -14,11 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.families import Encoded
 from sdrt.prompts.a1111 import Fragment
 from sdrt.prompts.compel import Clause
 from sdrt.text.chunks import Chunk, Reader, split_at_sentences
 
-__all__ = ["embed"]
+__all__ = ["embed", "pooled"]
 
 Array = NDArray[np.float32]
 _LEAST = 1e-5
@@ -32,7 +33,7 @@ class Encoder(Protocol):
     def tokenizer(self) -> Reader:
         """What makes tokens of a text."""
 
-    def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Array:
+    def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Encoded:
         """Embeddings [length, width] of at most as many tokens as there is room for."""
 
 
@@ -40,6 +41,12 @@ def embed(clauses: Sequence[Clause], encoder: Encoder, clip_skip: int | None = N
     """Embeddings [chunks · length, width] of a prompt of any length."""
     embeddings = _Embeddings(encoder, clip_skip)
     return np.concatenate([embeddings.of_clause(clause) for clause in clauses])
+
+
+def pooled(clauses: Sequence[Clause], encoder: Encoder) -> Array | None:
+    """The pooled embedding of the first text's first chunk, without weights; None if the encoder makes none."""
+    fragments = [fragment for clause in clauses[:1] for fragment in clause.texts[0]]
+    return encoder.chunk(split_at_sentences(fragments, encoder.tokenizer)[0].tokens).pooled
 
 
 class _Embeddings:
@@ -101,5 +108,5 @@ class _Embeddings:
     def _encode(self, tokens: Sequence[int]) -> Array:
         key = tuple(tokens)
         if key not in self._encoded:
-            self._encoded[key] = self._encoder.chunk(tokens, self._clip_skip)
+            self._encoded[key] = self._encoder.chunk(tokens, self._clip_skip).embeds
         return self._encoded[key]

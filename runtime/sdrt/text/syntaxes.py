@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from sdrt.families import Encoded
 from sdrt.prompts.a1111 import Part, parse_parts, parse_weights, scheduled
 from sdrt.prompts.compel import parse_compel
-from sdrt.text.compel_embeddings import embed
+from sdrt.text.compel_embeddings import embed, pooled
 from sdrt.text.encoder import TextEncoder
 
 __all__ = ["SYNTAXES", "Syntax"]
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +27,7 @@ class Syntax:
 
     parts: Callable[[str], list[Part]]
     scheduled: Callable[[str, int], list[str]]
-    embed: Callable[[TextEncoder, str, int | None, str], Array]
+    embed: Callable[[TextEncoder, str, int | None, str], Encoded]
     any_length: bool = True
 
 
@@ -43,17 +39,18 @@ def _unchanging(text: str, steps: int) -> list[str]:
     return [text] * steps
 
 
-def _embed_a1111(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Array:
+def _embed_a1111(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Encoded:
     return encoder.weighted(parse_weights(text), clip_skip)
 
 
-def _embed_compel(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Array:
-    return embed(parse_compel(text), encoder, clip_skip)
+def _embed_compel(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Encoded:
+    clauses = parse_compel(text)
+    embeds = embed(clauses, encoder, clip_skip)
+    return Encoded(embeds=embeds, pooled=pooled(clauses, encoder) if encoder.pools else None)
 
 
-def _embed_plain(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Array:
-    embeds: Array = encoder([text], clip_skip, name=name)[0]
-    return embeds
+def _embed_plain(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Encoded:
+    return encoder.encode(text, clip_skip, name=name)
 
 
 SYNTAXES: Mapping[str, Syntax] = {

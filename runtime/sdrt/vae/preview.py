@@ -58,7 +58,7 @@ class LinearPreview:
             UnsupportedModelError: it was exported without one.
             IntegrityError: it is not what it should be.
         """
-        entry = model.manifest.components.get("vae_decoder", {}) if model.manifest else {}
+        entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
         if "preview" not in entry:
             raise UnsupportedModelError(
                 f"{model.path}: has no preview: export the checkpoint again with this version of sdrt export"

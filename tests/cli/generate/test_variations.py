@@ -247,7 +247,7 @@ def repeated(model: str, *arguments: str, again: tuple[str, ...] = ()) -> tuple[
     return Path("a.png").read_bytes(), Path("b.png").read_bytes()
 
 
-USUAL = [name for name, row in SAMPLERS.items() if not row.class_name.startswith("EDM")]
+USUAL = [name for name, row in SAMPLERS.items() if not (row.is_for_edm or row.is_for_flow)]
 
 
 @pytest.mark.parametrize("scheduler", USUAL)

@@ -147,9 +147,9 @@ def test_the_graph_in_float32_is_not_computed_in_float16(
     asked: dict[str, str] = {}
     plain = session_setting
 
-    def setting(subject: Subject, config: Any, weights: Weights, notices: Any) -> Any:
+    def setting(subject: Subject, config: Any, weights: Weights, notices: Any, *, repeats: bool) -> Any:
         asked[subject.path.name] = weights.dtype
-        return plain(subject, config, weights, notices)
+        return plain(subject, config, weights, notices, repeats=repeats)
 
     monkeypatch.setattr("sdrt.onnx.session.session_setting", setting)
     monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: True)

@@ -24,7 +24,7 @@ class Recorded(Component):
     def __init__(self, path: Path) -> None:
         self.said: list[str] = []
         config = SessionConfig(provider="cpu", threads=1, provider_options={"enable_cuda_graph": True})
-        super().__init__("unet", path, config, Notices(self.said.append))
+        super().__init__("unet", path, config, Notices(self.said.append), repeats=True)
         assert self.records
         self.runs: list[int] = []
 

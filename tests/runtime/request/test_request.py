@@ -12,7 +12,7 @@ from sdrt.families.capabilities import Capabilities
 
 LIMITS = Capabilities(
     latent_channels=5,
-    cross_attention_dim=7,
+    embeds_width=7,
     vae_scale_factor=8,
     default_height=64,
     default_width=128,

@@ -56,7 +56,7 @@ def test_weights_multiply_and_the_mean_is_restored(pipeline: StableDiffusionPipe
     spread = ratio.std(axis=1) / np.abs(ratio.mean(axis=1))
     assert spread.max() < 1e-4
     ratio = ratio.mean(axis=1)
-    encoder = pipeline._store.get().text_encoder.tokenizer
+    encoder = pipeline._store.get().text_encoder().tokenizer
     first, cat = len(list(encoder.groups("a"))), len(list(encoder.groups("cat")))
     inside = slice(1 + first, 1 + first + cat)
     np.testing.assert_allclose(ratio[inside] / ratio[0], 1.5, rtol=1e-4)
@@ -65,7 +65,7 @@ def test_weights_multiply_and_the_mean_is_restored(pipeline: StableDiffusionPipe
 
 
 def test_long_prompts_are_encoded_in_chunks(pipeline: StableDiffusionPipeline) -> None:
-    tokenizer = pipeline._store.get().text_encoder.tokenizer
+    tokenizer = pipeline._store.get().text_encoder().tokenizer
     one = len(list(tokenizer.groups("cat")))
     fits = tokenizer.room // one
     long = embeddings(pipeline, "cat " * (fits + 3))
@@ -154,4 +154,5 @@ def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: Stable
 def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
     """[negative and prompt, length, width]."""
     request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._capabilities)
-    return Conditioning.of(request, lambda: pipeline._store.get().text_encoder).at(0)
+    conditioning = Conditioning.of(request, pipeline.model.family, pipeline._store.get().text_encoder)
+    return conditioning.at(0)["encoder_hidden_states"]

@@ -13,6 +13,8 @@ from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers import SAMPLERS, resolve_scheduler, scheduler_names
 from tools.goldens.scheduler_runs import SD15
 
+ON_BETAS = [name for name, row in SAMPLERS.items() if not (row.is_for_edm or row.is_for_flow)]
+
 
 @pytest.mark.parametrize(
     ("given", "name", "display_name"),
@@ -44,7 +46,8 @@ def test_what_users_call_schedulers(given: Any, name: str, display_name: str) ->
 
 def test_every_listed_name_resolves() -> None:
     def own(name: str) -> dict[str, Any]:
-        return SD15 | ({"_class_name": "EDMEulerScheduler"} if "edm" in name else {})
+        row = SAMPLERS[name]
+        return SD15 | ({"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {})
 
     assert [resolve_scheduler(name, own(name)).name for name in scheduler_names()] == list(SAMPLERS)
 
@@ -248,7 +251,7 @@ def test_a_schedule_of_absurd_length_is_refused() -> None:
             resolve_scheduler({"_class_name": "EulerDiscreteScheduler", key: 10**11}, SD15)
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if "edm" not in name])
+@pytest.mark.parametrize("name", ON_BETAS)
 def test_ddpm_s_variance_is_nobody_else_s_concern(name: str) -> None:
     ddpm = {**SD15, "_class_name": "DDPMScheduler", "variance_type": "fixed_small"}
     assert resolve_scheduler(name, ddpm).name == name
@@ -259,9 +262,7 @@ def test_a_learned_variance_is_refused_by_those_that_would_use_it() -> None:
         resolve_scheduler("dpmpp_2m", {**SD15, "variance_type": "learned_range"})
 
 
-TRAINED = dict.fromkeys(
-    row.class_name for row in SAMPLERS.values() if row.own_levels and "EDM" not in row.class_name
-)
+TRAINED = dict.fromkeys(SAMPLERS[name].class_name for name in ON_BETAS if SAMPLERS[name].own_levels)
 
 
 @pytest.mark.parametrize("class_name", TRAINED)

@@ -17,7 +17,9 @@ MODEL = {
     "beta_end": 0.012,
 }
 CHOOSERS = [name for name, row in SAMPLERS.items() if row.takes_timesteps]
-LEVELS = [name for name, row in SAMPLERS.items() if row.takes_sigmas and not row.class_name.startswith("EDM")]
+LEVELS = [
+    name for name, row in SAMPLERS.items() if row.takes_sigmas and not (row.is_for_edm or row.is_for_flow)
+]
 
 
 @pytest.mark.parametrize("name", CHOOSERS)

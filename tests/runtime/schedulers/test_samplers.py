@@ -25,7 +25,8 @@ CONFIG = {
 
 def scheduler_of(name: str, spacing: str | None = None) -> Scheduler:
     """Of a model that the sampler is for."""
-    own = {"_class_name": "EDMEulerScheduler"} if "edm" in name else {}
+    row = SAMPLERS[name]
+    own = {"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {}
     return resolve_scheduler(name, CONFIG | own, spacing)
 
 

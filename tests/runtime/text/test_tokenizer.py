@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sdrt import IntegrityError, ModelError, RequestError, StableDiffusionPipeline
-from sdrt.text.encoder import Tokenizer
+from sdrt.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

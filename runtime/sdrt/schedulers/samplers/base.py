@@ -1,7 +1,9 @@
 """What all samplers share: their types, and what they are told besides the denoiser and the noise levels.
 
-State x is float32 and variance exploding, x = clean + σ·noise; coefficients are Python floats. A sampler
-yields (x, denoised) after each transfer and goes on from that very array, so a caller may write into it.
+State x is float32, and as the plan's noise schedule has it at each level: x = clean + σ·noise where the variance
+explodes. Rules that add noise or go by log σ hold there only. Those along slopes dx/dσ = (x - denoised)/σ, such as
+Euler and Heun, hold for x = (1 - σ)·clean + σ·noise too. Coefficients are Python floats. A sampler yields
+(x, denoised) after each transfer and goes on from that very array, so a caller may write into it.
 """
 
 from __future__ import annotations

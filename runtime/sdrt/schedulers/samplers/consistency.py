@@ -1,4 +1,4 @@
-"""Samplers of consistency models, which go to a clean picture in every step and add noise again."""
+"""Samplers of consistency models, which go to a clean image in every step and add noise again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def tcd(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> St
         denoised = denoise(x, sigma)
         last = index == plan.num_evaluations - 1
         following = 0.0 if last else plan.timesteps[index + 1]
-        below = float(plan.noise_schedule.sigmas[math.floor((1 - options.eta) * following)])
+        below = float(plan.noise_schedule.sigma_at(math.floor((1 - options.eta) * following)))
         x = denoised + (below / sigma) * (x - denoised)
         if options.eta > 0 and not last:
             x += math.sqrt(max(target**2 - below**2, 0.0)) * options.noise()

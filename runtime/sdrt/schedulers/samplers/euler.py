@@ -15,6 +15,7 @@ __all__ = ["ancestral", "ancestral_split", "ddpm", "dpm2", "heun"]
 def ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """Euler with fresh noise: η = 0 is Euler and DDIM, η = 1 is Euler ancestral and DDPM.
 
+    With η = 0 it is Euler in flow matching too: (x - denoised)/σ is the velocity there, as it is ε elsewhere.
     DDIM's equation 16 (Song et al. 2020, arXiv:2010.02502) divided by √ᾱ of the level stepped to.
     """
     for sigma, target in plan.transfers:
@@ -33,7 +34,7 @@ def ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions)
 def ddpm(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """Ancestral sampling with the smaller variance (Ho et al. 2020, arXiv:2006.11239, equations 6 and 7).
 
-    Euler ancestral, but that a clipped picture changes the direction too.
+    Euler ancestral, but that a clipped image changes the direction too.
     """
     for sigma, target in plan.transfers:
         denoised = denoise(x, sigma)

@@ -1,4 +1,4 @@
-"""Samplers that take the decay of the noise exactly and the denoised picture as a polynomial in λ = -log σ.
+"""Samplers that take the decay of the noise exactly and the denoised image as a polynomial in λ = -log σ.
 
 With τ² the share of fresh noise (0: the ODE, 1: the SDE), a = 1 + τ² and h the step in λ, for any D(λ)
 
@@ -25,7 +25,7 @@ __all__ = ["dpmpp_multistep", "dpmpp_sde", "dpmpp_singlestep", "sa_solver", "uni
 
 @dataclass(frozen=True)
 class _Estimate:
-    """The denoised picture at a noise level."""
+    """The denoised image at a noise level."""
 
     sigma: float
     denoised: Latents
@@ -187,7 +187,7 @@ class _ExponentialStep:
         self.rate = 1 + eta
 
     def start(self, x: Latents, denoised: Latents) -> Latents:
-        """The step with a constant denoised picture."""
+        """The step with a constant denoised image."""
         decay = math.exp(-self.rate * self.h)
         moved: Latents = decay * x - math.expm1(-self.rate * self.h) * denoised
         return moved

@@ -1,0 +1,237 @@
+"""The plan of a run, a function for each rule: at which noise levels a sampler evaluates the U-Net, and where it steps.
+
+`spacing` lays out the levels between which a run steps. A rule may evaluate more often, or step to other levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
+from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
+from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
+from sdrt.schedulers.noise_schedule import NoiseSchedule
+from sdrt.schedulers.plan import Plan
+from sdrt.schedulers.settings import Settings
+from sdrt.schedulers.spacing import (
+    Grid,
+    consistency_timesteps,
+    continuous_grid,
+    dpm_grid,
+    flow_grid,
+    interpolated_grid,
+    sigma_of,
+    whole_timesteps,
+)
+
+__all__ = [
+    "consistency_plan",
+    "ddim_plan",
+    "ddpm_plan",
+    "dpm2_ancestral_plan",
+    "dpm2_plan",
+    "dpm_plan",
+    "dpm_sde_plan",
+    "edm_plan",
+    "euler_plan",
+    "flow_euler_plan",
+    "flow_heun_plan",
+    "heun_plan",
+    "pndm_plan",
+    "skip_evaluations",
+    "skip_plms",
+]
+
+
+@dataclass(frozen=True)
+class _Evaluations:
+    """The same as in a Plan, whose entries these become."""
+
+    timesteps: Sequence[float]
+    sigmas: Sequence[float]
+    transfers: Sequence[tuple[float, float]]
+
+
+def euler_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """One evaluation at each level, those of Euler."""
+    return _exploding(settings, schedule, n, _one_stage(interpolated_grid(settings, schedule, n)))
+
+
+def heun_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """Another evaluation at each step's end, but for the last."""
+    grid = interpolated_grid(settings, schedule, n)
+    return _exploding(settings, schedule, n, _two_stage(grid, schedule, _end))
+
+
+def dpm2_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """Another evaluation in the middle of each step but the last, in log σ."""
+    grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
+    return _exploding(settings, schedule, n, _two_stage(grid, schedule, _geometric_middle))
+
+
+def dpm_sde_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """As `dpm2_plan`, at fractions of timesteps whatever the spacing."""
+    grid = interpolated_grid(settings, schedule, n)
+    return _exploding(settings, schedule, n, _two_stage(grid, schedule, _geometric_middle))
+
+
+def dpm2_ancestral_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """The middle of a step that goes down to σₜ²/σₛ before noise is added: σₜ itself."""
+    grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
+    # A hair above, so that it is told apart from the next step's start, whose timestep may be a rounded one.
+    stages = _two_stage(grid, schedule, lambda _, target: target * (1 + 1e-12))
+    return _exploding(settings, schedule, n, stages)
+
+
+def dpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """One evaluation at each level, those of DPM-Solver."""
+    return _preserving(schedule, n, _one_stage(dpm_grid(settings, schedule, n)))
+
+
+def ddim_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """Whole timesteps, each stepping T // n down wherever the next one is; to the next one where a call chose them."""
+    timesteps = whole_timesteps(settings, n)
+    sigmas = [sigma_of(settings, schedule, t) for t in timesteps]
+    stride = settings.num_train_timesteps // n
+    following = [t - stride for t in timesteps] if settings.timesteps is None else [*timesteps[1:], -1]
+    targets = [sigma_of(settings, schedule, t) for t in following]
+    transfers = list(zip(sigmas, targets, strict=True))
+    return _preserving(schedule, n, _Evaluations(timesteps, [*sigmas, targets[-1]], transfers))
+
+
+def ddpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """Whole timesteps, each stepping to the next; the last to a clean image."""
+    timesteps = whole_timesteps(settings, n)
+    levels = [*schedule.sigma_at(timesteps).tolist(), 0.0]
+    return _preserving(schedule, n, _Evaluations(timesteps, levels, list(pairwise(levels))))
+
+
+def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """DDIM's with the second timestep twice, where the first step is made again from its start."""
+    first, *rest = whole_timesteps(settings, n)
+    timesteps = [first, *rest[:1], *rest]
+    stride = settings.num_train_timesteps // n
+    ends = [(t, t - stride) for t in timesteps]
+    if rest:
+        ends[1] = (rest[0] + stride, rest[0])
+    transfers = [(sigma_of(settings, schedule, a), sigma_of(settings, schedule, b)) for a, b in ends]
+    sigmas = [sigma_of(settings, schedule, t) for t in timesteps]
+    return _preserving(schedule, n, _Evaluations(timesteps, [*sigmas, transfers[-1][1]], transfers))
+
+
+def consistency_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """LCM's and TCD's; the last step goes to a clean image, or with `final_sigmas_type` "sigma_min" to timestep 0."""
+    timesteps = consistency_timesteps(settings, n)
+    final = float(schedule.sigma_at(0)) if settings.final_sigmas_type == "sigma_min" else 0.0
+    levels = [*schedule.sigma_at(timesteps).tolist(), final]
+    return _preserving(schedule, n, _Evaluations(timesteps, levels, list(pairwise(levels))))
+
+
+def edm_plan(settings: Settings, schedule: EdmNoiseSchedule, n: int) -> Plan:
+    """One evaluation at each level, those of EDM."""
+    grid = continuous_grid(settings, schedule, n)
+    return _plan(schedule, n, _one_stage(grid), init_scale=math.hypot(grid.sigmas[0], 1))
+
+
+def flow_euler_plan(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Plan:
+    """One evaluation at each level, those of flow matching, whose first state is the noise itself."""
+    return _plan(schedule, n, _one_stage(flow_grid(settings, schedule, n)), init_scale=1.0)
+
+
+def flow_heun_plan(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Plan:
+    """Another evaluation at each step's end, but for the last, as in `heun_plan`."""
+    return _plan(schedule, n, _two_stage(flow_grid(settings, schedule, n), schedule, _end), init_scale=1.0)
+
+
+def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
+    """The rest of a run after its first `steps`, of so many evaluations."""
+    return replace(
+        plan,
+        timesteps=plan.timesteps[evaluations:],
+        sigmas=plan.sigmas[evaluations:],
+        transfers=plan.transfers[evaluations:],
+        num_steps=plan.num_steps - steps,
+        skipped=evaluations,
+    )
+
+
+def skip_plms(settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
+    """The same of PLMS, where diffusers lets whatever evaluation comes second make the first step again."""
+    rest = skip_evaluations(settings, plan, steps, evaluations)
+    stride = settings.num_train_timesteps // plan.num_steps
+    ends = [(int(t), int(t) - stride) for t in rest.timesteps]
+    if len(ends) > 1:
+        second = int(rest.timesteps[1])
+        ends[1] = (second + stride, second)
+    schedule = plan.noise_schedule
+    transfers = [(sigma_of(settings, schedule, a), sigma_of(settings, schedule, b)) for a, b in ends]
+    return replace(rest, transfers=tuple(transfers), sigmas=(*rest.sigmas[:-1], transfers[-1][1]))
+
+
+def _one_stage(grid: Grid) -> _Evaluations:
+    levels = grid.sigmas.tolist()
+    return _Evaluations(grid.timesteps.tolist(), levels, list(pairwise(levels)))
+
+
+def _two_stage(grid: Grid, schedule: NoiseSchedule, middle: Callable[[float, float], float]) -> _Evaluations:
+    """Two evaluations a step: at its start, and at `middle` of its ends; one in a step to a clean image."""
+    starts = grid.timesteps.tolist()
+    timesteps, levels, transfers = list[float](), list[float](), list[tuple[float, float]]()
+    for index, (sigma, target) in enumerate(pairwise(grid.sigmas.tolist())):
+        timesteps.append(starts[index])
+        levels.append(sigma)
+        if target:
+            between = middle(sigma, target)
+            at_end = between == target
+            timesteps.append(starts[index + 1] if at_end else float(schedule.timestep_at(between)))
+            levels.append(between)
+            transfers.append((sigma, between))
+        transfers.append((sigma, target))
+    return _Evaluations(timesteps, [*levels, float(grid.sigmas[-1])], transfers)
+
+
+def _end(_sigma: float, target: float) -> float:
+    return target
+
+
+def _geometric_middle(sigma: float, target: float) -> float:
+    return math.sqrt(sigma * target)
+
+
+def _with_whole_karras(settings: Settings, grid: Grid) -> Grid:
+    """The timesteps of Karras spacing rounded, as diffusers rounds them for DPM2."""
+    return replace(grid, timesteps=grid.timesteps.round()) if settings.levels == "karras" else grid
+
+
+def _exploding(settings: Settings, schedule: NoiseSchedule, n: int, evaluations: _Evaluations) -> Plan:
+    # diffusers' own first noise is of variance 1 + σ² where the spacing is the old leading one, and of σ² elsewhere.
+    highest = max(evaluations.sigmas)
+    leading = settings.timestep_spacing == "leading"
+    return _plan(schedule, n, evaluations, init_scale=math.hypot(highest, 1) if leading else highest)
+
+
+def _preserving(schedule: NoiseSchedule, n: int, evaluations: _Evaluations) -> Plan:
+    init_scale = math.hypot(evaluations.sigmas[0], 1)
+    return _plan(schedule, n, evaluations, init_scale=init_scale, variance_preserving=True)
+
+
+def _plan(
+    schedule: NoiseSchedule,
+    n: int,
+    evaluations: _Evaluations,
+    *,
+    init_scale: float,
+    variance_preserving: bool = False,
+) -> Plan:
+    return Plan(
+        timesteps=tuple(float(t) for t in evaluations.timesteps),
+        sigmas=tuple(evaluations.sigmas),
+        transfers=tuple(evaluations.transfers),
+        init_scale=init_scale,
+        variance_preserving=variance_preserving,
+        num_steps=n,
+        noise_schedule=schedule,
+    )

@@ -1,0 +1,49 @@
+"""A scheduler's options, read from its config by :mod:`~sdrt.schedulers.config`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A scheduler's options, named as in diffusers; one that a class does not know keeps the default here.
+
+    `levels` stands for diffusers' `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas`, `sigma_schedule`
+    and for spacings that diffusers has no key for: a name from `spacing.LEVELS`, or None where timesteps are chosen.
+    `timesteps` or `sigmas`, with the final one, are what a call asked for in place of any spacing.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    trained_betas: tuple[float, ...] | None = None
+    rescale_betas_zero_snr: bool = False
+    prediction_type: str = "epsilon"
+    timestep_spacing: str = "linspace"
+    steps_offset: int = 0
+    levels: str | None = None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    final_sigmas_type: str = "zero"
+    set_alpha_to_one: bool = True
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+    skip_prk_steps: bool = True
+    algorithm_type: str = "dpmsolver++"
+    solver_order: int = 2
+    corrector_order: int = 2
+    solver_type: str = "midpoint"
+    lower_order_final: bool = True
+    euler_at_final: bool = False
+    disable_corrector: tuple[int, ...] = ()
+    lambda_min_clipped: float = float("-inf")
+    original_inference_steps: int = 50
+    timestep_scaling: float = 10.0
+    sigma_data: float = 0.5
+    shift: float = 1.0

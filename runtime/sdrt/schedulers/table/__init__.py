@@ -1,0 +1,21 @@
+"""The samplers there are, by name. A new one is a row in one of these modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from sdrt.schedulers.table.consistency import CONSISTENCY
+from sdrt.schedulers.table.ddpm import DDPM
+from sdrt.schedulers.table.dpm_solver import DPM_SOLVER
+from sdrt.schedulers.table.edm import EDM
+from sdrt.schedulers.table.flow import FLOW
+from sdrt.schedulers.table.k_diffusion import K_DIFFUSION
+from sdrt.schedulers.table.row import SamplerRow
+from sdrt.schedulers.table.spacings import SPACING_LABELS, SPACINGS
+
+__all__ = ["SAMPLERS", "SPACINGS", "SPACING_LABELS", "SamplerRow"]
+
+_ROWS = (*K_DIFFUSION, *DDPM, *DPM_SOLVER, *CONSISTENCY, *EDM, *FLOW)
+
+SAMPLERS: Mapping[str, SamplerRow] = MappingProxyType({row.name: row for row in _ROWS})

@@ -1,0 +1,256 @@
+"""From prompt to token ids: CLIP's byte-level BPE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import brief
+from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.model_folder.manifest import read_json, unreadable
+from sdrt.text.textual_inversion import Inversions
+
+if TYPE_CHECKING:
+    import tokenizers
+
+__all__ = ["Tokenized", "Tokenizer"]
+
+# Begin, one token, end.
+_LEAST_LENGTH = 3
+# CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_DEFAULT_SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenized:
+    """Ids of one prompt, padded to the model's length, and the end of the prompt that did not fit."""
+
+    ids: NDArray[np.int64]
+    dropped: str = ""
+
+
+class Tokenizer:
+    """CLIP's byte-level BPE, read from `tokenizer.json` or built from `vocab.json` and `merges.txt`."""
+
+    def __init__(self, folder: Path, *, max_positions: int) -> None:
+        config = _read_optional(folder / "tokenizer_config.json")
+        special = _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
+        self.length = _length(folder, config.get("model_max_length"), max_positions)
+        self._bpe = _load(folder, config, special)
+        self.inversions = Inversions(vocabulary=0)
+        self._bos, self._eos, self._pad = (
+            self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
+        )
+
+    def __call__(self, text: str) -> Tokenized:
+        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        if self.inversions.words:
+            return self._with_inversions(text)
+        encoding = self._bpe.encode(text, add_special_tokens=False)
+        dropped = text[encoding.offsets[self.room][0] :] if len(encoding.ids) > self.room else ""
+        return Tokenized(ids=self.framed(encoding.ids[: self.room]), dropped=dropped.strip())
+
+    @property
+    def room(self) -> int:
+        """Tokens that fit between begin and end."""
+        return self.length - 2
+
+    def groups(self, text: str) -> Iterator[list[int]]:
+        """Ids of a text, as many as there are, without begin and end; those of a textual inversion in one group."""
+        for piece, ids in self.inversions.split(text):
+            if ids:
+                yield ids
+            else:
+                yield from ([token] for token in self._bpe.encode(piece, add_special_tokens=False).ids)
+
+    def ends_word(self, token: int) -> bool:
+        """Whether a word ends with a token; a textual inversion is one by itself."""
+        text = self._bpe.id_to_token(token)
+        return text is None or str(text).endswith("</w>")
+
+    def _with_inversions(self, text: str) -> Tokenized:
+        """As `__call__`; what does not fit is told from the piece on that it begins in."""
+        ids: list[int] = []
+        read = 0
+        for piece, own in self.inversions.split(text):
+            ids += own or self._bpe.encode(piece, add_special_tokens=False).ids
+            if len(ids) > self.room:
+                return Tokenized(ids=self.framed(ids[: self.room]), dropped=text[read:].strip())
+            read += len(piece)
+        return Tokenized(ids=self.framed(ids))
+
+    def framed(self, tokens: Sequence[int]) -> NDArray[np.int64]:
+        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        ids = [self._bos, *tokens, self._eos]
+        return np.array([*ids, *[self._pad] * (self.length - len(ids))], dtype=np.int64)
+
+    def end(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the first end token of `ids` [length] is, as [1]."""
+        return np.array([int((ids == self._eos).argmax())])
+
+    def _id(self, token: str, folder: Path) -> int:
+        found = self._bpe.token_to_id(token)
+        if found is None:
+            raise IntegrityError(
+                f"{folder}: the special token {token!r} is not in the vocabulary: export again"
+            )
+        return int(found)
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _length(folder: Path, most: object, max_positions: int) -> int:
+    """Tokens of a prompt: what the tokenizer and the text encoder both have room for."""
+    if max_positions < _LEAST_LENGTH:
+        raise IntegrityError(
+            f"text_encoder/config.json: max_position_embeddings is {max_positions}, expected at least {_LEAST_LENGTH}"
+        )
+    if most is None:
+        return max_positions
+    # transformers writes 10^30 where it knows no limit.
+    if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= _LEAST_LENGTH:
+        raise IntegrityError(
+            f"{folder}: model_max_length is {brief(most)}, expected a number from {_LEAST_LENGTH}: export again"
+        )
+    return int(min(most, max_positions))
+
+
+def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The text of each special token; a token is a string or an object with its `content`."""
+    special = dict(_DEFAULT_SPECIAL)
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        found = config.get(key)
+        text = found.get("content") if isinstance(found, dict) else found
+        if text is not None and not isinstance(text, str):
+            raise IntegrityError(f"{folder}: {key} is {brief(found)}, expected a token's text: export again")
+        if text:
+            special[key] = text
+    return {"pad_token": special["eos_token"]} | special
+
+
+def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return _build(folder, config, special)
+    read_json(path)
+    with _translated(path):
+        bpe = tokenizers.Tokenizer.from_file(str(path))
+    # Both may be baked into the file; padding and truncation are ours, so that truncation can be reported.
+    bpe.no_padding()
+    bpe.no_truncation()
+    return bpe
+
+
+def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+    """What transformers' CLIPTokenizerFast builds from the same files."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    vocabulary, merges = _read_vocabulary(folder / "vocab.json"), _read_merges(folder / "merges.txt")
+    with _translated(folder / "vocab.json"):
+        model = models.BPE(
+            vocab=vocabulary,
+            merges=merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            fuse_unk=False,
+            unk_token=special["unk_token"],
+        )
+    bpe = Tokenizer(model)
+    bpe.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
+    _add_tokens(bpe, folder, config, special)
+    return bpe
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turn what `tokenizers` raises for bad content, mostly `Exception` itself, into `IntegrityError`."""
+    try:
+        yield
+    except Exception as error:
+        # What Python itself raises for a value of the wrong kind or size counts too; all else is not the file's.
+        if type(error) not in (Exception, OverflowError, TypeError, ValueError):
+            raise
+        raise IntegrityError(f"{path} is no tokenizer ({error}): export the model again") from error
+
+
+def _add_tokens(
+    bpe: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], special: Mapping[str, str]
+) -> None:
+    """Register tokens that are cut out of the text before it is split into words, `<|endoftext|>` for one."""
+    from tokenizers import AddedToken
+
+    table = _added_tokens(folder, config)
+    listed = {entry["content"] for entry in table.values()}
+    unlisted = [text for text in dict.fromkeys(special.values()) if text not in listed]
+    for text in unlisted:
+        # It would get an id of its own, for which the text encoder has no embedding.
+        if bpe.token_to_id(text) is None:
+            raise IntegrityError(f"{folder}: special token {text!r} is not in the vocabulary: export again")
+    extra = [AddedToken(text, special=True) for text in unlisted]
+    bpe.add_special_tokens(extra)
+    for index, entry in sorted(table.items()):
+        with _translated(folder / "tokenizer_config.json"):
+            bpe.add_tokens([AddedToken(**entry)])
+        if bpe.token_to_id(entry["content"]) != index:
+            raise UnsupportedModelError(
+                f"{folder}: added token {entry['content']!r} does not get its id {index}: "
+                "export with sdrt export"
+            )
+
+
+def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Id → the token's `content` and how it is cut out of a text, as transformers writes them."""
+    table = config.get("added_tokens_decoder") or {}
+    is_table = isinstance(table, dict) and all(
+        index.isascii() and index.isdigit() and len(index) < 10 and isinstance(entry, dict)
+        for index, entry in table.items()
+    )
+    if not is_table or not all(isinstance(entry.get("content"), str) for entry in table.values()):
+        raise IntegrityError(
+            f"{folder}: added_tokens_decoder is {brief(table)}, expected ids and tokens: export again"
+        )
+    return {int(index): dict(entry) for index, entry in table.items()}
+
+
+def _read_vocabulary(path: Path) -> dict[str, int]:
+    vocabulary = read_json(path)
+    if not vocabulary or not all(type(i) is int and 0 <= i < 2**31 for i in vocabulary.values()):
+        raise IntegrityError(
+            f"{path} is no vocabulary, expected tokens and their ids: export the model again"
+        )
+    return vocabulary
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
+    except UnicodeDecodeError:
+        raise IntegrityError(f"{path} is not UTF-8 text: export the model again") from None
+    except OSError as error:
+        raise unreadable(path, error) from error
+    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise IntegrityError(f"{path}: expected two tokens a line: export the model again")
+    return [(pair[0], pair[1]) for pair in pairs]
