@@ -49,7 +49,7 @@ def components(pipeline: Any) -> dict[str, NDArray[Any]]:
     }
 
 
-def pictures(pipeline: Any) -> dict[str, NDArray[Any]]:
+def images(pipeline: Any) -> dict[str, NDArray[Any]]:
     default, arrays = pipeline.scheduler, {}
     for name, call in CALLS.items():
         options = dict(call)
@@ -69,7 +69,7 @@ def main() -> None:
     diffusers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         pipeline = random_pipeline("tiny", Path(folder))
-        arrays = {**texts(pipeline), **components(pipeline), **pictures(pipeline)}
+        arrays = {**texts(pipeline), **components(pipeline), **images(pipeline)}
     np.savez_compressed(OUTPUT, **cast(dict[str, Any], arrays))
     print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
 

@@ -28,7 +28,7 @@ def _examples(model: UNet2DConditionModel, size: int) -> Inputs:
 
 
 def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
-    """The noise level of each small picture, where the U-Net is told (diffusers' x4 upscaler)."""
+    """The noise level of each small image, where the U-Net is told (diffusers' x4 upscaler)."""
     if model.config.num_class_embeds is None:
         return {}
     return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}

@@ -50,8 +50,8 @@ def _decoder_forward(target: Target) -> Callable[..., Any]:
 
 def _decode(model: AutoencoderKL, latent_sample: Tensor) -> Tensor:
     z = model.post_quant_conv(latent_sample) if model.post_quant_conv is not None else latent_sample
-    picture: Tensor = model.decoder(z)
-    return picture
+    image: Tensor = model.decoder(z)
+    return image
 
 
 def _encoder_reference(model: AutoencoderKL, inputs: Inputs) -> list[Tensor]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.images.reading import checked_count, read_masks, read_pictures
+from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.request.bounds import HIRES_UPSCALERS, MAX_PICTURES, MAX_STEPS, OUTPUT_TYPES, PROMPT_SYNTAXES
 from sdrt.request.checks import as_given, check_text, integer, numbers, real, tensor
 from sdrt.tasks.hires import Latents
@@ -137,7 +137,7 @@ def _check_image(request: Request) -> None:
                 raise RequestError(f"{name} needs pixels, and image is latents: give a picture")
         _set(request, "image", latents)
     else:
-        pictures = read_pictures("image", request.image)
+        pictures = read_images("image", request.image)
         _set(request, "image", checked_count("image", pictures, request.num_prompts))
     _check_mask(request)
     _check_outpaint(request)
