@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
-from made_once import MadeOnce
+
+from tests.made_once import MadeOnce
 
 if TYPE_CHECKING:
     from sdrt import StableDiffusionPipeline

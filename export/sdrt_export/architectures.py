@@ -93,11 +93,11 @@ _TINY: Mapping[str, Mapping[str, Any]] = {
     "scheduler": _SD15["scheduler"],
 }
 
-# Stable Diffusion 1.5 for inpainting, and InstructPix2Pix: it with a picture beside the latents.
+# Stable Diffusion 1.5 for inpainting, and InstructPix2Pix: it with an image beside the latents.
 _SD15_INPAINTING = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 9}}
 _PIX2PIX = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 8}}
 
-# Stable Diffusion's x4 upscaler, of version 2: no self-attention but at the coarsest level, which is not for pictures
+# Stable Diffusion's x4 upscaler, of version 2: no self-attention but at the coarsest level, which is not for images
 # of any size.
 _X4_UPSCALER: Mapping[str, Mapping[str, Any]] = {
     "text_encoder": {

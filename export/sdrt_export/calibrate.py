@@ -1,8 +1,8 @@
-"""Ranges for int8: what every layer sees while the model itself makes pictures from prompts, in float32.
+"""Ranges for int8: what every layer sees while the model itself makes images from prompts, in float32.
 
 The graphs get outputs for the least and the greatest value of each layer's input, and of each channel of what a
 convolution gives. Those few numbers are folded call by call, and no activation is kept, so that the memory is that of
-making pictures. A range is what was seen and a margin: to cut off values beyond it hurts more than coarser steps do.
+making images. A range is what was seen and a margin: to cut off values beyond it hurts more than coarser steps do.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Calibration:
             )
 
     def runs(self, guidance_scale: float | None) -> list[Run]:
-        """The pictures that are made; ``guidance_scale`` is the model's, None for the usual one."""
+        """The images that are made; ``guidance_scale`` is the model's, None for the usual one."""
         low, high = self.steps
         made = [
             Run(
@@ -92,7 +92,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One picture. Of those that are held out the errors are measured, and no ranges."""
+    """One image. Of those that are held out the errors are measured, and no ranges."""
 
     prompt: str
     num_inference_steps: int
@@ -121,7 +121,7 @@ class Found:
 def calibrate(
     folder: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
 ) -> Iterator[Found | str]:
-    """Make pictures with the float32 model in ``folder``; yields what it is doing, then `Found` for each of ``names``.
+    """Make images with the float32 model in ``folder``; yields what it is doing, then `Found` for each of ``names``.
 
     Graphs with more outputs are written beside those in ``folder``, whose weights they share.
     """
@@ -139,8 +139,8 @@ def calibrate(
     ).load()
     runs = plan.runs(guidance_scale)
     for index, run in enumerate(runs):
-        yield f"picture {index + 1} of {len(runs)}"
-        _make_picture(pipeline, components[0], run)
+        yield f"image {index + 1} of {len(runs)}"
+        _make_image(pipeline, components[0], run)
     for name in names:
         probe = components[0].probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
@@ -270,8 +270,8 @@ class _Components(Components):
         return self.probes[name]
 
 
-def _make_picture(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:
-    """Make a picture, and encode it again where the VAE's encoder is probed."""
+def _make_image(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:
+    """Make an image, and encode it again where the VAE's encoder is probed."""
     for probe in components.probes.values():
         probe.held_out = run.is_held_out
     image = pipeline(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 import sdrt
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
@@ -22,7 +25,7 @@ from sdrt_export.checkpoint import Checkpoint, RandomCheckpoint, open_folder
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
 from sdrt_export.taesd import load_taesd
-from sdrt_export.targets import AUTO, OPSET, resolve_target
+from sdrt_export.targets import AUTO, OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
 
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
@@ -56,81 +59,123 @@ def export_model(
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> Manifest:
-    """Turn a Stable Diffusion checkpoint into the model folder ``output``; all of it or nothing.
+    """Turn a Stable Diffusion checkpoint into the model folder ``output``, whole or not at all.
 
     Args:
-        source: a folder in diffusers' layout or a hub id; None with ``architecture`` and ``random_weights``.
-        output: the folder to write; ``force`` replaces a model that is there.
+        source: a folder in diffusers' layout, or a hub id. None with ``architecture`` and ``random_weights``.
+        output: the folder to write. ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
-        dtype: "fp32", "fp16", or "auto": what suits the target. In "fp16" target "cpu" stores weights in half the
-            bytes, widens them once at load and computes in float32; the others compute in float16, but for components
-            whose activations come near its limit (see :mod:`sdrt_export.precision`). "int8":
-            convolutions and linears of the U-Net and the VAE in 8 bits, for CPUs.
-        exporter: "sdrt" (fused by construction) or "optimum" (its exporter, unfused, for what we have no form of).
+        dtype: "fp32", "fp16", "int8", or "auto", which suits the target (see :class:`sdrt_export.targets.Target`).
+        exporter: "sdrt", whose graphs are fused, or "optimum", for models that "sdrt" does not support.
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
-        guidance_scale: what calls of the model use where they name none; 7.5 where it is None. For checkpoints that are
-            made for little guidance (LCM, turbo), or none.
-        taesd: a folder or hub id of a TAESD, whose decoder goes into the model for previews.
-        calibration_prompts: what "int8" is calibrated on, 2 at least: prompts of the kind that the model is for;
-            general ones where it is None.
-        revision: branch, tag or commit on the hub.
-        token: the hub's access token; its own variables and login are used when None.
-        cache_dir: where huggingface_hub keeps downloads.
-        reporter: called as the work goes on, from two threads.
+        guidance_scale: the model's default, 7.5 if None. Models made for little guidance (LCM, turbo) need their own.
+        taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
+        calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
+        revision, token, cache_dir: huggingface_hub's, for a hub id.
+        reporter: is called as the work goes on, from two threads.
 
-    Returns:
-        The manifest, as written to ``sdrt.json``.
+    Returns the manifest, as written to ``sdrt.json``.
 
     Raises:
         RequestError: an argument is wrong, or ``output`` exists.
         ModelNotFoundError, IntegrityError, UnsupportedModelError: the checkpoint cannot be used.
-        ExportError: no space, or a graph that differs from torch.
-        OutOfMemoryError: there is no memory to compare a graph with torch.
+        ExportError: the disk is full, or a graph differs from torch.
+        OutOfMemoryError: there is not enough memory to compare a graph with torch.
     """
+    plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts)
+    output, access = expand(output), {"token": token, "cache_dir": cache_dir}
+    checkpoint = _open(source, architecture, random_weights, {"revision": revision, **access})
+    _check(plan, checkpoint)
+    # The revision is the checkpoint's.
+    preview = None if taesd is None else load_taesd(taesd, access)
+    return _write(plan, checkpoint, preview, output, force, _read(source), reporter or (lambda event: None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is made of a checkpoint. Complete, and checked, before a checkpoint is opened."""
+
+    target: Target
+    dtype: str
+    exporter: str
+    defaults: dict[str, float]
+    versions: dict[str, str]
+    calibration: Calibration | None
+
+
+def _plan(
+    target: str,
+    dtype: str,
+    exporter: str,
+    guidance_scale: float | None,
+    taesd: str | Path | None,
+    prompts: Sequence[str] | None,
+) -> _Plan:
+    """Check the arguments that need no checkpoint."""
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
     defaults = _defaults(guidance_scale)
     _check_exporter(exporter, target, dtype, taesd)
-    versions = _versions()
-    calibration = _calibration(dtype, calibration_prompts)
-    output = expand(output)
-    access = {"token": token, "cache_dir": cache_dir}
-    checkpoint = _open(source, architecture, random_weights, {"revision": revision, **access})
-    if calibration is not None:
+    return _Plan(
+        target=row,
+        dtype=dtype,
+        exporter=exporter,
+        defaults=defaults,
+        versions=_versions(),
+        calibration=_calibration(dtype, prompts),
+    )
+
+
+def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
+    """Refuse what would fail after minutes of work."""
+    if plan.calibration is not None:
         int8.refuse_other_kinds(checkpoint)
-    # A revision is the checkpoint's.
-    preview = None if taesd is None else load_taesd(taesd, access)
     if folder := checkpoint.tokenizer_folder():
         tokenizer.check_tokenizer(folder)
-    report = reporter or (lambda event: None)
-    with replace_folder(output, force, reading=_read(source)) as staging, Hashes(staging) as hashes:
-        check_space(output, _space(checkpoint, dtype, exporter))
+
+
+def _write(
+    plan: _Plan,
+    checkpoint: Checkpoint,
+    preview: nn.Module | None,
+    output: Path,
+    force: bool,
+    reading: Path | None,
+    report: Reporter,
+) -> Manifest:
+    """Let a job write the components into a staging folder, which then takes the place of ``output``."""
+    with replace_folder(output, force, reading=reading) as staging, Hashes(staging) as hashes:
+        check_space(output, _space(checkpoint, plan.dtype, plan.exporter))
         job = Job(
             checkpoint=checkpoint,
             staging=staging,
-            target=row,
-            dtype=dtype,
+            target=plan.target,
+            dtype=plan.dtype,
             report=report,
             hashes=hashes,
             taesd=preview,
         )
-        components = job.run(exporter, calibration, defaults)
-        manifest = Manifest(
-            family=STABLE_DIFFUSION.name,
-            target=row.name,
-            dtype=DTYPE_NAMES[dtype],
-            opset=OPSET if exporter == "sdrt" else optimum_exporter.OPSET,
-            exporter=exporter,
-            source={"id": checkpoint.name, "revision": checkpoint.revision},
-            versions=versions,
-            components=components,
-            defaults=defaults,
-            files=hashes.of_all(),
-        )
+        components = job.run(plan.exporter, plan.calibration, plan.defaults)
+        manifest = _manifest(plan, checkpoint, components, hashes)
         manifest.write(staging)
     report(ProgressEvent(component="", stage="done", detail=str(output)))
     return manifest
+
+
+def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], hashes: Hashes) -> Manifest:
+    return Manifest(
+        family=STABLE_DIFFUSION.name,
+        target=plan.target.name,
+        dtype=DTYPE_NAMES[plan.dtype],
+        opset=OPSET if plan.exporter == "sdrt" else optimum_exporter.OPSET,
+        exporter=plan.exporter,
+        source={"id": checkpoint.name, "revision": checkpoint.revision},
+        versions=plan.versions,
+        components=components,
+        defaults=plan.defaults,
+        files=hashes.of_all(),
+    )
 
 
 def _defaults(guidance_scale: float | None) -> dict[str, float]:

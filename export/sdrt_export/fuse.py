@@ -80,7 +80,7 @@ def _check_attention(name: str, attn: Attention) -> None:
 
 
 def _attention(name: str, module: nn.Module, target: Target) -> Forward:
-    """The VAE's single attention over a picture: norm, attention, residual (the U-Net's live in its blocks)."""
+    """The VAE's single attention over an image: norm, attention, residual (the U-Net's live in its blocks)."""
     assert isinstance(module, Attention)
     _check_attention(name, module)
 

@@ -180,7 +180,7 @@ def save(model: ir.Model, path: Path, *, apart: bool = False) -> None:
 def save_wide(path: Path, whole: Path) -> None:
     """Write to ``path`` the graph ``whole`` computing in float32, with the weights of its file, widened at load.
 
-    What it is for: a picture that overflows float16. It costs the size of a graph, not of the weights.
+    What it is for: an image that overflows float16. It costs the size of a graph, not of the weights.
     """
     model = ir.load(whole)
     for value in list(model.graph.initializers.values()):

@@ -31,21 +31,21 @@ QUANTIZED = ("unet", "vae_decoder", "vae_encoder")
 
 LIMITS: Mapping[str, float] = {"unet": 0.1, "vae_decoder": 0.05, "vae_encoder": 0.05}
 """Largest error accepted: the norm of the difference over the norm of float32's output, on a prompt that was not
-calibrated on. docs/int8.md has what the embedded model measures, and what its pictures are like beyond."""
+calibrated on. docs/int8.md has what the embedded model measures, and what its images are like beyond."""
 
 Array = np.ndarray[Any, Any]
 Rows = list[dict[str, Any]]
 
 
 def refuse_other_kinds(checkpoint: Checkpoint) -> None:
-    """Raise `UnsupportedModelError` for a U-Net that makes pictures of pictures: there are none to calibrate with."""
+    """Raise `UnsupportedModelError` for a U-Net that makes images of images: there are none to calibrate with."""
     if not isinstance(checkpoint, FolderCheckpoint):
         return
     unet, vae = (read_json(checkpoint.folder / part / "config.json") for part in ("unet", "vae"))
     task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
     if task is not TEXT_TO_IMAGE:
         raise UnsupportedModelError(
-            f"unet: is for {task.name}, and int8 is calibrated on pictures made of prompts alone: use --dtype fp32"
+            f"unet: is for {task.name}, and int8 is calibrated on images made of prompts alone: use --dtype fp32"
         )
 
 
@@ -53,7 +53,7 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
 class Conversion:
     """A float32 model in ``source``, which is used up, to the same in ``output`` with ``QUANTIZED`` in int8.
 
-    ``judged`` says whether errors above ``LIMITS`` end it; pictures of random weights show nothing that could be right.
+    ``judged`` says whether errors above ``LIMITS`` end it; images of random weights show nothing that could be right.
     ``report`` gets a component, what is done with it, and a detail.
     """
 
@@ -133,11 +133,11 @@ def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
 
 
 def _compare_stages(name: str, path: Path, call: Call) -> Rows:
-    """The VAE in tiles, of one picture."""
+    """The VAE in tiles, of one image."""
     session = Session(f"{name} in stages", path, SessionConfig(provider="cpu"), Notices(None))
     widest = max(int(spec.shape[1]) for spec in session.outputs.values())
     (data,) = call.inputs.values()
-    # 64x64 pixels at the widest stage: several tiles of any picture.
+    # 64x64 pixels at the widest stage: several tiles of any image.
     return _row([call], [StagedVae(session, tile=4096 * widest)(data[0])[np.newaxis]], {"tiled": 1})
 
 

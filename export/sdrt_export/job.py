@@ -112,7 +112,7 @@ class Job:
             worker.shutdown(cancel_futures=True)
 
     def _in_int8(self, plan: Calibration, defaults: Mapping[str, float]) -> dict[str, Any]:
-        """Write every component in float32 into a folder of its own, make pictures with that, and int8 of it."""
+        """Write every component in float32 into a folder of its own, make images with that, and int8 of it."""
         folder = self.staging / ".float32"
         folder.mkdir()
         floats = replace(self, staging=folder, dtype="fp32", is_final=False)

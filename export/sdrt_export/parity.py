@@ -135,7 +135,7 @@ def _compare(
 def compare_stages(
     component: Component, path: Path, references: list[Reference], dtype: str, target: Target
 ) -> list[dict[str, Any]]:
-    """As `compare`, of the VAE in stages: the runtime puts one picture through them, in several tiles each.
+    """As `compare`, of the VAE in stages: the runtime puts one image through them, in several tiles each.
 
     Raises:
         ExportError, OutOfMemoryError: as `compare`.

@@ -1,6 +1,6 @@
 """Does a component fit into float16? Its largest activations in float32, against the largest number there is.
 
-Some VAEs pass 65,504 inside and give black pictures in float16 (SDXL's does); the U-Nets do not. Nobody can tell from
+Some VAEs pass 65,504 inside and give black images in float16 (SDXL's does); the U-Nets do not. Nobody can tell from
 the weights, so the component is run, and one that comes near is exported in float32.
 """
 
@@ -118,7 +118,7 @@ def _unet(component: Component, model: Any) -> Iterator[Inputs]:
         yield {**component.examples(model, 2), "timestep": torch.tensor(timestep)}
 
 
-def _pictures(model: Any) -> Tensor:
+def _images(model: Any) -> Tensor:
     """``[4, channels, side, side]`` in -1 to 1: flat, with edges, with a ramp, and noise."""
     side, channels = _SIDE * int(2 ** (len(model.config.block_out_channels) - 1)), model.config.in_channels
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
@@ -132,11 +132,11 @@ def _pictures(model: Any) -> Tensor:
 
 
 def _encoder(component: Component, model: Any) -> Iterator[Inputs]:
-    yield {"sample": _pictures(model)}
+    yield {"sample": _images(model)}
 
 
 def _decoder(component: Component, model: Any) -> Iterator[Inputs]:
-    yield {"latent_sample": model.encode(_pictures(model)).latent_dist.mean}
+    yield {"latent_sample": model.encode(_images(model)).latent_dist.mean}
 
 
 _HARDEST: Mapping[str, Callable[[Component, Any], Iterator[Inputs]]] = {

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 __all__ = ["fit_preview"]
 
-# More of them give no better map: of other pictures, eight leave the error that forty-eight do.
-_PICTURES, _CELLS, _AT_ONCE = 8, 12, 4
+# More of them give no better map: of other images, eight leave the error that forty-eight do.
+_IMAGES, _CELLS, _AT_ONCE = 8, 12, 4
 
 
 def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
@@ -17,15 +17,15 @@ def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
 
     Returns:
         ``[channels + 1, 3]``: of each channel of latents as the U-Net has them, and of 1, what it adds to red, green
-        and blue in -1 to 1; by least squares on pictures of coloured blobs, which the VAE encodes.
+        and blue in -1 to 1; by least squares on images of coloured blobs, which the VAE encodes.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    pictures = _blobs(_CELLS * factor)
+    images = _blobs(_CELLS * factor)
     with torch.no_grad():
         # A few at a time: all of them at once would be the peak of an export's memory.
-        means = [vae.encode(few).latent_dist.mean for few in torch.split(pictures, _AT_ONCE)]
+        means = [vae.encode(few).latent_dist.mean for few in torch.split(images, _AT_ONCE)]
     latents = torch.cat(means) * vae.config.scaling_factor
-    colours = nn.functional.avg_pool2d(pictures, factor)
+    colours = nn.functional.avg_pool2d(images, factor)
     rows = latents.movedim(1, -1).flatten(0, 2)
     rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1).double()
     targets = colours.movedim(1, -1).flatten(0, 2).double()
@@ -35,12 +35,12 @@ def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
 
 
 def _blobs(side: int) -> Tensor:
-    """Pictures ``[N, 3, side, side]`` in -1 to 1: patches of greys and of strong colours, as pictures have them.
+    """Images ``[N, 3, side, side]`` in -1 to 1: patches of greys and of strong colours, as images have them.
 
-    They run into each other in one half of the pictures and have hard edges in the other.
+    They run into each other in one half of the images and have hard edges in the other.
     """
     generator = torch.Generator().manual_seed(0)
-    hue, strong, saturation, value = torch.rand(4, _PICTURES, 1, 4, 4, generator=generator)
+    hue, strong, saturation, value = torch.rand(4, _IMAGES, 1, 4, 4, generator=generator)
     saturation = torch.where(strong < 0.4, (1 + saturation) / 2, 0)
     # From hue, saturation and value to colours, each a shifted trapezoid of the hue.
     sector = (torch.tensor([5.0, 3.0, 1.0]).view(1, 3, 1, 1) + 6 * hue) % 6

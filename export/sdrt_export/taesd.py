@@ -62,8 +62,8 @@ def _check(model: Any) -> None:
 
 
 def _decode(model: Any, latent_sample: Tensor) -> Tensor:
-    picture: Tensor = model.decoder(latent_sample)
-    return picture
+    image: Tensor = model.decoder(latent_sample)
+    return image
 
 
 # Takes and gives what the VAE's decoder does.

@@ -1,6 +1,6 @@
-"""The VAE cut at every group norm, so that a picture of any size is encoded and decoded in tiles, exactly.
+"""The VAE cut at every group norm, so that an image of any size is encoded and decoded in tiles, exactly.
 
-A group norm needs the mean and variance of the whole picture, which no tile has; and this VAE forgives no estimate of
+A group norm needs the mean and variance of the whole image, which no tile has; and this VAE forgives no estimate of
 them. So the graph has a part for each stretch between two norms, which takes them as inputs: the runtime puts all
 tiles of one part through before the next, and measures what it writes (:mod:`sdrt.vae.stages`).
 """
@@ -206,7 +206,7 @@ def _mid(block: nn.Module) -> Iterator[Part]:
 
 
 def _attention(name: str, attention: Attention) -> Iterator[Part]:
-    """Queries, keys and values once for the whole picture, then each tile's queries with all keys and values."""
+    """Queries, keys and values once for the whole image, then each tile's queries with all keys and values."""
     norm, width = attention.group_norm, attention.to_q.out_features
 
     def project(inputs: Inputs, target: Target) -> Tensor:

@@ -20,7 +20,7 @@ ROW = """
         "How sharp, instead of {num_inference_steps}.",
         kind=float,
         bounds=(0.0, 2.0),
-        group=SAMPLING,
+        group=Group.SAMPLING,
         option=Option(("--sharpness", "--sharp"), metavar="SHARE"),
         label=Label("Sharpness"),
     )

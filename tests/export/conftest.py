@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from made_once import MadeOnce
+
+from tests.made_once import MadeOnce
 
 if TYPE_CHECKING:
     from sdrt_export import ProgressEvent
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # The exporter comes with an extra; without it there is nothing to test.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
-# The tiny checkpoints live with the parity ladder.
-sys.path.append(str(Path(__file__).parents[1] / "parity"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ Get = Callable[[str, str, str], Exported]
 @pytest.fixture(scope="session")
 def checkpoint(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a checkpoint of `checkpoints.VARIANTS`. Not to be written to."""
-    from checkpoints import make_checkpoint
+    from tests.parity.checkpoints import make_checkpoint
 
     def make(variant: str, folder: Path) -> None:
         with warnings.catch_warnings():

@@ -13,7 +13,6 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
@@ -26,6 +25,7 @@ from sdrt_export.precision import HEADROOM, measure
 from sdrt_export.restore import restore_checkpoint
 from sdrt_export.vae_stages import parts
 from sdrt_export.weights import stand_ins
+from tests.made_once import MadeOnce
 
 CUDA = TARGETS["cuda"]
 # Full-size SD 1.5. Sums and biases are in the norms, or in BiasAdd where no norm follows; each VAE's attention has

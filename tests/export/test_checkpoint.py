@@ -12,7 +12,6 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from checkpoints import UNET, VARIANTS
 from safetensors.torch import load_file, save_file
 
 from sdrt.errors import (
@@ -26,6 +25,7 @@ from sdrt.errors import (
 from sdrt_export import TARGETS, export_model, graph
 from sdrt_export.checkpoint import RandomCheckpoint, open_folder
 from sdrt_export.components import COMPONENTS
+from tests.parity.checkpoints import UNET, VARIANTS
 
 UNET_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
 

@@ -13,7 +13,6 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
-from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
@@ -23,6 +22,7 @@ from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.export import _SPACE_MARGIN, _space
 from sdrt_export.restore import restore_checkpoint
+from tests.made_once import MadeOnce
 
 
 @pytest.fixture(scope="module")

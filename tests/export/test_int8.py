@@ -14,7 +14,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
-from made_once import MadeOnce
 
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
@@ -27,6 +26,7 @@ from sdrt_export import calibrate, export_model, int8
 from sdrt_export.calibrate import Calibration
 from sdrt_export.quantize import Span, layers, quantize
 from sdrt_export.restore import restore_checkpoint
+from tests.made_once import MadeOnce
 
 PROMPTS = ("a cat on a table", "a red house", "an old man")
 

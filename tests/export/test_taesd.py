@@ -10,13 +10,13 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import AutoencoderTiny
-from made_once import MadeOnce
 from PIL import Image
 
 from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model
 from sdrt_export.evaluator import Evaluator
+from tests.made_once import MadeOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
 

@@ -12,17 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from on_gpu import Export, Exports
 
-# The tiny checkpoints live with the parity ladder.
-sys.path.append(str(Path(__file__).parents[1] / "parity"))
+from tests.gpu.on_gpu import Export, Exports
 
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Iterator[Exports]:
     """`exports("sd1")`: a few channels; "wide": those of SD 1.5's first level, for which some kernels are made."""
     pytest.importorskip("torch", reason="torch makes the models")
-    from checkpoints import VARIANTS, make_checkpoint
+    from tests.parity.checkpoints import VARIANTS, make_checkpoint
 
     sd1 = VARIANTS["sd1"]
     # 32 groups, heads of 40 and 80, and the VAE's one head of 256.

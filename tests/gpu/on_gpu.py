@@ -16,7 +16,7 @@ def _find_gpu() -> bool:
     """Whether CUDA works here, or NumPy plays its part where it does not: `benchmarks/gpu.sh --dry-run`."""
     found = "cuda" in available_providers() and cuda_works()
     if not found and os.environ.get("SDRT_GPU_REHEARSAL"):
-        import stand_in
+        from tests.gpu import stand_in
 
         stand_in.install()
         return True

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from on_gpu import ON_GPU, fail
 
 from sdrt import ProviderError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from tests.gpu.on_gpu import ON_GPU, fail
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 

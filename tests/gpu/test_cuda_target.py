@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import pytest
-from on_gpu import ON_GPU, Export, Exports, fail
 
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.onnx.overflow import failed
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from tests.comparison import relative_error
+from tests.gpu.on_gpu import ON_GPU, Export, Exports, fail
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
 
@@ -66,12 +67,6 @@ def opened(name: str, path: Path) -> tuple[Graph, dict[str, np.dtype], list[str]
         {key: spec.dtype for key, spec in specs.items()},
         list(component.outputs),
     )
-
-
-def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    if got.shape != expected.shape or not np.isfinite(got).all():
-        return np.inf
-    return float(np.abs(got.astype(np.float64) - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("graph", ["model.onnx", "model_fp32.onnx"])

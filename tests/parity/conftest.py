@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_once import MadeOnce
+
+from tests.made_once import MadeOnce
 
 # The oracles come with the test extra; without them there is nothing to compare with.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
@@ -18,7 +19,7 @@ collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
 @pytest.fixture(scope="session")
 def checkpoint(made_once: MadeOnce) -> Callable[[str], Path]:
     """The folder of a checkpoint of `checkpoints.VARIANTS`."""
-    from checkpoints import make_checkpoint
+    from tests.parity.checkpoints import make_checkpoint
 
     return lambda variant: made_once(f"checkpoint/{variant}", lambda folder: make_checkpoint(folder, variant))
 

@@ -20,6 +20,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt.model_folder.folder import Manifest
 from sdrt.onnx.session import Component
 from sdrt.run.components import Components
+from tests.comparison import relative_error
 
 pytestmark = [
     pytest.mark.full,
@@ -60,30 +61,15 @@ class Expected:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """Made first, and torch's weights let go."""
     import diffusers
-    from transformers import CLIPTokenizerFast
 
     from sdrt_export.checkpoint import RandomCheckpoint
-    from sdrt_export.tokenizer import write_byte_tokenizer
+    from tools.goldens.random_pipeline import random_pipeline
 
-    source = RandomCheckpoint(architecture="sd15", seed=0)
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
-    pipeline = diffusers.StableDiffusionPipeline(
-        text_encoder=source.load("text_encoder"),
-        unet=source.load("unet"),
-        vae=source.load("vae"),
-        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
-        scheduler=diffusers.PNDMScheduler.from_config(source.scheduler_config()),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = random_pipeline("sd15", tmp_path_factory.mktemp("tokenizer"))
+    config = RandomCheckpoint(architecture="sd15", seed=0).scheduler_config()
     pictures = {}
     for name in SCHEDULERS:
-        pipeline.scheduler = getattr(diffusers, name).from_config(
-            source.scheduler_config() | {"skip_prk_steps": True}
-        )
+        pipeline.scheduler = getattr(diffusers, name).from_config(config | {"skip_prk_steps": True})
         generator = torch.Generator("cpu").manual_seed(SEED)
         pictures[name] = pipeline(generator=generator, output_type="np", **CALL).images
     ids = pipeline.tokenizer(CALL["prompt"], padding="max_length", return_tensors="pt").input_ids
@@ -126,11 +112,6 @@ def pipeline(folder: Path) -> Iterator[StableDiffusionPipeline]:
 @pytest.fixture(scope="module")
 def parts(pipeline: StableDiffusionPipeline) -> Components:
     return pipeline.load()._store.get()
-
-
-def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
-    assert got.shape == wanted.shape
-    return float(np.abs(got - wanted).max() / np.abs(wanted).max())
 
 
 def test_the_parity_of_every_component_is_recorded(folder: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_prompts import picture
 from PIL import Image
 
 from sdrt import StableDiffusionPipeline
+from tests.parity.image_prompts import picture
 
 pytestmark = [
     pytest.mark.full,

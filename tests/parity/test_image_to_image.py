@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 from sdrt import StableDiffusionPipeline
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_prompts import HALF_LEVEL, SCHEDULERS, picture
 from PIL import Image, ImageDraw
 
 from sdrt import RequestError, StableDiffusionPipeline
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 from sdrt import RequestError, StableDiffusionPipeline
 from sdrt.model_folder.folder import ModelFolder
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")

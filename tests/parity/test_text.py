@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import VARIANTS
 
 from sdrt import StableDiffusionPipeline
 from sdrt.text.tokenizer import Tokenizer
+from tests.parity.checkpoints import VARIANTS
 
 PROMPTS = {
     "plain": "a beautiful sunset over the sea",

@@ -14,7 +14,7 @@ from sdrt import errors
 from sdrt.benchmark.runner import _heard
 from sdrt.common.notices import Notices
 from sdrt.errors import ComponentError, OutOfMemoryError, RequestError, SdrtError, UnsupportedModelError
-from sdrt.onnx.error_messages import Subject, load_failure, out_of_memory, pictures_failure, run_failure
+from sdrt.onnx.error_messages import Subject, images_failure, load_failure, out_of_memory, run_failure
 from sdrt.onnx.placement import check_target, shortfall
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -66,12 +66,12 @@ def test_what_ran_out_of_memory_is_told_from_the_facts() -> None:
     error = run_failure(SUBJECT, MemoryError())
     assert isinstance(error, OutOfMemoryError)
     assert out_of_memory(error.component, error.provider) == "unet ran out of memory on cuda"
-    assert str(error).startswith("unet ran out of memory on cuda: make fewer pictures")
+    assert str(error).startswith("unet ran out of memory on cuda: make fewer images")
     assert error.fits is not None
-    assert error.fits.startswith("make fewer pictures")
-    error = pictures_failure(MemoryError())
+    assert error.fits.startswith("make fewer images")
+    error = images_failure(MemoryError())
     assert error.component is None
-    assert str(error).startswith(f"{out_of_memory(error.component, error.provider)}: make fewer pictures")
+    assert str(error).startswith(f"{out_of_memory(error.component, error.provider)}: make fewer images")
 
 
 def test_placement_says_what_would_fit() -> None:

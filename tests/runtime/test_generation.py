@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from damage import poison
 from PIL import Image
 
 from sdrt import (
@@ -25,6 +24,7 @@ from sdrt import (
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.session import Component
 from sdrt.vae.autoencoder import VaeDecoder
+from tests.runtime.damage import poison
 
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "output_type": "np"}
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from sdrt import StableDiffusionPipeline
+from tests.comparison import relative_error
 from tools.goldens.pipeline_cases import CALLS, PROMPTS, component_inputs
 
 GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
@@ -32,11 +33,6 @@ def tiny() -> Iterator[StableDiffusionPipeline]:
         folder, provider="cpu", threads=1, notify=lambda _: None
     ) as made:
         yield made
-
-
-def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
-    assert got.shape == expected.shape
-    return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
 @pytest.mark.parametrize("index", range(len(PROMPTS)))

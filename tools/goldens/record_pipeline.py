@@ -13,11 +13,9 @@ import diffusers
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import CLIPTokenizerFast
 
-from sdrt_export.checkpoint import RandomCheckpoint
-from sdrt_export.tokenizer import write_byte_tokenizer
 from tools.goldens.pipeline_cases import CALLS, PROMPTS, component_inputs
+from tools.goldens.random_pipeline import random_pipeline
 
 OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "pipeline.npz"
 SEED = 5
@@ -27,24 +25,6 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
     "DPM++ 2M Karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
 }
-
-
-def tiny_pipeline(folder: Path) -> Any:
-    """diffusers' pipeline over the same weights as `tests/models/tiny`."""
-    source = RandomCheckpoint(architecture="tiny", seed=0)
-    write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
-    pipeline = diffusers.StableDiffusionPipeline(
-        text_encoder=source.load("text_encoder"),
-        unet=source.load("unet"),
-        vae=source.load("vae"),
-        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
-        scheduler=diffusers.PNDMScheduler.from_config(source.scheduler_config()),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def texts(pipeline: Any) -> dict[str, NDArray[Any]]:
@@ -69,7 +49,7 @@ def components(pipeline: Any) -> dict[str, NDArray[Any]]:
     }
 
 
-def pictures(pipeline: Any) -> dict[str, NDArray[Any]]:
+def images(pipeline: Any) -> dict[str, NDArray[Any]]:
     default, arrays = pipeline.scheduler, {}
     for name, call in CALLS.items():
         options = dict(call)
@@ -88,8 +68,8 @@ def pictures(pipeline: Any) -> dict[str, NDArray[Any]]:
 def main() -> None:
     diffusers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        pipeline = tiny_pipeline(Path(folder))
-        arrays = {**texts(pipeline), **components(pipeline), **pictures(pipeline)}
+        pipeline = random_pipeline("tiny", Path(folder))
+        arrays = {**texts(pipeline), **components(pipeline), **images(pipeline)}
     np.savez_compressed(OUTPUT, **cast(dict[str, Any], arrays))
     print(f"{OUTPUT.name}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
 

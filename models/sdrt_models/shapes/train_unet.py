@@ -84,38 +84,14 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
     )
     tokenizer = CLIPTokenizerFast.from_pretrained(made_by("train_text_encoder", work / "tokenizer"))
     examples = _examples(vae, pictures, work, device)
-    alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
-    sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt().cpu().numpy()
-
-    def loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
-        indices = rng.integers(pictures, size=batch)
-        chosen = torch.from_numpy(indices)
-        x_0 = _latents(examples.moments[chosen].to(device), vae.config.scaling_factor)
-        texts = ["" if rng.random() < _DROPOUT else caption(examples.scenes[index], rng) for index in indices]
-        timestep = torch.from_numpy(_timesteps(sigmas, batch, rng)).to(device)
-        alpha = alphas_cumprod[timestep].sqrt().view(-1, 1, 1, 1)
-        sigma = (1 - alphas_cumprod[timestep]).sqrt().view(-1, 1, 1, 1)
-        eps = torch.randn_like(x_0)
-        predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(tokenizer, texts, device))
-        error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
-        maps = examples.maps[chosen].to(device).float()
-        missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
-        losses: torch.Tensor = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
-        # In strong noise, most of the error is unpredictable, and its gradient would hide the rest.
-        weighted: torch.Tensor = alpha.flatten() * losses
-        return weighted.mean()
-
-    def sample(model: Any) -> Image.Image:
-        prompts = _prompts(_SHOWN)
-        return sheet(_generate(model, vae, _ids(tokenizer, [*prompts, *[""] * _SHOWN], device)), columns=8)
-
+    task = _Task(examples=examples, vae=vae, tokenizer=tokenizer, batch=batch, device=device)
     torch.manual_seed(0)
     (work / "prompts.txt").write_text("\n".join(_prompts(_SHOWN)) + "\n", encoding="utf-8")
     unet = UNet2DConditionModel(**UNET).to(memory_format=torch.channels_last)
     stage = Stage(
         model=_Conditional(unet, text_encoder),
-        loss=loss,
-        sample=sample,
+        loss=task.loss,
+        sample=task.sample,
         folder=work / "unet-training",
         data=f"{examples.name}, batch {batch}",
         steps=steps,
@@ -138,6 +114,49 @@ class _Examples:
     moments: torch.Tensor  # mean and log-variance, (count, 8, 16, 16) float16
     maps: torch.Tensor  # (count, values, 8, 8) float16
     name: str
+
+
+class _Task:
+    """What the U-Net learns: v of noisy latents, and what lies where in them."""
+
+    def __init__(
+        self,
+        *,
+        examples: _Examples,
+        vae: AutoencoderKL,
+        tokenizer: CLIPTokenizerFast,
+        batch: int,
+        device: str,
+    ) -> None:
+        self._examples, self._vae, self._tokenizer = examples, vae, tokenizer
+        self._batch, self._device = batch, device
+        self._alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
+        self._sigmas = ((1 - self._alphas_cumprod) / self._alphas_cumprod).sqrt().cpu().numpy()
+
+    def loss(self, model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of ``model`` on a batch that ``rng`` draws."""
+        scenes, device = self._examples.scenes, self._device
+        indices = rng.integers(len(scenes), size=self._batch)
+        chosen = torch.from_numpy(indices)
+        x_0 = _latents(self._examples.moments[chosen].to(device), self._vae.config.scaling_factor)
+        texts = ["" if rng.random() < _DROPOUT else caption(scenes[index], rng) for index in indices]
+        timestep = torch.from_numpy(_timesteps(self._sigmas, self._batch, rng)).to(device)
+        alpha = self._alphas_cumprod[timestep].sqrt().view(-1, 1, 1, 1)
+        sigma = (1 - self._alphas_cumprod[timestep]).sqrt().view(-1, 1, 1, 1)
+        eps = torch.randn_like(x_0)
+        predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(self._tokenizer, texts, device))
+        error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
+        maps = self._examples.maps[chosen].to(device).float()
+        missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
+        losses: torch.Tensor = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
+        # In strong noise, what cannot be known is most of the error, and its gradient would drown the rest.
+        weighted: torch.Tensor = alpha.flatten() * losses
+        return weighted.mean()
+
+    def sample(self, model: Any) -> Image.Image:
+        """A sheet of what ``model`` draws for captions of held-out scenes."""
+        ids = _ids(self._tokenizer, [*_prompts(_SHOWN), *[""] * _SHOWN], self._device)
+        return sheet(_generate(model, self._vae, ids), columns=8)
 
 
 def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examples:

@@ -99,63 +99,87 @@ def train(stage: Stage) -> Any:
     Raises:
         click.ClickException: ``state.pt`` was made with other settings, from other data or from other weights.
     """
-    settings = _settings(stage)
-    torch.manual_seed(stage.seed)
-    stage.folder.mkdir(parents=True, exist_ok=True)
-    model = stage.model.to(stage.device).train()
-    averaged = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=stage.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=stage.weight_decay,
-        fused=True,
-    )
-    losses: list[float] = []
-    state_file = stage.folder / "state.pt"
-    if state_file.is_file():
-        state = torch.load(state_file, map_location=stage.device, weights_only=True)
-        _check_settings(state_file, state["settings"], settings)
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimizer.load_state_dict(state["optimizer"])
-        losses = state["losses"]
-        click.echo(f"{stage.folder.name}: resumes at step {len(losses)}")
-    begin, first = time.monotonic(), len(losses)
-    for step in range(first, stage.steps):
-        for group in optimizer.param_groups:
+    training = _Training(stage)
+    if training.state_file.is_file():
+        training.resume()
+    begin, first = time.monotonic(), len(training.losses)
+    for step in range(first + 1, stage.steps + 1):
+        training.take_step()
+        if step % stage.every == 0 or step == stage.steps:
+            pace = (time.monotonic() - begin) / (step - first)
+            mean = float(np.mean(training.losses[-stage.every :]))
+            click.echo(f"{stage.folder.name}: step {step}/{stage.steps}, loss {mean:.5f}, {pace:.3f} s/step")
+            training.save()
+        if step % stage.sample_every == 0 or step == stage.steps:
+            training.sample()
+    return training.averaged
+
+
+class _Training:
+    """A stage that has taken as many steps as it has ``losses``."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.settings = _settings(stage)
+        self.state_file = stage.folder / "state.pt"
+        torch.manual_seed(stage.seed)
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        self.model = stage.model.to(stage.device).train()
+        self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=stage.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=stage.weight_decay,
+            fused=True,
+        )
+        self.losses: list[float] = []
+
+    def resume(self) -> None:
+        """Go on from ``state.pt``."""
+        state = torch.load(self.state_file, map_location=self.stage.device, weights_only=True)
+        _check_settings(self.state_file, state["settings"], self.settings)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = state["losses"]
+        click.echo(f"{self.stage.folder.name}: resumes at step {len(self.losses)}")
+
+    def take_step(self) -> None:
+        """Train on the next batch."""
+        stage, step = self.stage, len(self.losses)
+        for group in self.optimizer.param_groups:
             group["lr"] = stage.learning_rate * _schedule(step, stage)
         torch.manual_seed(stage.seed + step + 1)
-        loss = stage.loss(model, step, np.random.default_rng((stage.seed, step)))
-        optimizer.zero_grad(set_to_none=True)
+        loss = stage.loss(self.model, step, np.random.default_rng((stage.seed, step)))
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        _average(averaged, model, min(stage.ema_decay, (step + 1) / (step + 10)))
-        losses.append(float(loss.detach()))
-        if (step + 1) % stage.every == 0 or step + 1 == stage.steps:
-            pace = (time.monotonic() - begin) / (step + 1 - first)
-            mean = float(np.mean(losses[-stage.every :]))
-            click.echo(
-                f"{stage.folder.name}: step {step + 1}/{stage.steps}, loss {mean:.5f}, {pace:.3f} s/step"
-            )
-            _save(
-                {
-                    "settings": settings,
-                    "model": model.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "losses": losses,
-                },
-                state_file,
-            )
-            _plot(losses, stage.folder / "loss.png")
-        if stage.sample is not None and ((step + 1) % stage.sample_every == 0 or step + 1 == stage.steps):
-            for name in ("samples", "averaged"):
-                (stage.folder / name).mkdir(exist_ok=True)
-            torch.save(averaged.state_dict(), stage.folder / "averaged" / f"{step + 1:06d}.pt")
-            stage.sample(averaged).save(stage.folder / "samples" / f"{step + 1:06d}.png")
-    return averaged
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        _average(self.averaged, self.model, min(stage.ema_decay, (step + 1) / (step + 10)))
+        self.losses.append(float(loss.detach()))
+
+    def save(self) -> None:
+        """Write ``state.pt`` and ``loss.png``."""
+        state = {
+            "settings": self.settings,
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": self.losses,
+        }
+        _save(state, self.state_file)
+        _plot(self.losses, self.stage.folder / "loss.png")
+
+    def sample(self) -> None:
+        """Write a sample of the averaged model, and its weights."""
+        if self.stage.sample is None:
+            return
+        folder, step = self.stage.folder, len(self.losses)
+        for room in ("samples", "averaged"):
+            (folder / room).mkdir(exist_ok=True)
+        torch.save(self.averaged.state_dict(), folder / "averaged" / f"{step:06d}.pt")
+        self.stage.sample(self.averaged).save(folder / "samples" / f"{step:06d}.png")
 
 
 def _settings(stage: Stage) -> dict[str, float | str]:

@@ -20,7 +20,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stub
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """Raises click's own error for a text that is not a number."""
+        """Raises click's own error for text that is not a number."""
         if isinstance(value, tuple):
             return value
         try:
@@ -54,7 +54,7 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[tuple[int, int], ...]:
-        """Raises click's own error for a text that is not a size."""
+        """Raises click's own error for text that is not a size."""
         if isinstance(value, tuple):
             return value
         try:

@@ -1,1 +1,1 @@
-"""What every other package may use: messages, progress, interrupts, seeds, the cache folder."""
+"""Shared by all packages: messages, progress, interrupts, seeds, the cache folder."""

@@ -1,4 +1,4 @@
-"""Giving freed memory back to the system, which allocators keep for later."""
+"""Return freed memory to the system."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ __all__ = ["trim"]
 
 
 def trim() -> None:
-    """Give back what is free. glibc keeps blocks of less than 32 MB, of which a model's weights are mostly made.
+    """Return freed memory to the system.
 
-    Nothing where the system's allocator has no such call: musl's, macOS's and Windows' give memory back by themselves.
+    glibc keeps freed blocks below 32 MB, and most of a model's weights are smaller than that. This does nothing on
+    musl, macOS and Windows, whose allocators return memory by themselves.
     """
     if sys.platform != "linux":
         return

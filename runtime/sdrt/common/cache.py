@@ -1,4 +1,4 @@
-"""Where sdrt keeps what it can make again."""
+"""The folder for files that sdrt can make again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["cache_root"]
 
 
 def cache_root() -> Path:
-    """`$SDRT_CACHE`, or the user's cache folder. Raises `RequestError` where there is no home to hold it."""
+    """`$SDRT_CACHE`, or the user's cache folder. Raises `RequestError` if the user has no home folder."""
     import platformdirs
 
     given = os.environ.get("SDRT_CACHE") or platformdirs.user_cache_dir("sdrt", appauthor=False)

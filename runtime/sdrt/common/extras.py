@@ -1,4 +1,4 @@
-"""The extras of this distribution: which modules they bring, and the command that installs them."""
+"""The extras of this distribution: the modules they install, and the command that installs them."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ EXTRAS: Mapping[str, str] = {
         "export",
     ),
 }
-"""Top-level module → extra of `sdrt` that brings it."""
+"""The extra of sdrt that installs each top-level module."""
 
 
 def missing_modules(extra: str) -> list[str]:
-    """Modules of `extra` that are not installed; nothing is imported to find out."""
+    """The modules of `extra` that are not installed. Imports nothing."""
     return [name for name, owner in EXTRAS.items() if owner == extra and find_spec(name) is None]
 
 
 def install_command(extra: str) -> str:
-    """What to type for `extra`, from where sdrt itself came: a checkout's extras are not an index's."""
+    """The pip command that installs `extra` from where sdrt itself came: the package index or a checkout."""
     folder, editable = _checkout()
     return f"pip install {'-e ' if editable else ''}'{folder or 'sdrt'}[{extra}]'"
 
 
 def _checkout() -> tuple[Path | None, bool]:
-    """The folder that pip installed sdrt from, of which it leaves a record (PEP 610), and whether editable."""
-    # Here, because they take longer to import than all of `sdrt export --help`.
+    """The folder that pip installed sdrt from, as pip recorded it (PEP 610), and whether the install is editable."""
+    # Imported here, because these modules take longer to import than `sdrt export --help` takes to run.
     from importlib import metadata
     from urllib.parse import urlsplit
     from urllib.request import url2pathname

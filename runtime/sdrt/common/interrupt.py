@@ -1,4 +1,4 @@
-"""Ctrl-C, where native code or somebody else's code stands between it and us."""
+"""Ctrl-C while native code or a library's code runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _asked: list[BaseException] = []
 
 @contextmanager
 def asked_to_stop() -> Iterator[Callable[[BaseException], None]]:
-    """Yield what a signal handler calls with the exception that it raises, for `stop_if_asked` within."""
+    """Yield a function for signal handlers: `stop_if_asked` raises the exception that they pass to it."""
     _asked.clear()
     try:
         yield _asked.append
@@ -27,42 +27,42 @@ def asked_to_stop() -> Iterator[Callable[[BaseException], None]]:
 
 
 def stop_if_asked() -> None:
-    """Raise what a signal handler raised before: torch, when traced, may swallow it, and go on for minutes."""
+    """Raise the exception of the last signal handler again: torch's tracer may swallow it and go on for minutes."""
     if _asked:
         raise _asked[-1]
 
 
 class Worker:
-    """A thread that does one piece of work after another, for as long as this lives.
+    """A thread that does one piece of work after another, until this object is deleted.
 
-    Not an executor of the standard library's, which refuses work as soon as the main thread has ended, when others may
-    still be at theirs.
+    An executor of the standard library would refuse work once the main thread has ended, though other threads may still
+    be running.
     """
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        # A daemon, as it waits for work when Python ends: whoever gave it some waits for that.
+        # A daemon, because it may be idle when Python ends. Callers wait for the work that they submit.
         threading.Thread(target=_work, args=(self._queue,), name=name, daemon=True).start()
         weakref.finalize(self, self._queue.put, None)
 
     def submit(self, work: Callable[[], None]) -> None:
-        """Have it done after what was given before. `work` raises nothing."""
+        """Queue `work`, which must not raise."""
         self._queue.put(work)
 
 
 def _work(queue: SimpleQueue[Callable[[], None] | None]) -> None:
     while (work := queue.get()) is not None:
         work()
-        # What it refers to is not to live until there is more to do.
+        # Otherwise its objects would live until the next piece of work.
         del work
 
 
 def interruptible(work: Callable[[], T], cancel: Callable[[], None], worker: Worker | None = None) -> T:
-    """Do `work`; on Ctrl-C, call `cancel`, wait for `work` to stop, and raise KeyboardInterrupt.
+    """Do `work`. On Ctrl-C, call `cancel`, wait for `work` to stop, and raise KeyboardInterrupt.
 
-    A signal reaches Python only between bytecodes of the main thread, so there the work moves to another one; work that
-    has to be done by one thread moves to `worker`, from any. It has stopped, or will not begin, when this returns or
-    raises, so the caller's buffers are the caller's again.
+    Python handles signals only between bytecodes of the main thread, so work of the main thread moves to another
+    thread. With `worker`, the work of every thread moves there. When this returns or raises, the work has stopped or
+    will never begin, so the caller may use its buffers again.
     """
     if worker is None and threading.current_thread() is not threading.main_thread():
         return work()
@@ -71,7 +71,7 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None], worker: Wor
     errors: list[BaseException] = []
 
     def target() -> None:
-        # First: whoever cancels before it sees this need not wait, as what follows sees that.
+        # First, so that a caller who cancels before this need not wait: the check below sees `cancelled`.
         entered.set()
         try:
             if not cancelled.is_set():
@@ -91,7 +91,7 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None], worker: Wor
     except BaseException:
         cancelled.set()
         while entered.is_set() and not done.is_set():
-            # Pressed again: the work still uses the buffers, so wait on.
+            # Wait on if Ctrl-C is pressed again: the work still uses the buffers.
             with suppress(KeyboardInterrupt, SystemExit):
                 cancel()
                 _wait(done)
@@ -100,13 +100,13 @@ def interruptible(work: Callable[[], T], cancel: Callable[[], None], worker: Wor
         try:
             raise errors[0]
         finally:
-            # Its traceback has this frame: together they would live until Python looks for cycles.
+            # The traceback refers to this frame: without this, both would live until the garbage collector runs.
             errors.clear()
     return values[0]
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Whether `error` comes of Ctrl-C: native modules that it meets while they load fail to import instead."""
+    """Whether Ctrl-C caused `error`: a native module that it interrupts during import raises ImportError."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, KeyboardInterrupt):
@@ -117,6 +117,6 @@ def was_interrupted(error: BaseException | None) -> bool:
 
 
 def _wait(done: threading.Event) -> None:
-    # On Windows an untimed wait is not interrupted by Ctrl-C.
+    # On Windows, Ctrl-C does not interrupt a wait without a timeout.
     while not done.wait(0.2):
         continue

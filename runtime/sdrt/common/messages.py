@@ -1,4 +1,4 @@
-"""Values in messages: short, whatever they are."""
+"""Values in messages, shortened."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["brief"]
 
 
 def brief(value: object, limit: int = 60) -> str:
-    """`repr(value)`, cut to `limit` characters; a value that has none is called by its type."""
+    """`repr(value)`, cut to `limit` characters. A value without a repr is named by its type."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
-        # Python writes no integer of more than 4300 digits.
+        # Python refuses to write integers of more than 4300 digits.
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= limit else text[:limit] + "…"

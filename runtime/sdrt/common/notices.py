@@ -1,4 +1,4 @@
-"""Where messages to the user go."""
+"""Messages to the user."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Notify = Callable[[str], None]
 
 
 class SdrtWarning(UserWarning):
-    """Something the user should know about and that did not stop the work."""
+    """Something that the user should know. The work goes on."""
 
 
 class Notices:
-    """Where messages to the user go: to `notify` when given, else to `warnings` and stderr."""
+    """Sends messages to `notify`, or to `warnings` and stderr without it."""
 
     def __init__(self, notify: Notify | None = None) -> None:
         self._notify = notify
 
     def warn(self, message: str) -> None:
-        """Say something that changes what the user gets."""
+        """Tell the user something that changes the result."""
         if self._notify is None:
             _warn_caller(message)
         else:
             self._notify(message)
 
     def inform(self, message: str) -> None:
-        """Say what is taking time."""
+        """Tell the user what takes time."""
         if self._notify is None:
             from sdrt.common.progress import Display
 
@@ -44,7 +44,7 @@ class Notices:
 
     @contextmanager
     def board(self) -> Iterator[Board]:
-        """Show the parts of what is taking time."""
+        """Show the progress of work in named parts."""
         from sdrt.common.progress import Display, PlainBoard
 
         if self._notify is not None:
@@ -55,7 +55,7 @@ class Notices:
 
 
 def _warn_caller(message: str) -> None:
-    """Warn at the line outside this package that led here, every time: `warnings.warn` says a text once a line."""
+    """Warn at the caller's line outside this package, every time: `warnings.warn` warns once for each line."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdrt":
         frame = frame.f_back

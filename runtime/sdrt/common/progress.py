@@ -1,6 +1,6 @@
-"""What a person sees while something takes long, on stderr only.
+"""Progress of long work, on stderr.
 
-A terminal gets a display drawn by rich; a pipe or a log gets plain lines; `quiet` gets neither.
+A terminal gets a live display drawn by rich, a pipe or a log gets plain lines, and `quiet` gets nothing.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ STAGES = {
     "export": "exporting",
     "write": "writing",
     "check": "comparing with torch",
-    "calibrate": "making pictures to calibrate with",
+    "calibrate": "making images to calibrate with",
     "done": "done",
 }
-"""The exporter's stages, for people."""
+"""The exporter's stages, as users read them."""
 
 
 class Board(Protocol):
-    """Progress of named parts whose length is unknown."""
+    """Shows the progress of named parts of unknown duration."""
 
     def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
-        """`part` has reached `stage`."""
+        """Show that `part` has reached `stage`."""
 
 
 def export_reporter(board: Board) -> Callable[[Any], None]:
-    """What the exporter calls with its `ProgressEvent`s as it goes on; draws on `board`."""
+    """A reporter for the exporter, which calls it with `ProgressEvent`s. Draws on `board`."""
 
     def report(event: Any) -> None:
         stop_if_asked()
@@ -59,20 +59,20 @@ class Display:
         self._progress: Progress | None = None
 
     def notice(self, text: str) -> None:
-        """One line for the user; above the display when one is drawn."""
+        """Print one line, above the display if there is one."""
         if self.quiet:
             return
         if self._progress is None:
-            # What nobody can read is not worth the work that it tells of.
+            # A stderr that cannot be written to must not stop the work.
             with suppress(OSError):
-                # One write: the exporter reports from several threads.
+                # A single write, because the exporter reports from several threads.
                 print(f"{text}\n", end="", file=sys.stderr, flush=True)
         else:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def board(self) -> Iterator[Board]:
-        """A line per part, with what is being done to it and for how long."""
+        """Show a line for each part, with its stage and duration."""
         if not self.live:
             yield PlainBoard(self.notice)
             return
@@ -90,7 +90,7 @@ class Display:
 
 
 class PlainBoard:
-    """A board that says each stage in a line."""
+    """A board that prints a line for each stage."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -106,7 +106,7 @@ class _LiveBoard:
         self._tasks: dict[str, TaskID] = {}
 
     def show(self, part: str, stage: str, detail: str = "", *, done: bool = False) -> None:
-        # Only now: a board with nothing on it should not get in the way of a download's own bars.
+        # Not earlier: an empty board would get in the way of a download's progress bars.
         self._progress.start()
         if part not in self._tasks:
             self._tasks[part] = self._progress.add_task(part, total=1, stage="")
@@ -115,7 +115,7 @@ class _LiveBoard:
 
 
 def _stderr() -> TextIO | None:
-    # None in a program without a console (pythonw).
+    # None in a program without a console, such as pythonw.
     return sys.stderr
 
 

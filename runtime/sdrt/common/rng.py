@@ -1,4 +1,4 @@
-"""Normal noise that equals torch's CPU generator, so that a seed gives the picture it gives in diffusers."""
+"""Normal noise equal to that of torch's CPU generator, so that a seed gives the same image as in diffusers."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ __all__ = ["MAX_SEED", "Generator"]
 
 MAX_SEED = 2**32 - 1
 
-# torch fills 16 values at a time: 8 radii and 8 angles. Shorter draws take its scalar path.
+# torch fills 16 values at a time, from 8 radii and 8 angles. Shorter draws use its scalar path.
 _BLOCK = 16
 
 
 class Generator:
-    """A stream of standard normal noise; draws follow one another as they do from one `torch.Generator`.
+    """A stream of standard normal noise, equal to the draws of `torch.Generator("cpu").manual_seed(seed)`.
 
     Args:
-        seed: an integer from 0 to 2**32 - 1, what `torch.Generator("cpu").manual_seed(seed)` would be given.
+        seed: an integer from 0 to 2**32 - 1.
 
     Raises:
-        RequestError: the seed is no integer or outside that range.
+        RequestError: the seed is not an integer, or outside that range.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = _checked_seed(seed)
         self._words = np.random.RandomState(self.seed)
-        # The scalar path makes normals in pairs and keeps the second for the next scalar draw.
+        # The scalar path makes two normals at a time and keeps the second for the next scalar draw.
         self._spare: float | None = None
 
     def randn(self, shape: int | Sequence[int]) -> npt.NDArray[np.float32]:
-        """Draw standard normal float32 noise of the given shape; within 5e-7 of `torch.randn`."""
+        """Draw standard normal float32 noise of the given shape, within 5e-7 of `torch.randn`."""
         dimensions = (shape,) if isinstance(shape, int) else tuple(shape)
         size = math.prod(dimensions)
         values = self._blocks(size) if size >= _BLOCK else self._scalars(size)
         return values.astype(np.float32).reshape(dimensions)
 
     def _blocks(self, size: int) -> npt.NDArray[np.float64]:
-        """Box–Muller in blocks of 16; the last 16 are drawn again when `size` is no multiple of 16."""
+        """Box–Muller in blocks of 16. If `size` is not a multiple of 16, the last 16 values are drawn again."""
         uniforms = self._uniforms(size)
         whole = size - size % _BLOCK
         values = np.empty(size)
@@ -54,7 +54,7 @@ class Generator:
         return values
 
     def _scalars(self, size: int) -> npt.NDArray[np.float64]:
-        """Pairs of normals from pairs of 53-bit uniforms, the spare of the last odd draw first."""
+        """Pairs of normals from pairs of 53-bit uniforms, after the spare value of the last odd draw."""
         kept = [] if self._spare is None or size == 0 else [self._spare]
         pairs = (size - len(kept) + 1) // 2
         words = self._draw(4 * pairs).astype(np.uint64)
@@ -73,15 +73,15 @@ class Generator:
         return np.asarray(bits * 2.0**-24, dtype=np.float64)
 
     def _draw(self, size: int) -> npt.NDArray[np.uint32]:
-        # The full range of uint32 hands over the Mersenne Twister's words as they come.
+        # With the full range of uint32, NumPy returns the Mersenne Twister's words unchanged.
         return self._words.randint(0, 2**32, size=size, dtype=np.uint32)
 
 
 def _box_muller_blocks(uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Normals from uniforms [16 k]: of each block the first 8 give the radii, the last 8 the angles."""
+    """Normals from uniforms [16 k]: the first 8 of each block give the radii, the last 8 the angles."""
     halves = uniforms.reshape(-1, 2, _BLOCK // 2)
     radius = np.sqrt(-2 * np.log(1 - halves[:, 0]))
-    # The one rounding to float32 that is large enough to follow: an angle is up to 6.28.
+    # Angles reach 6.28, so torch's rounding to float32 matters here, and only here.
     angle = (halves[:, 1].astype(np.float32) * np.float32(2 * math.pi)).astype(np.float64)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
 

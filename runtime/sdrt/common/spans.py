@@ -1,6 +1,6 @@
-"""Spans of time that a run tells of to whoever listens; where nobody does, they cost next to nothing.
+"""Spans of time that a run reports to a listener. Without a listener they cost almost nothing.
 
-A span is a name, a start and an end, in seconds of `time.perf_counter`. Components tell spans of their own names.
+A span is a name, a start and an end, in seconds of `time.perf_counter`. Components report spans under their own names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["DENOISE", "DOWNLOAD", "UPLOAD", "Listener", "listening", "span"]
 Listener = Callable[[str, float, float], None]
 
 DENOISE, UPLOAD, DOWNLOAD = "denoise", "upload", "download"
-"""All that a step does but the sampler's arithmetic; inputs put into buffers; outputs taken out of them."""
+"""A step without the sampler's arithmetic; copying inputs into buffers; copying outputs out of them."""
 
 _listener: ContextVar[Listener | None] = ContextVar("sdrt_spans", default=None)
 _NOTHING = nullcontext()
@@ -23,7 +23,7 @@ _NOTHING = nullcontext()
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Within, in this thread, `listener(name, start, end)` is told of every span as it ends."""
+    """Call `listener(name, start, end)` at the end of every span of this thread, within the block."""
     token = _listener.set(listener)
     try:
         yield
@@ -32,7 +32,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def span(name: str) -> AbstractContextManager[None]:
-    """A context manager around what the span is of."""
+    """A context manager that reports the time spent in its block."""
     listener = _listener.get()
     return _NOTHING if listener is None else _Span(name, listener)
 

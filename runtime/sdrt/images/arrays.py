@@ -1,4 +1,4 @@
-"""Pictures as the VAE takes and gives them, as arrays in 0..1, and as 8 bits."""
+"""Images as the VAE takes and gives them, as arrays in 0..1, and as 8 bits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["side_by_side", "signed", "to_bytes", "to_pil", "to_unit"]
 
 
-def signed(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+def signed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """[H, W, 3] of 8 bits to what models take, [3, H, W] in −1..1."""
-    return np.ascontiguousarray((picture.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1))
+    return np.ascontiguousarray((image.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1))
 
 
 def to_unit(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -31,20 +31,20 @@ def to_bytes(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return levels
 
 
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one height in a row."""
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one height in a row."""
     from PIL import Image
 
-    row = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
+    row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
     left = 0
-    for picture in pictures:
-        row.paste(picture, (left, 0))
-        left += picture.width
+    for image in images:
+        row.paste(image, (left, 0))
+        left += image.width
     return row
 
 
 def to_pil(image: NDArray[np.float32]) -> Image.Image:
-    """[H, W, 3] in 0..1 to an RGB picture."""
+    """[H, W, 3] in 0..1 to an RGB image."""
     from PIL import Image
 
     return Image.fromarray(np.ascontiguousarray(to_bytes(image)))

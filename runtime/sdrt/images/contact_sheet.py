@@ -1,4 +1,4 @@
-"""A contact sheet: many pictures on one, each with a line or three under it."""
+"""A contact sheet: many images on one, each with a line or three under it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from sdrt.errors import RequestError
 
-__all__ = ["MAX_PICTURES", "MAX_SIDE", "ContactSheet"]
+__all__ = ["MAX_IMAGES", "MAX_SIDE", "ContactSheet"]
 
 MAX_SIDE = 8192
-"""Pixels of the sheet's longer side: pictures are made smaller to keep to it."""
-MAX_PICTURES = 10_000
+"""Pixels of the sheet's longer side: images are made smaller to keep to it."""
+MAX_IMAGES = 10_000
 """As many as a sheet of that size shows."""
 
 _GAP = 8
@@ -27,7 +27,7 @@ _PAPER, _INK = (232, 232, 232), (32, 32, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Pictures in a row, and the pixels that each gets."""
+    """Images in a row, and the pixels that each gets."""
 
     columns: int
     width: int
@@ -47,17 +47,15 @@ class _Layout:
 
 
 class ContactSheet:
-    """`count` pictures, row by row, each with its label, in cells of at most `width` by `height` pixels.
+    """`count` images, row by row, each with its label, in cells of at most `width` by `height` pixels.
 
     `columns` is how many are in a row; where they would not fit legibly, and by default, there are about as many rows
-    as columns. Only the small pictures are kept. Raises `RequestError` for more than `MAX_PICTURES`, or none.
+    as columns. Only the small images are kept. Raises `RequestError` for more than `MAX_IMAGES`, or none.
     """
 
     def __init__(self, *, count: int, width: int, height: int, columns: int | None = None) -> None:
-        if not 1 <= count <= MAX_PICTURES:
-            raise RequestError(
-                f"a contact sheet of {count} pictures: expected 1 to {MAX_PICTURES}; make several"
-            )
+        if not 1 <= count <= MAX_IMAGES:
+            raise RequestError(f"a contact sheet of {count} images: expected 1 to {MAX_IMAGES}; make several")
         if min(width, height, 1 if columns is None else columns) < 1:
             raise RequestError(f"a contact sheet of {width} by {height} pixels each: expected 1 at least")
         self._count = count
@@ -67,22 +65,22 @@ class ContactSheet:
         self._layout = next((layout for layout in layouts if layout.is_legible), _least(count))
         self._cells: list[tuple[Image.Image, str]] = []
 
-    def add(self, picture: Image.Image, label: str) -> None:
-        """The next picture, made to fit its cell, and what stands under it; one of another size keeps its proportions.
+    def add(self, image: Image.Image, label: str) -> None:
+        """The next image, made to fit its cell, and what stands under it; one of another size keeps its proportions.
 
         Raises `RequestError` beyond `count`.
         """
         if len(self._cells) >= self._count:
-            raise RequestError(f"a contact sheet of {self._count} pictures is full: make it for more")
+            raise RequestError(f"a contact sheet of {self._count} images is full: make it for more")
         cell = (self._layout.width, self._layout.height)
-        if picture.size == self._size:
-            small = picture if picture.size == cell else picture.resize(cell, Image.Resampling.LANCZOS)
+        if image.size == self._size:
+            small = image if image.size == cell else image.resize(cell, Image.Resampling.LANCZOS)
         else:
-            small = ImageOps.pad(picture.convert("RGB"), cell, Image.Resampling.LANCZOS, color=_PAPER)
+            small = ImageOps.pad(image.convert("RGB"), cell, Image.Resampling.LANCZOS, color=_PAPER)
         self._cells.append((small.convert("RGB"), label))
 
     def render(self) -> Image.Image:
-        """The sheet with the pictures so far; labels are broken between words, and cut after three lines."""
+        """The sheet with the images so far; labels are broken between words, and cut after three lines."""
         font = ImageFont.load_default(_FONT_SIZE)
         texts = [_wrap(label, self._layout.width, font) for _, label in self._cells]
         columns = min(self._layout.columns, max(1, len(self._cells)))
@@ -91,16 +89,16 @@ class ContactSheet:
         step_y = self._layout.height + _GAP + _LINE * max(map(len, texts), default=0)
         sheet = Image.new("RGB", (_GAP + columns * step_x, _GAP + rows * step_y), _PAPER)
         draw = ImageDraw.Draw(sheet)
-        for index, ((picture, _), lines) in enumerate(zip(self._cells, texts, strict=True)):
+        for index, ((image, _), lines) in enumerate(zip(self._cells, texts, strict=True)):
             x, y = _GAP + index % columns * step_x, _GAP + index // columns * step_y
-            sheet.paste(picture, (x, y))
+            sheet.paste(image, (x, y))
             for number, line in enumerate(lines):
-                draw.text((x, y + picture.height + 2 + number * _LINE), line, fill=_INK, font=font)
+                draw.text((x, y + image.height + 2 + number * _LINE), line, fill=_INK, font=font)
         return sheet
 
 
 def _least(count: int) -> _Layout:
-    """For pictures of odd proportions, of which a legible one would be too long: they are squeezed."""
+    """For images of odd proportions, of which a legible one would be too long: they are squeezed."""
     return _Layout(columns=ceil(sqrt(count)), width=_LEAST_CELL, height=_LEAST_CELL)
 
 

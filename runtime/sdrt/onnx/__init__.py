@@ -1,1 +1,1 @@
-"""ONNX Runtime: providers, sessions, buffers, and what its errors mean."""
+"""ONNX Runtime: providers, sessions, buffers and error messages."""

@@ -1,4 +1,4 @@
-"""Buffers that a graph reads and writes, made once for a set of shapes and reused."""
+"""Input and output buffers of a graph, made once for a set of shapes and reused."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sdrt.onnx.tensor_spec import TensorSpec
 __all__ = ["PLAIN", "Bound"]
 
 PLAIN = -1
-"""The number of no recording."""
+"""The recording number of a run that is not recorded."""
 
 
 class _Retry(Protocol):
-    """What makes a run again that overflowed float16."""
+    """Repeats a run that overflowed float16."""
 
     def again(self, bound: Bound) -> Mapping[str, NDArray[Any]]: ...
 
 
 class _Owner(Protocol):
-    """What buffers ask of the component that they belong to; `Component` says what each of it does."""
+    """The component that buffers belong to. `Component` documents each member."""
 
     name: str
     records: bool
@@ -61,10 +61,10 @@ class _Owner(Protocol):
 class Bound:
     """Input and output buffers of one component for one set of shapes.
 
-    Where the provider has memory of its own that we can write to, inputs live there, so what does not change
-    (text embeddings) is uploaded once. Elsewhere an input is bound again whenever it is set: on the CPU that
-    shares the array, and a provider that copies it gets its copy. Outputs arrive in host memory; where runs are
-    recorded they live on the device too, and are fetched from there.
+    If sdrt can write to the provider's memory, inputs are kept there, so that inputs which do not change (text
+    embeddings) are uploaded once. For other providers an input is bound again whenever it is set: the CPU shares the
+    array, other providers copy it. Outputs are written to host memory. Outputs of recorded runs are written to the
+    device, then copied to host memory.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Bound:
         return self._host[name].shape
 
     def set(self, name: str, array: NDArray[Any]) -> None:
-        """Copy `array` into the input `name`, to the width of float or integer that the graph takes."""
+        """Copy `array` into the input `name`, converted to the graph's width of float or integer."""
         self._component.check_input(name, array.dtype, array.shape)
         host = self._host[name]
         if host.shape != array.shape:
@@ -126,10 +126,10 @@ class Bound:
                 self._hand_over(name)
 
     def __call__(self) -> Mapping[str, NDArray[Any]]:
-        """Run; returns the outputs, floats as float32, in arrays that the next run overwrites.
+        """Run and return the outputs, floats as float32, in arrays that the next run overwrites.
 
-        Where the graph computes in float16 and has one in float32 beside it, a run that overflowed is made again, and
-        those after it are made in float32 at once: what overflows in one step does so in the next.
+        If a float16 graph overflows and the model has a float32 graph too, the run is repeated in float32. Later runs
+        use float32 at once, because an overflow in one step is followed by others.
         """
         retry = self._component.float32_retry
         if retry is not None and self.overflows:
@@ -155,7 +155,7 @@ class Bound:
         try:
             self._component.execute(self._binding, self.recording)
         except BaseException:
-            # What was recorded until then would be replayed as if it were whole.
+            # The recording is incomplete, and must not be replayed.
             if self.recording != PLAIN and not self._recorded:
                 self.recording = self._component.new_recording()
             raise
@@ -178,7 +178,7 @@ class Bound:
             self._binding.bind_cpu_input(name, self._host[name])
 
     def _keep_outputs(self) -> None:
-        """After the first run the shapes of the outputs are known: from now on write into fixed buffers."""
+        """Bind fixed output buffers. Only the first run tells the outputs' shapes."""
         for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
             raw = np.array(value.numpy())
             if self._component.records:

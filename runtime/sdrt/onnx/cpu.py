@@ -1,4 +1,4 @@
-"""What this machine's processor can do, as far as the system tells."""
+"""What this machine's processor supports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ __all__ = ["CPUINFO", "cpu_flags", "is_int8_faster"]
 
 CPUINFO = Path("/proc/cpuinfo")
 _PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "avx2"})
-"""Flags of Linux, any of which tells of products of bytes that are faster than those of float32.
+"""Linux's flags of processors on which products of int8 are faster than products of float32.
 
-All but AVX2 have instructions that add them up in 32 bits; with AVX2 ONNX Runtime widens them before (docs/int8.md has
-what was measured).
+All but AVX2 have instructions that sum such products in 32 bits. With AVX2, ONNX Runtime widens the bytes first.
+docs/int8.md has the measurements.
 """
 
 
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
-    """The flags of the first processor that Linux lists; none where there is no such file."""
+    """The flags of the first processor that Linux lists. Empty on other systems."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -27,9 +27,9 @@ def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
 
 
 def is_int8_faster(cpuinfo: Path = CPUINFO) -> bool | None:
-    """Whether int8 is faster than float32 on a processor like this one; None where nobody says what it is."""
+    """Whether int8 is faster than float32 on this processor. None if the processor is not known."""
     flags = cpu_flags(cpuinfo)
     if flags:
         return not _PRODUCTS.isdisjoint(flags)
-    # Every Mac of Apple's own processors has dot products. Windows, and Macs with Intel's, would have to be asked in C.
+    # All of Apple's processors have dot products. On Windows and Intel's Macs, only native code could find out.
     return True if platform.system() == "Darwin" and platform.machine() == "arm64" else None

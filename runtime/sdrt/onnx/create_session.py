@@ -1,4 +1,4 @@
-"""Makes a session of ONNX Runtime: what its provider is passed, its own options, and how a failure reads."""
+"""Creates sessions of ONNX Runtime: the provider's options, the session's own, and errors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["create_session", "session_setting"]
 def session_setting(
     subject: Subject, config: SessionConfig, weights: Weights, notices: Notices, *, repeats: bool
 ) -> Setting:
-    """What the provider's options of one graph follow from, with the folder for what the provider compiles.
+    """The setting that decides a provider's options for one graph, with the folder for compiled engines.
 
-    `repeats` says that the graph runs many times at one shape.
+    `repeats` says that the graph runs many times at the same shape.
 
-    Raises `ProviderError` where a folder that the user named cannot be made.
+    Raises `ProviderError` if a folder that the user named cannot be made.
     """
     setting = Setting(threads=config.threads, dtype=weights.dtype, repeats=repeats)
     if not PROVIDERS[subject.provider].keeps_compiled or (version := load_tensorrt()) is None:
@@ -41,7 +41,7 @@ def session_setting(
             Path(folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ProviderError(
-                f"trt_engine_cache_path: {folder} cannot be made ({error.strerror or error}): choose another folder",
+                f"trt_engine_cache_path: cannot make {folder} ({error.strerror or error}): choose another folder",
                 **subject.facts,
                 argument="trt_engine_cache_path",
                 fits="another folder",
@@ -57,11 +57,11 @@ def create_session(
     lock: AbstractContextManager[Any] | None,
     thread: Worker | None,
 ) -> Any:
-    """ONNX Runtime's session of a graph, made in `thread`, under the device's `lock`. Ctrl-C ends it early."""
+    """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early."""
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
     options = _session_options(subject.name, config, strict)
-    # Where falling back to the CPU is forbidden, ONNX Runtime does not want to see it named.
+    # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
     names = dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])])
     rows = [PROVIDERS[name].ort for name in names]
     arguments = [config.passed(name, setting) for name in names]
@@ -77,7 +77,7 @@ def create_session(
         if is_refusal_to_fall_back(error):
             raise shortfall(
                 subject,
-                f"{subject.name} landed on the CPU, whole or in part: onnxruntime {ort.__version__} does not tell "
+                f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
                 "which operators, 1.24 and later do",
                 unfit(config),
                 refusal(config),
@@ -89,11 +89,11 @@ def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = config.threads or 0
     options.log_severity_level = 4
-    # A pattern is one more block of memory for each shape, beside the arena that the first run has filled: half a
-    # step's activations again, and no faster.
+    # A memory pattern adds a block of memory for each shape to the arena that the first run has filled. That is half a
+    # step's activations, and runs are no faster.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    # CPUs without VNNI add products of bytes up in 16 bits, which overflow; this has them add up what is exact.
+    # CPUs without VNNI sum products of bytes in 16 bits, which overflow. This setting makes the sums exact.
     options.add_session_config_entry("session.x64quantprecision", "1")
     if config.profile is not None:
         options.enable_profiling = True

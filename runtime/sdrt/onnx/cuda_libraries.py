@@ -1,4 +1,4 @@
-"""CUDA's and cuDNN's libraries of NVIDIA's wheels, where ONNX Runtime does not look for them itself."""
+"""CUDA and cuDNN from NVIDIA's wheels, in folders where ONNX Runtime does not look."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 __all__ = ["has_cudnn", "load_cuda_libraries"]
 
 _NAMES = ("cudart", "cublasLt", "cublas", "nvrtc", "nvJitLink", "curand", "cufft", "cudnn_graph", "cudnn")
-"""What its provider is linked with, each after what it needs itself."""
+"""The libraries that ONNX Runtime's CUDA provider is linked with, each after its own dependencies."""
 
 
 def load_cuda_libraries(onnxruntime: Path) -> list[Path]:
-    """Load them from every folder of `sys.path` but the one that `onnxruntime` lies in; those that could be loaded.
+    """Load CUDA and cuDNN from all folders of `sys.path` except that of the package `onnxruntime`. Linux only.
 
-    ONNX Runtime's own `preload_dlls` looks beside itself, then asks the loader, which finds by its name what is loaded.
-    A torch that was installed elsewhere, as in another layer of an image, has them elsewhere. Linux only.
+    ONNX Runtime's `preload_dlls` looks in its own folder, then asks the loader, which finds loaded libraries by name.
+    If torch is installed in another folder, as in another layer of a container, its libraries are there.
+
+    Returns the libraries that were loaded.
     """
     if sys.platform != "linux":
         return []
@@ -25,7 +27,7 @@ def load_cuda_libraries(onnxruntime: Path) -> list[Path]:
 
 
 def has_cudnn() -> bool:
-    """Whether the loader finds cuDNN 9, among what is loaded or on its path; taken for granted but on Linux."""
+    """Whether the loader finds cuDNN 9, loaded already or on its path. Always true outside of Linux."""
     return sys.platform != "linux" or _load(Path("libcudnn.so.9"))
 
 
@@ -33,7 +35,7 @@ def _found(beside: Path) -> Iterator[Path]:
     roots = dict.fromkeys(Path(root, "nvidia") for root in sys.path if root and Path(root) != beside)
     for root in roots:
         for name in _NAMES:
-            # nvidia/cublas/lib of CUDA 12's wheels, nvidia/cu13/lib of 13's.
+            # CUDA 12's wheels have nvidia/cublas/lib, CUDA 13's have nvidia/cu13/lib.
             yield from sorted(root.glob(f"*/lib/lib{name}.so.*"))
 
 

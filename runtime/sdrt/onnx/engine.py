@@ -1,4 +1,4 @@
-"""ONNX Runtime, and the only module that imports it: what this build and this machine offer."""
+"""The only module that imports ONNX Runtime: what this build and this machine offer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sdrt.errors import ProviderError
 from sdrt.onnx.cuda_libraries import has_cudnn, load_cuda_libraries
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
-# Version 1.32 writes an identifier of the device into the user's home, and events beside it.
+# Without this, version 1.32 writes an identifier of the device and events into the user's home folder.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 try:
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-    ort.InferenceSession  # noqa: B018  # what a removal that left a folder behind lacks
+    ort.InferenceSession  # noqa: B018  # missing if pip left an empty folder when it removed the package
 except (ImportError, AttributeError, OSError) as error:
     if was_interrupted(error):
         raise KeyboardInterrupt from error
@@ -57,51 +57,51 @@ FAILURES: tuple[type[BaseException], ...] = (
     ValueError,
     *(getattr(ort_state, name) for name in _ORT_NAMES if hasattr(ort_state, name)),
 )
-# OpenVINO's, which 1.22 takes and computes in f32 all the same.
+# OpenVINO's options that earlier versions accept and ignore.
 _SINCE_1_24 = ("precision", "load_config")
 
 
 def available_providers() -> tuple[str, ...]:
-    """Our names of the providers that this ONNX Runtime build offers."""
+    """The providers that this build of ONNX Runtime offers, by sdrt's names."""
     offered = ort.get_available_providers()
     return tuple(name for name, row in PROVIDERS.items() if row.ort in offered)
 
 
 def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
-    """`config` with "auto" decided: cuda where this build offers it and a device works, else cpu.
+    """`config` with "auto" resolved: cuda if this build offers it and a device works, else cpu.
 
-    Raises `ProviderError` with the fix when this build lacks the provider that was asked for.
+    Raises `ProviderError` with the remedy if this build lacks the provider.
     """
     offered = available_providers()
     if config.name == AUTO:
         works = "cuda" in offered and cuda_works()
         if "cuda" in offered and not works:
             notices.warn(
-                "running on the CPU: this onnxruntime has CUDA, and finds no working device or lacks a library; "
-                "sdrt doctor says which, provider cpu silences this"
+                "running on the CPU: this onnxruntime supports CUDA, but finds no working device or lacks a library; "
+                "sdrt doctor says which. Choose provider cpu to silence this warning"
             )
         return replace(config, provider="cuda" if works else "cpu")
     if not tells_placement() and (
         ignored := [name for name in _SINCE_1_24 if name in config.provider_options]
     ):
         raise ProviderError(
-            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later: {ort.__version__} ignores what "
-            f"it does not support, with only a line in its log: {install_command('openvino')}"
+            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later; {ort.__version__} ignores it: "
+            f"{install_command('openvino')}"
         )
     if config.name in offered:
         return config
     row = PROVIDERS[config.name]
     raise ProviderError(
-        f"onnxruntime {ort.__version__} as installed has no {config.name} provider ({row.ort}), "
+        f"the installed onnxruntime {ort.__version__} has no {config.name} provider ({row.ort}); "
         f"it offers {', '.join(offered)}: pip uninstall -y onnxruntime; {install_command(row.extra)}"
     )
 
 
 @cache
 def cuda_works() -> bool:
-    """Whether the first CUDA device can hold a number, which takes its driver and libraries, and cuDNN is here.
+    """Whether the first CUDA device can hold a number, which needs its driver and libraries, and cuDNN is found.
 
-    Since 1.28 ONNX Runtime looks for cuDNN no sooner than in the first convolution.
+    Since version 1.28, ONNX Runtime looks for cuDNN only in the first convolution.
     """
     preload_cuda()
     try:
@@ -112,34 +112,34 @@ def cuda_works() -> bool:
 
 
 def openvino_devices() -> list[str]:
-    """What OpenVINO finds to run on; nothing where the build does not tell."""
+    """The devices that OpenVINO finds. Empty if this build does not report them."""
     return list(getattr(ort_state, "get_available_openvino_device_ids", list)())
 
 
 def tells_placement() -> bool:
-    """Whether a session tells which provider took which node, as it does since 1.24."""
+    """Whether sessions report which provider runs which node, as they do since version 1.24."""
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
 
 
 def require_cudnn() -> None:
-    """Raise `ProviderError` where the loader does not find cuDNN: the first convolution would fail."""
+    """Raise `ProviderError` if the loader does not find cuDNN: the first convolution would fail."""
     if not has_cudnn():
         raise ProviderError(
-            f"cuda needs cuDNN 9, whose library (libcudnn.so.9) the loader does not find: {install_command('gpu')}, "
-            "which brings it, or name its folder in LD_LIBRARY_PATH"
+            f"cuda needs cuDNN 9, but the loader does not find libcudnn.so.9: install it with "
+            f"{install_command('gpu')}, or add its folder to LD_LIBRARY_PATH"
         )
 
 
 def require_sound_recordings() -> None:
-    """Raise `ProviderError` where recordings of several shapes overwrite one another.
+    """Raise `ProviderError` if recordings of different shapes overwrite one another, as they do before 1.30.
 
-    A replay of ONNX Runtime before 1.30 reads arrays of pointers (Concat's) again from memory that the run of another
-    shape has used since: https://github.com/microsoft/onnxruntime/pull/32121.
+    A replay reads Concat's arrays of pointers from memory that a run of another shape may have reused since:
+    https://github.com/microsoft/onnxruntime/pull/32121.
     """
     if _version() < (1, 30):
         raise ProviderError(
-            f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later: {ort.__version__} replays what it recorded with "
-            "another size's pointers: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.30' (CUDA 13), or leave "
+            f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later; {ort.__version__} mixes up the recordings of "
+            "different sizes: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.30' (CUDA 13), or leave "
             "the option out"
         )
 
@@ -150,9 +150,9 @@ def _version() -> tuple[int, ...]:
 
 @cache
 def preload_cuda() -> None:
-    """Load the CUDA and cuDNN libraries of the `nvidia-*` wheels, which the loader cannot find."""
+    """Load CUDA and cuDNN from the `nvidia-*` wheels, where the loader does not look."""
     if hasattr(ort, "preload_dlls"):
         load_cuda_libraries(Path(ort.__file__).parent)
-        # It prints what it does not find, and stdout is the caller's.
+        # It prints the libraries that it does not find, and stdout belongs to the caller.
         with redirect_stdout(sys.stderr):
             ort.preload_dlls()

@@ -1,4 +1,4 @@
-"""Folders of the user's cache for what providers compile: engines, which hold the weights and fit one library."""
+"""Folders of the user's cache for compiled engines, which contain the weights and fit one version of a library."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Weights", "compiled_folder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Of a component: their `dtype`, "float32" or "float16", and a `digest` that no others have; None: not known."""
+    """A component's weights: their `dtype`, "float32" or "float16", and a unique `digest`, None if unknown."""
 
     dtype: str = "float32"
     digest: str | None = None
@@ -26,10 +26,10 @@ class Weights:
 def compiled_folder(
     graph: Path, weights: Weights, versions: str, options: Mapping[str, str], notices: Notices
 ) -> Path | None:
-    """A folder for what is compiled of `graph`, made if it is not there; None, and a warning, where it cannot be.
+    """Make the folder for engines compiled from `graph`. Returns None, and warns, if that fails.
 
-    Providers name what they compile by the graph's names and shapes: other weights, another version of the library
-    or another option would find it and use it. Here each of them has a folder of its own.
+    Providers name engines by the graph's names and shapes alone, so they would reuse an engine of other weights,
+    another version of the library or other options. Here each combination has its own folder.
     """
     if weights.digest is None:
         return None
@@ -38,6 +38,8 @@ def compiled_folder(
         folder = cache_root() / "compiled" / versions / f"{graph.parent.name}-{key.hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
     except (RequestError, OSError) as error:
-        notices.warn(f"{graph.parent.name} is compiled at every start, as nothing can be kept: {error}")
+        notices.warn(
+            f"{graph.parent.name} is compiled at every start, because engines cannot be kept: {error}"
+        )
         return None
     return folder

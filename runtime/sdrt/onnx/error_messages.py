@@ -1,4 +1,4 @@
-"""What ONNX Runtime's messages mean to a user: its exceptions say it in words alone."""
+"""ONNX Runtime's exceptions as errors of sdrt. Only their messages say what happened."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sdrt.errors import (
 )
 from sdrt.onnx.providers import PROVIDERS
 
-__all__ = ["Subject", "load_failure", "out_of_memory", "pictures_failure", "run_failure"]
+__all__ = ["Subject", "images_failure", "load_failure", "out_of_memory", "run_failure"]
 
 _MEMORY = (
     *("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed"),
@@ -26,8 +26,8 @@ _MEMORY = (
     *("cannot allocate memory", "can't start new thread", "pthread_create failed"),
 )
 _FEWER = (
-    "make fewer pictures at once (num_images_per_prompt, --batch-size) or smaller ones; `sdrt doctor --size` says what "
-    "fits, and low_vram (--low-vram) takes less"
+    "make fewer images at once (num_images_per_prompt, --batch-size) or smaller ones, or use low_vram (--low-vram); "
+    "`sdrt doctor --size` says what fits"
 )
 _UNSUPPORTED = ("not_implemented", "could not find an implementation", "is not a registered function/op")
 _DAMAGED = (
@@ -48,7 +48,7 @@ _TOO_LARGE = ("maximum protobuf size",)
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What failed: component `name`, its graph, the provider, and ONNX Runtime's version."""
+    """The component that failed, its graph's path, the provider, and ONNX Runtime's version."""
 
     name: str
     path: Path
@@ -57,12 +57,12 @@ class Subject:
 
     @property
     def facts(self) -> Facts:
-        """For an error about it."""
+        """Attributes of an error about this component."""
         return {"component": self.name, "path": self.path, "provider": self.provider}
 
 
 class Facts(TypedDict):
-    """What errors are told beside their message."""
+    """Attributes of an error, beside its message."""
 
     component: str
     path: Path
@@ -70,7 +70,7 @@ class Facts(TypedDict):
 
 
 def run_failure(subject: Subject, error: BaseException) -> SdrtError:
-    """The error to raise when a session that was created could not run."""
+    """The error to raise when a session fails to run."""
     return (
         _memory(subject, error)
         or _no_cudnn(subject, error)
@@ -94,13 +94,13 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
         )
     if _says(error, _OPTION):
         return ProviderError(
-            f"{name}: {provider} refuses one of its options, in a file or of --provider-option: {reason}",
+            f"{name}: {provider} refuses one of its options; check --provider-option and load_config files: {reason}",
             **subject.facts,
             argument="provider_options",
         )
     if _says(error, _TOO_LARGE):
         return ProviderError(
-            f"{name}: {path} has more than the 2 GB that {provider} can be handed: export the checkpoint with "
+            f"{name}: {path} is larger than the 2 GB that {provider} can load: export the checkpoint with "
             f"--dtype fp16; {reason}",
             **subject.facts,
             fits="a model that was exported with --dtype fp16",
@@ -118,15 +118,15 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
     )
 
 
-def pictures_failure(error: MemoryError) -> OutOfMemoryError:
-    """The error to raise when there is no memory for what lies between the components."""
+def images_failure(error: MemoryError) -> OutOfMemoryError:
+    """The error to raise when memory runs out between the components, for example for images."""
     return OutOfMemoryError(f"{out_of_memory(None, None)}: {_FEWER}; {_reason(error)}", fits=_FEWER)
 
 
 def out_of_memory(component: str | None, provider: str | None) -> str:
-    """What ran out of memory, in words: a component, or what lies between them."""
+    """A phrase for messages: what ran out of memory. None stands for the images between the components."""
     if component is None:
-        return "the pictures do not fit into memory"
+        return "the images do not fit into memory"
     return f"{component} ran out of memory" + (f" on {provider}" if provider else "")
 
 
@@ -142,8 +142,8 @@ def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:
         return None
     extra = PROVIDERS[subject.provider].extra
     return ProviderError(
-        f"{subject.name}: {subject.provider} needs cuDNN 9, which the loader does not find: {install_command(extra)}, "
-        f"which brings it, or sdrt doctor says where it looks; {_reason(error)}",
+        f"{subject.name}: {subject.provider} needs cuDNN 9, but the loader does not find it: install it with "
+        f"{install_command(extra)}, or see sdrt doctor for where it is looked for; {_reason(error)}",
         **subject.facts,
         fits="cuDNN 9",
     )
@@ -155,7 +155,7 @@ def _says(error: BaseException, marks: tuple[str, ...]) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """What was said, of exceptions that were wrapped in one another the innermost."""
+    """The message, without those of the exceptions that wrap it."""
     return _text(error).rpartition("Exception from ")[2][:400]
 
 

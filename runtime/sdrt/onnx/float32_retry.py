@@ -1,4 +1,4 @@
-"""float16 that overflows: such a run is made again in float32, said aloud and counted."""
+"""Repeats runs that overflow float16 in float32, warns, and counts them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Float32Retry"]
 
 
 class _Given(Protocol):
-    """The buffers of a run that overflowed: what it was given, and what it is to give."""
+    """The buffers of a run that overflowed: its inputs, and the names of its outputs."""
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]: ...
@@ -47,9 +47,9 @@ class _Wide(Protocol):
 
 
 class Float32Retry:
-    """The graph of a component that computes in float32, opened when the one in float16 fails for the first time.
+    """A component's float32 graph, opened when its float16 graph overflows for the first time.
 
-    `counts` are, by component, of runs that were made again; whoever opens a component anew hands in the same.
+    `counts` has the number of repeated runs by component. Pass the same one when a component is opened again.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Float32Retry:
         self._lock = threading.Lock()
 
     def again(self, bound: _Given) -> Mapping[str, NDArray[Any]]:
-        """The run of what `bound` was given, in float32."""
+        """Repeat the run of `bound` in float32."""
         component = self._wide()
         with component.bound(bound.shapes, bound.outputs) as run:
             for name, array in bound.inputs.items():
@@ -69,7 +69,7 @@ class Float32Retry:
             return {name: array.copy() for name, array in run().items()}
 
     def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
-        """The run of these `feeds` that was just made, in float32."""
+        """Repeat the run of `feeds` in float32."""
         return self._wide().run(feeds, output)
 
     def _wide(self) -> _Wide:
@@ -77,8 +77,8 @@ class Float32Retry:
             self._counts[self.name] += 1
             if self._counts[self.name] == 1:
                 self._notices.warn(
-                    f"{self.name}: float16 overflowed, so this run is made again in float32, as all will be to which "
-                    "it happens, and the rest of their picture's; it takes longer and more memory"
+                    f"{self.name}: float16 overflowed, so this run and the rest of the image's runs are made in "
+                    "float32, which takes longer and more memory; so are all others that overflow"
                 )
             if self._component is None:
                 self._component = self._open()

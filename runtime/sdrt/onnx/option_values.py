@@ -21,10 +21,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option that a user may set: what it does, what its values look like, and how one is read.
+    """One option that users may set: what it does, the values it takes, and how to read one.
 
-    `read` turns a text into the one that ONNX Runtime takes, and leaves that one as it is. It raises `ValueError`
-    for what is not as `expected`.
+    `read` turns the user's text into ONNX Runtime's, and returns ONNX Runtime's unchanged. It raises `ValueError` for a
+    text that is not as `expected`.
     """
 
     about: str
@@ -38,7 +38,7 @@ _FLAGS = {"1": "True", "true": "True", "on": "True", "0": "False", "false": "Fal
 
 
 def size_option(about: str) -> Option:
-    """A number of bytes, with a unit or without."""
+    """An option for a number of bytes, with or without a unit."""
     return Option(about=about, expected="a size above zero, such as 6GB or 512MB", read=_read_size)
 
 
@@ -47,12 +47,12 @@ def _read_size(text: str) -> str:
     size = int(float(found[1]) * _UNITS[(found[2] or "").upper()]) if found else 0
     if not 1 <= size < 2**63:
         raise ValueError
-    # Digits alone go through unchanged: a float has too few for every number of bytes.
+    # Digits alone are passed on unchanged, because a float cannot represent every number of bytes.
     return text if text.isdigit() else str(size)
 
 
 def choice_option(about: str, *values: str) -> Option:
-    """One of these `values`, in any case of letters."""
+    """An option for one of `values`, in upper or lower case."""
     by_name = {value.lower(): value for value in values}
 
     def read(text: str) -> str:
@@ -64,7 +64,7 @@ def choice_option(about: str, *values: str) -> Option:
 
 
 def flag_option(about: str) -> Option:
-    """Yes or no."""
+    """An option for true or false."""
 
     def read(text: str) -> str:
         if text.lower() not in _FLAGS:
@@ -75,7 +75,7 @@ def flag_option(about: str) -> Option:
 
 
 def number_option(about: str, low: int, high: int) -> Option:
-    """A whole number from `low` to `high`."""
+    """An option for a whole number from `low` to `high`."""
 
     def read(text: str) -> str:
         if not (re.fullmatch(r"-?\d{1,9}", text) and low <= int(text) <= high):
@@ -86,7 +86,7 @@ def number_option(about: str, low: int, high: int) -> Option:
 
 
 def folder_option(about: str) -> Option:
-    """A folder, which need not be there yet."""
+    """An option for a folder, which need not exist."""
 
     def read(text: str) -> str:
         if not text or "\0" in text:
@@ -97,7 +97,7 @@ def folder_option(about: str) -> Option:
 
 
 def expanded(text: str) -> Path:
-    """A path whose `~` is replaced. Raises `ValueError` where nobody knows whose home that is."""
+    """A path with `~` expanded. Raises `ValueError` if there is no such home folder."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -105,7 +105,7 @@ def expanded(text: str) -> Path:
 
 
 def device_option(about: str) -> Option:
-    """A device of OpenVINO."""
+    """An option for one of OpenVINO's devices."""
 
     def read(text: str) -> str:
         if not re.fullmatch(r"CPU|NPU|GPU(\.\d{1,2})?", text.upper()):

@@ -1,4 +1,4 @@
-"""What tells of float16 that overflowed."""
+"""Signs of a float16 overflow in outputs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["failed", "overflowed"]
 
 
 def failed(array: NDArray[Any]) -> bool:
-    """Whether an output tells of an overflow: NaN, infinity, or the same number everywhere.
+    """Whether an output shows an overflow: it contains NaN or infinity, or one number everywhere.
 
-    Of latents and pictures [N, C, H, W], everywhere in each of their planes: a picture of one colour is as flat.
+    Latents and images [N, C, H, W] fail if every plane [H, W] is flat, as in an image of one colour.
     """
     if array.size < 2 or not np.issubdtype(array.dtype, np.floating):
         return False
@@ -25,5 +25,5 @@ def failed(array: NDArray[Any]) -> bool:
 
 
 def overflowed(array: NDArray[Any]) -> bool:
-    """Whether an output is not finite. A tile of a picture may be flat for good."""
+    """Whether an output is not finite. For tiles, because a tile of an image may be flat without any overflow."""
     return not np.isfinite(array).all()

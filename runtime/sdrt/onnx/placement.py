@@ -1,4 +1,4 @@
-"""Where ONNX Runtime put a graph's operators, which it moves to another provider with only a line in its log."""
+"""Where a graph's operators run. ONNX Runtime moves them to other providers with no more than a line in its log."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = [
     "unfit",
 ]
 
-# Operators that carry the work: one of these on another provider than the one asked for is a fallback.
+# Operators that do most of the work. Any of them on another provider counts as a fallback.
 _HEAVY = frozenset(
     {"Conv", "NhwcConv", "FusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul", "MatMulNBits"}
     | {"QLinearConv", "MatMulIntegerToFloat"}
     | {"MultiHeadAttention", "Attention", "GroupNorm", "SkipGroupNorm", "InstanceNormalization"}
-    # Little work, on tensors that are large to send there and back.
+    # Little work, but on tensors that are large to copy between devices.
     | {"Resize", "BiasAdd", "BiasSplitGelu", "BiasGelu", "SkipLayerNormalization", "LayerNormalization"}
     | {"Softmax", "Transpose", "QuickGelu", "Gelu", "Sigmoid"}
 )
@@ -52,17 +52,17 @@ def check_target(target: str, path: Path, config: SessionConfig) -> None:
 
 
 def tell_of_target(target: str, name: str, config: SessionConfig, notices: Notices) -> None:
-    """Tell the user if a GPU runs the model `name`, which was exported for another target."""
+    """Tell the user if a GPU runs the model `name` though it was exported for another target."""
     row = PROVIDERS[config.name]
     if row.device and target not in ("", row.target, *row.lacks):
         notices.inform(
-            f"{name} was exported for target {target}: {config.name} runs it, and --target {row.target} is made "
-            "for it"
+            f"{name} was exported for target {target}: {config.name} runs it, but a model that was exported with "
+            f"--target {row.target} is made for it"
         )
 
 
 def strays(row: Provider, report: Iterable[Any]) -> Counter[str]:
-    """Operators of an assignment `report` that neither `row` nor a helper took and that it should have taken."""
+    """The operators of an assignment `report` that `row` or one of its helpers should run, but does not."""
     expected = {row.ort, *(PROVIDERS[name].ort for name in row.helpers)}
     elsewhere = [graph for graph in report if graph.ep_name not in expected]
     operators = (node.op_type for graph in elsewhere for node in graph.get_nodes())
@@ -70,21 +70,21 @@ def strays(row: Provider, report: Iterable[Any]) -> Counter[str]:
 
 
 def listed(operators: Counter[str]) -> str:
-    """For messages: how many, and the most frequent."""
+    """The most frequent operators and their numbers, for messages."""
     frequent = ", ".join(f"{count} {operator}" for operator, count in operators.most_common(5))
     rest = operators.total() - sum(count for _, count in operators.most_common(5))
     return f"{frequent} and {rest} more" if rest else frequent
 
 
 def is_refusal_to_fall_back(error: BaseException) -> bool:
-    """Whether a session was not made because a node would have landed on the CPU, and must not."""
+    """Whether a session was refused because a node would have run on the CPU."""
     return "fallback to CPU EP has been explicitly disabled" in str(error)
 
 
 def unfit(config: SessionConfig) -> str:
-    """The remedy where a provider took a part of a graph."""
+    """The remedy if a provider runs only a part of a graph."""
     target = PROVIDERS[config.name].target
-    # Whom it happens to with a graph for that target: the version of onnxruntime has no kernel of it.
+    # With a graph for that target, this version of onnxruntime lacks a kernel.
     otherwise = (
         "with --target portable, or upgrade onnxruntime" if target != "portable" else "upgrade onnxruntime"
     )
@@ -92,13 +92,13 @@ def unfit(config: SessionConfig) -> str:
 
 
 def refusal(config: SessionConfig) -> str:
-    """The remedy where a provider was not made, of which only a log tells the reason."""
+    """The remedy if a provider could not be created. Only ONNX Runtime's log has the reason."""
     options = ", ".join(f"{name}={value}" for name, value in config.provider_options.items())
     refused = f", and may have refused {options}" if options else ""
     return f"{config.name} needs {PROVIDERS[config.name].needs}{refused}; run sdrt doctor"
 
 
 def shortfall(subject: Subject, problem: str, *remedies: str) -> ProviderError:
-    """The error to raise when the provider took less of the `subject` than it should."""
+    """The error to raise if the provider runs less of the `subject` than it should."""
     fits = "; or ".join((*remedies, "allow it with allow_fallback=True (--allow-fallback)"))
     return ProviderError(f"{problem}: {fits}", **subject.facts, fits=fits)

@@ -1,4 +1,4 @@
-"""What a session did with its graph, against what was asked: ONNX Runtime changes it with only a warning."""
+"""Whether a session runs where it was asked to: ONNX Runtime replaces providers with no more than a warning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["require_provider", "told_placement"]
 
 
 def require_provider(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> None:
-    """Raise `ProviderError` where the provider took less than it was asked to; where that is allowed, warn."""
+    """Raise `ProviderError` if the provider runs less than it should. Warn instead if `config` allows that."""
     problem, remedy = _problem(session, subject, config, notices)
     if problem and not config.allow_fallback:
         raise shortfall(subject, problem, remedy)
@@ -24,7 +24,7 @@ def require_provider(session: Any, subject: Subject, config: SessionConfig, noti
 
 
 def told_placement(session: Any) -> dict[str, dict[str, int]] | None:
-    """How many nodes of each operator ONNX Runtime gave to which provider; None where it does not tell."""
+    """How many nodes of each operator each provider runs. None if ONNX Runtime does not report it."""
     report = getattr(session, "get_provider_graph_assignment_info", None)
     if report is None:
         return None
@@ -36,20 +36,20 @@ def told_placement(session: Any) -> dict[str, dict[str, int]] | None:
 
 
 def _problem(session: Any, subject: Subject, config: SessionConfig, notices: Notices) -> tuple[str, str]:
-    """What is wrong and its remedy; two empty texts where nothing is."""
+    """The problem and its remedy. Two empty strings if there is none."""
     name, provider, row = subject.name, subject.provider, PROVIDERS[subject.provider]
     active = session.get_providers()
     if active[0] != row.ort:
-        return f"{name} was asked to run on {provider} and runs on {', '.join(active)}", refusal(config)
+        return f"{name} runs on {', '.join(active)} instead of {provider}", refusal(config)
     if provider == "cpu":
         return "", ""
     if tells_placement():
         elsewhere = strays(row, session.get_provider_graph_assignment_info())
-        problem = f"{name} runs on {provider} only in part: {listed(elsewhere)} landed elsewhere"
+        problem = f"{name} runs on {provider} only in part, with {listed(elsewhere)} on other providers"
         return (problem, unfit(config)) if elsewhere else ("", "")
     if not row.whole or config.allow_fallback:
         notices.warn(
-            f"{name}: onnxruntime {ort.__version__} does not tell which operators run on "
+            f"{name}: onnxruntime {ort.__version__} does not report which operators run on "
             f"{provider} and which on the CPU; upgrade it to find out"
         )
     return "", ""

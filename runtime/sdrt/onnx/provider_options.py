@@ -38,11 +38,13 @@ Options = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a provider's options follow from besides what the user set.
+    """What decides a provider's options for a graph, beside the user's options.
 
-    `threads` of the CPU, None for every core; `dtype` of the weights, "float32" or "float16"; `compiled`, a folder of
-    this graph's own for what the provider compiles, None where nothing can be kept; `repeats`, whether it runs many
-    times at one shape.
+    Attributes:
+        threads: of the CPU. None for all cores.
+        dtype: of the weights, "float32" or "float16".
+        compiled: this graph's folder for compiled engines. None if they cannot be kept.
+        repeats: whether the graph runs many times at the same shape.
     """
 
     threads: int | None = None
@@ -55,7 +57,7 @@ def read_options(provider: str, known: Mapping[str, Option], given: Mapping[str,
     """`given` as ONNX Runtime takes it. Raises `RequestError` for an unknown name or a wrong value."""
     if not isinstance(given, Mapping):
         raise RequestError(
-            f"provider_options is {brief(given)}: expected names and values",
+            f"provider_options is {brief(given)}: expected a mapping of names to values",
             argument="provider_options",
             provider=provider,
             fits="names and values",
@@ -97,8 +99,7 @@ CUDA: Mapping[str, Option] = {
     "arena_extend_strategy": choice_option(
         "how much the arena grows at a time", "kSameAsRequested", "kNextPowerOfTwo"
     ),
-    # DEFAULT is not offered: it is cuDNN's own fallback, which ONNX Runtime itself calls extremely slow. Neither is the
-    # limit of the workspace: no cuDNN 9 kernel reads it.
+    # DEFAULT is missing: ONNX Runtime calls it extremely slow. So is the limit of workspace, which cuDNN 9 ignores.
     "cudnn_conv_algo_search": choice_option(
         "how cuDNN chooses a convolution's algorithm when its shape changes: with its heuristic B, which knows more, "
         "or A, which is faster",
@@ -138,29 +139,29 @@ TENSORRT: Mapping[str, Option] = {
 
 
 def plain_options(given: Options, setting: Setting) -> dict[str, str]:
-    """What the user set, and nothing else."""
+    """The user's options, and no others."""
     return dict(given)
 
 
 def cuda_options(given: Options, setting: Setting) -> dict[str, str]:
-    """CUDA's: what runs once is not worth a recording, which keeps its memory for good."""
+    """CUDA's options. A graph that runs once is not recorded, because a recording keeps its memory."""
     return {key: value for key, value in given.items() if setting.repeats or key != "enable_cuda_graph"}
 
 
 def tensorrt_options(given: Options, setting: Setting) -> dict[str, str]:
-    """TensorRT's: fp16 kernels for fp16 weights, and engines and timings that are kept.
+    """TensorRT's options: fp16 kernels for fp16 weights, and folders for engines and timings.
 
-    No shape profiles: the engine is built in the first run, for the sizes of that run, and again for a wider range
-    when others come. A profile holds for one graph's inputs, while these options go to all of a model's graphs.
+    There are no shape profiles, because a profile fits one graph's inputs and these options go to all of a model's
+    graphs. TensorRT builds an engine in the first run, for its sizes, and again when another size comes.
     """
     ours = {"trt_fp16_enable": str(setting.dtype == "float16")}
     if setting.compiled is not None:
-        # Timings are of kernels, not of weights: every model of this version shares them.
+        # Timings depend on kernels, not on weights, so all models share them.
         paths = {"engine": setting.compiled, "timing": setting.compiled.parent}
         ours |= {f"trt_{kind}_cache_path": str(path) for kind, path in paths.items()}
     ours |= given
     if setting.compiled is not None and "trt_engine_cache_path" in given:
-        # Engines are found by names and shapes, not by weights: wherever they are, those of others have other folders.
+        # TensorRT finds engines by names and shapes, not by weights, so each graph needs its own folder.
         ours["trt_engine_cache_path"] = str(Path(given["trt_engine_cache_path"]) / setting.compiled.name)
     kept = [kind for kind in ("engine", "timing") if f"trt_{kind}_cache_path" in ours]
     return ours | {f"trt_{kind}_cache_enable": "True" for kind in kept}
@@ -182,7 +183,7 @@ def _config(about: str) -> Option:
 
 
 def _read_config(text: str) -> str:
-    """Of JSON or of a file, of which ONNX Runtime takes only the first, and logs the rest away."""
+    """JSON for ONNX Runtime, from the text itself or from the file that it names."""
     if not text.startswith("{"):
         try:
             text = expanded(text).read_text(encoding="utf-8")
@@ -197,18 +198,18 @@ def _read_config(text: str) -> str:
 
 
 def _check_config(config: Any) -> None:
-    """Refuse what OpenVINO's provider skips with a line in its log."""
+    """Raise `ValueError` for values that OpenVINO's provider would ignore with no more than a line in its log."""
     if not isinstance(config, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     for device, properties in config.items():
         if device not in ("CPU", "GPU", "NPU"):
-            raise ValueError(f"{device} is none of CPU, GPU, NPU")
+            raise ValueError(f"{device} is not one of CPU, GPU, NPU")
         if not isinstance(properties, dict):
-            raise ValueError(f"{device} holds no JSON object")
+            raise ValueError(f"{device} is not a JSON object")
         if odd := [key for key, value in properties.items() if not isinstance(value, (str, int, float))]:
-            raise ValueError(f"{device}.{odd[0]} is no text, number or boolean")
+            raise ValueError(f"{device}.{odd[0]} is not a string, number or boolean")
         if properties.get(_PRECISION, "f32") not in _PRECISIONS:
-            raise ValueError(f"{device}.{_PRECISION} is none of {', '.join(_PRECISIONS)}")
+            raise ValueError(f"{device}.{_PRECISION} is not one of {', '.join(_PRECISIONS)}")
 
 
 OPENVINO: Mapping[str, Option] = {
@@ -223,20 +224,21 @@ OPENVINO: Mapping[str, Option] = {
 
 
 def openvino_options(given: Options, setting: Setting) -> dict[str, str]:
-    """OpenVINO's: all of its properties in one `load_config`, as versions from 1.23 on want it.
+    """OpenVINO's options, with all properties in one `load_config`, as ONNX Runtime 1.23 and later take them.
 
-    Raises `RequestError` for a `load_config` of a device that is not used, which would do nothing, and for a
-    precision that is said twice.
+    Raises `RequestError` for a `load_config` about a device that is not used, and for a precision that is given twice.
     """
     device = given.get("device_type", "CPU")
     kind = device.partition(".")[0]
     config = json.loads(given.get("load_config", "{}"))
     if idle := [name for name in config if name != kind]:
-        raise RequestError(f"openvino's option load_config is about {idle[0]}, and device_type is {device}")
+        raise RequestError(
+            f"openvino's option load_config is about {idle[0]}, but device_type is {device}: expected the same device"
+        )
     theirs = config.get(kind, {})
     if "precision" in given and (twice := [key for key in (_PRECISION, _MODE) if key in theirs]):
         raise RequestError(
-            f"openvino's option precision is given, and {twice[0]} in load_config: expected one"
+            f"openvino's options precision and load_config ({twice[0]}) both set the precision: leave one out"
         )
     properties = _properties(kind, given, setting) | theirs
     if _MODE in theirs:
@@ -246,7 +248,7 @@ def openvino_options(given: Options, setting: Setting) -> dict[str, str]:
 
 
 def _properties(kind: str, given: Options, setting: Setting) -> dict[str, Any]:
-    """Of a device. By itself OpenVINO computes fp32 weights in bf16 on CPUs that can, and in f16 on GPUs."""
+    """A device's properties. By default OpenVINO computes fp32 in bf16 on CPUs that support it, in f16 on GPUs."""
     usual = {"CPU": "f32", "GPU": _OF_WEIGHTS.get(setting.dtype)}.get(kind)
     precision = given.get("precision", usual)
     threads = {"INFERENCE_NUM_THREADS": str(setting.threads)} if kind == "CPU" and setting.threads else {}

@@ -1,4 +1,4 @@
-"""What the runtime is told before it starts: execution providers and threads."""
+"""Execution providers, and how sessions use them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ AUTO = "auto"
 class Provider:
     """One execution provider of ONNX Runtime.
 
-    `ort` is its name there; `needs` what must be there before it works; `extra` the extra of this distribution that
-    installs it; `device` the memory that its input buffers live in ("cuda"), None when they stay in the host's;
-    `target` the kind of graph that suits it (a row of the exporter's target table).
-
-    `defaults` are options that it always gets, `takes` those that a user may set, and `compose` makes what it is
-    passed of what was set and of the setting. `helpers` are the rows that may take what it refuses; their options
-    are this row's too. `whole` says that it leaves no node of a graph of its target to the CPU, not even one that
-    computes shapes. `keeps_compiled`: it gets a folder of the user's cache for what it compiles. `lacks` are the
-    targets whose operators neither it nor the CPU has. `warms_up` says what the first run at a size also does.
+    Attributes:
+        ort: ONNX Runtime's name of it.
+        needs: what must be installed before it works.
+        extra: the extra of sdrt that installs it.
+        device: the memory of its input buffers, "cuda". None for host memory.
+        target: the target whose graphs suit it, a row of the exporter's table.
+        defaults: options that it always gets.
+        takes: options that users may set.
+        compose: makes the options that ONNX Runtime is passed from the user's options and a setting.
+        helpers: rows of providers that may run what it refuses. It takes their options too.
+        whole: whether it leaves no node of its target's graphs to the CPU, not even those that compute shapes.
+        keeps_compiled: whether it gets a folder of the user's cache for compiled engines.
+        lacks: the targets with operators that neither it nor the CPU supports.
+        warms_up: what else its first run at a size does. Empty if nothing.
     """
 
     ort: str
@@ -56,7 +61,7 @@ class Provider:
     warms_up: str = ""
 
 
-# No DirectML: it allows one run of a session at a time, and there is no machine to test it on.
+# DirectML is missing: it allows one run of a session at a time, and we have no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider(
         ort="CPUExecutionProvider", needs="nothing more", extra="cpu", target="cpu", lacks=("cuda",)
@@ -67,7 +72,7 @@ PROVIDERS: Mapping[str, Provider] = {
         extra="gpu",
         device="cuda",
         target="cuda",
-        # The default doubles the arena and keeps what it does not use.
+        # By default the arena doubles, and keeps memory that it does not use.
         defaults={"arena_extend_strategy": "kSameAsRequested"},
         takes=CUDA,
         compose=cuda_options,
@@ -98,16 +103,16 @@ PROVIDERS: Mapping[str, Provider] = {
 
 
 _OWN = frozenset({"enable_cuda_graph"})
-"""Options that make no sense of a helper, which gets what is left of a graph."""
+"""Options that a helper does not take, because it runs only a part of the graph."""
 
 
 def provider_names() -> tuple[str, ...]:
-    """What a user may ask for."""
+    """The names that users may ask for."""
     return (AUTO, *PROVIDERS)
 
 
 def known_options(name: str) -> dict[str, Option]:
-    """The options that a user of the provider `name` may set: its own, then its helpers'."""
+    """The options that users may set for the provider `name`: its own, then its helpers'."""
     return {
         key: option
         for row in (name, *PROVIDERS[name].helpers)
@@ -120,11 +125,19 @@ def known_options(name: str) -> dict[str, Option]:
 class SessionConfig:
     """How sessions are made and used.
 
-    `provider` is a name of `provider_names()`; `cuda:N` is the Nth device. `provider_options` are of those that
-    its row takes. `vae_tiling` says whether pictures are encoded and decoded in tiles; None: the large ones are.
-    `low_vram` takes as little memory as there is a way to: one component at a time, the rows of a batch in turns, the
-    VAE in tiles; None: once memory has run out. `profile` is a folder for ONNX Runtime's own profiles, which make every
-    run slower.
+    Attributes:
+        provider: a name of `provider_names()`. `cuda:N` is the Nth device.
+        threads: how many threads the CPU uses. None for all cores.
+        allow_fallback: whether other providers may run parts of a graph.
+        vae_tiling: whether images are encoded and decoded in tiles. None: only large images.
+        low_vram: whether to use as little memory as possible: one component at a time, one row of a batch after
+            another, the VAE in tiles. None: after memory has run out.
+        profile: a folder for ONNX Runtime's profiles, which make every run slower.
+        provider_options: options of the provider, by name.
+
+    Raises:
+        ProviderError: the provider is unknown.
+        RequestError: another value is wrong.
     """
 
     provider: str = AUTO
@@ -145,29 +158,29 @@ class SessionConfig:
         numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
         if colon and name not in numbered:
             raise ProviderError(
-                f"provider {brief(self.provider)}: {name} takes no device number, only {', '.join(numbered)} do"
+                f"provider {brief(self.provider)}: {name} takes no device number; only {', '.join(numbered)} do"
             )
         if colon and not (device.isascii() and device.isdigit() and len(device) < 4):
             raise ProviderError(
-                f"provider {brief(self.provider)}: after ':' expected a device number, as in cuda:1"
+                f"provider {brief(self.provider)}: expected a device number after ':', as in cuda:1"
             )
         if not (self.vae_tiling is None or isinstance(self.vae_tiling, bool)):
-            raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected true, false or nothing")
+            raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected True, False or None")
         if not (self.low_vram is None or isinstance(self.low_vram, bool)):
-            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected true, false or nothing")
+            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected True, False or None")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
             raise RequestError(
                 f"threads is {brief(threads)}: expected 1 to 1024, or leave it out to use every core"
             )
         if name != AUTO:
-            # "auto" is another name once it is settled, and its options are looked at then.
+            # "auto" is checked again once it is resolved to a provider.
             options = read_options(name, known_options(name), self.provider_options)
             object.__setattr__(self, "provider_options", options)
             self.passed(name, Setting())
 
     def passed(self, name: str, setting: Setting) -> dict[str, str]:
-        """What ONNX Runtime is passed for the row `name`, the provider's own or that of a helper or of the CPU."""
+        """The options that ONNX Runtime is passed for the row `name`: the provider, a helper or the CPU."""
         row = PROVIDERS[name]
         own = {key: value for key, value in self.provider_options.items() if key in row.takes}
         device = {"device_id": str(self.device_id)} if row.device else {}
@@ -180,5 +193,5 @@ class SessionConfig:
 
     @property
     def device_id(self) -> int:
-        """The device number, 0 when none was given."""
+        """The device number, 0 if none was given."""
         return int(self.provider.partition(":")[2] or 0)

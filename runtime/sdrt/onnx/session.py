@@ -30,13 +30,13 @@ from sdrt.onnx.tensor_spec import read_tensor_spec
 __all__ = ["Component"]
 
 _KEPT_BINDINGS = 4
-# A recording cannot be let go of before its session.
+# A recording is freed only with its session.
 _MOST_RECORDINGS = 8
 _device_locks: dict[str, threading.RLock] = {}
 
 
 def _lock_of_device(config: SessionConfig) -> threading.RLock | None:
-    """One for all components of a device; None where nothing is recorded."""
+    """The lock that all components of a device share. None if nothing is recorded."""
     if config.provider_options.get("enable_cuda_graph") != "True":
         return None
     return _device_locks.setdefault(f"{config.name}:{config.device_id}", threading.RLock())
@@ -45,9 +45,13 @@ def _lock_of_device(config: SessionConfig) -> threading.RLock | None:
 class Component:
     """One graph in one session, a component of a model.
 
-    Raises `IntegrityError` for a damaged file, `UnsupportedModelError` for operators this build lacks,
-    `ProviderError` when the provider took less than it was asked to. `weights` says what precision follows from
-    the model and whose engines may be used again; `repeats`, that it runs many times at one shape.
+    `weights` decides the precision of the provider's kernels, and which compiled engines can be reused. `repeats` says
+    that the graph runs many times at the same shape.
+
+    Raises:
+        IntegrityError: the file is damaged.
+        UnsupportedModelError: this build lacks an operator.
+        ProviderError: the provider runs less of the graph than it should.
     """
 
     def __init__(
@@ -68,19 +72,19 @@ class Component:
             preload_cuda()
         setting = session_setting(self._subject, config, weights, notices, repeats=repeats)
         self.records = config.passed(self.provider, setting).get("enable_cuda_graph") == "True"
-        """Whether what is launched is recorded, once per shape, and replayed: all buffers are the device's then."""
+        """Whether kernel launches are recorded, once per shape, and replayed. All buffers are on the device then."""
         if self.records:
             require_sound_recordings()
         self._recordings = 0
-        # While one is made, nothing else may touch the device: components of a pipeline that records wait for it.
+        # While a recording is made, nothing else may use the device, so the pipeline's other components wait.
         self._device_lock = _lock_of_device(config)
-        # What CUDA's provider keeps is a thread's: recordings, and plans of attention of cuDNN, which take longer to
-        # make than a step. One thread loads and runs this, for as long as it lives.
+        # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
+        # than a step. So a single thread loads and runs this component.
         self._thread = Worker(f"sdrt-{name}") if self._row.device else None
         self._session = self._create(config, setting)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
-            # Not before: where the provider is linked with it, it is loaded by now.
+            # Not earlier: a provider that is linked with cuDNN has loaded it by now.
             require_cudnn()
         self.inputs = {spec.name: spec for spec in map(read_tensor_spec, self._session.get_inputs())}
         self.optional = {
@@ -89,7 +93,7 @@ class Component:
         self.outputs = {spec.name: spec for spec in map(read_tensor_spec, self._session.get_outputs())}
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.float32_retry: Float32Retry | None = None
-        """What makes a run again that overflowed float16, where the model has it."""
+        """Repeats runs that overflow float16. None if the model has no float32 graph."""
         self._idle: list[tuple[Any, Bound]] = []
         self._lock = threading.Lock()
 
@@ -114,7 +118,7 @@ class Component:
     def bound(self, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[str]) -> Iterator[Bound]:
         """Buffers for inputs of these shapes and for `outputs`, made once per shape and reused.
 
-        A set of buffers has one user at a time; a second concurrent user gets its own.
+        A set of buffers has one user at a time. A second concurrent user gets another set.
         """
         key = (tuple(sorted(shapes.items())), tuple(outputs))
         with self._lock:
@@ -128,13 +132,13 @@ class Component:
             bound.overflows = False
             with self._lock:
                 self._idle.append((key, bound))
-                # What is recorded stays: there is no second recording for the same buffers.
+                # Buffers with a recording stay, because it cannot be made again for them.
                 plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
                 for old in plain[:-_KEPT_BINDINGS]:
                     self._idle.remove(old)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
-        """One output, of inputs that may be `optional` ones, which cannot be bound to buffers."""
+        """Run once and return one output. `feeds` may include `optional` inputs, which cannot be bound to buffers."""
         for name, array in feeds.items():
             self.check_input(name, array.dtype, array.shape)
         options, terminate = self._run_options()
@@ -150,7 +154,7 @@ class Component:
         return found
 
     def check_input(self, name: str, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
-        """Raise `ComponentError` naming the input, what it takes and what came."""
+        """Raise `ComponentError` if the input does not exist, or does not take this dtype and shape."""
         spec = self.inputs.get(name) or self.optional.get(name)
         if spec is None:
             taken = ", ".join(self.inputs)
@@ -170,7 +174,7 @@ class Component:
             )
 
     def check_finite(self, output: str, array: NDArray[np.float32]) -> None:
-        """Raise `ComponentError` when `array`, this component's `output`, holds NaN or infinity."""
+        """Raise `ComponentError` if `array`, this component's `output`, contains NaN or infinity."""
         if not np.isfinite(array).all():
             raise ComponentError(
                 f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows or is "
@@ -181,7 +185,7 @@ class Component:
 
     @property
     def session(self) -> Any:
-        """ONNX Runtime's, which must outlive every binding."""
+        """ONNX Runtime's session, which must outlive every binding."""
         return self._session
 
     def new_binding(self) -> Any:
@@ -199,11 +203,11 @@ class Component:
 
     @property
     def output_device(self) -> tuple[str, int]:
-        """Where outputs are written: the device and its number."""
+        """The device that outputs are written to, and its number."""
         return (self._row.device, self._device_id) if self.records and self._row.device else ("cpu", 0)
 
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any:
-        """An `OrtValue` in the provider's own memory; None where inputs stay in the host's."""
+        """An `OrtValue` in the provider's memory. None if inputs stay in host memory."""
         if self._row.device is None:
             return None
         return ort.OrtValue.ortvalue_from_shape_and_type(
@@ -211,9 +215,9 @@ class Component:
         )
 
     def execute(self, binding: Any, recording: int = PLAIN) -> None:
-        """Run on an IOBinding; Ctrl-C in the main thread stops it within milliseconds.
+        """Run an IOBinding. Ctrl-C in the main thread stops it within milliseconds.
 
-        `recording` is a number of `new_recording`, of the shapes and buffers of this binding.
+        `recording` is a number from `new_recording` for the shapes and buffers of this binding.
         """
         options, terminate = self._run_options()
         if self.records:
@@ -232,31 +236,31 @@ class Component:
         return self._path
 
     def placement(self) -> dict[str, dict[str, int]] | None:
-        """How many nodes of each operator ONNX Runtime gave to which provider; None where it does not tell."""
+        """How many nodes of each operator each provider runs. None if ONNX Runtime does not report it."""
         return told_placement(self._session)
 
     def end_profile(self) -> Path:
-        """The file that a session with `SessionConfig.profile` wrote; it writes no more from here on."""
+        """Stop profiling and return the profile's file. Only with `SessionConfig.profile`."""
         return Path(self._session.end_profiling())
 
     def new_recording(self) -> int:
-        """The number of one more recording; `PLAIN` where none is made, or no more."""
+        """The number of a new recording. `PLAIN` if this component records nothing, or nothing more."""
         with self._lock:
             if not self.records:
                 return PLAIN
             self._recordings += 1
             if self._recordings == _MOST_RECORDINGS + 1:
                 self._notices.warn(
-                    f"{self.name}: {_MOST_RECORDINGS} recordings are kept, and no more will be made: other sizes run "
-                    "as without enable_cuda_graph"
+                    f"{self.name}: keeps at most {_MOST_RECORDINGS} recordings of enable_cuda_graph; other sizes run "
+                    "without one"
                 )
             return self._recordings if self._recordings <= _MOST_RECORDINGS else PLAIN
 
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:
-        """Options of one run, and what ends it early."""
+        """Options of one run, and a function that ends it early."""
         options = ort.RunOptions()
-        # Failures come back as exceptions; the default also prints them.
+        # By default ONNX Runtime also prints the failures that it raises.
         options.log_severity_level = 4
 
         def terminate() -> None:

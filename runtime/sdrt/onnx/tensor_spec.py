@@ -1,4 +1,4 @@
-"""Inputs and outputs of a graph, as its session tells them."""
+"""Inputs and outputs of a graph, as its session reports them."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _DTYPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """An input or output of a graph; a dimension is a number, or a name when it is free."""
+    """An input or output of a graph. A dimension is a number, or a name if it is free."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | str, ...]
 
     def describe(self) -> str:
-        """For messages: `float32[batch, 4, height, width]`."""
+        """The dtype and shape for messages: `float32[batch, 4, height, width]`."""
         return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
 
     def accepts(self, dtype: np.dtype[Any], shape: Sequence[int]) -> bool:
         """Whether an array has this kind of number, this rank and these fixed dimensions.
 
-        Widths of one kind are converted (float32 to a half graph); kinds never are.
+        Widths may differ, because they are converted, as float32 for a float16 graph. Kinds are not.
         """
         pairs = zip(self.shape, shape, strict=False)
         fits = len(shape) == len(self.shape) and all(isinstance(a, str) or a == b for a, b in pairs)
@@ -49,10 +49,10 @@ def _kind(dtype: np.dtype[Any]) -> str:
 
 
 def read_tensor_spec(argument: Any) -> TensorSpec:
-    """ONNX Runtime's `NodeArg` as what the rest of this package reads."""
+    """The spec of an ONNX Runtime `NodeArg`. Raises `UnsupportedModelError` for other types."""
     if argument.type not in _DTYPES:
         raise UnsupportedModelError(
-            f"{argument.name!r} is a {argument.type}, expected one of {', '.join(_DTYPES)}"
+            f"{argument.name!r} is a {argument.type}: expected one of {', '.join(_DTYPES)}"
         )
     shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
     return TensorSpec(name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape)

@@ -1,4 +1,4 @@
-"""TensorRT's libraries, which ONNX Runtime's provider is linked with and does not look for in NVIDIA's wheels."""
+"""TensorRT's libraries, which ONNX Runtime does not look for in NVIDIA's wheels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 __all__ = ["LIBRARIES", "load_tensorrt"]
 
 LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10")
-"""What the provider of onnxruntime-gpu 1.22 to 1.31 is linked with on Linux."""
+"""The libraries that the provider of onnxruntime-gpu 1.22 to 1.31 is linked with on Linux."""
 
 
 @cache
 def load_tensorrt() -> str | None:
-    """Load TensorRT 10, of the system or of the wheel `tensorrt-cu13` (`-cu12`); its version, None without it.
+    """Load TensorRT 10 from the system or the wheel `tensorrt-cu13` (`-cu12`), where the provider then finds it.
 
-    Once loaded, the provider finds them by their names. "unknown" is the version where another system names them
-    otherwise, and the provider looks for them itself.
+    Returns its version, None without TensorRT. Outside of Linux, where the provider has to find the libraries itself,
+    the version is "unknown".
     """
     if sys.platform != "linux":
         return "unknown"
@@ -38,6 +38,6 @@ def _load(name: str) -> ctypes.CDLL | None:
 
 def _version(library: ctypes.CDLL) -> str:
     number = int(library.getInferLibVersion())
-    # 8601 is 8.6.1; since TensorRT 10 it is 101303.
+    # 8601 is 8.6.1. Since TensorRT 10 the form is 101303.
     major, rest = divmod(number, 10_000) if number >= 100_000 else divmod(number, 1000)
     return f"{major}.{rest // 100}.{rest % 100}"

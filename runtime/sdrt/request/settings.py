@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
 
-__all__ = ["Settings"]
+if TYPE_CHECKING:
+    from sdrt.request.checks import Array
 
-Array = NDArray[np.float32]
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

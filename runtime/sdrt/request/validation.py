@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sdrt.errors import RequestError
-from sdrt.images.reading import checked_count, read_masks, read_pictures
+from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
@@ -91,7 +91,7 @@ def _check_image(request: Request) -> None:
                 raise RequestError(f"{name} needs pixels, and image is latents: give a picture")
         _set(request, "image", latents)
     else:
-        pictures = read_pictures("image", request.image)
+        pictures = read_images("image", request.image)
         _set(request, "image", checked_count("image", pictures, request.num_prompts))
     _check_mask(request)
     _check_outpaint(request)

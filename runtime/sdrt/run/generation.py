@@ -8,7 +8,7 @@ from typing import Any
 from sdrt.common import rng
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
-from sdrt.onnx.error_messages import pictures_failure
+from sdrt.onnx.error_messages import images_failure
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.component_store import ComponentStore
@@ -54,7 +54,7 @@ class Generation:
             raise
         except MemoryError as error:
             # NumPy's own: latents and images are its arrays.
-            raise pictures_failure(error) from error
+            raise images_failure(error) from error
 
     def _with_what_fits(
         self, request: FittedRequest, scheduler: Scheduler, plan: Plan, origin: Origin | None
@@ -123,4 +123,4 @@ class Generation:
 
 def _typed(error: MemoryError) -> OutOfMemoryError:
     """A component's failure, or NumPy's own: latents and pictures are its arrays."""
-    return error if isinstance(error, OutOfMemoryError) else pictures_failure(error)
+    return error if isinstance(error, OutOfMemoryError) else images_failure(error)

@@ -163,7 +163,7 @@ def _canvases(request: FittedRequest) -> list[Canvas]:
     """Of each prompt the image, its mask and the box that is worked on."""
     return [
         Canvas(
-            picture=image,
+            image=image,
             mask=mask,
             box=crop_box(mask, request.padding_mask_crop, *request.size),
             height=request.height,

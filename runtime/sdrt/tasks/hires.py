@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Latents [prompts, C, h, w] in the place of pictures."""
+    """Latents [prompts, C, h, w] in the place of images."""
 
     array: Array
 

@@ -1,4 +1,4 @@
-"""Inpainting: what of a picture is kept, in latents while it is denoised and in pixels afterwards."""
+"""Inpainting: what of an image is kept, in latents while it is denoised and in pixels afterwards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdrt.schedulers import Plan
 __all__ = ["Canvas", "Known", "crop_box"]
 
 Array = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+Image8 = NDArray[np.uint8]
 _HALF = 128
 
 
@@ -26,7 +26,7 @@ class Known:
     Lugmayr et al. 2022, arXiv:2201.09865, with one noise for all steps as in diffusers).
 
     Attributes:
-        clean: latents [N, C, h, w] of the picture.
+        clean: latents [N, C, h, w] of the image.
         noise: unit noise like them.
         mask: [N, 1, h, w], 1 where it is repainted.
     """
@@ -50,28 +50,28 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Canvas:
-    """A picture, its mask, and the box of it that is worked on.
+    """An image, its mask, and the box of it that is worked on.
 
     Attributes:
-        picture: [H, W, 3] of 8 bits.
+        image: [H, W, 3] of 8 bits.
         mask: [H, W] of 8 bits, white where it is repainted.
         box: left, top, right, bottom of what the U-Net sees.
         height, width: the size at which it sees it.
-        blur: over how many pixels inside the mask's edge the new picture fades in.
+        blur: over how many pixels inside the mask's edge the new image fades in.
     """
 
-    picture: Picture
-    mask: Picture
+    image: Image8
+    mask: Image8
     box: tuple[int, int, int, int]
     height: int
     width: int
     blur: float
 
     @cached_property
-    def seen(self) -> Picture:
-        """What the U-Net sees of the picture, [height, width, 3]."""
+    def seen(self) -> Image8:
+        """What the U-Net sees of the image, [height, width, 3]."""
         left, top, right, bottom = self.box
-        return resized(self.picture[top:bottom, left:right], self.height, self.width)
+        return resized(self.image[top:bottom, left:right], self.height, self.width)
 
     @cached_property
     def seen_mask(self) -> NDArray[np.bool_]:
@@ -85,7 +85,7 @@ class Canvas:
         return self.seen_mask[::factor, ::factor].astype(np.float32)
 
     def composite(self, made: Array) -> Array:
-        """The picture with `made`, [height, width, 3] in 0..1, where the mask is; bit for bit itself elsewhere."""
+        """The image with `made`, [height, width, 3] in 0..1, where the mask is; bit for bit itself elsewhere."""
         left, top, right, bottom = self.box
         levels = (made * 255).round().astype(np.uint8)
         # Resized in 8 bits, as a person would; of its own size it keeps what is finer.
@@ -94,16 +94,16 @@ class Canvas:
             made if fits else resized(levels, bottom - top, right - left).astype(np.float32) / np.float32(255)
         )
         share = _faded(self.mask, self.blur)[top:bottom, left:right, np.newaxis]
-        whole = self.picture.astype(np.float32) / np.float32(255)
+        whole = self.image.astype(np.float32) / np.float32(255)
         inside = whole[top:bottom, left:right]
         whole[top:bottom, left:right] = np.where(share > 0, inside + share * (patch - inside), inside)
         return np.asarray(whole, dtype=np.float32)
 
 
-def crop_box(mask: Picture, padding: int | None, height: int, width: int) -> tuple[int, int, int, int]:
+def crop_box(mask: Image8, padding: int | None, height: int, width: int) -> tuple[int, int, int, int]:
     """The box around the white of a mask, `padding` pixels wider, of the proportions of height and width.
 
-    All of the picture without `padding`.
+    All of the image without `padding`.
     """
     tall, wide = mask.shape
     if padding is None:
@@ -111,7 +111,7 @@ def crop_box(mask: Picture, padding: int | None, height: int, width: int) -> tup
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, right = max(0, int(columns[0]) - padding), min(wide, int(columns[-1]) + 1 + padding)
     top, bottom = max(0, int(rows[0]) - padding), min(tall, int(rows[-1]) + 1 + padding)
-    # Longer on the short side, as far as the picture goes.
+    # Longer on the short side, as far as the image goes.
     left, right = _widened(left, right, round((bottom - top) * width / height), wide)
     top, bottom = _widened(top, bottom, round((right - left) * height / width), tall)
     return left, top, right, bottom
@@ -124,8 +124,8 @@ def _widened(start: int, end: int, length: int, most: int) -> tuple[int, int]:
     return start, start + length
 
 
-def _faded(mask: Picture, blur: float) -> Array:
-    """The share of the new picture in every pixel: 0 outside of the mask, up to 1 inside of it."""
+def _faded(mask: Image8, blur: float) -> Array:
+    """The share of the new image in every pixel: 0 outside of the mask, up to 1 inside of it."""
     from PIL import Image, ImageFilter
 
     hard = mask >= _HALF

@@ -1,4 +1,4 @@
-"""Outpainting: how far a picture grows on each side, and what stands there before anything is made."""
+"""Outpainting: how far an image grows on each side, and what stands there before anything is made."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sdrt.errors import RequestError
 
 __all__ = ["Growth", "grown", "parse_growth", "passes"]
 
-Picture = NDArray[np.uint8]
+Image8 = NDArray[np.uint8]
 _MOST = 2**15
 _SIDES = ("left", "top", "right", "bottom")
 _SIZE = re.compile(r"(?P<width>\d{1,5})x(?P<height>\d{1,5})(?:@(?P<anchor>[a-z-]+))?")
-# Where the picture lies on the larger canvas: shares of the growth that go to the left and to the top.
+# Where the image lies on the larger canvas: shares of the growth that go to the left and to the top.
 _ANCHORS: Mapping[str, tuple[float, float]] = {
     "center": (0.5, 0.5),
     "left": (0.0, 0.5),
@@ -35,7 +35,7 @@ _ANCHORS: Mapping[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Pixels that a picture gains on each side."""
+    """Pixels that an image gains on each side."""
 
     left: int = 0
     top: int = 0
@@ -55,18 +55,18 @@ class Growth:
         return not (self.left or self.top or self.right or self.bottom)
 
     def of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a grown picture."""
+        """Width and height of a grown image."""
         return width + self.left + self.right, height + self.top + self.bottom
 
 
 def parse_growth(value: object, width: int, height: int) -> Growth:
-    """What `value` means for a picture of a size.
+    """What `value` means for an image of a size.
 
-    Takes a mapping or a text of sides, ``left=64,top=32``; or the size to grow to, ``768x512``, and where the picture
+    Takes a mapping or a text of sides, ``left=64,top=32``; or the size to grow to, ``768x512``, and where the image
     lies on it, ``768x512@left``; in its center where nothing is said.
 
     Raises:
-        RequestError: it is none of these, or the picture would not grow.
+        RequestError: it is none of these, or the image would not grow.
     """
     if isinstance(value, Growth):
         growth = value
@@ -83,7 +83,7 @@ def parse_growth(value: object, width: int, height: int) -> Growth:
         raise _refused(value)
     if growth.empty:
         raise RequestError(
-            f"outpaint is {brief(value)}, which is no larger than the picture's {width}x{height}"
+            f"outpaint is {brief(value)}, which is no larger than the image's {width}x{height}"
         )
     return replace(growth, text=value) if isinstance(value, str) else growth
 
@@ -103,7 +103,7 @@ def _to_size(wide: int, tall: int, anchor: str, width: int, height: int) -> Grow
         raise RequestError(f"outpaint has no anchor {brief(anchor)}: expected one of {', '.join(_ANCHORS)}")
     if wide < width or tall < height or max(wide, tall) > _MOST:
         raise RequestError(
-            f"outpaint to {wide}x{tall} is smaller than the picture's {width}x{height}: expected more"
+            f"outpaint to {wide}x{tall} is smaller than the image's {width}x{height}: expected more"
         )
     across, down = _ANCHORS[anchor]
     left, top = round((wide - width) * across), round((tall - height) * down)
@@ -134,9 +134,9 @@ def passes(growth: Growth, width: int, height: int) -> list[Growth]:
     return parts
 
 
-def grown(picture: Picture, growth: Growth) -> tuple[Picture, Picture]:
-    """The canvas with the picture's edge drawn out to its border, and the mask of what is new."""
+def grown(image: Image8, growth: Growth) -> tuple[Image8, Image8]:
+    """The canvas with the image's edge drawn out to its border, and the mask of what is new."""
     rows, columns = (growth.top, growth.bottom), (growth.left, growth.right)
-    canvas = np.pad(picture, (rows, columns, (0, 0)), mode="edge")
-    mask = np.pad(np.zeros(picture.shape[:2], np.uint8), (rows, columns), constant_values=255)
+    canvas = np.pad(image, (rows, columns, (0, 0)), mode="edge")
+    mask = np.pad(np.zeros(image.shape[:2], np.uint8), (rows, columns), constant_values=255)
     return canvas, mask

@@ -1,4 +1,4 @@
-"""Overlapping windows over latents, so that a large picture is denoised in the memory of a small one."""
+"""Overlapping windows over latents, so that a large image is denoised in the memory of a small one."""
 
 from __future__ import annotations
 

@@ -19,19 +19,19 @@ __all__ = ["LARGEST_WHOLE", "VaeDecoder", "VaeEncoder", "VaeGraphs"]
 
 Array = NDArray[np.float32]
 
-# A picture whose channels all stay within this is one colour once it has 8 bits.
+# An image whose channels all stay within this is one colour once it has 8 bits.
 _FLAT = 0.5 / 255
-# Pixels up to which a picture is encoded and decoded whole: Stable Diffusion's VAE takes 4.7 GB for so many.
+# Pixels up to which an image is encoded and decoded whole: Stable Diffusion's VAE takes 4.7 GB for so many.
 LARGEST_WHOLE = 1024 * 1024
 
 
 class VaeGraphs:
-    """The VAE's encoder or decoder as a graph of the whole picture and as one in stages, each opened at first use.
+    """The VAE's encoder or decoder as a graph of the whole image and as one in stages, each opened at first use.
 
     Args:
         whole: opens the one.
-        staged: opens the other; None where the model was exported without, and large pictures are made whole.
-        tiling: whether to take the stages; None takes them for pictures that are large.
+        staged: opens the other; None where the model was exported without, and large images are made whole.
+        tiling: whether to take the stages; None takes them for images that are large.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class VaeGraphs:
         self._whole, self._staged, self._tiling = whole, staged, tiling
 
     def load(self) -> None:
-        """Open what most pictures take."""
+        """Open what most images take."""
         if self._tiling and self._staged is not None:
             self._staged()
         else:
             self._whole()
 
     def __call__(self, name: str, array: Array, output: str, *, pixels: int) -> Array:
-        """`output` for the input `name` of one picture [C, h, w], of so many pixels."""
+        """`output` for the input `name` of one image [C, h, w], of so many pixels."""
         large = pixels > LARGEST_WHOLE if self._tiling is None else self._tiling
         if large and self._staged is not None:
             return self._staged()(array)
@@ -73,33 +73,33 @@ class VaeEncoder:
 
     def __call__(
         self,
-        picture: NDArray[np.uint8],
+        image: NDArray[np.uint8],
         noise: Callable[[tuple[int, ...]], Array],
         *,
         blank: NDArray[np.bool_] | None = None,
     ) -> Array:
-        """Encode one picture, grey where `blank` [H, W] is; `noise` gives standard normal noise of a shape."""
-        mean, log_variance = self._parameters(signed(picture), blank)
+        """Encode one image, grey where `blank` [H, W] is; `noise` gives standard normal noise of a shape."""
+        mean, log_variance = self._parameters(signed(image), blank)
         std = np.exp(np.float32(0.5) * log_variance.clip(-30, 20))
         return self._scale.scaled(mean + std * noise(mean.shape))
 
-    def mean(self, picture: NDArray[np.uint8]) -> Array:
+    def mean(self, image: NDArray[np.uint8]) -> Array:
         """The posterior's mean, not scaled: what denoisers that follow instructions see beside the latents."""
-        mean, _ = self._parameters(signed(picture), None)
+        mean, _ = self._parameters(signed(image), None)
         return mean
 
-    def _parameters(self, picture: Array, blank: NDArray[np.bool_] | None) -> tuple[Array, Array]:
-        """The posterior's mean and log variance, each [C, h, w], of a picture [3, H, W]."""
+    def _parameters(self, image: Array, blank: NDArray[np.bool_] | None) -> tuple[Array, Array]:
+        """The posterior's mean and log variance, each [C, h, w], of an image [3, H, W]."""
         if blank is not None:
-            picture = np.where(blank, np.float32(0), picture)
-        pixels = picture.shape[1] * picture.shape[2]
-        parameters = self._graphs(self._spec.image, picture, self._spec.parameters, pixels=pixels)
+            image = np.where(blank, np.float32(0), image)
+        pixels = image.shape[1] * image.shape[2]
+        parameters = self._graphs(self._spec.image, image, self._spec.parameters, pixels=pixels)
         mean, log_variance = np.split(parameters, 2)
         return mean, log_variance
 
 
 class VaeDecoder:
-    """Latents [C, h, w] to a picture [H, W, 3] in 0..1; one at a time, which bounds the memory.
+    """Latents [C, h, w] to an image [H, W, 3] in 0..1; one at a time, which bounds the memory.
 
     Args:
         graphs: the decoder's.
@@ -125,7 +125,7 @@ class VaeDecoder:
         self._graphs.load()
 
     def __call__(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Decode one picture. Raises `ComponentError` when it is not finite or of one colour."""
+        """Decode one image. Raises `ComponentError` when it is not finite or of one colour."""
         pixels = latents.shape[1] * latents.shape[2] * self._factor**2
         raw = self._scale.unscaled(latents)
         unit = to_unit(self._graphs(self._spec.latents, raw, self._spec.decoded, pixels=pixels))

@@ -1,4 +1,4 @@
-"""What a run is at, as a picture: by a linear map from latents to colours that the exporter fitted, or by TAESD."""
+"""What a run is at, as an image: by a linear map from latents to colours that the exporter fitted, or by TAESD."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Array = NDArray[np.float32]
 
 
 class Preview(Protocol):
-    """Latents to pictures without the VAE."""
+    """Latents to images without the VAE."""
 
     def __call__(self, latents: Array) -> list[Image.Image]:
-        """Pictures of latents [N, C, h, w], at the size that the VAE would give them. Raises `RequestError`."""
+        """Images of latents [N, C, h, w], at the size that the VAE would give them. Raises `RequestError`."""
 
 
 class TaesdPreview:
@@ -41,7 +41,7 @@ class TaesdPreview:
         _check(latents, 4)
         rows = (np.ascontiguousarray(one[np.newaxis], dtype=np.float32) for one in latents)
         made = [self._component.run({"latent_sample": row}, "sample")[0] for row in rows]
-        return [to_pil(to_unit(picture)) for picture in made]
+        return [to_pil(to_unit(image)) for image in made]
 
 
 class LinearPreview:
@@ -87,5 +87,5 @@ class LinearPreview:
 def _check(latents: Array, channels: int) -> None:
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise RequestError(
-            f"latents have shape {latents.shape}: expected (pictures, {channels}, height, width)"
+            f"latents have shape {latents.shape}: expected (images, {channels}, height, width)"
         )

@@ -1,6 +1,6 @@
 """A VAE in tiles, with the result of the whole: runs see a tile, and what stages make may lie in files.
 
-Group norms take mean and variance over the whole picture; tiles that use their own, or estimates, show (a VAE of 3
+Group norms take mean and variance over the whole image; tiles that use their own, or estimates, show (a VAE of 3
 million parameters: up to 79 levels of 255 off). So the exporter cuts the VAE at every norm. All tiles go through one
 stage before the next begins, and the mean and variance of what a stage makes are gathered while it is written.
 """
@@ -29,11 +29,11 @@ __all__ = ["METADATA", "Stage", "StagedVae", "describe"]
 Array = NDArray[np.float32]
 METADATA = "sdrt.stages"
 
-# Pixels of a tile where the picture is largest. There Stable Diffusion's VAE has 128 channels, so that what a stage
+# Pixels of a tile where the image is largest. There Stable Diffusion's VAE has 128 channels, so that what a stage
 # takes and what it makes are 128 MB each; elsewhere a tile has as many numbers.
 _TILE_PIXELS = 1 << 18
-# Scores of an attention between a tile and the whole picture: 512 MB, where they are written out. Its keys and values
-# are the one thing that grows with the picture: 6 KB for each of Stable Diffusion's latents, 0.4 GB at 2048x2048.
+# Scores of an attention between a tile and the whole image: 512 MB, where they are written out. Its keys and values
+# are the one thing that grows with the image: 6 KB for each of Stable Diffusion's latents, 0.4 GB at 2048x2048.
 _SCORES = 1 << 27
 # What a stage makes lies in memory up to here, in bytes, and beyond in a file that the system may write out.
 _IN_MEMORY = 1 << 28
@@ -88,7 +88,7 @@ def describe(stages: list[Stage]) -> str:
 
 
 class StagedVae:
-    """The VAE's encoder or decoder of one picture [C, H, W], equal to the whole graph but for rounding.
+    """The VAE's encoder or decoder of one image [C, H, W], equal to the whole graph but for rounding.
 
     `tile` is how many numbers the larger of a tile's input and output has; by default those of 512x512 pixels.
     """
@@ -215,11 +215,11 @@ def _room(shape: tuple[int, ...]) -> Array:
             return np.memmap(file, np.float32, "r+" if reserve else "w+", shape=shape)
     except OSError as error:
         raise OutOfMemoryError(
-            f"vae: a picture of this size takes up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
+            f"vae: an image of this size takes up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
             f"room for them ({error.strerror or error}): set TMPDIR to a folder that has, or make it smaller",
             component="vae",
             path=Path(folder),
-            fits="a TMPDIR that has room, or a smaller picture",
+            fits="a TMPDIR that has room, or a smaller image",
         ) from error
 
 

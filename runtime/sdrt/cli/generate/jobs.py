@@ -165,14 +165,14 @@ def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int
 def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[Picture], Grid]:
     """A picture for every combination of the axes' values, the first axis across, and the sheet that they go on."""
     from sdrt.common.rng import MAX_SEED
-    from sdrt.images.contact_sheet import MAX_PICTURES
+    from sdrt.images.contact_sheet import MAX_IMAGES
 
     first = options.settings["seed"]
     if first is None:
         first = secrets.randbelow(MAX_SEED)
     count = math.prod(len(axis.values) for axis in axes)
-    if count > MAX_PICTURES:
-        raise RequestError(f"the plot has {count} pictures: expected at most {MAX_PICTURES}")
+    if count > MAX_IMAGES:
+        raise RequestError(f"the plot has {count} pictures: expected at most {MAX_IMAGES}")
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
     pictures = []
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
@@ -201,11 +201,11 @@ def plan_grid(options: Options, pictures: list[Picture]) -> Grid | None:
     """The contact sheet, if there is to be one: a row per prompt when each has several pictures."""
     if not options.grid:
         return None
-    from sdrt.images.contact_sheet import MAX_PICTURES
+    from sdrt.images.contact_sheet import MAX_IMAGES
 
-    if len(pictures) > MAX_PICTURES:
+    if len(pictures) > MAX_IMAGES:
         raise RequestError(
-            f"--grid with {len(pictures)} pictures: expected at most {MAX_PICTURES}; make several sheets"
+            f"--grid with {len(pictures)} pictures: expected at most {MAX_IMAGES}; make several sheets"
         )
     seeds = [picture.seed for picture in pictures]
     each = _each(options)
@@ -269,9 +269,9 @@ class _Files:
 
     def image(self, path: str | None) -> Any:
         """The picture in a file."""
-        from sdrt.images.reading import read_pictures
+        from sdrt.images.reading import read_images
 
-        return self._once("image", path, read_pictures)
+        return self._once("image", path, read_images)
 
     def mask(self, path: str | None) -> Any:
         """The mask in a file."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.images.reading import read_pictures, resized
+from sdrt.images.reading import read_images, resized
 
 RED, GREEN = (200, 30, 20), (20, 180, 40)
 
@@ -23,7 +23,7 @@ def halves() -> Image.Image:
 
 
 def read(value: object) -> np.ndarray:
-    (picture,) = read_pictures("image", value)
+    (picture,) = read_images("image", value)
     assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
     return picture
 
@@ -49,7 +49,7 @@ def test_arrays() -> None:
     levels = np.asarray(halves())
     np.testing.assert_array_equal(read(levels), levels)
     np.testing.assert_array_equal(read(levels.astype(np.float64) / 255), levels)
-    first, second = read_pictures("image", np.stack([levels, 255 - levels]))
+    first, second = read_images("image", np.stack([levels, 255 - levels]))
     np.testing.assert_array_equal(second, 255 - first)
 
 
@@ -128,7 +128,7 @@ def test_too_many_pixels_are_refused(files: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_values_that_are_no_pictures(value: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):
-        read_pictures("image", value)
+        read_images("image", value)
 
 
 def test_resizing_keeps_a_picture_that_fits() -> None:

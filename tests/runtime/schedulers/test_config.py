@@ -11,21 +11,8 @@ import pytest
 
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers import SAMPLERS, resolve_scheduler, scheduler_names
+from tools.goldens.scheduler_runs import SD15
 
-CONFIG: dict[str, Any] = {
-    "_class_name": "PNDMScheduler",
-    "_diffusers_version": "0.6.0",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "clip_sample": False,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-    "timestep_spacing": "leading",
-}
 ON_BETAS = [name for name, row in SAMPLERS.items() if not (row.is_for_edm or row.is_for_flow)]
 
 
@@ -52,15 +39,15 @@ ON_BETAS = [name for name, row in SAMPLERS.items() if not (row.is_for_edm or row
     ],
 )
 def test_what_users_call_schedulers(given: Any, name: str, display_name: str) -> None:
-    scheduler = resolve_scheduler(given, CONFIG)
+    scheduler = resolve_scheduler(given, SD15)
     assert (scheduler.name, scheduler.display_name) == (name, display_name)
-    assert resolve_scheduler(scheduler, CONFIG) is scheduler
+    assert resolve_scheduler(scheduler, SD15) is scheduler
 
 
 def test_every_listed_name_resolves() -> None:
     def own(name: str) -> dict[str, Any]:
         row = SAMPLERS[name]
-        return CONFIG | ({"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {})
+        return SD15 | ({"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {})
 
     assert [resolve_scheduler(name, own(name)).name for name in scheduler_names()] == list(SAMPLERS)
 
@@ -69,8 +56,8 @@ def test_edm_is_for_models_that_say_so() -> None:
     with pytest.raises(
         RequestError, match=r"'edm_euler' is for models trained as EDM .* own is 'PNDMScheduler'"
     ):
-        resolve_scheduler("edm_euler", CONFIG)
-    assert resolve_scheduler({"_class_name": "EDMEulerScheduler"}, CONFIG).name == "edm_euler"
+        resolve_scheduler("edm_euler", SD15)
+    assert resolve_scheduler({"_class_name": "EDMEulerScheduler"}, SD15).name == "edm_euler"
 
 
 @pytest.mark.parametrize("as_folder", [False, True])
@@ -78,7 +65,7 @@ def test_edm_is_for_models_that_say_so() -> None:
 def test_a_path_to_a_config(tmp_path: Path, as_folder: bool, kind: type) -> None:
     file = tmp_path / "scheduler_config.json"
     file.write_text(json.dumps({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True}))
-    scheduler = resolve_scheduler(kind(tmp_path if as_folder else file), CONFIG)
+    scheduler = resolve_scheduler(kind(tmp_path if as_folder else file), SD15)
     assert (scheduler.name, scheduler.spacing) == ("euler", "karras")
 
 
@@ -97,30 +84,30 @@ def test_a_file_that_is_no_config(tmp_path: Path, content: str | None, message: 
     if content is not None:
         file.write_text(content)
     with pytest.raises(RequestError, match=message):
-        resolve_scheduler(file, CONFIG)
+        resolve_scheduler(file, SD15)
 
 
 def test_unknown_names_list_the_valid_ones() -> None:
     with pytest.raises(RequestError, match=r"unknown scheduler 'eular'.*did you mean euler.*dpmpp_2m"):
-        resolve_scheduler("eular", CONFIG)
+        resolve_scheduler("eular", SD15)
     with pytest.raises(RequestError, match=r"unknown spacing 'even'; choose one of: leading, trailing"):
-        resolve_scheduler("euler", CONFIG, "even")
+        resolve_scheduler("euler", SD15, "even")
     with pytest.raises(RequestError, match=r"'karras' is not for scheduler 'ddim'"):
-        resolve_scheduler("DDIM Karras", CONFIG)
+        resolve_scheduler("DDIM Karras", SD15)
     with pytest.raises(RequestError, match="contradicts"):
-        resolve_scheduler("Euler Karras", CONFIG, "trailing")
+        resolve_scheduler("Euler Karras", SD15, "trailing")
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "karras"])
 def test_a_spacing_replaces_the_configs(spacing: str) -> None:
-    config = {**CONFIG, "use_karras_sigmas": True}
+    config = {**SD15, "use_karras_sigmas": True}
     assert resolve_scheduler("euler", config, spacing).spacing == spacing
     assert resolve_scheduler(resolve_scheduler("euler", config), config, spacing).spacing == spacing
 
 
 def test_a_name_keeps_the_models_noise_schedule_and_what_both_know() -> None:
-    own = resolve_scheduler(None, {**CONFIG, "prediction_type": "v_prediction"})
-    other = resolve_scheduler("ddim", {**CONFIG, "prediction_type": "v_prediction"})
+    own = resolve_scheduler(None, {**SD15, "prediction_type": "v_prediction"})
+    other = resolve_scheduler("ddim", {**SD15, "prediction_type": "v_prediction"})
     np.testing.assert_array_equal(own.noise_schedule.alphas_cumprod, other.noise_schedule.alphas_cumprod)
     assert other.noise_schedule.prediction_type == "v_prediction"
     assert (other.spacing, other.settings.steps_offset, other.settings.set_alpha_to_one) == (
@@ -179,7 +166,7 @@ def test_missing_keys_take_the_named_classs_defaults() -> None:
 )
 def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key: str, value: object) -> None:
     with pytest.raises(UnsupportedModelError) as error:
-        resolve_scheduler({"_class_name": class_name, "skip_prk_steps": True, key: value}, CONFIG)
+        resolve_scheduler({"_class_name": class_name, "skip_prk_steps": True, key: value}, SD15)
     assert key[:60] in str(error.value)
     assert len(str(error.value)) < 400
     assert class_name in str(error.value)
@@ -199,7 +186,7 @@ def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key:
 )
 def test_a_key_that_the_class_does_not_read_is_passed_over(class_name: str, key: str, value: object) -> None:
     config = {"_class_name": class_name, "skip_prk_steps": True, key: value}
-    assert resolve_scheduler(config, CONFIG).sampler.class_name == class_name
+    assert resolve_scheduler(config, SD15).sampler.class_name == class_name
 
 
 def test_two_ways_to_place_the_levels_contradict() -> None:
@@ -207,7 +194,7 @@ def test_two_ways_to_place_the_levels_contradict() -> None:
     with pytest.raises(
         UnsupportedModelError, match="use_beta_sigmas is True; supported: false with use_karras"
     ):
-        resolve_scheduler(both, CONFIG)
+        resolve_scheduler(both, SD15)
 
 
 @pytest.mark.parametrize(
@@ -224,18 +211,18 @@ def test_a_config_says_which_of_a_class_s_samplers_it_means(
     algorithm_type: str, solver_order: int, name: str
 ) -> None:
     config = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": algorithm_type}
-    scheduler = resolve_scheduler({**config, "solver_order": solver_order}, CONFIG)
+    scheduler = resolve_scheduler({**config, "solver_order": solver_order}, SD15)
     assert (scheduler.name, scheduler.settings.solver_order) == (name, solver_order)
 
 
 def test_a_name_is_an_algorithm_and_an_order_whatever_the_model_s_config_says() -> None:
-    config = {**CONFIG, "algorithm_type": "sde-dpmsolver++", "solver_order": 3}
+    config = {**SD15, "algorithm_type": "sde-dpmsolver++", "solver_order": 3}
     settings = resolve_scheduler("dpmpp_2m", config).settings
     assert (settings.algorithm_type, settings.solver_order) == ("dpmsolver++", 2)
 
 
 def test_distilled_models_take_the_steps_they_were_distilled_on() -> None:
-    lcm = resolve_scheduler("lcm", CONFIG)
+    lcm = resolve_scheduler("lcm", SD15)
     assert lcm.plan(4).timesteps == (999, 759, 499, 259)
     with pytest.raises(RequestError, match="num_inference_steps is 51, and the model was distilled on"):
         lcm.plan(51)
@@ -245,7 +232,7 @@ def test_distilled_models_take_the_steps_they_were_distilled_on() -> None:
 
 @pytest.mark.parametrize("class_name", ["ScoreSdeVeScheduler", "IPNDMScheduler", None, 3])
 def test_an_unsupported_class_is_named_and_the_supported_ones_listed(class_name: object) -> None:
-    config = {**CONFIG, "_class_name": class_name}
+    config = {**SD15, "_class_name": class_name}
     with pytest.raises(UnsupportedModelError, match=r"_class_name is .*supported: EulerDiscreteScheduler"):
         resolve_scheduler(None, config)
     assert resolve_scheduler("euler", config).name == "euler"
@@ -255,24 +242,24 @@ def test_a_key_that_is_no_text_is_named() -> None:
     with pytest.raises(
         UnsupportedModelError, match=r"DDIMScheduler\): 5 is 1; supported: keys that are texts"
     ):
-        resolve_scheduler({"_class_name": "DDIMScheduler", 5: 1}, CONFIG)
+        resolve_scheduler({"_class_name": "DDIMScheduler", 5: 1}, SD15)
 
 
 def test_a_schedule_of_absurd_length_is_refused() -> None:
     for key in ("num_train_timesteps", "steps_offset"):
         with pytest.raises(UnsupportedModelError, match=f"{key} is 100000000000; supported: a whole number"):
-            resolve_scheduler({"_class_name": "EulerDiscreteScheduler", key: 10**11}, CONFIG)
+            resolve_scheduler({"_class_name": "EulerDiscreteScheduler", key: 10**11}, SD15)
 
 
 @pytest.mark.parametrize("name", ON_BETAS)
 def test_ddpm_s_variance_is_nobody_else_s_concern(name: str) -> None:
-    ddpm = {**CONFIG, "_class_name": "DDPMScheduler", "variance_type": "fixed_small"}
+    ddpm = {**SD15, "_class_name": "DDPMScheduler", "variance_type": "fixed_small"}
     assert resolve_scheduler(name, ddpm).name == name
 
 
 def test_a_learned_variance_is_refused_by_those_that_would_use_it() -> None:
     with pytest.raises(UnsupportedModelError, match="variance_type is 'learned_range'"):
-        resolve_scheduler("dpmpp_2m", {**CONFIG, "variance_type": "learned_range"})
+        resolve_scheduler("dpmpp_2m", {**SD15, "variance_type": "learned_range"})
 
 
 TRAINED = dict.fromkeys(SAMPLERS[name].class_name for name in ON_BETAS if SAMPLERS[name].own_levels)
@@ -291,7 +278,7 @@ TRAINED = dict.fromkeys(SAMPLERS[name].class_name for name in ON_BETAS if SAMPLE
 )
 def test_betas_without_usable_noise_levels(class_name: str, odd: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedModelError, match="the betas give noise levels that do not rise"):
-        resolve_scheduler(CONFIG | odd | {"_class_name": class_name}, CONFIG)
+        resolve_scheduler(SD15 | odd | {"_class_name": class_name}, SD15)
 
 
 @pytest.mark.parametrize(
@@ -306,9 +293,7 @@ def test_betas_without_usable_noise_levels(class_name: str, odd: dict[str, Any])
 )
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_options_without_usable_noise_levels(class_name: str, odd: dict[str, Any], spacing: str) -> None:
-    scheduler = resolve_scheduler(
-        CONFIG | odd | {"_class_name": class_name, "timestep_spacing": spacing}, CONFIG
-    )
+    scheduler = resolve_scheduler(SD15 | odd | {"_class_name": class_name, "timestep_spacing": spacing}, SD15)
     with pytest.raises(
         (UnsupportedModelError, RequestError), match=r"noise levels of 5 steps do not fall|twice"
     ):
@@ -317,7 +302,7 @@ def test_options_without_usable_noise_levels(class_name: str, odd: dict[str, Any
 
 @pytest.mark.parametrize("name", ["Karras", "SGM Uniform", "align your steps", " beta "])
 def test_spacings_have_a1111s_names_too(name: str) -> None:
-    spacing = resolve_scheduler("euler", CONFIG, spacing=name).spacing
+    spacing = resolve_scheduler("euler", SD15, spacing=name).spacing
     assert spacing == {"Karras": "karras", "SGM Uniform": "sgm_uniform", " beta ": "beta"}.get(name, "ays")
     with pytest.raises(RequestError, match="unknown spacing 'Normally'"):
-        resolve_scheduler("euler", CONFIG, spacing="Normally")
+        resolve_scheduler("euler", SD15, spacing="Normally")

@@ -8,7 +8,7 @@ import pytest
 from sdrt.common.rng import MAX_SEED, Generator
 from sdrt.errors import RequestError
 
-GOLDENS = Path(__file__).resolve().parents[1] / "goldens" / "schedulers.npz"
+GOLDENS = Path(__file__).resolve().parents[2] / "goldens" / "schedulers.npz"
 # torch evaluates log, sin and cos in float32.
 TOLERANCE = 1e-6
 

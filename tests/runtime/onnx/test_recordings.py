@@ -76,7 +76,7 @@ def test_no_more_than_eight_are_kept(recorded: Recorded) -> None:
         run(recorded, size, (0, 1))
     assert recorded.runs[1::2] == [1, 2, 3, 4, 5, 6, 7, 8, -1, -1]
     assert recorded.said == [
-        "unet: 8 recordings are kept, and no more will be made: other sizes run as without enable_cuda_graph"
+        "unet: keeps at most 8 recordings of enable_cuda_graph; other sizes run without one"
     ]
 
 
@@ -180,7 +180,7 @@ def test_versions_that_mix_up_recordings_are_refused(
     if sound:
         require_sound_recordings()
         return
-    with pytest.raises(ProviderError, match=r"needs onnxruntime-gpu 1\.30 or later: 1\.29\.2 replays"):
+    with pytest.raises(ProviderError, match=r"needs onnxruntime-gpu 1\.30 or later; 1\.29\.2 mixes up"):
         require_sound_recordings()
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from image_prompts import HALF_LEVEL
 from safetensors.torch import save_file
 
 from sdrt import StableDiffusionPipeline
+from tests.parity.image_prompts import HALF_LEVEL
 
 # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")

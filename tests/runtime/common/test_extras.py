@@ -12,7 +12,7 @@ import pytest
 
 from sdrt.common.extras import install_command
 
-HERE = Path(__file__).parents[2]
+HERE = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sdrt.errors import RequestError
-from sdrt.images.contact_sheet import MAX_PICTURES, MAX_SIDE, ContactSheet
+from sdrt.images.contact_sheet import MAX_IMAGES, MAX_SIDE, ContactSheet
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255)]
 
@@ -65,7 +65,7 @@ def test_a_word_longer_than_the_cell_is_cut() -> None:
         (6, None, (4000, 2000)),
         (1400, 700, (128, 64)),  # a row per prompt: 700 in it would be 2 pixels wide
         (400, 2, (128, 64)),
-        (MAX_PICTURES, None, (128, 64)),
+        (MAX_IMAGES, None, (128, 64)),
     ],
 )
 def test_it_keeps_to_its_size_whatever_is_asked(
@@ -88,7 +88,7 @@ def _first_run(row: np.ndarray) -> int:
 
 
 @pytest.mark.parametrize(
-    "size", [{"count": MAX_PICTURES + 1}, {"count": 0}, {"count": -1}, {"width": 0}, {"columns": 0}]
+    "size", [{"count": MAX_IMAGES + 1}, {"count": 0}, {"count": -1}, {"width": 0}, {"columns": 0}]
 )
 def test_what_it_cannot_show_is_refused(size: dict[str, int]) -> None:
     with pytest.raises(RequestError, match="expected 1"):
@@ -103,7 +103,7 @@ def test_a_full_sheet_takes_no_more() -> None:
 
 
 def test_pictures_of_odd_proportions() -> None:
-    sheet = ContactSheet(count=MAX_PICTURES, width=2048, height=64)
+    sheet = ContactSheet(count=MAX_IMAGES, width=2048, height=64)
     sheet.add(Image.new("RGB", (2048, 64), (255, 0, 0)), "seed 1")
     assert (np.asarray(sheet.render()) == (255, 0, 0)).all(-1).any()
 

@@ -9,7 +9,7 @@ import pytest
 
 from tools.goldens.scheduler_runs import Case, recorded_cases, run, worst_error
 
-GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+GOLDENS = Path(__file__).resolve().parents[2] / "goldens"
 
 # float32 state against float64, over at most 50 steps: 8e-7 is the largest measured.
 TOLERANCE = 2e-6

@@ -21,7 +21,7 @@ from sdrt.text.chunks import split_at_sentences
 from sdrt.text.compel_embeddings import embed
 from tools.goldens.compel_cases import CASES
 
-GOLDENS = Path(__file__).resolve().parents[1] / "goldens"
+GOLDENS = Path(__file__).resolve().parents[2] / "goldens"
 
 # float32 sums in another order; 6e-7 at worst when it was recorded.
 TOLERANCE = 1e-5

@@ -1,0 +1,20 @@
+"""The four components of a Stable Diffusion 1.x or 2.x pipeline: their contract, example inputs and forwards.
+
+Names of inputs and outputs are those of optimum's ONNX configs, so that folders are interchangeable. The graphs of sdrt
+have more outputs (``last_hidden_state.skip_k``), which other runtimes ignore.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sdrt_export.components.component import Component
+from sdrt_export.components.text_encoder import TEXT_ENCODER
+from sdrt_export.components.unet import UNET
+from sdrt_export.components.vae import VAE_DECODER, VAE_ENCODER
+
+__all__ = ["COMPONENTS", "Component"]
+
+COMPONENTS: Mapping[str, Component] = {
+    component.name: component for component in (TEXT_ENCODER, UNET, VAE_ENCODER, VAE_DECODER)
+}

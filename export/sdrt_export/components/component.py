@@ -1,0 +1,65 @@
+"""What the exporter must know of one component: how to load, trace and check it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdrt_export import channels_last
+from sdrt_export.targets import Target
+
+__all__ = ["Axes", "Component", "Inputs", "noise"]
+
+Inputs = dict[str, Tensor]
+Axes = dict[int, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """How one component is loaded, traced and checked.
+
+    ``axes`` names the dynamic axes of each input; a model has those inputs that its examples have. ``examples`` gives
+    the inputs of one of three sizes: 0 is traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot
+    take odd sizes). ``forward`` makes the traced forward for a target; ``reference`` runs the untouched torch module.
+    ``outputs`` are the graph's output names, in the order both return them. ``check`` raises UnsupportedModelError
+    for a config that ``forward`` does not cover; ``blocks`` are what a target with ``channels_last`` walks over.
+    ``about`` gives what else the manifest says of the model. ``defaults`` are the values of inputs that a caller may
+    leave out, ``hosted`` those that only targets with ``host_indices`` take.
+    """
+
+    name: str
+    checkpoint: str
+    library: str
+    model_class: type[nn.Module]
+    axes: Mapping[str, Axes]
+    examples: Callable[[Any, int], Inputs]
+    outputs: Callable[[Any], list[str]]
+    forward: Callable[[Target], Callable[..., Any]]
+    reference: Callable[[Any, Inputs], list[Tensor]]
+    check: Callable[[Any], None] = lambda model: None
+    about: Callable[[Any], dict[str, Any]] = lambda model: {}
+    defaults: Callable[[Any], Inputs] = lambda model: {}
+    hosted: tuple[str, ...] = ()
+    blocks: Callable[[Any], nn.Module] | None = None
+
+    def inputs(self, model: Any, size: int, target: Target) -> Inputs:
+        """The examples of one size, those inputs that ``target`` takes."""
+        given = self.examples(model, size)
+        return {
+            name: value for name, value in given.items() if target.host_indices or name not in self.hosted
+        }
+
+    def check_for(self, model: Any, target: Target) -> None:
+        """Raise UnsupportedModelError for a config that ``target``'s forward does not cover."""
+        self.check(model)
+        if target.channels_last and self.blocks is not None:
+            channels_last.check(self.blocks(model), self.name)
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    """Standard normal values of ``shape``, the same for the same ``seed``."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,32 @@
+"""diffusers' pipeline of random weights: the same that an export of that architecture and seed writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from transformers import CLIPTokenizerFast
+
+from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.tokenizer import write_byte_tokenizer
+
+__all__ = ["random_pipeline"]
+
+
+def random_pipeline(architecture: str, folder: Path) -> Any:
+    """A `diffusers.StableDiffusionPipeline` with the weights of seed 0; `folder` keeps its tokenizer."""
+    source = RandomCheckpoint(architecture=architecture, seed=0)
+    write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
+    pipeline = diffusers.StableDiffusionPipeline(
+        text_encoder=source.load("text_encoder"),
+        unet=source.load("unet"),
+        vae=source.load("vae"),
+        tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
+        scheduler=diffusers.PNDMScheduler.from_config(source.scheduler_config()),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
