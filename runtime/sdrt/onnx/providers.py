@@ -130,7 +130,7 @@ class SessionConfig:
         threads: how many threads the CPU uses. None for all cores.
         allow_fallback: whether other providers may run parts of a graph.
         vae_tiling: whether images are encoded and decoded in tiles. None: only large images.
-        low_vram: whether to use as little memory as possible: one component at a time, the rows of a batch one after the
+        low_vram: whether to use as little memory as possible: one component at a time, one row of a batch after the
             other, the VAE in tiles. None: after memory has run out.
         profile: a folder for ONNX Runtime's profiles, which make every run slower.
         provider_options: options of the provider, by name.
