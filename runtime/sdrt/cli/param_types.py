@@ -1,4 +1,4 @@
-"""Types of options that hold several values with commas between them."""
+"""Types of options whose value is a comma-separated list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 __all__ = ["Names", "Numbers", "Sizes"]
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
     """Comma-separated numbers."""
 
     name = "numbers"
@@ -29,7 +29,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stub
             self.fail(f"{value!r} is not a list of numbers such as 999,500,20", param, ctx)
 
 
-class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
     """Comma-separated names."""
 
     name = "names"
@@ -46,8 +46,8 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs 
         return names
 
 
-class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Sides of squares, or widths and heights, with commas between them; (width, height) in pixels."""
+class Sizes(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
+    """Comma-separated sizes in pixels, such as 512 or 768x512. A size becomes (width, height)."""
 
     name = "sizes"
 
