@@ -4,7 +4,7 @@
 >>> pipeline = StableDiffusionPipeline.from_pretrained("shapes")
 >>> image = pipeline("a red circle", seed=0).images[0]
 
-Importing this package does no work: every name below is loaded when it is first used.
+Importing this package does no work. Each name below is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ __all__ = [
     "read_metadata",
 ]
 
-_ELSEWHERE = {
+# The modules of the names that are not in `errors`.
+_MODULES = {
     "GenerationStep": "run.result",
     "StableDiffusionPipeline": "pipeline",
     "StableDiffusionPipelineOutput": "run.result",
@@ -66,7 +67,7 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'sdrt' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(importlib.import_module(f"sdrt.{_ELSEWHERE.get(name, 'errors')}"), name)
+    value = getattr(importlib.import_module(f"sdrt.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

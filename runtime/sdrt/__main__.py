@@ -1,4 +1,4 @@
-"""The `sdrt` command; also `python -m sdrt`, where its script is not on the path."""
+"""The entry point of `sdrt`, and of `python -m sdrt`, which works if the script is not on the PATH."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run it. Ctrl-C ends it with 130 from the first moment, while its modules are still being read."""
+    """Run the command. Ctrl-C exits with code 130, even while the modules are still being imported."""
     try:
         from sdrt.cli import main as command
     except KeyboardInterrupt:

@@ -1,20 +1,19 @@
-"""What can go wrong, as types. Every message names the thing, what was expected, and the remedy.
+"""The exceptions of sdrt. Every message says what is wrong, what was expected, and what to do about it.
 
 ::
 
     SdrtError
-    ├── RequestError (ValueError)          an argument or option              exit code 2
-    ├── ModelError                         the model folder                   exit code 3
-    │   ├── ModelNotFoundError             nothing usable at that path or id
-    │   ├── IntegrityError                 a file is not what the manifest says
-    │   ├── UnsupportedModelError          a class or config key this version cannot honour
-    │   ├── ComponentError                 a component got or gave the wrong tensors
-    │   └── ExportError                    an export could not be made or did not match torch
-    ├── ProviderError                      an execution provider is missing   exit code 4
-    └── OutOfMemoryError (MemoryError)     host or device memory              exit code 5
+    ├── RequestError (ValueError)          an argument or option is wrong             exit code 2
+    ├── ModelError                         the model cannot be used                   exit code 3
+    │   ├── ModelNotFoundError             there is no model at this path or hub id
+    │   ├── IntegrityError                 a file differs from the manifest
+    │   ├── UnsupportedModelError          a class or config key is not supported
+    │   ├── ComponentError                 a component got or produced wrong tensors
+    │   └── ExportError                    an export failed or does not match torch
+    ├── ProviderError                      an execution provider is missing           exit code 4
+    └── OutOfMemoryError (MemoryError)     the host or the device is out of memory    exit code 5
 
-Beside its message an error has its facts as attributes, each None where it does not apply: nobody has to read the
-message to find them.
+Errors also have attributes with what the message says, so that programs need not parse it.
 """
 
 from __future__ import annotations
@@ -36,10 +35,16 @@ __all__ = [
 
 
 class SdrtError(Exception):
-    """Base of every error this package raises on purpose.
+    """Base class of all exceptions that sdrt raises on purpose.
 
-    `component` is the part of the model that it is about, `path` the file or folder, `argument` the argument or option,
-    `provider` the execution provider. `fits` says in words what would do instead: which values, or a remedy.
+    Each attribute is None if it does not apply.
+
+    Attributes:
+        component: the component of the model, such as "unet".
+        path: the file or folder.
+        argument: the argument or option.
+        provider: the execution provider.
+        fits: in words, the values that would be accepted, or a remedy.
     """
 
     exit_code = 1
@@ -59,7 +64,7 @@ class SdrtError(Exception):
 
 
 class RequestError(SdrtError, ValueError):
-    """An argument or option is outside what is allowed."""
+    """An argument or option has a value that is not allowed."""
 
     exit_code = 2
 
@@ -79,11 +84,11 @@ class IntegrityError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """The model needs something this version does not support."""
+    """The model needs something that this version of sdrt does not support."""
 
 
 class ComponentError(ModelError):
-    """A component was given, or produced, tensors that it must not."""
+    """A component received or produced tensors of a wrong shape, type or value."""
 
 
 class ExportError(ModelError):
@@ -91,12 +96,12 @@ class ExportError(ModelError):
 
 
 class ProviderError(SdrtError):
-    """An execution provider is unknown, missing, or took less than it should."""
+    """An execution provider is unknown or missing, or runs less of the model than it should."""
 
     exit_code = 4
 
 
 class OutOfMemoryError(SdrtError, MemoryError):
-    """Host or device memory ran out."""
+    """The host or the device ran out of memory."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""The pipeline: what a program calls, with the arguments that diffusers' have."""
+"""`StableDiffusionPipeline`, which programs call. Its arguments are those of diffusers."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
 class StableDiffusionPipeline:
-    """A model folder and the sessions that run it. Safe to call from several threads.
+    """Makes images with a model folder. Several threads may call it at once.
 
-    Make one with `from_pretrained`. Sessions are created at first use, or by `load`. A run that has begun
-    ends with the sessions that it began with, whatever `to` and `close` do meanwhile.
+    Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
+    the sessions that it started with, even if another thread calls `to` or `close` meanwhile.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class StableDiffusionPipeline:
     @classmethod
     @takes(Loading)
     def from_pretrained(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
-        """Open a model folder, an embedded model ("shapes") or a hub id; a torch checkpoint is exported once.
+        """Open a model: a folder, an embedded model ("shapes") or a hub id. A torch checkpoint is exported once.
 
         Raises:
             ModelError, ProviderError, RequestError.
@@ -78,7 +78,7 @@ class StableDiffusionPipeline:
         from sdrt.onnx.engine import settle
 
         given = Loading(*values, **named)
-        # A provider that is not there is refused before anything is downloaded or exported.
+        # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
         folder = resolve_model(
             given.model,
@@ -93,7 +93,7 @@ class StableDiffusionPipeline:
 
     @takes(Arguments)
     def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
-        """Make images. The arguments are diffusers', with `seed` in place of `generator`, and `Request`'s.
+        """Make images. The arguments are those of diffusers, with `seed` instead of `generator`, and more.
 
         Raises:
             RequestError, ComponentError, OutOfMemoryError, ProviderError.
@@ -110,12 +110,12 @@ class StableDiffusionPipeline:
     def plan(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> PlannedRequest:
-        """Check that the model can do a request, fill in its defaults and plan its steps; nothing is run.
+        """Check that the model can make a request, fill in its defaults and plan its steps, without running it.
 
-        `stream` takes what this gives, and checks and plans nothing again.
+        Pass the result to `stream`, which then does not check and plan again.
 
         Raises:
-            RequestError: the model or the scheduler cannot do it.
+            RequestError: the model or the scheduler cannot make the request.
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
@@ -128,19 +128,23 @@ class StableDiffusionPipeline:
         scheduler: SchedulerLike | None = None,
         spacing: str | None = None,
     ) -> Events:
-        """Yield each step of `request` as it is taken, then the result. Closing it stops the run.
+        """Run `request`. Yields a `GenerationStep` after each step, and at the end the result.
 
-        A request that `plan` has planned has its scheduler and spacing.
+        Closing the generator stops the run. A request from `plan` already has its scheduler and spacing.
 
-        Raises `RequestError` at once, all else when the first step is asked for.
+        Raises:
+            RequestError: the model or the scheduler cannot make the request. This is raised by the call itself, all
+                other errors by the first or a later step.
         """
-        # Here, so that what no steps can be planned of is an error before the first step is asked for.
+        # Plan in this function, which is not a generator, so that errors are raised at once.
         if not isinstance(request, PlannedRequest):
             planned = self.plan(request, scheduler=scheduler, spacing=spacing)
         elif (scheduler, spacing) != (None, None):
-            raise RequestError("request is planned: give scheduler and spacing to plan, not to stream")
+            raise RequestError(
+                "request is planned already; pass scheduler and spacing to plan, not to stream"
+            )
         elif request.capabilities != self._capabilities:
-            raise RequestError("request was planned for another model: plan it with this pipeline")
+            raise RequestError("request was planned for another model; plan it with this pipeline")
         else:
             planned = request
         return self._generation.events(
@@ -150,7 +154,7 @@ class StableDiffusionPipeline:
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
-        """How many steps `stream` yields for a request. Raises `RequestError` as it does."""
+        """How many steps `stream` yields for a request. Raises `RequestError` as `stream` does."""
         return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
 
     def _origin(self, scheduler: Scheduler) -> Origin:
@@ -164,9 +168,10 @@ class StableDiffusionPipeline:
         )
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
-        """Read words of a `.safetensors` file, diffusers' or A1111's; returns what prompts may call them by.
+        """Load a textual inversion, and return the words that prompts can use for it.
 
-        `token` names the word of a file that has one; an A1111 file's is its own name.
+        `path` is a `.safetensors` file in the format of diffusers or A1111. `token` names its word, if the file
+        contains only one. By default, the word of an A1111 file is the name of the file.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
@@ -174,8 +179,8 @@ class StableDiffusionPipeline:
         name, *others = [spec.component for spec in self.model.family.text_encoders]
         if others:
             raise UnsupportedModelError(
-                f"{path}: textual inversions are for models with one text encoder, and this one has "
-                f"{len(others) + 1}: leave it out"
+                f"{path}: textual inversions need a model with one text encoder, and this model has "
+                f"{len(others) + 1}; leave it out"
             )
         config = self.model.component_config(name)
         words = read_inversions(
@@ -190,12 +195,12 @@ class StableDiffusionPipeline:
 
     @property
     def preview(self) -> Preview:
-        """`preview(latents)`: pictures of latents [N, C, h, w], such as a step's `denoised`, in no time.
+        """A fast and approximate decoder: `preview(latents)` turns latents [N, C, h, w] into images.
 
-        Coarse ones, unless the model was exported with a TAESD.
+        Use it on a step's `denoised`. The images are coarse, unless the model was exported with a TAESD.
 
         Raises:
-            UnsupportedModelError: the model was exported without what it takes.
+            UnsupportedModelError: the model was exported without data for previews.
         """
         if self.model.has(TAESD_DECODER):
             return self._store.get().taesd
@@ -210,13 +215,17 @@ class StableDiffusionPipeline:
         """The scheduler that a call with these arguments uses. Raises `RequestError` for unknown names."""
         if scheduler is None and spacing is None:
             return self.scheduler
-        start = self.scheduler if scheduler is None else scheduler
-        return resolve_scheduler(start, self._scheduler_config, spacing=spacing)
+        chosen = self.scheduler if scheduler is None else scheduler
+        return resolve_scheduler(chosen, self._scheduler_config, spacing=spacing)
 
     def to(self, provider: str, provider_options: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
-        """Run on `provider` from the next call on, with these options of it, or its usual ones.
+        """Use `provider` from the next call on, with these options or its default ones. Returns the pipeline.
 
-        Raises `ProviderError` without it, `RequestError` for options that it does not take, and changes nothing.
+        After an error, the pipeline keeps its provider.
+
+        Raises:
+            ProviderError: the provider is unknown or not available.
+            RequestError: the provider does not have these options.
         """
         from sdrt.onnx.engine import settle
 
@@ -226,9 +235,9 @@ class StableDiffusionPipeline:
         return self
 
     def load(self) -> StableDiffusionPipeline:
-        """Create every session that text to image needs, now.
+        """Create all sessions that text to image needs. Returns the pipeline.
 
-        Where they do not fit into memory together, each is made when it is needed from then on, unless `low_vram` is
+        If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.
 
         Raises:
@@ -244,12 +253,13 @@ class StableDiffusionPipeline:
         num_images_per_prompt: int = 1,
         guidance_scale: float | None = None,
     ) -> StableDiffusionPipeline:
-        """Do now what the first call at a size does besides its work, so that no user waits for it.
+        """Prepare for calls with this size, so that the first one takes no longer than the others.
 
-        Sessions are created, and a picture is made in two steps and thrown away: in the first runs at a size providers
-        choose kernels, build engines and record what they launch.
+        This creates the sessions, makes images in two steps and discards them. During the first runs at a size,
+        providers choose kernels, build engines and record CUDA graphs. Returns the pipeline.
 
-        Raises what a call raises.
+        Raises:
+            RequestError, ComponentError, OutOfMemoryError, ProviderError.
         """
         request = Request(
             prompt="",
@@ -265,7 +275,7 @@ class StableDiffusionPipeline:
         return self
 
     def close(self) -> None:
-        """Free the sessions, once no run uses them; a later call makes them again."""
+        """Free the sessions as soon as no run uses them. A later call creates them again."""
         self._store.close()
 
     def __enter__(self) -> StableDiffusionPipeline:
@@ -283,18 +293,22 @@ class StableDiffusionPipeline:
         return () if components is None else components.graphs
 
     @property
-    def rescues(self) -> dict[str, int]:
-        """How many runs of which component were made in float32, as they or one before them overflowed float16."""
+    def float32_retries(self) -> dict[str, int]:
+        """How many runs of each component were made in float32, by component name.
+
+        A run is repeated in float32 when it overflows float16. The component then stays in float32 until the images
+        are finished.
+        """
         return dict(self._store.float32_retries)
 
     @property
     def provider(self) -> str:
-        """The provider that sessions are made on, "auto" decided."""
+        """The name of the provider in use. For "auto", this is the provider that was chosen."""
         return self._store.config.name
 
     @property
     def scheduler(self) -> Scheduler:
-        """What a call uses when it names no scheduler: the model's, unless one was assigned."""
+        """The scheduler of calls that name none. It is the model's, unless you assign another."""
         if self._scheduler is None:
             own = resolve_scheduler(None, self._scheduler_config)
             self.model.family.check_noise_schedule(own.noise_schedule, own.sampler.class_name)

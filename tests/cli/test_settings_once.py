@@ -100,7 +100,7 @@ def test_a_row_of_the_table_is_a_setting_everywhere(changed: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
     for text in said["help"]:
-        sampling = text[text.index("Sampling:") : text.index("The machine:")]
+        sampling = text[text.index("Sampling:") : text.index("Provider, threads and memory:")]
         assert "--sharpness, --sharp SHARE How sharp, instead of --steps. [default: 0.5]" in sampling
     assert said["metadata"] == {
         "option": "0.25",

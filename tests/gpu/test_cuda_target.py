@@ -156,7 +156,7 @@ def test_the_picture_is_the_cpu_s(exports: Exports, variant: str) -> None:
     assert np.ptp(expected) > 0.2
     found = pipeline(exports(variant))
     np.testing.assert_allclose(found(**CALL).images, expected, atol=HALF)
-    assert found.rescues == {}
+    assert found.float32_retries == {}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -217,7 +217,7 @@ def test_a_run_that_overflows_is_made_again(overflowing: Path, exports: Exports)
     picture = rescued(**CALL).images
     assert np.isfinite(picture).all()
     assert np.ptp(picture) > 0.01
-    assert rescued.rescues == {"vae_decoder": 1}
+    assert rescued.float32_retries == {"vae_decoder": 1}
     assert [line for line in said if line.startswith("vae_decoder: float16 overflowed")]
 
 

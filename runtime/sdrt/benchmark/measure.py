@@ -57,7 +57,7 @@ def measure(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         "ended_by": ended,
         "timeline": _middle(kept).spans,
         "placement": {graph.name: graph.placement() for graph in pipeline.graphs},
-        "rescues": pipeline.rescues,
+        "rescues": pipeline.float32_retries,
         "peak_resident": peak_resident(),
         "other_programs": others.share(),
         "clocks": {"before": before, "during": during, "after": clocks()},

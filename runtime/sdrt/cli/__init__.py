@@ -24,8 +24,8 @@ Exit codes:
 """
 
 
-def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    if asked and not context.resilient_parsing:
+def _print_version(context: click.Context, _: click.Parameter, given: bool) -> None:
+    if given and not context.resilient_parsing:
         from sdrt import __version__
 
         click.echo(f"sdrt {__version__}")

@@ -131,6 +131,6 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError(
-                f"{entry.where}: has {', '.join(entry.settings)}; expected only prompts to calibrate with"
+                f"{entry.location}: has {', '.join(entry.settings)}; expected only prompts to calibrate with"
             )
     return [entry.prompt for entry in entries]

@@ -1,4 +1,4 @@
-"""A click group that imports commands when they are used, and turns failures into a line and an exit code."""
+"""A click group that imports commands when they are used, and turns errors into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONTEXT: dict[str, Any] = {
 class LazyGroup(click.Group):
     """A group that imports a command when it is used.
 
-    `commands_table` maps a command to its module below `sdrt.cli` and to its line of help.
+    `commands_table` maps the name of each command to its module in `sdrt.cli` and its line of help.
     """
 
     def __init__(self, *args: Any, commands_table: dict[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -73,8 +73,8 @@ class LazyGroup(click.Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _note_debug(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    context.ensure_object(State).debug |= asked
+def _note_debug(context: click.Context, _: click.Parameter, given: bool) -> None:
+    context.ensure_object(State).debug |= given
 
 
 debug_option = click.option(

@@ -9,7 +9,7 @@ import click
 
 __all__ = ["GroupedCommand"]
 
-_OTHERS = "Output and messages"
+_OTHER_OPTIONS = "Output and messages"
 
 
 class GroupedCommand(click.Command):
@@ -28,12 +28,13 @@ class GroupedCommand(click.Command):
         records = {
             parameter.name: record
             for parameter in self.get_params(ctx)
-            if (record := parameter.get_help_record(ctx)) is not None
+            # Some versions of click also have a record for arguments, which the usage line shows already.
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)) is not None
         }
         for heading, names in self.groups.items():
             if rows := [records.pop(name) for name in names if name in records]:
                 with formatter.section(heading):
                     formatter.write_dl(rows)
         if records:
-            with formatter.section(_OTHERS):
+            with formatter.section(_OTHER_OPTIONS):
                 formatter.write_dl(list(records.values()))

@@ -9,7 +9,7 @@ import click
 __all__ = ["Names", "Numbers", "Sizes"]
 
 
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
     """Comma-separated numbers."""
 
     name = "numbers"
@@ -29,7 +29,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in its stub
             self.fail(f"{value!r} is not a list of numbers such as 999,500,20", param, ctx)
 
 
-class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
     """Comma-separated names."""
 
     name = "names"

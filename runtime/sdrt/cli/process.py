@@ -1,4 +1,4 @@
-"""The streams and the signals of the process."""
+"""The standard streams and the signals of the process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def stoppable() -> Iterator[None]:
         yield
         return
     raised = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}
-    # A signal that is already ignored stays ignored: whoever started the program wants that (nohup).
+    # A signal that is already ignored stays ignored, because the program was started that way (nohup).
     before = {sent: signal.getsignal(sent) for sent in raised}
     handled = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
     with asked_to_stop() as note:

@@ -10,7 +10,7 @@ __all__ = ["MEMORY_OPTIONS", "allow_fallback_option", "provider_option", "provid
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
-    """The pairs of a repeated `KEY=VALUE` option."""
+    """Parse the values of a repeated option `KEY=VALUE`."""
     pairs: dict[str, str] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -26,7 +26,8 @@ provider_option = click.option(
     "--provider",
     default="auto",
     show_default=True,
-    help="Execution provider: cpu, cuda, cuda:1, tensorrt, openvino, coreml; auto is cuda where it works, else cpu.",
+    help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino or coreml. auto is cuda where it works, "
+    "else cpu.",
 )
 provider_options_option = click.option(
     "--provider-option",
@@ -38,18 +39,19 @@ provider_options_option = click.option(
     "Can be repeated. The error for an unknown KEY lists the known ones.",
 )
 allow_fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Run on the CPU what the provider cannot run."
+    "--allow-fallback", is_flag=True, help="Run on the CPU whatever the provider cannot run."
 )
 MEMORY_OPTIONS = (
     click.option(
         "--vae-tiling/--no-vae-tiling",
         default=None,
-        help="Encode and decode in tiles, in less memory.  [default: for images above 1024x1024 pixels]",
+        help="Encode and decode images in tiles, which takes less memory.  "
+        "[default: for images above 1024x1024 pixels]",
     ),
     click.option(
         "--low-vram/--no-low-vram",
         default=None,
-        help="Keep one component in memory at a time, call the U-Net twice for guidance, run the VAE in tiles; slower. "
-        " [default: after memory has run out]",
+        help="Use as little memory as possible, but more time: keep one component in memory at a time, call the U-Net "
+        "twice for guidance, and run the VAE in tiles.  [default: after memory has run out]",
     ),
 )

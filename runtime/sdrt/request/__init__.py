@@ -1,1 +1,1 @@
-"""What was asked for, checked once."""
+"""Requests for images: the table of settings, and the checks of their values."""

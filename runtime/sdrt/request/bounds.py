@@ -1,4 +1,4 @@
-"""The bounds of what a request may ask for, and the defaults that depend on the model or on other settings."""
+"""Limits of a request, and defaults that apply to some models or together with some settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ DEFAULT_STRENGTH = 0.8
 DEFAULT_IMAGE_GUIDANCE = 1.5
 DEFAULT_NOISE_LEVEL = 20
 MAX_SIZE = 2048
-"""Pixels a side; a call may raise it with `max_size`. Attention's time grows with the fourth power."""
+"""The longest side in pixels, unless `max_size` allows more. Attention takes time that grows with its fourth power."""
 MAX_TILED_SIZE = 8192
-"""The same with a `tile_size`: time grows with the area."""
+"""The longest side in pixels with a `tile_size`, when time grows only with the area."""
 MAX_IMAGES = 1024
+"""The most images of one request."""

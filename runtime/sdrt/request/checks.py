@@ -1,4 +1,4 @@
-"""Checks of single arguments; each raises `RequestError` that names the argument and what is expected of it."""
+"""Checks of single arguments. Each raises a `RequestError` that names the argument and the values it accepts."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from sdrt.request.setting import Setting
 
 __all__ = [
     "MAX_PROMPT_LENGTH",
-    "as_given",
     "check_shape",
     "check_text",
     "checked",
     "integer",
     "numbers",
     "real",
+    "real_or_int",
     "tensor",
 ]
 
 MAX_PROMPT_LENGTH = 20_000
-"""Characters. A model reads some 77 tokens, so this is far beyond use and far below what hurts."""
+"""The longest prompt in characters. This is far more than the prompts of users, and still fast to parse."""
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
 
 
 def check_text(name: str, value: object) -> None:
-    """Refuse what is neither None, nor a text, nor a list of texts that can be encoded."""
+    """Check that `value` is None, a string or a list of strings, and that each can be encoded."""
     if value is None:
         return
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise _refused(name, f"is {type(value).__name__}", "a text or a non-empty list of texts")
+        raise _refused(name, f"is {type(value).__name__}", "a string or a non-empty list of strings")
     for text in texts:
         if len(text) > MAX_PROMPT_LENGTH:
             raise _refused(name, f"has {len(text)} characters", f"at most {MAX_PROMPT_LENGTH}")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _refused(name, "holds half a surrogate pair, which is no character", "Unicode text")
+            raise _refused(name, "contains half a surrogate pair, which is not a character", "valid Unicode")
 
 
 def checked(row: Setting, value: Any) -> Any:
-    """A value of this setting, as one of Python's own or a NumPy array of float32.
+    """Check a value of the setting `row`, and return it as a plain Python value or a float32 array.
 
-    What depends on other settings or on the model is checked elsewhere.
+    Checks that depend on other settings are in `validation`, checks that depend on the model in `fitted`.
     """
     if value is None and row.default is None:
         return None
@@ -62,14 +62,14 @@ def checked(row: Setting, value: Any) -> Any:
         raise _refused(row.name, f"is {brief(value)}", f"one of {', '.join(row.choices)}")
     if row.bounds is None:
         return value
-    check: Callable[..., Any] = integer if row.kind is int else as_given if row.keeps_int else real
-    if row.most is not None:
-        return numbers(row.name, value, row.most, check, *row.bounds)
+    check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
+    if row.max_items is not None:
+        return numbers(row.name, value, row.max_items, check, *row.bounds)
     return check(row.name, value, *row.bounds)
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
-    """A whole number from `low` to `high`, of any type that Python counts as one; booleans are none."""
+    """Check that `value` is an integer from `low` to `high`, of any integer type, and return it. Refuses booleans."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -80,7 +80,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
 
 
 def real(name: str, value: Any, low: float, high: float) -> float:
-    """A number from `low` to `high`, of any type that has a float; booleans and texts have none."""
+    """Check that `value` is a number from `low` to `high`, and return it as a float. Refuses booleans and strings."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -90,25 +90,25 @@ def real(name: str, value: Any, low: float, high: float) -> float:
     return number
 
 
-def as_given(name: str, value: Any, low: float, high: float) -> float:
-    """As `real`, but an int stays one: metadata say it as it was given."""
+def real_or_int(name: str, value: Any, low: float, high: float) -> float:
+    """Check as `real` does, but return an int unchanged, because metadata show numbers as the user wrote them."""
     number = real(name, value, low, high)
     return value if type(value) is int else number
 
 
 def numbers(
-    name: str, value: Any, most: int, check: Callable[[str, Any, T, T], T], low: T, high: T
+    name: str, value: Any, max_items: int, check: Callable[[str, Any, T, T], T], low: T, high: T
 ) -> tuple[T, ...]:
-    """At least one and at most `most` numbers, each of which passes `check`."""
+    """Check a list of 1 to `max_items` numbers. `check` checks and converts each of them."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
-    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= most:
-        raise _refused(name, f"is {brief(value)}", f"a list of 1 to {most} numbers")
+    if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= max_items:
+        raise _refused(name, f"is {brief(value)}", f"a list of 1 to {max_items} numbers")
     return tuple(check(name, one, low, high) for one in value)
 
 
 def tensor(name: str, value: Any, *, rank: int) -> Array | None:
-    """Finite float32 of a rank; None stays None."""
+    """Check an array of `rank` dimensions with finite numbers, and return it as float32. None stays None."""
     if value is None:
         return None
     try:
@@ -118,16 +118,18 @@ def tensor(name: str, value: Any, *, rank: int) -> Array | None:
     if not np.issubdtype(array.dtype, np.floating) or array.ndim != rank or array.size == 0:
         expected = f"{rank} dimensions of floating-point numbers"
         raise _refused(name, f"is {array.dtype} of shape {array.shape}", expected)
-    # A float64 may be out of range of the float32 that the graphs take.
+    # The graphs take float32, whose range is smaller than that of float64.
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise _refused(name, "holds NaN, infinity or what is infinite in float32", "finite numbers")
+        raise _refused(
+            name, "contains NaN, infinity, or a number that is infinite in float32", "finite numbers"
+        )
     return array
 
 
 def check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -> None:
-    """Refuse an array of another shape; None stands for any length."""
+    """Check the shape of an array. None in `shape` accepts any length."""
     if array is None or all(want in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         return
     wanted = ", ".join("any" if size is None else str(size) for size in shape)

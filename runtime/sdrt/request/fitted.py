@@ -1,4 +1,4 @@
-"""What a request means for one model: its defaults are filled in, and the model can do it."""
+"""Fit a request to a model: fill in the model's defaults, and check that the model can make it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["FittedRequest", "fit", "image_size"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedRequest(Request):
-    """A request that a model can do, with the size, the seed and the guidance that it is done with.
+    """A request that a model can make, with its final size, seed and guidance.
 
-    `fit` makes one, and a task of several passes derives one for each pass. `dataclasses.replace` checks it again as
-    it checks any request.
+    `fit` makes it. A task of several passes derives one from it for each pass. `dataclasses.replace` checks the new
+    request again, like every `Request`.
     """
 
     height: int
@@ -34,16 +34,16 @@ class FittedRequest(Request):
 
     @classmethod
     def of(cls, request: Request, **values: Any) -> FittedRequest:
-        """`request` with other values, which are not checked: whoever calls this has made them."""
+        """Copy `request` and change `values`, without checking them."""
         fitted = object.__new__(cls)
         fitted.__dict__.update(vars(request) | values)
         return fitted
 
     @property
     def guided(self) -> bool:
-        """Whether the unconditional half is computed: diffusers' rule."""
-        of_image = self.image_guidance_scale
-        return self.guidance_scale > 1.0 and (of_image is None or of_image >= 1.0)
+        """Whether to compute the unconditional half too. The rule is that of diffusers."""
+        image_scale = self.image_guidance_scale
+        return self.guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,12 +52,12 @@ class FittedRequest(Request):
 
     @property
     def num_pixels(self) -> int:
-        """The pixels of all images together."""
-        return self.num_pictures * self.height * self.width
+        """The number of pixels of all images together."""
+        return self.num_images * self.height * self.width
 
 
 def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
-    """Fill in what `request` leaves to the model, and check that the model can do it. Raises `RequestError`."""
+    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`."""
     _check_task(request, capabilities)
     values = _task_values(request, capabilities)
     height, width = image_size(request, capabilities)
@@ -74,9 +74,7 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
         _check_size(request, name, size, capabilities)
     _check_text_encoder(fitted, capabilities)
     factor, channels = capabilities.vae_scale_factor, capabilities.latent_channels
-    check_shape(
-        "latents", request.latents, (request.num_pictures, channels, height // factor, width // factor)
-    )
+    check_shape("latents", request.latents, (request.num_images, channels, height // factor, width // factor))
     _check_embeds(request, capabilities)
     if request.hires_scale is not None:
         sizes = enlarged_size(height, width, request.hires_scale, capabilities.size_step)
@@ -86,19 +84,17 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
 
 
 def _check_task(request: Request, capabilities: Capabilities) -> None:
-    """Raise `RequestError` where the model is made for another task."""
+    """Raise `RequestError` if the model is made for another task."""
     task = capabilities.task
     for name in task.refuses:
-        # A request that was fitted before has the strength of a run from noise.
+        # A request that was fitted before has a strength of 1.
         if getattr(request, name) is not None and (name, request.strength) != ("strength", 1.0):
-            raise RequestError(
-                f"{name} means nothing to a model for {task.name}, as this one is: leave it out"
-            )
+            raise RequestError(f"{name} has no effect: this model is made for {task.name}; leave {name} out")
     given = {name for name in task.needs if getattr(request, name) is not None}
     if request.outpaint is not None:
         given.add("mask_image")
     if missing := [name for name in task.needs if name not in given]:
-        raise RequestError(f"this model is made for {task.name}: give {' and '.join(missing)}")
+        raise RequestError(f"this model is made for {task.name}; give {' and '.join(missing)}")
     upscaler = request.hires_upscaler
     if request.hires_scale is not None and upscaler != "latent" and not capabilities.has_vae_encoder:
         raise _no_encoder(f"hires_upscaler {upscaler!r}")
@@ -110,22 +106,22 @@ def _check_image(request: Request, task: Task, capabilities: Capabilities) -> No
     if request.image_is_latents:
         if task.needs:
             raise RequestError(
-                f"image is latents, and this model, made for {task.name}, needs pixels: give a picture"
+                f"image is latents, but this model is made for {task.name} and needs pixels; give an image in pixels"
             )
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:
         raise _no_encoder("an image prompt")
     if "strength" not in task.refuses and request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.usual_strength, request.num_inference_steps)
+        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
 def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]:
-    """The defaults of the task that the model is made for."""
+    """The default values for the task that the model is made for."""
     task = capabilities.task
     if request.image is None:
         return {}
     if "strength" not in task.refuses:
-        return {"strength": request.usual_strength}
+        return {"strength": request.effective_strength}
     if task.has_image_guidance:
         scale = request.image_guidance_scale
         return {"strength": 1.0, "image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
@@ -139,20 +135,24 @@ def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> N
     if capabilities.has_text_encoder:
         return
     if request.prompt_embeds is None:
-        raise RequestError("this model has no text encoder: give prompt_embeds instead of prompt")
+        raise RequestError("this model has no text encoder; give prompt_embeds instead of prompt")
     if request.guided and request.negative_prompt_embeds is None:
-        raise RequestError("this model has no text encoder: give negative_prompt_embeds, or guidance_scale=1")
+        raise RequestError("this model has no text encoder; give negative_prompt_embeds, or guidance_scale=1")
 
 
 def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
-    """Height and width of the result: what was asked for, or the picture's, or the latents', or the model's."""
+    """Height and width of the result, in pixels.
+
+    These are the request's `height` and `width`. If they are missing, they come from the image, else from the latents,
+    else from the model.
+    """
     height, width = capabilities.default_height, capabilities.default_width
     if request.image is not None and request.padding_mask_crop is None:
         if request.image_is_latents:
             height, width = (size * capabilities.vae_scale_factor for size in request.image.array.shape[2:])
             if (request.height or height, request.width or width) != (height, width):
                 raise RequestError(
-                    f"image has latents of {width}x{height} pixels: leave out height and width, or give those"
+                    f"image has latents of {width}x{height} pixels; leave out height and width, or give this size"
                 )
             return height, width
         height, width = request.image[0].shape[:2]
@@ -171,9 +171,9 @@ def _check_size(request: Request, name: str, size: int, capabilities: Capabiliti
     _check_step(name, size, capabilities)
     most = request.max_size or (MAX_SIZE if request.tile_size is None else MAX_TILED_SIZE)
     if size > most:
-        reason = "" if request.tile_size else ", since time grows with its fourth power; tile_size bounds it"
+        reason = "" if request.tile_size else ", because time grows with its fourth power; use tile_size, or"
         raise RequestError(
-            f"{name} is {size}: expected at most {most}{reason}; allow more with max_size={size} "
+            f"{name} is {size}: expected at most {most}{reason or ';'} allow more with max_size={size} "
             f"(--max-size {size})"
         )
 
@@ -189,7 +189,7 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
         )
     if request.guidance_rescale:
         raise RequestError(
-            "expected at most one of tile_size and guidance_rescale, which goes by whole pictures"
+            "expected at most one of tile_size and guidance_rescale: guidance_rescale needs the whole image at once"
         )
     if request.tile_overlap is not None:
         _check_step("tile_overlap", request.tile_overlap, capabilities)
@@ -203,7 +203,8 @@ def _check_embeds(request: Request, capabilities: Capabilities) -> None:
     embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
     if capabilities.takes_pooled and (embeds is not None or negative is not None):
         raise RequestError(
-            "prompt_embeds: this model takes pooled embeddings too, which no argument can hold: give prompt instead",
+            "prompt_embeds: this model also needs pooled embeddings, for which there is no argument; "
+            "give prompt instead",
             argument="prompt_embeds",
         )
     if embeds is not None:
@@ -219,7 +220,7 @@ def _check_embeds(request: Request, capabilities: Capabilities) -> None:
 
 def _no_encoder(what: str) -> RequestError:
     return RequestError(
-        f"this model has no vae_encoder, which {what} needs: export the checkpoint again with sdrt export"
+        f"{what} needs a VAE encoder, and this model has no vae_encoder; export the checkpoint again with sdrt export"
     )
 
 
@@ -232,6 +233,6 @@ def _check_step(name: str, size: int, capabilities: Capabilities) -> None:
         )
     if size % capabilities.size_step:
         raise RequestError(
-            f"{name} is {size}: this model was exported by optimum and takes multiples of "
-            f"{capabilities.size_step}; export the checkpoint again with sdrt export for any multiple of {step}"
+            f"{name} is {size}: this model was exported by optimum, so expected a multiple of "
+            f"{capabilities.size_step}; export the checkpoint again with sdrt export to use any multiple of {step}"
         )

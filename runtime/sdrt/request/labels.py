@@ -1,4 +1,4 @@
-"""Settings as the labelled texts of A1111's metadata, and back."""
+"""Convert settings to the labelled texts of A1111's metadata, and back."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
-from sdrt.request.table import TABLE, said
+from sdrt.request.table import TABLE, labelled_settings
 
 __all__ = ["settings_text", "settings_values"]
 
 
 def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -> dict[str, str]:
-    """The labelled texts of these settings, by their names, in A1111's order; one that is None says nothing.
+    """Convert settings to labelled texts, in A1111's order. Keys of `values` are setting names. None is left out.
 
-    Of `strength` and `hires_strength` one may be given, the second only beside a `hires_scale`.
+    `values` may contain `strength` or `hires_strength`, which have the same label, but not both. `hires_strength` needs
+    a `hires_scale`.
     """
-    given = [(row, values.get(row.name)) for row in said(table)]
+    given = [(row, values.get(row.name)) for row in labelled_settings(table)]
     return {row.label.name: _text(row, value) for row, value in given if row.label and value is not None}
 
 
 def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
-    """The settings, by their names, that these labelled texts tell: the inverse of `settings_text`.
+    """Convert labelled texts to settings. This is the inverse of `settings_text`.
 
-    Labels of other programs are left out, but for A1111's "Schedule type", a part of the sampler's name.
+    Unknown labels are ignored, except A1111's "Schedule type", which becomes a part of the scheduler's name.
 
     Raises:
-        RequestError: a text is not what its label says; names both.
+        RequestError: a text does not fit its label. The message contains both.
     """
-    rows = [(row, row.label.name) for row in said(table) if row.label]
+    rows = [(row, row.label.name) for row in labelled_settings(table) if row.label]
     values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
     values.pop("strength" if "hires_scale" in values else "hires_strength", None)
     spacing = texts.get("Schedule type", "Automatic")
@@ -43,18 +44,18 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
 def _text(row: Setting, value: Any) -> str:
     if row.label is not None and row.label.write is not None:
         return row.label.write(value)
-    return str(value) if row.most is None else ",".join(map(str, value))
+    return str(value) if row.max_items is None else ",".join(map(str, value))
 
 
 def _value(row: Setting, text: str) -> Any:
-    assert row.label is not None  # as `said` gives no others
+    assert row.label is not None  # `labelled_settings` returns only settings with a label
     try:
         if row.label.read is not None:
             return row.label.read(text)
-        read, _ = _KINDS[row.kind or str]
-        return read(text) if row.most is None else tuple(read(part) for part in text.split(","))
+        read, _ = _READERS[row.kind or str]
+        return read(text) if row.max_items is None else tuple(read(part) for part in text.split(","))
     except (ValueError, OverflowError):
-        expected = row.label.expected or _KINDS[row.kind or str][1]
+        expected = row.label.expected or _READERS[row.kind or str][1]
         raise RequestError(f"its {row.label.name} is {brief(text)}: expected {expected}") from None
 
 
@@ -71,8 +72,8 @@ def _switch(text: str) -> bool:
     return text == "True"
 
 
-_KINDS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
-    str: (str, "a text"),
+_READERS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
+    str: (str, "a string"),
     int: (int, "a number"),
     float: (_finite, "a number"),
     bool: (_switch, "True or False"),

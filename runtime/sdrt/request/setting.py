@@ -1,4 +1,4 @@
-"""What a row of the table of settings says: its kind and bounds, its option, its label in files."""
+"""`Setting`, a row of the table of settings: its type and bounds, its command line option, its label in metadata."""
 
 from __future__ import annotations
 
@@ -44,44 +44,44 @@ GROUPS = (
     Group.SAMPLING,
     Group.PROGRAMS,
 )
-"""In the order of the help."""
+"""All headings, in the order of the help."""
 
 Kind = type[str] | type[int] | type[float] | type[bool]
 
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """How a setting stands in an image's metadata: A1111's label, and its way to a text and back.
+    """How a setting appears in an image's metadata: A1111's label, and the conversions to text and back.
 
-    Without a way of its own, a setting takes that of its kind.
+    Without conversions of its own, a setting uses those of its `kind`.
     """
 
     name: str
     read: Callable[[str], Any] | None = None
-    """Raises `ValueError` for what is not `expected`."""
+    """Converts a text to a value. Raises `ValueError` if it cannot."""
     write: Callable[[Any], str] | None = None
+    """Converts a value to a text."""
     expected: str | None = None
+    """Which texts `read` accepts, for messages."""
     always: bool = False
-    """Whether it is written where it has its default, too."""
+    """Whether metadata contain the setting even if it has its default value."""
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """How a setting is given to `sdrt generate` and `sdrt plot`, and in a prompts file.
-
-    `spellings` are those of the option, none for an argument. A value of kind bool has an option that turns it off.
-    """
+    """How users give a setting to `sdrt generate` and `sdrt plot`, and in a prompts file."""
 
     spellings: tuple[str, ...] = ()
+    """The spellings of the command line option. It is empty for an argument. The option of a bool turns it off."""
     metavar: str | None = None
     key: str = ""
-    """Its name in prompts files, as an axis and in reports; that of the setting unless said otherwise."""
+    """The name in prompts files, axes and reports. The default is the name of the setting."""
     also: tuple[str, ...] = ()
-    """More names that prompts files and axes may use, beside the spellings."""
+    """More names that prompts files and axes accept, besides the spellings."""
     help: str | None = None
-    """Where the help says it in other words than the Python documentation."""
+    """The text of the help, if it differs from `Setting.about`."""
     usual: str | None = None
-    """The same, of the default."""
+    """The default in the help, if it differs from `Setting.usual`."""
 
 
 _NO_OPTION = Option()
@@ -90,62 +90,64 @@ _BRACES = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
-    """A row of the table.
+    """A row of the table of settings.
 
-    In `about` and `usual`, another setting's name in braces is its option in the help.
+    `about` and `usual` may contain the name of another setting in braces. The help replaces it by that setting's
+    option.
     """
 
     name: str = ""
-    """The argument of a call and the field of `Request`."""
+    """The name of the argument in Python, and of the field of `Request`."""
     default: Any = None
     kind: Kind | None = None
-    """What it is as a text or number; None for arrays and functions, which programs alone give."""
+    """The type of the value, or of each item of a list. None for arrays and functions, which only programs can pass."""
     bounds: tuple[float, float] | None = None
-    """The least and the most, of a number or each of several; None where it depends on other settings."""
+    """The smallest and largest number. None if the bounds depend on other settings."""
     choices: tuple[str, ...] = ()
-    most: int | None = None
-    """The most numbers of a list of them; None for what is no list."""
+    max_items: int | None = None
+    """The largest length of a list of numbers. None if the value is not a list."""
     rank: int | None = None
-    """Of an array of floating-point numbers."""
+    """The number of dimensions of an array of floating-point numbers."""
     keeps_int: bool = False
-    """Whether a float that was given as an int stays one: metadata say it as it was given."""
+    """Whether an int stays an int in a setting of floats. Metadata then show the number as the user wrote it."""
     only_with: tuple[str, ...] = ()
-    """It means nothing unless one of these is given."""
+    """The setting has no effect unless one of these settings is given."""
     about: str = ""
+    """The description in the help and in the Python documentation."""
     more: str = ""
-    """What only the Python documentation says."""
+    """More text for the Python documentation."""
     usual: str = ""
-    """What None stands for."""
+    """The default that None stands for, in words."""
     group: str = ""
-    """The heading that help and documentation show it under."""
+    """The heading in the help and in the documentation."""
     option: Option | None = None
     label: Label | None = None
 
     @property
     def key(self) -> str:
-        """Its name in prompts files, as an axis and in reports."""
+        """The name in prompts files, axes and reports."""
         return (self.option.key if self.option else "") or self.name
 
     @property
     def spelling(self) -> str:
-        """Its option, for messages and help."""
+        """The long spelling of the option, for messages and help."""
         long = [one for one in self.option.spellings if one.startswith("--")] if self.option else []
         return long[0] if long else self.name
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What prompts files and axes may call it."""
+        """All names that prompts files and axes accept."""
         if self.option is None:
             return ()
         if self.kind is bool:
-            # Its option says the opposite of its name.
+            # The option turns the setting off, so its spelling would mean the opposite.
             return (self.name,)
         long = (one[2:].replace("-", "_") for one in self.option.spellings if one.startswith("--"))
         return tuple(dict.fromkeys((self.key, self.name, *long, *self.option.also)))
 
 
 def help_texts(table: Iterable[Setting]) -> dict[str, str]:
-    """The help of every setting's option, by the setting's name."""
+    """The help of every option, by the setting's name."""
     table = tuple(table)
     spellings = {
         row.name: next((one for one in row.option.spellings if one.startswith("--")), row.name)
@@ -164,15 +166,15 @@ def help_texts(table: Iterable[Setting]) -> dict[str, str]:
 
 
 def setting(default: Any, about: str = "", **row: Any) -> Any:
-    """A field of a dataclass that is a row of the table; the arguments are those of `Setting`."""
+    """A dataclass field that is also a row of the table. The arguments are those of `Setting`."""
     made = Setting(default=default, about=about, **row)
-    said = {"about": f"{about} {made.more}".strip(), "usual": made.usual}
-    named = {key: _BRACES.sub(r"\1", text) for key, text in said.items()}
+    texts = {"about": f"{about} {made.more}".strip(), "usual": made.usual}
+    named = {key: _BRACES.sub(r"\1", text) for key, text in texts.items()}
     return field(default=default, metadata=named | {"setting": made})
 
 
 def settings_of(arguments: Any) -> tuple[Setting, ...]:
-    """The rows that a dataclass and its bases were made of, in the order of their fields."""
+    """The rows of a dataclass and its bases, in the order of their fields."""
     return _rows(arguments)
 
 

@@ -1,8 +1,9 @@
-"""The table of settings. A setting is written here and nowhere else; what it does is elsewhere.
+"""The table of settings. Each setting is declared here and nowhere else.
 
-Each field is a row: its name, its type, its default, and what `Setting` holds. Made of the rows are `Request` and its
-checks of single values, the signature and documentation of a pipeline's call, the options of `sdrt generate` and
-`sdrt plot`, the keys of prompts files and axes, and what image files say and `--from` reads.
+Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
+these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
+options of `sdrt generate` and `sdrt plot`, the keys of prompts files and axes, and the metadata that files contain and
+`--from` reads.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ __all__ = ["Settings"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Settings:
-    """What a request says. The names and defaults are diffusers'."""
+    """The settings of a request. The names and defaults are those of diffusers."""
 
     prompt: str | Sequence[str] | None = setting(
         None,
-        "What the images show: a text, or a list of texts.",
+        "What the images show: a string, or a list of strings.",
         kind=str,
         group=Group.USUAL,
         option=Option(),
     )
     height: int | None = setting(
         None,
-        "In pixels, a multiple of 8.",
-        usual="the model's, or that of image",
+        "Height of the image in pixels, a multiple of 8.",
+        usual="that of image, or the model's",
         kind=int,
         bounds=(1, 2**31),
         group=Group.USUAL,
@@ -42,8 +43,8 @@ class Settings:
     )
     width: int | None = setting(
         None,
-        "In pixels, a multiple of 8.",
-        usual="the model's, or that of image",
+        "Width of the image in pixels, a multiple of 8.",
+        usual="that of image, or the model's",
         kind=int,
         bounds=(1, 2**31),
         group=Group.USUAL,
@@ -51,7 +52,7 @@ class Settings:
     )
     num_inference_steps: int = setting(
         50,
-        "Denoising steps.",
+        "Number of denoising steps.",
         kind=int,
         bounds=(1, MAX_STEPS),
         group=Group.USUAL,
@@ -62,14 +63,14 @@ class Settings:
     negative_prompt: str | Sequence[str] | None = setting(
         None,
         "What the image should not show.",
-        more="One text for all prompts, or a list with one for each.",
+        more="A string for all prompts, or a list with one string for each prompt.",
         kind=str,
         group=Group.USUAL,
         option=Option(("-n", "--negative-prompt"), metavar="TEXT"),
     )
     guidance_scale: float | None = setting(
         None,
-        "How closely to follow the prompt. At 1 or less, the negative prompt has no effect and a step takes half the "
+        "How closely to follow the prompt. At 1 or less, the negative prompt has no effect, and a step takes half the "
         "time.",
         usual="the model's, mostly 7.5",
         kind=float,
@@ -79,12 +80,12 @@ class Settings:
         label=Label("CFG scale"),
     )
     num_images_per_prompt: int = setting(
-        1, "Images of each prompt, denoised at once.", kind=int, group=Group.MANY
+        1, "How many images to make of each prompt, all at once.", kind=int, group=Group.MANY
     )
     seed: int | None = setting(
         None,
-        "Image i gets seed + i.",
-        usual="random; the result says which",
+        "Seed of the first image. Further images count up from it.",
+        usual="random; the result contains it",
         kind=int,
         group=Group.USUAL,
         option=Option(("-s", "--seed"), usual="random, printed"),
@@ -94,7 +95,7 @@ class Settings:
         None,
         "Start from this image. Its size, rounded down, becomes the default size.",
         more="A path, a PIL image, an array [H, W, 3] of bytes or of floats from 0 to 1, latents [N, C, h, w], or a "
-        "list with one image for each prompt (SDEdit, Meng et al. 2021, arXiv:2108.01073).",
+        "list with one image for each prompt. The method is SDEdit (Meng et al. 2021, arXiv:2108.01073).",
         kind=str,
         group=Group.USUAL,
         option=Option(("-i", "--image"), metavar="FILE"),
@@ -103,8 +104,8 @@ class Settings:
         "a1111",
         "How to read prompts: a1111 has (weights), BREAK, editing, alternation and AND; compel has weights+, .blend() "
         "and .and(); plain has none.",
-        more="plain cuts a text after one chunk. compel's weights below 1 are those of its DownweightMode.REMOVE, as "
-        "text encoders take no mask here.",
+        more="plain cuts a prompt off after one chunk. compel's weights below 1 are those of its "
+        "DownweightMode.REMOVE, because the text encoders here take no mask.",
         kind=str,
         choices=("a1111", "compel", "plain"),
         group=Group.PROMPTS,
@@ -123,14 +124,14 @@ class Settings:
     )
     strength: float | None = setting(
         None,
-        "How much of the image to change, from 0 to 1. Also the share of the steps that run.",
+        "How much to change the image, from 0 to 1. This is also the share of the steps that run.",
         usual=f"{DEFAULT_STRENGTH}; 1 with a mask or outpaint",
         kind=float,
         bounds=(0.0, 1.0),
         only_with=("image",),
         group=Group.IMAGE_TO_IMAGE,
         option=Option(("--strength", "--denoising-strength"), usual=f"{DEFAULT_STRENGTH}; 1 with a mask"),
-        # A1111 has one name for both strengths: the second where there is a `hires_scale`.
+        # A1111 has the same label for both strengths. With a `hires_scale`, it means `hires_strength`.
         label=Label("Denoising strength"),
     )
     image_guidance_scale: float | None = setting(
@@ -146,7 +147,7 @@ class Settings:
     )
     noise_level: int | None = setting(
         None,
-        "Noise to add to the small image. Only for models that upscale.",
+        "How much noise to add to the small image. Only for models that upscale.",
         usual=f"{DEFAULT_NOISE_LEVEL}",
         kind=int,
         bounds=(0, 10_000),
@@ -157,8 +158,9 @@ class Settings:
     )
     mask_image: Any = setting(
         None,
-        "Repaint the image where this one is white.",
-        more="A path, a PIL image, an array [H, W], or a list with one for each prompt. The rest stays, bit for bit.",
+        "Repaint the image where this mask is white.",
+        more="A path, a PIL image, an array [H, W], or a list with one mask for each prompt. All other pixels stay the "
+        "same, bit for bit.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
@@ -166,7 +168,7 @@ class Settings:
     )
     mask_blur: float = setting(
         4.0,
-        "Blend the new content in over this many pixels inside the mask.",
+        "Blend the new content with the old over this many pixels inside the mask.",
         kind=float,
         bounds=(0.0, 1000.0),
         keeps_int=True,
@@ -178,7 +180,7 @@ class Settings:
     padding_mask_crop: int | None = setting(
         None,
         "Repaint only the mask and this many pixels around it, at full resolution.",
-        more="Full resolution is height and width, or the model's own size.",
+        more="Full resolution means height and width, or the model's own size.",
         kind=int,
         bounds=(0, 2**16),
         only_with=("mask_image",),
@@ -188,21 +190,22 @@ class Settings:
     )
     composite: bool = setting(
         True,
-        "Keep the pixels outside the mask; False gives the model's whole output.",
+        "Keep the original pixels outside the mask. False returns the model's output for the whole image.",
         kind=bool,
         only_with=("mask_image", "outpaint"),
         group=Group.PAINTING,
         option=Option(
             ("--no-composite",),
-            help="Keep the model's whole output, outside the mask too.",
+            help="Use the model's output for the whole image. By default, pixels outside the mask stay the same.",
         ),
         label=Label("Composite"),
     )
     outpaint: Any = setting(
         None,
         "Extend the image by pixels on each side (left=64,top=32) or to a size (768x512, 768x512@left).",
-        more='Sides may be a dict, {"left": 64, "top": 32}. The image stays bit for bit; what is new fades in from '
-        "its edge. Growth by more than half of what there is takes several passes, each of all steps.",
+        more='Sides may also be a dict, {"left": 64, "top": 32}. The pixels of the image stay the same, bit for bit, '
+        "and the new content fades in from its edge. Extending the image by more than half of its size takes several "
+        "passes, each with all steps.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
@@ -220,8 +223,8 @@ class Settings:
     )
     hires_strength: float = setting(
         0.7,
-        "How much of the enlarged image to change.",
-        more="Also the share of {hires_steps} that run.",
+        "How much to change the enlarged image, from 0 to 1.",
+        more="This is also the share of {hires_steps} that run.",
         kind=float,
         bounds=(0.0, 1.0),
         only_with=("hires_scale",),
@@ -231,7 +234,7 @@ class Settings:
     )
     hires_steps: int | None = setting(
         None,
-        "Steps for the enlarged image.",
+        "Number of steps for the enlarged image.",
         usual="{num_inference_steps}",
         kind=int,
         bounds=(1, MAX_STEPS),
@@ -242,8 +245,7 @@ class Settings:
     )
     hires_upscaler: str = setting(
         "latent",
-        "Enlarge the latents, which invents more detail, or the image.",
-        more='"latent" or "lanczos".',
+        "What to enlarge: the latents (latent), which invents more detail, or the image (lanczos).",
         kind=str,
         choices=("latent", "lanczos"),
         only_with=("hires_scale",),
@@ -253,8 +255,8 @@ class Settings:
     )
     tile_size: int | None = setting(
         None,
-        "Denoise a large image in windows of this size.",
-        more="In pixels. The U-Net's memory is that of a window, and time grows with the area.",
+        "Denoise a large image in windows of this size, in pixels.",
+        more="The U-Net needs only the memory of one window, and time grows with the area.",
         kind=int,
         bounds=(1, 2**20),
         group=Group.LARGE,
@@ -263,8 +265,8 @@ class Settings:
     )
     tile_overlap: int | None = setting(
         None,
-        "How far windows overlap.",
-        usual="a quarter of their size",
+        "How far the windows overlap, in pixels.",
+        usual="a quarter of the tile size",
         kind=int,
         bounds=(0, 2**20),
         only_with=("tile_size",),
@@ -274,7 +276,7 @@ class Settings:
     )
     max_size: int | None = setting(
         None,
-        "Allow sides of up to this many pixels.",
+        "Allow images with sides of up to this many pixels.",
         kind=int,
         bounds=(1, 2**20),
         group=Group.LARGE,
@@ -292,8 +294,8 @@ class Settings:
     )
     guidance_rescale: float = setting(
         0.0,
-        "How much of the contrast that guidance adds to remove, from 0 to 1.",
-        more="Lin et al. 2023, arXiv:2305.08891, section 3.4.",
+        "Reduce the contrast that guidance adds. 0 keeps it, and 1 removes it.",
+        more="The method is that of Lin et al. 2023, arXiv:2305.08891, section 3.4.",
         kind=float,
         bounds=(0.0, 1.0),
         keeps_int=True,
@@ -303,20 +305,20 @@ class Settings:
     )
     timesteps: Sequence[int] | None = setting(
         None,
-        "Run exactly these timesteps, instead of {num_inference_steps} and {spacing}.",
+        "Run exactly these timesteps. They replace {num_inference_steps} and {spacing}.",
         kind=int,
         bounds=(0, 10**6),
-        most=MAX_STEPS,
+        max_items=MAX_STEPS,
         group=Group.SAMPLING,
         option=Option(("--timesteps",), metavar="A,B,…"),
         label=Label("Timesteps"),
     )
     sigmas: Sequence[float] | None = setting(
         None,
-        "Run exactly these noise levels, the final one included, instead of {num_inference_steps} and {spacing}.",
+        "Run exactly these noise levels, including the final one. They replace {num_inference_steps} and {spacing}.",
         kind=float,
         bounds=(0.0, 1e6),
-        most=MAX_STEPS + 1,
+        max_items=MAX_STEPS + 1,
         keeps_int=True,
         group=Group.SAMPLING,
         option=Option(("--sigmas",), metavar="A,B,…"),
@@ -324,23 +326,23 @@ class Settings:
     )
     latents: Array | None = setting(
         None,
-        "Unit noise [images, C, H/8, W/8] to start from.",
-        usual="drawn by the seed",
+        "Start from this unit noise, an array [images, C, H/8, W/8].",
+        usual="drawn from the seed",
         rank=4,
         group=Group.PROGRAMS,
     )
     prompt_embeds: Array | None = setting(
-        None, "Embeddings [prompts, length, width] in place of {prompt}.", rank=3, group=Group.PROGRAMS
+        None, "Embeddings [prompts, length, width] that replace {prompt}.", rank=3, group=Group.PROGRAMS
     )
     negative_prompt_embeds: Array | None = setting(
         None,
-        "Embeddings [prompts, length, width] in place of {negative_prompt}.",
+        "Embeddings [prompts, length, width] that replace {negative_prompt}.",
         rank=3,
         group=Group.PROGRAMS,
     )
     output_type: str = setting(
         "pil",
-        'What images are: "pil" for PIL images, "np" for float32 [N, H, W, 3] from 0 to 1, "latent" for latents '
+        'The type of images: "pil" for PIL images, "np" for float32 [N, H, W, 3] from 0 to 1, "latent" for latents '
         "[N, C, h, w].",
         kind=str,
         choices=("pil", "np", "latent"),

@@ -1,4 +1,4 @@
-"""All rows together: the settings of a request, those of a call, and what image files say besides."""
+"""The complete table: the settings of a request, those of a call, and the other facts in metadata."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sdrt.request.settings import Settings
 if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "WITHOUT_HIRES", "Arguments", "said"]
+__all__ = ["FACTS", "TABLE", "WITHOUT_HIRES", "Arguments", "labelled_settings"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
-    """What a call of a pipeline takes: what a request says, how it is sampled, and who is told of its steps."""
+    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback."""
 
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,
-        "A name such as euler, a scheduler_config.json, or what diffusers has in one as a dict.",
+        "A name such as euler, the path of a scheduler_config.json, or its content as a dict.",
         usual="the model's",
         kind=str,
         group=Group.USUAL,
@@ -34,7 +34,7 @@ class Arguments(Settings):
             also=("sampler",),
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
-        # A1111's name of a sampler includes "Karras" and the like.
+        # In A1111, the name of a sampler includes its spacing, such as "Karras".
         label=Label("Sampler"),
     )
     spacing: str | None = setting(
@@ -50,7 +50,7 @@ class Arguments(Settings):
         setting(
             None,
             "Called after each step with the pipeline, the step's index, its timestep and a dict of tensors. It may "
-            "return tensors to go on with.",
+            "return a dict of tensors that replace them.",
             group=Group.PROGRAMS,
         )
     )
@@ -62,15 +62,15 @@ class Arguments(Settings):
 
 
 TABLE = settings_of(Arguments)
-"""Every setting that an image may have for itself."""
+"""All settings. Each may differ from image to image."""
 
 WITHOUT_HIRES: Mapping[str, Any] = {
     row.name: row.default for row in TABLE if "hires_scale" in (row.name, *row.only_with)
 }
-"""What a request for one of the two images of `hires_scale` says of it."""
+"""The values of a request without `hires_scale`. Each of the two passes of `hires_scale` uses them."""
 
 
-def _size(text: str) -> tuple[int, int]:
+def _parse_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if found is None:
         raise ValueError(text)
@@ -78,10 +78,12 @@ def _size(text: str) -> tuple[int, int]:
 
 
 FACTS = (
-    # Width and height, in pixels.
+    # The width and height in pixels.
     Setting(
         name="size",
-        label=Label("Size", read=_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"),
+        label=Label(
+            "Size", read=_parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
+        ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),
     Setting(name="vae_tiling", kind=bool, label=Label("VAE tiling")),
@@ -91,7 +93,7 @@ FACTS = (
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
     Setting(name="version", kind=str, label=Label("Version")),
 )
-"""What image files say besides the settings: of what made them."""
+"""What metadata contain besides the settings: the size, and what made the image."""
 
 _A1111_ORDER = (
     *("num_inference_steps", "scheduler", "guidance_scale", "seed", "size", "model"),
@@ -103,8 +105,11 @@ _A1111_ORDER = (
 )
 
 
-def said(table: Sequence[Setting] = TABLE) -> tuple[Setting, ...]:
-    """What image files say, in A1111's order; a setting that it does not name comes after, and the version last."""
+def labelled_settings(table: Sequence[Setting] = TABLE) -> tuple[Setting, ...]:
+    """The settings and facts that metadata contain, in A1111's order.
+
+    Settings that A1111 does not have come after its own, and the version comes last.
+    """
     places = {name: place for place, name in enumerate(_A1111_ORDER)}
     rows = [row for row in (*table, *FACTS) if row.label is not None]
     return tuple(sorted(rows, key=lambda row: places.get(row.name, len(places) + (row.name == "version"))))

@@ -1,6 +1,6 @@
-"""The checks of a request, made once, when it is constructed.
+"""The checks of a request. They run once, when it is constructed.
 
-Each check replaces a value by what it stands for: an image by its pixels, a number by one of Python's.
+They also convert values: they read images into arrays, and turn numbers into plain Python numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["no_steps", "validate"]
 
 
 def validate(request: Request) -> None:
-    """Check every value of `request`, which is under construction. Raises `RequestError`."""
+    """Check and convert every value of a `request` under construction. Raises `RequestError`."""
     table = settings_of(type(request))
     _check_levels(request, table)
     for row in table:
@@ -59,23 +59,23 @@ def _check_prompts(request: Request) -> None:
     negative = request.negative_prompt
     if negative is not None and not isinstance(negative, str) and len(negative) != request.num_prompts:
         raise RequestError(
-            f"negative_prompt has {len(negative)} texts for {request.num_prompts} prompts: "
-            "give one each, or one text"
+            f"negative_prompt has {len(negative)} strings for {request.num_prompts} prompts; "
+            "give one for each prompt, or a single string"
         )
     if request.num_prompts > MAX_IMAGES:
         raise RequestError(
-            f"there are {request.num_prompts} prompts: expected at most {MAX_IMAGES} in a call"
+            f"there are {request.num_prompts} prompts: expected at most {MAX_IMAGES}; make several calls"
         )
 
 
 def _check_levels(request: Request, table: Sequence[Setting]) -> None:
-    """Of `timesteps` or `sigmas`, which say how many steps there are."""
+    """Check `timesteps` and `sigmas`, and set the number of steps from them."""
     for row in table:
         value = getattr(request, row.name)
         if row.name not in ("timesteps", "sigmas") or value is None:
             continue
         levels = checked(row, value)
-        # The last of the sigmas is where the last step ends.
+        # The last sigma is where the last step ends, so it has no step of its own.
         count = len(levels) if row.name == "timesteps" else max(1, len(levels) - 1)
         _set(request, row.name, levels)
         _set(request, "num_inference_steps", count)
@@ -91,11 +91,11 @@ def _check_image(request: Request) -> None:
     if latents := _latents_given(request):
         for name in ("mask_image", "outpaint"):
             if getattr(request, name) is not None:
-                raise RequestError(f"{name} needs pixels, and image is latents: give a picture")
+                raise RequestError(f"{name} needs pixels, but image is latents; give an image in pixels")
         _set(request, "image", latents)
     else:
-        pictures = read_images("image", request.image)
-        _set(request, "image", checked_count("image", pictures, request.num_prompts))
+        images = read_images("image", request.image)
+        _set(request, "image", checked_count("image", images, request.num_prompts))
     _check_mask(request)
     _check_outpaint(request)
     if request.strength is not None:
@@ -103,31 +103,33 @@ def _check_image(request: Request) -> None:
 
 
 def _latents_given(request: Request) -> Latents | None:
-    """`image` as latents [N, C, h, w], which diffusers takes in its place; None where it is none."""
+    """The latents [N, C, h, w] in `image`, which accepts them as diffusers does. None if `image` is not latents."""
     if isinstance(request.image, Latents):
         return request.image
     array = request.image
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[-1] == 3:
         return None
     given = tensor("image", array, rank=4)
-    assert given is not None  # as it is an array
+    assert given is not None  # because `array` is not None
     if len(given) not in (1, request.num_prompts):
         raise RequestError(
-            f"image has latents of {len(given)} pictures for {request.num_prompts} prompts: give one each, or one"
+            f"image has latents of {len(given)} images for {request.num_prompts} prompts; "
+            "give one for each prompt, or one"
         )
     return Latents(np.broadcast_to(given, (request.num_prompts, *given.shape[1:])))
 
 
 def _check_unused(request: Request, table: Sequence[Setting]) -> None:
-    """Refuse what would mean nothing without another setting."""
+    """Refuse a setting that has no effect without another setting."""
     for row in table:
         value = getattr(request, row.name)
         given = value is not None if row.default is None else value != row.default
         if not row.only_with or not given or any(getattr(request, one) is not None for one in row.only_with):
             continue
-        wanted = " or ".join(row.only_with)
-        missing = "an image: give the image to begin from" if wanted == "image" else f"a {wanted}: give one"
-        raise RequestError(f"{row.name} is given without {missing}, or leave it out")
+        needed = " or ".join(row.only_with)
+        raise RequestError(
+            f"{row.name} has no effect without {needed}; give {needed}, or leave out {row.name}"
+        )
 
 
 def _check_hires(request: Request) -> None:
@@ -139,13 +141,13 @@ def _check_hires(request: Request) -> None:
         )
     if request.image is not None:
         raise RequestError(
-            "hires_scale is for pictures that are made from text: with an image, give the height and width to make"
+            "hires_scale cannot be used with an image; to enlarge the image, give height and width"
         )
 
 
 def _check_strength(request: Request) -> None:
     if request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.usual_strength, request.num_inference_steps)
+        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
 def _check_mask(request: Request) -> None:
@@ -155,7 +157,7 @@ def _check_mask(request: Request) -> None:
     (height, width), (tall, wide) = masks[0].shape, request.image[0].shape[:2]
     if (height, width) != (tall, wide):
         raise RequestError(
-            f"mask_image is {width}x{height} and image {wide}x{tall} pixels: expected one size"
+            f"mask_image has {width}x{height} pixels, and image has {wide}x{tall}: expected the same size"
         )
     _set(request, "mask_image", masks)
 
@@ -163,7 +165,7 @@ def _check_mask(request: Request) -> None:
 def _check_outpaint(request: Request) -> None:
     if request.outpaint is None:
         return
-    # A request that was fitted has a size already.
+    # A request that was fitted before already has a size.
     fitted = isinstance(request.outpaint, Growth)
     sizes = () if fitted else (("height", None), ("width", None))
     for name, usual in (("mask_image", None), *sizes, ("composite", True)):
@@ -171,7 +173,7 @@ def _check_outpaint(request: Request) -> None:
             raise RequestError(f"expected at most one of outpaint and {name}, got both")
     if request.output_type == "latent":
         raise RequestError(
-            "output_type is 'latent', and outpaint puts pictures together: expected 'pil' or 'np'"
+            "output_type is 'latent', but outpaint makes its result from pixels: expected 'pil' or 'np'"
         )
     height, width = request.image[0].shape[:2]
     _set(request, "outpaint", parse_growth(request.outpaint, width, height))
@@ -185,8 +187,8 @@ def _check_seed(request: Request) -> None:
 
 
 def no_steps(name: str, strength: float, steps: int) -> RequestError:
-    """The error to raise for a share of `steps` that leaves none of them."""
+    """The error for a strength that runs none of `steps` steps."""
     least = f"{1 / steps:.2g}"
     return RequestError(
-        f"{name} is {strength:g}, which leaves none of {steps} steps: expected {least} at least, or more steps"
+        f"{name} is {strength:g}, so none of the {steps} steps would run: expected at least {least}, or more steps"
     )

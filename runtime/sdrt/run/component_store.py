@@ -117,7 +117,7 @@ class ComponentStore:
 
     def is_first_at(self, request: FittedRequest) -> bool:
         """Whether these sessions were not asked for this size before; from now on they were."""
-        size = request.width, request.height, request.num_pictures
+        size = request.width, request.height, request.num_images
         with self._lock:
             known = size in self._seen
             self._seen.add(size)

@@ -117,7 +117,7 @@ class Generation:
         name = self._store.config.name
         if (what := PROVIDERS[name].warms_up) and self._store.is_first_at(request):
             self._notices.inform(
-                f"warming up for {request.width}x{request.height}, {request.num_pictures} at once, on {name}: {what}"
+                f"warming up for {request.width}x{request.height}, {request.num_images} at once, on {name}: {what}"
             )
 
 

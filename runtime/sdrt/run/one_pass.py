@@ -104,7 +104,7 @@ def denoise(
         ):
             if prepared.known is not None:
                 prepared.known.hold(step.x, step.sigma, plan, last=step.last)
-            event = GenerationStep(step, plan, denoiser, inputs, spec.embeds, job.request.num_pictures)
+            event = GenerationStep(step, plan, denoiser, inputs, spec.embeds, job.request.num_images)
             try:
                 yield event
             finally:

@@ -22,7 +22,7 @@ from rich.console import Console
 import sdrt
 from sdrt.cli import main
 from sdrt.cli.generate.jobs import plan
-from sdrt.cli.generate.terminal_picture import PictureProgress, drawn
+from sdrt.cli.generate.terminal_image import ImageProgress, drawn
 from sdrt.images.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -358,7 +358,7 @@ def test_a_terminal_gets_pictures_of_half_blocks() -> None:
     assert console.file.getvalue().count("▀") == 4 * 1  # type: ignore[attr-defined]
     assert "38;2;200;30;30" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "48;2;20;40;220" in console.file.getvalue()  # type: ignore[attr-defined]
-    with PictureProgress(console=console) as progress:
+    with ImageProgress(console=console) as progress:
         progress.add_task("steps", total=2)
         progress.show(picture)
     assert console.file.getvalue().count("▀") > 4  # type: ignore[attr-defined]
@@ -366,7 +366,7 @@ def test_a_terminal_gets_pictures_of_half_blocks() -> None:
 
 def test_a_terminal_without_colours_gets_no_pictures(model: str) -> None:
     console = _console(no_color=True)
-    with PictureProgress(console=console) as progress:
+    with ImageProgress(console=console) as progress:
         progress.add_task("steps", total=2)
         progress.show(Image.new("RGB", (4, 2), (200, 30, 30)))
     assert "▀" not in console.file.getvalue()  # type: ignore[attr-defined]

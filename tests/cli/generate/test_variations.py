@@ -389,7 +389,7 @@ def test_a_picture_that_says_nothing() -> None:
 
 
 def test_a_prompts_file_without_an_end_is_refused(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdrt.cli.generate.variations._MOST_BYTES", 1000)
+    monkeypatch.setattr("sdrt.cli.generate.variations._MAX_BYTES", 1000)
     Path("p.txt").write_text("a cat\n" * 500)
     result = run("generate", "--prompts-file", "p.txt", "-m", model)
     assert (result.exit_code, "p.txt has more than 0 MB" in result.stderr) == (2, True)

@@ -13,7 +13,7 @@ from sdrt import RequestError
 from sdrt.cli.generate.from_metadata import options_of
 from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
 from sdrt.images.metadata import Parameters, save_options
-from sdrt.request.table import said
+from sdrt.request.table import labelled_settings
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import given, settings  # noqa: E402
@@ -21,7 +21,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("folder")
 
-LABELS = sorted({row.label.name for row in said() if row.label})
+LABELS = sorted({row.label.name for row in labelled_settings() if row.label})
 OURS = {"Steps": "2", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "64x64", "RNG": "CPU"}
 
 

@@ -17,7 +17,7 @@ from sdrt import RequestError, SdrtError, StableDiffusionPipeline, StableDiffusi
 from sdrt.images.files import FORMATS, write_image
 from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text, settings_values
-from sdrt.request.table import said
+from sdrt.request.table import labelled_settings
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -53,9 +53,9 @@ def legal(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-VALUES = st.fixed_dictionaries({}, optional={row.name: _OF_TYPE.get(row.name, _TEXTS) for row in said()}).map(
-    legal
-)
+VALUES = st.fixed_dictionaries(
+    {}, optional={row.name: _OF_TYPE.get(row.name, _TEXTS) for row in labelled_settings()}
+).map(legal)
 # A1111's grammar has no escape for a line of the prompt that begins so.
 PROMPTS = _TEXTS.filter(lambda text: not re.search(r"^Negative prompt:", text, re.MULTILINE))
 
@@ -96,8 +96,8 @@ def test_settings_that_a_jpeg_cannot_hold_are_one_clear_error(tmp_path: Path) ->
 
 
 def test_fields_and_labels_of_the_table_are_told_apart() -> None:
-    assert len({row.name for row in said()}) == len(said())
-    labels = [row.label.name for row in said() if row.label and row.name != "hires_strength"]
+    assert len({row.name for row in labelled_settings()}) == len(labelled_settings())
+    labels = [row.label.name for row in labelled_settings() if row.label and row.name != "hires_strength"]
     assert len(set(labels)) == len(labels)
 
 

@@ -71,7 +71,7 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
     said: list[str] = []
     pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=said.append)
     expected = pipeline("a", **CALL).images
-    assert pipeline.rescues == {}
+    assert pipeline.float32_retries == {}
     said.clear()
     once = [name]
 
@@ -82,13 +82,13 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("sdrt.onnx.buffers.failed", overflows)
     found = pipeline("a", **CALL).images
     steps = pipeline.num_evaluations(Request(prompt="a", num_inference_steps=CALL["num_inference_steps"]))
-    assert pipeline.rescues == {name: steps if name == "unet" else 1}
+    assert pipeline.float32_retries == {name: steps if name == "unet" else 1}
     assert [line for line in said if line.startswith(f"{name}: float16 overflowed")] == said
     assert len(said) == 1
     np.testing.assert_array_equal(found, expected)
     # Another picture begins in float16 again.
     pipeline("a", **CALL)
-    assert pipeline.rescues == {name: steps if name == "unet" else 1}
+    assert pipeline.float32_retries == {name: steps if name == "unet" else 1}
 
 
 def test_after_an_overflow_the_picture_is_not_computed_twice(
@@ -113,7 +113,7 @@ def test_without_such_a_graph_the_run_counts(tiny_model: Path, monkeypatch: pyte
     monkeypatch.setattr("sdrt.onnx.buffers.failed", lambda array: True)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     assert pipeline("a", **CALL).images.shape == (1, 64, 64, 3)
-    assert pipeline.rescues == {}
+    assert pipeline.float32_retries == {}
 
 
 def test_with_low_vram_too_and_the_vae_in_stages(
@@ -130,8 +130,8 @@ def test_with_low_vram_too_and_the_vae_in_stages(
     for count in (1, 2):
         np.testing.assert_array_equal(pipeline("a", **CALL).images, expected)
         evaluations = 2 * pipeline.num_evaluations(Request(prompt="a", num_inference_steps=2))
-        assert pipeline.rescues["unet"] == count * evaluations
-        assert pipeline.rescues["vae_decoder"] >= count
+        assert pipeline.float32_retries["unet"] == count * evaluations
+        assert pipeline.float32_retries["vae_decoder"] >= count
         assert {graph.name for graph in pipeline.graphs} == {"vae_decoder"}
     gc.enable()
     assert {graph.path.name for graph in pipeline.graphs} == {"stages.onnx", "stages_fp32.onnx"}

@@ -123,4 +123,4 @@ def test_without_a_text_encoder_only_embeddings_do() -> None:
         Request(prompt="a").fit(capabilities)
     with pytest.raises(RequestError, match="negative_prompt_embeds, or guidance_scale=1"):
         Request(prompt_embeds=EMBEDS).fit(capabilities)
-    assert Request(prompt_embeds=EMBEDS, guidance_scale=1.0).fit(capabilities).num_pictures == 2
+    assert Request(prompt_embeds=EMBEDS, guidance_scale=1.0).fit(capabilities).num_images == 2

@@ -89,7 +89,7 @@ def test_what_a_request_without_hires_says() -> None:
 
 def test_bounds_are_checked_by_the_table() -> None:
     for row in settings_of(Request):
-        if row.bounds is None or row.most is not None:
+        if row.bounds is None or row.max_items is not None:
             continue
         for value in (row.bounds[0] - 1, row.bounds[1] + 1, "1", True, float("nan")):
             with pytest.raises(RequestError, match=f"{row.name} is .*: expected a "):

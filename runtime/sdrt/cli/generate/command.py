@@ -1,4 +1,4 @@
-"""`sdrt generate`: the options and their help. The work is in `runner`."""
+"""`sdrt generate`: the options and their help. `runner` does the work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from sdrt.cli.generate.options import groups, picture_options
+from sdrt.cli.generate.options import groups, image_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
 
@@ -19,16 +19,16 @@ __all__ = ["generate"]
 @click.option(
     "--prompts-file",
     metavar="FILE",
-    help="Read prompts from a file, or from stdin with -: one per line, or JSON objects whose settings override the "
-    "options.",
+    help="Read prompts from a file, or from stdin with -. Each line is a prompt, or a JSON object with a prompt and "
+    "settings that override the options.",
 )
 @click.option(
     "--from",
-    "from_picture",
+    "from_image",
     metavar="FILE",
-    help="Make this image again from its metadata. Options that you give override it.",
+    help="Make this image again, from its metadata. Options that you give override the metadata.",
 )
-@picture_options
+@image_options
 @click.option(
     "-b",
     "--batch-size",
@@ -42,9 +42,10 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
-    help="File, folder, or a pattern with {seed} and {index}: .png, .jpg or .webp.  [default: sdrt-{seed}.png]",
+    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp.  "
+    "[default: sdrt-{seed}.png]",
 )
-@click.option("--grid", is_flag=True, help="Also write one sheet with all images, named FILE-grid.")
+@click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
 @click.option(
     "--preview-file", metavar="FILE", help="Write the unfinished images to this file while they are made."
@@ -54,33 +55,33 @@ __all__ = ["generate"]
     type=click.IntRange(1, 1000),
     default=5,
     show_default=True,
-    help="Update the preview every so many steps.",
+    help="Update the preview after this many steps.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
 @debug_option
 @click.pass_context
-def generate(context: click.Context, /, from_picture: str | None, **options: Any) -> None:
+def generate(context: click.Context, /, from_image: str | None, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. Where a prompt says {a|b}, the seed decides which one an image gets. File names go to
-    stdout; progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b; the seed of each image decides which. The names
+    of the files go to stdout, progress and notices go to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
 
-    if from_picture is not None:
+    if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of
 
-        # Some versions of click take an argument that is not there for given.
+        # Some versions of click report a missing argument as given, with an empty value.
         given = {
             name
             for name in options
             if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        options |= options_of(from_picture, given)
+        options |= options_of(from_image, given)
     sources = [name for name in ("prompts", "prompts_file") if options[name]]
     if not sources:
         raise click.UsageError("Missing argument 'PROMPT...'", context)
     if len(sources) > 1:
         raise click.UsageError("expected PROMPT... or --prompts-file, got both", context)
-    run(Options.of(options))
+    run(Options.from_parameters(options))

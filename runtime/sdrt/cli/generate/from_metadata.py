@@ -1,4 +1,4 @@
-"""`--from`: the options that a picture's metadata tells, so that it can be made again."""
+"""`--from`: read options from the metadata of an image, so that it can be made again."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ from sdrt.model_folder.embedded import embedded_names
 from sdrt.request.bounds import MAX_SIZE
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
-from sdrt.request.table import TABLE, said
+from sdrt.request.table import TABLE, labelled_settings
 
 __all__ = ["options_of"]
 
 
-# What made an image and is an option too, by a name that is the same.
-_OPTIONS_OF_RUNS = ("model", "vae_tiling")
-# Labels of other programs that are no obstacle.
-_FOREIGN = {"Model hash", "Schedule type"}
+# Options that are not settings. The metadata has them under the same name.
+_OTHER_OPTIONS = ("model", "vae_tiling")
+# Labels of other programs that do not prevent making the image again.
+_HARMLESS_LABELS = {"Model hash", "Schedule type"}
 
 
 def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
-    """Options, by the names of click's parameters, for what is not among those that were `given`.
+    """Read the options of an image's metadata that are not in `given`, the names of the options that the user gave.
+
+    Options have the names of click's parameters.
 
     Raises:
-        RequestError: the file tells nothing, something that is no setting, or of what cannot be made from it alone.
+        RequestError: the file has no metadata, the metadata contains an unknown setting, or the image cannot be made
+            from its metadata alone.
     """
-    found = read_metadata(name)
-    if not found.text:
+    metadata = read_metadata(name)
+    if not metadata.text:
         raise RequestError(
-            f"--from {name}: does not say how it was made; expected a picture that sdrt made without --no-metadata"
+            f"--from {name}: does not say how it was made; expected an image that sdrt made without --no-metadata"
         )
-    _check_complete(name, found.settings, given, table)
-    told: dict[str, Any] = {"negative_prompt": found.negative_prompt}
+    _check_complete(name, metadata.settings, given, table)
+    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
-        told["prompts"] = (found.prompt,)
-    told |= _options(name, found.settings, table)
-    if "spacing" in given and "scheduler" in told:
-        told["scheduler"] = _without_spacing(told["scheduler"])
+        options["prompts"] = (metadata.prompt,)
+    options |= _options(name, metadata.settings, table)
+    if "spacing" in given and "scheduler" in options:
+        options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = set(given)
     if given & {"num_inference_steps", "spacing", "timesteps", "sigmas"}:
-        # They say which levels are visited in other words.
+        # Each of these options decides which noise levels the steps visit, so it replaces those of the metadata.
         dropped |= {"timesteps", "sigmas"}
     if "scheduler" in given:
         dropped.add("spacing")
-    told = {option: value for option, value in told.items() if option not in dropped}
-    largest = (
-        round(max(told.get("width", 0), told.get("height", 0)) * min(told.get("hires_scale", 1.0), 16)) + 64
-    )
-    if largest > MAX_SIZE and "max_size" not in given:
-        told["max_size"] = largest
-    return told
+    options = {option: value for option, value in options.items() if option not in dropped}
+    largest_side = max(options.get("width", 0), options.get("height", 0))
+    max_size = round(largest_side * min(options.get("hires_scale", 1.0), 16)) + 64
+    if max_size > MAX_SIZE and "max_size" not in given:
+        options["max_size"] = max_size
+    return options
 
 
 def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> dict[str, Any]:
@@ -61,11 +63,11 @@ def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> d
         values = settings_values(texts, table)
     except RequestError as error:
         raise RequestError(f"--from {name}: {error}") from None
-    options = {*_OPTIONS_OF_RUNS, *(row.name for row in table if row.option is not None)}
-    told = {key: value for key, value in values.items() if key in options}
+    names = {*_OTHER_OPTIONS, *(row.name for row in table if row.option is not None)}
+    options = {key: value for key, value in values.items() if key in names}
     if "size" in values and "outpaint" not in values:
-        told["width"], told["height"] = values["size"]
-    return told
+        options["width"], options["height"] = values["size"]
+    return options
 
 
 def _without_spacing(scheduler: str) -> str:
@@ -81,34 +83,34 @@ def _check_complete(
 ) -> None:
     model = settings.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
-        raise RequestError(f"--from {name}: was made by the model {brief(model)}: say where it is with -m")
+        raise RequestError(f"--from {name}: was made by the model {brief(model)}; give the model with -m")
     from_text = "Hires upscale" in settings
-    if "image" not in given and not from_text and any(label in settings for label in _of_images(table)):
-        raise RequestError(f"--from {name}: was made from a picture: give it with -i")
+    if "image" not in given and not from_text and any(label in settings for label in _image_labels(table)):
+        raise RequestError(f"--from {name}: was made from another image; give that image with -i")
     if "mask_image" not in given and "Mask blur" in settings and "Outpaint" not in settings:
-        raise RequestError(f"--from {name}: was made with a mask: give it with --mask")
+        raise RequestError(f"--from {name}: was made with a mask; give the mask with --mask")
     if "Embeddings" in settings and "embeddings" not in given:
         raise RequestError(
-            f"--from {name}: was made with {brief(settings['Embeddings'])}: give the files with --embedding"
+            f"--from {name}: was made with {brief(settings['Embeddings'])}; give the files with --embedding"
         )
     if "Scheduler config" in settings and "scheduler" not in given:
         raise RequestError(
-            f"--from {name}: was made with {brief(settings['Scheduler config'])}: give the file with --scheduler"
+            f"--from {name}: was made with {brief(settings['Scheduler config'])}; give the file with --scheduler"
         )
     if settings.get("RNG") != "CPU":
-        told = f"its RNG is {brief(settings['RNG'])}" if "RNG" in settings else "it names no RNG"
+        found = f"its RNG is {brief(settings['RNG'])}" if "RNG" in settings else "it names no RNG"
         raise RequestError(
-            f"--from {name}: was made with noise that is not drawn here ({told}, expected CPU): give the options "
-            "themselves for one like it"
+            f"--from {name}: was made with noise that sdrt cannot draw ({found}, expected CPU); without --from, "
+            "give its prompt and options to make a similar image"
         )
-    known = {row.label.name for row in said(table) if row.label} | _FOREIGN
+    known = {row.label.name for row in labelled_settings(table) if row.label} | _HARMLESS_LABELS
     if other := [label for label in settings if label not in known]:
         raise RequestError(
-            f"--from {name}: says {brief(other[0])}, which is of another program: give the options themselves for a "
-            "picture like it"
+            f"--from {name}: has the setting {brief(other[0])} of another program; without --from, give its prompt "
+            "and options to make a similar image"
         )
 
 
-def _of_images(table: Sequence[Setting]) -> list[str]:
-    """The labels that only an image that was made from another has."""
+def _image_labels(table: Sequence[Setting]) -> list[str]:
+    """The labels that only images made from another image have."""
     return [row.label.name for row in table if row.label and row.only_with == ("image",)]

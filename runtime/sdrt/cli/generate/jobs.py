@@ -1,4 +1,7 @@
-"""What `sdrt generate` was asked for: options, pictures, files, requests; checked before any work."""
+"""Turn the command line into image jobs, output files and requests.
+
+Everything that can be checked without a model is checked here, before any work begins.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,28 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Grid",
+    "ImageJob",
     "Options",
-    "Picture",
     "batches",
+    "describe_seeds",
     "plan",
     "plan_grid",
     "plan_plot",
     "plan_preview_path",
-    "seeds",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The command line, parsed; `None` leaves a value to the model or to a default that depends on others."""
+    """The parsed command line.
+
+    `None` stands for a default that depends on the model or on other options.
+    """
 
     prompts: tuple[str, ...]
     prompts_file: str | None
     settings: Mapping[str, Any]
-    """What an image may have for itself, by the names of the table of settings."""
+    """The settings that may differ from image to image. The keys are the names in the table of settings."""
     model: str
     embeddings: tuple[str, ...]
     batch_size: int
@@ -65,39 +71,39 @@ class Options:
     quiet: bool
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
-        """What click read, by the names of its parameters."""
+    def from_parameters(cls, given: Mapping[str, Any]) -> Options:
+        """Make the options from click's parameters. `given` maps the name of each parameter to its value."""
         settings = {row.name: given[row.name] for row in TABLE if row.name in given}
         return cls(settings=settings, **{name: given[name] for name in given if name not in settings})
 
-    def but(self, settings: Mapping[str, Any]) -> Options:
-        """The same with other settings."""
+    def with_settings(self, settings: Mapping[str, Any]) -> Options:
+        """Return these options with `settings` changed."""
         return replace(self, settings={**self.settings, **settings}) if settings else self
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture to make: its prompt, its seed, its file, and what else is asked for."""
+class ImageJob:
+    """One image to make: its prompt, its seed, its file and its options."""
 
     prompt: str
     seed: int
     path: Path
     options: Options
     label: str
-    """What tells it from the others, for a contact sheet."""
-    where: str = ""
-    """File and line that ask for it, for messages."""
+    """The text under the image on a contact sheet, which distinguishes it from the other images."""
+    location: str = ""
+    """The line of a prompts file that describes this image, such as "prompts.txt, line 3". Messages show it."""
 
     @contextmanager
-    def named(self) -> Iterator[None]:
-        """Errors say which line of a file asked for what is wrong."""
+    def errors_name_location(self) -> Iterator[None]:
+        """Within this block, every `RequestError` begins with `location`."""
         try:
             yield
         except RequestError as error:
-            if not self.where:
+            if not self.location:
                 raise
             raise RequestError(
-                f"{self.where}: {error}",
+                f"{self.location}: {error}",
                 component=error.component,
                 path=error.path,
                 argument=error.argument,
@@ -108,34 +114,36 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """The contact sheet: its file, how many pictures it shows, and how many in a row (None: as many as rows)."""
+    """A contact sheet to make."""
 
     path: Path
     count: int
+    """How many images it shows."""
     columns: int | None
+    """How many images stand in a row. None makes about as many rows as columns."""
 
 
-def plan(options: Options) -> list[Picture]:
-    """Every prompt `count` times, seeds counting up, each with a file that can be written."""
-    asked = [(one, options.but(one.settings) if one.settings else options) for one in _entries(options)]
-    each = _each(options)
-    prompts = [(entry, own) for entry, own in asked for _ in range(each)]
-    seeds = _seeds(options, asked)
+def plan(options: Options) -> list[ImageJob]:
+    """Plan `count` images of every prompt. Seeds count up, and every image has a file that can be written."""
+    entries = [(entry, options.with_settings(entry.settings)) for entry in _entries(options)]
+    count = _images_per_prompt(options)
+    seeds = _seeds(options, [entry for entry, _ in entries])
     paths = plan_paths(options.output, seeds, force=options.force)
-    varied, times = len(asked) > 1, Counter(entry.prompt for entry, _ in asked)
-    pictures = []
-    for (entry, own), seed, path in zip(prompts, seeds, paths, strict=True):
+    varied, uses = len(entries) > 1, Counter(entry.prompt for entry, _ in entries)
+    repeated = [(entry, own) for entry, own in entries for _ in range(count)]
+    jobs = []
+    for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
         plain = settings["prompt_syntax"] == "plain"
         prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
-        alone = each == times[entry.prompt] == 1
+        alone = count == uses[entry.prompt] == 1
         label = _label(prompt, seed, varied=varied, alone=alone)
-        picture = Picture(prompt=prompt, seed=seed, path=path, options=own, label=label, where=entry.where)
-        with picture.named():
+        job = ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=label, location=entry.location)
+        with job.errors_name_location():
             text = 0 if options.no_metadata else len(prompt) + len(settings["negative_prompt"])
             check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
-        pictures.append(picture)
-    return pictures
+        jobs.append(job)
+    return jobs
 
 
 def _entries(options: Options) -> list[Entry]:
@@ -144,26 +152,32 @@ def _entries(options: Options) -> list[Entry]:
     return read_prompts_file(options.prompts_file)
 
 
-def _seeds(options: Options, asked: Sequence[tuple[Entry, Options]]) -> list[int]:
-    """A seed for every picture: an entry's own, counting up; else on from those before."""
+def _seeds(options: Options, entries: Sequence[Entry]) -> list[int]:
+    """One seed for every image.
+
+    An entry's own seed counts up over the images of that entry. All other images share one sequence of seeds.
+    """
     from sdrt.common.rng import MAX_SEED
 
-    each = _each(options)
-    count = len(asked) * each
+    count = _images_per_prompt(options)
+    total = len(entries) * count
     seed = options.settings["seed"]
-    following = secrets.randbelow(MAX_SEED - count) if seed is None else seed
+    following = secrets.randbelow(MAX_SEED - total) if seed is None else seed
     seeds: list[int] = []
-    for entry, _ in asked:
+    for entry in entries:
         if "seed" in entry.settings:
             first = entry.settings["seed"]
         else:
-            first, following = following, following + each
-        seeds += range(first, first + each)
+            first, following = following, following + count
+        seeds += range(first, first + count)
     return seeds
 
 
-def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[Picture], Grid]:
-    """A picture for every combination of the axes' values, the first axis across, and the sheet that they go on."""
+def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], Grid]:
+    """Plan an image for every combination of the axes' values, and the sheet that shows them.
+
+    The first axis runs from left to right.
+    """
     from sdrt.common.rng import MAX_SEED
     from sdrt.images.contact_sheet import MAX_IMAGES
 
@@ -172,114 +186,119 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[Picture], Gr
         first = secrets.randbelow(MAX_SEED)
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_IMAGES:
-        raise RequestError(f"the plot has {count} pictures: expected at most {MAX_IMAGES}")
+        raise RequestError(
+            f"the plot has {count} images: expected at most {MAX_IMAGES}; give fewer values to -x, -y or -z"
+        )
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
-    pictures = []
+    jobs = []
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
         settings = {axis.name: value for axis, value in zip(reversed(axes), values, strict=True)}
         prompt = settings.pop("prompt", options.prompts[0])
-        own = options.but(settings)
+        own = options.with_settings(settings)
         seed = settings.get("seed", first)
         if own.settings["prompt_syntax"] != "plain":
             prompt = expand_wildcards(prompt, seed)
-        shown = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
-        pictures.append(Picture(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(shown)))
-    return pictures, Grid(path=path, count=count, columns=len(axes[0].values))
+        labels = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
+        jobs.append(ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(labels)))
+    return jobs, Grid(path=path, count=count, columns=len(axes[0].values))
 
 
-def plan_preview_path(options: Options, others: Sequence[Path]) -> Path | None:
-    """Where previews go; checked as the pictures' files are, and to be none of them."""
+def plan_preview_path(options: Options, image_paths: Sequence[Path]) -> Path | None:
+    """The file for previews, or None without `--preview-file`.
+
+    The file is checked as those of images are. It must not be one of `image_paths`.
+    """
     if options.preview_file is None:
         return None
     (path,) = plan_paths(options.preview_file, [0], force=options.force, option="--preview-file")
-    if path.resolve() in {other.resolve() for other in others}:
-        raise RequestError(f"--preview-file {path}: is the name of a picture too; choose another")
+    if path.resolve() in {image_path.resolve() for image_path in image_paths}:
+        raise RequestError(f"--preview-file {path}: an image has this name too; choose another name")
     return path
 
 
-def plan_grid(options: Options, pictures: list[Picture]) -> Grid | None:
-    """The contact sheet, if there is to be one: a row per prompt when each has several pictures."""
+def plan_grid(options: Options, jobs: list[ImageJob]) -> Grid | None:
+    """The contact sheet, or None without `--grid`. It has a row per prompt if each prompt has several images."""
     if not options.grid:
         return None
     from sdrt.images.contact_sheet import MAX_IMAGES
 
-    if len(pictures) > MAX_IMAGES:
+    if len(jobs) > MAX_IMAGES:
         raise RequestError(
-            f"--grid with {len(pictures)} pictures: expected at most {MAX_IMAGES}; make several sheets"
+            f"--grid with {len(jobs)} images: expected at most {MAX_IMAGES}; make several sheets"
         )
-    seeds = [picture.seed for picture in pictures]
-    each = _each(options)
+    count = _images_per_prompt(options)
     return Grid(
-        path=plan_sheet_path(options.output, seeds, force=options.force),
-        count=len(pictures),
-        columns=each if 1 < each < len(pictures) else None,
+        path=plan_sheet_path(options.output, [job.seed for job in jobs], force=options.force),
+        count=len(jobs),
+        columns=count if 1 < count < len(jobs) else None,
     )
 
 
-def _each(options: Options) -> int:
+def _images_per_prompt(options: Options) -> int:
     return options.count or options.batch_size
 
 
 def _label(prompt: str, seed: int, *, varied: bool, alone: bool) -> str:
     if not varied:
         return f"seed {seed}"
-    # The sheet's font has Latin letters.
+    # The font of the sheet has only Latin letters.
     legible = prompt.strip() and all(ord(letter) < 0x250 for letter in prompt)
     return prompt if alone and legible else f"{seed}: {prompt}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Pictures that are denoised at once."""
+    """Images that are denoised at once."""
 
     name: str
-    """For the progress bar."""
-    pictures: list[Picture]
+    """The text beside the progress bar."""
+    jobs: list[ImageJob]
     request: Request
 
 
-def batches(pictures: list[Picture]) -> list[Batch]:
-    """Groups of at most the batch's size, of equal settings and with seeds that count up.
+def batches(jobs: list[ImageJob]) -> list[Batch]:
+    """Group `jobs` into batches of at most the batch size.
 
-    Made before a model is loaded: raises `RequestError` at once for what is wrong with any model.
+    The images of a batch have the same settings, and their seeds count up. No model is needed for this, so a
+    `RequestError` for settings that are wrong with every model is raised before one is loaded.
     """
-    files = _Files()
+    files = _InputFiles()
     found, start = [], 0
-    while start < len(pictures):
+    while start < len(jobs):
         end = start + 1
-        while end < len(pictures) and end - start < pictures[start].options.batch_size:
-            first, following = pictures[start], pictures[end]
+        while end < len(jobs) and end - start < jobs[start].options.batch_size:
+            first, following = jobs[start], jobs[end]
             if following.options is not first.options or following.seed != first.seed + end - start:
                 break
             end += 1
-        batch = pictures[start:end]
-        last = f"-{end}" if len(batch) > 1 else ""
-        name = f"picture {start + 1}{last} of {len(pictures)}"
-        with batch[0].named():
-            found.append(Batch(name=name, pictures=batch, request=_request(batch, files)))
+        batch = jobs[start:end]
+        name = f"images {start + 1}-{end}" if len(batch) > 1 else f"image {end}"
+        with batch[0].errors_name_location():
+            request = _request(batch, files)
+        found.append(Batch(name=f"{name} of {len(jobs)}", jobs=batch, request=request))
         start = end
     return found
 
 
-class _Files:
-    """Pictures and masks, read once: files may change under a long run, or be pipes."""
+class _InputFiles:
+    """Reads each input image and mask once. Files may change during a long run, and a pipe can be read only once."""
 
     def __init__(self) -> None:
         self._read: dict[tuple[str, str], Any] = {}
 
     def image(self, path: str | None) -> Any:
-        """The picture in a file."""
+        """The image in a file, or None without a path."""
         from sdrt.images.reading import read_images
 
-        return self._once("image", path, read_images)
+        return self._read_once("image", path, read_images)
 
     def mask(self, path: str | None) -> Any:
-        """The mask in a file."""
+        """The mask in a file, or None without a path."""
         from sdrt.images.reading import read_masks
 
-        return self._once("mask_image", path, read_masks)
+        return self._read_once("mask_image", path, read_masks)
 
-    def _once(self, name: str, path: str | None, read: Callable[[str, str], Any]) -> Any:
+    def _read_once(self, name: str, path: str | None, read: Callable[[str, str], Any]) -> Any:
         if path is None:
             return None
         if (name, path) not in self._read:
@@ -287,14 +306,14 @@ class _Files:
         return self._read[name, path]
 
 
-def _request(batch: list[Picture], files: _Files) -> Request:
+def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
     from sdrt import Request
 
     settings = batch[0].options.settings
     return Request(
         **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
         | {
-            "prompt": [picture.prompt for picture in batch],
+            "prompt": [job.prompt for job in batch],
             "negative_prompt": settings["negative_prompt"] or None,
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
@@ -303,7 +322,7 @@ def _request(batch: list[Picture], files: _Files) -> Request:
     )
 
 
-def seeds(pictures: list[Picture]) -> str:
-    """The seeds for people."""
-    first, last = min(picture.seed for picture in pictures), max(picture.seed for picture in pictures)
+def describe_seeds(jobs: list[ImageJob]) -> str:
+    """The seeds in words: "seed 3" or "seeds 3 to 5"."""
+    first, last = min(job.seed for job in jobs), max(job.seed for job in jobs)
     return f"seed {first}" if first == last else f"seeds {first} to {last}"

@@ -1,4 +1,4 @@
-"""Where images go: names from a pattern, checked before any work."""
+"""Plan the names of output files, and check them before any work begins."""
 
 from __future__ import annotations
 
@@ -22,20 +22,26 @@ __all__ = [
 
 
 def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> None:
-    """Refuse a format that cannot hold a side (pixels) or the metadata's `text` (characters)."""
-    with _option("-o", str(path)):
+    """Check that the format of `path` can hold the image's sides (pixels) and its metadata (`text` characters).
+
+    Raises `RequestError` if it cannot.
+    """
+    with _errors_name_option("-o", str(path)):
         files.check_capacity(path, sides=sides, text=text)
 
 
 def plan_paths(
     pattern: str | None, seeds: Sequence[int], *, force: bool, option: str = "-o"
 ) -> tuple[Path, ...]:
-    """One path per seed, each known to be writable and, unless `force`, not to exist yet.
+    """Return one path per seed. Every path can be written and, unless `force` is True, does not exist yet.
 
-    `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
-    get `-0`, `-1`, … before the extension.
+    `pattern` is a folder, or a file name that may contain `{seed}` and `{index}`. If several images would get the same
+    name, `-0`, `-1`, … is added before the extension.
+
+    Raises:
+        RequestError: a file cannot be written, or exists already. The message begins with `option`.
     """
-    with _option(option, pattern):
+    with _errors_name_option(option, pattern):
         paths = files.file_names(pattern, seeds)
         for path in paths:
             check_target(path, force=force)
@@ -43,8 +49,11 @@ def plan_paths(
 
 
 def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -> Path:
-    """Where the contact sheet goes: the pattern's name with `-grid` before the extension, checked alike."""
-    with _option("-o", pattern):
+    """Return the path of the contact sheet: `pattern` with `-grid` before the extension.
+
+    Raises `RequestError` as `plan_paths` does.
+    """
+    with _errors_name_option("-o", pattern):
         path = Path(files.name_pattern(pattern).format(seed=seeds[0], index=0))
         path = path.with_name(f"{path.stem}-grid{path.suffix}")
         check_target(path, force=force)
@@ -52,18 +61,21 @@ def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -
 
 
 def plan_file(option: str, name: str, extension: str, *, force: bool) -> Path:
-    """The file that `option` names, with this extension; checked as the images' files are."""
+    """Check the file `name`, which the user gave with `option`, and return its path.
+
+    Raises `RequestError` as `plan_paths` does, and if the extension is not `extension`.
+    """
     path = Path(name)
     if path.suffix.lower() != extension:
         raise RequestError(f"{option} {name}: unknown extension {path.suffix!r}; expected {extension}")
-    with _option(option, name):
+    with _errors_name_option(option, name):
         check_target(path, force=force)
     return path
 
 
 @contextmanager
-def _option(option: str, pattern: str | None) -> Iterator[None]:
-    """Errors begin with the option that asked for the file."""
+def _errors_name_option(option: str, pattern: str | None) -> Iterator[None]:
+    """Within this block, errors become `RequestError`s that begin with the option that names the file."""
     try:
         yield
     except RequestError as error:

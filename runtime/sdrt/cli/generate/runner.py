@@ -1,4 +1,4 @@
-"""What `sdrt generate` does: plan the files, load the model, denoise in batches, write, report."""
+"""Run `sdrt generate` and `sdrt plot`: plan the files, load the model, denoise batches, write images, report."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import click
 from sdrt.cli.generate.jobs import (
     Batch,
     Grid,
+    ImageJob,
     Options,
-    Picture,
     batches,
+    describe_seeds,
     plan,
     plan_grid,
     plan_plot,
     plan_preview_path,
-    seeds,
 )
 from sdrt.cli.generate.terminal import Steps, Terminal
-from sdrt.cli.generate.variations import Axis, keys
+from sdrt.cli.generate.variations import Axis, image_settings
 from sdrt.common.progress import export_reporter
 from sdrt.errors import SdrtError
 from sdrt.images.files import write_image
@@ -39,13 +39,15 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "run_plot"]
 
-# Pictures of a batch that a preview shows, and its longer side: what every format can hold.
-_MOST_PREVIEWS, _PREVIEW_SIDE = 8, 2048
+_MAX_PREVIEWS = 8
+"""How many images of a batch a preview shows."""
+_PREVIEW_SIDE = 2048
+"""The longer side of a preview, in pixels. Every file format can hold this."""
 
 
 @dataclass(kw_only=True)
 class Timings:
-    """Seconds spent, summed over batches; `unet` has one value per call of it."""
+    """Seconds spent, summed over batches. `unet` has one value per call of the U-Net."""
 
     load: float = 0.0
     text_encoder: float = 0.0
@@ -55,7 +57,7 @@ class Timings:
     total: float = 0.0
 
     def add(self, timings: Mapping[str, Any]) -> None:
-        """Add one call of the pipeline."""
+        """Add the timings of one call of the pipeline."""
         self.text_encoder += timings["text_encoder"]
         self.vae_encoder += timings.get("vae_encoder", 0.0)
         self.unet += timings["unet"]
@@ -63,41 +65,42 @@ class Timings:
 
 
 def run(options: Options) -> None:
-    """Make every picture that the options ask for; names go to stdout, or one JSON object."""
-    pictures = plan(options)
-    _run(options, pictures, plan_grid(options, pictures))
+    """Make the images of `sdrt generate`. Prints their file names on stdout, or one JSON object."""
+    jobs = plan(options)
+    _run(options, jobs, plan_grid(options, jobs))
 
 
 def run_plot(options: Options, axes: Sequence[Axis]) -> None:
-    """Make a picture for every combination of the axes' values, and one sheet of them; its name goes to stdout."""
-    pictures, grid = plan_plot(options, axes)
-    _run(options, pictures, grid, sheet_only=True)
+    """Make the sheet of `sdrt plot`. Prints its file name on stdout, or one JSON object."""
+    jobs, grid = plan_plot(options, axes)
+    _run(options, jobs, grid, sheet_only=True)
 
 
-def _run(options: Options, pictures: list[Picture], grid: Grid | None, *, sheet_only: bool = False) -> None:
+def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_only: bool = False) -> None:
     started = time.perf_counter()
-    preview_path = plan_preview_path(options, [picture.path for picture in pictures])
-    groups = batches(pictures)
+    preview_path = plan_preview_path(options, [job.path for job in jobs])
+    groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
     with _open(options, terminal) as pipeline:
         words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
         if words:
             terminal.notice(f"textual inversions: {', '.join(words)}")
-        if options.preview and not terminal.draws_pictures:
+        if options.preview and not terminal.draws_images:
             terminal.notice(
-                "--preview: not drawn, as stderr is no terminal with colours; --preview-file writes it"
+                "--preview: cannot show images, because stderr is not a terminal with colours; "
+                "--preview-file writes them to a file"
             )
-        job = Job(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
-        terminal.notice(f"{seeds(pictures)}; loading {pipeline.model.name} on {pipeline.provider}")
+        current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
+        terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
-        job.timings.load = time.perf_counter() - started
+        current.timings.load = time.perf_counter() - started
         try:
-            job.make(terminal)
+            current.make(terminal)
         finally:
-            # Also when it ends early: the files that there are must have their names told.
-            job.timings.total = time.perf_counter() - started
-            if options.as_json and job.made:
-                click.echo(json.dumps(job.report(), allow_nan=False))
+            # After an error too: the report names the images that are finished.
+            current.timings.total = time.perf_counter() - started
+            if options.as_json and current.finished:
+                click.echo(json.dumps(current.report(), allow_nan=False))
 
 
 def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
@@ -120,26 +123,26 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What the pictures of equal settings have in common, on the model that makes them."""
+    """What all images with the same options share, for the model that makes them."""
 
     options: Options
     scheduler: Scheduler
     batch: Batch
-    """The first of them."""
+    """The first batch with these options."""
     planned: PlannedRequest
-    """The same, with the model's defaults and the steps that it takes."""
+    """The request of that batch, with the model's defaults and its planned steps."""
 
     @classmethod
     def of(cls, pipeline: StableDiffusionPipeline, batch: Batch) -> Setup:
-        """Raises `RequestError` for what this model cannot do."""
-        options = batch.pictures[0].options
+        """Plan a batch. Raises `RequestError` if the model cannot make it."""
+        options = batch.jobs[0].options
         scheduler = pipeline.scheduler_for(options.settings["scheduler"], options.settings["spacing"])
         planned = pipeline.plan(batch.request, scheduler=scheduler)
         return cls(options=options, scheduler=scheduler, batch=batch, planned=planned)
 
 
-class Job:
-    """The options, the loaded model, and what making the pictures told about them."""
+class Run:
+    """Makes all batches with a loaded model, and keeps what the report says about them."""
 
     def __init__(
         self,
@@ -153,46 +156,46 @@ class Job:
     ) -> None:
         self.options, self.pipeline, self.grid, self.batches = options, pipeline, grid, batches
         self.sheet_only = sheet_only
-        # Every one, before any work: the last line of a file may ask for what there is not.
+        # Plan every setup now, so that an error in the last line of a file is raised before any image is made.
         self.setups: dict[int, Setup] = {}
         for batch in batches:
-            first = batch.pictures[0]
+            first = batch.jobs[0]
             if id(first.options) not in self.setups:
-                with first.named():
+                with first.errors_name_location():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
-        self.watched = options.preview or options.preview_file is not None
+        self.has_previews = options.preview or options.preview_file is not None
         self.preview_path = preview_path
-        if self.watched:
-            pipeline.preview  # noqa: B018 - raises where the model has none, before any work
+        if self.has_previews:
+            pipeline.preview  # noqa: B018 - raises now if the model cannot make previews
         self.timings = Timings()
-        self.made: list[Picture] = []
+        self.finished: list[ImageJob] = []
         self.size = (0, 0)
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
         self.sheet_path: Path | None = None
 
-    def setup(self, picture: Picture) -> Setup:
-        """What this picture has in common with others."""
-        return self.setups[id(picture.options)]
+    def setup(self, job: ImageJob) -> Setup:
+        """The setup that `job` shares with other images."""
+        return self.setups[id(job.options)]
 
     def make(self, terminal: Terminal) -> None:
-        """Denoise batch by batch; a picture is written as soon as it is there."""
+        """Denoise one batch after the other. Each image is written as soon as it is finished."""
         try:
-            counts = [self.setup(batch.pictures[0]).planned.num_evaluations for batch in self.batches]
+            counts = [self.setup(batch.jobs[0]).planned.num_evaluations for batch in self.batches]
             with terminal.steps(sum(counts)) as steps:
                 for batch, count in zip(self.batches, counts, strict=True):
                     steps.begin(batch.name, count)
                     output = self._denoise(batch, steps)
                     self.timings.add(output.timings)
-                    for index, picture in enumerate(batch.pictures):
-                        self._save(picture, output, index)
+                    for index, job in enumerate(batch.jobs):
+                        self._save(job, output, index)
                         if not self.options.as_json and not self.sheet_only:
-                            terminal.result(picture.path)
+                            terminal.result(job.path)
         except BaseException:
-            # A sheet of what there is, but not in the place of one that was whole; the error that is told is the one
-            # that ended the run.
+            # Write a sheet of the finished images, but do not replace a complete sheet by it. An error while writing
+            # becomes a notice, because the user needs to see the error that ended the run.
             if self.grid is not None and self.sheet is not None and self.grid.path.exists():
-                terminal.notice(f"no contact sheet: {self.grid.path} stays what it is")
+                terminal.notice(f"no contact sheet: {self.grid.path} was not overwritten")
                 raise
             try:
                 self._write_sheet(terminal)
@@ -216,85 +219,87 @@ class Job:
             if isinstance(event, StableDiffusionPipelineOutput):
                 return event
             steps.advance()
-            if self.watched and (event.last or (event.index + 1) % self.options.preview_every == 0):
+            if self.has_previews and (event.last or (event.index + 1) % self.options.preview_every == 0):
                 self._show(event.denoised, steps)
         raise AssertionError("a stream ends with its result")
 
     def _planned(self, batch: Batch) -> PlannedRequest:
-        """The batch, fitted and planned once: the first of a setup when that was made, others when it is their turn."""
-        setup = self.setup(batch.pictures[0])
+        """The planned request of a batch. The first batch of each setup is planned already."""
+        setup = self.setup(batch.jobs[0])
         if batch is setup.batch:
             return setup.planned
         return self.pipeline.plan(batch.request, scheduler=setup.scheduler)
 
     def _show(self, denoised: Any, steps: Steps) -> None:
-        """The batch side by side, in the terminal and in a file."""
+        """Show the images of a batch side by side, in the terminal and in the preview file."""
         from sdrt.images.arrays import side_by_side
 
-        picture = side_by_side(self.pipeline.preview(denoised[:_MOST_PREVIEWS]))
-        picture.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
+        preview = side_by_side(self.pipeline.preview(denoised[:_MAX_PREVIEWS]))
+        preview.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
         if self.options.preview:
-            steps.show(picture)
+            steps.show(preview)
         if self.preview_path is not None:
-            write_image(self.preview_path, picture, None, force=True)
+            write_image(self.preview_path, preview, None, force=True)
 
-    def _save(self, picture: Picture, output: StableDiffusionPipelineOutput, index: int) -> None:
+    def _save(self, job: ImageJob, output: StableDiffusionPipelineOutput, index: int) -> None:
         image: Image = output.images[index]
-        parameters = str(output.metadata(index, batch_size=self.setup(picture).options.batch_size))
+        parameters = str(output.metadata(index, batch_size=self.setup(job).options.batch_size))
         if not self.sheet_only:
-            self._write(picture.path, image, parameters)
-        self.made.append(picture)
+            self._write(job.path, image, parameters)
+        self.finished.append(job)
         self.size = image.size
         if self.grid is not None:
-            self._add_to_sheet(self.grid, picture, image, parameters)
+            self._add_to_sheet(self.grid, job, image, parameters)
 
     def _write(self, path: Path, image: Image, parameters: str) -> None:
         text = None if self.options.no_metadata else parameters
         write_image(path, image, text, force=self.options.force)
 
-    def _add_to_sheet(self, grid: Grid, picture: Picture, image: Image, parameters: str) -> None:
-        """The sheet says how its first picture was made, as A1111's does."""
+    def _add_to_sheet(self, grid: Grid, job: ImageJob, image: Image, parameters: str) -> None:
+        """Add an image to the sheet. The sheet gets the metadata of its first image, as in A1111."""
         from sdrt.images.contact_sheet import ContactSheet
 
         if self.sheet is None:
             width, height = image.size
             self.sheet = ContactSheet(count=grid.count, width=width, height=height, columns=grid.columns)
             self.sheet_parameters = parameters
-        self.sheet.add(image, picture.label)
+        self.sheet.add(image, job.label)
 
     def report(self) -> dict[str, Any]:
-        """What was made and how, for `--json`. Seconds in `timings`."""
+        """What `--json` prints: the files, their settings, and the timings in seconds."""
         from sdrt import __version__
 
         width, height = self.size
-        common = self.setup(self.made[0])
+        common = self.setup(self.finished[0])
         return {
             "version": __version__,
             "model": self.pipeline.model.name,
             "provider": self.pipeline.provider,
             "provider_options": dict(self.options.provider_options),
-            "files": [] if self.sheet_only else [str(picture.path) for picture in self.made],
+            "files": [] if self.sheet_only else [str(job.path) for job in self.finished],
             "grid": str(self.sheet_path) if self.sheet_path else None,
-            "prompts": [picture.prompt for picture in self.made],
-            "seeds": [picture.seed for picture in self.made],
-            # Of the first; what others have for themselves is beside.
+            "prompts": [job.prompt for job in self.finished],
+            "seeds": [job.seed for job in self.finished],
+            # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},
-            "own_settings": [self._differences(self.setup(picture), common) for picture in self.made],
+            "own_settings": [self._differences(self.setup(job), common) for job in self.finished],
             "timings": vars(self.timings),
         }
 
     def _settings(self, setup: Setup) -> dict[str, Any]:
         left_out = ("prompt", "seed", "width", "height")
-        rows = [row for row in keys() if row.name not in left_out]
-        own = dict(setup.options.settings) | {
+        rows = [row for row in image_settings() if row.name not in left_out]
+        values = dict(setup.options.settings) | {
             "guidance_scale": setup.planned.request.guidance_scale,
             "scheduler": setup.scheduler.name,
             "spacing": setup.scheduler.spacing,
         }
-        told = {row.key: own[row.name] for row in rows if row.kind is not bool}
-        # A switch is told as its option is, which turns it off.
-        switches = {row.spelling[2:].replace("-", "_"): not own[row.name] for row in rows if row.kind is bool}
-        return told | switches | {"batch_size": setup.options.batch_size}
+        reported = {row.key: values[row.name] for row in rows if row.kind is not bool}
+        # A switch appears under the name of its option, which turns the setting off.
+        switches = {
+            row.spelling[2:].replace("-", "_"): not values[row.name] for row in rows if row.kind is bool
+        }
+        return reported | switches | {"batch_size": setup.options.batch_size}
 
     def _differences(self, setup: Setup, common: Setup) -> dict[str, Any]:
         usual = self._settings(common)

@@ -1,4 +1,4 @@
-"""What a person sees while `sdrt generate` works, on stderr: `sdrt.common.progress` with a bar of steps."""
+"""What `sdrt generate` shows while it works: a progress bar of steps on stderr, and the names of files on stdout."""
 
 from __future__ import annotations
 
@@ -18,52 +18,56 @@ if TYPE_CHECKING:
     from PIL import Image
     from rich.progress import TaskID
 
-    from sdrt.cli.generate.terminal_picture import PictureProgress
+    from sdrt.cli.generate.terminal_image import ImageProgress
 
 __all__ = ["Steps", "Terminal"]
 
 LINE_INTERVAL = 1.0
-"""Seconds between two plain lines of progress, so that a log of a fast model stays readable."""
+"""Seconds between two plain lines of progress. A fast model would otherwise fill a log."""
 
 
 class Steps(Protocol):
     """Progress of a known number of steps."""
 
     def begin(self, text: str, steps: int) -> None:
-        """Say what the next steps belong to, and how many they are."""
+        """Begin a batch of `steps` steps. `text` names the batch."""
 
     def advance(self) -> None:
-        """One step is done."""
+        """Count a finished step."""
 
-    def show(self, picture: Image.Image) -> None:
-        """Draw what is being made, where there is a terminal to draw on."""
+    def show(self, image: Image.Image) -> None:
+        """Draw the unfinished image, if stderr is a terminal."""
 
 
 class Terminal(Display):
-    """A display that also knows stdout, for the names of what was made, and steps."""
+    """A `Display` that also shows steps, and prints the names of finished files on stdout."""
 
     def result(self, path: Path) -> None:
-        """One path on stdout; when a bar is drawn on the same terminal, above it."""
+        """Print a path on stdout, or above the progress bar if both are on the same terminal."""
         stdout = self._stdout()
         if self._progress is not None and stdout is not None and stdout.isatty():
             self.notice(click.format_filename(path))
         else:
-            # A name may hold bytes that are no text; Windows has no such names, and consoles that take no bytes.
+            # On POSIX a file name may contain bytes that are not valid text. On Windows it cannot, and consoles
+            # do not accept bytes.
             click.echo(os.fsencode(path) if os.name == "posix" else str(path))
 
     @staticmethod
     def _stdout() -> TextIO | None:
-        # None when it was closed.
+        # None if it was closed.
         return sys.stdout
 
     @property
-    def draws_pictures(self) -> bool:
-        """Whether `Steps.show` has where to draw: a terminal, and one with colours."""
+    def draws_images(self) -> bool:
+        """Whether `Steps.show` can draw: stderr must be a terminal with colours."""
         return self.live and _step_bar().draws
 
     @contextmanager
     def steps(self, total: int) -> Iterator[Steps]:
-        """A bar over so many steps of all batches, with the batch's step, seconds per step and time left."""
+        """Show the progress of all batches, `total` steps together.
+
+        The bar shows the step within the batch, the seconds per step and the time left.
+        """
         pace = Pace(total)
         if not self.live:
             yield _PlainSteps(self, pace)
@@ -75,7 +79,10 @@ class Terminal(Display):
 
 
 class Pace:
-    """Seconds per step over all batches; the first pays for warming up, and counts only while it is alone."""
+    """Measures seconds per step over all batches.
+
+    The first step includes warming up, so it is left out of the mean as soon as there is a second one.
+    """
 
     def __init__(self, total: int) -> None:
         self.total, self.done = total, 0
@@ -83,18 +90,18 @@ class Pace:
         self._started = self._first = time.perf_counter()
 
     def begin(self, steps: int) -> None:
-        """A batch of so many steps begins."""
+        """Begin a batch of `steps` steps."""
         self._steps, self._before = steps, self.done
 
     def advance(self) -> None:
-        """Count a step that ends now."""
+        """Count a step that has just finished."""
         self.done += 1
         if self.done == 1:
             self._first = time.perf_counter()
 
     @property
     def seconds_per_step(self) -> float:
-        """Mean so far; 0 before the first step."""
+        """The mean so far, or 0 before the first step."""
         if self.done < 2:
             return (self._first - self._started) * self.done
         return (time.perf_counter() - self._first) / (self.done - 1)
@@ -121,8 +128,8 @@ class _PlainSteps:
         self._text = text
         self._pace.begin(steps)
 
-    def show(self, picture: Image.Image) -> None:
-        """A log is no place for pictures."""
+    def show(self, image: Image.Image) -> None:
+        """Draw nothing: a log cannot show images."""
 
     def advance(self) -> None:
         self._pace.advance()
@@ -133,7 +140,7 @@ class _PlainSteps:
 
 
 class _LiveSteps:
-    def __init__(self, progress: PictureProgress, pace: Pace) -> None:
+    def __init__(self, progress: ImageProgress, pace: Pace) -> None:
         self._progress, self._pace = progress, pace
         self._task: TaskID = progress.add_task("", total=pace.total, pace=str(pace))
 
@@ -141,21 +148,21 @@ class _LiveSteps:
         self._pace.begin(steps)
         self._progress.update(self._task, description=text)
 
-    def show(self, picture: Image.Image) -> None:
-        self._progress.show(picture)
+    def show(self, image: Image.Image) -> None:
+        self._progress.show(image)
 
     def advance(self) -> None:
         self._pace.advance()
         self._progress.update(self._task, completed=self._pace.done, pace=str(self._pace), refresh=True)
 
 
-def _step_bar() -> PictureProgress:
+def _step_bar() -> ImageProgress:
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
 
-    from sdrt.cli.generate.terminal_picture import PictureProgress
+    from sdrt.cli.generate.terminal_image import ImageProgress
 
-    return PictureProgress(
+    return ImageProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[pace]}", markup=False),

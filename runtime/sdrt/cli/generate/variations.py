@@ -1,4 +1,4 @@
-"""Settings that differ between the pictures of one command: prompt files, wildcards, lists to plot over."""
+"""Settings that differ between the images of one command: prompts files, the axes of plots, wildcards."""
 
 from __future__ import annotations
 
@@ -16,72 +16,83 @@ from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE
 
-__all__ = ["Axis", "Entry", "axes", "expand_wildcards", "keys", "parse_axis", "read_prompts_file"]
+__all__ = [
+    "Axis",
+    "Entry",
+    "axis_settings",
+    "expand_wildcards",
+    "image_settings",
+    "parse_axis",
+    "read_prompts_file",
+]
 
 MAX_ENTRIES = 10_000
-_MOST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 _EXPECTED: Mapping[Kind, str] = {
-    str: "a text",
+    str: "a string",
     int: "a whole number",
     float: "a number",
     bool: "true or false",
 }
-_PLURAL: Mapping[Kind, str] = {str: "texts", int: "whole numbers", float: "numbers"}
+_PLURAL: Mapping[Kind, str] = {str: "strings", int: "whole numbers", float: "numbers"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A prompt, and the settings that it has for itself, by the names of the table."""
+    """A prompt with its own settings, which override those of the command line."""
 
     prompt: str
     settings: Mapping[str, Any]
-    where: str = ""
-    """File and line, for messages."""
+    """Keys are the names in the table of settings."""
+    location: str = ""
+    """The file and line that it comes from, for messages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A field of a plot, and the values that it takes."""
+    """A setting that a plot varies, and its values."""
 
     name: str
-    """Of the setting, by the table."""
+    """The name of the setting in the table."""
     key: str
-    """As the command calls it."""
+    """The name of the setting in commands and prompts files."""
     values: Sequence[Any]
 
     def label(self, value: Any) -> str:
-        """What stands under an image for one of them."""
+        """The text under an image that was made with `value`."""
         return str(value) if isinstance(value, str) else f"{self.key.replace('_', ' ')} {value}"
 
 
-def keys(table: Sequence[Setting] = TABLE) -> list[Setting]:
-    """What may differ from image to image: a line of a prompts file may have all of it."""
+def image_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
+    """The settings that may differ from image to image. A line of a prompts file may contain all of them."""
     return [row for row in table if row.option is not None]
 
 
-def axes(table: Sequence[Setting] = TABLE) -> list[Setting]:
-    """What a plot may be over: one text or number. In a text, a comma is between two values."""
-    return [row for row in keys(table) if row.most is None and row.kind is not bool]
+def axis_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
+    """The settings that a plot can vary: those whose value is one text or one number."""
+    return [row for row in image_settings(table) if row.max_items is None and row.kind is not bool]
 
 
-def _named(name: str, rows: Sequence[Setting], where: str) -> Setting:
+def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
     key = name.strip().lower().replace("-", "_").replace(" ", "_")
     for row in rows:
         if key in row.names:
             return row
     expected = ", ".join(row.key for row in rows)
-    raise RequestError(f"{where}: unknown field {brief(name)}; expected one of {expected}")
+    raise RequestError(f"{location}: unknown setting {brief(name)}; expected one of {expected}")
 
 
 def read_prompts_file(
     name: str, *, option: str = "--prompts-file", table: Sequence[Setting] = TABLE
 ) -> list[Entry]:
-    """A prompt, or a JSON object of settings, from each line of a file, or of stdin where `name` is "-".
+    """Read a prompts file, or stdin if `name` is "-".
 
-    Empty lines and those that begin with # are left out.
+    Each line is a prompt, or a JSON object with a prompt and settings. Empty lines and lines that begin with # are
+    ignored. `option` is the command's option for the file, which messages name.
 
     Raises:
-        RequestError: it cannot be read, holds no prompt, or a line is not what it should be; names the line.
+        RequestError: the file cannot be read, contains no prompt or more than `MAX_ENTRIES`, or a line is not
+            acceptable. The message names the line.
     """
     shown = "standard input" if name == "-" else name
     entries: list[Entry] = []
@@ -89,108 +100,110 @@ def read_prompts_file(
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        where = f"{shown}, line {number}"
-        plain = Entry(prompt=text, settings={}, where=where)
-        entries.append(_entry(text, keys(table), where) if _is_object(text) else plain)
+        location = f"{shown}, line {number}"
+        plain = Entry(prompt=text, settings={}, location=location)
+        entries.append(_entry(text, image_settings(table), location) if _is_object(text) else plain)
         if len(entries) > MAX_ENTRIES:
-            raise RequestError(f"{where}: more than {MAX_ENTRIES} prompts: make several files")
+            raise RequestError(f"{location}: more than {MAX_ENTRIES} prompts; split the file")
     if not entries:
-        raise RequestError(f"{shown} has no prompts: expected one a line")
+        raise RequestError(f"{shown} contains no prompts: expected one per line")
     return entries
 
 
 def _read(name: str, shown: str, option: str) -> str:
     try:
         if name == "-":
-            data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
         else:
             with Path(name).open("rb") as stream:
-                data = stream.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
+                data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
             raise RequestError(
-                f"{option} {shown} has more than {_MOST_BYTES >> 20} MB: expected a prompt in each line; make "
-                "several files"
+                f"{option} {shown} has more than {_MAX_BYTES >> 20} MB: expected a text file with a prompt per line; "
+                "split the file"
             )
         return data.decode("utf-8-sig")
     except OSError as error:
         raise RequestError(f"{option} {shown} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise RequestError(f"{option} {shown} is not text in UTF-8: {error}") from error
+        raise RequestError(f"{option} {shown} is not UTF-8 text: {error}") from error
 
 
 def _is_object(line: str) -> bool:
-    """JSON, and not a prompt that begins with a wildcard."""
+    """Whether a line is a JSON object, rather than a prompt that begins with a wildcard."""
     return line.startswith("{") and line[1:].lstrip().startswith(('"', "}"))
 
 
-def _entry(line: str, rows: Sequence[Setting], where: str) -> Entry:
+def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{where}: not JSON: {error}") from error
+        raise RequestError(f"{location}: not valid JSON: {error}") from error
     settings: dict[str, Any] = {}
     for name, value in given.items():
-        row = _named(name, rows, where)
+        row = _find(name, rows, location)
         if row.name in settings:
-            raise RequestError(f"{where}: {row.key} is given twice")
-        settings[row.name] = _checked(row, value, where)
+            raise RequestError(f"{location}: {row.key} is given twice")
+        settings[row.name] = _checked(row, value, location)
     prompt = settings.pop("prompt", None)
     if prompt is None:
-        raise RequestError(f"{where}: has no prompt")
-    return Entry(prompt=prompt, settings=settings, where=where)
+        raise RequestError(f"{location}: has no prompt")
+    return Entry(prompt=prompt, settings=settings, location=location)
 
 
-def _checked(row: Setting, value: object, where: str) -> Any:
+def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
-    if row.most is not None:
+    if row.max_items is not None:
         if not isinstance(value, list) or not all(_is(item, kind) for item in value):
-            raise RequestError(f"{where}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
+            raise RequestError(f"{location}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
         return tuple(value)
     if not _is(value, kind):
-        raise RequestError(f"{where}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
+        raise RequestError(f"{location}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
     return value
 
 
 def _is(value: object, kind: Kind) -> bool:
-    """Whether a value of JSON is of this kind; a whole number is a number, too."""
+    """Whether a JSON value is of this kind. A whole number also counts as a number."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
 
 def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
-    """The axis of `steps=5,10,20`; a value with a comma stands in quotes.
+    """Parse an axis such as `steps=5,10,20`. A value that contains a comma must be in quotes.
 
     Raises:
-        RequestError: there is no such field, or a value is not one.
+        RequestError: the setting is unknown, or a value is not acceptable.
     """
     name, equals, rest = text.partition("=")
-    where = f"axis {brief(text)}"
+    location = f"axis {brief(text)}"
     if not equals:
-        raise RequestError(f"{where}: expected a field and its values, such as steps=5,10,20")
-    row = _named(name, axes(table), where)
+        raise RequestError(f"{location}: expected a setting and its values, such as steps=5,10,20")
+    row = _find(name, axis_settings(table), location)
     kind = row.kind or str
     try:
         values = next(csv.reader([rest], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise RequestError(f"{where}: {error}; a value with a comma stands in quotes") from error
+        raise RequestError(f"{location}: {error}; put a value that contains a comma in quotes") from error
     if not all(value.strip() or kind is str for value in values) or not values:
-        raise RequestError(f"{where}: has no values, or an empty one")
+        raise RequestError(
+            f"{location}: has no values, or an empty value; expected values such as steps=5,10,20"
+        )
     try:
         return Axis(name=row.name, key=row.key, values=[kind(value.strip()) for value in values])
     except ValueError:
-        raise RequestError(f"{where}: expected {_PLURAL[kind]}") from None
+        raise RequestError(f"{location}: expected {_PLURAL[kind]}") from None
 
 
 def expand_wildcards(prompt: str, seed: int) -> str:
-    """The prompt with one of the options of each `{a|b}`, innermost first, chosen by the picture's seed.
+    """Replace each wildcard `{a|b}` in `prompt` by one of its options. The image's seed decides which one.
 
-    Braces without a bar, or without their partner, stay as they are.
+    Inner wildcards are replaced first. Braces without a bar, and unpaired braces, stay as they are.
     """
     if "{" not in prompt or "|" not in prompt:
         return prompt
     chooser = random.Random(f"wildcards {seed}")
-    # Of each open brace: the options read so far, the last of them still growing.
+    # For each open brace, the options read so far. The last option is still being read.
     open_braces: list[list[list[str]]] = [[[]]]
     for character in prompt:
         if character == "{":
