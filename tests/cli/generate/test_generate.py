@@ -22,7 +22,7 @@ from rich.console import Console
 import sdrt
 from sdrt.cli import main
 from sdrt.cli.generate.jobs import plan
-from sdrt.cli.generate.terminal_image import ImageProgress, drawn
+from sdrt.cli.generate.terminal_image import ImageProgress, draw
 from sdrt.images.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -347,14 +347,14 @@ def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyP
     refused = generate(model, "-o", "b.png", "--preview-file", "now.png")
     assert (refused.exit_code, "--preview-file now.png: exists already" in refused.stderr) == (2, True)
     same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
-    assert (same.exit_code, "is the name of a picture too" in same.stderr) == (2, True)
+    assert (same.exit_code, "an image has this name too" in same.stderr) == (2, True)
 
 
 def test_a_terminal_gets_pictures_of_half_blocks() -> None:
     console = _console(no_color=False)
     picture = Image.new("RGB", (4, 2), (200, 30, 30))
     picture.paste((20, 40, 220), (0, 1, 4, 2))
-    console.print(drawn(picture, 4, 20))
+    console.print(draw(picture, 4, 20))
     assert console.file.getvalue().count("▀") == 4 * 1  # type: ignore[attr-defined]
     assert "38;2;200;30;30" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "48;2;20;40;220" in console.file.getvalue()  # type: ignore[attr-defined]
@@ -371,7 +371,7 @@ def test_a_terminal_without_colours_gets_no_pictures(model: str) -> None:
         progress.show(Image.new("RGB", (4, 2), (200, 30, 30)))
     assert "▀" not in console.file.getvalue()  # type: ignore[attr-defined]
     told = generate(model, "-o", "a.png", "--preview").stderr
-    assert "--preview: not drawn, as stderr is no terminal with colours" in told
+    assert "--preview: cannot show images, because stderr is not a terminal with colours" in told
 
 
 def _console(*, no_color: bool) -> Console:
@@ -419,7 +419,7 @@ def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str,
         prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
     settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
-    vars(options).update(prompts_file=None, settings=settings)
+    vars(options).update(prompts_file=None, settings=settings, with_settings=lambda _: options)
     assert tuple(picture.label for picture in plan(options)) == labels  # type: ignore[arg-type]
 
 

@@ -72,7 +72,7 @@ def test_a_line_may_have_lists_and_switches(model: str) -> None:
         ({"seed": -4}, "seed is -4"),
         ({"scheduler": "nope"}, "nope"),
         ({"image": "nope.png"}, "nope.png"),
-        ({"hires_steps": 3}, "hires_steps is given without a hires_scale"),
+        ({"hires_steps": 3}, "hires_steps has no effect without hires_scale"),
     ],
     ids=str,
 )
@@ -96,17 +96,17 @@ def test_prompts_from_stdin(model: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "p.txt has no prompts"),
-        ('{"prompt": "a"', "p.txt, line 1: not JSON"),
+        ("", "p.txt contains no prompts"),
+        ('{"prompt": "a"', "p.txt, line 1: not valid JSON"),
         ('{"prompt": "a", "timesteps": 5}', "timesteps is 5: expected a list of whole numbers"),
         ('{"prompt": "a", "sigmas": [1, "x"]}', "expected a list of numbers"),
         ('{"prompt": "a", "composite": 1}', "composite is 1: expected true or false"),
         (
             'a\n{"colour": 5}',
-            "p.txt, line 2: unknown field 'colour'; expected one of prompt, height, width, steps",
+            "p.txt, line 2: unknown setting 'colour'; expected one of prompt, height, width, steps",
         ),
         ('{"steps": 5}', "p.txt, line 1: has no prompt"),
-        ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a text"),
+        ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a string"),
         ('{"prompt": "a", "steps": 2.5}', "p.txt, line 1: steps is 2.5: expected a whole number"),
         ('{"prompt": "a", "steps": true}', "p.txt, line 1: steps is True"),
         ('{"prompt": "a", "steps": 2, "num_inference_steps": 3}', "p.txt, line 1: steps is given twice"),
@@ -115,8 +115,8 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "image": "nope.png"}', "image 'nope.png' cannot be read"),
         ('{"prompt": "a", "seed": -1}', "seed is -1"),
         ('{"prompt": "a", "prompt_syntax": "nope"}', "prompt_syntax is 'nope'"),
-        (b"\xff\xfe", "p.txt is not text in UTF-8"),
-        ('{"prompt": "a", "x": ' + "[" * 100_000, "p.txt, line 1: not JSON"),
+        (b"\xff\xfe", "p.txt is not UTF-8 text"),
+        ('{"prompt": "a", "x": ' + "[" * 100_000, "p.txt, line 1: not valid JSON"),
     ],
     ids=str,
 )
@@ -215,13 +215,13 @@ def test_a_plot_over_prompts_and_sizes(model: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps", "expected a field and its values"),
-        ("colour=1,2", "unknown field 'colour'"),
+        ("steps", "expected a setting and its values"),
+        ("colour=1,2", "unknown setting 'colour'"),
         ("steps=", "has no values"),
-        ("steps=1,,2", "has no values, or an empty one"),
+        ("steps=1,,2", "has no values, or an empty value"),
         ("steps=1,a", "expected whole numbers"),
         ("eta=1,a", "expected numbers"),
-        ('prompt="a,b', "a value with a comma stands in quotes"),
+        ('prompt="a,b', "put a value that contains a comma in quotes"),
     ],
 )
 def test_axes_that_are_refused(text: str, message: str) -> None:
@@ -301,7 +301,7 @@ def test_a_picture_from_a_picture_needs_it_again(model: str, options: tuple[str,
     first, second = repeated(model, "-i", "in.png", *options, again=given)
     assert first == second
     refused = run("generate", "--from", "a.png", "-m", model, "-o", "c.png")
-    assert "was made from a picture: give it with -i" in refused.stderr
+    assert "was made from another image; give that image with -i" in refused.stderr
 
 
 def test_what_is_given_beside_it_goes_before(model: str) -> None:
@@ -341,7 +341,7 @@ def test_a_scheduler_from_a_file_is_asked_for_again(model: str) -> None:
     first, second = repeated(model, "--scheduler", "own.json", again=("--scheduler", "own.json"))
     assert first == second
     refused = run("generate", "--from", "a.png", "-m", model, "-o", "c.png")
-    assert "was made with 'own.json': give the file with --scheduler" in refused.stderr
+    assert "was made with 'own.json'; give the file with --scheduler" in refused.stderr
 
 
 def test_the_embedded_model_is_found_by_its_name() -> None:
@@ -365,11 +365,11 @@ def picture_that_says(settings: dict[str, str]) -> str:
     [
         ({"Steps": "many"}, "its Steps is 'many': expected a number"),
         ({"Size": "large"}, "its Size is 'large'"),
-        ({"Model": "another"}, "was made by the model 'another': say where it is with -m"),
-        ({"RNG": "GPU"}, "noise that is not drawn here"),
-        ({"Lora hashes": "a"}, "says 'Lora hashes', which is of another program"),
+        ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
+        ({"RNG": "GPU"}, "noise that sdrt cannot draw"),
+        ({"Lora hashes": "a"}, "has the setting 'Lora hashes' of another program"),
         ({"Mask blur": "4"}, "was made with a mask"),
-        ({"Noise level": "4"}, "was made from a picture"),
+        ({"Noise level": "4"}, "was made from another image"),
     ],
 )
 def test_metadata_that_cannot_be_repeated(changes: dict[str, str], message: str) -> None:

@@ -59,7 +59,7 @@ def test_threads_that_are_no_count(tiny_model: Path, threads: Any) -> None:
         ({"guidance_scale": HUGE}, "guidance_scale is a very large int"),
         ({"output_type": ["pil"]}, "output_type is"),
         ({"latents": [[1.0], [1.0, 2.0]]}, "latents has rows of unequal length"),
-        ({"latents": np.full((1, 4, 8, 8), 1e300)}, "latents holds .* infinite in float32"),
+        ({"latents": np.full((1, 4, 8, 8), 1e300)}, "latents contains .* infinite in float32"),
     ],
 )
 def test_a_request_that_cannot_be(options: dict[str, Any], words: str) -> None:
