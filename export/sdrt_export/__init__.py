@@ -1,7 +1,7 @@
-"""sdrt_export: from a Stable Diffusion checkpoint to ONNX graphs fused for the machine they will run on.
+"""sdrt_export turns a Stable Diffusion checkpoint into ONNX graphs, fused for the machine that runs them.
 
-This package needs the ``export`` extra (torch, diffusers, transformers, onnx); the runtime never imports it to serve.
-Names below are loaded when they are first used: what architectures there are is known without torch.
+This package needs the ``export`` extra (torch, diffusers, transformers, onnx). The runtime imports it only to export.
+The names below are loaded at first use, so that ``ARCHITECTURES`` does not need torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-# diffusers warns at import about how optimum is packaged, which no user of ours can change.
+# At import, diffusers warns about optimum's packaging, which users cannot change.
 logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Known full-size architectures, as the configs of their components. A later family is another row."""
+"""Architectures for random weights, as the configs of their components."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _SD15: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-# SD 1.5's blocks with a few channels each: for tests, and to try an installation in seconds.
+# SD 1.5's blocks with a few channels each, for tests and for trying an installation in seconds.
 _TINY: Mapping[str, Mapping[str, Any]] = {
     "text_encoder": {
         **_SD15["text_encoder"],
@@ -93,12 +93,12 @@ _TINY: Mapping[str, Mapping[str, Any]] = {
     "scheduler": _SD15["scheduler"],
 }
 
-# Stable Diffusion 1.5 for inpainting, and InstructPix2Pix: it with an image beside the latents.
+# Stable Diffusion 1.5 for inpainting, and InstructPix2Pix, which sees an image beside the latents.
 _SD15_INPAINTING = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 9}}
 _PIX2PIX = {**_SD15, "unet": {**_SD15["unet"], "in_channels": 8}}
 
-# Stable Diffusion's x4 upscaler, of version 2: no self-attention but at the coarsest level, which is not for images
-# of any size.
+# Stable Diffusion's x4 upscaler, version 2. It has self-attention at the coarsest level only, whose cost limits the
+# images' size.
 _X4_UPSCALER: Mapping[str, Mapping[str, Any]] = {
     "text_encoder": {
         **_SD15["text_encoder"],

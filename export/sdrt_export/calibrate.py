@@ -1,8 +1,8 @@
-"""Ranges for int8: what every layer sees while the model itself makes images from prompts, in float32.
+"""Calibration for int8: measures the range of each layer's values while the float32 model makes images from prompts.
 
-The graphs get outputs for the least and the greatest value of each layer's input, and of each channel of what a
-convolution gives. Those few numbers are folded call by call, and no activation is kept, so that the memory is that of
-making images. A range is what was seen and a margin: to cut off values beyond it hurts more than coarser steps do.
+The graphs get outputs for the least and greatest value of each layer's input, and of each channel of a convolution's
+output. These few numbers are merged call by call and no activation is kept, so calibrating needs no more memory than
+making images. Ranges get a margin, because clipping a value hurts more than coarser steps.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ PROMPTS = (
     "an astronaut riding a horse on the moon",
     "a watercolour of mountains and a lake in autumn",
 )
-"""What a checkpoint is calibrated on where the user gives no prompts of its own kind."""
+"""The prompts that a checkpoint is calibrated on by default."""
 
-# Beyond what was seen: at inputs, and at each channel of a convolution's output, of which there is less to see.
+# Margins of the ranges of inputs and of a convolution's output channels, which have fewer samples.
 _MARGIN, _OUTPUT_MARGIN = 1.15, 1.5
-# One count for each of those prompts: counts share next to no timesteps.
+# A different number of steps for each prompt. Such runs share almost no timesteps.
 _LEAST_STEPS, _STEP_COUNTS = 7, 6
 _UNGUIDED = 4
 _CHANNELS = ":channels"
@@ -57,9 +57,9 @@ _SEED = 1000
 class Calibration:
     """How a model is calibrated.
 
-    Each prompt is denoised by the model's scheduler in 7 to 12 steps, so that different timesteps are visited; every
-    fourth without guidance, or the first once more where there are fewer. The last prompt is not calibrated on: the
-    errors are measured with it.
+    The model's scheduler denoises each prompt in 7 to 12 steps, so that runs visit different timesteps. Every fourth
+    prompt is denoised without guidance. If there are fewer than four, the first is repeated without guidance. The last
+    prompt is not used for ranges, but to measure errors.
     """
 
     prompts: tuple[str, ...] = PROMPTS
@@ -69,11 +69,11 @@ class Calibration:
     def __post_init__(self) -> None:
         if len(self.prompts) < 2:
             raise RequestError(
-                f"{len(self.prompts)} calibration prompt: expected 2 at least, of which the last one is for the errors"
+                f"{len(self.prompts)} calibration prompt: expected at least 2, because the last one measures errors"
             )
 
     def runs(self, guidance_scale: float | None) -> list[Run]:
-        """The images that are made; ``guidance_scale`` is the model's, None for the usual one."""
+        """The images to make. ``guidance_scale`` is the model's default, None if it has none."""
         low, high = self.steps
         made = [
             Run(
@@ -92,7 +92,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One image. Of those that are held out the errors are measured, and no ranges."""
+    """One image. A held-out run measures errors instead of ranges."""
 
     prompt: str
     num_inference_steps: int
@@ -103,7 +103,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What a component was given, and what it made of it in float32."""
+    """The inputs of a component, and its output in float32."""
 
     inputs: dict[str, Array]
     output: str
@@ -112,7 +112,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Of one component the range of each layer, by its weight's name, and calls to measure errors with."""
+    """A component's ranges by the layers' weights, and calls for measuring errors."""
 
     spans: dict[str, Span]
     calls: list[Call]
@@ -121,12 +121,12 @@ class Found:
 def calibrate(
     folder: Path, names: Sequence[str], plan: Calibration, guidance_scale: float | None
 ) -> Iterator[Found | str]:
-    """Make images with the float32 model in ``folder``; yields what it is doing, then `Found` for each of ``names``.
+    """Make images with the float32 model in ``folder``. Yield progress as texts, then `Found` for each of ``names``.
 
-    Graphs with more outputs are written beside those in ``folder``, whose weights they share.
+    Writes graphs with more outputs beside those in ``folder``, whose weights they share.
     """
     probed = {name: _write(folder / name / "model.onnx") for name in names}
-    # Where memory runs out others would be opened, which have seen nothing: it is an error here.
+    # With low_vram, components would be opened again after memory runs out, and would lose their ranges.
     config = SessionConfig(provider="cpu", low_vram=False)
     components: list[_Components] = []
 
@@ -148,7 +148,7 @@ def calibrate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Probed:
-    """A graph with more outputs; of each layer the names of its input and of what it gives."""
+    """A graph with more outputs, and the names of each layer's input and output ranges."""
 
     path: Path
     layers: dict[str, tuple[str, str | None]]
@@ -178,7 +178,7 @@ def _output(layer: Layer) -> str | None:
 
 
 def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None) -> None:
-    """Outputs ``low:NAME`` and ``high:NAME``: over all of ``value``, or over ``axes``."""
+    """Add the outputs ``low:NAME`` and ``high:NAME``, the extremes of ``value`` over ``axes``, all by default."""
     for prefix, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
         inputs = [value]
         if axes is not None:
@@ -196,7 +196,7 @@ def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None)
 
 
 class _Probe(Component):
-    """A component that remembers the ranges of what it computes, and, where asked, its calls."""
+    """A component that records the ranges of its layers, or its calls if ``held_out``."""
 
     def __init__(self, name: str, path: Path, config: SessionConfig, notices: Notices) -> None:
         super().__init__(name, path, config, notices)
@@ -213,7 +213,7 @@ class _Probe(Component):
     def see(
         self, inputs: dict[str, Array], output: str, found: Mapping[str, Array], probes: list[str]
     ) -> None:
-        """Fold one call in."""
+        """Record one call."""
         if self.held_out:
             self.calls.append(Call(inputs=inputs, output=output, expected=found[output].copy()))
             return
@@ -222,8 +222,8 @@ class _Probe(Component):
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
     def _create(self, config: SessionConfig, setting: Setting) -> Any:
-        # Used for a few minutes, at the peak of an export: weights stay mapped from the file, none are packed, and what
-        # a run took is given back. The default order measures at the end, and keeps every activation until then.
+        # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
+        # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
@@ -234,7 +234,7 @@ class _Probe(Component):
 
 
 class _Watched:
-    """A `Bound` whose runs its component sees."""
+    """A `Bound` that reports its runs to its component."""
 
     def __init__(
         self, probe: _Probe, run: Bound, shapes: Mapping[str, Any], output: str, probes: list[str]
@@ -256,7 +256,7 @@ class _Watched:
 
 
 class _Components(Components):
-    """The components of a model, of which some are probes."""
+    """The components of a model, some of which are probes."""
 
     def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
         super().__init__(*arguments)
@@ -271,7 +271,7 @@ class _Components(Components):
 
 
 def _make_image(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:
-    """Make an image, and encode it again where the VAE's encoder is probed."""
+    """Make an image, and encode it if the VAE's encoder is calibrated."""
     for probe in components.probes.values():
         probe.held_out = run.is_held_out
     image = pipeline(

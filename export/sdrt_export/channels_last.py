@@ -1,8 +1,8 @@
-"""The U-Net and the VAE in NHWC, as ONNX Runtime's CUDA kernels want them: one transpose in, one out, none between.
+"""The U-Net and the VAE in NHWC, for ONNX Runtime's CUDA kernels. Only inputs and outputs are transposed.
 
-diffusers' own forwards are written for NCHW, so the walk over the blocks is made here. Sums are added where it costs
-nothing: a residual, a timestep embedding and a convolution's bias go into the group norm that follows (SkipGroupNorm),
-and where none follows, into one pass (BiasAdd).
+diffusers' forwards are written for NCHW, so this module has its own walk over their blocks. It fuses sums: residuals,
+timestep embeddings and convolutions' biases are added in the next group norm (SkipGroupNorm), or in one pass if there
+is none (BiasAdd).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["check", "clip_attention", "conv2d", "decode", "downsample2d", "encod
 
 
 class Sum:
-    """``x + skip + bias``, ``[batch, height, width, channels]`` each but the bias, not added yet."""
+    """The sum ``x + skip + bias``, not computed yet. All but the bias are ``[batch, height, width, channels]``."""
 
     def __init__(self, x: Tensor, skip: Tensor, bias: Tensor | None) -> None:
         self.x, self.skip, self.bias = x, skip, bias
         self._total: Tensor | None = None
 
     def normed(self, norm: nn.GroupNorm, silu: bool) -> Tensor:
-        """The group norm of the sum, which is added on the way."""
+        """The group norm of the sum, in one operator that also computes the sum."""
         normed, self._total = operators.skip_group_norm(
             self.x, self.skip, self.bias, *_norm_arguments(norm), silu=silu
         )
@@ -66,7 +66,7 @@ def _norm_arguments(norm: nn.GroupNorm) -> tuple[int, Tensor, Tensor, float]:
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """``[batch, height, width, channels]`` as ``[batch, height * width, channels]``: no data moves."""
+    """``[batch, height, width, channels]`` as ``[batch, height * width, channels]``, without moving data."""
     batch, height, width, channels = x.shape
     return operators.onnx_op(
         "Reshape", (x, torch.tensor([0, -1, channels])), (batch, height * width, channels)
@@ -74,7 +74,7 @@ def _tokens(x: Tensor) -> Tensor:
 
 
 def _conv(module: nn.Conv2d, x: Tensor, *, biased: bool = True, padding: int | None = None) -> Tensor:
-    """A convolution of NHWC; ``padding``, all around, stands for the module's own."""
+    """A convolution in NHWC. ``padding``, the same on all sides, replaces the module's."""
     above, left = (int(pad) if padding is None else padding for pad in module.padding)
     bias = module.bias if biased else None
     return operators.nhwc_conv(
@@ -83,12 +83,12 @@ def _conv(module: nn.Conv2d, x: Tensor, *, biased: bool = True, padding: int | N
 
 
 def conv2d(module: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution of NCHW by the same kernel and the same weights."""
+    """A convolution in NCHW, with the kernel and weights of NHWC."""
     return _conv(module, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def downsample2d(module: Any, x: Tensor) -> Tensor:
-    """A downsampling of NCHW by the same kernel and the same weights."""
+    """A downsampling in NCHW, with the kernel and weights of NHWC."""
     return _downsample(module, x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -96,7 +96,7 @@ def downsample2d(module: Any, x: Tensor) -> Tensor:
 
 
 def _resnet(block: ResnetBlock2D, hidden: Hidden, temb: Tensor | None) -> Sum:
-    """``temb`` is the timestep's embedding after its activation, ``[batch, channels]``; a VAE has none."""
+    """``temb`` is the timestep's embedding after its activation, ``[batch, channels]``. None in a VAE."""
     normed = _norm(hidden, block.norm1, silu=True)
     x = _total(hidden)
     if temb is None:
@@ -155,15 +155,15 @@ def _geglu(proj: nn.Linear, x: Tensor) -> Tensor:
 
 
 def clip_attention(attn: Any, x: Tensor) -> Tensor:
-    """CLIP's, up to the output projection, whose bias the norm that follows adds."""
-    # Packed and causal: the kernel leaves its TensorRT runners out for causal attention, and its others (flash, cuDNN,
-    # memory efficient, unfused) take it from every form of inputs.
+    """CLIP's attention up to the output projection, without its bias, which the next norm adds."""
+    # Packed is as good as any form: causal attention excludes TensorRT's runners, and the other kernels (flash, cuDNN,
+    # memory efficient, unfused) take all forms of inputs.
     out = operators.packed_self_attention(attn.qkv_proj(x), attn.num_heads, attn.scale, True)
     return F.linear(out, attn.out_proj.weight)
 
 
 def _attention(attn: Attention, hidden: Hidden) -> Sum:
-    """The VAE's, of one head over all pixels."""
+    """The VAE's attention, with one head over all pixels."""
     normed, x = _norm(hidden, attn.group_norm, silu=False), _total(hidden)
     tokens = _tokens(normed)
     q, k, v = attn.to_q(tokens), attn.to_k(tokens), attn.to_v(tokens)
@@ -173,15 +173,15 @@ def _attention(attn: Attention, hidden: Hidden) -> Sum:
 
 
 def _upsample(up: Any, x: Tensor, like: Tensor | None = None) -> Tensor:
-    """Nearest neighbour to twice the size, of which that of ``like``, one less where it was odd; then a convolution."""
+    """Double the size by nearest neighbour, crop to the size of ``like``, which may be odd, then convolve."""
     x = operators.doubled(x, channels_last=True)
     x = x if like is None else operators.cropped_like(x, like)
     return _conv(up.conv if up.name == "conv" else up.Conv2d_0, x) if up.use_conv else x
 
 
 def _downsample(down: Any, x: Tensor) -> Tensor:
-    # Without padding of its own it is padded at the bottom and on the right alone: its weights are stored with a row
-    # and a column of zeros before them (see :mod:`sdrt_export.weights`), which makes the padding the same all around.
+    # A module without padding is padded at the bottom and on the right only. Its weights are stored with an additional
+    # row and column of zeros (see :mod:`sdrt_export.weights`), so that padding on all sides gives the same result.
     return _conv(down.conv, x, padding=1 if down.padding == 0 else None)
 
 
@@ -189,8 +189,8 @@ def _downsample(down: Any, x: Tensor) -> Tensor:
 
 
 def unet(model: Any, sample: Tensor, temb: Tensor, context: Tensor) -> Tensor:
-    """``sample`` ``[batch, in, height, width]`` to the output of its size; ``temb`` is ``[batch, channels]``."""
-    # diffusers' resnets activate it each for themselves.
+    """The output for ``sample`` ``[batch, in, height, width]``, in the same size. ``temb`` is ``[batch, channels]``."""
+    # Once for all. In diffusers each resnet activates it.
     temb = operators.quick_gelu(temb, 1.0)
     hidden: Hidden = _conv(model.conv_in, sample.permute(0, 2, 3, 1))
     skips: list[Hidden] = [hidden]
@@ -272,7 +272,7 @@ _BLOCKS = {
 
 
 def check(half: Any, name: str) -> None:
-    """Raise UnsupportedModelError for blocks that the walk does not know or that are configured otherwise."""
+    """Raise UnsupportedModelError for blocks or configurations that the walk does not support."""
     blocks = [*half.down_blocks] if hasattr(half, "down_blocks") else []
     blocks += [*half.up_blocks] if hasattr(half, "up_blocks") else []
     blocks += [half.mid_block] if getattr(half, "mid_block", None) is not None else []
@@ -281,7 +281,9 @@ def check(half: Any, name: str) -> None:
         kinds.append("an output without a group norm")
     kinds += [f"{path}: {what}" for path, module in half.named_modules() for what in _odd(module)]
     if kinds:
-        raise UnsupportedModelError(f"{name}: {kinds[0]} has no form in target 'cuda': use target 'portable'")
+        raise UnsupportedModelError(
+            f"{name}: {kinds[0]} is not supported by target 'cuda': use target 'portable'"
+        )
 
 
 def _odd(module: nn.Module) -> list[str]:

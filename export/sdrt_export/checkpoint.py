@@ -1,7 +1,7 @@
-"""Where the weights come from: a diffusers folder, or an architecture with random weights.
+"""Checkpoints: a folder in diffusers' layout, or an architecture with random weights.
 
-Component classes come from :data:`sdrt_export.components.COMPONENTS`, never from the names in ``model_index.json``:
-those are only compared. Only safetensors are read, memory-mapped; nothing in a checkpoint is executed.
+The classes of components come from :data:`sdrt_export.components.COMPONENTS`. The names in ``model_index.json`` are
+only compared with it. Weights are read from safetensors, memory-mapped. Nothing in a checkpoint is executed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
 
 class Checkpoint(Protocol):
-    """A source of components. ``name`` and ``revision`` go into the manifest."""
+    """A source of components. The manifest records ``name`` and ``revision``."""
 
     @property
     def name(self) -> str:
@@ -43,22 +43,22 @@ class Checkpoint(Protocol):
         """The hub's commit, None for a folder."""
 
     def load(self, part: str) -> nn.Module:
-        """The torch module of checkpoint folder ``part`` ("text_encoder", "unet", "vae") in float32, for inference."""
+        """The torch module of the folder ``part`` ("text_encoder", "unet", "vae"), in float32 for inference."""
 
     def scheduler_config(self) -> dict[str, Any]:
         """The content of ``scheduler_config.json``."""
 
     def low_res_scheduler_config(self) -> dict[str, Any] | None:
-        """The same of an upscaler's second scheduler, None where there is none."""
+        """The same for an upscaler's second scheduler. None without one."""
 
     def index(self) -> dict[str, Any]:
-        """The content of ``model_index.json``; empty where there is none."""
+        """The content of ``model_index.json``. Empty without one."""
 
     def tokenizer_folder(self) -> Path | None:
-        """Where the tokenizer's files are, or None when the source has none."""
+        """The folder of the tokenizer's files. None without one."""
 
     def size(self) -> int:
-        """Bytes that the exported weights will take in float32."""
+        """The bytes of the exported weights in float32."""
 
 
 # --- a diffusers folder -------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Checkpoint(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCheckpoint:
-    """A folder in diffusers' layout, already checked by :func:`open_folder`."""
+    """A folder in diffusers' layout, checked by :func:`open_folder`."""
 
     folder: Path
     name: str
@@ -115,7 +115,7 @@ class FolderCheckpoint:
         return self.folder / "tokenizer"
 
     def files(self) -> list[Path]:
-        """What is read of the folder: weights, configs, tokenizer."""
+        """The files that are read: weights, configs, tokenizer."""
         found = [path for part in _classes() for path in _weights(self.folder / part)]
         found += [
             path for part in _classes() for path in (self.folder / part).glob("*.safetensors.index*.json")
@@ -125,12 +125,12 @@ class FolderCheckpoint:
         return [*found, self.folder / "scheduler" / "scheduler_config.json"]
 
     def size(self) -> int:
-        """See :class:`Checkpoint`; counted from the headers of the safetensors files."""
+        """See :class:`Checkpoint`. Reads the headers of the safetensors files."""
         return 4 * sum(_elements(file) for part in _classes() for file in _weights(self.folder / part))
 
 
 def _check_complete(folder: Path, missing: list[str]) -> None:
-    """Both libraries only log what they did not find, and leave it random or without storage."""
+    """Raise IntegrityError for missing weights, which both libraries leave random with no more than a log message."""
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise IntegrityError(f"{folder}: the weights lack {missing[0]}{more}; download the checkpoint again")
@@ -140,8 +140,8 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
     """Check that ``folder`` is a Stable Diffusion checkpoint of known classes in safetensors.
 
     Raises:
-        ModelNotFoundError: no such folder, or not in diffusers' layout.
-        UnsupportedModelError: a class that is not in the table, or weights that are pickles.
+        ModelNotFoundError: the folder does not exist, or is not in diffusers' layout.
+        UnsupportedModelError: a class is not in the table, or weights are pickles.
     """
     if not folder.exists():
         raise ModelNotFoundError(
@@ -167,7 +167,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_kind(folder: Path) -> None:
-    """Refuse what would be found out after everything was traced."""
+    """Check now what would otherwise fail after tracing."""
     unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
     if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:
         task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
@@ -179,11 +179,11 @@ def _single_file(path: Path) -> UnsupportedModelError:
     reason = (
         "a pickle runs code when it is read"
         if path.suffix in _PICKLES
-        else "single-file checkpoints are not read"
+        else "single-file checkpoints are not supported"
     )
     return UnsupportedModelError(
-        f"{path}: {reason}; expected a folder in diffusers' layout with .safetensors: convert it where you trust it "
-        "with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
+        f"{path}: {reason}; expected a folder in diffusers' layout with .safetensors: if you trust it, convert it with "
+        "diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
     )
 
 
@@ -205,16 +205,16 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component; full precision before fp16.
+    """The safetensors files of one component, in full precision if there are such, else in fp16.
 
     Raises:
-        UnsupportedModelError: there are pickles only.
-        ModelNotFoundError: there are no weights at all.
+        UnsupportedModelError: there are only pickles.
+        ModelNotFoundError: there are no weights.
     """
     files = sorted(folder.glob("*.safetensors"))
     plain = [file for file in files if not re.search(r"\.(fp16|non_ema|bf16)\b", file.name)]
     half = [file for file in files if ".fp16." in file.name]
-    # A folder may hold text encoders in both libraries' names; loaders take the first that they know.
+    # A folder may have the same text encoder under both libraries' names. Loaders take the first that they know.
     for candidates in (plain, half):
         if candidates:
             return candidates
@@ -222,11 +222,11 @@ def _weights(folder: Path) -> list[Path]:
     if pickles:
         raise UnsupportedModelError(
             f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted; "
-            "use a revision that has them, or convert with diffusers' save_pretrained(…, safe_serialization=True)"
+            "use a revision that has them, or convert it with diffusers' save_pretrained(…, safe_serialization=True)"
         )
     raise ModelNotFoundError(
-        f"{folder}: no .safetensors weights: the download is incomplete, or there are only pickles, which are refused "
-        "because they run code when they are read: use a revision that has .safetensors"
+        f"{folder}: has no .safetensors weights: download the checkpoint again, or use a revision that has them; "
+        "pickles are not accepted, because they run code when they are read"
     )
 
 
@@ -235,7 +235,9 @@ def _elements(file: Path) -> int:
         with safe_open(file, framework="pt") as handle:
             return sum(_product(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{file}: not a whole safetensors file ({error}); download it again") from error
+        raise IntegrityError(
+            f"{file}: is not a complete safetensors file ({error}); download it again"
+        ) from error
 
 
 def _product(shape: list[int]) -> int:
@@ -250,7 +252,7 @@ def _product(shape: list[int]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomCheckpoint:
-    """A full-size architecture with random weights, for measuring a device before downloading anything."""
+    """A full-size architecture with random weights, for measuring a device without a download."""
 
     architecture: str
     seed: int
@@ -260,20 +262,20 @@ class RandomCheckpoint:
             known = ", ".join(sorted(ARCHITECTURES))
             raise RequestError(f"unknown architecture {self.architecture!r}: expected one of {known}")
         if not 0 <= self.seed < 2**32:
-            raise RequestError(f"--random-weights {self.seed}: expected 0 to {2**32 - 1}")
+            raise RequestError(f"--random-weights {self.seed}: expected a seed from 0 to {2**32 - 1}")
 
     @property
     def name(self) -> str:
-        """What the manifest calls this source."""
+        """The source's name in the manifest."""
         return f"{self.architecture}-random-{self.seed}"
 
     @property
     def revision(self) -> str | None:
-        """None: nothing was downloaded."""
+        """None, because nothing was downloaded."""
         return None
 
     def load(self, part: str) -> nn.Module:
-        """See :class:`Checkpoint`; every parameter is drawn from its own seed, whatever the order."""
+        """See :class:`Checkpoint`. Each parameter has its own seed, so their order does not matter."""
         config = ARCHITECTURES[self.architecture][part]
         with torch.device("meta"):
             module = _build(part, config)
@@ -301,7 +303,7 @@ class RandomCheckpoint:
         return {}
 
     def tokenizer_folder(self) -> Path | None:
-        """None: random weights know no words, so a byte-level tokenizer is written instead."""
+        """None. Random weights know no words, so the exporter writes a byte-level tokenizer."""
         return None
 
     def size(self) -> int:
@@ -323,7 +325,7 @@ def _build(part: str, config: Mapping[str, Any]) -> nn.Module:
 
 
 def _draw(name: str, parameter: torch.Tensor, seed: int) -> None:
-    """Norms around 1, biases around 0, matrices scaled by their fan-in so that the signal keeps its size."""
+    """Draw norms around 1, biases around 0, and matrices scaled by fan-in, so that the signal keeps its size."""
     generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
     if parameter.ndim == 1:
         parameter.normal_(float("norm" in name and name.endswith("weight")), 0.02, generator=generator)

@@ -1,8 +1,7 @@
-"""The graphs of target ``cuda`` in NumPy: what their operators mean, so that a wrong layout shows without a GPU.
+"""Runs graphs of target ``cuda`` with NumPy, so that exports can be checked without a GPU.
 
-ONNX's own reference evaluator, with ONNX Runtime's operators added. Products are summed in float32 whatever the graph's
-dtype is, and every result is rounded to it, as the kernels do. What the kernels refuse is refused here too
-(:mod:`sdrt_export.kernels`), or a graph would pass that no GPU runs.
+It is ONNX's reference evaluator with ONNX Runtime's operators. As in the kernels, products are summed in float32 and
+every result is rounded to the graph's dtype. It also refuses whatever the kernels refuse (:mod:`sdrt_export.kernels`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Evaluator:
-    """A graph on the disk, run by NumPy; weights stay mapped from their file until they are read."""
+    """Runs a graph's file with NumPy. Weights stay mapped from their file until they are read."""
 
     def __init__(self, path: Path) -> None:
         model = ir.load(path)
@@ -43,7 +42,7 @@ class Evaluator:
         self._parts: dict[tuple[str, ...], ReferenceEvaluator] = {}
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
-        """Some outputs, by the nodes that they take; an input that has a default may be left out."""
+        """Compute ``outputs`` with only the nodes they need. Inputs that have a default may be left out."""
         part = self._part(tuple(outputs))
         given = {
             name: feeds[name] if name in feeds else self._weights[name].numpy() for name in part.input_names
@@ -63,7 +62,7 @@ def _tensor_spec(value: ir.Value) -> TensorSpec:
 
 
 def _without_weights(model: ir.Model) -> onnx.ModelProto:
-    """The graph with its weights as inputs: as initializers they would be copied, twice."""
+    """The graph with its weights as inputs, because initializers would be copied twice."""
     for value in list(model.graph.initializers.values()):
         value.const_value = None
         if value not in model.graph.inputs:
@@ -73,7 +72,7 @@ def _without_weights(model: ir.Model) -> onnx.ModelProto:
 
 
 def _pruned(model: onnx.ModelProto, outputs: tuple[str, ...]) -> onnx.ModelProto:
-    """The graph with those ``outputs`` alone, and what they do not take left out."""
+    """The graph with only these ``outputs``, and only the nodes they need."""
     needed, nodes = set(outputs), []
     for node in reversed(model.graph.node):
         if needed & set(node.output) - {""}:
@@ -104,7 +103,7 @@ def _gelu(x: Array) -> Array:
 
 
 def _group_norm(x: Array, gamma: Array, beta: Array, groups: int, epsilon: float, activation: int) -> Array:
-    """Of NHWC in float32."""
+    """A group norm in NHWC and float32."""
     batch, height, width, channels = x.shape
     grouped = x.reshape(batch, height * width, groups, channels // groups)
     mean = grouped.mean(axis=(1, 3), keepdims=True)
@@ -201,7 +200,7 @@ class MultiHeadAttention(_Contrib):
         unidirectional: int = 0,
     ) -> tuple[Array]:
         q, k, v = _heads(query, key, value, num_heads)
-        scale = scale or q.shape[-1] ** -0.5  # none, or zero, is the usual one
+        scale = scale or q.shape[-1] ** -0.5  # zero stands for the usual scale
         scores = np.matmul(_wide(q), _wide(k).swapaxes(-1, -2)) * np.float32(scale)
         if unidirectional:
             scores = scores + np.triu(np.full(scores.shape[-2:], -np.inf, np.float32), 1)
@@ -212,7 +211,7 @@ class MultiHeadAttention(_Contrib):
 
 
 def _heads(query: Array, key: Array | None, value: Array | None, heads: int) -> list[Array]:
-    """Queries, keys and values as ``[batch, heads, sequence, head_dim]``, packed or not."""
+    """Queries, keys and values as ``[batch, heads, sequence, head_dim]``, from packed or separate inputs."""
     if query.ndim == 5:
         parts = [query[:, :, :, i] for i in range(3)]
     elif key is not None and key.ndim == 5:
@@ -238,7 +237,7 @@ class SkipLayerNormalization(_Contrib):
         centred = total - total.mean(-1, keepdims=True)
         normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * _wide(gamma)
         normed = normed if beta is None else normed + _wide(beta)
-        nothing = np.zeros(0, np.float32)  # the mean and the deviation, which no graph of ours reads
+        nothing = np.zeros(0, np.float32)  # the mean and the deviation, which our graphs do not read
         return (normed.astype(x.dtype), nothing, nothing, total.astype(x.dtype))[: len(self.onnx_node.output)]
 
 
@@ -263,7 +262,7 @@ class QuickGelu(_Contrib):
 
 
 class MatMul(OpRun):
-    """NumPy has no fast product of float16."""
+    """In float32, because NumPy is slow at products of float16."""
 
     op_domain = ""
 

@@ -1,4 +1,4 @@
-"""The export: check what is asked for, open the checkpoint, let a job write its components, then into place."""
+"""`export_model`: check the arguments, open the checkpoint, write the components, put the folder into place."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
 EXPORTERS = ("sdrt", "optimum")
 
-# int8 is made of float32, which lies beside it meanwhile.
+# int8 is made from float32, which is on the disk at the same time.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
 _VERSIONED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
-# How many times the weights' size is on the disk at once; optimum writes them as loose tensors first.
+# How often the weights are on the disk at the same time. optimum writes them as separate tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
-# Graphs, configs and the manifest: small beside the weights.
+# Graphs, configs and the manifest.
 _SPACE_MARGIN = 64 << 20
 
 
@@ -94,7 +94,7 @@ def export_model(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What is made of a checkpoint. Complete, and checked, before a checkpoint is opened."""
+    """What to make of a checkpoint, checked before the checkpoint is opened."""
 
     target: Target
     dtype: str
@@ -112,7 +112,7 @@ def _plan(
     taesd: str | Path | None,
     prompts: Sequence[str] | None,
 ) -> _Plan:
-    """Check the arguments that need no checkpoint."""
+    """Check the arguments that do not need the checkpoint."""
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
     defaults = _defaults(guidance_scale)
@@ -128,7 +128,7 @@ def _plan(
 
 
 def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
-    """Refuse what would fail after minutes of work."""
+    """Check now what would otherwise fail after minutes of work."""
     if plan.calibration is not None:
         int8.refuse_other_kinds(checkpoint)
     if folder := checkpoint.tokenizer_folder():
@@ -144,7 +144,7 @@ def _write(
     reading: Path | None,
     report: Reporter,
 ) -> Manifest:
-    """Let a job write the components into a staging folder, which then takes the place of ``output``."""
+    """Write the components into a staging folder, which then replaces ``output``."""
     with replace_folder(output, force, reading=reading) as staging, Hashes(staging) as hashes:
         check_space(output, _space(checkpoint, plan.dtype, plan.exporter))
         job = Job(
@@ -179,20 +179,20 @@ def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], h
 
 
 def _defaults(guidance_scale: float | None) -> dict[str, float]:
-    """What calls of the model use where they name nothing."""
+    """The model's default arguments, for the manifest."""
     if guidance_scale is None:
         return {}
     return {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
 
 
 def _read(source: str | Path | None) -> Path | None:
-    """The folder that is read, which nothing may be written into; None where it is another's or none."""
+    """The folder that is read, and must not be written to. None for a hub id or random weights."""
     folder = expand(source) if source is not None else None
     return folder if folder is not None and exists(folder) else None
 
 
 def _space(checkpoint: Checkpoint, dtype: str, exporter: str) -> int:
-    """Bytes on the disk while it is exported."""
+    """The bytes that an export needs on the disk."""
     return checkpoint.size() * _BYTES[dtype] // _BYTES["fp32"] * _SPACE[exporter] + _SPACE_MARGIN
 
 
@@ -201,19 +201,19 @@ def _check_exporter(exporter: str, target: str, dtype: str, taesd: str | Path | 
         raise RequestError(f"unknown exporter {exporter!r}: expected one of {', '.join(EXPORTERS)}")
     if exporter == "optimum" and target != "portable":
         raise RequestError(
-            f"exporter 'optimum' writes standard ops only: use target 'portable', not {target!r}"
+            f"exporter 'optimum' writes standard operators only: use target 'portable', not {target!r}"
         )
     if exporter == "optimum" and dtype != "fp32":
-        raise RequestError(f"exporter 'optimum' writes fp32 only here: leave out dtype {dtype!r}")
+        raise RequestError(f"exporter 'optimum' writes fp32 only: leave out dtype {dtype!r}")
     if exporter == "optimum" and taesd is not None:
-        raise RequestError("--taesd takes the exporter 'sdrt': leave one of the two out")
+        raise RequestError("--taesd needs exporter 'sdrt': leave out --taesd or exporter 'optimum'")
 
 
 def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | None:
-    """How to calibrate; None for what is not."""
+    """The calibration for int8. None for other dtypes."""
     if dtype != "int8" and prompts is not None:
         raise RequestError(
-            f"calibration prompts are for dtype 'int8', not {dtype!r}: leave one of the two out"
+            f"calibration prompts are for dtype 'int8', not {dtype!r}: leave them out, or export with dtype 'int8'"
         )
     if dtype != "int8":
         return None
@@ -235,12 +235,12 @@ def _open(
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
         raise RequestError(
-            "--architecture and --random-weights stand in for a checkpoint: give one or the other"
+            "--architecture and --random-weights replace a checkpoint: give a checkpoint, or both of them"
         )
     if isinstance(source, str) and embedded_path(source):
         raise ModelNotFoundError(
-            f"{source} is embedded and exported already: python -m sdrt_export.restore {source} DIR makes a "
-            f"checkpoint of it, which can be exported again; a folder of that name is ./{source}"
+            f"{source} is an embedded model, and exported already: to export it again, make a checkpoint of it with "
+            f"python -m sdrt_export.restore {source} DIR; for a folder of that name write ./{source}"
         )
     folder = expand(source)
     if exists(folder) or isinstance(source, Path):
@@ -249,16 +249,16 @@ def _open(
     from sdrt.model_folder import hub
 
     name = hub.check_id(source)
-    # A few kilobytes tell whether the gigabytes are worth it.
+    # Check the small index before gigabytes of weights are downloaded.
     check_checkpoint_index(hub.download(name, **hub_options))
     snapshot = hub.download_checkpoint(name, **hub_options)
     return open_folder(snapshot, name=name, revision=snapshot.name)
 
 
 def _versions() -> dict[str, str]:
-    """Of what makes the graphs, for the manifest. Asked for before anything is exported: one may not be installed.
+    """The versions of the libraries that make the graphs, for the manifest.
 
-    Our own is the code's: a checkout on the path has no distribution to ask.
+    sdrt's own is in its code, because a checkout on the path is not an installed distribution.
     """
     versions = {"sdrt": sdrt.__version__}
     for name in _VERSIONED:
@@ -266,6 +266,6 @@ def _versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError as error:
             raise ExportError(
-                f"{name}: is not an installed distribution, so the manifest cannot name its version: install it by pip"
+                f"{name}: is not installed as a distribution, so its version is unknown: install it with pip"
             ) from error
     return versions | {"onnxruntime": ort.__version__}

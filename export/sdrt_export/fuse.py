@@ -1,8 +1,7 @@
-"""Fused by construction: while a component is traced, a few module kinds run a forward that emits a target's ops.
+"""Fusion by construction: while a component is traced, some modules run forwards that emit a target's operators.
 
-Each row of ``_FUSED``, or of ``_CHANNELS_LAST`` for targets of that layout, maps a module class to the forward it
-gets. The forwards are installed on the instances
-and taken off again, so parameter names, and every other user of the classes, stay as they are.
+Each row of ``_FUSED``, or of ``_CHANNELS_LAST`` for targets with that layout, maps a module class to its forward. The
+forwards are set on the instances and removed again, so parameter names and other users of the classes are not affected.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ Forward = Callable[..., Any]
 
 @contextmanager
 def fused(module: nn.Module, target: Target) -> Iterator[nn.Module]:
-    """Let ``module`` emit ``target``'s ops while the context is open.
+    """Make ``module`` emit ``target``'s operators while the context is open.
 
     Raises:
-        UnsupportedModelError: a module is configured in a way that its fused form does not cover.
+        UnsupportedModelError: a module's configuration has no fused form.
     """
     patched: list[nn.Module] = []
     try:
@@ -58,7 +57,7 @@ def _require(holds: bool, name: str, what: str) -> None:
 
 
 def attention_without_bias(attn: Attention, x: Tensor, context: Tensor | None, target: Target) -> Tensor:
-    """Attention of ``x`` ``[batch, sequence, channels]`` up to the output projection, whose bias is left out."""
+    """Attention of ``x`` ``[batch, sequence, channels]`` up to the output projection, without its bias."""
     context = x if context is None else context
     q, k, v = attn.to_q(x), attn.to_k(context), attn.to_v(context)
     out = target.attention(q, k, v, attn.heads, attn.scale, False)
@@ -80,7 +79,7 @@ def _check_attention(name: str, attn: Attention) -> None:
 
 
 def _attention(name: str, module: nn.Module, target: Target) -> Forward:
-    """The VAE's single attention over an image: norm, attention, residual (the U-Net's live in its blocks)."""
+    """The VAE's attention over an image: norm, attention, residual. The U-Net's are in its transformer blocks."""
     assert isinstance(module, Attention)
     _check_attention(name, module)
 
@@ -98,7 +97,7 @@ def _attention(name: str, module: nn.Module, target: Target) -> Forward:
 
 
 def _transformer_block(name: str, module: nn.Module, target: Target) -> Forward:
-    """Self-attention, cross-attention, feed-forward; each residual sum is fused with the norm that follows it."""
+    """Self-attention, cross-attention and feed-forward. Each residual sum is fused with the next norm."""
     assert isinstance(module, BasicTransformerBlock)
     _require(
         module.norm_type == "layer_norm" and module.pos_embed is None, name, f"norm {module.norm_type!r}"
@@ -135,7 +134,7 @@ def _clip_attention(name: str, module: nn.Module, target: Target) -> Forward:
 
 
 def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
-    """Nearest-neighbour to the size of the skip connection, so that odd latent sizes work in the same graph."""
+    """Nearest neighbour to the size of the skip connection, so that the graph takes odd latent sizes too."""
     assert isinstance(module, Upsample2D)
     _require(
         module.interpolate and not module.use_conv_transpose, name, "upsampling by transposed convolution"
@@ -144,7 +143,7 @@ def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
 
     def forward(up: Upsample2D, x: Tensor, output_size: Any = None, *_: object) -> Tensor:
         if target.channels_last:
-            # The VAE in stages, which is not told a size.
+            # Only the VAE in stages comes here, without an output size.
             assert output_size is None
             x = operators.doubled(x, channels_last=False)
         elif output_size is None:
@@ -158,7 +157,7 @@ def _upsample(name: str, module: nn.Module, target: Target) -> Forward:
 
 
 def _plain_upsample(name: str, module: nn.Module, target: Target) -> Forward:
-    """TAESD's."""
+    """The upsampling of a TAESD."""
     assert isinstance(module, nn.Upsample)
     doubles = module.size is None and module.scale_factor in (2, (2, 2)) and module.mode == "nearest"
     _require(doubles, name, "upsampling other than by the nearest neighbour to twice the size")
@@ -199,8 +198,8 @@ _FUSED: Mapping[type[nn.Module], Callable[[str, nn.Module, Target], Forward]] = 
     Upsample2D: _upsample,
 }
 
-# The U-Net and the VAE have forwards of their own there. These are for the text encoder, and for what is traced in NCHW
-# with weights that are stored for NHWC (the VAE in stages, TAESD).
+# The U-Net and the VAE have their own forwards in `channels_last`. These are for the text encoder, and for the VAE in
+# stages and TAESD, which are traced in NCHW with weights stored for NHWC.
 _CHANNELS_LAST: Mapping[type[nn.Module], Callable[[str, nn.Module, Target], Forward]] = {
     CLIPAttention: lambda name, module, target: channels_last.clip_attention,
     nn.Conv2d: lambda name, module, target: channels_last.conv2d,

@@ -1,4 +1,4 @@
-"""From a patched torch module to an ONNX file: trace, tidy, name, write."""
+"""Traces a patched torch module, simplifies the graph, and writes it to an ONNX file."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ _RULES = (
     rules.reshape_reshape_rule,
     rules.squeeze_reshape_1d_rule,
 )
-# Protobuf holds 2 GB; from here on a file of its own lets ONNX Runtime map the weights instead of parsing them.
+# Larger weights get a file of their own, which ONNX Runtime maps instead of parsing. Protobuf is limited to 2 GB.
 _EXTERNAL_LIMIT = 64 << 20
 
 
 def trace(
     component: Component, model: nn.Module, target: Target, dtype: torch.dtype = torch.float32
 ) -> tuple[ir.Model, list[str]]:
-    """The ONNX model of one component with ``target``'s ops, and the names of its transposed weights.
+    """The ONNX model of one component with ``target``'s operators, and the names of its transposed weights.
 
-    It computes in ``dtype``; inputs and outputs are float32 all the same. Weights stay references to ``model``'s own
-    storage: nothing is copied or converted before :func:`save`.
+    The graph computes in ``dtype``, with inputs and outputs in float32. Its weights refer to ``model``'s storage, and
+    nothing is copied or converted before :func:`save`.
 
     Raises:
-        UnsupportedModelError: the model is configured in a way that the fused graph does not cover.
+        UnsupportedModelError: the model's configuration has no fused form.
         ExportError: torch cannot trace it.
     """
     component.check_for(model, target)
@@ -72,9 +72,9 @@ def trace(
 def trace_stages(
     component: Component, model: Any, target: Target, dtype: torch.dtype = torch.float32
 ) -> ir.Model | None:
-    """The graph of a VAE's encoder or decoder in stages, for tiles; None for one that has no such form.
+    """The graph of a VAE's encoder or decoder in stages, for tiles. None for other components and other blocks.
 
-    Its weights have the names that they have in the whole graph.
+    Its weights have the same names as in the whole graph.
     """
     if component.name not in vae_stages.STAGES or not (parts := vae_stages.parts(component.name, model)):
         return None
@@ -95,7 +95,7 @@ def trace_stages(
 
 
 def _set_defaults(model: ir.Model, defaults: dict[str, torch.Tensor]) -> None:
-    """Make inputs optional: an initializer of an input's name is its value where the caller gives none."""
+    """Make inputs optional: an initializer with an input's name is the input's default."""
     for value in model.graph.inputs:
         if value.name in defaults:
             value.const_value = ir.tensor(defaults[value.name].numpy(), name=value.name)
@@ -110,7 +110,7 @@ def _export(
             with one_trace():
                 return _convert(model, inputs, axes, outputs, TRANSLATIONS)
         except torch.onnx.errors.OnnxExporterError:
-            # An operator that only decomposition makes translatable.
+            # Some operators can be translated only after decomposition.
             return _convert(model, inputs, axes, outputs, None)
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:400]
@@ -143,12 +143,12 @@ def _convert(
 
 
 def narrow(model: ir.Model, parameters: Collection[str]) -> None:
-    """Store the weights of ``model``, those of its ``parameters`` that are no vectors, in float16; compute as before.
+    """Store the weights of ``model`` in float16, but compute as before.
 
-    A Cast follows each of them, which ONNX Runtime folds when it loads the graph: the file is half as large, and the
-    weights are widened once. Vectors (biases, norms) stay as they are: they are a hundredth of the bytes, and a scale
-    near zero loses the most. So do constants that the tracer made, such as the timestep's frequencies, and what
-    float16 cannot hold.
+    A Cast follows each weight. ONNX Runtime folds it when it loads the graph, so the file is half as large and weights
+    are widened once. Only ``parameters`` are stored so, not constants of the tracer such as the timestep's frequencies.
+    Vectors (biases, norms) stay in float32, because they are a hundredth of the bytes and small scales lose the most.
+    So do weights that exceed float16's range.
     """
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
@@ -167,9 +167,9 @@ def narrow(model: ir.Model, parameters: Collection[str]) -> None:
 
 
 def save(model: ir.Model, path: Path, *, apart: bool = False) -> None:
-    """Write ``model`` to ``path``, its weights beside it when they may pass protobuf's 2 GB limit, or if ``apart``.
+    """Write ``model`` to ``path``, with large weights in a file beside it, or all weights if ``apart``.
 
-    ``model`` is used up: torch's exporter keeps graphs alive, and with them the weights, so they are let go of here.
+    This empties ``model``: torch's exporter keeps graphs alive, so their weights have to be released here.
     """
     apart = apart or _bytes(model) > _EXTERNAL_LIMIT
     ir.save(model, path, external_data=f"{path.name}_data" if apart else None)
@@ -178,9 +178,9 @@ def save(model: ir.Model, path: Path, *, apart: bool = False) -> None:
 
 
 def save_wide(path: Path, whole: Path) -> None:
-    """Write to ``path`` the graph ``whole`` computing in float32, with the weights of its file, widened at load.
+    """Write a version of the graph ``whole`` that computes in float32 to ``path``, for images that overflow float16.
 
-    What it is for: an image that overflows float16. It costs the size of a graph, not of the weights.
+    It shares the weights' file, and widens them at load, so it takes little space on the disk.
     """
     model = ir.load(whole)
     for value in list(model.graph.initializers.values()):
@@ -197,7 +197,7 @@ def save_wide(path: Path, whole: Path) -> None:
 
 
 def _widen(model: ir.Model, value: ir.Value) -> None:
-    """Let all that take the weight ``value`` take it as float32."""
+    """Make all uses of the weight ``value`` take it in float32."""
     cast = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{value.name}.widen")
     wide = cast.outputs[0]
     wide.name, wide.shape, wide.type = (
@@ -211,12 +211,12 @@ def _widen(model: ir.Model, value: ir.Value) -> None:
 
 
 def save_beside(model: ir.Model, path: Path, whole: Path) -> None:
-    """Write ``model`` to ``path`` with the weights that the graph ``whole`` has in a file of their own."""
+    """Write ``model`` to ``path`` with the weights in the file of the graph ``whole``."""
     there = ir.load(whole).graph.initializers
     for name, value in model.graph.initializers.items():
         tensor = there[name].const_value if name in there else None
         own = value.const_value
-        # What is not there, or not the same, is a constant that the tracer made, and this graph's own.
+        # Values that are missing there, or differ, are constants of the tracer and belong to this graph.
         if isinstance(tensor, ir.ExternalTensor) and own is not None and _equal(tensor, own):
             value.const_value = tensor
     ir.save(model, path)
@@ -243,7 +243,7 @@ def _forward(model: nn.Module, forward: Any) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's own chatter (missing torchvision, pytree deprecations) from the user's terminal."""
+    """Hide messages of torch's exporter (missing torchvision, pytree deprecations) from the user."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -256,11 +256,11 @@ def _quiet() -> Iterator[None]:
 
 
 def _tidy(model: ir.Model) -> list[str]:
-    """Fold what is constant, keep every parameter's name, drop what only the tracer needed."""
+    """Simplify a traced graph, and keep the parameters' names. Return the names of transposed weights."""
     parameters = frozenset(model.graph.initializers)
 
     def should_fold(node: ir.Node) -> bool | None:
-        # Folding a weight away would rename it; ONNX Runtime folds these when it loads the graph.
+        # Folding a weight would rename it. ONNX Runtime folds these when it loads the graph.
         return False if any(value is not None and value.name in parameters for value in node.inputs) else None
 
     passes.InlinePass()(model)
@@ -268,8 +268,8 @@ def _tidy(model: ir.Model) -> list[str]:
         model, should_fold=should_fold, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT
     )
     transposed = _fold_weight_transposes(model)
-    # A choice of the exporter's own rules: all of them take a third of the whole time, and its merging of equal
-    # initializers would lose parameter names.
+    # Not all of torch's own rules, which take a third of the whole time. Merging equal initializers would also lose
+    # parameters' names.
     rewriter.rewrite(model, _RULES)
     for tidy in (
         passes.IdentityEliminationPass(),
@@ -284,12 +284,12 @@ def _tidy(model: ir.Model) -> list[str]:
         passes.ClearMetadataAndDocStringPass(),
     ):
         tidy(model)
-    _drop_unused_outputs(model)  # last: an empty name is no name to the passes, they would invent one
+    _drop_unused_outputs(model)  # last, because the passes give names to outputs with an empty name
     return sorted(transposed)
 
 
 def _fold_weight_transposes(model: ir.Model) -> list[str]:
-    """Store ``Linear`` weights as MatMul wants them, under their own names; return those names."""
+    """Store ``Linear`` weights as MatMul takes them, under their own names. Return those names."""
     transposed = []
     for node in list(model.graph):
         weight = node.inputs[0] if node.op_type == "Transpose" else None
@@ -317,7 +317,7 @@ def _transposed(tensor: Any) -> ir.TensorProtocol:
 
 
 def _drop_unused_outputs(model: ir.Model) -> None:
-    """Leave out the optional outputs (mean, inverse deviation) that nobody reads: kernels need not make them."""
+    """Drop unused optional outputs (mean, inverse deviation), so that kernels need not compute them."""
     for node in model.graph:
         if node.op_type == "SkipLayerNormalization":
             for value in node.outputs[1:3]:

@@ -26,11 +26,11 @@ class Hashes:
         self._worker.shutdown(cancel_futures=True)
 
     def begin(self, paths: Iterable[Path]) -> None:
-        """These files are complete."""
+        """Start to hash these files, which are complete."""
         self._records |= {path: self._worker.submit(FileRecord.of, path) for path in paths}
 
     def of_all(self) -> dict[str, FileRecord]:
-        """The record of every file of the folder, by its POSIX name there."""
+        """The records of all files in the folder, by POSIX path."""
         files = sorted(path for path in self._folder.rglob("*") if path.is_file())
         self.begin(path for path in files if path not in self._records)
         return {path.relative_to(self._folder).as_posix(): self._records[path].result() for path in files}

@@ -1,4 +1,4 @@
-"""From a model in float32 to one in int8 for the CPU: calibrated, rewritten, compared call by call."""
+"""Converts a float32 model to int8 for the CPU: calibrates, rewrites, and compares call by call."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ from sdrt_export.quantize import layers, quantize, stays_float
 __all__ = ["LIMITS", "QUANTIZED", "Conversion", "refuse_other_kinds"]
 
 QUANTIZED = ("unet", "vae_decoder", "vae_encoder")
-"""The components that run in int8. The text encoder runs once for each prompt, and what it makes guides every step."""
+"""The components that run in int8. The text encoder runs only once for each prompt, and guides every step."""
 
 LIMITS: Mapping[str, float] = {"unet": 0.1, "vae_decoder": 0.05, "vae_encoder": 0.05}
-"""Largest error accepted: the norm of the difference over the norm of float32's output, on a prompt that was not
-calibrated on. docs/int8.md has what the embedded model measures, and what its images are like beyond."""
+"""The largest errors accepted: the norm of the difference over the norm of float32's output, on a prompt that was not
+used for calibration. docs/int8.md has the errors of the embedded model, and shows images beyond these limits."""
 
 Array = np.ndarray[Any, Any]
 Rows = list[dict[str, Any]]
 
 
 def refuse_other_kinds(checkpoint: Checkpoint) -> None:
-    """Raise `UnsupportedModelError` for a U-Net that makes images of images: there are none to calibrate with."""
+    """Raise `UnsupportedModelError` for a U-Net that needs input images, because calibration has only prompts."""
     if not isinstance(checkpoint, FolderCheckpoint):
         return
     unet, vae = (read_json(checkpoint.folder / part / "config.json") for part in ("unet", "vae"))
     task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
     if task is not TEXT_TO_IMAGE:
         raise UnsupportedModelError(
-            f"unet: is for {task.name}, and int8 is calibrated on images made of prompts alone: use --dtype fp32"
+            f"unet: is for {task.name}, but int8 is calibrated on prompts alone: use --dtype fp32"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A float32 model in ``source``, which is used up, to the same in ``output`` with ``QUANTIZED`` in int8.
+    """Converts the float32 model in ``source`` to one in ``output`` with ``QUANTIZED`` in int8. Removes ``source``.
 
-    ``judged`` says whether errors above ``LIMITS`` end it; images of random weights show nothing that could be right.
-    ``report`` gets a component, what is done with it, and a detail.
+    ``judged`` says whether errors above ``LIMITS`` end the export. They do not for random weights, whose images show
+    nothing. ``report`` is called with a component, a stage and a detail.
     """
 
     source: Path
@@ -65,10 +65,10 @@ class Conversion:
     report: Callable[[str, str, str], None]
 
     def run(self, entries: dict[str, Any]) -> dict[str, Any]:
-        """Do it; ``entries`` are the manifest's of the components, of which those in int8 are changed.
+        """Convert the model. Returns the manifest's ``entries`` of the components, changed for int8.
 
         Raises:
-            ExportError: the error is above ``LIMITS``, or ONNX Runtime refuses a graph.
+            ExportError: an error is above ``LIMITS``, or ONNX Runtime refuses a graph.
         """
         made = []
         for step in calibrate(self.source, QUANTIZED, self.plan, self.guidance_scale):
@@ -105,9 +105,9 @@ class Conversion:
 
 
 def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[str]]:
-    """Write the graph of the component in ``folder`` to ``path``, and its stages beside it.
+    """Write the int8 graph of the component in ``folder`` to ``path``, and its stages beside it.
 
-    Returns the layers that run in int8, and those that ``FLOAT`` keeps from it.
+    Returns the layers that run in int8, and those that ``FLOAT`` keeps in float32.
     """
     model = ir.load(folder / path.name)
     floats = [layer.name for layer in layers(model, every=True) if stays_float(layer.name)]
@@ -121,23 +121,23 @@ def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[st
 
 
 def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
-    """Run the calls again in int8; one row for the manifest, of all together."""
+    """Repeat the calls in int8. Returns one row for the manifest, for all calls together."""
     try:
         session = Session(name, path, SessionConfig(provider="cpu"), Notices(None))
         made = [session.run(call.inputs, call.output) for call in calls]
     except SdrtError as error:
         raise ExportError(
-            f"{name}: the graph in int8 does not run; nothing was written: use --dtype fp32; {error}"
+            f"{name}: the int8 graph does not run, so nothing was written: use --dtype fp32; {error}"
         ) from error
     return _row(calls, made, {"calls": len(calls)})
 
 
 def _compare_stages(name: str, path: Path, call: Call) -> Rows:
-    """The VAE in tiles, of one image."""
+    """Compare the VAE in tiles, on one image."""
     session = Session(f"{name} in stages", path, SessionConfig(provider="cpu"), Notices(None))
     widest = max(int(spec.shape[1]) for spec in session.outputs.values())
     (data,) = call.inputs.values()
-    # 64x64 pixels at the widest stage: several tiles of any image.
+    # 64x64 pixels at the widest stage, which makes several tiles of any image.
     return _row([call], [StagedVae(session, tile=4096 * widest)(data[0])[np.newaxis]], {"tiled": 1})
 
 
@@ -150,18 +150,18 @@ def _row(calls: list[Call], made: list[Array], what: dict[str, int]) -> Rows:
 def _judge(name: str, error: float) -> None:
     if not error <= LIMITS[name]:
         raise ExportError(
-            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt that it was not calibrated on); "
-            f"the limit is {LIMITS[name]:g}; nothing was written: use --dtype fp32, or --calibration-prompts with "
-            "prompts of the kind that the model is for"
+            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt not used for calibration); "
+            f"the limit is {LIMITS[name]:g}, so nothing was written: use --dtype fp32, or --calibration-prompts with "
+            "prompts like those that the model is for"
         )
 
 
 def _distance(made: list[Array], expected: list[Array]) -> float:
-    """The norm of the difference over the norm of ``expected``, of all calls together."""
+    """The norm of the difference over the norm of ``expected``, for all calls together."""
     apart = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in zip(made, expected, strict=True))
     size = sum(float(np.square(b.astype(np.float64)).sum()) for b in expected)
     if not np.isfinite(apart) or not size:
         raise ExportError(
-            "int8: an output is not finite, or float32's is zero: the checkpoint may be damaged"
+            "int8: an output is not finite, or is zero in float32: the checkpoint may be damaged; download it again"
         )
     return float(np.sqrt(apart / size))

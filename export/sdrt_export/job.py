@@ -1,4 +1,4 @@
-"""One export under way: load, trace, write and check each component."""
+"""A running export: loads, traces, writes and checks each component."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _OTHER_THAN_OPTIMUM = "--exporter sdrt"
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressEvent:
-    """What is being done: ``stage`` is "load", "export", "write", "check", "calibrate" or "done" of ``component``.
+    """Progress: ``component`` has reached ``stage``: "load", "export", "write", "check", "calibrate" or "done".
 
-    One component is written and checked while the next is traced, so their events alternate.
+    The next component is traced while one is written and checked, so events of two components alternate.
     """
 
     component: str
@@ -46,7 +46,7 @@ Reporter = Callable[[ProgressEvent], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Traced:
-    """A component's graph, which still refers to torch's weights, and what torch makes of its example inputs."""
+    """A component's graph, which still refers to torch's weights, and torch's outputs for the example inputs."""
 
     component: Component
     graph: ir.Model
@@ -60,13 +60,13 @@ class _Traced:
 
     @property
     def is_half(self) -> bool:
-        """Whether it computes in float16."""
+        """Whether the graph computes in float16."""
         return self.dtype == "fp16"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One export under way."""
+    """One running export."""
 
     checkpoint: Checkpoint
     staging: Path
@@ -79,13 +79,13 @@ class Job:
 
     @property
     def halves(self) -> bool:
-        """Whether graphs compute in float16, but for those that overflow."""
+        """Whether graphs compute in float16, except those that would overflow."""
         return self.dtype == "fp16" and self.target.halves
 
     def run(
         self, exporter: str, calibration: Calibration | None, defaults: Mapping[str, float]
     ) -> dict[str, Any]:
-        """Write everything but the manifest; give its entry of each component."""
+        """Write everything but the manifest. Return the manifest's entries of the components."""
         if calibration is not None:
             return self._in_int8(calibration, defaults)
         components = self._with_optimum() if exporter == "optimum" else self._fused()
@@ -93,7 +93,7 @@ class Job:
         return components
 
     def _fused(self) -> dict[str, Any]:
-        """Write every component. One thread traces, which is all Python; another writes and checks, which is not."""
+        """Write every component. One thread traces, in Python; another writes and checks, mostly in native code."""
         largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
         if self.taesd is not None:
             largest_first.append(TAESD)
@@ -104,15 +104,15 @@ class Job:
                 traced = self._trace(component)
                 for future in finished.values():
                     if future.done():
-                        future.result()  # raises what went wrong, before more work is put into it
+                        future.result()  # raises its error, if any, before the next component is traced
                 finished[component.name] = worker.submit(self._finish, traced)
             return {name: future.result() for name, future in finished.items()}
         finally:
-            # What has not begun need not: after a failure nobody wants it, and else there is none.
+            # After a failure, pending work is not needed. Without one, there is none.
             worker.shutdown(cancel_futures=True)
 
     def _in_int8(self, plan: Calibration, defaults: Mapping[str, float]) -> dict[str, Any]:
-        """Write every component in float32 into a folder of its own, make images with that, and int8 of it."""
+        """Write the components in float32 into a temporary folder, make images with them, then convert them to int8."""
         folder = self.staging / ".float32"
         folder.mkdir()
         floats = replace(self, staging=folder, dtype="fp32", is_final=False)
@@ -128,19 +128,20 @@ class Job:
         ).run(entries)
 
     def _with_optimum(self) -> dict[str, Any]:
-        """Let optimum write them all, then check each."""
+        """Let optimum write all components, then check each."""
         if not isinstance(self.checkpoint, FolderCheckpoint):
             raise RequestError(
-                "exporter 'optimum' reads a checkpoint folder or hub id: random weights need exporter 'sdrt'"
+                "exporter 'optimum' takes a checkpoint folder or hub id: for random weights use exporter 'sdrt'"
             )
         self._at("pipeline", "export")
-        # Its own scheduler config is written over: by another class's name here, none of the file's is imported.
+        # The index names a known scheduler, so that optimum imports no class that the checkpoint names. The scheduler
+        # config that optimum writes is replaced later.
         optimum_exporter.export_pipeline(self.checkpoint, index(SCHEDULER), self.staging)
         entries = {}
         for component in COMPONENTS.values():
             self._at(component.name, "check")
             model = self.checkpoint.load(component.checkpoint)
-            # Its traced U-Net takes no odd sizes.
+            # The U-Net that optimum traces takes no odd sizes.
             expected = parity.reference(component, model, sizes=(0, 2))
             rows = self._check(component, component.outputs(model), expected, self.dtype, _OTHER_THAN_OPTIMUM)
             entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
@@ -171,7 +172,7 @@ class Job:
         )
 
     def _precision(self, component: Component, model: nn.Module) -> tuple[str, dict[str, Any]]:
-        """The dtype that a component computes in, and what the manifest says of it."""
+        """The dtype that a component computes in, and its entries in the manifest."""
         if not self.halves:
             return "fp32", {}
         activations = precision.measure(component, model)
@@ -190,7 +191,7 @@ class Job:
         write_json(path.with_name("config.json"), traced.config)
         self._at(component.name, "check")
         limit = parity.HALF if traced.is_half else ("fp32" if self.halves else self.dtype)
-        # Said with the result too, which stays on the screen: it is not the dtype that was asked for.
+        # Also part of the result, which stays on the screen, because the dtype differs from the requested one.
         stays = self.halves and traced.dtype == "fp32"
         note = f"; {_stays(traced.about['activations'])}" if stays else ""
         rows = self._check(component, traced.names, traced.expected, limit, note=note)
@@ -213,7 +214,7 @@ class Job:
         return rows
 
     def _check_beside(self, traced: _Traced, path: Path, limit: str) -> list[dict[str, Any]]:
-        """Compare the graphs that lie beside a component's own."""
+        """Compare the other graphs of a component: in float32, in stages, and both."""
         component, expected, rows = traced.component, traced.expected, []
         if traced.is_half:
             wide = path.with_name(WIDE_GRAPH)
@@ -234,7 +235,7 @@ class Job:
 
 
 def _save(traced: _Traced, path: Path) -> None:
-    """The component's graph, and beside it those of the same weights: in stages, in float32, both."""
+    """Write a component's graph, and others with the same weights: in stages, in float32, and both."""
     graph.save(traced.graph, path, apart=traced.stages is not None or traced.is_half)
     if traced.stages is not None:
         graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)

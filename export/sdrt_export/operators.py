@@ -1,7 +1,7 @@
-"""The operators that targets emit while ``torch.export`` traces: ONNX Runtime's own, and ONNX's where aten's won't do.
+"""The operators that targets emit while ``torch.export`` traces: ONNX Runtime's, and some of ONNX's.
 
-Each returns a tensor of the right dtype and shape, whose values nobody reads: what counts is the node that lands in the
-graph. The names and layouts are those of ONNX Runtime's ``com.microsoft`` domain.
+Each adds a node to the graph and returns a tensor of the right dtype and shape, whose values do not matter. Names and
+layouts are those of ONNX Runtime's ``com.microsoft`` domain.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 OPSET = 20
-"""Gelu is an op from 20 on; the next kernels ONNX Runtime lacks on some providers come with 21."""
+"""Opset 20 has Gelu. For opset 21, some of ONNX Runtime's providers lack kernels."""
 
 Shape = Sequence[int | torch.SymInt]
 
 
 def onnx_op(name: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: Any) -> Tensor:
-    """A standard ONNX op that gives the dtype of its first input."""
+    """A standard ONNX operator, whose output has the dtype of its first input."""
     assert inputs[0] is not None
     return symbolic(name, inputs, attrs=attrs, dtype=inputs[0].dtype, shape=shape, version=OPSET)
 
@@ -53,18 +53,18 @@ def _contrib(name: str, inputs: Sequence[Tensor | None], shape: Shape, **attrs: 
 
 
 def reshape_like(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` in the shape of ``like``, of as many elements; computed by one op at run time."""
+    """``x`` in the shape of ``like``, with the same number of elements, by one operator at run time."""
     return onnx_op("Reshape", (x, _shape(like)), like.shape)
 
 
 def multi_head_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
-    """``q``, ``k``, ``v`` are ``[batch, sequence, heads * head_dim]``, each on its own."""
+    """Attention of separate ``q``, ``k`` and ``v``, ``[batch, sequence, heads * head_dim]``."""
     attrs = {"num_heads": heads, "scale": scale, "unidirectional": int(causal)}
     return _contrib("MultiHeadAttention", (q, k, v), q.shape, **attrs)
 
 
 def packed_self_attention(qkv: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
-    """``qkv`` is ``[batch, sequence, heads, 3, head_dim]`` as one matrix product leaves it, in three dimensions."""
+    """Self-attention of a matrix product ``qkv``, ``[batch, sequence, heads * 3 * head_dim]``."""
     batch, length, width = qkv.shape
     packed = (batch, length, heads, 3, width // (3 * heads))
     qkv = onnx_op("Reshape", (qkv, torch.tensor([0, 0, *packed[2:]])), packed)
@@ -73,7 +73,7 @@ def packed_self_attention(qkv: Tensor, heads: int, scale: float, causal: bool) -
 
 
 def packed_cross_attention(q: Tensor, kv: Tensor, heads: int, scale: float) -> Tensor:
-    """``kv`` is ``[batch, sequence, heads, 2, head_dim]`` as one matrix product leaves it, in three dimensions."""
+    """Cross-attention of ``q`` and a matrix product ``kv``, ``[batch, sequence, heads * 2 * head_dim]``."""
     batch, length, width = kv.shape
     packed = (batch, length, heads, 2, width // (2 * heads))
     kv = onnx_op("Reshape", (kv, torch.tensor([0, 0, *packed[2:]])), packed)
@@ -81,7 +81,7 @@ def packed_cross_attention(q: Tensor, kv: Tensor, heads: int, scale: float) -> T
 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, *, silu: bool) -> Tensor:
-    """``x`` is ``[batch, height, width, channels]``; ``weight`` and ``bias`` are float32 whatever ``x`` is."""
+    """Group norm of ``x`` ``[batch, height, width, channels]``. ``weight`` and ``bias`` are always float32."""
     attrs = {"groups": groups, "epsilon": eps, "activation": int(silu), "channels_last": 1}
     return _contrib("GroupNorm", (x, weight, bias), x.shape, **attrs)
 
@@ -97,7 +97,7 @@ def skip_group_norm(
     *,
     silu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """``(group_norm(h), h)`` for ``h = x + skip + conv_bias``; ``skip`` is like ``x`` or ``[batch, channels]``."""
+    """``(group_norm(h), h)`` for ``h = x + skip + conv_bias``. ``skip`` is like ``x``, or ``[batch, channels]``."""
     inputs = (x, weight, bias, skip) if conv_bias is None else (x, weight, bias, skip, conv_bias)
     normed, total = symbolic_multi_out(
         "com.microsoft::SkipGroupNorm",
@@ -113,7 +113,7 @@ def skip_group_norm(
 def nhwc_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, pads: tuple[int, int, int, int]
 ) -> Tensor:
-    """``x`` is ``[batch, height, width, in]``, ``weight`` ``[out, rows, columns, in]``; pads begin at the top."""
+    """Convolve ``x`` ``[batch, height, width, in]`` with ``weight`` ``[out, rows, columns, in]``. Pads: top, left, …"""
     batch, height, width, _ = x.shape
     out, rows, columns, _ = weight.shape
     top, left, bottom, right = pads
@@ -130,10 +130,10 @@ def nhwc_conv(
 
 
 def doubled(x: Tensor, *, channels_last: bool) -> Tensor:
-    """``x`` with each pixel four times: nearest neighbour to twice the height and width.
+    """``x`` with each pixel four times, which is nearest neighbour to twice the height and width.
 
-    Not Resize, of whose version 19 ONNX Runtime's CUDA provider has no kernel up to 1.24: it would run on the CPU, with
-    the tensor sent there and back. This copies the pixels as often, once.
+    It does not use Resize: up to version 1.24, ONNX Runtime's CUDA provider has no kernel for Resize-19, and would copy
+    the tensor to the CPU and back.
     """
     batch, channels = x.shape[0], x.shape[3 if channels_last else 1]
     height, width = x.shape[1:3] if channels_last else x.shape[2:]
@@ -151,7 +151,7 @@ def doubled(x: Tensor, *, channels_last: bool) -> Tensor:
 
 
 def cropped_like(x: Tensor, like: Tensor) -> Tensor:
-    """``x`` ``[batch, height, width, channels]`` down to the height and width of ``like``."""
+    """``x`` ``[batch, height, width, channels]``, cropped to the height and width of ``like``."""
     ends = symbolic(
         "Shape", (like,), attrs={"start": 1, "end": 3}, dtype=torch.int64, shape=(2,), version=OPSET
     )
@@ -177,7 +177,7 @@ def skip_layer_norm(
     x: Tensor, skip: Tensor, bias: Tensor | None, weight: Tensor, shift: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """``(layer_norm(h), h)`` for ``h = x + skip + bias``."""
-    # The bias of the linear before is the op's fifth input: one pass over the tensor instead of two.
+    # The fifth input is the bias of the linear before it, which saves a pass over the tensor.
     inputs = (x, skip, weight, shift) if bias is None else (x, skip, weight, shift, bias)
     normed, _mean, _inv_std, total = symbolic_multi_out(
         "com.microsoft::SkipLayerNormalization",

@@ -1,4 +1,4 @@
-"""The fallback: optimum's own exporter, for components that have no fused form here."""
+"""The fallback: optimum's exporter, for models that sdrt's does not support."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPSET = 18
 
 
 def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], destination: Path) -> None:
-    """Export ``checkpoint`` with optimum into ``destination``, as the pipeline that ``index`` describes.
+    """Export ``checkpoint`` with optimum into ``destination``. ``index`` describes the pipeline.
 
     Raises:
         ExportError: optimum is not installed, or cannot export it.
@@ -32,7 +32,7 @@ def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], dest
     _link(checkpoint, index, source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the TorchScript exporter's, about itself
+            warnings.simplefilter("ignore")  # the TorchScript exporter warns about itself
             main_export(
                 str(source),
                 output=destination,
@@ -43,17 +43,17 @@ def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], dest
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise ExportError(f"{checkpoint.folder}: optimum cannot export it: {reason}") from error
+        raise ExportError(f"{checkpoint.folder}: optimum cannot export this checkpoint: {reason}") from error
     finally:
         shutil.rmtree(source)
 
 
 def _link(checkpoint: FolderCheckpoint, index: Mapping[str, Any], source: Path) -> None:
-    """The checkpoint as optimum may see it: it would import classes that an index names, and read pickles."""
+    """Make a folder with only what optimum may read. It would import classes of an index, and read pickles."""
     source.mkdir()
     (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     for file in checkpoint.files():
-        # Half precision under the name of full precision, which optimum asks for.
+        # optimum asks for full precision, so files of half precision get its name.
         path = source / file.parent.name / file.name.replace(".fp16.", ".")
         path.parent.mkdir(exist_ok=True)
         path.symlink_to(file.resolve())

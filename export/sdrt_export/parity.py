@@ -1,6 +1,6 @@
-"""Is the graph the model? Each component in ONNX Runtime beside the untouched torch module, at two sizes.
+"""Compares each component's graph in ONNX Runtime with the unchanged torch module, at two sizes.
 
-Graphs with operators that ONNX Runtime has for GPUs only are run there, or by NumPy where there is none.
+Graphs with operators that ONNX Runtime has for GPUs only run on a GPU, or with NumPy if there is none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sdrt.onnx.engine import FAILURES, available_providers, cuda_works, ort
 from sdrt.onnx.error_messages import Subject, run_failure
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
-from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_spec
+from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
 from sdrt.vae.stages import StagedVae
 from sdrt_export.components import Component
 from sdrt_export.evaluator import Evaluator
@@ -30,17 +30,17 @@ from sdrt_export.targets import Target
 __all__ = ["HALF", "LIMITS", "Reference", "compare", "compare_stages", "reference"]
 
 HALF = "half"
-"""What `LIMITS` calls graphs that compute in float16."""
+"""The key in `LIMITS` of graphs that compute in float16."""
 LIMITS: Mapping[str, float] = {"fp32": 1e-4, "fp16": 5e-3, HALF: 1e-2}
-"""Largest relative error accepted, by dtype. Float32 sums in another order measure 1e-7 to 1e-5,
-weights rounded to float16 (each by up to 5e-4) 5e-4 to 2e-3, and "half", every result rounded so, 7e-4 to 4e-3."""
+"""The largest relative errors accepted, by dtype. Measured errors are 1e-7 to 1e-5 in float32, whose sums have another
+order; 5e-4 to 2e-3 with weights rounded to float16; 7e-4 to 4e-3 with every result rounded to float16 ("half")."""
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Inputs of one size and what torch makes of them, in the order of the component's output names."""
+    """Inputs of one size, and torch's outputs in the order of the component's output names."""
 
     inputs: dict[str, Array]
     outputs: list[Array]
@@ -66,16 +66,16 @@ def compare(
     target: Target,
     instead: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Run the graph at ``path`` on the same inputs; one row per size for the manifest.
+    """Run the graph at ``path`` on the same inputs. Return a row for the manifest for each size.
 
-    The relative error is the largest difference of an output over its largest magnitude. ``names`` are the outputs
-    of ``references``; those that the graph lacks (optimum's has no ``last_hidden_state.skip_k``) are left out.
-    ``instead`` is the remedy for messages, where it is not the target's.
+    The relative error is an output's largest difference over its largest magnitude. ``names`` are the outputs of
+    ``references``. Those that the graph lacks are skipped (optimum's has no ``last_hidden_state.skip_k``). ``instead``
+    is the remedy for messages, by default the target's.
 
     Raises:
         ExportError: ONNX Runtime refuses the graph, or an output differs by more than ``LIMITS[dtype]`` or is not
             finite.
-        OutOfMemoryError: there is no memory to run it in.
+        OutOfMemoryError: there is not enough memory to run the graph.
     """
     instead = target.instead if instead is None else instead
     with _explained(component.name, path, target, instead):
@@ -85,7 +85,7 @@ def compare(
 
 @contextmanager
 def _explained(name: str, path: Path, target: Target, instead: str) -> Iterator[None]:
-    """Whatever goes wrong while the graph of ``name`` is run ends the export, with a remedy of the export's own."""
+    """Turn failures of running the graph into errors of the export, with its remedies."""
     try:
         yield
     except ExportError:
@@ -95,11 +95,13 @@ def _explained(name: str, path: Path, target: Target, instead: str) -> Iterator[
         subject = Subject(name=name, path=path, provider=provider, version=ort.__version__)
         if isinstance(error, MemoryError) or isinstance(run_failure(subject, error), OutOfMemoryError):
             hide = (
-                "; or hide the GPU (CUDA_VISIBLE_DEVICES=-1), and NumPy does it" if provider == "cuda" else ""
+                "; or hide the GPU (CUDA_VISIBLE_DEVICES=-1) to compare with NumPy"
+                if provider == "cuda"
+                else ""
             )
             raise OutOfMemoryError(
-                f"{name}: no memory on {provider} to compare the exported graph with torch: {error}; nothing was "
-                f"written: end what else takes memory there{hide}"
+                f"{name}: not enough memory on {provider} to compare the exported graph with torch: {error}; nothing "
+                f"was written: end other programs that use memory there{hide}"
             ) from error
         raise ExportError(
             f"{name}: ONNX Runtime {ort.__version__} refuses the exported graph on {provider}: {error}; nothing was "
@@ -135,7 +137,7 @@ def _compare(
 def compare_stages(
     component: Component, path: Path, references: list[Reference], dtype: str, target: Target
 ) -> list[dict[str, Any]]:
-    """As `compare`, of the VAE in stages: the runtime puts one image through them, in several tiles each.
+    """Like `compare`, for the VAE in stages: the runtime runs them for one image in several tiles.
 
     Raises:
         ExportError, OutOfMemoryError: as `compare`.
@@ -144,13 +146,13 @@ def compare_stages(
     (inputs,), (expected,) = references[0].inputs.values(), references[0].outputs
     with _explained(name, path, target, target.instead):
         session, by = _stages(name, path, dtype, target)
-        # 256 pixels at the widest stage: full-size parts take 2 to 6 tiles of the example, which suffices, in seconds.
+        # 256 pixels at the widest stage: full-size models take 2 to 6 tiles for the example, in seconds.
         widest = max(int(spec.shape[1]) for spec in session.outputs.values())
         error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
     if not error <= LIMITS[dtype]:
         raise ExportError(
-            f"{component.name}: in tiles it differs from torch by {error:.2g} (relative) for an input of shape "
-            f"{inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {target.instead}"
+            f"{component.name}: in tiles, the output differs from torch by {error:.2g} (relative) for an input of "
+            f"shape {inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {target.instead}"
         )
     shape = {"tiled": list(inputs[0].shape)}
     return [{"inputs": shape, "output": path.name, "relative_error": float(f"{error:.3g}"), **by}]
@@ -158,7 +160,7 @@ def compare_stages(
 
 @dataclass(frozen=True, kw_only=True)
 class _Runner:
-    """A graph and what runs it; ``by`` goes to the manifest."""
+    """A graph, and a function that runs it. ``by`` goes to the manifest."""
 
     run: Callable[[list[str], dict[str, Array]], list[Array]]
     inputs: Mapping[str, TensorSpec]
@@ -171,10 +173,10 @@ _NUMPY = {"evaluator": "numpy"}
 
 
 def _cuda(dtype: str) -> SessionConfig:
-    """As graphs that compute in float16 are used; others without TF32.
+    """The configuration for CUDA: the default one for graphs that compute in float16, others without TF32.
 
-    The provider rounds float32's factors to TF32's 10 bits by default, an error of 1e-3: the limits are for float32.
-    Convolutions in float16 would lose the Tensor Cores without it: other kernels than those that are to be checked.
+    By default the provider rounds float32's factors to TF32's 10 bits, an error of 1e-3 that the limits do not allow.
+    Graphs in float16 keep TF32, because without it convolutions would use other kernels than in use.
     """
     return SessionConfig(provider="cuda", provider_options={} if dtype == HALF else {"use_tf32": False})
 
@@ -185,7 +187,7 @@ def _open(name: str, path: Path, dtype: str, target: Target) -> _Runner:
         arguments = (*session.get_inputs(), *session.get_overridable_initializers())
         return _Runner(
             run=session.run,
-            inputs={spec.name: spec for spec in map(read_tensor_spec, arguments)},
+            inputs=read_tensor_specs(arguments),
             outputs=[output.name for output in session.get_outputs()],
             by={},
         )
@@ -219,7 +221,7 @@ def _has_gpu() -> bool:
 
 
 class _NumpySession(Session):
-    """What the VAE's stages ask of a session, by NumPy."""
+    """The parts of a session that the VAE's stages use, with NumPy."""
 
     def __init__(self, name: str, path: Path) -> None:
         self._evaluator = Evaluator(path)
@@ -235,15 +237,15 @@ class _NumpySession(Session):
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # One use: every fusion of ONNX Runtime, but not the layout changes and packed weights that cost 15 s and a second
-    # copy of a full-size U-Net; so its 3.4 GB stay mapped from the file.
+    # For a single use: all of ONNX Runtime's fusions, but no layout changes and packed weights, which take 15 s and a
+    # second copy of a full-size U-Net. So its 3.4 GB stay mapped from the file.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.add_session_config_entry("session.disable_prepacking", "1")
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _as_declared(runner: _Runner, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    """The values that the graph takes, in the dtypes that it declares; optimum's timestep is an integer."""
+    """The inputs that the graph takes, in its dtypes. optimum's timestep is an integer."""
     specs = runner.inputs
     return {name: value.astype(specs[name].dtype) for name, value in inputs.items() if name in specs}
 

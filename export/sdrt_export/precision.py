@@ -1,7 +1,7 @@
-"""Does a component fit into float16? Its largest activations in float32, against the largest number there is.
+"""Whether a component fits into float16: compares its largest activation in float32 with float16's limit.
 
-Some VAEs pass 65,504 inside and give black images in float16 (SDXL's does); the U-Nets do not. Nobody can tell from
-the weights, so the component is run, and one that comes near is exported in float32.
+Inside some VAEs activations exceed 65,504, which makes images black in float16 (SDXL's does). U-Nets stay below. The
+weights do not tell, so the exporter runs the component. If an activation comes near the limit, it exports in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sdrt_export.components import Component
 __all__ = ["HEADROOM", "Activations", "measure"]
 
 HEADROOM = 4.0
-"""How many times larger than any seen here an activation may be in use."""
+"""The factor by which activations in use may exceed those measured here."""
 _LIMIT = float(np.finfo(np.float16).max)
 _SIDE = 16
 
@@ -30,10 +30,10 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """The largest magnitude that any module of a component gave, or any of its weights has, and which one.
+    """The largest magnitude of a component's activations and weights, and the name of its module.
 
-    Of attention also its scores, queries times keys: no module gives them, and kernels that do not fuse the softmax
-    store them. Their name is that of the attention and ``.scores``.
+    It includes attention's scores, which kernels without a fused softmax store. Their name is that of the attention
+    with ``.scores``.
     """
 
     largest: float
@@ -41,16 +41,16 @@ class Activations:
 
     @property
     def fit(self) -> bool:
-        """Whether float16 holds them, and some more."""
+        """Whether they fit into float16 with some headroom."""
         return self.largest * HEADROOM <= _LIMIT
 
     def entry(self) -> dict[str, Any]:
-        """For the manifest."""
+        """The entry in the manifest."""
         return {**asdict(self), "largest": float(f"{self.largest:.4g}")}
 
 
 def measure(component: Component, model: Any) -> Activations:
-    """Run ``model`` in float32 on its hardest inputs that need no data."""
+    """Run ``model`` in float32 on the hardest inputs that need no data."""
     largest: dict[str, float] = {}
     with _watched(model, largest), torch.no_grad():
         for inputs in _HARDEST.get(component.name, _examples)(component, model):
@@ -97,7 +97,7 @@ def _watched(model: nn.Module, largest: dict[str, float]) -> Iterator[None]:
             module.register_forward_hook(leave(name)),
         )
     ]
-    # diffusers and transformers both look it up here, at every call.
+    # diffusers and transformers look it up here at every call.
     F.scaled_dot_product_attention = attend
     try:
         yield
@@ -113,13 +113,13 @@ def _examples(component: Component, model: Any) -> Iterator[Inputs]:
 
 
 def _unet(component: Component, model: Any) -> Iterator[Inputs]:
-    """From all noise to none."""
+    """Timesteps from pure noise to none."""
     for timestep in (999.0, 500.0, 1.0):
         yield {**component.examples(model, 2), "timestep": torch.tensor(timestep)}
 
 
 def _images(model: Any) -> Tensor:
-    """``[4, channels, side, side]`` in -1 to 1: flat, with edges, with a ramp, and noise."""
+    """Images ``[4, channels, side, side]`` in -1 to 1: flat, edges, a ramp, and noise."""
     side, channels = _SIDE * int(2 ** (len(model.config.block_out_channels) - 1)), model.config.in_channels
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     noise = torch.rand(channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -1,12 +1,12 @@
-"""int8 for ONNX Runtime's CPU provider: convolutions and linears of a traced graph in 8 bits, the rest in float32.
+"""Rewrites a graph to int8 for ONNX Runtime's CPU provider: convolutions and linears in 8 bits, the rest in float32.
 
-Each rewritten layer takes unsigned bytes on a scale that calibration fixed, and weights on a scale for each output
-channel; sums are exact in int32. The kernels are named in the graph (QLinearConv, MatMulIntegerToFloat), as the fused
-operators of :mod:`sdrt_export.targets` are: nothing has to be recognised when it is loaded.
+Each rewritten layer takes unsigned bytes with a scale from calibration, and weights with a scale for each output
+channel. Sums are exact in int32. The graph names the kernels (QLinearConv, MatMulIntegerToFloat), as it does the fused
+operators of :mod:`sdrt_export.targets`, so ONNX Runtime need not recognise a pattern.
 
-A linear gives float32. A convolution's kernel gives bytes, so its result has a range for each *channel*: it is folded
-into the weights' scales and the bias, which QLinearConv has for each channel anyway, and taken back by a
-DequantizeLinear along the channels. With one range for all, the embedded model's decoder is 1.2 times as far off.
+A linear's output is float32. A convolution's output is bytes, with a range for each *channel*. The range is part of the
+weights' scales and the bias, which QLinearConv has for each channel anyway, and a DequantizeLinear along the channels
+removes it again. With one range for all channels, the error of the embedded model's decoder is 1.2 times as large.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ FLOAT: Mapping[str, str] = {
     r"(^|\.)conv_(in|out)\.": "the first and the last convolution",
     r"^(post_)?quant_conv\.": "the VAE's 1x1 convolution of latents",
 }
-"""Which weights stay in float32, as patterns of their names, and why."""
+"""The weights that stay in float32, as patterns of their names, and the layers that they belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """What one layer saw while it was calibrated: the least and greatest input, and each channel's output [C]."""
+    """A layer's range in calibration: the least and greatest input, and those of each output channel [C]."""
 
     low: float
     high: float
@@ -53,17 +53,17 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """Of its weight: the same in every graph of a component."""
+        """The weight's name, which is the same in every graph of a component."""
         return str(self.weight.name)
 
     @property
     def is_convolution(self) -> bool:
-        """Else it is a linear, whose weight is [in, out]."""
+        """Whether it is a convolution. Otherwise it is a linear, whose weight is [in, out]."""
         return self.node.op_type == "Conv"
 
 
 def layers(model: ir.Model, *, every: bool = False) -> Iterator[Layer]:
-    """The layers of ``model`` that run in int8: convolutions and linears, ``every`` one or those not in ``FLOAT``."""
+    """Convolutions and linears of ``model`` that are not in ``FLOAT``, or ``every`` one."""
     for node in model.graph:
         if node.op_type in ("Conv", "MatMul"):
             weight = node.inputs[1]
@@ -79,9 +79,9 @@ def stays_float(name: str) -> bool:
 
 
 def quantize(model: ir.Model, spans: Mapping[str, Span]) -> list[str]:
-    """Rewrite every layer of ``model`` that ``spans`` has; return the names of their weights.
+    """Rewrite the layers of ``model`` that are in ``spans``. Return the names of their weights.
 
-    Weights are made when the model is written, one at a time.
+    The weights are converted one at a time, when the model is written.
     """
     model.graph.opset_imports[_CONTRIB] = 1
     rewriter = _Rewriter(model.graph)
@@ -92,7 +92,7 @@ def quantize(model: ir.Model, spans: Mapping[str, Span]) -> list[str]:
 
 
 class _Rewriter:
-    """One graph; an activation that several layers read is quantised once."""
+    """Rewrites one graph. An activation that several layers read is quantised once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
@@ -135,7 +135,7 @@ class _Rewriter:
             self._graph.remove(node, safe=True)
 
     def _quantized(self, node: ir.Node, span: Span) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """The node's first input in bytes, their scale and zero point."""
+        """The node's first input in bytes, its scale and its zero point."""
         value = node.inputs[0]
         assert value is not None
         key = str(value.name)
@@ -148,7 +148,7 @@ class _Rewriter:
         return self._bytes[key]
 
     def _integers(self, weight: ir.Value, steps: Array, *, axis: int) -> ir.Value:
-        """``weight`` itself, made of bytes when it is written."""
+        """``weight`` itself, which is converted to bytes when it is written."""
         tensor = weight.const_value
         assert tensor is not None
         shape = [1] * len(tensor.shape)
@@ -173,7 +173,7 @@ class _Rewriter:
     def _replace(
         self, node: ir.Node, op: str, inputs: list[Any], attributes: dict[str, Any], domain: str = ""
     ) -> None:
-        """Put another node in the place of ``node``, whose output keeps its name."""
+        """Replace ``node`` by another node. The output keeps its name."""
         old = node.outputs[0]
         made = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=node.name)
         new = made.outputs[0]
@@ -185,9 +185,9 @@ class _Rewriter:
 
 @dataclass(frozen=True)
 class _Folded:
-    """What a convolution's kernel is told, of each output channel: y = (bytes − out_zero) · out_scale.
+    """A convolution kernel's parameters for each output channel, with y = (bytes − out_zero) · out_scale.
 
-    The kernel gives bytes of (x ∗ w + bias + out_scale · out_zero) / out_scale; the division is in the weights' scale.
+    The kernel's bytes are (x ∗ w + bias + out_scale · out_zero) / out_scale. The weights' scale includes the division.
     """
 
     steps: Array
@@ -197,16 +197,16 @@ class _Folded:
 
     @classmethod
     def of(cls, weight: Array, bias: Any, span: Span, step_in: float) -> _Folded:
-        """``step_in`` is the input's step; the bias is a count of ``step_in · steps``, as the kernel takes it."""
+        """``step_in`` is the input's step. The kernel takes the bias as a multiple of ``step_in · steps``."""
         scale, zero = _affine(span.out_low, span.out_high)
         offset = scale * zero + bias
-        # Weights that are nothing beside their bias get steps with which it fits into int32.
+        # If weights are tiny beside the bias, the steps are larger, so that the bias fits into int32.
         steps = np.maximum(_steps(weight, axis=0), np.abs(offset) / (step_in * _BIAS_LEVELS))
         return cls(steps, np.rint(offset / (step_in * steps)).astype(np.int32), scale, zero)
 
 
 def _bias_after(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
-    """The node that ends a linear, and its bias, where the sum with one is all that happens to its result."""
+    """The last node of a linear, and its bias, if the only use of the product is a sum with a bias."""
     uses = list(node.outputs[0].uses())
     if len(uses) == 1 and uses[0].node.op_type == "Add":
         add = uses[0].node
@@ -217,7 +217,7 @@ def _bias_after(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
 
 
 def constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
-    """The initializer ``name`` of ``graph``, made of ``array`` where there is none."""
+    """The initializer ``name`` of ``graph``, which is made from ``array`` if it does not exist."""
     if name not in graph.initializers:
         tensor = ir.tensor(np.asarray(array), name=name)
         kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
@@ -233,18 +233,18 @@ def _values(value: ir.Value) -> Array:
 
 
 def _steps(weight: Array, *, axis: int) -> Array:
-    """The size of a step of each output channel's weights, symmetric about zero."""
+    """The step of each output channel's weights, symmetric about zero."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(others).astype(np.float64)
-    # A channel without weights gives its bias alone, on whatever scale.
+    # The output of a channel without weights is its bias, so any scale will do.
     steps: Array = np.where(largest > 0, largest, 1.0) / _WEIGHT_LEVELS
     return steps
 
 
 def _affine(low: Any, high: Any) -> tuple[Any, Any]:
-    """Step and zero point of the bytes from ``low`` to ``high``, of which zero is one exactly."""
+    """Step and zero point of bytes for the range from ``low`` to ``high``, in which zero is exact."""
     low, high = np.minimum(np.asarray(low, np.float64), 0.0), np.maximum(np.asarray(high, np.float64), 0.0)
     span = high - low
-    # A channel that was always zero gets the widest range, should it ever not be.
+    # A channel that was always zero in calibration gets the widest range of all.
     step = np.where(span > 0, span, np.max(span) or 1.0) / _LEVELS
     return step, np.rint(-low / step)

@@ -1,6 +1,6 @@
-"""The way back: a diffusers checkpoint from an exported model, whose graphs keep every parameter's name.
+"""Makes a diffusers checkpoint from an exported model, whose graphs keep the parameters' names.
 
-``python -m sdrt_export.restore MODEL CHECKPOINT`` makes one to export for another target, or to train on.
+``python -m sdrt_export.restore MODEL CHECKPOINT`` makes a checkpoint to export for another target, or to train further.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ __all__ = ["main", "restore_checkpoint"]
 def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) -> None:
     """Write the weights of ``model`` as a diffusers checkpoint in float32.
 
-    ``model`` is a folder that ``sdrt export`` made, or an embedded model's name; nothing is downloaded.
-
-    Weights that were stored in float16 come back as they were rounded.
+    ``model`` is a folder that ``sdrt export`` made, or the name of an embedded model. Nothing is downloaded. Weights
+    that were stored in float16 stay rounded.
 
     Raises:
-        ModelNotFoundError, IntegrityError: there is no whole model.
-        UnsupportedModelError: another program exported it, and its weights have other names.
-        RequestError: ``output`` exists, and ``force`` was not given; or it is ``model``, or lies in it.
+        ModelNotFoundError, IntegrityError: the model is missing or incomplete.
+        UnsupportedModelError: the model's weights cannot be restored.
+        RequestError: ``output`` exists and ``force`` is false, or ``output`` is ``model`` or inside of it.
     """
     folder = open_local(model)
     if folder.manifest is None or folder.manifest.exporter != "sdrt":
         raise UnsupportedModelError(
-            f"{folder.path}: was not exported by sdrt, so its weights cannot be told apart"
+            f"{folder.path}: was not exported by sdrt, so its weights have other names: restore a model of sdrt export"
         )
     if TARGETS[folder.manifest.target].channels_last:
         raise UnsupportedModelError(
@@ -52,12 +51,12 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         )
     if folder.manifest.dtype == "int8":
         raise UnsupportedModelError(
-            f"{folder.path}: is in int8, which keeps no weights to train or export again"
+            f"{folder.path}: is in int8, which keeps too little of the weights: use an export in fp32 or fp16"
         )
     folder.verify()
     output = expand(output)
     if output.resolve().is_relative_to(folder.path.resolve()):
-        raise RequestError(f"{output}: lies in the model {folder.path}; choose a folder outside")
+        raise RequestError(f"{output}: is inside of the model {folder.path}; choose a folder outside")
     with replace_folder(output, force, reading=folder.path) as staging:
         for part, names in _parts().items():
             weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
@@ -71,12 +70,12 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         )
         for name in ("model_index.json", *copied):
             (staging / name).parent.mkdir(exist_ok=True)
-            # Not its mode: what is installed may be read-only.
+            # Without the mode, because installed files may be read-only.
             shutil.copyfile(folder.path / name, staging / name)
 
 
 def _parts() -> dict[str, list[str]]:
-    """Checkpoint folder → the components that hold its weights."""
+    """The components with the weights of each checkpoint folder."""
     parts: dict[str, list[str]] = {}
     for component in COMPONENTS.values():
         parts.setdefault(component.checkpoint, []).append(component.name)
@@ -110,7 +109,7 @@ def _module(name: str, config: dict[str, Any]) -> nn.Module:
 
 
 def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Set every parameter. What is left over are constants of the graph."""
+    """Set every parameter. Other values in ``weights`` are constants of the graph."""
     for key, parameter in module.named_parameters():
         if key not in weights or weights[key].shape != parameter.shape:
             raise UnsupportedModelError(f"{folder.path}: has no weight {key} of {list(parameter.shape)}")

@@ -1,4 +1,4 @@
-"""What lies beside the graphs: configs, tokenizer, schedulers, and the index that optimum and diffusers look for."""
+"""The files beside the graphs: configs, tokenizer, schedulers, and ``model_index.json``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sdrt_export.components import COMPONENTS
 __all__ = ["SCHEDULER", "config_of", "index", "write_json", "write_side_files"]
 
 SCHEDULER = "PNDMScheduler"
-"""The class that a checkpoint without a name of one is taken to have."""
+"""The class of schedulers whose config names none."""
 
 
 def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
-    """Tokenizer, scheduler config and the index that optimum and diffusers look for."""
+    """Write the tokenizer, the scheduler configs, and the index that optimum and diffusers read."""
     scheduler = checkpoint.scheduler_config()
     tokens = staging / "tokenizer"
     shutil.rmtree(tokens, ignore_errors=True)
@@ -46,11 +46,11 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
 
 
 def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str, Any]:
-    """An upscaler's second scheduler; the entries of the index that go with it."""
+    """Write an upscaler's second scheduler. Return its entries in the index."""
     config = checkpoint.low_res_scheduler_config()
     if config is None:
         raise ModelNotFoundError(
-            f"{checkpoint.name}: its unet upscales, and there is no low_res_scheduler: the download may be incomplete"
+            f"{checkpoint.name}: has the unet of an upscaler, but no low_res_scheduler: download it again"
         )
     (staging / "low_res_scheduler").mkdir()
     write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)
@@ -60,7 +60,7 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
 
 
 def index(scheduler: str) -> dict[str, Any]:
-    """``model_index.json``, with no name in it that a checkpoint's file gave, but its ``scheduler``'s class."""
+    """``model_index.json``. Of the checkpoint's own names, it has only the class of its ``scheduler``."""
     classes = {row.checkpoint: [row.library, row.model_class.__name__] for row in COMPONENTS.values()}
     return {
         "_class_name": TEXT_TO_IMAGE.pipeline,
@@ -76,7 +76,7 @@ def index(scheduler: str) -> dict[str, Any]:
 
 
 def config_of(model: Any) -> dict[str, Any]:
-    """The component's config as JSON; without where it was loaded from."""
+    """The component's config as JSON, without the path that it was loaded from."""
     text = (
         model.to_json_string()
         if hasattr(model, "to_json_string")
@@ -88,5 +88,5 @@ def config_of(model: Any) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write an object, so that equal ones are equal files."""
+    """Write an object. Equal objects make equal files."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""TAESD, a small decoder that learned what the VAE's gives (https://github.com/madebyollin/taesd): for previews."""
+"""TAESD, a small decoder that imitates the VAE's, for previews (https://github.com/madebyollin/taesd)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FACTOR = 8
 
 
 def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
-    """The module in a folder or hub id of diffusers' `AutoencoderTiny`, such as ``madebyollin/taesd``.
+    """Load diffusers' `AutoencoderTiny` from a folder or hub id, such as ``madebyollin/taesd``.
 
     Raises:
-        ModelNotFoundError: there is none.
-        UnsupportedModelError: it is a model of another kind.
+        ModelNotFoundError: it does not exist.
+        UnsupportedModelError: it is another kind of model.
         ExportError: its weights cannot be read.
     """
     folder = expand(source)
@@ -40,7 +40,7 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
     found = read_json(folder / "config.json").get("_class_name")
     if found != AutoencoderTiny.__name__:
         raise UnsupportedModelError(
-            f"--taesd {source}: is a {found}, expected an AutoencoderTiny, as madebyollin/taesd is"
+            f"--taesd {source}: is a {found}, expected an AutoencoderTiny, such as madebyollin/taesd"
         )
     try:
         module = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
@@ -52,12 +52,12 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
 
 
 def _check(model: Any) -> None:
-    """Latents as Stable Diffusion's, of eight pixels a side."""
+    """Raise UnsupportedModelError unless latents are like Stable Diffusion's, of eight pixels a side."""
     upsamplings = len(model.config.decoder_block_out_channels) - 1
     if model.config.latent_channels != 4 or 2**upsamplings != _FACTOR:
         raise UnsupportedModelError(
             f"--taesd: decodes {model.config.latent_channels} channels to {2**upsamplings} pixels a side, expected 4 "
-            f"and {_FACTOR}: it is of another family of models"
+            f"and {_FACTOR}: use the TAESD of Stable Diffusion, such as madebyollin/taesd"
         )
 
 
@@ -66,7 +66,7 @@ def _decode(model: Any, latent_sample: Tensor) -> Tensor:
     return image
 
 
-# Takes and gives what the VAE's decoder does.
+# It has the inputs and outputs of the VAE's decoder.
 TAESD = replace(
     COMPONENTS["vae_decoder"],
     name=TAESD_DECODER,
@@ -74,6 +74,6 @@ TAESD = replace(
     forward=lambda target: _decode,
     check=_check,
     about=lambda model: {},
-    # Traced module by module: its blocks have no walk.
+    # None, because it is traced module by module.
     blocks=None,
 )

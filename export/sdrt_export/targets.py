@@ -1,8 +1,8 @@
-"""Export targets: which ONNX ops a fused module emits, one row per machine.
+"""Export targets: the ONNX operators that fused modules emit, with a row for each kind of machine.
 
-A target is a row of emitters. Every emitter is called while ``torch.export`` traces a patched module
-(see :mod:`sdrt_export.fuse`) and returns fake tensors of the right shape; the op it names is what lands in the
-graph. Nothing is pattern-matched afterwards, so an op is fused or the export fails.
+A target is a row of emitters, which are called while ``torch.export`` traces a patched module (see
+:mod:`sdrt_export.fuse`). An emitter adds its operator to the graph and returns a fake tensor of the right shape.
+Nothing is pattern-matched afterwards: an operator is fused, or the export fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["AUTO", "OPSET", "OPTIMUM", "TARGETS", "Target", "resolve_target"]
 AUTO = "auto"
 """The dtype that suits a target best."""
 OPTIMUM = "--target portable --exporter optimum --dtype fp32"
-"""The remedy where a model has no fused form: that exporter refuses other targets and dtypes."""
+"""The remedy for models without a fused form. The exporter optimum refuses other targets and dtypes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +41,11 @@ class Target:
     ``skip_layer_norm(x, skip, bias, weight, shift, eps)`` returns ``(layer_norm(h), h)`` for ``h = x + skip + bias``.
     ``quick_gelu(x, alpha)`` is ``x * sigmoid(alpha * x)``; SiLU is ``alpha = 1``.
 
-    ``dtypes`` are what it can be exported in, the first what "auto" means. With ``halves`` a float16 export computes in
-    float16; without, it stores weights so and widens them. With ``channels_last`` the U-Net and the VAE are traced in
-    that layout (see :mod:`sdrt_export.channels_last`), and some weights packed. With ``host_indices`` the text encoder
-    is told where each text ends: searching for it there would take a trip to the CPU.
+    ``dtypes`` are those that it can be exported in, the first by default ("auto"). With ``halves``, graphs in float16
+    compute in float16. Without, they store weights in float16, widen them once at load and compute in float32. With
+    ``channels_last``, the U-Net and the VAE are traced in that layout (see :mod:`sdrt_export.channels_last`), and some
+    weights are packed. With ``host_indices``, the text encoder takes the position where each text ends, because a
+    search on the device would go through the CPU.
     """
 
     name: str
@@ -59,15 +60,15 @@ class Target:
 
     @property
     def instead(self) -> str:
-        """The remedy where an exported graph does not run, or not as torch's: options that make another."""
+        """The options to try if an exported graph does not run, or differs from torch."""
         return OPTIMUM if self.name == "portable" else "--target portable"
 
 
 def _instance_group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """InstanceNormalization over ``[batch, groups, everything else]``, then scale and shift.
 
-    GroupNormalization-21 takes 1.7 times as long on ONNX Runtime's CPU provider. Written in ONNX ops, not aten's:
-    tracing sixty of these through symbolic shapes took a tenth of a U-Net's export, and computed shapes at run time.
+    GroupNormalization-21 takes 1.7 times as long on ONNX Runtime's CPU provider. This uses ONNX's operators, not
+    aten's: tracing sixty of them through symbolic shapes took a tenth of a U-Net's export, and computed shapes at run time.
     """
     batch, column = x.shape[0], (-1,) + (1,) * (x.ndim - 2)
     ones, zeros = (torch.full((groups,), value, dtype=x.dtype) for value in (1.0, 0.0))
@@ -79,7 +80,7 @@ def _instance_group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, e
 
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, causal: bool) -> Tensor:
-    # MatMul–Softmax–MatMul is the pattern that TensorRT, OpenVINO and DirectML fuse by themselves.
+    # TensorRT, OpenVINO and DirectML fuse the pattern MatMul–Softmax–MatMul themselves.
     batch, length, width = q.shape
     q, k, v = (t.reshape(batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
     scores = torch.matmul(q * scale, k.transpose(-1, -2))
@@ -109,7 +110,7 @@ TARGETS: Mapping[str, Target] = {
         skip_layer_norm=skip_layer_norm,
         quick_gelu=quick_gelu,
     ),
-    # No bfloat16: ONNX Runtime's GroupNorm and NhwcConv have no kernels for it.
+    # Not bfloat16, for which ONNX Runtime's GroupNorm and NhwcConv have no kernels.
     "cuda": Target(
         name="cuda",
         dtypes=("fp16", "fp32"),
@@ -134,10 +135,10 @@ TARGETS: Mapping[str, Target] = {
 
 
 def resolve_target(name: str, dtype: str) -> Target:
-    """The row called ``name``, if it can be exported in ``dtype``.
+    """The target called ``name``.
 
     Raises:
-        RequestError: unknown target, or a dtype the target has no kernels for.
+        RequestError: the target is unknown, or cannot be exported in ``dtype``.
     """
     if name not in TARGETS:
         raise RequestError(f"unknown target {name!r}: expected one of {', '.join(sorted(TARGETS))}")

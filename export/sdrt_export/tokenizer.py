@@ -1,4 +1,4 @@
-"""The tokenizer's files, and ``tokenizer.json`` beside them, so that serving needs only ``tokenizers``."""
+"""The tokenizer's files, with a ``tokenizer.json`` for the runtime, which has only ``tokenizers``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     """Copy the original files from ``source`` and write ``tokenizer.json``.
 
     Raises:
-        ExportError: the files are missing or no CLIP tokenizer.
+        ExportError: the files are missing, or are not a CLIP tokenizer.
     """
     check_tokenizer(source)
     destination.mkdir(parents=True)
@@ -32,7 +32,7 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     if not _has_originals(source):
         shutil.copyfile(source / "tokenizer.json", destination / "tokenizer.json")
         return
-    # Where the originals are, they decide: a tokenizer.json beside them is a conversion that may be another's.
+    # The originals decide. A tokenizer.json beside them is a conversion, and may belong to another tokenizer.
     try:
         tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -41,10 +41,10 @@ def write_tokenizer(source: Path, destination: Path) -> None:
 
 
 def check_tokenizer(source: Path) -> None:
-    """Look at the files of ``source`` before the minutes of work that need them.
+    """Check the files of ``source`` before minutes of work.
 
     Raises:
-        ExportError: the files are missing or no CLIP tokenizer.
+        ExportError: the files are missing, or are not a CLIP tokenizer.
     """
     if not _has_originals(source) and (source / "tokenizer.json").is_file():
         return
@@ -59,10 +59,10 @@ def _has_originals(source: Path) -> bool:
 
 
 def _check_vocabulary(folder: Path) -> None:
-    """What the tokenizers library answers with a bare ``Exception``, or not at all, as ValueError."""
+    """Raise ValueError for files that make the tokenizers library raise a bare ``Exception``, or that it accepts."""
     vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     if not isinstance(vocabulary, dict) or not all(isinstance(index, int) for index in vocabulary.values()):
-        raise ValueError("vocab.json is no table of tokens and numbers")
+        raise ValueError("vocab.json is not a table of tokens and numbers")
     lines = (folder / "merges.txt").read_text(encoding="utf-8").strip().split("\n")
     for line in lines[1:_MERGES_END]:
         unknown = [token for token in (*line.split(), "".join(line.split())) if token not in vocabulary]
@@ -71,7 +71,7 @@ def _check_vocabulary(folder: Path) -> None:
 
 
 def write_byte_tokenizer(scratch: Path, destination: Path, length: int) -> None:
-    """A CLIP tokenizer without merges, 256 byte values in two forms, for models whose weights know no words."""
+    """Write a CLIP tokenizer of single bytes, without merges, for random weights."""
     symbols = list(_byte_symbols())
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), _BOS, _EOS]
     special = {"bos_token": _BOS, "eos_token": _EOS, "unk_token": _EOS, "pad_token": _EOS}
@@ -89,7 +89,7 @@ def write_byte_tokenizer(scratch: Path, destination: Path, length: int) -> None:
 
 
 def _byte_symbols() -> list[str]:
-    """A printable character for each byte value, as byte-level BPE has it: itself, or one from U+0100 on."""
+    """The printable characters of byte-level BPE for all byte values: the byte itself, or one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Writes a folder whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ __all__ = ["check_space", "replace_folder"]
 
 @contextmanager
 def replace_folder(destination: Path, force: bool, *, reading: Path | None = None) -> Iterator[Path]:
-    """Yield a staging folder beside ``destination``; when the block ends well, it takes the destination's place.
+    """Yield a staging folder beside ``destination``, which replaces it when the block ends without an error.
 
-    If the block raises, or the process dies, ``destination`` is what it was. What a killed run left beside it is
-    cleared by the next one. ``reading`` is a folder that the block reads, and that is not to be lost.
+    If the block raises, or the process dies, ``destination`` stays as it was. The next run removes what a killed run
+    left. ``reading`` is a folder that the block reads, and that must not be replaced.
 
     Raises:
         RequestError: the destination exists and ``force`` is not set, cannot be written, is being written, or is or
-            holds ``reading``.
+            contains ``reading``.
+        ExportError: a file cannot be read or written.
     """
     destination = _unique(destination)
     if reading is not None and reading.resolve().is_relative_to(destination):
-        raise RequestError(f"{destination}: is where {reading} is read; choose another folder for the output")
+        raise RequestError(
+            f"{destination}: contains {reading}, which is exported; choose another folder for the output"
+        )
     with _only_writer(destination):
         _recover(destination)
         _check_destination(destination, force)
@@ -38,7 +41,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
             yield staging
             _swap(staging, destination)
         except OSError as error:
-            # Of whatever file: the disk, or a source that went away. A swap that failed has been undone.
+            # From any file, such as a full disk or a missing source. A failed swap has been undone.
             name, reason = error.filename or destination, error.strerror or error
             raise ExportError(f"{name}: {reason}; {destination} was not changed") from error
         finally:
@@ -46,7 +49,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse to start what the disk cannot hold.
+    """Check the free space on the disk.
 
     Raises:
         ExportError: fewer than ``needed`` bytes are free where ``folder`` will be.
@@ -61,7 +64,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def _unique(destination: Path) -> Path:
-    """One path per folder, whatever links lead there: lock and leftovers go by it. A link itself stays one."""
+    """The same path for a folder whatever links lead there, for its lock and leftovers. Links at the end stay."""
     if destination.name in ("", ".."):
         return destination.resolve()
     return destination.parent.resolve() / destination.name
@@ -81,19 +84,19 @@ def _leftovers(destination: Path, kind: str) -> list[Path]:
 
 def _check_destination(destination: Path, force: bool) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
-        raise RequestError(f"{destination}: exists and is no folder; choose another")
+        raise RequestError(f"{destination}: exists and is not a folder; choose another name")
     if not destination.exists() or not any(destination.iterdir()):
         return
     if not force:
-        raise RequestError(f"{destination}: exists; pass --force to replace it, or choose another")
+        raise RequestError(f"{destination}: exists; pass --force to replace it, or choose another folder")
     if not (destination / "model_index.json").is_file():
         raise RequestError(
-            f"{destination}: is not a model folder, so --force does not replace it; choose another"
+            f"{destination}: is not a model folder, so --force does not replace it; choose another folder"
         )
 
 
 def _swap(staging: Path, destination: Path) -> None:
-    """Two renames; between them the destination is absent, and the old model is beside it for ``_recover``."""
+    """Swap by two renames. Between them only the old model exists, beside the destination, for ``_recover``."""
     if not destination.exists():
         staging.rename(destination)
         return
@@ -103,7 +106,7 @@ def _swap(staging: Path, destination: Path) -> None:
         destination.rename(old / "model")
         staging.rename(destination)
     except BaseException:
-        # If even this fails, the old model stays where it is: `_recover` of the next run brings it back.
+        # If this fails too, `_recover` brings the old model back in the next run.
         if (old / "model").exists() and not destination.exists():
             (old / "model").rename(destination)
         old.rmdir()
@@ -113,7 +116,7 @@ def _swap(staging: Path, destination: Path) -> None:
 
 @contextmanager
 def _only_writer(destination: Path) -> Iterator[None]:
-    """Hold the lock of ``destination``: a file beside it, where every user and container that can write sees it."""
+    """Hold the lock of ``destination``, a file beside it, so that all users and containers see it."""
     path = destination.parent / f".{destination.name}.sdrt-lock"
     lock = FileLock(path)
     made = [parent for parent in destination.parents if not parent.exists()]
@@ -121,18 +124,20 @@ def _only_writer(destination: Path) -> Iterator[None]:
         destination.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RequestError(f"{destination}: another export is writing it; wait for it to end") from None
+        raise RequestError(
+            f"{destination}: another export is writing this folder; wait until it ends"
+        ) from None
     except OSError as error:
         raise _unwritable(destination, error) from error
     try:
         yield
     finally:
-        # While it is held, so that nobody is left with the lock of a file that is gone; Windows wants it the other
-        # way round and keeps the empty file.
+        # Remove the file while the lock is held, so that no process locks a removed file. Windows refuses that, and
+        # keeps the empty file.
         with suppress(OSError):
             path.unlink()
         lock.release()
-        # Those that were made for nothing; with the model in it, the first is not empty and the rest stay too.
+        # Remove the folders that were made, if they are still empty because the export failed.
         with suppress(OSError):
             for parent in made:
                 parent.rmdir()
@@ -152,7 +157,7 @@ def _unwritable(destination: Path, error: OSError) -> RequestError:
 
 
 def _recover(destination: Path) -> None:
-    """Undo what a killed export left: put back a model that was moved away, remove abandoned staging folders."""
+    """Clean up after a killed export: put back a model that was moved away, and remove staging folders."""
     if not destination.parent.is_dir():
         return
     for old in _leftovers(destination, "old"):

@@ -1,8 +1,8 @@
-"""torch's exporter with one trace instead of three.
+"""Makes torch's exporter trace once instead of three times.
 
-``torch.onnx.export`` traces a module, traces the result again to decompose it into the operators that it can
-translate, and once more to make mixed dtypes explicit. The modules here are translatable as they are but for the few
-operators below, and mix no dtypes; the other traces take half of the time, and the graphs are the same.
+``torch.onnx.export`` traces a module, traces it again to decompose it into operators that it can translate, and once
+more to make mixed dtypes explicit. The modules here mix no dtypes, and need no decomposition except for the operators
+below. The graphs are the same in half of the time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _cast(x: Any, dtype: int = _UNSET, *_args: Any, **_options: Any) -> Any:
 
 
 def _same(x: Any, *_args: Any, **_options: Any) -> Any:
-    """For inference without autograd: storage, layout and gradients do not matter, values do."""
+    """In inference only values matter, not storage, layout or gradients."""
     return op.Identity(x)
 
 
@@ -46,16 +46,15 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
         _same,
     ),
 }
-"""Operators that decomposition would have removed, to be passed as ``custom_translation_table``."""
+"""Translations of operators that decomposition would remove, for ``custom_translation_table``."""
 
 
 @contextmanager
 def one_trace() -> Iterator[None]:
-    """Skip the other traces while the context is open, where this torch has the steps under their known names.
+    """Skip the second and third trace while the context is open, if this torch has them under their known names.
 
-    An operator that then has no translation is an error of the export; in-place ones have none, so nothing that
-    decomposition would have made functional can pass unnoticed. Nor can a mixed dtype: ONNX has none, and ONNX Runtime
-    refuses the graph.
+    This is safe: an operator without a translation is an error. In-place operators, which decomposition would make
+    functional, have none. ONNX has no mixed dtypes, so ONNX Runtime would refuse such a graph.
     """
     try:
         from torch.onnx._internal.exporter import _fx_passes as steps

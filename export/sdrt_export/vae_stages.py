@@ -1,8 +1,8 @@
-"""The VAE cut at every group norm, so that an image of any size is encoded and decoded in tiles, exactly.
+"""Cuts the VAE at every group norm, so that the runtime can process images of any size in tiles, exactly.
 
-A group norm needs the mean and variance of the whole image, which no tile has; and this VAE forgives no estimate of
-them. So the graph has a part for each stretch between two norms, which takes them as inputs: the runtime puts all
-tiles of one part through before the next, and measures what it writes (:mod:`sdrt.vae.stages`).
+A group norm needs the mean and variance of the whole image, and estimates from tiles show. So the graph has a part for
+each stretch between two norms, which takes mean and variance as inputs. The runtime runs all tiles of a part before the
+next part, and measures its output (:mod:`sdrt.vae.stages`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _BLOCKS = {"DownEncoderBlock2D", "UpDecoderBlock2D"}
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One stage and what it does: ``body`` of its inputs, of which ``sample`` is normalised by ``norm`` before.
+    """One stage: ``norm`` normalises ``sample``, if there is a norm, then ``body`` takes all inputs.
 
-    ``channels`` are its input's, ``skip_channels`` those of what a residual adds.
+    ``channels`` are those of the input, ``skip_channels`` those of the residual.
     """
 
     stage: Stage
@@ -42,7 +42,7 @@ class Part:
     skip_channels: int = 0
 
     def examples(self) -> Inputs:
-        """Inputs to trace it with, by the runtime's names; only their shapes matter."""
+        """Inputs for tracing, by the runtime's names. Only their shapes matter."""
         size = (6, 8)
         shapes: dict[str, tuple[int, ...]] = {
             "sample": (1, self.channels, *size),
@@ -54,14 +54,14 @@ class Part:
         return {self.stage.input(name): torch.ones(shapes[name]) for name in self.stage.takes}
 
     def axes(self, index: int) -> dict[str, dict[int, str]]:
-        """The free dimensions of its inputs, named apart from other parts'."""
+        """The free dimensions of its inputs, with other names than those of other parts."""
         here = {2: f"height_{index}", 3: f"width_{index}"}
         whole = {2: f"whole_height_{index}", 3: f"whole_width_{index}"}
         free = {"sample": here, "skip": here, "whole": whole}
         return {self.stage.input(name): free.get(name, {}) for name in self.stage.takes}
 
     def __call__(self, inputs: Mapping[str, Tensor], target: Target, dtype: torch.dtype) -> Tensor:
-        """What it makes of its inputs, under the runtime's names: float32, and computed in ``dtype``."""
+        """The output in float32, computed in ``dtype``. ``inputs`` have the runtime's names."""
         prefix = self.stage.input("")
         own = {name[len(prefix) :]: tensor for name, tensor in inputs.items() if name.startswith(prefix)}
         if self.norm is not None:
@@ -71,7 +71,7 @@ class Part:
 
 
 def parts(name: str, model: AutoencoderKL) -> list[Part]:
-    """The parts of ``vae_encoder`` or ``vae_decoder`` in their order; none for a VAE of other blocks."""
+    """The parts of ``vae_encoder`` or ``vae_decoder``, in order. Empty for a VAE with other blocks."""
     half = getattr(model, name.removeprefix("vae_"))
     blocks = half.down_blocks if name == "vae_encoder" else half.up_blocks
     if any(type(block).__name__ not in _BLOCKS for block in blocks) or not _plain(half):
@@ -82,7 +82,7 @@ def parts(name: str, model: AutoencoderKL) -> list[Part]:
 def forward(
     model_parts: list[Part], target: Target, dtype: torch.dtype
 ) -> Callable[[Any, Inputs], list[Tensor]]:
-    """All parts side by side: none of them reads what another makes."""
+    """A forward that runs all parts independently of one another."""
 
     def run(model: AutoencoderKL, inputs: Inputs) -> list[Tensor]:
         return [part(inputs, target, dtype) for part in model_parts]
@@ -91,7 +91,7 @@ def forward(
 
 
 def _plain(half: nn.Module) -> bool:
-    """Whether every block is of the one kind that Stable Diffusion's VAE has."""
+    """Whether all blocks are of the kind that Stable Diffusion's VAE has."""
     resnets = (module for module in half.modules() if isinstance(module, ResnetBlock2D))
     return all(
         resnet.time_embedding_norm in ("default", "group")
@@ -120,7 +120,7 @@ def _encoder(model: AutoencoderKL) -> Iterator[Part]:
     for i, block in enumerate(half.down_blocks):
         yield from _resnets(f"down_blocks.{i}", block)
         for down in block.downsamplers or ():
-            # Two pixels around, of which the convolution needs one: tiles begin at even places.
+            # The convolution needs a halo of one pixel. It is two, because tiles begin at even places.
             stage = Stage(name=f"down_blocks.{i}.downsample", channels=down.out_channels, down=2, halo=2)
             yield Part(stage=stage, body=_only(down), channels=down.channels)
     yield from _mid(half.mid_block)
@@ -206,7 +206,7 @@ def _mid(block: nn.Module) -> Iterator[Part]:
 
 
 def _attention(name: str, attention: Attention) -> Iterator[Part]:
-    """Queries, keys and values once for the whole image, then each tile's queries with all keys and values."""
+    """Two parts: queries, keys and values of the whole image, then each tile's queries with all keys and values."""
     norm, width = attention.group_norm, attention.to_q.out_features
 
     def project(inputs: Inputs, target: Target) -> Tensor:
@@ -232,7 +232,7 @@ def _attention(name: str, attention: Attention) -> Iterator[Part]:
 
 
 def _scale_and_shift(norm: nn.GroupNorm, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each channel, [C, 1, 1], from its group's mean and variance."""
+    """The scale and shift of each channel, [C, 1, 1], from its group's mean and variance."""
     each = norm.num_channels // norm.num_groups
     inverse, middle = (
         value.reshape(-1, 1).expand(-1, each).reshape(-1)

@@ -1,8 +1,8 @@
-"""How a graph stores a checkpoint's weights: in which dtype and layout, and which of them as one.
+"""How a graph stores a checkpoint's weights: dtype, layout, and which of them are packed together.
 
-While a module is traced for a target that stores them otherwise than torch does, every parameter is replaced by a
-stand-in of the stored shape and dtype that takes no memory; the weights themselves are converted one by one when the
-graph is written. So exporting in float16 needs no second copy of the model.
+If a target stores weights in another form than torch, every parameter is replaced by a stand-in while the module is
+traced. It has the stored shape and dtype, but takes no memory. The weights are converted one by one when the graph is
+written, so that exporting in float16 needs no second copy of the model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IR = {torch.float32: ir.DataType.FLOAT, torch.float16: ir.DataType.FLOAT16}
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """One weight as the graph has it: ``value()`` computes it, of float32, ``[*shape]``."""
+    """One weight as the graph stores it. ``value()`` computes it in float32, ``[*shape]``."""
 
     value: Callable[[], Tensor]
     shape: tuple[int, ...]
@@ -38,12 +38,12 @@ class Stored:
 
 @contextmanager
 def stand_ins(model: nn.Module, target: Target, dtype: torch.dtype) -> Iterator[Mapping[str, Stored]]:
-    """Let ``model``'s parameters stand in for those that ``target`` stores in ``dtype``, while the context is open.
+    """Replace ``model``'s parameters by stand-ins for what ``target`` stores in ``dtype``, while the context is open.
 
-    Targets with ``channels_last`` get three kinds of weights otherwise than torch has them: those of convolutions as
-    ``[out, height, width, in]``, those of group norms in float32, and of attention the projections that read the same
-    thing as one, ``to_qkv``, ``to_kv`` and ``qkv_proj``, interleaved by head. Convolutions that are padded at one end
-    alone, which are the VAE's downsamplings, get zeros at the other.
+    Targets with ``channels_last`` store three kinds of weights in another form than torch: those of convolutions as
+    ``[out, height, width, in]``, those of group norms in float32, and attention's projections of the same input packed
+    together, interleaved by head, as ``to_qkv``, ``to_kv`` and ``qkv_proj``. Convolutions that are padded at one end
+    only, the VAE's downsamplings, get zeros at the other end.
     """
     if dtype == torch.float32 and not target.channels_last:
         yield {}
@@ -58,7 +58,7 @@ def stand_ins(model: nn.Module, target: Target, dtype: torch.dtype) -> Iterator[
                 stored |= _pack(module, f"{path}.{name}", name, parts, heads, dtype)
                 added.append((module, name))
         for name, parameter in model.named_parameters():
-            # Of one element each: a shared one would look like tied weights.
+            # Each has its own element, because a shared one would look like tied weights.
             parameter.data = torch.zeros((), dtype=stored[name].dtype).expand(stored[name].shape)
         yield stored
     finally:
@@ -69,9 +69,9 @@ def stand_ins(model: nn.Module, target: Target, dtype: torch.dtype) -> Iterator[
 
 
 def fill(model: ir.Model, stored: Mapping[str, Stored], transposed: list[str]) -> None:
-    """Put the weights themselves into a graph that was traced with stand-ins; they are converted when it is written.
+    """Put the weights into a graph that was traced with stand-ins. They are converted when it is written.
 
-    ``transposed`` are the matrices that the graph has the other way round.
+    ``transposed`` are the matrices that the graph stores transposed.
     """
     for name, weight in stored.items():
         value = model.graph.initializers.get(name)
@@ -115,10 +115,10 @@ def _channels_last(model: nn.Module, dtype: torch.dtype) -> dict[str, Stored]:
 
 
 def _last(data: Tensor, dtype: torch.dtype, *, zeros: int = 0) -> Stored:
-    """As ``[out, rows, columns, in]``, with rows and columns of ``zeros`` above and on the left.
+    """Weights as ``[out, rows, columns, in]``, with ``zeros`` rows above and ``zeros`` columns on the left.
 
-    One of each makes a convolution that is padded below and on the right the same as one that is padded all around,
-    at every size: 16/9 of its products, and no kernel that has to know of unlike ends, which cuDNN's do not.
+    With one of each, a convolution that is padded below and on the right equals one that is padded on all sides, at
+    every size. It takes 16/9 of the products, but cuDNN has no kernels for different padding at two ends.
     """
     out, into, rows, columns = data.shape
     return Stored(
@@ -129,7 +129,7 @@ def _last(data: Tensor, dtype: torch.dtype, *, zeros: int = 0) -> Stored:
 
 
 def _packings(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, list[nn.Linear], int]]:
-    """Each group of projections that becomes one: path and module of the attention, its name, the parts, the heads."""
+    """The projections to pack: path and module of the attention, the packed name, its parts, and the heads."""
     for path, module in model.named_modules():
         if isinstance(module, BasicTransformerBlock):
             for name in ("attn1", "attn2"):
@@ -145,7 +145,7 @@ def _packings(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, list[nn.L
 def _pack(
     module: nn.Module, path: str, name: str, parts: list[nn.Linear], heads: int, dtype: torch.dtype
 ) -> dict[str, Stored]:
-    """Give ``module`` a linear layer ``name``, which makes of each head all ``parts`` side by side."""
+    """Add a linear layer ``name`` to ``module``, whose output has all ``parts`` of each head side by side."""
     biased = parts[0].bias is not None
     packed = nn.Linear(1, 1, bias=biased, device="meta")
     setattr(module, name, packed)
@@ -159,7 +159,7 @@ def _pack(
 
 
 def _interleaved(parts: list[Tensor], heads: int, dtype: torch.dtype) -> Stored:
-    """Rows of all ``parts`` by head: ``[heads, parts, head_dim, …]``."""
+    """The rows of all ``parts``, by head: ``[heads, parts, head_dim, …]``."""
     rows, *rest = parts[0].shape
 
     def value() -> Tensor:

@@ -1,4 +1,4 @@
-"""What the exporter must know of one component: how to load, trace and check it."""
+"""What the exporter needs to know about a component: how to load, trace and check it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ Axes = dict[int, str]
 class Component:
     """How one component is loaded, traced and checked.
 
-    ``axes`` names the dynamic axes of each input; a model has those inputs that its examples have. ``examples`` gives
-    the inputs of one of three sizes: 0 is traced; 1, which is odd, and 2 are checked (0 and 2 where a graph cannot
-    take odd sizes). ``forward`` makes the traced forward for a target; ``reference`` runs the untouched torch module.
-    ``outputs`` are the graph's output names, in the order both return them. ``check`` raises UnsupportedModelError
-    for a config that ``forward`` does not cover; ``blocks`` are what a target with ``channels_last`` walks over.
-    ``about`` gives what else the manifest says of the model. ``defaults`` are the values of inputs that a caller may
-    leave out, ``hosted`` those that only targets with ``host_indices`` take.
+    Attributes:
+        name: of the component and its folder in the model.
+        checkpoint: its folder in the checkpoint.
+        library: the library of its class.
+        model_class: the class of its torch module.
+        axes: the dynamic axes of each input. A model has the inputs that its examples have.
+        examples: gives example inputs of one of three sizes. Size 0 is traced. Sizes 1, which is odd, and 2 are checked
+            (0 and 2 if a graph cannot take odd sizes).
+        outputs: the names of the graph's outputs, in the order of ``forward`` and ``reference``.
+        forward: makes the forward that is traced for a target.
+        reference: runs the unchanged torch module.
+        check: raises UnsupportedModelError for a config that ``forward`` does not support.
+        about: gives the model's other entries in the manifest.
+        defaults: the values of inputs that callers may leave out.
+        hosted: inputs that only targets with ``host_indices`` take.
+        blocks: gives the module that a target with ``channels_last`` walks over.
     """
 
     name: str
@@ -47,14 +56,14 @@ class Component:
     blocks: Callable[[Any], nn.Module] | None = None
 
     def inputs(self, model: Any, size: int, target: Target) -> Inputs:
-        """The examples of one size, those inputs that ``target`` takes."""
+        """The example inputs of one size that ``target`` takes."""
         given = self.examples(model, size)
         return {
             name: value for name, value in given.items() if target.host_indices or name not in self.hosted
         }
 
     def check_for(self, model: Any, target: Target) -> None:
-        """Raise UnsupportedModelError for a config that ``target``'s forward does not cover."""
+        """Raise UnsupportedModelError for a config that ``target``'s forward does not support."""
         self.check(model)
         if target.channels_last and self.blocks is not None:
             channels_last.check(self.blocks(model), self.name)

@@ -1,4 +1,4 @@
-"""CLIP's text encoder, with every hidden state, and with embeddings that a caller adds to its vocabulary."""
+"""CLIP's text encoder, with all hidden states, and with embeddings that a caller adds to the vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EOS_INDEX = "eos_index"
 def _examples(model: CLIPTextModel, size: int) -> Inputs:
     whole = model.config.max_position_embeddings
     batch, length = [(2, whole), (1, 9), (2, whole)][size]
-    # Tokens of a caller's own in one size alone, as graphs of other exporters have none.
+    # Only size 1 has added tokens, because other exporters' graphs do not support them.
     added = 3 if size == 1 else 0
     ids = torch.randint(
         0, model.config.vocab_size + added, (batch, length), generator=torch.Generator().manual_seed(size)
@@ -35,7 +35,7 @@ def _examples(model: CLIPTextModel, size: int) -> Inputs:
 
 
 def _embedded(model: CLIPTextModel, input_ids: Tensor, added: Tensor) -> Tensor:
-    """Embeddings of tokens; those from the vocabulary's size on are rows of ``added``."""
+    """Embeddings of tokens. Ids from the vocabulary's size on are rows of ``added``."""
     embeddings = model.text_model.embeddings
     size = embeddings.token_embedding.num_embeddings
     known = embeddings.token_embedding(input_ids.clamp(max=size - 1))
@@ -57,10 +57,10 @@ def _outputs(model: CLIPTextModel) -> list[str]:
 
 
 def _eos_index(model: CLIPTextModel, input_ids: Tensor) -> Tensor:
-    """``[batch]`` position of the token whose hidden state is the pooled output."""
+    """The position ``[batch]`` of the token whose hidden state is the pooled output."""
     eos = model.config.eos_token_id
-    # Configs older than transformers 4.31 say 2, which never was CLIP's end token: there it is the largest id, but for
-    # a caller's own.
+    # Configs from before transformers 4.31 say 2, which never was CLIP's end token. With them it is the largest id,
+    # except for added tokens.
     own = input_ids >= model.config.vocab_size
     hits = input_ids.masked_fill(own, 0) if eos == 2 else (input_ids == eos)
     return hits.to(torch.int32).argmax(dim=-1)
@@ -73,7 +73,7 @@ def _results(model: CLIPTextModel, pooled: Tensor, hidden: list[Tensor], last: T
 
 
 def _at(last: Tensor, index: Tensor, positions: Tensor) -> Tensor:
-    """``last[row, index[row]]`` as a product with ones and zeros, which no provider hands to the CPU."""
+    """``last[row, index[row]]`` as a product with ones and zeros, which every provider runs itself."""
     hits = (positions == index.unsqueeze(1)).to(last.dtype)
     return torch.matmul(hits.unsqueeze(1), last).squeeze(1)
 
@@ -122,7 +122,7 @@ def _reference(model: CLIPTextModel, inputs: Inputs) -> list[Tensor]:
     skipped = [norm(hidden[-1 - k]) for k in range(1, len(hidden) - 1)]
     pooled = out.pooler_output
     if (inputs["input_ids"] >= model.config.vocab_size).any():
-        # transformers takes the largest id for the end, of old configs, and a caller's own are larger.
+        # With old configs, transformers takes the largest id for the end, but ids of added tokens are larger.
         rows = torch.arange(len(inputs["input_ids"]))
         pooled = out.last_hidden_state[rows, _eos_index(model, inputs["input_ids"])]
     return [out.last_hidden_state, pooled, *hidden, *skipped]

@@ -28,7 +28,7 @@ def _examples(model: UNet2DConditionModel, size: int) -> Inputs:
 
 
 def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
-    """The noise level of each small image, where the U-Net is told (diffusers' x4 upscaler)."""
+    """The noise level of each small image, if the U-Net takes it (diffusers' x4 upscaler)."""
     if model.config.num_class_embeds is None:
         return {}
     return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
@@ -71,7 +71,7 @@ def _forward(target: Target) -> Callable[..., Any]:
 
 
 def _blocks(model: UNet2DConditionModel, x: Tensor, temb: Tensor, context: Tensor) -> Tensor:
-    """diffusers' blocks one after the other; those that fuse have other forwards by now."""
+    """Run diffusers' blocks one after the other. Fused blocks have other forwards while tracing."""
     x = model.conv_in(x)
     skips = [x]
     for block in model.down_blocks:
@@ -82,7 +82,7 @@ def _blocks(model: UNet2DConditionModel, x: Tensor, temb: Tensor, context: Tenso
     for block in model.up_blocks:
         count = len(block.resnets)
         mine, skips = tuple(skips[-count:]), skips[:-count]
-        # diffusers decides by the size whether to pass this; always passing it keeps one graph for all sizes
+        # diffusers passes this for some sizes only. Always passing it makes one graph for all sizes.
         size = skips[-1].shape[2:] if skips else None
         x = block(x, mine, temb, upsample_size=size, **_context(block, context))
     if model.conv_norm_out is not None:

@@ -1,4 +1,4 @@
-"""Types of options whose value is a comma-separated list."""
+"""Option types for comma-separated values."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are ge
         return names
 
 
-class Sizes(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
-    """Comma-separated sizes in pixels, such as 512 or 768x512. A size becomes (width, height)."""
+class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
+    """Comma-separated sizes in pixels, `A` for a square or `BxC`. The value is a tuple of (width, height)."""
 
     name = "sizes"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,9 +90,8 @@ class ModelFolder:
 
     def weights(self, name: str) -> Weights:
         """Precision of the component `name`, and a digest of its files: of their hashes where those were checked."""
-        verifier = _verifier()
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
-        digest = hashlib.sha256(json.dumps([self._identity(path, verifier) for path in files]).encode())
+        digest = hashlib.sha256(json.dumps([self._identity(path) for path in files]).encode())
         return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
 
     def _dtype(self, name: str) -> str:
@@ -102,10 +101,10 @@ class ModelFolder:
         own = self.manifest.components.get(name, {}).get("dtype")
         return own if isinstance(own, str) else self.manifest.dtype
 
-    def _identity(self, path: Path, verifier: Verifier) -> list[str | int]:
+    def _identity(self, path: Path) -> list[str | int]:
         """What tells a file from others: name and hash; place, size and time of one that nobody hashed."""
         record = self.manifest.files.get(path.relative_to(self.path).as_posix()) if self.manifest else None
-        if record is not None and verifier.remembers(path, record):
+        if record is not None and self._verifier.remembers(path, record):
             return [path.name, record.sha256]
         state = path.stat()
         return [str(path.resolve()), state.st_size, state.st_mtime_ns]
@@ -142,21 +141,28 @@ class ModelFolder:
         """Of an upscaling model: how noise is put on the small image."""
         return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json")
 
+    @cached_property
+    def _verifier(self) -> Verifier:
+        try:
+            return Verifier(cache_root() / "verified.json")
+        except RequestError:
+            # There is nowhere to remember anything, so every file is hashed every time.
+            return Verifier(None)
+
     def verify(self, notify: Notify | Notices | None = None) -> bool:
         """Check every file against the manifest; False when the folder has none to check against."""
         if self.manifest is None:
             return False
         notices = notify if isinstance(notify, Notices) else Notices(notify)
-        _verifier().check(self.path, self.manifest.files, notices)
+        self._verifier.check(self.path, self.manifest.files, notices)
         return True
 
     def is_verified(self) -> bool:
         """Whether every file was hashed before and has not been touched since."""
         if self.manifest is None:
             return False
-        verifier = _verifier()
         return all(
-            verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
+            self._verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
         )
 
     def _check_files(self) -> None:
@@ -184,19 +190,16 @@ class ModelFolder:
                 "damaged: remove it if it is not the model's, or export the model again"
             )
 
-    def _files(self) -> Iterator[str]:
+    def _files(self) -> list[str]:
         """POSIX names of the index and of the files in the folders that are read; hidden files are left out."""
-        yield INDEX_NAME
-        family = self.family
-        for folder in (
-            *family.components,
-            *family.tokenizers,
-            *(TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER),
-        ):
+        family, names = self.family, [INDEX_NAME]
+        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER)
+        for folder in (*family.components, *family.tokenizers, *others):
             for path in sorted((self.path / folder).rglob("*")):
                 name = path.relative_to(self.path)
                 if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                    yield name.as_posix()
+                    names.append(name.as_posix())
+        return names
 
 
 def expand(path: str | Path) -> Path:
@@ -223,14 +226,6 @@ def exists(folder: Path) -> bool:
         # Not there; or too long a name for a file, which a hub id's may be too.
         return False
     return True
-
-
-def _verifier() -> Verifier:
-    try:
-        return Verifier(cache_root() / "verified.json")
-    except RequestError:
-        # Nowhere to remember anything: every file is hashed every time.
-        return Verifier(None)
 
 
 def tail(name: str) -> str:

@@ -16,7 +16,7 @@ from sdrt.cli.provider_options import (
     provider_options_option,
 )
 from sdrt.model_folder.embedded import DEFAULT_MODEL
-from sdrt.request.setting import Group, Option, Setting
+from sdrt.request.setting import Group, Setting, help_texts
 from sdrt.request.table import TABLE
 
 __all__ = ["groups", "image_options", "setting_options"]
@@ -86,28 +86,27 @@ def groups(table: Sequence[Setting] = TABLE) -> dict[str, tuple[str, ...]]:
 
 def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
     """Make the options of all settings that have one. Each parameter has the name of its setting."""
-    return [_option(row, row.option, table) for row in table if row.option and row.option.spellings]
-
-
-def _option(row: Setting, option: Option, table: Sequence[Setting]) -> Decorator:
-    given = (*option.spellings, row.name)
-    if row.kind is bool:
-        return click.option(*given, is_flag=True, callback=_negated, help=row.help(table))
-    return click.option(
-        *given,
-        metavar=option.metavar,
-        type=_type(row),
-        # The default is an empty text, not None: the metadata and the checks expect a text.
-        default="" if row.name == "negative_prompt" else row.default,
-        show_default=row.default is not None,
-        help=row.help(table),
-    )
-
-
-def _type(row: Setting) -> Any:
-    if row.choices:
-        return click.Choice(row.choices)
-    return row.kind if row.max_items is None else Numbers(float if row.kind is float else int)
+    texts, options = help_texts(table), list[Decorator]()
+    for row in table:
+        if row.option is None or not row.option.spellings:
+            continue
+        given = (*row.option.spellings, row.name)
+        if row.kind is bool:
+            options.append(click.option(*given, is_flag=True, callback=_negated, help=texts[row.name]))
+            continue
+        kind: Any = row.kind if row.max_items is None else Numbers(float if row.kind is float else int)
+        options.append(
+            click.option(
+                *given,
+                metavar=row.option.metavar,
+                type=click.Choice(row.choices) if row.choices else kind,
+                # The default is an empty text, not None: the metadata and the checks expect a text.
+                default="" if row.name == "negative_prompt" else row.default,
+                show_default=row.default is not None,
+                help=texts[row.name],
+            )
+        )
+    return options
 
 
 def _negated(_: click.Context, __: click.Parameter, given: bool) -> bool:
