@@ -119,7 +119,7 @@ def test_a_callback_that_returns_no_array(pipeline: StableDiffusionPipeline, val
 def test_results_can_be_compared(pipeline: StableDiffusionPipeline) -> None:
     one, two = (pipeline("a", num_inference_steps=1, seed=0, output_type="np") for _ in range(2))
     assert one == one
-    assert one != two  # which picture it is, its arrays tell
+    assert one != two  # which image it is, its arrays tell
 
 
 def test_memory_that_numpy_lacks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
