@@ -90,7 +90,7 @@ def test_ctrl_c_that_an_import_turned_into_another_error(model: str, wrapped: bo
 
 
 @needs_full
-def test_a_full_stdout_is_an_error_and_the_picture_stays(model: str, folder: Path) -> None:
+def test_a_full_stdout_is_an_error_and_the_image_stays(model: str, folder: Path) -> None:
     with FULL.open("w") as full:
         code, _, errors = run("generate", "x", "-m", model, *FAST, "-q", "-o", "a.png", stdout=full)
     assert (code, errors.strip()) == (1, "error: standard output: No space left on device")
@@ -141,7 +141,7 @@ def test_nothing_is_left_in_the_home(model: str, tmp_path: Path) -> None:
 
 
 def test_json_names_the_files_that_were_made_before_a_failure(model: str) -> None:
-    # The third name is taken once the first two pictures are there.
+    # The third name is taken once the first two images are there.
     arguments = ["generate", "x", "-m", model, *FAST, "--count", "3", "-o", "{index}.png", "--json", "-q"]
     code = (
         "import sys\n"

@@ -200,7 +200,7 @@ def test_embeddings_from_diffusers(
 
 def test_what_a_traced_folder_cannot_do_is_refused(optimum_folder: Callable[[str], Path]) -> None:
     ours = load(optimum_folder("sd1"))
-    with pytest.raises(RequestError, match="multiples of 16; export the checkpoint again"):
+    with pytest.raises(RequestError, match="multiple of 16; export the checkpoint again"):
         ours(PROMPT, height=72, width=88)
     with pytest.raises(
         RequestError, match="exported without it: export the checkpoint again with sdrt export"

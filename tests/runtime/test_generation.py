@@ -1,4 +1,4 @@
-"""Generation as a user sees it, on the tiny model; tests/parity compares the pictures with diffusers'."""
+"""Generation as a user sees it, on the tiny model; tests/parity compares the images with diffusers'."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from tests.runtime.damage import poison
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "output_type": "np"}
 
 
-def pictures(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
+def images(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
     prompt = {} if "prompt_embeds" in options else {"prompt": "a cat"}
     images = pipeline(**(prompt | FAST | options)).images
     assert isinstance(images, np.ndarray)
     return images
 
 
-def test_a_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_an_image(pipeline: StableDiffusionPipeline) -> None:
     out = pipeline("a cat", num_inference_steps=2, seed=0, height=64, width=128)
     assert isinstance(out.images[0], Image.Image)
     assert (out.images[0].size, out.images[0].mode) == ((128, 64), "RGB")
@@ -46,62 +46,62 @@ def test_a_picture(pipeline: StableDiffusionPipeline) -> None:
     assert len(out.timings["unet"]) == pipeline.scheduler.plan(2).num_evaluations
 
 
-def test_output_types_show_the_same_picture(pipeline: StableDiffusionPipeline) -> None:
-    array = pictures(pipeline)[0]
+def test_output_types_show_the_same_image(pipeline: StableDiffusionPipeline) -> None:
+    array = images(pipeline)[0]
     assert array.dtype == np.float32
     assert 0 <= array.min() < array.max() <= 1
     pil = pipeline("a cat", num_inference_steps=2, seed=5).images[0]
     np.testing.assert_array_equal(np.asarray(pil), (array * 255).round().astype(np.uint8))
-    latents = pictures(pipeline, output_type="latent")
+    latents = images(pipeline, output_type="latent")
     assert latents.shape[0] == 1
     assert latents.ndim == 4
 
 
-def test_same_seed_same_picture_other_seed_another(pipeline: StableDiffusionPipeline) -> None:
-    np.testing.assert_array_equal(pictures(pipeline), pictures(pipeline))
-    assert np.abs(pictures(pipeline) - pictures(pipeline, seed=6)).max() > 0.1
+def test_same_seed_same_image_other_seed_another(pipeline: StableDiffusionPipeline) -> None:
+    np.testing.assert_array_equal(images(pipeline), images(pipeline))
+    assert np.abs(images(pipeline) - images(pipeline, seed=6)).max() > 0.1
 
 
 @pytest.mark.parametrize("scheduler", [None, "euler_a"])
-def test_a_picture_does_not_depend_on_its_batch(
+def test_an_image_does_not_depend_on_its_batch(
     pipeline: StableDiffusionPipeline, scheduler: str | None
 ) -> None:
-    together = pictures(
+    together = images(
         pipeline, prompt=["a cat", "a dog"], num_images_per_prompt=2, seed=10, scheduler=scheduler
     )
     for index, prompt in enumerate(["a cat", "a cat", "a dog", "a dog"]):
-        alone = pictures(pipeline, prompt=prompt, seed=10 + index, scheduler=scheduler)[0]
+        alone = images(pipeline, prompt=prompt, seed=10 + index, scheduler=scheduler)[0]
         # Matrix products may be split differently for another batch: rounding, far below one level of 255.
         np.testing.assert_allclose(together[index], alone, atol=1e-4)
 
 
 def test_guidance_of_one_leaves_the_negative_prompt_out(pipeline: StableDiffusionPipeline) -> None:
-    plain = pictures(pipeline, guidance_scale=1.0)
-    np.testing.assert_array_equal(plain, pictures(pipeline, guidance_scale=1.0, negative_prompt="bad"))
-    np.testing.assert_array_equal(plain, pictures(pipeline, guidance_scale=-3))
-    guided = pictures(pipeline, guidance_scale=7.5)
+    plain = images(pipeline, guidance_scale=1.0)
+    np.testing.assert_array_equal(plain, images(pipeline, guidance_scale=1.0, negative_prompt="bad"))
+    np.testing.assert_array_equal(plain, images(pipeline, guidance_scale=-3))
+    guided = images(pipeline, guidance_scale=7.5)
     assert np.abs(plain - guided).max() > 0.01
-    assert np.abs(guided - pictures(pipeline, negative_prompt="low quality")).max() > 1e-3
+    assert np.abs(guided - images(pipeline, negative_prompt="low quality")).max() > 1e-3
 
 
 def test_latents_in_place_of_a_seed(pipeline: StableDiffusionPipeline) -> None:
     from sdrt.common.rng import Generator
 
-    shape = pictures(pipeline, output_type="latent").shape
+    shape = images(pipeline, output_type="latent").shape
     noise = Generator(5).randn(shape)
     before = noise.copy()
-    # Euler draws no noise on the way, so the seed has no other part in the picture.
-    given = pictures(pipeline, latents=noise, seed=99, scheduler="euler")
-    np.testing.assert_array_equal(given, pictures(pipeline, scheduler="euler"))
+    # Euler draws no noise on the way, so the seed has no other part in the image.
+    given = images(pipeline, latents=noise, seed=99, scheduler="euler")
+    np.testing.assert_array_equal(given, images(pipeline, scheduler="euler"))
     np.testing.assert_array_equal(noise, before)
 
 
 def test_embeddings_in_place_of_prompts(pipeline: StableDiffusionPipeline) -> None:
     encode = pipeline._store.get().text_encoder()
     embeds = {"prompt_embeds": encode(["a cat"]), "negative_prompt_embeds": encode(["bad"])}
-    np.testing.assert_array_equal(pictures(pipeline, **embeds), pictures(pipeline, negative_prompt="bad"))
+    np.testing.assert_array_equal(images(pipeline, **embeds), images(pipeline, negative_prompt="bad"))
     with pytest.raises(RequestError, match="differ in shape"):
-        pictures(pipeline, negative_prompt_embeds=encode(["bad"])[:, :5])
+        images(pipeline, negative_prompt_embeds=encode(["bad"])[:, :5])
 
 
 def test_a_folder_without_text_encoder_takes_embeddings(
@@ -112,8 +112,8 @@ def test_a_folder_without_text_encoder_takes_embeddings(
     index.write_text(index.read_text(encoding="utf-8").replace('"CLIPTextModel"', "null"), encoding="utf-8")
     bare = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
     embeds = pipeline._store.get().text_encoder()(["a cat"])
-    expected = pictures(pipeline, guidance_scale=1)
-    np.testing.assert_array_equal(pictures(bare, prompt_embeds=embeds, guidance_scale=1), expected)
+    expected = images(pipeline, guidance_scale=1)
+    np.testing.assert_array_equal(images(bare, prompt_embeds=embeds, guidance_scale=1), expected)
     with pytest.raises(RequestError, match="no text encoder"):
         bare("a cat")
 
@@ -127,10 +127,10 @@ def test_callback_sees_every_step(pipeline: StableDiffusionPipeline) -> None:
         seen.append((index, timestep))
         return tensors
 
-    watched = pictures(pipeline, callback_on_step_end=callback)
+    watched = images(pipeline, callback_on_step_end=callback)
     plan = pipeline.scheduler.plan(2)
     assert seen == list(enumerate(plan.timesteps))
-    np.testing.assert_array_equal(watched, pictures(pipeline))
+    np.testing.assert_array_equal(watched, images(pipeline))
 
 
 def test_callback_can_change_the_run(pipeline: StableDiffusionPipeline) -> None:
@@ -140,17 +140,17 @@ def test_callback_can_change_the_run(pipeline: StableDiffusionPipeline) -> None:
     def swap(owner: object, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
         return {"prompt_embeds": tensors["prompt_embeds"][::-1]}
 
-    plain = pictures(pipeline)
-    assert np.abs(plain - pictures(pipeline, callback_on_step_end=zero)).max() > 0.01
+    plain = images(pipeline)
+    assert np.abs(plain - images(pipeline, callback_on_step_end=zero)).max() > 0.01
     names = ["prompt_embeds", "negative_prompt_embeds"]
-    swapped = pictures(pipeline, callback_on_step_end=swap, callback_on_step_end_tensor_inputs=names)
+    swapped = images(pipeline, callback_on_step_end=swap, callback_on_step_end_tensor_inputs=names)
     assert not np.array_equal(plain, swapped)
-    np.testing.assert_array_equal(plain, pictures(pipeline))
+    np.testing.assert_array_equal(plain, images(pipeline))
 
 
 def test_callback_mistakes_are_named(pipeline: StableDiffusionPipeline) -> None:
     with pytest.raises(RequestError, match="'noise_pred': expected any of latents"):
-        pictures(pipeline, callback_on_step_end_tensor_inputs=["noise_pred"])
+        images(pipeline, callback_on_step_end_tensor_inputs=["noise_pred"])
     for returned, words in (
         ({"latents": np.zeros(3)}, r"latents of shape \(3,\)"),
         ({"x": np.zeros(3)}, "returned 'x'"),
@@ -158,7 +158,7 @@ def test_callback_mistakes_are_named(pipeline: StableDiffusionPipeline) -> None:
         (np.zeros(3), "returned ndarray: expected a dict or None"),
     ):
         with pytest.raises(RequestError, match=words):
-            pictures(pipeline, callback_on_step_end=lambda *_, answer=returned: answer)
+            images(pipeline, callback_on_step_end=lambda *_, answer=returned: answer)
 
 
 def test_a_callback_is_blamed_for_what_it_returns(pipeline: StableDiffusionPipeline) -> None:
@@ -167,7 +167,7 @@ def test_a_callback_is_blamed_for_what_it_returns(pipeline: StableDiffusionPipel
 
     for name in ("latents", "prompt_embeds"):
         with pytest.raises(RequestError, match=f"the callback returned {name} with NaN"):
-            pictures(pipeline, callback_on_step_end=spoil, callback_on_step_end_tensor_inputs=[name])
+            images(pipeline, callback_on_step_end=spoil, callback_on_step_end_tensor_inputs=[name])
 
 
 def test_negative_embeddings_in_a_callback(pipeline: StableDiffusionPipeline) -> None:
@@ -182,15 +182,15 @@ def test_negative_embeddings_in_a_callback(pipeline: StableDiffusionPipeline) ->
         return {"negative_prompt_embeds": np.zeros(3)}
 
     options = {"callback_on_step_end_tensor_inputs": names}
-    pictures(pipeline, callback_on_step_end=watch, **options)
+    images(pipeline, callback_on_step_end=watch, **options)
     both, negative = (seen[0][name] for name in names)
     np.testing.assert_array_equal(both[:1], negative)
     seen.clear()
-    pictures(pipeline, callback_on_step_end=watch, guidance_scale=1.0, **options)
+    images(pipeline, callback_on_step_end=watch, guidance_scale=1.0, **options)
     assert seen[0]["negative_prompt_embeds"] is None
     for guidance_scale in (1.0, 7.5):
         with pytest.raises(RequestError, match="negative_prompt_embeds, which has no effect"):
-            pictures(pipeline, callback_on_step_end=change, guidance_scale=guidance_scale, **options)
+            images(pipeline, callback_on_step_end=change, guidance_scale=guidance_scale, **options)
 
 
 def test_a_run_keeps_the_sessions_it_began_with(tiny_model: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_run_keeps_the_sessions_it_began_with(tiny_model: Path) -> None:
     *_, result = run
     assert pipeline.graphs == ()
     assert isinstance(result, StableDiffusionPipelineOutput)
-    np.testing.assert_array_equal(result.images, pictures(pipeline))
+    np.testing.assert_array_equal(result.images, images(pipeline))
 
 
 def test_stream_ends_with_the_result_and_can_be_left(pipeline: StableDiffusionPipeline) -> None:
@@ -223,16 +223,16 @@ def test_ctrl_c_in_a_step_leaves_the_pipeline_usable(pipeline: StableDiffusionPi
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pictures(pipeline, callback_on_step_end=interrupt)
-    assert np.isfinite(pictures(pipeline)).all()
+        images(pipeline, callback_on_step_end=interrupt)
+    assert np.isfinite(images(pipeline)).all()
 
 
 def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
-    expected = {seed: pictures(pipeline, seed=seed) for seed in range(3)}
+    expected = {seed: images(pipeline, seed=seed) for seed in range(3)}
     got: dict[int, np.ndarray] = {}
 
     def work(seed: int) -> None:
-        got[seed] = pictures(pipeline, seed=seed)
+        got[seed] = images(pipeline, seed=seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in expected]
     for thread in threads:
@@ -254,7 +254,7 @@ def test_threads_make_each_session_once(tiny_model: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Component, "__init__", slow)
     fresh = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, notify=made.append)
-    threads = [threading.Thread(target=pictures, args=(fresh,)) for _ in range(6)]
+    threads = [threading.Thread(target=images, args=(fresh,)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -269,7 +269,7 @@ def test_a_dropped_end_of_a_prompt_is_said_every_time(
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
     for _ in range(2):
-        pictures(pipeline, prompt="castle " * 100, prompt_syntax="plain")
+        images(pipeline, prompt="castle " * 100, prompt_syntax="plain")
     warned = [warning for warning in recwarn if warning.category is SdrtWarning]
     assert len(warned) == 2
     assert "the end is ignored" in str(warned[0].message)
@@ -280,7 +280,7 @@ def test_scheduler_of_a_call_and_of_the_pipeline(tiny_model: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
 
     def draw(**options: Any) -> np.ndarray:
-        return pictures(pipeline, num_inference_steps=4, **options)
+        return images(pipeline, num_inference_steps=4, **options)
 
     default, euler = draw(), draw(scheduler="euler")
     assert np.abs(default - euler).max() > 1e-3
@@ -291,13 +291,13 @@ def test_scheduler_of_a_call_and_of_the_pipeline(tiny_model: Path) -> None:
     np.testing.assert_array_equal(draw(), euler)
     np.testing.assert_array_equal(draw(spacing="karras"), karras)
     with pytest.raises(RequestError, match="nonsense"):
-        pictures(pipeline, scheduler="nonsense")
+        images(pipeline, scheduler="nonsense")
 
 
 def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
     with StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", verify=False).load() as pipeline:
-        first = pictures(pipeline)
-    np.testing.assert_array_equal(pictures(pipeline), first)
+        first = images(pipeline)
+    np.testing.assert_array_equal(images(pipeline), first)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
         ),
     ],
 )
-def test_the_component_that_breaks_a_picture_is_named(
+def test_the_component_that_breaks_an_image_is_named(
     model_copy: Path, component: str, parameter: str, value: float, words: str
 ) -> None:
     poison(model_copy / component / "model.onnx", parameter, value)
@@ -355,7 +355,7 @@ def test_embeddings_are_uploaded_once_and_no_step_makes_arrays_for_the_u_net(
         real(run, name, array)
 
     monkeypatch.setattr(Bound, "set", spy)
-    pictures(pipeline, num_inference_steps=5, scheduler="euler", output_type="latent")
+    images(pipeline, num_inference_steps=5, scheduler="euler", output_type="latent")
     names = [name for name, _ in handed]
     assert names.count("encoder_hidden_states") == 1
     assert (names.count("sample"), names.count("timestep")) == (5, 5)

@@ -164,30 +164,30 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
 
 
 def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
-    """What a picture file says of itself: (`format`, `width`, `height`), and its parameters text if any.
+    """Read an image file's `format`, `width` and `height` into a dict, and its parameters text, or None without one.
 
-    Raises `RequestError` when the file is no picture. The pixels are not decoded.
+    Raises `RequestError` if the file is not an image. The pixels are not decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
-            # Of its size, which is not decoded, and of EXIF that ends early.
+            # Pillow warns of a large size, although nothing is decoded, and of EXIF that ends early.
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 about = {"format": image.format, "width": image.width, "height": image.height}
                 text = image.info.get("parameters") or _user_comment(_exif(image))
     except UnidentifiedImageError:
         raise RequestError(
-            f"{path}: not a picture; expected a PNG, JPEG or WebP file, or a model folder"
+            f"{path}: not an image; expected a PNG, JPEG or WebP file, or a model folder"
         ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"{path}: cannot be read as a picture: {error}") from error
+        raise RequestError(f"{path}: cannot be read as an image: {error}") from error
     return about, text if isinstance(text, str) else None
 
 
 def _exif(image: Image.Image) -> Mapping[int, Any]:
-    # For a PNG, Pillow would decode the picture to look for EXIF behind it.
+    # For a PNG, Pillow would decode the image to look for EXIF behind it.
     return {} if image.format == "PNG" else image.getexif().get_ifd(_EXIF_IFD)
 
 

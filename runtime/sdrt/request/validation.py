@@ -31,7 +31,7 @@ def validate(request: Request) -> None:
     _check_levels(request, table)
     for row in table:
         value = getattr(request, row.name)
-        # The defaults are in order.
+        # Default values need no check.
         if value is not row.default and (valid := checked(row, value)) is not value:
             _set(request, row.name, valid)
     _check_prompts(request)

@@ -22,7 +22,7 @@ from rich.console import Console
 import sdrt
 from sdrt.cli import main
 from sdrt.cli.generate.jobs import plan
-from sdrt.cli.generate.terminal_image import ImageProgress, drawn
+from sdrt.cli.generate.terminal_image import ImageProgress, draw
 from sdrt.images.metadata import Parameters, read_parameters
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -42,7 +42,7 @@ def pixels(path: Path | str) -> bytes:
         return image.convert("RGB").tobytes()
 
 
-def test_the_file_is_the_picture_that_the_python_api_gives(model: str) -> None:
+def test_the_file_is_the_image_that_the_python_api_gives(model: str) -> None:
     result = generate(model, "-s", "3", "-o", "a.png", "-n", "blue")
     assert (result.exit_code, result.stdout) == (0, "a.png\n")
     pipeline = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None)
@@ -90,9 +90,7 @@ def test_clip_skip_and_eta_are_recorded_as_others_count_them(model: str) -> None
         (["--scheduler", "dpmpp_2m", "--spacing", "karras"], {}),
     ],
 )
-def test_only_what_made_the_picture_is_recorded(
-    model: str, arguments: list[str], said: dict[str, str]
-) -> None:
+def test_only_what_made_the_image_is_recorded(model: str, arguments: list[str], said: dict[str, str]) -> None:
     assert generate(model, "-o", "a.png", "--steps", "2", *arguments).exit_code == 0
     settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
     assert {key: value for key, value in settings.items() if key in ("Eta", "Spacing")} == said
@@ -111,7 +109,7 @@ def test_no_metadata_leaves_it_out(model: str) -> None:
     assert "does not say how it was made" in result.stderr
 
 
-def test_picture_i_has_seed_plus_i_whatever_the_batch_size(model: str) -> None:
+def test_image_i_has_seed_plus_i_whatever_the_batch_size(model: str) -> None:
     generate(model, "-s", "7", "--count", "3", "-b", "2", "-o", "b-{seed}.png")
     generate(model, "-s", "7", "--count", "3", "-o", "c.png")
     generate(model, "-s", "9", "-o", "d.png")
@@ -133,7 +131,7 @@ def test_several_prompts(model: str) -> None:
     assert prompts == ["one", "two"]
 
 
-def test_a_random_seed_is_printed_and_makes_the_picture_again(model: str) -> None:
+def test_a_random_seed_is_printed_and_makes_the_image_again(model: str) -> None:
     result = generate(model, "-o", "a.png")
     seed = result.stderr.split("seed ")[1].split(";")[0]
     generate(model, "-o", "b.png", "-s", seed)
@@ -169,17 +167,17 @@ def test_a_long_prompt_is_read_to_its_end(model: str) -> None:
     long = generate(model, "-o", "long.png", prompt="word " * 200)
     assert (long.exit_code, "ignored" in long.stderr) == (0, False)
     generate(model, "-o", "other.png", prompt="word " * 199 + "sword")
-    with Image.open("long.png") as picture, Image.open("other.png") as other:
-        assert picture.tobytes() != other.tobytes()
+    with Image.open("long.png") as image, Image.open("other.png") as other:
+        assert image.tobytes() != other.tobytes()
 
 
-def test_a_picture_to_begin_from(model: str) -> None:
+def test_an_image_to_begin_from(model: str) -> None:
     Image.new("RGB", (70, 50), "red").save("begin.png")
     made = generate(model, "-i", "begin.png", "--strength", "0.67", "-o", "a.png", "--json")
     assert (made.exit_code, len(json.loads(made.stdout)["timings"]["unet"])) == (0, 2)
-    with Image.open("a.png") as picture:
-        assert picture.size == (64, 48)
-        assert "Denoising strength: 0.67" in picture.info["parameters"]
+    with Image.open("a.png") as image:
+        assert image.size == (64, 48)
+        assert "Denoising strength: 0.67" in image.info["parameters"]
     missing = generate(model, "-i", "missing.png", "-o", "b.png")
     assert missing.exit_code == 2
     assert "missing.png' cannot be read" in missing.stderr
@@ -192,20 +190,20 @@ def test_a_mask(model: str) -> None:
     mask.paste(255, (0, 0, 32, 64))
     mask.save("mask.png")
     assert generate(model, "-i", "begin.png", "--mask", "mask.png", "-o", "a.png").exit_code == 0
-    with Image.open("a.png") as picture:
-        assert picture.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
-        assert picture.getpixel((4, 30)) != (255, 0, 0)
-        assert "Denoising strength: 1.0, Mask blur: 4" in picture.info["parameters"]
+    with Image.open("a.png") as image:
+        assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+        assert image.getpixel((4, 30)) != (255, 0, 0)
+        assert "Denoising strength: 1.0, Mask blur: 4" in image.info["parameters"]
 
 
-def test_a_picture_that_grows(model: str) -> None:
+def test_an_image_that_grows(model: str) -> None:
     Image.new("RGB", (64, 48), "red").save("begin.png")
     made = generate(model, "-i", "begin.png", "--outpaint", "144x48@right", "-o", "a.png", "--json")
     assert (made.exit_code, len(json.loads(made.stdout)["timings"]["unet"])) == (0, 6)
-    with Image.open("a.png") as picture:
-        assert picture.size == (144, 48)
-        assert picture.crop((80, 0, 144, 48)).getcolors() == [(64 * 48, (255, 0, 0))]
-        assert "Outpaint: 144x48@right" in picture.info["parameters"]
+    with Image.open("a.png") as image:
+        assert image.size == (144, 48)
+        assert image.crop((80, 0, 144, 48)).getcolors() == [(64 * 48, (255, 0, 0))]
+        assert "Outpaint: 144x48@right" in image.info["parameters"]
 
 
 def test_prompt_syntax(model: str) -> None:
@@ -292,7 +290,7 @@ def test_without_a_model_the_embedded_one_draws() -> None:
     assert (settings["Model"], settings["Size"]) == ("shapes", "128x128")
 
 
-def test_a_grid_shows_every_picture_beside_their_files(model: str) -> None:
+def test_a_grid_shows_every_image_beside_their_files(model: str) -> None:
     result = sdrt_command(
         *("generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "--count", "3"),
         *("-o", "x.png", "--grid", "--json"),
@@ -304,7 +302,7 @@ def test_a_grid_shows_every_picture_beside_their_files(model: str) -> None:
         assert sheet.width > 3 * first.width  # a row per prompt
         assert 2 * first.height < sheet.height < 4 * first.height
         assert sheet.crop((8, 8, 8 + first.width, 8 + first.height)).tobytes() == first.tobytes()
-    # As A1111's: how the first picture was made.
+    # As A1111's: how the first image was made.
     assert Parameters.parse(read_parameters(Path("x-grid.png"))[1] or "").settings["Seed"] == "5"
 
 
@@ -347,31 +345,31 @@ def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyP
     refused = generate(model, "-o", "b.png", "--preview-file", "now.png")
     assert (refused.exit_code, "--preview-file now.png: exists already" in refused.stderr) == (2, True)
     same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
-    assert (same.exit_code, "is the name of a picture too" in same.stderr) == (2, True)
+    assert (same.exit_code, "an image has this name too" in same.stderr) == (2, True)
 
 
-def test_a_terminal_gets_pictures_of_half_blocks() -> None:
+def test_a_terminal_gets_images_of_half_blocks() -> None:
     console = _console(no_color=False)
-    picture = Image.new("RGB", (4, 2), (200, 30, 30))
-    picture.paste((20, 40, 220), (0, 1, 4, 2))
-    console.print(drawn(picture, 4, 20))
+    image = Image.new("RGB", (4, 2), (200, 30, 30))
+    image.paste((20, 40, 220), (0, 1, 4, 2))
+    console.print(draw(image, 4, 20))
     assert console.file.getvalue().count("▀") == 4 * 1  # type: ignore[attr-defined]
     assert "38;2;200;30;30" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "48;2;20;40;220" in console.file.getvalue()  # type: ignore[attr-defined]
     with ImageProgress(console=console) as progress:
         progress.add_task("steps", total=2)
-        progress.show(picture)
+        progress.show(image)
     assert console.file.getvalue().count("▀") > 4  # type: ignore[attr-defined]
 
 
-def test_a_terminal_without_colours_gets_no_pictures(model: str) -> None:
+def test_a_terminal_without_colours_gets_no_images(model: str) -> None:
     console = _console(no_color=True)
     with ImageProgress(console=console) as progress:
         progress.add_task("steps", total=2)
         progress.show(Image.new("RGB", (4, 2), (200, 30, 30)))
     assert "▀" not in console.file.getvalue()  # type: ignore[attr-defined]
     told = generate(model, "-o", "a.png", "--preview").stderr
-    assert "--preview: not drawn, as stderr is no terminal with colours" in told
+    assert "--preview: cannot show images, because stderr is not a terminal with colours" in told
 
 
 def _console(*, no_color: bool) -> Console:
@@ -414,13 +412,13 @@ def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
         (("東京", " "), ("1: 東京", "2:  ")),
     ],
 )
-def test_labels_tell_pictures_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
+def test_labels_tell_images_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     options = SimpleNamespace(
         prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
     settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
-    vars(options).update(prompts_file=None, settings=settings)
-    assert tuple(picture.label for picture in plan(options)) == labels  # type: ignore[arg-type]
+    vars(options).update(prompts_file=None, settings=settings, with_settings=lambda _: options)
+    assert tuple(image.label for image in plan(options)) == labels  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -559,7 +557,7 @@ def test_info_of_a_folder_without_a_manifest(model: str, folder: Path) -> None:
     assert sdrt_command("info", "copy", "--verify").exit_code == 3
 
 
-def test_doctor_makes_a_picture(model: str) -> None:
+def test_doctor_makes_an_image(model: str) -> None:
     result = sdrt_command("doctor", "-m", model, "--json")
     report = json.loads(result.stdout)
     last = report["findings"][-1]

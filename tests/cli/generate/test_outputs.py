@@ -34,7 +34,7 @@ def test_names(
     assert os.listdir(tmp_path) == ["folder"]  # noqa: PTH208
 
 
-def test_one_picture_keeps_a_plain_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_keeps_a_plain_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names("a.png", range(1), tmp_path, monkeypatch) == ["a.png"]
 
 
@@ -78,7 +78,7 @@ def test_force_allows_an_existing_file_but_not_a_folder(tmp_path: Path) -> None:
         plan_paths(str(tmp_path / "x.png"), [0, 1], force=True)
 
 
-def test_a_format_that_cannot_hold_the_picture_is_refused() -> None:
+def test_a_format_that_cannot_hold_the_image_is_refused() -> None:
     with pytest.raises(RequestError, match="16383 pixels a side"):
         check_capacity(Path("a.webp"), sides=(16384, None), text=0)
     with pytest.raises(RequestError, match="too long for JPEG's metadata"):

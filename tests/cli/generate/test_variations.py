@@ -1,4 +1,4 @@
-"""Prompt files, wildcards, plots, and pictures that are made again."""
+"""Prompt files, wildcards, plots, and images that are made again."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_line_may_have_lists_and_switches(model: str) -> None:
         ({"seed": -4}, "seed is -4"),
         ({"scheduler": "nope"}, "nope"),
         ({"image": "nope.png"}, "nope.png"),
-        ({"hires_steps": 3}, "hires_steps is given without a hires_scale"),
+        ({"hires_steps": 3}, "hires_steps has no effect without hires_scale"),
     ],
     ids=str,
 )
@@ -96,17 +96,17 @@ def test_prompts_from_stdin(model: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "p.txt has no prompts"),
-        ('{"prompt": "a"', "p.txt, line 1: not JSON"),
+        ("", "p.txt contains no prompts"),
+        ('{"prompt": "a"', "p.txt, line 1: not valid JSON"),
         ('{"prompt": "a", "timesteps": 5}', "timesteps is 5: expected a list of whole numbers"),
         ('{"prompt": "a", "sigmas": [1, "x"]}', "expected a list of numbers"),
         ('{"prompt": "a", "composite": 1}', "composite is 1: expected true or false"),
         (
             'a\n{"colour": 5}',
-            "p.txt, line 2: unknown field 'colour'; expected one of prompt, height, width, steps",
+            "p.txt, line 2: unknown setting 'colour'; expected one of prompt, height, width, steps",
         ),
         ('{"steps": 5}', "p.txt, line 1: has no prompt"),
-        ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a text"),
+        ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a string"),
         ('{"prompt": "a", "steps": 2.5}', "p.txt, line 1: steps is 2.5: expected a whole number"),
         ('{"prompt": "a", "steps": true}', "p.txt, line 1: steps is True"),
         ('{"prompt": "a", "steps": 2, "num_inference_steps": 3}', "p.txt, line 1: steps is given twice"),
@@ -115,8 +115,8 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "image": "nope.png"}', "image 'nope.png' cannot be read"),
         ('{"prompt": "a", "seed": -1}', "seed is -1"),
         ('{"prompt": "a", "prompt_syntax": "nope"}', "prompt_syntax is 'nope'"),
-        (b"\xff\xfe", "p.txt is not text in UTF-8"),
-        ('{"prompt": "a", "x": ' + "[" * 100_000, "p.txt, line 1: not JSON"),
+        (b"\xff\xfe", "p.txt is not UTF-8 text"),
+        ('{"prompt": "a", "x": ' + "[" * 100_000, "p.txt, line 1: not valid JSON"),
     ],
     ids=str,
 )
@@ -156,7 +156,7 @@ def test_wildcards(prompt: str, expected: set[str]) -> None:
     assert expand_wildcards(prompt, 5) == expand_wildcards(prompt, 5)
 
 
-def test_pictures_say_which_prompt_they_took(model: str) -> None:
+def test_images_say_which_prompt_they_took(model: str) -> None:
     run(
         "generate",
         "a {red|blue} cat",
@@ -188,7 +188,7 @@ def test_pictures_say_which_prompt_they_took(model: str) -> None:
 # --- plots ---------------------------------------------------------------------------------------------------
 
 
-def test_a_plot_has_a_picture_for_each_combination(model: str) -> None:
+def test_a_plot_has_an_image_for_each_combination(model: str) -> None:
     result = run(
         *("plot", "a cat", "-m", model, "-x", "steps=1,2", "-y", "scheduler=euler,DDIM", "-z", "seed=3,4"),
         *("-o", "plot.png", "--json"),
@@ -215,13 +215,13 @@ def test_a_plot_over_prompts_and_sizes(model: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps", "expected a field and its values"),
-        ("colour=1,2", "unknown field 'colour'"),
+        ("steps", "expected a setting and its values"),
+        ("colour=1,2", "unknown setting 'colour'"),
         ("steps=", "has no values"),
-        ("steps=1,,2", "has no values, or an empty one"),
+        ("steps=1,,2", "has no values, or an empty value"),
         ("steps=1,a", "expected whole numbers"),
         ("eta=1,a", "expected numbers"),
-        ('prompt="a,b', "a value with a comma stands in quotes"),
+        ('prompt="a,b', "put a value that contains a comma in quotes"),
     ],
 )
 def test_axes_that_are_refused(text: str, message: str) -> None:
@@ -236,7 +236,7 @@ def test_axes_of_one_field(model: str) -> None:
     assert "steps is given to two axes" in three.stderr
 
 
-# --- pictures made again -------------------------------------------------------------------------------------
+# --- images made again -------------------------------------------------------------------------------------
 
 
 def repeated(model: str, *arguments: str, again: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
@@ -251,7 +251,7 @@ USUAL = [name for name, row in SAMPLERS.items() if not (row.is_for_edm or row.is
 
 
 @pytest.mark.parametrize("scheduler", USUAL)
-def test_a_picture_is_made_again_bit_for_bit(model: str, scheduler: str) -> None:
+def test_an_image_is_made_again_bit_for_bit(model: str, scheduler: str) -> None:
     first, second = repeated(model, "--scheduler", scheduler, "-s", "5")
     assert first == second
 
@@ -292,7 +292,7 @@ def test_settings_are_repeated(model: str, options: tuple[str, ...]) -> None:
     ],
     ids=str,
 )
-def test_a_picture_from_a_picture_needs_it_again(model: str, options: tuple[str, ...]) -> None:
+def test_an_image_from_an_image_needs_it_again(model: str, options: tuple[str, ...]) -> None:
     Image.effect_noise((64, 48), 60).convert("RGB").save("in.png")
     mask = Image.new("L", (64, 48))
     mask.paste(255, (20, 20, 40, 40))
@@ -301,7 +301,7 @@ def test_a_picture_from_a_picture_needs_it_again(model: str, options: tuple[str,
     first, second = repeated(model, "-i", "in.png", *options, again=given)
     assert first == second
     refused = run("generate", "--from", "a.png", "-m", model, "-o", "c.png")
-    assert "was made from a picture: give it with -i" in refused.stderr
+    assert "was made from another image; give that image with -i" in refused.stderr
 
 
 def test_what_is_given_beside_it_goes_before(model: str) -> None:
@@ -313,11 +313,11 @@ def test_what_is_given_beside_it_goes_before(model: str) -> None:
 
 def test_sizes_given_beside_it_have_the_usual_limit(model: str) -> None:
     repeated(model, again=("-W", "256", "--hires", "1.5", "--hires-strength", "0.5"))
-    with Image.open("b.png") as picture:
-        assert picture.size == (384, 96)
+    with Image.open("b.png") as image:
+        assert image.size == (384, 96)
 
 
-def test_a_masked_picture_of_any_size_is_repeated(model: str) -> None:
+def test_a_masked_image_of_any_size_is_repeated(model: str) -> None:
     Image.effect_noise((70, 50), 60).convert("RGB").save("in.png")
     Image.new("L", (70, 50), 255).save("mask.png")
     given = ("-i", "in.png", "--mask", "mask.png")
@@ -341,7 +341,7 @@ def test_a_scheduler_from_a_file_is_asked_for_again(model: str) -> None:
     first, second = repeated(model, "--scheduler", "own.json", again=("--scheduler", "own.json"))
     assert first == second
     refused = run("generate", "--from", "a.png", "-m", model, "-o", "c.png")
-    assert "was made with 'own.json': give the file with --scheduler" in refused.stderr
+    assert "was made with 'own.json'; give the file with --scheduler" in refused.stderr
 
 
 def test_the_embedded_model_is_found_by_its_name() -> None:
@@ -354,7 +354,7 @@ def test_the_embedded_model_is_found_by_its_name() -> None:
 OURS = {"Steps": "2", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "64x64", "RNG": "CPU"}
 
 
-def picture_that_says(settings: dict[str, str]) -> str:
+def image_that_says(settings: dict[str, str]) -> str:
     text = str(Parameters(prompt="a cat", settings=settings))
     Image.new("RGB", (8, 8)).save("said.png", **save_options("PNG", text))
     return "said.png"
@@ -365,24 +365,24 @@ def picture_that_says(settings: dict[str, str]) -> str:
     [
         ({"Steps": "many"}, "its Steps is 'many': expected a number"),
         ({"Size": "large"}, "its Size is 'large'"),
-        ({"Model": "another"}, "was made by the model 'another': say where it is with -m"),
-        ({"RNG": "GPU"}, "noise that is not drawn here"),
-        ({"Lora hashes": "a"}, "says 'Lora hashes', which is of another program"),
+        ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
+        ({"RNG": "GPU"}, "noise that sdrt cannot draw"),
+        ({"Lora hashes": "a"}, "has the setting 'Lora hashes' of another program"),
         ({"Mask blur": "4"}, "was made with a mask"),
-        ({"Noise level": "4"}, "was made from a picture"),
+        ({"Noise level": "4"}, "was made from another image"),
     ],
 )
 def test_metadata_that_cannot_be_repeated(changes: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):
-        options_of(picture_that_says(OURS | changes), set())
+        options_of(image_that_says(OURS | changes), set())
 
 
 def test_what_others_write_is_read() -> None:
-    found = options_of(picture_that_says(OURS | {"Schedule type": "Karras", "Clip skip": "2"}), set())
+    found = options_of(image_that_says(OURS | {"Schedule type": "Karras", "Clip skip": "2"}), set())
     assert (found["scheduler"], found["clip_skip"], found["width"]) == ("Euler Karras", 1, 64)
 
 
-def test_a_picture_that_says_nothing() -> None:
+def test_an_image_that_says_nothing() -> None:
     Image.new("RGB", (8, 8)).save("blank.png")
     result = run("generate", "--from", "blank.png")
     assert (result.exit_code, "does not say how it was made" in result.stderr) == (2, True)

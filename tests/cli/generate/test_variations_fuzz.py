@@ -1,4 +1,4 @@
-"""Prompt files, wildcards and metadata, made up by hypothesis: a picture, or one line of an error."""
+"""Prompt files, wildcards and metadata, made up by hypothesis: an image, or one line of an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = sorted({row.label.name for row in labelled_settings() if row.label})
 OURS = {"Steps": "2", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "64x64", "RNG": "CPU"}
 
 
-def picture_that_says(settings: dict[str, str]) -> str:
+def image_that_says(settings: dict[str, str]) -> str:
     text = str(Parameters(prompt="a cat", settings=settings))
     Image.new("RGB", (8, 8)).save("said.png", **save_options("PNG", text))
     return "said.png"
@@ -58,4 +58,4 @@ def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
 )
 def test_any_metadata_is_settings_or_a_line(changes: dict[str, Any]) -> None:
     with suppress(RequestError):  # anything else that is raised fails
-        options_of(picture_that_says(OURS | changes), {"image", "mask_image", "model"})
+        options_of(image_that_says(OURS | changes), {"image", "mask_image", "model"})

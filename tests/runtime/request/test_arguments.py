@@ -59,7 +59,7 @@ def test_threads_that_are_no_count(tiny_model: Path, threads: Any) -> None:
         ({"guidance_scale": HUGE}, "guidance_scale is a very large int"),
         ({"output_type": ["pil"]}, "output_type is"),
         ({"latents": [[1.0], [1.0, 2.0]]}, "latents has rows of unequal length"),
-        ({"latents": np.full((1, 4, 8, 8), 1e300)}, "latents holds .* infinite in float32"),
+        ({"latents": np.full((1, 4, 8, 8), 1e300)}, "latents contains .* infinite in float32"),
     ],
 )
 def test_a_request_that_cannot_be(options: dict[str, Any], words: str) -> None:
@@ -119,7 +119,7 @@ def test_a_callback_that_returns_no_array(pipeline: StableDiffusionPipeline, val
 def test_results_can_be_compared(pipeline: StableDiffusionPipeline) -> None:
     one, two = (pipeline("a", num_inference_steps=1, seed=0, output_type="np") for _ in range(2))
     assert one == one
-    assert one != two  # which picture it is, its arrays tell
+    assert one != two  # which image it is, its arrays tell
 
 
 def test_memory_that_numpy_lacks(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

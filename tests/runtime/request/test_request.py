@@ -34,11 +34,11 @@ def ask(**options: Any) -> Request:
         ({"negative_prompt": "a", "negative_prompt_embeds": EMBEDS}, "both"),
         ({"prompt": 3}, "prompt is int"),
         ({"prompt": []}, "non-empty list"),
-        ({"prompt": ["a", 1]}, "list of texts"),
+        ({"prompt": ["a", 1]}, "list of strings"),
         ({"prompt": "x" * 5_000_000}, "5000000 characters: expected at most 20000"),
         ({"negative_prompt": "x" * 20_001}, "negative_prompt has 20001"),
         ({"prompt": "\ud83d"}, "surrogate"),
-        ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "3 texts for 2 prompts"),
+        ({"prompt": ["a", "b"], "negative_prompt": ["a", "b", "c"]}, "3 strings for 2 prompts"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0: expected a whole number from 1 to 1000"),
         ({"num_inference_steps": 1001}, "is 1001"),
         ({"num_inference_steps": 1.5}, "is 1.5"),
@@ -69,7 +69,7 @@ def ask(**options: Any) -> Request:
             r"latents has shape \(1, 4, 8, 16\): expected \(1, 5, 8, 16\)",
         ),
         ({"latents": np.zeros((1, 5, 8, 8)), "height": 72, "width": 64}, r"expected \(1, 5, 9, 8\)"),
-        ({"latents": np.full((1, 5, 8, 8), np.nan)}, "latents holds NaN"),
+        ({"latents": np.full((1, 5, 8, 8), np.nan)}, "latents contains NaN"),
         ({"prompt_embeds": np.zeros((1, 77, 8))}, r"expected \(any, any, 7\)"),
         ({"prompt_embeds": EMBEDS, "negative_prompt_embeds": EMBEDS[:1]}, r"expected \(2, 77, 7\)"),
         ({"prompt_embeds": EMBEDS[:, :, 0]}, "3 dimensions"),
@@ -101,7 +101,7 @@ def test_max_size_raises_the_limit() -> None:
 
 def test_a_traced_model_takes_coarser_sizes() -> None:
     coarse = Capabilities(**(vars(LIMITS) | {"size_step": 64}))
-    with pytest.raises(RequestError, match="multiples of 64; export the checkpoint again with sdrt export"):
+    with pytest.raises(RequestError, match="multiple of 64; export the checkpoint again with sdrt export"):
         Request(prompt="a", height=72, width=64).fit(coarse)
 
 

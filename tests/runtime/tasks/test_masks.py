@@ -119,13 +119,13 @@ def test_what_is_transparent_in_a_mask_stays() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mask_image": mask((0, 0, 9, 9))}, "mask_image is given without an image"),
+        ({"mask_image": mask((0, 0, 9, 9))}, "mask_image has no effect without image"),
         ({"image": picture(), "mask_image": mask((0, 0, 0, 0))}, "has no white pixel"),
         (
             {"image": picture(), "mask_image": mask((0, 0, 9, 9), 32, 64)},
             "mask_image is 32x64 and image 64x64",
         ),
-        ({"image": picture(), "padding_mask_crop": 3}, "padding_mask_crop is given without a mask_image"),
+        ({"image": picture(), "padding_mask_crop": 3}, "padding_mask_crop has no effect without mask_image"),
         ({"image": picture(), "mask_image": mask((0, 0, 9, 9)), "mask_blur": -1}, "mask_blur is -1"),
         ({"image": picture(), "mask_image": mask((0, 0, 9, 9)), "composite": 1}, "expected True or False"),
     ],

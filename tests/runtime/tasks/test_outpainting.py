@@ -122,7 +122,7 @@ def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outpaint": "left=8"}, "outpaint is given without an image"),
+        ({"outpaint": "left=8"}, "outpaint has no effect without image"),
         (
             {"image": picture(), "outpaint": "left=8", "mask_image": picture()},
             "at most one of outpaint and mask_image",

@@ -154,15 +154,15 @@ def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
 def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
     if row.max_items is not None:
-        if not isinstance(value, list) or not all(_is(item, kind) for item in value):
+        if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
             raise RequestError(f"{location}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
         return tuple(value)
-    if not _is(value, kind):
+    if not _has_kind(value, kind):
         raise RequestError(f"{location}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
     return value
 
 
-def _is(value: object, kind: Kind) -> bool:
+def _has_kind(value: object, kind: Kind) -> bool:
     """Whether a JSON value is of this kind. A whole number also counts as a number."""
     if isinstance(value, bool):
         return kind is bool
