@@ -61,10 +61,9 @@ def run(
     gpu: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Run:
-    """Run `command`. Its output and stderr go to `log`.
+    """Run `command`, with `environment` added to ours. Its output goes to `log`.
 
-    `environment` adds variables to those of this process. Raises `Failed`, or `Killed` after `timeout` seconds or a
-    signal.
+    Raises `Failed`, or `Killed` after `timeout` seconds or a signal.
     """
     with log.open("a+", encoding="utf-8", errors="replace") as stream, nvidia.library():
         stream.write(f"$ {_shown(command)}\n")
@@ -95,15 +94,19 @@ def run(
     if process.returncode:
         kind = Killed if process.returncode < 0 else Failed
         raise kind(f"exit code {process.returncode}: {_reason(log)} (more in {log.name})")
-    last = output.strip().rpartition("\n")[2]
-    result = json.loads(last) if last.startswith("{") else {}
     return Run(
         seconds=seconds,
         own_bytes=watch.own,
         resident_bytes=watch.resident,
         device_bytes=watch.device,
-        result=result,
+        result=_result(output),
     )
+
+
+def _result(output: str) -> dict[str, Any]:
+    """The JSON object on the last line of `output`; empty if there is none."""
+    last = output.strip().rpartition("\n")[2]
+    return json.loads(last) if last.startswith("{") else {}
 
 
 def _shown(command: Sequence[str | Path]) -> str:

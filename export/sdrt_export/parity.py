@@ -21,7 +21,7 @@ from sdrt.onnx.engine import FAILURES, available_providers, cuda_works, ort
 from sdrt.onnx.error_messages import Subject, run_failure
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
-from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_spec
+from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
 from sdrt.vae.stages import StagedVae
 from sdrt_export.components import Component
 from sdrt_export.evaluator import Evaluator
@@ -185,7 +185,7 @@ def _open(name: str, path: Path, dtype: str, target: Target) -> _Runner:
         arguments = (*session.get_inputs(), *session.get_overridable_initializers())
         return _Runner(
             run=session.run,
-            inputs={spec.name: spec for spec in map(read_tensor_spec, arguments)},
+            inputs=read_tensor_specs(arguments),
             outputs=[output.name for output in session.get_outputs()],
             by={},
         )

@@ -315,7 +315,7 @@ def test_closing_frees_and_a_later_call_loads_again(tiny_model: Path) -> None:
             "vae_decoder",
             "decoder.conv_out.bias",
             1e6,
-            "vae_decoder: the image is of one colour though its latents are not",
+            "vae_decoder: the image has a single colour though its latents vary",
         ),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import sys
 from typing import Any, NoReturn
 
@@ -14,11 +15,10 @@ from sdrt.cli.process import flush, printable, stoppable
 __all__ = ["CONTEXT", "LazyGroup", "debug_option", "force_option"]
 
 
-def _hyphenate(token: str) -> str:
-    return token.replace("_", "-")
-
-
-CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "token_normalize_func": _hyphenate}
+CONTEXT: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": operator.methodcaller("replace", "_", "-"),
+}
 """Options accept underscores and hyphens: `--guidance_scale` is `--guidance-scale`. Values stay as typed."""
 
 

@@ -1,4 +1,4 @@
-"""Types of options that hold several values with commas between them."""
+"""Option types for comma-separated values."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs 
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone
-    """Sides of squares, or widths and heights, with commas between them; (width, height) in pixels."""
+    """Comma-separated sizes in pixels, `A` for a square or `BxC`. The value is a tuple of (width, height)."""
 
     name = "sizes"
 

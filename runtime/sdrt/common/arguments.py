@@ -60,13 +60,14 @@ def documented(arguments: Any) -> list[Field[Any]]:
 def _with_arguments(text: str | None, arguments: Any) -> str:
     """The docstring with a section "Args", before the one that says what is raised."""
     lines = [
-        textwrap.fill(_line(one), _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        textwrap.fill(
+            f"{one.name}: {one.metadata['about']}"
+            + (f" None: {usual}." if (usual := one.metadata.get("usual")) else ""),
+            _WIDTH,
+            initial_indent=" " * 4,
+            subsequent_indent=" " * 8,
+        )
         for one in documented(arguments)
     ]
     before, raises, after = inspect.cleandoc(text or "").partition("Raises:\n")
     return "\n".join([before.rstrip(), "", "Args:", *lines]) + (f"\n\n{raises}{after}" if raises else "\n")
-
-
-def _line(one: Field[Any]) -> str:
-    usual = one.metadata.get("usual")
-    return f"{one.name}: {one.metadata['about']}" + (f" None: {usual}." if usual else "")

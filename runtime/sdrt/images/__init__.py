@@ -1,1 +1,1 @@
-"""Images as arrays and files, and the text in them that says how they were made."""
+"""Images as arrays and files, and the metadata that says how they were made."""

@@ -1,4 +1,4 @@
-"""Images as the VAE takes and gives them, as arrays in 0..1, and as 8 bits."""
+"""Images as the VAE's arrays in −1..1, as arrays in 0..1, and in 8 bits."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["side_by_side", "signed", "to_bytes", "to_pil", "to_unit"]
 
 
 def signed(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """[H, W, 3] of 8 bits to what models take, [3, H, W] in −1..1."""
+    """An image [H, W, 3] of 8 bits as the VAE takes it, [3, H, W] in −1..1."""
     return np.ascontiguousarray((image.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1))
 
 
 def to_unit(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """VAE output [3, H, W] in −1..1 to [H, W, 3] in 0..1."""
+    """The VAE's output [3, H, W] in −1..1 as an image [H, W, 3] in 0..1."""
     unit: NDArray[np.float32] = (image / 2 + 0.5).clip(0, 1).transpose(1, 2, 0)
     return unit
 
 
 def to_bytes(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """[H, W, 3] in 0..1 to 8 bits; halves round to even, as in diffusers."""
+    """An image [H, W, 3] in 0..1 as one of 8 bits. Halves round to even, as in diffusers."""
     levels: NDArray[np.uint8] = (image * 255).round().astype(np.uint8)
     return levels
 
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Images of one height in a row."""
+    """Images of the same height, in one row."""
     from PIL import Image
 
     row = Image.new("RGB", (sum(image.width for image in images), images[0].height))
@@ -44,7 +44,7 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
 
 
 def to_pil(image: NDArray[np.float32]) -> Image.Image:
-    """[H, W, 3] in 0..1 to an RGB image."""
+    """An image [H, W, 3] in 0..1 as an RGB image of Pillow."""
     from PIL import Image
 
     return Image.fromarray(np.ascontiguousarray(to_bytes(image)))

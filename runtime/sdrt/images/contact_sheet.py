@@ -1,4 +1,4 @@
-"""A contact sheet: many images on one, each with a line or three under it."""
+"""Contact sheets: many images on one, each with up to three lines of text under it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sdrt.errors import RequestError
 __all__ = ["MAX_IMAGES", "MAX_SIDE", "ContactSheet"]
 
 MAX_SIDE = 8192
-"""Pixels of the sheet's longer side: images are made smaller to keep to it."""
+"""The most pixels of the sheet's longer side. Images are scaled down to fit."""
 MAX_IMAGES = 10_000
-"""As many as a sheet of that size shows."""
+"""The most images on a sheet."""
 
 _GAP = 8
 _LINE = 16
@@ -27,7 +27,7 @@ _PAPER, _INK = (232, 232, 232), (32, 32, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Images in a row, and the pixels that each gets."""
+    """The number of images in a row, and the size of each in pixels."""
 
     columns: int
     width: int
@@ -35,7 +35,7 @@ class _Layout:
 
     @classmethod
     def of(cls, count: int, columns: int, width: int, height: int) -> _Layout:
-        """The largest cells, not larger than `width` by `height`, with which the sheet keeps to `MAX_SIDE`."""
+        """The largest cells, at most `width` by `height`, with which the sheet is within `MAX_SIDE`."""
         across = ((MAX_SIDE - _GAP) / columns - _GAP) / width
         down = ((MAX_SIDE - _GAP) / ceil(count / columns) - _LABEL) / height
         shrink = min(1.0, across, down)
@@ -49,15 +49,22 @@ class _Layout:
 class ContactSheet:
     """`count` images, row by row, each with its label, in cells of at most `width` by `height` pixels.
 
-    `columns` is how many are in a row; where they would not fit legibly, and by default, there are about as many rows
-    as columns. Only the small images are kept. Raises `RequestError` for more than `MAX_IMAGES`, or none.
+    `columns` is the number of images in a row. By default, and if they would be too small, there are about as many rows
+    as columns. Only the scaled images are kept in memory.
+
+    Raises:
+        RequestError: there are more than `MAX_IMAGES`, or none, or a size is below 1.
     """
 
     def __init__(self, *, count: int, width: int, height: int, columns: int | None = None) -> None:
         if not 1 <= count <= MAX_IMAGES:
-            raise RequestError(f"a contact sheet of {count} images: expected 1 to {MAX_IMAGES}; make several")
-        if min(width, height, 1 if columns is None else columns) < 1:
-            raise RequestError(f"a contact sheet of {width} by {height} pixels each: expected 1 at least")
+            raise RequestError(
+                f"a contact sheet of {count} images: expected 1 to {MAX_IMAGES}; make several sheets"
+            )
+        if min(width, height) < 1:
+            raise RequestError(f"a contact sheet of images of {width}x{height} pixels: expected 1x1 or more")
+        if columns is not None and columns < 1:
+            raise RequestError(f"a contact sheet of {columns} columns: expected 1 or more")
         self._count = count
         square = ceil(sqrt(count))
         layouts = (_Layout.of(count, row, width, height) for row in (columns or square, square))
@@ -66,12 +73,12 @@ class ContactSheet:
         self._cells: list[tuple[Image.Image, str]] = []
 
     def add(self, image: Image.Image, label: str) -> None:
-        """The next image, made to fit its cell, and what stands under it; one of another size keeps its proportions.
+        """Add the next image, scaled to its cell, with `label` under it. Images of other sizes keep their proportions.
 
-        Raises `RequestError` beyond `count`.
+        Raises `RequestError` if the sheet is full.
         """
         if len(self._cells) >= self._count:
-            raise RequestError(f"a contact sheet of {self._count} images is full: make it for more")
+            raise RequestError(f"the contact sheet is full with {self._count} images: make it for more")
         cell = (self._layout.width, self._layout.height)
         if image.size == self._size:
             small = image if image.size == cell else image.resize(cell, Image.Resampling.LANCZOS)
@@ -80,7 +87,7 @@ class ContactSheet:
         self._cells.append((small.convert("RGB"), label))
 
     def render(self) -> Image.Image:
-        """The sheet with the images so far; labels are broken between words, and cut after three lines."""
+        """The sheet with the images so far. Labels wrap between words, and are cut after three lines."""
         font = ImageFont.load_default(_FONT_SIZE)
         texts = [_wrap(label, self._layout.width, font) for _, label in self._cells]
         columns = min(self._layout.columns, max(1, len(self._cells)))
@@ -98,7 +105,7 @@ class ContactSheet:
 
 
 def _least(count: int) -> _Layout:
-    """For images of odd proportions, of which a legible one would be too long: they are squeezed."""
+    """The layout for extreme proportions, where legible images would exceed the sheet. It distorts them."""
     return _Layout(columns=ceil(sqrt(count)), width=_LEAST_CELL, height=_LEAST_CELL)
 
 
@@ -106,7 +113,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def _wrap(text: str, width: int, font: Font) -> list[str]:
-    """`text` in lines of at most `width` pixels; what does not fit on the last ends in an ellipsis."""
+    """`text` in lines of at most `width` pixels. An ellipsis replaces what does not fit."""
     lines: list[str] = []
     rest = text.split()
     while rest and len(lines) < _MOST_LINES:

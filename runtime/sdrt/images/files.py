@@ -1,4 +1,4 @@
-"""Files of images: their names from a pattern, the formats there are, written in one piece or not at all."""
+"""Image files: names from a pattern, formats, and atomic writing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _FIELDS = ("seed", "index")
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """An image format: Pillow's name, its options for `save`, and what fits into it.
+    """An image format: its name in Pillow, options for `save`, and limits.
 
     `max_side` is in pixels, `max_text` in characters of metadata.
     """
@@ -47,7 +47,7 @@ class Format:
     max_text: int = 2**20
 
 
-# A JPEG segment holds 65,533 bytes: EXIF's header, the settings, and 2 bytes for a character (4 for a few).
+# A JPEG segment holds 65,533 bytes: EXIF's header, the settings, and 2 bytes for most characters (4 for a few).
 _JPEG = Format(name="JPEG", options={"quality": 95, "subsampling": 0}, max_side=65_500, max_text=16_000)
 FORMATS = {
     ".png": Format(name="PNG"),
@@ -58,7 +58,7 @@ FORMATS = {
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file's extension asks for."""
+    """The format of a file's extension. Raises `RequestError` for another extension."""
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:
@@ -68,10 +68,10 @@ def format_of(path: Path) -> Format:
 
 
 def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> None:
-    """Refuse a format that cannot hold a side (pixels) or the metadata's `text` (characters)."""
+    """Raise `RequestError` if the format cannot hold a side (pixels) or metadata of `text` characters."""
     target = format_of(path)
     if max(side or 0 for side in sides) > target.max_side:
-        raise RequestError(f"{path}: {target.name} holds {target.max_side} pixels a side; use .png")
+        raise RequestError(f"{path}: {target.name} holds at most {target.max_side} pixels a side; use .png")
     if text > target.max_text:
         larger = ".png or " if target.name != "PNG" else ""
         raise RequestError(
@@ -81,10 +81,13 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
 
 
 def file_names(pattern: str | None, seeds: Sequence[int]) -> tuple[Path, ...]:
-    """One path per seed, of a format there is.
+    """One path for each seed.
 
-    `pattern` is a file name with optional `{seed}` and `{index}`, or a folder. Names that would coincide
-    get `-0`, `-1`, … before the extension.
+    `pattern` is a file name that may contain `{seed}` and `{index}`, or a folder. If names coincide, all get `-0`,
+    `-1`, … before the extension.
+
+    Raises:
+        RequestError: the pattern is wrong, or its format is unknown.
     """
     template = name_pattern(pattern)
     names = [template.format(seed=seed, index=index) for index, seed in enumerate(seeds)]
@@ -97,7 +100,7 @@ def file_names(pattern: str | None, seeds: Sequence[int]) -> tuple[Path, ...]:
 
 
 def name_pattern(pattern: str | None) -> str:
-    """The pattern checked, `DEFAULT_NAME` where there is none, or that in a folder. Raises `RequestError`."""
+    """The checked pattern. `DEFAULT_NAME` for None, and for a folder. Raises `RequestError`."""
     if pattern is None:
         return DEFAULT_NAME
     if pattern.endswith(("/", os.sep)) or Path(pattern).is_dir():
@@ -106,7 +109,7 @@ def name_pattern(pattern: str | None) -> str:
     try:
         fields = list(string.Formatter().parse(pattern))
     except ValueError as error:
-        raise RequestError(f"{pattern}: {error}; a literal brace is written twice") from None
+        raise RequestError(f"{pattern}: {error}; write a literal brace twice") from None
     for _, name, spec, conversion in fields:
         if name is not None and (name not in _FIELDS or conversion or not fullmatch(r"\d{0,2}", spec or "")):
             raise RequestError(
@@ -116,7 +119,7 @@ def name_pattern(pattern: str | None) -> str:
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Refuse a name that is taken, unless `force`, or at which nothing can be written. Raises `OSError` too."""
+    """Raise `RequestError` if the name is taken, unless `force`, or `OSError` if nothing can be written there."""
     if path.is_dir():
         raise RequestError(f"{path}: is a folder; expected a file name")
     if not path.parent.is_dir():
@@ -133,11 +136,11 @@ def _check_absent(path: Path, *, force: bool) -> None:
 
 
 def write_image(path: Path, image: Image, text: str | None, *, force: bool) -> None:
-    """Write an image in the format of its extension, with `text` as its metadata, in one piece or not at all.
+    """Write an image in the format of the path's extension, with `text` as its metadata, whole or not at all.
 
     Raises:
         RequestError: the format is unknown, or the name is taken and `force` is false.
-        SdrtError: it cannot be written, or the format cannot hold it.
+        SdrtError: the file cannot be written, or the format cannot hold the image.
     """
     target = format_of(path)
     options: dict[str, Any] = dict(target.options)
@@ -148,24 +151,24 @@ def write_image(path: Path, image: Image, text: str | None, *, force: bool) -> N
         try:
             image.save(file, format=target.name, **options)
         except ValueError as error:
-            raise SdrtError(f"{path}: could not be written: {error}") from error
+            raise SdrtError(f"{path}: cannot be written: {error}") from error
 
     write_atomically(path, write, force=force)
 
 
 def _exists(path: Path) -> RequestError:
     return RequestError(
-        f"{path}: exists already; choose another name, or overwrite it with --force or overwrite=True"
+        f"{path}: exists already; choose another name, or overwrite it with --force (overwrite=True)"
     )
 
 
 def _partial(path: Path) -> Path:
-    # A name of its own each time: what a killed run left behind must not be in the way. Nor must a long name.
+    # Unique, in case a killed run left one behind, and short, because the name of `path` may be as long as allowed.
     return path.with_name(f".sdrt-{uuid.uuid4().hex[:16]}.part")
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: bool) -> None:
-    """Call `write` on a file beside `path`, then move it there; an interruption leaves nothing behind."""
+    """Call `write` on a file beside `path`, then move it to `path`. An interruption leaves nothing behind."""
     partial = _partial(path)
     try:
         try:
@@ -175,11 +178,11 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: 
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise SdrtError(f"{path}: could not be written: {error.strerror or error}") from error
+        raise SdrtError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _publish(partial: Path, path: Path, *, force: bool) -> None:
-    """Give `partial` the name `path`; without `force` that fails, in one step, where the name is taken."""
+    """Give `partial` the name `path`. Without `force`, fail atomically if the name is taken."""
     if force:
         partial.replace(path)
         return
@@ -188,7 +191,7 @@ def _publish(partial: Path, path: Path, *, force: bool) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except (OSError, NotImplementedError):
-        # A file system without hard links: claim the name, then fill it.
+        # A file system without hard links: claim the name, then replace the file.
         try:
             path.open("xb").close()
         except FileExistsError:

@@ -1,4 +1,4 @@
-"""Images that users give: files, PIL images or arrays, to 8-bit RGB."""
+"""Images that users give, as files, PIL images or arrays, read as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Image8 = NDArray[np.uint8]
 def read_images(
     name: str, value: object, *, ground: tuple[int, int, int] = (255, 255, 255), gray: bool = False
 ) -> tuple[Image8, ...]:
-    """One or several images [H, W, 3], of one size.
+    """Read one or several images [H, W, 3] of the same size. Messages call them `name`.
 
-    Takes paths, PIL images of any mode, and arrays [H, W, 3] or [N, H, W, 3] of 8 bits or of 0 to 1. Transparent
-    pixels become `ground`, white by default; a photograph is turned as its EXIF says.
+    `value` is a path, a PIL image of any mode, an array [H, W, 3] or [N, H, W, 3] in 8 bits or in 0 to 1, or a list of
+    them. Transparent pixels get the colour `ground`. Photographs are rotated as their EXIF says.
 
     Raises:
-        RequestError: it is no image, is damaged, has several frames or too many pixels, or the sizes differ.
+        RequestError: a value is not an image, is damaged, has several frames or too many pixels, or the sizes differ.
     """
     if _were_read(value, dimensions=3):
         return value
@@ -40,18 +40,18 @@ def read_images(
         value = list(value)
     given = value if isinstance(value, (list, tuple)) else [value]
     if not given:
-        raise RequestError(f"{name} is an empty list: expected an image, or several")
+        raise RequestError(f"{name} is an empty list: expected one or several images")
     reader = _Reader(name=name, ground=ground, mode="L" if gray else "RGB")
     images = tuple(reader.read(one) for one in given)
     sizes = sorted({image.shape[1::-1] for image in images})
     if len(sizes) > 1:
         shown = " and ".join(f"{width}x{height}" for width, height in sizes[:3])
-        raise RequestError(f"{name} has images of {shown} pixels: expected one size")
+        raise RequestError(f"{name} has images of {shown} pixels: expected images of the same size")
     return _sealed(images)
 
 
 def _sealed(images: tuple[Image8, ...]) -> tuple[Image8, ...]:
-    """The same, not to be written to: so that they need not be copied, or read again."""
+    """The same arrays, read-only, so that they need not be copied or read again."""
     for image in images:
         image.setflags(write=False)
     return images
@@ -68,12 +68,12 @@ def _were_read(value: object, *, dimensions: int) -> TypeGuard[tuple[Image8, ...
 
 
 def read_masks(name: str, value: object) -> tuple[Image8, ...]:
-    """One or several masks [H, W], of one size, white where an image is to be made anew; transparent is black.
+    """Read one or several masks [H, W] of the same size. White pixels are repainted, transparent ones count as black.
 
-    Takes what `read_images` takes, and arrays [H, W].
+    `value` is what `read_images` takes, or an array [H, W].
 
     Raises:
-        RequestError: as `read_images`, or a mask is black all over.
+        RequestError: as in `read_images`, or a mask has no white pixel.
     """
     if _were_read(value, dimensions=2):
         return value
@@ -81,13 +81,13 @@ def read_masks(name: str, value: object) -> tuple[Image8, ...]:
     masks = _sealed(tuple(image[..., 0].copy() for image in images))
     if not all((mask >= 128).any() for mask in masks):
         raise RequestError(
-            f"{name} has no white pixel, so that nothing would change: expected white where to repaint"
+            f"{name} has no white pixel, so nothing would change: expected white where to repaint"
         )
     return masks
 
 
 def resized(image: Image8, height: int, width: int) -> Image8:
-    """[height, width] and perhaps channels, by Lanczos' filter as in diffusers."""
+    """An image or mask, scaled to [height, width] with Lanczos' filter as in diffusers."""
     if image.shape[:2] == (height, width):
         return image
     from PIL import Image
@@ -98,14 +98,14 @@ def resized(image: Image8, height: int, width: int) -> Image8:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """Reads images that messages call `name`."""
+    """Reads images. Messages call them `name`."""
 
     name: str
     ground: tuple[int, int, int]
     mode: str
 
     def read(self, value: object) -> Image8:
-        """One image [H, W, 3]; grey ones have equal channels."""
+        """Read one image [H, W, 3]. Grey images have equal channels."""
         from PIL import Image
 
         if isinstance(value, (str, os.PathLike)):
@@ -129,24 +129,24 @@ class _Reader:
             raise
         except UnidentifiedImageError:
             raise RequestError(
-                f"{shown} is no image that Pillow knows: expected PNG, JPEG, WebP or the like"
+                f"{shown} is not an image that Pillow can read: expected PNG, JPEG, WebP or the like"
             ) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise RequestError(
-                f"{shown} has more pixels than an image should: expected {Image.MAX_IMAGE_PIXELS} at most"
+                f"{shown} has too many pixels: expected at most {Image.MAX_IMAGE_PIXELS}"
             ) from None
         except OSError as error:
             raise RequestError(f"{shown} cannot be read: {error.strerror or error}") from error
         except (SyntaxError, ValueError, EOFError, MemoryError) as error:
-            # What Pillow's readers raise for content that is not what the header says.
+            # Pillow's readers raise these for content that does not match the header.
             raise RequestError(f"{shown} is damaged: {brief(str(error))}") from error
 
     def _from_pil(self, shown: str, image: Image.Image) -> Image8:
         from PIL import Image, ImageOps
 
-        # A telephone's MPO holds the same image twice, for two eyes.
+        # The frames of a phone's MPO are one image for each eye.
         if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-            raise RequestError(f"{shown} has {frames} frames: expected an image with one")
+            raise RequestError(f"{shown} has {frames} frames: expected an image with one frame")
         try:
             image = ImageOps.exif_transpose(image)
         except OSError as error:
@@ -173,18 +173,18 @@ def _from_array(name: str, array: NDArray[Any]) -> Image8:
     if array.dtype == np.uint8:
         return np.array(array, dtype=np.uint8)
     if array.dtype.kind != "f":
-        raise RequestError(f"{name} is an array of {array.dtype}: expected uint8, or numbers from 0 to 1")
-    # A rounding error beyond the ends is none of the user's.
+        raise RequestError(f"{name} is an array of {array.dtype}: expected uint8, or floats from 0 to 1")
+    # Tolerate rounding errors.
     if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
-        raise RequestError(f"{name} is an array with numbers beyond 0 to 1: expected 0 to 1, or uint8")
+        raise RequestError(f"{name} is an array with numbers outside of 0 to 1: expected 0 to 1, or uint8")
     levels: Image8 = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
     return levels
 
 
 def checked_count(name: str, images: Sequence[Image8], prompts: int) -> tuple[Image8, ...]:
-    """One for each prompt. Raises `RequestError` where there are neither one nor as many."""
+    """One image for each prompt. Raises `RequestError` unless there is one image, or one for each prompt."""
     if len(images) not in (1, prompts):
         raise RequestError(
-            f"{name} has {len(images)} images for {prompts} prompts: give one each, or one for all"
+            f"{name} has {len(images)} images for {prompts} prompts: give one for each, or one for all"
         )
     return tuple(images) * (prompts if len(images) == 1 else 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -98,9 +98,8 @@ class ModelFolder:
 
         The digest is made from the files' hashes if they were checked, otherwise from their paths, sizes and times.
         """
-        verifier = _verifier()
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
-        digest = hashlib.sha256(json.dumps([self._identity(path, verifier) for path in files]).encode())
+        digest = hashlib.sha256(json.dumps([self._identity(path) for path in files]).encode())
         return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
 
     def _dtype(self, name: str) -> str:
@@ -110,10 +109,10 @@ class ModelFolder:
         own = self.manifest.components.get(name, {}).get("dtype")
         return own if isinstance(own, str) else self.manifest.dtype
 
-    def _identity(self, path: Path, verifier: Verifier) -> list[str | int]:
+    def _identity(self, path: Path) -> list[str | int]:
         """Return what identifies a file: its name and hash, or its path, size and time if it was not hashed."""
         record = self.manifest.files.get(path.relative_to(self.path).as_posix()) if self.manifest else None
-        if record is not None and verifier.remembers(path, record):
+        if record is not None and self._verifier.remembers(path, record):
             return [path.name, record.sha256]
         state = path.stat()
         return [str(path.resolve()), state.st_size, state.st_mtime_ns]
@@ -155,6 +154,14 @@ class ModelFolder:
         """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
         return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json")
 
+    @cached_property
+    def _verifier(self) -> Verifier:
+        try:
+            return Verifier(cache_root() / "verified.json")
+        except RequestError:
+            # Without a cache folder, every file is hashed every time.
+            return Verifier(None)
+
     def verify(self, notify: Notify | Notices | None = None) -> bool:
         """Check every file against the manifest. Return False if the folder has no manifest.
 
@@ -164,16 +171,15 @@ class ModelFolder:
         if self.manifest is None:
             return False
         notices = notify if isinstance(notify, Notices) else Notices(notify)
-        _verifier().check(self.path, self.manifest.files, notices)
+        self._verifier.check(self.path, self.manifest.files, notices)
         return True
 
     def is_verified(self) -> bool:
         """Tell whether every file was checked before and has not changed since."""
         if self.manifest is None:
             return False
-        verifier = _verifier()
         return all(
-            verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
+            self._verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
         )
 
     def _check_files(self) -> None:
@@ -201,19 +207,16 @@ class ModelFolder:
                 "remove the file if it does not belong to the model, or export the model again"
             )
 
-    def _files(self) -> Iterator[str]:
-        """Yield the relative POSIX paths of all files that sdrt may read, except hidden files."""
-        yield INDEX_NAME
-        family = self.family
-        for folder in (
-            *family.components,
-            *family.tokenizers,
-            *(TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER),
-        ):
+    def _files(self) -> list[str]:
+        """Return the relative POSIX paths of all files that sdrt may read, except hidden files."""
+        family, names = self.family, [INDEX_NAME]
+        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER)
+        for folder in (*family.components, *family.tokenizers, *others):
             for path in sorted((self.path / folder).rglob("*")):
                 name = path.relative_to(self.path)
                 if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                    yield name.as_posix()
+                    names.append(name.as_posix())
+        return names
 
 
 def expand(path: str | Path) -> Path:
@@ -248,14 +251,6 @@ def exists(folder: Path) -> bool:
         # It does not exist, or the name is too long for a file; a hub id may be that long.
         return False
     return True
-
-
-def _verifier() -> Verifier:
-    try:
-        return Verifier(cache_root() / "verified.json")
-    except RequestError:
-        # Without a cache folder, every file is hashed every time.
-        return Verifier(None)
 
 
 def tail(name: str) -> str:

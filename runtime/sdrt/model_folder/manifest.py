@@ -148,7 +148,7 @@ class Manifest:
             )
         data.setdefault("defaults", {})  # older exports have none
         _check_types(path, data)
-        return cls(**(data | {"files": {name: _record(path, name, data) for name in data["files"]}}))
+        return cls(**(data | {"files": _records(path, data["files"])}))
 
     def write(self, path: Path) -> None:
         """Write the manifest to `path`, which is an `sdrt.json` or a folder, through a temporary file."""
@@ -188,29 +188,39 @@ def _is_number(value: object) -> bool:
 
 def _has_parity(entry: object) -> bool:
     rows = entry.get("parity", []) if isinstance(entry, dict) else None
-    return isinstance(rows, list) and all(
-        isinstance(row, dict) and _is_error(row.get("relative_error")) for row in rows
-    )
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return False
+    errors = [row.get("relative_error") for row in rows]
+    # Python counts True and False as integers.
+    return all(type(one) is not bool and isinstance(one, (int, float)) and 0 <= one < 1e9 for one in errors)
 
 
-def _is_error(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9
+def _records(path: Path, files: dict[str, Any]) -> dict[str, FileRecord]:
+    """Read the record of each file. Raises `IntegrityError` for a damaged record or a path outside the folder."""
+    records = {}
+    for name, entry in files.items():
+        _check_file_name(path, name)
+        if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
+            raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")
+        size, digest = entry["size"], entry["sha256"]
+        if type(size) is not int or size < 0:
+            raise IntegrityError(
+                f"{path}: the size of {name!r} must be a count of bytes: export the model again"
+            )
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise IntegrityError(
+                f"{path}: the sha256 of {name!r} must be 64 hex digits: export the model again"
+            )
+        records[name] = FileRecord(size=size, sha256=digest)
+    return records
 
 
-def _record(path: Path, name: str, data: dict[str, Any]) -> FileRecord:
-    entry, parts = data["files"][name], PurePosixPath(name)
+def _check_file_name(path: Path, name: str) -> None:
+    parts = PurePosixPath(name)
     # Refused on every system: on Windows "C:/x" is on a drive and a backslash separates folders.
     odd = any(letter in name for letter in "\\:\0") or any("\ud800" <= letter <= "\udfff" for letter in name)
     if parts.is_absolute() or ".." in parts.parts or odd or not parts.parts:
         raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
-    if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
-        raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")
-    size, digest = entry["size"], entry["sha256"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise IntegrityError(f"{path}: the size of {name!r} must be a count of bytes: export the model again")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise IntegrityError(f"{path}: the sha256 of {name!r} must be 64 hex digits: export the model again")
-    return FileRecord(size=size, sha256=digest)
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -254,7 +264,9 @@ class Verifier:
 
     def remembers(self, path: Path, record: FileRecord) -> bool:
         """Tell whether the file `path` was found to match `record` before, and has not changed since."""
-        return path.is_file() and self._seen.get(str(path.resolve())) == _fingerprint(path, record)
+        if self._state is None or not path.is_file() or (seen := self._seen.get(str(path.resolve()))) is None:
+            return False
+        return seen == _fingerprint(path, record)
 
     def _read(self) -> dict[str, list[Any]]:
         # If the state is damaged or missing, the files are hashed again.

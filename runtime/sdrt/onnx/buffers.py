@@ -79,7 +79,7 @@ class Bound:
         self._results: dict[str, NDArray[Any]] = {}
         self._raw: dict[str, NDArray[Any]] = {}
         for name, shape in shapes.items():
-            self._make_input(name, tuple(shape))
+            self._make_input(component, name, tuple(shape))
         self.recording = PLAIN
         """The number of what is replayed, from the second run on."""
         self._recorded = False
@@ -111,18 +111,19 @@ class Bound:
 
     def set(self, name: str, array: NDArray[Any]) -> None:
         """Copy `array` into the input `name`, converted to the graph's width of float or integer."""
-        self._component.check_input(name, array.dtype, array.shape)
+        component = self._component
+        component.check_input(name, array.dtype, array.shape)
         host = self._host[name]
         if host.shape != array.shape:
             raise ComponentError(
-                f"{self._component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}",
-                component=self._component.name,
+                f"{component.name}: input {name!r} was bound for shape {host.shape}, got {array.shape}",
+                component=component.name,
                 argument=name,
                 fits=str(host.shape),
             )
         with span(UPLOAD):
             np.copyto(host, array, casting="same_kind")
-            with self._component.device():
+            with component.device():
                 self._hand_over(name)
 
     def __call__(self) -> Mapping[str, NDArray[Any]]:
@@ -131,14 +132,15 @@ class Bound:
         If a float16 graph overflows and the model has a float32 graph too, the run is repeated in float32. Later runs
         use float32 at once, because an overflow in one step is followed by others.
         """
-        retry = self._component.float32_retry
+        component = self._component
+        retry = component.float32_retry
         if retry is not None and self.overflows:
             return retry.again(self)
-        self._run()
-        with span(DOWNLOAD), self._component.device():
+        self._run(component)
+        with span(DOWNLOAD), component.device():
             if not self._results:
-                self._keep_outputs()
-                self.recording = self._component.new_recording()
+                self._keep_outputs(component)
+                self.recording = component.new_recording()
             elif self._fetched:
                 self._binding.synchronize_outputs()
                 for name, value in self._fetched.items():
@@ -151,22 +153,22 @@ class Bound:
             return retry.again(self)
         return self._results
 
-    def _run(self) -> None:
+    def _run(self, component: _Owner) -> None:
         try:
-            self._component.execute(self._binding, self.recording)
+            component.execute(self._binding, self.recording)
         except BaseException:
             # The recording is incomplete, and must not be replayed.
             if self.recording != PLAIN and not self._recorded:
-                self.recording = self._component.new_recording()
+                self.recording = component.new_recording()
             raise
         self._recorded = self.recording != PLAIN
 
-    def _make_input(self, name: str, shape: tuple[int, ...]) -> None:
-        dtype = self._component.inputs[name].dtype
-        self._component.check_input(name, dtype, shape)
+    def _make_input(self, component: _Owner, name: str, shape: tuple[int, ...]) -> None:
+        dtype = component.inputs[name].dtype
+        component.check_input(name, dtype, shape)
         self._host[name] = np.zeros(shape, dtype)
-        with self._component.device():
-            if (value := self._component.device_value(dtype, shape)) is not None:
+        with component.device():
+            if (value := component.device_value(dtype, shape)) is not None:
                 self._device[name] = value
                 self._binding.bind_ortvalue_input(name, value)
             self._hand_over(name)
@@ -177,12 +179,12 @@ class Bound:
         else:
             self._binding.bind_cpu_input(name, self._host[name])
 
-    def _keep_outputs(self) -> None:
+    def _keep_outputs(self, component: _Owner) -> None:
         """Bind fixed output buffers. Only the first run tells the outputs' shapes."""
         for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
             raw = np.array(value.numpy())
-            if self._component.records:
-                self._fetched[name] = self._component.device_value(raw.dtype, raw.shape)
+            if component.records:
+                self._fetched[name] = component.device_value(raw.dtype, raw.shape)
                 self._binding.bind_ortvalue_output(name, self._fetched[name])
             else:
                 self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from sdrt.common.messages import brief
@@ -186,7 +187,7 @@ class SessionConfig:
         device = {"device_id": str(self.device_id)} if row.device else {}
         return {**row.defaults, **row.compose(own, setting), **device}
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The provider without its device number."""
         return self.provider.partition(":")[0]

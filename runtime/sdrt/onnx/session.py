@@ -25,7 +25,7 @@ from sdrt.onnx.overflow import overflowed
 from sdrt.onnx.provider_check import require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
-from sdrt.onnx.tensor_spec import read_tensor_spec
+from sdrt.onnx.tensor_spec import read_tensor_specs
 
 __all__ = ["Component"]
 
@@ -86,11 +86,9 @@ class Component:
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
             require_cudnn()
-        self.inputs = {spec.name: spec for spec in map(read_tensor_spec, self._session.get_inputs())}
-        self.optional = {
-            spec.name: spec for spec in map(read_tensor_spec, self._session.get_overridable_initializers())
-        }
-        self.outputs = {spec.name: spec for spec in map(read_tensor_spec, self._session.get_outputs())}
+        self.inputs = read_tensor_specs(self._session.get_inputs())
+        self.optional = read_tensor_specs(self._session.get_overridable_initializers())
+        self.outputs = read_tensor_specs(self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.float32_retry: Float32Retry | None = None
         """Repeats runs that overflow float16. None if the model has no float32 graph."""

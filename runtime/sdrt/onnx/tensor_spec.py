@@ -10,7 +10,7 @@ import numpy as np
 
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["TensorSpec", "read_tensor_spec"]
+__all__ = ["TensorSpec", "read_tensor_specs"]
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -41,18 +41,20 @@ class TensorSpec:
         """
         pairs = zip(self.shape, shape, strict=False)
         fits = len(shape) == len(self.shape) and all(isinstance(a, str) or a == b for a, b in pairs)
-        return fits and _kind(dtype) == _kind(self.dtype)
+        # Signed and unsigned integers are one kind.
+        return fits and (dtype.kind == self.dtype.kind or {dtype.kind, self.dtype.kind} == {"i", "u"})
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
-    return "i" if dtype.kind == "u" else dtype.kind
-
-
-def read_tensor_spec(argument: Any) -> TensorSpec:
-    """The spec of an ONNX Runtime `NodeArg`. Raises `UnsupportedModelError` for other types."""
-    if argument.type not in _DTYPES:
-        raise UnsupportedModelError(
-            f"{argument.name!r} is a {argument.type}: expected one of {', '.join(_DTYPES)}"
+def read_tensor_specs(arguments: Sequence[Any]) -> dict[str, TensorSpec]:
+    """Specs of ONNX Runtime's `NodeArg`s, by name. Raises `UnsupportedModelError` for other types."""
+    specs = {}
+    for argument in arguments:
+        if argument.type not in _DTYPES:
+            raise UnsupportedModelError(
+                f"{argument.name!r} is a {argument.type}: expected one of {', '.join(_DTYPES)}"
+            )
+        shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
+        specs[argument.name] = TensorSpec(
+            name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape
         )
-    shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
-    return TensorSpec(name=argument.name, dtype=np.dtype(_DTYPES[argument.type]), shape=shape)
+    return specs

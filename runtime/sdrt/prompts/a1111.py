@@ -1,7 +1,7 @@
-"""What is written in a prompt: weights, BREAK, editing, alternation and AND, in the grammar of A1111's web UI.
+"""The prompt syntax of A1111's web UI: weights, BREAK, editing, alternation and AND.
 
-A text is read in one pass, brackets by a stack of open ones. What does not parse is plain text, as it is there: a
-prompt is never an error for its brackets.
+The parser reads a text in one pass, with a stack of open brackets. As in A1111's web UI, text that does not parse is
+plain text, so brackets never make a prompt an error.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ __all__ = ["Fragment", "Part", "bounded", "parse_parts", "parse_weights", "sched
 
 _EMPHASIS = 1.1
 _MOST_WEIGHT = 1000.0
-"""Beyond it, embeddings of float32 are all weight and no words."""
+"""With larger weights, embeddings in float32 lose the words."""
 
 _AND = re.compile(r"\bAND\b")
 _BREAK = re.compile(r"\bBREAK\b")
-# No run of digits can be read in two ways, or texts of many would take their square in time.
+# Each run of digits matches in one way only, or long ones would take quadratic time.
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)\s*")
 # Escapes, brackets, the marks of editing and alternation, and everything between.
 _TOKENS = re.compile(r"\\.|[\\()\[\]:|]|[^\\()\[\]:|]+", re.DOTALL)
@@ -31,7 +31,7 @@ _OPENING = {"]": "[", ")": "("}
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of a prompt, and how much it counts."""
+    """A piece of a prompt, and its weight."""
 
     text: str
     weight: float = 1.0
@@ -39,14 +39,14 @@ class Fragment:
 
 @dataclass(frozen=True)
 class Part:
-    """What stands between two ANDs: its weight, and its text with its editing still in it."""
+    """The text between two ANDs, with its editing still in it, and its weight."""
 
     text: str
     weight: float = 1.0
 
 
 def parse_parts(prompt: str) -> list[Part]:
-    """Split at AND; a part may end in ``:weight``, 1 without.
+    """Split a prompt at AND. A part may end in ``:weight``, which is 1 by default.
 
     Raises:
         RequestError: a weight is out of bounds.
@@ -65,10 +65,11 @@ def _part(text: str) -> Part:
 
 
 def scheduled(text: str, steps: int) -> list[str]:
-    """The text of each of `steps` steps, in order, with prompt editing and alternation carried out.
+    """The text of each of `steps` steps, after prompt editing and alternation.
 
-    ``[from:to:when]`` changes after `when` steps, a share of them where it is below 1; ``[to:when]`` adds,
-    ``[from::when]`` takes away; ``[a|b]`` is a in the first step, b in the second, and so on around.
+    ``[from:to:when]`` changes the text after `when` steps, or after that share of all steps if it is below 1.
+    ``[to:when]`` adds text, ``[from::when]`` removes it. ``[a|b]`` is a in the first step, b in the second, a in the
+    third.
     """
     tree = _parse_editing(text)
     if not tree.changes:
@@ -77,16 +78,16 @@ def scheduled(text: str, steps: int) -> list[str]:
 
 
 def parse_weights(text: str) -> list[list[Fragment]]:
-    """Fragments with their weights, a list for each stretch between BREAKs.
+    """Fragments with their weights, in a list for each stretch between BREAKs.
 
-    ``(x)`` counts 1.1 times as much, ``[x]`` that much less, ``(x:1.3)`` 1.3 times; they nest. A backslash takes a
-    bracket for itself. A bracket that is not closed reaches to the end; one that closes nothing is text.
+    ``(x)`` multiplies the weight by 1.1, ``[x]`` divides it by 1.1, ``(x:1.3)`` multiplies it by 1.3. Brackets nest. A
+    backslash escapes a bracket. A bracket that is never closed reaches to the end, and one that closes nothing is text.
 
     Raises:
-        RequestError: weights multiply to more than text embeddings bear.
+        RequestError: the product of the weights is too large.
     """
     pieces: list[str] = []
-    # Of each bracket: the pieces that it is around, and its factor. Products are taken once, at the end.
+    # For each bracket, the pieces in it and its factor. `weighed` multiplies them at the end.
     factors: list[tuple[int, int, float]] = []
     rounds: list[int] = []
     squares: list[int] = []
@@ -116,24 +117,24 @@ def parse_weights(text: str) -> list[list[Fragment]]:
 
 
 def _weight_ahead(tokens: Sequence[str], index: int) -> float | None:
-    """The number of ``:number)`` whose colon was just read."""
+    """The number in ``:number)``, whose colon was just read. None if something else follows."""
     if index + 1 < len(tokens) and tokens[index + 1] == ")" and _NUMBER.fullmatch(tokens[index]):
         return float(tokens[index])
     return None
 
 
 def weighed(pieces: Sequence[str], factors: Sequence[tuple[int, int, float]]) -> Iterator[Fragment]:
-    """Pieces with the product of the brackets around them, in one pass over where those begin and end.
+    """Pieces with the products of the factors around them, in one pass over the starts and ends of brackets.
 
-    Logarithms are added and taken off again, zeros and signs counted, so that nothing is divided by.
+    It adds and subtracts logarithms and counts zeros and signs, so that it never divides by a factor.
 
     Raises:
-        RequestError: a product is more than text embeddings bear.
+        RequestError: a product is too large.
     """
     logs, zeros, signs = ([0.0] * (len(pieces) + 1), [0] * (len(pieces) + 1), [0] * (len(pieces) + 1))
     for start, end, factor in factors:
         for place, way in ((start, 1), (end, -1)):
-            # A number of 400 digits is infinite, and infinity is not taken off again.
+            # A number of 400 digits is infinite, and infinity could not be subtracted again.
             logs[place] += way * math.log(min(abs(factor), 1e30)) if factor else 0.0
             zeros[place] += way if not factor else 0
             signs[place] += way if factor < 0 else 0
@@ -143,14 +144,14 @@ def weighed(pieces: Sequence[str], factors: Sequence[tuple[int, int, float]]) ->
         if log > math.log(_MOST_WEIGHT) and not zero:
             raise RequestError(
                 f"the prompt's weights multiply to more than {_MOST_WEIGHT:g} at {brief(piece.strip())}: use smaller "
-                "ones"
+                "weights"
             )
         weight = 0.0 if zero else round(math.exp(log), 12)
         yield Fragment(piece, -weight if sign % 2 else weight)
 
 
 def _stretches(fragments: Iterator[Fragment]) -> list[list[Fragment]]:
-    """Neighbours of one weight joined, then split at BREAK."""
+    """Join neighbours of the same weight, then split at BREAK."""
     joined: list[tuple[list[str], float]] = []
     for fragment in fragments:
         if joined and joined[-1][1] == fragment.weight:
@@ -172,7 +173,7 @@ def _stretches(fragments: Iterator[Fragment]) -> list[list[Fragment]]:
 
 
 def bounded(weight: float, where: str) -> float:
-    """A weight that embeddings bear; raises `RequestError` for another one, `where` it is."""
+    """The weight, if it is within bounds. Otherwise raises `RequestError`, which quotes `where` it is."""
     if not abs(weight) <= _MOST_WEIGHT:
         raise RequestError(
             f"the weight of {brief(where)} is {weight:g}: expected -{_MOST_WEIGHT:g} to {_MOST_WEIGHT:g}"
@@ -182,7 +183,7 @@ def bounded(weight: float, where: str) -> float:
 
 @dataclass
 class _Bracket:
-    """A bracket, or the whole text: its options between bars, each the fields between colons, each of items."""
+    """A bracket, or the whole text. Bars separate its options, colons the fields of an option. A field has items."""
 
     opening: str = ""
     closing: str = ""
@@ -205,7 +206,7 @@ def _parse_editing(text: str) -> _Bracket:
             open_brackets.append(_Bracket(opening=token))
         elif token in _OPENING and unclosed[_OPENING[token]]:
             while open_brackets[-1].opening != _OPENING[token]:
-                # Closed by nothing of its own kind: text, with what was read inside of it.
+                # A bracket without a closing one of its kind is text, with its contents.
                 unclosed[open_brackets[-1].opening] -= 1
                 _leave(open_brackets)
             unclosed[_OPENING[token]] -= 1
@@ -229,7 +230,7 @@ def _leave(open_brackets: list[_Bracket]) -> None:
 
 
 def _tell_apart(bracket: _Bracket) -> None:
-    """Alternation, editing, and brackets that only weigh."""
+    """Decide whether a bracket is alternation, editing, or only a weight."""
     if bracket.opening != "[":
         return
     fields = bracket.options[0]
@@ -246,7 +247,7 @@ def _number(items: Sequence[str | _Bracket]) -> float | None:
 
 
 def _text_at(tree: _Bracket, step: int, steps: int) -> str:
-    """The text in one step, counted from 1; without recursion, as brackets may nest by the thousand."""
+    """The text in a step, counted from 1. Not recursive, because brackets may nest thousands of times."""
     done: list[str] = []
     todo: list[str | _Bracket] = [tree]
     while todo:
@@ -269,7 +270,7 @@ def _items_at(bracket: _Bracket, step: int, steps: int) -> list[str | _Bracket]:
 
 
 def _rejoined(options: Sequence[Sequence[Sequence[str | _Bracket]]]) -> list[str | _Bracket]:
-    """Items with the bars and colons between them."""
+    """The items, with the bars and colons between them."""
     items: list[str | _Bracket] = []
     for number, fields in enumerate(options):
         if number:

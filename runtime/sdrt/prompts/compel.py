@@ -1,11 +1,12 @@
-r"""What is written in a prompt, in the grammar of Compel (https://github.com/damian0815/compel, its doc/syntax.md).
+r"""The prompt syntax of Compel (https://github.com/damian0815/compel, doc/syntax.md).
 
-``word+``, ``word--``, ``(several words)1.3`` and ``"in quotes"+`` weigh, and they nest; ``("a", "b").blend(1, 0.5)``
-mixes prompts, ``("a", "b").and(1, 0.5)`` sets them side by side. A backslash takes ``( ) " , . + - =`` for itself.
+``word+``, ``word--``, ``(several words)1.3`` and ``"in quotes"+`` change weights, and nest.
+``("a", "b").blend(1, 0.5)`` mixes prompts, ``("a", "b").and(1, 0.5)`` puts them side by side. A backslash escapes
+``( ) " , . + - =``.
 
-As in Compel, a bracket or quote is one only where a word may begin and if all that it holds can be read; else it is
-text, as it is there. Compel leaves the backslash of ``\+`` in the text, and here it is taken out; a quote may go over
-several lines here.
+As in Compel, a bracket or quote counts only at the beginning of a word, and only if its contents can be parsed.
+Otherwise it is text. There are two differences: Compel keeps the backslash of ``\+`` in the text, and its quotes cannot
+span several lines.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["Clause", "parse_compel"]
 
 _PLUS, _MINUS = 1.1, 0.9
 _MOST_DOWN = 100
-"""Each fragment that counts less than 1 takes a run of the text encoder of its own."""
+"""The most fragments with a weight below 1. Each needs its own run of the text encoder."""
 
 _SPACES = r" \t\n\r\x0b\x0c"
 _SPACE = re.compile(rf"[{_SPACES}]*")
@@ -31,9 +32,9 @@ _NUMBER = r"(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)"
 _SIGNS = re.compile(r"\++|-+")
 _WEIGHT = re.compile(rf"\++|-+|{_NUMBER}")
 _ATTEND = re.compile(rf"\s*\.attend\s*\(\s*(\++|-+|{_NUMBER})\s*\)")
-# Marks that a backslash takes for themselves, signs that something follows, and all that means nothing.
+# Escaped marks, signs within a word, and all characters without a meaning.
 _WORD = re.compile(rf"""(?:\\[()",.+=-]|[+-](?![{_SPACES}()",.+=-]|\Z)|[^{_SPACES}()",.+=-])+""")
-# A textual inversion may be called style.v2.
+# The name of a textual inversion may contain a point, as in style.v2.
 _WITHIN_WORD = re.compile(r"(?<=[^\W_])\.|(?<=\.)[^\W_]")
 _FREE_WORD = re.compile(rf"[^{_SPACES}]+")
 _ESCAPED = re.compile(r'\\([()",.+=-])')
@@ -44,16 +45,16 @@ _JOINED = re.compile(r"\s*\.(blend|and|add)\s*\(([^()]*)\)\s*")
 _JOINS = re.compile(r'(?<!\\)[)"]\s*\.(?:blend|and|add)\s*\(')
 _SHARE = re.compile(rf"[+-]?{_NUMBER}")
 _REMEDIES = {
-    ".swap": "controls cross-attention, which is not done here: write the words that you want, or change them between "
-    "steps, [cat:dog:0.5] in the syntax a1111",
-    "useLora": "loads a LoRA, which is not done here: leave it out",
+    ".swap": "is not supported: write the words that you want, or change them between steps, as with [cat:dog:0.5] in "
+    "the syntax a1111",
+    "useLora": "is not supported: leave it out",
 }
 _REMEDIES["withLora"] = _REMEDIES["useLora"]
 
 
 @dataclass(frozen=True)
 class Clause:
-    """What stands side by side with others: texts in fragments, most often one, mixed by their shares."""
+    """A part of a prompt beside others: one text in fragments, or several that are mixed by their shares."""
 
     texts: Sequence[Sequence[Fragment]]
     shares: Sequence[float] = (1.0,)
@@ -61,10 +62,10 @@ class Clause:
 
 
 def parse_compel(prompt: str) -> list[Clause]:
-    """The clauses of a prompt, at least one. Time grows with the prompt's length.
+    """The clauses of a prompt, at least one, in time proportional to the prompt's length.
 
     Raises:
-        RequestError: weights are out of bounds or do not fit the texts, or what is asked for is not done here.
+        RequestError: weights are out of bounds or do not fit the texts, or the syntax is not supported.
     """
     if found := _REFUSED.search(prompt):
         raise RequestError(f"the prompt's {found[1]}(…) {_REMEDIES[found[1]]}")
@@ -73,7 +74,7 @@ def parse_compel(prompt: str) -> list[Clause]:
 
 
 def _joined(text: str) -> list[Clause]:
-    """The clauses of ``(…, …).blend(…)`` and ``(…, …).and(…)``; none of another text."""
+    """The clauses of ``(…, …).blend(…)`` or ``(…, …).and(…)``. Empty for other texts."""
     start = _after_space(text, 0, len(text))
     items = _items(text, start + 1) if text.startswith("(", start) else None
     found = items and _JOINED.fullmatch(text, items[1])
@@ -87,7 +88,7 @@ def _joined(text: str) -> list[Clause]:
 
 
 def _items(text: str, position: int) -> tuple[list[tuple[int, int]], int] | None:
-    """Where each item of a list lies, and where the list ends; None where it is no list."""
+    """The span of each item in a list, and the end of the list. None if there is no list."""
     spans = []
     while True:
         position = _after_space(text, position, len(text))
@@ -102,7 +103,7 @@ def _items(text: str, position: int) -> tuple[list[tuple[int, int]], int] | None
 
 
 def _item(text: str, position: int) -> tuple[tuple[int, int] | None, int]:
-    """Where one item lies, and where what follows it begins: a quote, whatever it holds, a bracket or a word."""
+    """The span of one item, a quote with any contents, a bracket or a word, and where the rest begins."""
     end = _Reader(text).group(position, len(text)) if text.startswith(('"', "("), position) else None
     if end is not None:
         return (position, end), end
@@ -114,20 +115,20 @@ def _item(text: str, position: int) -> tuple[tuple[int, int] | None, int]:
 
 
 def _shares(options: str, count: int) -> list[float]:
-    """What each text of a blend counts: their sum is 1, unless they are told to stay as they are."""
+    """The share of each text in a blend. They sum to 1, except with ``no_normalize``."""
     names = [name.strip() for name in options.split(",")]
     free = names[-1] == "no_normalize"
     weights = _numbers("blend", names[:-1] if free else names, count)
     total = 1.0 if free else sum(weights)
     if not total:
         raise RequestError(
-            f"the weights of .blend({brief(options)}) add up to 0: let them not, or end with no_normalize"
+            f"the weights of .blend({brief(options)}) add up to 0: choose others, or end with no_normalize"
         )
     return [bounded(weight / total, f".blend({options})") for weight in weights]
 
 
 def _numbers(name: str, options: Sequence[str], count: int) -> list[float]:
-    """One for each text; 1 where there are none at all."""
+    """The number for each text. All are 1 if none is given."""
     given = [option.strip() for option in options]
     if given in ([], [""]):
         return [1.0] * count
@@ -139,19 +140,19 @@ def _numbers(name: str, options: Sequence[str], count: int) -> list[float]:
 
 
 def _fragments(text: str, start: int = 0, end: int | None = None) -> list[Fragment]:
-    """Fragments of a text that is not joined with others; neighbours of one weight are one."""
+    """The fragments of a single text. Neighbours of the same weight are joined."""
     end = len(text) if end is None else end
     if found := _JOINS.search(text, start, end):
         raise RequestError(
-            f"the prompt has {brief(found[0])} within other text: join whole prompts, each in quotes, with nothing "
-            'around them, such as ("a red cat", "a red dog").blend(1, 0.5)'
+            f"the prompt has {brief(found[0])} within other text: quote whole prompts and write nothing "
+            'around them, as in ("a red cat", "a red dog").blend(1, 0.5)'
         )
     reader = _Reader(text)
     reader.read(start, end)
     fragments = list(_fused(weighed(reader.pieces, reader.factors)))
     if (count := sum(fragment.weight < 1 for fragment in fragments)) > _MOST_DOWN:
         raise RequestError(
-            f"the prompt has {count} stretches that count less than 1: expected at most {_MOST_DOWN}; put "
+            f"the prompt has {count} stretches with a weight below 1: expected at most {_MOST_DOWN}; put "
             "neighbours into one bracket"
         )
     return fragments
@@ -164,28 +165,28 @@ def _fused(fragments: Iterator[Fragment]) -> Iterator[Fragment]:
 
 def _after_space(text: str, position: int, end: int) -> int:
     found = _SPACE.match(text, position, end)
-    assert found is not None  # nothing is space enough
+    assert found is not None  # the pattern matches an empty text
     return found.end()
 
 
 def _factor(weight: str) -> float:
-    """Of ``++``, ``--`` or a number."""
+    """The factor of ``++``, ``--`` or a number."""
     if weight[0] in "+-":
-        # Beyond a thousand of them, the factor is out of bounds, or nothing.
+        # More than a thousand signs make the factor too large, or 0.
         return float((_PLUS if weight[0] == "+" else _MINUS) ** min(len(weight), 1000))
     return float(weight)
 
 
 @dataclass(frozen=True)
 class _Open:
-    """A bracket or quote that is open.
+    """An open bracket or quote.
 
     Attributes:
-        mark: what it began with.
-        start: where that is.
-        pieces: how many there were before.
-        limit: where it ends at the latest.
-        outer: where what it stands in ends.
+        mark: its first character.
+        start: the position of that.
+        pieces: the number of pieces before it.
+        limit: the last position where it may end.
+        outer: the same limit of the text around it.
     """
 
     mark: str
@@ -196,10 +197,10 @@ class _Open:
 
 
 class _Reader:
-    """Reads a text into pieces, each with the space before it, and the factors of stretches of them.
+    """Reads a text into pieces, each with the space before it, and the factors of ranges of pieces.
 
-    A bracket that turns out to be none is read again, as text. All that are open then are none; that they are not
-    tried again keeps the time within the text's length.
+    If a bracket cannot be parsed, it is read again as text, as are all brackets that are open at that point. They are
+    not tried again, which keeps the time proportional to the text's length.
     """
 
     def __init__(self, text: str) -> None:
@@ -210,7 +211,7 @@ class _Reader:
         self._end = 0
 
     def read(self, position: int, end: int) -> None:
-        """Read words of any kind."""
+        """Read all words, brackets and quotes from `position` to `end`."""
         while (position := _after_space(self._text, position, end)) < end:
             behind = (
                 self.group(position, end)
@@ -220,7 +221,7 @@ class _Reader:
             position = behind or self._free_word(position, end)
 
     def group(self, start: int, end: int) -> int | None:
-        """Read a bracket or quote; where it ends, or None, with nothing read, where it is none."""
+        """Read a bracket or quote and return its end. None, with nothing read, if it cannot be parsed."""
         if start in self._failed:
             return None
         opened: list[_Open] = []
@@ -236,7 +237,7 @@ class _Reader:
             position = behind
 
     def _step(self, position: int, limit: int, opened: list[_Open]) -> int | None:
-        """Read one item within brackets; where it ends, or None where there is none."""
+        """Read one item within brackets and return its end. None if there is none."""
         mark = self._text[position] if position < limit else ""
         if mark == "(":
             opened.append(_Open(mark, position, len(self.pieces), limit, limit))
@@ -253,14 +254,14 @@ class _Reader:
         return self._weighed_word(position, limit) or self._plain(position, limit)
 
     def _close(self, behind: int, opened: list[_Open]) -> int:
-        """Leave the innermost bracket or quote, with the weight that follows it."""
+        """Close the innermost bracket or quote, and read the weight after it."""
         closed = opened.pop()
         factor, end = self._factor_at(behind, closed.outer, _WEIGHT)
         self.factors.append((closed.pieces, len(self.pieces), factor))
         return end
 
     def _fail(self, opened: Sequence[_Open], pieces: int, factors: int) -> None:
-        """Forget what was read; what stands in a quote may be a bracket without it."""
+        """Discard what was read. Brackets inside a failed quote may still be valid without it."""
         del self.pieces[pieces:], self.factors[factors:]
         for one in opened:
             self._failed.add(one.start)
@@ -268,7 +269,7 @@ class _Reader:
                 return
 
     def _weighed_word(self, position: int, end: int) -> int | None:
-        """A word and its weight; None, with nothing read, where it has none."""
+        """Read a word and its weight, and return the end. None, with nothing read, if it has no weight."""
         word = _WORD.match(self._text, position, end)
         if word is None:
             return None
@@ -280,25 +281,25 @@ class _Reader:
         return behind
 
     def _factor_at(self, position: int, end: int, adjacent: re.Pattern[str]) -> tuple[float, int]:
-        """The factor that is written at `position`, and where it ends; 1 and `position` where there is none."""
+        """The factor at `position`, and where it ends. 1 and `position` if there is none."""
         found = _ATTEND.match(self._text, position, end) or adjacent.match(self._text, position, end)
         return (_factor(found[found.lastindex or 0]), found.end()) if found else (1.0, position)
 
     def _plain(self, position: int, end: int) -> int | None:
-        """Within brackets: a word, a comma or a point."""
+        """Within brackets, read a word, a comma or a point."""
         word = _WORD.match(self._text, position, end)
         if word is None and self._text[position : min(position + 1, end)] not in (",", "."):
             return None
         return self._add(position, word.end() if word else position + 1)
 
     def _free_word(self, position: int, end: int) -> int:
-        """Outside of brackets: all up to the next space."""
+        """Outside of brackets, read everything up to the next space."""
         word = _FREE_WORD.match(self._text, position, end)
-        assert word is not None  # no space stands here
+        assert word is not None  # there is no space at `position`
         return self._add(position, word.end())
 
     def _add(self, position: int, end: int) -> int:
-        """One more piece. Compel has spaces between all; a point in a word has none here, which tokens do not tell."""
+        """Add a piece. Compel puts spaces between all pieces. Here a point in a word gets none; tokens are the same."""
         glued = position == self._end and _WITHIN_WORD.match(self._text, position)
         self.pieces.append(("" if glued else " ") + _ESCAPED.sub(r"\1", self._text[position:end]))
         self._end = end

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from sdrt.common.arguments import argument
 
 __all__ = [
     "GROUPS",
@@ -17,6 +15,7 @@ __all__ = [
     "Label",
     "Option",
     "Setting",
+    "help_texts",
     "setting",
     "settings_of",
 ]
@@ -85,6 +84,10 @@ class Option:
     """The same, of the default."""
 
 
+_NO_OPTION = Option()
+_BRACES = re.compile(r"\{(\w+)\}")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
     """A row of the table.
@@ -140,24 +143,32 @@ class Setting:
         long = (one[2:].replace("-", "_") for one in self.option.spellings if one.startswith("--"))
         return tuple(dict.fromkeys((self.key, self.name, *long, *self.option.also)))
 
-    def help(self, table: Iterable[Setting]) -> str:
-        """What the option's help says of it."""
-        option = self.option or Option()
-        about = self.about if option.help is None else option.help
-        usual = self.usual if option.usual is None else option.usual
-        text = about + (f"  [default: {usual}]" if usual else "")
-        return _names_in(text, {other.name: other.spelling for other in table})
 
-
-def _names_in(text: str, names: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda found: names.get(found[1], found[1]), text)
+def help_texts(table: Iterable[Setting]) -> dict[str, str]:
+    """The help of every setting's option, by the setting's name."""
+    table = tuple(table)
+    spellings = {
+        row.name: next((one for one in row.option.spellings if one.startswith("--")), row.name)
+        if row.option
+        else row.name
+        for row in table
+    }
+    texts = {}
+    for row in table:
+        option = row.option or _NO_OPTION
+        text = row.about if option.help is None else option.help
+        if usual := row.usual if option.usual is None else option.usual:
+            text += f"  [default: {usual}]"
+        texts[row.name] = _BRACES.sub(lambda found: spellings.get(found[1], found[1]), text)
+    return texts
 
 
 def setting(default: Any, about: str = "", **row: Any) -> Any:
     """A field of a dataclass that is a row of the table; the arguments are those of `Setting`."""
     made = Setting(default=default, about=about, **row)
-    said = _names_in(f"{about} {made.more}".strip(), {})
-    return argument(default, said, usual=_names_in(made.usual, {}), setting=made)
+    said = {"about": f"{about} {made.more}".strip(), "usual": made.usual}
+    named = {key: _BRACES.sub(r"\1", text) for key, text in said.items()}
+    return field(default=default, metadata=named | {"setting": made})
 
 
 def settings_of(arguments: Any) -> tuple[Setting, ...]:

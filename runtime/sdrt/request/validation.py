@@ -30,7 +30,10 @@ def validate(request: Request) -> None:
     table = settings_of(type(request))
     _check_levels(request, table)
     for row in table:
-        _set(request, row.name, checked(row, getattr(request, row.name)))
+        value = getattr(request, row.name)
+        # The defaults are in order.
+        if value is not row.default and (valid := checked(row, value)) is not value:
+            _set(request, row.name, valid)
     _check_prompts(request)
     _check_unused(request, table)
     most = max(1, MAX_IMAGES // max(1, request.num_prompts))

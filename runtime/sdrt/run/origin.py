@@ -10,7 +10,7 @@ from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
-from sdrt.request.setting import Setting, settings_of
+from sdrt.request.setting import settings_of
 from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler
 
 __all__ = ["Origin"]
@@ -53,9 +53,12 @@ class Origin:
 
     def _of_request(self, request: Request) -> dict[str, Any]:
         """The request's settings that have a label, by their names; those that say nothing are left out."""
-        values = {
-            row.name: getattr(request, row.name) for row in settings_of(type(request)) if _says(row, request)
-        }
+        values = {}
+        for row in settings_of(type(request)):
+            value = getattr(request, row.name)
+            matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
+            if row.label is not None and matters and (row.label.always or value != row.default):
+                values[row.name] = value
         if request.hires_scale is not None or not self.takes_strength:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
@@ -92,10 +95,3 @@ class Origin:
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",
         }
-
-
-def _says(row: Setting, request: Request) -> bool:
-    """Whether a setting says anything of how an image was made."""
-    if row.label is None or (row.only_with and all(getattr(request, one) is None for one in row.only_with)):
-        return False
-    return row.label.always or getattr(request, row.name) != row.default

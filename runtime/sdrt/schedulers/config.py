@@ -56,19 +56,15 @@ def read_settings(
     merged = {**defaults, **{k: v for k, v in given.items() if k in known}}
     for key, value in merged.items():
         meant = synonyms.get(key, _NOTHING).get(value, value) if isinstance(value, str) else value
-        merged[key] = _checked(class_name, key, meant, allowed.get(key))
+        check = one_of(*allowed[key]) if key in allowed else CHECKS[key]
+        if not check.passes(meant):
+            raise _unsupported(class_name, key, meant, check.expected)
+        merged[key] = tuple(meant) if isinstance(meant, list) else meant
     if "predictor_order" in merged:
         merged["solver_order"] = merged["predictor_order"]
     merged["levels"] = _levels(class_name, merged)
     fields = {k: v for k, v in merged.items() if k in Settings.__dataclass_fields__}
     return _consistent(class_name, Settings(**fields))
-
-
-def _checked(class_name: str, key: str, value: Any, allowed: tuple[Any, ...] | None) -> Any:
-    check = CHECKS[key] if allowed is None else one_of(*allowed)
-    if not check.passes(value):
-        raise _unsupported(class_name, key, value, check.expected)
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _levels(class_name: str, merged: Config) -> str | None:

@@ -135,6 +135,8 @@ def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
 
 
 def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
+    if name in SAMPLERS:
+        return SAMPLERS[name], None
     key = _normal(name)
     rows = _names()
     if key in rows:

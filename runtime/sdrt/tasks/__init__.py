@@ -1,1 +1,1 @@
-"""What inpainting, outpainting and tiling mean in pixels and latents."""
+"""Inpainting, outpainting, enlarging and windows, in pixels and latents."""

@@ -1,4 +1,4 @@
-"""Making a small image large before it is denoised again."""
+"""Enlarging a small image before it is denoised again."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Latents [prompts, C, h, w] in the place of images."""
+    """Latents [prompts, C, h, w], in place of images."""
 
     array: Array
 
 
 def enlarged_latents(latents: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Latents [C, height, width], interpolated linearly as A1111's "Latent" upscaler does."""
+    """Latents [C, h, w] enlarged to [C, height, width], bilinearly as by A1111's "Latent" upscaler."""
     from PIL import Image
 
     channels = (Image.fromarray(channel) for channel in latents)
@@ -30,5 +30,5 @@ def enlarged_latents(latents: NDArray[np.float32], height: int, width: int) -> N
 
 
 def enlarged_size(height: int, width: int, scale: float, step: int) -> tuple[int, int]:
-    """Height and width after enlarging by `scale`: the nearest multiples of `step` pixels."""
+    """Height and width enlarged by `scale`, rounded to multiples of `step` pixels."""
     return round(height * scale / step) * step, round(width * scale / step) * step

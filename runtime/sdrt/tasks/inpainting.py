@@ -1,4 +1,4 @@
-"""Inpainting: what of an image is kept, in latents while it is denoised and in pixels afterwards."""
+"""Inpainting: keeps a part of an image, in latents while denoising and in pixels afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _HALF = 128
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Known:
-    """The part of the latents that stays, as noisy as the rest in every step.
+    """The known part of the latents, which gets as much noise as the rest in every step.
 
-    A U-Net that knows nothing of masks is shown it, and what it makes of it is thrown away (RePaint's equation 8,
-    Lugmayr et al. 2022, arXiv:2201.09865, with one noise for all steps as in diffusers).
+    For U-Nets without a mask input: they see the known part, and their output there is replaced (RePaint's equation 8,
+    Lugmayr et al. 2022, arXiv:2201.09865, with the same noise in all steps as in diffusers).
 
     Attributes:
         clean: latents [N, C, h, w] of the image.
-        noise: unit noise like them.
+        noise: unit noise of the same shape.
         mask: [N, 1, h, w], 1 where it is repainted.
     """
 
@@ -36,9 +36,9 @@ class Known:
     mask: Array
 
     def hold(self, x: Array, sigma: float, plan: Plan, *, last: bool) -> None:
-        """Put the known part back into the state `x` of a run of `plan` at the noise level `sigma`.
+        """Put the known part back into the state `x` of a run of `plan`, with the noise of level `sigma`.
 
-        After the last step it is clean, whatever noise the last level of some schedulers leaves.
+        After the last step the known part is clean, though some schedulers' last level leaves noise.
         """
         if last:
             known = self.clean / np.float32(plan.latents_scale(sigma))
@@ -50,14 +50,14 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Canvas:
-    """An image, its mask, and the box of it that is worked on.
+    """An image, its mask, and the box of it that the U-Net sees.
 
     Attributes:
         image: [H, W, 3] of 8 bits.
         mask: [H, W] of 8 bits, white where it is repainted.
-        box: left, top, right, bottom of what the U-Net sees.
-        height, width: the size at which it sees it.
-        blur: over how many pixels inside the mask's edge the new image fades in.
+        box: left, top, right and bottom of the box, in pixels.
+        height, width: the size to which the box is scaled for the U-Net.
+        blur: the number of pixels inside the mask's edge over which the new image fades in.
     """
 
     image: Image8
@@ -69,26 +69,26 @@ class Canvas:
 
     @cached_property
     def seen(self) -> Image8:
-        """What the U-Net sees of the image, [height, width, 3]."""
+        """The part of the image that the U-Net sees, [height, width, 3]."""
         left, top, right, bottom = self.box
         return resized(self.image[top:bottom, left:right], self.height, self.width)
 
     @cached_property
     def seen_mask(self) -> NDArray[np.bool_]:
-        """What it sees of the mask, [height, width]; grey is one or the other, as in diffusers."""
+        """The part of the mask that the U-Net sees, [height, width]. Grey is rounded, as in diffusers."""
         left, top, right, bottom = self.box
         mask = resized(self.mask[top:bottom, left:right], self.height, self.width)
         return np.asarray(mask >= _HALF)
 
     def latent_mask(self, factor: int) -> Array:
-        """The same for latents, of which each stands for `factor` pixels a side."""
+        """The same mask for latents, each of which stands for `factor` pixels a side."""
         return self.seen_mask[::factor, ::factor].astype(np.float32)
 
     def composite(self, made: Array) -> Array:
-        """The image with `made`, [height, width, 3] in 0..1, where the mask is; bit for bit itself elsewhere."""
+        """The image with `made` [height, width, 3] in 0..1 inside the mask, and bit for bit unchanged outside."""
         left, top, right, bottom = self.box
         levels = (made * 255).round().astype(np.uint8)
-        # Resized in 8 bits, as a person would; of its own size it keeps what is finer.
+        # Scaled in 8 bits, as an image editor does. If no scaling is needed, the precision is kept.
         fits = (bottom - top, right - left) == made.shape[:2]
         patch = (
             made if fits else resized(levels, bottom - top, right - left).astype(np.float32) / np.float32(255)
@@ -101,9 +101,9 @@ class Canvas:
 
 
 def crop_box(mask: Image8, padding: int | None, height: int, width: int) -> tuple[int, int, int, int]:
-    """The box around the white of a mask, `padding` pixels wider, of the proportions of height and width.
+    """The box around a mask's white pixels and `padding` pixels more, in the proportions of `height` and `width`.
 
-    All of the image without `padding`.
+    Returns left, top, right and bottom; the whole image if `padding` is None.
     """
     tall, wide = mask.shape
     if padding is None:
@@ -111,27 +111,27 @@ def crop_box(mask: Image8, padding: int | None, height: int, width: int) -> tupl
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     left, right = max(0, int(columns[0]) - padding), min(wide, int(columns[-1]) + 1 + padding)
     top, bottom = max(0, int(rows[0]) - padding), min(tall, int(rows[-1]) + 1 + padding)
-    # Longer on the short side, as far as the image goes.
+    # Extend the side that is too short, within the image.
     left, right = _widened(left, right, round((bottom - top) * width / height), wide)
     top, bottom = _widened(top, bottom, round((right - left) * height / width), tall)
     return left, top, right, bottom
 
 
 def _widened(start: int, end: int, length: int, most: int) -> tuple[int, int]:
-    """The stretch, at least so long if there is room for it, around its middle as far as that goes."""
+    """The stretch, extended around its middle to `length` if there is room for it within `most`."""
     length = min(max(length, end - start), most)
     start = min(max(0, (start + end - length) // 2), most - length)
     return start, start + length
 
 
 def _faded(mask: Image8, blur: float) -> Array:
-    """The share of the new image in every pixel: 0 outside of the mask, up to 1 inside of it."""
+    """The share of the new image in each pixel: 0 outside of the mask, rising to 1 inside."""
     from PIL import Image, ImageFilter
 
     hard = mask >= _HALF
     if blur <= 0:
         return hard.astype(np.float32)
-    # Blurred, the mask is one half on its edge; so much is taken off that it begins there.
+    # A blurred mask is one half on its edge. Subtract that, so that the share rises from 0 at the edge.
     levels = Image.fromarray(hard.astype(np.uint8) * 255)
     soft = np.asarray(levels.filter(ImageFilter.GaussianBlur(blur)))
     share = (soft.astype(np.float32) / 255 - 0.5) * 2

@@ -1,4 +1,4 @@
-"""Outpainting: how far an image grows on each side, and what stands there before anything is made."""
+"""Outpainting: how far an image grows on each side, and what fills the new part at first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Image8 = NDArray[np.uint8]
 _MOST = 2**15
 _SIDES = ("left", "top", "right", "bottom")
 _SIZE = re.compile(r"(?P<width>\d{1,5})x(?P<height>\d{1,5})(?:@(?P<anchor>[a-z-]+))?")
-# Where the image lies on the larger canvas: shares of the growth that go to the left and to the top.
+# The position of the image on the larger canvas, as the shares of the growth on its left and its top.
 _ANCHORS: Mapping[str, tuple[float, float]] = {
     "center": (0.5, 0.5),
     "left": (0.0, 0.5),
@@ -42,31 +42,31 @@ class Growth:
     right: int = 0
     bottom: int = 0
     text: str | None = field(default=None, compare=False, repr=False)
-    """What was asked for, where that was a text."""
+    """The text that the user gave, if it was a text."""
 
     def __str__(self) -> str:
-        """What `parse_growth` reads."""
+        """The growth as a text that `parse_growth` reads."""
         sides = {side: getattr(self, side) for side in _SIDES}
         return self.text or ",".join(f"{side}={pixels}" for side, pixels in sides.items() if pixels)
 
     @property
     def empty(self) -> bool:
-        """Whether it gains none."""
+        """Whether the image does not grow."""
         return not (self.left or self.top or self.right or self.bottom)
 
     def of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height of a grown image."""
+        """Width and height of an image of this size after it has grown."""
         return width + self.left + self.right, height + self.top + self.bottom
 
 
 def parse_growth(value: object, width: int, height: int) -> Growth:
-    """What `value` means for an image of a size.
+    """The growth that `value` describes, for an image of `width` by `height` pixels.
 
-    Takes a mapping or a text of sides, ``left=64,top=32``; or the size to grow to, ``768x512``, and where the image
-    lies on it, ``768x512@left``; in its center where nothing is said.
+    `value` is a mapping of sides to pixels, a text such as ``left=64,top=32``, or the size to grow to. A size may be
+    followed by the position of the image, as in ``768x512@left``. By default that is the center.
 
     Raises:
-        RequestError: it is none of these, or the image would not grow.
+        RequestError: `value` is none of these, or the image would not grow.
     """
     if isinstance(value, Growth):
         growth = value
@@ -83,7 +83,7 @@ def parse_growth(value: object, width: int, height: int) -> Growth:
         raise _refused(value)
     if growth.empty:
         raise RequestError(
-            f"outpaint is {brief(value)}, which is no larger than the image's {width}x{height}"
+            f"outpaint is {brief(value)}, but the image has {width}x{height} pixels already: expected more"
         )
     return replace(growth, text=value) if isinstance(value, str) else growth
 
@@ -103,7 +103,7 @@ def _to_size(wide: int, tall: int, anchor: str, width: int, height: int) -> Grow
         raise RequestError(f"outpaint has no anchor {brief(anchor)}: expected one of {', '.join(_ANCHORS)}")
     if wide < width or tall < height or max(wide, tall) > _MOST:
         raise RequestError(
-            f"outpaint to {wide}x{tall} is smaller than the image's {width}x{height}: expected more"
+            f"outpaint to {wide}x{tall}: expected at least the image's {width}x{height} and at most {_MOST} a side"
         )
     across, down = _ANCHORS[anchor]
     left, top = round((wide - width) * across), round((tall - height) * down)
@@ -112,12 +112,12 @@ def _to_size(wide: int, tall: int, anchor: str, width: int, height: int) -> Grow
 
 def _refused(value: object) -> RequestError:
     return RequestError(
-        f"outpaint is {brief(value)}: expected pixels of sides such as left=64,top=32, or a size such as 768x512@left"
+        f"outpaint is {brief(value)}: expected pixels for sides, as in left=64,top=32, or a size, as in 768x512@left"
     )
 
 
 def passes(growth: Growth, width: int, height: int) -> list[Growth]:
-    """The growth in parts, from the inside out, none of more than half of what there is to go on from."""
+    """The growth in parts, from the inside out. Each adds at most half of the size to a side."""
     left = growth
     parts: list[Growth] = []
     while not left.empty:
@@ -135,7 +135,7 @@ def passes(growth: Growth, width: int, height: int) -> list[Growth]:
 
 
 def grown(image: Image8, growth: Growth) -> tuple[Image8, Image8]:
-    """The canvas with the image's edge drawn out to its border, and the mask of what is new."""
+    """The canvas, filled by repeating the image's edge, and the mask of the new part."""
     rows, columns = (growth.top, growth.bottom), (growth.left, growth.right)
     canvas = np.pad(image, (rows, columns, (0, 0)), mode="edge")
     mask = np.pad(np.zeros(image.shape[:2], np.uint8), (rows, columns), constant_values=255)

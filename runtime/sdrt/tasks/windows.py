@@ -1,4 +1,4 @@
-"""Overlapping windows over latents, so that a large image is denoised in the memory of a small one."""
+"""Overlapping windows over latents, which denoise a large image in the memory of a small one."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Place = tuple[EllipsisType, slice, slice]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Windows:
-    """Windows of one size that cover latents, and how much each counts in every place.
+    """Windows of the same size that cover the latents, and their weights.
 
-    What the model makes of a place is the weighted mean over the windows that hold it, in every step (MultiDiffusion,
-    Bar-Tal et al. 2023, arXiv:2302.08113); weights fall to the windows' borders, so that none shows.
+    In every step, the model's output at a place is the weighted mean over the windows that contain it (MultiDiffusion,
+    Bar-Tal et al. 2023, arXiv:2302.08113). Weights fall towards the windows' borders, so that no border shows.
 
     Attributes:
         size: height and width of a window.
-        places: rows and columns of each.
-        weight: [height, width] of a window.
-        total: [h, w] of the latents, the sum of the weights there.
+        places: rows and columns of each window.
+        weight: weights [height, width] of the places in a window.
+        total: the sums [h, w] of the weights at each place of the latents.
     """
 
     size: tuple[int, int]
@@ -38,14 +38,14 @@ class Windows:
 
     @classmethod
     def of(cls, height: int, width: int, *, side: int, overlap: int) -> Windows:
-        """Windows of at most `side` by `side` on latents [height, width], neighbours sharing `overlap` at least."""
+        """Windows of at most `side` by `side` on latents [height, width]. Neighbours share at least `overlap`."""
         rows, columns = (_starts(length, side, overlap) for length in (height, width))
         size = min(side, height), min(side, width)
         places = tuple(
             (..., slice(top, top + size[0]), slice(left, left + size[1]))
             for top, left in product(rows, columns)
         )
-        # Nowhere zero: a place may have one window only.
+        # Weights are never zero, because a place may be in one window only.
         down, across = (_ramp(length, overlap) for length in size)
         weight = np.outer(down, across).astype(np.float32)
         total = np.zeros((height, width), np.float32)
@@ -58,7 +58,7 @@ class Windows:
 
 
 def _starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where windows begin on a line: evenly, the first at its start and the last at its end."""
+    """Where windows begin on a line: evenly, from the line's start to a last window that ends at its end."""
     if length <= side:
         return [0]
     count = -(-(length - overlap) // (side - overlap))
@@ -66,6 +66,6 @@ def _starts(length: int, side: int, overlap: int) -> list[int]:
 
 
 def _ramp(length: int, overlap: int) -> NDArray[np.float64]:
-    """From a window's border to its inside, over the overlap."""
+    """Weights that rise from a window's borders over the overlap to 1."""
     places = np.arange(1, length + 1)
     return np.minimum(np.minimum(places, places[::-1]), overlap + 1) / (overlap + 1)

@@ -1,1 +1,1 @@
-"""The autoencoder, whole and in tiles, and previews."""
+"""The VAE, whole and in tiles, and previews."""

@@ -1,4 +1,4 @@
-"""The VAE: images to latents, and latents to images."""
+"""The VAE: encodes images as latents and decodes latents to images."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["LARGEST_WHOLE", "VaeDecoder", "VaeEncoder", "VaeGraphs"]
 
 Array = NDArray[np.float32]
 
-# An image whose channels all stay within this is one colour once it has 8 bits.
+# An image whose channels all vary by less than this is one colour in 8 bits.
 _FLAT = 0.5 / 255
-# Pixels up to which an image is encoded and decoded whole: Stable Diffusion's VAE takes 4.7 GB for so many.
+# The most pixels of an image that is encoded and decoded whole. Stable Diffusion's VAE needs 4.7 GB for it.
 LARGEST_WHOLE = 1024 * 1024
 
 
 class VaeGraphs:
-    """The VAE's encoder or decoder as a graph of the whole image and as one in stages, each opened at first use.
+    """The VAE's encoder or decoder, as a graph of the whole image and as one in stages. Each is opened at first use.
 
     Args:
-        whole: opens the one.
-        staged: opens the other; None where the model was exported without, and large images are made whole.
-        tiling: whether to take the stages; None takes them for images that are large.
+        whole: opens the graph of the whole image.
+        staged: opens the graph in stages. None if the model has none; then large images are processed whole too.
+        tiling: whether to use the stages. None: only for large images.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class VaeGraphs:
         self._whole, self._staged, self._tiling = whole, staged, tiling
 
     def load(self) -> None:
-        """Open what most images take."""
+        """Open the graph that most images need."""
         if self._tiling and self._staged is not None:
             self._staged()
         else:
             self._whole()
 
     def __call__(self, name: str, array: Array, output: str, *, pixels: int) -> Array:
-        """`output` for the input `name` of one image [C, h, w], of so many pixels."""
+        """The `output` for the input `name`, one image or its latents [C, h, w]. `pixels` is the image's size."""
         large = pixels > LARGEST_WHOLE if self._tiling is None else self._tiling
         if large and self._staged is not None:
             return self._staged()(array)
@@ -60,13 +60,13 @@ class VaeGraphs:
             run.set(name, batch)
             found = run()[output][0]
             component.check_finite(output, found)
-            # The buffer is written over by the next run.
+            # The next run overwrites the buffer.
             kept: Array = found.copy()
         return kept
 
 
 class VaeEncoder:
-    """Images [H, W, 3] of 8 bits to latents [C, h, w], a sample of the posterior as in diffusers."""
+    """Encodes images [H, W, 3] of 8 bits as latents [C, h, w], sampled from the posterior as in diffusers."""
 
     def __init__(self, graphs: VaeGraphs, spec: VaeSpec, scale: LatentScale) -> None:
         self._graphs, self._spec, self._scale = graphs, spec, scale
@@ -78,13 +78,13 @@ class VaeEncoder:
         *,
         blank: NDArray[np.bool_] | None = None,
     ) -> Array:
-        """Encode one image, grey where `blank` [H, W] is; `noise` gives standard normal noise of a shape."""
+        """Encode one image, with grey where `blank` [H, W] is true. `noise` draws standard normal noise of a shape."""
         mean, log_variance = self._parameters(signed(image), blank)
         std = np.exp(np.float32(0.5) * log_variance.clip(-30, 20))
         return self._scale.scaled(mean + std * noise(mean.shape))
 
     def mean(self, image: NDArray[np.uint8]) -> Array:
-        """The posterior's mean, not scaled: what denoisers that follow instructions see beside the latents."""
+        """The posterior's mean, not scaled, which denoisers for instructions see beside the latents."""
         mean, _ = self._parameters(signed(image), None)
         return mean
 
@@ -99,7 +99,7 @@ class VaeEncoder:
 
 
 class VaeDecoder:
-    """Latents [C, h, w] to an image [H, W, 3] in 0..1; one at a time, which bounds the memory.
+    """Decodes latents [C, h, w] to an image [H, W, 3] in 0..1, one at a time to bound the memory.
 
     Args:
         graphs: the decoder's.
@@ -125,7 +125,7 @@ class VaeDecoder:
         self._graphs.load()
 
     def __call__(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Decode one image. Raises `ComponentError` when it is not finite or of one colour."""
+        """Decode one image. Raises `ComponentError` if it is not finite, or is of one colour."""
         pixels = latents.shape[1] * latents.shape[2] * self._factor**2
         raw = self._scale.unscaled(latents)
         unit = to_unit(self._graphs(self._spec.latents, raw, self._spec.decoded, pixels=pixels))
@@ -134,9 +134,12 @@ class VaeDecoder:
         return unit
 
     def _blame(self, latents: Array) -> NoReturn:
-        name, what = self._spec.decoder, "the image is of one colour though its latents are not"
+        name, what = self._spec.decoder, "the image has a single colour though its latents vary"
         if not np.ptp(latents, axis=(1, 2)).any():
-            name, what = self._denoiser, "the latents are the same everywhere, and so is the image"
+            name, what = (
+                self._denoiser,
+                "the latents are the same everywhere, so the image has a single colour",
+            )
         raise ComponentError(
             f"{name}: {what}: the graph overflows or is damaged; export it again in fp32", component=name
         )

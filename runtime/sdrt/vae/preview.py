@@ -1,4 +1,4 @@
-"""What a run is at, as an image: by a linear map from latents to colours that the exporter fitted, or by TAESD."""
+"""Previews: images of a run's latents, by a linear map that the exporter fitted, or by a TAESD."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Array = NDArray[np.float32]
 
 
 class Preview(Protocol):
-    """Latents to images without the VAE."""
+    """Makes images from latents without the VAE."""
 
     def __call__(self, latents: Array) -> list[Image.Image]:
-        """Images of latents [N, C, h, w], at the size that the VAE would give them. Raises `RequestError`."""
+        """Images of latents [N, C, h, w], in the size of the VAE's. Raises `RequestError` for another shape."""
 
 
 class TaesdPreview:
-    """By a small decoder in the model's folder, of a twentieth of the VAE's arithmetic."""
+    """Previews by a TAESD in the model's folder, with a twentieth of the VAE's arithmetic."""
 
     def __init__(self, component: Component) -> None:
         component.require(("latent_sample",), ("sample",))
@@ -45,23 +45,23 @@ class TaesdPreview:
 
 
 class LinearPreview:
-    """By a map from a latent to a colour: coarse, and in a thousandth of the VAE's time."""
+    """Coarse previews by a linear map from a latent to a colour, in a thousandth of the VAE's time."""
 
     def __init__(self, matrix: Array, factor: int) -> None:
         self._matrix, self._factor = matrix, factor
 
     @classmethod
     def of(cls, model: ModelFolder, *, channels: int, factor: int) -> LinearPreview:
-        """The map of a model, whose latents have so many channels and stand for `factor` pixels a side.
+        """The map of a model whose latents have this many channels and stand for `factor` pixels a side.
 
         Raises:
-            UnsupportedModelError: it was exported without one.
-            IntegrityError: it is not what it should be.
+            UnsupportedModelError: the model was exported without a map.
+            IntegrityError: the map has another shape, or is not finite.
         """
         entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
         if "preview" not in entry:
             raise UnsupportedModelError(
-                f"{model.path}: has no preview: export the checkpoint again with this version of sdrt export"
+                f"{model.path}: has no previews: export the checkpoint again with this version of sdrt"
             )
         try:
             matrix = np.array(entry["preview"], dtype=np.float32)

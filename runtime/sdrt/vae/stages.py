@@ -1,8 +1,8 @@
-"""A VAE in tiles, with the result of the whole: runs see a tile, and what stages make may lie in files.
+"""A VAE in tiles, with the result of the whole image. Each run sees a tile, and intermediate results may be in files.
 
-Group norms take mean and variance over the whole image; tiles that use their own, or estimates, show (a VAE of 3
-million parameters: up to 79 levels of 255 off). So the exporter cuts the VAE at every norm. All tiles go through one
-stage before the next begins, and the mean and variance of what a stage makes are gathered while it is written.
+A group norm takes the mean and variance of the whole image. Tiles that use their own, or estimates, show: with a VAE of
+3 million parameters, pixels are off by up to 79 levels of 255. So the exporter cuts the VAE at every norm. All tiles go
+through a stage before the next begins, and the mean and variance of its output are gathered meanwhile.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ __all__ = ["METADATA", "Stage", "StagedVae", "describe"]
 Array = NDArray[np.float32]
 METADATA = "sdrt.stages"
 
-# Pixels of a tile where the image is largest. There Stable Diffusion's VAE has 128 channels, so that what a stage
-# takes and what it makes are 128 MB each; elsewhere a tile has as many numbers.
+# The pixels of a tile where the image is largest. Stable Diffusion's VAE has 128 channels there, so a stage's input and
+# output are 128 MB each. Other stages' tiles have as many numbers.
 _TILE_PIXELS = 1 << 18
-# Scores of an attention between a tile and the whole image: 512 MB, where they are written out. Its keys and values
-# are the one thing that grows with the image: 6 KB for each of Stable Diffusion's latents, 0.4 GB at 2048x2048.
+# The most scores of an attention between a tile and the whole image: 512 MB, if a provider stores them. Only its keys
+# and values grow with the image: 6 KB for each of Stable Diffusion's latents, 0.4 GB at 2048x2048.
 _SCORES = 1 << 27
-# What a stage makes lies in memory up to here, in bytes, and beyond in a file that the system may write out.
+# The most bytes of a stage's output that are kept in memory. Larger outputs are in a file.
 _IN_MEMORY = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A stretch of the VAE from one group norm to the next.
+    """A part of the VAE, from one group norm to the next.
 
     Attributes:
-        name: prefix of its inputs in the graph.
-        channels: of what it makes.
-        halo: pixels around a tile of its input that the tile's result depends on.
-        up, down: what it does to height and width.
-        groups: of the norm that it begins with; 0 without one.
-        residual: whether it adds the input of the stage before, as `skip`.
-        whole: whether it also sees all of its input, as attention does of queries, keys and values.
+        name: the prefix of its inputs' names in the graph.
+        channels: of its output.
+        halo: pixels around an input tile that the output tile depends on.
+        up, down: the factors by which it multiplies and divides height and width.
+        groups: of the norm that it begins with. 0 without a norm.
+        residual: whether it adds the previous stage's input, as `skip`.
+        whole: whether it also sees the whole input, as attention does.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Stage:
 
     @property
     def takes(self) -> tuple[str, ...]:
-        """What it takes, of which `input` makes the names in the graph."""
+        """Its inputs. `input` gives their names in the graph."""
         norm = ("mean", "variance") if self.groups else ()
         return ("sample", *norm, *(["skip"] if self.residual else []), *(["whole"] if self.whole else []))
 
@@ -78,33 +78,33 @@ class Stage:
         return f"{self.name}.out"
 
     def scaled(self, length: int) -> int:
-        """A length of its input in its output."""
+        """The output's length for an input's length."""
         return length * self.up // self.down
 
 
 def describe(stages: list[Stage]) -> str:
-    """What the graph's metadata hold under `METADATA`."""
+    """The stages as a text for the graph's metadata, under `METADATA`."""
     return json.dumps([asdict(stage) for stage in stages])
 
 
 class StagedVae:
-    """The VAE's encoder or decoder of one image [C, H, W], equal to the whole graph but for rounding.
+    """The VAE's encoder or decoder for one image [C, H, W], equal to the whole graph except for rounding.
 
-    `tile` is how many numbers the larger of a tile's input and output has; by default those of 512x512 pixels.
+    `tile` is the most numbers in a tile's input or output. By default they suffice for 512x512 pixels.
     """
 
     def __init__(self, component: Component, *, tile: int | None = None) -> None:
         self._component, self._stages = component, _read(component)
         self._tile = tile or _TILE_PIXELS * min(stage.channels for stage in self._stages[:-1])
         free = {name: spec.shape for name, spec in component.inputs.items()}
-        # One run takes values for every stage's inputs; two pixels cost next to nothing.
+        # A run needs values for the inputs of every stage. Two pixels cost almost nothing.
         self._idle = {
             name: np.zeros([2 if isinstance(size, str) else size for size in shape], np.float32)
             for name, shape in free.items()
         }
 
     def __call__(self, array: Array) -> Array:
-        """Put it through every stage. Raises `ComponentError`, `OutOfMemoryError`."""
+        """Run all stages. Raises `ComponentError` and `OutOfMemoryError`."""
         before, norm = array, _Norm(0)
         for stage, following in pairwise([*self._stages, Stage(name="", channels=0, halo=0)]):
             made = _room((stage.channels, *(stage.scaled(length) for length in array.shape[1:])))
@@ -118,7 +118,7 @@ class StagedVae:
         return array
 
     def _tiles(self, stage: Stage, array: Array, before: Array) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of the tiles of its input, which begin at even places."""
+        """Rows and columns of the tiles of a stage's input. All begin at even places."""
         _, height, width = array.shape
         skipped = len(before) if stage.residual else 0
         pixel = max(len(array), skipped, stage.channels * stage.up**2 / stage.down**2)
@@ -131,7 +131,7 @@ class StagedVae:
     def _run(
         self, stage: Stage, tile: tuple[slice, slice], array: Array, before: Array, norm: _Norm
     ) -> Array:
-        """What a stage makes of a tile, without its halo."""
+        """A stage's output for a tile, without the halo."""
         wide = [
             slice(max(0, line.start - stage.halo), min(length, line.stop + stage.halo))
             for line, length in zip(tile, array.shape[1:], strict=True)
@@ -165,7 +165,7 @@ class _Norm:
         self._squares = np.zeros(groups)
 
     def add(self, tile: Array) -> None:
-        """Count the numbers of a tile [C, h, w] in."""
+        """Add the numbers of a tile [C, h, w]."""
         if not self._groups:
             return
         rows = tile.reshape(self._groups, -1)
@@ -178,7 +178,7 @@ class _Norm:
         self._count = total
 
     def feeds(self) -> dict[str, Array]:
-        """As a stage takes them."""
+        """The mean and variance, as inputs of a stage."""
         variance = self._squares / self._count
         return {"mean": self._mean.astype(np.float32), "variance": variance.astype(np.float32)}
 
@@ -189,7 +189,7 @@ def _squares(row: Array, middle: float) -> float:
 
 
 def _cut(length: int, side: int) -> list[slice]:
-    """A line in even pieces of at most `side`, which begin at even places."""
+    """Cut a line into even pieces of at most `side`, which begin at even places."""
     count = -(-length // side)
     step = -(-length // (2 * count)) * 2
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]
@@ -200,7 +200,7 @@ def _scaled(stage: Stage, line: slice) -> slice:
 
 
 def _room(shape: tuple[int, ...]) -> Array:
-    """Room for what a stage makes; of a file without a name, gone with the array, where it is large."""
+    """An array for a stage's output. A large one is in an unnamed file, which is deleted with the array."""
     size = math.prod(shape) * 4
     if size <= _IN_MEMORY:
         return np.empty(shape, np.float32)
@@ -210,26 +210,27 @@ def _room(shape: tuple[int, ...]) -> Array:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with tempfile.TemporaryFile(dir=folder) as file:
             if reserve := getattr(os, "posix_fallocate", None):
-                # Or a disk that others fill meanwhile would end the process, when it is written to.
+                # Otherwise a write would end the process if other programs fill the disk meanwhile.
                 reserve(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "r+" if reserve else "w+", shape=shape)
     except OSError as error:
         raise OutOfMemoryError(
-            f"vae: an image of this size takes up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
-            f"room for them ({error.strerror or error}): set TMPDIR to a folder that has, or make it smaller",
+            f"vae: an image of this size needs up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
+            f"room for them ({error.strerror or error}): set TMPDIR to a folder on a larger disk, or make a smaller "
+            "image",
             component="vae",
             path=Path(folder),
-            fits="a TMPDIR that has room, or a smaller image",
+            fits="a TMPDIR on a larger disk, or a smaller image",
         ) from error
 
 
 def _read(component: Component) -> list[Stage]:
-    """The stages that the graph's metadata tell of. Raises `IntegrityError`."""
+    """The stages in the graph's metadata. Raises `IntegrityError` if there are none."""
     try:
         stages = [Stage(**row) for row in json.loads(component.metadata[METADATA])]
     except (KeyError, TypeError, ValueError) as error:
         raise IntegrityError(
-            f"{component.name}: the graph does not tell its stages: export it again"
+            f"{component.name}: the graph's metadata has no stages: export the model again"
         ) from error
     inputs = {stage.input(name) for stage in stages for name in stage.takes}
     component.require(sorted(inputs), [stage.output for stage in stages])

@@ -104,7 +104,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     def full(file: BinaryIO) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(SdrtError, match=r"a\.png: could not be written: No space left"):
+    with pytest.raises(SdrtError, match=r"a\.png: cannot be written: No space left"):
         write_atomically(tmp_path / "a.png", full, force=False)
     assert not list(tmp_path.iterdir())
 

@@ -28,7 +28,18 @@ from sdrt.families import FAMILIES
 
 pytest.importorskip("onnx")
 
-from duet import CHANNELS, DUET, FACTOR, SCALE, SHIFT, TIME_SHIFT, WIDTHS, Array, Painter, write_model
+from tests.runtime.families.duet import (
+    CHANNELS,
+    DUET,
+    FACTOR,
+    SCALE,
+    SHIFT,
+    TIME_SHIFT,
+    WIDTHS,
+    Array,
+    Painter,
+    write_model,
+)
 
 SIZE, STEPS, GUIDANCE = (24, 40), 5, 3.0
 CALL: dict[str, Any] = {

@@ -89,9 +89,9 @@ def files(tmp_path: Path) -> Path:
     ("name", "message"),
     [
         ("cut.png", "damaged|cannot be read"),
-        ("text.png", "is no picture that Pillow knows"),
-        ("empty.png", "is no picture that Pillow knows"),
-        ("moving.gif", "has 2 frames: expected a picture with one"),
+        ("text.png", "is not an image that Pillow can read"),
+        ("empty.png", "is not an image that Pillow can read"),
+        ("moving.gif", "has 2 frames: expected an image with one frame"),
         ("folder.png", "cannot be read"),
         ("missing.png", "No such file|cannot be read"),
     ],
@@ -109,21 +109,24 @@ def test_a_name_may_lie_about_the_format(files: Path) -> None:
 
 def test_too_many_pixels_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-    with pytest.raises(RequestError, match="more pixels than a picture should: expected 50 at most"):
+    with pytest.raises(RequestError, match="has too many pixels: expected at most 50"):
         read(files / "good.png")
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (5, "image is 5: expected a path, a PIL picture or an array"),
+        (5, "image is 5: expected a path, a PIL image or an array"),
         ([], "empty list"),
         (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\): expected \(height, width, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), "expected \\(height, width, 3\\)"),
-        (np.full((4, 4, 3), 2.0), "numbers beyond 0 to 1"),
-        (np.full((4, 4, 3), np.nan), "numbers beyond 0 to 1"),
+        (np.full((4, 4, 3), 2.0), "numbers outside of 0 to 1"),
+        (np.full((4, 4, 3), np.nan), "numbers outside of 0 to 1"),
         (np.zeros((4, 4, 3), np.int64), "array of int64"),
-        ([Image.new("RGB", (8, 8)), Image.new("RGB", (8, 16))], "8x8 and 8x16 pixels: expected one size"),
+        (
+            [Image.new("RGB", (8, 8)), Image.new("RGB", (8, 16))],
+            "8x8 and 8x16 pixels: expected images of the same size",
+        ),
     ],
 )
 def test_values_that_are_no_pictures(value: object, message: str) -> None:
@@ -181,7 +184,7 @@ def test_steps_taken_are_those_of_diffusers(pipeline: StableDiffusionPipeline) -
             {"image": halves(), "strength": 0.1, "num_inference_steps": 5},
             "leaves none of 5 steps: expected 0.2",
         ),
-        ({"image": [halves()] * 3}, "image has 3 pictures for 1 prompts"),
+        ({"image": [halves()] * 3}, "image has 3 images for 1 prompts"),
         (
             {"image": halves(), "latents": np.zeros((1, 4, 1, 1), np.float32)},
             "at most one of image and latents",

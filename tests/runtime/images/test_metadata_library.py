@@ -90,7 +90,7 @@ def test_parameters_come_back_from_files(
 
 def test_settings_that_a_jpeg_cannot_hold_are_one_clear_error(tmp_path: Path) -> None:
     text = str(Parameters(prompt="p", settings={"Sigmas": "1" * 40_000}))
-    with pytest.raises(SdrtError, match=r"a\.jpg: could not be written: EXIF"):
+    with pytest.raises(SdrtError, match=r"a\.jpg: cannot be written: EXIF"):
         write_image(tmp_path / "a.jpg", Image.new("RGB", (8, 8)), text, force=False)
     assert not list(tmp_path.iterdir())
 

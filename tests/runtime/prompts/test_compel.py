@@ -109,24 +109,24 @@ def test_conjunctions() -> None:
     [
         (
             "a cat.swap(dog)",
-            r"the prompt's \.swap\(…\) controls cross-attention, which is not done here: write",
+            r"the prompt's \.swap\(…\) is not supported: write",
         ),
-        ("a (cat) withLora(x, 0.5)", r"withLora\(…\) loads a LoRA, which is not done here: leave it out"),
+        ("a (cat) withLora(x, 0.5)", r"withLora\(…\) is not supported: leave it out"),
         ('("a", "b").blend(1)', r"weights of \.blend\('1'\) are not 2 numbers: give one for each text"),
         ('("a", "b").and(1, x)', r"weights of \.and\('1, x'\) are not 2 numbers"),
         ('("a", "b").and(1, no_normalize)', "are not 2 numbers"),
-        ('("a", "b").blend(1, -1)', "add up to 0: let them not, or end with no_normalize"),
+        ('("a", "b").blend(1, -1)', "add up to 0: choose others, or end with no_normalize"),
         ('("a", "b").blend(1, -0.9999)', "is 10000: expected -1000 to 1000"),
         ('("a", "b").and(1, 1001)', "is 1001: expected -1000 to 1000"),
         (
             'a ("b", "c").blend(1, 1)',
-            r"has '\)\.blend\(' within other text: join whole prompts, each in quotes",
+            r"has '\)\.blend\(' within other text: quote whole prompts",
         ),
         ('("b", "c").and() a', r"has '\)\.and\(' within other text"),
         ('("a (b).and(c)", "d").and()', "within other text"),
-        ("(a)1001", "weights multiply to more than 1000 at 'a': use smaller ones"),
+        ("(a)1001", "weights multiply to more than 1000 at 'a': use smaller weights"),
         ("a" + "+" * 9000, "weights multiply to more than 1000"),
-        ("a- b " * 101, "has 101 stretches that count less than 1: expected at most 100"),
+        ("a- b " * 101, "has 101 stretches with a weight below 1: expected at most 100"),
     ],
 )
 def test_what_is_refused(text: str, message: str) -> None:
@@ -198,7 +198,7 @@ def test_pictures_take_it(pipeline: StableDiffusionPipeline) -> None:
     np.testing.assert_array_equal(
         joined, latents(pipeline, '("a cat", "a dog").and()', negative_prompt='("blue+", "").and()')
     )
-    with pytest.raises(RequestError, match="controls cross-attention"):
+    with pytest.raises(RequestError, match=r"\.swap\(…\) is not supported"):
         latents(pipeline, "a cat.swap(dog)")
 
 

@@ -133,7 +133,7 @@ def test_tiles_can_be_refused(tiny_model: Path) -> None:
 
 
 def test_it_is_true_or_false() -> None:
-    with pytest.raises(RequestError, match="low_vram is 'yes': expected true, false or nothing"):
+    with pytest.raises(RequestError, match="low_vram is 'yes': expected True, False or None"):
         SessionConfig(low_vram="yes")  # type: ignore[arg-type]
 
 

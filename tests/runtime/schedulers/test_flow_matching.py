@@ -142,7 +142,11 @@ def test_a_rule_that_does_not_hold_there_is_refused_and_those_that_do_are_listed
         assert str(error.value).endswith("choose one of: euler, heun, flow_euler, flow_heun")
 
 
-@pytest.mark.parametrize("asked", ["flow_euler", "flow_heun", FLOW, resolve_scheduler(None, FLOW)], ids=str)
+@pytest.mark.parametrize(
+    "asked",
+    ["flow_euler", "flow_heun", FLOW, resolve_scheduler(None, FLOW)],
+    ids=["flow_euler", "flow_heun", "config", "scheduler"],
+)
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_a_model_trained_on_betas_takes_none(asked: Any, prediction_type: str) -> None:
     model = BETAS | {"prediction_type": prediction_type}

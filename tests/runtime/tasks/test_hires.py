@@ -100,7 +100,9 @@ def test_a_model_without_an_encoder_says_so_before_any_work(model_copy: Path) ->
 
 def test_latents_in_the_place_of_a_picture(pipeline: StableDiffusionPipeline) -> None:
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 3), np.float32)
-    with pytest.raises(RequestError, match="numbers beyond 0 to 1"):  # three columns: it is read as a picture
+    with pytest.raises(
+        RequestError, match="numbers outside of 0 to 1"
+    ):  # three columns: it is read as a picture
         pipeline("a cat", image=latents, **FAST)
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 10), np.float32)
     assert pipeline("a cat", image=latents, **FAST).images.shape == (1, 48, 80, 3)

@@ -34,7 +34,7 @@ def test_it_is_the_linear_map_of_the_manifest(pipeline: StableDiffusionPipeline)
 
 def test_latents_of_another_shape_are_refused(pipeline: StableDiffusionPipeline) -> None:
     for shape in ((4, 5, 7), (1, 3, 5, 7)):
-        with pytest.raises(RequestError, match=r"expected \(pictures, 4, height, width\)"):
+        with pytest.raises(RequestError, match=r"expected \(images, 4, height, width\)"):
             pipeline.preview(np.zeros(shape, np.float32))
 
 
@@ -69,7 +69,7 @@ def test_a_callback_may_not_change_it(pipeline: StableDiffusionPipeline) -> None
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "has no preview: export the checkpoint again"),
+        (None, "has no previews: export the checkpoint again"),
         ("nonsense", "the preview in sdrt.json is 'nonsense': expected 5 rows of 3 numbers"),
         ([[1, 2, 3]], "expected 5 rows of 3 numbers"),
         ([[1, 2, 3]] * 4 + [[1, 2, float("nan")]], "expected 5 rows of 3 numbers"),

@@ -16,7 +16,7 @@ from sdrt.cli.provider_options import (
     provider_options_option,
 )
 from sdrt.model_folder.embedded import DEFAULT_MODEL
-from sdrt.request.setting import Group, Option, Setting
+from sdrt.request.setting import Group, Setting, help_texts
 from sdrt.request.table import TABLE
 
 __all__ = ["groups", "picture_options", "setting_options"]
@@ -82,28 +82,27 @@ def groups(table: Sequence[Setting] = TABLE) -> dict[str, tuple[str, ...]]:
 
 def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
     """An option for every setting that has one. Its value goes by the setting's name."""
-    return [_option(row, row.option, table) for row in table if row.option and row.option.spellings]
-
-
-def _option(row: Setting, option: Option, table: Sequence[Setting]) -> Decorator:
-    given = (*option.spellings, row.name)
-    if row.kind is bool:
-        return click.option(*given, is_flag=True, callback=_turned_off, help=row.help(table))
-    return click.option(
-        *given,
-        metavar=option.metavar,
-        type=_type(row),
-        # A text that says nothing is empty.
-        default="" if row.name == "negative_prompt" else row.default,
-        show_default=row.default is not None,
-        help=row.help(table),
-    )
-
-
-def _type(row: Setting) -> Any:
-    if row.choices:
-        return click.Choice(row.choices)
-    return row.kind if row.most is None else Numbers(float if row.kind is float else int)
+    texts, options = help_texts(table), list[Decorator]()
+    for row in table:
+        if row.option is None or not row.option.spellings:
+            continue
+        given = (*row.option.spellings, row.name)
+        if row.kind is bool:
+            options.append(click.option(*given, is_flag=True, callback=_turned_off, help=texts[row.name]))
+            continue
+        kind: Any = row.kind if row.most is None else Numbers(float if row.kind is float else int)
+        options.append(
+            click.option(
+                *given,
+                metavar=row.option.metavar,
+                type=click.Choice(row.choices) if row.choices else kind,
+                # A text that says nothing is empty.
+                default="" if row.name == "negative_prompt" else row.default,
+                show_default=row.default is not None,
+                help=texts[row.name],
+            )
+        )
+    return options
 
 
 def _turned_off(_: click.Context, __: click.Parameter, given: bool) -> bool:
