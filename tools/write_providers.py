@@ -13,7 +13,7 @@ BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"
 
 
 def tables() -> str:
-    """The generated part, between its marks."""
+    """The generated part of the document, between its marks."""
     headings = ("`--provider`", "install", "needs", "export with", "takes")
     parts = [_table(headings, (_provider(name, row) for name, row in PROVIDERS.items()))]
     for name, row in PROVIDERS.items():
@@ -35,7 +35,7 @@ def _provider(name: str, row: Provider) -> tuple[str, ...]:
 
 
 def _options(name: str, row: Provider) -> str:
-    """Options, and what a model in float32 gets of them."""
+    """The table of a provider's options, with the values that a float32 model gets by default."""
     passed = SessionConfig(provider=name).passed(name, Setting(compiled=Path("the user's cache")))
     lines = (
         (
