@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sdrt.common.version import __version__
+
 if TYPE_CHECKING:
     from sdrt.common.notices import SdrtWarning
     from sdrt.errors import (
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from sdrt.pipeline import StableDiffusionPipeline
     from sdrt.request.request import Request
     from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ComponentError",
