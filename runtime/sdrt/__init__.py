@@ -12,10 +12,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.version import __version__
-
 if TYPE_CHECKING:
     from sdrt.common.notices import SdrtWarning
+    from sdrt.common.version import __version__
     from sdrt.errors import (
         ComponentError,
         ExportError,
@@ -60,6 +59,7 @@ _MODULES = {
     "StableDiffusionPipelineOutput": "run.result",
     "Request": "request.request",
     "SdrtWarning": "common.notices",
+    "__version__": "common.version",
     "read_metadata": "images.metadata",
 }
 

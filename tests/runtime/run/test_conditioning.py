@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
+from sdrt.request.fitted import fit
 from sdrt.run.conditioning import Conditioning
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -153,6 +154,6 @@ def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: Stable
 
 def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
     """[negative and prompt, length, width]."""
-    request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._capabilities)
+    request = fit(Request(prompt=prompt, num_inference_steps=1, seed=3, **options), pipeline._capabilities)
     conditioning = Conditioning.of(request, pipeline.model.family, pipeline._store.get().text_encoder)
     return conditioning.at(0)["encoder_hidden_states"]
