@@ -203,5 +203,5 @@ def test_a_model_without_an_encoder_says_so(model_copy: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(
         model_copy, provider="cpu", verify=False, notify=lambda _: None
     )
-    with pytest.raises(RequestError, match="an image prompt needs a VAE encoder, .* no vae_encoder; export"):
+    with pytest.raises(RequestError, match=r"an image prompt needs a VAE encoder, .* no vae_encoder; export"):
         pipeline("a cat", image=halves())
