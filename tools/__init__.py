@@ -1,1 +1,1 @@
-"""Programs that write documents and goldens of this project: `python -m tools.NAME`."""
+"""Programs that write this project's generated documents and goldens: `python -m tools.NAME`."""

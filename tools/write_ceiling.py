@@ -2,7 +2,7 @@
 
     python -m tools.write_ceiling
 
-Chains of one operator, of which a single number goes back to the host.
+Each graph is a chain of one operator, and returns a single number to the host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sdrt.benchmark.ceiling import CHAIN, GRAPHS
 
 
 def chain(operator: str, dtype: int, rank: int) -> onnx.ModelProto:
-    """`a` taken by `operator` with `b` so many times, and the first element of that as `first`."""
+    """A graph that applies `operator` with `b` to `a` `CHAIN` times, and returns the first element as `first`."""
     names = ["a", *(f"after_{number}" for number in range(1, CHAIN + 1))]
     nodes = [
         helper.make_node(operator, [before, "b"], [after], name=after) for before, after in pairwise(names)

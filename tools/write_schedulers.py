@@ -1,4 +1,4 @@
-"""Write `docs/schedulers.md`: what there is, and how far from diffusers it lands.
+"""Write the table of `docs/schedulers.md`: the schedulers, and their errors relative to diffusers.
 
 Usage, where the test extra is installed: python -m tools.write_schedulers
 """
@@ -32,7 +32,7 @@ BEGIN, END = "<!-- table:start -->", "<!-- table:end -->"
 
 
 def measured() -> dict[str, float]:
-    """Of each sampler, the largest relative error over its spacings, predictions and `STEPS`."""
+    """Each sampler's largest relative error over its spacings, predictions and `STEPS`."""
     errors = dict.fromkeys(SAMPLERS, 0.0)
     for case in all_cases():
         for steps in STEPS:
@@ -44,7 +44,7 @@ def measured() -> dict[str, float]:
 
 
 def table(errors: dict[str, float]) -> str:
-    """The generated part, between its marks."""
+    """The generated part of the document, between its marks."""
     lines = [
         f"| {' | '.join(_HEADINGS)} |",
         "|" + " --- |" * len(_HEADINGS),

@@ -152,7 +152,8 @@ def compare_stages(
     if not error <= LIMITS[dtype]:
         raise ExportError(
             f"{component.name}: in tiles, the output differs from torch by {error:.2g} (relative) for an input of "
-            f"shape {inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {target.instead}"
+            f"shape {inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was "
+            f"written: try {target.instead}"
         )
     shape = {"tiled": list(inputs[0].shape)}
     return [{"inputs": shape, "output": path.name, "relative_error": float(f"{error:.3g}"), **by}]

@@ -68,7 +68,8 @@ def _instance_group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, e
     """InstanceNormalization over ``[batch, groups, everything else]``, then scale and shift.
 
     GroupNormalization-21 takes 1.7 times as long on ONNX Runtime's CPU provider. This uses ONNX's operators, not
-    aten's: tracing sixty of them through symbolic shapes took a tenth of a U-Net's export, and computed shapes at run time.
+    aten's: tracing sixty of them through symbolic shapes took a tenth of a U-Net's export, and left shapes to be
+    computed at run time.
     """
     batch, column = x.shape[0], (-1,) + (1,) * (x.ndim - 2)
     ones, zeros = (torch.full((groups,), value, dtype=x.dtype) for value in (1.0, 0.0))

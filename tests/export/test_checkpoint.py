@@ -168,17 +168,20 @@ def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: st
         ({"target": "cuda", "dtype": "bf16"}, ["'cuda'", "'bf16'", "fp16, fp32, auto"]),
         ({"exporter": "tf"}, ["'tf'", "sdrt, optimum"]),
         ({"exporter": "optimum"}, ["'optimum'", "'portable'"]),
-        ({"architecture": "sd15", "random_weights": 0}, ["--architecture", "one or the other"]),
+        (
+            {"architecture": "sd15", "random_weights": 0},
+            ["--architecture", "give a checkpoint, or both of them"],
+        ),
         ({"source": None}, ["nothing to export", "--random-weights"]),
         (
             {"source": None, "architecture": "sd99", "random_weights": 0},
             ["'sd99'", "sd15, sd15-inpainting, tiny, x4-upscaler"],
         ),
-        ({"source": None, "architecture": "tiny", "random_weights": -1}, ["-1", "expected 0 to"]),
+        ({"source": None, "architecture": "tiny", "random_weights": -1}, ["-1", "expected a seed from 0 to"]),
         (
             {"source": None, "architecture": "tiny", "random_weights": 0}
             | {"exporter": "optimum", "target": "portable"},
-            ["optimum", "random weights need exporter 'sdrt'"],
+            ["optimum", "for random weights use exporter 'sdrt'"],
         ),
     ],
     ids=str,

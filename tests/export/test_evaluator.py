@@ -282,7 +282,7 @@ REFUSED: dict[str, tuple[dict[str, Array], Node, str]] = {
             ["y"],
             {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1], "strides": [2, 2]},
         ),
-        r"unlike padding at its two ends \(0, 0, 1, 1\)",
+        r"different padding at its two ends \(0, 0, 1, 1\)",
     ),
     "a width of GELU": (
         draw(x=(1, 2, 48), bias=(48,)),

@@ -115,7 +115,7 @@ def test_a_vae_whose_tiles_are_wrong_is_not_written(tmp_path: Path, monkeypatch:
         return scale, shift / 2
 
     monkeypatch.setattr(vae_stages, "_scale_and_shift", half)
-    with pytest.raises(ExportError, match=r"vae_.*: in tiles it differs from torch by"):
+    with pytest.raises(ExportError, match=r"vae_.*: in tiles, the output differs from torch by"):
         export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
     assert not (tmp_path / "model").exists()
 
@@ -245,7 +245,7 @@ def test_memory_that_runs_out_while_comparing_is_called_so(
 ) -> None:
     for said in on_cuda(monkeypatch, error):
         assert type(said) is OutOfMemoryError
-        assert re.search(r"no memory on cuda .*hide the GPU \(CUDA_VISIBLE_DEVICES=-1\)", str(said))
+        assert re.search(r"not enough memory on cuda .*hide the GPU \(CUDA_VISIBLE_DEVICES=-1\)", str(said))
         assert "refuses" not in str(said)
 
 
@@ -297,7 +297,7 @@ def test_a_version_that_nobody_knows_is_missed_before_any_work(
 
     events: list[ProgressEvent] = []
     monkeypatch.setattr("sdrt_export.export.version", version)
-    with pytest.raises(ExportError, match=r"torch: is not an installed distribution.*pip"):
+    with pytest.raises(ExportError, match=r"torch: is not installed as a distribution.*pip"):
         export_model(checkpoint("sd1"), tmp_path / "model", reporter=events.append)
     assert not events
 
@@ -438,7 +438,7 @@ def test_what_optimum_cannot_export_is_an_export_error(
         raise KeyError("no config for it")
 
     monkeypatch.setattr("optimum.exporters.onnx.main_export", fail)
-    with pytest.raises(ExportError, match="optimum cannot export it: 'no config for it'"):
+    with pytest.raises(ExportError, match="optimum cannot export this checkpoint: 'no config for it'"):
         export_model(checkpoint("sd1"), tmp_path / "model", target="portable", exporter="optimum")
     assert not list(tmp_path.iterdir())
 

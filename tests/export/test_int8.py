@@ -245,7 +245,7 @@ def test_ranges_are_of_many_timesteps_with_guidance_and_without(
     (folder / "sdrt.json").unlink()  # it is one of an export under way, with more beside it than is listed
     plan = Calibration(prompts=("a", "b", "c", "d")[:count])
     said = [one for one in calibrate.calibrate(folder, ["unet"], plan, None) if isinstance(one, str)]
-    assert said[-1] == f"picture {count + 1} of {count + 1}"
+    assert said[-1] == f"image {count + 1} of {count + 1}"
     guided = {timestep for timestep, batch in seen if batch == 2}
     unguided = {timestep for timestep, batch in seen if batch == 1}
     # Of 7, 8 and 9 steps, which share the last one.

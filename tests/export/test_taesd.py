@@ -95,6 +95,6 @@ def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     (tmp_path / "empty" / "config.json").write_bytes((taesd / "config.json").read_bytes())
     with pytest.raises(Exception, match="cannot be loaded as AutoencoderTiny"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
-    with pytest.raises(RequestError, match="--taesd takes the exporter 'sdrt'"):
+    with pytest.raises(RequestError, match="--taesd needs exporter 'sdrt'"):
         export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)
     assert not output.exists()

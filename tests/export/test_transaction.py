@@ -140,7 +140,7 @@ def test_two_at_once(destination: Path) -> None:
     with replace_folder(destination, force=True) as staging:
         write(staging, "first")
         with (
-            pytest.raises(RequestError, match="another export is writing it"),
+            pytest.raises(RequestError, match="another export is writing this folder"),
             replace_folder(destination, force=True),
         ):
             raise AssertionError
@@ -195,8 +195,8 @@ def _other_files(path: Path) -> None:
     ("make", "force", "says"),
     [
         (lambda path: write(path, "old"), False, "pass --force to replace it"),
-        (_a_file, True, "exists and is no folder"),
-        (_a_link, True, "exists and is no folder"),
+        (_a_file, True, "exists and is not a folder"),
+        (_a_link, True, "exists and is not a folder"),
         (_other_files, True, "is not a model folder"),
         (_other_files, False, "exists"),
     ],

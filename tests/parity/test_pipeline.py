@@ -203,7 +203,7 @@ def test_what_a_traced_folder_cannot_do_is_refused(optimum_folder: Callable[[str
     with pytest.raises(RequestError, match="multiple of 16; export the checkpoint again"):
         ours(PROMPT, height=72, width=88)
     with pytest.raises(
-        RequestError, match="exported without it: export the checkpoint again with sdrt export"
+        RequestError, match="exported without it: leave it out, or export the checkpoint again"
     ):
         ours(PROMPT, clip_skip=1)
 

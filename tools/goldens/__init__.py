@@ -1,1 +1,1 @@
-"""What the goldens in `tests/goldens` are, and the programs that record them."""
+"""The cases of the goldens in `tests/goldens`, and the programs that record them."""

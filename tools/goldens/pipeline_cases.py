@@ -1,4 +1,4 @@
-"""What is recorded of `tests/models/tiny`: prompts, component inputs and calls. NumPy only."""
+"""The cases that are recorded for `tests/models/tiny`: prompts, component inputs and calls. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["CALLS", "PROMPTS", "component_inputs"]
 
 PROMPTS = ("", "a red circle", "Grüße,  東京 🗼 — it's 2026!", "word " * 40)
 
-# The arguments of a call here and in diffusers; `scheduler` is a name here, and a class there.
+# The arguments of a call to sdrt and to diffusers. `scheduler` is sdrt's name; `record_pipeline` has the classes.
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "default": {"prompt": "a red circle", "num_inference_steps": 10},
     "negative": {
@@ -33,7 +33,7 @@ CALLS: Mapping[str, Mapping[str, Any]] = {
 
 
 def component_inputs() -> dict[str, dict[str, NDArray[Any]]]:
-    """Inputs of each component, by the names of its graph; an odd latent size among them."""
+    """Inputs of each component, by the graph's names. Some latents have odd sizes."""
     draw = np.random.default_rng(2026).standard_normal
     return {
         "unet": {

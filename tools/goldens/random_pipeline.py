@@ -1,4 +1,4 @@
-"""diffusers' pipeline of random weights: the same that an export of that architecture and seed writes."""
+"""diffusers' pipeline with the random weights that an export of an architecture has too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["random_pipeline"]
 
 
 def random_pipeline(architecture: str, folder: Path) -> Any:
-    """A `diffusers.StableDiffusionPipeline` with the weights of seed 0; `folder` keeps its tokenizer."""
+    """A `diffusers.StableDiffusionPipeline` with the weights of seed 0. Its tokenizer's files are in `folder`."""
     source = RandomCheckpoint(architecture=architecture, seed=0)
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
     pipeline = diffusers.StableDiffusionPipeline(

@@ -1,9 +1,11 @@
-"""Record `compel.npz`: what Compel makes of prompts with the text encoder of `tests/models/tiny`.
+"""Record `compel.npz`: Compel's embeddings of prompts with the text encoder of `tests/models/tiny`.
 
-Usage, where the export extra is installed: pip install --no-deps compel==2.2.1 pyparsing; python
-tools/goldens/record_compel.py
+Usage, where the export extra is installed:
 
-2.2.1, because no later release can blend (https://github.com/damian0815/compel/issues/130).
+    pip install --no-deps compel==2.2.1 pyparsing
+    python -m tools.goldens.record_compel
+
+It takes 2.2.1, because later releases cannot blend (https://github.com/damian0815/compel/issues/130).
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ RETURNED = {
 
 
 def compel(folder: Path, clip_skip: int | None) -> Any:
-    """Compel over the same weights as `tests/models/tiny`, with texts of any length, in its one mode without a mask."""
+    """Compel with the weights of `tests/models/tiny`, for texts of any length, in its only mode without a mask."""
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
     return Compel(
         tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),

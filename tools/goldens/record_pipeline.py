@@ -1,4 +1,4 @@
-"""Record `pipeline.npz`: what transformers and diffusers make of the weights of `tests/models/tiny`.
+"""Record `pipeline.npz`: results of transformers and diffusers with the weights of `tests/models/tiny`.
 
 Usage, where the export extra is installed: python -m tools.goldens.record_pipeline
 """

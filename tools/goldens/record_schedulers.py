@@ -1,4 +1,4 @@
-"""Record `schedulers.npz`: diffusers' trajectories and torch's noise, for tests that run without either.
+"""Record `schedulers.npz`: diffusers' trajectories and torch's noise, for tests without diffusers and torch.
 
 Usage, where torch and diffusers are installed: python -m tools.goldens.record_schedulers
 """
@@ -17,7 +17,7 @@ from tools.goldens.scheduler_reference import run_reference
 from tools.goldens.scheduler_runs import recorded_cases
 
 OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "schedulers.npz"
-# Of short runs every step is kept, of long ones the last.
+# All steps of short runs are recorded, and the last step of long runs.
 WHOLE, LAST = 5, (20, 50)
 RNG_SEEDS = (0, 1, 2**31 + 5, 2**32 - 1)
 RNG_LENGTHS = (3, 4, 16, 15, 17, 1, 100)

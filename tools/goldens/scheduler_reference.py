@@ -1,4 +1,4 @@
-"""diffusers' schedulers run in float64: what ours are measured against. Needs torch and diffusers."""
+"""diffusers' schedulers in float64, as the reference for sdrt's. Needs torch and diffusers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.goldens.scheduler_runs import SEED, SHAPE, Case, model
 
 
 class _Float64Torch:
-    """torch to a module that rounds latents to float32 on purpose, with the rounding taken out."""
+    """A stand-in for torch in modules that round latents to float32, which disables the rounding."""
 
     float32 = torch.float64
 
@@ -26,7 +26,7 @@ class _Float64Torch:
 
 
 class _BrownianPath:
-    """Noise of one Brownian path, drawn as ours is: torchsde's own seeds are matched by nobody else."""
+    """Noise of one Brownian path, drawn as in sdrt, because torchsde's own seeds cannot be matched."""
 
     def __init__(self) -> None:
         self.generator = torch.Generator("cpu").manual_seed(SEED)
@@ -47,7 +47,7 @@ class _BrownianPath:
 
 
 class _Ipndm:
-    """diffusers' iPNDM on levels that are not its own: it takes v, and latents that preserve variance."""
+    """diffusers' iPNDM with other noise levels. It takes v, and latents that preserve variance."""
 
     def __init__(self, scheduler: Any, plan: Plan) -> None:
         self.inner, self._plan = scheduler, plan
@@ -77,10 +77,10 @@ class _Ipndm:
 
 @contextmanager
 def _correct_roots() -> Iterator[None]:
-    """float32 square roots of torch as IEEE 754 rounds them.
+    """Make torch's square roots in float32 round as IEEE 754 says.
 
-    On some processors (one of AMD's) torch's are off by a unit in the last place. What is left of 1 - alpha after a
-    shift to zero terminal SNR has that 50 times, as a share: levels would be 3e-6 apart from those of other machines.
+    On some processors (one of AMD's) they are off by a unit in the last place. Zero terminal SNR multiplies this error
+    by 50 in 1 - alpha, so levels would differ by 3e-6 from those of other machines.
     """
     inexact = torch.Tensor.sqrt
 
@@ -95,15 +95,17 @@ def _correct_roots() -> Iterator[None]:
 
 
 def reference_scheduler(case: Case, num_inference_steps: int, plan: Plan) -> Any:
-    """diffusers' scheduler for a case, its levels as it made them, widened to float64."""
+    """diffusers' scheduler for a case, with its own noise levels, widened to float64."""
     cls = getattr(diffusers, SAMPLERS[case.sampler].class_name)
     with _correct_roots():
         scheduler = cls.from_config(case.diffusers_config)
     scheduler.set_timesteps(num_inference_steps)
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)  # Karras timesteps repeat, and diffusers starts at the second of equals.
+        scheduler.set_begin_index(
+            0
+        )  # Karras timesteps repeat, and diffusers would start at the second of two.
     if case.grid_is_ours:
-        # diffusers' class has no such spacing; its arithmetic is the oracle, its grid ours.
+        # diffusers' class has no such spacing: compare its arithmetic on sdrt's levels.
         _set_grid(scheduler, plan)
     if case.sampler == "dpmpp_sde":
         scheduler.noise_sampler = _BrownianPath()
@@ -127,7 +129,7 @@ def reference_scheduler(case: Case, num_inference_steps: int, plan: Plan) -> Any
 
 
 def _mend_third_order(scheduler: Any) -> None:
-    """Of the SDE's square term diffusers takes ½∫ - 1 where ½∫ is meant: as steps shrink it does not vanish."""
+    """Correct the SDE's square term: diffusers has ½∫ - 1 instead of ½∫, an error that small steps do not reduce."""
     update = scheduler.multistep_dpm_solver_third_order_update
 
     def mended(outputs: list[torch.Tensor], **about: Any) -> torch.Tensor:
@@ -145,7 +147,7 @@ def _mend_third_order(scheduler: Any) -> None:
 
 
 def _exact_ancestral_levels(scheduler: Any) -> None:
-    """diffusers rounds these to float32 on the way; small differences of them are divided by a small level."""
+    """Compute levels in float64. diffusers rounds them to float32, then divides small differences by a small level."""
     levels = scheduler.sigmas.double()
     following = torch.cat([levels[1::2].repeat_interleave(2)[1:], torch.zeros(2)])[: len(levels)]
     scheduler.sigmas_interpol = following
@@ -180,7 +182,7 @@ def run_reference(case: Case, num_inference_steps: int) -> tuple[tuple[float, ..
 def _in_float64(scheduler: Any, generator: torch.Generator) -> Iterator[None]:
     module: Any = sys.modules[type(getattr(scheduler, "inner", scheduler)).__module__]
     kept = {name: vars(module)[name] for name in ("torch", "randn_tensor") if name in vars(module)}
-    # The noise stays the float32 draw that a float32 pipeline makes.
+    # Noise is still drawn in float32, as in a float32 pipeline.
     noise = {"randn_tensor": lambda shape, **_: torch.randn(shape, generator=generator).double()}
     vars(module).update({name: {"torch": _Float64Torch(), **noise}[name] for name in kept})
     try:

@@ -1,4 +1,4 @@
-"""Runs of our schedulers on an analytic model; shared by the recorder and by tests with and without torch."""
+"""Runs of sdrt's schedulers on an analytic model, for the recorder and for tests with and without torch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SD15: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One scheduler on one spacing, and the diffusers config that says the same."""
+    """A scheduler with a spacing, and the same as a config of diffusers."""
 
     sampler: str
     spacing: str
@@ -104,7 +104,7 @@ def all_cases() -> list[Case]:
 
 
 def recorded_cases() -> list[Case]:
-    """Every sampler, but not on every spacing."""
+    """Every sampler, with some of the spacings."""
     kept = ("leading", "trailing", "karras", "distilled")
     return [case for case in _cases() if case.spacing in kept or case.prediction_type == FLOW]
 
@@ -122,7 +122,7 @@ def _cases() -> Iterator[Case]:
 
 
 def model(x: npt.NDArray[Any], timestep: float) -> npt.NDArray[Any]:
-    """A smooth, bounded stand-in for a U-Net."""
+    """A smooth, bounded function in place of a U-Net."""
     output: npt.NDArray[Any] = np.tanh(0.8 * x + timestep / 1000) * (0.7 + 0.3 * np.cos(timestep / 300))
     return output
 
@@ -136,7 +136,7 @@ def denoiser(scheduler: Scheduler, plan: Plan) -> Callable[[npt.NDArray[Any], fl
 
 
 def run(scheduler: Scheduler, num_inference_steps: int, *, eta: float = 0.0) -> npt.NDArray[np.float64]:
-    """What diffusers calls latents, after each step [steps, *SHAPE], from SEED's noise."""
+    """Latents as in diffusers, after each step [steps, *SHAPE], from SEED's noise."""
     generator = Generator(SEED)
     plan = scheduler.plan(num_inference_steps)
     x = generator.randn(SHAPE) * plan.init_scale
@@ -147,7 +147,7 @@ def run(scheduler: Scheduler, num_inference_steps: int, *, eta: float = 0.0) -> 
 
 
 def worst_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
-    """Largest difference after any step, relative to the largest latent there."""
+    """The largest difference after any step, relative to the largest latent at that step."""
     axes = tuple(range(1, expected.ndim))
     scale = np.abs(expected).max(axis=axes)
     return float((np.abs(found - expected).max(axis=axes) / scale).max())

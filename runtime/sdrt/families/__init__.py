@@ -1,4 +1,4 @@
-"""Model families: what differs between them, as rows of data."""
+"""Model families. Each family is a row of data that says how it differs from the others."""
 
 from sdrt.families.family import (
     DenoiserSpec,

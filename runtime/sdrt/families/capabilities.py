@@ -1,4 +1,4 @@
-"""What a model can serve, read from its configs."""
+"""The sizes, inputs and task that a model supports, read from its configs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "whole"]
 
-# Beyond any model there is; a damaged config must not ask for the memory.
-_MOST = 2**16
-_MOST_LEVELS = 16
+# No real model exceeds these. They stop a damaged config from making sdrt allocate huge arrays.
+_MAX_VALUE = 2**16
+_MAX_LEVELS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capabilities:
-    """What a model can serve.
+    """The sizes, inputs and task that a model supports.
 
     Attributes:
-        latent_channels: channels of the latents.
-        embeds_width: the width of text embeddings.
-        vae_scale_factor: pixels per latent, on each side.
-        default_height, default_width: in pixels.
-        size_step: what sides must be a multiple of, in pixels.
+        latent_channels: the number of channels of the latents.
+        embeds_width: the width of a text embedding.
+        vae_scale_factor: how many pixels one latent covers, along each side.
+        default_height, default_width: the size in pixels of an image if the call gives no size.
+        size_step: height and width must be multiples of this many pixels.
         has_text_encoder: whether the folder has every text encoder.
-        has_vae_encoder: whether it has the VAE's encoder.
-        takes_pooled: whether the denoiser is given pooled embeddings.
-        task: what its denoiser was trained for.
-        guidance_scale: of a call that names none.
-        max_noise_level: the noisiest small image that an upscaling model was trained with.
+        has_vae_encoder: whether the folder has the VAE's encoder.
+        takes_pooled: whether the denoiser takes pooled embeddings.
+        task: the task that the denoiser was trained for.
+        guidance_scale: the guidance scale if the call gives none.
+        max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
     """
 
     latent_channels: int
@@ -62,14 +62,22 @@ class Capabilities:
         has_text_encoder: bool,
         has_vae_encoder: bool,
     ) -> Capabilities:
-        """Read the configs of the denoiser and of the VAE's decoder, `model_index.json` and the manifest's defaults.
+        """Read the capabilities from the configs.
 
-        `any_size` is false for a graph whose upsampling was traced at a fixed factor of 2: it takes multiples of what
-        the denoiser halves its latents to.
+        Args:
+            family: the model's family.
+            denoiser: the denoiser's `config.json`.
+            vae: the `config.json` of the VAE's decoder.
+            index: `model_index.json`.
+            defaults: the manifest's defaults.
+            any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
+                that can be halved once per level.
+            has_text_encoder: whether the folder has every text encoder.
+            has_vae_encoder: whether the folder has the VAE's encoder.
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the denoiser is made for no task of the family.
+            UnsupportedModelError: the denoiser fits none of the family's tasks.
         """
         spec, decoder = family.denoiser, family.vae.decoder
         channels = whole(vae, "latent_channels", decoder)
@@ -96,37 +104,47 @@ class Capabilities:
 
 
 def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owner: str) -> int:
-    """The index says it, 350 where it does not as in diffusers; never more than there are labels."""
+    """Read `max_noise_level` from the index. The default is 350, as in diffusers; the limit is the last class label."""
     labels = whole(denoiser, "num_class_embeds", owner)
-    most = index.get("max_noise_level", 350)
-    if type(most) is not int or most < 0:
+    level = index.get("max_noise_level", 350)
+    if type(level) is not int or level < 0:
         raise IntegrityError(
-            f"model_index.json: max_noise_level is {brief(most)}, expected a whole number from 0"
+            f"model_index.json: max_noise_level is {brief(level)}, expected a whole number of at least 0: "
+            "export the model again"
         )
-    return min(most, labels - 1)
+    return min(level, labels - 1)
 
 
 def whole(config: Mapping[str, Any], key: str, owner: str) -> int:
-    """`config[key]` of the component `owner`, a count. Raises `IntegrityError`."""
+    """Return `config[key]`, a count. `owner` is the component whose config it is.
+
+    Raises:
+        IntegrityError: the value is missing or not a whole number in 1..65536.
+    """
     value = config.get(key)
-    if type(value) is not int or not 1 <= value <= _MOST:
+    if type(value) is not int or not 1 <= value <= _MAX_VALUE:
         raise IntegrityError(
-            f"{owner}/config.json: {key} is {brief(value)}, expected a whole number from 1 to {_MOST}"
+            f"{owner}/config.json: {key} is {brief(value)}, expected a whole number from 1 to {_MAX_VALUE}: "
+            "export the model again"
         )
     return value
 
 
 def _list(config: Mapping[str, Any], key: str, owner: str) -> list[Any]:
     value = config.get(key)
-    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_LEVELS:
+    if not isinstance(value, list) or not 1 <= len(value) <= _MAX_LEVELS:
         raise IntegrityError(
-            f"{owner}/config.json: {key} is {brief(value)}, expected a list of 1 to {_MOST_LEVELS}"
+            f"{owner}/config.json: {key} is {brief(value)}, expected a list of 1 to {_MAX_LEVELS} items: "
+            "export the model again"
         )
     return value
 
 
 def _default_size(family: Family, denoiser: Mapping[str, Any], factor: int) -> tuple[int, int]:
-    """Height and width in pixels: of `sample_size`, a number of latents or a pair of them, or the family's."""
+    """Return the default height and width in pixels.
+
+    The config's `sample_size` is a number of latents, or a pair (height, width). Without it, the family's size counts.
+    """
     size = denoiser.get("sample_size")
     if size is None and family.default_size is not None:
         return family.default_size, family.default_size

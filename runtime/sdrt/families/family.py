@@ -1,4 +1,4 @@
-"""The types of a family's row: its components, the names of their inputs and outputs, and its tasks."""
+"""The types that describe a model family: its components, the names of their inputs and outputs, and its tasks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """What text encoders make of one text.
+    """The embeddings of one text.
 
     Attributes:
-        embeds: [length, width], a vector for each token.
-        pooled: [width], one vector for the whole text; None in families that have none.
+        embeds: [length, width], one vector per token.
+        pooled: [width], one vector for the whole text; None in families without pooled embeddings.
     """
 
     embeds: Array
@@ -43,12 +43,12 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowConditions:
-    """What the denoiser's extra inputs can be computed from, for one row of the batch.
+    """The values from which the denoiser's extra inputs are computed, for one row of the batch.
 
     Attributes:
-        pooled: [width], of the row's text; None in families that have none.
-        height, width: the image's, in pixels.
-        guidance_scale: the request's.
+        pooled: [width], the pooled embedding of the row's text; None in families without pooled embeddings.
+        height, width: the image's size in pixels.
+        guidance_scale: the request's guidance scale.
     """
 
     pooled: Array | None
@@ -58,7 +58,10 @@ class RowConditions:
 
 
 def join_widths(encoded: Sequence[Encoded]) -> Encoded:
-    """Embeddings of several text encoders side by side, [length, sum of widths]; the last one's pooled embedding."""
+    """Concatenate the embeddings of several text encoders to [length, sum of widths].
+
+    The result has the pooled embedding of the last encoder that makes one.
+    """
     first, *others = encoded
     if not others:
         return first
@@ -74,8 +77,8 @@ class TextEncoderSpec:
     Attributes:
         component: its folder.
         tokenizer: the folder of its tokenizer.
-        embeds: the output [batch, length, width]. With `clip_skip` N it is the output of that name and `.skip_N`.
-        pooled: the output [batch, width]; None if the family takes none from this encoder.
+        embeds: the output [batch, length, width]. With a `clip_skip` of N, sdrt reads the output `<embeds>.skip_N`.
+        pooled: the output [batch, width]; None if the family uses no pooled embedding of this encoder.
     """
 
     component: str = "text_encoder"
@@ -86,19 +89,19 @@ class TextEncoderSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DenoiserSpec:
-    """The network that is evaluated in every step.
+    """The network that runs in every step.
 
     Attributes:
         component: its folder.
         sample: the input [batch, channels, h, w] for the noisy latents.
         timestep: the input for the timestep, a scalar or [1].
         embeds: the input [batch, length, width] for text embeddings.
-        labels: the input [batch] for class labels, of models whose config has `num_class_embeds`.
-        extra: other inputs, and how to compute one row of each.
-        output: the output, shaped like the noisy latents.
-        embeds_width: the config key of the width of `embeds`.
-        levels: the config key of a list with an entry for each level, between which the latents are halved; None for
-            a network that does not halve them.
+        labels: the input [batch] for class labels. A model has it if its config has `num_class_embeds`.
+        extra: other inputs by name, each with the function that computes one row of it.
+        output: the output, which has the shape of the noisy latents.
+        embeds_width: the config key for the width of `embeds`.
+        levels: the config key for a list with one entry per level. The network halves the latents between two levels.
+            None for a network without levels.
     """
 
     component: str = "unet"
@@ -112,7 +115,7 @@ class DenoiserSpec:
     levels: str | None = "block_out_channels"
 
     def inputs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
-        """The inputs of a graph with this config."""
+        """Return the names of the inputs that a graph with this `config.json` has."""
         labels = (self.labels,) if config.get("num_class_embeds") else ()
         return (self.sample, self.timestep, self.embeds, *self.extra, *labels)
 
@@ -122,14 +125,14 @@ class VaeSpec:
     """The VAE, as an encoder and a decoder.
 
     Attributes:
-        checkpoint: the folder of both in a torch checkpoint.
+        checkpoint: the folder that holds both in a torch checkpoint.
         encoder, decoder: their folders in an exported model.
-        image: the encoder's input [1, 3, H, W] in -1..1.
-        parameters: the encoder's output [1, 2 * channels, h, w], mean and log variance.
+        image: the encoder's input [1, 3, H, W], with values in -1..1.
+        parameters: the encoder's output [1, 2 * channels, h, w]: mean, then log variance.
         latents: the decoder's input [1, channels, h, w].
         decoded: the decoder's output [1, 3, H, W].
-        shifts: whether the denoiser's latents are (latents - shift_factor) * scaling_factor, as the config says; if
-            not, a config with a shift is refused.
+        shifts: True if the denoiser's latents are (latents - shift_factor) * scaling_factor. If False, sdrt refuses a
+            config with a shift_factor.
     """
 
     checkpoint: str = "vae"
@@ -144,18 +147,18 @@ class VaeSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a denoiser was trained for, told apart by what it sees beside the latents.
+    """A task that denoisers are trained for. The denoiser's input channels and class labels tell which task it is.
 
     Attributes:
-        name: what messages call it.
-        pipeline: diffusers' class for it.
-        sees_latents: whether the denoiser sees latents of an image beside those that it denoises.
-        planes: how many other channels it sees: a mask, or a small image's colours.
-        has_noise_level: whether it is told how noisy that small image is.
-        guidance_scale: diffusers' default.
-        has_image_guidance: whether the image has a guidance scale of its own.
+        name: the task's name in messages.
+        pipeline: diffusers' pipeline class for the task.
+        sees_latents: whether the denoiser's input also has the latents of an image.
+        planes: how many further input channels it has, for a mask or for the colours of a small image.
+        has_noise_level: whether it takes the noise level of the small image, as a class label.
+        guidance_scale: diffusers' default guidance scale.
+        has_image_guidance: whether the image has its own guidance scale.
         needs: the arguments that a call must have.
-        refuses: the arguments that mean nothing to it.
+        refuses: the arguments that have no meaning for the task.
     """
 
     name: str
@@ -169,7 +172,7 @@ class Task:
     refuses: tuple[str, ...] = ()
 
     def in_channels(self, latent_channels: int) -> int:
-        """Channels that a denoiser of this task takes."""
+        """Return the number of input channels of a denoiser for this task."""
         return latent_channels * (2 if self.sees_latents else 1) + self.planes
 
 
@@ -178,9 +181,9 @@ class IndexEntry:
     """The classes that an entry of `model_index.json` may name.
 
     Attributes:
-        library: the package of `classes`.
-        classes: those of a torch checkpoint.
-        exported: those that exporters write for an ONNX graph.
+        library: the package that defines `classes`.
+        classes: the classes that a torch checkpoint may name.
+        exported: the classes that exporters write for an ONNX graph.
         required: whether a torch checkpoint must have the entry.
     """
 
@@ -192,21 +195,23 @@ class IndexEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """A model family. Adding one is adding a row to `sdrt.families.table.FAMILIES`.
+    """A model family. To add a family, add it to `sdrt.families.table.FAMILIES`.
 
     Attributes:
-        name: what `sdrt.json` calls it.
-        title: what messages call it.
-        pipelines: the pipeline classes that name it in the index of an exported model, besides those of its tasks.
-        checkpoint_pipelines: the same for a torch checkpoint.
-        index: the components that the index may have, by their names there. None leaves the class to the
-            component's own config file.
+        name: the family's name in `sdrt.json`.
+        title: the family's name in messages.
+        pipelines: pipeline classes that an exported model's index may name, in addition to those of the tasks.
+        checkpoint_pipelines: the same for the index of a torch checkpoint.
+        index: the components that the index may list, by name. None means that the component's own config file names
+            the class.
         ignored: components of a checkpoint that no task uses.
-        text_encoders: in the order in which `join` takes what they make of a text.
-        join: from what each text encoder makes of one text to what the denoiser takes.
-        tasks: the first is text to image.
-        default_size: sides of an image in pixels, where the denoiser's config has no `sample_size`.
-        noise_schedules: the kinds of noise schedule that its models are trained on.
+        text_encoders: the text encoders, in the order in which `join` takes their embeddings.
+        join: joins the embeddings that the text encoders make of one text into those that the denoiser takes.
+        denoiser: the network that runs in every step.
+        vae: the VAE's encoder and decoder.
+        tasks: the tasks that models of the family may be trained for. The first is text to image.
+        default_size: height and width in pixels if the denoiser's config has no `sample_size`.
+        noise_schedules: the kinds of noise schedule that the family's models are trained on.
     """
 
     name: str
@@ -225,15 +230,16 @@ class Family:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """The folders of its graphs, in the order in which a run uses them."""
+        """The folders of the graphs, in the order in which a run uses them."""
         texts = (spec.component for spec in self.text_encoders)
         return (*texts, self.denoiser.component, self.vae.decoder, self.vae.encoder)
 
     @property
     def roles(self) -> dict[str, str]:
-        """What timings and benchmarks call each component, so that families can be compared: Stable Diffusion's names.
+        """Map each component to its name in timings and benchmarks.
 
-        Further text encoders are `text_encoder_2` and so on.
+        Every family uses the names of Stable Diffusion there, so that families can be compared. Further text encoders
+        are `text_encoder_2` and so on.
         """
         texts = {
             spec.component: "text_encoder" + (f"_{number}" if number > 1 else "")
@@ -250,46 +256,55 @@ class Family:
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
-        """The folders of its tokenizers."""
+        """The folders of the tokenizers."""
         return tuple(dict.fromkeys(spec.tokenizer for spec in self.text_encoders))
 
     @property
     def takes_pooled(self) -> bool:
-        """Whether the denoiser is given pooled embeddings."""
+        """Whether the denoiser takes pooled embeddings."""
         return any(spec.pooled is not None for spec in self.text_encoders)
 
     @cached_property
     def checkpoint_classes(self) -> frozenset[str]:
-        """The pipeline classes of its torch checkpoints."""
+        """The pipeline classes of the family's torch checkpoints."""
         return self.checkpoint_pipelines | {task.pipeline for task in self.tasks}
 
     @cached_property
     def pipeline_classes(self) -> frozenset[str]:
-        """The pipeline classes of its models, exported or not."""
+        """The pipeline classes of the family's models, exported or not."""
         return self.checkpoint_classes | self.pipelines
 
     def check_noise_schedule(self, schedule: NoiseSchedule, class_name: str) -> None:
-        """Raise `UnsupportedModelError` for a model's own scheduler that its family is not trained for."""
+        """Check that the family is trained on the noise schedule of a model's own scheduler, `class_name`.
+
+        Raises:
+            UnsupportedModelError: it is not.
+        """
         if not isinstance(schedule, self.noise_schedules):
             raise UnsupportedModelError(
-                f"scheduler/scheduler_config.json: _class_name is {class_name!r}, which is not for {self.title}: "
+                f"scheduler/scheduler_config.json: _class_name is {class_name!r}, which does not work with "
+                f"{self.title}: "
                 "correct the file, or export the model again"
             )
 
     def task_of(self, denoiser: Mapping[str, Any], latent_channels: int) -> Task:
-        """The task of a denoiser, from its config. Raises `UnsupportedModelError` for one that is of none."""
-        seen, made, labels = (
+        """Return the task that a denoiser was trained for, from its config.
+
+        Raises:
+            UnsupportedModelError: the channels and class labels fit no task of the family.
+        """
+        channels_in, channels_out, labels = (
             denoiser.get(key) for key in ("in_channels", "out_channels", "num_class_embeds")
         )
-        if made == latent_channels:
+        if channels_out == latent_channels:
             for task in self.tasks:
-                if seen == task.in_channels(latent_channels) and task.has_noise_level == bool(labels):
+                if channels_in == task.in_channels(latent_channels) and task.has_noise_level == bool(labels):
                     return task
         expected = ", ".join(f"{task.in_channels(latent_channels)} ({task.name})" for task in self.tasks)
         labelled = [task.name for task in self.tasks if task.has_noise_level]
-        only = f"; with class labels only for {labelled[0]}" if labelled else ""
+        only = f". Only models for {labelled[0]} have class labels" if labelled else ""
         raise UnsupportedModelError(
-            f"{self.denoiser.component} takes {seen} channels, {'with' if labels else 'without'} class labels, and "
-            f"gives {made}, of latents with {latent_channels}: expected to take {expected}{only}",
+            f"{self.denoiser.component} takes {channels_in} channels, {'with' if labels else 'without'} class labels, "
+            f"and returns {channels_out}; the latents have {latent_channels}: expected to take {expected}{only}",
             component=self.denoiser.component,
         )

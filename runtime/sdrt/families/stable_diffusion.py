@@ -1,4 +1,4 @@
-"""Stable Diffusion 1 and 2, with their models for inpainting, instructions and upscaling."""
+"""Stable Diffusion 1 and 2, including the models for inpainting, instructions and upscaling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The families that sdrt can run, a row each."""
+"""The table of the families that sdrt can run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAMILIES: list[Family] = [STABLE_DIFFUSION]
 
 
 def family_of(index: Mapping[str, Any]) -> Family | None:
-    """The family whose pipeline class a `model_index.json` names; None for a class of no family."""
+    """Return the family whose pipeline class a `model_index.json` names, or None if no family has that class."""
     name = index.get("_class_name")
     if not isinstance(name, str):
         return None

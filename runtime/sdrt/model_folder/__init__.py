@@ -1,1 +1,1 @@
-"""Model folders: what they hold, where they come from, how they are checked."""
+"""Model folders: finding or downloading them, exporting checkpoints, and checking the files."""

@@ -1,4 +1,4 @@
-"""Models that are exported once into the cache, then reused: torch checkpoints, and architectures without one."""
+"""Exports torch checkpoints, or architectures with random weights, once into the cache, and reuses the result."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ DTYPE = "auto"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A model as the user named it, with its files, or only its configs, in `configs`.
+    """A torch checkpoint: a folder, or a model on the hub.
 
-    `commit` is None for a folder; `revision`, `token` and `cache_dir` are what was passed for the hub.
+    Attributes:
+        name: the folder or hub id that the user gave.
+        configs: a folder with the checkpoint's configs. For a hub model it may lack the weights.
+        commit: the commit of a hub model; None for a folder.
+        revision, token, cache_dir: the options that the user gave for the hub.
     """
 
     name: str
@@ -43,33 +47,43 @@ class Source:
 
 
 def export_once(source: Source, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
-    """The exported `source`, from the cache if it was exported before.
+    """Export `source` into the cache unless it is there already. Return the exported model.
 
-    Raises `ModelNotFoundError` naming the commands to run when the export extra is not installed, `IntegrityError`
-    naming the folder to delete when what the cache holds is damaged.
+    Raises:
+        ModelNotFoundError: the export extra is not installed. The message has the commands to run.
+        IntegrityError: the copy in the cache is damaged. The message has the folder to delete.
+        RequestError: the cache cannot be written.
+        ExportError: the export failed.
     """
     name = tail(source.name)
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
-    if not _is_there(output):
+    if not _is_exported(output):
         _require_exporter(source)
-        _take_turn(source.name, output, notices, lambda: _export(source, output, target, notices, reporter))
+        _export_alone(
+            source.name, output, notices, lambda: _export(source, output, target, notices, reporter)
+        )
     return _verified(output, name, notices)
 
 
 def export_random(architecture: str, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
-    """`architecture`, a row of the exporter's table, with random weights: as fast as a trained one, and no download.
+    """Export an `architecture` of the exporter's table with random weights. Return the exported model.
 
-    Raises `ModelNotFoundError` naming the command to run when the export extra is not installed, `RequestError` for a
-    row that there is not, or whose pictures are made from others.
+    It runs as fast as a trained model and needs no download.
+
+    Raises:
+        ModelNotFoundError: the export extra is not installed. The message has the command to run.
+        IntegrityError: the copy in the cache is damaged. The message has the folder to delete.
+        RequestError: the architecture is unknown or needs an input image, or the cache cannot be written.
+        ExportError: the export failed.
     """
     from sdrt import __version__
 
     key = hashlib.sha256(json.dumps([architecture, target, DTYPE, __version__]).encode()).hexdigest()[:16]
     name = f"{architecture}-random"
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{key}"
-    if not _is_there(output):
+    if not _is_exported(output):
         _require_architecture(architecture)
-        _take_turn(
+        _export_alone(
             f"{architecture} with random weights",
             output,
             notices,
@@ -78,10 +92,10 @@ def export_random(architecture: str, *, target: str, notices: Notices, reporter:
     return _verified(output, name, notices)
 
 
-def _take_turn(what: str, output: Path, notices: Notices, export: Callable[[], None]) -> None:
-    with _turn(output, notices):
-        # While this one waited, another process may have done it.
-        if not _is_there(output):
+def _export_alone(what: str, output: Path, notices: Notices, export: Callable[[], None]) -> None:
+    """Call `export` while holding the lock of `output`, unless another process made `output` meanwhile."""
+    with _locked(output, notices):
+        if not _is_exported(output):
             notices.inform(f"exporting {what} to {output}, once")
             export()
 
@@ -92,12 +106,12 @@ def _verified(output: Path, name: str, notices: Notices) -> ModelFolder:
         model.verify(notices)
     except IntegrityError as error:
         raise IntegrityError(
-            f"{error}; it is a copy in the cache: delete {output} and it is made again"
+            f"{error}. It is a copy in the cache: delete {output}, and sdrt makes it again"
         ) from error
     return model
 
 
-def _is_there(output: Path) -> bool:
+def _is_exported(output: Path) -> bool:
     return (output / MANIFEST_NAME).is_file()
 
 
@@ -129,7 +143,7 @@ def _require_exporter(source: Source) -> None:
 def _require_architecture(name: str) -> None:
     if missing_modules("export"):
         raise ModelNotFoundError(
-            f"random weights of {name} must be exported first: {install_command('export')}"
+            f"{name} with random weights must be exported first: {install_command('export')}"
         )
     architectures = load_exporter().ARCHITECTURES
     if name not in architectures:
@@ -137,13 +151,13 @@ def _require_architecture(name: str) -> None:
     row = architectures[name]
     if STABLE_DIFFUSION.task_of(row["unet"], row["vae"]["latent_channels"]) is not TEXT_TO_IMAGE:
         raise RequestError(
-            f"architecture {name} makes pictures from pictures: expected one for text to image"
+            f"architecture {name} needs an input image: expected an architecture for text to image"
         )
 
 
 @contextmanager
-def _turn(output: Path, notices: Notices) -> Iterator[None]:
-    """Hold the only turn to make `output`, once whoever has it is done."""
+def _locked(output: Path, notices: Notices) -> Iterator[None]:
+    """Hold the lock of `output`. Wait for it if another process has it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(output.with_name(f"{output.name}.lock"))
@@ -152,12 +166,12 @@ def _turn(output: Path, notices: Notices) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            notices.inform(f"waiting for another process, which makes {output}")
+            notices.inform(f"waiting for another process, which is exporting to {output}")
             lock.acquire()
     except OSError as error:
         raise RequestError(
             f"{output.parent}: cannot write there ({error.strerror or error}): set SDRT_CACHE to a folder "
-            "that can be written"
+            "that you can write to"
         ) from error
     try:
         yield

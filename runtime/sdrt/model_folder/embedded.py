@@ -1,4 +1,4 @@
-"""The models that are embedded in the package `sdrt_models`, which an installation may lack."""
+"""The embedded models. They are in the package `sdrt_models`, which an installation may lack."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 __all__ = ["DEFAULT_MODEL", "embedded_names", "embedded_path"]
 
 DEFAULT_MODEL = "shapes"
-"""What runs when no model is named."""
+"""The model that runs if the user names none."""
 
 
 def embedded_names() -> tuple[str, ...]:
-    """What `-m` takes without any folder or download."""
+    """Return the names of the embedded models; none if `sdrt_models` is not installed."""
     try:
         import sdrt_models
     except ModuleNotFoundError:
@@ -20,7 +20,7 @@ def embedded_names() -> tuple[str, ...]:
 
 
 def embedded_path(name: str) -> Path | None:
-    """The folder of the model `name`; None for other names."""
+    """Return the folder of the embedded model `name`, or None if there is no such model."""
     if name not in embedded_names():
         return None
     import sdrt_models

@@ -1,4 +1,4 @@
-"""The exporter, which is a package of its own and found by its entry point: the runtime imports none of it."""
+"""Finds the exporter, a separate package, by its entry point. The runtime never imports it directly."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from sdrt.model_folder.manifest import Manifest
 __all__ = ["GROUP", "Exporter", "load_exporter"]
 
 GROUP = "sdrt.exporters"
-"""The group of entry points that `load_exporter` looks in."""
+"""The entry point group in which `load_exporter` looks."""
 
 
 class Exporter(Protocol):
-    """What the runtime uses of an exporter."""
+    """The part of an exporter that the runtime uses."""
 
     ARCHITECTURES: Mapping[str, Any]
-    """Configs of the components, by the name of an architecture."""
+    """The configs of the components of each architecture, by the architecture's name."""
 
     def export_model(self, checkpoint: Any, output: Any, **options: Any) -> Manifest:
-        """Export `checkpoint` to the folder `output`."""
+        """Export `checkpoint` into the folder `output`."""
 
 
 def load_exporter() -> Exporter:
-    """Import the exporter that is installed. Raises `ExportError` if there is none."""
-    # Here, because importlib.metadata takes longer to import than most commands take to run.
+    """Import the installed exporter.
+
+    Raises:
+        ExportError: none is installed.
+    """
+    # Imported here because importlib.metadata takes longer to import than most commands take to run.
     from importlib.metadata import entry_points
 
     for entry_point in entry_points(group=GROUP):

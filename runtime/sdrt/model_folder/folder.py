@@ -1,4 +1,4 @@
-"""The model folder: what it must hold."""
+"""A model folder, and the check that it is complete."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
 GRAPH, STAGES_GRAPH, WIDE_GRAPH = "model.onnx", "stages.onnx", "model_fp32.onnx"
 WIDE_STAGES_GRAPH = "stages_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
-"""The folder of a small decoder for previews, which a model may have."""
+"""The folder of a small decoder for previews. Not every model has it."""
 LOW_RES_SCHEDULER = "low_res_scheduler"
 """The folder of an upscaling model's second scheduler."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """A folder with the graphs, tokenizer and configs of one model, checked to be complete."""
+    """The folder of one model, with its graphs, tokenizers and configs. `open` checks that it is complete."""
 
     path: Path
     name: str
@@ -49,9 +49,14 @@ class ModelFolder:
 
     @classmethod
     def open(cls, path: str | Path, *, name: str | None = None) -> ModelFolder:
-        """Check that `path` holds a model this version can run.
+        """Open the folder `path` and check that it holds a model that this version can run.
 
-        Raises `ModelNotFoundError`, `IntegrityError` or `UnsupportedModelError`.
+        `name` is the model's name. By default it is the name of its source, or of the folder.
+
+        Raises:
+            ModelNotFoundError: there is no model folder at `path`.
+            IntegrityError: a file is missing, unreadable or damaged.
+            UnsupportedModelError: sdrt cannot run the model.
         """
         folder = expand(path)
         with readable(folder):
@@ -65,44 +70,47 @@ class ModelFolder:
         return model
 
     def component(self, name: str) -> Path:
-        """The graph of the component `name`."""
+        """Return the path of the graph of the component `name`."""
         return self.path / name / GRAPH
 
     def stages(self, name: str) -> Path:
-        """The graph in stages of the VAE's encoder or decoder, which not every model has."""
+        """Return the path of the staged graph (for tiles) of the VAE's encoder or decoder. It may not exist."""
         return self.path / name / STAGES_GRAPH
 
     def wide(self, name: str) -> Path:
-        """The graph of `name` that computes in float32, which those in float16 have beside them."""
+        """Return the path of the float32 graph of `name`. Only components in float16 have one."""
         return self.path / name / WIDE_GRAPH
 
     def wide_stages(self, name: str) -> Path:
-        """The same of the graph in stages."""
+        """Return the path of the float32 version of the staged graph."""
         return self.path / name / WIDE_STAGES_GRAPH
 
     def has(self, name: str) -> bool:
-        """Whether the folder has the graph of `name`."""
+        """Tell whether the folder has the graph of the component `name`."""
         return self.component(name).is_file()
 
     def component_config(self, name: str) -> dict[str, Any]:
-        """The `config.json` of `name`."""
+        """Read the `config.json` of the component `name`. Raises `IntegrityError` if it is missing or damaged."""
         return read_json(self.path / name / "config.json")
 
     def weights(self, name: str) -> Weights:
-        """Precision of the component `name`, and a digest of its files: of their hashes where those were checked."""
+        """Return the precision of the component `name` and a digest that identifies its files.
+
+        The digest is made from the files' hashes if they were checked, otherwise from their paths, sizes and times.
+        """
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
         digest = hashlib.sha256(json.dumps([self._identity(path) for path in files]).encode())
         return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
 
     def _dtype(self, name: str) -> str:
-        """That of the component `name`: a model in float16 may have one that does not fit into it."""
+        """Return the precision of the component `name`, which may differ from that of the model."""
         if self.manifest is None:
             return "float32"
         own = self.manifest.components.get(name, {}).get("dtype")
         return own if isinstance(own, str) else self.manifest.dtype
 
     def _identity(self, path: Path) -> list[str | int]:
-        """What tells a file from others: name and hash; place, size and time of one that nobody hashed."""
+        """Return what identifies a file: its name and hash, or its path, size and time if it was not hashed."""
         record = self.manifest.files.get(path.relative_to(self.path).as_posix()) if self.manifest else None
         if record is not None and self._verifier.remembers(path, record):
             return [path.name, record.sha256]
@@ -111,12 +119,17 @@ class ModelFolder:
 
     @property
     def target(self) -> str:
-        """The target that the model was exported for; empty where no manifest says so."""
+        """The target that the model was exported for; empty without a manifest."""
         return self.manifest.target if self.manifest else ""
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What this model can serve. Raises `IntegrityError` or `UnsupportedModelError` for its configs."""
+        """The sizes, inputs and task that the model supports.
+
+        Raises:
+            IntegrityError: a config is damaged.
+            UnsupportedModelError: the model fits none of its family's tasks.
+        """
         manifest = self.manifest
         family = self.family
         return Capabilities.of(
@@ -125,7 +138,7 @@ class ModelFolder:
             vae=self.component_config(family.vae.decoder),
             index=self.index,
             defaults=manifest.defaults if manifest else {},
-            # A traced graph (no sdrt.json) has the factor 2 of every upsampling baked in; ours takes any size.
+            # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
             any_size=manifest is not None and manifest.exporter != "optimum",
             has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),
             has_vae_encoder=self.has(family.vae.encoder),
@@ -138,7 +151,7 @@ class ModelFolder:
 
     @cached_property
     def low_res_scheduler_config(self) -> dict[str, Any]:
-        """Of an upscaling model: how noise is put on the small image."""
+        """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
         return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json")
 
     @cached_property
@@ -146,11 +159,15 @@ class ModelFolder:
         try:
             return Verifier(cache_root() / "verified.json")
         except RequestError:
-            # There is nowhere to remember anything, so every file is hashed every time.
+            # Without a cache folder, every file is hashed every time.
             return Verifier(None)
 
     def verify(self, notify: Notify | Notices | None = None) -> bool:
-        """Check every file against the manifest; False when the folder has none to check against."""
+        """Check every file against the manifest. Return False if the folder has no manifest.
+
+        Raises:
+            IntegrityError: a file is missing or damaged.
+        """
         if self.manifest is None:
             return False
         notices = notify if isinstance(notify, Notices) else Notices(notify)
@@ -158,7 +175,7 @@ class ModelFolder:
         return True
 
     def is_verified(self) -> bool:
-        """Whether every file was hashed before and has not been touched since."""
+        """Tell whether every file was checked before and has not changed since."""
         if self.manifest is None:
             return False
         return all(
@@ -186,12 +203,12 @@ class ModelFolder:
                 )
         if self.manifest and (unlisted := [name for name in self._files() if name not in listed]):
             raise IntegrityError(
-                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so nothing tells whether that is "
-                "damaged: remove it if it is not the model's, or export the model again"
+                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so sdrt cannot check that file: "
+                "remove the file if it does not belong to the model, or export the model again"
             )
 
     def _files(self) -> list[str]:
-        """POSIX names of the index and of the files in the folders that are read; hidden files are left out."""
+        """Return the relative POSIX paths of all files that sdrt may read, except hidden files."""
         family, names = self.family, [INDEX_NAME]
         others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER)
         for folder in (*family.components, *family.tokenizers, *others):
@@ -203,7 +220,11 @@ class ModelFolder:
 
 
 def expand(path: str | Path) -> Path:
-    """`path` with its `~` expanded, as a shell would: left as it is where there is no such user."""
+    """Expand a leading `~` as a shell does. The path stays as it is if there is no such user.
+
+    Raises:
+        RequestError: `path` is not a path.
+    """
     if not isinstance(path, (str, Path)) or "\0" in str(path):
         raise RequestError(
             f"model is {brief(path)}: expected a folder, the name of an embedded model or a hub id"
@@ -215,33 +236,37 @@ def expand(path: str | Path) -> Path:
 
 
 def exists(folder: Path) -> bool:
-    """Whether `folder` is there. Raises `ModelNotFoundError` where nobody may look."""
+    """Tell whether `folder` exists.
+
+    Raises:
+        ModelNotFoundError: permissions forbid to look.
+    """
     try:
         folder.stat()
     except PermissionError as error:
         raise ModelNotFoundError(
-            f"{folder} cannot be looked at ({error.strerror}): check the permissions of {folder.parent}"
+            f"{folder} cannot be accessed ({error.strerror}): check the permissions of {folder.parent}"
         ) from None
     except OSError:
-        # Not there; or too long a name for a file, which a hub id's may be too.
+        # It does not exist, or the name is too long for a file; a hub id may be that long.
         return False
     return True
 
 
 def tail(name: str) -> str:
-    """The last part of a path or hub id."""
+    """Return the last part of a path or hub id."""
     return name.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _printable(name: str) -> str:
-    """`name` as Unicode: a folder's may hold bytes that are none, and a picture's metadata must not."""
+    """Replace bytes that are not Unicode, because image metadata cannot hold them. A folder's name may."""
     return name.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _check_is_model(folder: Path) -> None:
     if not folder.exists():
         raise ModelNotFoundError(
-            f"there is no model folder {folder}: make one with sdrt export CHECKPOINT -o {folder}"
+            f"there is no model folder {folder}: check the path, or make one with sdrt export CHECKPOINT -o {folder}"
         )
     if not folder.is_dir():
         raise ModelNotFoundError(f"{folder} is a file, expected a model folder: make one with sdrt export")

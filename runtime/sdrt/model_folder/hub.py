@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub: which files, and what its errors mean to a user."""
+"""Downloads models from the Hugging Face hub, and turns its errors into messages for the user."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from sdrt.model_folder.index import known_family
 
 __all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
-# Copies of the weights in other forms. The first is taken where the full precision is missing.
+# Other copies of the weights. sdrt takes the first kind if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 def _patterns() -> list[str]:
-    """Configs and tokenizers, and graphs of ours, but no torch weights: of a torch checkpoint, a few kilobytes."""
+    """Patterns for configs, tokenizers and ONNX graphs, but not for torch weights.
+
+    Of a torch checkpoint they match only a few kilobytes.
+    """
     graphs = dict.fromkeys([name for family in FAMILIES for name in family.components] + [TAESD_DECODER])
     vaes = dict.fromkeys(name for family in FAMILIES for name in (family.vae.decoder, family.vae.encoder))
     tokenizers = dict.fromkeys(name for family in FAMILIES for name in family.tokenizers)
@@ -43,18 +46,22 @@ def _checkpoint_components() -> list[str]:
 
 
 def check_id(model: str | Path) -> str:
-    """`model` as a hub id. Raises `ModelNotFoundError` for what can only be a mistyped folder."""
+    """Return `model` as a hub id.
+
+    Raises:
+        ModelNotFoundError: it is not a hub id, so it is probably a mistyped folder.
+    """
     name = str(model)
     if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
         shown = name if len(name) <= 200 else name[:200] + "…"
         if name in embedded_names():
             raise ModelNotFoundError(
-                f"there is no folder {name}; the embedded model is the string {name!r}, not a path"
+                f"there is no folder {name}: for the embedded model, pass the string {name!r}, not a path"
             )
         embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
         raise ModelNotFoundError(
-            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name in ASCII letters, digits, '.', '_', "
-            "'-'): make a folder with sdrt export CHECKPOINT -o model/"
+            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name, of ASCII letters, digits, '.', '_', "
+            "'-'): check the spelling, or make a folder with sdrt export CHECKPOINT -o model/"
         )
     return name
 
@@ -66,9 +73,13 @@ def download(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """The snapshot folder of `name`, named after its commit; downloads what is not cached, no torch weights.
+    """Download the hub model `name` without torch weights; return its snapshot folder, named after the commit.
 
-    Offline mode, endpoint and cache are huggingface_hub's own (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
+    Files in huggingface_hub's cache are not downloaded again. Its own variables set offline mode, endpoint and cache
+    (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
+
+    Raises:
+        ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
     return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=_patterns())
 
@@ -80,7 +91,13 @@ def download_checkpoint(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """The snapshot folder of `name` with its torch weights: safetensors, in full precision where there are such."""
+    """Download the hub model `name` with its torch weights; return its snapshot folder.
+
+    The weights are safetensors files: those in full precision, or those in float16 if there are no others.
+
+    Raises:
+        ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
+    """
     weights = [f"{part}/*.safetensors*" for part in _checkpoint_components()]
     allow = [*_patterns(), *weights]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
@@ -92,7 +109,7 @@ def download_checkpoint(
 
 def _parts_of(checkpoint: Path) -> Sequence[str]:
     family = None
-    # A damaged index is reported when the folder is opened.
+    # Opening the folder reports a damaged index.
     with suppress(IntegrityError):
         family = known_family(checkpoint)
     return _checkpoint_components() if family is None else family.checkpoint_components
@@ -105,7 +122,11 @@ def download_taesd(
     cache_dir: str | Path | None = None,
     revision: str | None = None,
 ) -> Path:
-    """The snapshot folder of a model that is one part alone: its config and weights."""
+    """Download the config and weights of a hub model that is a single network; return its snapshot folder.
+
+    Raises:
+        ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
+    """
     patterns = ["config.json", "*.safetensors"]
     return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=patterns)
 
@@ -119,24 +140,25 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
     except errors.GatedRepoError:
         raise ModelNotFoundError(
             f"hub model {where} is gated: accept its terms at https://huggingface.co/{name}, "
-            "then hf auth login"
+            "then run hf auth login"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelNotFoundError(
-            f"there is no folder and no hub model {where}: check the spelling; "
-            "if it is private, hf auth login"
+            f"there is no folder and no hub model {where}: check the spelling. "
+            "If the model is private, run hf auth login"
         ) from None
     except errors.RevisionNotFoundError:
         raise ModelNotFoundError(
-            f"hub model {name!r} has no revision {revision!r}: leave it out for the main one"
+            f"hub model {name!r} has no revision {revision!r}: choose another, or leave it out for the main branch"
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise ModelNotFoundError(
-            f"hub model {where} is not in the cache and the hub cannot be reached (offline?): connect, unset "
-            "HF_HUB_OFFLINE, or give the folder of an exported model"
+            f"hub model {where} is not in the cache, and the hub cannot be reached (offline?): connect to the network, "
+            "unset HF_HUB_OFFLINE, or give the folder of an exported model"
         ) from None
     except Exception as error:
-        # requests, httpx, httpx2 or xet, by huggingface_hub's version: their errors share no base class.
+        # huggingface_hub uses requests, httpx, httpx2 or xet, depending on its version. Their errors share no base
+        # class.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError(
             f"hub model {where} could not be downloaded ({reason}): try again"

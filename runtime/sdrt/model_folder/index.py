@@ -1,4 +1,4 @@
-"""`model_index.json`: the classes it may name. They are looked up in `sdrt.families` and never imported."""
+"""Checks `model_index.json`. sdrt looks the classes that it names up in `sdrt.families` and never imports them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ _LIBRARIES = frozenset({"diffusers", "transformers", "optimum", "onnxruntime", "
 
 
 def check_index(folder: Path) -> tuple[dict[str, Any], Family]:
-    """The index of an exported model, and its family.
+    """Read the index of an exported model. Return it with the model's family.
 
-    Raises `UnsupportedModelError` for a class that sdrt cannot run.
+    Raises:
+        IntegrityError: the index is missing or damaged.
+        UnsupportedModelError: it names a class that sdrt cannot run.
     """
     path = folder / INDEX_NAME
     index = read_json(path)
@@ -35,9 +37,9 @@ def check_index(folder: Path) -> tuple[dict[str, Any], Family]:
         entry = family.index[name]
         allowed = None if entry is None else entry.classes | entry.exported
         if library.split(".")[0] not in _LIBRARIES or (allowed is not None and found not in allowed):
-            known = ", ".join(sorted(allowed)) if allowed else "diffusers' own"
+            known = ", ".join(sorted(allowed)) if allowed else "a class of diffusers"
             raise UnsupportedModelError(
-                f"{path}: {name} names class {library}.{found}, which sdrt cannot run; known: {known}",
+                f"{path}: {name} names class {library}.{found}, which sdrt cannot run: expected {known}",
                 component=name,
                 fits=known,
             )
@@ -45,7 +47,12 @@ def check_index(folder: Path) -> tuple[dict[str, Any], Family]:
 
 
 def check_checkpoint_index(folder: Path) -> Family:
-    """The family of a torch checkpoint. Raises `UnsupportedModelError` for a class that sdrt cannot export."""
+    """Return the family of a torch checkpoint.
+
+    Raises:
+        IntegrityError: the index is missing or damaged.
+        UnsupportedModelError: it names a class that sdrt cannot export.
+    """
     path = folder / INDEX_NAME
     index = read_json(path)
     family = family_of(index)
@@ -55,8 +62,8 @@ def check_checkpoint_index(folder: Path) -> Family:
         if entry is not None and entry.required and not _names_one_of(index.get(name), entry):
             expected = " or ".join(repr([entry.library, known]) for known in sorted(entry.classes))
             raise UnsupportedModelError(
-                f"{path}: {name} is {brief(index.get(name))}, expected {expected}: classes come from a fixed "
-                "table, code of a checkpoint is never run",
+                f"{path}: {name} is {brief(index.get(name))}, expected {expected}: sdrt knows a fixed table of "
+                "classes and never runs a checkpoint's own code",
                 component=name,
                 fits=expected,
             )
@@ -64,13 +71,13 @@ def check_checkpoint_index(folder: Path) -> Family:
 
 
 def known_family(folder: Path) -> Family | None:
-    """The family that a folder's index names; None without an index, or for a class of no family."""
+    """Return the family that a folder's index names, or None without an index or for an unknown class."""
     path = folder / INDEX_NAME
     return family_of(read_json(path)) if path.is_file() else None
 
 
 def class_of(entry: object) -> str | None:
-    """The class that an entry of the index names; None for an absent component."""
+    """Return the class that an entry of the index names, or None if the component is absent."""
     return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
@@ -79,7 +86,7 @@ def _unknown_pipeline(
 ) -> UnsupportedModelError:
     known = ", ".join(sorted(frozenset[str]().union(*classes)))
     return UnsupportedModelError(
-        f"{path}: pipeline class {brief(index.get('_class_name'))} is not supported; known: {known}",
+        f"{path}: pipeline class {brief(index.get('_class_name'))} is not supported: expected one of {known}",
         fits=known,
     )
 
@@ -89,7 +96,7 @@ def _names_one_of(found: object, entry: IndexEntry) -> bool:
 
 
 def _components(path: Path, index: Mapping[str, Any], family: Family) -> Iterator[tuple[str, str, str]]:
-    """Name, library and class of every component that is there and is used."""
+    """Yield the name, library and class of every component that is present and that sdrt uses."""
     for name, entry in index.items():
         is_option = name not in family.index and (entry is None or isinstance(entry, (bool, int, float)))
         if name.startswith("_") or is_option:

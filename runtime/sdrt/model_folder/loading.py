@@ -1,4 +1,4 @@
-"""What `StableDiffusionPipeline.from_pretrained` takes."""
+"""The arguments of `StableDiffusionPipeline.from_pretrained`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Loading"]
 
 @dataclass(frozen=True)
 class Loading:
-    """A model, and how to run it."""
+    """Which model to load, and how to run it."""
 
     model: str | Path = field(
         metadata={
@@ -30,39 +30,44 @@ class Loading:
         '"cuda:1" is the second device.',
     )
     provider_options: Mapping[str, Any] | None = argument(
-        None, 'Of the provider that is named, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
+        None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
     )
-    threads: int | None = argument(None, "CPU threads.", usual="every core")
-    revision: str | None = argument(None, "Branch, tag or commit of a model on the Hub.")
+    threads: int | None = argument(None, "Number of CPU threads.", usual="every core")
+    revision: str | None = argument(None, "Branch, tag or commit of a model on the hub.")
     token: str | bool | None = argument(None, "Passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
-    allow_fallback: bool = argument(False, "Run on the CPU what the provider cannot.")
+    allow_fallback: bool = argument(False, "Run operators on the CPU that the provider cannot run.")
     vae_tiling: bool | None = argument(
         None,
-        "Encode and decode images in tiles, in the memory of one tile and with the same result.",
+        "Encode and decode images in tiles. The result is the same, and it takes only the memory of one tile.",
         usual="images above 1024x1024 pixels",
     )
     low_vram: bool | None = argument(
         None,
-        "Take as little memory as possible, and more time: one component in memory at a time, guidance in two calls "
-        "of the U-Net, the VAE in tiles. False raises an error where memory runs out.",
-        usual="once memory has run out, for images of that size and above",
+        "Take as little memory as possible, but more time: one component in memory at a time, two U-Net calls "
+        "for guidance, the VAE in tiles. False raises an error if memory runs out.",
+        usual="after memory has run out, for images of that size and larger",
     )
-    verify: bool = argument(True, "Check the hashes of files that were not seen before.")
+    verify: bool = argument(True, "Check the hashes of files that were not checked before.")
     notify: Notify | None = argument(
         None,
         "Receives messages for the user.",
-        usual="warnings are SdrtWarnings, and progress goes to stderr",
+        usual="warnings become SdrtWarnings, and progress goes to stderr",
     )
     reporter: Any = argument(
         None,
         "Receives the exporter's ProgressEvents when a checkpoint is exported.",
-        usual="they are messages for the user, too",
+        usual="they become messages for the user",
     )
 
     @property
     def session_config(self) -> SessionConfig:
-        """How sessions are made. Raises `ProviderError`, `RequestError` for what there is not."""
+        """The settings of the sessions.
+
+        Raises:
+            ProviderError: there is no such provider.
+            RequestError: an option is unknown or has a wrong value.
+        """
         return SessionConfig(
             provider=self.provider,
             threads=self.threads,

@@ -1,7 +1,7 @@
-"""`sdrt.json`: what a model folder was made from and with, and the hash of every file in it.
+"""`sdrt.json`, the manifest of a model folder: its source, its versions, and the hash of every file in it.
 
-ONNX Runtime loads weights with a flipped bit without a word, so the hashes are the only guard. They are
-checked once per file and remembered, by path, size and modification time, outside the model folder.
+ONNX Runtime loads damaged weights without an error, so only the hashes reveal damage. sdrt checks each file once.
+It remembers the result by path, size and modification time, outside the model folder.
 """
 
 from __future__ import annotations
@@ -39,28 +39,32 @@ _BLOCK = 1 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`. Raises `IntegrityError` for anything else."""
+    """Read the JSON object in the file `path`.
+
+    Raises:
+        IntegrityError: the file is missing, unreadable or holds something else.
+    """
     try:
         if path.exists() and not path.is_file():
-            raise IntegrityError(f"{path} is no file: copy the whole model folder, or export it again")
+            raise IntegrityError(f"{path} is not a file: copy the whole model folder, or export it again")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
     except (ValueError, RecursionError) as error:
-        # ValueError: no UTF-8, no JSON, or a number of more digits than Python reads.
+        # ValueError means: not UTF-8, not JSON, or a number with more digits than Python reads.
         raise IntegrityError(f"{path} is not JSON ({error}): export the model again") from None
     except OSError as error:
         raise unreadable(path, error) from None
     if not isinstance(value, dict):
         raise IntegrityError(
-            f"{path} holds a JSON {type(value).__name__}, expected an object: export it again"
+            f"{path} holds a JSON {type(value).__name__}, expected an object: export the model again"
         )
     return value
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses within `path` into `IntegrityError`."""
+    """Turn an `OSError` for a file in `path` into `IntegrityError`."""
     try:
         yield
     except OSError as error:
@@ -68,14 +72,14 @@ def readable(path: Path) -> Iterator[None]:
 
 
 def unreadable(path: str | Path, error: OSError) -> IntegrityError:
-    """What to raise when the file system refuses `path`."""
+    """Return the `IntegrityError` for a file that the system cannot read."""
     return IntegrityError(
         f"{path} cannot be read ({error.strerror or error}): check its permissions, or copy the model again"
     )
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file, read in blocks."""
+    """Return the SHA-256 of a file in hex. It is read in blocks."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
@@ -85,22 +89,33 @@ def sha256(path: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """Size in bytes and SHA-256 of one file."""
+    """The size in bytes and the SHA-256 (hex) of one file."""
 
     size: int
     sha256: str
 
     @classmethod
     def of(cls, path: Path) -> FileRecord:
-        """Measure `path`."""
+        """Return the record of the file `path`."""
         return cls(size=path.stat().st_size, sha256=sha256(path))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The content of `sdrt.json`; `files` maps POSIX paths relative to the folder, `sdrt.json` left out.
+    """The content of `sdrt.json`.
 
-    `defaults` are what calls of this model use where they say nothing: `guidance_scale`.
+    Attributes:
+        family: the model's family.
+        target: the target that the model was exported for.
+        dtype: the precision of the weights, such as "float32".
+        opset: the version of the ONNX operator set.
+        exporter: the program that wrote the graphs.
+        source: the `id` and `revision` of the checkpoint.
+        versions: the version of each package that took part in the export.
+        components: the parity results and details of each component.
+        defaults: values that calls use if they give none: `guidance_scale`.
+        files: the record of each file but `sdrt.json`, by its POSIX path relative to the folder.
+        format_version: the version of this format.
     """
 
     family: str
@@ -117,21 +132,26 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest:
-        """Read `path`, an `sdrt.json` or the folder that holds one."""
+        """Read `path`, which is an `sdrt.json` or a folder with one.
+
+        Raises:
+            IntegrityError: the file is missing or damaged.
+            UnsupportedModelError: a newer sdrt wrote it.
+        """
         path = path / MANIFEST_NAME if path.is_dir() else path
         data = read_json(path)
         version = data.get("format_version")
         if version != FORMAT_VERSION:
             raise UnsupportedModelError(
-                f"{path}: format_version is {version!r}, this sdrt reads {FORMAT_VERSION}: "
+                f"{path}: format_version is {version!r}, but this sdrt reads {FORMAT_VERSION}: "
                 "upgrade with pip install -U sdrt, or export the model again"
             )
-        data.setdefault("defaults", {})  # of what was exported before there were any
+        data.setdefault("defaults", {})  # older exports have none
         _check_types(path, data)
         return cls(**(data | {"files": _records(path, data["files"])}))
 
     def write(self, path: Path) -> None:
-        """Write to `path`, an `sdrt.json` or a folder, through a temporary file."""
+        """Write the manifest to `path`, which is an `sdrt.json` or a folder, through a temporary file."""
         path = path / MANIFEST_NAME if path.is_dir() else path
         _write_atomically(path, json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
 
@@ -152,13 +172,13 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
     for name, value in data["defaults"].items():
         if name not in DEFAULTS or not _is_number(value):
             raise IntegrityError(
-                f"{path}: defaults.{name} is {brief(value)}: expected a number, of {', '.join(DEFAULTS)}: export the "
-                "model again"
+                f"{path}: defaults.{name} is {brief(value)}, expected a number for one of {', '.join(DEFAULTS)}: "
+                "export the model again"
             )
     for name, entry in data["components"].items():
         if not _has_parity(entry):
             raise IntegrityError(
-                f"{path}: components.{name} must list its relative errors under 'parity': export the model again"
+                f"{path}: components.{name} must list relative errors under 'parity': export the model again"
             )
 
 
@@ -176,7 +196,7 @@ def _has_parity(entry: object) -> bool:
 
 
 def _records(path: Path, files: dict[str, Any]) -> dict[str, FileRecord]:
-    """The size and hash of each file. Raises `IntegrityError` for a name that leads out of the folder."""
+    """Read the record of each file. Raises `IntegrityError` for a damaged record or a path outside the folder."""
     records = {}
     for name, entry in files.items():
         _check_file_name(path, name)
@@ -197,14 +217,14 @@ def _records(path: Path, files: dict[str, Any]) -> dict[str, FileRecord]:
 
 def _check_file_name(path: Path, name: str) -> None:
     parts = PurePosixPath(name)
-    # "C:/x" is relative here and a drive on Windows; a backslash is a letter here and a separator there.
+    # Refused on every system: on Windows "C:/x" is on a drive and a backslash separates folders.
     odd = any(letter in name for letter in "\\:\0") or any("\ud800" <= letter <= "\udfff" for letter in name)
     if parts.is_absolute() or ".." in parts.parts or odd or not parts.parts:
         raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    # Not tempfile's: its files are for their owner alone, and a model may be everybody's.
+    # Not the tempfile module: only the owner can read its files, but a model may be shared.
     temporary = path.with_name(f".sdrt-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("x", encoding="utf-8") as stream:
@@ -216,14 +236,14 @@ def _write_atomically(path: Path, text: str) -> None:
 
 
 class Verifier:
-    """Checks files against their records; remembers in `state` (a JSON file, if any) which ones it has hashed."""
+    """Checks files against their records. The JSON file `state`, if any, remembers which files were hashed."""
 
     def __init__(self, state: Path | None) -> None:
         self._state = state
         self._seen = self._read()
 
     def check(self, folder: Path, files: Mapping[str, FileRecord], notices: Notices) -> None:
-        """Raise `IntegrityError` for the first file that is missing or altered."""
+        """Check files, given by relative path. Raises `IntegrityError` for the first missing or damaged file."""
         with readable(folder):
             pending = [name for name in files if not self.remembers(folder / name, files[name])]
             for name in pending:
@@ -239,17 +259,17 @@ class Verifier:
                     self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
                 board.show("hashes", "correct", done=True)
         finally:
-            # What passed need not be read again because another file is damaged.
+            # Also after an error, so that intact files need not be hashed again.
             self._write()
 
     def remembers(self, path: Path, record: FileRecord) -> bool:
-        """Whether `path` was hashed before, with `record`'s digest, and has not been touched since."""
+        """Tell whether the file `path` was found to match `record` before, and has not changed since."""
         if self._state is None or not path.is_file() or (seen := self._seen.get(str(path.resolve()))) is None:
             return False
         return seen == _fingerprint(path, record)
 
     def _read(self) -> dict[str, list[Any]]:
-        # A damaged or missing memory costs a second hashing, nothing else.
+        # If the state is damaged or missing, the files are hashed again.
         try:
             seen = json.loads(self._state.read_text(encoding="utf-8")) if self._state else {}
         except (OSError, ValueError, RecursionError):
@@ -259,14 +279,14 @@ class Verifier:
     def _write(self) -> None:
         if self._state is None:
             return
-        # Another process may have added entries in the meantime; one lost entry is one more hashing.
+        # Another process may have added entries meanwhile. If one gets lost, its file is hashed once more.
         try:
             self._state.parent.mkdir(parents=True, exist_ok=True)
             seen = self._read() | self._seen
             there = {path: entry for path, entry in seen.items() if os.path.exists(path)}  # noqa: PTH110
             _write_atomically(self._state, json.dumps(there))
         except OSError:
-            # A read-only home: the files are checked again next time.
+            # The cache is read-only, so the files are checked again next time.
             return
 
 

@@ -1,4 +1,4 @@
-"""From what a user names as a model, an embedded name, a folder or a hub id, to a model folder."""
+"""Turns the model that the user named (an embedded model, a folder or a hub id) into a model folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["holds_torch_checkpoint", "open_local", "refuse_revision", "resolve_m
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
-    """Whether `folder` is a diffusers checkpoint that has not been exported."""
+    """Tell whether `folder` is a diffusers checkpoint that has not been exported."""
     family = known_family(folder)
     if family is None or (folder / family.denoiser.component / GRAPH).exists():
         return False
     weights = ("*.safetensors", "*.safetensors.index.json", "*.bin")
-    # A hub id is looked at before its weights are downloaded: diffusers configs without any graph count too.
+    # A hub model is checked before its weights are downloaded, so diffusers configs without a graph count too.
     graphs = any((folder / name / GRAPH).exists() for name in family.components)
     has_weights = any(any((folder / family.denoiser.component).glob(pattern)) for pattern in weights)
     return has_weights or (not graphs and (folder / family.vae.checkpoint / "config.json").is_file())
@@ -37,19 +37,29 @@ def resolve_model(
     target: str = "cpu",
     reporter: Any = None,
 ) -> ModelFolder:
-    """Turn an embedded name, a folder or a hub id into a `ModelFolder`; a torch checkpoint is exported first.
+    """Turn an embedded model's name, a folder or a hub id into a `ModelFolder`. Torch checkpoints are exported first.
 
-    An embedded name means the embedded model whatever lies in the working folder; a folder of that name is `./name`.
+    An embedded model's name always means the embedded model. For a folder of that name, pass `./name`.
 
-    `cache_dir` is where huggingface_hub keeps downloads; `revision`, `token` and its own environment
-    variables are passed through. `reporter` receives the exporter's `ProgressEvent`s.
+    Args:
+        model: an embedded model's name, a folder or a hub id.
+        revision: a branch, tag or commit on the hub.
+        token: passed to huggingface_hub.
+        cache_dir: where huggingface_hub keeps downloads.
+        notify: receives messages for the user.
+        target: the target to export a checkpoint for.
+        reporter: receives the exporter's `ProgressEvent`s.
+
+    Raises:
+        ModelError: there is no such model, it is damaged, or sdrt cannot run it.
+        RequestError: `model` cannot name a model, or `revision` is given for a model that is not on the hub.
     """
     notices = Notices(notify)
     folder = expand(model)
     if _is_embedded(model):
         refuse_revision(model, revision)
         if folder.is_dir():
-            notices.warn(f"{model} is the embedded model; the folder of that name is ./{model}")
+            notices.warn(f"{model} means the embedded model: for the folder of that name, give ./{model}")
         return open_local(model)
     if exists(folder):
         refuse_revision(folder, revision)
@@ -58,7 +68,7 @@ def resolve_model(
     if model == DEFAULT_MODEL:
         raise ModelNotFoundError(
             f"this installation lacks the embedded model {model}, the default: install sdrt again, with its package "
-            "sdrt_models, or name another model"
+            "sdrt_models, or choose another model"
         )
     from sdrt.model_folder import hub
 
@@ -76,7 +86,11 @@ def resolve_model(
 
 
 def open_local(model: str | Path) -> ModelFolder:
-    """An embedded model by its name, or a folder; nothing is downloaded or exported."""
+    """Open an embedded model or a folder, without downloading or exporting anything.
+
+    Raises:
+        ModelError: there is no such model, it is damaged, or sdrt cannot run it.
+    """
     path = embedded_path(model) if isinstance(model, str) else None
     if path is None:
         return ModelFolder.open(model)
@@ -91,10 +105,10 @@ def _is_embedded(model: str | Path) -> bool:
 
 
 def refuse_revision(model: str | Path, revision: str | None) -> None:
-    """Raise `RequestError` for a `revision` of what is no hub id."""
+    """Raise `RequestError` if there is a `revision`, because `model` is not on the hub."""
     if revision is not None:
         raise RequestError(
-            f"revision is {revision!r} and {str(model)!r} is no hub id: leave the revision out, or give a hub id"
+            f"revision is {revision!r}, but {str(model)!r} is not a hub id: leave the revision out, or give a hub id"
         )
 
 
@@ -102,6 +116,6 @@ def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any
     folder = source.configs
     if not (folder.is_dir() and holds_torch_checkpoint(folder)):
         return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
-    # Before the weights: a hub's are downloaded by the export.
+    # Checked first, because the export downloads the weights of a hub model.
     check_checkpoint_index(folder)
     return export_once(source, target=target, notices=notices, reporter=reporter)

@@ -1,1 +1,1 @@
-"""From prompts to text embeddings."""
+"""Turns prompts into text embeddings."""

@@ -1,6 +1,6 @@
-"""From a prompt's fragments to what CLIP reads at a time: chunks of 75 tokens, each token with its weight.
+"""Cuts a prompt into chunks of 75 tokens, the most that CLIP reads at once. Each token keeps its weight.
 
-Where a chunk ends, A1111's web UI (`chunked`) and Compel (`split_at_sentences`) each have a rule of their own for.
+`chunked` cuts as A1111's web UI does, `split_at_sentences` as Compel does.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from sdrt.prompts.a1111 import Fragment
 __all__ = ["Chunk", "Reader", "chunked", "split_at_sentences"]
 
 _BACKTRACK = 20
-"""Tokens after the last comma that may move to the next chunk with what follows them, as in A1111's web UI."""
+"""The most tokens after the last comma that move to the next chunk with the rest of their phrase, as in A1111."""
 
 
 class Reader(Protocol):
-    """What a tokenizer has to be able to do."""
+    """The part of a tokenizer that this module uses."""
 
     @property
     def room(self) -> int:
-        """Tokens of a chunk."""
+        """The most tokens that a chunk can hold."""
 
     def groups(self, text: str) -> Iterable[list[int]]:
-        """Ids of a text; those that must stay together in one group."""
+        """Yield the token ids of a text in groups. The ids of a group must stay together."""
 
     def ends_word(self, token: int) -> bool:
-        """Whether a word ends with a token."""
+        """Tell whether a token ends a word."""
 
 
 @dataclass
 class Chunk:
-    """At most as many tokens as there is room for, and the weight of each."""
+    """The tokens that CLIP reads at once, and the weight of each."""
 
     tokens: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
 
 
 def chunked(stretches: Sequence[Sequence[Fragment]], reader: Reader) -> list[Chunk]:
-    """Chunks of all stretches, each of which begins a new one; one empty chunk where there are no words at all.
+    """Cut a prompt into chunks as A1111's web UI does. Return one empty chunk for an empty prompt.
 
-    A phrase that a chunk's end would cut moves on whole, if its comma is not far.
+    `stretches` are the fragments between two BREAKs; each stretch begins a new chunk. If the end of a chunk would cut
+    a phrase, the whole phrase moves to the next chunk, unless its comma is too far back.
     """
     comma = next(iter(reader.groups(",")), [-1])[0]
     chunks = [chunk for fragments in stretches for chunk in _of_stretch(fragments, reader, comma)]
@@ -55,7 +56,7 @@ def _of_stretch(fragments: Sequence[Fragment], reader: Reader, comma: int) -> It
         for group in reader.groups(fragment.text):
             if len(chunk.tokens) + len(group) > reader.room:
                 near = group != [comma] and after_comma > 0 and reader.room - after_comma < _BACKTRACK
-                # With what moves on, a group that stays together may not fit either.
+                # The next chunk must have room for both the moved tokens and the group.
                 near = near and len(chunk.tokens) - after_comma + len(group) <= reader.room
                 kept = after_comma if near else len(chunk.tokens)
                 yield Chunk(chunk.tokens[:kept], chunk.weights[:kept])
@@ -69,10 +70,10 @@ def _of_stretch(fragments: Sequence[Fragment], reader: Reader, comma: int) -> It
 
 
 def split_at_sentences(fragments: Sequence[Fragment], reader: Reader) -> list[Chunk]:
-    """Chunks of one text, at least one, as Compel cuts it (`SplitLongTextMode.SENTENCES`).
+    """Cut one text into at least one chunk, as Compel does (`SplitLongTextMode.SENTENCES`).
 
-    One that the text goes on after ends with its last sentence; if it has no end of one, with its last phrase, else
-    with its last word.
+    Each chunk but the last ends at its last end of a sentence. If it has none, it ends at its last end of a phrase,
+    otherwise at its last end of a word.
     """
     groups = [(ids, fragment.weight) for fragment in fragments for ids in reader.groups(fragment.text)]
     ends = _Ends(reader)
@@ -80,7 +81,7 @@ def split_at_sentences(fragments: Sequence[Fragment], reader: Reader) -> list[Ch
     while True:
         end = _fitting(groups, start, reader.room)
         if end < len(groups):
-            # The last of the best: `max` takes the first of equals.
+            # Counted downwards, because `max` returns the first of equal ranks: the last good place wins.
             end = max(
                 range(end, start, -1), key=lambda behind: ends.rank(groups[behind - 1][0]), default=start + 1
             )
@@ -95,7 +96,7 @@ def split_at_sentences(fragments: Sequence[Fragment], reader: Reader) -> list[Ch
 
 
 def _fitting(groups: Sequence[tuple[list[int], float]], start: int, room: int) -> int:
-    """Behind the last group that fits into a chunk that begins at `start`."""
+    """Return the index after the last group that fits into a chunk that begins at `start`."""
     for index in range(start, len(groups)):
         room -= len(groups[index][0])
         if room < 0:
@@ -104,7 +105,7 @@ def _fitting(groups: Sequence[tuple[list[int], float]], start: int, room: int) -
 
 
 class _Ends:
-    """How good a place to cut a text is behind a group of tokens."""
+    """Ranks the places where a text may be cut."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -114,7 +115,7 @@ class _Ends:
         }
 
     def rank(self, group: Sequence[int]) -> int:
-        """3 for a sentence, 2 for a phrase, 1 for a word, 0 within one."""
+        """Return what ends after a group of tokens: 3 for a sentence, 2 for a phrase, 1 for a word, 0 for nothing."""
         if len(group) > 1:
             return 1
         return self._marks.get(group[0]) or int(self._reader.ends_word(group[0]))

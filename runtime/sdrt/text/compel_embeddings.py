@@ -1,8 +1,9 @@
-"""What Compel's weights, blends and conjunctions are as embeddings (Compel 2, its `EmbeddingsProvider`).
+"""Computes the embeddings of Compel's weights, blends and conjunctions (`EmbeddingsProvider` in Compel 2).
 
-Weights are distances from the empty prompt, token by token. What counts less than 1 is mixed, besides, with the prompt
-that lacks it. Compel knows two ways to leave it out: to mask it, its default, and to remove its tokens, so that those
-behind move up (`DownweightMode.REMOVE`). The exported text encoders take no mask: it is the second one here.
+A weight scales a token's distance from the empty prompt. If a fragment's weight is below 1, the embedding is also mixed
+with that of the prompt without the fragment. Compel can leave a fragment out in two ways: it masks the tokens (its
+default), or it removes them, so that later tokens move up (`DownweightMode.REMOVE`). The exported text encoders take no
+mask, so this module removes them.
 """
 
 from __future__ import annotations
@@ -23,49 +24,49 @@ __all__ = ["embed", "pooled"]
 
 Array = NDArray[np.float32]
 _LEAST = 1e-5
-"""Weight below which a fragment counts as this: the tangent of a right angle is no number."""
+"""The least weight of a fragment. At 0 the formula would need the tangent of a right angle."""
 
 
 class Encoder(Protocol):
-    """What a text encoder has to be able to do."""
+    """The part of a text encoder that this module uses."""
 
     @property
     def tokenizer(self) -> Reader:
-        """What makes tokens of a text."""
+        """The tokenizer."""
 
     def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Encoded:
-        """Embeddings [length, width] of at most as many tokens as there is room for."""
+        """Encode at most `tokenizer.room` tokens to embeddings [length, width]."""
 
 
 def embed(clauses: Sequence[Clause], encoder: Encoder, clip_skip: int | None = None) -> Array:
-    """Embeddings [chunks · length, width] of a prompt of any length."""
+    """Encode a prompt of any length to embeddings [chunks · length, width]."""
     embeddings = _Embeddings(encoder, clip_skip)
     return np.concatenate([embeddings.of_clause(clause) for clause in clauses])
 
 
 def pooled(clauses: Sequence[Clause], encoder: Encoder) -> Array | None:
-    """The pooled embedding of the first text's first chunk, without weights; None if the encoder makes none."""
+    """Return the pooled embedding of the first text's first chunk, without weights; None if the encoder makes none."""
     fragments = [fragment for clause in clauses[:1] for fragment in clause.texts[0]]
     return encoder.chunk(split_at_sentences(fragments, encoder.tokenizer)[0].tokens).pooled
 
 
 class _Embeddings:
-    """Embeddings of one prompt's parts, in which equal chunks are encoded once."""
+    """Computes the embeddings of one prompt. Equal chunks are encoded once."""
 
     def __init__(self, encoder: Encoder, clip_skip: int | None) -> None:
         self._encoder, self._clip_skip = encoder, clip_skip
         self._encoded: dict[tuple[int, ...], Array] = {}
 
     def of_clause(self, clause: Clause) -> Array:
-        """Texts mixed by their shares, at the clause's distance from the empty prompt."""
+        """Mix the clause's texts by their shares, then apply the clause's weight to the result."""
         mixed = self._mixed([self._of_text(text) for text in clause.texts], clause.shares)
         return mixed if clause.weight == 1 else self._weighed(mixed, np.float32(clause.weight))
 
     def _of_text(self, fragments: Sequence[Fragment]) -> Array:
-        """A text with each fragment as it counts.
+        """Encode a text with the weights of its fragments.
 
-        Of one that counts w < 1, tan((1 − w) · 90°) parts of the text without it go to one part of the text with it:
-        none at 1, as many at ½, nothing else at 0.
+        For a fragment with a weight w < 1, one part of the text with it is mixed with tan((1 − w) · 90°) parts of the
+        text without it: with none at a weight of 1, with one part at ½, and almost only with the text without it at 0.
         """
         texts, parts = [self._with_weights(fragments)], [1.0]
         for index, fragment in enumerate(fragments):
@@ -76,7 +77,7 @@ class _Embeddings:
         return self._mixed(texts, [part / total for part in parts])
 
     def _with_weights(self, fragments: Sequence[Fragment]) -> Array:
-        """Chunks one after another, each token at its distance from the empty prompt's."""
+        """Encode the chunks of a text, with the weights of their tokens, and concatenate them."""
         return np.concatenate(
             [self._of_chunk(chunk) for chunk in split_at_sentences(fragments, self._encoder.tokenizer)]
         )
@@ -84,7 +85,7 @@ class _Embeddings:
     def _of_chunk(self, chunk: Chunk) -> Array:
         embeds = self._encode(chunk.tokens)
         weights = np.ones((len(embeds), 1), np.float32)
-        # The first token begins the text.
+        # Token 0 is the start token, which has no weight.
         weights[1 : 1 + len(chunk.weights), 0] = chunk.weights
         return np.where(weights == 1, embeds, self._weighed(embeds, weights))
 
@@ -94,14 +95,14 @@ class _Embeddings:
         return weighed
 
     def _mixed(self, texts: Sequence[Array], shares: Sequence[float]) -> Array:
-        """The sum of texts by their shares; shorter ones go on with the empty prompt."""
+        """Add texts up by their shares. Shorter texts are padded with the empty prompt."""
         most = max(len(text) for text in texts)
         longest = [np.concatenate([text, self._of_empty(most - len(text))]) for text in texts]
         mixed: Array = np.einsum("n,nlw->lw", np.array(shares, np.float32), np.stack(longest))
         return mixed
 
     def _of_empty(self, length: int) -> Array:
-        """The empty prompt, again and again."""
+        """Repeat the embeddings of the empty prompt up to `length` rows."""
         empty = self._encode(())
         return np.resize(empty, (length, empty.shape[1]))
 

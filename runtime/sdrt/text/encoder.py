@@ -1,4 +1,4 @@
-"""From token ids to text embeddings."""
+"""Runs a text encoder: turns prompts into embeddings."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 __all__ = ["TextEncoder"]
 
-# Inputs of our exports: embeddings of textual inversions, and where a text ends.
+# Inputs that sdrt's exports have: the embeddings of textual inversions, and the position of a text's end.
 _ADDED, _EOS_INDEX = "added_token_embeddings", "eos_index"
 Array = NDArray[np.float32]
 
 
 class TextEncoder:
-    """A tokenizer and a text encoder: prompts in, float32 embeddings [length, width] out.
+    """A tokenizer and a text encoder. They turn prompts into float32 embeddings [length, width].
 
-    Raises `ComponentError` for a graph with other inputs or outputs than `spec` says.
+    Raises:
+        ComponentError: the graph lacks an input or output that `spec` names.
     """
 
     def __init__(
@@ -46,19 +47,26 @@ class TextEncoder:
 
     @property
     def pools(self) -> bool:
-        """Whether it makes pooled embeddings too."""
+        """Whether the encoder makes pooled embeddings too."""
         return self._spec.pooled is not None
 
     def __call__(self, prompts: list[str], clip_skip: int | None = None, *, name: str = "prompt") -> Array:
-        """Embeddings [len(prompts), length, width]. Equal prompts are encoded once; `name` is for notices.
+        """Encode `prompts` as they are to embeddings [len(prompts), length, width].
 
-        One prompt per run: an embedding must not depend on the prompts beside it.
+        `name` is what notices call the prompts. Equal prompts are encoded once. Each prompt runs alone, so that its
+        embedding does not depend on the other prompts.
         """
         done = {prompt: self.encode(prompt, clip_skip, name=name).embeds for prompt in dict.fromkeys(prompts)}
         return np.stack([done[prompt] for prompt in prompts])
 
     def encode(self, prompt: str, clip_skip: int | None = None, *, name: str = "prompt") -> Encoded:
-        """One prompt as it is, of which the first chunk counts: a notice, with `name`, says what is left out."""
+        """Encode the first chunk of a prompt, without any grammar.
+
+        If the prompt is longer, a notice shows the part that is ignored. `name` is what the notice calls the prompt.
+
+        Raises:
+            RequestError: the graph has no output for `clip_skip`.
+        """
         tokens = self.tokenizer(prompt)
         if tokens.dropped:
             self._notices.warn(
@@ -68,10 +76,14 @@ class TextEncoder:
         return self._run(tokens.ids, self._output(clip_skip))
 
     def weighted(self, stretches: Sequence[Sequence[Fragment]], clip_skip: int | None = None) -> Encoded:
-        """Embeddings [chunks * length, width] of a prompt of any length, with the weights of its fragments.
+        """Encode a weighted prompt of any length to embeddings [chunks * length, width].
 
-        Weights multiply embeddings, whose mean is then restored, chunk by chunk: A1111's own emphasis. The pooled
-        embedding is the first chunk's, without weights.
+        `stretches` are the fragments between two BREAKs; each stretch begins a new chunk. As in A1111's web UI, the
+        weights multiply the embeddings, then the mean of each chunk is restored. The pooled embedding is that of the
+        first chunk, without weights.
+
+        Raises:
+            RequestError: the graph has no output for `clip_skip`.
         """
         output = self._output(clip_skip)
         encoded, pooled = [], []
@@ -90,15 +102,19 @@ class TextEncoder:
         return Encoded(embeds=np.concatenate(encoded), pooled=pooled[0])
 
     def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Encoded:
-        """Embeddings [length, width] of at most as many tokens as there is room for between begin and end."""
+        """Encode at most `tokenizer.room` tokens to embeddings [length, width]."""
         return self._run(self.tokenizer.framed(tokens), self._output(clip_skip))
 
     def use(self, inversions: Inversions) -> None:
-        """Read the words of `inversions` from now on. Raises `UnsupportedModelError` if this graph cannot."""
+        """Use the words of `inversions` from now on.
+
+        Raises:
+            UnsupportedModelError: the graph has no input for them.
+        """
         if inversions.words and _ADDED not in self._component.optional:
             raise UnsupportedModelError(
-                "this text encoder was exported without room for textual inversions: export the checkpoint again with "
-                "sdrt export",
+                "this text encoder was exported without support for textual inversions: export the checkpoint again "
+                "with sdrt export",
                 component=self._component.name,
             )
         self.tokenizer.inversions = inversions
@@ -123,7 +139,7 @@ class TextEncoder:
     def _run_with_words(
         self, given: dict[str, NDArray[np.int64]], output: str, inversions: Inversions
     ) -> Encoded:
-        """With embeddings of textual inversions, an optional input that no buffer can be bound to."""
+        """Run with embeddings of textual inversions. Buffers cannot be bound to this optional input."""
         feeds: dict[str, NDArray[Any]] = {**given, _ADDED: inversions.table}
         embeds: Array = self._component.run(feeds, output)[0].astype(np.float32)
         self._component.check_finite(output, embeds)
@@ -134,7 +150,7 @@ class TextEncoder:
         )
 
     def _output(self, clip_skip: int | None) -> str:
-        """The graph's output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""
+        """Return the name of the output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""
         if not clip_skip:
             return self._spec.embeds
         name = f"{self._spec.embeds}.skip_{clip_skip}"
@@ -143,7 +159,7 @@ class TextEncoder:
         offered = sum(".skip_" in output for output in self._component.outputs)
         if not offered:
             raise RequestError(
-                f"clip_skip is {clip_skip}, and this text encoder was exported without it: "
+                f"clip_skip is {clip_skip}, but this text encoder was exported without it: leave it out, or "
                 "export the checkpoint again with sdrt export"
             )
         raise RequestError(f"clip_skip is {clip_skip}: expected 0 to {offered} for this text encoder")

@@ -1,4 +1,4 @@
-"""The ways in which prompts are read, a row each: adding one is adding a row."""
+"""The table of prompt syntaxes. To add a syntax, add a row to `SYNTAXES`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ __all__ = ["SYNTAXES", "Syntax"]
 
 @dataclass(frozen=True, kw_only=True)
 class Syntax:
-    """What is made of a prompt.
+    """How a prompt is read.
 
     Attributes:
-        parts: of a text; each is a row of the batch, and they are added up behind the U-Net.
-        scheduled: of a part and a number of steps: what it says in each of them.
-        embed: of an encoder, what is said in a step, how many layers to skip, and what to call the text in notices.
-        any_length: whether texts of several chunks are, so that all have to be as long as the longest.
+        parts: splits a prompt into the parts that AND joins. Each part is a row of the batch, and guidance adds up the
+            U-Net's outputs for them.
+        scheduled: takes a part and the number of steps; returns the part's text in each step.
+        embed: takes a text encoder, a text, `clip_skip` and the prompt's name in notices; returns the embeddings.
+        any_length: whether a prompt may have several chunks. If so, shorter prompts are padded to the longest.
     """
 
     parts: Callable[[str], list[Part]]
@@ -54,10 +55,10 @@ def _embed_plain(encoder: TextEncoder, text: str, clip_skip: int | None, name: s
 
 
 SYNTAXES: Mapping[str, Syntax] = {
-    # A1111's grammar, and texts of any length.
+    # The grammar of A1111's web UI; prompts of any length.
     "a1111": Syntax(parts=parse_parts, scheduled=scheduled, embed=_embed_a1111),
-    # Compel's, the same.
+    # Compel's grammar; prompts of any length.
     "compel": Syntax(parts=_whole, scheduled=_unchanging, embed=_embed_compel),
-    # Every character for itself, and diffusers' one chunk.
+    # No grammar, and only one chunk, as in diffusers.
     "plain": Syntax(parts=_whole, scheduled=_unchanging, embed=_embed_plain, any_length=False),
 }

@@ -1,4 +1,4 @@
-"""Textual inversion: words of a user's own, whose embeddings come from a file (Gal et al. 2022, arXiv:2208.01618)."""
+"""Textual inversion: new words whose embeddings come from a file (Gal et al. 2022, arXiv:2208.01618)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _A1111_KEY = "emb_params"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """A word, and the embeddings [tokens, width] that stand for it."""
+    """A new word (`token`) and the embeddings [tokens, width] that represent it (`vectors`)."""
 
     token: str
     vectors: Array
@@ -31,18 +31,22 @@ class Inversion:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversions:
-    """Words that a text encoder reads besides its vocabulary; their ids go on where it ends.
+    """Words that a text encoder knows in addition to its vocabulary. Their ids follow those of the vocabulary.
 
     Attributes:
-        vocabulary: how many tokens the text encoder has of its own.
-        words: in the order of their ids.
+        vocabulary: the number of tokens in the text encoder's vocabulary.
+        words: the new words, in the order of their ids.
     """
 
     vocabulary: int
     words: tuple[Inversion, ...] = ()
 
     def with_words(self, words: Sequence[Inversion]) -> Inversions:
-        """These and `words`. Raises `RequestError` for one that there is already; case does not tell them apart."""
+        """Return these words plus `words`.
+
+        Raises:
+            RequestError: a word is loaded already. Words that differ only in case count as equal.
+        """
         known = {word.token.lower() for word in self.words}
         for word in words:
             if word.token.lower() in known:
@@ -54,15 +58,15 @@ class Inversions:
 
     @property
     def table(self) -> Array:
-        """Embeddings of all ids past the vocabulary, [n, width]."""
+        """The embeddings [n, width] of all ids after the vocabulary."""
         return np.concatenate([word.vectors for word in self.words])
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
-        """The text in pieces, each with its ids where it is one of the words, and none where it is not."""
+        """Split a text into pieces. Yield each piece with its ids if it is one of the words, otherwise with no ids."""
         if not self.words:
             yield text, []
             return
-        # The longest first: one may begin with another.
+        # The longest word comes first, because one word may begin with another.
         numbers = sorted(range(len(self.words)), key=lambda number: -len(self.words[number].token))
         pattern = "|".join(f"({_bounded(self.words[number].token)})" for number in numbers)
         position = 0
@@ -79,41 +83,40 @@ class Inversions:
 
 
 def _bounded(name: str) -> str:
-    # A name that begins or ends in a letter is a word of its own.
+    # A name that begins or ends with a letter matches only where no other letter touches it.
     before = r"(?<!\w)" if re.match(r"\w", name) else ""
     after = r"(?!\w)" if re.search(r"\w\Z", name) else ""
     return f"{before}{re.escape(name)}{after}"
 
 
 def read_inversions(path: str | Path, *, token: str | None, width: int, room: int) -> list[Inversion]:
-    """The words of a `.safetensors` file, as diffusers or A1111's web UI writes them.
+    """Read the words of a `.safetensors` file that diffusers or A1111's web UI wrote.
 
     Args:
         path: the file.
-        token: what to call its word; by default as the file says, or as it is called itself.
-        width: of the text encoder's embeddings.
-        room: how many tokens one of its inputs has room for.
+        token: the name of the word; by default the name in the file, or for A1111's files the file's own name.
+        width: the width of the text encoder's embeddings.
+        room: the most tokens that the text encoder reads at once.
 
     Raises:
         ModelNotFoundError: there is no such file.
-        UnsupportedModelError: it is a pickle, of another kind of model, or no textual inversion.
-        RequestError: `token` is no word, or stands for several.
+        UnsupportedModelError: the file is a pickle, belongs to another kind of model, or is not a textual inversion.
+        RequestError: `token` is not a valid name, or the file has several words.
     """
     file = Path(path)
     if file.suffix.lower() in _PICKLES:
         raise UnsupportedModelError(
-            f"{file}: a pickle runs code when it is read, so only .safetensors is accepted: convert it "
-            "where you trust it"
+            f"{file} is a pickle, which runs code when it is read: if you trust it, convert it to .safetensors"
         )
     tensors = _read(file)
     if not tensors:
-        raise UnsupportedModelError(f"{file}: holds nothing: expected the embeddings of a word")
+        raise UnsupportedModelError(f"{file} is empty: expected the embeddings of a word")
     if {"clip_l", "clip_g"} & tensors.keys():
         raise UnsupportedModelError(
-            f"{file}: is a textual inversion for SDXL: expected one for Stable Diffusion 1 or 2"
+            f"{file} is a textual inversion for SDXL: expected one for Stable Diffusion 1 or 2"
         )
     if token is not None and len(tensors) > 1:
-        raise RequestError(f"{file} has {len(tensors)} words: leave out token, which can name one only")
+        raise RequestError(f"{file} has {len(tensors)} words: leave out token, which can name only one")
     words = []
     for name, array in tensors.items():
         called = (file.stem if name == _A1111_KEY else name) if token is None else token
@@ -127,25 +130,29 @@ def _read(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise ModelNotFoundError(f"{file}: no such textual inversion; expected a .safetensors file")
+        raise ModelNotFoundError(
+            f"{file} does not exist: expected a .safetensors file with a textual inversion"
+        )
     try:
         with safe_open(file, framework="numpy") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
     except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError(f"{file}: is no safetensors file that can be read: {error}") from error
+        raise UnsupportedModelError(
+            f"{file} cannot be read as a safetensors file ({error}): download it again"
+        ) from error
     except TypeError as error:  # NumPy has no bfloat16
         raise UnsupportedModelError(
-            f"{file}: holds numbers that NumPy lacks ({error}): save it in float16"
+            f"{file} has a number type that NumPy lacks ({error}): save it in float16"
         ) from error
 
 
 def _checked_token(token: object, file: Path) -> str:
-    """Spaces may be in it, as in many names of A1111's files, and not around it."""
+    """Return `token` if it is valid. Spaces are allowed, as in many of A1111's names, but not at its ends."""
     fits = isinstance(token, str) and token == token.strip() and 0 < len(token) <= 200
     if not fits or re.search(r"[\n\r]", str(token)):
         raise RequestError(
-            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: give it another by "
-            "load_textual_inversion(…, token=…), or by the file's name"
+            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: choose another with "
+            "load_textual_inversion(…, token=…), or rename the file"
         )
     return str(token)
 
@@ -154,11 +161,11 @@ def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) 
     vectors = np.atleast_2d(array)
     if vectors.ndim != 2 or vectors.shape[1] != width or array.dtype.kind != "f":
         raise UnsupportedModelError(
-            f"{file}: {name} is {array.dtype} of shape {array.shape}, expected embeddings of width {width}: it is for "
-            "another text encoder"
+            f"{file}: {name} is {array.dtype} of shape {array.shape}, expected float embeddings of width {width}: "
+            "choose a file for this text encoder"
         )
     if not 1 <= len(vectors) <= room or not np.isfinite(vectors).all():
         raise UnsupportedModelError(
-            f"{file}: {name} has {len(vectors)} tokens: expected 1 to {room}, all of them finite"
+            f"{file}: {name} has {len(vectors)} tokens: expected 1 to {room} with finite values only"
         )
     return vectors.astype(np.float32)

@@ -1,4 +1,4 @@
-"""From prompt to token ids: CLIP's byte-level BPE."""
+"""Turns prompts into token ids, with CLIP's byte-level BPE."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokenized", "Tokenizer"]
 
-# Begin, one token, end.
+# The start token, one token, the end token.
 _LEAST_LENGTH = 3
-# CLIP's split of text into words (Radford et al. 2021): contractions, letters, single digits, the rest.
+# How CLIP splits a text into words (Radford et al. 2021): contractions, letters, single digits, other characters.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _DEFAULT_SPECIAL = {
     "bos_token": "<|startoftext|>",
@@ -34,14 +34,19 @@ _DEFAULT_SPECIAL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenized:
-    """Ids of one prompt, padded to the model's length, and the end of the prompt that did not fit."""
+    """The ids [length] of one prompt with padding, and the part at its end that did not fit (`dropped`)."""
 
     ids: NDArray[np.int64]
     dropped: str = ""
 
 
 class Tokenizer:
-    """CLIP's byte-level BPE, read from `tokenizer.json` or built from `vocab.json` and `merges.txt`."""
+    """CLIP's byte-level BPE, read from `tokenizer.json` or built from `vocab.json` and `merges.txt`.
+
+    Raises:
+        IntegrityError: a file is missing or damaged.
+        UnsupportedModelError: an added token would get another id than the model expects.
+    """
 
     def __init__(self, folder: Path, *, max_positions: int) -> None:
         config = _read_optional(folder / "tokenizer_config.json")
@@ -54,7 +59,7 @@ class Tokenizer:
         )
 
     def __call__(self, text: str) -> Tokenized:
-        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        """Tokenize a text: a start token, at most `room` tokens, an end token, then padding."""
         if self.inversions.words:
             return self._with_inversions(text)
         encoding = self._bpe.encode(text, add_special_tokens=False)
@@ -63,11 +68,11 @@ class Tokenizer:
 
     @property
     def room(self) -> int:
-        """Tokens that fit between begin and end."""
+        """The most tokens that fit between the start and the end token."""
         return self.length - 2
 
     def groups(self, text: str) -> Iterator[list[int]]:
-        """Ids of a text, as many as there are, without begin and end; those of a textual inversion in one group."""
+        """Yield the ids of a text of any length, without start and end; those of a textual inversion as one group."""
         for piece, ids in self.inversions.split(text):
             if ids:
                 yield ids
@@ -75,12 +80,12 @@ class Tokenizer:
                 yield from ([token] for token in self._bpe.encode(piece, add_special_tokens=False).ids)
 
     def ends_word(self, token: int) -> bool:
-        """Whether a word ends with a token; a textual inversion is one by itself."""
+        """Tell whether a token ends a word. A textual inversion is a word."""
         text = self._bpe.id_to_token(token)
         return text is None or str(text).endswith("</w>")
 
     def _with_inversions(self, text: str) -> Tokenized:
-        """As `__call__`; what does not fit is told from the piece on that it begins in."""
+        """Tokenize a text with textual inversions. `dropped` begins at the piece that does not fit whole."""
         ids: list[int] = []
         read = 0
         for piece, own in self.inversions.split(text):
@@ -91,19 +96,19 @@ class Tokenizer:
         return Tokenized(ids=self.framed(ids))
 
     def framed(self, tokens: Sequence[int]) -> NDArray[np.int64]:
-        """Ids of shape [length]: begin, at most `room` tokens, end, padding."""
+        """Add the start token, the end token and padding to at most `room` tokens. Returns ids [length]."""
         ids = [self._bos, *tokens, self._eos]
         return np.array([*ids, *[self._pad] * (self.length - len(ids))], dtype=np.int64)
 
     def end(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the first end token of `ids` [length] is, as [1]."""
+        """Return the index of the first end token in `ids` [length], as an array [1]."""
         return np.array([int((ids == self._eos).argmax())])
 
     def _id(self, token: str, folder: Path) -> int:
         found = self._bpe.token_to_id(token)
         if found is None:
             raise IntegrityError(
-                f"{folder}: the special token {token!r} is not in the vocabulary: export again"
+                f"{folder}: the special token {token!r} is not in the vocabulary: export the model again"
             )
         return int(found)
 
@@ -113,29 +118,33 @@ def _read_optional(path: Path) -> dict[str, Any]:
 
 
 def _length(folder: Path, most: object, max_positions: int) -> int:
-    """Tokens of a prompt: what the tokenizer and the text encoder both have room for."""
+    """Return the length of a tokenized prompt: the smaller of the tokenizer's and the text encoder's limit."""
     if max_positions < _LEAST_LENGTH:
         raise IntegrityError(
-            f"text_encoder/config.json: max_position_embeddings is {max_positions}, expected at least {_LEAST_LENGTH}"
+            f"text_encoder/config.json: max_position_embeddings is {max_positions}, expected at least {_LEAST_LENGTH}: "
+            "export the model again"
         )
     if most is None:
         return max_positions
-    # transformers writes 10^30 where it knows no limit.
+    # transformers writes 10^30 if there is no limit.
     if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= _LEAST_LENGTH:
         raise IntegrityError(
-            f"{folder}: model_max_length is {brief(most)}, expected a number from {_LEAST_LENGTH}: export again"
+            f"{folder}: model_max_length is {brief(most)}, expected a number of at least {_LEAST_LENGTH}: "
+            "export the model again"
         )
     return int(min(most, max_positions))
 
 
 def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """The text of each special token; a token is a string or an object with its `content`."""
+    """Return the text of each special token. The config gives it as a string or in an object's `content`."""
     special = dict(_DEFAULT_SPECIAL)
     for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
         found = config.get(key)
         text = found.get("content") if isinstance(found, dict) else found
         if text is not None and not isinstance(text, str):
-            raise IntegrityError(f"{folder}: {key} is {brief(found)}, expected a token's text: export again")
+            raise IntegrityError(
+                f"{folder}: {key} is {brief(found)}, expected a token's text: export the model again"
+            )
         if text:
             special[key] = text
     return {"pad_token": special["eos_token"]} | special
@@ -150,14 +159,14 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
     read_json(path)
     with _translated(path):
         bpe = tokenizers.Tokenizer.from_file(str(path))
-    # Both may be baked into the file; padding and truncation are ours, so that truncation can be reported.
+    # The file may ask for both, but `Tokenizer` pads and truncates itself, so that it can report truncation.
     bpe.no_padding()
     bpe.no_truncation()
     return bpe
 
 
 def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
-    """What transformers' CLIPTokenizerFast builds from the same files."""
+    """Build the tokenizer that transformers' CLIPTokenizerFast builds from the same files."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocabulary, merges = _read_vocabulary(folder / "vocab.json"), _read_merges(folder / "merges.txt")
@@ -183,29 +192,31 @@ def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) 
 
 @contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Turn what `tokenizers` raises for bad content, mostly `Exception` itself, into `IntegrityError`."""
+    """Turn the errors that `tokenizers` raises for bad content, mostly plain `Exception`, into `IntegrityError`."""
     try:
         yield
     except Exception as error:
-        # What Python itself raises for a value of the wrong kind or size counts too; all else is not the file's.
+        # Python raises the other three for values of the wrong type or size. Any other error has another cause.
         if type(error) not in (Exception, OverflowError, TypeError, ValueError):
             raise
-        raise IntegrityError(f"{path} is no tokenizer ({error}): export the model again") from error
+        raise IntegrityError(f"{path} is not a valid tokenizer ({error}): export the model again") from error
 
 
 def _add_tokens(
     bpe: tokenizers.Tokenizer, folder: Path, config: Mapping[str, Any], special: Mapping[str, str]
 ) -> None:
-    """Register tokens that are cut out of the text before it is split into words, `<|endoftext|>` for one."""
+    """Register the tokens that are found before the text is split into words, such as `<|endoftext|>`."""
     from tokenizers import AddedToken
 
     table = _added_tokens(folder, config)
     listed = {entry["content"] for entry in table.values()}
     unlisted = [text for text in dict.fromkeys(special.values()) if text not in listed]
     for text in unlisted:
-        # It would get an id of its own, for which the text encoder has no embedding.
+        # `tokenizers` would give it a new id, for which the text encoder has no embedding.
         if bpe.token_to_id(text) is None:
-            raise IntegrityError(f"{folder}: special token {text!r} is not in the vocabulary: export again")
+            raise IntegrityError(
+                f"{folder}: the special token {text!r} is not in the vocabulary: export the model again"
+            )
     extra = [AddedToken(text, special=True) for text in unlisted]
     bpe.add_special_tokens(extra)
     for index, entry in sorted(table.items()):
@@ -213,13 +224,13 @@ def _add_tokens(
             bpe.add_tokens([AddedToken(**entry)])
         if bpe.token_to_id(entry["content"]) != index:
             raise UnsupportedModelError(
-                f"{folder}: added token {entry['content']!r} does not get its id {index}: "
-                "export with sdrt export"
+                f"{folder}: the added token {entry['content']!r} does not get its id {index}: "
+                "export the checkpoint with sdrt export"
             )
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """Id → the token's `content` and how it is cut out of a text, as transformers writes them."""
+    """Read transformers' table of added tokens: id → the token's `content` and how to find it in a text."""
     table = config.get("added_tokens_decoder") or {}
     is_table = isinstance(table, dict) and all(
         index.isascii() and index.isdigit() and len(index) < 10 and isinstance(entry, dict)
@@ -227,7 +238,7 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str
     )
     if not is_table or not all(isinstance(entry.get("content"), str) for entry in table.values()):
         raise IntegrityError(
-            f"{folder}: added_tokens_decoder is {brief(table)}, expected ids and tokens: export again"
+            f"{folder}: added_tokens_decoder is {brief(table)}, expected ids and tokens: export the model again"
         )
     return {int(index): dict(entry) for index, entry in table.items()}
 
@@ -236,7 +247,7 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     vocabulary = read_json(path)
     if not vocabulary or not all(type(i) is int and 0 <= i < 2**31 for i in vocabulary.values()):
         raise IntegrityError(
-            f"{path} is no vocabulary, expected tokens and their ids: export the model again"
+            f"{path} is not a valid vocabulary, expected tokens and their ids: export the model again"
         )
     return vocabulary
 
@@ -252,5 +263,5 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
         raise unreadable(path, error) from error
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     if not all(len(pair) == 2 for pair in pairs):
-        raise IntegrityError(f"{path}: expected two tokens a line: export the model again")
+        raise IntegrityError(f"{path}: expected two tokens per line: export the model again")
     return [(pair[0], pair[1]) for pair in pairs]

@@ -259,7 +259,7 @@ def test_scheduler_config_file(model: str) -> None:
         (["--scheduler", "missing.json"], 2, "missing.json"),
         (["--spacing", "odd"], 2, "unknown spacing 'odd'"),
         (["--provider", "cpu:7"], 4, "cpu takes no device number"),
-        (["--revision", "v1"], 2, "is no hub id"),
+        (["--revision", "v1"], 2, "is not a hub id"),
         (["--provider", "abacus"], 4, "unknown provider 'abacus'"),
         (["--provider-option", "precision=bf16"], 2, "cpu has no option 'precision': it takes none"),
         (["--provider", "cuda", "--provider-option", "limit=1"], 2, "it takes gpu_mem_limit"),

@@ -248,7 +248,7 @@ def damage(folder: Path, file: str, **values: Any) -> None:
             "scheduler/scheduler_config.json",
             {"_class_name": "DDIMScheduler"},
             UnsupportedModelError,
-            "'DDIMScheduler', which is not for Duet",
+            "'DDIMScheduler', which does not work with Duet",
         ),
     ],
 )

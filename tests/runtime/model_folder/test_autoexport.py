@@ -1,4 +1,4 @@
-"""Torch checkpoints where a model is expected: exported once, by one process at a time, and seen to be."""
+"""Torch checkpoints given as a model: they are exported once, by one process at a time, with progress messages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ INDEX = """{
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """What tells a torch checkpoint apart: an index, weights, no graph."""
+    """A minimal torch checkpoint: an index and weights, but no graph."""
     folder = tmp_path / "checkpoint"
     for part in ("unet", "vae"):
         (folder / part).mkdir(parents=True)
@@ -53,7 +53,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 class Exporter(ModuleType):
-    """In place of `sdrt_export`: copies the tiny model, and remembers what it was asked for."""
+    """Replaces `sdrt_export`. It copies the tiny model and records the calls."""
 
     def __init__(self, model: Path) -> None:
         super().__init__("sdrt_export")
@@ -84,7 +84,7 @@ def exporter(model_copy: Path, monkeypatch: pytest.MonkeyPatch) -> Exporter:
 
 @pytest.fixture
 def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The hub's owner/name is the checkpoint; the calls for its configs."""
+    """Make the hub's owner/name the checkpoint. Returns the calls that download its configs."""
     calls: list[dict[str, Any]] = []
 
     def download(name: str, **options: Any) -> Path:
@@ -96,7 +96,7 @@ def hub(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
 
 def ignore(message: object) -> None:
-    """Say nothing."""
+    """Show nothing."""
 
 
 def test_a_checkpoint_is_exported_once(checkpoint: Path, exporter: Exporter) -> None:
@@ -124,14 +124,14 @@ def test_a_damaged_export_in_the_cache_says_what_to_delete(
     folder = resolve_model(checkpoint).path
     graph = folder / "unet" / "model.onnx"
     graph.write_bytes(graph.read_bytes()[:-1] + b"?")
-    with pytest.raises(IntegrityError, match=f"delete {re.escape(str(folder))} and it is made again"):
+    with pytest.raises(IntegrityError, match=f"delete {re.escape(str(folder))}, and sdrt makes it again"):
         resolve_model(checkpoint)
     shutil.rmtree(folder)
     assert resolve_model(checkpoint).verify()
     assert len(exporter.calls) == 2
 
 
-def test_the_second_of_two_waits_and_takes_the_result(checkpoint: Path, exporter: Exporter) -> None:
+def test_a_second_thread_waits_and_takes_the_result(checkpoint: Path, exporter: Exporter) -> None:
     exporter.seconds = 0.3
     messages: list[str] = []
     found: list[Path] = []
@@ -150,7 +150,7 @@ def test_the_second_of_two_waits_and_takes_the_result(checkpoint: Path, exporter
     assert sum(message.startswith("waiting for another process") for message in messages) == 1
 
 
-def test_without_notify_the_export_is_seen_on_stderr(
+def test_without_notify_the_export_reports_on_stderr(
     checkpoint: Path, exporter: Exporter, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resolve_model(checkpoint)
@@ -266,12 +266,12 @@ def test_random_weights_are_exported_once(exporter: Exporter, monkeypatch: pytes
     assert [call["architecture"] for call in exporter.calls] == ["tiny"]
     with pytest.raises(RequestError, match="unknown architecture 'sd9': expected one of tiny, inpaint"):
         export_random("sd9", target="cpu", notices=notices)
-    with pytest.raises(RequestError, match="inpaint makes pictures from pictures"):
+    with pytest.raises(RequestError, match="inpaint needs an input image"):
         export_random("inpaint", target="cpu", notices=notices)
-    # What was exported once needs no exporter any more.
+    # An exported model needs no exporter.
     monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
     assert export_random("tiny", target="cpu", notices=notices).path == first.path
     with pytest.raises(
-        ModelNotFoundError, match=r"random weights of sd15 must be exported first.*\[export\]"
+        ModelNotFoundError, match=r"sd15 with random weights must be exported first.*\[export\]"
     ):
         export_random("sd15", target="cpu", notices=notices)

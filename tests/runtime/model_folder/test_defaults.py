@@ -1,4 +1,4 @@
-"""What a model's folder says that calls use where they name nothing."""
+"""The defaults in a model's manifest, which calls use if they give no value."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def open_folder(folder: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(folder, provider="cpu", notify=lambda _: None)
 
 
-def test_the_guidance_is_the_model_s_where_a_call_names_none(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_call_without_guidance_scale_uses_the_model_s(tiny_model: Path, tmp_path: Path) -> None:
     own = open_folder(with_defaults(tiny_model, tmp_path / "own", {"guidance_scale": 2.5}))
     made = own("a cat", **FAST)
     assert made.request.guidance_scale == 2.5
@@ -34,7 +34,7 @@ def test_the_guidance_is_the_model_s_where_a_call_names_none(tiny_model: Path, t
     assert own("a cat", guidance_scale=4, **FAST).request.guidance_scale == 4
 
 
-def test_it_is_diffusers_where_the_model_says_nothing(pipeline: StableDiffusionPipeline) -> None:
+def test_a_model_without_defaults_uses_diffusers_default(pipeline: StableDiffusionPipeline) -> None:
     made = pipeline("a cat", **FAST)
     assert made.request.guidance_scale == 7.5
 
@@ -42,6 +42,6 @@ def test_it_is_diffusers_where_the_model_says_nothing(pipeline: StableDiffusionP
 @pytest.mark.parametrize(
     "defaults", [{"guidance_scale": "7"}, {"guidance_scale": True}, {"steps": 4}, [7.5]], ids=str
 )
-def test_defaults_that_are_none(tiny_model: Path, tmp_path: Path, defaults: object) -> None:
+def test_invalid_defaults_are_refused(tiny_model: Path, tmp_path: Path, defaults: object) -> None:
     with pytest.raises(ModelError, match="defaults"):
         open_folder(with_defaults(tiny_model, tmp_path / "own", defaults))

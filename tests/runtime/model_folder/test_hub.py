@@ -1,4 +1,4 @@
-"""The hub, as huggingface_hub sees it: a server on this machine that speaks the part of its protocol we need."""
+"""Downloads from a local server that speaks the part of the hub's protocol that huggingface_hub needs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFo
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`/api/models/ID/revision/REV` lists a repository, `/ID/resolve/REV/FILE` has its files.
+    """Lists a repository at `/api/models/ID/revision/REV` and serves its files at `/ID/resolve/REV/FILE`.
 
     huggingface_hub 2 asks for the list at `/api/models/ID/tree/REV`.
     """
@@ -78,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def hub() -> Iterator[str]:
 
 
 def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """`sdrt.model_folder.hub.CALL` in a process of its own: huggingface_hub reads its variables when it is imported."""
+    """Run `sdrt.model_folder.hub.CALL` in a new process, because huggingface_hub reads its variables at import."""
     script = f"import sdrt.model_folder.hub as h, sdrt\ntry: print(h.{call})\nexcept sdrt.SdrtError as e: exit(str(e))"
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
@@ -136,7 +136,7 @@ def test_half_precision_where_there_is_nothing_else(hub: str, tmp_path: Path) ->
     )
 
 
-def test_what_was_downloaded_serves_offline(hub: str, tmp_path: Path) -> None:
+def test_downloaded_models_are_used_offline(hub: str, tmp_path: Path) -> None:
     first = ask(hub, tmp_path, f"download('owner/onnx', revision='{COMMIT}')")
     again = ask(
         "http://127.0.0.1:1", tmp_path, f"download('owner/onnx', revision='{COMMIT}')", HF_HUB_OFFLINE="1"
@@ -152,7 +152,7 @@ def test_what_was_downloaded_serves_offline(hub: str, tmp_path: Path) -> None:
         ("download('owner/both', revision='nope')", "has no revision 'nope'"),
     ],
 )
-def test_refusals_name_the_remedy(hub: str, tmp_path: Path, call: str, words: str) -> None:
+def test_errors_of_the_hub_name_the_remedy(hub: str, tmp_path: Path, call: str, words: str) -> None:
     done = ask(hub, tmp_path, call)
     assert done.returncode == 1
     assert words in done.stderr
@@ -164,28 +164,28 @@ def test_offline_and_not_in_the_cache(hub: str, tmp_path: Path) -> None:
     assert "not in the cache" in done.stderr
 
 
-def test_a_hub_that_does_not_answer(tmp_path: Path) -> None:
+def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     done = ask("http://127.0.0.1:1", tmp_path, "download('owner/both')")
     assert done.returncode == 1
     assert "the hub cannot be reached" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "owner/näme", "../etc", "", "x" * 5000])
-def test_what_cannot_be_an_id(name: str) -> None:
+def test_names_that_are_not_hub_ids(name: str) -> None:
     from sdrt import ModelNotFoundError
 
     with pytest.raises(ModelNotFoundError, match="neither a folder"):
         check_id(name)
 
 
-def test_checkpoints_go_to_the_cache_that_is_named(hub: str, tmp_path: Path) -> None:
+def test_checkpoints_go_to_the_given_cache(hub: str, tmp_path: Path) -> None:
     done = ask(
         hub, tmp_path / "home", f"download_checkpoint('owner/both', cache_dir={str(tmp_path / 'mine')!r})"
     )
     assert Path(done.stdout.strip()).is_relative_to(tmp_path / "mine"), done.stderr
 
 
-def test_a_body_that_breaks_off_says_try_again(hub: str, tmp_path: Path) -> None:
+def test_an_interrupted_download_says_try_again(hub: str, tmp_path: Path) -> None:
     done = ask(hub, tmp_path, "download('owner/cut')")
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Model folders: what is refused, with which words; hashes; names that become folders."""
+"""Model folders: which are refused and with which message, hashes, and names that stand for folders."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_hashes_are_checked_once_and_again_after_a_change(signed: Path) -> None:
         model.verify(messages.append)
 
 
-def test_a_read_only_cache_only_costs_another_check(signed: Path, own_cache: Path) -> None:
+def test_a_read_only_cache_causes_another_check(signed: Path, own_cache: Path) -> None:
     own_cache.write_text("a file where the folder should be")
     assert ModelFolder.open(signed).verify(lambda message: None)
 
@@ -127,7 +127,7 @@ def test_a_folder_without_manifest_has_nothing_to_check(model_copy: Path) -> Non
     assert not ModelFolder.open(model_copy).verify()
 
 
-def test_the_name_is_the_source_s(signed: Path, model_copy: Path) -> None:
+def test_the_name_comes_from_the_source(signed: Path, model_copy: Path) -> None:
     assert ModelFolder.open(signed).name == "some-model"
     (signed / "sdrt.json").unlink()
     assert ModelFolder.open(signed).name == "model"
@@ -202,7 +202,7 @@ def test_foreign_classes_are_refused(model_copy: Path, changes: dict[str, Any], 
         ModelFolder.open(model_copy)
 
 
-def test_parts_that_are_never_called_are_ignored(model_copy: Path) -> None:
+def test_unused_components_are_ignored(model_copy: Path) -> None:
     edit_json(
         model_copy / "model_index.json",
         safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"],
@@ -243,7 +243,7 @@ def test_configs_that_cannot_be_honoured(
         StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1).load()
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_folders_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "other").mkdir()
@@ -260,7 +260,7 @@ def test_nothing_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["", "no-such-model", "a/b/c", "../x/y", "modèle/été", "a b/c", "x/" + "y" * 5000]
 )
-def test_what_can_be_no_hub_id(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_not_hub_ids(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError) as caught:
         resolve_model(name)
@@ -273,7 +273,7 @@ def test_offline_and_not_cached(tmp_path: Path) -> None:
 
 
 def hub_cache(cache: Path, content: Path) -> None:
-    """Lay out `content` as huggingface_hub caches someone/some-model at a commit."""
+    """Copy `content` to where huggingface_hub caches someone/some-model."""
     commit = "0123456789012345678901234567890123456789"
     repository = cache / "models--someone--some-model"
     shutil.copytree(content, repository / "snapshots" / commit)
@@ -288,7 +288,7 @@ def test_a_cached_hub_model_opens_offline(tiny_model: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", [UNET, "vae_decoder/model.onnx", "tokenizer/merges.txt", "unet/config.json"])
-def test_a_manifest_must_list_what_is_read(signed: Path, name: str) -> None:
+def test_a_manifest_must_list_every_file_that_is_read(signed: Path, name: str) -> None:
     manifest = json.loads((signed / "sdrt.json").read_text(encoding="utf-8"))
     del manifest["files"][name]
     edit_json(signed / "sdrt.json", files=manifest["files"])
@@ -304,7 +304,7 @@ def test_a_manifest_must_list_external_data(signed: Path) -> None:
     ModelFolder.open(signed)
 
 
-def test_what_passed_is_remembered_though_another_file_is_damaged(signed: Path, own_cache: Path) -> None:
+def test_intact_files_are_remembered_if_another_is_damaged(signed: Path, own_cache: Path) -> None:
     last = sorted(ModelFolder.open(signed).manifest.files)[-1]  # type: ignore[union-attr]
     intact = (signed / last).read_bytes()
     flip_bit(signed / last)
@@ -316,7 +316,7 @@ def test_what_passed_is_remembered_though_another_file_is_damaged(signed: Path, 
     assert messages[0].startswith("hashes: checking 1 files")
 
 
-def test_files_that_are_gone_are_forgotten(signed: Path, tmp_path: Path, own_cache: Path) -> None:
+def test_deleted_files_are_forgotten(signed: Path, tmp_path: Path, own_cache: Path) -> None:
     moved = tmp_path / "moved"
     ModelFolder.open(signed).verify(ignore)
     signed.rename(moved)
@@ -326,7 +326,7 @@ def test_files_that_are_gone_are_forgotten(signed: Path, tmp_path: Path, own_cac
     assert all(str(moved) in path for path in remembered)
 
 
-def test_hashing_is_seen_on_stderr(signed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hashing_is_reported_on_stderr(signed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ModelFolder.open(signed).verify()
     out, errors = capsys.readouterr()
     assert out == ""
@@ -335,17 +335,17 @@ def test_hashing_is_seen_on_stderr(signed: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("name", ["folder", "shapes"])
 def test_only_a_hub_id_has_revisions(name: str, model_copy: Path) -> None:
-    with pytest.raises(RequestError, match=r"revision is 'v1'.* is no hub id"):
+    with pytest.raises(RequestError, match=r"revision is 'v1'.* is not a hub id"):
         resolve_model(model_copy if name == "folder" else name, revision="v1")
 
 
 def ignore(message: str) -> None:
-    """Say nothing."""
+    """Show nothing."""
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file")
 @pytest.mark.parametrize("name", ["", "unet", UNET, "model_index.json"])
-def test_what_may_not_be_read_is_no_hub_id(signed: Path, name: str) -> None:
+def test_unreadable_files_are_reported(signed: Path, name: str) -> None:
     (signed / name).chmod(0)
     try:
         with pytest.raises(ModelError, match="cannot be"):
@@ -355,7 +355,7 @@ def test_what_may_not_be_read_is_no_hub_id(signed: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["stat", "open", "iterdir"])
-def test_what_the_system_refuses_is_named(signed: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_errors_are_reported(signed: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = getattr(Path, where)
 
     def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
@@ -370,7 +370,7 @@ def test_what_the_system_refuses_is_named(signed: Path, where: str, monkeypatch:
         StableDiffusionPipeline.from_pretrained(signed, provider="cpu").load()
 
 
-def test_a_damaged_memory_of_hashes_costs_another_check(signed: Path, own_cache: Path) -> None:
+def test_a_damaged_hash_cache_causes_another_check(signed: Path, own_cache: Path) -> None:
     own_cache.mkdir()
     (own_cache / "verified.json").write_text("[" * 100_000)
     messages: list[str] = []
@@ -393,7 +393,7 @@ def test_without_a_cache_every_file_is_hashed_every_time(
         model.verify(ignore)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names there are Unicode")
+@pytest.mark.skipif(sys.platform != "linux", reason="names are always Unicode there")
 def test_a_folder_whose_name_is_not_unicode(model_copy: Path) -> None:
     odd = model_copy.rename(model_copy.parent / os.fsdecode(b"m\xffdel"))
     assert ModelFolder.open(odd).name == "m���del"

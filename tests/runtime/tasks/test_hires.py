@@ -80,7 +80,10 @@ def test_its_steps_are_those_of_both(pipeline: StableDiffusionPipeline) -> None:
         ({"hires_upscaler": "lanczos"}, "hires_upscaler has no effect without hires_scale"),
         ({"mask_blur": 9.0}, "mask_blur has no effect without mask_image or outpaint"),
         ({"composite": False}, "composite has no effect without mask_image or outpaint"),
-        ({"hires_scale": 2, "image": Image.new("RGB", (64, 64))}, "to enlarge the image, give height and width"),
+        (
+            {"hires_scale": 2, "image": Image.new("RGB", (64, 64))},
+            "to enlarge the image, give height and width",
+        ),
         ({"hires_scale": 2, "width": 1280}, "width with hires_scale is 2560: expected at most 2048"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Words of a user's own: files, where they are found in a text, and what is refused."""
+"""Textual inversions: their files, finding their words in a text, and files that are refused."""
 
 from __future__ import annotations
 
@@ -50,11 +50,15 @@ def test_files(
 @pytest.mark.parametrize(
     ("tensors", "token", "message"),
     [
-        ({"<shell>": rows(1, 16)}, None, "expected embeddings of width 32: it is for another text encoder"),
+        (
+            {"<shell>": rows(1, 16)},
+            None,
+            "expected float embeddings of width 32: choose a file for this text encoder",
+        ),
         ({"<shell>": rows(80)}, None, "has 80 tokens: expected 1 to 75"),
-        ({"<shell>": np.full((1, WIDTH), np.nan, np.float32)}, None, "all of them finite"),
+        ({"<shell>": np.full((1, WIDTH), np.nan, np.float32)}, None, "with finite values only"),
         ({"<shell>": np.ones((1, WIDTH), np.int32)}, None, "is int32 of shape"),
-        ({}, None, "holds nothing"),
+        ({}, None, "is empty"),
         ({"clip_l": rows(1), "clip_g": rows(1)}, None, "for SDXL"),
         ({"<a>": rows(1), "<b>": rows(1)}, "c", "has 2 words: leave out token"),
         (
@@ -64,7 +68,7 @@ def test_files(
         ),
         ({"emb_params": rows(1)}, "", "its token is '', expected a word of 1 to 200"),
     ],
-    ids=["width", "long", "nan", "whole", "nothing", "sdxl", "several", "spaces", "empty"],
+    ids=["width", "long", "nan", "integers", "empty file", "sdxl", "several", "spaces", "empty name"],
 )
 def test_files_that_are_refused(
     tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, message: str
@@ -77,15 +81,15 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pt").write_bytes(b"")
     (tmp_path / "a.safetensors").write_bytes(b"nonsense")
     for name, message in (
-        ("a.pt", "a pickle"),
-        ("b.safetensors", "no such"),
-        ("a.safetensors", "no safetensors file"),
+        ("a.pt", "is a pickle"),
+        ("b.safetensors", "does not exist"),
+        ("a.safetensors", "cannot be read as a safetensors file"),
     ):
         with pytest.raises(ModelError, match=message):
             read(tmp_path / name)
 
 
-def test_words_are_found_where_they_stand_alone() -> None:
+def test_only_whole_words_are_found() -> None:
     words = Inversions(vocabulary=100).with_words(
         [Inversion(token="shell", vectors=rows(2)), Inversion(token="<shell>", vectors=rows(1))]
     )
@@ -101,21 +105,21 @@ def test_words_are_found_where_they_stand_alone() -> None:
         words.with_words([Inversion(token="SHELL", vectors=rows(1))])
 
 
-def test_letters_that_are_alike_in_some_cases_only() -> None:
-    """A regular expression that ignores case takes a dotless i for an i, which lowering does not."""
+def test_letters_with_unusual_case_rules() -> None:
+    """A regular expression that ignores case treats a dotless i as an i. `str.lower` does not."""
     words = Inversions(vocabulary=10).with_words([Inversion(token="bird", vectors=rows(1))])
     for text in ("a b\u0131rd", "B\u0130RD", "\u017fbird"):
         assert "".join(piece for piece, _ in words.split(text)) == text
 
 
-def test_words_of_one_file_that_differ_in_case_only() -> None:
+def test_words_of_one_file_that_differ_only_in_case() -> None:
     with pytest.raises(RequestError, match="'<a>' is loaded already"):
         Inversions(vocabulary=10).with_words(
             [Inversion(token="<A>", vectors=rows(3)), Inversion(token="<a>", vectors=rows(1))]
         )
 
 
-def test_a_word_changes_pictures_that_name_it(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_a_word_changes_images_whose_prompt_has_it(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     path = written(tmp_path, {"<shell>": rows(3)})
     options: dict[str, Any] = {"seed": 2, "num_inference_steps": 2, "output_type": "np"}
     own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
@@ -124,7 +128,7 @@ def test_a_word_changes_pictures_that_name_it(pipeline: StableDiffusionPipeline,
     after = own("a <shell> on a table", **options).images
     assert np.abs(after - before).max() > 0.01
     np.testing.assert_array_equal(own("a table", **options).images, pipeline("a table", **options).images)
-    own.close()  # sessions that are made again know it too
+    own.close()  # new sessions know the word too
     np.testing.assert_array_equal(own("a <shell> on a table", **options).images, after)
     with pytest.raises(RequestError, match="loaded already"):
         own.load_textual_inversion(path)

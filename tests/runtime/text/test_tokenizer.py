@@ -1,4 +1,4 @@
-"""The tokenizer and the text encoder, without transformers; tests/parity has the comparison with it."""
+"""The tokenizer and the text encoder without transformers. tests/parity compares them with transformers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_case_and_spaces_do_not_matter(tokenizer: Tokenizer) -> None:
     np.testing.assert_array_equal(tokenizer("A  CAT\n").ids, tokenizer("a cat").ids)
 
 
-def test_what_does_not_fit_is_handed_back(tokenizer: Tokenizer) -> None:
+def test_the_dropped_end_is_returned(tokenizer: Tokenizer) -> None:
     words = [str(number % 10) for number in range(tokenizer.length)]
     result = tokenizer(" ".join(words))
     assert result.dropped == " ".join(words[tokenizer.length - 2 :])
@@ -55,7 +55,7 @@ def test_truncation_is_reported(tiny_model: Path) -> None:
 
 
 def test_both_forms_of_the_files_agree(tiny_model: Path, model_copy: Path) -> None:
-    """tokenizer.json, when there is one, says what vocab.json and merges.txt say."""
+    """tokenizer.json has the same content as vocab.json and merges.txt."""
     (model_copy / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)
     built = Tokenizer(model_copy / "tokenizer", max_positions=77)
     given = Tokenizer(tiny_model / "tokenizer", max_positions=77)
@@ -95,7 +95,7 @@ def test_damaged_files_are_named(model_copy: Path, name: str, text: str | None) 
     folder = model_copy / "tokenizer"
     (folder / "tokenizer.json").unlink(missing_ok=True)
     if name == "tokenizer_config.json" and text and text.startswith("{"):
-        # A special_tokens_map.json beside it would win.
+        # special_tokens_map.json would take precedence.
         (folder / "special_tokens_map.json").unlink()
     (folder / name).unlink() if text is None else (folder / name).write_text(text)
     with pytest.raises(IntegrityError, match="tokenizer"):
