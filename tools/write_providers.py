@@ -46,7 +46,7 @@ def _options(name: str, row: Provider) -> str:
         )
         for key, option in row.takes.items()
     )
-    return _table(("option", "value", "what it does", "passed if you say nothing"), lines)
+    return _table(("option", "value", "what it does", "what sdrt passes by default"), lines)
 
 
 def _value(passed: str | None) -> str:
