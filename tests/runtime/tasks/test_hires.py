@@ -113,7 +113,7 @@ def test_latents_in_the_place_of_a_picture(pipeline: StableDiffusionPipeline) ->
         pipeline("a cat", image=latents, width=96, **FAST)
     with pytest.raises(RequestError, match="mask_image needs pixels"):
         pipeline("a cat", image=latents, mask_image=Image.new("L", (80, 48), 255), **FAST)
-    with pytest.raises(RequestError, match="latents of 3 pictures for 2 prompts"):
+    with pytest.raises(RequestError, match="latents of 3 images for 2 prompts"):
         pipeline(["a", "b"], image=np.zeros((3, 4, 6, 10), np.float32), **FAST)
     with pytest.raises(RequestError, match="image has shape"):
         pipeline("a cat", image=np.zeros((1, 5, 6, 10), np.float32), **FAST)
