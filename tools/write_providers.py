@@ -13,7 +13,7 @@ BEGIN, END = "<!-- tables:start -->", "<!-- tables:end -->"
 
 
 def tables() -> str:
-    """The generated part of the document, between its marks."""
+    """The generated part of the page, with the comments that mark it."""
     headings = ("`--provider`", "install", "needs", "export with", "takes")
     parts = [_table(headings, (_provider(name, row) for name, row in PROVIDERS.items()))]
     for name, row in PROVIDERS.items():
@@ -23,19 +23,19 @@ def tables() -> str:
 
 
 def _provider(name: str, row: Provider) -> tuple[str, ...]:
-    own = ", ".join(f"`{option}`" for option in row.takes)
-    helped = " ".join(f"and those of `{helper}`" for helper in row.helpers)
+    own_options = ", ".join(f"`{option}`" for option in row.takes)
+    helpers = " ".join(f"and those of `{helper}`" for helper in row.helpers)
     return (
         f"`{name}`",
         f"`.[{row.extra}]`",
         row.needs,
         f"`--target {row.target}`",
-        f"{own} {helped}".strip() or "–",
+        f"{own_options} {helpers}".strip() or "–",
     )
 
 
 def _options(name: str, row: Provider) -> str:
-    """The table of a provider's options, with the values that a float32 model gets by default."""
+    """One row per option, with the value that sdrt passes by default for a float32 model."""
     passed = SessionConfig(provider=name).passed(name, Setting(compiled=Path("the user's cache")))
     lines = (
         (
@@ -46,7 +46,7 @@ def _options(name: str, row: Provider) -> str:
         )
         for key, option in row.takes.items()
     )
-    return _table(("option", "value", "what it does", "passed if you say nothing"), lines)
+    return _table(("option", "value", "what it does", "what sdrt passes by default"), lines)
 
 
 def _value(passed: str | None) -> str:

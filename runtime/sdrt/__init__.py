@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt.common.notices import SdrtWarning
+    from sdrt.common.version import __version__
     from sdrt.errors import (
         ComponentError,
         ExportError,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from sdrt.pipeline import StableDiffusionPipeline
     from sdrt.request.request import Request
     from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ComponentError",
@@ -60,6 +59,7 @@ _MODULES = {
     "StableDiffusionPipelineOutput": "run.result",
     "Request": "request.request",
     "SdrtWarning": "common.notices",
+    "__version__": "common.version",
     "read_metadata": "images.metadata",
 }
 

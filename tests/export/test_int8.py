@@ -143,7 +143,7 @@ def test_an_error_above_the_limit_leaves_nothing(checkpoint: Callable[[str], Pat
 def test_what_is_refused_before_anything_is_exported(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(RequestError, match="2 at least"):
+    with pytest.raises(RequestError, match="at least 2"):
         export_model(checkpoint("sd1"), tmp_path / "a", dtype="int8", calibration_prompts=("a",))
     with pytest.raises(RequestError, match="are for dtype 'int8'"):
         export_model(checkpoint("sd1"), tmp_path / "a", calibration_prompts=PROMPTS)
@@ -158,7 +158,7 @@ def test_weights_in_int8_are_not_restored(small: Path, tmp_path: Path) -> None:
 
 def test_the_command_reads_prompts_from_a_file(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.txt"
-    for text, said in (('{"prompt": "a", "seed": 1}\nb\n', "expected only prompts"), ("a\n", "2 at least")):
+    for text, said in (('{"prompt": "a", "seed": 1}\nb\n', "expected only prompts"), ("a\n", "at least 2")):
         prompts.write_text(text)
         arguments = ["export", "x/", "-o", str(tmp_path / "m"), "--dtype", "int8"]
         result = CliRunner().invoke(main, [*arguments, "--calibration-prompts", str(prompts)])

@@ -68,5 +68,5 @@ def test_a_model_for_inpainting_says_what_it_needs(sdrt_folder: Callable[[str], 
     ours = StableDiffusionPipeline.from_pretrained(
         sdrt_folder("inpaint"), provider="cpu", notify=lambda _: None
     )
-    with pytest.raises(RequestError, match="made for inpainting: give image and mask_image"):
+    with pytest.raises(RequestError, match="made for inpainting; give image and mask_image"):
         ours("a lake")

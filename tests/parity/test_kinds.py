@@ -110,7 +110,7 @@ def test_an_upscaled_picture_is_four_times_as_large(sdrt_folder: Callable[[str],
 @pytest.mark.parametrize(
     ("variant", "options", "message"),
     [
-        ("pix2pix", {}, "made for instructions: give image"),
+        ("pix2pix", {}, "made for instructions; give image"),
         ("pix2pix", {"image": picture(), "strength": 0.5}, "strength has no effect: this model is made for"),
         (
             "pix2pix",
@@ -127,7 +127,7 @@ def test_an_upscaled_picture_is_four_times_as_large(sdrt_folder: Callable[[str],
             {"image": picture(), "noise_level": 5},
             "noise_level has no effect: this model is made for",
         ),
-        ("upscale", {}, "made for upscaling: give image"),
+        ("upscale", {}, "made for upscaling; give image"),
         (
             "upscale",
             {"image": picture(), "noise_level": 351},
@@ -136,7 +136,7 @@ def test_an_upscaled_picture_is_four_times_as_large(sdrt_folder: Callable[[str],
         ("upscale", {"image": picture(), "image_guidance_scale": 2}, "image_guidance_scale has no effect"),
         ("upscale", {"image": picture(600, 600)}, "height is 2400: expected at most 2048"),
         ("sd1", {"image": picture(), "noise_level": 5}, "noise_level has no effect: this model is made for"),
-        ("inpaint", {"image": picture()}, "made for inpainting: give mask_image"),
+        ("inpaint", {"image": picture()}, "made for inpainting; give mask_image"),
     ],
 )
 def test_what_a_kind_of_model_is_not_for(

@@ -239,8 +239,8 @@ def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for seed, images in expected.items():
-        np.testing.assert_array_equal(got[seed], images)
+    for seed, made in expected.items():
+        np.testing.assert_array_equal(got[seed], made)
 
 
 def test_threads_make_each_session_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
-    from sdrt import Request, StableDiffusionPipeline
+    from sdrt.pipeline import StableDiffusionPipeline
+    from sdrt.request.request import Request
 
 __all__ = ["PROMPT", "Asked", "Configuration", "Rules", "expand"]
 
@@ -81,7 +82,7 @@ class Configuration:
 
     def request(self) -> Request:
         """The request to the pipeline."""
-        from sdrt import Request
+        from sdrt.request.request import Request
 
         return Request(
             prompt=PROMPT,
@@ -160,7 +161,7 @@ def _configuration(
     provider: str,
     threads: int | None,
 ) -> Configuration:
-    from sdrt import Request
+    from sdrt.request.request import Request
 
     request = Request(
         prompt=PROMPT,

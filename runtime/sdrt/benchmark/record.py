@@ -28,7 +28,7 @@ _REMEDY = "expected a record from sdrt benchmark --json"
 
 def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict[str, Any]:
     """A new record without measurements. The caller sets `complete` when all of them are in it."""
-    from sdrt import __version__
+    from sdrt.common.version import __version__
 
     return {
         "format": FORMAT,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sdrt.common.spans import DENOISE, DOWNLOAD, UPLOAD, listening
 
 if TYPE_CHECKING:
-    from sdrt import StableDiffusionPipeline
     from sdrt.benchmark.configurations import Configuration
+    from sdrt.pipeline import StableDiffusionPipeline
 
 __all__ = ["PARTS", "Generation", "Span", "Step", "generator"]
 
@@ -64,7 +64,7 @@ class Generation:
 
 def generator(pipeline: StableDiffusionPipeline, configuration: Configuration) -> Callable[[], Generation]:
     """A function that generates the images of a configuration, and times them."""
-    from sdrt import StableDiffusionPipelineOutput
+    from sdrt.run.result import StableDiffusionPipelineOutput
 
     request = configuration.request()
     rule = pipeline.scheduler_for(configuration.scheduler, configuration.spacing)

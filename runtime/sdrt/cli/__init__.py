@@ -26,7 +26,7 @@ Exit codes:
 
 def _print_version(context: click.Context, _: click.Parameter, given: bool) -> None:
     if given and not context.resilient_parsing:
-        from sdrt import __version__
+        from sdrt.common.version import __version__
 
         click.echo(f"sdrt {__version__}")
         context.exit()

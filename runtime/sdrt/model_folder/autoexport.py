@@ -76,7 +76,7 @@ def export_random(architecture: str, *, target: str, notices: Notices, reporter:
         RequestError: the architecture is unknown or needs an input image, or the cache cannot be written.
         ExportError: the export failed.
     """
-    from sdrt import __version__
+    from sdrt.common.version import __version__
 
     key = hashlib.sha256(json.dumps([architecture, target, DTYPE, __version__]).encode()).hexdigest()[:16]
     name = f"{architecture}-random"
@@ -116,7 +116,7 @@ def _is_exported(output: Path) -> bool:
 
 
 def _key(source: Source, target: str) -> str:
-    from sdrt import __version__
+    from sdrt.common.version import __version__
 
     what = [source.name, source.commit] if source.commit else list(_file_stats(source.configs))
     text = json.dumps([what, target, DTYPE, __version__])

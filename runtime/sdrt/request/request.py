@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sdrt.common.arguments import described
-from sdrt.common.rng import MAX_SEED
-from sdrt.request.bounds import DEFAULT_STRENGTH
-from sdrt.request.settings import Settings
+from sdrt.request.derived import DerivedSettings
 from sdrt.request.validation import validate
-from sdrt.tasks.hires import Latents
-
-if TYPE_CHECKING:
-    from sdrt.families.capabilities import Capabilities
-    from sdrt.request.fitted import FittedRequest
 
 __all__ = ["Request"]
 
 
 @described
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Request(Settings):
+class Request(DerivedSettings):
     """Describes images to make. The names and defaults are those of diffusers.
 
     Constructing a request reads its images. It also draws a seed if there is none, so `seed` is always a number.
@@ -33,78 +24,3 @@ class Request(Settings):
 
     def __post_init__(self) -> None:
         validate(self)
-
-    def fit(self, capabilities: Capabilities) -> FittedRequest:
-        """Fill in the model's defaults. Raises `RequestError` if the model cannot make this request."""
-        from sdrt.request.fitted import fit
-
-        return fit(self, capabilities)
-
-    @property
-    def num_steps(self) -> int:
-        """How many steps run."""
-        return self.num_inference_steps - self.num_skipped_steps
-
-    @property
-    def num_skipped_steps(self) -> int:
-        """How many steps are skipped because the run starts from an image. The rule is that of diffusers."""
-        if self.image is None:
-            return 0
-        return self.num_inference_steps - _share(self.effective_strength, self.num_inference_steps)
-
-    @property
-    def num_hires_steps(self) -> int:
-        """How many steps run on the enlarged image of `hires_scale`."""
-        return _share(self.hires_strength, self.hires_steps or self.num_inference_steps)
-
-    @property
-    def image_is_latents(self) -> bool:
-        """Whether `image` contains latents [N, C, h, w] instead of images."""
-        return isinstance(self.image, Latents)
-
-    @property
-    def num_prompts(self) -> int:
-        """How many prompts there are, as strings or as embeddings."""
-        return len(self.prompts) if self.prompt_embeds is None else len(self.prompt_embeds)
-
-    @property
-    def num_images(self) -> int:
-        """How many images the request makes."""
-        return self.num_prompts * self.num_images_per_prompt
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seed of each image."""
-        assert self.seed is not None  # validation draws a missing one
-        return tuple(range(self.seed, self.seed + self.num_images))
-
-    @property
-    def prompts(self) -> list[str]:
-        """The prompts as a list. It is empty if the request has embeddings instead."""
-        return _listed(self.prompt) if self.prompt is not None else []
-
-    @property
-    def negative_prompts(self) -> list[str]:
-        """One negative prompt for each prompt. A single string applies to all prompts, and None is the empty string."""
-        given = _listed(self.negative_prompt) if self.negative_prompt is not None else [""]
-        return given * self.num_prompts if len(given) == 1 else given
-
-    @property
-    def effective_strength(self) -> float:
-        """The strength, or its default: 1.0 with a mask or with outpainting, else 0.8."""
-        if self.strength is not None:
-            return self.strength
-        return DEFAULT_STRENGTH if self.mask_image is None and self.outpaint is None else 1.0
-
-    @property
-    def last_seed(self) -> int:
-        """The largest seed of a first image for which all images have a valid seed."""
-        return MAX_SEED + 1 - self.num_images
-
-
-def _share(strength: float, steps: int) -> int:
-    return min(int(steps * strength), steps)
-
-
-def _listed(text: str | Sequence[str]) -> list[str]:
-    return [text] if isinstance(text, str) else list(text)

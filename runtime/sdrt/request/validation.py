@@ -20,12 +20,12 @@ from sdrt.tasks.hires import Latents
 from sdrt.tasks.outpainting import Growth, parse_growth
 
 if TYPE_CHECKING:
-    from sdrt.request.request import Request
+    from sdrt.request.derived import DerivedSettings
 
 __all__ = ["no_steps", "validate"]
 
 
-def validate(request: Request) -> None:
+def validate(request: DerivedSettings) -> None:
     """Check and convert every value of a `request` under construction. Raises `RequestError`."""
     table = settings_of(type(request))
     _check_levels(request, table)
@@ -44,11 +44,11 @@ def validate(request: Request) -> None:
     _check_seed(request)
 
 
-def _set(request: Request, name: str, value: Any) -> None:
+def _set(request: DerivedSettings, name: str, value: Any) -> None:
     object.__setattr__(request, name, value)
 
 
-def _check_prompts(request: Request) -> None:
+def _check_prompts(request: DerivedSettings) -> None:
     if (request.prompt is None) == (request.prompt_embeds is None):
         given = "neither" if request.prompt is None else "both"
         raise RequestError(f"expected either prompt or prompt_embeds, got {given}")
@@ -68,7 +68,7 @@ def _check_prompts(request: Request) -> None:
         )
 
 
-def _check_levels(request: Request, table: Sequence[Setting]) -> None:
+def _check_levels(request: DerivedSettings, table: Sequence[Setting]) -> None:
     """Check `timesteps` and `sigmas`, and set the number of steps from them."""
     for row in table:
         value = getattr(request, row.name)
@@ -83,7 +83,7 @@ def _check_levels(request: Request, table: Sequence[Setting]) -> None:
             raise RequestError(f"expected at most one of {row.name} and hires_steps, got both")
 
 
-def _check_image(request: Request) -> None:
+def _check_image(request: DerivedSettings) -> None:
     if request.image is None:
         return
     if request.latents is not None:
@@ -102,7 +102,7 @@ def _check_image(request: Request) -> None:
         _check_strength(request)
 
 
-def _latents_given(request: Request) -> Latents | None:
+def _latents_given(request: DerivedSettings) -> Latents | None:
     """The latents [N, C, h, w] in `image`, which accepts them as diffusers does. None if `image` is not latents."""
     if isinstance(request.image, Latents):
         return request.image
@@ -119,7 +119,7 @@ def _latents_given(request: Request) -> Latents | None:
     return Latents(np.broadcast_to(given, (request.num_prompts, *given.shape[1:])))
 
 
-def _check_unused(request: Request, table: Sequence[Setting]) -> None:
+def _check_unused(request: DerivedSettings, table: Sequence[Setting]) -> None:
     """Refuse a setting that has no effect without another setting."""
     for row in table:
         value = getattr(request, row.name)
@@ -132,7 +132,7 @@ def _check_unused(request: Request, table: Sequence[Setting]) -> None:
         )
 
 
-def _check_hires(request: Request) -> None:
+def _check_hires(request: DerivedSettings) -> None:
     if request.hires_scale is None:
         return
     if not request.num_hires_steps:
@@ -145,12 +145,12 @@ def _check_hires(request: Request) -> None:
         )
 
 
-def _check_strength(request: Request) -> None:
+def _check_strength(request: DerivedSettings) -> None:
     if request.num_skipped_steps == request.num_inference_steps:
         raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
-def _check_mask(request: Request) -> None:
+def _check_mask(request: DerivedSettings) -> None:
     if request.mask_image is None:
         return
     masks = checked_count("mask_image", read_masks("mask_image", request.mask_image), request.num_prompts)
@@ -162,7 +162,7 @@ def _check_mask(request: Request) -> None:
     _set(request, "mask_image", masks)
 
 
-def _check_outpaint(request: Request) -> None:
+def _check_outpaint(request: DerivedSettings) -> None:
     if request.outpaint is None:
         return
     # A request that was fitted before already has a size.
@@ -179,7 +179,7 @@ def _check_outpaint(request: Request) -> None:
     _set(request, "outpaint", parse_growth(request.outpaint, width, height))
 
 
-def _check_seed(request: Request) -> None:
+def _check_seed(request: DerivedSettings) -> None:
     if request.seed is None:
         _set(request, "seed", secrets.randbelow(request.last_seed + 1))
     else:

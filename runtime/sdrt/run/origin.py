@@ -92,7 +92,7 @@ class Origin:
         return None if spacing in (*SPACING_LABELS, usual) else spacing
 
     def _of_model(self) -> dict[str, Any]:
-        from sdrt import __version__
+        from sdrt.common.version import __version__
 
         return {
             "model": self.model,

@@ -9,6 +9,7 @@ import pytest
 
 from sdrt import Request, RequestError
 from sdrt.families.capabilities import Capabilities
+from sdrt.request.fitted import fit
 
 LIMITS = Capabilities(
     latent_channels=5,
@@ -23,7 +24,7 @@ EMBEDS = np.zeros((2, 77, 7), np.float32)
 
 def ask(**options: Any) -> Request:
     """A request that fits LIMITS; a prompt unless embeddings are given."""
-    return Request(**({} if "prompt_embeds" in options else {"prompt": "a cat"}) | options).fit(LIMITS)
+    return fit(Request(**({} if "prompt_embeds" in options else {"prompt": "a cat"}) | options), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_max_size_raises_the_limit() -> None:
 def test_a_traced_model_takes_coarser_sizes() -> None:
     coarse = Capabilities(**(vars(LIMITS) | {"size_step": 64}))
     with pytest.raises(RequestError, match="multiple of 64; export the checkpoint again with sdrt export"):
-        Request(prompt="a", height=72, width=64).fit(coarse)
+        fit(Request(prompt="a", height=72, width=64), coarse)
 
 
 def test_seeds_count_up_and_a_missing_one_is_drawn() -> None:
@@ -120,7 +121,7 @@ def test_an_empty_prompt_is_allowed_and_one_negative_serves_all() -> None:
 def test_without_a_text_encoder_only_embeddings_do() -> None:
     capabilities = Capabilities(**(vars(LIMITS) | {"has_text_encoder": False}))
     with pytest.raises(RequestError, match="give prompt_embeds"):
-        Request(prompt="a").fit(capabilities)
+        fit(Request(prompt="a"), capabilities)
     with pytest.raises(RequestError, match="negative_prompt_embeds, or guidance_scale=1"):
-        Request(prompt_embeds=EMBEDS).fit(capabilities)
-    assert Request(prompt_embeds=EMBEDS, guidance_scale=1.0).fit(capabilities).num_images == 2
+        fit(Request(prompt_embeds=EMBEDS), capabilities)
+    assert fit(Request(prompt_embeds=EMBEDS, guidance_scale=1.0), capabilities).num_images == 2

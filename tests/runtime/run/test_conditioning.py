@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
+from sdrt.request.fitted import fit
 from sdrt.run.conditioning import Conditioning
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -153,6 +154,6 @@ def test_padding_uses_the_clip_skip_of_its_prompt(pipeline: StableDiffusionPipel
 
 def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
     """Return the embeddings [2, length, width] of the negative prompt and the prompt."""
-    request = Request(prompt=prompt, num_inference_steps=1, seed=3, **options).fit(pipeline._capabilities)
+    request = fit(Request(prompt=prompt, num_inference_steps=1, seed=3, **options), pipeline._capabilities)
     conditioning = Conditioning.of(request, pipeline.model.family, pipeline._cache.get().text_encoder)
     return conditioning.at(0)["encoder_hidden_states"]

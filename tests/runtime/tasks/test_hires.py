@@ -80,7 +80,10 @@ def test_its_steps_are_those_of_both(pipeline: StableDiffusionPipeline) -> None:
         ({"hires_upscaler": "lanczos"}, "hires_upscaler has no effect without hires_scale"),
         ({"mask_blur": 9.0}, "mask_blur has no effect without mask_image or outpaint"),
         ({"composite": False}, "composite has no effect without mask_image or outpaint"),
-        ({"hires_scale": 2, "image": Image.new("RGB", (64, 64))}, "give the height and width to make"),
+        (
+            {"hires_scale": 2, "image": Image.new("RGB", (64, 64))},
+            "to enlarge the image, give height and width",
+        ),
         ({"hires_scale": 2, "width": 1280}, "width with hires_scale is 2560: expected at most 2048"),
     ],
 )
@@ -106,11 +109,11 @@ def test_latents_in_the_place_of_a_picture(pipeline: StableDiffusionPipeline) ->
         pipeline("a cat", image=latents, **FAST)
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 10), np.float32)
     assert pipeline("a cat", image=latents, **FAST).images.shape == (1, 48, 80, 3)
-    with pytest.raises(RequestError, match="image has latents of 80x48 pixels: leave out height and width"):
+    with pytest.raises(RequestError, match="image has latents of 80x48 pixels; leave out height and width"):
         pipeline("a cat", image=latents, width=96, **FAST)
     with pytest.raises(RequestError, match="mask_image needs pixels"):
         pipeline("a cat", image=latents, mask_image=Image.new("L", (80, 48), 255), **FAST)
-    with pytest.raises(RequestError, match="latents of 3 pictures for 2 prompts"):
+    with pytest.raises(RequestError, match="latents of 3 images for 2 prompts"):
         pipeline(["a", "b"], image=np.zeros((3, 4, 6, 10), np.float32), **FAST)
     with pytest.raises(RequestError, match="image has shape"):
         pipeline("a cat", image=np.zeros((1, 5, 6, 10), np.float32), **FAST)

@@ -123,7 +123,7 @@ def test_what_is_transparent_in_a_mask_stays() -> None:
         ({"image": picture(), "mask_image": mask((0, 0, 0, 0))}, "has no white pixel"),
         (
             {"image": picture(), "mask_image": mask((0, 0, 9, 9), 32, 64)},
-            "mask_image is 32x64 and image 64x64",
+            "mask_image has 32x64 pixels, and image has 64x64",
         ),
         ({"image": picture(), "padding_mask_crop": 3}, "padding_mask_crop has no effect without mask_image"),
         ({"image": picture(), "mask_image": mask((0, 0, 9, 9)), "mask_blur": -1}, "mask_blur is -1"),

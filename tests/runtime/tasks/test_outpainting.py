@@ -10,6 +10,7 @@ from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common.rng import MAX_SEED
+from sdrt.request.fitted import fit
 from sdrt.run.multi_pass import grown_request, growths
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 
@@ -102,7 +103,7 @@ def test_every_picture_of_a_batch_grows_from_its_own_seed(pipeline: StableDiffus
 def test_the_seed_may_be_the_last_that_there_is(pipeline: StableDiffusionPipeline) -> None:
     model = pipeline.model.capabilities
     first, last = (
-        Request(prompt="a cat", image=picture(), outpaint="left=8", **FAST | {"seed": seed}).fit(model)
+        fit(Request(prompt="a cat", image=picture(), outpaint="left=8", **FAST | {"seed": seed}), model)
         for seed in (0, MAX_SEED)
     )
     grown_first, grown_last = (

@@ -83,7 +83,7 @@ def test_windows_of_a_batch_of_prompts_put_together(pipeline: StableDiffusionPip
         ({"tile_size": 64, "guidance_rescale": 0.5}, "at most one of tile_size and guidance_rescale"),
         ({"tile_overlap": 16}, "tile_overlap has no effect without tile_size"),
         ({"tile_size": 64, "width": 8200}, "width is 8200: expected at most 8192; allow more"),
-        ({"width": 2056}, "time grows with its fourth power; tile_size bounds it"),
+        ({"width": 2056}, "time grows with its fourth power; use tile_size"),
     ],
     ids=str,
 )

@@ -22,8 +22,8 @@ from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
 
 if TYPE_CHECKING:
-    from sdrt import StableDiffusionPipeline
     from sdrt.benchmark.configurations import Asked, Configuration, Rules
+    from sdrt.pipeline import StableDiffusionPipeline
 
 __all__ = ["run", "run_compare"]
 
@@ -154,7 +154,7 @@ def _opener(
 def _open_model(
     model: str, revision: str | None, asked: Asked, terminal: Terminal, provider: str, threads: int | None
 ) -> StableDiffusionPipeline:
-    from sdrt import StableDiffusionPipeline
+    from sdrt.pipeline import StableDiffusionPipeline
 
     with terminal.board() as board:
         return StableDiffusionPipeline.from_pretrained(
@@ -170,11 +170,11 @@ def _open_random(
     architecture: str, asked: Asked, terminal: Terminal, provider: str, threads: int | None
 ) -> StableDiffusionPipeline:
     """Export the architecture with random weights, for the target that suits the provider, and open it."""
-    from sdrt import StableDiffusionPipeline
     from sdrt.common.notices import Notices
     from sdrt.model_folder.autoexport import export_random
     from sdrt.onnx.engine import settle
     from sdrt.onnx.providers import PROVIDERS, SessionConfig
+    from sdrt.pipeline import StableDiffusionPipeline
 
     notices = Notices(terminal.notice)
     config = settle(SessionConfig(**_session_settings(asked, provider, threads)), notices)

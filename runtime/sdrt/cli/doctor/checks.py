@@ -83,7 +83,7 @@ def run_checks(
 
 def check_platform() -> Iterator[Finding]:
     """Report sdrt, Python, the operating system and the CPU."""
-    from sdrt import __version__
+    from sdrt.common.version import __version__
 
     yield Finding(name="sdrt", detail=__version__)
     yield Finding(name="Python", detail=f"{platform.python_version()} at {sys.executable}")
@@ -157,7 +157,8 @@ def _takes_whole_graphs(provider: str) -> bool:
 
 def check_generation(model: str, provider: str, **options: Any) -> Iterator[Finding]:
     """Make an image in one step."""
-    from sdrt import SdrtWarning, StableDiffusionPipeline
+    from sdrt.common.notices import SdrtWarning
+    from sdrt.pipeline import StableDiffusionPipeline
 
     if model == DEFAULT_MODEL and _takes_whole_graphs(provider) and not options.get("allow_fallback"):
         yield Finding(

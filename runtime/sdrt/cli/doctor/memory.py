@@ -24,8 +24,8 @@ def check_memory(
     model: str, provider: str, sizes: Sequence[tuple[int, int]], batch: int, tell: Notify, **options: Any
 ) -> Iterator[Finding]:
     """Yield a finding for each size. `tell` receives progress messages, and `options` go to `from_pretrained`."""
-    from sdrt import StableDiffusionPipeline
     from sdrt.benchmark.configurations import Asked, expand
+    from sdrt.pipeline import StableDiffusionPipeline
 
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(model, provider=provider, **options)

@@ -22,7 +22,7 @@ from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
-    from sdrt import Request
+    from sdrt.request.request import Request
 
 __all__ = [
     "Batch",
@@ -307,7 +307,7 @@ class _InputFiles:
 
 
 def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
-    from sdrt import Request
+    from sdrt.request.request import Request
 
     settings = batch[0].options.settings
     return Request(

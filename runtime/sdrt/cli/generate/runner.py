@@ -32,9 +32,10 @@ from sdrt.images.files import write_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from sdrt import StableDiffusionPipeline, StableDiffusionPipelineOutput
     from sdrt.images.contact_sheet import ContactSheet
+    from sdrt.pipeline import StableDiffusionPipeline
     from sdrt.run.planned import PlannedRequest
+    from sdrt.run.result import StableDiffusionPipelineOutput
     from sdrt.schedulers import Scheduler
 
 __all__ = ["run", "run_plot"]
@@ -104,7 +105,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
 
 
 def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
-    from sdrt import StableDiffusionPipeline
+    from sdrt.pipeline import StableDiffusionPipeline
 
     with terminal.board() as board:
         return StableDiffusionPipeline.from_pretrained(
@@ -213,7 +214,7 @@ class Run:
             terminal.result(self.grid.path)
 
     def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
-        from sdrt import StableDiffusionPipelineOutput
+        from sdrt.run.result import StableDiffusionPipelineOutput
 
         for event in self.pipeline.stream(self._planned(batch)):
             if isinstance(event, StableDiffusionPipelineOutput):
@@ -267,7 +268,7 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """What `--json` prints: the files, their settings, and the timings in seconds."""
-        from sdrt import __version__
+        from sdrt.common.version import __version__
 
         width, height = self.size
         common = self.setup(self.finished[0])

@@ -39,7 +39,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 def image_info(path: Path) -> tuple[dict[str, Any], str]:
     """The metadata of an image, as JSON and as text."""
-    from sdrt import read_metadata
+    from sdrt.images.metadata import read_metadata
 
     found = read_metadata(path)
     if not found.text:
