@@ -64,10 +64,10 @@ DUET = Family(
         component="painter",
         sample="noisy",
         timestep="when",
-        embeds="told",
+        embeds="text",
         extra={"phrase": _phrase, "size": _size},
         output="velocity",
-        embeds_width="told_width",
+        embeds_width="text_width",
         levels=None,
     ),
     vae=VaeSpec(
@@ -104,7 +104,7 @@ def weights() -> dict[str, Array]:
         "words": draw(VOCABULARY, WIDTHS[0]) * 20,
         "phrases": draw(VOCABULARY, WIDTHS[1]) * 20,
         "summary": draw(WIDTHS[1], POOLED),
-        "told": draw(sum(WIDTHS), CHANNELS),
+        "text": draw(sum(WIDTHS), CHANNELS),
         "phrase": draw(POOLED, CHANNELS),
         "size": draw(2, CHANNELS),
         "mix": draw(CHANNELS, CHANNELS),
@@ -127,10 +127,10 @@ class Painter:
     def velocity(self, x: Array, timestep: float, text: tuple[Array, Array], size: tuple[int, int]) -> Array:
         """Return the velocity of latents [C, h, w]. `size` is (height, width) in pixels."""
         embeds, pooled = text
-        told = np.array([size[0] / 64, size[1] / 64], np.float32) @ self.weights["size"]
-        told = told + embeds.mean(0) @ self.weights["told"] + pooled @ self.weights["phrase"]
+        condition = np.array([size[0] / 64, size[1] / 64], np.float32) @ self.weights["size"]
+        condition = condition + embeds.mean(0) @ self.weights["text"] + pooled @ self.weights["phrase"]
         mixed = np.einsum("chw,cd->dhw", x, self.weights["mix"])
-        return np.asarray(mixed + told[:, None, None] * np.float32(timestep / 1000), dtype=np.float32)
+        return np.asarray(mixed + condition[:, None, None] * np.float32(timestep / 1000), dtype=np.float32)
 
     def decode(self, latents: Array) -> Array:
         """Decode latents [C, h, w] to an image [H, W, 3] in 0..1."""
@@ -226,8 +226,8 @@ def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
     _graph(
         folder / "painter" / "model.onnx",
         [
-            node("ReduceMean", ["told", "axis"], ["mean"], keepdims=0),
-            node("MatMul", ["mean", "told.weight"], ["of_words"]),
+            node("ReduceMean", ["text", "axis"], ["mean"], keepdims=0),
+            node("MatMul", ["mean", "text.weight"], ["of_words"]),
             node("MatMul", ["phrase", "phrase.weight"], ["of_phrase"]),
             node("MatMul", ["size", "size.weight"], ["of_size"]),
             node("Sum", ["of_words", "of_phrase", "of_size"], ["all"]),
@@ -238,7 +238,7 @@ def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
             node("Add", ["mixed", "everywhere"], ["velocity"]),
         ],
         {
-            "told": (number, ("batch", "length", sum(WIDTHS))),
+            "text": (number, ("batch", "length", sum(WIDTHS))),
             "phrase": (number, ("batch", POOLED)),
             "noisy": (number, ("batch", CHANNELS, "h", "w")),
             "size": (number, ("batch", 2)),
@@ -250,7 +250,7 @@ def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
             "axes": np.array([2, 3]),
             "thousand": np.array(1000, np.float32),
             "kernel": np.ascontiguousarray(arrays["mix"].T)[:, :, None, None],
-            **{f"{name}.weight": arrays[name] for name in ("told", "phrase", "size")},
+            **{f"{name}.weight": arrays[name] for name in ("text", "phrase", "size")},
         },
     )
 
@@ -279,7 +279,7 @@ def _write_configs(folder: Path) -> None:
         "painter/config.json": {
             "in_channels": CHANNELS,
             "out_channels": CHANNELS,
-            "told_width": sum(WIDTHS),
+            "text_width": sum(WIDTHS),
         },
         "codec_decoder/config.json": codec,
         "codec_encoder/config.json": codec,

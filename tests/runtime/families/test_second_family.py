@@ -240,7 +240,7 @@ def damage(folder: Path, file: str, **values: Any) -> None:
     ("file", "values", "error", "words"),
     [
         ("painter/config.json", {"in_channels": 5}, UnsupportedModelError, "painter takes 5 channels"),
-        ("painter/config.json", {"told_width": None}, IntegrityError, "painter/config.json: told_width"),
+        ("painter/config.json", {"text_width": None}, IntegrityError, "painter/config.json: text_width"),
         ("codec_decoder/config.json", {"shift_factor": "x"}, IntegrityError, "shift_factor"),
         ("model_index.json", {"phrases": ["transformers", "T5"]}, UnsupportedModelError, "DuetPhrases"),
         ("model_index.json", {"unet": ["diffusers", "UNet"]}, UnsupportedModelError, "not part of Duet"),
@@ -271,7 +271,7 @@ def test_a_graph_with_other_inputs_is_named(folder: Path) -> None:
     graph = folder / "words" / "model.onnx"
     graph.write_bytes((folder / "painter" / "model.onnx").read_bytes())
     with pytest.raises(
-        ComponentError, match=r"words: .* takes told, phrase, noisy, size, when, expected input_ids"
+        ComponentError, match=r"words: .* takes text, phrase, noisy, size, when, expected input_ids"
     ):
         StableDiffusionPipeline.from_pretrained(folder, provider="cpu")("a", **CALL)
 
