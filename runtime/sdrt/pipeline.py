@@ -20,8 +20,8 @@ from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
-from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
+from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
 from sdrt.run.result import (
@@ -64,8 +64,8 @@ class StableDiffusionPipeline:
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
-        self._store = ComponentStore(model, config, self._notices, verify=verify, make=make_components)
-        self._generation = Generation(self._store, self._notices)
+        self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
+        self._generation = Generation(self._cache, self._notices)
 
     @classmethod
     @takes(Loading)
@@ -148,7 +148,7 @@ class StableDiffusionPipeline:
         else:
             planned = request
         return self._generation.events(
-            planned.request, planned.rule, planned.passes, self._origin(planned.scheduler)
+            planned.request, planned.scheduler_with_levels, planned.passes, self._origin(planned.scheduler)
         )
 
     def num_evaluations(
@@ -163,8 +163,8 @@ class StableDiffusionPipeline:
             takes_strength="strength" not in self._capabilities.task.refuses,
             scheduler=scheduler,
             scheduler_config=self._scheduler_config,
-            vae_tiling=self._store.config.vae_tiling,
-            embeddings=self._store.embeddings,
+            vae_tiling=self._cache.config.vae_tiling,
+            embeddings=self._cache.embeddings,
         )
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
@@ -189,8 +189,8 @@ class StableDiffusionPipeline:
             width=whole(config, "hidden_size", name),
             room=whole(config, "max_position_embeddings", name) - 2,
         )
-        self._store.add_words(words)
-        self._store.embeddings += (Path(path).name,)
+        self._cache.add_words(words)
+        self._cache.embeddings += (Path(path).name,)
         return [word.token for word in words]
 
     @property
@@ -203,7 +203,7 @@ class StableDiffusionPipeline:
             UnsupportedModelError: the model was exported without data for previews.
         """
         if self.model.has(TAESD_DECODER):
-            return self._store.get().taesd
+            return self._cache.get().taesd
         if self._preview is None:
             capabilities = self._capabilities
             self._preview = LinearPreview.of(
@@ -230,8 +230,8 @@ class StableDiffusionPipeline:
         from sdrt.onnx.engine import settle
 
         options = {} if provider_options is None else provider_options
-        config = replace(self._store.config, provider=provider, provider_options=options)
-        self._store.configure(settle(config, self._notices))
+        config = replace(self._cache.config, provider=provider, provider_options=options)
+        self._cache.configure(settle(config, self._notices))
         return self
 
     def load(self) -> StableDiffusionPipeline:
@@ -243,7 +243,7 @@ class StableDiffusionPipeline:
         Raises:
             OutOfMemoryError, ModelError, ProviderError.
         """
-        self._store.load()
+        self._cache.load()
         return self
 
     def warm_up(
@@ -276,7 +276,7 @@ class StableDiffusionPipeline:
 
     def close(self) -> None:
         """Free the sessions as soon as no run uses them. A later call creates them again."""
-        self._store.close()
+        self._cache.close()
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self
@@ -289,7 +289,7 @@ class StableDiffusionPipeline:
     @property
     def graphs(self) -> tuple[Component, ...]:
         """The components whose sessions are open."""
-        components = self._store.opened
+        components = self._cache.current
         return () if components is None else components.graphs
 
     @property
@@ -299,12 +299,12 @@ class StableDiffusionPipeline:
         A run is repeated in float32 when it overflows float16. The component then stays in float32 until the images
         are finished.
         """
-        return dict(self._store.float32_retries)
+        return dict(self._cache.float32_retries)
 
     @property
     def provider(self) -> str:
         """The name of the provider in use. For "auto", this is the provider that was chosen."""
-        return self._store.config.name
+        return self._cache.config.name
 
     @property
     def scheduler(self) -> Scheduler:

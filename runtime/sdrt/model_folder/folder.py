@@ -77,11 +77,11 @@ class ModelFolder:
         """Return the path of the staged graph (for tiles) of the VAE's encoder or decoder. It may not exist."""
         return self.path / name / STAGES_GRAPH
 
-    def wide(self, name: str) -> Path:
+    def float32_graph(self, name: str) -> Path:
         """Return the path of the float32 graph of `name`. Only components in float16 have one."""
         return self.path / name / WIDE_GRAPH
 
-    def wide_stages(self, name: str) -> Path:
+    def float32_stages(self, name: str) -> Path:
         """Return the path of the float32 version of the staged graph."""
         return self.path / name / WIDE_STAGES_GRAPH
 
