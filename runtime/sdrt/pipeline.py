@@ -119,7 +119,7 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self._capabilities)
+        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model)
 
     def stream(
         self,
@@ -143,29 +143,23 @@ class StableDiffusionPipeline:
             raise RequestError(
                 "request is planned already; pass scheduler and spacing to plan, not to stream"
             )
-        elif request.capabilities != self._capabilities:
-            raise RequestError("request was planned for another model; plan it with this pipeline")
+        elif request.model is not self.model:
+            raise RequestError("request was planned by another pipeline; plan it with this one")
         else:
             planned = request
-        return self._generation.events(
-            planned.request, planned.scheduler_with_levels, planned.passes, self._origin(planned.scheduler)
+        origin = Origin(
+            model=self.model.name,
+            takes_strength="strength" not in self._capabilities.task.refuses,
+            scheduler=planned.scheduler,
+            scheduler_config=self._scheduler_config,
         )
+        return self._generation.events(planned.request, planned.scheduler_with_levels, planned.passes, origin)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as `stream` does."""
         return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
-
-    def _origin(self, scheduler: Scheduler) -> Origin:
-        return Origin(
-            model=self.model.name,
-            takes_strength="strength" not in self._capabilities.task.refuses,
-            scheduler=scheduler,
-            scheduler_config=self._scheduler_config,
-            vae_tiling=self._cache.config.vae_tiling,
-            embeddings=self._cache.embeddings,
-        )
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Load a textual inversion, and return the words that prompts can use for it.
@@ -189,8 +183,7 @@ class StableDiffusionPipeline:
             width=whole(config, "hidden_size", name),
             room=whole(config, "max_position_embeddings", name) - 2,
         )
-        self._cache.add_words(words)
-        self._cache.embeddings += (Path(path).name,)
+        self._cache.add_words(words, Path(path).name)
         return [word.token for word in words]
 
     @property

@@ -81,6 +81,16 @@ class LoadedComponents:
         self._graphs: list[weakref.ref[Component]] = []
         self._lock = threading.Lock()
 
+    @property
+    def config(self) -> SessionConfig:
+        """The settings of the sessions."""
+        return self._config
+
+    @property
+    def embedding_files(self) -> tuple[str, ...]:
+        """The names of the files from which textual inversions were read."""
+        return () if self._inversions is None else self._inversions.files
+
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]

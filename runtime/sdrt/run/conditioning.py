@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -216,6 +216,14 @@ def _scheduled_texts(
     ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfEncoder:
+    """What one text encoder made of the texts, and how many tokens its chunks have."""
+
+    encoded: dict[tuple[str, str], Encoded]
+    chunk_length: int
+
+
 class _Encodings:
     """Encodes the texts of a request. Equal texts are encoded once."""
 
@@ -232,32 +240,38 @@ class _Encodings:
         self._texts += dict.fromkeys((name, text) for part in scheduled for text in part.text_per_step)
 
     def encode(self, text_encoder: OpenTextEncoder, min_length: int) -> None:
-        """Encode the texts. Pad all to the longest one, and to at least `min_length` tokens.
+        """Encode the texts. Pad all to as many chunks as the longest one, and to at least `min_length` tokens.
 
         The text encoders run one after the other, because `low_vram` keeps only one in memory.
         """
         if not self._texts:
             return
-        made = [
-            self._encode_with(text_encoder(number), min_length)
-            for number in range(len(self._family.text_encoders))
-        ]
-        self._encoded = {key: self._family.join([one[key] for one in made]) for key in self._texts}
+        numbers = range(len(self._family.text_encoders))
+        made = [self._encode_with(text_encoder(number)) for number in numbers]
+        if self._syntax.any_length:
+            # Tokenizers may split a text differently, but its embeddings are joined chunk by chunk.
+            chunks = max(
+                min_length // made[0].chunk_length,
+                *(len(one.embeds) // part.chunk_length for part in made for one in part.encoded.values()),
+            )
+            for number in numbers:
+                self._pad(made[number], chunks, lambda number=number: text_encoder(number))  # type: ignore[misc]
+        self._encoded = {key: self._family.join([one.encoded[key] for one in made]) for key in self._texts}
 
-    def _encode_with(self, encoder: TextEncoder, min_length: int) -> Mapping[tuple[str, str], Encoded]:
+    def _encode_with(self, encoder: TextEncoder) -> _OfEncoder:
         encoded = {
             (name, text): self._syntax.embed(encoder, text, self._skips[name], name)
             for name, text in self._texts
         }
-        if not self._syntax.any_length:
-            return encoded
-        length = max(min_length, *(len(one.embeds) for one in encoded.values()))
-        for key, one in encoded.items():
-            if len(one.embeds) < length:
-                empty = encoder.weighted([], self._skips[key[0]]).embeds
-                chunks = (length - len(one.embeds)) // len(empty)
-                encoded[key] = replace(one, embeds=np.concatenate([one.embeds, *[empty] * chunks]))
-        return encoded
+        return _OfEncoder(encoded=encoded, chunk_length=encoder.tokenizer.length)
+
+    def _pad(self, made: _OfEncoder, chunks: int, encoder: Callable[[], TextEncoder]) -> None:
+        """Add chunks of the empty text. `encoder` is called only if a text is too short."""
+        for key, one in made.encoded.items():
+            missing = chunks - len(one.embeds) // made.chunk_length
+            if missing > 0:
+                empty = encoder().weighted([], self._skips[key[0]]).embeds
+                made.encoded[key] = replace(one, embeds=np.concatenate([one.embeds, *[empty] * missing]))
 
     def rows(self, name: str, scheduled: Sequence[_ScheduledText], given: Array | None) -> list[_Row]:
         """Return the rows of the embeddings that the call gave, if any, otherwise of the `scheduled` texts."""

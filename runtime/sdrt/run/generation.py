@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
@@ -85,12 +86,18 @@ class Generation:
         origin: Origin | None,
         timings: Timings,
     ) -> Pass:
+        components = self._cache.for_request(request)
+        if origin is not None:
+            # Of these components, because the pipeline may get other settings and words meanwhile.
+            origin = replace(
+                origin, vae_tiling=components.config.vae_tiling, embeddings=components.embedding_files
+            )
         job = Pass(
             request=request,
             scheduler=scheduler,
             plan=plan,
             cache=self._cache,
-            components=self._cache.for_request(request),
+            components=components,
             notices=self._notices,
             generators=[rng.Generator(seed) for seed in request.seeds],
             timings=timings,

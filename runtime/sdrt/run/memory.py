@@ -57,8 +57,6 @@ class ComponentCache:
         self.model, self.config, self._make = model, config, make
         self.float32_retries: Counter[str] = Counter()
         """How many runs of each component were repeated in float32 because they overflowed float16."""
-        self.embeddings: tuple[str, ...] = ()
-        """The names of the files from which textual inversions were read."""
         self._notices, self._verify = notices, verify
         self._loaded: LoadedComponents | None = None
         self._inversions: Inversions | None = None
@@ -143,8 +141,8 @@ class ComponentCache:
             self._sizes_run.add(size)
             return is_first
 
-    def add_words(self, words: Sequence[Inversion]) -> None:
-        """Add words of textual inversions to the text encoder.
+    def add_words(self, words: Sequence[Inversion], file: str) -> None:
+        """Add words of textual inversions, read from `file`, to the text encoder.
 
         Raises:
             RequestError: a word is loaded already.
@@ -154,7 +152,7 @@ class ComponentCache:
             components = self.get()
             name = self.model.family.text_encoders[0].component
             vocabulary = whole(self.model.component_config(name), "vocab_size", name)
-            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words)
+            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words, file)
             components.use(inversions)
             self._inversions = inversions
 

@@ -28,9 +28,9 @@ class Origin:
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
     """The content of the model's `scheduler_config.json`."""
-    vae_tiling: bool | None
+    vae_tiling: bool | None = None
     """The pipeline's `vae_tiling`."""
-    embeddings: tuple[str, ...]
+    embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
     def parameters(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.folder import ModelFolder
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import plan_passes
@@ -25,24 +25,24 @@ class PlannedRequest:
     """The scheduler with the request's own `timesteps` or `sigmas`."""
     passes: tuple[Plan, ...]
     """The noise levels that each pass visits."""
-    capabilities: Capabilities
-    """The capabilities of the model that the request was planned for."""
+    model: ModelFolder
+    """The model that the request was planned for."""
 
     @classmethod
-    def of(cls, request: Request, scheduler: Scheduler, capabilities: Capabilities) -> PlannedRequest:
+    def of(cls, request: Request, scheduler: Scheduler, model: ModelFolder) -> PlannedRequest:
         """Complete a request and plan its steps.
 
         Raises:
             RequestError: the model or the scheduler cannot serve the request.
         """
-        fitted = fit(request, capabilities)
+        fitted = fit(request, model.capabilities)
         with_levels = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
         return cls(
             request=fitted,
             scheduler=scheduler,
             scheduler_with_levels=with_levels,
             passes=tuple(plan_passes(fitted, with_levels)),
-            capabilities=capabilities,
+            model=model,
         )
 
     @property

@@ -119,9 +119,9 @@ class Painter:
     def __init__(self) -> None:
         self.weights = weights()
 
-    def encode(self, ids: Sequence[int]) -> tuple[Array, Array]:
+    def encode(self, words_ids: Sequence[int], phrases_ids: Sequence[int]) -> tuple[Array, Array]:
         """Return the embeddings [length, width] and the pooled embedding [width] of one text."""
-        words, phrases = (self.weights[name][list(ids)] for name in ("words", "phrases"))
+        words, phrases = self.weights["words"][list(words_ids)], self.weights["phrases"][list(phrases_ids)]
         return np.concatenate([words, phrases], axis=-1), phrases.mean(0) @ self.weights["summary"]
 
     def velocity(self, x: Array, timestep: float, text: tuple[Array, Array], size: tuple[int, int]) -> Array:
@@ -171,10 +171,10 @@ def _graph(
 
 
 def write_model(folder: Path, tokenizer: Path) -> None:
-    """Write the model folder. Both text encoders use `tokenizer`."""
+    """Write the model folder. `tokenizer` is the first tokenizer. The second one has a token for "cat" too."""
     folder.mkdir(parents=True)
-    for name in ("tokenizer", "tokenizer_2"):
-        shutil.copytree(tokenizer, folder / name)
+    shutil.copytree(tokenizer, folder / "tokenizer")
+    _write_second_tokenizer(tokenizer, folder / "tokenizer_2")
     _write_configs(folder)
     arrays = weights()
     node, ids = helper.make_node, {"input_ids": (TensorProto.INT64, ("batch", "length"))}
@@ -218,6 +218,18 @@ def write_model(folder: Path, tokenizer: Path) -> None:
         {"moments": (1, 2 * CHANNELS, "h", "w")},
         {"kernel": np.ascontiguousarray(arrays["encode"].T)[:, :, None, None]},
     )
+
+
+def _write_second_tokenizer(first: Path, folder: Path) -> None:
+    """Write `first` with merges, so that it splits texts into fewer tokens."""
+    shutil.copytree(first, folder, ignore=shutil.ignore_patterns("tokenizer.json"))
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = [("c", "a"), ("ca", "t</w>")]
+    for one, other in merges:
+        vocabulary[one + other] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:

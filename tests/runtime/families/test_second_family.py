@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from sdrt import (
     ComponentError,
     IntegrityError,
+    Request,
     RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
@@ -25,6 +26,8 @@ from sdrt.benchmark.timed_generation import generator
 from sdrt.cli import main
 from sdrt.common import rng
 from sdrt.families import FAMILIES
+from sdrt.request.fitted import fit
+from sdrt.run.conditioning import Conditioning
 
 pytest.importorskip("onnx")
 
@@ -78,7 +81,13 @@ class Expected:
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.painter = Painter()
-        self.ids = lambda text: pipeline._cache.get().text_encoder().tokenizer(text).ids
+        loaded = pipeline._cache.get()
+        self.tokenizers = [loaded.text_encoder(number).tokenizer for number in (0, 1)]
+
+    def encode(self, text: str) -> tuple[Array, Array]:
+        """Return the embeddings of a text of one chunk, and its pooled embedding."""
+        words_ids, phrases_ids = (tokenizer(text).ids for tokenizer in self.tokenizers)
+        return self.painter.encode(words_ids, phrases_ids)
 
     @staticmethod
     def sigmas(steps: int = STEPS) -> Array:
@@ -88,7 +97,7 @@ class Expected:
         return np.append(shifted(np.linspace(1, shifted(np.array(0.001)), steps)), 0)
 
     def denoised(self, x: Array, sigmas: Array, prompt: str, negative: str) -> Array:
-        texts = [self.painter.encode(self.ids(text)) for text in (negative, prompt)]
+        texts = [self.encode(text) for text in (negative, prompt)]
         for sigma, following in pairwise(sigmas):
             without, with_prompt = (self.painter.velocity(x, 1000 * sigma, text, SIZE) for text in texts)
             v = without + np.float32(GUIDANCE) * (with_prompt - without)
@@ -145,7 +154,7 @@ def test_a_pooled_embedding_is_the_first_chunk_s_without_weights(duet: StableDif
     expected = Expected(duet)
     for text in ("cat BREAK dog", "(cat:1.5) BREAK dog"):
         pooled = duet._cache.get().text_encoder(1).weighted(_stretches(text)).pooled
-        close(pooled, expected.painter.encode(expected.ids("cat"))[1])
+        close(pooled, expected.encode("cat")[1])
     assert duet._cache.get().text_encoder(0).encode("cat").pooled is None
 
 
@@ -153,6 +162,20 @@ def _stretches(text: str) -> Any:
     from sdrt.prompts.a1111 import parse_weights
 
     return parse_weights(text)
+
+
+def test_tokenizers_may_split_a_text_differently(duet: StableDiffusionPipeline) -> None:
+    """The first tokenizer needs two chunks, the second one: it gets an empty chunk."""
+    text, expected = "cat " * 30, Expected(duet)
+    words, phrases = (list(tokenizer.groups(text)) for tokenizer in expected.tokenizers)
+    assert (len(words), len(phrases)) == (90, 30)
+    request = fit(Request(prompt=text, **CALL), duet.model.capabilities)
+    conditioning = Conditioning.of(request, DUET, duet._cache.get().text_encoder)
+    told = conditioning.at(0)["text"]
+    assert told.shape == (2, 2 * 77, sum(WIDTHS))
+    empty = expected.encode("")[0]
+    close(told[1, 77:, WIDTHS[0] :], empty[:, WIDTHS[0] :])
+    close(told[0, 77:], empty)
 
 
 @pytest.mark.parametrize("syntax", ["compel", "plain"])
