@@ -227,6 +227,16 @@ def test_ctrl_c_in_a_step_leaves_the_pipeline_usable(pipeline: StableDiffusionPi
     assert np.isfinite(images(pipeline)).all()
 
 
+def test_a_plan_is_for_the_pipeline_that_made_it(pipeline: StableDiffusionPipeline, model_copy: Path) -> None:
+    other = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1, verify=False)
+    plan = other.plan(Request(prompt="a cat", num_inference_steps=2, seed=1))
+    with pytest.raises(RequestError, match="planned by another pipeline"):
+        pipeline.stream(plan)
+    with pytest.raises(RequestError, match="pass scheduler and spacing to plan"):
+        other.stream(plan, scheduler="euler")
+    assert len(list(other.stream(plan))) == plan.num_evaluations + 1
+
+
 def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
     expected = {seed: images(pipeline, seed=seed) for seed in range(3)}
     got: dict[int, np.ndarray] = {}

@@ -191,7 +191,7 @@ class LoadedComponents:
                 component=name,
             )
         positions = whole_number(config, "max_position_embeddings", name)
-        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions)
+        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions, text_encoder=name)
         encoder = TextEncoder(tokenizer, self._open(name), self._notices, spec)
         if self._inversions is not None:
             encoder.use(self._inversions)

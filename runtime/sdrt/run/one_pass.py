@@ -120,7 +120,12 @@ def denoise(
     component, spec, plan = job.components.denoiser, job.model.family.denoiser, job.plan
     labels = _class_labels(job, conditioning, prepared)
     inputs = conditioning.at(0) | labels
-    windows = _windows(job.request, job.capabilities)
+    windows = Windows.of_image(
+        *job.request.size,
+        tile_size=job.request.tile_size,
+        overlap=job.request.tile_overlap,
+        factor=job.capabilities.vae_scale_factor,
+    )
     with component.bound(_shapes(job, prepared, inputs, windows), (spec.output,)) as run:
         denoiser = _denoiser(job, conditioning, prepared, run, windows)
         denoiser.condition(inputs)
@@ -245,20 +250,6 @@ def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
         )
     alpha = schedule.alphas_cumprod[level]
     return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
-
-
-def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
-    """Return the windows through which the denoiser sees the latents; None if it sees them whole."""
-    if request.tile_size is None or max(request.size) <= request.tile_size:
-        return None
-    factor = capabilities.vae_scale_factor
-    overlap = request.tile_size // 4 if request.tile_overlap is None else request.tile_overlap
-    return Windows.of(
-        request.height // factor,
-        request.width // factor,
-        side=request.tile_size // factor,
-        overlap=overlap // factor,
-    )
 
 
 @contextmanager

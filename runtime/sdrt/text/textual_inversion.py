@@ -43,8 +43,8 @@ class Inversions:
     words: tuple[Inversion, ...] = ()
     files: tuple[str, ...] = ()
 
-    def with_words(self, words: Sequence[Inversion], file: str) -> Inversions:
-        """Return these words plus `words`, which were read from `file`.
+    def with_words(self, words: Sequence[Inversion], *files: str) -> Inversions:
+        """Return these words plus `words`, which were read from `files`.
 
         Raises:
             RequestError: a word is loaded already. Words that differ only in case count as equal.
@@ -56,7 +56,9 @@ class Inversions:
                     f"textual inversion {word.token!r} is loaded already: give it another token"
                 )
             known.add(word.token.lower())
-        return Inversions(vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, file))
+        return Inversions(
+            vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, *files)
+        )
 
     @property
     def table(self) -> Array:
