@@ -91,7 +91,7 @@ class FolderCheckpoint:
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ExportError(
-                f"{self.folder / part}: cannot be loaded as {model_class.__name__}: {reason}"
+                f"{self.folder / part} cannot be loaded as {model_class.__name__}: {reason}"
             ) from error
         assert isinstance(module, nn.Module)
         _check_complete(self.folder / part, sorted(info["missing_keys"]))
@@ -133,7 +133,7 @@ def _check_complete(folder: Path, missing: list[str]) -> None:
     """Raise IntegrityError for missing weights, which both libraries leave random with no more than a log message."""
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise IntegrityError(f"{folder}: the weights lack {missing[0]}{more}; download the checkpoint again")
+        raise IntegrityError(f"{folder}: the weights lack {missing[0]}{more}: download the checkpoint again")
 
 
 def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
@@ -145,7 +145,7 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
     """
     if not folder.exists():
         raise ModelNotFoundError(
-            f"{folder}: no such checkpoint folder; expected a folder in diffusers' layout or a hub id"
+            f"there is no checkpoint folder {folder}: expected a folder in diffusers' layout or a hub id"
         )
     if folder.is_file():
         raise _single_file(folder)
@@ -155,7 +155,9 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
 
 def _open_folder(folder: Path, name: str | None, revision: str | None) -> FolderCheckpoint:
     if not (folder / "model_index.json").is_file():
-        raise ModelNotFoundError(f"{folder}: not a diffusers checkpoint: it has no model_index.json")
+        raise ModelNotFoundError(
+            f"{folder} has no model_index.json: expected a checkpoint in diffusers' layout"
+        )
     check_checkpoint_index(folder)
     for part in _classes():
         _read_config(folder / part / "config.json")
@@ -182,8 +184,8 @@ def _single_file(path: Path) -> UnsupportedModelError:
         else "single-file checkpoints are not supported"
     )
     return UnsupportedModelError(
-        f"{path}: {reason}; expected a folder in diffusers' layout with .safetensors: if you trust it, convert it with "
-        "diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
+        f"{path}: {reason}: expected a folder in diffusers' layout with .safetensors; if you trust the file, "
+        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
     )
 
 
@@ -193,7 +195,7 @@ def _classes() -> dict[str, tuple[str, type[nn.Module]]]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path}: missing; the download may be incomplete")
+        raise ModelNotFoundError(f"{path} is missing: the download may be incomplete")
     return read_json(path)
 
 
@@ -201,7 +203,7 @@ def _check_tokenizer(folder: Path) -> None:
     files = ("vocab.json", "merges.txt")
     missing = [name for name in files if not (folder / name).is_file()]
     if missing and not (folder / "tokenizer.json").is_file():
-        raise ModelNotFoundError(f"{folder / missing[0]}: missing; the download may be incomplete")
+        raise ModelNotFoundError(f"{folder / missing[0]} is missing: the download may be incomplete")
 
 
 def _weights(folder: Path) -> list[Path]:
@@ -225,7 +227,7 @@ def _weights(folder: Path) -> list[Path]:
             "use a revision that has them, or convert it with diffusers' save_pretrained(…, safe_serialization=True)"
         )
     raise ModelNotFoundError(
-        f"{folder}: has no .safetensors weights: download the checkpoint again, or use a revision that has them; "
+        f"{folder} has no .safetensors weights: download the checkpoint again, or use a revision that has them; "
         "pickles are not accepted, because they run code when they are read"
     )
 
@@ -236,7 +238,7 @@ def _elements(file: Path) -> int:
             return sum(_product(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise IntegrityError(
-            f"{file}: is not a complete safetensors file ({error}); download it again"
+            f"{file} is not a complete safetensors file ({error}): download it again"
         ) from error
 
 

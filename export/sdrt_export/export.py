@@ -239,8 +239,8 @@ def _open(
         )
     if isinstance(source, str) and embedded_path(source):
         raise ModelNotFoundError(
-            f"{source} is an embedded model, and exported already: to export it again, make a checkpoint of it with "
-            f"python -m sdrt_export.restore {source} DIR; for a folder of that name write ./{source}"
+            f"{source} is an embedded model and has been exported already: to export it again, make a checkpoint of it "
+            f"with python -m sdrt_export.restore {source} DIR; for a folder of that name, write ./{source}"
         )
     folder = expand(source)
     if exists(folder) or isinstance(source, Path):
@@ -266,6 +266,6 @@ def _versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError as error:
             raise ExportError(
-                f"{name}: is not installed as a distribution, so its version is unknown: install it with pip"
+                f"{name} is not installed as a distribution, so its version is unknown: install it with pip"
             ) from error
     return versions | {"onnxruntime": ort.__version__}

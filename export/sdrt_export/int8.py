@@ -45,7 +45,7 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
     task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
     if task is not TEXT_TO_IMAGE:
         raise UnsupportedModelError(
-            f"unet: is for {task.name}, but int8 is calibrated on prompts alone: use --dtype fp32"
+            f"unet: the model is for {task.name}, but int8 is calibrated on prompts alone: use --dtype fp32"
         )
 
 

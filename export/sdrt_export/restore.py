@@ -42,21 +42,21 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     folder = open_local(model)
     if folder.manifest is None or folder.manifest.exporter != "sdrt":
         raise UnsupportedModelError(
-            f"{folder.path}: was not exported by sdrt, so its weights have other names: restore a model of sdrt export"
+            f"{folder.path} was not exported by sdrt, so its weights have other names: restore a model of sdrt export"
         )
     if TARGETS[folder.manifest.target].channels_last:
         raise UnsupportedModelError(
-            f"{folder.path}: was exported for target {folder.manifest.target}, which packs weights: use an export for "
+            f"{folder.path} was exported for target {folder.manifest.target}, which packs weights: use an export for "
             "another target"
         )
     if folder.manifest.dtype == "int8":
         raise UnsupportedModelError(
-            f"{folder.path}: is in int8, which keeps too little of the weights: use an export in fp32 or fp16"
+            f"{folder.path} is in int8, which keeps too little of the weights: use an export in fp32 or fp16"
         )
     folder.verify()
     output = expand(output)
     if output.resolve().is_relative_to(folder.path.resolve()):
-        raise RequestError(f"{output}: is inside of the model {folder.path}; choose a folder outside")
+        raise RequestError(f"{output} is inside the model {folder.path}: choose a folder outside")
     with replace_folder(output, force, reading=folder.path) as staging:
         for part, names in _parts().items():
             weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
@@ -86,7 +86,7 @@ def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tup
     entry = manifest.components.get(name, {})
     if "transposed" not in entry:
         raise UnsupportedModelError(
-            f"{folder.path}: sdrt.json does not say how {name} was exported; export it with this version of sdrt"
+            f"{folder.path}: sdrt.json does not say how {name} was exported: export it with this version of sdrt"
         )
     transposed = set(entry["transposed"])
     for key, value in ir.load(folder.component(name)).graph.initializers.items():
@@ -112,7 +112,7 @@ def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tenso
     """Set every parameter. Other values in ``weights`` are constants of the graph."""
     for key, parameter in module.named_parameters():
         if key not in weights or weights[key].shape != parameter.shape:
-            raise UnsupportedModelError(f"{folder.path}: has no weight {key} of {list(parameter.shape)}")
+            raise UnsupportedModelError(f"{folder.path} has no weight {key} of {list(parameter.shape)}")
         parameter.data.copy_(weights[key])
 
 

@@ -50,7 +50,7 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
     config = checkpoint.low_res_scheduler_config()
     if config is None:
         raise ModelNotFoundError(
-            f"{checkpoint.name}: has the unet of an upscaler, but no low_res_scheduler: download it again"
+            f"{checkpoint.name} has the U-Net of an upscaler, but no low_res_scheduler: download it again"
         )
     (staging / "low_res_scheduler").mkdir()
     write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)

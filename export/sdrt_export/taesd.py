@@ -35,18 +35,18 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
         folder = hub.download_taesd(hub.check_id(source), **hub_options)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError(
-            f"--taesd {source}: has no config.json; expected a folder of diffusers' AutoencoderTiny"
+            f"--taesd {source} has no config.json: expected a folder of diffusers' AutoencoderTiny"
         )
     found = read_json(folder / "config.json").get("_class_name")
     if found != AutoencoderTiny.__name__:
         raise UnsupportedModelError(
-            f"--taesd {source}: is a {found}, expected an AutoencoderTiny, such as madebyollin/taesd"
+            f"--taesd {source} is of class {found}: expected AutoencoderTiny, such as madebyollin/taesd"
         )
     try:
         module = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ExportError(f"--taesd {source}: cannot be loaded as AutoencoderTiny: {reason}") from error
+        raise ExportError(f"--taesd {source} cannot be loaded as AutoencoderTiny: {reason}") from error
     assert isinstance(module, nn.Module)
     return module.float().eval().requires_grad_(False)
 
@@ -56,7 +56,7 @@ def _check(model: Any) -> None:
     upsamplings = len(model.config.decoder_block_out_channels) - 1
     if model.config.latent_channels != 4 or 2**upsamplings != _FACTOR:
         raise UnsupportedModelError(
-            f"--taesd: decodes {model.config.latent_channels} channels to {2**upsamplings} pixels a side, expected 4 "
+            f"the TAESD decodes {model.config.latent_channels} channels to {2**upsamplings} pixels a side, expected 4 "
             f"and {_FACTOR}: use the TAESD of Stable Diffusion, such as madebyollin/taesd"
         )
 

@@ -31,7 +31,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
     destination = _unique(destination)
     if reading is not None and reading.resolve().is_relative_to(destination):
         raise RequestError(
-            f"{destination}: contains {reading}, which is exported; choose another folder for the output"
+            f"{destination} contains {reading}, which is the checkpoint: choose another folder for the output"
         )
     with _only_writer(destination):
         _recover(destination)
@@ -58,7 +58,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ExportError(
-            f"{folder}: the export needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{folder}: the export needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
             "free some space or choose another disk"
         )
 
@@ -84,14 +84,16 @@ def _leftovers(destination: Path, kind: str) -> list[Path]:
 
 def _check_destination(destination: Path, force: bool) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
-        raise RequestError(f"{destination}: exists and is not a folder; choose another name")
+        raise RequestError(f"{destination} exists and is not a folder: choose another name")
     if not destination.exists() or not any(destination.iterdir()):
         return
     if not force:
-        raise RequestError(f"{destination}: exists; pass --force to replace it, or choose another folder")
+        raise RequestError(
+            f"{destination} exists already: pass --force to replace it, or choose another folder"
+        )
     if not (destination / "model_index.json").is_file():
         raise RequestError(
-            f"{destination}: is not a model folder, so --force does not replace it; choose another folder"
+            f"{destination} is not a model folder, so --force does not replace it: choose another folder"
         )
 
 
@@ -125,7 +127,7 @@ def _only_writer(destination: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RequestError(
-            f"{destination}: another export is writing this folder; wait until it ends"
+            f"{destination}: another export is writing this folder: wait until it ends"
         ) from None
     except OSError as error:
         raise _unwritable(destination, error) from error
@@ -153,7 +155,7 @@ def _make_staging(destination: Path) -> Path:
 
 
 def _unwritable(destination: Path, error: OSError) -> RequestError:
-    return RequestError(f"{destination}: cannot write there: {error.strerror}; choose another folder")
+    return RequestError(f"{destination} cannot be written ({error.strerror}): choose another folder")
 
 
 def _recover(destination: Path) -> None:

@@ -158,7 +158,7 @@ def test_json_names_the_files_that_were_made_before_a_failure(model: str) -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     report = json.loads(done.stdout)
     assert done.returncode == 2
-    assert "2.png: exists already" in done.stderr
+    assert "2.png exists already" in done.stderr
     assert (report["files"], report["seeds"]) == (["0.png", "1.png"], [0, 1])
     assert len(report["prompts"]) == 2
 

@@ -149,7 +149,7 @@ def test_a_missing_weight_is_named(part: str, key: str, damaged: Path) -> None:
     [
         ("model.ckpt", UnsupportedModelError, "pickle"),
         ("model.safetensors", UnsupportedModelError, "single-file"),
-        ("nothing", ModelNotFoundError, "no such checkpoint"),
+        ("nothing", ModelNotFoundError, "there is no checkpoint folder"),
     ],
 )
 def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: str, tmp_path: Path) -> None:

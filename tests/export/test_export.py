@@ -297,7 +297,7 @@ def test_a_version_that_nobody_knows_is_missed_before_any_work(
 
     events: list[ProgressEvent] = []
     monkeypatch.setattr("sdrt_export.export.version", version)
-    with pytest.raises(ExportError, match=r"torch: is not installed as a distribution.*pip"):
+    with pytest.raises(ExportError, match=r"torch is not installed as a distribution.*pip"):
         export_model(checkpoint("sd1"), tmp_path / "model", reporter=events.append)
     assert not events
 

@@ -87,10 +87,10 @@ def test_the_command_previews_with_it(model: Path, tmp_path: Path, monkeypatch: 
 def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ModelNotFoundError, match=r"--taesd .*: has no config.json"):
+    with pytest.raises(ModelNotFoundError, match=r"--taesd .* has no config.json"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     (tmp_path / "empty" / "config.json").write_text('{"_class_name": "AutoencoderKL"}', encoding="utf-8")
-    with pytest.raises(UnsupportedModelError, match="is a AutoencoderKL, expected an AutoencoderTiny"):
+    with pytest.raises(UnsupportedModelError, match="is of class AutoencoderKL: expected AutoencoderTiny"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     (tmp_path / "empty" / "config.json").write_bytes((taesd / "config.json").read_bytes())
     with pytest.raises(Exception, match="cannot be loaded as AutoencoderTiny"):

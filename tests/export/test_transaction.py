@@ -219,7 +219,7 @@ def test_unwritable_destination(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     destination = tmp_path / "file" / "model"
     with (
-        pytest.raises(RequestError, match=r"cannot write there.*choose another folder"),
+        pytest.raises(RequestError, match=r"cannot be written.*choose another folder"),
         replace_folder(destination, force=True),
     ):
         raise AssertionError

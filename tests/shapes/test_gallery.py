@@ -45,7 +45,7 @@ def test_a_page_and_one_scheduler_more(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(rows(page)) == ["Heun"]
     assert "| 2 steps | 3 steps | 4 steps |" in page
     assert rows(page)["Heun"][-1] == "3, 5, 7"
-    assert "- EDM Euler: scheduler 'edm_euler' is for models trained as EDM trains them" in page
+    assert "- EDM Euler: scheduler 'edm_euler' is for models trained as in EDM" in page
     assert PICTURE.findall(page) == [
         "pictures/schedulers-accuracy.png",
         "pictures/schedulers-single-step.webp",
@@ -66,7 +66,7 @@ def test_a_page_and_one_scheduler_more(tmp_path: Path, monkeypatch: pytest.Monke
 def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(gallery.main, ["--scheduler", "edm_euler", str(tmp_path)])
     assert result.exit_code == 2
-    assert result.output.startswith("error: scheduler 'edm_euler' is for models trained as EDM")
+    assert result.output.startswith("error: scheduler 'edm_euler' is for models trained as in EDM")
     assert not list(tmp_path.rglob("*.md"))
 
 

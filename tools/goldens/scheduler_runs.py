@@ -74,7 +74,7 @@ class Case:
     @property
     def scheduler(self) -> Scheduler:
         row = SAMPLERS[self.sampler]
-        # A model trained as EDM trains them, or by flow matching, is one that says so.
+        # A model trained as in EDM, or by flow matching, is one that says so.
         own = {"_class_name": row.class_name} if row.is_for_edm or row.is_for_flow else {}
         config = self.model_config | own
         return resolve_scheduler(self.sampler, config, self.spacing if row.spacings else None)

@@ -30,7 +30,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--target",
     type=click.Choice(["cpu", "cuda", "portable"]),
-    help="cpu, cuda: fused operators for that provider of ONNX Runtime; portable: standard ONNX operators only."
+    help="cpu, cuda: fused operators for that provider of ONNX Runtime. portable: standard ONNX operators only."
     "  [default: cpu; portable with --exporter optimum]",
 )
 @click.option(
@@ -44,14 +44,14 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--calibration-prompts",
     metavar="FILE",
-    help="With --dtype int8: prompts to calibrate with, one a line; the last one measures the errors.",
+    help="With --dtype int8: prompts to calibrate with, one a line. The last one measures the errors.",
 )
 @click.option(
     "--exporter",
     type=click.Choice(["sdrt", "optimum"]),
     default="sdrt",
     show_default=True,
-    help="optimum: a slower fallback for what sdrt's exporter cannot export.",
+    help="optimum: a slower fallback for checkpoints that sdrt's exporter cannot export.",
 )
 @click.option("--architecture", metavar="NAME", help="Architecture for --random-weights, such as sd15.")
 @click.option(
@@ -63,23 +63,23 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--guidance-scale",
     type=float,
-    help="Guidance that images get when a call names none, for checkpoints that need little.  [default: 7.5]",
+    help="The model's default guidance, for checkpoints that need little.  [default: 7.5]",
 )
 @click.option(
     "--taesd",
     metavar="FOLDER|ID",
     help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
 )
-@click.option("--revision", help="Branch, tag or commit of a hub id.")
+@click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress; errors only.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
 def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
-    SOURCE is a diffusers folder or a hub id. The folder appears when it is complete and its components agree with
-    torch. An old folder stays until then. The path of the folder goes to stdout.
+    SOURCE is a diffusers folder or a hub id. The model folder appears when it is complete and its components agree
+    with torch. An old folder stays until then. The path of the model folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
         raise RequestError(
@@ -131,6 +131,6 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError(
-                f"{entry.location}: has {', '.join(entry.settings)}; expected only prompts to calibrate with"
+                f"{entry.location} has {', '.join(entry.settings)}: expected only prompts to calibrate with"
             )
     return [entry.prompt for entry in entries]

@@ -39,7 +39,7 @@ provider_options_option = click.option(
     "Can be repeated. The error for an unknown KEY lists the known ones.",
 )
 allow_fallback_option = click.option(
-    "--allow-fallback", is_flag=True, help="Run on the CPU whatever the provider cannot run."
+    "--allow-fallback", is_flag=True, help="Let the CPU run what the provider cannot run."
 )
 MEMORY_OPTIONS = (
     click.option(
@@ -51,7 +51,7 @@ MEMORY_OPTIONS = (
     click.option(
         "--low-vram/--no-low-vram",
         default=None,
-        help="Use as little memory as possible, but more time: keep one component in memory at a time, call the U-Net "
-        "twice for guidance, and run the VAE in tiles.  [default: after memory has run out]",
+        help="Use as little memory as possible, which takes more time: keep one component in memory at a time, call "
+        "the U-Net twice for guidance, and run the VAE in tiles.  [default: after memory has run out]",
     ),
 )

@@ -19,7 +19,7 @@ def cache_root() -> Path:
         root = Path(given).expanduser()
     except RuntimeError:
         raise RequestError(
-            f"there is no cache folder: {given} names a home that does not exist; "
-            "set SDRT_CACHE to a folder that can be written"
+            f"there is no cache folder: {given} names a home that does not exist: "
+            "set SDRT_CACHE to a folder that you can write to"
         ) from None
     return root

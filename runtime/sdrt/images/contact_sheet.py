@@ -78,7 +78,7 @@ class ContactSheet:
         Raises `RequestError` if the sheet is full.
         """
         if len(self._cells) >= self._count:
-            raise RequestError(f"the contact sheet is full with {self._count} images: make it for more")
+            raise RequestError(f"the contact sheet is full ({self._count} images): make it for more images")
         cell = (self._layout.width, self._layout.height)
         if image.size == self._size:
             small = image if image.size == cell else image.resize(cell, Image.Resampling.LANCZOS)

@@ -179,10 +179,12 @@ def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
                 text = image.info.get("parameters") or _user_comment(_exif(image))
     except UnidentifiedImageError:
         raise RequestError(
-            f"{path}: not an image; expected a PNG, JPEG or WebP file, or a model folder"
+            f"{path} is not an image: expected a PNG, JPEG or WebP file, or a model folder"
         ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(f"{path}: cannot be read as an image: {error}") from error
+        raise RequestError(
+            f"{path} cannot be read as an image ({error}): expected a PNG, JPEG or WebP file"
+        ) from error
     return about, text if isinstance(text, str) else None
 
 

@@ -34,18 +34,18 @@ class Loading:
     )
     threads: int | None = argument(None, "Number of CPU threads.", usual="every core")
     revision: str | None = argument(None, "Branch, tag or commit of a model on the hub.")
-    token: str | bool | None = argument(None, "Passed to huggingface_hub.")
+    token: str | bool | None = argument(None, "Access token of the hub. It is passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
-    allow_fallback: bool = argument(False, "Run operators on the CPU that the provider cannot run.")
+    allow_fallback: bool = argument(False, "Let the CPU run operators that the provider cannot run.")
     vae_tiling: bool | None = argument(
         None,
-        "Encode and decode images in tiles. The result is the same, and it takes only the memory of one tile.",
+        "Encode and decode images in tiles. The result is the same, and the VAE needs only the memory of one tile.",
         usual="images above 1024x1024 pixels",
     )
     low_vram: bool | None = argument(
         None,
-        "Take as little memory as possible, but more time: one component in memory at a time, two U-Net calls "
-        "for guidance, the VAE in tiles. False raises an error if memory runs out.",
+        "Use as little memory as possible, which takes more time: keep one component in memory at a time, call the "
+        "U-Net twice for guidance, and run the VAE in tiles. With False, an error is raised if memory runs out.",
         usual="after memory has run out, for images of that size and larger",
     )
     verify: bool = argument(True, "Check the hashes of files that were not checked before.")
@@ -57,7 +57,7 @@ class Loading:
     reporter: Any = argument(
         None,
         "Receives the exporter's ProgressEvents when a checkpoint is exported.",
-        usual="they become messages for the user",
+        usual="the events become messages for the user",
     )
 
     @property

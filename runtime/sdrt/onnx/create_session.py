@@ -78,7 +78,7 @@ def create_session(
             raise shortfall(
                 subject,
                 f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
-                "which operators, 1.24 and later do",
+                "which operators, but 1.24 and later do",
                 unfit(config),
                 refusal(config),
             ) from error

@@ -143,7 +143,7 @@ def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:
     extra = PROVIDERS[subject.provider].extra
     return ProviderError(
         f"{subject.name}: {subject.provider} needs cuDNN 9, but the loader does not find it: install it with "
-        f"{install_command(extra)}, or see sdrt doctor for where it is looked for; {_reason(error)}",
+        f"{install_command(extra)}, or run sdrt doctor to see where it is looked for; {_reason(error)}",
         **subject.facts,
         fits="cuDNN 9",
     )

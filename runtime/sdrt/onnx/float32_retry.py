@@ -77,8 +77,8 @@ class Float32Retry:
             self._counts[self.name] += 1
             if self._counts[self.name] == 1:
                 self._notices.warn(
-                    f"{self.name}: float16 overflowed, so this run and the rest of the image's runs are made in "
-                    "float32, which takes longer and more memory; so are all others that overflow"
+                    f"{self.name}: float16 overflowed, so sdrt makes this run and the rest of the image's runs in "
+                    "float32, which takes more time and memory; it does the same for later images that overflow"
                 )
             if self._component is None:
                 self._component = self._open()

@@ -57,7 +57,7 @@ def tell_of_target(target: str, name: str, config: SessionConfig, notices: Notic
     if row.device and target not in ("", row.target, *row.lacks):
         notices.inform(
             f"{name} was exported for target {target}: {config.name} runs it, but a model that was exported with "
-            f"--target {row.target} is made for it"
+            f"--target {row.target} suits this provider better"
         )
 
 

@@ -88,7 +88,7 @@ PROVIDERS: Mapping[str, Provider] = {
         compose=tensorrt_options,
         helpers=("cuda",),
         keeps_compiled=True,
-        warms_up="TensorRT builds its engines, unless they are kept from before, which takes minutes",
+        warms_up="TensorRT builds its engines, which takes minutes, unless it finds them in the cache",
     ),
     "openvino": Provider(
         ort="OpenVINOExecutionProvider",

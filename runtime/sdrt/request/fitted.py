@@ -106,7 +106,8 @@ def _check_image(request: Request, task: Task, capabilities: Capabilities) -> No
     if request.image_is_latents:
         if task.needs:
             raise RequestError(
-                f"image is latents, but this model is made for {task.name} and needs pixels; give an image in pixels"
+                f"image contains latents, but this model is made for {task.name} and needs pixels; give an "
+                "image in pixels"
             )
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:

@@ -91,7 +91,9 @@ def _check_image(request: DerivedSettings) -> None:
     if latents := _latents_given(request):
         for name in ("mask_image", "outpaint"):
             if getattr(request, name) is not None:
-                raise RequestError(f"{name} needs pixels, but image is latents; give an image in pixels")
+                raise RequestError(
+                    f"{name} needs pixels, but image contains latents; give an image in pixels"
+                )
         _set(request, "image", latents)
     else:
         images = read_images("image", request.image)

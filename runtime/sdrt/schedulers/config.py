@@ -79,7 +79,7 @@ def _consistent(class_name: str, settings: Settings) -> Settings:
         # With no signal the input is the noise itself, so a prediction of it says nothing about the image.
         raise _unsupported(class_name, "rescale_betas_zero_snr", True, "false with prediction_type epsilon")
     if settings.trained_betas is not None and len(settings.trained_betas) != settings.num_train_timesteps:
-        expected = f"num_train_timesteps, {settings.num_train_timesteps}, of them"
+        expected = f"a list of {settings.num_train_timesteps} (num_train_timesteps)"
         found = f"a list of {len(settings.trained_betas)}"
         raise _unsupported(class_name, "trained_betas", found, expected)
     return replace(settings, disable_corrector=settings.disable_corrector or ())

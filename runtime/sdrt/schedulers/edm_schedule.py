@@ -1,4 +1,4 @@
-"""The noise schedule of models trained as EDM trains them (Karras et al. 2022, arXiv:2206.00364)."""
+"""The noise schedule of models trained as in EDM (Karras et al. 2022, arXiv:2206.00364)."""
 
 from __future__ import annotations
 

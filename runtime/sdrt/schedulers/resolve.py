@@ -83,8 +83,8 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
     own = model_config.get("_class_name")
     if row.is_for_edm and not str(own).startswith("EDM"):
         raise RequestError(
-            f"scheduler {brief(name)} is for models trained as EDM trains them, and this model's own is {brief(own)}: "
-            "choose another, or give a scheduler_config.json that says how the model was trained"
+            f"scheduler {brief(name)} is for models trained as in EDM, but this model's own scheduler is "
+            f"{brief(own)}: choose another, or give a scheduler_config.json that says how the model was trained"
         )
     if _is_flow(model_config):
         row = _row_on_flow(name, row, own)
@@ -110,8 +110,8 @@ def _row_on_flow(name: str, row: SamplerRow, own: object) -> SamplerRow:
     if row.on_flow is None:
         valid = ", ".join(other.name for other in SAMPLERS.values() if other.on_flow)
         raise RequestError(
-            f"scheduler {brief(name)} is not for models trained by flow matching, and this model's own is "
-            f"{brief(own)}: choose one of: {valid}"
+            f"scheduler {brief(name)} is not for models trained by flow matching, but this model's own "
+            f"scheduler is {brief(own)}: choose one of: {valid}"
         )
     return SAMPLERS[row.on_flow]
 
@@ -125,12 +125,12 @@ def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
     if for_flow:
         predicts = brief(model_config.get("prediction_type", "epsilon"))
         raise RequestError(
-            f"{asked} is for models trained by flow matching, and this model's own is {brief(own)} with "
+            f"{asked} is for models trained by flow matching, but this model's own scheduler is {brief(own)} with "
             f"prediction_type {predicts}: choose another"
         )
     raise RequestError(
-        f"{asked} is not for models trained by flow matching, and this model's own is {brief(own)}: ask for it by "
-        "name, or choose another"
+        f"{asked} is not for models trained by flow matching, but this model's own scheduler is {brief(own)}: ask "
+        "for it by name, or choose another"
     )
 
 
@@ -186,8 +186,10 @@ def _read_config(path: Path) -> Config:
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
         raise RequestError(
-            f"scheduler {brief(str(path), 200)} cannot be read: {reason}; expected a {_CONFIG_NAME}"
+            f"scheduler {brief(str(path), 200)} cannot be read ({reason}): expected a {_CONFIG_NAME}"
         ) from error
     if not isinstance(config, dict):
-        raise RequestError(f"scheduler {brief(str(path), 200)} is no JSON object; expected a {_CONFIG_NAME}")
+        raise RequestError(
+            f"scheduler {brief(str(path), 200)} is not a JSON object: expected a {_CONFIG_NAME}"
+        )
     return config

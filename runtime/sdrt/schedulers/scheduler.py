@@ -81,12 +81,15 @@ class Scheduler:
         """
         asked, spacing = spacing, _spacing_named(spacing)
         if spacing not in self.sampler.spacings:
-            valid = ", ".join(self.sampler.spacings) or "none, its levels are those it was distilled on"
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
-            raise RequestError(
-                f"{known if spacing in tuple(SPACINGS) else f'unknown spacing {brief(asked)}'}; "
+            problem = known if spacing in tuple(SPACINGS) else f"unknown spacing {brief(asked)}"
+            valid = ", ".join(self.sampler.spacings)
+            remedy = (
                 f"choose one of: {valid}"
+                if valid
+                else "leave it out, because the scheduler has its own levels"
             )
+            raise RequestError(f"{problem}; {remedy}")
         return replace(self, settings=replace(self.settings, **SPACINGS[spacing]))
 
     def with_levels(
@@ -103,18 +106,19 @@ class Scheduler:
             self._check_levels("timesteps", timesteps, takes=self.sampler.takes_timesteps)
             if timesteps[0] >= self.settings.num_train_timesteps or timesteps[-1] < 0:
                 raise RequestError(
-                    f"timesteps are {brief(list(timesteps))}: expected 0 to {self.settings.num_train_timesteps - 1}"
+                    f"timesteps are {brief(list(timesteps))}: expected numbers from 0 to "
+                    f"{self.settings.num_train_timesteps - 1}"
                 )
             return replace(self, settings=replace(self.settings, levels=None, timesteps=tuple(timesteps)))
         if sigmas is not None:
             self._check_levels("sigmas", sigmas, takes=self.sampler.takes_sigmas)
             if len(sigmas) < 2 or sigmas[-2] <= 0 or sigmas[-1] < 0:
                 raise RequestError(
-                    f"sigmas are {brief(list(sigmas))}: expected two or more, above 0 but the last"
+                    f"sigmas are {brief(list(sigmas))}: expected two or more numbers, all above 0 except the last"
                 )
             if self.noise_schedule.signal(sigmas[0]) < 0:
                 raise RequestError(
-                    f"sigmas are {brief(list(sigmas))}: expected at most 1, where flow matching is all noise"
+                    f"sigmas are {brief(list(sigmas))}: expected at most 1, which is pure noise in flow matching"
                 )
             return replace(
                 self, settings=replace(self.settings, levels=None, sigmas=tuple(map(float, sigmas)))
@@ -126,7 +130,7 @@ class Scheduler:
             raise RequestError(f"scheduler {self.name!r} takes no {name}: choose another, or leave them out")
         # In float32, as the levels are kept.
         if (np.diff(np.array(values, np.float32)) >= 0).any():
-            raise RequestError(f"{name} are {brief(list(values))}: expected numbers that fall")
+            raise RequestError(f"{name} are {brief(list(values))}: expected numbers in falling order")
 
     @property
     def reads_eta(self) -> bool:
@@ -146,7 +150,7 @@ class Scheduler:
         """
         trained = self.settings.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
-            raise RequestError(f"num_inference_steps is {num_inference_steps}; expected 1 to {trained}")
+            raise RequestError(f"num_inference_steps is {num_inference_steps}: expected 1 to {trained}")
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
             plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
@@ -175,7 +179,7 @@ class Scheduler:
             RequestError: eta is outside 0 to 1.
         """
         if not 0 <= eta <= 1:
-            raise RequestError(f"eta is {eta}; expected a number from 0 to 1")
+            raise RequestError(f"eta is {eta}: expected a number from 0 to 1")
         return self._steps(denoise, x, plan, self._options(noise, eta))
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:

@@ -139,8 +139,8 @@ def consistency_timesteps(settings: Settings, n: int) -> list[int]:
     original = settings.original_inference_steps
     if n > original:
         raise RequestError(
-            f"num_inference_steps is {n}, and the model was distilled on original_inference_steps, {original}: use "
-            f"{original} at most"
+            f"num_inference_steps is {n}, but the model was distilled on {original} (original_inference_steps): "
+            f"expected at most {original}"
         )
     distilled = np.arange(original, 0, -1) * (settings.num_train_timesteps // original) - 1
     return [int(distilled[int(place)]) for place in np.floor(np.linspace(0, original, n, endpoint=False))]
@@ -251,6 +251,6 @@ def _refuse_repeated(grid: Grid, settings: Settings) -> None:
     visited = grid.sigmas[:-1]
     if len(set(visited.tolist())) != len(visited):
         raise RequestError(
-            f"num_inference_steps is {len(visited)}, which with {settings.timestep_spacing} spacing visits a timestep "
-            "twice and this scheduler cannot step over nothing: use fewer steps, or the karras spacing"
+            f"num_inference_steps is {len(visited)}: with {settings.timestep_spacing} spacing, so many steps visit a "
+            "timestep twice, which this scheduler does not support: use fewer steps, or the karras spacing"
         )

@@ -41,8 +41,8 @@ def test_one_image_keeps_a_plain_name(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("a.gif", r"unknown extension '\.gif'; expected one of \.png"),
-        ("a", "unknown extension ''"),
+        ("a.gif", r"has the extension '\.gif': expected one of \.png"),
+        ("a", "has the extension ''"),
         ("{prompt}.png", "expected {seed}, {index}"),
         ("{seed.real}.png", "expected {seed}, {index}"),
         ("{seed!r}.png", "expected {seed}, {index}"),
@@ -52,7 +52,7 @@ def test_one_image_keeps_a_plain_name(tmp_path: Path, monkeypatch: pytest.Monkey
         ("missing/a.png", "the folder missing does not exist"),
         ("file/a.png", "the folder file does not exist"),
         ("n" * 300 + ".png", "cannot be written"),
-        ("there.png", "exists already; .* --force"),
+        ("there.png", "exists already: .* --force"),
         ("dangling.png", "exists already"),
         ("folder.png/../there.png", "exists already"),
     ],
@@ -104,7 +104,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     def full(file: BinaryIO) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(SdrtError, match=r"a\.png: cannot be written: No space left"):
+    with pytest.raises(SdrtError, match=r"a\.png cannot be written: No space left"):
         write_atomically(tmp_path / "a.png", full, force=False)
     assert not list(tmp_path.iterdir())
 

@@ -103,9 +103,9 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "composite": 1}', "composite is 1: expected true or false"),
         (
             'a\n{"colour": 5}',
-            "p.txt, line 2: unknown setting 'colour'; expected one of prompt, height, width, steps",
+            "p.txt, line 2: unknown setting 'colour': expected one of prompt, height, width, steps",
         ),
-        ('{"steps": 5}', "p.txt, line 1: has no prompt"),
+        ('{"steps": 5}', "p.txt, line 1: expected a prompt"),
         ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a string"),
         ('{"prompt": "a", "steps": 2.5}', "p.txt, line 1: steps is 2.5: expected a whole number"),
         ('{"prompt": "a", "steps": true}', "p.txt, line 1: steps is True"),
@@ -217,8 +217,8 @@ def test_a_plot_over_prompts_and_sizes(model: str) -> None:
     [
         ("steps", "expected a setting and its values"),
         ("colour=1,2", "unknown setting 'colour'"),
-        ("steps=", "has no values"),
-        ("steps=1,,2", "has no values, or an empty value"),
+        ("steps=", "there are no values"),
+        ("steps=1,,2", "there are no values, or one is empty"),
         ("steps=1,a", "expected whole numbers"),
         ("eta=1,a", "expected numbers"),
         ('prompt="a,b', "put a value that contains a comma in quotes"),
@@ -301,7 +301,7 @@ def test_an_image_from_an_image_needs_it_again(model: str, options: tuple[str, .
     first, second = repeated(model, "-i", "in.png", *options, again=given)
     assert first == second
     refused = run("generate", "--from", "a.png", "-m", model, "-o", "c.png")
-    assert "was made from another image; give that image with -i" in refused.stderr
+    assert "was made from another image; give that one with -i" in refused.stderr
 
 
 def test_what_is_given_beside_it_goes_before(model: str) -> None:

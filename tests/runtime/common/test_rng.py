@@ -44,5 +44,5 @@ def test_drawing_nothing_changes_nothing() -> None:
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 1.5, "7", None])
 def test_a_seed_that_torch_would_alias_is_refused(seed: object) -> None:
-    with pytest.raises(RequestError, match="expected an integer from 0 to 4294967295"):
+    with pytest.raises(RequestError, match="expected a whole number from 0 to 4294967295"):
         Generator(seed)  # type: ignore[arg-type]

@@ -180,7 +180,7 @@ def test_a_gpu_says_that_another_export_is_made_for_it(
     model = ModelFolder.open(folder)
     tell_of_target(model.target, model.name, SessionConfig(provider="cuda"), Notices(heard.append))
     assert len(heard) == said
-    assert all("--target cuda is made for it" in text for text in heard)
+    assert all("--target cuda suits this provider better" in text for text in heard)
 
 
 def test_a_component_that_stayed_in_float32_says_so(tiny_model: Path, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_spacings_and_levels_of_a_call() -> None:
     plan = scheduler.with_levels(sigmas=[0.9, 0.5, 0.25, 0.0]).plan(3)
     assert plan.sigmas == pytest.approx((0.9, 0.5, 0.25, 0.0))
     assert plan.timesteps == pytest.approx((900, 500, 250))
-    with pytest.raises(RequestError, match="expected at most 1, where flow matching is all noise"):
+    with pytest.raises(RequestError, match="expected at most 1, which is pure noise"):
         scheduler.with_levels(sigmas=[14.6, 0.5, 0.0])
     with pytest.raises(RequestError, match="'flow_euler' takes no timesteps"):
         scheduler.with_levels(timesteps=[999, 500])

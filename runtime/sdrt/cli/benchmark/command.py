@@ -23,8 +23,8 @@ _COMPARE_OPTIONS = ("compare", "files", "json_file", "force", "quiet")
 def benchmark(context: click.Context, /, compare: bool, files: tuple[str, ...], **options: Any) -> None:
     """Measure a model on this machine, or compare two measurements.
 
-    Measures every combination of the lists in its own processes: the latency of a step and its parts, text encoding,
-    decoding, loading, the first image from the start of a process, and memory. The tables go to stdout.
+    sdrt measures every combination of the lists, each in its own processes: the latency of a step and its parts, text
+    encoding, decoding, loading, the first image from the start of a process, and memory. The tables go to stdout.
 
     \b
     sdrt benchmark

@@ -21,7 +21,7 @@ _OPTIONS = (
     click.option(
         "--compare",
         is_flag=True,
-        help="Measure nothing. Compare records with the first one.",
+        help="Measure nothing. Compare the records in FILE... with the first one.",
     ),
     click.option(
         "-m",
@@ -56,7 +56,9 @@ _OPTIONS = (
         show_default=True,
         help="Images denoised at once.",
     ),
-    click.option("--scheduler", "schedulers", metavar="A,B,…", type=Names(), help="[default: the model's]"),
+    click.option(
+        "--scheduler", "schedulers", metavar="A,B,…", type=Names(), help="Schedulers.  [default: the model's]"
+    ),
     click.option(
         "--provider",
         "providers",
@@ -64,29 +66,37 @@ _OPTIONS = (
         type=Names(),
         default="auto",
         show_default=True,
-        help="Execution providers: cpu, cuda, …",
+        help="Execution providers, such as cpu,cuda.",
     ),
     click.option("--threads", metavar="A,B,…", type=Numbers(int), help="CPU threads.  [default: every core]"),
-    click.option("--steps", "--num-inference-steps", "steps", type=int, default=20, show_default=True),
+    click.option(
+        "--steps",
+        "--num-inference-steps",
+        "steps",
+        type=int,
+        default=20,
+        show_default=True,
+        help="Number of denoising steps.",
+    ),
     click.option(
         "--guidance-scale",
         "--cfg-scale",
         "guidance_scale",
         type=float,
-        help="A value of 1 or less halves the work of a step.  [default: the model's]",
+        help="How closely to follow the prompt. 1 or less halves the work of a step.  [default: the model's]",
     ),
-    click.option("--spacing", metavar="NAME", help="Which noise levels the run visits."),
+    click.option("--spacing", metavar="NAME", help="Which noise levels the steps visit, such as karras."),
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
-    click.option("--max-size", type=int, help="Allow sides up to this many pixels."),
-    click.option("--revision", help="Branch, tag or commit of a hub id."),
+    click.option("--max-size", type=int, help="Allow images with sides of up to this many pixels."),
+    click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option(
         "--precision",
         type=float,
         default=0.02,
         show_default=True,
-        help="Measure until the interval of the median step is no wider than this share of the median,",
+        help="Measure until the interval of the median step is no wider than this share of the median.",
     ),
     click.option(
         "--time-limit",
@@ -94,7 +104,7 @@ _OPTIONS = (
         type=float,
         default=20.0,
         show_default=True,
-        help="or until this time has passed since the first generation of a configuration.",
+        help="Stop measuring a configuration when this time has passed since its first generation.",
     ),
     click.option("--profile", is_flag=True, help="Also show where the time of a step goes, by operator."),
     click.option("--json", "json_file", metavar="FILE", help="Write the record, with every sample, to FILE."),
@@ -107,7 +117,7 @@ _OPTIONS = (
     ),
     click.option("--flame", "flame_file", metavar="FILE", help="Draw the profile (.png); implies --profile."),
     force_option,
-    click.option("-q", "--quiet", is_flag=True, help="No notices; tables and errors only."),
+    click.option("-q", "--quiet", is_flag=True, help="Print tables and errors only, no notices."),
 )
 
 

@@ -163,7 +163,8 @@ def check_generation(model: str, provider: str, **options: Any) -> Iterator[Find
     if model == DEFAULT_MODEL and _takes_whole_graphs(provider) and not options.get("allow_fallback"):
         yield Finding(
             name="generation",
-            detail=f"not tried: {provider} must run the whole graph, and {model} has operators of ONNX Runtime only",
+            detail=f"not tried, because {provider} must run the whole graph, and {model} has operators that only "
+            "ONNX Runtime has",
             status=Status.NOTE,
             remedy=f"to try it: sdrt doctor --provider {provider} -m MODEL, a model exported with --target portable",
         )

@@ -35,7 +35,7 @@ def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> 
     metadata = read_metadata(name)
     if not metadata.text:
         raise RequestError(
-            f"--from {name}: does not say how it was made; expected an image that sdrt made without --no-metadata"
+            f"--from {name} does not say how it was made: expected an image that sdrt made without --no-metadata"
         )
     _check_complete(name, metadata.settings, given, table)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
@@ -83,31 +83,34 @@ def _check_complete(
 ) -> None:
     model = settings.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
-        raise RequestError(f"--from {name}: was made by the model {brief(model)}; give the model with -m")
+        raise RequestError(
+            f"--from {name}: the image was made by the model {brief(model)}; give the model with -m"
+        )
     from_text = "Hires upscale" in settings
     if "image" not in given and not from_text and any(label in settings for label in _image_labels(table)):
-        raise RequestError(f"--from {name}: was made from another image; give that image with -i")
+        raise RequestError(f"--from {name}: the image was made from another image; give that one with -i")
     if "mask_image" not in given and "Mask blur" in settings and "Outpaint" not in settings:
-        raise RequestError(f"--from {name}: was made with a mask; give the mask with --mask")
+        raise RequestError(f"--from {name}: the image was made with a mask; give the mask with --mask")
     if "Embeddings" in settings and "embeddings" not in given:
         raise RequestError(
-            f"--from {name}: was made with {brief(settings['Embeddings'])}; give the files with --embedding"
+            f"--from {name}: the image was made with {brief(settings['Embeddings'])}; give the files with --embedding"
         )
     if "Scheduler config" in settings and "scheduler" not in given:
         raise RequestError(
-            f"--from {name}: was made with {brief(settings['Scheduler config'])}; give the file with --scheduler"
+            f"--from {name}: the image was made with {brief(settings['Scheduler config'])}; give the file with "
+            "--scheduler"
         )
     if settings.get("RNG") != "CPU":
         found = f"its RNG is {brief(settings['RNG'])}" if "RNG" in settings else "it names no RNG"
         raise RequestError(
-            f"--from {name}: was made with noise that sdrt cannot draw ({found}, expected CPU); without --from, "
-            "give its prompt and options to make a similar image"
+            f"--from {name}: the image was made with noise that sdrt cannot draw ({found}, expected CPU); to make a "
+            "similar image, give its prompt and options without --from"
         )
     known = {row.label.name for row in labelled_settings(table) if row.label} | _HARMLESS_LABELS
     if other := [label for label in settings if label not in known]:
         raise RequestError(
-            f"--from {name}: has the setting {brief(other[0])} of another program; without --from, give its prompt "
-            "and options to make a similar image"
+            f"--from {name}: the image has the setting {brief(other[0])} of another program; to make a similar image, "
+            "give its prompt and options without --from"
         )
 
 

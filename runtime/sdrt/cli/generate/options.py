@@ -50,7 +50,7 @@ _OTHER_OPTIONS = (
         metavar="MODEL",
         default=DEFAULT_MODEL,
         show_default=True,
-        help="Model folder, hub id, or an embedded model; `sdrt models` lists them.",
+        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists what needs no download.",
     ),
     click.option(
         "--embedding",
@@ -61,13 +61,15 @@ _OTHER_OPTIONS = (
         "Can be repeated.",
     ),
     force_option,
-    click.option("--no-metadata", is_flag=True, help="Do not write into the files how they were made."),
+    click.option(
+        "--no-metadata", is_flag=True, help="Write no metadata (how the image was made) into the files."
+    ),
     provider_option,
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
     click.option("--threads", type=int, help="Number of CPU threads.  [default: every core]"),
-    click.option("--revision", help="Branch, tag or commit of a model on the Hub."),
+    click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress and no notices."),
 )
 

@@ -67,7 +67,7 @@ def plan_file(option: str, name: str, extension: str, *, force: bool) -> Path:
     """
     path = Path(name)
     if path.suffix.lower() != extension:
-        raise RequestError(f"{option} {name}: unknown extension {path.suffix!r}; expected {extension}")
+        raise RequestError(f"{option} {name} has the extension {path.suffix!r}: expected {extension}")
     with _errors_name_option(option, name):
         check_target(path, force=force)
     return path
@@ -82,5 +82,5 @@ def _errors_name_option(option: str, pattern: str | None) -> Iterator[None]:
         raise RequestError(f"{option} {error}", argument=option) from error
     except OSError as error:
         raise RequestError(
-            f"{option} {pattern or DEFAULT_NAME}: cannot be written: {error.strerror}; choose another name"
+            f"{option} {pattern or DEFAULT_NAME} cannot be written ({error.strerror}): choose another name"
         ) from None

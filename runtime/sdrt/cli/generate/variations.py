@@ -79,7 +79,7 @@ def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
         if key in row.names:
             return row
     expected = ", ".join(row.key for row in rows)
-    raise RequestError(f"{location}: unknown setting {brief(name)}; expected one of {expected}")
+    raise RequestError(f"{location}: unknown setting {brief(name)}: expected one of {expected}")
 
 
 def read_prompts_file(
@@ -147,7 +147,7 @@ def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
         settings[row.name] = _checked(row, value, location)
     prompt = settings.pop("prompt", None)
     if prompt is None:
-        raise RequestError(f"{location}: has no prompt")
+        raise RequestError(f"{location}: expected a prompt")
     return Entry(prompt=prompt, settings=settings, location=location)
 
 
@@ -187,7 +187,7 @@ def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
         raise RequestError(f"{location}: {error}; put a value that contains a comma in quotes") from error
     if not all(value.strip() or kind is str for value in values) or not values:
         raise RequestError(
-            f"{location}: has no values, or an empty value; expected values such as steps=5,10,20"
+            f"{location}: there are no values, or one is empty: expected values such as steps=5,10,20"
         )
     try:
         return Axis(name=row.name, key=row.key, values=[kind(value.strip()) for value in values])

@@ -43,7 +43,7 @@ def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
 
     if folder.manifest is None:
         raise IntegrityError(
-            f"{folder.path}: has no sdrt.json, so there is no hash to compare with; export it again"
+            f"{folder.path} has no sdrt.json, so there are no hashes to compare with: export the model again"
         )
     files = folder.manifest.files
     notify(f"checking {len(files)} files, {human_size(sum(record.size for record in files.values()))}")
@@ -51,7 +51,7 @@ def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
         damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
     if damaged:
         raise IntegrityError(
-            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json; copy or export the model again"
+            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json: copy or export the model again"
         )
 
 

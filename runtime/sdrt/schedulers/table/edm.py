@@ -1,4 +1,4 @@
-"""Schedulers for models trained as EDM trains them."""
+"""Schedulers for models trained as in EDM."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class SamplerRow:
 
     @property
     def is_for_edm(self) -> bool:
-        """Whether it is for models trained as EDM trains them."""
+        """Whether it is for models trained as in EDM."""
         return self.schedule is build_edm_schedule
 
     @property
