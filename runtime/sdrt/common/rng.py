@@ -92,5 +92,7 @@ def _checked_seed(seed: int) -> int:
     except TypeError:
         value = -1
     if not 0 <= value <= MAX_SEED:
-        raise RequestError(f"seed is {brief(seed)}: expected a whole number from 0 to {MAX_SEED}")
+        raise RequestError.expected(
+            f"seed is {brief(seed)}", f"a whole number from 0 to {MAX_SEED}", argument="seed"
+        )
     return value

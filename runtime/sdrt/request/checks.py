@@ -16,6 +16,7 @@ from sdrt.request.setting import Setting
 
 __all__ = [
     "MAX_PROMPT_LENGTH",
+    "both_given",
     "check_shape",
     "check_text",
     "checked",
@@ -136,5 +137,11 @@ def check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -
     raise _refused(name, f"has shape {array.shape}", f"({wanted})")
 
 
+def both_given(name: str, other: str) -> RequestError:
+    """The error for two arguments that exclude each other, of which `name` is the one to leave out."""
+    fits = f"at most one of {name} and {other}"
+    return RequestError(f"expected {fits}, got both", argument=name, fits=fits)
+
+
 def _refused(name: str, problem: str, expected: str) -> RequestError:
-    return RequestError(f"{name} {problem}: expected {expected}", argument=name, fits=expected)
+    return RequestError.expected(f"{name} {problem}", expected, argument=name)
