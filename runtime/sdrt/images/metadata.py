@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
         RequestError: there is no such file, or it holds no image.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise RequestError.expected(f"path is {brief(path)}", "the name of an image file", argument="path")
+        raise wrong_value("path", path, "the name of an image file")
     about, found = read_parameters(Path(path))
     text = found or ""
     return ImageMetadata(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,15 +40,13 @@ def read_images(
         value = list(value)
     given = value if isinstance(value, (list, tuple)) else [value]
     if not given:
-        raise RequestError.expected(f"{name} is an empty list", "one or several images", argument=name)
+        raise refused(name, "is an empty list", "one or several images")
     reader = _Reader(name=name, ground=ground, mode="L" if gray else "RGB")
     images = tuple(reader.read(one) for one in given)
     sizes = sorted({image.shape[1::-1] for image in images})
     if len(sizes) > 1:
         shown = " and ".join(f"{width}x{height}" for width, height in sizes[:3])
-        raise RequestError.expected(
-            f"{name} has images of {shown} pixels", "images of the same size", argument=name
-        )
+        raise refused(name, f"has images of {shown} pixels", "images of the same size")
     return _sealed(images)
 
 
@@ -82,9 +80,7 @@ def read_masks(name: str, value: object) -> tuple[Image8, ...]:
     images = read_images(name, value, ground=(0, 0, 0), gray=True)
     masks = _sealed(tuple(image[..., 0].copy() for image in images))
     if not all((mask >= 128).any() for mask in masks):
-        raise RequestError.expected(
-            f"{name} has no white pixel, so nothing would change", "white where to repaint", argument=name
-        )
+        raise refused(name, "has no white pixel, so nothing would change", "white where to repaint")
     return masks
 
 

@@ -50,8 +50,10 @@ def read_tensor_specs(arguments: Sequence[Any]) -> dict[str, TensorSpec]:
     specs = {}
     for argument in arguments:
         if argument.type not in _DTYPES:
-            raise UnsupportedModelError(
-                f"{argument.name!r} is a {argument.type}: expected one of {', '.join(_DTYPES)}"
+            raise UnsupportedModelError.expected(
+                f"{argument.name!r} is a {argument.type}",
+                f"one of {', '.join(_DTYPES)}",
+                argument=argument.name,
             )
         shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
         specs[argument.name] = TensorSpec(

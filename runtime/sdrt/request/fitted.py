@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape, integer
@@ -214,11 +215,7 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
     _check_step("tile_size", request.tile_size, capabilities)
     most = request.max_size or MAX_SIZE
     if request.tile_size > most:
-        raise RequestError.expected(
-            f"tile_size is {request.tile_size}",
-            f"at most {most}, or allow more with max_size",
-            argument="tile_size",
-        )
+        raise wrong_value("tile_size", request.tile_size, f"at most {most}, or allow more with max_size")
     if request.guidance_rescale:
         fits = "at most one of tile_size and guidance_rescale"
         raise RequestError(
@@ -229,10 +226,8 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
     if request.tile_overlap is not None:
         _check_step("tile_overlap", request.tile_overlap, capabilities)
     if request.tile_overlap is not None and request.tile_overlap > request.tile_size // 2:
-        raise RequestError.expected(
-            f"tile_overlap is {request.tile_overlap}",
-            f"at most {request.tile_size // 2}, half of tile_size",
-            argument="tile_overlap",
+        raise wrong_value(
+            "tile_overlap", request.tile_overlap, f"at most {request.tile_size // 2}, half of tile_size"
         )
 
 

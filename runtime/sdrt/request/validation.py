@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.request.bounds import MAX_IMAGES
@@ -174,10 +175,8 @@ def _check_mask(request: DerivedSettings) -> None:
     masks = checked_count("mask_image", read_masks("mask_image", request.mask_image), request.num_prompts)
     (height, width), (tall, wide) = masks[0].shape, request.image[0].shape[:2]
     if (height, width) != (tall, wide):
-        raise RequestError.expected(
-            f"mask_image has {width}x{height} pixels, and image has {wide}x{tall}",
-            "the same size",
-            argument="mask_image",
+        raise refused(
+            "mask_image", f"has {width}x{height} pixels, and image has {wide}x{tall}", "the same size"
         )
     _set(request, "mask_image", masks)
 
@@ -192,10 +191,8 @@ def _check_outpaint(request: DerivedSettings) -> None:
         if getattr(request, name) != usual:
             raise both_given("outpaint", name)
     if request.output_type == "latent":
-        raise RequestError.expected(
-            "output_type is 'latent', but outpaint makes its result from pixels",
-            "'pil' or 'np'",
-            argument="output_type",
+        raise refused(
+            "output_type", "is 'latent', but outpaint makes its result from pixels", "'pil' or 'np'"
         )
     height, width = request.image[0].shape[:2]
     _set(request, "outpaint", parse_growth(request.outpaint, width, height))
@@ -211,8 +208,6 @@ def _check_seed(request: DerivedSettings) -> None:
 def no_steps(name: str, strength: float, steps: int) -> RequestError:
     """The error for a strength that runs none of `steps` steps."""
     least = f"{1 / steps:.2g}"
-    return RequestError.expected(
-        f"{name} is {strength:g}, so none of the {steps} steps would run",
-        f"at least {least}, or more steps",
-        argument=name,
+    return refused(
+        name, f"is {strength:g}, so none of the {steps} steps would run", f"at least {least}, or more steps"
     )
