@@ -150,34 +150,21 @@ class SessionConfig:
     provider_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = ", ".join(provider_names())
+        known = f"one of {', '.join(provider_names())}"
         if not isinstance(self.provider, str):
-            raise ProviderError.expected(
-                f"provider is {brief(self.provider)}", f"one of {known}", argument="provider"
-            )
+            raise ProviderError.expected(f"provider is {brief(self.provider)}", known, argument="provider")
+        asked = f"provider {brief(self.provider)}"
+        facts = {"argument": "provider", "provider": self.provider}
         name, colon, device = self.provider.partition(":")
         if name not in provider_names():
-            raise ProviderError.expected(
-                f"unknown provider {brief(self.provider)}",
-                f"one of {known}",
-                argument="provider",
-                provider=self.provider,
-            )
-        numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
-        if colon and name not in numbered:
-            raise ProviderError(
-                f"provider {brief(self.provider)}: {name} takes no device number; only {', '.join(numbered)} do",
-                argument="provider",
-                provider=self.provider,
-                fits="a provider without a device number",
+            raise ProviderError.expected(f"unknown {asked}", known, **facts)
+        if colon and not PROVIDERS[name].device:
+            numbered = ", ".join(row for row in PROVIDERS if PROVIDERS[row].device)
+            raise ProviderError.advised(
+                f"{asked}: {name} takes no device number", f"only {numbered} do", joint="; ", **facts
             )
         if colon and not (device.isascii() and device.isdigit() and len(device) < 4):
-            raise ProviderError.expected(
-                f"provider {brief(self.provider)}",
-                "a device number after ':', as in cuda:1",
-                argument="provider",
-                provider=self.provider,
-            )
+            raise ProviderError.expected(asked, "a device number after ':', as in cuda:1", **facts)
         if not (self.vae_tiling is None or isinstance(self.vae_tiling, bool)):
             raise wrong_value("vae_tiling", self.vae_tiling, "True, False or None")
         if not (self.low_vram is None or isinstance(self.low_vram, bool)):

@@ -45,8 +45,8 @@ class TensorSpec:
         return fits and (dtype.kind == self.dtype.kind or {dtype.kind, self.dtype.kind} == {"i", "u"})
 
 
-def read_tensor_specs(arguments: Sequence[Any]) -> dict[str, TensorSpec]:
-    """Specs of ONNX Runtime's `NodeArg`s, by name. Raises `UnsupportedModelError` for other types."""
+def read_tensor_specs(arguments: Sequence[Any], **facts: Any) -> dict[str, TensorSpec]:
+    """Specs of ONNX Runtime's `NodeArg`s, by name. Raises `UnsupportedModelError` for other types, with `facts`."""
     specs = {}
     for argument in arguments:
         if argument.type not in _DTYPES:
@@ -54,6 +54,7 @@ def read_tensor_specs(arguments: Sequence[Any]) -> dict[str, TensorSpec]:
                 f"{argument.name!r} is a {argument.type}",
                 f"one of {', '.join(_DTYPES)}",
                 argument=argument.name,
+                **facts,
             )
         shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
         specs[argument.name] = TensorSpec(

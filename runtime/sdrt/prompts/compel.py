@@ -123,10 +123,8 @@ def _shares(options: str, count: int) -> list[float]:
     weights = _numbers("blend", names[:-1] if free else names, count)
     total = 1.0 if free else sum(weights)
     if not total:
-        raise RequestError.advised(
-            f"the weights of .blend({brief(options)}) add up to 0",
-            "choose others, or end with no_normalize",
-            argument="prompt",
+        raise _refused(
+            f"the weights of .blend({brief(options)}) add up to 0", "choose others, or end with no_normalize"
         )
     return [bounded(weight / total, f".blend({options})") for weight in weights]
 
@@ -137,10 +135,9 @@ def _numbers(name: str, options: Sequence[str], count: int) -> list[float]:
     if given in ([], [""]):
         return [1.0] * count
     if len(given) != count or not all(_SHARE.fullmatch(option) for option in given):
-        raise RequestError.advised(
+        raise _refused(
             f"the weights of .{name}({brief(', '.join(given))}) are not {count} numbers",
             "give one for each text",
-            argument="prompt",
         )
     return [bounded(float(option), f".{name}({', '.join(given)})") for option in given]
 
@@ -149,11 +146,10 @@ def _fragments(text: str, start: int = 0, end: int | None = None) -> list[Fragme
     """The fragments of a single text. Neighbours of the same weight are joined."""
     end = len(text) if end is None else end
     if found := _JOINS.search(text, start, end):
-        raise RequestError.advised(
+        raise _refused(
             f"the prompt has {brief(found[0])} within other text",
             'quote whole prompts and write nothing around them, as in ("a red cat", "a red '
             'dog").blend(1, 0.5)',
-            argument="prompt",
         )
     reader = _Reader(text)
     reader.read(start, end)
@@ -313,3 +309,7 @@ class _Reader:
         self.pieces.append(("" if glued else " ") + _ESCAPED.sub(r"\1", self._text[position:end]))
         self._end = end
         return end
+
+
+def _refused(problem: str, remedy: str) -> RequestError:
+    return RequestError.advised(problem, remedy, argument="prompt")

@@ -82,11 +82,10 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
     row, spacing = _row_of_name(name)
     own = model_config.get("_class_name")
     if row.is_for_edm and not str(own).startswith("EDM"):
-        raise RequestError.advised(
+        raise _refused(
             f"scheduler {brief(name)} is for models trained as in EDM, but this model's own scheduler "
             f"is {brief(own)}",
             "choose another, or give a scheduler_config.json that says how the model was trained",
-            argument="scheduler",
         )
     if _is_flow(model_config):
         row = _row_on_flow(name, row, own)
@@ -111,11 +110,10 @@ def _row_on_flow(name: str, row: SamplerRow, own: object) -> SamplerRow:
     """The row with the rule of `row` for models trained by flow matching."""
     if row.on_flow is None:
         valid = ", ".join(other.name for other in SAMPLERS.values() if other.on_flow)
-        raise RequestError.advised(
+        raise _refused(
             f"scheduler {brief(name)} is not for models trained by flow matching, but this model's "
             f"own scheduler is {brief(own)}: choose one of",
             valid,
-            argument="scheduler",
         )
     return SAMPLERS[row.on_flow]
 
@@ -128,16 +126,14 @@ def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
     asked = f"scheduler {scheduler.name!r}"
     if for_flow:
         predicts = brief(model_config.get("prediction_type", "epsilon"))
-        raise RequestError.advised(
+        raise _refused(
             f"{asked} is for models trained by flow matching, but this model's own scheduler is "
             f"{brief(own)} with prediction_type {predicts}",
             "choose another",
-            argument="scheduler",
         )
-    raise RequestError.advised(
+    raise _refused(
         f"{asked} is not for models trained by flow matching, but this model's own scheduler is {brief(own)}",
         "ask for it by name, or choose another",
-        argument="scheduler",
     )
 
 
@@ -154,9 +150,7 @@ def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
     valid = ", ".join(scheduler_names())
     close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
-    raise RequestError.advised(
-        f"unknown scheduler {brief(name)}{hint}; choose one of", valid, argument="scheduler"
-    )
+    raise _refused(f"unknown scheduler {brief(name)}{hint}; choose one of", valid)
 
 
 def _names() -> dict[str, SamplerRow]:
@@ -208,3 +202,7 @@ def _read_config(path: Path) -> Config:
             path=path,
         )
     return config
+
+
+def _refused(problem: str, remedy: str) -> RequestError:
+    return RequestError.advised(problem, remedy, argument="scheduler")
