@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.arguments import takes
-from sdrt.common.messages import brief
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.families.capabilities import whole
@@ -103,7 +103,7 @@ class StableDiffusionPipeline:
         callback = given.callback_on_step_end
         names = callback_tensors(given.callback_on_step_end_tensor_inputs)
         if callback is not None and not callable(callback):
-            raise RequestError(f"callback_on_step_end is {brief(callback)}: expected a function")
+            raise wrong_value("callback_on_step_end", callback, "a function")
         events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)
         return self._run(events, callback, names)
 
@@ -118,7 +118,7 @@ class StableDiffusionPipeline:
             RequestError: the model or the scheduler cannot make the request.
         """
         if not isinstance(request, Request):
-            raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
+            raise wrong_value("request", request, "an sdrt.Request")
         return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model)
 
     def stream(
@@ -140,11 +140,19 @@ class StableDiffusionPipeline:
         if not isinstance(request, PlannedRequest):
             planned = self.plan(request, scheduler=scheduler, spacing=spacing)
         elif (scheduler, spacing) != (None, None):
-            raise RequestError(
-                "request is planned already; pass scheduler and spacing to plan, not to stream"
+            raise RequestError.advised(
+                "request is planned already",
+                "pass scheduler and spacing to plan, not to stream",
+                joint="; ",
+                argument="scheduler",
             )
         elif request.model is not self.model:
-            raise RequestError("request was planned by another pipeline; plan it with this one")
+            raise RequestError.advised(
+                "request was planned by another pipeline",
+                "plan it with this one",
+                joint="; ",
+                argument="request",
+            )
         else:
             planned = request
         origin = Origin(
@@ -172,9 +180,12 @@ class StableDiffusionPipeline:
         """
         name, *others = [spec.component for spec in self.model.family.text_encoders]
         if others:
-            raise UnsupportedModelError(
+            raise UnsupportedModelError.advised(
                 f"{path}: textual inversions need a model with one text encoder, and this model has "
-                f"{len(others) + 1}; leave it out"
+                f"{len(others) + 1}",
+                "leave it out",
+                joint="; ",
+                path=Path(path),
             )
         config = self.model.component_config(name)
         words = read_inversions(

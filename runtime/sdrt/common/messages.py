@@ -1,10 +1,12 @@
-"""Messages about arguments: values, shortened, and the errors that refuse them."""
+"""Values in messages, shortened, and the errors about values that do not fit."""
 
 from __future__ import annotations
 
-from sdrt.errors import RequestError
+from typing import Any
 
-__all__ = ["brief", "refused", "wrong_value"]
+from sdrt.errors import IntegrityError, RequestError
+
+__all__ = ["brief", "refused", "wrong_key", "wrong_value"]
 
 
 def brief(value: object, limit: int = 60) -> str:
@@ -25,3 +27,10 @@ def refused(argument: str, problem: str, fits: str) -> RequestError:
 def wrong_value(argument: str, value: object, fits: str) -> RequestError:
     """The error for a value that does not fit: "argument is value: expected fits"."""
     return refused(argument, f"is {brief(value)}", fits)
+
+
+def wrong_key(where: object, key: str, value: object, fits: str, **facts: Any) -> IntegrityError:
+    """The error for a key of a config that an export wrote; `where` is the config's file."""
+    return IntegrityError(
+        f"{where}: {key} is {brief(value)}, expected {fits}: export the model again", fits=fits, **facts
+    )

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sdrt.common.messages import brief
-from sdrt.errors import IntegrityError
+from sdrt.common.messages import wrong_key
 from sdrt.families.family import Family, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
@@ -112,10 +111,7 @@ def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owne
     labels = whole(denoiser, "num_class_embeds", owner)
     level = index.get("max_noise_level", 350)
     if type(level) is not int or level < 0:
-        raise IntegrityError(
-            f"model_index.json: max_noise_level is {brief(level)}, expected a whole number of at least 0: "
-            "export the model again"
-        )
+        raise wrong_key("model_index.json", "max_noise_level", level, "a whole number of at least 0")
     return min(level, labels - 1)
 
 
@@ -127,9 +123,8 @@ def whole(config: Mapping[str, Any], key: str, owner: str) -> int:
     """
     value = config.get(key)
     if type(value) is not int or not 1 <= value <= _MAX_VALUE:
-        raise IntegrityError(
-            f"{owner}/config.json: {key} is {brief(value)}, expected a whole number from 1 to {_MAX_VALUE}: "
-            "export the model again"
+        raise wrong_key(
+            f"{owner}/config.json", key, value, f"a whole number from 1 to {_MAX_VALUE}", component=owner
         )
     return value
 
@@ -137,9 +132,8 @@ def whole(config: Mapping[str, Any], key: str, owner: str) -> int:
 def _list(config: Mapping[str, Any], key: str, owner: str) -> list[Any]:
     value = config.get(key)
     if not isinstance(value, list) or not 1 <= len(value) <= _MAX_LEVELS:
-        raise IntegrityError(
-            f"{owner}/config.json: {key} is {brief(value)}, expected a list of 1 to {_MAX_LEVELS} items: "
-            "export the model again"
+        raise wrong_key(
+            f"{owner}/config.json", key, value, f"a list of 1 to {_MAX_LEVELS} items", component=owner
         )
     return value
 

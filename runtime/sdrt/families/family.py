@@ -283,10 +283,11 @@ class Family:
             UnsupportedModelError: it is not.
         """
         if not isinstance(schedule, self.noise_schedules):
-            raise UnsupportedModelError(
-                f"scheduler/scheduler_config.json: _class_name is {class_name!r}, which does not work with "
-                f"{self.title}: "
-                "correct the file, or export the model again"
+            raise UnsupportedModelError.advised(
+                f"scheduler/scheduler_config.json: _class_name is {class_name!r}, which does not work "
+                f"with {self.title}",
+                "correct the file, or export the model again",
+                component="scheduler",
             )
 
     def task_of(self, denoiser: Mapping[str, Any], latent_channels: int) -> Task:

@@ -13,7 +13,7 @@ from typing import Any
 
 from sdrt.common.cache import cache_root
 from sdrt.common.extras import install_command, missing_modules
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused
 from sdrt.common.notices import Notices
 from sdrt.common.progress import export_reporter
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
@@ -107,7 +107,10 @@ def _verified(output: Path, name: str, notices: Notices) -> ModelFolder:
         model.verify(notices)
     except IntegrityError as error:
         raise IntegrityError(
-            f"{error}. It is a copy in the cache: delete {output}, and sdrt makes it again"
+            f"{error}. It is a copy in the cache: delete {output}, and sdrt makes it again",
+            path=output,
+            component=error.component,
+            fits=f"delete {output}, and sdrt makes it again",
         ) from error
     return model
 
@@ -135,27 +138,33 @@ def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
 def _require_exporter(source: Source) -> None:
     if missing_modules("export"):
         revision = f" --revision {source.revision}" if source.revision else ""
-        raise ModelNotFoundError(
-            f"{source.name} is a torch checkpoint, which must be exported first: {install_command('export')}, "
-            f"then sdrt export {source.name}{revision} -o model/"
+        raise ModelNotFoundError.advised(
+            f"{source.name} is a torch checkpoint, which must be exported first",
+            f"{install_command('export')}, then sdrt export {source.name}{revision} -o model/",
+            argument="model",
+            path=source.configs,
         )
 
 
 def _require_architecture(name: str) -> None:
     if missing_modules("export"):
-        raise ModelNotFoundError(
-            f"{name} with random weights must be exported first: {install_command('export')}"
+        raise ModelNotFoundError.advised(
+            f"{name} with random weights must be exported first",
+            install_command("export"),
+            argument="architecture",
         )
     architectures = load_exporter().ARCHITECTURES
     if name not in architectures:
-        raise RequestError(f"unknown architecture {brief(name)}: expected one of {', '.join(architectures)}")
+        raise RequestError.expected(
+            f"unknown architecture {brief(name)}",
+            f"one of {', '.join(architectures)}",
+            argument="architecture",
+        )
     row = architectures[name]
     family = family_of(row.get("model_index", {})) or STABLE_DIFFUSION
     channels = row[family.vae.checkpoint]["latent_channels"]
     if family.task_of(row[family.denoiser.component], channels) is not family.tasks[0]:
-        raise RequestError(
-            f"architecture {name} needs an input image: expected an architecture for text to image"
-        )
+        raise refused("architecture", f"{name} needs an input image", "an architecture for text to image")
 
 
 @contextmanager
@@ -172,9 +181,10 @@ def _locked(output: Path, notices: Notices) -> Iterator[None]:
             notices.inform(f"waiting for another process, which is exporting to {output}")
             lock.acquire()
     except OSError as error:
-        raise RequestError(
-            f"{output.parent}: cannot write there ({error.strerror or error}): set SDRT_CACHE to a folder "
-            "that you can write to"
+        raise RequestError.advised(
+            f"{output.parent}: cannot write there ({error.strerror or error})",
+            "set SDRT_CACHE to a folder that you can write to",
+            path=output.parent,
         ) from error
     try:
         yield

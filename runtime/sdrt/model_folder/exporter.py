@@ -36,4 +36,4 @@ def load_exporter() -> Exporter:
 
     for entry_point in entry_points(group=GROUP):
         return cast(Exporter, entry_point.load())
-    raise ExportError(f"no exporter is installed: {install_command('export')}")
+    raise ExportError.advised("no exporter is installed", install_command("export"))

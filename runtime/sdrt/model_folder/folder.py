@@ -11,13 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.common.cache import cache_root
-from sdrt.common.messages import brief
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES, Family
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
-from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
+from sdrt.model_folder.manifest import (
+    MANIFEST_NAME,
+    FileRecord,
+    Manifest,
+    Verifier,
+    component_of,
+    missing,
+    read_json,
+    readable,
+)
 from sdrt.onnx.engine_cache import Weights
 
 __all__ = [
@@ -92,7 +101,7 @@ class ModelFolder:
 
     def component_config(self, name: str) -> dict[str, Any]:
         """Read the `config.json` of the component `name`. Raises `IntegrityError` if it is missing or damaged."""
-        return read_json(self.path / name / "config.json")
+        return read_json(self.path / name / "config.json", name)
 
     def weights(self, name: str) -> Weights:
         """Return the precision of the component `name` and a digest that identifies its files.
@@ -148,12 +157,12 @@ class ModelFolder:
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
         """The model's `scheduler_config.json`."""
-        return read_json(self.path / "scheduler" / "scheduler_config.json")
+        return read_json(self.path / "scheduler" / "scheduler_config.json", "scheduler")
 
     @cached_property
     def low_res_scheduler_config(self) -> dict[str, Any]:
         """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
-        return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json")
+        return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json", LOW_RES_SCHEDULER)
 
     @cached_property
     def _verifier(self) -> Verifier:
@@ -199,13 +208,13 @@ class ModelFolder:
         listed = self.manifest.files if self.manifest else {}
         for name in dict.fromkeys([*needed, *listed]):
             if not (self.path / name).is_file():
-                raise IntegrityError(
-                    f"{self.path / name} is missing: copy the whole model folder, or export it again"
-                )
+                raise missing(self.path / name, component_of(name))
         if self.manifest and (unlisted := [name for name in self._files() if name not in listed]):
-            raise IntegrityError(
-                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so sdrt cannot check that file: "
-                "remove the file if it does not belong to the model, or export the model again"
+            raise IntegrityError.advised(
+                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so sdrt cannot check that file",
+                "remove the file if it does not belong to the model, or export the model again",
+                path=self.path / unlisted[0],
+                component=component_of(unlisted[0]),
             )
 
     def _files(self) -> list[str]:
@@ -232,9 +241,7 @@ def expand(path: str | Path) -> Path:
         RequestError: `path` is not a path.
     """
     if not isinstance(path, (str, Path)) or "\0" in str(path):
-        raise RequestError(
-            f"model is {brief(path)}: expected a folder, the name of an embedded model or a hub id"
-        )
+        raise wrong_value("model", path, "a folder, the name of an embedded model or a hub id")
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -250,8 +257,11 @@ def exists(folder: Path) -> bool:
     try:
         folder.stat()
     except PermissionError as error:
-        raise ModelNotFoundError(
-            f"{folder} cannot be accessed ({error.strerror}): check the permissions of {folder.parent}"
+        raise ModelNotFoundError.advised(
+            f"{folder} cannot be accessed ({error.strerror})",
+            f"check the permissions of {folder.parent}",
+            argument="model",
+            path=folder,
         ) from None
     except OSError:
         # It does not exist, or the name is too long for a file; a hub id may be that long.
@@ -271,11 +281,21 @@ def _printable(name: str) -> str:
 
 def _check_is_model(folder: Path) -> None:
     if not folder.exists():
-        raise ModelNotFoundError(
-            f"there is no model folder {folder}: check the path, or make one with sdrt export CHECKPOINT -o {folder}"
+        raise ModelNotFoundError.advised(
+            f"there is no model folder {folder}",
+            f"check the path, or make one with sdrt export CHECKPOINT -o {folder}",
+            argument="model",
+            path=folder,
         )
     if not folder.is_dir():
-        raise ModelNotFoundError(f"{folder} is a file, expected a model folder: make one with sdrt export")
+        raise _no_model(folder, "is a file")
     if not (folder / INDEX_NAME).exists():
         state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
-        raise ModelNotFoundError(f"{folder} {state}, expected a model folder: make one with sdrt export")
+        raise _no_model(folder, state)
+
+
+def _no_model(folder: Path, problem: str) -> ModelNotFoundError:
+    fits = "a model folder: make one with sdrt export"
+    return ModelNotFoundError(
+        f"{folder} {problem}, expected {fits}", argument="model", path=folder, fits=fits
+    )

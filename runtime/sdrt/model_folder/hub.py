@@ -55,13 +55,18 @@ def check_id(model: str | Path) -> str:
     if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
         shown = name if len(name) <= 200 else name[:200] + "…"
         if name in embedded_names():
-            raise ModelNotFoundError(
-                f"there is no folder {name}: for the embedded model, pass the string {name!r}, not a path"
+            raise ModelNotFoundError.advised(
+                f"there is no folder {name}",
+                f"for the embedded model, pass the string {name!r}, not a path",
+                argument="model",
+                path=Path(name),
             )
         embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
-        raise ModelNotFoundError(
-            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name, of ASCII letters, digits, '.', '_', "
-            "'-'): check the spelling, or make a folder with sdrt export CHECKPOINT -o model/"
+        raise ModelNotFoundError.advised(
+            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name, of ASCII letters, "
+            "digits, '.', '_', '-')",
+            "check the spelling, or make a folder with sdrt export CHECKPOINT -o model/",
+            argument="model",
         )
     return name
 
@@ -138,29 +143,31 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
     try:
         folder = snapshot_download(name, revision=revision, **options)
     except errors.GatedRepoError:
-        raise ModelNotFoundError(
-            f"hub model {where} is gated: accept its terms at https://huggingface.co/{name}, "
-            "then run hf auth login"
+        raise ModelNotFoundError.advised(
+            f"hub model {where} is gated",
+            f"accept its terms at https://huggingface.co/{name}, then run hf auth login",
         ) from None
     except errors.RepositoryNotFoundError:
-        raise ModelNotFoundError(
-            f"there is no folder and no hub model {where}: check the spelling. "
-            "If the model is private, run hf auth login"
+        raise ModelNotFoundError.advised(
+            f"there is no folder and no hub model {where}",
+            "check the spelling. If the model is private, run hf auth login",
         ) from None
     except errors.RevisionNotFoundError:
-        raise ModelNotFoundError(
-            f"hub model {name!r} has no revision {revision!r}: choose another, or leave it out for the main branch"
+        raise ModelNotFoundError.advised(
+            f"hub model {name!r} has no revision {revision!r}",
+            "choose another, or leave it out for the main branch",
+            argument="revision",
         ) from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        raise ModelNotFoundError(
-            f"hub model {where} is not in the cache, and the hub cannot be reached (offline?): connect to the network, "
-            "unset HF_HUB_OFFLINE, or give the folder of an exported model"
+        raise ModelNotFoundError.advised(
+            f"hub model {where} is not in the cache, and the hub cannot be reached (offline?)",
+            "connect to the network, unset HF_HUB_OFFLINE, or give the folder of an exported model",
         ) from None
     except Exception as error:
         # huggingface_hub uses requests, httpx, httpx2 or xet, depending on its version. Their errors share no base
         # class.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelNotFoundError(
-            f"hub model {where} could not be downloaded ({reason}): try again"
+        raise ModelNotFoundError.advised(
+            f"hub model {where} could not be downloaded ({reason})", "try again"
         ) from error
     return Path(folder)

@@ -104,7 +104,10 @@ def _components(path: Path, index: Mapping[str, Any], family: Family) -> Iterato
         if not _is_pair(entry):
             raise UnsupportedModelError(
                 f"{path}: {name} is {brief(entry)}, expected a library and a class, as in "
-                '["diffusers", "UNet2DConditionModel"]'
+                '["diffusers", "UNet2DConditionModel"]',
+                path=path,
+                component=name,
+                fits='a library and a class, as in ["diffusers", "UNet2DConditionModel"]',
             )
         library, found = entry
         if found is not None and name not in family.ignored:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import wrong_key
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
 
@@ -26,6 +26,9 @@ __all__ = [
     "MANIFEST_NAME",
     "FileRecord",
     "Manifest",
+    "component_of",
+    "damaged",
+    "missing",
     "read_json",
     "readable",
     "sha256",
@@ -36,28 +39,48 @@ FORMAT_VERSION = 1
 DEFAULTS = ("guidance_scale",)
 MANIFEST_NAME = "sdrt.json"
 _BLOCK = 1 << 20
+_AGAIN = "copy or export the model again"
+_WHOLE = "copy the whole model folder, or export it again"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read the JSON object in the file `path`.
+def missing(path: Path, component: str | None = None) -> IntegrityError:
+    """Return the error for a file that a model folder lacks."""
+    return damaged(path, f"{path} is missing", _WHOLE, component)
+
+
+def component_of(name: str) -> str | None:
+    """Return the component that a file belongs to, by its path relative to the model folder."""
+    folder, slash, _ = name.partition("/")
+    return folder if slash else None
+
+
+def damaged(
+    path: Path, problem: str, remedy: str = "export the model again", component: str | None = None
+) -> IntegrityError:
+    """Return the error for a file that is not as the export wrote it."""
+    return IntegrityError.advised(problem, remedy, path=path, component=component)
+
+
+def read_json(path: Path, component: str | None = None) -> dict[str, Any]:
+    """Read the JSON object in the file `path`, which errors say belongs to `component`.
 
     Raises:
         IntegrityError: the file is missing, unreadable or holds something else.
     """
     try:
         if path.exists() and not path.is_file():
-            raise IntegrityError(f"{path} is not a file: copy the whole model folder, or export it again")
+            raise damaged(path, f"{path} is not a file", _WHOLE, component)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
+        raise missing(path, component) from None
     except (ValueError, RecursionError) as error:
         # ValueError means: not UTF-8, not JSON, or a number with more digits than Python reads.
-        raise IntegrityError(f"{path} is not JSON ({error}): export the model again") from None
+        raise damaged(path, f"{path} is not JSON ({error})", component=component) from None
     except OSError as error:
         raise unreadable(path, error) from None
     if not isinstance(value, dict):
-        raise IntegrityError(
-            f"{path} holds a JSON {type(value).__name__}, expected an object: export the model again"
+        raise damaged(
+            path, f"{path} holds a JSON {type(value).__name__}, expected an object", component=component
         )
     return value
 
@@ -73,8 +96,10 @@ def readable(path: Path) -> Iterator[None]:
 
 def unreadable(path: str | Path, error: OSError) -> IntegrityError:
     """Return the `IntegrityError` for a file that the system cannot read."""
-    return IntegrityError(
-        f"{path} cannot be read ({error.strerror or error}): check its permissions, or copy the model again"
+    return IntegrityError.advised(
+        f"{path} cannot be read ({error.strerror or error})",
+        "check its permissions, or copy the model again",
+        path=Path(path),
     )
 
 
@@ -142,9 +167,10 @@ class Manifest:
         data = read_json(path)
         version = data.get("format_version")
         if version != FORMAT_VERSION:
-            raise UnsupportedModelError(
-                f"{path}: format_version is {version!r}, but this sdrt reads {FORMAT_VERSION}: "
-                "upgrade with pip install -U sdrt, or export the model again"
+            raise UnsupportedModelError.advised(
+                f"{path}: format_version is {version!r}, but this sdrt reads {FORMAT_VERSION}",
+                "upgrade with pip install -U sdrt, or export the model again",
+                path=path,
             )
         data.setdefault("defaults", {})  # older exports have none
         _check_types(path, data)
@@ -161,24 +187,24 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
     known |= dict.fromkeys(("family", "target", "dtype", "exporter"), str)
     known |= dict.fromkeys(("format_version", "opset"), int)
     if unknown := sorted(data.keys() - known.keys()):
-        raise UnsupportedModelError(f"{path}: unknown key {unknown[0]!r}: upgrade with pip install -U sdrt")
+        raise UnsupportedModelError.advised(
+            f"{path}: unknown key {unknown[0]!r}", "upgrade with pip install -U sdrt", path=path
+        )
     for key, kind in known.items():
         if not isinstance(data.get(key), kind) or isinstance(data[key], bool):
-            raise IntegrityError(f"{path}: {key!r} must be a JSON {kind.__name__}: export the model again")
+            raise damaged(path, f"{path}: {key!r} must be a JSON {kind.__name__}")
     for key in ("source", "versions"):
         for name, value in data[key].items():
             if not (isinstance(value, str) or (value is None and key == "source")):
-                raise IntegrityError(f"{path}: {key}.{name} must be a JSON str: export the model again")
+                raise damaged(path, f"{path}: {key}.{name} must be a JSON str")
+    numbers = f"a number for one of {', '.join(DEFAULTS)}"
     for name, value in data["defaults"].items():
         if name not in DEFAULTS or not _is_number(value):
-            raise IntegrityError(
-                f"{path}: defaults.{name} is {brief(value)}, expected a number for one of {', '.join(DEFAULTS)}: "
-                "export the model again"
-            )
+            raise wrong_key(path, f"defaults.{name}", value, numbers, path=path)
     for name, entry in data["components"].items():
         if not _has_parity(entry):
-            raise IntegrityError(
-                f"{path}: components.{name} must list relative errors under 'parity': export the model again"
+            raise damaged(
+                path, f"{path}: components.{name} must list relative errors under 'parity'", component=name
             )
 
 
@@ -201,16 +227,12 @@ def _records(path: Path, files: dict[str, Any]) -> dict[str, FileRecord]:
     for name, entry in files.items():
         _check_file_name(path, name)
         if not isinstance(entry, dict) or entry.keys() != {"size", "sha256"}:
-            raise IntegrityError(f"{path}: {name!r} must have a size and a sha256: export the model again")
+            raise damaged(path, f"{path}: {name!r} must have a size and a sha256")
         size, digest = entry["size"], entry["sha256"]
         if type(size) is not int or size < 0:
-            raise IntegrityError(
-                f"{path}: the size of {name!r} must be a count of bytes: export the model again"
-            )
+            raise damaged(path, f"{path}: the size of {name!r} must be a count of bytes")
         if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise IntegrityError(
-                f"{path}: the sha256 of {name!r} must be 64 hex digits: export the model again"
-            )
+            raise damaged(path, f"{path}: the sha256 of {name!r} must be 64 hex digits")
         records[name] = FileRecord(size=size, sha256=digest)
     return records
 
@@ -220,7 +242,7 @@ def _check_file_name(path: Path, name: str) -> None:
     # Refused on every system: on Windows "C:/x" is on a drive and a backslash separates folders.
     odd = any(letter in name for letter in "\\:\0") or any("\ud800" <= letter <= "\udfff" for letter in name)
     if parts.is_absolute() or ".." in parts.parts or odd or not parts.parts:
-        raise IntegrityError(f"{path}: file {name!r} lies outside the model folder: export the model again")
+        raise damaged(path, f"{path}: file {name!r} lies outside the model folder")
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -247,7 +269,7 @@ class Verifier:
         with readable(folder):
             pending = [name for name in files if not self.remembers(folder / name, files[name])]
             for name in pending:
-                _check_size(folder / name, files[name])
+                _check_size(folder, name, files[name])
         if not pending:
             return
         total = sum(files[name].size for name in pending)
@@ -255,7 +277,7 @@ class Verifier:
             with notices.board() as board, readable(folder):
                 board.show("hashes", f"checking {len(pending)} files, {total / 1e6:.0f} MB, once")
                 for name in pending:
-                    _check_hash(folder / name, files[name])
+                    _check_hash(folder, name, files[name])
                     self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
                 board.show("hashes", "correct", done=True)
         finally:
@@ -295,18 +317,16 @@ def _fingerprint(path: Path, record: FileRecord) -> list[Any]:
     return [stat.st_size, stat.st_mtime_ns, record.sha256]
 
 
-def _check_size(path: Path, record: FileRecord) -> None:
+def _check_size(folder: Path, name: str, record: FileRecord) -> None:
+    path = folder / name
     if not path.is_file():
-        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again")
+        raise missing(path, component_of(name))
     if (size := path.stat().st_size) != record.size:
-        raise IntegrityError(
-            f"{path} has {size} bytes, expected {record.size}: copy or export the model again"
-        )
+        raise damaged(path, f"{path} has {size} bytes, expected {record.size}", _AGAIN, component_of(name))
 
 
-def _check_hash(path: Path, record: FileRecord) -> None:
+def _check_hash(folder: Path, name: str, record: FileRecord) -> None:
+    path = folder / name
     if (found := sha256(path)) != record.sha256:
-        raise IntegrityError(
-            f"{path} is damaged: its sha256 is {found[:12]}…, expected {record.sha256[:12]}…: "
-            "copy or export the model again"
-        )
+        differs = f"its sha256 is {found[:12]}…, expected {record.sha256[:12]}…"
+        raise damaged(path, f"{path} is damaged: {differs}", _AGAIN, component_of(name))

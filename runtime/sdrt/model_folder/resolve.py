@@ -66,9 +66,10 @@ def resolve_model(
         source = Source(name=str(folder), configs=folder)
         return _open_or_export(source, target, notices, reporter)
     if model == DEFAULT_MODEL:
-        raise ModelNotFoundError(
-            f"this installation lacks the embedded model {model}, the default: install sdrt again, with its package "
-            "sdrt_models, or choose another model"
+        raise ModelNotFoundError.advised(
+            f"this installation lacks the embedded model {model}, the default",
+            "install sdrt again, with its package sdrt_models, or choose another model",
+            argument="model",
         )
     source = _download(model, revision=revision, token=token, cache_dir=cache_dir)
     return _open_or_export(source, target, notices, reporter)
@@ -103,7 +104,12 @@ def open_local(model: str | Path) -> ModelFolder:
     try:
         return ModelFolder.open(path, name=str(model))
     except ModelError as error:
-        raise IntegrityError(f"the embedded model {model} is damaged ({error}): install sdrt again") from None
+        raise IntegrityError.advised(
+            f"the embedded model {model} is damaged ({error})",
+            "install sdrt again",
+            path=path,
+            component=error.component,
+        ) from None
 
 
 def _is_embedded(model: str | Path) -> bool:
@@ -113,8 +119,10 @@ def _is_embedded(model: str | Path) -> bool:
 def refuse_revision(model: str | Path, revision: str | None) -> None:
     """Raise `RequestError` if there is a `revision`, because `model` is not on the hub."""
     if revision is not None:
-        raise RequestError(
-            f"revision is {revision!r}, but {str(model)!r} is not a hub id: leave the revision out, or give a hub id"
+        raise RequestError.advised(
+            f"revision is {revision!r}, but {str(model)!r} is not a hub id",
+            "leave the revision out, or give a hub id",
+            argument="revision",
         )
 
 

@@ -67,9 +67,12 @@ class LoadedComponents:
         # These stay in memory with low_vram: the VAE's objects hold no session themselves, and the TAESD is small.
         self._small = frozenset({family.vae.encoder, family.vae.decoder, TAESD_DECODER})
         if config.vae_tiling and not model.stages(model.family.vae.decoder).is_file():
-            raise UnsupportedModelError(
-                f"vae_tiling is set, but {model.path} was exported without the VAE in stages: leave it out, or export "
-                "the checkpoint again with this version of sdrt export"
+            raise UnsupportedModelError.advised(
+                f"vae_tiling is set, but {model.path} was exported without the VAE in stages",
+                "leave it out, or export the checkpoint again with this version of sdrt export",
+                component=family.vae.decoder,
+                path=model.path,
+                argument="vae_tiling",
             )
         _check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
@@ -225,9 +228,11 @@ class LoadedComponents:
         def whole() -> Component:
             component = self._open(name)
             if self._family.vae.latents in component.outputs:
-                raise UnsupportedModelError(
-                    f"{name}: the graph draws its own noise, so a seed would not give the same image again: export the "
-                    "checkpoint with sdrt export"
+                raise UnsupportedModelError.advised(
+                    f"{name}: the graph draws its own noise, so a seed would not give the same image again",
+                    "export the checkpoint with sdrt export",
+                    component=name,
+                    path=self._model.path / name,
                 )
             component.require((takes,), (gives,))
             return component
@@ -286,9 +291,12 @@ def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) ->
             "dot products"
         )
     if problem and not config.allow_fallback:
-        raise ProviderError(
-            f"{problem}: export the checkpoint with --dtype fp32, or run it anyway with allow_fallback=True "
-            "(--allow-fallback)"
+        raise ProviderError.advised(
+            problem,
+            "export the checkpoint with --dtype fp32, or run it anyway with allow_fallback=True "
+            "(--allow-fallback)",
+            provider=config.name,
+            path=model.path,
         )
     if problem:
         notices.warn(problem)

@@ -176,9 +176,11 @@ class Conditioning:
         rows = (*self.unconditional, *self.rows)
         shapes = sorted({encoded.embeds.shape for row in rows for encoded in row.encoded_per_step})
         if len(shapes) > 1:
-            raise RequestError(
-                f"embeddings of the prompt and the negative prompt differ in shape: {' and '.join(map(str, shapes))}: "
-                "give embeddings of the same length"
+            raise RequestError.advised(
+                "embeddings of the prompt and the negative prompt differ in shape: "
+                f"{' and '.join(map(str, shapes))}",
+                "give embeddings of the same length",
+                argument="negative_prompt_embeds",
             )
 
 

@@ -246,7 +246,10 @@ def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
     if not isinstance(schedule, DiscreteNoiseSchedule):
         raise UnsupportedModelError(
             f"low_res_scheduler/scheduler_config.json: _class_name is {scheduler.sampler.class_name!r}, expected a "
-            "scheduler with betas, such as 'DDPMScheduler': correct the file"
+            "scheduler with betas, such as 'DDPMScheduler': correct the file",
+            component="low_res_scheduler",
+            path=model.path / "low_res_scheduler",
+            fits="a scheduler with betas, such as 'DDPMScheduler'",
         )
     alpha = schedule.alphas_cumprod[level]
     return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))

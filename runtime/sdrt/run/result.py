@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError
 from sdrt.images.arrays import to_pil
 from sdrt.images.files import check_capacity, check_target, file_names, write_image
@@ -76,7 +76,7 @@ class StableDiffusionPipelineOutput:
         """
         index = integer("index", index, 0, len(self.seeds) - 1)
         if self.origin is None:
-            raise RequestError("this output has no origin: expected an output that a pipeline returned")
+            raise RequestError.expected("this output has no origin", "an output that a pipeline returned")
         batch = len(self.seeds) if batch_size is None else batch_size
         return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
 
@@ -97,7 +97,7 @@ class StableDiffusionPipelineOutput:
             SdrtError: a file cannot be written.
         """
         if not isinstance(path, (str, os.PathLike)):
-            raise RequestError(f"path is {brief(path)}: expected the name of an image file")
+            raise wrong_value("path", path, "the name of an image file")
         images = [self._pil(index) for index in range(len(self.seeds))]
         parameters = [self.metadata(index) if metadata else None for index in range(len(images))]
         try:
@@ -107,15 +107,22 @@ class StableDiffusionPipelineOutput:
         except RequestError:
             raise
         except (OSError, ValueError) as error:
-            raise RequestError(f"{brief(path)} cannot be written: {error}; choose another name") from error
+            raise RequestError.advised(
+                f"{brief(path)} cannot be written: {error}",
+                "choose another name",
+                joint="; ",
+                path=Path(path),
+            ) from error
         for file, image, own in zip(paths, images, parameters, strict=True):
             write_image(file, image, None if own is None else str(own), force=overwrite)
         return list(paths)
 
     def _pil(self, index: int) -> Image.Image:
         if self.request.output_type == "latent":
-            raise RequestError(
-                "images are latents, which cannot be saved as files: expected output_type 'pil' or 'np'"
+            raise RequestError.expected(
+                "images are latents, which cannot be saved as files",
+                "output_type 'pil' or 'np'",
+                argument="output_type",
             )
         image: Image.Image = self.images[index]
         return to_pil(self.images[index]) if isinstance(self.images[index], np.ndarray) else image
@@ -191,12 +198,16 @@ class GenerationStep:
             RequestError: a name or shape is wrong, a value is not finite, or the next step has begun.
         """
         if self._over or self._denoiser is None:
-            raise RequestError(
-                f"step {self.index} is over: update a step before you ask the stream for the next one"
+            raise RequestError.advised(
+                f"step {self.index} is over",
+                "update a step before you ask the stream for the next one",
+                argument="tensors",
             )
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
-                raise RequestError(f"the callback returned {name!r}: expected {', '.join(CALLBACK_TENSORS)}")
+                raise RequestError.expected(
+                    f"the callback returned {name!r}", ", ".join(CALLBACK_TENSORS), argument=str(name)
+                )
             if _unchanged(value, self.tensors([name])[name]):
                 continue
             if name == "latents":
@@ -205,7 +216,11 @@ class GenerationStep:
                 np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
                 self._denoiser.condition(self._inputs)
             else:
-                raise RequestError(f"the callback changed {name}, which has no effect: {_READ_ONLY[name]}")
+                raise RequestError(
+                    f"the callback changed {name}, which has no effect: {_READ_ONLY[name]}",
+                    argument=name,
+                    fits="other latents or prompt_embeds",
+                )
 
     def end(self) -> None:
         """Refuse later updates, because they would have no effect on the run."""
@@ -228,13 +243,14 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise RequestError(
-            f"the callback returned {name} with rows of unequal length: expected {shape}"
+        raise RequestError.expected(
+            f"the callback returned {name} with rows of unequal length", str(shape), argument=name
         ) from None
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise RequestError(
-            f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}: "
-            f"expected numbers of shape {shape}"
+        raise RequestError.expected(
+            f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}",
+            f"numbers of shape {shape}",
+            argument=name,
         )
     return _finite(name, array)
 
@@ -245,18 +261,21 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
         divided = array.astype(np.float32)
         divided /= divisor
     if not np.isfinite(divided).all():
-        raise RequestError(f"the callback returned {name} with NaN or infinity: expected finite numbers")
+        raise RequestError.expected(
+            f"the callback returned {name} with NaN or infinity", "finite numbers", argument=name
+        )
     return divided
 
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
     """Check the tensor names that a call gives. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
     if not isinstance(names, (list, tuple)):
-        raise RequestError(f"callback_on_step_end_tensor_inputs is {brief(names)}: expected a list of names")
+        raise wrong_value("callback_on_step_end_tensor_inputs", names, "a list of names")
     if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
-        raise RequestError(
-            f"callback_on_step_end_tensor_inputs has {brief(unknown[0])}: "
-            f"expected any of {', '.join(CALLBACK_TENSORS)}"
+        raise refused(
+            "callback_on_step_end_tensor_inputs",
+            f"has {brief(unknown[0])}",
+            f"any of {', '.join(CALLBACK_TENSORS)}",
         )
     return tuple(names)
 
@@ -266,10 +285,15 @@ def callback_answer(returned: object, names: Sequence[str]) -> Mapping[str, Any]
     if returned is None:
         return {}
     if not isinstance(returned, Mapping):
-        raise RequestError(f"the callback returned {type(returned).__name__}: expected a dict or None")
+        raise RequestError.expected(
+            f"the callback returned {type(returned).__name__}",
+            "a dict or None",
+            argument="callback_on_step_end",
+        )
     if unasked := [name for name in returned if name not in names]:
-        raise RequestError(
-            f"the callback returned {unasked[0]!r}: expected only tensors that callback_on_step_end_tensor_inputs "
-            f"names ({', '.join(names) or 'none'})"
+        raise RequestError.expected(
+            f"the callback returned {unasked[0]!r}",
+            f"only tensors that callback_on_step_end_tensor_inputs names ({', '.join(names) or 'none'})",
+            argument=str(unasked[0]),
         )
     return returned

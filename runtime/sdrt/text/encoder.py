@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.families import Encoded, TextEncoderSpec
@@ -159,11 +160,12 @@ class TextEncoder:
             return name
         offered = sum(".skip_" in output for output in self._component.outputs)
         if not offered:
-            raise RequestError(
-                f"clip_skip is {clip_skip}, but this text encoder was exported without it: leave it out, or "
-                "export the checkpoint again with sdrt export"
+            raise RequestError.advised(
+                f"clip_skip is {clip_skip}, but this text encoder was exported without it",
+                "leave it out, or export the checkpoint again with sdrt export",
+                argument="clip_skip",
             )
-        raise RequestError(f"clip_skip is {clip_skip}: expected 0 to {offered} for this text encoder")
+        raise wrong_value("clip_skip", clip_skip, f"0 to {offered} for this text encoder")
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -52,8 +52,10 @@ class Inversions:
         known = {word.token.lower() for word in self.words}
         for word in words:
             if word.token.lower() in known:
-                raise RequestError(
-                    f"textual inversion {word.token!r} is loaded already: give it another token"
+                raise RequestError.advised(
+                    f"textual inversion {word.token!r} is loaded already",
+                    "give it another token",
+                    argument="token",
                 )
             known.add(word.token.lower())
         return Inversions(
@@ -109,18 +111,25 @@ def read_inversions(path: str | Path, *, token: str | None, width: int, room: in
     """
     file = Path(path)
     if file.suffix.lower() in _PICKLES:
-        raise UnsupportedModelError(
-            f"{file} is a pickle, which runs code when it is read: if you trust it, convert it to .safetensors"
+        raise UnsupportedModelError.advised(
+            f"{file} is a pickle, which runs code when it is read",
+            "if you trust it, convert it to .safetensors",
+            path=file,
         )
     tensors = _read(file)
     if not tensors:
-        raise UnsupportedModelError(f"{file} is empty: expected the embeddings of a word")
+        raise UnsupportedModelError.expected(f"{file} is empty", "the embeddings of a word", path=file)
     if {"clip_l", "clip_g"} & tensors.keys():
-        raise UnsupportedModelError(
-            f"{file} is a textual inversion for SDXL: expected one for Stable Diffusion 1 or 2"
+        raise UnsupportedModelError.expected(
+            f"{file} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file
         )
     if token is not None and len(tensors) > 1:
-        raise RequestError(f"{file} has {len(tensors)} words: leave out token, which can name only one")
+        raise RequestError.advised(
+            f"{file} has {len(tensors)} words",
+            "leave out token, which can name only one",
+            argument="token",
+            path=file,
+        )
     words = []
     for name, array in tensors.items():
         called = (file.stem if name == _A1111_KEY else name) if token is None else token
@@ -134,19 +143,19 @@ def _read(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise ModelNotFoundError(
-            f"{file} does not exist: expected a .safetensors file with a textual inversion"
+        raise ModelNotFoundError.expected(
+            f"{file} does not exist", "a .safetensors file with a textual inversion", path=file
         )
     try:
         with safe_open(file, framework="numpy") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
     except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError(
-            f"{file} cannot be read as a safetensors file ({error}): download it again"
+        raise UnsupportedModelError.advised(
+            f"{file} cannot be read as a safetensors file ({error})", "download it again", path=file
         ) from error
     except TypeError as error:  # NumPy has no bfloat16
-        raise UnsupportedModelError(
-            f"{file} has a number type that NumPy lacks ({error}): save it in float16"
+        raise UnsupportedModelError.advised(
+            f"{file} has a number type that NumPy lacks ({error})", "save it in float16", path=file
         ) from error
 
 
@@ -156,7 +165,10 @@ def _checked_token(token: object, file: Path) -> str:
     if not fits or re.search(r"[\n\r]", str(token)):
         raise RequestError(
             f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: choose another with "
-            "load_textual_inversion(…, token=…), or rename the file"
+            "load_textual_inversion(…, token=…), or rename the file",
+            argument="token",
+            path=file,
+            fits="a word of 1 to 200 characters",
         )
     return str(token)
 
@@ -166,10 +178,12 @@ def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) 
     if vectors.ndim != 2 or vectors.shape[1] != width or array.dtype.kind != "f":
         raise UnsupportedModelError(
             f"{file}: {name} is {array.dtype} of shape {array.shape}, expected float embeddings of width {width}: "
-            "choose a file for this text encoder"
+            "choose a file for this text encoder",
+            path=file,
+            fits=f"float embeddings of width {width}",
         )
     if not 1 <= len(vectors) <= room or not np.isfinite(vectors).all():
-        raise UnsupportedModelError(
-            f"{file}: {name} has {len(vectors)} tokens: expected 1 to {room} with finite values only"
+        raise UnsupportedModelError.expected(
+            f"{file}: {name} has {len(vectors)} tokens", f"1 to {room} with finite values only", path=file
         )
     return vectors.astype(np.float32)

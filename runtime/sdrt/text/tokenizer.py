@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
-from sdrt.errors import IntegrityError, UnsupportedModelError
-from sdrt.model_folder.manifest import read_json, unreadable
+from sdrt.common.messages import wrong_key
+from sdrt.errors import UnsupportedModelError
+from sdrt.model_folder.manifest import damaged, missing, read_json, unreadable
 from sdrt.text.textual_inversion import Inversions
 
 if TYPE_CHECKING:
@@ -112,30 +112,39 @@ class Tokenizer:
     def _id(self, token: str, folder: Path) -> int:
         found = self._bpe.token_to_id(token)
         if found is None:
-            raise IntegrityError(
-                f"{folder}: the special token {token!r} is not in the vocabulary: export the model again"
+            raise damaged(
+                folder,
+                f"{folder}: the special token {token!r} is not in the vocabulary",
+                component=folder.name,
             )
         return int(found)
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path, path.parent.name) if path.exists() else {}
 
 
 def _length(folder: Path, most: object, max_positions: int, text_encoder: str) -> int:
     """Return the length of a tokenized prompt: the smaller of the tokenizer's and the text encoder's limit."""
     if max_positions < _LEAST_LENGTH:
-        raise IntegrityError(
-            f"{text_encoder}/config.json: max_position_embeddings is {max_positions}, expected at least "
-            f"{_LEAST_LENGTH}: export the model again"
+        raise wrong_key(
+            f"{text_encoder}/config.json",
+            "max_position_embeddings",
+            max_positions,
+            f"at least {_LEAST_LENGTH}",
+            component=text_encoder,
         )
     if most is None:
         return max_positions
     # transformers writes 10^30 if there is no limit.
     if isinstance(most, bool) or not isinstance(most, (int, float)) or not most >= _LEAST_LENGTH:
-        raise IntegrityError(
-            f"{folder}: model_max_length is {brief(most)}, expected a number of at least {_LEAST_LENGTH}: "
-            "export the model again"
+        raise wrong_key(
+            folder,
+            "model_max_length",
+            most,
+            f"a number of at least {_LEAST_LENGTH}",
+            path=folder,
+            component=folder.name,
         )
     return int(min(most, max_positions))
 
@@ -147,9 +156,7 @@ def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
         found = config.get(key)
         text = found.get("content") if isinstance(found, dict) else found
         if text is not None and not isinstance(text, str):
-            raise IntegrityError(
-                f"{folder}: {key} is {brief(found)}, expected a token's text: export the model again"
-            )
+            raise wrong_key(folder, key, found, "a token's text", path=folder, component=folder.name)
         if text:
             special[key] = text
     return {"pad_token": special["eos_token"]} | special
@@ -161,7 +168,7 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
     path = folder / "tokenizer.json"
     if not path.exists():
         return _build(folder, config, special)
-    read_json(path)
+    read_json(path, path.parent.name)
     with _translated(path):
         bpe = tokenizers.Tokenizer.from_file(str(path))
     # The file may ask for both, but `Tokenizer` pads and truncates itself, so that it can report truncation.
@@ -204,7 +211,9 @@ def _translated(path: Path) -> Iterator[None]:
         # Python raises the other three for values of the wrong type or size. Any other error has another cause.
         if type(error) not in (Exception, OverflowError, TypeError, ValueError):
             raise
-        raise IntegrityError(f"{path} is not a valid tokenizer ({error}): export the model again") from error
+        raise damaged(
+            path, f"{path} is not a valid tokenizer ({error})", component=path.parent.name
+        ) from error
 
 
 def _add_tokens(
@@ -219,8 +228,10 @@ def _add_tokens(
     for text in unlisted:
         # `tokenizers` would give it a new id, for which the text encoder has no embedding.
         if bpe.token_to_id(text) is None:
-            raise IntegrityError(
-                f"{folder}: the special token {text!r} is not in the vocabulary: export the model again"
+            raise damaged(
+                folder,
+                f"{folder}: the special token {text!r} is not in the vocabulary",
+                component=folder.name,
             )
     extra = [AddedToken(text, special=True) for text in unlisted]
     bpe.add_special_tokens(extra)
@@ -228,9 +239,11 @@ def _add_tokens(
         with _translated(folder / "tokenizer_config.json"):
             bpe.add_tokens([AddedToken(**entry)])
         if bpe.token_to_id(entry["content"]) != index:
-            raise UnsupportedModelError(
-                f"{folder}: the added token {entry['content']!r} does not get its id {index}: "
-                "export the checkpoint with sdrt export"
+            raise UnsupportedModelError.advised(
+                f"{folder}: the added token {entry['content']!r} does not get its id {index}",
+                "export the checkpoint with sdrt export",
+                path=folder,
+                component=folder.name,
             )
 
 
@@ -242,17 +255,19 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str
         for index, entry in table.items()
     )
     if not is_table or not all(isinstance(entry.get("content"), str) for entry in table.values()):
-        raise IntegrityError(
-            f"{folder}: added_tokens_decoder is {brief(table)}, expected ids and tokens: export the model again"
+        raise wrong_key(
+            folder, "added_tokens_decoder", table, "ids and tokens", path=folder, component=folder.name
         )
     return {int(index): dict(entry) for index, entry in table.items()}
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    vocabulary = read_json(path)
+    vocabulary = read_json(path, path.parent.name)
     if not vocabulary or not all(type(i) is int and 0 <= i < 2**31 for i in vocabulary.values()):
-        raise IntegrityError(
-            f"{path} is not a valid vocabulary, expected tokens and their ids: export the model again"
+        raise damaged(
+            path,
+            f"{path} is not a valid vocabulary, expected tokens and their ids",
+            component=path.parent.name,
         )
     return vocabulary
 
@@ -261,12 +276,12 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        raise IntegrityError(f"{path} is missing: copy the whole model folder, or export it again") from None
+        raise missing(path, path.parent.name) from None
     except UnicodeDecodeError:
-        raise IntegrityError(f"{path} is not UTF-8 text: export the model again") from None
+        raise damaged(path, f"{path} is not UTF-8 text", component=path.parent.name) from None
     except OSError as error:
         raise unreadable(path, error) from error
     pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
     if not all(len(pair) == 2 for pair in pairs):
-        raise IntegrityError(f"{path}: expected two tokens per line: export the model again")
+        raise damaged(path, f"{path}: expected two tokens per line", component=path.parent.name)
     return [(pair[0], pair[1]) for pair in pairs]

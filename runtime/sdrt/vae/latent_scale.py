@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
-from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.common.messages import brief, wrong_key
+from sdrt.errors import UnsupportedModelError
 
 __all__ = ["LatentScale"]
 
@@ -37,8 +37,11 @@ class LatentScale:
         """
         value, shift = config.get("scaling_factor"), config.get("shift_factor")
         if not _is_number(value) or not _LEAST <= value <= _MOST:
-            raise IntegrityError(
-                f"{name}/config.json: scaling_factor is {brief(value)}, expected a number from {_LEAST} to {_MOST}",
+            raise wrong_key(
+                f"{name}/config.json",
+                "scaling_factor",
+                value,
+                f"a number from {_LEAST} to {_MOST}",
                 component=name,
             )
         for key in ("shift_factor", "latents_mean", "latents_std"):
@@ -47,9 +50,8 @@ class LatentScale:
                     f"{name}/config.json: {key} {brief(config[key])} is not supported", component=name
                 )
         if shift is not None and shifts and not (_is_number(shift) and abs(shift) <= _MOST):
-            raise IntegrityError(
-                f"{name}/config.json: shift_factor is {brief(shift)}, expected a number up to {_MOST}",
-                component=name,
+            raise wrong_key(
+                f"{name}/config.json", "shift_factor", shift, f"a number up to {_MOST}", component=name
             )
         return cls(factor=float(value), shift=float(shift or 0.0) if shifts else 0.0)
 
