@@ -169,7 +169,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_kind(folder: Path) -> None:
-    """Check now what would otherwise fail after tracing."""
+    """Check what would otherwise fail after tracing."""
     unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
     if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:
         task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
@@ -207,7 +207,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component, in full precision if there are such, else in fp16.
+    """The safetensors files of one component, in full precision if there are any, else in fp16.
 
     Raises:
         UnsupportedModelError: there are only pickles.
