@@ -2,7 +2,8 @@
 
 A group norm takes the mean and variance of the whole image. Tiles that use their own values, or estimates, are visible:
 with a VAE of 3 million parameters, pixels are off by up to 79 levels of 255. So the exporter cuts the VAE at every
-norm. All tiles go through a stage before the next stage begins. Meanwhile, sdrt gathers the mean and variance of its output.
+norm. All tiles go through a stage before the next stage begins. Meanwhile, sdrt gathers the mean and variance of its
+output.
 """
 
 from __future__ import annotations
