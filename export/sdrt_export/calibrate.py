@@ -25,7 +25,7 @@ from sdrt.onnx.engine import ort
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.components import Components
+from sdrt.run.components import LoadedComponents
 from sdrt_export.quantize import Layer, Span, constant, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]
@@ -128,10 +128,10 @@ def calibrate(
     probed = {name: _write(folder / name / "model.onnx") for name in names}
     # With low_vram, components would be opened again after memory runs out, and would lose their ranges.
     config = SessionConfig(provider="cpu", low_vram=False)
-    components: list[_Components] = []
+    components: list[_ProbedComponents] = []
 
-    def make(*arguments: Any) -> Components:
-        components.append(_Components(*arguments, probed=probed))
+    def make(*arguments: Any) -> LoadedComponents:
+        components.append(_ProbedComponents(*arguments, probed=probed))
         return components[-1]
 
     pipeline = StableDiffusionPipeline(
@@ -255,7 +255,7 @@ class _Watched:
         return found
 
 
-class _Components(Components):
+class _ProbedComponents(LoadedComponents):
     """The components of a model, some of which are probes."""
 
     def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
@@ -270,7 +270,7 @@ class _Components(Components):
         return self.probes[name]
 
 
-def _make_image(pipeline: StableDiffusionPipeline, components: _Components, run: Run) -> None:
+def _make_image(pipeline: StableDiffusionPipeline, components: _ProbedComponents, run: Run) -> None:
     """Make an image, and encode it if the VAE's encoder is calibrated."""
     for probe in components.probes.values():
         probe.held_out = run.is_held_out

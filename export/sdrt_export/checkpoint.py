@@ -163,12 +163,12 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
         _read_config(folder / part / "config.json")
         _weights(folder / part)
     _read_config(folder / "scheduler" / "scheduler_config.json")
-    _check_kind(folder)
+    _check_task(folder)
     _check_tokenizer(folder / "tokenizer")
     return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
 
 
-def _check_kind(folder: Path) -> None:
+def _check_task(folder: Path) -> None:
     """Check what would otherwise fail after tracing."""
     unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
     if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:

@@ -20,8 +20,8 @@ from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
-from sdrt.run.component_store import ComponentStore, MakeComponents
 from sdrt.run.generation import Generation
+from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
 from sdrt.run.result import (
@@ -64,8 +64,8 @@ class StableDiffusionPipeline:
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
-        self._store = ComponentStore(model, config, self._notices, verify=verify, make=make_components)
-        self._generation = Generation(self._store, self._notices)
+        self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
+        self._generation = Generation(self._cache, self._notices)
 
     @classmethod
     @takes(Loading)
@@ -119,7 +119,7 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise RequestError(f"request is {brief(request)}: expected an sdrt.Request")
-        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self._capabilities)
+        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model)
 
     def stream(
         self,
@@ -143,29 +143,23 @@ class StableDiffusionPipeline:
             raise RequestError(
                 "request is planned already; pass scheduler and spacing to plan, not to stream"
             )
-        elif request.capabilities != self._capabilities:
-            raise RequestError("request was planned for another model; plan it with this pipeline")
+        elif request.model is not self.model:
+            raise RequestError("request was planned by another pipeline; plan it with this one")
         else:
             planned = request
-        return self._generation.events(
-            planned.request, planned.rule, planned.passes, self._origin(planned.scheduler)
+        origin = Origin(
+            model=self.model.name,
+            takes_strength="strength" not in self._capabilities.task.refuses,
+            scheduler=planned.scheduler,
+            scheduler_config=self._scheduler_config,
         )
+        return self._generation.events(planned.request, planned.scheduler_with_levels, planned.passes, origin)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
     ) -> int:
         """How many steps `stream` yields for a request. Raises `RequestError` as `stream` does."""
         return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
-
-    def _origin(self, scheduler: Scheduler) -> Origin:
-        return Origin(
-            model=self.model.name,
-            takes_strength="strength" not in self._capabilities.task.refuses,
-            scheduler=scheduler,
-            scheduler_config=self._scheduler_config,
-            vae_tiling=self._store.config.vae_tiling,
-            embeddings=self._store.embeddings,
-        )
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Load a textual inversion, and return the words that prompts can use for it.
@@ -189,8 +183,7 @@ class StableDiffusionPipeline:
             width=whole(config, "hidden_size", name),
             room=whole(config, "max_position_embeddings", name) - 2,
         )
-        self._store.add_words(words)
-        self._store.embeddings += (Path(path).name,)
+        self._cache.add_words(words, Path(path).name)
         return [word.token for word in words]
 
     @property
@@ -203,7 +196,7 @@ class StableDiffusionPipeline:
             UnsupportedModelError: the model was exported without data for previews.
         """
         if self.model.has(TAESD_DECODER):
-            return self._store.get().taesd
+            return self._cache.get().taesd
         if self._preview is None:
             capabilities = self._capabilities
             self._preview = LinearPreview.of(
@@ -230,8 +223,8 @@ class StableDiffusionPipeline:
         from sdrt.onnx.engine import settle
 
         options = {} if provider_options is None else provider_options
-        config = replace(self._store.config, provider=provider, provider_options=options)
-        self._store.configure(settle(config, self._notices))
+        config = replace(self._cache.config, provider=provider, provider_options=options)
+        self._cache.configure(settle(config, self._notices))
         return self
 
     def load(self) -> StableDiffusionPipeline:
@@ -243,7 +236,7 @@ class StableDiffusionPipeline:
         Raises:
             OutOfMemoryError, ModelError, ProviderError.
         """
-        self._store.load()
+        self._cache.load()
         return self
 
     def warm_up(
@@ -276,7 +269,7 @@ class StableDiffusionPipeline:
 
     def close(self) -> None:
         """Free the sessions as soon as no run uses them. A later call creates them again."""
-        self._store.close()
+        self._cache.close()
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self
@@ -289,7 +282,7 @@ class StableDiffusionPipeline:
     @property
     def graphs(self) -> tuple[Component, ...]:
         """The components whose sessions are open."""
-        components = self._store.opened
+        components = self._cache.current
         return () if components is None else components.graphs
 
     @property
@@ -299,12 +292,12 @@ class StableDiffusionPipeline:
         A run is repeated in float32 when it overflows float16. The component then stays in float32 until the images
         are finished.
         """
-        return dict(self._store.float32_retries)
+        return dict(self._cache.float32_retries)
 
     @property
     def provider(self) -> str:
         """The name of the provider in use. For "auto", this is the provider that was chosen."""
-        return self._store.config.name
+        return self._cache.config.name
 
     @property
     def scheduler(self) -> Scheduler:

@@ -426,7 +426,7 @@ class NumpyComponent:
 
     float32_retry = None
 
-    def __init__(self, name: str, path: Path, *_: Any) -> None:
+    def __init__(self, name: str, path: Path, *_: Any, **__: Any) -> None:
         self.name, self._graph = name, Evaluator(path)
         self.inputs = {key: self._graph.specs[key] for key in self._graph.inputs}
         self.optional = {key: spec for key, spec in self._graph.specs.items() if key not in self.inputs}

@@ -19,7 +19,7 @@ import torch
 from sdrt import StableDiffusionPipeline
 from sdrt.model_folder.folder import Manifest
 from sdrt.onnx.session import Component
-from sdrt.run.components import Components
+from sdrt.run.components import LoadedComponents
 from tests.comparison import relative_error
 
 pytestmark = [
@@ -110,8 +110,8 @@ def pipeline(folder: Path) -> Iterator[StableDiffusionPipeline]:
 
 
 @pytest.fixture(scope="module")
-def parts(pipeline: StableDiffusionPipeline) -> Components:
-    return pipeline.load()._store.get()
+def parts(pipeline: StableDiffusionPipeline) -> LoadedComponents:
+    return pipeline.load()._cache.get()
 
 
 def test_the_parity_of_every_component_is_recorded(folder: Path) -> None:
@@ -122,12 +122,12 @@ def test_the_parity_of_every_component_is_recorded(folder: Path) -> None:
     assert {name: len(entry["parity"]) for name, entry in components.items()} == counts
 
 
-def test_ids_and_embeddings(parts: Components, expected: Expected) -> None:
+def test_ids_and_embeddings(parts: LoadedComponents, expected: Expected) -> None:
     np.testing.assert_array_equal(parts.text_encoder().tokenizer(CALL["prompt"]).ids, expected.ids[0])
     assert relative_error(parts.text_encoder()([CALL["prompt"]]), expected.embeddings) < RELATIVE
 
 
-def test_u_net(parts: Components, expected: Expected) -> None:
+def test_u_net(parts: LoadedComponents, expected: Expected) -> None:
     inputs = {"sample": expected.sample, "encoder_hidden_states": expected.embeddings}
     inputs["timestep"] = np.full([1] * len(parts.denoiser.inputs["timestep"].shape), 500.0, np.float32)
     with parts.denoiser.bound({name: array.shape for name, array in inputs.items()}, ("out_sample",)) as run:
@@ -136,7 +136,7 @@ def test_u_net(parts: Components, expected: Expected) -> None:
         assert relative_error(run()["out_sample"], expected.noise) < RELATIVE
 
 
-def test_vae(parts: Components, expected: Expected) -> None:
+def test_vae(parts: LoadedComponents, expected: Expected) -> None:
     wanted = np.clip(expected.picture[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1)
     assert np.ptp(wanted) > 0.5
     assert relative_error(parts.vae_decoder(expected.sample[0]), wanted) < RELATIVE

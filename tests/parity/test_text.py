@@ -72,6 +72,6 @@ def test_embeddings(
     pipeline = StableDiffusionPipeline.from_pretrained(
         optimum_folder(variant), provider="cpu", threads=1, notify=lambda message: None
     )
-    embeds = pipeline._store.get().text_encoder()(prompts)
+    embeds = pipeline._cache.get().text_encoder()(prompts)
     # Layer-normalised values of order 1; both sides compute in float32.
     np.testing.assert_allclose(embeds, expected.numpy(), atol=2e-5)

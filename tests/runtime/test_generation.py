@@ -97,7 +97,7 @@ def test_latents_in_place_of_a_seed(pipeline: StableDiffusionPipeline) -> None:
 
 
 def test_embeddings_in_place_of_prompts(pipeline: StableDiffusionPipeline) -> None:
-    encode = pipeline._store.get().text_encoder()
+    encode = pipeline._cache.get().text_encoder()
     embeds = {"prompt_embeds": encode(["a cat"]), "negative_prompt_embeds": encode(["bad"])}
     np.testing.assert_array_equal(images(pipeline, **embeds), images(pipeline, negative_prompt="bad"))
     with pytest.raises(RequestError, match="differ in shape"):
@@ -111,7 +111,7 @@ def test_a_folder_without_text_encoder_takes_embeddings(
     index = model_copy / "model_index.json"
     index.write_text(index.read_text(encoding="utf-8").replace('"CLIPTextModel"', "null"), encoding="utf-8")
     bare = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
-    embeds = pipeline._store.get().text_encoder()(["a cat"])
+    embeds = pipeline._cache.get().text_encoder()(["a cat"])
     expected = images(pipeline, guidance_scale=1)
     np.testing.assert_array_equal(images(bare, prompt_embeds=embeds, guidance_scale=1), expected)
     with pytest.raises(RequestError, match="no text encoder"):
@@ -154,7 +154,7 @@ def test_callback_mistakes_are_named(pipeline: StableDiffusionPipeline) -> None:
     for returned, words in (
         ({"latents": np.zeros(3)}, r"latents of shape \(3,\)"),
         ({"x": np.zeros(3)}, "returned 'x'"),
-        ({"prompt_embeds": np.zeros(3)}, "returned 'prompt_embeds': expected some of latents"),
+        ({"prompt_embeds": np.zeros(3)}, "returned 'prompt_embeds': expected only tensors that"),
         (np.zeros(3), "returned ndarray: expected a dict or None"),
     ):
         with pytest.raises(RequestError, match=words):
@@ -225,6 +225,16 @@ def test_ctrl_c_in_a_step_leaves_the_pipeline_usable(pipeline: StableDiffusionPi
     with pytest.raises(KeyboardInterrupt):
         images(pipeline, callback_on_step_end=interrupt)
     assert np.isfinite(images(pipeline)).all()
+
+
+def test_a_plan_is_for_the_pipeline_that_made_it(pipeline: StableDiffusionPipeline, model_copy: Path) -> None:
+    other = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1, verify=False)
+    plan = other.plan(Request(prompt="a cat", num_inference_steps=2, seed=1))
+    with pytest.raises(RequestError, match="planned by another pipeline"):
+        pipeline.stream(plan)
+    with pytest.raises(RequestError, match="pass scheduler and spacing to plan"):
+        other.stream(plan, scheduler="euler")
+    assert len(list(other.stream(plan))) == plan.num_evaluations + 1
 
 
 def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
@@ -332,7 +342,7 @@ def test_latents_of_one_value_are_not_the_decoder_s_fault(model_copy: Path) -> N
     poison(model_copy / "vae_decoder" / "model.onnx", "decoder.conv_out.bias", 1e6)
     broken = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1)
     shape = broken("a cat", num_inference_steps=1, output_type="latent").images.shape[1:]
-    decode: VaeDecoder = broken._store.get().vae_decoder
+    decode: VaeDecoder = broken._cache.get().vae_decoder
     with pytest.raises(ComponentError, match="unet: the latents are the same everywhere"):
         decode(np.zeros(shape, np.float32))
 

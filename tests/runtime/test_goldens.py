@@ -39,7 +39,7 @@ def tiny() -> Iterator[StableDiffusionPipeline]:
 def test_token_ids_and_embeddings(
     tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray], index: int
 ) -> None:
-    encoder = tiny._store.get().text_encoder()
+    encoder = tiny._cache.get().text_encoder()
     assert encoder.tokenizer(PROMPTS[index]).ids.tolist() == goldens[f"ids/{index}"].tolist()
     assert relative_error(encoder([PROMPTS[index]])[0], goldens[f"embeds/{index}"]) < TOLERANCE
 

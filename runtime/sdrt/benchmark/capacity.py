@@ -109,7 +109,8 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
 
 
 def _has_stages(model: Model) -> bool:
-    return ModelFolder.open(Path(model[0])).stages("vae_decoder").is_file()
+    folder = ModelFolder.open(Path(model[0]))
+    return folder.stages(folder.family.vae.decoder).is_file()
 
 
 def _sizes(configuration: Configuration, capabilities: Capabilities) -> list[tuple[int, int]]:

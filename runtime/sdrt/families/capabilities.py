@@ -81,9 +81,7 @@ class Capabilities:
         """
         spec, decoder = family.denoiser, family.vae.decoder
         channels = whole(vae, "latent_channels", decoder)
-        for key in ("in_channels", "out_channels"):
-            whole(denoiser, key, spec.component)
-        task = family.task_of(denoiser, channels)
+        task = _task(family, denoiser, channels)
         factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
         height, width = _default_size(family, denoiser, factor)
         levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
@@ -101,6 +99,12 @@ class Capabilities:
             guidance_scale=float(defaults.get("guidance_scale", task.guidance_scale)),
             max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
         )
+
+
+def _task(family: Family, denoiser: Mapping[str, Any], latent_channels: int) -> Task:
+    for key in ("in_channels", "out_channels"):
+        whole(denoiser, key, family.denoiser.component)
+    return family.task_of(denoiser, latent_channels)
 
 
 def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owner: str) -> int:

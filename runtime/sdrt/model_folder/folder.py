@@ -14,7 +14,7 @@ from sdrt.common.cache import cache_root
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
-from sdrt.families import Family
+from sdrt.families import FAMILIES, Family
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
@@ -24,6 +24,7 @@ __all__ = [
     "FileRecord",
     "Manifest",
     "ModelFolder",
+    "denoiser_graphs",
     "exists",
     "expand",
     "tail",
@@ -77,11 +78,11 @@ class ModelFolder:
         """Return the path of the staged graph (for tiles) of the VAE's encoder or decoder. It may not exist."""
         return self.path / name / STAGES_GRAPH
 
-    def wide(self, name: str) -> Path:
+    def float32_graph(self, name: str) -> Path:
         """Return the path of the float32 graph of `name`. Only components in float16 have one."""
         return self.path / name / WIDE_GRAPH
 
-    def wide_stages(self, name: str) -> Path:
+    def float32_stages(self, name: str) -> Path:
         """Return the path of the float32 version of the staged graph."""
         return self.path / name / WIDE_STAGES_GRAPH
 
@@ -217,6 +218,11 @@ class ModelFolder:
                 if path.is_file() and not any(part.startswith(".") for part in name.parts):
                     names.append(name.as_posix())
         return names
+
+
+def denoiser_graphs() -> list[str]:
+    """The graph that every exported model has, one POSIX name for each family."""
+    return [f"{family.denoiser.component}/{GRAPH}" for family in FAMILIES]
 
 
 def expand(path: str | Path) -> Path:

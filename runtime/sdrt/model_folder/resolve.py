@@ -70,11 +70,18 @@ def resolve_model(
             f"this installation lacks the embedded model {model}, the default: install sdrt again, with its package "
             "sdrt_models, or choose another model"
         )
+    source = _download(model, revision=revision, token=token, cache_dir=cache_dir)
+    return _open_or_export(source, target, notices, reporter)
+
+
+def _download(
+    model: str | Path, *, revision: str | None, token: str | bool | None, cache_dir: str | Path | None
+) -> Source:
     from sdrt.model_folder import hub
 
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, token=token, cache_dir=cache_dir)
-    source = Source(
+    return Source(
         name=name,
         configs=snapshot,
         commit=snapshot.name,
@@ -82,7 +89,6 @@ def resolve_model(
         token=token,
         cache_dir=cache_dir,
     )
-    return _open_or_export(source, target, notices, reporter)
 
 
 def open_local(model: str | Path) -> ModelFolder:

@@ -135,12 +135,17 @@ class Setting:
         return long[0] if long else self.name
 
     @property
+    def is_turned_off(self) -> bool:
+        """Whether the setting is on by default, so that its option turns it off."""
+        return self.kind is bool and self.default is True
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All names that prompts files and axes accept."""
         if self.option is None:
             return ()
-        if self.kind is bool:
-            # The option turns the setting off, so its spelling would mean the opposite.
+        if self.is_turned_off:
+            # The spelling of the option would mean the opposite.
             return (self.name,)
         long = (one[2:].replace("-", "_") for one in self.option.spellings if one.startswith("--"))
         return tuple(dict.fromkeys((self.key, self.name, *long, *self.option.also)))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
+_EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Settings:
@@ -331,14 +333,9 @@ class Settings:
         rank=4,
         group=Group.PROGRAMS,
     )
-    prompt_embeds: Array | None = setting(
-        None, "Embeddings [prompts, length, width] that replace {prompt}.", rank=3, group=Group.PROGRAMS
-    )
+    prompt_embeds: Array | None = setting(None, _EMBEDS.format("prompt"), rank=3, group=Group.PROGRAMS)
     negative_prompt_embeds: Array | None = setting(
-        None,
-        "Embeddings [prompts, length, width] that replace {negative_prompt}.",
-        rank=3,
-        group=Group.PROGRAMS,
+        None, _EMBEDS.format("negative_prompt"), rank=3, group=Group.PROGRAMS
     )
     output_type: str = setting(
         "pil",

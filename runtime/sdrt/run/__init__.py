@@ -1,1 +1,1 @@
-"""From a request to images: encode, prepare, denoise, decode."""
+"""Makes the images of a request: encode, prepare, denoise, decode."""

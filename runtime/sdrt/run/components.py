@@ -1,4 +1,4 @@
-"""The sessions of one model on one provider, each created when it is first needed."""
+"""The components of a model with one configuration. Each is loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -31,13 +31,27 @@ from sdrt.vae.latent_scale import LatentScale
 from sdrt.vae.preview import TaesdPreview
 from sdrt.vae.stages import StagedVae
 
-__all__ = ["Components"]
+__all__ = ["LoadedComponents"]
 
 T = TypeVar("T")
 
 
-class Components:
-    """The text encoders, the denoiser and the VAE of a model folder, ready to be called."""
+class LoadedComponents:
+    """The text encoders, the denoiser and the VAE of a model folder. Each is loaded when it is first used.
+
+    With `low_vram`, loading a component frees the others.
+
+    Args:
+        model: the model folder.
+        config: the settings of the sessions.
+        notices: receives messages for the user.
+        inversions: the words of textual inversions that the text encoder knows.
+        float32_retries: counts the runs of each component that were repeated in float32.
+
+    Raises:
+        ProviderError: the provider cannot run the model's target or precision.
+        UnsupportedModelError: `vae_tiling` is set, but the model has no VAE for tiles.
+    """
 
     def __init__(
         self,
@@ -50,67 +64,81 @@ class Components:
         check_target(model.target, model.path, config)
         self._model, self._config, self._notices = model, config, notices
         self._family = family = model.family
-        # What has no session, or a small one.
-        self._light = frozenset({family.vae.encoder, family.vae.decoder, TAESD_DECODER})
+        # These stay in memory with low_vram: the VAE's objects hold no session themselves, and the TAESD is small.
+        self._small = frozenset({family.vae.encoder, family.vae.decoder, TAESD_DECODER})
         if config.vae_tiling and not model.stages(model.family.vae.decoder).is_file():
             raise UnsupportedModelError(
-                f"vae_tiling: {model.path} was exported without the VAE in stages: export the checkpoint again with "
-                "this version of sdrt export, or leave it out"
+                f"vae_tiling is set, but {model.path} was exported without the VAE in stages: leave it out, or export "
+                "the checkpoint again with this version of sdrt export"
             )
         _check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
         self._inversions = inversions
         self._float32_retries: Counter[str] = Counter() if float32_retries is None else float32_retries
-        self._made: dict[str, Any] = {}
-        # What a run still uses after it was let go of: another run that needs it takes the same.
-        self._used: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._opened: list[weakref.ref[Component]] = []
+        self._loaded: dict[str, Any] = {}
+        # Components that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
+        self._in_use: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self._graphs: list[weakref.ref[Component]] = []
         self._lock = threading.Lock()
 
+    @property
+    def config(self) -> SessionConfig:
+        """The settings of the sessions."""
+        return self._config
+
+    @property
+    def embedding_files(self) -> tuple[str, ...]:
+        """The names of the files from which textual inversions were read."""
+        return () if self._inversions is None else self._inversions.files
+
     def text_encoder(self, number: int = 0) -> TextEncoder:
-        """Prompts to embeddings, by one of the family's text encoders."""
+        """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]
-        return self._once(spec.component, lambda: self._make_text_encoder(spec))
+        return self._get_or_load(spec.component, lambda: self._make_text_encoder(spec))
 
     @property
     def denoiser(self) -> Component:
-        """The denoiser's graph; `Denoiser` gives it its meaning."""
-        return self._once(self._family.denoiser.component, self._make_denoiser)
+        """The graph of the denoiser, such as the U-Net. `Denoiser` runs it."""
+        return self._get_or_load(self._family.denoiser.component, self._make_denoiser)
 
     @property
     def vae_encoder(self) -> VaeEncoder:
-        """Images to latents."""
-        return self._once(self._family.vae.encoder, self._make_vae_encoder)
+        """The VAE's encoder, which turns images into latents."""
+        return self._get_or_load(self._family.vae.encoder, self._make_vae_encoder)
 
     @property
     def vae_decoder(self) -> VaeDecoder:
-        """Latents to images."""
-        return self._once(self._family.vae.decoder, self._make_vae_decoder)
+        """The VAE's decoder, which turns latents into images."""
+        return self._get_or_load(self._family.vae.decoder, self._make_vae_decoder)
 
     @property
     def taesd(self) -> TaesdPreview:
-        """Latents to images by a small decoder, of models that have one."""
-        return self._once(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
+        """The small decoder for previews. Not every model has one."""
+        return self._get_or_load(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
 
     @property
     def graphs(self) -> tuple[Component, ...]:
-        """Those in memory, in the order in which they were opened."""
-        found = [reference() for reference in list(self._opened)]
+        """The graphs in memory, in the order in which they were loaded."""
+        found = [reference() for reference in list(self._graphs)]
         return tuple(component for component in found if component is not None)
 
     def use(self, inversions: Inversions) -> None:
-        """Read the words of `inversions` from now on. Raises `UnsupportedModelError` if the text encoder cannot."""
+        """Use the words of `inversions` from now on.
+
+        Raises:
+            UnsupportedModelError: the text encoder does not support textual inversions.
+        """
         self.text_encoder().use(inversions)
         self._inversions = inversions
 
     def close(self) -> None:
-        """Let go of every session; one that a run still uses ends with that."""
+        """Free every session. Those that a run still uses are freed when it ends."""
         with self._lock:
-            self._made.clear()
+            self._loaded.clear()
         trim()
 
     def load(self) -> None:
-        """Create all that text to image needs, now; with `low_vram` nothing, where each is made when it is needed."""
+        """Load every component that text to image needs. With `low_vram`, load nothing in advance."""
         if self.low_vram:
             return
         for number, spec in enumerate(self._family.text_encoders):
@@ -119,27 +147,27 @@ class Components:
         self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
-    def _once(self, name: str, make: Callable[[], T]) -> T:
+    def _get_or_load(self, name: str, load: Callable[[], T]) -> T:
         with self._lock:
-            if name not in self._made:
-                if self.low_vram and name not in self._light:
-                    self._made = {name: made for name, made in self._made.items() if name in self._light}
+            if name not in self._loaded:
+                if self.low_vram and name not in self._small:
+                    self._loaded = {name: one for name, one in self._loaded.items() if name in self._small}
                     trim()
-                # Looked for after that, so that what nobody uses is gone.
-                found = self._used.get(name)
-                self._made[name] = self._used[name] = make() if found is None else found
-            made: T = self._made[name]
-            return made
+                # Only now, because the lines above may have freed it.
+                in_use = self._in_use.get(name)
+                self._loaded[name] = self._in_use[name] = load() if in_use is None else in_use
+            loaded: T = self._loaded[name]
+            return loaded
 
     def _open(self, name: str, path: Path | None = None) -> Component:
         component = self._component(name, path or self._model.component(name))
-        wide = self._model.wide(name) if path is None else self._model.wide_stages(name)
-        if wide.is_file():
-            # It is told of nothing but what it needs: through this it would keep every component in memory.
-            open_wide = partial(
-                _open_wide, name, wide, self._config, self._notices, self._model, self._opened
+        float32 = self._model.float32_graph(name) if path is None else self._model.float32_stages(name)
+        if float32.is_file():
+            # A function without `self`, because a reference to `self` would keep every component in memory.
+            open_float32 = partial(
+                _open_float32, name, float32, self._config, self._notices, self._model, self._graphs
             )
-            component.float32_retry = Float32Retry(name, open_wide, self._notices, self._float32_retries)
+            component.float32_retry = Float32Retry(name, open_float32, self._notices, self._float32_retries)
         return component
 
     def _component(self, name: str, path: Path) -> Component:
@@ -151,7 +179,7 @@ class Components:
             self._model.weights(name),
             repeats=name == self._family.denoiser.component,
         )
-        self._opened.append(weakref.ref(component, self._opened.remove))
+        self._graphs.append(weakref.ref(component, self._graphs.remove))
         return component
 
     def _make_text_encoder(self, spec: TextEncoderSpec) -> TextEncoder:
@@ -159,10 +187,11 @@ class Components:
         config = self._model.component_config(name)
         if config.get("use_attention_mask"):
             raise UnsupportedModelError(
-                f"{name}/config.json: use_attention_mask true is not supported", component=name
+                f"{name}/config.json: use_attention_mask is true, which sdrt does not support: use another model",
+                component=name,
             )
         positions = whole_number(config, "max_position_embeddings", name)
-        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions)
+        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions, text_encoder=name)
         encoder = TextEncoder(tokenizer, self._open(name), self._notices, spec)
         if self._inversions is not None:
             encoder.use(self._inversions)
@@ -197,8 +226,8 @@ class Components:
             component = self._open(name)
             if self._family.vae.latents in component.outputs:
                 raise UnsupportedModelError(
-                    f"{name}: the graph draws noise of its own, so that no seed says what comes out: export the "
-                    "checkpoint again with sdrt export"
+                    f"{name}: the graph draws its own noise, so a seed would not give the same image again: export the "
+                    "checkpoint with sdrt export"
                 )
             component.require((takes,), (gives,))
             return component
@@ -208,26 +237,26 @@ class Components:
 
         path = self._model.stages(name)
         return VaeGraphs(
-            lambda: self._once(f"{name}, whole", whole),
-            (lambda: self._once(f"{name}, in stages", staged)) if path.is_file() else None,
+            lambda: self._get_or_load(f"{name}, whole", whole),
+            (lambda: self._get_or_load(f"{name}, in stages", staged)) if path.is_file() else None,
             tiling=self._tiling(path),
         )
 
     def _tiling(self, stages: Path) -> bool | None:
-        """Whether the VAE works in tiles whatever the size; None leaves it to the size."""
-        wanted = self._config.vae_tiling
-        return True if wanted is None and self.low_vram and stages.is_file() else wanted
+        """Return whether the VAE always works in tiles (True), never (False), or only for large images (None)."""
+        setting = self._config.vae_tiling
+        return True if setting is None and self.low_vram and stages.is_file() else setting
 
 
-def _open_wide(
+def _open_float32(
     name: str,
     path: Path,
     config: SessionConfig,
     notices: Notices,
     model: ModelFolder,
-    opened: list[weakref.ref[Component]],
+    graphs: list[weakref.ref[Component]],
 ) -> Component:
-    """The graph in float32 of a component whose weights are in float16, which no provider is to compute in."""
+    """Open the float32 graph of a component in float16. The provider must not compute it in float16."""
     component = Component(
         name,
         path,
@@ -236,21 +265,25 @@ def _open_wide(
         replace(model.weights(name), dtype="float32"),
         repeats=name == model.family.denoiser.component,
     )
-    opened.append(weakref.ref(component, opened.remove))
+    graphs.append(weakref.ref(component, graphs.remove))
     return component
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
-    """Refuse int8 where its operators are missing, or it is not the faster one, unless a fallback is allowed."""
+    """Check that the provider and the CPU suit a model in int8. With `allow_fallback`, only warn.
+
+    Raises:
+        ProviderError: int8 cannot run, or would be slower than float32.
+    """
     if model.manifest is None or model.manifest.dtype != "int8":
         return
     problem = ""
     if config.name != "cpu":
-        problem = f"{model.path} is in int8, which is for provider cpu, not {config.name}"
+        problem = f"{model.path} is in int8, which runs on provider cpu, not on {config.name}"
     elif is_int8_faster() is False:
         problem = (
-            f"{model.path} is in int8, and this CPU has none of AVX2, VNNI and dot products, which make it faster than "
-            "float32"
+            f"{model.path} is in int8, which is slower than float32 on this CPU, because it has none of AVX2, VNNI and "
+            "dot products"
         )
     if problem and not config.allow_fallback:
         raise ProviderError(

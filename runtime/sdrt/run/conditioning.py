@@ -1,8 +1,8 @@
-"""What the denoiser is told of the prompts, step by step."""
+"""The text embeddings that the denoiser gets in each step, and how guidance weights them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,32 +23,44 @@ OpenTextEncoder = Callable[[int], TextEncoder]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Line:
-    """One prompt, or one part of a prompt that AND puts together: its text in every step."""
+class _ScheduledText:
+    """The text of a prompt, or of a part of a prompt that AND joins. It may differ from step to step.
 
-    of_step: Sequence[str]
-    owner: int
+    Attributes:
+        text_per_step: the text in each step.
+        prompt_index: the index of the prompt.
+        weight: the weight that the prompt gives the part.
+    """
+
+    text_per_step: Sequence[str]
+    prompt_index: int
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Row:
-    """A line as the denoiser takes it."""
+    """The embeddings of a scheduled text: one row of the batch for each image of the prompt.
 
-    of_step: Sequence[Encoded]
-    owner: int
+    Attributes:
+        encoded_per_step: the embeddings in each step.
+        prompt_index: the index of the prompt.
+        weight: the weight of the row's difference from the unconditional row.
+    """
+
+    encoded_per_step: Sequence[Encoded]
+    prompt_index: int
     weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditioning:
-    """What a run's denoiser is told, besides the latents and the timestep.
+    """The denoiser's inputs in each step of a run, except the latents and the timestep.
 
     Attributes:
-        rows: the conditional ones, one for each prompt, or for each part that AND puts together.
-        unconditional: one for each prompt, or none where there is no guidance.
-        request: what they belong to.
-        family: names the denoiser's inputs.
+        rows: the conditional rows: one per prompt, or one per part that AND joins.
+        unconditional: the unconditional rows: one per prompt, or none without guidance.
+        request: the request with the prompts.
+        family: the model's family, which names the denoiser's inputs.
     """
 
     rows: Sequence[_Row]
@@ -58,37 +70,44 @@ class Conditioning:
 
     @classmethod
     def of(cls, request: FittedRequest, family: Family, text_encoder: OpenTextEncoder) -> Conditioning:
-        """Encode the texts of a request, each once; `text_encoder` opens one of the family's, by its number.
+        """Encode the texts of a request. Equal texts are encoded once.
+
+        Args:
+            request: the request.
+            family: the model's family.
+            text_encoder: returns one of the family's text encoders by its number, counted from 0.
 
         Raises:
-            RequestError: weights are out of bounds, or embeddings that were given differ in length from the others.
+            RequestError: a weight is out of bounds, or the given embeddings differ in length from the others.
         """
-        lines = _lines(request.prompts, request)
-        composed = len(lines) > len(request.prompts) or any(line.weight != 1 for line in lines)
-        # What AND puts together are differences from the unconditional half, whatever the guidance's scale.
+        positive = _scheduled_texts(request.prompts, request)
+        composed = len(positive) > len(request.prompts) or any(part.weight != 1 for part in positive)
+        # AND adds up differences from the unconditional row, so it needs that row whatever the guidance scale is.
         guided = request.guided or composed
-        negative = _lines(request.negative_prompts, request, negative=True) if guided else []
+        negative = _scheduled_texts(request.negative_prompts, request, negative=True) if guided else []
         if request.negative_prompt_embeds is not None:
             negative = []
         given = request.prompt_embeds, request.negative_prompt_embeds if guided else None
-        texts = _Texts(request, family)
-        # diffusers skips no layers for the negative prompt.
-        texts.add("prompt", lines, request.clip_skip)
-        texts.add("negative prompt", negative, None)
-        texts.encode(text_encoder, max((half.shape[1] for half in given if half is not None), default=0))
+        encodings = _Encodings(request, family)
+        # As in diffusers, clip_skip does not apply to the negative prompt.
+        encodings.add("prompt", positive, request.clip_skip)
+        encodings.add("negative prompt", negative, None)
+        encodings.encode(text_encoder, max((half.shape[1] for half in given if half is not None), default=0))
         scale = request.guidance_scale
-        rows = [replace(row, weight=scale * row.weight) for row in texts.rows("prompt", lines, given[0])]
-        unconditional = texts.rows("negative prompt", negative, given[1])
+        rows = [
+            replace(row, weight=scale * row.weight) for row in encodings.rows("prompt", positive, given[0])
+        ]
+        unconditional = encodings.rows("negative prompt", negative, given[1])
         if guided and request.image_guidance_scale is not None:
-            rows += _of_images(rows, unconditional, request)
+            rows += _image_guidance_rows(rows, unconditional, request)
         conditioning = cls(rows=rows, unconditional=unconditional, request=request, family=family)
         conditioning.check_lengths()
         return conditioning
 
     def at(self, step: int) -> dict[str, NDArray[Any]]:
-        """The denoiser's inputs at a step, counted from 0: each [batch, …], the unconditional half first."""
+        """Return the inputs at a step, counted from 0, by name: each [batch, …], the unconditional half first."""
         spec = self.family.denoiser
-        encoded = [row.of_step[step] for row in (*self.unconditional, *self.rows)]
+        encoded = [row.encoded_per_step[step] for row in (*self.unconditional, *self.rows)]
         inputs: dict[str, NDArray[Any]] = {spec.embeds: self._batch([one.embeds for one in encoded])}
         for name, compute in spec.extra.items():
             inputs[name] = self._batch([compute(self._conditions(one)) for one in encoded])
@@ -108,17 +127,20 @@ class Conditioning:
 
     @property
     def repeats(self) -> int:
-        """How many images each prompt has."""
+        """The number of images of each prompt."""
         return self.request.num_images_per_prompt
 
     @property
     def batch(self) -> int:
-        """Rows of the batch."""
+        """The number of rows of the batch."""
         return (len(self.unconditional) + len(self.rows)) * self.repeats
 
     def changes(self, before: int, step: int) -> bool:
-        """Whether a step has other embeddings than one before it."""
-        return any(row.of_step[before] is not row.of_step[step] for row in (*self.unconditional, *self.rows))
+        """Tell whether the embeddings at `step` differ from those at the step `before`."""
+        return any(
+            row.encoded_per_step[before] is not row.encoded_per_step[step]
+            for row in (*self.unconditional, *self.rows)
+        )
 
     @property
     def guided(self) -> bool:
@@ -126,62 +148,84 @@ class Conditioning:
         return bool(self.unconditional)
 
     @property
-    def owners(self) -> NDArray[np.intp]:
-        """Of each conditional row of the batch, which image it is of."""
+    def image_indices(self) -> NDArray[np.intp]:
+        """For each conditional row of the batch, the index of its image."""
         return np.array(
-            [row.owner * self.repeats + i for row in self.rows for i in range(self.repeats)], np.intp
+            [row.prompt_index * self.repeats + i for row in self.rows for i in range(self.repeats)], np.intp
         )
 
     @property
     def weights(self) -> Array | None:
-        """Of each conditional row of the batch, how much its difference counts; None without guidance."""
+        """For each conditional row of the batch, the weight of its difference; None without guidance."""
         if not self.guided:
             return None
         return np.repeat(np.array([row.weight for row in self.rows], np.float32), self.repeats)
 
-    def over_batch(self, images: Array, *, blank: bool) -> Array:
-        """Rows of the batch [batch, …], of one for each image; zeros in the unconditional half if `blank`."""
-        conditional = images[self.owners]
+    def repeat_for_batch(self, per_image: Array, *, zero_unconditional: bool) -> Array:
+        """Turn an array with one row per image [N, …] into one with a row per row of the batch [batch, …].
+
+        With `zero_unconditional`, the unconditional half is zeros.
+        """
+        conditional = per_image[self.image_indices]
         if not self.guided:
             return conditional
-        return np.concatenate([np.zeros_like(images) if blank else images, conditional])
+        return np.concatenate([np.zeros_like(per_image) if zero_unconditional else per_image, conditional])
 
     def check_lengths(self) -> None:
-        """Raise `RequestError` where rows differ in length."""
+        """Raise `RequestError` if the embeddings of two rows differ in shape."""
         rows = (*self.unconditional, *self.rows)
-        shapes = sorted({encoded.embeds.shape for row in rows for encoded in row.of_step})
+        shapes = sorted({encoded.embeds.shape for row in rows for encoded in row.encoded_per_step})
         if len(shapes) > 1:
             raise RequestError(
-                f"embeddings of the negative and the positive prompt differ in shape: {' and '.join(map(str, shapes))}"
+                f"embeddings of the prompt and the negative prompt differ in shape: {' and '.join(map(str, shapes))}: "
+                "give embeddings of the same length"
             )
 
 
-def _of_images(rows: Sequence[_Row], unconditional: Sequence[_Row], request: FittedRequest) -> list[_Row]:
-    """Rows that see the image and the negative prompt, which the image's own guidance needs.
+def _image_guidance_rows(
+    rows: Sequence[_Row], unconditional: Sequence[_Row], request: FittedRequest
+) -> list[_Row]:
+    """Return the rows for the image's own guidance. They have the input image and the negative prompt.
 
-    InstructPix2Pix adds up `scale · (text − image) + image_scale · (image − unconditional)`; as differences from the
-    unconditional row, the image's has a weight of `image_scale` less those of the texts.
+    InstructPix2Pix computes `scale · (text − image) + image_scale · (image − unconditional)`. In terms of differences
+    from the unconditional row, the weight of the image's row is `image_scale` minus the weights of the texts.
     """
     assert request.image_guidance_scale is not None
-    of_text = [sum(row.weight for row in rows if row.owner == other.owner) for other in unconditional]
+    text_weights = [
+        sum(row.weight for row in rows if row.prompt_index == other.prompt_index) for other in unconditional
+    ]
     return [
-        replace(row, weight=request.image_guidance_scale - text)
-        for row, text in zip(unconditional, of_text, strict=True)
+        replace(row, weight=request.image_guidance_scale - text_weight)
+        for row, text_weight in zip(unconditional, text_weights, strict=True)
     ]
 
 
-def _lines(prompts: Sequence[str], request: FittedRequest, *, negative: bool = False) -> list[_Line]:
-    """Prompts in their parts, of which a negative prompt has none."""
+def _scheduled_texts(
+    prompts: Sequence[str], request: FittedRequest, *, negative: bool = False
+) -> list[_ScheduledText]:
+    """Split prompts into the parts that AND joins. Negative prompts are not split."""
     syntax = SYNTAXES[request.prompt_syntax]
     return [
-        _Line(of_step=syntax.scheduled(part.text, request.num_steps), owner=owner, weight=part.weight)
-        for owner, text in enumerate(prompts)
+        _ScheduledText(
+            text_per_step=syntax.scheduled(part.text, request.num_steps),
+            prompt_index=index,
+            weight=part.weight,
+        )
+        for index, text in enumerate(prompts)
         for part in ([Part(text)] if negative else syntax.parts(text))
     ]
 
 
-class _Texts:
-    """Texts and what the text encoders make of them; equal texts are encoded once."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfEncoder:
+    """What one text encoder made of the texts, and how many tokens its chunks have."""
+
+    encoded: dict[tuple[str, str], Encoded]
+    chunk_length: int
+
+
+class _Encodings:
+    """Encodes the texts of a request. Equal texts are encoded once."""
 
     def __init__(self, request: FittedRequest, family: Family) -> None:
         self._request, self._family = request, family
@@ -190,51 +234,58 @@ class _Texts:
         self._texts: list[tuple[str, str]] = []
         self._encoded: dict[tuple[str, str], Encoded] = {}
 
-    def add(self, name: str, lines: Sequence[_Line], clip_skip: int | None) -> None:
-        """Encode what `lines` say too; `name` is for notices, and for `rows`."""
+    def add(self, name: str, scheduled: Sequence[_ScheduledText], clip_skip: int | None) -> None:
+        """Add texts to encode. `name` is what notices call the prompt, and the key for `rows`."""
         self._skips[name] = clip_skip
-        self._texts += dict.fromkeys((name, text) for line in lines for text in line.of_step)
+        self._texts += dict.fromkeys((name, text) for part in scheduled for text in part.text_per_step)
 
-    def encode(self, text_encoder: OpenTextEncoder, least: int) -> None:
-        """Encode the texts, all as long as the longest, or as `least` tokens.
+    def encode(self, text_encoder: OpenTextEncoder, min_length: int) -> None:
+        """Encode the texts. Pad all to as many chunks as the longest one, and to at least `min_length` tokens.
 
-        One text encoder after another, as with little memory there is one at a time.
+        The text encoders run one after the other, because `low_vram` keeps only one in memory.
         """
         if not self._texts:
             return
-        made = [
-            self._of_encoder(text_encoder(number), least) for number in range(len(self._family.text_encoders))
-        ]
-        self._encoded = {key: self._family.join([one[key] for one in made]) for key in self._texts}
+        numbers = range(len(self._family.text_encoders))
+        made = [self._encode_with(text_encoder(number)) for number in numbers]
+        if self._syntax.any_length:
+            # Tokenizers may split a text differently, but its embeddings are joined chunk by chunk.
+            chunks = max(
+                min_length // made[0].chunk_length,
+                *(len(one.embeds) // part.chunk_length for part in made for one in part.encoded.values()),
+            )
+            for number in numbers:
+                self._pad(made[number], chunks, lambda number=number: text_encoder(number))  # type: ignore[misc]
+        self._encoded = {key: self._family.join([one.encoded[key] for one in made]) for key in self._texts}
 
-    def _of_encoder(self, encoder: TextEncoder, least: int) -> Mapping[tuple[str, str], Encoded]:
+    def _encode_with(self, encoder: TextEncoder) -> _OfEncoder:
         encoded = {
             (name, text): self._syntax.embed(encoder, text, self._skips[name], name)
             for name, text in self._texts
         }
-        if not self._syntax.any_length:
-            return encoded
-        most = max(least, *(len(one.embeds) for one in encoded.values()))
-        for key, one in encoded.items():
-            if len(one.embeds) < most:
-                empty = encoder.weighted([], self._skips[key[0]]).embeds
-                chunks = (most - len(one.embeds)) // len(empty)
-                encoded[key] = replace(one, embeds=np.concatenate([one.embeds, *[empty] * chunks]))
-        return encoded
+        return _OfEncoder(encoded=encoded, chunk_length=encoder.tokenizer.length)
 
-    def rows(self, name: str, lines: Sequence[_Line], given: Array | None) -> list[_Row]:
-        """Embeddings that were given, or those of `lines`."""
+    def _pad(self, made: _OfEncoder, chunks: int, encoder: Callable[[], TextEncoder]) -> None:
+        """Add chunks of the empty text. `encoder` is called only if a text is too short."""
+        for key, one in made.encoded.items():
+            missing = chunks - len(one.embeds) // made.chunk_length
+            if missing > 0:
+                empty = encoder().weighted([], self._skips[key[0]]).embeds
+                made.encoded[key] = replace(one, embeds=np.concatenate([one.embeds, *[empty] * missing]))
+
+    def rows(self, name: str, scheduled: Sequence[_ScheduledText], given: Array | None) -> list[_Row]:
+        """Return the rows of the embeddings that the call gave, if any, otherwise of the `scheduled` texts."""
         if given is not None:
             steps = self._request.num_steps
             return [
-                _Row(of_step=[Encoded(embeds=embeds)] * steps, owner=owner)
-                for owner, embeds in enumerate(given)
+                _Row(encoded_per_step=[Encoded(embeds=embeds)] * steps, prompt_index=index)
+                for index, embeds in enumerate(given)
             ]
         return [
             _Row(
-                of_step=[self._encoded[name, text] for text in line.of_step],
-                owner=line.owner,
-                weight=line.weight,
+                encoded_per_step=[self._encoded[name, text] for text in part.text_per_step],
+                prompt_index=part.prompt_index,
+                weight=part.weight,
             )
-            for line in lines
+            for part in scheduled
         ]

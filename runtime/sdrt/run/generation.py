@@ -1,9 +1,9 @@
-"""Passes of a request, one after another, each tried with less where memory runs out."""
+"""Makes the images of a request: runs its passes, and repeats a pass with `low_vram` if memory runs out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
@@ -11,23 +11,22 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.onnx.error_messages import images_failure
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
-from sdrt.run.component_store import ComponentStore
+from sdrt.run.memory import ComponentCache
 from sdrt.run.multi_pass import make_twice, outpaint
-from sdrt.run.one_pass import Pass, decode, denoise, encode, prepare
+from sdrt.run.one_pass import Pass, Timings, memory_error, run_pass
 from sdrt.run.origin import Origin
-from sdrt.run.preparation import Prepared
-from sdrt.run.result import Events, StableDiffusionPipelineOutput
+from sdrt.run.result import Events
 from sdrt.schedulers import Plan, Scheduler
 
 __all__ = ["Generation"]
 
 
 class Generation:
-    """Makes the images of fitted requests, of one model."""
+    """Makes the images of requests with one model."""
 
-    def __init__(self, store: ComponentStore, notices: Notices) -> None:
-        self._store, self._notices = store, notices
-        self._capabilities = store.model.capabilities
+    def __init__(self, cache: ComponentCache, notices: Notices) -> None:
+        self._cache, self._notices = cache, notices
+        self._capabilities = cache.model.capabilities
 
     def events(
         self,
@@ -36,10 +35,17 @@ class Generation:
         plans: Sequence[Plan],
         origin: Origin | None = None,
     ) -> Events:
-        """Yield each step, then the result, which says its `origin`. `plans` are those of `plan_passes`."""
+        """Yield each step, then the result. Most requests have one pass.
 
-        def one_pass(part: FittedRequest, plan: Plan) -> Events:
-            return self._with_what_fits(part, scheduler, plan, origin)
+        Args:
+            request: the request, completed by `fit`.
+            scheduler: the scheduler, with the request's own `timesteps` or `sigmas`.
+            plans: the noise levels of each pass, from `plan_passes`.
+            origin: the model and the settings, which the result keeps for its metadata.
+        """
+
+        def one_pass(request: FittedRequest, plan: Plan) -> Events:
+            return self._one_pass(request, scheduler, plan, origin)
 
         try:
             if request.outpaint is not None:
@@ -49,78 +55,61 @@ class Generation:
             else:
                 yield from one_pass(request, plans[0])
         except OutOfMemoryError:
-            # What was taken until then would be in the way of a smaller request.
-            self._store.close()
+            # Free the memory for the next request, which may be smaller.
+            self._cache.close()
             raise
         except MemoryError as error:
-            # NumPy's own: latents and images are its arrays.
+            # NumPy raised it, for an array of latents or images.
             raise images_failure(error) from error
 
-    def _with_what_fits(
+    def _one_pass(
         self, request: FittedRequest, scheduler: Scheduler, plan: Plan, origin: Origin | None
     ) -> Events:
-        """Make one pass, and begin it again with less where memory runs out in its first step."""
-        timings: dict[str, Any] = {}
+        """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""
+        timings: Timings = {}
         try:
-            yield from self._one_pass(request, scheduler, plan, origin, timings)
+            yield from run_pass(self._prepare(request, scheduler, plan, origin, timings))
             return
         except MemoryError as error:
-            # After the first evaluation others would be told of the same steps again.
-            if timings.get("unet") or not self._store.take_less(request, _typed(error)):
+            # Once a step is done the caller has seen it, and must not see it again.
+            has_steps = bool(timings.get("unet"))
+            if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
-        # Not above: the error's frames hold what has to be let go of first.
-        yield from self._one_pass(request, scheduler, plan, origin, {})
+        # Not inside `except`: the error's traceback would keep the old sessions in memory.
+        yield from run_pass(self._prepare(request, scheduler, plan, origin, {}))
 
-    def _one_pass(
+    def _prepare(
         self,
         request: FittedRequest,
         scheduler: Scheduler,
         plan: Plan,
         origin: Origin | None,
-        timings: dict[str, Any],
-    ) -> Events:
+        timings: Timings,
+    ) -> Pass:
+        components = self._cache.for_request(request)
+        if origin is not None:
+            # Of these components, because the pipeline may get other settings and words meanwhile.
+            origin = replace(
+                origin, vae_tiling=components.config.vae_tiling, embeddings=components.embedding_files
+            )
         job = Pass(
             request=request,
             scheduler=scheduler,
             plan=plan,
-            model=self._store.model,
-            components=self._store.for_request(request),
+            cache=self._cache,
+            components=components,
             notices=self._notices,
             generators=[rng.Generator(seed) for seed in request.seeds],
             timings=timings,
-        )
-        self._tell_of_warming_up(request)
-        conditioning = encode(job)
-        prepared = prepare(job)
-        latents = yield from denoise(job, conditioning, prepared)
-        yield StableDiffusionPipelineOutput(
-            images=self._decode(job, latents, prepared),
-            seeds=list(request.seeds),
-            request=request,
-            timings=timings,
             origin=origin,
         )
+        self._report_warming_up(request)
+        return job
 
-    def _decode(self, job: Pass, latents: Any, prepared: Prepared) -> Any:
-        """Decode, once more with less where memory runs out: the steps are not lost."""
-        try:
-            return decode(job, job.components, latents, prepared.canvases)
-        except MemoryError as error:
-            if not self._store.take_less(job.request, _typed(error)):
-                raise
-        # Not above: the error's frames hold what has to be let go of first.
-        components = self._store.for_request(job.request)
-        return decode(job, components, latents, prepared.canvases)
-
-    def _tell_of_warming_up(self, request: FittedRequest) -> None:
-        """Say it once for a size, where the provider does more in its first run than in others."""
-        name = self._store.config.name
-        if (what := PROVIDERS[name].warms_up) and self._store.is_first_at(request):
+    def _report_warming_up(self, request: FittedRequest) -> None:
+        """Tell the user if the first run at this size will take longer. Only some providers warm up."""
+        name = self._cache.config.name
+        if (reason := PROVIDERS[name].warms_up) and self._cache.is_first_run(request):
             self._notices.inform(
-                f"warming up for {request.width}x{request.height}, {request.num_images} at once, on {name}: {what}"
+                f"warming up for {request.width}x{request.height}, {request.num_images} at once, on {name}: {reason}"
             )
-
-
-def _typed(error: MemoryError) -> OutOfMemoryError:
-    """A component's failure, or NumPy's own: latents and pictures are its arrays."""
-    return error if isinstance(error, OutOfMemoryError) else images_failure(error)

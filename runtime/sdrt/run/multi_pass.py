@@ -1,4 +1,4 @@
-"""Tasks of several passes: each pass is a request made of what the one before it gave."""
+"""Tasks with several passes. The request of each pass is made from the images of the pass before it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ from sdrt.tasks.outpainting import Growth, grown, passes
 __all__ = ["grown_request", "growths", "make_twice", "outpaint", "plan_passes"]
 
 Array = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 OnePass = Callable[[FittedRequest, Plan], Events]
 _SEED_OF_PASS = 1_000_003
 
 
 def plan_passes(request: FittedRequest, scheduler: Scheduler) -> list[Plan]:
-    """The levels that each pass visits. Raises what the scheduler raises for steps that it cannot plan."""
+    """Return the noise levels that each pass visits.
+
+    Raises:
+        RequestError: the scheduler cannot take that many steps.
+        UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
+    """
     first = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
     if request.outpaint is not None:
         return [first] * len(growths(request))
@@ -39,7 +44,7 @@ def plan_passes(request: FittedRequest, scheduler: Scheduler) -> list[Plan]:
 
 
 def growths(request: FittedRequest) -> list[Growth]:
-    """The parts in which an `outpaint` is made."""
+    """Return the borders that each pass of an `outpaint` request adds."""
     height, width = request.image[0].shape[:2]
     return passes(request.outpaint, width, height)
 
@@ -47,7 +52,7 @@ def growths(request: FittedRequest) -> list[Growth]:
 def outpaint(
     request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
 ) -> Events:
-    """Run one pass after another; each paints a border around what the one before it made."""
+    """Run one pass after another. Each pass paints a border around the images of the pass before it."""
     images = [image for image in request.image for _ in range(request.num_images_per_prompt)]
     timings: list[Mapping[str, Any]] = []
     for number, (growth, plan) in enumerate(zip(growths(request), plans, strict=True)):
@@ -67,7 +72,7 @@ def outpaint(
 def make_twice(
     request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
 ) -> Events:
-    """Make small images, and large ones of them: `hires_scale`."""
+    """Make small images, then large images from them, for `hires_scale`."""
     kind = "latent" if request.hires_upscaler == "latent" else "np"
     first = FittedRequest.of(request, output_type=kind, **WITHOUT_HIRES)
     small = yield from _steps_of(one_pass(first, plans[0]))
@@ -75,17 +80,20 @@ def make_twice(
     yield replace(large, request=request, timings=_added([small.timings, large.timings]))
 
 
-def _enlarged(request: FittedRequest, made: Sequence[Array], capabilities: Capabilities) -> FittedRequest:
-    """The second pass of `hires_scale`, from what the first made: latents [C, h, w], or [H, W, 3] in 0..1."""
+def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capabilities) -> FittedRequest:
+    """Return the request of the second pass of `hires_scale`.
+
+    `small` are the first pass's images [H, W, 3] in 0..1, or its latents [C, h, w] if they are enlarged as latents.
+    """
     assert request.hires_scale is not None
     height, width = enlarged_size(*request.size, request.hires_scale, capabilities.size_step)
     if request.hires_upscaler == "latent":
         factor = capabilities.vae_scale_factor
         image: Any = Latents(
-            np.stack([enlarged_latents(one, height // factor, width // factor) for one in made])
+            np.stack([enlarged_latents(one, height // factor, width // factor) for one in small])
         )
     else:
-        image = tuple(resized(to_bytes(one), height, width) for one in made)
+        image = tuple(resized(to_bytes(one), height, width) for one in small)
     return FittedRequest.of(
         request,
         **_one_prompt_per_image(request),
@@ -101,12 +109,12 @@ def _enlarged(request: FittedRequest, made: Sequence[Array], capabilities: Capab
 
 def grown_request(
     request: FittedRequest,
-    images: Sequence[Picture],
+    images: Sequence[Image],
     growth: Growth,
     number: int,
     capabilities: Capabilities,
 ) -> FittedRequest:
-    """Pass `number` of an outpainting, which repaints what `growth` adds to the images made so far."""
+    """Return the request of pass `number` of an outpainting. It paints the border `growth` around `images`."""
     canvases, masks = zip(*(grown(image, growth) for image in images), strict=True)
     part = FittedRequest.of(
         request,
@@ -117,7 +125,7 @@ def grown_request(
         output_type="np",
         height=None,
         width=None,
-        # Other noise in every pass: the same would draw the same things again.
+        # Each pass has its own noise, because the same noise would draw the same things again.
         seed=(request.seed + number * _SEED_OF_PASS) % (request.last_seed + 1),
     )
     height, width = image_size(part, capabilities)
@@ -125,14 +133,14 @@ def grown_request(
 
 
 def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
-    """The prompts of a request in which each image has its own."""
-    each = request.num_images_per_prompt
+    """Return the prompt settings of a request in which every image has its own prompt."""
+    repeats = request.num_images_per_prompt
     embeds, negative = (
-        None if given is None else np.repeat(given, each, axis=0)
+        None if given is None else np.repeat(given, repeats, axis=0)
         for given in (request.prompt_embeds, request.negative_prompt_embeds)
     )
     prompts, negatives = (
-        [prompt for prompt in texts for _ in range(each)]
+        [prompt for prompt in texts for _ in range(repeats)]
         for texts in (request.prompts, request.negative_prompts)
     )
     return {
@@ -145,7 +153,7 @@ def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
 
 
 def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:
-    """Yield the steps of a run; return its result."""
+    """Yield the steps of a run. Return its result."""
     for event in events:
         if isinstance(event, StableDiffusionPipelineOutput):
             return event
@@ -154,7 +162,7 @@ def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusion
 
 
 def _added(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The timings of several passes as those of one."""
+    """Add up the timings of several passes. The lists for the denoiser are joined."""
     total = dict(timings[0])
     for more in timings[1:]:
         total |= {name: total[name] + spent if name in total else spent for name, spent in more.items()}

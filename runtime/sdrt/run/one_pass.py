@@ -1,4 +1,4 @@
-"""One pass of a request through the model, on one page: encode → prepare → denoise → decode."""
+"""One pass through the model, from a prompt to images: encode → prepare → denoise → decode."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError, UnsupportedModelError
+from sdrt.errors import ComponentError, OutOfMemoryError, UnsupportedModelError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_pil
+from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import Denoiser
+from sdrt.run.memory import ComponentCache
+from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
-from sdrt.run.result import GenerationStep
+from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
 from sdrt.tasks.windows import Windows
@@ -28,9 +31,9 @@ from sdrt.tasks.windows import Windows
 if TYPE_CHECKING:
     from sdrt.model_folder.folder import ModelFolder
     from sdrt.onnx.buffers import Bound
-    from sdrt.run.components import Components
+    from sdrt.run.components import LoadedComponents
 
-__all__ = ["Pass", "decode", "denoise", "encode", "prepare"]
+__all__ = ["Pass", "Timings", "decode", "denoise", "encode", "memory_error", "prepare", "run_pass"]
 
 Array = NDArray[np.float32]
 Timings = dict[str, Any]
@@ -38,40 +41,64 @@ Timings = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pass:
-    """What a pass works with.
+    """The request of a pass, and everything that the pass uses.
 
     Attributes:
-        request: what to make.
-        scheduler, plan: how, and the noise levels that it visits.
-        model: its family and configs.
-        components: the sessions.
-        generators: the noise of each image.
-        timings: receives what each part took, in seconds.
+        request: the request, completed by `fit`.
+        scheduler: the sampler and its noise schedule.
+        plan: the noise levels that the pass visits.
+        cache: the model and its components in memory.
+        components: the components that the pass uses.
+        notices: receives messages for the user.
+        generators: the source of noise for each image.
+        timings: receives the seconds that each component took.
+        origin: the model and the settings, which the result keeps for its metadata.
     """
 
     request: FittedRequest
     scheduler: Scheduler
     plan: Plan
-    model: ModelFolder
-    components: Components
+    cache: ComponentCache
+    components: LoadedComponents
     notices: Notices
     generators: list[rng.Generator]
     timings: Timings = field(default_factory=dict)
+    origin: Origin | None = None
+
+    @property
+    def model(self) -> ModelFolder:
+        """The model folder, with its family and configs."""
+        return self.cache.model
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model can serve."""
+        """The sizes, inputs and task that the model supports."""
         return self.model.capabilities
 
 
+def run_pass(job: Pass) -> Events:
+    """Make the images of one pass. Yield each step, then the result."""
+    conditioning = encode(job)
+    prepared = prepare(job)
+    latents = yield from denoise(job, conditioning, prepared)
+    images = decode(job, latents, prepared.canvases)
+    yield StableDiffusionPipelineOutput(
+        images=images,
+        seeds=list(job.request.seeds),
+        request=job.request,
+        timings=job.timings,
+        origin=job.origin,
+    )
+
+
 def encode(job: Pass) -> Conditioning:
-    """Turn the prompts into embeddings for every step."""
+    """Turn the prompts into text embeddings for every step."""
     with timed(job.timings, "text_encoder"):
         return Conditioning.of(job.request, job.model.family, job.components.text_encoder)
 
 
 def prepare(job: Pass) -> Prepared:
-    """Draw the first latents: noise, and the image that the user gave."""
+    """Make the latents of the first step, from noise and the image that the user gave, if any."""
     preparation = Preparation(
         request=job.request,
         plan=job.plan,
@@ -89,39 +116,61 @@ def prepare(job: Pass) -> Prepared:
 def denoise(
     job: Pass, conditioning: Conditioning, prepared: Prepared
 ) -> Generator[GenerationStep, None, Array]:
-    """Yield each step; return the clean latents [N, C, h, w]."""
+    """Yield each step. Return the clean latents [N, C, h, w]."""
     component, spec, plan = job.components.denoiser, job.model.family.denoiser, job.plan
-    labels = _labels(job, conditioning, prepared)
+    labels = _class_labels(job, conditioning, prepared)
     inputs = conditioning.at(0) | labels
-    windows = _windows(job.request, job.capabilities)
+    windows = Windows.of_image(
+        *job.request.size,
+        tile_size=job.request.tile_size,
+        overlap=job.request.tile_overlap,
+        factor=job.capabilities.vae_scale_factor,
+    )
     with component.bound(_shapes(job, prepared, inputs, windows), (spec.output,)) as run:
         denoiser = _denoiser(job, conditioning, prepared, run, windows)
         denoiser.condition(inputs)
-        # By its role, as the others: the same in every family.
+        # Timings call the denoiser "unet" in every family.
         job.timings["unet"] = denoiser.seconds
         for step in job.scheduler.sample(
             denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
         ):
-            if prepared.known is not None:
-                prepared.known.hold(step.x, step.sigma, plan, last=step.last)
+            if prepared.known_region is not None:
+                prepared.known_region.restore(step.x, step.sigma, plan, last=step.last)
             event = GenerationStep(step, plan, denoiser, inputs, spec.embeds, job.request.num_images)
             try:
                 yield event
             finally:
                 event.end()
-            here, following = plan.step_of(step.index), plan.step_of(step.index + 1)
-            if not step.last and conditioning.changes(here, following):
+            # The prompt may change between steps, but not between two evaluations of one step.
+            current, following = plan.step_of(step.index), plan.step_of(step.index + 1)
+            if not step.last and conditioning.changes(current, following):
                 inputs = conditioning.at(following) | labels
                 denoiser.condition(inputs)
     return event.latents
 
 
-def decode(job: Pass, components: Components, latents: Array, canvases: Sequence[Canvas]) -> Any:
-    """Turn latents into images, one at a time; what was made under a mask goes into the image that was given."""
+def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
+    """Turn latents into images. If memory runs out, decode again with `low_vram`, so that the steps are not lost."""
+    try:
+        return _decode_with(job.components, job, latents, canvases)
+    except MemoryError as error:
+        if not job.cache.switch_to_low_vram(job.request, memory_error(error)):
+            raise
+    # Not inside `except`: the error's traceback would keep the old sessions in memory.
+    return _decode_with(job.cache.for_request(job.request), job, latents, canvases)
+
+
+def memory_error(error: MemoryError) -> OutOfMemoryError:
+    """Return a component's error as it is. NumPy's own error becomes an `OutOfMemoryError`."""
+    return error if isinstance(error, OutOfMemoryError) else images_failure(error)
+
+
+def _decode_with(components: LoadedComponents, job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
+    """Decode one image at a time. With `composite`, put each repainted part into the image that the user gave."""
     request, name = job.request, job.model.family.denoiser.component
     if not np.isfinite(latents).all():
         raise ComponentError(
-            f"{name}: the latents are not finite: the graph overflows or is damaged; export it again",
+            f"{name}: the latents are not finite: the graph overflows or is damaged, so export the model again",
             component=name,
         )
     if request.output_type == "latent":
@@ -136,7 +185,11 @@ def decode(job: Pass, components: Components, latents: Array, canvases: Sequence
 def _denoiser(
     job: Pass, conditioning: Conditioning, prepared: Prepared, run: Bound, windows: Windows | None
 ) -> Denoiser:
-    beside = prepared.beside
+    extra_channels = prepared.extra_channels
+    if extra_channels is not None:
+        extra_channels = conditioning.repeat_for_batch(
+            extra_channels, zero_unconditional=prepared.zero_unconditional
+        )
     return Denoiser(
         job.components.denoiser,
         run,
@@ -144,76 +197,64 @@ def _denoiser(
         job.plan,
         batch=conditioning.batch,
         schedule=job.scheduler.noise_schedule,
-        owners=conditioning.owners,
+        image_indices=conditioning.image_indices,
         weights=conditioning.weights,
         scale=job.request.guidance_scale,
         rescale=job.request.guidance_rescale,
         notices=job.notices,
-        beside=None if beside is None else conditioning.over_batch(beside, blank=prepared.blank),
+        extra_channels=extra_channels,
         windows=windows,
     )
 
 
-def _labels(job: Pass, conditioning: Conditioning, prepared: Prepared) -> dict[str, NDArray[Any]]:
-    """The class label of every row, for a denoiser that takes one."""
-    name = job.model.family.denoiser.labels
-    if prepared.labels is None:
+def _class_labels(job: Pass, conditioning: Conditioning, prepared: Prepared) -> dict[str, NDArray[Any]]:
+    """Return the denoiser's input with the class label of each row; empty if it has no such input."""
+    if prepared.class_label is None:
         return {}
-    return {name: np.full(conditioning.batch, prepared.labels, job.components.denoiser.inputs[name].dtype)}
+    name = job.model.family.denoiser.labels
+    dtype = job.components.denoiser.inputs[name].dtype
+    return {name: np.full(conditioning.batch, prepared.class_label, dtype)}
 
 
 def _shapes(
     job: Pass, prepared: Prepared, inputs: Mapping[str, NDArray[Any]], windows: Windows | None
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the denoiser's inputs, of which `inputs` are [batch, …]."""
-    spec, taken = job.model.family.denoiser, job.components.denoiser.inputs
+    """Return the shapes of all inputs of the denoiser. `inputs` are those [batch, …] that are known already."""
+    spec, graph_inputs = job.model.family.denoiser, job.components.denoiser.inputs
     _, channels, *size = prepared.x.shape
-    if prepared.beside is not None:
-        channels += prepared.beside.shape[1]
-    # With little memory, one row after another.
+    if prepared.extra_channels is not None:
+        channels += prepared.extra_channels.shape[1]
+    # With low_vram, the denoiser runs one row at a time.
     rows = 1 if job.components.low_vram else len(inputs[spec.embeds])
     shapes = {
         spec.sample: (rows, channels, *(size if windows is None else windows.size)),
-        spec.timestep: tuple(1 for _ in taken[spec.timestep].shape),
+        spec.timestep: tuple(1 for _ in graph_inputs[spec.timestep].shape),
         **{name: (rows, *array.shape[1:]) for name, array in inputs.items()},
     }
-    return {name: shapes[name] for name in taken}
+    return {name: shapes[name] for name in graph_inputs}
 
 
 def _noise(job: Pass, prepared: Prepared) -> Array:
-    """The noise of a step that adds some: each image's comes from its own generator."""
+    """Draw the noise [N, C, h, w] that some samplers add in a step. Each image has its own generator."""
     return np.stack([generator.randn(prepared.x.shape[1:]) for generator in job.generators])
 
 
 def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
-    """√ᾱ and √(1 − ᾱ) of the noise that an upscaling model's small image gets."""
+    """Return √ᾱ and √(1 − ᾱ) for the noise that is added to an upscaling model's small image."""
     scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
     schedule = scheduler.noise_schedule
     if not isinstance(schedule, DiscreteNoiseSchedule):
         raise UnsupportedModelError(
-            f"low_res_scheduler/scheduler_config.json: _class_name is {scheduler.sampler.class_name!r}; expected a "
-            "class of models trained on betas, such as 'DDPMScheduler': correct the file"
+            f"low_res_scheduler/scheduler_config.json: _class_name is {scheduler.sampler.class_name!r}, expected a "
+            "scheduler with betas, such as 'DDPMScheduler': correct the file"
         )
     alpha = schedule.alphas_cumprod[level]
     return float(np.sqrt(alpha)), float(np.sqrt(1 - alpha))
 
 
-def _windows(request: FittedRequest, capabilities: Capabilities) -> Windows | None:
-    """The windows in which the denoiser sees the latents; None if it sees them whole."""
-    if request.tile_size is None or max(request.size) <= request.tile_size:
-        return None
-    factor = capabilities.vae_scale_factor
-    overlap = request.tile_size // 4 if request.tile_overlap is None else request.tile_overlap
-    return Windows.of(
-        request.height // factor,
-        request.width // factor,
-        side=request.tile_size // factor,
-        overlap=overlap // factor,
-    )
-
-
 @contextmanager
 def timed(timings: Timings, name: str) -> Iterator[None]:
+    """Record the seconds that the block takes as `timings[name]`."""
     began = time.perf_counter()
     yield
     timings[name] = time.perf_counter() - began

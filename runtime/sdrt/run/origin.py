@@ -1,4 +1,4 @@
-"""What made the images of a run besides its request, and what their metadata say of the two."""
+"""The model and the settings of a pipeline, and the metadata that an image gets from them and its request."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ __all__ = ["Origin"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Origin:
-    """The model and the pipeline's settings, as a run began with them."""
+    """The model and the pipeline's settings at the start of a run."""
 
     model: str
-    """Its name."""
+    """The model's name."""
     takes_strength: bool
-    """Whether the model's kind has a strength."""
+    """Whether `strength` has a meaning for the model's task."""
     scheduler: Scheduler
-    """As it was asked for: without a request's own `timesteps` or `sigmas`."""
+    """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
-    """The model's own."""
-    vae_tiling: bool | None
-    embeddings: tuple[str, ...]
-    """Names of the files that textual inversions were read from."""
+    """The content of the model's `scheduler_config.json`."""
+    vae_tiling: bool | None = None
+    """The pipeline's `vae_tiling`."""
+    embeddings: tuple[str, ...] = ()
+    """The names of the files from which textual inversions were read."""
 
     def parameters(
         self, request: Request, index: int, size: tuple[int, int], *, batch_size: int
     ) -> Parameters:
-        """How image `index` of a request that `fit` has filled in was made.
+        """Return the metadata of image `index`: how it was made.
 
-        `size` is the image's width and height, in pixels; `batch_size` counts the images denoised at once.
+        Args:
+            request: the request, completed by `fit`.
+            index: the image's index among the images of the request.
+            size: the image's width and height in pixels.
+            batch_size: the number of images that were denoised at once.
         """
         which = index // request.num_images_per_prompt
         values = self._of_request(request) | self._of_scheduler() | self._of_model()
-        # What is worked on first, as in A1111: the part of an image, what is enlarged later, or put into another.
+        # As in A1111, the size of the first pass. It is smaller than the image's with hires_scale or a cropped mask.
         values["size"] = size if request.outpaint is not None else (request.width, request.height)
         values["seed"] = request.seeds[index]
         values["batch_size"] = batch_size if batch_size > 1 else None
@@ -52,7 +57,7 @@ class Origin:
         )
 
     def _of_request(self, request: Request) -> dict[str, Any]:
-        """The request's settings that have a label, by their names; those that say nothing are left out."""
+        """Return the request's settings for the metadata, by name. Settings without an effect are left out."""
         values = {}
         for row in settings_of(type(request)):
             value = getattr(request, row.name)
@@ -63,9 +68,9 @@ class Origin:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
-        # To skip no layer is to say nothing.
+        # A clip_skip of 0 means none.
         values["clip_skip"] = request.clip_skip or None
-        # Latents that were given come from no generator that the seed would start again.
+        # If the call gave latents, the seed cannot reproduce them.
         return values | {"rng": "CPU" if request.latents is None else None}
 
     def _of_scheduler(self) -> dict[str, Any]:
@@ -77,12 +82,12 @@ class Origin:
         }
 
     def _spacing(self) -> str | None:
-        """The spacing, where the name written beside it does not say it."""
+        """Return the spacing, or None if the scheduler's name in the metadata implies it."""
         spacing = self.scheduler.spacing
         try:
             usual = resolve_scheduler(self.scheduler.name, self.scheduler_config).spacing
         except (RequestError, UnsupportedModelError):
-            # The model does not take it by its name, only as a config.
+            # The scheduler cannot be chosen by name for this model, only by a config.
             usual = None
         return None if spacing in (*SPACING_LABELS, usual) else spacing
 

@@ -1,10 +1,10 @@
-"""A request that a pipeline has fitted to its model and planned the steps of."""
+"""A request that a pipeline has checked against its model, with the steps that it will take."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.folder import ModelFolder
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import plan_passes
@@ -15,27 +15,37 @@ __all__ = ["PlannedRequest"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedRequest:
-    """What `StableDiffusionPipeline.plan` gives and `stream` takes."""
+    """The result of `StableDiffusionPipeline.plan`, which `stream` accepts."""
 
     request: FittedRequest
-    """With the size, the seed and the guidance that it is done with."""
+    """The request, completed with the size, the seed and the guidance scale."""
     scheduler: Scheduler
-    """As it was asked for: without the request's own `timesteps` or `sigmas`."""
-    rule: Scheduler
-    """The same, with them."""
+    """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
+    scheduler_with_levels: Scheduler
+    """The scheduler with the request's own `timesteps` or `sigmas`."""
     passes: tuple[Plan, ...]
-    capabilities: Capabilities
-    """Of the model that it was planned for."""
+    """The noise levels that each pass visits."""
+    model: ModelFolder
+    """The model that the request was planned for."""
 
     @classmethod
-    def of(cls, request: Request, scheduler: Scheduler, capabilities: Capabilities) -> PlannedRequest:
-        """Fit a request and plan its steps. Raises `RequestError` for what the model or the scheduler cannot do."""
-        fitted = fit(request, capabilities)
-        rule = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
-        passes = tuple(plan_passes(fitted, rule))
-        return cls(request=fitted, scheduler=scheduler, rule=rule, passes=passes, capabilities=capabilities)
+    def of(cls, request: Request, scheduler: Scheduler, model: ModelFolder) -> PlannedRequest:
+        """Complete a request and plan its steps.
+
+        Raises:
+            RequestError: the model or the scheduler cannot serve the request.
+        """
+        fitted = fit(request, model.capabilities)
+        with_levels = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        return cls(
+            request=fitted,
+            scheduler=scheduler,
+            scheduler_with_levels=with_levels,
+            passes=tuple(plan_passes(fitted, with_levels)),
+            model=model,
+        )
 
     @property
     def num_evaluations(self) -> int:
-        """How many steps `stream` yields."""
+        """The number of steps that `stream` yields."""
         return sum(plan.num_evaluations for plan in self.passes)

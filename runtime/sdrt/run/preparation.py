@@ -1,4 +1,4 @@
-"""What a run begins with: noise, and under it or beside it the picture that the user gave."""
+"""Makes the latents of a run's first step, from noise and the image that the user gave, if any."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdrt.images.arrays import signed
 from sdrt.images.reading import resized
 from sdrt.request.fitted import FittedRequest
 from sdrt.schedulers import Plan
-from sdrt.tasks.inpainting import Canvas, Known, crop_box
+from sdrt.tasks.inpainting import Canvas, KnownRegion, crop_box
 
 if TYPE_CHECKING:
     from sdrt.vae.autoencoder import VaeEncoder
@@ -24,43 +24,43 @@ __all__ = ["Preparation", "Prepared"]
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """The state of the first level, and what goes with it through all of the run.
+    """The latents of the first step, and the inputs that stay the same in all steps.
 
     Attributes:
-        x: [N, C, h, w].
-        beside: [N, channels, h, w] that the U-Net sees beside x; or None.
-        blank: whether the unconditional half sees zeros in its place.
-        labels: the class label of every row, of U-Nets that take one.
-        known: what of the latents stays, where the U-Net knows nothing of masks; or None.
-        canvases: of each picture, where it is put into the one that was given; empty without a mask.
+        x: the noisy latents [N, C, h, w].
+        extra_channels: further input channels [N, channels, h, w] of the U-Net, such as the latents of an image.
+        zero_unconditional: whether the unconditional half gets zeros instead of the extra channels.
+        class_label: the class label of every row, for U-Nets that take one.
+        known_region: the part of the latents to keep, for inpainting with a U-Net that has no input for a mask.
+        canvases: for each image, the image that the user gave and its mask; empty without a mask.
     """
 
     x: Array
-    beside: Array | None = None
-    blank: bool = False
-    labels: int | None = None
-    known: Known | None = None
+    extra_channels: Array | None = None
+    zero_unconditional: bool = False
+    class_label: int | None = None
+    known_region: KnownRegion | None = None
     canvases: tuple[Canvas, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Preparation:
-    """What a run can begin from.
+    """Makes the latents of a run's first step.
 
-    Noise is drawn and pictures are encoded for each picture from its own generator, in diffusers' order.
+    Each image draws all of its noise from its own generator, in the same order as diffusers.
 
     Attributes:
-        request: filled in by `fit`.
-        plan: whose first level the state is at.
-        generators: one for each picture.
-        capabilities: the model's.
-        encoder: makes the VAE's encoder, where there is a picture that needs it.
-        low_res_noise: √ᾱ and √(1 − ᾱ) of a noise level of an upscaling model.
+        request: the request, completed by `fit`.
+        plan: the noise levels of the run. The latents get the first one.
+        generators: the source of noise for each image.
+        capabilities: the capabilities of the model.
+        encoder: returns the VAE's encoder. It is called only if an image has to be encoded.
+        low_res_noise: returns √ᾱ and √(1 − ᾱ) for a noise level of an upscaling model.
     """
 
     request: FittedRequest
@@ -71,7 +71,7 @@ class Preparation:
     low_res_noise: Callable[[int], tuple[float, float]]
 
     def run(self) -> Prepared:
-        """Draw and encode what the request and the model's task ask for."""
+        """Draw the noise and encode the images, as the request and the model's task need them."""
         request = self.request
         if request.latents is not None and request.image is None:
             return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
@@ -85,82 +85,87 @@ class Preparation:
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        """Of a picture's latents."""
+        """The shape [C, h, w] of the latents of one image."""
         request, factor = self.request, self.capabilities.vae_scale_factor
         return self.capabilities.latent_channels, request.height // factor, request.width // factor
 
     def _noise(self) -> Array:
-        """The first state of a run from noise alone."""
+        """Draw the first latents of a run that starts from noise alone."""
         noise = np.stack([generator.randn(self._shape) for generator in self.generators])
         return np.asarray(noise * np.float32(self.plan.init_scale))
 
     def _noised(self, clean: Array, noise: Array) -> Array:
-        """The first state of a run from an image."""
+        """Return the first latents of a run that starts from an image, given its clean latents and unit noise."""
         return self.plan.noise_schedule.noised(clean, noise, self.plan.sigmas[0])
 
-    def _each(self, of_prompt: Sequence[T]) -> Iterator[tuple[T, Generator]]:
-        """For every picture what its prompt has, and its generator."""
-        for number, generator in enumerate(self.generators):
-            yield of_prompt[number // self.request.num_images_per_prompt], generator
+    def _for_each_image(self, per_prompt: Sequence[T]) -> Iterator[tuple[T, Generator]]:
+        """Yield for every image the item of its prompt, and the image's generator."""
+        for index, generator in enumerate(self.generators):
+            yield per_prompt[index // self.request.num_images_per_prompt], generator
 
-    def _pictures(self, shrink: int = 1) -> list[Picture]:
-        """The pictures given, at the size of the result or a fraction of it."""
+    def _input_images(self, shrink: int = 1) -> list[Image]:
+        """Return the images that the user gave, resized to the size of the result divided by `shrink`."""
         height, width = self.request.height, self.request.width
-        return [resized(picture, height // shrink, width // shrink) for picture in self.request.image]
+        return [resized(image, height // shrink, width // shrink) for image in self.request.image]
 
     def _image_to_image(self) -> Prepared:
         clean, noise = [], []
         if self.request.image_is_latents:
-            for latents, generator in self._each(self.request.image.array):
+            for latents, generator in self._for_each_image(self.request.image.array):
                 clean.append(latents)
                 noise.append(generator.randn(self._shape))
         else:
             encoder = self.encoder()
-            for picture, generator in self._each(self._pictures()):
-                clean.append(encoder(picture, generator.randn))
+            for image, generator in self._for_each_image(self._input_images()):
+                clean.append(encoder(image, generator.randn))
                 noise.append(generator.randn(self._shape))
         return Prepared(x=self._noised(np.stack(clean), np.stack(noise)))
 
     def _instructions(self) -> Prepared:
         encoder = self.encoder()
-        encoded = [encoder.mean(picture) for picture in self._pictures()]
-        return Prepared(x=self._noise(), beside=np.stack([one for one, _ in self._each(encoded)]), blank=True)
+        encoded = [encoder.mean(image) for image in self._input_images()]
+        per_image = np.stack([latents for latents, _ in self._for_each_image(encoded)])
+        return Prepared(x=self._noise(), extra_channels=per_image, zero_unconditional=True)
 
     def _upscaling(self) -> Prepared:
         level = self.request.noise_level
         assert level is not None  # filled in by `fit`
         signal, noise = map(np.float32, self.low_res_noise(level))
-        small = [signed(picture) for picture in self._pictures(self.capabilities.vae_scale_factor)]
-        beside = [signal * one + noise * generator.randn(one.shape) for one, generator in self._each(small)]
-        return Prepared(x=self._noise(), beside=np.stack(beside), labels=level)
+        small = [signed(image) for image in self._input_images(self.capabilities.vae_scale_factor)]
+        noisy = [
+            signal * image + noise * generator.randn(image.shape)
+            for image, generator in self._for_each_image(small)
+        ]
+        return Prepared(x=self._noise(), extra_channels=np.stack(noisy), class_label=level)
 
     def _inpainting(self) -> Prepared:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
-        canvases = tuple(canvas for canvas, _ in self._each(_canvases(request)))
+        canvases = tuple(canvas for canvas, _ in self._for_each_image(_canvases(request)))
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
-        from_noise, shown = request.strength == 1, capabilities.task.sees_latents
-        clean, noise, beside = [], [], []
+        # A U-Net for inpainting takes the mask and the masked image's latents as further channels.
+        from_noise, takes_mask = request.strength == 1, capabilities.task.sees_latents
+        clean, noise, extra_channels = [], [], []
         for canvas, mask, generator in zip(canvases, masks, self.generators, strict=True):
-            if not (from_noise and shown):
+            if not (from_noise and takes_mask):
                 clean.append(encoder(canvas.seen, generator.randn))
             noise.append(generator.randn(self._shape))
-            if shown:
+            if takes_mask:
                 kept = encoder(canvas.seen, generator.randn, blank=canvas.seen_mask)
-                beside.append(np.concatenate([mask[np.newaxis], kept]))
+                extra_channels.append(np.concatenate([mask[np.newaxis], kept]))
             else:
-                # diffusers encodes the masked picture all the same, for which noise is drawn.
+                # diffusers also encodes the masked image here, and draws noise for it.
                 generator.randn(self._shape)
         unit = np.stack(noise)
-        whole = np.asarray(unit * np.float32(self.plan.init_scale))
-        x = whole if from_noise else self._noised(np.stack(clean), unit)
-        if shown:
-            return Prepared(x=x, beside=np.stack(beside), canvases=canvases)
-        known = Known(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
-        return Prepared(x=x, known=known, canvases=canvases)
+        noise_alone = np.asarray(unit * np.float32(self.plan.init_scale))
+        x = noise_alone if from_noise else self._noised(np.stack(clean), unit)
+        if takes_mask:
+            return Prepared(x=x, extra_channels=np.stack(extra_channels), canvases=canvases)
+        known = KnownRegion(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
+        return Prepared(x=x, known_region=known, canvases=canvases)
 
 
 def _canvases(request: FittedRequest) -> list[Canvas]:
-    """Of each prompt the image, its mask and the box that is worked on."""
+    """Return for each prompt its image, its mask, and the box of the image that the U-Net sees."""
     return [
         Canvas(
             image=image,

@@ -1,4 +1,4 @@
-"""What a run gives: each step as it is taken, then the pictures."""
+"""What a run yields: an event after each step, then the images."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ Array = NDArray[np.float32]
 Events = Generator["GenerationStep | StableDiffusionPipelineOutput", None, None]
 _ONE = np.float32(1)
 CALLBACK_TENSORS = ("latents", "denoised", "prompt_embeds", "negative_prompt_embeds")
-# What a callback may hand back as it was, but not change.
-_FIXED = {
+# Tensors that a callback may return unchanged, and the reason why it cannot change them.
+_READ_ONLY = {
     "denoised": "it follows from the latents",
     "negative_prompt_embeds": "the unconditional half is the first half of prompt_embeds",
 }
@@ -48,12 +48,15 @@ _FIXED = {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StableDiffusionPipelineOutput:
-    """What a call gives.
+    """The images of a call, and how they were made.
 
-    `images`: PIL pictures; or float32 [N, H, W, 3] in 0..1 for "np"; or latents [N, C, h, w] for "latent".
-    `seeds`: the seed that makes each image alone again. `timings`: seconds of `text_encoder`, `vae_encoder` and
-    `vae_decoder`, and of `unet`, the denoiser of any family, a list with an entry for each evaluation.
-    `origin`: the model and the pipeline's settings, for `metadata` and `save`.
+    Attributes:
+        images: PIL images; float32 [N, H, W, 3] in 0..1 for `output_type="np"`; latents [N, C, h, w] for "latent".
+        seeds: for each image, the seed that makes it again on its own.
+        request: the request, completed with the size, the seed and the guidance scale.
+        timings: the seconds that `text_encoder`, `vae_encoder` and `vae_decoder` took. In every family, `unet` is
+            a list with the seconds of each evaluation of the denoiser.
+        origin: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
     images: Any
@@ -63,56 +66,62 @@ class StableDiffusionPipelineOutput:
     origin: Origin | None = field(default=None, repr=False)
 
     def metadata(self, index: int, *, batch_size: int | None = None) -> Parameters:
-        """How image `index` was made: what `sdrt generate` writes into its files.
+        """Return how image `index` was made, as `sdrt generate` writes it into its files.
 
-        `batch_size` replaces the number of images that were denoised at once. Embeddings that were given in the place
-        of a prompt leave it empty.
+        `batch_size` is the number of images that were denoised at once; by default, the number of images here. The
+        prompt is empty if the call gave embeddings instead.
 
         Raises:
-            RequestError: there is no such image, or the output was not made by a pipeline.
+            RequestError: there is no such image, or no pipeline made this output.
         """
         index = integer("index", index, 0, len(self.seeds) - 1)
         if self.origin is None:
-            raise RequestError("this output says not what made it: expected one that a pipeline returned")
+            raise RequestError("this output has no origin: expected an output that a pipeline returned")
         batch = len(self.seeds) if batch_size is None else batch_size
         return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
 
     def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> list[Path]:
-        """Write every image to a PNG, JPEG or WebP file, as the extension says; return the files' paths.
+        """Write every image to a PNG, JPEG or WebP file, chosen by the extension. Return the paths of the files.
 
-        `path` is a name with optional `{seed}` and `{index}`, or a folder; several images of one name get `-0`, `-1`,
-        … before the extension. Each file is written in one piece or not at all. `metadata=False` leaves out how the
-        images were made.
+        Args:
+            path: a file name, which may contain `{seed}` and `{index}`, or a folder. If several images have the same
+                name, sdrt adds `-0`, `-1`, … before the extension.
+            overwrite: whether to replace existing files.
+            metadata: whether to write how the images were made into the files.
+
+        A failure never leaves a partly written file.
 
         Raises:
-            RequestError: the name or its extension is wrong, a file exists and `overwrite` is false, the format cannot
-                hold an image, or `images` are latents; nothing is written then.
+            RequestError: the name or its extension is wrong, a file exists and `overwrite` is False, the format cannot
+                hold an image, or `images` are latents. Then no file is written.
             SdrtError: a file cannot be written.
         """
         if not isinstance(path, (str, os.PathLike)):
             raise RequestError(f"path is {brief(path)}: expected the name of an image file")
         images = [self._pil(index) for index in range(len(self.seeds))]
-        told = [self.metadata(index) if metadata else None for index in range(len(images))]
+        parameters = [self.metadata(index) if metadata else None for index in range(len(images))]
         try:
             paths = file_names(os.fspath(path), self.seeds)
-            for one, image, parameters in zip(paths, images, told, strict=True):
-                _check_file(one, image, parameters, overwrite=overwrite)
+            for file, image, own in zip(paths, images, parameters, strict=True):
+                _check_file(file, image, own, overwrite=overwrite)
         except RequestError:
             raise
         except (OSError, ValueError) as error:
             raise RequestError(f"{brief(path)} cannot be written: {error}; choose another name") from error
-        for one, image, parameters in zip(paths, images, told, strict=True):
-            write_image(one, image, None if parameters is None else str(parameters), force=overwrite)
+        for file, image, own in zip(paths, images, parameters, strict=True):
+            write_image(file, image, None if own is None else str(own), force=overwrite)
         return list(paths)
 
     def _pil(self, index: int) -> Image.Image:
         if self.request.output_type == "latent":
-            raise RequestError("images are latents, which no file holds: expected output_type 'pil' or 'np'")
+            raise RequestError(
+                "images are latents, which cannot be saved as files: expected output_type 'pil' or 'np'"
+            )
         image: Image.Image = self.images[index]
         return to_pil(self.images[index]) if isinstance(self.images[index], np.ndarray) else image
 
     def _size(self, index: int) -> tuple[int, int]:
-        """Width and height of an image, in pixels; of latents, the last axes, which no one reads."""
+        """Return the width and height of an image in pixels. For latents they have no meaning, and are not used."""
         image = self.images[index]
         if not isinstance(image, np.ndarray):
             width, height = image.size
@@ -127,7 +136,15 @@ def _check_file(path: Path, image: Image.Image, parameters: Parameters | None, *
 
 
 class GenerationStep:
-    """One denoising step that has been taken; until the next one, the caller may change the run."""
+    """A denoising step that is done. Until the next step begins, the caller may change the run with `update`.
+
+    Attributes:
+        index: the step's index, counted from 0.
+        timestep: the timestep of the step's evaluation.
+        last: whether this is the run's last step.
+        num_steps: the number of steps of the run.
+        denoised: the estimate of the clean latents [N, C, h, w], for previews.
+    """
 
     def __init__(
         self,
@@ -141,23 +158,23 @@ class GenerationStep:
         self.index, self.timestep, self.last = step.index, step.timestep, step.last
         self.num_steps = plan.num_evaluations
         self.denoised: Array = step.denoised
-        """Estimate of the clean latents [N, C, h, w], for previews."""
         self._x, self._scale = step.x, np.float32(plan.latents_scale(step.sigma))
         self._denoiser: Denoiser | None = denoiser
-        # Those of the next step are these arrays, unless the prompt changes: what is written into them stays.
+        # The next step uses the same arrays unless its prompt differs, so changes to them persist.
         self._inputs, self._embeds, self._images = inputs, inputs[embeds], images
         self._over = False
 
     @property
     def latents(self) -> Array:
-        """A copy of the latents [N, C, h, w], scaled as diffusers' `latents`."""
+        """A copy of the latents [N, C, h, w], with the scale of diffusers' `latents`."""
         latents: Array = self._x * self._scale
         return latents
 
     def tensors(self, names: Sequence[str]) -> dict[str, Array | None]:
-        """Copies of the named tensors, of `CALLBACK_TENSORS`; as in diffusers, `prompt_embeds` holds both halves.
+        """Return copies of the named tensors, which must be in `CALLBACK_TENSORS`.
 
-        Without guidance there are no `negative_prompt_embeds`: they are None.
+        As in diffusers, `prompt_embeds` has the unconditional half first. Without guidance, `negative_prompt_embeds` is
+        None.
         """
         makers: dict[str, Callable[[], Array | None]] = {
             "latents": lambda: self.latents,
@@ -168,13 +185,14 @@ class GenerationStep:
         return {name: makers[name]() for name in names}
 
     def update(self, tensors: Mapping[str, Any]) -> None:
-        """Go on with these `latents` or `prompt_embeds` (with guidance: unconditional half first).
+        """Continue the run with other `latents` or `prompt_embeds` (with guidance, the unconditional half first).
 
-        Raises `RequestError` for other names and shapes, and once the run has left this step.
+        Raises:
+            RequestError: a name or shape is wrong, a value is not finite, or the next step has begun.
         """
         if self._over or self._denoiser is None:
             raise RequestError(
-                f"step {self.index} is over: update a step before the stream is asked for the next one"
+                f"step {self.index} is over: update a step before you ask the stream for the next one"
             )
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
@@ -187,12 +205,12 @@ class GenerationStep:
                 np.copyto(self._embeds, _checked(name, value, self._embeds.shape))
                 self._denoiser.condition(self._inputs)
             else:
-                raise RequestError(f"the callback changed {name}, which has no effect: {_FIXED[name]}")
+                raise RequestError(f"the callback changed {name}, which has no effect: {_READ_ONLY[name]}")
 
     def end(self) -> None:
-        """The run goes on, or has ended: what is written to this step would be lost, or reach another run."""
+        """Refuse later updates, because they would have no effect on the run."""
         self._over = True
-        # Whoever keeps the last step would keep the U-Net in memory while the VAE decodes.
+        # A caller may keep the last step, which must not keep the U-Net in memory while the VAE decodes.
         self._denoiser = None
 
     def _negative(self) -> Array | None:
@@ -222,7 +240,7 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 
 def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array:
-    """`array / divisor`; a number that overflows in float32 is no number either."""
+    """Return `array / divisor` in float32. Raises `RequestError` if a value is not finite, or overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         divided = array.astype(np.float32)
         divided /= divisor
@@ -232,7 +250,7 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
 
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
-    """The tensors that a call asks for, if they are of `CALLBACK_TENSORS`."""
+    """Check the tensor names that a call gives. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
     if not isinstance(names, (list, tuple)):
         raise RequestError(f"callback_on_step_end_tensor_inputs is {brief(names)}: expected a list of names")
     if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
@@ -244,14 +262,14 @@ def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def callback_answer(returned: object, names: Sequence[str]) -> Mapping[str, Any]:
-    """What a callback returned, if it may: some of the tensors that it was given, or nothing."""
+    """Check what a callback returned: None, or a dict with some of the tensors that it got. Raises `RequestError`."""
     if returned is None:
         return {}
     if not isinstance(returned, Mapping):
         raise RequestError(f"the callback returned {type(returned).__name__}: expected a dict or None")
     if unasked := [name for name in returned if name not in names]:
         raise RequestError(
-            f"the callback returned {unasked[0]!r}: expected some of {', '.join(names) or 'nothing'}, "
-            "what callback_on_step_end_tensor_inputs asks for"
+            f"the callback returned {unasked[0]!r}: expected only tensors that callback_on_step_end_tensor_inputs "
+            f"names ({', '.join(names) or 'none'})"
         )
     return returned

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sdrt.images.reading import resized
 from sdrt.schedulers import Plan
 
-__all__ = ["Canvas", "Known", "crop_box"]
+__all__ = ["Canvas", "KnownRegion", "crop_box"]
 
 Array = NDArray[np.float32]
 Image8 = NDArray[np.uint8]
@@ -19,7 +19,7 @@ _HALF = 128
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Known:
+class KnownRegion:
     """The known part of the latents, which gets as much noise as the rest in every step.
 
     For U-Nets without a mask input: they see the known part, and their output there is replaced (RePaint's equation 8,
@@ -35,7 +35,7 @@ class Known:
     noise: Array
     mask: Array
 
-    def hold(self, x: Array, sigma: float, plan: Plan, *, last: bool) -> None:
+    def restore(self, x: Array, sigma: float, plan: Plan, *, last: bool) -> None:
         """Put the known part back into the state `x` of a run of `plan`, with the noise of level `sigma`.
 
         After the last step the known part is clean, though some schedulers' last level leaves noise.

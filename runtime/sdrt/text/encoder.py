@@ -133,7 +133,8 @@ class TextEncoder:
             made = run()
             # The next run overwrites the buffers.
             embeds, *pooled = [made[name][0].copy() for name in outputs]
-        self._component.check_finite(output, embeds)
+        for name, array in zip(outputs, (embeds, *pooled), strict=True):
+            self._component.check_finite(name, array)
         return Encoded(embeds=embeds, pooled=pooled[0] if pooled else None)
 
     def _run_with_words(
@@ -145,9 +146,9 @@ class TextEncoder:
         self._component.check_finite(output, embeds)
         if self._spec.pooled is None:
             return Encoded(embeds=embeds)
-        return Encoded(
-            embeds=embeds, pooled=self._component.run(feeds, self._spec.pooled)[0].astype(np.float32)
-        )
+        pooled: Array = self._component.run(feeds, self._spec.pooled)[0].astype(np.float32)
+        self._component.check_finite(self._spec.pooled, pooled)
+        return Encoded(embeds=embeds, pooled=pooled)
 
     def _output(self, clip_skip: int | None) -> str:
         """Return the name of the output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""

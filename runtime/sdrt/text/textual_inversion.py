@@ -36,13 +36,15 @@ class Inversions:
     Attributes:
         vocabulary: the number of tokens in the text encoder's vocabulary.
         words: the new words, in the order of their ids.
+        files: the names of the files that they were read from.
     """
 
     vocabulary: int
     words: tuple[Inversion, ...] = ()
+    files: tuple[str, ...] = ()
 
-    def with_words(self, words: Sequence[Inversion]) -> Inversions:
-        """Return these words plus `words`.
+    def with_words(self, words: Sequence[Inversion], *files: str) -> Inversions:
+        """Return these words plus `words`, which were read from `files`.
 
         Raises:
             RequestError: a word is loaded already. Words that differ only in case count as equal.
@@ -54,7 +56,9 @@ class Inversions:
                     f"textual inversion {word.token!r} is loaded already: give it another token"
                 )
             known.add(word.token.lower())
-        return Inversions(vocabulary=self.vocabulary, words=(*self.words, *words))
+        return Inversions(
+            vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, *files)
+        )
 
     @property
     def table(self) -> Array:

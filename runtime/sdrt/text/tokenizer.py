@@ -43,15 +43,20 @@ class Tokenized:
 class Tokenizer:
     """CLIP's byte-level BPE, read from `tokenizer.json` or built from `vocab.json` and `merges.txt`.
 
+    Args:
+        folder: the folder of the tokenizer.
+        max_positions: the length of the text encoder's inputs, from its config.
+        text_encoder: the component to name in an error about `max_positions`.
+
     Raises:
         IntegrityError: a file is missing or damaged.
         UnsupportedModelError: an added token would get another id than the model expects.
     """
 
-    def __init__(self, folder: Path, *, max_positions: int) -> None:
+    def __init__(self, folder: Path, *, max_positions: int, text_encoder: str = "text_encoder") -> None:
         config = _read_optional(folder / "tokenizer_config.json")
         special = _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
-        self.length = _length(folder, config.get("model_max_length"), max_positions)
+        self.length = _length(folder, config.get("model_max_length"), max_positions, text_encoder)
         self._bpe = _load(folder, config, special)
         self.inversions = Inversions(vocabulary=0)
         self._bos, self._eos, self._pad = (
@@ -117,12 +122,12 @@ def _read_optional(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _length(folder: Path, most: object, max_positions: int) -> int:
+def _length(folder: Path, most: object, max_positions: int, text_encoder: str) -> int:
     """Return the length of a tokenized prompt: the smaller of the tokenizer's and the text encoder's limit."""
     if max_positions < _LEAST_LENGTH:
         raise IntegrityError(
-            f"text_encoder/config.json: max_position_embeddings is {max_positions}, expected at least {_LEAST_LENGTH}: "
-            "export the model again"
+            f"{text_encoder}/config.json: max_position_embeddings is {max_positions}, expected at least "
+            f"{_LEAST_LENGTH}: export the model again"
         )
     if most is None:
         return max_positions

@@ -1,7 +1,7 @@
-"""A made-up family that differs from Stable Diffusion in all that a row can say, and a model of it in NumPy.
+"""An invented family that differs from Stable Diffusion in everything that a row can describe, and a model in NumPy.
 
-Two text encoders of different widths, a pooled embedding and the image's size as further inputs, a denoiser that is no
-U-Net under other names, a VAE with a shift and other names, and flow matching.
+It has two text encoders of different widths, a denoiser that is not a U-Net, a VAE with a shift, and flow matching. The
+denoiser also takes a pooled embedding and the image's size. All inputs and outputs have names of their own.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ DUET = Family(
         component="painter",
         sample="noisy",
         timestep="when",
-        embeds="told",
+        embeds="text",
         extra={"phrase": _phrase, "size": _size},
         output="velocity",
-        embeds_width="told_width",
+        embeds_width="text_width",
         levels=None,
     ),
     vae=VaeSpec(
@@ -94,7 +94,7 @@ DUET = Family(
 
 
 def weights() -> dict[str, Array]:
-    """Every array of the model."""
+    """Return every weight of the model."""
     random = np.random.default_rng(7)
 
     def draw(*shape: int) -> Array:
@@ -104,7 +104,7 @@ def weights() -> dict[str, Array]:
         "words": draw(VOCABULARY, WIDTHS[0]) * 20,
         "phrases": draw(VOCABULARY, WIDTHS[1]) * 20,
         "summary": draw(WIDTHS[1], POOLED),
-        "told": draw(sum(WIDTHS), CHANNELS),
+        "text": draw(sum(WIDTHS), CHANNELS),
         "phrase": draw(POOLED, CHANNELS),
         "size": draw(2, CHANNELS),
         "mix": draw(CHANNELS, CHANNELS),
@@ -114,26 +114,26 @@ def weights() -> dict[str, Array]:
 
 
 class Painter:
-    """The model in NumPy: what the graphs below compute."""
+    """The model in NumPy. It computes the same as the graphs below."""
 
     def __init__(self) -> None:
         self.weights = weights()
 
-    def encode(self, ids: Sequence[int]) -> tuple[Array, Array]:
-        """Embeddings [length, width] and the pooled one [width] of one text."""
-        words, phrases = (self.weights[name][list(ids)] for name in ("words", "phrases"))
+    def encode(self, words_ids: Sequence[int], phrases_ids: Sequence[int]) -> tuple[Array, Array]:
+        """Return the embeddings [length, width] and the pooled embedding [width] of one text."""
+        words, phrases = self.weights["words"][list(words_ids)], self.weights["phrases"][list(phrases_ids)]
         return np.concatenate([words, phrases], axis=-1), phrases.mean(0) @ self.weights["summary"]
 
     def velocity(self, x: Array, timestep: float, text: tuple[Array, Array], size: tuple[int, int]) -> Array:
-        """Of latents [C, h, w] at a size in pixels, height first."""
+        """Return the velocity of latents [C, h, w]. `size` is (height, width) in pixels."""
         embeds, pooled = text
-        told = np.array([size[0] / 64, size[1] / 64], np.float32) @ self.weights["size"]
-        told = told + embeds.mean(0) @ self.weights["told"] + pooled @ self.weights["phrase"]
+        condition = np.array([size[0] / 64, size[1] / 64], np.float32) @ self.weights["size"]
+        condition = condition + embeds.mean(0) @ self.weights["text"] + pooled @ self.weights["phrase"]
         mixed = np.einsum("chw,cd->dhw", x, self.weights["mix"])
-        return np.asarray(mixed + told[:, None, None] * np.float32(timestep / 1000), dtype=np.float32)
+        return np.asarray(mixed + condition[:, None, None] * np.float32(timestep / 1000), dtype=np.float32)
 
     def decode(self, latents: Array) -> Array:
-        """An image [H, W, 3] in 0..1 of latents [C, h, w]."""
+        """Decode latents [C, h, w] to an image [H, W, 3] in 0..1."""
         code = latents / np.float32(SCALE) + np.float32(SHIFT)
         flat = np.einsum("chw,cd->hwd", code, self.weights["decode"])
         height, width, _ = flat.shape
@@ -142,7 +142,7 @@ class Painter:
         return np.asarray((image / 2 + 0.5).clip(0, 1), dtype=np.float32)
 
     def moments(self, image: Array) -> tuple[Array, Array]:
-        """Mean and log variance, each [C, h, w], of an image [H, W, 3] in -1..1."""
+        """Encode an image [H, W, 3] in -1..1 to mean and log variance, each [C, h, w]."""
         height, width = image.shape[0] // FACTOR, image.shape[1] // FACTOR
         blocks = image.reshape(height, FACTOR, width, FACTOR, 3).transpose(0, 2, 1, 3, 4)
         made = blocks.reshape(height, width, -1) @ self.weights["encode"]
@@ -171,10 +171,10 @@ def _graph(
 
 
 def write_model(folder: Path, tokenizer: Path) -> None:
-    """The model folder, with `tokenizer` for both text encoders."""
+    """Write the model folder. `tokenizer` is the first tokenizer. The second one has a token for "cat" too."""
     folder.mkdir(parents=True)
-    for name in ("tokenizer", "tokenizer_2"):
-        shutil.copytree(tokenizer, folder / name)
+    shutil.copytree(tokenizer, folder / "tokenizer")
+    _write_second_tokenizer(tokenizer, folder / "tokenizer_2")
     _write_configs(folder)
     arrays = weights()
     node, ids = helper.make_node, {"input_ids": (TensorProto.INT64, ("batch", "length"))}
@@ -220,14 +220,26 @@ def write_model(folder: Path, tokenizer: Path) -> None:
     )
 
 
+def _write_second_tokenizer(first: Path, folder: Path) -> None:
+    """Write `first` with merges, so that it splits texts into fewer tokens."""
+    shutil.copytree(first, folder, ignore=shutil.ignore_patterns("tokenizer.json"))
+    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    merges = [("c", "a"), ("ca", "t</w>")]
+    for one, other in merges:
+        vocabulary[one + other] = len(vocabulary)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
     node = helper.make_node
     number = TensorProto.FLOAT
     _graph(
         folder / "painter" / "model.onnx",
         [
-            node("ReduceMean", ["told", "axis"], ["mean"], keepdims=0),
-            node("MatMul", ["mean", "told.weight"], ["of_words"]),
+            node("ReduceMean", ["text", "axis"], ["mean"], keepdims=0),
+            node("MatMul", ["mean", "text.weight"], ["of_words"]),
             node("MatMul", ["phrase", "phrase.weight"], ["of_phrase"]),
             node("MatMul", ["size", "size.weight"], ["of_size"]),
             node("Sum", ["of_words", "of_phrase", "of_size"], ["all"]),
@@ -238,7 +250,7 @@ def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
             node("Add", ["mixed", "everywhere"], ["velocity"]),
         ],
         {
-            "told": (number, ("batch", "length", sum(WIDTHS))),
+            "text": (number, ("batch", "length", sum(WIDTHS))),
             "phrase": (number, ("batch", POOLED)),
             "noisy": (number, ("batch", CHANNELS, "h", "w")),
             "size": (number, ("batch", 2)),
@@ -250,7 +262,7 @@ def _write_painter(folder: Path, arrays: dict[str, Array]) -> None:
             "axes": np.array([2, 3]),
             "thousand": np.array(1000, np.float32),
             "kernel": np.ascontiguousarray(arrays["mix"].T)[:, :, None, None],
-            **{f"{name}.weight": arrays[name] for name in ("told", "phrase", "size")},
+            **{f"{name}.weight": arrays[name] for name in ("text", "phrase", "size")},
         },
     )
 
@@ -279,7 +291,7 @@ def _write_configs(folder: Path) -> None:
         "painter/config.json": {
             "in_channels": CHANNELS,
             "out_channels": CHANNELS,
-            "told_width": sum(WIDTHS),
+            "text_width": sum(WIDTHS),
         },
         "codec_decoder/config.json": codec,
         "codec_encoder/config.json": codec,

@@ -1,4 +1,4 @@
-"""A second family, a row and nothing else, through the whole pipeline; the images are computed again in NumPy."""
+"""Runs a second family, added by one row, through the whole pipeline, and compares the images with NumPy's."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from sdrt import (
     ComponentError,
     IntegrityError,
+    Request,
     RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
@@ -25,6 +26,8 @@ from sdrt.benchmark.timed_generation import generator
 from sdrt.cli import main
 from sdrt.common import rng
 from sdrt.families import FAMILIES
+from sdrt.request.fitted import fit
+from sdrt.run.conditioning import Conditioning
 
 pytest.importorskip("onnx")
 
@@ -50,13 +53,13 @@ CALL: dict[str, Any] = {
     "output_type": "np",
     "seed": 11,
 }
-# float32 sums in another order.
+# ONNX Runtime and NumPy add float32 numbers in different orders.
 TOLERANCE = 2e-5
 
 
 @pytest.fixture(autouse=True)
-def known() -> Iterator[None]:
-    """The row in the table: all that sdrt is told of the family."""
+def registered() -> Iterator[None]:
+    """Add the family's row to the table. sdrt needs nothing else."""
     FAMILIES.append(DUET)
     yield
     FAMILIES.remove(DUET)
@@ -74,11 +77,17 @@ def duet(folder: Path) -> StableDiffusionPipeline:
 
 
 class Expected:
-    """Images in NumPy: Euler over shifted levels, guidance, and the VAE's scale and shift."""
+    """Computes images in NumPy: Euler over shifted levels, guidance, and the VAE's scale and shift."""
 
     def __init__(self, pipeline: StableDiffusionPipeline) -> None:
         self.painter = Painter()
-        self.ids = lambda text: pipeline._store.get().text_encoder().tokenizer(text).ids
+        loaded = pipeline._cache.get()
+        self.tokenizers = [loaded.text_encoder(number).tokenizer for number in (0, 1)]
+
+    def encode(self, text: str) -> tuple[Array, Array]:
+        """Return the embeddings of a text of one chunk, and its pooled embedding."""
+        words_ids, phrases_ids = (tokenizer(text).ids for tokenizer in self.tokenizers)
+        return self.painter.encode(words_ids, phrases_ids)
 
     @staticmethod
     def sigmas(steps: int = STEPS) -> Array:
@@ -88,7 +97,7 @@ class Expected:
         return np.append(shifted(np.linspace(1, shifted(np.array(0.001)), steps)), 0)
 
     def denoised(self, x: Array, sigmas: Array, prompt: str, negative: str) -> Array:
-        texts = [self.painter.encode(self.ids(text)) for text in (negative, prompt)]
+        texts = [self.encode(text) for text in (negative, prompt)]
         for sigma, following in pairwise(sigmas):
             without, with_prompt = (self.painter.velocity(x, 1000 * sigma, text, SIZE) for text in texts)
             v = without + np.float32(GUIDANCE) * (with_prompt - without)
@@ -106,7 +115,7 @@ def close(made: Any, expected: Any) -> None:
     np.testing.assert_allclose(made, expected, atol=TOLERANCE)
 
 
-def test_the_image_is_the_one_that_the_row_describes(duet: StableDiffusionPipeline) -> None:
+def test_the_image_equals_numpy_s(duet: StableDiffusionPipeline) -> None:
     made = duet("a red cat", negative_prompt="fog", **CALL)
     expected = Expected(duet).image("a red cat", 11, negative="fog")
     assert np.ptp(expected) > 0.5
@@ -122,7 +131,7 @@ def test_images_of_a_batch_have_their_own_conditions(duet: StableDiffusionPipeli
         close(made[index], expected.image(prompt, 11 + index))
 
 
-def test_one_row_at_a_time_makes_the_same(folder: Path, duet: StableDiffusionPipeline) -> None:
+def test_low_vram_makes_the_same_image(folder: Path, duet: StableDiffusionPipeline) -> None:
     little = StableDiffusionPipeline.from_pretrained(folder, provider="cpu", threads=1, low_vram=True)
     close(little("a red cat", **CALL).images, duet("a red cat", **CALL).images)
     assert {graph.name for graph in little.graphs} <= {"painter", "codec_decoder"}
@@ -144,9 +153,9 @@ def test_prompts_have_their_grammar(duet: StableDiffusionPipeline, one: str, oth
 def test_a_pooled_embedding_is_the_first_chunk_s_without_weights(duet: StableDiffusionPipeline) -> None:
     expected = Expected(duet)
     for text in ("cat BREAK dog", "(cat:1.5) BREAK dog"):
-        pooled = duet._store.get().text_encoder(1).weighted(_stretches(text)).pooled
-        close(pooled, expected.painter.encode(expected.ids("cat"))[1])
-    assert duet._store.get().text_encoder(0).encode("cat").pooled is None
+        pooled = duet._cache.get().text_encoder(1).weighted(_stretches(text)).pooled
+        close(pooled, expected.encode("cat")[1])
+    assert duet._cache.get().text_encoder(0).encode("cat").pooled is None
 
 
 def _stretches(text: str) -> Any:
@@ -155,13 +164,27 @@ def _stretches(text: str) -> Any:
     return parse_weights(text)
 
 
+def test_tokenizers_may_split_a_text_differently(duet: StableDiffusionPipeline) -> None:
+    """The first tokenizer needs two chunks, the second one: it gets an empty chunk."""
+    text, expected = "cat " * 30, Expected(duet)
+    words, phrases = (list(tokenizer.groups(text)) for tokenizer in expected.tokenizers)
+    assert (len(words), len(phrases)) == (90, 30)
+    request = fit(Request(prompt=text, **CALL), duet.model.capabilities)
+    conditioning = Conditioning.of(request, DUET, duet._cache.get().text_encoder)
+    told = conditioning.at(0)["text"]
+    assert told.shape == (2, 2 * 77, sum(WIDTHS))
+    empty = expected.encode("")[0]
+    close(told[1, 77:, WIDTHS[0] :], empty[:, WIDTHS[0] :])
+    close(told[0, 77:], empty)
+
+
 @pytest.mark.parametrize("syntax", ["compel", "plain"])
 def test_every_grammar_gives_pooled_embeddings(duet: StableDiffusionPipeline, syntax: str) -> None:
     made = duet("a red cat", prompt_syntax=syntax, **CALL).images
     close(made[0], Expected(duet).image("a red cat", 11))
 
 
-def test_without_a_size_the_row_s_is_taken(duet: StableDiffusionPipeline) -> None:
+def test_without_a_size_the_family_s_is_used(duet: StableDiffusionPipeline) -> None:
     assert duet("a", num_inference_steps=1, seed=0).images[0].size == (32, 32)
     assert duet("a", num_inference_steps=1, seed=0).request.guidance_scale == 4.0
 
@@ -223,7 +246,7 @@ def test_other_samplers_are_refused(duet: StableDiffusionPipeline) -> None:
         duet("a cat", scheduler="ddim", **CALL)
 
 
-def test_what_the_row_has_no_room_for_is_refused(duet: StableDiffusionPipeline, tmp_path: Path) -> None:
+def test_unsupported_arguments_are_refused(duet: StableDiffusionPipeline, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="pooled embeddings") as error:
         duet(prompt_embeds=np.zeros((1, 77, 8), np.float32), **CALL)
     assert error.value.argument == "prompt_embeds"
@@ -240,7 +263,7 @@ def damage(folder: Path, file: str, **values: Any) -> None:
     ("file", "values", "error", "words"),
     [
         ("painter/config.json", {"in_channels": 5}, UnsupportedModelError, "painter takes 5 channels"),
-        ("painter/config.json", {"told_width": None}, IntegrityError, "painter/config.json: told_width"),
+        ("painter/config.json", {"text_width": None}, IntegrityError, "painter/config.json: text_width"),
         ("codec_decoder/config.json", {"shift_factor": "x"}, IntegrityError, "shift_factor"),
         ("model_index.json", {"phrases": ["transformers", "T5"]}, UnsupportedModelError, "DuetPhrases"),
         ("model_index.json", {"unet": ["diffusers", "UNet"]}, UnsupportedModelError, "not part of Duet"),
@@ -271,13 +294,13 @@ def test_a_graph_with_other_inputs_is_named(folder: Path) -> None:
     graph = folder / "words" / "model.onnx"
     graph.write_bytes((folder / "painter" / "model.onnx").read_bytes())
     with pytest.raises(
-        ComponentError, match=r"words: .* takes told, phrase, noisy, size, when, expected input_ids"
+        ComponentError, match=r"words: .* takes text, phrase, noisy, size, when, expected input_ids"
     ):
         StableDiffusionPipeline.from_pretrained(folder, provider="cpu")("a", **CALL)
 
 
 def test_commands(folder: Path, tmp_path: Path) -> None:
-    """`generate` writes an image that says how it was made; `info` knows the model too."""
+    """`generate` writes an image with metadata that `--from` reads. `info` describes the model."""
     run = CliRunner().invoke
     image = tmp_path / "cat.png"
     generate = [
@@ -306,8 +329,8 @@ def test_commands(folder: Path, tmp_path: Path) -> None:
     assert "painter" in run(main, ["info", str(folder)]).stdout
 
 
-def test_a_benchmark_tells_its_parts_apart(duet: StableDiffusionPipeline) -> None:
-    """In this process, which knows the row; the command measures in others."""
+def test_a_benchmark_measures_each_component(duet: StableDiffusionPipeline) -> None:
+    """Measured in this process, because the command's own processes would not know the family."""
     configuration = Configuration(
         width=SIZE[1],
         height=SIZE[0],

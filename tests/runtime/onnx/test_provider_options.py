@@ -246,7 +246,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
 
 def test_every_component_gets_the_options(recorded: list[Any], tiny_model: Path) -> None:
     pipeline = load(tiny_model, "tensorrt:1", gpu_mem_limit="6GB", trt_max_workspace_size="1GB")
-    config = pipeline._store.config
+    config = pipeline._cache.config
     for name in ("unet", "vae_decoder"):
         Component(name, pipeline.model.component(name), config, Notices(), pipeline.model.weights(name))
         ours, helper, cpu = recorded[-1].values()
@@ -267,7 +267,7 @@ def test_precision_follows_what_the_model_s_manifest_says(recorded: list[Any], t
 def test_options_go_with_the_provider(recorded: list[Any], tiny_model: Path) -> None:
     pipeline = load(tiny_model, "cuda", gpu_mem_limit="6GB")
     assert pipeline.to("cpu").provider == "cpu"
-    assert pipeline.to("cuda:1", {"gpu_mem_limit": "2GB"})._store.config.passed("cuda", Setting()) == {
+    assert pipeline.to("cuda:1", {"gpu_mem_limit": "2GB"})._cache.config.passed("cuda", Setting()) == {
         "arena_extend_strategy": "kSameAsRequested",
         "gpu_mem_limit": str(2 << 30),
         "device_id": "1",

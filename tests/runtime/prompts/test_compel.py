@@ -170,13 +170,13 @@ def test_embeddings_are_compel_s(tiny: StableDiffusionPipeline, name: str) -> No
     prompt, clip_skip = CASES[name]
     with np.load(GOLDENS / "compel.npz") as goldens:
         expected = goldens[name]
-    embeds = embed(parse_compel(prompt), tiny._store.get().text_encoder(), clip_skip)
+    embeds = embed(parse_compel(prompt), tiny._cache.get().text_encoder(), clip_skip)
     assert (embeds.shape, embeds.dtype) == (expected.shape, np.float32)
     assert np.abs(embeds - expected).max() / np.abs(expected).max() < TOLERANCE
 
 
 def test_without_weights_it_is_the_plain_prompt(pipeline: StableDiffusionPipeline) -> None:
-    encoder = pipeline._store.get().text_encoder()
+    encoder = pipeline._cache.get().text_encoder()
     for text in ("a (cat)1 on a mat", '("a cat on a mat").and()', '("a cat on a mat").blend(7)'):
         np.testing.assert_array_equal(embed(parse_compel(text), encoder), encoder(["a cat on a mat"])[0])
 
@@ -246,7 +246,7 @@ def test_a_textual_inversion_is_weighed_and_not_cut(
     save_file({"style.v2": vectors}, tmp_path / "a.safetensors")
     own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
     own.load_textual_inversion(tmp_path / "a.safetensors")
-    encoder = own._store.get().text_encoder()
+    encoder = own._cache.get().text_encoder()
     (clause,) = parse_compel("(style.v2)1.2 a (style.v2)0.8")
     first, second = split_at_sentences(clause.texts[0], encoder.tokenizer)
     assert first.tokens[:40] == second.tokens[:40]

@@ -1,4 +1,4 @@
-"""What prompts do to a run, on the tiny model."""
+"""How prompts condition a run of the tiny model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def embeddings(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -
     return seen[0][0]
 
 
-def test_a_prompt_without_grammar_is_what_it_is_in_diffusers(pipeline: StableDiffusionPipeline) -> None:
+def test_a_prompt_without_grammar_is_encoded_as_in_diffusers(pipeline: StableDiffusionPipeline) -> None:
     plain = embeddings(pipeline, "a cat, sitting", prompt_syntax="plain")
     np.testing.assert_array_equal(embeddings(pipeline, "a cat, sitting"), plain)
     np.testing.assert_array_equal(embeddings(pipeline, "a (cat:1.0), sitting"), plain)
@@ -57,7 +57,7 @@ def test_weights_multiply_and_the_mean_is_restored(pipeline: StableDiffusionPipe
     spread = ratio.std(axis=1) / np.abs(ratio.mean(axis=1))
     assert spread.max() < 1e-4
     ratio = ratio.mean(axis=1)
-    encoder = pipeline._store.get().text_encoder().tokenizer
+    encoder = pipeline._cache.get().text_encoder().tokenizer
     first, cat = len(list(encoder.groups("a"))), len(list(encoder.groups("cat")))
     inside = slice(1 + first, 1 + first + cat)
     np.testing.assert_allclose(ratio[inside] / ratio[0], 1.5, rtol=1e-4)
@@ -66,7 +66,7 @@ def test_weights_multiply_and_the_mean_is_restored(pipeline: StableDiffusionPipe
 
 
 def test_long_prompts_are_encoded_in_chunks(pipeline: StableDiffusionPipeline) -> None:
-    tokenizer = pipeline._store.get().text_encoder().tokenizer
+    tokenizer = pipeline._cache.get().text_encoder().tokenizer
     one = len(list(tokenizer.groups("cat")))
     fits = tokenizer.room // one
     long = embeddings(pipeline, "cat " * (fits + 3))
@@ -77,7 +77,7 @@ def test_long_prompts_are_encoded_in_chunks(pipeline: StableDiffusionPipeline) -
     np.testing.assert_array_equal(broken[tokenizer.length :], embeddings(pipeline, "dog"))
 
 
-def test_negative_prompts_are_as_long_as_the_prompts(pipeline: StableDiffusionPipeline) -> None:
+def test_negative_prompts_are_padded_to_the_prompts_length(pipeline: StableDiffusionPipeline) -> None:
     spelled_out = latents(pipeline, "a cat BREAK a dog", negative_prompt="blurry BREAK")
     np.testing.assert_array_equal(
         latents(pipeline, "a cat BREAK a dog", negative_prompt="blurry"), spelled_out
@@ -90,7 +90,7 @@ def test_editing_changes_the_prompt_between_two_steps(pipeline: StableDiffusionP
     assert same == [True, True, False, False]
 
 
-def test_two_evaluations_of_a_step_have_one_prompt(pipeline: StableDiffusionPipeline) -> None:
+def test_both_evaluations_of_a_step_use_the_same_prompt(pipeline: StableDiffusionPipeline) -> None:
     def made(prompt: str) -> list[Array]:
         request = Request(prompt=prompt, num_inference_steps=3, seed=3, output_type="latent")
         return [event.latents for event in list(pipeline.stream(request, scheduler="heun"))[:-1]]  # type: ignore[union-attr]
@@ -108,7 +108,7 @@ def test_alternation(pipeline: StableDiffusionPipeline) -> None:
     np.testing.assert_array_equal(latents(pipeline, "[cat|cat]"), latents(pipeline, "cat"))
 
 
-def test_and_adds_up_what_its_parts_add_to_the_unconditional(pipeline: StableDiffusionPipeline) -> None:
+def test_and_adds_up_the_differences_from_the_unconditional_output(pipeline: StableDiffusionPipeline) -> None:
     cat = latents(pipeline, "cat")
     np.testing.assert_allclose(latents(pipeline, "cat AND dog:0"), cat, atol=2e-5)
     np.testing.assert_allclose(latents(pipeline, "cat:0.5 AND cat:0.5"), cat, atol=2e-5)
@@ -120,13 +120,13 @@ def test_and_adds_up_what_its_parts_add_to_the_unconditional(pipeline: StableDif
     assert np.abs(latents(pipeline, "cat AND dog") - cat).max() > 1e-3
 
 
-def test_pictures_of_a_batch_have_their_own_parts(pipeline: StableDiffusionPipeline) -> None:
+def test_images_of_a_batch_have_their_own_parts(pipeline: StableDiffusionPipeline) -> None:
     together = latents(pipeline, ["cat AND dog", "a bird"], num_images_per_prompt=2)
     np.testing.assert_allclose(together[1], latents(pipeline, "cat AND dog", seed=4)[0], atol=2e-5)
     np.testing.assert_allclose(together[2], latents(pipeline, "a bird", seed=5)[0], atol=2e-5)
 
 
-def test_embeddings_that_were_given_set_the_length(pipeline: StableDiffusionPipeline) -> None:
+def test_given_embeddings_set_the_length(pipeline: StableDiffusionPipeline) -> None:
     long = embeddings(pipeline, "cat BREAK dog")[np.newaxis]
     settings: dict[str, Any] = {"num_inference_steps": 2, "seed": 3, "output_type": "latent"}
     given = pipeline(prompt_embeds=long, negative_prompt="blurry", **settings).images
@@ -144,8 +144,8 @@ def test_weights_out_of_bounds_and_unknown_syntaxes_are_refused(pipeline: Stable
         latents(pipeline, "cat", prompt_syntax="none")
 
 
-def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: StableDiffusionPipeline) -> None:
-    """A long negative prompt, of which diffusers skips none."""
+def test_padding_uses_the_clip_skip_of_its_prompt(pipeline: StableDiffusionPipeline) -> None:
+    """Padding uses the clip_skip of its own prompt. As in diffusers, the negative prompt has none."""
     long = embeddings_of_both(pipeline, "a cat", negative_prompt="fog " * 90, clip_skip=1)
     empty = embeddings(pipeline, "", clip_skip=1)
     np.testing.assert_allclose(long[1, -len(empty) :], empty, atol=1e-6)
@@ -153,7 +153,7 @@ def test_what_lengthens_a_prompt_skips_the_layers_that_it_skips(pipeline: Stable
 
 
 def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> Array:
-    """[negative and prompt, length, width]."""
+    """Return the embeddings [2, length, width] of the negative prompt and the prompt."""
     request = fit(Request(prompt=prompt, num_inference_steps=1, seed=3, **options), pipeline._capabilities)
-    conditioning = Conditioning.of(request, pipeline.model.family, pipeline._store.get().text_encoder)
+    conditioning = Conditioning.of(request, pipeline.model.family, pipeline._cache.get().text_encoder)
     return conditioning.at(0)["encoder_hidden_states"]

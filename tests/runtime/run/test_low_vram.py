@@ -1,4 +1,4 @@
-"""`low_vram`: one component in memory at a time, and the same picture."""
+"""`low_vram`: the images stay the same, with one component in memory at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort
 from sdrt.onnx.error_messages import run_failure
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
-from sdrt.run.components import Components
+from sdrt.run.components import LoadedComponents
 
 CALL: dict[str, Any] = {"num_inference_steps": 3, "width": 64, "height": 72, "seed": 1, "output_type": "np"}
 
@@ -46,8 +46,8 @@ def pipeline(folder: Path, **options: Any) -> StableDiffusionPipeline:
     ],
     ids=str,
 )
-def test_the_picture_is_the_same(tiny_model: Path, extra: dict[str, Any]) -> None:
-    """Rows of a batch alone, and the VAE in tiles, are summed in another order: 1e-6 was measured."""
+def test_the_image_is_the_same(tiny_model: Path, extra: dict[str, Any]) -> None:
+    """Single rows and tiles sum floats in another order. The largest measured difference is 1e-6."""
     call = {"prompt": "a lighthouse", **CALL, **extra}
     expected = pipeline(tiny_model)(**call).images
     np.testing.assert_allclose(pipeline(tiny_model, low_vram=True)(**call).images, expected, atol=1e-5)
@@ -55,7 +55,7 @@ def test_the_picture_is_the_same(tiny_model: Path, extra: dict[str, Any]) -> Non
 
 @pytest.fixture
 def no_cycles() -> Iterator[None]:
-    """What is only found by looking for cycles stays in memory: gigabytes must go with their last use."""
+    """Turn the cyclic garbage collector off. Sessions must be freed with their last reference, without it."""
     gc.disable()
     yield
     gc.enable()
@@ -82,7 +82,7 @@ def test_one_component_is_open_at_a_time(tiny_model: Path) -> None:
 
 @pytest.mark.usefixtures("no_cycles")
 @pytest.mark.parametrize("low_vram", [True, False])
-def test_closing_frees_what_was_opened(tiny_model: Path, low_vram: bool) -> None:
+def test_closing_frees_every_session(tiny_model: Path, low_vram: bool) -> None:
     made = pipeline(tiny_model, low_vram=low_vram)
     made("a", **CALL)
     opened = [weakref.ref(graph) for graph in made.graphs]
@@ -92,7 +92,7 @@ def test_closing_frees_what_was_opened(tiny_model: Path, low_vram: bool) -> None
 
 
 @pytest.mark.usefixtures("no_cycles")
-def test_runs_at_once_share_what_is_open(tiny_model: Path) -> None:
+def test_concurrent_runs_share_the_sessions(tiny_model: Path) -> None:
     thrifty = pipeline(tiny_model, low_vram=True)
     expected = thrifty("a", **CALL).images
     request = Request(prompt="a", num_inference_steps=3, width=64, height=72, seed=1, output_type="np")
@@ -105,7 +105,7 @@ def test_runs_at_once_share_what_is_open(tiny_model: Path) -> None:
         np.testing.assert_array_equal(next(stream).images, expected)  # type: ignore[union-attr]
 
 
-def test_words_that_were_taught_are_known_to_the_next_text_encoder(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_reloaded_text_encoder_knows_textual_inversions(tiny_model: Path, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 
     width = 32
@@ -119,9 +119,9 @@ def test_words_that_were_taught_are_known_to_the_next_text_encoder(tiny_model: P
         np.testing.assert_allclose(thrifty("moss", **CALL).images, expected, atol=1e-5)
 
 
-def test_an_image_prompt_too(tiny_model: Path) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (72, 64, 3), np.uint8)
-    call = {"prompt": "a", **CALL, "image": picture, "strength": 0.7}
+def test_image_to_image_gives_the_same_image(tiny_model: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (72, 64, 3), np.uint8)
+    call = {"prompt": "a", **CALL, "image": image, "strength": 0.7}
     expected = pipeline(tiny_model)(**call).images
     np.testing.assert_allclose(pipeline(tiny_model, low_vram=True)(**call).images, expected, atol=1e-5)
 
@@ -132,14 +132,14 @@ def test_tiles_can_be_refused(tiny_model: Path) -> None:
     assert whole.graphs[0].path.name == "model.onnx"
 
 
-def test_it_is_true_or_false() -> None:
+def test_other_values_are_refused() -> None:
     with pytest.raises(RequestError, match="low_vram is 'yes': expected True, False or None"):
         SessionConfig(low_vram="yes")  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def make_scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bound], bool]], None]:
-    """From when it is called, only such buffers have room for what a run of them takes."""
+    """Return a function. After its call, runs raise an error unless `has_room` is true for their buffers."""
     plain = Bound.__call__
 
     def make(has_room: Callable[[Bound], bool]) -> None:
@@ -164,7 +164,7 @@ def no_whole_vae(bound: Bound) -> bool:
 
 @pytest.mark.parametrize("has_room", [one_row, no_whole_vae])
 @pytest.mark.parametrize("extra", [{}, {"hires_scale": 1.5}], ids=str)
-def test_out_of_memory_takes_less_once_and_says_so(
+def test_if_memory_runs_out_the_run_is_repeated_once_with_a_warning(
     tiny_model: Path, make_scarce: Any, has_room: Any, extra: dict[str, Any]
 ) -> None:
     said: list[str] = []
@@ -176,21 +176,21 @@ def test_out_of_memory_takes_less_once_and_says_so(
         return tensors
 
     call = {"prompt": "a lighthouse", **CALL, **extra, "callback_on_step_end": count}
-    expected, told_steps = made(**call).images, list(steps)
+    expected, expected_steps = made(**call).images, list(steps)
     make_scarce(has_room)
     steps.clear()
     np.testing.assert_allclose(made(**call).images, expected, atol=1e-5)
-    # No step is told of twice.
-    assert steps == told_steps
-    told = [text for text in said if "ran out of memory" in text]
-    assert len(told) == 1
-    assert "Trying again with low_vram" in told[0]
+    # The callback gets no step twice.
+    assert steps == expected_steps
+    warnings = [text for text in said if "ran out of memory" in text]
+    assert len(warnings) == 1
+    assert "Trying again with low_vram" in warnings[0]
     made(**call)
     assert len([text for text in said if "ran out of memory" in text]) == 1
 
 
-def test_after_the_first_evaluation_nothing_is_tried_again(tiny_model: Path, make_scarce: Any) -> None:
-    """Whoever listens would be told of the same steps twice."""
+def test_after_the_first_evaluation_the_run_is_not_repeated(tiny_model: Path, make_scarce: Any) -> None:
+    """The callback would get the same steps twice."""
     said: list[str] = []
     made, runs = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append), list[str]()
 
@@ -198,7 +198,7 @@ def test_after_the_first_evaluation_nothing_is_tried_again(tiny_model: Path, mak
         if bound._component.name != "unet":
             return True
         runs.append(bound._component.name)
-        # A second try would have room.
+        # A second attempt would succeed.
         return len(runs) != 2
 
     make_scarce(all_but_one)
@@ -208,10 +208,8 @@ def test_after_the_first_evaluation_nothing_is_tried_again(tiny_model: Path, mak
     assert [text for text in said if "Trying again" in text] == []
 
 
-def test_arrays_that_find_no_room_are_tried_again_too(
-    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NumPy's own failure, of latents or pictures."""
+def test_memory_errors_of_numpy_are_handled_too(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy raises MemoryError if it cannot allocate an array of latents or images."""
     said: list[str] = []
     made = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append)
     expected = made("a", **CALL).images
@@ -228,7 +226,7 @@ def test_arrays_that_find_no_room_are_tried_again_too(
     assert len([text for text in said if "Trying again with low_vram" in text]) == 1
 
 
-def test_smaller_pictures_are_made_as_before(tiny_model: Path, make_scarce: Any) -> None:
+def test_smaller_images_are_made_without_low_vram(tiny_model: Path, make_scarce: Any) -> None:
     made = pipeline(tiny_model)
     make_scarce(lambda bound: one_row(bound) or bound.shape("sample")[2] < 9)
     made("a", **CALL)
@@ -237,7 +235,7 @@ def test_smaller_pictures_are_made_as_before(tiny_model: Path, make_scarce: Any)
     assert [graph.name for graph in made.graphs] == ["text_encoder", "unet", "vae_decoder"]
 
 
-def test_it_can_be_refused_and_the_pipeline_goes_on(tiny_model: Path, make_scarce: Any) -> None:
+def test_without_low_vram_the_pipeline_raises_and_stays_usable(tiny_model: Path, make_scarce: Any) -> None:
     made = pipeline(tiny_model, low_vram=False)
     make_scarce(one_row)
     for _ in range(2):
@@ -247,7 +245,7 @@ def test_it_can_be_refused_and_the_pipeline_goes_on(tiny_model: Path, make_scarc
     assert made("a", guidance_scale=1.0, **CALL).images.shape == (1, 72, 64, 3)
 
 
-def test_what_still_does_not_fit_is_told(tiny_model: Path, make_scarce: Any) -> None:
+def test_an_image_that_does_not_fit_with_low_vram_raises(tiny_model: Path, make_scarce: Any) -> None:
     made = pipeline(tiny_model)
     make_scarce(lambda bound: bound._component.name != "unet" or bound.shape("sample")[2] < 9)
     with pytest.raises(OutOfMemoryError, match="unet ran out of memory"):
@@ -256,8 +254,8 @@ def test_what_still_does_not_fit_is_told(tiny_model: Path, make_scarce: Any) -> 
 
 
 @pytest.mark.usefixtures("no_cycles")
-def test_the_second_try_has_the_memory_of_the_first(tiny_model: Path, make_scarce: Any) -> None:
-    """What ran out of memory is gone before the same is opened again; the VAE alone too, after the last step."""
+def test_the_first_attempt_is_freed_before_the_second(tiny_model: Path, make_scarce: Any) -> None:
+    """This holds for a whole run, and for the VAE alone after the last step."""
     made, seen = pipeline(tiny_model), []
 
     def look(_: Any, index: int, timestep: float, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -273,16 +271,18 @@ def test_the_second_try_has_the_memory_of_the_first(tiny_model: Path, make_scarc
     assert [graph.path.name for graph in made.graphs] == ["stages.onnx"]
 
 
-@pytest.mark.skipif(sys.platform != "linux" or own_bytes("self") is None, reason="the system does not tell")
-def test_what_is_let_go_of_is_given_back_to_the_system(tmp_path: Path) -> None:
-    """glibc keeps small blocks for itself, unless it is asked."""
+@pytest.mark.skipif(
+    sys.platform != "linux" or own_bytes("self") is None, reason="the system does not report memory"
+)
+def test_freed_memory_is_returned_to_the_system(tmp_path: Path) -> None:
+    """glibc keeps small blocks unless `trim` asks it to return them."""
     code = """
 import sys
 import numpy as np
 from sdrt.benchmark.memory import own_bytes
 from sdrt.common.allocator import trim
 
-# The first large block that is freed teaches glibc to keep others of up to 32 MB.
+# After the first large block is freed, glibc keeps other blocks of up to 32 MB.
 del (large := [np.ones(16 << 17)])[:]
 kept = [(np.ones(1 << 17), np.ones(100)) for _ in range(300)]
 most = own_bytes("self")
@@ -297,7 +297,7 @@ print(most - own_bytes("self"))
 
 @pytest.fixture(params=[None, "cpu"], ids=["host", "device"])
 def two_components_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third session finds no memory; with a device's memory, too, where another thread makes them."""
+    """Creating a third session runs out of memory. Sessions on a device are created in another thread."""
     monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], device=request.param))  # type: ignore[attr-defined]
     opened: weakref.WeakSet[Any] = weakref.WeakSet()
     plain = ort.InferenceSession
@@ -314,21 +314,21 @@ def two_components_fit(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")
-def test_components_that_do_not_fit_together_are_loaded_in_turn(tiny_model: Path) -> None:
-    """All pictures are made so from then on, however small."""
+def test_components_that_do_not_fit_together_are_loaded_one_by_one(tiny_model: Path) -> None:
+    """From then on, all images are made with low_vram, even small ones."""
     said: list[str] = []
     made = StableDiffusionPipeline.from_pretrained(tiny_model, notify=said.append)
     assert made.load().graphs == ()
     for height in (72, 64):
         assert made("a", **{**CALL, "height": height}).images.shape == (1, height, 64, 3)
         assert [graph.name for graph in made.graphs] == ["vae_decoder"]
-    told = [text for text in said if "ran out of memory" in text]
-    assert len(told) == 1
-    assert "Trying again with low_vram, which is slower, for all pictures" in told[0]
+    warnings = [text for text in said if "ran out of memory" in text]
+    assert len(warnings) == 1
+    assert "Trying again with low_vram, which is slower, for all images" in warnings[0]
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")
-def test_that_can_be_refused_too(tiny_model: Path) -> None:
+def test_without_low_vram_loading_raises(tiny_model: Path) -> None:
     made = pipeline(tiny_model, low_vram=False)
     with pytest.raises(OutOfMemoryError, match="vae_decoder ran out of memory"):
         made.load()
@@ -336,18 +336,18 @@ def test_that_can_be_refused_too(tiny_model: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")
-def test_two_threads_that_load_find_the_same(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that comes second to the lack of memory, too, goes on with less."""
+def test_two_threads_can_load_at_once(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that runs out of memory second also continues with low_vram."""
     made = pipeline(tiny_model)
-    both, plain = threading.Barrier(2, timeout=30), Components.load
+    both, plain = threading.Barrier(2, timeout=30), LoadedComponents.load
 
-    def load(components: Components) -> None:
+    def load(components: LoadedComponents) -> None:
         if not components.low_vram:
-            # Both have begun with all of them.
+            # Both threads begin without low_vram.
             both.wait()
         plain(components)
 
-    monkeypatch.setattr(Components, "load", load)
+    monkeypatch.setattr(LoadedComponents, "load", load)
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -366,7 +366,7 @@ def test_two_threads_that_load_find_the_same(tiny_model: Path, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("two_components_fit", "no_cycles")
-def test_the_command_makes_its_picture_in_what_there_is(tiny_model: Path, tmp_path: Path) -> None:
+def test_generate_continues_with_low_vram(tiny_model: Path, tmp_path: Path) -> None:
     arguments = ["generate", "a", "-m", str(tiny_model), "--steps", "2", "-o", str(tmp_path / "a.png")]
     refused = CliRunner().invoke(main, [*arguments, "--no-low-vram"])
     assert refused.exit_code == 5

@@ -1,4 +1,4 @@
-"""The first run at a size: told of where a provider does more in it, and made when it is asked for."""
+"""Warming up: the message before a slow first run at a size, and `warm_up`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sdrt.onnx.session import Component
 CALL: dict[str, Any] = {"num_inference_steps": 1, "width": 64, "height": 64, "seed": 1}
 
 
-def test_it_is_told_once_for_a_size(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_appears_once_per_size(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], warms_up="it reads its own manual"))
     said: list[str] = []
     made = StableDiffusionPipeline.from_pretrained(
@@ -29,7 +29,7 @@ def test_it_is_told_once_for_a_size(tiny_model: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_the_cpu_has_none(tiny_model: Path) -> None:
+def test_the_cpu_shows_no_message(tiny_model: Path) -> None:
     said: list[str] = []
     made = StableDiffusionPipeline.from_pretrained(
         tiny_model, notify=said.append, provider="cpu", verify=False
@@ -38,7 +38,7 @@ def test_the_cpu_has_none(tiny_model: Path) -> None:
     assert said == []
 
 
-def test_afterwards_no_session_and_no_buffers_are_made(
+def test_after_warming_up_a_call_makes_no_session_and_no_buffers(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = StableDiffusionPipeline.from_pretrained(
@@ -58,7 +58,7 @@ def test_afterwards_no_session_and_no_buffers_are_made(
         made("a", **CALL)
 
 
-def test_what_no_call_may_ask_for_is_refused(tiny_model: Path) -> None:
+def test_invalid_sizes_are_refused(tiny_model: Path) -> None:
     made = StableDiffusionPipeline.from_pretrained(tiny_model, verify=False)
     with pytest.raises(RequestError, match="width is 63"):
         made.warm_up(width=63)

@@ -19,7 +19,7 @@ from sdrt.schedulers import (
     Step,
     resolve_scheduler,
 )
-from sdrt.tasks.inpainting import Known
+from sdrt.tasks.inpainting import KnownRegion
 
 Latents = npt.NDArray[np.float32]
 FLOW: dict[str, Any] = {
@@ -215,10 +215,10 @@ def test_spacings_and_levels_of_a_call() -> None:
 def test_the_known_part_of_an_image_is_as_noisy_as_the_rest() -> None:
     plan, random = resolve_scheduler(None, FLOW).plan(4), np.random.default_rng(0)
     clean, noise, made = random.standard_normal((3, 1, 4, 2, 2)).astype(np.float32)
-    known = Known(clean=clean, noise=noise, mask=np.array([[[[0, 1], [1, 1]]]], np.float32))
+    known = KnownRegion(clean=clean, noise=noise, mask=np.array([[[[0, 1], [1, 1]]]], np.float32))
     for sigma in plan.sigmas[1:]:
         x = made.copy()
-        known.hold(x, sigma, plan, last=sigma == 0)
+        known.restore(x, sigma, plan, last=sigma == 0)
         np.testing.assert_allclose(
             x[..., 0, 0], ((1 - sigma) * clean + sigma * noise)[..., 0, 0], rtol=1e-6, atol=1e-6
         )

@@ -137,7 +137,7 @@ def test_a_word_changes_images_whose_prompt_has_it(pipeline: StableDiffusionPipe
 def test_a_word_of_many_tokens_is_not_cut(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
     own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
     own.load_textual_inversion(written(tmp_path, {"<shell>": rows(40)}))
-    encoder = own._store.get().text_encoder()
+    encoder = own._cache.get().text_encoder()
     from sdrt.prompts.a1111 import parse_weights
     from sdrt.text.chunks import chunked
 

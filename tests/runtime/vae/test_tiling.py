@@ -23,7 +23,7 @@ from sdrt.common.notices import Notices
 from sdrt.model_folder.resolve import open_local
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.components import Components
+from sdrt.run.components import LoadedComponents
 from sdrt.vae import stages as vae_stages
 from sdrt.vae.stages import StagedVae
 
@@ -119,13 +119,13 @@ def test_what_does_not_fit_in_memory_goes_to_a_file(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which graphs of the VAE are opened."""
     made: list[str] = []
-    once = Components._once
+    once = LoadedComponents._get_or_load
 
-    def spied(parts: Components, name: str, make: Any) -> Any:
+    def spied(parts: LoadedComponents, name: str, make: Any) -> Any:
         made.append(name)
         return once(parts, name, make)
 
-    monkeypatch.setattr(Components, "_once", spied)
+    monkeypatch.setattr(LoadedComponents, "_get_or_load", spied)
     return made
 
 
@@ -164,7 +164,7 @@ def test_a_model_without_stages_is_decoded_whole_and_says_what_tiling_takes(
         (copy / name).unlink()
     monkeypatch.setattr("sdrt.vae.autoencoder.LARGEST_WHOLE", 0)
     StableDiffusionPipeline.from_pretrained(copy)("a cat", num_inference_steps=1)
-    with pytest.raises(UnsupportedModelError, match=r"vae_tiling: .* export the checkpoint again"):
+    with pytest.raises(UnsupportedModelError, match=r"vae_tiling is set.* export the checkpoint again"):
         # Before anything is denoised.
         next(StableDiffusionPipeline.from_pretrained(copy, vae_tiling=True).stream(Request(prompt="a cat")))
     with pytest.raises(RequestError, match="vae_tiling is 'yes'"):

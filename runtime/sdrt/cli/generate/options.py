@@ -94,7 +94,9 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
             continue
         given = (*row.option.spellings, row.name)
         if row.kind is bool:
-            options.append(click.option(*given, is_flag=True, callback=_negated, help=texts[row.name]))
+            # The option of a setting that is on by default turns it off.
+            callback = _negated if row.is_turned_off else None
+            options.append(click.option(*given, is_flag=True, callback=callback, help=texts[row.name]))
             continue
         kind: Any = row.kind if row.max_items is None else Numbers(float if row.kind is float else int)
         options.append(

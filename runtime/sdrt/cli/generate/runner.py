@@ -295,10 +295,10 @@ class Run:
             "scheduler": setup.scheduler.name,
             "spacing": setup.scheduler.spacing,
         }
-        reported = {row.key: values[row.name] for row in rows if row.kind is not bool}
-        # A switch appears under the name of its option, which turns the setting off.
+        reported = {row.key: values[row.name] for row in rows if not row.is_turned_off}
+        # These appear under the names of their options, which turn them off.
         switches = {
-            row.spelling[2:].replace("-", "_"): not values[row.name] for row in rows if row.kind is bool
+            row.spelling[2:].replace("-", "_"): not values[row.name] for row in rows if row.is_turned_off
         }
         return reported | switches | {"batch_size": setup.options.batch_size}
 

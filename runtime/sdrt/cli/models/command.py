@@ -74,30 +74,37 @@ def _from_hub() -> Iterator[Row]:
     """Exported models from the hub, at the revision that `-m` uses without `--revision`."""
     from huggingface_hub import constants, try_to_load_from_cache
 
-    from sdrt.model_folder.folder import GRAPH
+    from sdrt.model_folder.folder import denoiser_graphs
 
     with suppress(OSError):  # there is no cache, or it is not readable
         for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
             name = repo.name.removeprefix("models--").replace("--", "/", 1)
             with suppress(OSError, ValueError, RuntimeError):  # not a hub name, or a damaged repository
-                graph = try_to_load_from_cache(name, f"unet/{GRAPH}", cache_dir=constants.HF_HUB_CACHE)
-                if isinstance(graph, str):
-                    yield _row(name, "hub", Path(graph).parents[1])
+                graphs = [
+                    try_to_load_from_cache(name, file, cache_dir=constants.HF_HUB_CACHE)
+                    for file in denoiser_graphs()
+                ]
+                if found := [graph for graph in graphs if isinstance(graph, str)]:
+                    yield _row(name, "hub", Path(found[0]).parents[1])
 
 
 def _here() -> Iterator[Row]:
-    from sdrt.model_folder.folder import GRAPH
+    from sdrt.model_folder.folder import denoiser_graphs
 
     with suppress(OSError):  # the working directory is gone or not readable
-        for folder in _visible(Path(), f"unet/{GRAPH}"):
+        for folder in _visible(Path(), *denoiser_graphs()):
             yield _row(f"{folder}/", "here", folder.absolute())
 
 
-def _visible(parent: Path, file: str) -> list[Path]:
-    """Folders of `parent` that contain `file`, without the hidden folders that a killed export leaves there."""
+def _visible(parent: Path, *files: str) -> list[Path]:
+    """Folders of `parent` that contain one of `files`, without the hidden folders that a killed export leaves there."""
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if not path.name.startswith(".") and _holds(path, file))
+    return sorted(
+        path
+        for path in parent.iterdir()
+        if not path.name.startswith(".") and any(_holds(path, file) for file in files)
+    )
 
 
 def _holds(folder: Path, file: str) -> bool:

@@ -12,7 +12,7 @@ _SHORT_RUN = 15
 
 
 def multistep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
-    """The order of each step, up to `options.order`: 1, 2, …, and in short runs …, 2, 1 at the end. A step to 0 has 1."""
+    """The orders of the steps, up to `options.order`: 1, 2, …, in short runs …, 2, 1 at the end. A step to 0 has 1."""
     count = plan.num_evaluations
     orders = [min(index + 1, options.order) for index in range(count)]
     if options.lower_order_final and plan.skipped + count < _SHORT_RUN:

@@ -1,0 +1,191 @@
+"""Keeps a model's components in memory between runs, and changes to `low_vram` when memory runs out."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sdrt.common.notices import Notices
+from sdrt.errors import OutOfMemoryError
+from sdrt.families.capabilities import whole
+from sdrt.model_folder.embedded import embedded_path
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.onnx.error_messages import out_of_memory
+from sdrt.onnx.placement import tell_of_target
+from sdrt.onnx.providers import SessionConfig
+from sdrt.request.fitted import FittedRequest
+from sdrt.text.textual_inversion import Inversion, Inversions
+
+if TYPE_CHECKING:
+    from sdrt.run.components import LoadedComponents
+
+__all__ = ["ComponentCache", "MakeComponents"]
+
+MakeComponents = Callable[
+    [ModelFolder, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "LoadedComponents"
+]
+
+
+class ComponentCache:
+    """The components of a model that are in memory, all with one configuration. Safe to use from several threads.
+
+    If memory runs out in a request, the cache frees the components. It loads them with `low_vram` for that request, and
+    for all later requests with at least as many pixels. A run keeps the components that it began with, even if
+    `configure` or `close` is called meanwhile.
+
+    Args:
+        model: the model folder.
+        config: the settings of the sessions.
+        notices: receives messages for the user.
+        verify: whether to check the hashes of the files before they are loaded.
+        make: makes the components; `LoadedComponents` by default. The exporter's calibration passes its own.
+    """
+
+    def __init__(
+        self,
+        model: ModelFolder,
+        config: SessionConfig,
+        notices: Notices,
+        *,
+        verify: bool = True,
+        make: MakeComponents | None = None,
+    ) -> None:
+        self.model, self.config, self._make = model, config, make
+        self.float32_retries: Counter[str] = Counter()
+        """How many runs of each component were repeated in float32 because they overflowed float16."""
+        self._notices, self._verify = notices, verify
+        self._loaded: LoadedComponents | None = None
+        self._inversions: Inversions | None = None
+        # Memory ran out in a request of this many pixels. Larger requests use low_vram from the start.
+        self._low_vram_pixels = math.inf
+        self._sizes_run: set[tuple[int, int, int]] = set()
+        self._providers_checked: set[str] = set()
+        self._lock = threading.RLock()
+
+    @property
+    def current(self) -> LoadedComponents | None:
+        """The components in memory; None if there are none."""
+        return self._loaded
+
+    def get(self) -> LoadedComponents:
+        """Return the components in memory. Make new ones if there are none."""
+        with self._lock:
+            return self._loaded or self._load(low_vram=self._uses_low_vram(0))
+
+    def load(self) -> None:
+        """Create every session that text to image needs.
+
+        If they do not all fit into memory, change to `low_vram`, which creates each session when it is needed.
+
+        Raises:
+            OutOfMemoryError: they do not fit, and `low_vram` is False.
+        """
+        used_low_vram, components = self._uses_low_vram(0), self.get()
+        try:
+            components.load()
+            return
+        except OutOfMemoryError as error:
+            where = "for all images: the components do not fit into memory together"
+            switched = self._switch_to_low_vram(0, error, where)
+            # If another thread has switched meanwhile, there is no need to fail.
+            if not switched and used_low_vram == self._uses_low_vram(0):
+                self.close()
+                raise
+        finally:
+            if components is not self._loaded:
+                # They were replaced meanwhile. Free the sessions that were created since then.
+                components.close()
+        # Not inside `except`: the error's traceback would keep the old sessions in memory.
+        self.get().load()
+
+    def for_request(self, request: FittedRequest) -> LoadedComponents:
+        """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
+        with self._lock:
+            low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
+            if loaded is not None and loaded.low_vram == low_vram:
+                return loaded
+            return self._load(low_vram=low_vram)
+
+    def switch_to_low_vram(self, request: FittedRequest, error: OutOfMemoryError) -> bool:
+        """Use `low_vram` for this request and larger ones from now on. Tell whether the request should be tried again.
+
+        It should not if it used `low_vram` already, or if the user has set `low_vram`.
+        """
+        return self._switch_to_low_vram(
+            request.num_pixels, error, "for images of this size and all larger ones"
+        )
+
+    def _uses_low_vram(self, pixels: int) -> bool:
+        low_vram = self.config.low_vram
+        return pixels >= self._low_vram_pixels if low_vram is None else low_vram
+
+    def _switch_to_low_vram(self, pixels: int, error: OutOfMemoryError, where: str) -> bool:
+        with self._lock:
+            if self.config.low_vram is not None or self._uses_low_vram(pixels):
+                return False
+            self._low_vram_pixels = pixels
+            self._free()
+        reason = out_of_memory(error.component, error.provider)
+        self._notices.warn(f"{reason}. Trying again with low_vram, which is slower, {where}")
+        return True
+
+    def is_first_run(self, request: FittedRequest) -> bool:
+        """Tell whether no request of this size and number of images has run on these sessions, and note this one."""
+        size = request.width, request.height, request.num_images
+        with self._lock:
+            is_first = size not in self._sizes_run
+            self._sizes_run.add(size)
+            return is_first
+
+    def add_words(self, words: Sequence[Inversion], file: str) -> None:
+        """Add words of textual inversions, read from `file`, to the text encoder.
+
+        Raises:
+            RequestError: a word is loaded already.
+            UnsupportedModelError: the text encoder does not support textual inversions.
+        """
+        with self._lock:
+            components = self.get()
+            name = self.model.family.text_encoders[0].component
+            vocabulary = whole(self.model.component_config(name), "vocab_size", name)
+            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words, file)
+            components.use(inversions)
+            self._inversions = inversions
+
+    def configure(self, config: SessionConfig) -> None:
+        """Use other session settings from now on. If they differ, the components are freed."""
+        with self._lock:
+            if config != self.config:
+                self.close()
+                self.config, self._low_vram_pixels = config, math.inf
+
+    def close(self) -> None:
+        """Free the sessions. Those that a run still uses are freed when it ends."""
+        with self._lock:
+            self._free()
+            self._sizes_run.clear()
+
+    def _load(self, *, low_vram: bool) -> LoadedComponents:
+        from sdrt.run.components import LoadedComponents
+
+        if self._verify:
+            self.model.verify(self._notices)
+        if self.config.name not in self._providers_checked:
+            self._providers_checked.add(self.config.name)
+            # There is only one export of an embedded model, so the user cannot choose another target.
+            if self.model.path != embedded_path(self.model.name):
+                tell_of_target(self.model.target, self.model.name, self.config, self._notices)
+        self._free()  # before new ones are made, because both may not fit into memory
+        config = replace(self.config, low_vram=low_vram)
+        make = self._make or LoadedComponents
+        self._loaded = make(self.model, config, self._notices, self._inversions, self.float32_retries)
+        return self._loaded
+
+    def _free(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+        self._loaded = None
