@@ -56,7 +56,7 @@ class SamplerRow:
         skip: makes the plan of a run that begins after some steps.
         spacings: the names from SPACINGS that it supports.
         defaults: the class's defaults for missing keys, where they differ from those of Settings.
-        keys: the config keys that the class reads beside `num_train_timesteps` and BETA_KEYS.
+        keys: the config keys that the class reads besides `num_train_timesteps` and BETA_KEYS.
         ignores: which of BETA_KEYS the class does not read.
         algorithm_type: the value of that config key which means this row, where one class has several rows.
         orders: the values of `solver_order`; the last is the one that the sampler's name means.
