@@ -61,7 +61,7 @@ class LinearPreview:
         entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
         if "preview" not in entry:
             raise UnsupportedModelError(
-                f"{model.path}: has no previews: export the checkpoint again with this version of sdrt"
+                f"{model.path} has no data for previews: export the checkpoint again with this version of sdrt"
             )
         try:
             matrix = np.array(entry["preview"], dtype=np.float32)
