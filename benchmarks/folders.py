@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
-from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
 folder, architecture = Path(sys.argv[1]), sys.argv[2]
 source = RandomCheckpoint(architecture=architecture, seed=int(sys.argv[3]))

@@ -1,4 +1,7 @@
-"""Architectures for random weights, as the configs of their components."""
+"""Architectures for random weights, as the configs of their components.
+
+An architecture of another family than Stable Diffusion has a ``model_index`` with the family's ``_class_name``.
+"""
 
 from __future__ import annotations
 

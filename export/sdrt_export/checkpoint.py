@@ -1,32 +1,28 @@
-"""Checkpoints: a folder in diffusers' layout, or an architecture with random weights.
+"""Checkpoints: a folder in diffusers' layout.
 
-The classes of components come from :data:`sdrt_export.components.COMPONENTS`. The names in ``model_index.json`` are
+The classes of components come from :mod:`sdrt_export.components`. The names in ``model_index.json`` are
 only compared with it. Weights are read from safetensors, memory-mapped. Nothing in a checkpoint is executed.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import ConfigMixin
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION
+from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt.families import Family
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
-from sdrt_export.architectures import ARCHITECTURES
-from sdrt_export.components import COMPONENTS
+from sdrt_export.components import Component, components_of
 
-__all__ = ["Checkpoint", "FolderCheckpoint", "RandomCheckpoint", "open_folder"]
+__all__ = ["Checkpoint", "FolderCheckpoint", "for_inference", "open_folder", "parts_of"]
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -42,6 +38,10 @@ class Checkpoint(Protocol):
     def revision(self) -> str | None:
         """The hub's commit, None for a folder."""
 
+    @property
+    def family(self) -> Family:
+        """The family of models, which says which components there are."""
+
     def load(self, part: str) -> nn.Module:
         """The torch module of the folder ``part`` ("text_encoder", "unet", "vae"), in float32 for inference."""
 
@@ -54,8 +54,8 @@ class Checkpoint(Protocol):
     def index(self) -> dict[str, Any]:
         """The content of ``model_index.json``. Empty without one."""
 
-    def tokenizer_folder(self) -> Path | None:
-        """The folder of the tokenizer's files. None without one."""
+    def tokenizer_folders(self) -> dict[str, Path]:
+        """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""
 
     def size(self) -> int:
         """The bytes of the exported weights in float32."""
@@ -70,14 +70,16 @@ class FolderCheckpoint:
 
     folder: Path
     name: str
+    family: Family
     revision: str | None = None
 
     def load(self, part: str) -> nn.Module:
         """See :class:`Checkpoint`."""
-        model_class = _classes()[part][1]
+        model_class = parts_of(self.family)[part].model_class
         files = _weights(self.folder / part)
         variant = "fp16" if all(".fp16." in file.name for file in files) else None
-        dtype = {"torch_dtype": torch.float32} if part != "text_encoder" else {"dtype": torch.float32}
+        is_diffusers = issubclass(model_class, ConfigMixin)
+        dtype = {"torch_dtype": torch.float32} if is_diffusers else {"dtype": torch.float32}
         try:
             module, info = model_class.from_pretrained(  # type: ignore[attr-defined]
                 self.folder / part,
@@ -95,7 +97,7 @@ class FolderCheckpoint:
             ) from error
         assert isinstance(module, nn.Module)
         _check_complete(self.folder / part, sorted(info["missing_keys"]))
-        return _for_inference(module)
+        return for_inference(module)
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
@@ -110,23 +112,29 @@ class FolderCheckpoint:
         """See :class:`Checkpoint`."""
         return read_json(self.folder / INDEX_NAME)
 
-    def tokenizer_folder(self) -> Path | None:
+    def tokenizer_folders(self) -> dict[str, Path]:
         """See :class:`Checkpoint`."""
-        return self.folder / "tokenizer"
+        return {name: self.folder / name for name in self.family.tokenizers}
 
     def files(self) -> list[Path]:
         """The files that are read: weights, configs, tokenizer."""
-        found = [path for part in _classes() for path in _weights(self.folder / part)]
+        parts = [self.folder / part for part in self.family.checkpoint_components]
+        found = [path for part in parts for path in _weights(part)]
+        found += [path for part in parts for path in part.glob("*.safetensors.index*.json")]
+        found += [part / "config.json" for part in parts]
+        tokenizers = self.tokenizer_folders().values()
         found += [
-            path for part in _classes() for path in (self.folder / part).glob("*.safetensors.index*.json")
+            path for folder in tokenizers for path in folder.iterdir() if path.suffix in (".json", ".txt")
         ]
-        found += [self.folder / part / "config.json" for part in _classes()]
-        found += [path for path in (self.folder / "tokenizer").iterdir() if path.suffix in (".json", ".txt")]
         return [*found, self.folder / "scheduler" / "scheduler_config.json"]
 
     def size(self) -> int:
         """See :class:`Checkpoint`. Reads the headers of the safetensors files."""
-        return 4 * sum(_elements(file) for part in _classes() for file in _weights(self.folder / part))
+        return 4 * sum(
+            _elements(file)
+            for part in self.family.checkpoint_components
+            for file in _weights(self.folder / part)
+        )
 
 
 def _check_complete(folder: Path, missing: list[str]) -> None:
@@ -158,21 +166,25 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
         raise ModelNotFoundError(
             f"{folder} has no model_index.json: expected a checkpoint in diffusers' layout"
         )
-    check_checkpoint_index(folder)
-    for part in _classes():
+    family = check_checkpoint_index(folder)
+    for part in family.checkpoint_components:
         _read_config(folder / part / "config.json")
         _weights(folder / part)
     _read_config(folder / "scheduler" / "scheduler_config.json")
-    _check_task(folder)
-    _check_tokenizer(folder / "tokenizer")
-    return FolderCheckpoint(folder=folder, name=name or folder.resolve().name, revision=revision)
+    _check_task(folder, family)
+    for tokenizer in family.tokenizers:
+        _check_tokenizer(folder / tokenizer)
+    return FolderCheckpoint(
+        folder=folder, name=name or folder.resolve().name, family=family, revision=revision
+    )
 
 
-def _check_task(folder: Path) -> None:
+def _check_task(folder: Path, family: Family) -> None:
     """Check what would otherwise fail after tracing."""
-    unet, vae = (_read_config(folder / part / "config.json") for part in ("unet", "vae"))
-    if {"in_channels", "out_channels"} <= unet.keys() and "latent_channels" in vae:
-        task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
+    parts = (family.denoiser.component, family.vae.checkpoint)
+    denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
+    if {"in_channels", "out_channels"} <= denoiser.keys() and "latent_channels" in vae:
+        task = family.task_of(denoiser, vae["latent_channels"])
         if task.has_noise_level:
             _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
 
@@ -189,8 +201,9 @@ def _single_file(path: Path) -> UnsupportedModelError:
     )
 
 
-def _classes() -> dict[str, tuple[str, type[nn.Module]]]:
-    return {row.checkpoint: (row.library, row.model_class) for row in COMPONENTS.values()}
+def parts_of(family: Family) -> dict[str, Component]:
+    """A component for each folder of a checkpoint. The VAE's encoder and decoder share one."""
+    return {row.checkpoint: row for row in components_of(family).values()}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -249,94 +262,6 @@ def _product(shape: list[int]) -> int:
     return total
 
 
-# --- random weights -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomCheckpoint:
-    """A full-size architecture with random weights, for measuring a device without a download."""
-
-    architecture: str
-    seed: int
-
-    def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            known = ", ".join(sorted(ARCHITECTURES))
-            raise RequestError(f"unknown architecture {self.architecture!r}: expected one of {known}")
-        if not 0 <= self.seed < 2**32:
-            raise RequestError(f"--random-weights {self.seed}: expected a seed from 0 to {2**32 - 1}")
-
-    @property
-    def name(self) -> str:
-        """The source's name in the manifest."""
-        return f"{self.architecture}-random-{self.seed}"
-
-    @property
-    def revision(self) -> str | None:
-        """None, because nothing was downloaded."""
-        return None
-
-    def load(self, part: str) -> nn.Module:
-        """See :class:`Checkpoint`. Each parameter has its own seed, so their order does not matter."""
-        config = ARCHITECTURES[self.architecture][part]
-        with torch.device("meta"):
-            module = _build(part, config)
-        module = module.to_empty(device="cpu")
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                _draw(name, parameter, self.seed)
-        for name, buffer in module.named_buffers():
-            if name.endswith("position_ids"):
-                buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))
-        return _for_inference(module)
-
-    def scheduler_config(self) -> dict[str, Any]:
-        """See :class:`Checkpoint`."""
-        return dict(ARCHITECTURES[self.architecture]["scheduler"])
-
-    def low_res_scheduler_config(self) -> dict[str, Any] | None:
-        """See :class:`Checkpoint`."""
-        return (
-            dict(low_res) if (low_res := ARCHITECTURES[self.architecture].get("low_res_scheduler")) else None
-        )
-
-    def index(self) -> dict[str, Any]:
-        """See :class:`Checkpoint`."""
-        return {}
-
-    def tokenizer_folder(self) -> Path | None:
-        """None. Random weights know no words, so the exporter writes a byte-level tokenizer."""
-        return None
-
-    def size(self) -> int:
-        """See :class:`Checkpoint`."""
-        with torch.device("meta"):
-            modules = [_build(part, ARCHITECTURES[self.architecture][part]) for part in _classes()]
-        return 4 * sum(p.numel() for module in modules for p in module.parameters())
-
-
-def _build(part: str, config: Mapping[str, Any]) -> nn.Module:
-    builders: dict[str, Any] = {
-        "text_encoder": lambda c: CLIPTextModel(CLIPTextConfig(**c)),
-        "unet": lambda c: UNet2DConditionModel(**c),
-        "vae": lambda c: AutoencoderKL(**c),
-    }
-    module = builders[part](config)
-    assert isinstance(module, nn.Module)
-    return module
-
-
-def _draw(name: str, parameter: torch.Tensor, seed: int) -> None:
-    """Draw norms around 1, biases around 0, and matrices scaled by fan-in, so that the signal keeps its size."""
-    generator = torch.Generator().manual_seed(seed ^ zlib.crc32(name.encode()))
-    if parameter.ndim == 1:
-        parameter.normal_(float("norm" in name and name.endswith("weight")), 0.02, generator=generator)
-    else:
-        fan_in = parameter[0].numel()
-        parameter.normal_(
-            0.0, 0.5 if "embedding" in name and "linear" not in name else fan_in**-0.5, generator=generator
-        )
-
-
-def _for_inference(module: nn.Module) -> nn.Module:
+def for_inference(module: nn.Module) -> nn.Module:
+    """The module without dropout and gradients."""
     return module.eval().requires_grad_(False)

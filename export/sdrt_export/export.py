@@ -12,7 +12,6 @@ from torch import nn
 
 import sdrt
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index
@@ -21,9 +20,10 @@ from sdrt.onnx.engine import ort
 from sdrt.request.checks import real
 from sdrt_export import int8, optimum_exporter, tokenizer
 from sdrt_export.calibrate import Calibration
-from sdrt_export.checkpoint import Checkpoint, RandomCheckpoint, open_folder
+from sdrt_export.checkpoint import Checkpoint, open_folder
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.taesd import load_taesd
 from sdrt_export.targets import AUTO, OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
@@ -131,7 +131,7 @@ def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
     """Check what would otherwise fail after minutes of work."""
     if plan.calibration is not None:
         int8.refuse_other_kinds(checkpoint)
-    if folder := checkpoint.tokenizer_folder():
+    for folder in checkpoint.tokenizer_folders().values():
         tokenizer.check_tokenizer(folder)
 
 
@@ -165,7 +165,7 @@ def _write(
 
 def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], hashes: Hashes) -> Manifest:
     return Manifest(
-        family=STABLE_DIFFUSION.name,
+        family=checkpoint.family.name,
         target=plan.target.name,
         dtype=DTYPE_NAMES[plan.dtype],
         opset=OPSET if plan.exporter == "sdrt" else optimum_exporter.OPSET,

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
 from sdrt.model_folder.folder import STAGES_GRAPH
 from sdrt.model_folder.manifest import read_json
 from sdrt.onnx.providers import SessionConfig
@@ -41,11 +40,14 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
     """Raise `UnsupportedModelError` for a U-Net that needs input images, because calibration has only prompts."""
     if not isinstance(checkpoint, FolderCheckpoint):
         return
-    unet, vae = (read_json(checkpoint.folder / part / "config.json") for part in ("unet", "vae"))
-    task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
-    if task is not TEXT_TO_IMAGE:
+    family = checkpoint.family
+    parts = (family.denoiser.component, family.vae.checkpoint)
+    denoiser, vae = (read_json(checkpoint.folder / part / "config.json") for part in parts)
+    task = family.task_of(denoiser, vae["latent_channels"])
+    if task is not family.tasks[0]:
         raise UnsupportedModelError(
-            f"unet: the model is for {task.name}, but int8 is calibrated on prompts alone: use --dtype fp32"
+            f"{family.denoiser.component}: the model is for {task.name}, but int8 is calibrated on prompts alone: "
+            "use --dtype fp32"
         )
 
 

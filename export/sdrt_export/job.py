@@ -15,9 +15,10 @@ from sdrt.errors import RequestError
 from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
 from sdrt_export import graph, int8, optimum_exporter, parity, precision
 from sdrt_export.calibrate import Calibration
-from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint, RandomCheckpoint
-from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint
+from sdrt_export.components import Component, components_of
 from sdrt_export.hashes import Hashes
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.side_files import SCHEDULER, config_of, index, write_json, write_side_files
 from sdrt_export.taesd import TAESD
 from sdrt_export.targets import Target
@@ -94,7 +95,10 @@ class Job:
 
     def _fused(self) -> dict[str, Any]:
         """Write every component. One thread traces, in Python; another writes and checks, mostly in native code."""
-        largest_first = sorted(COMPONENTS.values(), key=lambda component: component.name != "unet")
+        largest_first = sorted(
+            components_of(self.checkpoint.family).values(),
+            key=lambda component: component.name != self.checkpoint.family.denoiser.component,
+        )
         if self.taesd is not None:
             largest_first.append(TAESD)
         worker = ThreadPoolExecutor(max_workers=1)
@@ -136,9 +140,11 @@ class Job:
         self._at("pipeline", "export")
         # The index names a known scheduler, so that optimum imports no class that the checkpoint names. The scheduler
         # config that optimum writes is replaced later.
-        optimum_exporter.export_pipeline(self.checkpoint, index(SCHEDULER), self.staging)
+        optimum_exporter.export_pipeline(
+            self.checkpoint, index(self.checkpoint.family, SCHEDULER), self.staging
+        )
         entries = {}
-        for component in COMPONENTS.values():
+        for component in components_of(self.checkpoint.family).values():
             self._at(component.name, "check")
             model = self.checkpoint.load(component.checkpoint)
             # The U-Net that optimum traces takes no odd sizes.

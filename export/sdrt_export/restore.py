@@ -8,20 +8,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import onnx_ir as ir
 import torch
-from diffusers import ConfigMixin
 from torch import nn
-from transformers import CLIPTextConfig
 
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
+from sdrt.families import Family
 from sdrt.model_folder.folder import ModelFolder, expand
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.resolve import open_local
-from sdrt_export.components import COMPONENTS
+from sdrt_export.components import components_of
 from sdrt_export.targets import TARGETS
 from sdrt_export.transaction import replace_folder
 
@@ -58,26 +56,24 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     if output.resolve().is_relative_to(folder.path.resolve()):
         raise RequestError(f"{output} is inside the model {folder.path}: choose a folder outside")
     with replace_folder(output, force, reading=folder.path) as staging:
-        for part, names in _parts().items():
+        for part, names in _parts(folder.family).items():
             weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
-            module = _module(names[0], folder.component_config(names[0]))
+            module = components_of(folder.family)[names[0]].build(folder.component_config(names[0]))
             _load(folder, module, weights)
             module.save_pretrained(staging / part)  # type: ignore[operator]
-        copied = (
-            name
-            for name in folder.manifest.files
-            if name.startswith(("tokenizer/", "scheduler/", "low_res_scheduler/"))
-        )
+        names_of_folders = (*folder.family.tokenizers, "scheduler", "low_res_scheduler")
+        copied_folders = tuple(f"{name}/" for name in names_of_folders)
+        copied = (name for name in folder.manifest.files if name.startswith(copied_folders))
         for name in ("model_index.json", *copied):
             (staging / name).parent.mkdir(exist_ok=True)
             # Without the mode, because installed files may be read-only.
             shutil.copyfile(folder.path / name, staging / name)
 
 
-def _parts() -> dict[str, list[str]]:
+def _parts(family: Family) -> dict[str, list[str]]:
     """The components with the weights of each checkpoint folder."""
     parts: dict[str, list[str]] = {}
-    for component in COMPONENTS.values():
+    for component in components_of(family).values():
         parts.setdefault(component.checkpoint, []).append(component.name)
     return parts
 
@@ -96,16 +92,6 @@ def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tup
         ):
             tensor = torch.from_numpy(value.const_value.numpy().copy()).float()
             yield key, tensor.t().contiguous() if key in transposed else tensor
-
-
-def _module(name: str, config: dict[str, Any]) -> nn.Module:
-    model_class: Any = COMPONENTS[name].model_class
-    if issubclass(model_class, ConfigMixin):
-        module = model_class.from_config(config)
-    else:
-        module = model_class(CLIPTextConfig.from_dict(config))
-    assert isinstance(module, nn.Module)
-    return module
 
 
 def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tensor]) -> None:

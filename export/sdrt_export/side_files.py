@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
+from sdrt.families import Family
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoint import Checkpoint
-from sdrt_export.components import COMPONENTS
+from sdrt_export.components import components_of
 
 __all__ = ["SCHEDULER", "config_of", "index", "write_json", "write_side_files"]
 
@@ -25,24 +25,29 @@ SCHEDULER = "PNDMScheduler"
 def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     """Write the tokenizer, the scheduler configs, and the index that optimum and diffusers read."""
     scheduler = checkpoint.scheduler_config()
-    tokens = staging / "tokenizer"
-    shutil.rmtree(tokens, ignore_errors=True)
-    source = checkpoint.tokenizer_folder()
-    if source is None:
-        text = json.loads((staging / "text_encoder" / "config.json").read_text(encoding="utf-8"))
-        tokenizer.write_byte_tokenizer(staging / "scratch", tokens, text["max_position_embeddings"])
-    else:
-        tokenizer.write_tokenizer(source, tokens)
+    family, sources = checkpoint.family, checkpoint.tokenizer_folders()
+    for spec in family.text_encoders:
+        tokens = staging / spec.tokenizer
+        shutil.rmtree(tokens, ignore_errors=True)
+        if spec.tokenizer in sources:
+            tokenizer.write_tokenizer(sources[spec.tokenizer], tokens)
+        else:
+            text = _config(staging, spec.component)
+            tokenizer.write_byte_tokenizer(staging / "scratch", tokens, text["max_position_embeddings"])
     (staging / "scheduler").mkdir(exist_ok=True)
     write_json(staging / "scheduler" / "scheduler_config.json", scheduler)
-    entries = index(scheduler.get("_class_name", SCHEDULER))
-    unet = json.loads((staging / "unet" / "config.json").read_text(encoding="utf-8"))
-    vae = json.loads((staging / "vae_decoder" / "config.json").read_text(encoding="utf-8"))
-    task = STABLE_DIFFUSION.task_of(unet, vae["latent_channels"])
+    entries = index(family, scheduler.get("_class_name", SCHEDULER))
+    channels = _config(staging, family.vae.decoder)["latent_channels"]
+    task = family.task_of(_config(staging, family.denoiser.component), channels)
     entries["_class_name"] = task.pipeline
     if task.has_noise_level:
         entries |= _write_low_res_scheduler(checkpoint, staging)
     write_json(staging / INDEX_NAME, entries)
+
+
+def _config(folder: Path, component: str) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / component / "config.json").read_text(encoding="utf-8"))
+    return config
 
 
 def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str, Any]:
@@ -59,18 +64,17 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
     return entries | ({"max_noise_level": most} if isinstance(most, int) else {})
 
 
-def index(scheduler: str) -> dict[str, Any]:
+def index(family: Family, scheduler: str) -> dict[str, Any]:
     """``model_index.json``. Of the checkpoint's own names, it has only the class of its ``scheduler``."""
-    classes = {row.checkpoint: [row.library, row.model_class.__name__] for row in COMPONENTS.values()}
+    classes = {
+        row.checkpoint: [row.library, row.model_class.__name__] for row in components_of(family).values()
+    }
     return {
-        "_class_name": TEXT_TO_IMAGE.pipeline,
+        "_class_name": family.tasks[0].pipeline,
         "_diffusers_version": version("diffusers"),
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **{name: ["transformers", "CLIPTokenizer"] for name in family.tokenizers},
+        **family.absent,
         **classes,
     }
 

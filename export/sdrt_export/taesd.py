@@ -71,6 +71,7 @@ TAESD = replace(
     COMPONENTS["vae_decoder"],
     name=TAESD_DECODER,
     model_class=AutoencoderTiny,
+    build=lambda config: AutoencoderTiny.from_config(dict(config)),
     forward=lambda target: _decode,
     check=_check,
     about=lambda model: {},

@@ -18,10 +18,11 @@ from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model, graph
-from sdrt_export.checkpoint import RandomCheckpoint, open_folder
+from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.precision import HEADROOM, measure
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.restore import restore_checkpoint
 from sdrt_export.vae_stages import parts
 from sdrt_export.weights import stand_ins
@@ -80,7 +81,7 @@ TRANSPOSES = {name: [] if name == "text_encoder" else [(0, 2, 3, 1), (0, 3, 1, 2
 @pytest.mark.parametrize("name", COUNTS)
 def test_operators_of_full_size_sd15(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Weights that nobody writes take no memory, and nobody reads them here.
-    monkeypatch.setattr("sdrt_export.checkpoint._draw", lambda name, parameter, seed: None)
+    monkeypatch.setattr("sdrt_export.random_checkpoint._draw", lambda name, parameter, seed: None)
     component = COMPONENTS[name]
     module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
     model, _ = graph.trace(component, module, CUDA, torch.float16)

@@ -23,8 +23,9 @@ from sdrt.errors import (
     UnsupportedModelError,
 )
 from sdrt_export import TARGETS, export_model, graph
-from sdrt_export.checkpoint import RandomCheckpoint, open_folder
+from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from tests.parity.checkpoints import UNET, VARIANTS
 
 UNET_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"

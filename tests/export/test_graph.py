@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 
 from sdrt_export import TARGETS, graph
-from sdrt_export.checkpoint import RandomCheckpoint
 from sdrt_export.components import COMPONENTS
+from sdrt_export.random_checkpoint import RandomCheckpoint
 
 ATTENTION, SKIP, SILU = "MultiHeadAttention", "SkipLayerNormalization", "QuickGelu"
 UNET = {"Conv": 98, "InstanceNormalization": 61, "Gelu": 16, "Gemm": 24}
@@ -42,7 +42,7 @@ QUICK = {("cpu", "unet"), ("cpu", "text_encoder")}
 )
 def test_op_counts_of_full_size_sd15(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Weights that nobody writes take no memory, and nobody reads them here.
-    monkeypatch.setattr("sdrt_export.checkpoint._draw", lambda name, parameter, seed: None)
+    monkeypatch.setattr("sdrt_export.random_checkpoint._draw", lambda name, parameter, seed: None)
     component, row = COMPONENTS[name], TARGETS[target]
     module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
     model, transposed = graph.trace(component, module, row)

@@ -58,7 +58,7 @@ def expected(architecture: str, folder: Path) -> np.ndarray:
     import diffusers
     from transformers import CLIPTokenizerFast
 
-    from sdrt_export.checkpoint import RandomCheckpoint
+    from sdrt_export.random_checkpoint import RandomCheckpoint
     from sdrt_export.tokenizer import write_byte_tokenizer
 
     kind, options = CASES[architecture]

@@ -8,7 +8,7 @@ from typing import Any
 import diffusers
 from transformers import CLIPTokenizerFast
 
-from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
 
 __all__ = ["random_pipeline"]

@@ -19,7 +19,7 @@ import torch
 from compel import Compel, DownweightMode, ReturnedEmbeddingsType
 from transformers import CLIPTokenizerFast
 
-from sdrt_export.checkpoint import RandomCheckpoint
+from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
 from tools.goldens.compel_cases import CASES
 

@@ -1,4 +1,4 @@
-"""The four components of a Stable Diffusion 1.x or 2.x pipeline: their contract, example inputs and forwards.
+"""The components of each family that can be exported: their contract, example inputs and forwards.
 
 Names of inputs and outputs are those of optimum's ONNX configs, so that folders are interchangeable. The graphs of sdrt
 have more outputs (``last_hidden_state.skip_k``), which other runtimes ignore.
@@ -8,13 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sdrt.families import Family
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt_export.components.component import Component
 from sdrt_export.components.text_encoder import TEXT_ENCODER
 from sdrt_export.components.unet import UNET
 from sdrt_export.components.vae import VAE_DECODER, VAE_ENCODER
 
-__all__ = ["COMPONENTS", "Component"]
+__all__ = ["COMPONENTS", "Component", "components_of"]
 
 COMPONENTS: Mapping[str, Component] = {
     component.name: component for component in (TEXT_ENCODER, UNET, VAE_ENCODER, VAE_DECODER)
 }
+"""Those of Stable Diffusion 1 and 2."""
+
+_OF_FAMILY: Mapping[str, Mapping[str, Component]] = {STABLE_DIFFUSION.name: COMPONENTS}
+
+
+def components_of(family: Family) -> Mapping[str, Component]:
+    """The components of a family, by their names."""
+    return _OF_FAMILY[family.name]

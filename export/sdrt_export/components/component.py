@@ -27,6 +27,7 @@ class Component:
         checkpoint: its folder in the checkpoint.
         library: the library of its class.
         model_class: the class of its torch module.
+        build: makes a module of that class from a config.
         axes: the dynamic axes of each input. A model has the inputs that its examples have.
         examples: gives example inputs of one of three sizes. Size 0 is traced. Sizes 1, which is odd, and 2 are checked
             (0 and 2 if a graph cannot take odd sizes).
@@ -44,6 +45,7 @@ class Component:
     checkpoint: str
     library: str
     model_class: type[nn.Module]
+    build: Callable[[Mapping[str, Any]], nn.Module]
     axes: Mapping[str, Axes]
     examples: Callable[[Any, int], Inputs]
     outputs: Callable[[Any], list[str]]

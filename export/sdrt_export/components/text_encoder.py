@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdrt_export.components.component import Component, Inputs, noise
 from sdrt_export.fuse import skip_norm
@@ -133,6 +133,7 @@ TEXT_ENCODER = Component(
     checkpoint="text_encoder",
     library="transformers",
     model_class=CLIPTextModel,
+    build=lambda config: CLIPTextModel(CLIPTextConfig.from_dict(dict(config))),
     axes={"input_ids": {0: "batch", 1: "sequence"}, ADDED: {0: "added"}, EOS_INDEX: {0: "batch"}},
     examples=_examples,
     outputs=_outputs,

@@ -106,6 +106,7 @@ UNET = Component(
     checkpoint="unet",
     library="diffusers",
     model_class=UNet2DConditionModel,
+    build=lambda config: UNet2DConditionModel.from_config(dict(config)),
     axes={
         "sample": {0: "batch", 2: "height", 3: "width"},
         "timestep": {},

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdrt_export import channels_last
 from sdrt_export.components.component import Component, Inputs, noise
@@ -62,11 +62,17 @@ def _decoder_reference(model: AutoencoderKL, inputs: Inputs) -> list[Tensor]:
     return [model.decode(inputs["latent_sample"], return_dict=False)[0]]
 
 
+def _build(config: Mapping[str, Any]) -> nn.Module:
+    module: nn.Module = AutoencoderKL.from_config(dict(config))
+    return module
+
+
 VAE_ENCODER = Component(
     name="vae_encoder",
     checkpoint="vae",
     library="diffusers",
     model_class=AutoencoderKL,
+    build=_build,
     axes={"sample": {0: "batch", 2: "height", 3: "width"}},
     examples=_encoder_examples,
     outputs=lambda model: ["latent_parameters"],
@@ -80,6 +86,7 @@ VAE_DECODER = Component(
     checkpoint="vae",
     library="diffusers",
     model_class=AutoencoderKL,
+    build=_build,
     axes={"latent_sample": {0: "batch", 2: "height", 3: "width"}},
     examples=_decoder_examples,
     outputs=lambda model: ["sample"],

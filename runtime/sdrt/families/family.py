@@ -205,6 +205,7 @@ class Family:
         index: the components that the index may list, by name. None means that the component's own config file names
             the class.
         ignored: components of a checkpoint that no task uses.
+        absent: the entries with which an exported index says that it lacks these components.
         text_encoders: the text encoders, in the order in which `join` takes their embeddings.
         join: joins the embeddings that the text encoders make of one text into those that the denoiser takes.
         denoiser: the network that runs in every step.
@@ -220,6 +221,7 @@ class Family:
     checkpoint_pipelines: frozenset[str] = frozenset()
     index: Mapping[str, IndexEntry | None]
     ignored: frozenset[str] = frozenset()
+    absent: Mapping[str, Any] = field(default_factory=dict)
     text_encoders: tuple[TextEncoderSpec, ...] = (TextEncoderSpec(),)
     join: Callable[[Sequence[Encoded]], Encoded] = join_widths
     denoiser: DenoiserSpec = DenoiserSpec()

@@ -86,5 +86,9 @@ STABLE_DIFFUSION = Family(
         "low_res_scheduler": None,
     },
     ignored=frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"}),
+    absent={
+        **dict.fromkeys(("feature_extractor", "image_encoder", "safety_checker"), (None, None)),
+        "requires_safety_checker": False,
+    },
     tasks=_TASKS,
 )

@@ -17,7 +17,8 @@ from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
 from sdrt.common.progress import export_reporter
 from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION, TEXT_TO_IMAGE
+from sdrt.families import family_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder import ModelFolder, tail
 from sdrt.model_folder.manifest import MANIFEST_NAME, readable
@@ -149,7 +150,9 @@ def _require_architecture(name: str) -> None:
     if name not in architectures:
         raise RequestError(f"unknown architecture {brief(name)}: expected one of {', '.join(architectures)}")
     row = architectures[name]
-    if STABLE_DIFFUSION.task_of(row["unet"], row["vae"]["latent_channels"]) is not TEXT_TO_IMAGE:
+    family = family_of(row.get("model_index", {})) or STABLE_DIFFUSION
+    channels = row[family.vae.checkpoint]["latent_channels"]
+    if family.task_of(row[family.denoiser.component], channels) is not family.tasks[0]:
         raise RequestError(
             f"architecture {name} needs an input image: expected an architecture for text to image"
         )
