@@ -180,7 +180,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check now what would otherwise fail after tracing."""
+    """Check what would otherwise fail after tracing."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
     if {"in_channels", "out_channels"} <= denoiser.keys() and "latent_channels" in vae:
@@ -220,7 +220,7 @@ def _check_tokenizer(folder: Path) -> None:
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component, in full precision if there are such, else in fp16.
+    """The safetensors files of one component, in full precision if there are any, else in fp16.
 
     Raises:
         UnsupportedModelError: there are only pickles.

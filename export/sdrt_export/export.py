@@ -128,7 +128,7 @@ def _plan(
 
 
 def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
-    """Check now what would otherwise fail after minutes of work."""
+    """Check what would otherwise fail after minutes of work."""
     if plan.calibration is not None:
         int8.refuse_other_kinds(checkpoint)
     for folder in checkpoint.tokenizer_folders().values():

@@ -173,7 +173,7 @@ def _locked(output: Path, notices: Notices) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise RequestError(
-            f"{output.parent}: cannot write there ({error.strerror or error}): set SDRT_CACHE to a folder "
+            f"{output.parent} cannot be written ({error.strerror or error}): set SDRT_CACHE to a folder "
             "that you can write to"
         ) from error
     try:
