@@ -19,6 +19,7 @@ Errors also have attributes with what the message says, so that programs need no
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, TypeVar
 
 __all__ = [
     "ComponentError",
@@ -32,6 +33,8 @@ __all__ = [
     "SdrtError",
     "UnsupportedModelError",
 ]
+
+E = TypeVar("E", bound="SdrtError")
 
 
 class SdrtError(Exception):
@@ -61,6 +64,16 @@ class SdrtError(Exception):
         super().__init__(*message)
         self.component, self.path = component, path
         self.argument, self.provider, self.fits = argument, provider, fits
+
+    @classmethod
+    def expected(cls: type[E], problem: str, fits: str, **facts: Any) -> E:
+        """The error with the message "problem: expected fits"."""
+        return cls(f"{problem}: expected {fits}", fits=fits, **facts)
+
+    @classmethod
+    def advised(cls: type[E], problem: str, fits: str, *, joint: str = ": ", **facts: Any) -> E:
+        """The error with the message "problem: fits", where `fits` is a remedy."""
+        return cls(f"{problem}{joint}{fits}", fits=fits, **facts)
 
 
 class RequestError(SdrtError, ValueError):

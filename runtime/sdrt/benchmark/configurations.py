@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, wrong_value
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not 0 < self.precision < 1:
-            raise RequestError(
-                f"precision is {brief(self.precision)}: expected a share between 0 and 1, such as 0.02"
-            )
+            raise wrong_value("precision", self.precision, "a share between 0 and 1, such as 0.02")
         if not 0 <= self.time_limit <= 86_400:
-            raise RequestError(f"time limit is {brief(self.time_limit)}: expected seconds, from 0 to 86400")
+            raise RequestError.expected(
+                f"time limit is {brief(self.time_limit)}", "seconds, from 0 to 86400", argument="time_limit"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +139,10 @@ def expand(
     lists = (asked.sizes, asked.batches, asked.schedulers, asked.providers, asked.threads)
     combinations = list(dict.fromkeys(itertools.product(*lists)))
     if len(combinations) > MOST_CONFIGURATIONS:
-        raise RequestError(
-            f"the lists make {len(combinations)} configurations: expected at most {MOST_CONFIGURATIONS}"
+        raise RequestError.expected(
+            f"the lists make {len(combinations)} configurations",
+            f"at most {MOST_CONFIGURATIONS}",
+            argument="sizes",
         )
     found: list[tuple[Configuration, StableDiffusionPipeline]] = []
     for size, batch, scheduler, provider, threads in combinations:

@@ -33,7 +33,9 @@ def blocks(path: Path) -> dict[str, str]:
                     if name and (block := _block(weights[0] if weights else name)):
                         found[name] = block
         except IndexError:
-            raise IntegrityError(f"{path} is not an ONNX file: copy or export the model again") from None
+            raise IntegrityError.advised(
+                f"{path} is not an ONNX file", "copy or export the model again", path=path
+            ) from None
     return found
 
 

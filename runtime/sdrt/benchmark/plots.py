@@ -41,8 +41,10 @@ def require_matplotlib(option: str) -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise RequestError(
-            f"{option} draws with matplotlib, which cannot be imported ({error}): {install_command('benchmark')}"
+        raise RequestError.advised(
+            f"{option} draws with matplotlib, which cannot be imported ({error})",
+            install_command("benchmark"),
+            argument=option,
         ) from error
 
 

@@ -23,7 +23,7 @@ __all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_rec
 FORMAT, FORMAT_VERSION = "sdrt-benchmark", 1
 _MOST_SECONDS = 1e9
 _STEP = ("wall", "unet", "guidance", "scheduler", "transfers")
-_REMEDY = "expected a record from sdrt benchmark --json"
+_RECORD = "a record from sdrt benchmark --json"
 
 
 def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict[str, Any]:
@@ -64,23 +64,31 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path} is not JSON ({error}): {_REMEDY}") from None
+        raise RequestError.expected(f"{path} is not JSON ({error})", _RECORD, path=path) from None
     except OSError as error:
-        raise RequestError(f"{path} cannot be read ({error.strerror or error}): {_REMEDY}") from None
+        raise RequestError.expected(
+            f"{path} cannot be read ({error.strerror or error})", _RECORD, path=path
+        ) from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise RequestError(f"{path} is not a benchmark record: {_REMEDY}")
+        raise RequestError.expected(f"{path} is not a benchmark record", _RECORD, path=path)
     version = record.get("format_version")
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
-        raise RequestError(
-            f"{path} has format version {brief(version)}, and this sdrt reads versions up to {FORMAT_VERSION}: "
-            "use a newer sdrt"
+        raise RequestError.advised(
+            f"{path} has format version {brief(version)}, and this sdrt reads versions up to "
+            f"{FORMAT_VERSION}",
+            "use a newer sdrt",
+            path=path,
         )
     try:
         _check(record)
     except KeyError as error:
-        raise RequestError(f"{path} is damaged: it lacks {error}; {_REMEDY}") from None
+        raise RequestError(
+            f"{path} is damaged: it lacks {error}; expected {_RECORD}", path=path, fits=_RECORD
+        ) from None
     except (TypeError, ValueError, AttributeError) as error:
-        raise RequestError(f"{path} is damaged: it has {error}; {_REMEDY}") from None
+        raise RequestError(
+            f"{path} is damaged: it has {error}; expected {_RECORD}", path=path, fits=_RECORD
+        ) from None
     return record
 
 

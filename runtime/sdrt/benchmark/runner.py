@@ -156,23 +156,27 @@ def _heard(line: dict[str, Any], tell: Notify) -> dict[str, Any] | None:
         tell(line["notice"])
     if "failed" in line:
         kind: type[SdrtError] = getattr(errors, line["failed"])
-        raise kind(line["message"])
+        facts = line.get("facts", {})
+        if facts.get("path") is not None:
+            facts["path"] = Path(facts["path"])
+        raise kind(line["message"], **facts)
     result: dict[str, Any] | None = line.get("result")
     return result
 
 
 def _ended(code: int) -> SdrtError:
     if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
-        return OutOfMemoryError(
-            "the measuring process was killed, probably because memory ran out: try a smaller --size, or --batch 1"
+        return OutOfMemoryError.advised(
+            "the measuring process was killed, probably because memory ran out",
+            "try a smaller --size, or --batch 1",
         )
     if code < 0:
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        return SdrtError(
-            f"the measuring process was ended by {name}: run it again, and report it if it happens again"
+        return SdrtError.advised(
+            f"the measuring process was ended by {name}", "run it again, and report it if it happens again"
         )
     return SdrtError(f"the measuring process ended with code {code}; its output is above")
 

@@ -1,6 +1,7 @@
 """The measuring process: `python -m sdrt.benchmark.worker` reads a job on stdin and reports on stdout, line by line.
 
-Both are JSON. A line is {"notice": text}, {"failed": type, "message": text} or {"result": object}, which comes last.
+Both are JSON. A line is {"notice": text}, {"failed": type, "message": text, "facts": attributes} or {"result": object},
+which comes last.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def main() -> None:
     try:
         _tell("result", _do(json.loads(asked)))
     except SdrtError as error:
-        _tell("failed", type(error).__name__, message=str(error))
+        facts = vars(error) | {"path": error.path and str(error.path)}
+        _tell("failed", type(error).__name__, message=str(error), facts=facts)
     except MemoryError:
         _tell("failed", OutOfMemoryError.__name__, message="there is not enough memory to measure this")
     except KeyboardInterrupt:

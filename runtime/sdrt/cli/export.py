@@ -82,9 +82,8 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     with torch. An old folder stays until then. The path of the model folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
-        raise RequestError(
-            "expected a SOURCE (a diffusers folder or a hub id), or --random-weights with no SOURCE"
-        )
+        fits = "a SOURCE (a diffusers folder or a hub id), or --random-weights with no SOURCE"
+        raise RequestError(f"expected {fits}", argument="SOURCE", fits=fits)
     started = time.perf_counter()
     terminal = Terminal(quiet=quiet)
     with terminal.board() as board:
@@ -121,8 +120,8 @@ def _export(
         missing = (error.name or "").partition(".")[0]
         if missing not in EXTRAS:
             raise
-        raise ExportError(
-            f"exporting needs {missing}, which is not installed; run: {install_command(EXTRAS[missing])}"
+        raise ExportError.advised(
+            f"exporting needs {missing}, which is not installed; run", install_command(EXTRAS[missing])
         ) from error
 
 
@@ -130,7 +129,10 @@ def _prompts(name: str) -> list[str]:
     entries = read_prompts_file(name, option="--calibration-prompts")
     for entry in entries:
         if entry.settings:
-            raise RequestError(
-                f"{entry.location} has {', '.join(entry.settings)}: expected only prompts to calibrate with"
+            raise RequestError.expected(
+                f"{entry.location} has {', '.join(entry.settings)}",
+                "only prompts to calibrate with",
+                argument="--calibration-prompts",
+                path=Path(name),
             )
     return [entry.prompt for entry in entries]

@@ -18,8 +18,9 @@ def cache_root() -> Path:
     try:
         root = Path(given).expanduser()
     except RuntimeError:
-        raise RequestError(
-            f"there is no cache folder: {given} names a home that does not exist: "
-            "set SDRT_CACHE to a folder that you can write to"
+        raise RequestError.advised(
+            f"there is no cache folder: {given} names a home that does not exist",
+            "set SDRT_CACHE to a folder that you can write to",
+            path=Path(given),
         ) from None
     return root

@@ -1,8 +1,10 @@
-"""Values in messages, shortened."""
+"""Messages about arguments: values, shortened, and the errors that refuse them."""
 
 from __future__ import annotations
 
-__all__ = ["brief"]
+from sdrt.errors import RequestError
+
+__all__ = ["brief", "refused", "wrong_value"]
 
 
 def brief(value: object, limit: int = 60) -> str:
@@ -13,3 +15,13 @@ def brief(value: object, limit: int = 60) -> str:
         # Python refuses to write integers of more than 4300 digits.
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def refused(argument: str, problem: str, fits: str) -> RequestError:
+    """The error for an argument: "argument problem: expected fits"."""
+    return RequestError.expected(f"{argument} {problem}", fits, argument=argument)
+
+
+def wrong_value(argument: str, value: object, fits: str) -> RequestError:
+    """The error for a value that does not fit: "argument is value: expected fits"."""
+    return refused(argument, f"is {brief(value)}", fits)

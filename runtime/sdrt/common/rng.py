@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from sdrt.common.messages import brief
-from sdrt.errors import RequestError
+from sdrt.common.messages import wrong_value
 
 __all__ = ["MAX_SEED", "Generator"]
 
@@ -92,5 +91,5 @@ def _checked_seed(seed: int) -> int:
     except TypeError:
         value = -1
     if not 0 <= value <= MAX_SEED:
-        raise RequestError(f"seed is {brief(seed)}: expected a whole number from 0 to {MAX_SEED}")
+        raise wrong_value("seed", seed, f"a whole number from 0 to {MAX_SEED}")
     return value

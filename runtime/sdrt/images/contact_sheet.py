@@ -58,13 +58,21 @@ class ContactSheet:
 
     def __init__(self, *, count: int, width: int, height: int, columns: int | None = None) -> None:
         if not 1 <= count <= MAX_IMAGES:
-            raise RequestError(
-                f"a contact sheet of {count} images: expected 1 to {MAX_IMAGES}; make several sheets"
+            raise RequestError.expected(
+                f"a contact sheet of {count} images",
+                f"1 to {MAX_IMAGES}; make several sheets",
+                argument="count",
             )
         if min(width, height) < 1:
-            raise RequestError(f"a contact sheet of images of {width}x{height} pixels: expected 1x1 or more")
+            raise RequestError.expected(
+                f"a contact sheet of images of {width}x{height} pixels",
+                "1x1 or more",
+                argument="width" if width < 1 else "height",
+            )
         if columns is not None and columns < 1:
-            raise RequestError(f"a contact sheet of {columns} columns: expected 1 or more")
+            raise RequestError.expected(
+                f"a contact sheet of {columns} columns", "1 or more", argument="columns"
+            )
         self._count = count
         square = ceil(sqrt(count))
         layouts = (_Layout.of(count, row, width, height) for row in (columns or square, square))
@@ -78,7 +86,11 @@ class ContactSheet:
         Raises `RequestError` if the sheet is full.
         """
         if len(self._cells) >= self._count:
-            raise RequestError(f"the contact sheet is full ({self._count} images): make it for more images")
+            raise RequestError.advised(
+                f"the contact sheet is full ({self._count} images)",
+                "make it for more images",
+                argument="count",
+            )
         cell = (self._layout.width, self._layout.height)
         if image.size == self._size:
             small = image if image.size == cell else image.resize(cell, Image.Resampling.LANCZOS)

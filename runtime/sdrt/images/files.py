@@ -62,8 +62,8 @@ def format_of(path: Path) -> Format:
     try:
         return FORMATS[path.suffix.lower()]
     except KeyError:
-        raise RequestError(
-            f"{path} has the extension {path.suffix!r}: expected one of {', '.join(FORMATS)}"
+        raise RequestError.expected(
+            f"{path} has the extension {path.suffix!r}", f"one of {', '.join(FORMATS)}", path=path
         ) from None
 
 
@@ -71,14 +71,18 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
     """Raise `RequestError` if the format cannot hold a side (pixels) or metadata of `text` characters."""
     target = format_of(path)
     if max(side or 0 for side in sides) > target.max_side:
-        raise RequestError(
-            f"{path} cannot hold the image, because {target.name} has at most {target.max_side} pixels a side: use .png"
+        raise RequestError.advised(
+            f"{path} cannot hold the image, because {target.name} has at most {target.max_side} "
+            "pixels a side",
+            "use .png",
+            path=path,
         )
     if text > target.max_text:
         larger = ".png or " if target.name != "PNG" else ""
-        raise RequestError(
-            f"{path} cannot hold the prompt, which is too long for {target.name}'s metadata: use {larger}no metadata "
-            "(--no-metadata, metadata=False)"
+        raise RequestError.advised(
+            f"{path} cannot hold the prompt, which is too long for {target.name}'s metadata",
+            f"use {larger}no metadata (--no-metadata, metadata=False)",
+            path=path,
         )
 
 
@@ -111,11 +115,15 @@ def name_pattern(pattern: str | None) -> str:
     try:
         fields = list(string.Formatter().parse(pattern))
     except ValueError as error:
-        raise RequestError(f"{pattern}: {error}; write a literal brace twice") from None
+        raise RequestError.advised(
+            f"{pattern}: {error}", "write a literal brace twice", joint="; ", path=Path(pattern)
+        ) from None
     for _, name, spec, conversion in fields:
         if name is not None and (name not in _FIELDS or conversion or not fullmatch(r"\d{0,2}", spec or "")):
-            raise RequestError(
-                f"{pattern}: unknown field: expected {{seed}}, {{index}} or, with a width, {{index:03}}"
+            raise RequestError.expected(
+                f"{pattern}: unknown field",
+                "{seed}, {index} or, with a width, {index:03}",
+                path=Path(pattern),
             )
     return pattern
 
@@ -123,10 +131,12 @@ def name_pattern(pattern: str | None) -> str:
 def check_target(path: Path, *, force: bool) -> None:
     """Raise `RequestError` if the name is taken, unless `force`, or `OSError` if nothing can be written there."""
     if path.is_dir():
-        raise RequestError(f"{path} is a folder: expected a file name")
+        raise RequestError.expected(f"{path} is a folder", "a file name", path=path)
     if not path.parent.is_dir():
-        raise RequestError(
-            f"{path} cannot be written, because the folder {path.parent} does not exist: make it first"
+        raise RequestError.advised(
+            f"{path} cannot be written, because the folder {path.parent} does not exist",
+            "make it first",
+            path=path,
         )
     _check_absent(path, force=force)
     partial = _partial(path)
@@ -155,14 +165,16 @@ def write_image(path: Path, image: Image, text: str | None, *, force: bool) -> N
         try:
             image.save(file, format=target.name, **options)
         except ValueError as error:
-            raise SdrtError(f"{path} cannot be written: {error}") from error
+            raise SdrtError(f"{path} cannot be written: {error}", path=path) from error
 
     write_atomically(path, write, force=force)
 
 
 def _exists(path: Path) -> RequestError:
-    return RequestError(
-        f"{path} exists already: choose another name, or overwrite it with --force (overwrite=True)"
+    return RequestError.advised(
+        f"{path} exists already",
+        "choose another name, or overwrite it with --force (overwrite=True)",
+        path=path,
     )
 
 
@@ -182,7 +194,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, force: 
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
-        raise SdrtError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise SdrtError(f"{path} cannot be written: {error.strerror or error}", path=path) from error
 
 
 def _publish(partial: Path, path: Path, *, force: bool) -> None:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
         RequestError: the file does not exist, or is not an image.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise RequestError(f"path is {brief(path)}: expected the name of an image file")
+        raise wrong_value("path", path, "the name of an image file")
     about, found = read_parameters(Path(path))
     text = found or ""
     return ImageMetadata(
@@ -178,12 +178,12 @@ def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
                 about = {"format": image.format, "width": image.width, "height": image.height}
                 text = image.info.get("parameters") or _user_comment(_exif(image))
     except UnidentifiedImageError:
-        raise RequestError(
-            f"{path} is not an image: expected a PNG, JPEG or WebP file, or a model folder"
+        raise RequestError.expected(
+            f"{path} is not an image", "a PNG, JPEG or WebP file, or a model folder", path=path
         ) from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError(
-            f"{path} cannot be read as an image ({error}): expected a PNG, JPEG or WebP file"
+        raise RequestError.expected(
+            f"{path} cannot be read as an image ({error})", "a PNG, JPEG or WebP file", path=path
         ) from error
     return about, text if isinstance(text, str) else None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ def read_images(
         value = list(value)
     given = value if isinstance(value, (list, tuple)) else [value]
     if not given:
-        raise RequestError(f"{name} is an empty list: expected one or several images")
+        raise refused(name, "is an empty list", "one or several images")
     reader = _Reader(name=name, ground=ground, mode="L" if gray else "RGB")
     images = tuple(reader.read(one) for one in given)
     sizes = sorted({image.shape[1::-1] for image in images})
     if len(sizes) > 1:
         shown = " and ".join(f"{width}x{height}" for width, height in sizes[:3])
-        raise RequestError(f"{name} has images of {shown} pixels: expected images of the same size")
+        raise refused(name, f"has images of {shown} pixels", "images of the same size")
     return _sealed(images)
 
 
@@ -80,9 +80,7 @@ def read_masks(name: str, value: object) -> tuple[Image8, ...]:
     images = read_images(name, value, ground=(0, 0, 0), gray=True)
     masks = _sealed(tuple(image[..., 0].copy() for image in images))
     if not all((mask >= 128).any() for mask in masks):
-        raise RequestError(
-            f"{name} has no white pixel, so nothing would change: expected white where to repaint"
-        )
+        raise refused(name, "has no white pixel, so nothing would change", "white where to repaint")
     return masks
 
 
@@ -98,63 +96,61 @@ def resized(image: Image8, height: int, width: int) -> Image8:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """Reads images. Messages call them `name`."""
+    """Reads images. Messages call them `name`, with the `path` that an image comes from."""
 
     name: str
     ground: tuple[int, int, int]
     mode: str
+    path: Path | None = None
 
     def read(self, value: object) -> Image8:
         """Read one image [H, W, 3]. Grey images have equal channels."""
         from PIL import Image
 
         if isinstance(value, (str, os.PathLike)):
-            return self._from_file(Path(value))
+            return replace(self, path=Path(value))._from_file(Path(value))
         if isinstance(value, Image.Image):
-            return self._from_pil(self.name, value)
+            return self._from_pil(value)
         if isinstance(value, np.ndarray):
-            return _from_array(self.name, value)
-        raise RequestError(f"{self.name} is {brief(value)}: expected a path, a PIL image or an array")
+            return self._from_array(value)
+        raise self._refused(f"is {brief(value)}", "a path, a PIL image or an array")
 
     def _from_file(self, path: Path) -> Image8:
         from PIL import Image, UnidentifiedImageError
 
-        shown = f"{self.name} {brief(str(path), 200)}"
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(path) as image:
-                    return self._from_pil(shown, image)
+                    return self._from_pil(image)
         except RequestError:
             raise
         except UnidentifiedImageError:
-            raise RequestError(
-                f"{shown} is not an image that Pillow can read: expected PNG, JPEG, WebP or the like"
+            raise self._refused(
+                "is not an image that Pillow can read", "PNG, JPEG, WebP or the like"
             ) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise RequestError(
-                f"{shown} has too many pixels: expected at most {Image.MAX_IMAGE_PIXELS}"
-            ) from None
+            raise self._refused("has too many pixels", f"at most {Image.MAX_IMAGE_PIXELS}") from None
         except OSError as error:
-            raise RequestError(f"{shown} cannot be read: {error.strerror or error}") from error
+            raise self._unreadable(f"cannot be read: {error.strerror or error}") from error
         except (SyntaxError, ValueError, EOFError, MemoryError) as error:
             # Pillow's readers raise these for content that does not match the header.
-            raise RequestError(f"{shown} is damaged: {brief(str(error))}") from error
+            raise self._unreadable(f"is damaged: {brief(str(error))}") from error
 
-    def _from_pil(self, shown: str, image: Image.Image) -> Image8:
+    def _from_pil(self, image: Image.Image) -> Image8:
         from PIL import Image, ImageOps
 
         # The frames of a phone's MPO are one image for each eye.
         if (frames := getattr(image, "n_frames", 1)) > 1 and image.format != "MPO":
-            raise RequestError(f"{shown} has {frames} frames: expected an image with one frame")
+            raise self._refused(f"has {frames} frames", "an image with one frame")
         try:
             image = ImageOps.exif_transpose(image)
         except OSError as error:
-            raise RequestError(f"{shown} is damaged: {brief(str(error))}") from error
+            raise self._unreadable(f"is damaged: {brief(str(error))}") from error
         if image.mode.startswith("I"):
-            return _from_array(shown, np.asarray(image).astype(np.float32) / 65535)
+            return self._from_array(np.asarray(image).astype(np.float32) / 65535)
         if image.mode == "F":
-            return _from_array(shown, np.asarray(image))
+            return self._from_array(np.asarray(image))
         if image.has_transparency_data:
             image = image.convert("RGBA")
             below = Image.new("RGBA", image.size, (*self.ground, 255))
@@ -162,29 +158,45 @@ class _Reader:
         pixels: Image8 = np.asarray(image.convert(self.mode).convert("RGB"))
         return pixels
 
+    def _from_array(self, array: NDArray[Any]) -> Image8:
+        if array.ndim == 2:
+            array = array[..., np.newaxis].repeat(3, 2)
+        if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+            raise self._refused(f"is an array of shape {array.shape}", "(height, width, 3)")
+        if array.dtype == np.bool_:
+            array = array.astype(np.uint8) * 255
+        if array.dtype == np.uint8:
+            return np.array(array, dtype=np.uint8)
+        if array.dtype.kind != "f":
+            raise self._refused(f"is an array of {array.dtype}", "uint8, or floats from 0 to 1")
+        # Tolerate rounding errors.
+        if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
+            raise self._refused("is an array with numbers outside of 0 to 1", "0 to 1, or uint8")
+        levels: Image8 = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
+        return levels
 
-def _from_array(name: str, array: NDArray[Any]) -> Image8:
-    if array.ndim == 2:
-        array = array[..., np.newaxis].repeat(3, 2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise RequestError(f"{name} is an array of shape {array.shape}: expected (height, width, 3)")
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * 255
-    if array.dtype == np.uint8:
-        return np.array(array, dtype=np.uint8)
-    if array.dtype.kind != "f":
-        raise RequestError(f"{name} is an array of {array.dtype}: expected uint8, or floats from 0 to 1")
-    # Tolerate rounding errors.
-    if not (np.isfinite(array).all() and array.min() >= -1e-3 and array.max() <= 1 + 1e-3):
-        raise RequestError(f"{name} is an array with numbers outside of 0 to 1: expected 0 to 1, or uint8")
-    levels: Image8 = (np.clip(array, 0, 1) * 255).round().astype(np.uint8)
-    return levels
+    def _refused(self, problem: str, fits: str) -> RequestError:
+        return RequestError.expected(f"{self._shown} {problem}", fits, argument=self.name, path=self.path)
+
+    def _unreadable(self, problem: str) -> RequestError:
+        return RequestError(
+            f"{self._shown} {problem}",
+            argument=self.name,
+            path=self.path,
+            fits="an image that Pillow can read",
+        )
+
+    @property
+    def _shown(self) -> str:
+        return self.name if self.path is None else f"{self.name} {brief(str(self.path), 200)}"
 
 
 def checked_count(name: str, images: Sequence[Image8], prompts: int) -> tuple[Image8, ...]:
     """One image for each prompt. Raises `RequestError` unless there is one image, or one for each prompt."""
     if len(images) not in (1, prompts):
-        raise RequestError(
-            f"{name} has {len(images)} images for {prompts} prompts: give one for each, or one for all"
+        raise RequestError.advised(
+            f"{name} has {len(images)} images for {prompts} prompts",
+            "give one for each, or one for all",
+            argument=name,
         )
     return tuple(images) * (prompts if len(images) == 1 else 1)

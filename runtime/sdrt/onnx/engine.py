@@ -28,8 +28,8 @@ try:
 except (ImportError, AttributeError, OSError) as error:
     if was_interrupted(error):
         raise KeyboardInterrupt from error
-    raise ProviderError(
-        f"ONNX Runtime cannot be imported ({error}): {install_command('cpu')}, or [gpu] for NVIDIA"
+    raise ProviderError.advised(
+        f"ONNX Runtime cannot be imported ({error})", f"{install_command('cpu')}, or [gpu] for NVIDIA"
     ) from error
 
 __all__ = [
@@ -84,16 +84,21 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
     if not tells_placement() and (
         ignored := [name for name in _SINCE_1_24 if name in config.provider_options]
     ):
-        raise ProviderError(
-            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later; {ort.__version__} ignores it: "
-            f"{install_command('openvino')}"
+        raise ProviderError.advised(
+            f"openvino's option {ignored[0]} needs onnxruntime-openvino 1.24 or later; "
+            f"{ort.__version__} ignores it",
+            install_command("openvino"),
+            provider=config.provider,
+            argument=ignored[0],
         )
     if config.name in offered:
         return config
     row = PROVIDERS[config.name]
-    raise ProviderError(
+    raise ProviderError.advised(
         f"the installed onnxruntime {ort.__version__} has no {config.name} provider ({row.ort}); "
-        f"it offers {', '.join(offered)}: pip uninstall -y onnxruntime; {install_command(row.extra)}"
+        f"it offers {', '.join(offered)}",
+        f"pip uninstall -y onnxruntime; {install_command(row.extra)}",
+        provider=config.provider,
     )
 
 
@@ -124,9 +129,10 @@ def tells_placement() -> bool:
 def require_cudnn() -> None:
     """Raise `ProviderError` if the loader does not find cuDNN: the first convolution would fail."""
     if not has_cudnn():
-        raise ProviderError(
-            f"cuda needs cuDNN 9, but the loader does not find libcudnn.so.9: install it with "
-            f"{install_command('gpu')}, or add its folder to LD_LIBRARY_PATH"
+        raise ProviderError.advised(
+            "cuda needs cuDNN 9, but the loader does not find libcudnn.so.9",
+            f"install it with {install_command('gpu')}, or add its folder to LD_LIBRARY_PATH",
+            provider="cuda",
         )
 
 
@@ -137,10 +143,12 @@ def require_sound_recordings() -> None:
     https://github.com/microsoft/onnxruntime/pull/32121.
     """
     if _version() < (1, 30):
-        raise ProviderError(
-            f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later; {ort.__version__} mixes up the recordings of "
-            "different sizes: pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.30' (CUDA 13), or leave "
-            "the option out"
+        raise ProviderError.advised(
+            f"enable_cuda_graph needs onnxruntime-gpu 1.30 or later; {ort.__version__} mixes up the "
+            "recordings of different sizes",
+            "pip install --upgrade 'onnxruntime-gpu[cuda,cudnn]>=1.30' (CUDA 13), or leave the option out",
+            provider="cuda",
+            argument="enable_cuda_graph",
         )
 
 

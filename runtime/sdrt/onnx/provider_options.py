@@ -232,13 +232,19 @@ def openvino_options(given: Options, setting: Setting) -> dict[str, str]:
     kind = device.partition(".")[0]
     config = json.loads(given.get("load_config", "{}"))
     if idle := [name for name in config if name != kind]:
-        raise RequestError(
-            f"openvino's option load_config is about {idle[0]}, but device_type is {device}: expected the same device"
+        raise RequestError.expected(
+            f"openvino's option load_config is about {idle[0]}, but device_type is {device}",
+            "the same device",
+            argument="load_config",
+            provider="openvino",
         )
     theirs = config.get(kind, {})
     if "precision" in given and (twice := [key for key in (_PRECISION, _MODE) if key in theirs]):
-        raise RequestError(
-            f"openvino's options precision and load_config ({twice[0]}) both set the precision: leave one out"
+        raise RequestError.advised(
+            f"openvino's options precision and load_config ({twice[0]}) both set the precision",
+            "leave one out",
+            argument="precision",
+            provider="openvino",
         )
     properties = _properties(kind, given, setting) | theirs
     if _MODE in theirs:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from sdrt.common.messages import brief
-from sdrt.errors import ProviderError, RequestError
+from sdrt.common.messages import brief, wrong_value
+from sdrt.errors import ProviderError
 from sdrt.onnx.option_values import Option
 from sdrt.onnx.provider_options import (
     CUDA,
@@ -150,30 +150,28 @@ class SessionConfig:
     provider_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = ", ".join(provider_names())
+        known = f"one of {', '.join(provider_names())}"
         if not isinstance(self.provider, str):
-            raise ProviderError(f"provider is {brief(self.provider)}: expected one of {known}")
+            raise ProviderError.expected(f"provider is {brief(self.provider)}", known, argument="provider")
+        asked = f"provider {brief(self.provider)}"
+        facts = {"argument": "provider", "provider": self.provider}
         name, colon, device = self.provider.partition(":")
         if name not in provider_names():
-            raise ProviderError(f"unknown provider {brief(self.provider)}: expected one of {known}")
-        numbered = [row for row in PROVIDERS if PROVIDERS[row].device]
-        if colon and name not in numbered:
-            raise ProviderError(
-                f"provider {brief(self.provider)}: {name} takes no device number; only {', '.join(numbered)} do"
+            raise ProviderError.expected(f"unknown {asked}", known, **facts)
+        if colon and not PROVIDERS[name].device:
+            numbered = ", ".join(row for row in PROVIDERS if PROVIDERS[row].device)
+            raise ProviderError.advised(
+                f"{asked}: {name} takes no device number", f"only {numbered} do", joint="; ", **facts
             )
         if colon and not (device.isascii() and device.isdigit() and len(device) < 4):
-            raise ProviderError(
-                f"provider {brief(self.provider)}: expected a device number after ':', as in cuda:1"
-            )
+            raise ProviderError.expected(asked, "a device number after ':', as in cuda:1", **facts)
         if not (self.vae_tiling is None or isinstance(self.vae_tiling, bool)):
-            raise RequestError(f"vae_tiling is {brief(self.vae_tiling)}: expected True, False or None")
+            raise wrong_value("vae_tiling", self.vae_tiling, "True, False or None")
         if not (self.low_vram is None or isinstance(self.low_vram, bool)):
-            raise RequestError(f"low_vram is {brief(self.low_vram)}: expected True, False or None")
+            raise wrong_value("low_vram", self.low_vram, "True, False or None")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
-            raise RequestError(
-                f"threads is {brief(threads)}: expected 1 to 1024, or leave it out to use every core"
-            )
+            raise wrong_value("threads", threads, "1 to 1024, or leave it out to use every core")
         if name != AUTO:
             # "auto" is checked again once it is resolved to a provider.
             options = read_options(name, known_options(name), self.provider_options)

@@ -86,9 +86,10 @@ class Component:
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
             require_cudnn()
-        self.inputs = read_tensor_specs(self._session.get_inputs())
-        self.optional = read_tensor_specs(self._session.get_overridable_initializers())
-        self.outputs = read_tensor_specs(self._session.get_outputs())
+        facts = self._subject.facts
+        self.inputs = read_tensor_specs(self._session.get_inputs(), **facts)
+        self.optional = read_tensor_specs(self._session.get_overridable_initializers(), **facts)
+        self.outputs = read_tensor_specs(self._session.get_outputs(), **facts)
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self.float32_retry: Float32Retry | None = None
         """Repeats runs that overflow float16. None if the model has no float32 graph."""

@@ -45,13 +45,16 @@ class TensorSpec:
         return fits and (dtype.kind == self.dtype.kind or {dtype.kind, self.dtype.kind} == {"i", "u"})
 
 
-def read_tensor_specs(arguments: Sequence[Any]) -> dict[str, TensorSpec]:
-    """Specs of ONNX Runtime's `NodeArg`s, by name. Raises `UnsupportedModelError` for other types."""
+def read_tensor_specs(arguments: Sequence[Any], **facts: Any) -> dict[str, TensorSpec]:
+    """Specs of ONNX Runtime's `NodeArg`s, by name. Raises `UnsupportedModelError` for other types, with `facts`."""
     specs = {}
     for argument in arguments:
         if argument.type not in _DTYPES:
-            raise UnsupportedModelError(
-                f"{argument.name!r} is a {argument.type}: expected one of {', '.join(_DTYPES)}"
+            raise UnsupportedModelError.expected(
+                f"{argument.name!r} is a {argument.type}",
+                f"one of {', '.join(_DTYPES)}",
+                argument=argument.name,
+                **facts,
             )
         shape = tuple(size if isinstance(size, int) else str(size) for size in argument.shape)
         specs[argument.name] = TensorSpec(

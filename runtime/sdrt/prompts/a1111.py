@@ -142,9 +142,10 @@ def weighed(pieces: Sequence[str], factors: Sequence[tuple[int, int, float]]) ->
     for index, piece in enumerate(pieces):
         log, zero, sign = log + logs[index], zero + zeros[index], sign + signs[index]
         if log > math.log(_MOST_WEIGHT) and not zero:
-            raise RequestError(
-                f"the prompt's weights multiply to more than {_MOST_WEIGHT:g} at {brief(piece.strip())}: use smaller "
-                "weights"
+            raise RequestError.advised(
+                f"the prompt's weights multiply to more than {_MOST_WEIGHT:g} at {brief(piece.strip())}",
+                "use smaller weights",
+                argument="prompt",
             )
         weight = 0.0 if zero else round(math.exp(log), 12)
         yield Fragment(piece, -weight if sign % 2 else weight)
@@ -175,8 +176,10 @@ def _stretches(fragments: Iterator[Fragment]) -> list[list[Fragment]]:
 def bounded(weight: float, where: str) -> float:
     """The weight, if it is within bounds. Otherwise raises `RequestError`, which quotes `where` it is."""
     if not abs(weight) <= _MOST_WEIGHT:
-        raise RequestError(
-            f"the weight of {brief(where)} is {weight:g}: expected -{_MOST_WEIGHT:g} to {_MOST_WEIGHT:g}"
+        raise RequestError.expected(
+            f"the weight of {brief(where)} is {weight:g}",
+            f"-{_MOST_WEIGHT:g} to {_MOST_WEIGHT:g}",
+            argument="prompt",
         )
     return weight
 

@@ -68,7 +68,9 @@ def parse_compel(prompt: str) -> list[Clause]:
         RequestError: weights are out of bounds or do not fit the texts, or the syntax is not supported.
     """
     if found := _REFUSED.search(prompt):
-        raise RequestError(f"the prompt's {found[1]}(…) {_REMEDIES[found[1]]}")
+        raise RequestError(
+            f"the prompt's {found[1]}(…) {_REMEDIES[found[1]]}", argument="prompt", fits=_REMEDIES[found[1]]
+        )
     text = _UNSPACED_COMMA.sub(", ", prompt)
     return _joined(text) or [Clause([_fragments(text)])]
 
@@ -121,8 +123,8 @@ def _shares(options: str, count: int) -> list[float]:
     weights = _numbers("blend", names[:-1] if free else names, count)
     total = 1.0 if free else sum(weights)
     if not total:
-        raise RequestError(
-            f"the weights of .blend({brief(options)}) add up to 0: choose others, or end with no_normalize"
+        raise _refused(
+            f"the weights of .blend({brief(options)}) add up to 0", "choose others, or end with no_normalize"
         )
     return [bounded(weight / total, f".blend({options})") for weight in weights]
 
@@ -133,8 +135,9 @@ def _numbers(name: str, options: Sequence[str], count: int) -> list[float]:
     if given in ([], [""]):
         return [1.0] * count
     if len(given) != count or not all(_SHARE.fullmatch(option) for option in given):
-        raise RequestError(
-            f"the weights of .{name}({brief(', '.join(given))}) are not {count} numbers: give one for each text"
+        raise _refused(
+            f"the weights of .{name}({brief(', '.join(given))}) are not {count} numbers",
+            "give one for each text",
         )
     return [bounded(float(option), f".{name}({', '.join(given)})") for option in given]
 
@@ -143,17 +146,19 @@ def _fragments(text: str, start: int = 0, end: int | None = None) -> list[Fragme
     """The fragments of a single text. Neighbours of the same weight are joined."""
     end = len(text) if end is None else end
     if found := _JOINS.search(text, start, end):
-        raise RequestError(
-            f"the prompt has {brief(found[0])} within other text: quote whole prompts and write nothing "
-            'around them, as in ("a red cat", "a red dog").blend(1, 0.5)'
+        raise _refused(
+            f"the prompt has {brief(found[0])} within other text",
+            'quote whole prompts and write nothing around them, as in ("a red cat", "a red '
+            'dog").blend(1, 0.5)',
         )
     reader = _Reader(text)
     reader.read(start, end)
     fragments = list(_fused(weighed(reader.pieces, reader.factors)))
     if (count := sum(fragment.weight < 1 for fragment in fragments)) > _MOST_DOWN:
-        raise RequestError(
-            f"the prompt has {count} stretches with a weight below 1: expected at most {_MOST_DOWN}; put "
-            "neighbours into one bracket"
+        raise RequestError.expected(
+            f"the prompt has {count} stretches with a weight below 1",
+            f"at most {_MOST_DOWN}; put neighbours into one bracket",
+            argument="prompt",
         )
     return fragments
 
@@ -304,3 +309,7 @@ class _Reader:
         self.pieces.append(("" if glued else " ") + _ESCAPED.sub(r"\1", self._text[position:end]))
         self._end = end
         return end
+
+
+def _refused(problem: str, remedy: str) -> RequestError:
+    return RequestError.advised(problem, remedy, argument="prompt")

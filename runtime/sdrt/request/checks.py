@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import refused, wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.setting import Setting
 
 __all__ = [
     "MAX_PROMPT_LENGTH",
+    "both_given",
     "check_shape",
     "check_text",
     "checked",
@@ -39,12 +40,12 @@ def check_text(name: str, value: object) -> None:
         return
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
-        raise _refused(name, f"is {type(value).__name__}", "a string or a non-empty list of strings")
+        raise refused(name, f"is {type(value).__name__}", "a string or a non-empty list of strings")
     for text in texts:
         if len(text) > MAX_PROMPT_LENGTH:
-            raise _refused(name, f"has {len(text)} characters", f"at most {MAX_PROMPT_LENGTH}")
+            raise refused(name, f"has {len(text)} characters", f"at most {MAX_PROMPT_LENGTH}")
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise _refused(name, "contains half a surrogate pair, which is not a character", "valid Unicode")
+            raise refused(name, "contains half a surrogate pair, which is not a character", "valid Unicode")
 
 
 def checked(row: Setting, value: Any) -> Any:
@@ -57,9 +58,9 @@ def checked(row: Setting, value: Any) -> Any:
     if row.rank is not None:
         return tensor(row.name, value, rank=row.rank)
     if row.kind is bool and not isinstance(value, bool):
-        raise _refused(row.name, f"is {brief(value)}", "True or False")
+        raise wrong_value(row.name, value, "True or False")
     if row.choices and not (isinstance(value, str) and value in row.choices):
-        raise _refused(row.name, f"is {brief(value)}", f"one of {', '.join(row.choices)}")
+        raise wrong_value(row.name, value, f"one of {', '.join(row.choices)}")
     if row.bounds is None:
         return value
     check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
@@ -75,7 +76,7 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise _refused(name, f"is {brief(value)}", f"a whole number from {low} to {high}")
+        raise wrong_value(name, value, f"a whole number from {low} to {high}")
     return number
 
 
@@ -86,7 +87,7 @@ def real(name: str, value: Any, low: float, high: float) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if isinstance(value, (bool, str)) or not low <= number <= high:
-        raise _refused(name, f"is {brief(value)}", f"a number from {low:g} to {high:g}")
+        raise wrong_value(name, value, f"a number from {low:g} to {high:g}")
     return number
 
 
@@ -103,7 +104,7 @@ def numbers(
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
     if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= max_items:
-        raise _refused(name, f"is {brief(value)}", f"a list of 1 to {max_items} numbers")
+        raise wrong_value(name, value, f"a list of 1 to {max_items} numbers")
     return tuple(check(name, one, low, high) for one in value)
 
 
@@ -114,15 +115,15 @@ def tensor(name: str, value: Any, *, rank: int) -> Array | None:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise _refused(name, "has rows of unequal length", f"an array of {rank} dimensions") from None
+        raise refused(name, "has rows of unequal length", f"an array of {rank} dimensions") from None
     if not np.issubdtype(array.dtype, np.floating) or array.ndim != rank or array.size == 0:
         expected = f"{rank} dimensions of floating-point numbers"
-        raise _refused(name, f"is {array.dtype} of shape {array.shape}", expected)
+        raise refused(name, f"is {array.dtype} of shape {array.shape}", expected)
     # The graphs take float32, whose range is smaller than that of float64.
     with np.errstate(over="ignore"):
         array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise _refused(
+        raise refused(
             name, "contains NaN, infinity, or a number that is infinite in float32", "finite numbers"
         )
     return array
@@ -133,8 +134,10 @@ def check_shape(name: str, array: Array | None, shape: tuple[int | None, ...]) -
     if array is None or all(want in (None, got) for want, got in zip(shape, array.shape, strict=True)):
         return
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    raise _refused(name, f"has shape {array.shape}", f"({wanted})")
+    raise refused(name, f"has shape {array.shape}", f"({wanted})")
 
 
-def _refused(name: str, problem: str, expected: str) -> RequestError:
-    return RequestError(f"{name} {problem}: expected {expected}", argument=name, fits=expected)
+def both_given(name: str, other: str) -> RequestError:
+    """The error for two arguments that exclude each other, of which `name` is the one to leave out."""
+    fits = f"at most one of {name} and {other}"
+    return RequestError(f"expected {fits}, got both", argument=name, fits=fits)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape, integer
@@ -79,7 +80,7 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     if request.hires_scale is not None:
         sizes = enlarged_size(height, width, request.hires_scale, capabilities.size_step)
         for name, size in zip(("height", "width"), sizes, strict=True):
-            _check_size(request, f"{name} with hires_scale", size, capabilities)
+            _check_size(request, "hires_scale", size, capabilities, f"{name} with hires_scale")
     return fitted
 
 
@@ -89,15 +90,25 @@ def _check_task(request: Request, capabilities: Capabilities) -> None:
     for name in task.refuses:
         # A request that was fitted before has a strength of 1.
         if getattr(request, name) is not None and (name, request.strength) != ("strength", 1.0):
-            raise RequestError(f"{name} has no effect: this model is made for {task.name}; leave {name} out")
+            raise RequestError.advised(
+                f"{name} has no effect: this model is made for {task.name}",
+                f"leave {name} out",
+                joint="; ",
+                argument=name,
+            )
     given = {name for name in task.needs if getattr(request, name) is not None}
     if request.outpaint is not None:
         given.add("mask_image")
     if missing := [name for name in task.needs if name not in given]:
-        raise RequestError(f"this model is made for {task.name}; give {' and '.join(missing)}")
+        raise RequestError.advised(
+            f"this model is made for {task.name}",
+            f"give {' and '.join(missing)}",
+            joint="; ",
+            argument=missing[0],
+        )
     upscaler = request.hires_upscaler
     if request.hires_scale is not None and upscaler != "latent" and not capabilities.has_vae_encoder:
-        raise _no_encoder(f"hires_upscaler {upscaler!r}")
+        raise _no_encoder("hires_upscaler", f"hires_upscaler {upscaler!r}")
     if request.image is not None:
         _check_image(request, task, capabilities)
 
@@ -105,13 +116,15 @@ def _check_task(request: Request, capabilities: Capabilities) -> None:
 def _check_image(request: Request, task: Task, capabilities: Capabilities) -> None:
     if request.image_is_latents:
         if task.needs:
-            raise RequestError(
-                f"image contains latents, but this model is made for {task.name} and needs pixels; give an "
-                "image in pixels"
+            raise RequestError.advised(
+                f"image contains latents, but this model is made for {task.name} and needs pixels",
+                "give an image in pixels",
+                joint="; ",
+                argument="image",
             )
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:
-        raise _no_encoder("an image prompt")
+        raise _no_encoder("image", "an image prompt")
     if "strength" not in task.refuses and request.num_skipped_steps == request.num_inference_steps:
         raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
@@ -136,9 +149,19 @@ def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> N
     if capabilities.has_text_encoder:
         return
     if request.prompt_embeds is None:
-        raise RequestError("this model has no text encoder; give prompt_embeds instead of prompt")
+        raise RequestError.advised(
+            "this model has no text encoder",
+            "give prompt_embeds instead of prompt",
+            joint="; ",
+            argument="prompt",
+        )
     if request.guided and request.negative_prompt_embeds is None:
-        raise RequestError("this model has no text encoder; give negative_prompt_embeds, or guidance_scale=1")
+        raise RequestError.advised(
+            "this model has no text encoder",
+            "give negative_prompt_embeds, or guidance_scale=1",
+            joint="; ",
+            argument="negative_prompt",
+        )
 
 
 def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
@@ -152,8 +175,11 @@ def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
         if request.image_is_latents:
             height, width = (size * capabilities.vae_scale_factor for size in request.image.array.shape[2:])
             if (request.height or height, request.width or width) != (height, width):
-                raise RequestError(
-                    f"image has latents of {width}x{height} pixels; leave out height and width, or give this size"
+                raise RequestError.advised(
+                    f"image has latents of {width}x{height} pixels",
+                    "leave out height and width, or give this size",
+                    joint="; ",
+                    argument="width" if request.height in (None, height) else "height",
                 )
             return height, width
         height, width = request.image[0].shape[:2]
@@ -168,14 +194,18 @@ def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
     return request.height or height, request.width or width
 
 
-def _check_size(request: Request, name: str, size: int, capabilities: Capabilities) -> None:
-    _check_step(name, size, capabilities)
+def _check_size(
+    request: Request, argument: str, size: int, capabilities: Capabilities, shown: str = ""
+) -> None:
+    """Raise `RequestError` for a size that the model cannot make. Messages call it `shown`."""
+    _check_step(argument, size, capabilities, shown)
     most = request.max_size or (MAX_SIZE if request.tile_size is None else MAX_TILED_SIZE)
     if size > most:
         reason = "" if request.tile_size else ", because time grows with its fourth power; use tile_size, or"
-        raise RequestError(
-            f"{name} is {size}: expected at most {most}{reason or ';'} allow more with max_size={size} "
-            f"(--max-size {size})"
+        raise RequestError.expected(
+            f"{shown or argument} is {size}",
+            f"at most {most}{reason or ';'} allow more with max_size={size} (--max-size {size})",
+            argument=argument,
         )
 
 
@@ -185,27 +215,29 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
     _check_step("tile_size", request.tile_size, capabilities)
     most = request.max_size or MAX_SIZE
     if request.tile_size > most:
-        raise RequestError(
-            f"tile_size is {request.tile_size}: expected at most {most}, or allow more with max_size"
-        )
+        raise wrong_value("tile_size", request.tile_size, f"at most {most}, or allow more with max_size")
     if request.guidance_rescale:
+        fits = "at most one of tile_size and guidance_rescale"
         raise RequestError(
-            "expected at most one of tile_size and guidance_rescale: guidance_rescale needs the whole image at once"
+            f"expected {fits}: guidance_rescale needs the whole image at once",
+            argument="guidance_rescale",
+            fits=fits,
         )
     if request.tile_overlap is not None:
         _check_step("tile_overlap", request.tile_overlap, capabilities)
     if request.tile_overlap is not None and request.tile_overlap > request.tile_size // 2:
-        raise RequestError(
-            f"tile_overlap is {request.tile_overlap}: expected at most {request.tile_size // 2}, half of tile_size"
+        raise wrong_value(
+            "tile_overlap", request.tile_overlap, f"at most {request.tile_size // 2}, half of tile_size"
         )
 
 
 def _check_embeds(request: Request, capabilities: Capabilities) -> None:
     embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
     if capabilities.takes_pooled and (embeds is not None or negative is not None):
-        raise RequestError(
-            "prompt_embeds: this model also needs pooled embeddings, for which there is no argument; "
+        raise RequestError.advised(
+            "prompt_embeds: this model also needs pooled embeddings, for which there is no argument",
             "give prompt instead",
+            joint="; ",
             argument="prompt_embeds",
         )
     if embeds is not None:
@@ -219,21 +251,29 @@ def _check_embeds(request: Request, capabilities: Capabilities) -> None:
         )
 
 
-def _no_encoder(what: str) -> RequestError:
-    return RequestError(
-        f"{what} needs a VAE encoder, and this model has no vae_encoder; export the checkpoint again with sdrt export"
+def _no_encoder(argument: str, what: str) -> RequestError:
+    return RequestError.advised(
+        f"{what} needs a VAE encoder, and this model has no vae_encoder",
+        "export the checkpoint again with sdrt export",
+        joint="; ",
+        argument=argument,
     )
 
 
-def _check_step(name: str, size: int, capabilities: Capabilities) -> None:
+def _check_step(argument: str, size: int, capabilities: Capabilities, shown: str = "") -> None:
     step = capabilities.vae_scale_factor
     if size % step:
         below = max(step, size // step * step)
-        raise RequestError(
-            f"{name} is {size}: expected a multiple of {step}, such as {below} or {below + step}"
+        raise RequestError.expected(
+            f"{shown or argument} is {size}",
+            f"a multiple of {step}, such as {below} or {below + step}",
+            argument=argument,
         )
     if size % capabilities.size_step:
+        again = f"export the checkpoint again with sdrt export to use any multiple of {step}"
+        fits = f"a multiple of {capabilities.size_step}; {again}"
         raise RequestError(
-            f"{name} is {size}: this model was exported by optimum, so expected a multiple of "
-            f"{capabilities.size_step}; export the checkpoint again with sdrt export to use any multiple of {step}"
+            f"{shown or argument} is {size}: this model was exported by optimum, so expected {fits}",
+            argument=argument,
+            fits=fits,
         )

@@ -56,7 +56,9 @@ def _value(row: Setting, text: str) -> Any:
         return read(text) if row.max_items is None else tuple(read(part) for part in text.split(","))
     except (ValueError, OverflowError):
         expected = row.label.expected or _READERS[row.kind or str][1]
-        raise RequestError(f"its {row.label.name} is {brief(text)}: expected {expected}") from None
+        raise RequestError.expected(
+            f"its {row.label.name} is {brief(text)}", expected, argument=row.name
+        ) from None
 
 
 def _finite(text: str) -> float:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.request.bounds import MAX_IMAGES
-from sdrt.request.checks import check_text, checked, integer, tensor
+from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
 from sdrt.tasks.hires import Latents
 from sdrt.tasks.outpainting import Growth, parse_growth
@@ -51,20 +52,25 @@ def _set(request: DerivedSettings, name: str, value: Any) -> None:
 def _check_prompts(request: DerivedSettings) -> None:
     if (request.prompt is None) == (request.prompt_embeds is None):
         given = "neither" if request.prompt is None else "both"
-        raise RequestError(f"expected either prompt or prompt_embeds, got {given}")
+        fits = "either prompt or prompt_embeds"
+        raise RequestError(f"expected {fits}, got {given}", argument="prompt", fits=fits)
     if request.negative_prompt is not None and request.negative_prompt_embeds is not None:
-        raise RequestError("expected at most one of negative_prompt and negative_prompt_embeds, got both")
+        raise both_given("negative_prompt", "negative_prompt_embeds")
     for name in ("prompt", "negative_prompt"):
         check_text(name, getattr(request, name))
     negative = request.negative_prompt
     if negative is not None and not isinstance(negative, str) and len(negative) != request.num_prompts:
-        raise RequestError(
-            f"negative_prompt has {len(negative)} strings for {request.num_prompts} prompts; "
-            "give one for each prompt, or a single string"
+        raise RequestError.advised(
+            f"negative_prompt has {len(negative)} strings for {request.num_prompts} prompts",
+            "give one for each prompt, or a single string",
+            joint="; ",
+            argument="negative_prompt",
         )
     if request.num_prompts > MAX_IMAGES:
-        raise RequestError(
-            f"there are {request.num_prompts} prompts: expected at most {MAX_IMAGES}; make several calls"
+        raise RequestError.expected(
+            f"there are {request.num_prompts} prompts",
+            f"at most {MAX_IMAGES}; make several calls",
+            argument="prompt",
         )
 
 
@@ -80,19 +86,22 @@ def _check_levels(request: DerivedSettings, table: Sequence[Setting]) -> None:
         _set(request, row.name, levels)
         _set(request, "num_inference_steps", count)
         if request.hires_steps is not None:
-            raise RequestError(f"expected at most one of {row.name} and hires_steps, got both")
+            raise both_given(row.name, "hires_steps")
 
 
 def _check_image(request: DerivedSettings) -> None:
     if request.image is None:
         return
     if request.latents is not None:
-        raise RequestError("expected at most one of image and latents, got both")
+        raise both_given("image", "latents")
     if latents := _latents_given(request):
         for name in ("mask_image", "outpaint"):
             if getattr(request, name) is not None:
-                raise RequestError(
-                    f"{name} needs pixels, but image contains latents; give an image in pixels"
+                raise RequestError.advised(
+                    f"{name} needs pixels, but image contains latents",
+                    "give an image in pixels",
+                    joint="; ",
+                    argument="image",
                 )
         _set(request, "image", latents)
     else:
@@ -114,9 +123,11 @@ def _latents_given(request: DerivedSettings) -> Latents | None:
     given = tensor("image", array, rank=4)
     assert given is not None  # because `array` is not None
     if len(given) not in (1, request.num_prompts):
-        raise RequestError(
-            f"image has latents of {len(given)} images for {request.num_prompts} prompts; "
-            "give one for each prompt, or one"
+        raise RequestError.advised(
+            f"image has latents of {len(given)} images for {request.num_prompts} prompts",
+            "give one for each prompt, or one",
+            joint="; ",
+            argument="image",
         )
     return Latents(np.broadcast_to(given, (request.num_prompts, *given.shape[1:])))
 
@@ -129,8 +140,11 @@ def _check_unused(request: DerivedSettings, table: Sequence[Setting]) -> None:
         if not row.only_with or not given or any(getattr(request, one) is not None for one in row.only_with):
             continue
         needed = " or ".join(row.only_with)
-        raise RequestError(
-            f"{row.name} has no effect without {needed}; give {needed}, or leave out {row.name}"
+        raise RequestError.advised(
+            f"{row.name} has no effect without {needed}",
+            f"give {needed}, or leave out {row.name}",
+            joint="; ",
+            argument=row.name,
         )
 
 
@@ -142,8 +156,11 @@ def _check_hires(request: DerivedSettings) -> None:
             "hires_strength", request.hires_strength, request.hires_steps or request.num_inference_steps
         )
     if request.image is not None:
-        raise RequestError(
-            "hires_scale cannot be used with an image; to enlarge the image, give height and width"
+        raise RequestError.advised(
+            "hires_scale cannot be used with an image",
+            "to enlarge the image, give height and width",
+            joint="; ",
+            argument="hires_scale",
         )
 
 
@@ -158,8 +175,8 @@ def _check_mask(request: DerivedSettings) -> None:
     masks = checked_count("mask_image", read_masks("mask_image", request.mask_image), request.num_prompts)
     (height, width), (tall, wide) = masks[0].shape, request.image[0].shape[:2]
     if (height, width) != (tall, wide):
-        raise RequestError(
-            f"mask_image has {width}x{height} pixels, and image has {wide}x{tall}: expected the same size"
+        raise refused(
+            "mask_image", f"has {width}x{height} pixels, and image has {wide}x{tall}", "the same size"
         )
     _set(request, "mask_image", masks)
 
@@ -172,10 +189,10 @@ def _check_outpaint(request: DerivedSettings) -> None:
     sizes = () if fitted else (("height", None), ("width", None))
     for name, usual in (("mask_image", None), *sizes, ("composite", True)):
         if getattr(request, name) != usual:
-            raise RequestError(f"expected at most one of outpaint and {name}, got both")
+            raise both_given("outpaint", name)
     if request.output_type == "latent":
-        raise RequestError(
-            "output_type is 'latent', but outpaint makes its result from pixels: expected 'pil' or 'np'"
+        raise refused(
+            "output_type", "is 'latent', but outpaint makes its result from pixels", "'pil' or 'np'"
         )
     height, width = request.image[0].shape[:2]
     _set(request, "outpaint", parse_growth(request.outpaint, width, height))
@@ -191,6 +208,6 @@ def _check_seed(request: DerivedSettings) -> None:
 def no_steps(name: str, strength: float, steps: int) -> RequestError:
     """The error for a strength that runs none of `steps` steps."""
     least = f"{1 / steps:.2g}"
-    return RequestError(
-        f"{name} is {strength:g}, so none of the {steps} steps would run: expected at least {least}, or more steps"
+    return refused(
+        name, f"is {strength:g}, so none of the {steps} steps would run", f"at least {least}, or more steps"
     )

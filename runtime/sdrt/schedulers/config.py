@@ -89,5 +89,7 @@ def _consistent(class_name: str, settings: Settings) -> Settings:
 def _unsupported(class_name: str, key: str, value: Any, expected: str) -> UnsupportedModelError:
     return UnsupportedModelError(
         f"scheduler config ({class_name}): {key[:60]} is {brief(value)}; supported: {expected}. "
-        "Change the key in scheduler_config.json, or ask for another scheduler by name"
+        "Change the key in scheduler_config.json, or ask for another scheduler by name",
+        component="scheduler",
+        fits=expected,
     )

@@ -94,9 +94,11 @@ def build_discrete_schedule(settings: Settings, zero_snr_alpha: float) -> Discre
         )
     finite = np.isfinite(schedule.log_sigmas).all()
     if not (finite and (np.diff(schedule.log_sigmas) > 0).all()):
-        raise UnsupportedModelError(
-            "scheduler config: the betas give noise levels that do not rise from above zero to a finite one. "
-            "Change beta_start, beta_end or trained_betas in scheduler_config.json"
+        raise UnsupportedModelError.advised(
+            "scheduler config: the betas give noise levels that do not rise from above zero to a finite one",
+            "Change beta_start, beta_end or trained_betas in scheduler_config.json",
+            joint=". ",
+            component="scheduler",
         )
     return schedule
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, wrong_value
 from sdrt.errors import RequestError
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.scheduler import Scheduler
@@ -49,7 +49,9 @@ def resolve_scheduler(
     if spacing is None:
         return scheduler
     if isinstance(value, str) and (named := _spacing_in(value)) and spacing != named:
-        raise RequestError(f"scheduler {value!r} contradicts spacing {spacing!r}: leave one out")
+        raise RequestError.advised(
+            f"scheduler {value!r} contradicts spacing {spacing!r}", "leave one out", argument="spacing"
+        )
     return scheduler.with_spacing(spacing)
 
 
@@ -66,9 +68,7 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
     if isinstance(value, Mapping):
         return replace(Scheduler.from_config(value), source="a config in memory")
     if not isinstance(value, (str, os.PathLike)):
-        raise RequestError(
-            f"scheduler is {brief(value)}: expected a name, a diffusers config or a path to one"
-        )
+        raise wrong_value("scheduler", value, "a name, a diffusers config or a path to one")
     if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
         return replace(Scheduler.from_config(_read_config(Path(value))), source=os.fspath(value))
     return _from_name(value, model_config)
@@ -82,9 +82,10 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
     row, spacing = _row_of_name(name)
     own = model_config.get("_class_name")
     if row.is_for_edm and not str(own).startswith("EDM"):
-        raise RequestError(
-            f"scheduler {brief(name)} is for models trained as in EDM, but this model's own scheduler is "
-            f"{brief(own)}: choose another, or give a scheduler_config.json that says how the model was trained"
+        raise _refused(
+            f"scheduler {brief(name)} is for models trained as in EDM, but this model's own scheduler "
+            f"is {brief(own)}",
+            "choose another, or give a scheduler_config.json that says how the model was trained",
         )
     if _is_flow(model_config):
         row = _row_on_flow(name, row, own)
@@ -109,9 +110,10 @@ def _row_on_flow(name: str, row: SamplerRow, own: object) -> SamplerRow:
     """The row with the rule of `row` for models trained by flow matching."""
     if row.on_flow is None:
         valid = ", ".join(other.name for other in SAMPLERS.values() if other.on_flow)
-        raise RequestError(
-            f"scheduler {brief(name)} is not for models trained by flow matching, but this model's own "
-            f"scheduler is {brief(own)}: choose one of: {valid}"
+        raise _refused(
+            f"scheduler {brief(name)} is not for models trained by flow matching, but this model's "
+            f"own scheduler is {brief(own)}: choose one of",
+            valid,
         )
     return SAMPLERS[row.on_flow]
 
@@ -124,13 +126,14 @@ def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
     asked = f"scheduler {scheduler.name!r}"
     if for_flow:
         predicts = brief(model_config.get("prediction_type", "epsilon"))
-        raise RequestError(
-            f"{asked} is for models trained by flow matching, but this model's own scheduler is {brief(own)} with "
-            f"prediction_type {predicts}: choose another"
+        raise _refused(
+            f"{asked} is for models trained by flow matching, but this model's own scheduler is "
+            f"{brief(own)} with prediction_type {predicts}",
+            "choose another",
         )
-    raise RequestError(
-        f"{asked} is not for models trained by flow matching, but this model's own scheduler is {brief(own)}: ask "
-        "for it by name, or choose another"
+    raise _refused(
+        f"{asked} is not for models trained by flow matching, but this model's own scheduler is {brief(own)}",
+        "ask for it by name, or choose another",
     )
 
 
@@ -147,7 +150,7 @@ def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
     valid = ", ".join(scheduler_names())
     close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
-    raise RequestError(f"unknown scheduler {brief(name)}{hint}; choose one of: {valid}")
+    raise _refused(f"unknown scheduler {brief(name)}{hint}; choose one of", valid)
 
 
 def _names() -> dict[str, SamplerRow]:
@@ -185,11 +188,21 @@ def _read_config(path: Path) -> Config:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
-        raise RequestError(
-            f"scheduler {brief(str(path), 200)} cannot be read ({reason}): expected a {_CONFIG_NAME}"
+        raise RequestError.expected(
+            f"scheduler {brief(str(path), 200)} cannot be read ({reason})",
+            f"a {_CONFIG_NAME}",
+            argument="scheduler",
+            path=path,
         ) from error
     if not isinstance(config, dict):
-        raise RequestError(
-            f"scheduler {brief(str(path), 200)} is not a JSON object: expected a {_CONFIG_NAME}"
+        raise RequestError.expected(
+            f"scheduler {brief(str(path), 200)} is not a JSON object",
+            f"a {_CONFIG_NAME}",
+            argument="scheduler",
+            path=path,
         )
     return config
+
+
+def _refused(problem: str, remedy: str) -> RequestError:
+    return RequestError.advised(problem, remedy, argument="scheduler")

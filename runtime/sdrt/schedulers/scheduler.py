@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers.config import read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
@@ -89,7 +89,7 @@ class Scheduler:
                 if valid
                 else "leave it out, because the scheduler has its own levels"
             )
-            raise RequestError(f"{problem}; {remedy}")
+            raise RequestError(f"{problem}; {remedy}", argument="spacing", fits=remedy)
         return replace(self, settings=replace(self.settings, **SPACINGS[spacing]))
 
     def with_levels(
@@ -102,24 +102,26 @@ class Scheduler:
                 not support them.
         """
         if timesteps is not None and sigmas is not None:
-            raise RequestError("expected at most one of timesteps and sigmas, got both")
+            raise RequestError(
+                "expected at most one of timesteps and sigmas, got both",
+                argument="sigmas",
+                fits="at most one of timesteps and sigmas",
+            )
         if timesteps is not None:
             self._check_levels("timesteps", timesteps, takes=self.sampler.takes_timesteps)
             if timesteps[0] >= self.settings.num_train_timesteps or timesteps[-1] < 0:
-                raise RequestError(
-                    f"timesteps are {brief(list(timesteps))}: expected numbers from 0 to "
-                    f"{self.settings.num_train_timesteps - 1}"
-                )
+                last = self.settings.num_train_timesteps - 1
+                raise refused("timesteps", f"are {brief(list(timesteps))}", f"numbers from 0 to {last}")
             return replace(self, settings=replace(self.settings, levels=None, timesteps=tuple(timesteps)))
         if sigmas is not None:
             self._check_levels("sigmas", sigmas, takes=self.sampler.takes_sigmas)
             if len(sigmas) < 2 or sigmas[-2] <= 0 or sigmas[-1] < 0:
-                raise RequestError(
-                    f"sigmas are {brief(list(sigmas))}: expected two or more numbers, all above 0 except the last"
+                raise refused(
+                    "sigmas", f"are {brief(list(sigmas))}", "two or more numbers, all above 0 except the last"
                 )
             if self.noise_schedule.signal(sigmas[0]) < 0:
-                raise RequestError(
-                    f"sigmas are {brief(list(sigmas))}: expected at most 1, which is pure noise in flow matching"
+                raise refused(
+                    "sigmas", f"are {brief(list(sigmas))}", "at most 1, which is pure noise in flow matching"
                 )
             return replace(
                 self, settings=replace(self.settings, levels=None, sigmas=tuple(map(float, sigmas)))
@@ -128,10 +130,12 @@ class Scheduler:
 
     def _check_levels(self, name: str, values: Sequence[float], *, takes: bool) -> None:
         if not takes:
-            raise RequestError(f"scheduler {self.name!r} takes no {name}: choose another, or leave them out")
+            raise RequestError.advised(
+                f"scheduler {self.name!r} takes no {name}", "choose another, or leave them out", argument=name
+            )
         # In float32, as the levels are kept.
         if (np.diff(np.array(values, np.float32)) >= 0).any():
-            raise RequestError(f"{name} are {brief(list(values))}: expected numbers in falling order")
+            raise refused(name, f"are {brief(list(values))}", "numbers in falling order")
 
     @property
     def reads_eta(self) -> bool:
@@ -151,15 +155,18 @@ class Scheduler:
         """
         trained = self.settings.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
-            raise RequestError(f"num_inference_steps is {num_inference_steps}: expected 1 to {trained}")
+            raise wrong_value("num_inference_steps", num_inference_steps, f"1 to {trained}")
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
             plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
         if not _falls(plan):
-            raise UnsupportedModelError(
+            raise UnsupportedModelError.advised(
                 f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "
-                "not fall from a finite one to above zero. Change sigma_min, sigma_max or lambda_min_clipped in "
-                "scheduler_config.json, or ask for another scheduler by name"
+                "not fall from a finite one to above zero",
+                "Change sigma_min, sigma_max or lambda_min_clipped in "
+                "scheduler_config.json, or ask for another scheduler by name",
+                joint=". ",
+                component="scheduler",
             )
         return self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations) if skip else plan
 
@@ -180,7 +187,7 @@ class Scheduler:
             RequestError: eta is outside 0 to 1.
         """
         if not 0 <= eta <= 1:
-            raise RequestError(f"eta is {eta}: expected a number from 0 to 1")
+            raise wrong_value("eta", eta, "a number from 0 to 1")
         return self._steps(denoise, x, plan, self._options(noise, eta))
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:
@@ -241,9 +248,11 @@ def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerR
         if named and (not row.orders or settings.solver_order in row.orders):
             return row
     found = f"algorithm_type {settings.algorithm_type} with solver_order {settings.solver_order}"
-    raise UnsupportedModelError(
-        f"scheduler config ({rows[0].class_name}): {found} is not supported. Change them in scheduler_config.json, or "
-        "ask for another scheduler by name"
+    raise UnsupportedModelError.advised(
+        f"scheduler config ({rows[0].class_name}): {found} is not supported",
+        "Change them in scheduler_config.json, or ask for another scheduler by name",
+        joint=". ",
+        component="scheduler",
     )
 
 
@@ -254,7 +263,9 @@ def _rows_of_class(class_name: object) -> list[SamplerRow]:
     supported = ", ".join(dict.fromkeys(row.class_name for row in SAMPLERS.values() if row.own_levels))
     raise UnsupportedModelError(
         f"scheduler config: _class_name is {brief(class_name)}; supported: {supported}. "
-        "Ask for a scheduler by name"
+        "Ask for a scheduler by name",
+        component="scheduler",
+        fits=supported,
     )
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
+from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
@@ -125,9 +126,12 @@ def whole_timesteps(settings: Settings, n: int) -> list[int]:
     """DDIM's family: whole timesteps [n], descending."""
     timesteps = _timesteps(settings, n).round().astype(int).tolist()
     if timesteps[0] >= settings.num_train_timesteps:
-        raise RequestError(
-            f"num_inference_steps is {n}, whose first timestep {timesteps[0]} is past the last trained one "
-            f"({settings.num_train_timesteps - 1}) with steps_offset {settings.steps_offset}: use fewer steps"
+        raise RequestError.advised(
+            f"num_inference_steps is {n}, whose first timestep {timesteps[0]} is past the last "
+            f"trained one ({settings.num_train_timesteps - 1}) with steps_offset "
+            f"{settings.steps_offset}",
+            "use fewer steps",
+            argument="num_inference_steps",
         )
     return [int(t) for t in timesteps]
 
@@ -138,9 +142,10 @@ def consistency_timesteps(settings: Settings, n: int) -> list[int]:
         return [int(t) for t in settings.timesteps]
     original = settings.original_inference_steps
     if n > original:
-        raise RequestError(
-            f"num_inference_steps is {n}, but the model was distilled on {original} (original_inference_steps): "
-            f"expected at most {original}"
+        raise refused(
+            "num_inference_steps",
+            f"is {n}, but the model was distilled on {original} (original_inference_steps)",
+            f"at most {original}",
         )
     distilled = np.arange(original, 0, -1) * (settings.num_train_timesteps // original) - 1
     return [int(distilled[int(place)]) for place in np.floor(np.linspace(0, original, n, endpoint=False))]
@@ -250,7 +255,9 @@ def _ended(sigmas: FloatArray, final: float) -> FloatArray:
 def _refuse_repeated(grid: Grid, settings: Settings) -> None:
     visited = grid.sigmas[:-1]
     if len(set(visited.tolist())) != len(visited):
-        raise RequestError(
-            f"num_inference_steps is {len(visited)}: with {settings.timestep_spacing} spacing, so many steps visit a "
-            "timestep twice, which this scheduler does not support: use fewer steps, or the karras spacing"
+        raise RequestError.advised(
+            f"num_inference_steps is {len(visited)}: with {settings.timestep_spacing} spacing, so "
+            "many steps visit a timestep twice, which this scheduler does not support",
+            "use fewer steps, or the karras spacing",
+            argument="num_inference_steps",
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError
 
 __all__ = ["Growth", "grown", "parse_growth", "passes"]
@@ -82,8 +82,8 @@ def parse_growth(value: object, width: int, height: int) -> Growth:
     else:
         raise _refused(value)
     if growth.empty:
-        raise RequestError(
-            f"outpaint is {brief(value)}, but the image has {width}x{height} pixels already: expected more"
+        raise refused(
+            "outpaint", f"is {brief(value)}, but the image has {width}x{height} pixels already", "more"
         )
     return replace(growth, text=value) if isinstance(value, str) else growth
 
@@ -100,19 +100,18 @@ def _of_sides(sides: Mapping[object, object], value: object) -> Growth:
 
 def _to_size(wide: int, tall: int, anchor: str, width: int, height: int) -> Growth:
     if anchor not in _ANCHORS:
-        raise RequestError(f"outpaint has no anchor {brief(anchor)}: expected one of {', '.join(_ANCHORS)}")
+        raise refused("outpaint", f"has no anchor {brief(anchor)}", f"one of {', '.join(_ANCHORS)}")
     if wide < width or tall < height or max(wide, tall) > _MOST:
-        raise RequestError(
-            f"outpaint to {wide}x{tall}: expected at least the image's {width}x{height} and at most {_MOST} a side"
-        )
+        fits = f"at least the image's {width}x{height} and at most {_MOST} a side"
+        raise refused("outpaint", f"to {wide}x{tall}", fits)
     across, down = _ANCHORS[anchor]
     left, top = round((wide - width) * across), round((tall - height) * down)
     return Growth(left=left, top=top, right=wide - width - left, bottom=tall - height - top)
 
 
 def _refused(value: object) -> RequestError:
-    return RequestError(
-        f"outpaint is {brief(value)}: expected pixels for sides, as in left=64,top=32, or a size, as in 768x512@left"
+    return wrong_value(
+        "outpaint", value, "pixels for sides, as in left=64,top=32, or a size, as in 768x512@left"
     )
 
 

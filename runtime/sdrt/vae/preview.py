@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
-from sdrt.errors import IntegrityError, RequestError, UnsupportedModelError
+from sdrt.common.messages import brief, refused
+from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.images.arrays import to_pil, to_unit
 
 if TYPE_CHECKING:
@@ -60,17 +60,22 @@ class LinearPreview:
         """
         entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
         if "preview" not in entry:
-            raise UnsupportedModelError(
-                f"{model.path} has no data for previews: export the checkpoint again with this version of sdrt"
+            raise UnsupportedModelError.advised(
+                f"{model.path} has no data for previews",
+                "export the checkpoint again with this version of sdrt",
+                component=model.family.vae.decoder,
+                path=model.path,
             )
         try:
             matrix = np.array(entry["preview"], dtype=np.float32)
         except (TypeError, ValueError):
             matrix = np.empty(0, np.float32)
         if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():
-            raise IntegrityError(
-                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}: expected {channels + 1} rows of "
-                "3 numbers; export the model again"
+            raise IntegrityError.expected(
+                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}",
+                f"{channels + 1} rows of 3 numbers; export the model again",
+                component=model.family.vae.decoder,
+                path=model.path,
             )
         return cls(matrix, factor)
 
@@ -86,6 +91,4 @@ class LinearPreview:
 
 def _check(latents: Array, channels: int) -> None:
     if latents.ndim != 4 or latents.shape[1] != channels:
-        raise RequestError(
-            f"latents have shape {latents.shape}: expected (images, {channels}, height, width)"
-        )
+        raise refused("latents", f"have shape {latents.shape}", f"(images, {channels}, height, width)")

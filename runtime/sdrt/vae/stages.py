@@ -230,8 +230,10 @@ def _read(component: Component) -> list[Stage]:
     try:
         stages = [Stage(**row) for row in json.loads(component.metadata[METADATA])]
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(
-            f"{component.name}: the graph's metadata has no stages: export the model again"
+        raise IntegrityError.advised(
+            f"{component.name}: the graph's metadata has no stages",
+            "export the model again",
+            component=component.name,
         ) from error
     inputs = {stage.input(name) for stage in stages for name in stage.takes}
     component.require(sorted(inputs), [stage.output for stage in stages])

@@ -52,7 +52,12 @@ class Files:
         record = None if json_file is None else plan_file("--json", json_file, ".json", force=force)
         every = [*paths.values(), *([record] if record else [])]
         if len({path.resolve() for path in every}) < len(every):
-            raise RequestError("two of the files to write have the same name: give each its own")
+            raise RequestError.advised(
+                "two of the files to write have the same name",
+                "give each its own",
+                argument="--json",
+                path=every[-1],
+            )
         if paths:
             require_matplotlib(_PLOT_OPTIONS[next(iter(paths))])
         return cls(json=record, plots=paths, force=force)
@@ -91,8 +96,10 @@ def run(
     from sdrt.benchmark.configurations import Rules, expand
 
     if lists["low_vram"] and (profile or flame_file):
-        raise RequestError(
-            "--profile and --low-vram do not work together, because --low-vram closes the sessions: leave one out"
+        raise RequestError.advised(
+            "--profile and --low-vram do not work together, because --low-vram closes the sessions",
+            "leave one out",
+            argument="--profile",
         )
     rules, terminal = Rules(precision=precision, time_limit=time_limit), Terminal(quiet=quiet)
     asked = _asked(**lists)
@@ -125,7 +132,8 @@ def _asked(
     # False, not None: a size that runs out of memory must fail, and not be measured with low_vram.
     rest["low_vram"] = bool(rest["low_vram"])
     if sizes is not None and (width, height) != (None, None):
-        raise RequestError("expected --size, or --width and --height, got both")
+        fits = "--size, or --width and --height"
+        raise RequestError(f"expected {fits}, got both", argument="--size", fits=fits)
     return Asked(
         sizes=sizes or ((width, height),),
         schedulers=schedulers or (None,),
@@ -147,7 +155,8 @@ def _opener(
         click.get_current_context().get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
     )
     if model_is_given or revision is not None:
-        raise RequestError("expected --random-weights, or --model and its --revision, got both")
+        fits = "--random-weights, or --model and its --revision"
+        raise RequestError(f"expected {fits}, got both", argument="--random-weights", fits=fits)
     return partial(_open_random, random_weights, asked, terminal)
 
 

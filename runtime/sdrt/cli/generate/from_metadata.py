@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sdrt.common.messages import brief
@@ -34,8 +35,11 @@ def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> 
     """
     metadata = read_metadata(name)
     if not metadata.text:
-        raise RequestError(
-            f"--from {name} does not say how it was made: expected an image that sdrt made without --no-metadata"
+        raise RequestError.expected(
+            f"--from {name} does not say how it was made",
+            "an image that sdrt made without --no-metadata",
+            argument="--from",
+            path=Path(name),
         )
     _check_complete(name, metadata.settings, given, table)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
@@ -62,7 +66,9 @@ def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> d
     try:
         values = settings_values(texts, table)
     except RequestError as error:
-        raise RequestError(f"--from {name}: {error}") from None
+        raise RequestError(
+            f"--from {name}: {error}", argument="--from", path=Path(name), fits=error.fits
+        ) from None
     names = {*_OTHER_OPTIONS, *(row.name for row in table if row.option is not None)}
     options = {key: value for key, value in values.items() if key in names}
     if "size" in values and "outpaint" not in values:
@@ -83,37 +89,51 @@ def _check_complete(
 ) -> None:
     model = settings.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
-        raise RequestError(
-            f"--from {name}: the image was made by the model {brief(model)}; give the model with -m"
+        raise _unusable(
+            name, f"the image was made by the model {brief(model)}", "give the model with -m", "model"
         )
     from_text = "Hires upscale" in settings
     if "image" not in given and not from_text and any(label in settings for label in _image_labels(table)):
-        raise RequestError(f"--from {name}: the image was made from another image; give that one with -i")
+        raise _unusable(name, "the image was made from another image", "give that one with -i", "image")
     if "mask_image" not in given and "Mask blur" in settings and "Outpaint" not in settings:
-        raise RequestError(f"--from {name}: the image was made with a mask; give the mask with --mask")
+        raise _unusable(name, "the image was made with a mask", "give the mask with --mask", "mask_image")
     if "Embeddings" in settings and "embeddings" not in given:
-        raise RequestError(
-            f"--from {name}: the image was made with {brief(settings['Embeddings'])}; give the files with --embedding"
+        raise _unusable(
+            name,
+            f"the image was made with {brief(settings['Embeddings'])}",
+            "give the files with --embedding",
+            "--embedding",
         )
     if "Scheduler config" in settings and "scheduler" not in given:
-        raise RequestError(
-            f"--from {name}: the image was made with {brief(settings['Scheduler config'])}; give the file with "
-            "--scheduler"
+        raise _unusable(
+            name,
+            f"the image was made with {brief(settings['Scheduler config'])}",
+            "give the file with --scheduler",
+            "scheduler",
         )
     if settings.get("RNG") != "CPU":
         found = f"its RNG is {brief(settings['RNG'])}" if "RNG" in settings else "it names no RNG"
-        raise RequestError(
-            f"--from {name}: the image was made with noise that sdrt cannot draw ({found}, expected CPU); to make a "
-            "similar image, give its prompt and options without --from"
+        raise _unusable(
+            name,
+            f"the image was made with noise that sdrt cannot draw ({found}, expected CPU)",
+            "to make a similar image, give its prompt and options without --from",
         )
     known = {row.label.name for row in labelled_settings(table) if row.label} | _HARMLESS_LABELS
     if other := [label for label in settings if label not in known]:
-        raise RequestError(
-            f"--from {name}: the image has the setting {brief(other[0])} of another program; to make a similar image, "
-            "give its prompt and options without --from"
+        raise _unusable(
+            name,
+            f"the image has the setting {brief(other[0])} of another program",
+            "to make a similar image, give its prompt and options without --from",
         )
 
 
 def _image_labels(table: Sequence[Setting]) -> list[str]:
     """The labels that only images made from another image have."""
     return [row.label.name for row in table if row.label and row.only_with == ("image",)]
+
+
+def _unusable(name: str, problem: str, remedy: str, argument: str = "--from") -> RequestError:
+    """The error for an image that cannot be made from its metadata, unless `argument` is given otherwise."""
+    return RequestError.advised(
+        f"--from {name}: {problem}", remedy, joint="; ", argument=argument, path=Path(name)
+    )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
+from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
@@ -186,8 +187,10 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
         first = secrets.randbelow(MAX_SEED)
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_IMAGES:
-        raise RequestError(
-            f"the plot has {count} images: expected at most {MAX_IMAGES}; give fewer values to -x, -y or -z"
+        raise RequestError.expected(
+            f"the plot has {count} images",
+            f"at most {MAX_IMAGES}; give fewer values to -x, -y or -z",
+            argument="-x",
         )
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
     jobs = []
@@ -212,7 +215,13 @@ def plan_preview_path(options: Options, image_paths: Sequence[Path]) -> Path | N
         return None
     (path,) = plan_paths(options.preview_file, [0], force=options.force, option="--preview-file")
     if path.resolve() in {image_path.resolve() for image_path in image_paths}:
-        raise RequestError(f"--preview-file {path}: an image has this name too; choose another name")
+        raise RequestError.advised(
+            f"--preview-file {path}: an image has this name too",
+            "choose another name",
+            joint="; ",
+            argument="--preview-file",
+            path=path,
+        )
     return path
 
 
@@ -223,9 +232,7 @@ def plan_grid(options: Options, jobs: list[ImageJob]) -> Grid | None:
     from sdrt.images.contact_sheet import MAX_IMAGES
 
     if len(jobs) > MAX_IMAGES:
-        raise RequestError(
-            f"--grid with {len(jobs)} images: expected at most {MAX_IMAGES}; make several sheets"
-        )
+        raise refused("--grid", f"with {len(jobs)} images", f"at most {MAX_IMAGES}; make several sheets")
     count = _images_per_prompt(options)
     return Grid(
         path=plan_sheet_path(options.output, [job.seed for job in jobs], force=options.force),

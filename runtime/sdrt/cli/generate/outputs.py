@@ -67,7 +67,9 @@ def plan_file(option: str, name: str, extension: str, *, force: bool) -> Path:
     """
     path = Path(name)
     if path.suffix.lower() != extension:
-        raise RequestError(f"{option} {name} has the extension {path.suffix!r}: expected {extension}")
+        raise RequestError.expected(
+            f"{option} {name} has the extension {path.suffix!r}", extension, argument=option, path=path
+        )
     with _errors_name_option(option, name):
         check_target(path, force=force)
     return path
@@ -79,8 +81,11 @@ def _errors_name_option(option: str, pattern: str | None) -> Iterator[None]:
     try:
         yield
     except RequestError as error:
-        raise RequestError(f"{option} {error}", argument=option) from error
+        raise RequestError(f"{option} {error}", **vars(error) | {"argument": option}) from error
     except OSError as error:
-        raise RequestError(
-            f"{option} {pattern or DEFAULT_NAME} cannot be written ({error.strerror}): choose another name"
+        raise RequestError.advised(
+            f"{option} {pattern or DEFAULT_NAME} cannot be written ({error.strerror})",
+            "choose another name",
+            argument=option,
+            path=Path(pattern or DEFAULT_NAME),
         ) from None

@@ -79,7 +79,9 @@ def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
         if key in row.names:
             return row
     expected = ", ".join(row.key for row in rows)
-    raise RequestError(f"{location}: unknown setting {brief(name)}: expected one of {expected}")
+    raise RequestError.expected(
+        f"{location}: unknown setting {brief(name)}", f"one of {expected}", argument=name
+    )
 
 
 def read_prompts_file(
@@ -95,8 +97,9 @@ def read_prompts_file(
             acceptable. The message names the line.
     """
     shown = "standard input" if name == "-" else name
+    facts: dict[str, Any] = {"argument": option, "path": None if name == "-" else Path(name)}
     entries: list[Entry] = []
-    for number, line in enumerate(_read(name, shown, option).splitlines(), 1):
+    for number, line in enumerate(_read(name, f"{option} {shown}", facts).splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
@@ -104,13 +107,15 @@ def read_prompts_file(
         plain = Entry(prompt=text, settings={}, location=location)
         entries.append(_entry(text, image_settings(table), location) if _is_object(text) else plain)
         if len(entries) > MAX_ENTRIES:
-            raise RequestError(f"{location}: more than {MAX_ENTRIES} prompts; split the file")
+            raise RequestError.advised(
+                f"{location}: more than {MAX_ENTRIES} prompts", "split the file", joint="; ", **facts
+            )
     if not entries:
-        raise RequestError(f"{shown} contains no prompts: expected one per line")
+        raise RequestError.expected(f"{shown} contains no prompts", "one per line", **facts)
     return entries
 
 
-def _read(name: str, shown: str, option: str) -> str:
+def _read(name: str, shown: str, facts: Mapping[str, Any]) -> str:
     try:
         if name == "-":
             data = sys.stdin.buffer.read(_MAX_BYTES + 1)
@@ -118,15 +123,20 @@ def _read(name: str, shown: str, option: str) -> str:
             with Path(name).open("rb") as stream:
                 data = stream.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            raise RequestError(
-                f"{option} {shown} has more than {_MAX_BYTES >> 20} MB: expected a text file with a prompt per line; "
-                "split the file"
+            raise RequestError.expected(
+                f"{shown} has more than {_MAX_BYTES >> 20} MB",
+                "a text file with a prompt per line; split the file",
+                **facts,
             )
         return data.decode("utf-8-sig")
     except OSError as error:
-        raise RequestError(f"{option} {shown} cannot be read: {error.strerror or error}") from error
+        raise RequestError(
+            f"{shown} cannot be read: {error.strerror or error}",
+            **facts,
+            fits="a text file that can be read",
+        ) from error
     except ValueError as error:
-        raise RequestError(f"{option} {shown} is not UTF-8 text: {error}") from error
+        raise RequestError(f"{shown} is not UTF-8 text: {error}", **facts, fits="UTF-8 text") from error
 
 
 def _is_object(line: str) -> bool:
@@ -138,16 +148,21 @@ def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{location}: not valid JSON: {error}") from error
+        raise RequestError(
+            f"{location}: not valid JSON: {error}",
+            fits="a prompt, or a JSON object with a prompt and settings",
+        ) from error
     settings: dict[str, Any] = {}
     for name, value in given.items():
         row = _find(name, rows, location)
         if row.name in settings:
-            raise RequestError(f"{location}: {row.key} is given twice")
+            raise RequestError(
+                f"{location}: {row.key} is given twice", argument=row.name, fits="each setting once"
+            )
         settings[row.name] = _checked(row, value, location)
     prompt = settings.pop("prompt", None)
     if prompt is None:
-        raise RequestError(f"{location}: expected a prompt")
+        raise RequestError.expected(location, "a prompt", argument="prompt")
     return Entry(prompt=prompt, settings=settings, location=location)
 
 
@@ -155,10 +170,14 @@ def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
     if row.max_items is not None:
         if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
-            raise RequestError(f"{location}: {row.key} is {brief(value)}: expected a list of {_PLURAL[kind]}")
+            raise RequestError.expected(
+                f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
+            )
         return tuple(value)
     if not _has_kind(value, kind):
-        raise RequestError(f"{location}: {row.key} is {brief(value)}: expected {_EXPECTED[kind]}")
+        raise RequestError.expected(
+            f"{location}: {row.key} is {brief(value)}", _EXPECTED[kind], argument=row.name
+        )
     return value
 
 
@@ -178,21 +197,30 @@ def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
     name, equals, rest = text.partition("=")
     location = f"axis {brief(text)}"
     if not equals:
-        raise RequestError(f"{location}: expected a setting and its values, such as steps=5,10,20")
+        raise RequestError.expected(
+            location, "a setting and its values, such as steps=5,10,20", argument="axis"
+        )
     row = _find(name, axis_settings(table), location)
     kind = row.kind or str
     try:
         values = next(csv.reader([rest], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
-        raise RequestError(f"{location}: {error}; put a value that contains a comma in quotes") from error
+        raise RequestError.advised(
+            f"{location}: {error}",
+            "put a value that contains a comma in quotes",
+            joint="; ",
+            argument=row.name,
+        ) from error
     if not all(value.strip() or kind is str for value in values) or not values:
-        raise RequestError(
-            f"{location}: there are no values, or one is empty: expected values such as steps=5,10,20"
+        raise RequestError.expected(
+            f"{location}: there are no values, or one is empty",
+            "values such as steps=5,10,20",
+            argument=row.name,
         )
     try:
         return Axis(name=row.name, key=row.key, values=[kind(value.strip()) for value in values])
     except ValueError:
-        raise RequestError(f"{location}: expected {_PLURAL[kind]}") from None
+        raise RequestError.expected(location, _PLURAL[kind], argument=row.name) from None
 
 
 def expand_wildcards(prompt: str, seed: int) -> str:

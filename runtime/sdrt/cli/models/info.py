@@ -30,7 +30,9 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     target = Path(path)
     if embedded_path(path) is None and target.is_file():
         if verify:
-            raise RequestError(f"--verify: {path} is a file, expected a model folder")
+            raise RequestError.expected(
+                f"--verify: {path} is a file", "a model folder", argument="--verify", path=target
+            )
         about, text = image_info(target)
     else:
         about, text = model_info(path, verify=verify)
@@ -43,8 +45,8 @@ def image_info(path: Path) -> tuple[dict[str, Any], str]:
 
     found = read_metadata(path)
     if not found.text:
-        raise RequestError(
-            f"{path} does not say how it was made: expected an image from sdrt without --no-metadata"
+        raise RequestError.expected(
+            f"{path} does not say how it was made", "an image from sdrt without --no-metadata", path=path
         )
     return {
         "file": str(path),

@@ -42,16 +42,20 @@ def verify_now(folder: ModelFolder, notify: Callable[[str], None]) -> None:
     from sdrt.model_folder.folder import FileRecord
 
     if folder.manifest is None:
-        raise IntegrityError(
-            f"{folder.path} has no sdrt.json, so there are no hashes to compare with: export the model again"
+        raise IntegrityError.advised(
+            f"{folder.path} has no sdrt.json, so there are no hashes to compare with",
+            "export the model again",
+            path=folder.path / "sdrt.json",
         )
     files = folder.manifest.files
     notify(f"checking {len(files)} files, {human_size(sum(record.size for record in files.values()))}")
     with readable(folder.path):
         damaged = [name for name, record in files.items() if FileRecord.of(folder.path / name) != record]
     if damaged:
-        raise IntegrityError(
-            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json: copy or export the model again"
+        raise IntegrityError.advised(
+            f"{folder.path}: {', '.join(damaged)} differ from sdrt.json",
+            "copy or export the model again",
+            path=folder.path / damaged[0],
         )
 
 
