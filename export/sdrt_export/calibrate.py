@@ -68,8 +68,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         if len(self.prompts) < 2:
-            raise RequestError(
-                f"{len(self.prompts)} calibration prompt: expected at least 2, because the last one measures errors"
+            raise RequestError.expected(
+                f"{len(self.prompts)} calibration prompt",
+                "at least 2, because the last one measures errors",
+                argument="calibration_prompts",
             )
 
     def runs(self, guidance_scale: float | None) -> list[Run]:

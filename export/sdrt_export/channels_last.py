@@ -281,8 +281,8 @@ def check(half: Any, name: str) -> None:
         kinds.append("an output without a group norm")
     kinds += [f"{path}: {what}" for path, module in half.named_modules() for what in _odd(module)]
     if kinds:
-        raise UnsupportedModelError(
-            f"{name}: {kinds[0]} is not supported by target 'cuda': use target 'portable'"
+        raise UnsupportedModelError.advised(
+            f"{name}: {kinds[0]} is not supported by target 'cuda'", "use target 'portable'", component=name
         )
 
 

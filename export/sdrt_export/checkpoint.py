@@ -93,7 +93,9 @@ class FolderCheckpoint:
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise ExportError(
-                f"{self.folder / part} cannot be loaded as {model_class.__name__}: {reason}"
+                f"{self.folder / part} cannot be loaded as {model_class.__name__}: {reason}",
+                component=part,
+                path=self.folder / part,
             ) from error
         assert isinstance(module, nn.Module)
         _check_complete(self.folder / part, sorted(info["missing_keys"]))
@@ -141,7 +143,9 @@ def _check_complete(folder: Path, missing: list[str]) -> None:
     """Raise IntegrityError for missing weights, which both libraries leave random with no more than a log message."""
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise IntegrityError(f"{folder}: the weights lack {missing[0]}{more}: download the checkpoint again")
+        raise IntegrityError.advised(
+            f"{folder}: the weights lack {missing[0]}{more}", "download the checkpoint again", path=folder
+        )
 
 
 def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
@@ -152,8 +156,11 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
         UnsupportedModelError: a class is not in the table, or weights are pickles.
     """
     if not folder.exists():
-        raise ModelNotFoundError(
-            f"there is no checkpoint folder {folder}: expected a folder in diffusers' layout or a hub id"
+        raise ModelNotFoundError.expected(
+            f"there is no checkpoint folder {folder}",
+            "a folder in diffusers' layout or a hub id",
+            argument="source",
+            path=folder,
         )
     if folder.is_file():
         raise _single_file(folder)
@@ -163,8 +170,11 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
 
 def _open_folder(folder: Path, name: str | None, revision: str | None) -> FolderCheckpoint:
     if not (folder / "model_index.json").is_file():
-        raise ModelNotFoundError(
-            f"{folder} has no model_index.json: expected a checkpoint in diffusers' layout"
+        raise ModelNotFoundError.expected(
+            f"{folder} has no model_index.json",
+            "a checkpoint in diffusers' layout",
+            argument="source",
+            path=folder,
         )
     family = check_checkpoint_index(folder)
     for part in family.checkpoint_components:
@@ -180,7 +190,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check now what would otherwise fail after tracing."""
+    """Check what would otherwise fail after tracing."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
     if {"in_channels", "out_channels"} <= denoiser.keys() and "latent_channels" in vae:
@@ -197,7 +207,9 @@ def _single_file(path: Path) -> UnsupportedModelError:
     )
     return UnsupportedModelError(
         f"{path}: {reason}: expected a folder in diffusers' layout with .safetensors; if you trust the file, "
-        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)"
+        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
+        path=path,
+        fits="a folder in diffusers' layout with .safetensors",
     )
 
 
@@ -208,7 +220,7 @@ def parts_of(family: Family) -> dict[str, Component]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise ModelNotFoundError(f"{path} is missing: the download may be incomplete")
+        raise ModelNotFoundError(f"{path} is missing: the download may be incomplete", path=path)
     return read_json(path)
 
 
@@ -216,11 +228,13 @@ def _check_tokenizer(folder: Path) -> None:
     files = ("vocab.json", "merges.txt")
     missing = [name for name in files if not (folder / name).is_file()]
     if missing and not (folder / "tokenizer.json").is_file():
-        raise ModelNotFoundError(f"{folder / missing[0]} is missing: the download may be incomplete")
+        raise ModelNotFoundError(
+            f"{folder / missing[0]} is missing: the download may be incomplete", path=folder / missing[0]
+        )
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component, in full precision if there are such, else in fp16.
+    """The safetensors files of one component, in full precision if there are any, else in fp16.
 
     Raises:
         UnsupportedModelError: there are only pickles.
@@ -235,13 +249,18 @@ def _weights(folder: Path) -> list[Path]:
             return candidates
     pickles = sorted(file for file in folder.glob("*") if file.suffix in _PICKLES)
     if pickles:
-        raise UnsupportedModelError(
-            f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted; "
-            "use a revision that has them, or convert it with diffusers' save_pretrained(…, safe_serialization=True)"
+        raise UnsupportedModelError.advised(
+            f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted",
+            "use a revision that has them, or convert it with diffusers' save_pretrained(…, "
+            "safe_serialization=True)",
+            joint="; ",
+            path=pickles[0],
         )
-    raise ModelNotFoundError(
-        f"{folder} has no .safetensors weights: download the checkpoint again, or use a revision that has them; "
-        "pickles are not accepted, because they run code when they are read"
+    raise ModelNotFoundError.advised(
+        f"{folder} has no .safetensors weights",
+        "download the checkpoint again, or use a revision that has them; pickles are not "
+        "accepted, because they run code when they are read",
+        path=folder,
     )
 
 
@@ -250,8 +269,8 @@ def _elements(file: Path) -> int:
         with safe_open(file, framework="pt") as handle:
             return sum(_product(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise IntegrityError(
-            f"{file} is not a complete safetensors file ({error}): download it again"
+        raise IntegrityError.advised(
+            f"{file} is not a complete safetensors file ({error})", "download it again", path=file
         ) from error
 
 

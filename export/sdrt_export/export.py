@@ -128,7 +128,7 @@ def _plan(
 
 
 def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
-    """Check now what would otherwise fail after minutes of work."""
+    """Check what would otherwise fail after minutes of work."""
     if plan.calibration is not None:
         int8.refuse_other_kinds(checkpoint)
     for folder in checkpoint.tokenizer_folders().values():
@@ -198,22 +198,32 @@ def _space(checkpoint: Checkpoint, dtype: str, exporter: str) -> int:
 
 def _check_exporter(exporter: str, target: str, dtype: str, taesd: str | Path | None) -> None:
     if exporter not in EXPORTERS:
-        raise RequestError(f"unknown exporter {exporter!r}: expected one of {', '.join(EXPORTERS)}")
+        raise RequestError.expected(
+            f"unknown exporter {exporter!r}", f"one of {', '.join(EXPORTERS)}", argument="exporter"
+        )
     if exporter == "optimum" and target != "portable":
-        raise RequestError(
-            f"exporter 'optimum' writes standard operators only: use target 'portable', not {target!r}"
+        raise RequestError.advised(
+            "exporter 'optimum' writes standard operators only",
+            f"use target 'portable', not {target!r}",
+            argument="target",
         )
     if exporter == "optimum" and dtype != "fp32":
-        raise RequestError(f"exporter 'optimum' writes fp32 only: leave out dtype {dtype!r}")
+        raise RequestError.advised(
+            "exporter 'optimum' writes fp32 only", f"leave out dtype {dtype!r}", argument="dtype"
+        )
     if exporter == "optimum" and taesd is not None:
-        raise RequestError("--taesd needs exporter 'sdrt': leave out --taesd or exporter 'optimum'")
+        raise RequestError.advised(
+            "--taesd needs exporter 'sdrt'", "leave out --taesd or exporter 'optimum'", argument="taesd"
+        )
 
 
 def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | None:
     """The calibration for int8. None for other dtypes."""
     if dtype != "int8" and prompts is not None:
-        raise RequestError(
-            f"calibration prompts are for dtype 'int8', not {dtype!r}: leave them out, or export with dtype 'int8'"
+        raise RequestError.advised(
+            f"calibration prompts are for dtype 'int8', not {dtype!r}",
+            "leave them out, or export with dtype 'int8'",
+            argument="calibration_prompts",
         )
     if dtype != "int8":
         return None
@@ -228,19 +238,25 @@ def _open(
 ) -> Checkpoint:
     if source is None:
         if architecture is None or random_weights is None:
-            raise RequestError(
-                "nothing to export: give a checkpoint, or --architecture NAME with --random-weights SEED"
+            raise RequestError.advised(
+                "nothing to export",
+                "give a checkpoint, or --architecture NAME with --random-weights SEED",
+                argument="source",
             )
         refuse_revision(f"--architecture {architecture}", hub_options["revision"])
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
-        raise RequestError(
-            "--architecture and --random-weights replace a checkpoint: give a checkpoint, or both of them"
+        raise RequestError.advised(
+            "--architecture and --random-weights replace a checkpoint",
+            "give a checkpoint, or both of them",
+            argument="architecture",
         )
     if isinstance(source, str) and embedded_path(source):
-        raise ModelNotFoundError(
-            f"{source} is an embedded model and has been exported already: to export it again, make a checkpoint of it "
-            f"with python -m sdrt_export.restore {source} DIR; for a folder of that name, write ./{source}"
+        raise ModelNotFoundError.advised(
+            f"{source} is an embedded model and has been exported already",
+            f"to export it again, make a checkpoint of it with python -m sdrt_export.restore {source} "
+            f"DIR; for a folder of that name, write ./{source}",
+            argument="source",
         )
     folder = expand(source)
     if exists(folder) or isinstance(source, Path):
@@ -265,7 +281,7 @@ def _versions() -> dict[str, str]:
         try:
             versions[name] = version(name)
         except PackageNotFoundError as error:
-            raise ExportError(
-                f"{name} is not installed as a distribution, so its version is unknown: install it with pip"
+            raise ExportError.advised(
+                f"{name} is not installed as a distribution, so its version is unknown", "install it with pip"
             ) from error
     return versions | {"onnxruntime": ort.__version__}

@@ -53,7 +53,9 @@ def fused(module: nn.Module, target: Target) -> Iterator[nn.Module]:
 
 def _require(holds: bool, name: str, what: str) -> None:
     if not holds:
-        raise UnsupportedModelError(f"{name}: {what} has no fused form; export with {OPTIMUM}")
+        raise UnsupportedModelError.advised(
+            f"{name}: {what} has no fused form", f"export with {OPTIMUM}", joint="; ", component=name
+        )
 
 
 def attention_without_bias(attn: Attention, x: Tensor, context: Tensor | None, target: Target) -> Tensor:

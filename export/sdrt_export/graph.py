@@ -114,8 +114,11 @@ def _export(
             return _convert(model, inputs, axes, outputs, None)
     except torch.onnx.errors.OnnxExporterError as error:
         reason = " ".join(str(error.__cause__ or error).split())[:400]
-        raise ExportError(
-            f"{name}: torch cannot export this configuration ({reason}); try {OPTIMUM}"
+        raise ExportError.advised(
+            f"{name}: torch cannot export this configuration ({reason})",
+            f"try {OPTIMUM}",
+            joint="; ",
+            component=name,
         ) from error
 
 

@@ -45,9 +45,12 @@ def refuse_other_kinds(checkpoint: Checkpoint) -> None:
     denoiser, vae = (read_json(checkpoint.folder / part / "config.json") for part in parts)
     task = family.task_of(denoiser, vae["latent_channels"])
     if task is not family.tasks[0]:
-        raise UnsupportedModelError(
-            f"{family.denoiser.component}: the model is for {task.name}, but int8 is calibrated on prompts alone: "
-            "use --dtype fp32"
+        raise UnsupportedModelError.advised(
+            f"{family.denoiser.component}: the model is for {task.name}, but int8 is calibrated on "
+            "prompts alone",
+            "use --dtype fp32",
+            argument="dtype",
+            component=family.denoiser.component,
         )
 
 
@@ -129,7 +132,9 @@ def _compare(name: str, path: Path, calls: list[Call]) -> Rows:
         made = [session.run(call.inputs, call.output) for call in calls]
     except SdrtError as error:
         raise ExportError(
-            f"{name}: the int8 graph does not run, so nothing was written: use --dtype fp32; {error}"
+            f"{name}: the int8 graph does not run, so nothing was written: use --dtype fp32; {error}",
+            component=name,
+            fits="use --dtype fp32",
         ) from error
     return _row(calls, made, {"calls": len(calls)})
 
@@ -151,10 +156,11 @@ def _row(calls: list[Call], made: list[Array], what: dict[str, int]) -> Rows:
 
 def _judge(name: str, error: float) -> None:
     if not error <= LIMITS[name]:
-        raise ExportError(
-            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt not used for calibration); "
-            f"the limit is {LIMITS[name]:g}, so nothing was written: use --dtype fp32, or --calibration-prompts with "
-            "prompts like those that the model is for"
+        raise ExportError.advised(
+            f"{name}: int8 differs from float32 by {error:.2g} (relative, on a prompt not used for "
+            f"calibration); the limit is {LIMITS[name]:g}, so nothing was written",
+            "use --dtype fp32, or --calibration-prompts with prompts like those that the model is for",
+            component=name,
         )
 
 
@@ -163,7 +169,9 @@ def _distance(made: list[Array], expected: list[Array]) -> float:
     apart = sum(float(np.square(a.astype(np.float64) - b).sum()) for a, b in zip(made, expected, strict=True))
     size = sum(float(np.square(b.astype(np.float64)).sum()) for b in expected)
     if not np.isfinite(apart) or not size:
-        raise ExportError(
-            "int8: an output is not finite, or is zero in float32: the checkpoint may be damaged; download it again"
+        raise ExportError.advised(
+            "int8: an output is not finite, or is zero in float32: the checkpoint may be damaged",
+            "download it again",
+            joint="; ",
         )
     return float(np.sqrt(apart / size))

@@ -134,8 +134,10 @@ class Job:
     def _with_optimum(self) -> dict[str, Any]:
         """Let optimum write all components, then check each."""
         if not isinstance(self.checkpoint, FolderCheckpoint):
-            raise RequestError(
-                "exporter 'optimum' takes a checkpoint folder or hub id: for random weights use exporter 'sdrt'"
+            raise RequestError.advised(
+                "exporter 'optimum' takes a checkpoint folder or hub id",
+                "for random weights use exporter 'sdrt'",
+                argument="exporter",
             )
         self._at("pipeline", "export")
         # The index names a known scheduler, so that optimum imports no class that the checkpoint names. The scheduler

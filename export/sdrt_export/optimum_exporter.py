@@ -27,7 +27,9 @@ def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], dest
     try:
         from optimum.exporters.onnx import main_export
     except ImportError as error:
-        raise ExportError(f"exporter 'optimum' needs optimum: {install_command('optimum')}") from error
+        raise ExportError.advised(
+            "exporter 'optimum' needs optimum", install_command("optimum"), argument="exporter"
+        ) from error
     source = destination / ".source"
     _link(checkpoint, index, source)
     try:
@@ -43,7 +45,9 @@ def export_pipeline(checkpoint: FolderCheckpoint, index: Mapping[str, Any], dest
             )
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:400]
-        raise ExportError(f"{checkpoint.folder}: optimum cannot export this checkpoint: {reason}") from error
+        raise ExportError(
+            f"{checkpoint.folder}: optimum cannot export this checkpoint: {reason}", path=checkpoint.folder
+        ) from error
     finally:
         shutil.rmtree(source)
 

@@ -99,13 +99,19 @@ def _explained(name: str, path: Path, target: Target, instead: str) -> Iterator[
                 if provider == "cuda"
                 else ""
             )
-            raise OutOfMemoryError(
-                f"{name}: not enough memory on {provider} to compare the exported graph with torch: {error}; nothing "
-                f"was written: end other programs that use memory there{hide}"
+            raise OutOfMemoryError.advised(
+                f"{name}: not enough memory on {provider} to compare the exported graph with torch: "
+                f"{error}; nothing was written",
+                f"end other programs that use memory there{hide}",
+                component=name,
+                provider=provider,
             ) from error
-        raise ExportError(
-            f"{name}: ONNX Runtime {ort.__version__} refuses the exported graph on {provider}: {error}; nothing was "
-            f"written: try {instead}"
+        raise ExportError.advised(
+            f"{name}: ONNX Runtime {ort.__version__} refuses the exported graph on {provider}: "
+            f"{error}; nothing was written",
+            f"try {instead}",
+            component=name,
+            provider=provider,
         ) from error
 
 
@@ -125,9 +131,11 @@ def _compare(
         worst = max(errors, key=errors.__getitem__)
         shapes = {key: list(value.shape) for key, value in case.inputs.items()}
         if not errors[worst] <= LIMITS[dtype]:
-            raise ExportError(
-                f"{component.name}: output {worst} differs from torch by {errors[worst]:.2g} (relative) for inputs "
-                f"{shapes}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written: try {instead}"
+            raise ExportError.advised(
+                f"{component.name}: output {worst} differs from torch by {errors[worst]:.2g} (relative) "
+                f"for inputs {shapes}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was written",
+                f"try {instead}",
+                component=component.name,
             )
         error = float(f"{errors[worst]:.3g}")
         rows.append({"inputs": shapes, "output": worst, "relative_error": error, **runner.by})
@@ -150,10 +158,12 @@ def compare_stages(
         widest = max(int(spec.shape[1]) for spec in session.outputs.values())
         error = _relative_error(StagedVae(session, tile=256 * widest)(inputs[0]), expected[0])
     if not error <= LIMITS[dtype]:
-        raise ExportError(
-            f"{component.name}: in tiles, the output differs from torch by {error:.2g} (relative) for an input of "
-            f"shape {inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; nothing was "
-            f"written: try {target.instead}"
+        raise ExportError.advised(
+            f"{component.name}: in tiles, the output differs from torch by {error:.2g} (relative) for "
+            f"an input of shape {inputs[0].shape}; the limit for {dtype} is {LIMITS[dtype]:g}; "
+            "nothing was written",
+            f"try {target.instead}",
+            component=component.name,
         )
     shape = {"tiled": list(inputs[0].shape)}
     return [{"inputs": shape, "output": path.name, "relative_error": float(f"{error:.3g}"), **by}]

@@ -29,9 +29,13 @@ class RandomCheckpoint:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             known = ", ".join(sorted(ARCHITECTURES))
-            raise RequestError(f"unknown architecture {self.architecture!r}: expected one of {known}")
+            raise RequestError.expected(
+                f"unknown architecture {self.architecture!r}", f"one of {known}", argument="architecture"
+            )
         if not 0 <= self.seed < 2**32:
-            raise RequestError(f"--random-weights {self.seed}: expected a seed from 0 to {2**32 - 1}")
+            raise RequestError.expected(
+                f"--random-weights {self.seed}", f"a seed from 0 to {2**32 - 1}", argument="random_weights"
+            )
 
     @property
     def name(self) -> str:

@@ -39,22 +39,29 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     """
     folder = open_local(model)
     if folder.manifest is None or folder.manifest.exporter != "sdrt":
-        raise UnsupportedModelError(
-            f"{folder.path} was not exported by sdrt, so its weights have other names: restore a model of sdrt export"
+        raise UnsupportedModelError.advised(
+            f"{folder.path} was not exported by sdrt, so its weights have other names",
+            "restore a model of sdrt export",
+            path=folder.path,
         )
     if TARGETS[folder.manifest.target].channels_last:
-        raise UnsupportedModelError(
-            f"{folder.path} was exported for target {folder.manifest.target}, which packs weights: use an export for "
-            "another target"
+        raise UnsupportedModelError.advised(
+            f"{folder.path} was exported for target {folder.manifest.target}, which packs weights",
+            "use an export for another target",
+            path=folder.path,
         )
     if folder.manifest.dtype == "int8":
-        raise UnsupportedModelError(
-            f"{folder.path} is in int8, which keeps too little of the weights: use an export in fp32 or fp16"
+        raise UnsupportedModelError.advised(
+            f"{folder.path} is in int8, which keeps too little of the weights",
+            "use an export in fp32 or fp16",
+            path=folder.path,
         )
     folder.verify()
     output = expand(output)
     if output.resolve().is_relative_to(folder.path.resolve()):
-        raise RequestError(f"{output} is inside the model {folder.path}: choose a folder outside")
+        raise RequestError.advised(
+            f"{output} is inside the model {folder.path}", "choose a folder outside", path=output
+        )
     with replace_folder(output, force, reading=folder.path) as staging:
         for part, names in _parts(folder.family).items():
             weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
@@ -81,8 +88,11 @@ def _parts(family: Family) -> dict[str, list[str]]:
 def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tuple[str, torch.Tensor]]:
     entry = manifest.components.get(name, {})
     if "transposed" not in entry:
-        raise UnsupportedModelError(
-            f"{folder.path}: sdrt.json does not say how {name} was exported: export it with this version of sdrt"
+        raise UnsupportedModelError.advised(
+            f"{folder.path}: sdrt.json does not say how {name} was exported",
+            "export it with this version of sdrt",
+            path=folder.path,
+            component=name,
         )
     transposed = set(entry["transposed"])
     for key, value in ir.load(folder.component(name)).graph.initializers.items():
@@ -98,7 +108,9 @@ def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tenso
     """Set every parameter. Other values in ``weights`` are constants of the graph."""
     for key, parameter in module.named_parameters():
         if key not in weights or weights[key].shape != parameter.shape:
-            raise UnsupportedModelError(f"{folder.path} has no weight {key} of {list(parameter.shape)}")
+            raise UnsupportedModelError(
+                f"{folder.path} has no weight {key} of {list(parameter.shape)}", path=folder.path
+            )
         parameter.data.copy_(weights[key])
 
 

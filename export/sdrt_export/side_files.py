@@ -54,8 +54,10 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
     """Write an upscaler's second scheduler. Return its entries in the index."""
     config = checkpoint.low_res_scheduler_config()
     if config is None:
-        raise ModelNotFoundError(
-            f"{checkpoint.name} has the U-Net of an upscaler, but no low_res_scheduler: download it again"
+        raise ModelNotFoundError.advised(
+            f"{checkpoint.name} has the U-Net of an upscaler, but no low_res_scheduler",
+            "download it again",
+            component="low_res_scheduler",
         )
     (staging / "low_res_scheduler").mkdir()
     write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)

@@ -34,19 +34,23 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
 
         folder = hub.download_taesd(hub.check_id(source), **hub_options)
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(
-            f"--taesd {source} has no config.json: expected a folder of diffusers' AutoencoderTiny"
+        raise ModelNotFoundError.expected(
+            f"--taesd {source} has no config.json", "a folder of diffusers' AutoencoderTiny", argument="taesd"
         )
     found = read_json(folder / "config.json").get("_class_name")
     if found != AutoencoderTiny.__name__:
-        raise UnsupportedModelError(
-            f"--taesd {source} is of class {found}: expected AutoencoderTiny, such as madebyollin/taesd"
+        raise UnsupportedModelError.expected(
+            f"--taesd {source} is of class {found}",
+            "AutoencoderTiny, such as madebyollin/taesd",
+            argument="taesd",
         )
     try:
         module = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise ExportError(f"--taesd {source} cannot be loaded as AutoencoderTiny: {reason}") from error
+        raise ExportError(
+            f"--taesd {source} cannot be loaded as AutoencoderTiny: {reason}", argument="taesd"
+        ) from error
     assert isinstance(module, nn.Module)
     return module.float().eval().requires_grad_(False)
 
@@ -55,9 +59,11 @@ def _check(model: Any) -> None:
     """Raise UnsupportedModelError unless latents are like Stable Diffusion's, of eight pixels a side."""
     upsamplings = len(model.config.decoder_block_out_channels) - 1
     if model.config.latent_channels != 4 or 2**upsamplings != _FACTOR:
-        raise UnsupportedModelError(
-            f"the TAESD decodes {model.config.latent_channels} channels to {2**upsamplings} pixels a side, expected 4 "
-            f"and {_FACTOR}: use the TAESD of Stable Diffusion, such as madebyollin/taesd"
+        raise UnsupportedModelError.advised(
+            f"the TAESD decodes {model.config.latent_channels} channels to {2**upsamplings} pixels "
+            f"a side, expected 4 and {_FACTOR}",
+            "use the TAESD of Stable Diffusion, such as madebyollin/taesd",
+            argument="taesd",
         )
 
 

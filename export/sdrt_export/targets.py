@@ -142,10 +142,12 @@ def resolve_target(name: str, dtype: str) -> Target:
         RequestError: the target is unknown, or cannot be exported in ``dtype``.
     """
     if name not in TARGETS:
-        raise RequestError(f"unknown target {name!r}: expected one of {', '.join(sorted(TARGETS))}")
+        raise RequestError.expected(
+            f"unknown target {name!r}", f"one of {', '.join(sorted(TARGETS))}", argument="target"
+        )
     target = TARGETS[name]
     if dtype not in (AUTO, *target.dtypes):
-        raise RequestError(
-            f"target {name!r} has no dtype {dtype!r}: expected {', '.join(target.dtypes)}, {AUTO}"
+        raise RequestError.expected(
+            f"target {name!r} has no dtype {dtype!r}", f"{', '.join(target.dtypes)}, {AUTO}", argument="dtype"
         )
     return target

@@ -36,7 +36,7 @@ def write_tokenizer(source: Path, destination: Path) -> None:
     try:
         tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{source} is not a CLIP tokenizer: {error}") from error
+        raise ExportError(f"{source} is not a CLIP tokenizer: {error}", path=source) from error
     tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
 
 
@@ -51,7 +51,7 @@ def check_tokenizer(source: Path) -> None:
     try:
         _check_vocabulary(source)
     except (OSError, ValueError, RecursionError) as error:
-        raise ExportError(f"{source} is not a CLIP tokenizer: {error}") from error
+        raise ExportError(f"{source} is not a CLIP tokenizer: {error}", path=source) from error
 
 
 def _has_originals(source: Path) -> bool:

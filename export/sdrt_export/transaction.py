@@ -30,8 +30,10 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
     """
     destination = _unique(destination)
     if reading is not None and reading.resolve().is_relative_to(destination):
-        raise RequestError(
-            f"{destination} contains {reading}, which is the checkpoint: choose another folder for the output"
+        raise RequestError.advised(
+            f"{destination} contains {reading}, which is the checkpoint",
+            "choose another folder for the output",
+            path=destination,
         )
     with _only_writer(destination):
         _recover(destination)
@@ -43,7 +45,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
         except OSError as error:
             # From any file, such as a full disk or a missing source. A failed swap has been undone.
             name, reason = error.filename or destination, error.strerror or error
-            raise ExportError(f"{name}: {reason}; {destination} was not changed") from error
+            raise ExportError(f"{name}: {reason}; {destination} was not changed", path=destination) from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -57,9 +59,10 @@ def check_space(folder: Path, needed: int) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise ExportError(
-            f"{folder}: the export needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
-            "free some space or choose another disk"
+        raise ExportError.advised(
+            f"{folder}: the export needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
+            "free some space or choose another disk",
+            path=folder,
         )
 
 
@@ -84,16 +87,22 @@ def _leftovers(destination: Path, kind: str) -> list[Path]:
 
 def _check_destination(destination: Path, force: bool) -> None:
     if destination.is_symlink() or (destination.exists() and not destination.is_dir()):
-        raise RequestError(f"{destination} exists and is not a folder: choose another name")
+        raise RequestError.advised(
+            f"{destination} exists and is not a folder", "choose another name", path=destination
+        )
     if not destination.exists() or not any(destination.iterdir()):
         return
     if not force:
-        raise RequestError(
-            f"{destination} exists already: pass --force to replace it, or choose another folder"
+        raise RequestError.advised(
+            f"{destination} exists already",
+            "pass --force to replace it, or choose another folder",
+            path=destination,
         )
     if not (destination / "model_index.json").is_file():
-        raise RequestError(
-            f"{destination} is not a model folder, so --force does not replace it: choose another folder"
+        raise RequestError.advised(
+            f"{destination} is not a model folder, so --force does not replace it",
+            "choose another folder",
+            path=destination,
         )
 
 
@@ -126,8 +135,8 @@ def _only_writer(destination: Path) -> Iterator[None]:
         destination.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        raise RequestError(
-            f"{destination}: another export is writing this folder: wait until it ends"
+        raise RequestError.advised(
+            f"{destination}: another export is writing this folder", "wait until it ends", path=destination
         ) from None
     except OSError as error:
         raise _unwritable(destination, error) from error
@@ -155,7 +164,9 @@ def _make_staging(destination: Path) -> Path:
 
 
 def _unwritable(destination: Path, error: OSError) -> RequestError:
-    return RequestError(f"{destination} cannot be written ({error.strerror}): choose another folder")
+    return RequestError.advised(
+        f"{destination} cannot be written ({error.strerror})", "choose another folder", path=destination
+    )
 
 
 def _recover(destination: Path) -> None:

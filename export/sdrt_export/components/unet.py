@@ -43,8 +43,11 @@ def _check(model: UNet2DConditionModel) -> None:
         "class_embeddings_concat",
     ):
         if model.config.get(key):
-            raise UnsupportedModelError(
-                f"unet: {key}={model.config[key]!r} is not supported; export with {OPTIMUM}"
+            raise UnsupportedModelError.advised(
+                f"unet: {key}={model.config[key]!r} is not supported",
+                f"export with {OPTIMUM}",
+                joint="; ",
+                component="unet",
             )
 
 

@@ -50,9 +50,9 @@ def require_matplotlib(option: str) -> None:
 
 def draw(plot: str, record: Record) -> bytes:
     """Draw one of `PLOTS`. Returns a PNG."""
-    picture = io.BytesIO()
-    PLOTS[plot](record).savefig(picture, format="png", dpi=144)
-    return picture.getvalue()
+    drawn = io.BytesIO()
+    PLOTS[plot](record).savefig(drawn, format="png", dpi=144)
+    return drawn.getvalue()
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

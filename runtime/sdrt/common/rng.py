@@ -26,7 +26,7 @@ class Generator:
         seed: an integer from 0 to 2**32 - 1.
 
     Raises:
-        RequestError: the seed is not an integer, or outside that range.
+        RequestError: the seed is not an integer, or is outside that range.
     """
 
     def __init__(self, seed: int) -> None:

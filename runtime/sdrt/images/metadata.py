@@ -9,7 +9,7 @@
 
 PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in UTF-16.
 
-`str(parameters)` and `Parameters.parse` are inverse. The labels and texts of the settings are `sdrt.request.labels`'s.
+`Parameters.parse` is the inverse of `str(parameters)`. `sdrt.request.labels` makes the settings' labels and texts.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _CHARSETS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """How one image was made. `str(parameters)` is the text, `Parameters.parse` its inverse.
+    """How one image was made. `str(parameters)` is the text, and `Parameters.parse` reads it back.
 
     `settings` keeps the order of the line (`Steps`, `Sampler`, `CFG scale`, …) and every value as text.
 
-    The grammar has no way to say that a line of the prompt begins with "Negative prompt:".
+    In this grammar, no line of the prompt can begin with "Negative prompt:".
     """
 
     prompt: str = ""
@@ -67,7 +67,7 @@ class Parameters:
 
     @classmethod
     def parse(cls, text: str) -> Parameters:
-        """Read the text back; a text with no settings line is all prompt."""
+        """Read the text back. A text without a line of settings is all prompt."""
         *lines, last = text.rstrip("\n").split("\n")
         settings = _parse_settings(last)
         if not settings:
@@ -116,40 +116,40 @@ def save_options(image_format: str, text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
-    """What an image file says of itself; one that does not say how it was made has the text ""."""
+    """The metadata of an image file. `text` is empty if the file does not say how it was made."""
 
     format: str
-    """Pillow's name of it: "PNG", "JPEG", "WEBP", …"""
+    """Pillow's name of the format: "PNG", "JPEG", "WEBP", …"""
     size: tuple[int, int]
     """Width and height, in pixels."""
     text: str
-    """How the image was made, as the file has it."""
+    """How the image was made, as the text in the file."""
     parameters: Parameters
-    """The same, taken apart."""
+    """The same text, parsed."""
 
     @property
     def prompt(self) -> str:
-        """What the image was to show; "" where the file does not say."""
+        """What the image should show. Empty if the file does not say."""
         return self.parameters.prompt
 
     @property
     def negative_prompt(self) -> str:
-        """What it was not to show."""
+        """What the image should not show."""
         return self.parameters.negative_prompt
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """A1111's labels and the texts beside them, such as {"Steps": "20", "Sampler": "Euler a"}."""
+        """A1111's labels and their values as texts, such as {"Steps": "20", "Sampler": "Euler a"}."""
         return self.parameters.settings
 
 
 def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
-    """Say how the image in a file was made, by sdrt or another program that writes A1111's text.
+    """Read how the image in a file was made, by sdrt or by another program that writes A1111's text.
 
     An image without such a text has empty prompts and no settings. The pixels are not decoded.
 
     Raises:
-        RequestError: there is no such file, or it holds no image.
+        RequestError: the file does not exist, or is not an image.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise wrong_value("path", path, "the name of an image file")

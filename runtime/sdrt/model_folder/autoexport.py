@@ -182,7 +182,7 @@ def _locked(output: Path, notices: Notices) -> Iterator[None]:
             lock.acquire()
     except OSError as error:
         raise RequestError.advised(
-            f"{output.parent}: cannot write there ({error.strerror or error})",
+            f"{output.parent} cannot be written ({error.strerror or error})",
             "set SDRT_CACHE to a folder that you can write to",
             path=output.parent,
         ) from error

@@ -87,6 +87,7 @@ def _unknown_pipeline(
     known = ", ".join(sorted(frozenset[str]().union(*classes)))
     return UnsupportedModelError(
         f"{path}: pipeline class {brief(index.get('_class_name'))} is not supported: expected one of {known}",
+        path=path,
         fits=known,
     )
 

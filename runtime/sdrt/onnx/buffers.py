@@ -81,7 +81,7 @@ class Bound:
         for name, shape in shapes.items():
             self._make_input(component, name, tuple(shape))
         self.recording = PLAIN
-        """The number of what is replayed, from the second run on."""
+        """The number of the recording, which is replayed from the second run on."""
         self._recorded = False
         self.overflows = False
         """Whether a run of the user who has these buffers now overflowed float16."""
@@ -97,12 +97,12 @@ class Bound:
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
-        """What was set last."""
+        """The inputs that were set last."""
         return self._host
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Those of all inputs."""
+        """The shapes of all inputs."""
         return {name: array.shape for name, array in self._host.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:

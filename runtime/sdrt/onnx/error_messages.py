@@ -62,7 +62,7 @@ class Subject:
 
 
 class Facts(TypedDict):
-    """Attributes of an error, beside its message."""
+    """Attributes of an error, besides its message."""
 
     component: str
     path: Path

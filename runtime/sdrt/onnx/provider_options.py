@@ -1,4 +1,4 @@
-"""Options of execution providers: which a user may set, and what ONNX Runtime is passed."""
+"""Options of execution providers: which ones a user may set, and which ones sdrt passes to ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ Options = Mapping[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What decides a provider's options for a graph, beside the user's options.
+    """What decides a provider's options for a graph, besides the user's options.
 
     Attributes:
-        threads: of the CPU. None for all cores.
-        dtype: of the weights, "float32" or "float16".
+        threads: the number of CPU threads. None for all cores.
+        dtype: the dtype of the weights, "float32" or "float16".
         compiled: this graph's folder for compiled engines. None if they cannot be kept.
         repeats: whether the graph runs many times at the same shape.
     """

@@ -32,7 +32,7 @@ class Provider:
     """One execution provider of ONNX Runtime.
 
     Attributes:
-        ort: ONNX Runtime's name of it.
+        ort: ONNX Runtime's name for it.
         needs: what must be installed before it works.
         extra: the extra of sdrt that installs it.
         device: the memory of its input buffers, "cuda". None for host memory.
@@ -41,10 +41,10 @@ class Provider:
         takes: options that users may set.
         compose: makes the options that ONNX Runtime is passed from the user's options and a setting.
         helpers: rows of providers that may run what it refuses. It takes their options too.
-        whole: whether it leaves no node of its target's graphs to the CPU, not even those that compute shapes.
+        whole: whether it must take all nodes of its target's graphs, including those that compute shapes.
         keeps_compiled: whether it gets a folder of the user's cache for compiled engines.
         lacks: the targets with operators that neither it nor the CPU supports.
-        warms_up: what else its first run at a size does. Empty if nothing.
+        warms_up: what its first run at a size does besides its own work. Empty if nothing.
     """
 
     ort: str

@@ -193,7 +193,7 @@ class Component:
 
     @contextmanager
     def device(self) -> Iterator[None]:
-        """Around what touches the device's memory: its failures are ours, and it waits for recordings."""
+        """A context for work on the device's memory. It waits for recordings, and raises failures as sdrt's errors."""
         try:
             with self._device_lock or nullcontext():
                 yield

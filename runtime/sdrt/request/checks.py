@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 MAX_PROMPT_LENGTH = 20_000
-"""The longest prompt in characters. This is far more than the prompts of users, and still fast to parse."""
+"""The longest prompt in characters. This is far longer than users' prompts, and still fast to parse."""
 
 T = TypeVar("T")
 Array = NDArray[np.float32]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,17 +14,81 @@ from sdrt.common.notices import Notices
 from sdrt.common.spans import DENOISE, span
 from sdrt.errors import ComponentError
 from sdrt.families import DenoiserSpec
-from sdrt.schedulers import NoiseSchedule, Plan
+from sdrt.request.fitted import FittedRequest
+from sdrt.run.conditioning import Conditioning
+from sdrt.run.preparation import Prepared
+from sdrt.schedulers import Plan
 from sdrt.tasks.windows import Place, Windows
 
 if TYPE_CHECKING:
     from sdrt.onnx.buffers import Bound
     from sdrt.onnx.session import Component
+    from sdrt.run.components import LoadedComponents
 
-__all__ = ["Denoiser"]
+__all__ = ["Denoiser", "bound_denoiser"]
 
 _ALL: Place = (..., slice(None), slice(None))
 Array = NDArray[np.float32]
+
+
+@contextmanager
+def bound_denoiser(
+    components: LoadedComponents,
+    spec: DenoiserSpec,
+    request: FittedRequest,
+    plan: Plan,
+    conditioning: Conditioning,
+    prepared: Prepared,
+    *,
+    factor: int,
+    notices: Notices,
+) -> Iterator[Denoiser]:
+    """The denoiser of a pass, bound to buffers of the pass's shapes. `factor` is the number of pixels per latent."""
+    component = components.denoiser
+    windows = Windows.of_image(
+        *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
+    )
+    fixed = _class_labels(component, spec, prepared, conditioning.batch)
+    extra_channels = prepared.extra_channels
+    if extra_channels is not None:
+        extra_channels = conditioning.repeat_for_batch(
+            extra_channels, zero_unconditional=prepared.zero_unconditional
+        )
+    # With low_vram, the denoiser runs one row at a time.
+    rows = 1 if components.low_vram else conditioning.batch
+    _, channels, *size = prepared.x.shape
+    channels += 0 if extra_channels is None else extra_channels.shape[1]
+    shapes = {
+        spec.sample: (rows, channels, *(size if windows is None else windows.size)),
+        spec.timestep: tuple(1 for _ in component.inputs[spec.timestep].shape),
+    }
+    for name, array in (conditioning.at(0) | fixed).items():
+        shapes[name] = (rows, *array.shape[1:])
+    with component.bound({name: shapes[name] for name in component.inputs}, (spec.output,)) as run:
+        yield Denoiser(
+            component,
+            run,
+            spec,
+            plan,
+            batch=conditioning.batch,
+            image_indices=conditioning.image_indices,
+            weights=conditioning.weights,
+            scale=request.guidance_scale,
+            rescale=request.guidance_rescale,
+            notices=notices,
+            fixed=fixed,
+            extra_channels=extra_channels,
+            windows=windows,
+        )
+
+
+def _class_labels(
+    component: Component, spec: DenoiserSpec, prepared: Prepared, batch: int
+) -> dict[str, NDArray[Any]]:
+    """The input with the class label of each row; empty if the denoiser has no such input."""
+    if prepared.class_label is None:
+        return {}
+    return {spec.labels: np.full(batch, prepared.class_label, component.inputs[spec.labels].dtype)}
 
 
 class Denoiser:
@@ -38,15 +103,15 @@ class Denoiser:
         component: the network.
         run: its buffers. They hold all rows of the batch, or one row with `low_vram`.
         spec: the names of its inputs and outputs.
-        plan: gives the timestep of each sigma.
+        plan: gives the timestep of each sigma, and with its noise schedule c_skip, c_out and c_in.
         batch: the number of rows of the batch: one per image, or more with guidance.
-        schedule: gives c_skip, c_out and c_in for each sigma.
         image_indices: for each conditional row, the index of its image.
         weights: for each conditional row, the weight of its difference from the unconditional row. None without
             guidance: then each image has one row.
         scale: the guidance scale. The weights already include it.
         rescale: how far to restore the standard deviation that the output has without guidance, 0 to 1.
         notices: receives a warning if timesteps have to be rounded.
+        fixed: inputs [batch, …] by name that are the same in every step, such as class labels.
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
     """
@@ -59,17 +124,17 @@ class Denoiser:
         plan: Plan,
         *,
         batch: int,
-        schedule: NoiseSchedule,
         image_indices: NDArray[np.intp],
         weights: Array | None,
         scale: float,
         rescale: float = 0.0,
         notices: Notices,
+        fixed: Mapping[str, NDArray[Any]],
         extra_channels: Array | None = None,
         windows: Windows | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
-        self._plan, self._schedule = plan, schedule
+        self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
         self._image_indices, self._weights, self._scale = image_indices, weights, np.float32(scale)
         # At a scale of 0, guidance has no effect that could be taken back.
         self._rescale = np.float32(rescale if scale else 0)
@@ -94,7 +159,7 @@ class Denoiser:
 
     def condition(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Set the other inputs by name, each [batch, …]. They stay the same until the next call of this method."""
-        self._conditions = inputs
+        self._conditions = {**inputs, **self._fixed}
         if len(self._groups) == 1:
             self._upload(self._groups[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,18 +19,16 @@ from sdrt.images.arrays import to_pil
 from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
-from sdrt.run.denoiser import Denoiser
+from sdrt.run.denoiser import bound_denoiser
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_scheduler
 from sdrt.tasks.inpainting import Canvas
-from sdrt.tasks.windows import Windows
 
 if TYPE_CHECKING:
     from sdrt.model_folder.folder import ModelFolder
-    from sdrt.onnx.buffers import Bound
     from sdrt.run.components import LoadedComponents
 
 __all__ = ["Pass", "Timings", "decode", "denoise", "encode", "memory_error", "prepare", "run_pass"]
@@ -117,17 +115,18 @@ def denoise(
     job: Pass, conditioning: Conditioning, prepared: Prepared
 ) -> Generator[GenerationStep, None, Array]:
     """Yield each step. Return the clean latents [N, C, h, w]."""
-    component, spec, plan = job.components.denoiser, job.model.family.denoiser, job.plan
-    labels = _class_labels(job, conditioning, prepared)
-    inputs = conditioning.at(0) | labels
-    windows = Windows.of_image(
-        *job.request.size,
-        tile_size=job.request.tile_size,
-        overlap=job.request.tile_overlap,
+    plan, spec = job.plan, job.model.family.denoiser
+    inputs = conditioning.at(0)
+    with bound_denoiser(
+        job.components,
+        spec,
+        job.request,
+        plan,
+        conditioning,
+        prepared,
         factor=job.capabilities.vae_scale_factor,
-    )
-    with component.bound(_shapes(job, prepared, inputs, windows), (spec.output,)) as run:
-        denoiser = _denoiser(job, conditioning, prepared, run, windows)
+        notices=job.notices,
+    ) as denoiser:
         denoiser.condition(inputs)
         # Timings call the denoiser "unet" in every family.
         job.timings["unet"] = denoiser.seconds
@@ -144,7 +143,7 @@ def denoise(
             # The prompt may change between steps, but not between two evaluations of one step.
             current, following = plan.step_of(step.index), plan.step_of(step.index + 1)
             if not step.last and conditioning.changes(current, following):
-                inputs = conditioning.at(following) | labels
+                inputs = conditioning.at(following)
                 denoiser.condition(inputs)
     return event.latents
 
@@ -180,58 +179,6 @@ def _decode_with(components: LoadedComponents, job: Pass, latents: Array, canvas
         if request.composite and canvases:
             images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
     return np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
-
-
-def _denoiser(
-    job: Pass, conditioning: Conditioning, prepared: Prepared, run: Bound, windows: Windows | None
-) -> Denoiser:
-    extra_channels = prepared.extra_channels
-    if extra_channels is not None:
-        extra_channels = conditioning.repeat_for_batch(
-            extra_channels, zero_unconditional=prepared.zero_unconditional
-        )
-    return Denoiser(
-        job.components.denoiser,
-        run,
-        job.model.family.denoiser,
-        job.plan,
-        batch=conditioning.batch,
-        schedule=job.scheduler.noise_schedule,
-        image_indices=conditioning.image_indices,
-        weights=conditioning.weights,
-        scale=job.request.guidance_scale,
-        rescale=job.request.guidance_rescale,
-        notices=job.notices,
-        extra_channels=extra_channels,
-        windows=windows,
-    )
-
-
-def _class_labels(job: Pass, conditioning: Conditioning, prepared: Prepared) -> dict[str, NDArray[Any]]:
-    """Return the denoiser's input with the class label of each row; empty if it has no such input."""
-    if prepared.class_label is None:
-        return {}
-    name = job.model.family.denoiser.labels
-    dtype = job.components.denoiser.inputs[name].dtype
-    return {name: np.full(conditioning.batch, prepared.class_label, dtype)}
-
-
-def _shapes(
-    job: Pass, prepared: Prepared, inputs: Mapping[str, NDArray[Any]], windows: Windows | None
-) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of all inputs of the denoiser. `inputs` are those [batch, …] that are known already."""
-    spec, graph_inputs = job.model.family.denoiser, job.components.denoiser.inputs
-    _, channels, *size = prepared.x.shape
-    if prepared.extra_channels is not None:
-        channels += prepared.extra_channels.shape[1]
-    # With low_vram, the denoiser runs one row at a time.
-    rows = 1 if job.components.low_vram else len(inputs[spec.embeds])
-    shapes = {
-        spec.sample: (rows, channels, *(size if windows is None else windows.size)),
-        spec.timestep: tuple(1 for _ in graph_inputs[spec.timestep].shape),
-        **{name: (rows, *array.shape[1:]) for name, array in inputs.items()},
-    }
-    return {name: shapes[name] for name in graph_inputs}
 
 
 def _noise(job: Pass, prepared: Prepared) -> Array:

@@ -1,7 +1,7 @@
 """Reading a diffusers `scheduler_config.json`: every key is supported, irrelevant, or refused by name.
 
-A key that another of diffusers' schedulers has and the one read does not is irrelevant, as it is in
-`OtherScheduler.from_config(scheduler.config)`. A key nobody knows is refused unless it is null or false.
+A key that only other diffusers schedulers have is irrelevant, as in `OtherScheduler.from_config(scheduler.config)`.
+A key that no scheduler knows is refused unless it is null or false.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ def read_settings(
 
     Args:
         config: the parsed `scheduler_config.json`.
-        class_name: the diffusers class to behave as; for messages.
-        defaults: what that class takes for keys that are missing.
-        known: the keys that class reads.
-        synonyms: how that class reads other classes' values of a key.
-        allowed: keys of which that class takes fewer values than others do.
+        class_name: the diffusers class to behave as, for messages.
+        defaults: that class's values for missing keys.
+        known: the keys that the class reads.
+        synonyms: how the class reads other classes' values of a key.
+        allowed: keys for which the class accepts fewer values than other classes do.
 
     Raises:
-        UnsupportedModelError: a key would change the result and is not supported; names the key and value.
+        UnsupportedModelError: a key would change the result and is not supported. The message has the key and its
+            value.
     """
     for key in config:
         if not isinstance(key, str):

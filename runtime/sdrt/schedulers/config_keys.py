@@ -1,4 +1,4 @@
-"""The keys of a diffusers `scheduler_config.json`, and the values of them that this version supports."""
+"""The keys of a diffusers `scheduler_config.json`, and the values that this version supports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Check:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number that float32 can hold, or infinite."""
+    """Whether the value is infinite, or a number that float32 can hold."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= _LARGEST or value in (math.inf, -math.inf)

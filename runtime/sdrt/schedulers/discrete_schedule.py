@@ -1,7 +1,7 @@
 """The noise schedule of models trained on betas, as Stable Diffusion is: a table of noise levels by timestep.
 
 The levels are rounded to float32, as in diffusers: an ᾱ close to 1 loses digits (1 - ᾱ₀ is off by 7e-5), and a
-scheduler that is more exact takes other steps than diffusers does.
+more exact scheduler would take other steps than diffusers does.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["EdmNoiseSchedule", "build_edm_schedule"]
 
 @dataclass(frozen=True, kw_only=True)
 class EdmNoiseSchedule(NoiseSchedule):
-    """Any noise level, data of standard deviation `sigma_data`, timesteps ¼ log σ."""
+    """Allows any noise level. The data has the standard deviation `sigma_data`, and timesteps are ¼ log σ."""
 
     sigma_data: float
     prediction_type: str

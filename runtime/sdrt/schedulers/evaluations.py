@@ -1,6 +1,7 @@
 """The noise levels at which each sampler evaluates the U-Net, and those to which it steps: a function for each rule.
 
-:mod:`~sdrt.schedulers.spacing` gives the levels between which a run steps. A rule may evaluate the U-Net at others too.
+:mod:`~sdrt.schedulers.spacing` gives the levels between which a run steps. A rule may also evaluate the U-Net at other
+levels.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def dpm_sde_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) ->
 
 
 def dpm2_ancestral_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """DPM2 a: a step from σₛ goes down to σₜ²/σₛ before noise is added, and so its middle in log σ is σₜ."""
+    """DPM2 a: a step from σₛ goes down to σₜ²/σₛ before noise is added, so its middle in log σ is σₜ."""
     grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
     # A little above σₜ, because the next step starts at σₜ and its timestep may be a rounded one.
     stages = _two_stage(grid, schedule, lambda _, target: target * (1 + 1e-12))
@@ -110,7 +111,7 @@ def ddpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Pl
 
 
 def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """PLMS: the timesteps of DDIM, the second of them twice: there the first step is made again from its start."""
+    """PLMS: the timesteps of DDIM, with the second one twice, because the first step is repeated from its start."""
     first, *rest = whole_timesteps(settings, n)
     timesteps = [first, *rest[:1], *rest]
     stride = settings.num_train_timesteps // n
@@ -147,7 +148,7 @@ def flow_heun_plan(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> P
 
 
 def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
-    """The plan without its first `steps`, which take so many `evaluations`."""
+    """The plan without its first `steps`, which take this number of `evaluations`."""
     return replace(
         plan,
         timesteps=plan.timesteps[evaluations:],
@@ -159,7 +160,7 @@ def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: i
 
 
 def skip_plms(settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
-    """The same for PLMS: in diffusers the second evaluation of what is left makes its first step again."""
+    """The same for PLMS: as in diffusers, the second remaining evaluation repeats the first remaining step."""
     rest = skip_evaluations(settings, plan, steps, evaluations)
     stride = settings.num_train_timesteps // plan.num_steps
     ends = [(int(t), int(t) - stride) for t in rest.timesteps]

@@ -1,4 +1,4 @@
-"""What a model was trained on: how much noise there is at each level, and how its output is read there."""
+"""What a model was trained on: how much noise each level has, and what the model's output means there."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Scalings = tuple[float, float, float]
 
 
 class NoiseSchedule(ABC):
-    """All that the rest of sdrt asks of a noise schedule. A new kind of training is a subclass.
+    """The interface of every noise schedule. A new kind of training is a new subclass.
 
-    A state at the noise level σ is x = signal(σ) · clean + σ · noise. The signal is 1 where the variance explodes
-    (σ from 0 to about 15, Stable Diffusion's betas; EDM) and 1 - σ in flow matching (σ from 0 to 1).
+    A state at the noise level σ is x = signal(σ) · clean + σ · noise. The signal is 1 for variance-exploding
+    schedules (Stable Diffusion's betas, with σ from 0 to about 15, and EDM) and 1 - σ in flow matching (σ from 0 to 1).
     """
 
     @abstractmethod
@@ -31,13 +31,13 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def timestep_at(self, sigmas: npt.ArrayLike) -> FloatArray:
-        """The timesteps that the model is told at noise levels, of their shape."""
+        """The timesteps that the model gets at noise levels, in the same shape."""
 
     @abstractmethod
     def sigma_at(self, timesteps: npt.ArrayLike) -> FloatArray:
-        """The noise levels of timesteps, of their shape: the inverse of `timestep_at`."""
+        """The noise levels of timesteps, in the same shape: the inverse of `timestep_at`."""
 
     def noised(self, clean: Latents, noise: Latents, sigma: float) -> Latents:
-        """The state of `clean` latents at `sigma`, with standard normal `noise` of their shape; float32."""
+        """The state of `clean` latents at `sigma`, with standard normal `noise` of the same shape; float32."""
         state: Latents = np.float32(self.signal(sigma)) * clean + np.float32(sigma) * noise
         return state

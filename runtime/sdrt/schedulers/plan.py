@@ -15,19 +15,19 @@ __all__ = ["Plan", "Step", "relabelling"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The noise levels of one run; one entry per U-Net evaluation.
+    """The noise levels of one run, with one entry per U-Net evaluation.
 
     Attributes:
         timesteps: the timestep that the U-Net gets in each evaluation, as in diffusers' list.
         sigmas: the noise levels at which the U-Net is evaluated, descending, and then the final one.
         transfers: for each evaluation, the two levels between which the sampler moves the state. They are (sigmas[i],
             sigmas[i+1]), except where the steps of a spacing are uneven: diffusers' DDIM and PNDM step to `timestep -
-            T // n` there too, and take the result for the state at the next timestep.
+            T // n` there too, and use the result as the state at the next timestep.
         init_scale: the factor of the first noise: x = noise · init_scale.
-        variance_preserving: whether diffusers' latents are x/√(1+σ²), where x is variance exploding; else they are x.
+        variance_preserving: whether diffusers' latents are x/√(1+σ²) for a variance-exploding x. Otherwise they are x.
         num_steps: how many steps were asked for; some samplers evaluate the U-Net more often.
-        noise_schedule: what the model was trained on, which says what x is at a level.
-        skipped: how many evaluations of the whole run this one leaves out, because it begins from an image.
+        noise_schedule: what the model was trained on. It says what x is at a noise level.
+        skipped: how many evaluations of the whole run this run leaves out, because it starts from an image.
     """
 
     timesteps: tuple[float, ...]
@@ -45,7 +45,7 @@ class Plan:
         return len(self.timesteps)
 
     def step_of(self, evaluation: int) -> int:
-        """The step that an evaluation belongs to, of `num_steps`; both are counted from 0."""
+        """The step that an evaluation belongs to, out of `num_steps`. Both are counted from 0."""
         return min(evaluation * self.num_steps // self.num_evaluations, self.num_steps - 1)
 
     def latents_scale(self, sigma: float) -> float:
@@ -81,5 +81,5 @@ class Step:
 
 
 def relabelling(source: float, target: float) -> float:
-    """Factor that keeps variance-preserving latents as they are while x is read at another level."""
+    """The factor that keeps variance-preserving latents unchanged when x counts as a state at another level."""
     return math.sqrt((1 + target**2) / (1 + source**2))

@@ -22,7 +22,7 @@ __all__ = ["resolve_scheduler", "scheduler_names"]
 Config = Mapping[str, Any]
 _CONFIG_NAME = "scheduler_config.json"
 _LONGEST = 64
-"""Characters of a name that are compared with the known ones."""
+"""How many characters of a name are compared with the known names."""
 
 
 def resolve_scheduler(
@@ -30,18 +30,18 @@ def resolve_scheduler(
     model_config: Config,
     spacing: str | None = None,
 ) -> Scheduler:
-    """The scheduler a user means.
+    """The scheduler that a user means.
 
     Args:
         value: None for the model's own; a name ("euler_a", "DPM++ 2M Karras", "DDIMScheduler"), which keeps
             the model's noise schedule and the options that both schedulers know; a diffusers config; a path
             to a `scheduler_config.json` or its folder; or a Scheduler.
         model_config: the model's own `scheduler_config.json`, parsed.
-        spacing: a name from SPACINGS, over what the config says.
+        spacing: a name from SPACINGS, which overrides the config.
 
     Raises:
-        RequestError: an unknown name or spacing, a file that cannot be read, or a scheduler that is not for models
-            trained as this one is.
+        RequestError: an unknown name or spacing, a file that cannot be read, or a scheduler for models that
+            were trained in another way.
         UnsupportedModelError: a class or key that is not supported.
     """
     scheduler = _resolve(value, model_config)
@@ -102,7 +102,7 @@ def _from_name(name: str, model_config: Config) -> Scheduler:
 
 
 def _is_flow(model_config: Config) -> bool:
-    """Whether a model's own config says that flow matching trained it."""
+    """Whether a model's own config says that it was trained by flow matching."""
     return str(model_config.get("_class_name")).startswith("FlowMatch")
 
 
@@ -119,7 +119,7 @@ def _row_on_flow(name: str, row: SamplerRow, own: object) -> SamplerRow:
 
 
 def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
-    """Raise where either the scheduler or the model is of flow matching and the other is not."""
+    """Raise `RequestError` if only one of the scheduler and the model is for flow matching."""
     own, for_flow = model_config.get("_class_name"), isinstance(scheduler.noise_schedule, FlowNoiseSchedule)
     if own is None or for_flow == _is_flow(model_config):
         return

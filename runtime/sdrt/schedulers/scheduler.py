@@ -25,7 +25,7 @@ _LARGEST_SIGMA = 1e8
 
 @dataclass(frozen=True, kw_only=True)
 class Scheduler:
-    """Made by `resolve_scheduler`; immutable, and free of the state of any run."""
+    """A noise schedule, a spacing and a sampler, made by `resolve_scheduler`. It is immutable, so runs can share it."""
 
     sampler: SamplerRow
     settings: Settings
@@ -74,10 +74,10 @@ class Scheduler:
         return f"{self.sampler.display_name} {label}" if label else self.sampler.display_name
 
     def with_spacing(self, spacing: str) -> Scheduler:
-        """The same sampler on other noise levels.
+        """The same sampler with another spacing.
 
         Raises:
-            RequestError: no such spacing, or the sampler does not take it.
+            RequestError: the spacing is unknown, or the sampler does not support it.
         """
         asked, spacing = spacing, _spacing_named(spacing)
         if spacing not in self.sampler.spacings:
@@ -98,7 +98,8 @@ class Scheduler:
         """The same sampler at the `timesteps` given, or at the noise levels `sigmas`, the last of which ends the run.
 
         Raises:
-            RequestError: both are given, they do not fall or lie outside the trained range, or the sampler takes none.
+            RequestError: both are given, the numbers do not fall or are outside the trained range, or the sampler does
+                not support them.
         """
         if timesteps is not None and sigmas is not None:
             raise RequestError(
@@ -142,15 +143,15 @@ class Scheduler:
         return self.sampler.eta is None
 
     def stochastic(self, eta: float = 0.0) -> bool:
-        """Whether a run draws noise after the first. `eta` counts only for samplers that read it."""
+        """Whether a run draws more noise after its initial noise. `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
 
     def plan(self, num_inference_steps: int, *, skip: int = 0) -> Plan:
-        """The timesteps and noise levels of a run of so many steps, without the first `skip` steps.
+        """The timesteps and noise levels of a run of `num_inference_steps` steps, without the first `skip` steps.
 
         Raises:
-            RequestError: fewer than 1 step, or more than the model or the spacing has room for.
-            UnsupportedModelError: the config's levels do not fall from a finite one to above zero.
+            RequestError: the number of steps is below 1, or too large for the model or the spacing.
+            UnsupportedModelError: the config's levels do not fall from a finite level to one above zero.
         """
         trained = self.settings.num_train_timesteps
         if not 1 <= num_inference_steps <= trained:
@@ -175,11 +176,11 @@ class Scheduler:
         """Go from x at plan.sigmas[0] to plan.sigmas[-1], one Step per U-Net evaluation.
 
         Args:
-            denoise: (x, sigma) → denoised, float32 arrays of one shape; the model behind it is evaluated at
+            denoise: (x, sigma) → denoised, float32 arrays of the same shape. It evaluates the model at
                 plan.timestep(sigma).
-            x: float32 standard normal noise times plan.init_scale; left as it is.
-            plan: from `plan` of this scheduler.
-            noise: gives standard normal noise of x's shape, called once per step if `stochastic(eta)`.
+            x: float32 standard normal noise times plan.init_scale. It is not changed.
+            plan: made by this scheduler's `plan`.
+            noise: returns standard normal noise of x's shape. It is called once per step if `stochastic(eta)`.
             eta: DDIM's η, 0 to 1.
 
         Raises:
@@ -231,7 +232,7 @@ def _falls(plan: Plan) -> bool:
 
 
 def _as_named(row: SamplerRow, settings: Settings) -> Settings:
-    """The settings with the algorithm and the order that a sampler's name stands for, in place of the config's."""
+    """The settings, with the algorithm and order that the sampler's name stands for instead of the config's."""
     changes: dict[str, Any] = {}
     if row.algorithm_type is not None:
         changes["algorithm_type"] = row.algorithm_type
@@ -241,7 +242,7 @@ def _as_named(row: SamplerRow, settings: Settings) -> Settings:
 
 
 def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerRow:
-    """The one of a class's samplers that a config means."""
+    """The row that a config means, out of the rows of its class."""
     for row in rows:
         named = row.algorithm_type in (None, settings.algorithm_type)
         if named and (not row.orders or settings.solver_order in row.orders):
@@ -269,6 +270,6 @@ def _rows_of_class(class_name: object) -> list[SamplerRow]:
 
 
 def _spacing_named(name: str) -> str:
-    """The key of `SPACINGS` that a name means. Case does not count, and A1111's words are names too."""
+    """The key of `SPACINGS` that a name means. Case does not matter, and A1111's words are also names."""
     plain = str(name).strip().lower()
     return next((key for key, label in SPACING_LABELS.items() if label.lower() == plain), plain)

@@ -13,7 +13,7 @@ class Settings:
 
     `levels` is a name from `spacing.LEVELS`, or None if the spacing chooses timesteps. It stands for diffusers'
     `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` and `sigma_schedule`, and for spacings that
-    diffusers lacks. `timesteps`, or `sigmas` with the final one, are those that a call chose in place of a spacing.
+    diffusers lacks. `timesteps`, or `sigmas` including the final one, are those that a call chose instead of a spacing.
     """
 
     num_train_timesteps: int = 1000

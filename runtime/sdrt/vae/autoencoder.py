@@ -26,12 +26,12 @@ LARGEST_WHOLE = 1024 * 1024
 
 
 class VaeGraphs:
-    """The VAE's encoder or decoder, as a graph of the whole image and as one in stages. Each is opened at first use.
+    """The VAE's encoder or decoder, as a graph for the whole image and a graph in stages. Each is opened at first use.
 
     Args:
-        whole: opens the graph of the whole image.
+        whole: opens the graph for the whole image.
         staged: opens the graph in stages. None if the model has none; then large images are processed whole too.
-        tiling: whether to use the stages. None: only for large images.
+        tiling: whether to use the stages. None means only for large images.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class VaeEncoder:
         return self._scale.scaled(mean + std * noise(mean.shape))
 
     def mean(self, image: NDArray[np.uint8]) -> Array:
-        """The posterior's mean, not scaled, which denoisers for instructions see beside the latents."""
+        """The posterior's mean, not scaled. Denoisers for instructions take it beside the latents."""
         mean, _ = self._parameters(signed(image), None)
         return mean
 
@@ -102,10 +102,10 @@ class VaeDecoder:
     """Decodes latents [C, h, w] to an image [H, W, 3] in 0..1, one at a time to bound the memory.
 
     Args:
-        graphs: the decoder's.
+        graphs: the decoder's graphs.
         spec: the names of its inputs and outputs.
-        scale: between its latents and the denoiser's.
-        factor: how many pixels a latent is wide.
+        scale: converts between the VAE's latents and the denoiser's.
+        factor: the width of a latent in pixels.
         denoiser: the component to blame for latents that are the same everywhere.
     """
 
@@ -125,7 +125,7 @@ class VaeDecoder:
         self._graphs.load()
 
     def __call__(self, latents: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Decode one image. Raises `ComponentError` if it is not finite, or is of one colour."""
+        """Decode one image. Raises `ComponentError` if it is not finite, or has a single colour."""
         pixels = latents.shape[1] * latents.shape[2] * self._factor**2
         raw = self._scale.unscaled(latents)
         unit = to_unit(self._graphs(self._spec.latents, raw, self._spec.decoded, pixels=pixels))

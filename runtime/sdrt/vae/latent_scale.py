@@ -1,4 +1,4 @@
-"""From the VAE's latents to the denoiser's, and back."""
+"""Convert the VAE's latents to the denoiser's, and back."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["LatentScale"]
 
 Array = NDArray[np.float32]
 
-# Stable Diffusion has 0.18. Far from it float32 overflows, or loses the image.
+# Stable Diffusion has 0.18. Far from that, float32 overflows or loses the image.
 _LEAST, _MOST = 1e-6, 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentScale:
-    """From the VAE's latents to the denoiser's: (latents - shift) * factor."""
+    """Converts the VAE's latents to the denoiser's: (latents - shift) * factor."""
 
     factor: float
     shift: float = 0.0
@@ -33,7 +33,7 @@ class LatentScale:
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the config has a shift that the family has not, or one for each channel.
+            UnsupportedModelError: the config has a shift though the family has none, or values for each channel.
         """
         value, shift = config.get("scaling_factor"), config.get("shift_factor")
         if not _is_number(value) or not _LEAST <= value <= _MOST:

@@ -26,11 +26,11 @@ class Preview(Protocol):
     """Makes images from latents without the VAE."""
 
     def __call__(self, latents: Array) -> list[Image.Image]:
-        """Images of latents [N, C, h, w], in the size of the VAE's. Raises `RequestError` for another shape."""
+        """Images of latents [N, C, h, w], as large as the VAE's images. Raises `RequestError` for another shape."""
 
 
 class TaesdPreview:
-    """Previews by a TAESD in the model's folder, with a twentieth of the VAE's arithmetic."""
+    """Previews by a TAESD in the model's folder. They take a twentieth of the VAE's arithmetic."""
 
     def __init__(self, component: Component) -> None:
         component.require(("latent_sample",), ("sample",))
@@ -45,7 +45,7 @@ class TaesdPreview:
 
 
 class LinearPreview:
-    """Coarse previews by a linear map from a latent to a colour, in a thousandth of the VAE's time."""
+    """Coarse previews by a linear map from a latent to a colour. They take a thousandth of the VAE's time."""
 
     def __init__(self, matrix: Array, factor: int) -> None:
         self._matrix, self._factor = matrix, factor
@@ -56,12 +56,12 @@ class LinearPreview:
 
         Raises:
             UnsupportedModelError: the model was exported without a map.
-            IntegrityError: the map has another shape, or is not finite.
+            IntegrityError: the map has a wrong shape, or is not finite.
         """
         entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
         if "preview" not in entry:
             raise UnsupportedModelError.advised(
-                f"{model.path}: has no previews",
+                f"{model.path} has no data for previews",
                 "export the checkpoint again with this version of sdrt",
                 component=model.family.vae.decoder,
                 path=model.path,

@@ -1,8 +1,9 @@
-"""A VAE in tiles, with the result of the whole image. Each run sees a tile, and intermediate results may be in files.
+"""The VAE in tiles, with the same result as without tiles. Each run sees a tile; intermediate results may be in files.
 
-A group norm takes the mean and variance of the whole image. Tiles that use their own, or estimates, show: with a VAE of
-3 million parameters, pixels are off by up to 79 levels of 255. So the exporter cuts the VAE at every norm. All tiles go
-through a stage before the next begins, and the mean and variance of its output are gathered meanwhile.
+A group norm takes the mean and variance of the whole image. Tiles that use their own values, or estimates, are visible:
+with a VAE of 3 million parameters, pixels are off by up to 79 levels of 255. So the exporter cuts the VAE at every
+norm. All tiles go through a stage before the next stage begins. Meanwhile, sdrt gathers the mean and variance of its
+output.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Stage:
 
     Attributes:
         name: the prefix of its inputs' names in the graph.
-        channels: of its output.
-        halo: pixels around an input tile that the output tile depends on.
+        channels: the number of channels of its output.
+        halo: how many pixels around an input tile the output tile depends on.
         up, down: the factors by which it multiplies and divides height and width.
-        groups: of the norm that it begins with. 0 without a norm.
+        groups: the number of groups of the norm that it begins with. 0 without a norm.
         residual: whether it adds the previous stage's input, as `skip`.
         whole: whether it also sees the whole input, as attention does.
     """

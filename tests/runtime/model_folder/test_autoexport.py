@@ -247,7 +247,7 @@ def test_an_unwritable_cache_names_the_variable(
     checkpoint: Path, exporter: Exporter, own_cache: Path
 ) -> None:
     own_cache.write_text("a file where the folder should be")
-    with pytest.raises(ValueError, match=r"cannot write there.*SDRT_CACHE"):
+    with pytest.raises(ValueError, match=r"cannot be written.*SDRT_CACHE"):
         resolve_model(checkpoint, notify=ignore)
 
 

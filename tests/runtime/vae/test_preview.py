@@ -69,7 +69,7 @@ def test_a_callback_may_not_change_it(pipeline: StableDiffusionPipeline) -> None
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (None, "has no previews: export the checkpoint again"),
+        (None, "has no data for previews: export the checkpoint again"),
         ("nonsense", "the preview in sdrt.json is 'nonsense': expected 5 rows of 3 numbers"),
         ([[1, 2, 3]], "expected 5 rows of 3 numbers"),
         ([[1, 2, 3]] * 4 + [[1, 2, float("nan")]], "expected 5 rows of 3 numbers"),

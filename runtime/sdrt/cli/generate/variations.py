@@ -105,7 +105,7 @@ def read_prompts_file(
             continue
         location = f"{shown}, line {number}"
         plain = Entry(prompt=text, settings={}, location=location)
-        entries.append(_entry(text, image_settings(table), location) if _is_object(text) else plain)
+        entries.append(_entry(text, image_settings(table), location, facts) if _is_object(text) else plain)
         if len(entries) > MAX_ENTRIES:
             raise RequestError.advised(
                 f"{location}: more than {MAX_ENTRIES} prompts", "split the file", joint="; ", **facts
@@ -144,13 +144,14 @@ def _is_object(line: str) -> bool:
     return line.startswith("{") and line[1:].lstrip().startswith(('"', "}"))
 
 
-def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
+def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str, Any]) -> Entry:
     try:
         given = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"{location}: not valid JSON: {error}",
             fits="a prompt, or a JSON object with a prompt and settings",
+            **facts,
         ) from error
     settings: dict[str, Any] = {}
     for name, value in given.items():
@@ -162,7 +163,7 @@ def _entry(line: str, rows: Sequence[Setting], location: str) -> Entry:
         settings[row.name] = _checked(row, value, location)
     prompt = settings.pop("prompt", None)
     if prompt is None:
-        raise RequestError.expected(location, "a prompt", argument="prompt")
+        raise RequestError.expected(location, "a prompt", **facts)
     return Entry(prompt=prompt, settings=settings, location=location)
 
 

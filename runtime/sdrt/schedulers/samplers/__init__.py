@@ -1,4 +1,4 @@
-"""Integration rules. A sampler knows a denoiser and noise levels, and nothing of models, prompts or guidance."""
+"""Integration rules. A sampler knows a denoiser and noise levels, but no models, prompts or guidance."""
 
 from __future__ import annotations
 

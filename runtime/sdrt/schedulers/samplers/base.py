@@ -1,9 +1,9 @@
 """What all samplers share: their types and options.
 
-State x is float32, and as the plan's noise schedule has it at each level: x = clean + σ·noise where the variance
-explodes. Rules that add noise or go by log σ hold there only. Those along slopes dx/dσ = (x - denoised)/σ, such as
-Euler and Heun, hold for x = (1 - σ)·clean + σ·noise too. Coefficients are Python floats. A sampler yields
-(x, denoised) after each transfer and goes on from that very array, so a caller may write into it.
+The state x is float32. The plan's noise schedule says what it is at each level. Rules that add noise or use log σ hold
+only for variance-exploding states, x = clean + σ·noise. Rules that follow slopes dx/dσ = (x - denoised)/σ, such as
+Euler and Heun, also hold for x = (1 - σ)·clean + σ·noise. Coefficients are Python floats. A sampler yields
+(x, denoised) after each transfer and continues with the same array, so a caller may write into it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ States = Iterator[tuple[Latents, Latents]]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """Options beside the denoiser and the plan. Each sampler reads those that it has.
+    """Options of a sampler, besides the denoiser and the plan. Each sampler reads only the options that it supports.
 
     Attributes:
-        noise: gives standard normal noise of x's shape.
-        eta: share of the noise that is drawn afresh at each step, 0 to 1.
-        clip_range: bound on the magnitude of `denoised`, or None.
-        order: most of the estimates, 1 to 3, that a step is made from.
-        corrector_order: the same of SA-Solver's corrector.
-        solver_type: which of its forms a DPM-Solver or UniPC takes, by diffusers' names.
+        noise: returns standard normal noise of x's shape.
+        eta: the share of the noise that is drawn anew in each step, 0 to 1.
+        clip_range: the bound on the magnitude of `denoised`, or None.
+        order: the largest number of estimates, 1 to 3, that a step uses.
+        corrector_order: the same for SA-Solver's corrector.
+        solver_type: the form of a DPM-Solver or UniPC, by diffusers' names.
         lower_order_final: whether the order falls towards the last step.
-        euler_at_final: whether the last step is of order 1 however many there are.
-        disable_corrector: indices of steps that UniPC does not correct.
+        euler_at_final: whether the last step always has order 1.
+        disable_corrector: the indices of steps that UniPC does not correct.
         timestep_scaling: how fast LCM's boundary condition leaves the start.
     """
 

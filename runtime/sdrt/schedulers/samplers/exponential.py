@@ -1,4 +1,4 @@
-"""Samplers that take the decay of the noise exactly and the denoised image as a polynomial in λ = -log σ.
+"""Samplers that integrate the decay of the noise exactly, and the denoised image as a polynomial in λ = -log σ.
 
 With τ² the share of fresh noise (0: the ODE, 1: the SDE), a = 1 + τ² and h the step in λ, for any D(λ)
 

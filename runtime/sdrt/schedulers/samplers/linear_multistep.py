@@ -1,6 +1,6 @@
-"""Samplers that go on along slopes of several steps: x moves by ∫ ε dσ, with ε a polynomial through past estimates.
+"""Samplers that use the slopes of several steps: x moves by ∫ ε dσ, with ε a polynomial through past estimates.
 
-They differ in what the polynomial is of: the step's number (PLMS, iPNDM), σ (LMS) or log σ (DEIS).
+They differ in the variable of the polynomial: the step's number (PLMS, iPNDM), σ (LMS) or log σ (DEIS).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def plms(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> S
     """PLMS, the linear multistep half of PNDM (Liu et al. 2022, arXiv:2202.09778, equations 9 and 12).
 
     The second timestep is evaluated twice: first to make the first step again with the mean of both ends.
-    As in diffusers raw model outputs are mixed, which for v prediction is not the same as mixing ε.
+    As in diffusers, raw model outputs are mixed, which for v prediction is not the same as mixing ε.
     """
     start = x
     history: list[Latents] = []

@@ -1,4 +1,4 @@
-"""How many estimates each step is made from: fewer at the start, which has no past, and at the end."""
+"""How many estimates each step uses: fewer at the start, which has no past steps, and at the end."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from sdrt.schedulers.samplers.base import SamplerOptions
 
 __all__ = ["multistep_orders", "singlestep_orders"]
 
-# The authors of DPM++ end short runs on a lower order; diffusers takes under 15 steps to be short.
+# The authors of DPM++ end short runs on a lower order; in diffusers, fewer than 15 steps are short.
 _SHORT_RUN = 15
 
 
 def multistep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
-    """Of each step, up to `options.order`: 1, 2, … and for short runs …, 2, 1; 1 down to a level of 0."""
+    """The orders of the steps, up to `options.order`: 1, 2, …, in short runs …, 2, 1 at the end. A step to 0 has 1."""
     count = plan.num_evaluations
     orders = [min(index + 1, options.order) for index in range(count)]
     if options.lower_order_final and plan.skipped + count < _SHORT_RUN:
@@ -23,7 +23,7 @@ def multistep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
 
 
 def singlestep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
-    """Of each step: 1, 2, …, `options.order` and again from 1, lower at the end; 1 down to a level of 0."""
+    """The order of each step: 1, 2, …, `options.order`, again from 1, and lower at the end. A step to 0 has 1."""
     count, order = plan.skipped + plan.num_evaluations, options.order
     to_zero = plan.transfers[-1][1] == 0
     orders = [index % order + 1 for index in range(count)]
@@ -31,5 +31,5 @@ def singlestep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
         orders[-order:] = {1: [1], 2: [1, 1], 3: [1, 2, 1]}[order]
     if to_zero:
         orders[-1] = 1
-    # A run that begins within a group has nothing yet to make the rest of it from.
+    # A run that starts within a group has no estimates yet for the rest of the group.
     return [min(order, index + 1) for index, order in enumerate(orders[plan.skipped :])]

@@ -1,4 +1,4 @@
-"""The samplers there are, by name. A new one is a row in one of these modules."""
+"""All samplers, by name. To add a sampler, add a row to one of these modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedulers for models trained by flow matching. The rules are Euler and Heun, as elsewhere; the levels differ."""
+"""Schedulers for models trained by flow matching. The rules are Euler and Heun, but the noise levels differ."""
 
 from __future__ import annotations
 

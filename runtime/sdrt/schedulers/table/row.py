@@ -29,12 +29,12 @@ BETA_KEYS = frozenset(
         "steps_offset",
     }
 )
-"""What every class of models trained on betas reads."""
+"""The keys that every class for models trained on betas reads."""
 
 LEVEL_KEYS = frozenset({"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"})
 CLIP_KEYS = frozenset({"clip_sample", "clip_sample_range"})
 K_DEFAULTS: Mapping[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012}
-"""What diffusers' classes of k-diffusion's rules take for missing keys."""
+"""The defaults of diffusers' classes for k-diffusion's rules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,30 +43,32 @@ class SamplerRow:
 
     Attributes:
         name: how users ask for it.
-        display_name: A1111's name, written into images.
-        class_name: the diffusers scheduler whose results it gives.
+        display_name: A1111's name, which metadata contain.
+        class_name: the diffusers scheduler that has the same results.
         own_levels: whether it reads a config of that class. False for a class whose noise levels are not Stable
             Diffusion's, so that only its rule is used.
-        aliases: other names; case, spaces and punctuation do not count, "+" does.
-        order: of convergence, once a multistep rule has its past; 0 for consistency models, which do not converge.
-        evaluations: U-Net calls in a step, but for the last.
+        aliases: other names. Case, spaces and punctuation do not matter, but "+" does.
+        order: the order of convergence, after the first steps of a multistep rule. 0 for consistency models, which do
+            not converge.
+        evaluations: the number of U-Net calls in each step except the last.
         integrate: the integration rule.
         plan: makes the plan of a run, from settings, the noise schedule that `schedule` made, and a number of steps.
         skip: makes the plan of a run that begins after some steps.
-        spacings: the names from SPACINGS that it takes.
+        spacings: the names from SPACINGS that it supports.
         defaults: the class's defaults for missing keys, where they differ from those of Settings.
-        keys: the config keys that the class reads beside `num_train_timesteps` and BETA_KEYS.
+        keys: the config keys that the class reads besides `num_train_timesteps` and BETA_KEYS.
         ignores: which of BETA_KEYS the class does not read.
         algorithm_type: the value of that config key which means this row, where one class has several rows.
         orders: the values of `solver_order`; the last is the one that the sampler's name means.
         synonyms: how the class reads values of a key that only other classes have.
-        allowed: the values of a key, where this sampler takes fewer of them than others do.
+        allowed: the values of a key, if this sampler supports fewer values than others do.
         eta: the share of fresh noise; None if the caller decides.
         zero_snr_alpha: the ᾱ that replaces 0 at zero terminal SNR: 2⁻²⁴ as in diffusers, or, where diffusers computes
             with 0 itself, a value too small to make a difference in float32.
         schedule: makes the noise schedule of the models that it is for, from settings and that ᾱ.
         on_flow: the row that replaces this one for a model trained by flow matching. None if there is no such row: the
-            rule adds noise or goes by log σ as if the variance exploded, or goes by trained timesteps.
+            rule adds noise, uses log σ in a way that holds only for variance-exploding states, or needs trained
+            timesteps.
     """
 
     name: str
@@ -109,7 +111,7 @@ class SamplerRow:
 
     @property
     def takes_sigmas(self) -> bool:
-        """Whether a call may choose the noise levels. A rule that goes by whole timesteps takes none."""
+        """Whether a call may choose the noise levels. A rule that uses whole timesteps does not allow it."""
         return "karras" in self.spacings
 
     @property

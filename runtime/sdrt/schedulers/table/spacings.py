@@ -1,4 +1,4 @@
-"""The spacings there are, and what they are called. A new one is a row here."""
+"""All spacings and their names. To add a spacing, add a row here."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ SPACING_LABELS: Mapping[str, str] = MappingProxyType(
         "ays": "Align Your Steps",
     }
 )
-"""What A1111 appends to a sampler's name for a spacing; it has no words for the others."""
+"""The word that A1111 appends to a sampler's name for a spacing. A1111 has no words for the others."""
 
 ALL_SPACINGS = tuple(SPACINGS)
 EVEN_SPACINGS = ("leading", "trailing", "linspace")
-"""Those that place whole timesteps evenly."""
+"""The spacings that place whole timesteps evenly."""
