@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import json
 import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import errors
+import sdrt
+from sdrt import StableDiffusionPipeline, errors
 from sdrt.benchmark.runner import _heard
+from sdrt.cli.generate.variations import parse_axis, read_prompts_file
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError, OutOfMemoryError, RequestError, SdrtError, UnsupportedModelError
+from sdrt.errors import (
+    ComponentError,
+    IntegrityError,
+    ModelNotFoundError,
+    OutOfMemoryError,
+    ProviderError,
+    RequestError,
+    SdrtError,
+    UnsupportedModelError,
+)
+from sdrt.images.metadata import read_metadata
+from sdrt.model_folder.folder import ModelFolder
 from sdrt.onnx.error_messages import Subject, images_failure, load_failure, out_of_memory, run_failure
 from sdrt.onnx.placement import check_target, shortfall
 from sdrt.onnx.providers import SessionConfig
@@ -28,6 +45,11 @@ FACTS = {
     "provider": "cpu",
     "fits": "another",
 }
+# The facts of these are in their messages alone, because they come from another process.
+WITHOUT_FACTS = {
+    "the measuring process ended with code",
+    "sdrt generate failed while measuring a first image",
+}
 TYPES = [getattr(errors, name) for name in errors.__all__]
 
 
@@ -41,6 +63,15 @@ def test_the_message_stays_and_facts_are_optional(kind: type[SdrtError]) -> None
     assert str(plain) == str(full) == "unet: is damaged"
     assert facts(plain) == dict.fromkeys(FACTS)
     assert facts(full) == FACTS
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_expectations_and_remedies_end_the_message(kind: type[SdrtError]) -> None:
+    error: SdrtError = kind.expected("width is 3", "8", argument="width")
+    assert (str(error), error.fits, error.argument) == ("width is 3: expected 8", "8", "width")
+    error = kind.advised("unet is gone", "copy it", component="unet")
+    assert (str(error), error.fits, error.component) == ("unet is gone: copy it", "copy it", "unet")
+    assert str(kind.advised("no: it is", "copy it", joint="; ")) == "no: it is; copy it"
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -120,8 +151,219 @@ def test_a_refused_argument_is_named(check: Any) -> None:
     assert str(caught.value).endswith(caught.value.fits)
 
 
+@pytest.mark.parametrize(
+    ("given", "argument", "fits"),
+    [
+        ({"width": 100}, "width", "a multiple of 8, such as 96 or 104"),
+        ({"height": 4096}, "height", "at most 2048"),
+        ({"hires_scale": 16, "width": 256}, "hires_scale", "at most 2048"),
+        ({"scheduler": "nope"}, "scheduler", "euler"),
+        ({"scheduler": "missing.json"}, "scheduler", "a scheduler_config.json"),
+        ({"scheduler": 3}, "scheduler", "a name"),
+        ({"spacing": "even"}, "spacing", "leading"),
+        ({"scheduler": "euler", "sigmas": [1.0, 2.0]}, "sigmas", "numbers in falling order"),
+        ({"scheduler": "euler", "timesteps": [5000, 1]}, "timesteps", "numbers from 0 to 999"),
+        ({"timesteps": [9, 1], "sigmas": [1.0, 0.0]}, "sigmas", "at most one of timesteps and sigmas"),
+        ({"num_inference_steps": 0}, "num_inference_steps", "a whole number from 1 to 1000"),
+        ({"guidance_scale": "high"}, "guidance_scale", "a number from"),
+        ({"seed": -1}, "seed", "a whole number from 0"),
+        ({"output_type": "jpeg"}, "output_type", "one of pil"),
+        ({"clip_skip": 11}, "clip_skip", "0 to"),
+        ({"strength": 0.5}, "strength", "give image"),
+        ({"prompt": None}, "prompt", "either prompt or prompt_embeds"),
+        (
+            {"prompt": ["a", "b"], "negative_prompt": ["c", "d", "e"]},
+            "negative_prompt",
+            "give one for each prompt",
+        ),
+        ({"prompt": "(a:999999)"}, "prompt", "use smaller weights"),
+        ({"prompt": '("a", "b").blend(1, -1)', "prompt_syntax": "compel"}, "prompt", "choose others"),
+        ({"prompt_embeds": np.zeros((1, 77, 3), np.float32), "prompt": None}, "prompt_embeds", "(any, any,"),
+        ({"image": np.zeros((64, 64, 4), np.uint8)}, "image", "(height, width, 3)"),
+        ({"image": np.zeros((64, 64, 3)), "mask_image": np.ones((32, 32))}, "mask_image", "the same size"),
+        ({"image": np.zeros((64, 64, 3)), "mask_image": np.zeros((64, 64))}, "mask_image", "white where"),
+        ({"image": np.zeros((64, 64, 3)), "strength": 0.01}, "strength", "at least"),
+        ({"image": np.zeros((64, 64, 3)), "hires_scale": 2}, "hires_scale", "to enlarge the image"),
+        ({"image": np.zeros((64, 64, 3)), "outpaint": "64x64@middle"}, "outpaint", "one of"),
+        ({"image": np.zeros((64, 64, 3)), "outpaint": "up=3"}, "outpaint", "pixels for sides"),
+        ({"callback_on_step_end": 3}, "callback_on_step_end", "a function"),
+        (
+            {"callback_on_step_end_tensor_inputs": ["x"]},
+            "callback_on_step_end_tensor_inputs",
+            "any of latents",
+        ),
+    ],
+)
+def test_a_wrong_argument(
+    pipeline: StableDiffusionPipeline, given: dict[str, Any], argument: str, fits: str
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        pipeline(**{"prompt": "a red circle", "num_inference_steps": 2} | given)
+    assert caught.value.argument == argument
+    assert fits in str(caught.value.fits)
+    assert str(caught.value.fits) in str(caught.value)
+
+
+def test_a_bad_image_file(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    for content, fits in ((None, "an image"), (b"no image", "PNG"), (b"\x89PNG\r\n\x1a\n", "PNG")):
+        if content is not None:
+            bad.write_bytes(content)
+        with pytest.raises(RequestError) as caught:
+            pipeline("a red circle", image=bad)
+        assert (caught.value.argument, caught.value.path) == ("image", bad)
+        assert fits in str(caught.value.fits)
+
+
+def _without_graph(model: Path) -> Path:
+    (model / "unet" / "model.onnx").unlink()
+    return model / "unet" / "model.onnx"
+
+
+def _bad_config(model: Path) -> Path:
+    (model / "vae_decoder" / "config.json").write_text("{")
+    return model / "vae_decoder" / "config.json"
+
+
+def _bad_scheduler(model: Path) -> Path:
+    (model / "scheduler" / "scheduler_config.json").write_text("[]")
+    return model / "scheduler" / "scheduler_config.json"
+
+
+def _bad_tokenizer(model: Path) -> Path:
+    path = next(
+        path for name in ("tokenizer.json", "vocab.json") if (path := model / "tokenizer" / name).exists()
+    )
+    path.write_text("{")
+    return path
+
+
+def _bad_index(model: Path) -> Path:
+    (model / "model_index.json").write_text("{}")
+    return model / "model_index.json"
+
+
+def _bad_manifest(model: Path) -> Path:
+    (model / "sdrt.json").write_text(json.dumps({"format_version": 99}))
+    return model / "sdrt.json"
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "component", "fits"),
+    [
+        (_without_graph, IntegrityError, "unet", "copy the whole model folder, or export it again"),
+        (_bad_config, IntegrityError, "vae_decoder", "export the model again"),
+        (_bad_scheduler, IntegrityError, "scheduler", "export the model again"),
+        (_bad_tokenizer, IntegrityError, "tokenizer", "export the model again"),
+        (_bad_index, UnsupportedModelError, None, "StableDiffusionPipeline"),
+        (_bad_manifest, UnsupportedModelError, None, "upgrade with pip install -U sdrt"),
+    ],
+)
+def test_a_damaged_model(
+    model_copy: Path, damage: Callable[[Path], Path], kind: type[SdrtError], component: str | None, fits: str
+) -> None:
+    path = damage(model_copy)
+    with pytest.raises(kind) as caught, StableDiffusionPipeline.from_pretrained(model_copy) as pipeline:
+        pipeline("a red circle", num_inference_steps=1)
+    assert (caught.value.component, caught.value.path) == (component, path)
+    assert fits in str(caught.value.fits)
+
+
+def test_a_wrong_hash(tiny_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    graph = model / "vae_decoder" / "model.onnx"
+    data = bytearray(graph.read_bytes())
+    data[-1] ^= 1
+    graph.write_bytes(data)
+    with pytest.raises(IntegrityError, match="sha256") as caught:
+        ModelFolder.open(model).verify(Notices())
+    assert (caught.value.component, caught.value.path) == ("vae_decoder", graph)
+    assert caught.value.fits == "copy or export the model again"
+
+
+@pytest.mark.parametrize(
+    ("mistake", "kind", "expected"),
+    [
+        (lambda at: _opened(at / "none"), ModelNotFoundError, {"argument": "model"}),
+        (lambda at: _opened("owner/a model"), ModelNotFoundError, {"argument": "model"}),
+        (lambda at: _opened(3), RequestError, {"argument": "model"}),
+        (lambda at: _opened("shapes", revision="main"), RequestError, {"argument": "revision"}),
+        (lambda at: ModelFolder.open(at / "none"), ModelNotFoundError, {"path": "none"}),
+        (lambda at: ModelFolder.open(at), ModelNotFoundError, {"path": "."}),
+        (
+            lambda at: SessionConfig(provider="gpu"),
+            ProviderError,
+            {"argument": "provider", "provider": "gpu"},
+        ),
+        (lambda at: SessionConfig(provider="cpu:1"), ProviderError, {"provider": "cpu:1"}),
+        (lambda at: SessionConfig(provider="cuda:x"), ProviderError, {"provider": "cuda:x"}),
+        (lambda at: SessionConfig(threads=0), RequestError, {"argument": "threads"}),
+        (lambda at: SessionConfig(low_vram=1), RequestError, {"argument": "low_vram"}),  # type: ignore[arg-type]
+        (lambda at: read_metadata(at / "a.png"), RequestError, {"path": "a.png"}),
+        (lambda at: read_prompts_file("a.txt"), RequestError, {"argument": "--prompts-file"}),
+        (lambda at: parse_axis("stops=1"), RequestError, {"argument": "stops"}),
+        (lambda at: parse_axis("steps=a"), RequestError, {"argument": "num_inference_steps"}),
+    ],
+)
+def test_other_mistakes(
+    tmp_path: Path, mistake: Callable[[Path], object], kind: type[SdrtError], expected: dict[str, str]
+) -> None:
+    with pytest.raises(kind) as caught:
+        mistake(tmp_path)
+    for name, value in expected.items():
+        assert getattr(caught.value, name) == (tmp_path / value if name == "path" else value)
+    assert caught.value.fits
+
+
+def _opened(model: Any, **options: Any) -> None:
+    StableDiffusionPipeline.from_pretrained(model, **options)
+
+
+@pytest.mark.parametrize("name", ["word.pt", "word.safetensors"])
+def test_a_wrong_textual_inversion(pipeline: StableDiffusionPipeline, tmp_path: Path, name: str) -> None:
+    with pytest.raises(errors.ModelError) as caught:
+        pipeline.load_textual_inversion(tmp_path / name)
+    assert caught.value.path == tmp_path / name
+    assert "safetensors" in str(caught.value.fits)
+
+
+def test_a_wrong_file_name(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    output = pipeline("a red circle", num_inference_steps=1)
+    for name in ("a.tiff", "none/a.png", "{x}.png"):
+        with pytest.raises(RequestError) as caught:
+            output.save(tmp_path / name)
+        assert caught.value.path == tmp_path / name
+        assert caught.value.fits
+
+
+def _constructions(root: Path) -> list[tuple[str, ast.Call]]:
+    """Every call that makes an error of sdrt, as source and as a node."""
+    found = []
+    for path in sorted(root.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", None) in errors.__all__:
+                found.append((f"{path.name}: {ast.get_source_segment(source, node)}", node))
+    return found
+
+
+def test_every_error_has_facts() -> None:
+    """`expected` and `advised` always give `fits`."""
+    made = _constructions(Path(sdrt.__file__).parent)
+    assert made
+    # A keyword without a name is **facts.
+    bare = [text for text, node in made if not {word.arg for word in node.keywords} & {*FACTS, None}]
+    assert [text for text in bare if not any(reason in text for reason in WITHOUT_FACTS)] == []
+    assert len(bare) == len(WITHOUT_FACTS)
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_what_a_benchmark_s_process_tells_is_raised_again(kind: type[SdrtError]) -> None:
     with pytest.raises(kind, match="unet: is damaged") as caught:
         _heard({"failed": kind.__name__, "message": "unet: is damaged"}, pytest.fail)
     assert type(caught.value) is kind
+    assert facts(caught.value) == dict.fromkeys(FACTS)
+    told = FACTS | {"path": str(FACTS["path"])}
+    with pytest.raises(kind) as caught:
+        _heard({"failed": kind.__name__, "message": "unet: is damaged", "facts": told}, pytest.fail)
+    assert facts(caught.value) == FACTS

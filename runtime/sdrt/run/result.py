@@ -205,9 +205,7 @@ class GenerationStep:
             )
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
-                raise RequestError.expected(
-                    f"the callback returned {name!r}", ", ".join(CALLBACK_TENSORS), argument=str(name)
-                )
+                raise _wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
             if _unchanged(value, self.tensors([name])[name]):
                 continue
             if name == "latents":
@@ -243,14 +241,10 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise RequestError.expected(
-            f"the callback returned {name} with rows of unequal length", str(shape), argument=name
-        ) from None
+        raise _wrong_return(f"{name} with rows of unequal length", str(shape), name) from None
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise RequestError.expected(
-            f"the callback returned {name} of shape {array.shape} and dtype {array.dtype}",
-            f"numbers of shape {shape}",
-            argument=name,
+        raise _wrong_return(
+            f"{name} of shape {array.shape} and dtype {array.dtype}", f"numbers of shape {shape}", name
         )
     return _finite(name, array)
 
@@ -261,9 +255,7 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
         divided = array.astype(np.float32)
         divided /= divisor
     if not np.isfinite(divided).all():
-        raise RequestError.expected(
-            f"the callback returned {name} with NaN or infinity", "finite numbers", argument=name
-        )
+        raise _wrong_return(f"{name} with NaN or infinity", "finite numbers", name)
     return divided
 
 
@@ -285,15 +277,15 @@ def callback_answer(returned: object, names: Sequence[str]) -> Mapping[str, Any]
     if returned is None:
         return {}
     if not isinstance(returned, Mapping):
-        raise RequestError.expected(
-            f"the callback returned {type(returned).__name__}",
-            "a dict or None",
-            argument="callback_on_step_end",
-        )
+        raise _wrong_return(f"{type(returned).__name__}", "a dict or None", "callback_on_step_end")
     if unasked := [name for name in returned if name not in names]:
-        raise RequestError.expected(
-            f"the callback returned {unasked[0]!r}",
+        raise _wrong_return(
+            f"{unasked[0]!r}",
             f"only tensors that callback_on_step_end_tensor_inputs names ({', '.join(names) or 'none'})",
-            argument=str(unasked[0]),
+            str(unasked[0]),
         )
     return returned
+
+
+def _wrong_return(what: str, fits: str, argument: str) -> RequestError:
+    return RequestError.expected(f"the callback returned {what}", fits, argument=argument)
