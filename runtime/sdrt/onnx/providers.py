@@ -158,7 +158,7 @@ class SessionConfig:
         name, colon, device = self.provider.partition(":")
         if name not in provider_names():
             raise ProviderError.expected(f"unknown {asked}", known, **facts)
-        if colon and not PROVIDERS[name].device:
+        if colon and (name == AUTO or not PROVIDERS[name].device):
             numbered = ", ".join(row for row in PROVIDERS if PROVIDERS[row].device)
             raise ProviderError.advised(
                 f"{asked}: {name} takes no device number", f"only {numbered} do", joint="; ", **facts

@@ -76,7 +76,9 @@ class StableDiffusionPipelineOutput:
         """
         index = integer("index", index, 0, len(self.seeds) - 1)
         if self.origin is None:
-            raise RequestError.expected("this output has no origin", "an output that a pipeline returned")
+            raise RequestError.expected(
+                "this output does not say what made it", "an output that a pipeline returned"
+            )
         batch = len(self.seeds) if batch_size is None else batch_size
         return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
 
