@@ -181,8 +181,7 @@ class StableDiffusionPipeline:
         name, *others = [spec.component for spec in self.model.family.text_encoders]
         if others:
             raise UnsupportedModelError.advised(
-                f"{path}: textual inversions need a model with one text encoder, and this model has "
-                f"{len(others) + 1}",
+                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
                 "leave it out",
                 joint="; ",
                 path=Path(path),

@@ -148,8 +148,7 @@ def _fragments(text: str, start: int = 0, end: int | None = None) -> list[Fragme
     if found := _JOINS.search(text, start, end):
         raise _refused(
             f"the prompt has {brief(found[0])} within other text",
-            'quote whole prompts and write nothing around them, as in ("a red cat", "a red '
-            'dog").blend(1, 0.5)',
+            'quote whole prompts and write nothing around them, as in ("a red cat", "a red dog").blend(1, 0.5)',
         )
     reader = _Reader(text)
     reader.read(start, end)

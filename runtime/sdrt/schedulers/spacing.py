@@ -127,9 +127,8 @@ def whole_timesteps(settings: Settings, n: int) -> list[int]:
     timesteps = _timesteps(settings, n).round().astype(int).tolist()
     if timesteps[0] >= settings.num_train_timesteps:
         raise RequestError.advised(
-            f"num_inference_steps is {n}, whose first timestep {timesteps[0]} is past the last "
-            f"trained one ({settings.num_train_timesteps - 1}) with steps_offset "
-            f"{settings.steps_offset}",
+            f"num_inference_steps is {n}, whose first timestep {timesteps[0]} is past the last trained one "
+            f"({settings.num_train_timesteps - 1}) with steps_offset {settings.steps_offset}",
             "use fewer steps",
             argument="num_inference_steps",
         )
