@@ -219,7 +219,13 @@ class StableDiffusionPipeline:
         if scheduler is None and spacing is None:
             return self.scheduler
         chosen = self.scheduler if scheduler is None else scheduler
-        return resolve_scheduler(chosen, self._scheduler_config, spacing=spacing)
+        return self._resolved(chosen, spacing)
+
+    def _resolved(self, scheduler: SchedulerLike | None, spacing: str | None = None) -> Scheduler:
+        """The scheduler that is meant, if the model's family is trained for its noise schedule."""
+        found = resolve_scheduler(scheduler, self._scheduler_config, spacing=spacing)
+        self.model.family.check_noise_schedule(found.noise_schedule, found.sampler.class_name)
+        return found
 
     def to(self, provider: str, provider_options: Mapping[str, Any] | None = None) -> StableDiffusionPipeline:
         """Use `provider` from the next call on, with these options or its default ones. Returns the pipeline.
@@ -313,14 +319,12 @@ class StableDiffusionPipeline:
     def scheduler(self) -> Scheduler:
         """The scheduler of calls that name none. It is the model's, unless you assign another."""
         if self._scheduler is None:
-            own = resolve_scheduler(None, self._scheduler_config)
-            self.model.family.check_noise_schedule(own.noise_schedule, own.sampler.class_name)
-            self._scheduler = own
+            self._scheduler = self._resolved(None)
         return self._scheduler
 
     @scheduler.setter
     def scheduler(self, value: SchedulerLike) -> None:
-        self._scheduler = resolve_scheduler(value, self._scheduler_config)
+        self._scheduler = self._resolved(value)
 
     def _run(
         self,

@@ -20,6 +20,7 @@ from sdrt import (
     SdrtWarning,
     StableDiffusionPipeline,
     StableDiffusionPipelineOutput,
+    UnsupportedModelError,
 )
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.session import Component
@@ -235,6 +236,18 @@ def test_a_plan_is_for_the_pipeline_that_made_it(pipeline: StableDiffusionPipeli
     with pytest.raises(RequestError, match="pass scheduler and spacing to plan"):
         other.stream(plan, scheduler="euler")
     assert len(list(other.stream(plan))) == plan.num_evaluations + 1
+
+
+@pytest.mark.parametrize("scheduler", [None, "euler", "flow_euler"])
+def test_a_scheduler_that_the_family_is_not_trained_for_is_refused(
+    model_copy: Path, scheduler: str | None
+) -> None:
+    """Whether the model's own is used or one is named: the model's config says flow matching."""
+    config = model_copy / "scheduler" / "scheduler_config.json"
+    config.write_text('{"_class_name": "FlowMatchEulerDiscreteScheduler"}')
+    pipeline = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1, verify=False)
+    with pytest.raises(UnsupportedModelError, match="Stable Diffusion 1 or 2"):
+        images(pipeline, scheduler=scheduler)
 
 
 def test_threads_share_a_pipeline(pipeline: StableDiffusionPipeline) -> None:
