@@ -79,7 +79,7 @@ class StableDiffusionPipelineOutput:
             raise RequestError.expected(
                 "this output does not say what made it", "an output that a pipeline returned"
             )
-        batch = len(self.seeds) if batch_size is None else batch_size
+        batch = len(self.seeds) if batch_size is None else integer("batch_size", batch_size, 1, 2**31)
         return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
 
     def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> list[Path]:
@@ -98,7 +98,7 @@ class StableDiffusionPipelineOutput:
                 hold an image, or `images` are latents. Then no file is written.
             SdrtError: a file cannot be written.
         """
-        if not isinstance(path, (str, os.PathLike)):
+        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
             raise wrong_value("path", path, "the name of an image file")
         images = [self._pil(index) for index in range(len(self.seeds))]
         parameters = [self.metadata(index) if metadata else None for index in range(len(images))]

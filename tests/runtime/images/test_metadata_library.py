@@ -188,6 +188,17 @@ def test_an_image_that_there_is_not_has_no_metadata(
         output.metadata(index)
 
 
+@pytest.mark.parametrize("batch_size", ["x", 2.5, True, 0, -5])
+def test_metadata_of_no_batch(output: StableDiffusionPipelineOutput, batch_size: Any) -> None:
+    with pytest.raises(RequestError, match="batch_size"):
+        output.metadata(0, batch_size=batch_size)
+
+
+def test_a_name_that_no_file_can_have(output: StableDiffusionPipelineOutput) -> None:
+    with pytest.raises(RequestError, match="path is"):
+        output.save("a\0.png")
+
+
 def test_an_output_of_no_pipeline_has_no_metadata(output: StableDiffusionPipelineOutput) -> None:
     own = StableDiffusionPipelineOutput(images=output.images, seeds=output.seeds, request=output.request)
     with pytest.raises(RequestError, match="what made it"):
