@@ -17,14 +17,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.messages import wrong_value
-from sdrt.errors import RequestError
+from sdrt.images.decoding import Subject, opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -168,23 +167,9 @@ def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
 
     Raises `RequestError` if the file is not an image. The pixels are not decoded.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a large size, although nothing is decoded, and of EXIF that ends early.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                about = {"format": image.format, "width": image.width, "height": image.height}
-                text = image.info.get("parameters") or _user_comment(_exif(image))
-    except UnidentifiedImageError:
-        raise RequestError.expected(
-            f"{path} is not an image", "a PNG, JPEG or WebP file, or a model folder", path=path
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError.expected(
-            f"{path} cannot be read as an image ({error})", "a PNG, JPEG or WebP file", path=path
-        ) from error
+    with opened(path, Subject(name=str(path), path=path), decodes=False) as image:
+        about = {"format": image.format, "width": image.width, "height": image.height}
+        text = image.info.get("parameters") or _user_comment(_exif(image))
     return about, text if isinstance(text, str) else None
 
 

@@ -113,7 +113,7 @@ def test_a_picture_without_text_has_none(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"a\.png (is not an image|cannot be read)"):
+    with pytest.raises(RequestError, match=r"a\.png (is not an image|is empty|is damaged|cannot be read)"):
         read_parameters(path)
 
 

@@ -42,8 +42,8 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
-    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp.  "
-    "[default: sdrt-{seed}.png]",
+    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
+    "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
