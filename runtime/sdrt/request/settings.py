@@ -101,11 +101,7 @@ class Settings:
         "arXiv:2108.01073).",
         kind=str,
         group=Group.USUAL,
-        option=Option(
-            ("-i", "--image"),
-            metavar="FILE",
-            help="Start from this image, or with - from standard input. Its size, rounded down, becomes the default.",
-        ),
+        option=Option(("-i", "--image"), metavar="FILE|-"),
     )
     prompt_syntax: str = setting(
         "a1111",
@@ -171,7 +167,7 @@ class Settings:
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
-        option=Option(("--mask", "--mask-image"), metavar="FILE"),
+        option=Option(("--mask", "--mask-image"), metavar="FILE|-"),
     )
     mask_blur: float = setting(
         4.0,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.jobs import (
     Batch,
     Grid,
@@ -107,7 +105,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             # After an error too: the report names the images that are finished.
             current.timings.total = time.perf_counter() - started
             if options.as_json and current.finished:
-                click.echo(json.dumps(current.report(), allow_nan=False))
+                echo_json(current.report())
 
 
 def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:

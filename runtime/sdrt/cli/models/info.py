@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.errors import RequestError
 
@@ -36,7 +36,10 @@ def info(path: str, verify: bool, as_json: bool) -> None:
         about, text = image_info(target)
     else:
         about, text = model_info(path, verify=verify)
-    click.echo(json.dumps(about, allow_nan=False) if as_json else text)
+    if as_json:
+        echo_json(about)
+    else:
+        echo(text)
 
 
 def image_info(path: Path) -> tuple[dict[str, Any], str]:
@@ -67,6 +70,6 @@ def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
 
     folder = open_local(model)
     if verify:
-        verify_now(folder, lambda text: click.echo(text, err=True))
+        verify_now(folder, echo_error)
     summary = summarise(folder, verified=verify)
     return summary, render(summary)
