@@ -184,7 +184,9 @@ def test_a_folder_s_name_and_its_parts(tiny_model: Path) -> None:
 @pytest.mark.parametrize(("name", "width"), [(HOSTILE, 32), (HOSTILE, 16), (HOSTILE[:40] + "x", 32)])
 def test_embeddings(model: str, name: str, width: int) -> None:
     save_file({name: np.zeros((1, width), np.float32)}, "a.safetensors")
-    assert_safe(run("generate", "a", "-m", model, "--embedding", "a.safetensors", "-o", "b.png", *FAST).stderr)
+    assert_safe(
+        run("generate", "a", "-m", model, "--embedding", "a.safetensors", "-o", "b.png", *FAST).stderr
+    )
 
 
 def test_records_of_benchmarks(tiny_model: Path) -> None:
