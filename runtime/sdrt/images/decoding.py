@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPECTED",
+    "MOST_BYTES",
     "READABLE",
     "Source",
     "Subject",
+    "described",
+    "errors_are_about",
     "format_of_content",
     "is_source",
     "load_plugin",
+    "open_file",
     "opened",
 ]
 
@@ -143,13 +147,13 @@ def opened(source: Source, subject: Subject, *, decodes: bool = True) -> Iterato
         # Pillow warns of a large size, and of EXIF that ends early.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        with _errors_are_about(subject):
-            image = _open(stack.enter_context(_as_file(source, subject)), subject, decodes=decodes)
+        with errors_are_about(subject):
+            image = _open(stack.enter_context(open_file(source, subject)), subject, decodes=decodes)
         yield stack.enter_context(image)
 
 
 @contextmanager
-def _errors_are_about(subject: Subject) -> Iterator[None]:
+def errors_are_about(subject: Subject) -> Iterator[None]:
     """Within this block, which calls nothing but Pillow, every error becomes one about the image."""
     from PIL import Image
 
@@ -167,7 +171,7 @@ def _errors_are_about(subject: Subject) -> Iterator[None]:
 
 
 @contextmanager
-def _as_file(source: Source, subject: Subject) -> Iterator[BinaryIO]:
+def open_file(source: Source, subject: Subject) -> Iterator[BinaryIO]:
     """`source` as an open file at its start that can be read twice."""
     if isinstance(source, Path):
         if "\0" in str(source):
@@ -196,7 +200,7 @@ def _open(file: BinaryIO, subject: Subject, *, decodes: bool) -> Image.Image:
     file.seek(0)
     name = format_of_content(head)
     if name is None:
-        raise subject.refused(f"is {_described(head)}", EXPECTED)
+        raise subject.refused(f"is {described(head)}", EXPECTED)
     if not load_plugin(name):
         raise subject.refused(f"is in {name}, which this Pillow cannot read", _upgrade(name))
     if decodes:
@@ -215,7 +219,8 @@ def _upgrade(name: str) -> str:
     return f"another format, or a Pillow with {name} (pip install --upgrade pillow)"
 
 
-def _described(head: bytes) -> str:
+def described(head: bytes) -> str:
+    """What a file is that begins with `head` and is no readable image, such as "a PDF document"."""
     if not head:
         return "empty"
     told = (name for name, begins in _REFUSED.items() if re.match(begins, head, re.DOTALL))

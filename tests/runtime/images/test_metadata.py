@@ -123,11 +123,14 @@ def test_exif_that_ends_early_is_no_concern(tmp_path: Path) -> None:
     assert (about["width"], text) == (8, None)
 
 
-def test_the_pixels_of_a_png_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+def test_the_pixels_of_a_png_with_a_text_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = str(Parameters(prompt="p", settings=SETTINGS))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", **save_options("PNG", text))
 
     def decode(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
-    assert read_parameters(tmp_path / "a.png")[1] is None
+    assert read_parameters(tmp_path / "a.png")[1] == text

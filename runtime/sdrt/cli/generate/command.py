@@ -26,7 +26,7 @@ __all__ = ["generate"]
     "--from",
     "from_image",
     metavar="FILE",
-    help="Make this image again, from its metadata. Options that you give override the metadata.",
+    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give override the metadata.",
 )
 @image_options
 @click.option(
@@ -68,7 +68,9 @@ def generate(context: click.Context, /, from_image: str | None, **options: Any) 
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
+    from sdrt.cli.generate.streams import check_stdin
 
+    check_stdin({**options, "from_image": from_image})
     if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of
 

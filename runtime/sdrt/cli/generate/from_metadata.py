@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.images.metadata import read_metadata
@@ -33,7 +34,7 @@ def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> 
         RequestError: the file has no metadata, the metadata contains an unknown setting, or the image cannot be made
             from its metadata alone.
     """
-    metadata = read_metadata(name)
+    metadata = read_metadata(image_or_stdin("--from", name))
     if not metadata.text:
         raise RequestError.expected(
             f"--from {name} does not say how it was made",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
-from sdrt.cli.generate.streams import STDIN, read_stdin
+from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
@@ -310,7 +310,7 @@ class _InputFiles:
         if path is None:
             return None
         if (name, path) not in self._read:
-            self._read[name, path] = read(name, read_stdin(name) if path == STDIN else path)
+            self._read[name, path] = read(name, image_or_stdin(name, path))
         return self._read[name, path]
 
 

@@ -21,7 +21,7 @@ from sdrt.cli.generate.jobs import (
     plan_plot,
     plan_preview_path,
 )
-from sdrt.cli.generate.streams import STDOUT, check_stdin, write_stdout
+from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import Axis, image_settings
 from sdrt.common.progress import export_reporter
@@ -78,7 +78,6 @@ def run_plot(options: Options, axes: Sequence[Axis]) -> None:
 
 def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_only: bool = False) -> None:
     started = time.perf_counter()
-    check_stdin({**options.settings, "prompts_file": options.prompts_file})
     if options.as_json and options.output == str(STDOUT):
         raise RequestError.expected(
             "-o - and --json both write to standard output", "one of them", argument="-o"

@@ -13,7 +13,7 @@ from sdrt.errors import RequestError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["STDIN", "STDOUT", "check_stdin", "check_stdout", "read_stdin", "write_stdout"]
+__all__ = ["STDIN", "STDOUT", "check_stdin", "check_stdout", "image_or_stdin", "read_stdin", "write_stdout"]
 
 STDIN = "-"
 """The file name that stands for standard input."""
@@ -43,6 +43,11 @@ def read_stdin(option: str) -> bytes:
             f"{option} -: standard input has more than {_MOST_BYTES >> 20} MB", "an image", argument=option
         )
     return content
+
+
+def image_or_stdin(option: str, name: str) -> str | bytes:
+    """The name of a file, or what standard input holds if the name is -."""
+    return read_stdin(option) if name == STDIN else name
 
 
 def check_stdout(seeds: Sequence[int]) -> None:
