@@ -26,7 +26,8 @@ __all__ = ["generate"]
     "--from",
     "from_image",
     metavar="FILE",
-    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give override the metadata.",
+    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
+    "override the metadata.",
 )
 @image_options
 @click.option(

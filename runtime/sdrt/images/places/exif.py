@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,7 @@ _TAGS = {
 _LABELLED = re.compile(r"(prompt|workflow):\s*(?=\{)", re.IGNORECASE)
 _MARK = 8
 _UNMARKED = b"\0" * _MARK
-_NO_LETTERS = frozenset({"Cc", "Cn", "Co", "Cs"})
-_MOST_TRIED = 4096
+_CONTROLS = re.compile(r"[\0-\x08\x0b\x0c\x0e-\x1f]")
 
 
 def exif_texts(source: Image.Image | bytes) -> dict[str, str]:
@@ -110,18 +108,17 @@ def _wide(text: bytes) -> str:
     for mark, name in ((codecs.BOM_UTF16_BE, "utf-16-be"), (codecs.BOM_UTF16_LE, "utf-16-le")):
         if text.startswith(mark):
             return text[2:].decode(name, "replace")
+    if 0 not in text:
+        with suppress(UnicodeDecodeError):
+            decoded = text.decode("utf-8-sig")
+            if not _CONTROLS.search(decoded):
+                return decoded
     text = text[: len(text) // 2 * 2]
-    # Letters of ASCII have a zero as their upper byte.
-    upper, lower = text[::2].count(0), text[1::2].count(0)
-    if upper == lower:
-        if upper == 0:
-            with suppress(UnicodeDecodeError):
-                return text.decode("utf-8-sig")
-        upper, lower = _unlikely(text, "utf-16-le"), _unlikely(text, "utf-16-be")
-    return text.decode("utf-16-le" if lower > upper else "utf-16-be", "replace")
+    return text.decode("utf-16-le" if _is_upper(text[1::2], text[::2]) else "utf-16-be", "replace")
 
 
-def _unlikely(text: bytes, encoding: str) -> int:
-    """How many characters no text has, if the beginning of `text` is in this encoding."""
-    decoded = text[:_MOST_TRIED].decode(encoding, "replace")
-    return sum(letter == "\ufffd" or unicodedata.category(letter) in _NO_LETTERS for letter in decoded)
+def _is_upper(one: bytes, other: bytes) -> bool:
+    """Whether `one` has the upper bytes of characters: more zeros, as in ASCII, else fewer different values."""
+    if one.count(0) != other.count(0):
+        return one.count(0) > other.count(0)
+    return len(set(one)) < len(set(other))
