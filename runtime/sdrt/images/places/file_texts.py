@@ -23,7 +23,6 @@ from sdrt.images.decoding import (
 from sdrt.images.places.exif import exif_texts
 from sdrt.images.places.limits import MOST_TEXT, TooMuchTextError
 from sdrt.images.places.png import read_png
-from sdrt.images.places.stealth import MOST_PIXELS, stealth_text
 from sdrt.images.places.xmp import xmp_texts
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def hidden_text(source: Source, subject: Subject) -> str:
     Raises:
         RequestError: the image is damaged, or the text too long.
     """
+    from sdrt.images.places.stealth import MOST_PIXELS, stealth_text
+
     with opened(source, subject, decodes=False) as image:
         if image.width * image.height > MOST_PIXELS or getattr(image, "n_frames", 1) > 1:
             return ""

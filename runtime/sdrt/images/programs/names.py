@@ -7,7 +7,11 @@ __all__ = ["INVOKEAI_SAMPLERS", "SAMPLERS", "SCHEDULES", "sampler_label", "sched
 SAMPLERS = {
     "euler": "Euler",
     "euler_ancestral": "Euler a",
+    "euler_a": "Euler a",
     "heun": "Heun",
+    "dpm2": "DPM2",
+    "dpm2_a": "DPM2 a",
+    "dpmpp_2s_a": "DPM++ 2S a",
     "dpm_2": "DPM2",
     "dpm_2_ancestral": "DPM2 a",
     "lms": "LMS",
@@ -30,7 +34,7 @@ SAMPLERS = {
     "deis": "DEIS",
     "ipndm": "iPNDM",
 }
-"""k-diffusion's names, as ComfyUI, Fooocus, SwarmUI and NovelAI write them."""
+"""k-diffusion's names, as ComfyUI, Fooocus, SwarmUI and NovelAI write them; and shorter ones of Easy Diffusion."""
 
 SCHEDULES = {
     "normal": "Normal",

@@ -31,10 +31,11 @@ class Program:
 PROGRAMS = (
     Program(name="SwarmUI", read=read_swarmui),
     Program(name="InvokeAI", read=read_invokeai),
+    # Before NovelAI, whose fields have the same names.
+    Program(name="Draw Things", read=read_draw_things),
     Program(name="NovelAI", read=read_novelai),
     Program(name="Fooocus", read=read_fooocus),
     Program(name="Easy Diffusion", read=read_easy_diffusion),
-    Program(name="Draw Things", read=read_draw_things),
 )
 """Programs with forms of their own, which are looked for before A1111's text."""
 

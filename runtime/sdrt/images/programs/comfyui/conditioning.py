@@ -24,6 +24,8 @@ class Conditioning:
 
     text: str = ""
     second: str = ""
+    words: list[str] = field(default_factory=list)
+    """The texts of the encoders, one by one."""
     encoders: list[Node] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
 
@@ -45,6 +47,7 @@ class _Walk:
             return ""
         if own is not None:
             self.found.encoders.append(node)
+            self.found.words.append(own)
             return own
         texts = [self.text(source, depth + 1) for source in self._next(node)]
         texts = [text for text in texts if text]

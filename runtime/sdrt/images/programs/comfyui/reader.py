@@ -112,7 +112,7 @@ def _put_differences(
     fields.put("Second negative prompt", negative.second)
     for name, note in sampling.notes.items():
         fields.put(name, note)
-    if any(_WEIGHTS.search(one.text) for one in (positive, negative)):
+    if any(map(_WEIGHTS.search, [*positive.words, *negative.words])):
         fields.put("Weights of words", "of ComfyUI")
     if any(word in (sampling.sampler or "") for word in _FRESH_ON_GPU):
         fields.put("Fresh noise", "of the GPU")
