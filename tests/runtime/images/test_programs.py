@@ -76,6 +76,7 @@ INVOKEAI_SETTINGS = {
     "Size": "512x768",
     "Model": "Dreamshaper 8",
     "RNG": "CPU",
+    "Noise scale": "of InvokeAI",
     "Prompt syntax": "compel",
     "Version": "InvokeAI 5.6.0",
 }
@@ -108,8 +109,14 @@ def test_invokeai() -> None:
             {"generation_mode": "inpaint", "strength": 0.6},
             {"Denoising strength": "0.6", "Inpainting": "inpaint"},
         ),
-        ({"scheduler": "er_sde"}, {"Sampler": "er_sde", "Schedule type": None}),
-        ({"scheduler": "euler_a"}, {"Sampler": "Euler a", "Schedule type": None}),
+        (
+            {"scheduler": "er_sde"},
+            {"Sampler": "er_sde", "Schedule type": None, "Fresh noise": "of another seed"},
+        ),
+        (
+            {"scheduler": "euler_a"},
+            {"Sampler": "Euler a", "Schedule type": None, "Fresh noise": "of another seed"},
+        ),
         ({"rand_device": "cuda"}, {"RNG": "GPU"}),
         ({"positive_style_prompt": "flat"}, {"Second prompt": "flat"}),
         ({"a_later_setting": 3}, {"InvokeAI a_later_setting": "3"}),
@@ -151,6 +158,8 @@ def test_invokeai_before_version_3() -> None:
         "Model": "stable-diffusion-1.5",
         "RNG": "GPU",
         "Perlin noise": "0.1",
+        "Fresh noise": "of another seed",
+        "Noise scale": "of InvokeAI",
         "Prompt syntax": "compel",
         "Version": "InvokeAI 2.3.5",
     }
@@ -169,6 +178,7 @@ def test_invokeai_s_command(options: str) -> None:
         "Sampler": "LMS",
         "Size": "512x768",
         "RNG": "GPU",
+        "Noise scale": "of InvokeAI",
         "Prompt syntax": "compel",
         "Version": "InvokeAI",
     }

@@ -17,7 +17,6 @@ _HARMLESS = (
     *("threshold", "perlin", "variations", "postprocessing", "hires_fix", "seamless", "ref_images"),
     *("hrf_enabled", "hrf_method", "hrf_strength", "strength", "init_image", "dynamicPrompts", "extra"),
 )
-# Two prompts that differ from the main ones only for SDXL.
 _WITH_EFFECT = {
     "seamless_x": "Seamless x",
     "seamless_y": "Seamless y",
@@ -33,6 +32,7 @@ _WITH_EFFECT = {
     "ref_images": "Reference images",
 }
 _KARRAS = "_k"
+_STOCHASTIC = ("_a", "sde", "ddpm", "lcm", "tcd")
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 _OPTION = re.compile(r"\s-(-?[A-Za-z][\w-]*?)(?:[= ]?(-?\d[\w.]*|[^\s-]\S*))?(?=\s|$)")
 _DREAM_LABELS = {"s": "Steps", "S": "Seed", "C": "CFG scale"}
@@ -131,6 +131,8 @@ def _of_command(command: str) -> Made:
 
 
 def _finished(fields: Fields, text: str, prompt: str, negative: str, version: str) -> Made:
+    # InvokeAI scales it as for image to image: by σ, or √(1 − ᾱ), and not by diffusers' `init_noise_sigma`.
+    fields.put("Noise scale", "of InvokeAI")
     # InvokeAI weights words with Compel.
     fields.put("Prompt syntax", "compel")
     fields.put("Version", f"InvokeAI {version}".rstrip())
@@ -143,6 +145,8 @@ def _put_sampling(fields: Fields, scheduler: str) -> None:
     fields.move("steps", "Steps")
     if name := fields.text(scheduler):
         plain = name if name in INVOKEAI_SAMPLERS else name.removesuffix(_KARRAS)
+        if any(word in plain for word in _STOCHASTIC):
+            fields.put("Fresh noise", "of another seed")
         fields.put("Sampler", INVOKEAI_SAMPLERS.get(plain, name))
         if plain != name and plain in INVOKEAI_SAMPLERS:
             fields.put("Schedule type", "Karras")
