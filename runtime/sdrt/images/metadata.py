@@ -14,6 +14,7 @@ PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserCommen
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sdrt.common.messages import wrong_value
-from sdrt.images.decoding import MOST_BYTES, Source, Subject, is_source
+from sdrt.images.decoding import MOST_BYTES, Source, Subject, errors_are_about, is_source, open_file
 from sdrt.images.places.file_texts import TEXT, hidden_text, no_metadata, read_texts
 from sdrt.images.programs.made import Made
 from sdrt.images.programs.table import (
@@ -187,7 +188,9 @@ def read_metadata(path: str | os.PathLike[str] | bytes | BinaryIO) -> ImageMetad
 def _checked(path: object) -> tuple[Source, Subject]:
     """The file to read, and what messages call it. A file that can be read once is read now."""
     if isinstance(path, (str, os.PathLike)):
-        return Path(path), Subject(name=str(path), path=Path(path))
+        subject = Subject(name=str(path), path=Path(path))
+        with errors_are_about(subject), open_file(Path(path), subject) as file:
+            return (file.getvalue() if isinstance(file, io.BytesIO) else Path(path)), subject
     if not is_source(path):
         raise wrong_value("path", path, "the name of an image file, its content, or an open file")
     content = path if isinstance(path, (bytes, bytearray, memoryview)) else path.read(MOST_BYTES)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import html
 import io
+import os
 import struct
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -219,6 +221,18 @@ def test_a_text_that_is_seen_goes_before_one_that_is_hidden() -> None:
 )
 def test_pixels_without_a_text(image: Image.Image) -> None:
     assert sdrt.read_metadata(saved(image)).settings == {}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such pipes")
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    content = saved(hidden(UTF8, mode="alpha", compressed=True))
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    found = sdrt.read_metadata(pipe)
+    writer.join()
+    assert found.prompt == PROMPT
 
 
 BOMB = zlib.compress(b"a" * (MOST_TEXT + 1), 9)

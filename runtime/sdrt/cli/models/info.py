@@ -32,7 +32,8 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     from sdrt.model_folder.embedded import embedded_path
 
     target = Path(path)
-    if path == STDIN or (embedded_path(path) is None and target.is_file()):
+    is_file = target.exists() and not target.is_dir()  # or a pipe
+    if path == STDIN or (embedded_path(path) is None and is_file):
         if verify:
             raise RequestError.expected(
                 f"--verify: {path} is a file", "a model folder", argument="--verify", path=target
