@@ -14,7 +14,7 @@ from sdrt.request.settings import Settings
 if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "WITHOUT_HIRES", "Arguments", "labelled_settings"]
+__all__ = ["FACTS", "TABLE", "Arguments", "labelled_settings"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,11 +63,6 @@ class Arguments(Settings):
 
 TABLE = settings_of(Arguments)
 """All settings. Each may differ from image to image."""
-
-WITHOUT_HIRES: Mapping[str, Any] = {
-    row.name: row.default for row in TABLE if "hires_scale" in (row.name, *row.only_with)
-}
-"""The values of a request without `hires_scale`. Each of the two passes of `hires_scale` uses them."""
 
 
 def _parse_size(text: str) -> tuple[int, int]:
