@@ -76,7 +76,7 @@ EXPECTED = "an image in PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF"
 _REFUSED = {
     "a PDF document": rb"%PDF-",
     "an EPS or PostScript file": rb"%!PS|\xc5\xd0\xd3\xc6",
-    "an SVG drawing": rb"\s*(<\?xml[^>]*>|<!--.*?-->|<!DOCTYPE[^>]*>|\s|\xef\xbb\xbf)*<svg",
+    "an SVG drawing": rb"(\xef\xbb\xbf)?\s*(<svg|<[?!].*<svg)",
     "a HEIC image": rb".{4}ftyp(he[iv]|m(if|sf)1)",
     "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL \r\n",
     "a JPEG 2000 image": rb"\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51",

@@ -524,6 +524,13 @@ HOSTILE: list[Any] = [
     graph(
         **{"3": changed("3", steps="many", cfg=float("inf"), seed=True, scheduler=["9", 9], end_at_step="x")}
     ),
+    graph(
+        **{
+            "6": changed("6", clip=["20", 0]),
+            "20": node("CLIPSetLastLayer", stop_at_clip_layer=float("inf"), clip_skip="²"),
+        }
+    ),
+    graph(**{"3": changed("3", steps=float("nan"), cfg="9" * 5000, end_at_step=float("nan"))}),
     graph(**{"20": node("X") | {"inputs": 3}, "21": [], "22": None}),
     {"3": {"class_type": 5, "inputs": {}}},
 ]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,14 @@ def test_what_is_outside_of_the_list_is_named_and_never_given_to_pillow(
             assert (caught.value.argument, caught.value.fits) == ("image", EXPECTED)
     with pytest.raises(RequestError, match=f"image.png is {what}"):
         read_metadata(path)
+
+
+@pytest.mark.parametrize("head", [b"<!-- -->" * 200, b" " * 1024, b"<?xml>" * 200, b"<!--" * 300])
+def test_what_is_no_drawing_is_told_quickly(head: bytes) -> None:
+    start = time.perf_counter()
+    with pytest.raises(RequestError, match="is not an image"):
+        read_images("image", head)
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize(

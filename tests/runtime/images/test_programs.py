@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -561,7 +562,9 @@ def test_programs_that_write_the_text_of_a1111(version: str, program: str) -> No
     assert (found.program, found.prompt, found.text) == (program, "a cat", text)
 
 
-@pytest.mark.parametrize("value", [None, 3, "x", [], [1], {}, {"a": 1}, True, 1e400, "\ud800"])
+@pytest.mark.parametrize(
+    "value", [None, 3, "x", [], [1], {}, {"a": 1}, True, 1e400, "\ud800", "²", "9" * 5000, -(10**30)]
+)
 def test_values_of_another_type_are_no_reason_to_fail(value: Any) -> None:
     for template, place in (
         (INVOKEAI, "invokeai_metadata"),
@@ -624,3 +627,21 @@ def test_from_says_what_another_program_did(tmp_path: Path) -> None:
     refused = CliRunner().invoke(main, ["generate", "--from", str(tmp_path / "a.png"), "-m", "shapes"])
     assert refused.exit_code == 2
     assert "Noise scale" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"Dream": '"a" ' + " -a" * 300_000},
+        {"Dream": '"a" -' + "a" * 1_000_000},
+        {"Dream": "[" * 1_000_000},
+        {"parameters": json.dumps(FOOOCUS | {"resolution": "1" * 1_000_000})},
+        {"Comment": json.dumps(NOVELAI | {"prompt": "1" * 1_000_000})},
+        {"XML:com.adobe.xmp": "<exif:UserComment" * 50_000},
+        {"parameters": "{" * 1_000_000},
+    ],
+)
+def test_long_texts_take_no_long_time(texts: dict[str, str]) -> None:
+    start = time.perf_counter()
+    sdrt.read_metadata(png(**texts))
+    assert time.perf_counter() - start < 5

@@ -43,7 +43,7 @@ def _fooocus(values: dict[str, Any], text: str) -> Made:
     fields.move("scheduler", "Schedule type", schedule_label)
     fields.move("guidance_scale", "CFG scale")
     fields.move("seed", "Seed")
-    if pair := _PAIR.search(str(fields.take("resolution"))):
+    if pair := _PAIR.search(str(fields.take("resolution"))[:100]):
         fields.put_size(*pair.groups())
     fields.move("base_model", "Model")
     fields.move("clip_skip", "Clip skip")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sdrt.images.programs.made import Fields, Made, Size, as_text, load_object
+from sdrt.images.programs.made import Fields, Made, Size, as_text, load_object, whole
 from sdrt.images.programs.names import INVOKEAI_SAMPLERS
 
 __all__ = ["read_invokeai"]
@@ -33,6 +33,7 @@ _WITH_EFFECT = {
 }
 _KARRAS = "_k"
 _STOCHASTIC = ("_a", "sde", "ddpm", "lcm", "tcd")
+_LONGEST_COMMAND = 2000
 _NEGATIVE = re.compile(r"\[([^\[\]]*)\]")
 _OPTION = re.compile(r"\s-(-?[A-Za-z][\w-]*?)(?:[= ]?(-?\d[\w.]*|[^\s-]\S*))?(?=\s|$)")
 _DREAM_LABELS = {"s": "Steps", "S": "Seed", "C": "CFG scale"}
@@ -66,8 +67,8 @@ def _of_object(values: dict[str, Any], text: str) -> Made:
     _put_sampling(fields, "scheduler")
     fields.put_size(fields.take("width"), fields.take("height"))
     fields.put("Model", _name(fields.take("model")))
-    if (skip := fields.take("clip_skip")) and str(skip).isdigit():
-        fields.put("Clip skip", int(skip) + 1)
+    if skip := whole(fields.take("clip_skip")):
+        fields.put("Clip skip", skip + 1)
     fields.move("cfg_rescale_multiplier", "CFG rescale", lambda value: value or None)
     fields.put("VAE", _name(fields.take("vae")))
     fields.put("LoRAs", ", ".join(map(_weighted, _list(fields.take("loras")))))
@@ -115,7 +116,8 @@ def _of_command(command: str) -> Made:
     quoted, _, rest = command.strip().removeprefix('"').rpartition('"')
     prompt, negative = _parted(quoted or command)
     options = {
-        _DREAM_NAMES.get(name.lstrip("-"), name.lstrip("-")): value for name, value in _OPTION.findall(rest)
+        _DREAM_NAMES.get(name.lstrip("-"), name.lstrip("-")): value
+        for name, value in _OPTION.findall(rest[:_LONGEST_COMMAND])
     }
     fields = Fields(options)
     for name, label in _DREAM_LABELS.items():

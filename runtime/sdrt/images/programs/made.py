@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Fields", "Made", "Size", "as_text", "load_json", "load_object"]
+__all__ = ["Fields", "Made", "Size", "as_text", "load_json", "load_object", "whole"]
 
 Size = tuple[int, int]
 _LONGEST_VALUE = 2000
+_LONGEST_NUMBER = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,15 @@ def as_text(value: object) -> str:
         text = json.dumps(value, ensure_ascii=False)
         return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
     return str(value)
+
+
+def whole(value: object) -> int | None:
+    """A JSON value as a whole number, or None if it is none."""
+    try:
+        number = float(str(value)[:_LONGEST_NUMBER])
+    except ValueError:
+        return None
+    return int(number) if math.isfinite(number) and number.is_integer() else None
 
 
 class Fields:

@@ -21,7 +21,7 @@ _HARMLESS = (
     *("uncond_per_vibe", "wonky_vibe_correlation", "controlnet_strength", "prefer_brownian"),
 )
 _NEUTRAL = {"uncond_scale": 1.0, "cfg_rescale": 0.0, "skip_cfg_below_sigma": 0.0, "legacy": False}
-_WEIGHTS = re.compile(r"[{}\[\]]|-?\d+(\.\d+)?::")
+_WEIGHTS = re.compile(r"[{}\[\]]|\d::")
 
 
 def read_novelai(texts: Mapping[str, str], size: Size) -> Made | None:

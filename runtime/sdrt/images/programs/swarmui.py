@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdrt.images.programs.made import Fields, Made, Size, load_object
+from sdrt.images.programs.made import Fields, Made, Size, load_object, whole
 from sdrt.images.programs.names import sampler_label, schedule_label
 
 __all__ = ["read_swarmui"]
@@ -62,7 +62,8 @@ def _made(params: dict[str, Any], text: str) -> Made:
 
 def _clip_skip(value: Any) -> object:
     """ComfyUI counts the last layer as -1, A1111 as 1."""
-    return -int(value) if str(value).lstrip("-").isdigit() else value
+    layer = whole(value)
+    return value if layer is None else -layer
 
 
 def _loras(fields: Fields) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.images.programs.comfyui.graph import Graph, Node
-from sdrt.images.programs.made import as_text
+from sdrt.images.programs.made import as_text, whole
 
 __all__ = ["Model", "read_clip_skip", "read_model"]
 
@@ -89,7 +89,7 @@ def read_clip_skip(graph: Graph, encoder: Node) -> str:
     for node in list(graph.upstream(source))[:_MOST] if source else []:
         for name in ("stop_at_clip_layer", "clip_skip"):
             layer = graph.number(node, name) if name in node.inputs else None
-            if layer is not None:
+            if (count := whole(layer)) is not None:
                 # ComfyUI counts the last layer as -1.
-                return as_text(abs(int(float(layer))))
+                return as_text(abs(count))
     return ""
