@@ -1,0 +1,151 @@
+"""How an image was made, as the text that A1111's web UI writes and reads.
+
+::
+
+    a castle,                                   the prompt, as many lines as it has
+    at dawn
+    Negative prompt: blurry                     left out when empty
+    Steps: 20, Sampler: Euler a, Seed: 1, …     one line; a value with a comma or colon is JSON
+
+`Parameters.parse` is the inverse of `str(parameters)`. It also reads what other programs write in this grammar: names
+with brackets and dots, JSON without quotes around it, words without a value, blank lines at the end, and lines that end
+in CR LF. A1111's own reader passes over such names and values. `sdrt.request.labels` makes the settings' labels and texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Parameters"]
+
+_NEGATIVE = "Negative prompt:"
+_FEWEST_FIELDS = 3  # with fewer, the last line belongs to the prompt, as in A1111
+# SD.Next writes what it made the prompts from behind the negative prompt. Only its lines have one of these names.
+_TEMPLATES = re.compile(r"^(Template|Negative template): ", re.MULTILINE)
+_NAMES_OF_SDNEXT = frozenset({"App", "Backend", "Operations", "Parser", "Pipeline"})
+# A name has no quotes or braces: these are in pieces of JSON that another program has cut.
+_NAME = re.compile(r"""\s*([^\s,:"'{}][^,:"'{}]*):\s*""")
+_USUAL_NAME = re.compile(r"[A-Za-z][\w /-]*")  # a name that can show that a line has settings
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_END = re.compile(r"\s*(?:,|$)")
+_PIECE = re.compile(r"[^,]*")
+_WORD = re.compile(r"""[A-Za-z][^"'{}\[\]]*""")
+_BEFORE_LINE_END = re.compile(r"\r+(?=\n|\Z)")
+_JSON = json.JSONDecoder()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How one image was made. `str(parameters)` is the text, and `Parameters.parse` reads it back.
+
+    `settings` keeps the order of the line (`Steps`, `Sampler`, `CFG scale`, …) and every value as text. Lines of the
+    prompts end in LF.
+
+    In this grammar, no line of the prompt can begin with "Negative prompt:".
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "negative_prompt"):
+            object.__setattr__(self, name, _BEFORE_LINE_END.sub("", getattr(self, name)))
+
+    def __str__(self) -> str:
+        lines = [self.prompt] if self.prompt else []
+        if self.negative_prompt:
+            lines.append(f"{_NEGATIVE} {self.negative_prompt}")
+        if self.settings:
+            lines.append(", ".join(f"{name}: {_quote(value)}" for name, value in self.settings.items()))
+        return "\n".join(lines)
+
+    @classmethod
+    def parse(cls, text: str) -> Parameters:
+        """Read the text back. A text without a line of settings is all prompt."""
+        text = _BEFORE_LINE_END.sub("", text).rstrip("\n")
+        *lines, last = text.rstrip().split("\n")
+        if not _has_settings(last):
+            return cls(**_prompts(text))
+        settings = _parse_settings(last)
+        prompts = _prompts("\n".join(lines))
+        if _NAMES_OF_SDNEXT & settings.keys():
+            prompts = {name: _without_templates(said, settings) for name, said in prompts.items()}
+        return cls(**prompts, settings=settings)
+
+
+def _prompts(text: str) -> dict[str, str]:
+    """The prompt and the negative prompt of a text without settings."""
+    lines = text.split("\n")
+    start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(_NEGATIVE)), len(lines))
+    negative = "\n".join(lines[start:]).lstrip().removeprefix(_NEGATIVE)
+    # Some programs begin the negative prompt on a line of its own.
+    negative = negative[1:] if negative.startswith((" ", "\n")) else negative
+    return {"prompt": "\n".join(lines[:start]), "negative_prompt": negative}
+
+
+def _without_templates(prompt: str, settings: dict[str, str]) -> str:
+    """Move SD.Next's lines behind a prompt to the settings."""
+    prompt, *rest = _TEMPLATES.split(prompt)
+    for name, template in zip(rest[::2], rest[1::2], strict=True):
+        settings.setdefault(name, template.rstrip("\n"))
+    return prompt.rstrip("\n") if rest else prompt
+
+
+def _quote(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]|^[\s\[{]|\s$', value) else value
+
+
+def _unquote(value: str) -> str:
+    try:
+        return str(json.loads(value))
+    except json.JSONDecodeError:
+        return value
+
+
+def _has_settings(line: str) -> bool:
+    """Whether a line has settings: it begins with one, or has Steps, and has at least three with usual names."""
+    if not _NAME.match(line) and "Steps:" not in line:
+        return False
+    names = (name for name in _parse_settings(line) if _USUAL_NAME.fullmatch(name))
+    return sum(1 for _ in names) >= _FEWEST_FIELDS
+
+
+def _parse_settings(line: str) -> dict[str, str]:
+    """The settings of a line by name. A word without a value is its own value: A1111 writes such settings so."""
+    settings: dict[str, str] = {}
+    position, name = 0, ""
+    while position < len(line):
+        if match := _NAME.match(line, position):
+            name = match[1].rstrip()
+            settings[name], position = _value(line, match.end())
+            continue
+        piece = _PIECE.match(line, position)
+        assert piece is not None  # the pattern matches the empty text too
+        if _WORD.fullmatch(text := piece[0].strip()):
+            name = text
+            settings[name] = text
+        elif name and text:
+            # The rest of a value with a comma that another program did not quote.
+            settings[name] += f", {text}"
+        position = piece.end() + 1
+    return settings
+
+
+def _value(line: str, start: int) -> tuple[str, int]:
+    """The value that begins at `start`, and where the next setting begins."""
+    if (quoted := _QUOTED.match(line, start)) and (end := _END.match(line, quoted.end())):
+        return _unquote(quoted[0]), end.end()
+    if line[start : start + 1] in ("{", "["):
+        try:
+            _, stop = _JSON.raw_decode(line, start)
+        except (ValueError, RecursionError):
+            stop = start
+        if stop > start and (end := _END.match(line, stop)):
+            return line[start:stop], end.end()
+    piece = _PIECE.match(line, start)
+    assert piece is not None  # the pattern matches the empty text too
+    return piece[0].strip(), piece.end() + 1
