@@ -9,7 +9,8 @@
 
 `Parameters.parse` is the inverse of `str(parameters)`. It also reads what other programs write in this grammar: names
 with brackets and dots, JSON without quotes around it, words without a value, blank lines at the end, and lines that end
-in CR LF. A1111's own reader passes over such names and values. `sdrt.request.labels` makes the settings' labels and texts.
+in CR LF. A1111's own reader passes over such names and values. `sdrt.request.labels` makes the labels and texts of the
+settings.
 """
 
 from __future__ import annotations
@@ -69,22 +70,23 @@ class Parameters:
         text = _BEFORE_LINE_END.sub("", text).rstrip("\n")
         *lines, last = text.rstrip().split("\n")
         if not _has_settings(last):
-            return cls(**_prompts(text))
+            prompt, negative = _prompts(text)
+            return cls(prompt=prompt, negative_prompt=negative)
         settings = _parse_settings(last)
-        prompts = _prompts("\n".join(lines))
+        prompt, negative = _prompts("\n".join(lines))
         if _NAMES_OF_SDNEXT & settings.keys():
-            prompts = {name: _without_templates(said, settings) for name, said in prompts.items()}
-        return cls(**prompts, settings=settings)
+            prompt, negative = (_without_templates(one, settings) for one in (prompt, negative))
+        return cls(prompt=prompt, negative_prompt=negative, settings=settings)
 
 
-def _prompts(text: str) -> dict[str, str]:
+def _prompts(text: str) -> tuple[str, str]:
     """The prompt and the negative prompt of a text without settings."""
     lines = text.split("\n")
     start = next((i for i, line in enumerate(lines) if line.lstrip().startswith(_NEGATIVE)), len(lines))
     negative = "\n".join(lines[start:]).lstrip().removeprefix(_NEGATIVE)
     # Some programs begin the negative prompt on a line of its own.
     negative = negative[1:] if negative.startswith((" ", "\n")) else negative
-    return {"prompt": "\n".join(lines[:start]), "negative_prompt": negative}
+    return "\n".join(lines[:start]), negative
 
 
 def _without_templates(prompt: str, settings: dict[str, str]) -> str:
