@@ -32,10 +32,10 @@ _NAME = re.compile(r"""\s*([^\s,:"'{}][^,:"'{}]*):\s*""")
 _USUAL_NAME = re.compile(r"[A-Za-z][\w /-]*")  # a name that can show that a line has settings
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _END = re.compile(r"\s*(?:,|$)")
-_PIECE = re.compile(r"[^,]*")
-_WORD = re.compile(r"""[A-Za-z][^"'{}\[\]]*""")
+_WORD = re.compile(r"""[^\W\d_][^"'{}\[\]]*""")
 _BEFORE_LINE_END = re.compile(r"\r+(?=\n|\Z)")
 _JSON = json.JSONDecoder()
+_MOST_BROKEN_JSON = 8  # each takes time that grows with the whole line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,35 +119,46 @@ def _has_settings(line: str) -> bool:
 def _parse_settings(line: str) -> dict[str, str]:
     """The settings of a line by name. A word without a value is its own value: A1111 writes such settings so."""
     settings: dict[str, str] = {}
-    position, name = 0, ""
+    position, name, broken = 0, "", 0
     while position < len(line):
         if match := _NAME.match(line, position):
             name = match[1].rstrip()
-            settings[name], position = _value(line, match.end())
+            position = match.end()
+            read = _read_quoted(line, position)
+            if read is None and line.startswith(("{", "["), position) and broken < _MOST_BROKEN_JSON:
+                read = _read_json(line, position)
+                broken += read is None
+            settings[name], position = read or _read_piece(line, position)
             continue
-        piece = _PIECE.match(line, position)
-        assert piece is not None  # the pattern matches the empty text too
-        if _WORD.fullmatch(text := piece[0].strip()):
+        text, position = _read_piece(line, position)
+        if _WORD.fullmatch(text):
             name = text
             settings[name] = text
         elif name and text:
             # The rest of a value with a comma that another program did not quote.
             settings[name] += f", {text}"
-        position = piece.end() + 1
     return settings
 
 
-def _value(line: str, start: int) -> tuple[str, int]:
-    """The value that begins at `start`, and where the next setting begins."""
-    if (quoted := _QUOTED.match(line, start)) and (end := _END.match(line, quoted.end())):
-        return _unquote(quoted[0]), end.end()
-    if line[start : start + 1] in ("{", "["):
-        try:
-            _, stop = _JSON.raw_decode(line, start)
-        except (ValueError, RecursionError):
-            stop = start
-        if stop > start and (end := _END.match(line, stop)):
-            return line[start:stop], end.end()
-    piece = _PIECE.match(line, start)
-    assert piece is not None  # the pattern matches the empty text too
-    return piece[0].strip(), piece.end() + 1
+# Each of these returns a value that begins at `start`, and where the next setting begins.
+
+
+def _read_quoted(line: str, start: int) -> tuple[str, int] | None:
+    quoted = _QUOTED.match(line, start)
+    end = _END.match(line, quoted.end()) if quoted else None
+    return (_unquote(quoted[0]), end.end()) if quoted and end else None
+
+
+def _read_json(line: str, start: int) -> tuple[str, int] | None:
+    try:
+        _, stop = _JSON.raw_decode(line, start)
+    except (ValueError, RecursionError):
+        return None
+    end = _END.match(line, stop)
+    return (line[start:stop], end.end()) if end else None
+
+
+def _read_piece(line: str, start: int) -> tuple[str, int]:
+    end = line.find(",", start)
+    end = len(line) if end < 0 else end
+    return line[start:end].strip(), end + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,12 @@ _ON_TIMESTEPS = frozenset({"DDIM", "DDIM CFG++", "PLMS", "UniPC"})
 _PASSED_ON = ("Schedule type",)  # `settings_values` reads it together with the sampler
 _MASK = ("Mask blur", "Mask mode", "Masked content", "Inpaint area")
 _MOST_STRENGTH = 0.999
+# Configs of models of each kind of training.
+_TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"_class_name": "EDMEulerScheduler"},
+    {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+)
 _USUAL_HIRES_SCALE = "2.0"
 _OLD_FIRST_PASS = 512 * 512
 _CHECKPOINT = ("checkpoint", "model")
@@ -63,6 +70,9 @@ def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Tra
     """Say what metadata say in the labels of sdrt. Metadata of sdrt itself stay as they are."""
     known = {plain(row.label.name): row.label.name for row in labelled_settings(table) if row.label}
     found = Translation(texts=_renamed(texts, known))
+    if _is_path(found.texts.get("Sampler", "")):
+        # A scheduler may be a file, but only if the user names it.
+        found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
     if not texts.get("Version", "").startswith("sdrt "):
         for convert in (_sampler, _eta, _clip_skip, _hires, _image_to_image, _mask, _resources, _hashes):
             convert(found)
@@ -119,40 +129,40 @@ def _scheduler_label(texts: dict[str, str]) -> None:
         texts["Sampler"] = scheduler
 
 
+def _is_path(sampler: str) -> bool:
+    return "/" in sampler or "\\" in sampler or sampler.endswith(".json")
+
+
 def _is_known(name: str) -> bool:
     from sdrt.schedulers import resolve_scheduler
 
+    for trained_for in _TRAINED_FOR:
+        with suppress(SdrtError):
+            resolve_scheduler(name, trained_for)
+            return True
+    return False
+
+
+def _noise_of(sampler: str) -> str:
+    """Whether a sampler draws fresh noise: "never", "always", or "eta" if its share is a setting."""
+    from sdrt.schedulers import resolve_scheduler
+
     try:
-        resolve_scheduler(name, {})
+        scheduler = resolve_scheduler(sampler, {})
     except SdrtError:
-        return False
-    return True
-
-
-def _stochastic(sampler: str) -> bool:
-    from sdrt.schedulers import resolve_scheduler
-
-    return _is_known(sampler) and resolve_scheduler(sampler, {}).stochastic()
-
-
-def _reads_eta(sampler: str) -> bool:
-    from sdrt.schedulers import resolve_scheduler
-
-    return _is_known(sampler) and resolve_scheduler(sampler, {}).reads_eta
+        return "always"
+    return "eta" if scheduler.reads_eta else "always" if scheduler.stochastic() else "never"
 
 
 def _eta(found: Translation) -> None:
     """A1111 has an eta for DDIM, and one for samplers with fresh noise, of which sdrt has only 1."""
-    texts, sampler = found.texts, found.texts.get("Sampler", "")
-    if not _stochastic(sampler):
+    texts, noise = found.texts, _noise_of(found.texts.get("Sampler", ""))
+    if noise == "never":
         texts.pop("ENSD", None)
-    of_ddim = texts.pop("Eta DDIM", None)
-    if _reads_eta(sampler):
-        if of_ddim is not None:
-            texts["Eta"] = of_ddim
-        return
-    eta = texts.pop("Eta", None)
-    if eta is not None and _stochastic(sampler) and not has_no_effect("Eta", eta):
+    of_ddim, eta = texts.pop("Eta DDIM", None), texts.pop("Eta", None)
+    if noise == "eta" and (of_ddim or eta):
+        texts["Eta"] = of_ddim or eta or ""
+    elif noise == "always" and eta is not None and not has_no_effect("Eta", eta):
         found.differs("Eta", eta, "scheduler")
 
 

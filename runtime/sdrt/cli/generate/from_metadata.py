@@ -8,7 +8,7 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.images.metadata import read_metadata
+from sdrt.images.metadata import ImageMetadata, read_metadata
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
@@ -21,8 +21,16 @@ __all__ = ["options_of"]
 _OTHER_OPTIONS = ("model", "vae_tiling")
 # Facts that no option repeats, so nobody has to be able to read them.
 _NOT_READ = frozenset({"Batch size", "RNG", "Embeddings", "Scheduler config", "Version"})
+# Settings without which no image is the same.
+_ALWAYS = {
+    "num_inference_steps": "steps",
+    "scheduler": "sampler",
+    "guidance_scale": "CFG scale",
+    "seed": "seed",
+    "model": "model",
+}
 _MOST_SETTINGS = 1000
-_MOST_SHOWN = 8
+_MOST_SHOWN = 12
 _REMEDY = "--approximate makes it as near as possible"
 
 
@@ -44,21 +52,7 @@ def options_of(
         RequestError: the file has no metadata, the metadata contains a setting that sdrt does not have, or the image
             cannot be made from its metadata alone.
     """
-    metadata = read_metadata(name)
-    if not metadata.text:
-        raise RequestError.expected(
-            f"--from {name} does not say how it was made",
-            "an image that sdrt made without --no-metadata",
-            argument="--from",
-            path=Path(name),
-        )
-    if len(metadata.settings) > _MOST_SETTINGS:
-        raise RequestError.expected(
-            f"--from {name} has {len(metadata.settings)} settings",
-            f"at most {_MOST_SETTINGS}",
-            argument="--from",
-            path=Path(name),
-        )
+    metadata = _read(name)
     found = translate(metadata.settings, table)
     _check_inputs(name, found, given, table, approximate=approximate)
     _note_noise(found)
@@ -68,13 +62,30 @@ def options_of(
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
         # The prompt is complete: its braces are no wildcards.
-        options |= {"prompts": (metadata.prompt,), "wildcards": False}
+        options |= {"prompts": (metadata.prompt,), "literal_prompts": True}
     options |= _options(name, found.texts, table)
     if "spacing" in given and "scheduler" in options:
         options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = _replaced(given)
     options = {option: value for option, value in options.items() if option not in dropped}
-    return options | {"notices": _notices(name, found, differences, given)}
+    notices = (_differ(name, differences), _unsaid(name, options, given))
+    return options | {"notices": tuple(filter(None, notices))}
+
+
+def _read(name: str) -> ImageMetadata:
+    metadata = read_metadata(name)
+    facts: dict[str, Any] = {"argument": "--from", "path": Path(name)}
+    if not metadata.text:
+        raise RequestError.expected(
+            f"--from {name} does not say how it was made",
+            "an image that sdrt made without --no-metadata",
+            **facts,
+        )
+    if (count := len(metadata.settings)) > _MOST_SETTINGS:
+        raise RequestError.expected(
+            f"--from {name} has {count} settings", f"at most {_MOST_SETTINGS}", **facts
+        )
+    return metadata
 
 
 def _replaced(given: Set[str]) -> set[str]:
@@ -86,7 +97,7 @@ def _replaced(given: Set[str]) -> set[str]:
     if "scheduler" in given:
         dropped.add("spacing")
     if "prompts" in given:
-        dropped.add("wildcards")
+        dropped.add("literal_prompts")
     return dropped
 
 
@@ -167,20 +178,20 @@ def _in_words(differences: Sequence[Difference]) -> str:
     return "the image " + ", and ".join(parts)
 
 
-def _notices(
-    name: str, found: Translation, differences: Sequence[Difference], given: Set[str]
-) -> tuple[str, ...]:
-    notices = []
-    if differences:
-        shown = ", ".join(_shown(one) for one in differences[: 2 * _MOST_SHOWN])
-        more = len(differences) - 2 * _MOST_SHOWN
-        rest = f" and {more} more" if more > 0 else ""
-        notices.append(f"--from {name}: as near as possible; these differ: {shown}{rest}")
-    if "Model" not in found.texts and "model" not in given:
-        notices.append(
-            f"--from {name} does not name its model; {DEFAULT_MODEL} makes the image (-m for another)"
-        )
-    return tuple(notices)
+def _differ(name: str, differences: Sequence[Difference]) -> str:
+    shown = ", ".join(_shown(one) for one in differences[:_MOST_SHOWN])
+    more = len(differences) - _MOST_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"--from {name}: as near as possible; these differ: {shown}{rest}" if differences else ""
+
+
+def _unsaid(name: str, options: Mapping[str, Any], given: Set[str]) -> str:
+    """What the metadata leave out, so that the image gets the usual value, which may not be that of its first time."""
+    unsaid = [label for option, label in _ALWAYS.items() if option not in {*options, *given}]
+    model = f" (model {DEFAULT_MODEL})" if "model" in unsaid else ""
+    return (
+        f"--from {name} does not say {', '.join(unsaid)}: the usual goes for these{model}" if unsaid else ""
+    )
 
 
 def _shown(one: Difference) -> str:

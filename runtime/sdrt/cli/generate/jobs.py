@@ -70,8 +70,8 @@ class Options:
     preview_every: int = 5
     as_json: bool
     quiet: bool
-    wildcards: bool = True
-    """Whether `{a|b}` in a prompt means either a or b. The prompt in an image's metadata is complete."""
+    literal_prompts: bool = False
+    """Whether the braces of prompts stay as they are. The prompt in an image's metadata is complete."""
     notices: tuple[str, ...] = ()
     """What to tell the user before the first image."""
 
@@ -139,7 +139,7 @@ def plan(options: Options) -> list[ImageJob]:
     jobs = []
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
-        plain = settings["prompt_syntax"] == "plain" or not own.wildcards
+        plain = settings["prompt_syntax"] == "plain" or own.literal_prompts
         prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
         alone = count == uses[entry.prompt] == 1
         label = _label(prompt, seed, varied=varied, alone=alone)
