@@ -76,10 +76,11 @@ def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Tra
     if not texts.get("Version", "").startswith("sdrt "):
         for convert in (_sampler, _eta, _clip_skip, _hires, _image_to_image, _mask, _resources, _hashes):
             convert(found)
-    for label, value in list(found.texts.items()):
+    said = dict(found.texts)
+    for label, value in said.items():
         if plain(label) in known or label in _PASSED_ON:
             continue
-        if not has_no_effect(label, value) and not is_off(label, found.texts):
+        if not has_no_effect(label, value) and not is_off(label, said):
             found.differs(group_of(label), value, _option(label))
         del found.texts[label]
     return found
