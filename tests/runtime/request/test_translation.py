@@ -135,6 +135,8 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
         ({"Sampler": "Euler", "Scheduler": "EulerDiscreteScheduler"}, {"scheduler": "Euler"}),
         ({"Sampler": "Default", "Scheduler": "DDIMScheduler"}, {"scheduler": "DDIMScheduler"}),
         ({"Sampler": "Euler", "Sampler sigma": "karras"}, {"scheduler": "Euler karras"}),
+        ({"Parser": "Compel parser"}, {"prompt_syntax": "compel"}),
+        ({"Parser": "fixed"}, {"prompt_syntax": "plain"}),
         ({"Sampler spacing": "trailing"}, {"spacing": "trailing"}),
         # A1111's samplers on timesteps have their own spacing.
         ({"Sampler": "UniPC", "Schedule type": "Karras"}, {"scheduler": "UniPC"}),
@@ -244,7 +246,7 @@ def test_noise_that_a1111_draws_from_a_tree_is_said() -> None:
     assert (one.minor, "fresh noise of 'DPM++ 2M SDE'" in one.label) == (True, True)
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e400", "x", "", "9" * 5000])
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e400", "1e-320", "x", "", "9" * 5000])
 @pytest.mark.parametrize(
     "label",
     [
