@@ -188,10 +188,8 @@ def _differ(name: str, differences: Sequence[Difference]) -> str:
 def _unsaid(name: str, options: Mapping[str, Any], given: Set[str]) -> str:
     """What the metadata leave out, so that the image gets the usual value, which may not be that of its first time."""
     unsaid = [label for option, label in _ALWAYS.items() if option not in {*options, *given}]
-    model = f" (model {DEFAULT_MODEL})" if "model" in unsaid else ""
-    return (
-        f"--from {name} does not say {', '.join(unsaid)}: the usual goes for these{model}" if unsaid else ""
-    )
+    model = f" (the model is {DEFAULT_MODEL})" if "model" in unsaid else ""
+    return f"--from {name} does not say {', '.join(unsaid)}; they are as usual{model}" if unsaid else ""
 
 
 def _shown(one: Difference) -> str:
