@@ -108,7 +108,7 @@ def test_details_are_said_without_being_asked(model: str) -> None:
 
 
 def test_texts_of_a_file_are_escaped(model: str) -> None:
-    text = f"a cat\n{LINE}, RNG: CPU, \x1b[31mred: \x1b[2J"
+    text = f"a cat\n{LINE}, RNG: \x1b[1m, \x1b[31mred: \x1b[2J"
     for arguments in ((), ("--approximate",)):
         told = made_of(text, model, *arguments).stderr
         assert ("\\x1b[31mred" in told, "\x1b" in told) == (True, False)

@@ -68,7 +68,8 @@ def options_of(
         options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = _replaced(given)
     options = {option: value for option, value in options.items() if option not in dropped}
-    notices = (_differ(name, differences), _unsaid(name, options, given))
+    said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
+    notices = (_differ(name, differences), _unsaid(name, said))
     return options | {"notices": tuple(filter(None, notices))}
 
 
@@ -185,16 +186,16 @@ def _differ(name: str, differences: Sequence[Difference]) -> str:
     return f"--from {name}: as near as possible; these differ: {shown}{rest}" if differences else ""
 
 
-def _unsaid(name: str, options: Mapping[str, Any], given: Set[str]) -> str:
+def _unsaid(name: str, said: Set[str]) -> str:
     """What the metadata leave out, so that the image gets the usual value, which may not be that of its first time."""
-    unsaid = [label for option, label in _ALWAYS.items() if option not in {*options, *given}]
+    unsaid = [label for option, label in _ALWAYS.items() if option not in said]
     model = f" (the model is {DEFAULT_MODEL})" if "model" in unsaid else ""
     return f"--from {name} does not say {', '.join(unsaid)}; they are as usual{model}" if unsaid else ""
 
 
 def _shown(one: Difference) -> str:
     if one.label == "RNG":
-        return f"the noise (RNG {one.value or 'not named, so probably GPU'})"
+        return f"the noise (RNG {brief(one.value) if one.value else 'not named, so probably GPU'})"
     if one.minor:
         return one.label
     return f"{brief(one.label)} ({brief(one.value, 40)})"
