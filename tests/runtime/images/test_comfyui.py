@@ -266,7 +266,13 @@ def test_an_image_as_the_start() -> None:
             }
         )
     )
-    assert_same(found, Size="64x48", Denoising_strength="0.6", Init_image="in.png")
+    assert_same(
+        found,
+        Size="64x48",
+        Denoising_strength="0.6",
+        Init_image="in.png",
+        Steps_that_run="20 of 33",
+    )
 
 
 def test_one_image_of_a_batch_and_steps_left_out_are_said() -> None:

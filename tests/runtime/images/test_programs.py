@@ -626,7 +626,9 @@ def test_from_says_what_another_program_did(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(parameters=json.dumps(SWARMUI)))
     refused = CliRunner().invoke(main, ["generate", "--from", str(tmp_path / "a.png"), "-m", "shapes"])
     assert refused.exit_code == 2
-    assert "Noise scale" in refused.stderr
+    assert "'Noise scale'" in refused.stderr
+    assert "of SwarmUI" in refused.stderr
+    assert "--approximate makes it as near as possible" in refused.stderr
 
 
 @pytest.mark.parametrize(

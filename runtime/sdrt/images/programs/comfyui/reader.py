@@ -11,12 +11,13 @@ from sdrt.images.programs.comfyui.latents import read_latents
 from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
-from sdrt.images.programs.made import Fields, Made, Size, as_text
+from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
 from sdrt.images.programs.names import sampler_label, schedule_label
 
 __all__ = ["read_comfyui"]
 
 _PROGRAM = "ComfyUI"
+_LEAST_DENOISE = 1e-4
 _WEIGHTS = re.compile(r"(?<!\\)[()\[\]]|\bBREAK\b|\bAND\b")
 _FRESH_ON_GPU = ("ancestral", "lcm", "ddpm", "_gpu")
 
@@ -88,11 +89,19 @@ def _put_latents(graph: Graph, sampling: Sampling, size: Size, fields: Fields) -
     if latents.image:
         fields.put("Denoising strength", denoise or "1")
         fields.put("Init image", latents.image)
+        _put_steps_of_denoise(sampling, fields)
     elif denoise not in ("", "1"):
         fields.put("Denoising strength of empty latents", denoise)
     if latents.batch:
         fields.put("Image of a batch", f"one of {latents.batch}")
     fields.put("Latents", "; ".join(latents.changes))
+
+
+def _put_steps_of_denoise(sampling: Sampling, fields: Fields) -> None:
+    """ComfyUI runs all steps, the last of so many that they are the share. A1111 runs that share of the steps."""
+    steps, denoise = whole(sampling.settings.get("Steps")), sampling.denoise
+    if steps and isinstance(denoise, (int, float)) and _LEAST_DENOISE < denoise < 1:
+        fields.put("Steps that run", f"{steps} of {int(steps / denoise)}")
 
 
 def _put_model(graph: Graph, conditions: Node, fields: Fields) -> None:
