@@ -11,8 +11,9 @@ from PIL import Image
 
 from sdrt import RequestError
 from sdrt.cli.generate.from_metadata import options_of
-from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
+from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.images.metadata import Parameters, save_options
+from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.request.table import labelled_settings
 
 hypothesis = pytest.importorskip("hypothesis")

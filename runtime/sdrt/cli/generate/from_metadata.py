@@ -21,7 +21,7 @@ __all__ = ["options_of"]
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
 # Labels of other programs that do not prevent making the image again.
-_HARMLESS_LABELS = {"Model hash", "Schedule type"}
+_HARMLESS_LABELS = {"Model hash", "Schedule type", "Template", "Negative Template"}
 
 
 def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:

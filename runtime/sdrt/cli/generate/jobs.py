@@ -10,19 +10,21 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
-from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
+from sdrt.cli.generate.texts import Texts
+from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
+    from sdrt.prompts.wildcard_files import WildcardFiles
     from sdrt.request.request import Request
 
 __all__ = [
@@ -52,6 +54,7 @@ class Options:
     """The settings that may differ from image to image. The keys are the names in the table of settings."""
     model: str
     embeddings: tuple[str, ...]
+    wildcards: str | None
     batch_size: int
     count: int | None
     output: str | None
@@ -77,6 +80,12 @@ class Options:
         settings = {row.name: given[row.name] for row in TABLE if row.name in given}
         return cls(settings=settings, **{name: given[name] for name in given if name not in settings})
 
+    def wildcard_files(self) -> WildcardFiles | None:
+        """The files of `--wildcards`. Raises `RequestError` if it is not a folder."""
+        from sdrt.prompts.wildcard_files import WildcardFiles
+
+        return None if self.wildcards is None else WildcardFiles(self.wildcards)
+
     def with_settings(self, settings: Mapping[str, Any]) -> Options:
         """Return these options with `settings` changed."""
         return replace(self, settings={**self.settings, **settings}) if settings else self
@@ -84,9 +93,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
-    """One image to make: its prompt, its seed, its file and its options."""
+    """One image to make: its texts, its seed, its file and its options."""
 
-    prompt: str
+    texts: Texts
     seed: int
     path: Path
     options: Options
@@ -95,22 +104,31 @@ class ImageJob:
     location: str = ""
     """The line of a prompts file that describes this image, such as "prompts.txt, line 3". Messages show it."""
 
-    @contextmanager
-    def errors_name_location(self) -> Iterator[None]:
+    @property
+    def prompt(self) -> str:
+        """The prompt, after all choices."""
+        return self.texts.prompt
+
+    def errors_name_location(self) -> AbstractContextManager[None]:
         """Within this block, every `RequestError` begins with `location`."""
-        try:
-            yield
-        except RequestError as error:
-            if not self.location:
-                raise
-            raise RequestError(
-                f"{self.location}: {error}",
-                component=error.component,
-                path=error.path,
-                argument=error.argument,
-                provider=error.provider,
-                fits=error.fits,
-            ) from error
+        return _errors_name(self.location)
+
+
+@contextmanager
+def _errors_name(location: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        if not location:
+            raise
+        raise RequestError(
+            f"{location}: {error}",
+            component=error.component,
+            path=error.path,
+            argument=error.argument,
+            provider=error.provider,
+            fits=error.fits,
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +150,17 @@ def plan(options: Options) -> list[ImageJob]:
     paths = plan_paths(options.output, seeds, force=options.force)
     varied, uses = len(entries) > 1, Counter(entry.prompt for entry, _ in entries)
     repeated = [(entry, own) for entry, own in entries for _ in range(count)]
+    files = options.wildcard_files()
     jobs = []
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
-        plain = settings["prompt_syntax"] == "plain"
-        prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
-        alone = count == uses[entry.prompt] == 1
-        label = _label(prompt, seed, varied=varied, alone=alone)
-        job = ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=label, location=entry.location)
-        with job.errors_name_location():
-            text = 0 if options.no_metadata else len(prompt) + len(settings["negative_prompt"])
+        with _errors_name(entry.location):
+            texts = Texts.of(entry.prompt, settings, seed, files)
+            text = 0 if options.no_metadata else texts.length
             check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
+        alone = count == uses[entry.prompt] == 1
+        label = _label(texts, seed, varied=varied, alone=alone)
+        job = ImageJob(texts=texts, seed=seed, path=path, options=own, label=label, location=entry.location)
         jobs.append(job)
     return jobs
 
@@ -193,16 +211,17 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
             argument="-x",
         )
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
+    files = options.wildcard_files()
     jobs = []
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
         settings = {axis.name: value for axis, value in zip(reversed(axes), values, strict=True)}
         prompt = settings.pop("prompt", options.prompts[0])
         own = options.with_settings(settings)
         seed = settings.get("seed", first)
-        if own.settings["prompt_syntax"] != "plain":
-            prompt = expand_wildcards(prompt, seed)
+        texts = Texts.of(prompt, own.settings, seed, files)
         labels = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
-        jobs.append(ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(labels)))
+        label = ", ".join([*labels, *texts.choices])
+        jobs.append(ImageJob(texts=texts, seed=seed, path=path, options=own, label=label))
     return jobs, Grid(path=path, count=count, columns=len(axes[0].values))
 
 
@@ -245,9 +264,12 @@ def _images_per_prompt(options: Options) -> int:
     return options.count or options.batch_size
 
 
-def _label(prompt: str, seed: int, *, varied: bool, alone: bool) -> str:
+def _label(texts: Texts, seed: int, *, varied: bool, alone: bool) -> str:
+    """The text under an image. What was chosen comes first, because a long prompt is cut."""
+    chosen = ", ".join(texts.choices)
     if not varied:
-        return f"seed {seed}"
+        return f"seed {seed}: {chosen}" if chosen else f"seed {seed}"
+    prompt = f"{chosen}: {texts.prompt}" if chosen else texts.prompt
     # The font of the sheet has only Latin letters.
     legible = prompt.strip() and all(ord(letter) < 0x250 for letter in prompt)
     return prompt if alone and legible else f"{seed}: {prompt}"
@@ -321,12 +343,18 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
         **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
         | {
             "prompt": [job.prompt for job in batch],
-            "negative_prompt": settings["negative_prompt"] or None,
+            "negative_prompt": _negative_prompt(batch),
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
             "mask_image": files.mask(settings["mask_image"]),
         }
     )
+
+
+def _negative_prompt(batch: list[ImageJob]) -> str | list[str] | None:
+    """The negative prompt of a batch: one for all images, or one for each if their wildcards differ."""
+    negatives = [job.texts.negative_prompt for job in batch]
+    return negatives if len(set(negatives)) > 1 else negatives[0] or None
 
 
 def describe_seeds(jobs: list[ImageJob]) -> str:

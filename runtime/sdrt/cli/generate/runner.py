@@ -244,7 +244,8 @@ class Run:
 
     def _save(self, job: ImageJob, output: StableDiffusionPipelineOutput, index: int) -> None:
         image: Image = output.images[index]
-        parameters = str(output.metadata(index, batch_size=self.setup(job).options.batch_size))
+        metadata = output.metadata(index, batch_size=self.setup(job).options.batch_size)
+        parameters = str(job.texts.labelled(metadata))
         if not self.sheet_only:
             self._write(job.path, image, parameters)
         self.finished.append(job)
@@ -280,6 +281,7 @@ class Run:
             "files": [] if self.sheet_only else [str(job.path) for job in self.finished],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
+            "negative_prompts": [job.texts.negative_prompt for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},
