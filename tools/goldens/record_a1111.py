@@ -1,11 +1,12 @@
 """Record `a1111.json`: what A1111's web UI makes of prompts, read with a checkout of it.
 
     python -m venv build/a1111 && build/a1111/bin/pip install lark==1.1.2
-    build/a1111/bin/python -m tools.goldens.record_a1111 PATH/TO/stable-diffusion-webui   # or Forge, which has the same parser
+    build/a1111/bin/python -m tools.goldens.record_a1111 PATH/TO/stable-diffusion-webui
 
-lark 1.1.2 is the version that A1111 1.10 pins. It resolves what is ambiguous in A1111's grammar by the hashes of texts,
-which Python draws anew for each process. So every prompt is read in several processes, and those whose result is not
-the same in all of them are left out: they have brackets that close nothing.
+A checkout of Forge serves too, because its parser is the same. lark 1.1.2 is the version that A1111 1.10 pins. It
+resolves what is ambiguous in A1111's grammar by the hashes of texts, which Python draws anew for each process. So every
+prompt is read in several processes, and those whose result is not the same in all of them are left out: they have
+brackets that close nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def parser(checkout: Path) -> Any:
     """Import A1111's parser. It imports torch, but none of the functions here use it."""
     sys.modules.setdefault("torch", types.ModuleType("torch"))
     spec = importlib.util.spec_from_file_location("a1111", checkout / "modules" / "prompt_parser.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

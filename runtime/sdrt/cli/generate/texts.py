@@ -33,9 +33,13 @@ class Texts:
         Raises:
             RequestError: a wildcard has no file, or the prompt asks for something that sdrt does not support.
         """
+        from sdrt.prompts.comments import without_comments
         from sdrt.prompts.wildcards import Expansion, expand
 
         given = (prompt, settings["negative_prompt"])
+        if settings["prompt_comments"]:
+            # Before the choices, so that a comment asks for no file.
+            given = (without_comments(given[0]), without_comments(given[1]))
         if settings["prompt_syntax"] == "plain":
             made = [Expansion(text) for text in given]
         else:
