@@ -52,14 +52,22 @@ def parse_parts(prompt: str) -> list[Part]:
     Raises:
         RequestError: a weight is out of bounds.
     """
-    return [_part(text) for text in _AND.split(prompt)]
+    texts = _AND.split(prompt)
+    return [_part(text, alone=len(texts) == 1) for text in texts]
 
 
-def _part(text: str) -> Part:
+def _part(text: str, *, alone: bool) -> Part:
     said, colon, weight = text.rpartition(":")
     if not colon or not _NUMBER.fullmatch(weight):
         return Part(text)
-    return Part(said.rstrip(), bounded(float(weight), text))
+    number = float(weight)
+    if alone and abs(number) > _MOST_WEIGHT:
+        raise RequestError.expected(
+            f"the prompt's last colon makes a weight of {brief(weight.strip())}",
+            f"-{_MOST_WEIGHT:g} to {_MOST_WEIGHT:g}, or a comma after the number to keep it as words",
+            argument="prompt",
+        )
+    return Part(said.rstrip(), bounded(number, text))
 
 
 def parse_weights(text: str) -> list[list[Fragment]]:

@@ -39,6 +39,7 @@ class WildcardFiles:
                 path=self.folder,
             )
         self._files: dict[str, Path] | None = None
+        self._unread = 0
         self._values: dict[str, list[str]] = {}
 
     def values(self, pattern: str) -> list[str]:
@@ -88,6 +89,7 @@ class WildcardFiles:
             for path in (Path(where, name) for name in files):
                 if path.suffix.lower() == ".txt" and _is_within(path, root):
                     found[path.relative_to(root).with_suffix("").as_posix()] = path
+                self._unread += path.suffix.lower() in (".yaml", ".yml", ".json")
             if len(found) > _MOST_FILES:
                 raise RequestError.expected(
                     f"{_OPTION} {brief(os.fspath(self.folder))} has more than {_MOST_FILES} files",
@@ -107,6 +109,9 @@ class WildcardFiles:
         close = difflib.get_close_matches(pattern, list(self._index)[:10_000], n=3)
         listed = close or list(self._index)[:5]
         known = f"; it has {', '.join(listed)}" if listed else "; it has no .txt files"
+        known += (
+            f", and {self._unread} .yaml or .json files, which sdrt does not read" if self._unread else ""
+        )
         return RequestError.expected(
             f"no file for the wildcard {brief(f'__{pattern}__')} in {where}",
             f"{pattern}.txt{known}",

@@ -63,5 +63,5 @@ def _guidance(text: str, syntax: str, words: Sequence[str]) -> Iterator[str]:
         weight = f"{parts[0].weight:g}"
         yield (
             f"the number after the prompt's last colon multiplies its guidance scale by {weight}, as in A1111's web "
-            f"UI; to weigh words, write (words:{weight})"
+            f"UI; to weigh words, write (words:{weight}); to keep the number as words, put a comma after it"
         )

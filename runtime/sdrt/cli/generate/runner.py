@@ -25,6 +25,7 @@ from sdrt.cli.generate.jobs import (
 )
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import Axis, image_settings
+from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import SdrtError
 from sdrt.images.files import write_image
@@ -117,9 +118,21 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
-            notify=terminal.notice,
+            notify=_once(terminal.notice),
             reporter=export_reporter(board),
         )
+
+
+def _once(notify: Notify) -> Notify:
+    """Leave out messages that were sent before: every batch has the same tags and the same long prompt."""
+    sent: set[str] = set()
+
+    def send(message: str) -> None:
+        if message not in sent:
+            sent.add(message)
+            notify(message)
+
+    return send
 
 
 @dataclass(frozen=True, kw_only=True)
