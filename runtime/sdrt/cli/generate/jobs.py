@@ -9,7 +9,7 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +52,8 @@ class Options:
     prompts_file: str | None
     settings: Mapping[str, Any]
     """The settings that may differ from image to image. The keys are the names in the table of settings."""
+    literal: Set[str] = frozenset()
+    """The texts whose wildcards stay as they are, because the text in an image's metadata is complete."""
     model: str
     embeddings: tuple[str, ...]
     wildcards: str | None
@@ -73,6 +75,8 @@ class Options:
     preview_every: int = 5
     as_json: bool
     quiet: bool
+    notices: tuple[str, ...] = ()
+    """What to tell the user before the first image."""
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, Any]) -> Options:
@@ -155,7 +159,9 @@ def plan(options: Options) -> list[ImageJob]:
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
         with _errors_name(entry.location):
-            texts = Texts.of(entry.prompt, settings, seed, files)
+            texts = Texts.of(
+                entry.prompt, settings, seed, files, literal=options.literal - entry.settings.keys()
+            )
             text = 0 if options.no_metadata else texts.length
             check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
         alone = count == uses[entry.prompt] == 1

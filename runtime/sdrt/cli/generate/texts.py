@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,16 @@ class Texts:
     """What was chosen, for the text under the image on a contact sheet."""
 
     @classmethod
-    def of(cls, prompt: str, settings: Mapping[str, Any], seed: int, files: WildcardFiles | None) -> Texts:
-        """Make the choices that `seed` decides. The syntax "plain" has none.
+    def of(
+        cls,
+        prompt: str,
+        settings: Mapping[str, Any],
+        seed: int,
+        files: WildcardFiles | None,
+        *,
+        literal: Set[str] = frozenset(),
+    ) -> Texts:
+        """Make the choices that `seed` decides. The syntax "plain" has none, nor has a text that is in `literal`.
 
         Raises:
             RequestError: a wildcard has no file, or the prompt asks for something that sdrt does not support.
@@ -41,9 +49,11 @@ class Texts:
             # Before the choices, so that a comment asks for no file.
             given = (without_comments(given[0]), without_comments(given[1]))
         if settings["prompt_syntax"] == "plain":
-            made = [Expansion(text) for text in given]
-        else:
-            made = [expand(given[0], seed, files), expand(given[1], seed, files, negative=True)]
+            literal = {"prompt", "negative_prompt"}
+        made = [
+            Expansion(text) if name in literal else expand(text, seed, files, negative=name != "prompt")
+            for name, text in zip(("prompt", "negative_prompt"), given, strict=True)
+        ]
         labelled = zip(WILDCARD_LABELS, given, made, strict=True)
         return cls(
             prompt=made[0].text,
