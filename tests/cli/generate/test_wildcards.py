@@ -12,7 +12,7 @@ from PIL import Image
 from sdrt.cli import main
 from sdrt.cli.generate.jobs import Options, plan, plan_plot
 from sdrt.cli.generate.variations import parse_axis
-from sdrt.images.metadata import Parameters, read_parameters
+from sdrt.images.metadata import Parameters, read_parameters, save_options
 from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.request.table import TABLE
 
@@ -164,3 +164,20 @@ def test_users_are_told_once_of_the_tags_of_all_images(model: str) -> None:
     generate(model, "a cat ", "-o", "without.png")
     with Image.open("1.png") as one, Image.open("without.png") as other:
         assert one.tobytes() == other.tobytes()
+
+
+def test_the_texts_of_an_image_are_complete(model: str) -> None:
+    settings = {
+        "Steps": "1",
+        "Sampler": "Euler",
+        "CFG scale": "7",
+        "Seed": "1",
+        "Size": "64x64",
+        "RNG": "CPU",
+    }
+    text = str(Parameters(prompt="a {b|c} __x__", negative_prompt="{d|e}", settings=settings))
+    Image.new("RGB", (8, 8)).save("said.png", **save_options("PNG", text))
+    assert run("generate", "--from", "said.png", "-m", model, "-o", "a.png").exit_code == 0
+    assert (told("a.png").prompt, told("a.png").negative_prompt) == ("a {b|c} __x__", "{d|e}")
+    run("generate", "--from", "said.png", "-m", model, "-n", "{f|f}", "-o", "b.png")
+    assert told("b.png").negative_prompt == "f"
