@@ -1,4 +1,4 @@
-"""Turn the command line into image jobs, output files and requests.
+"""Turn the command line into image jobs and output files. `batches` makes requests of them.
 
 Everything that can be checked without a model is checked here, before any work begins.
 """
@@ -9,7 +9,7 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,19 +20,15 @@ from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
-from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
     from sdrt.prompts.wildcard_files import WildcardFiles
-    from sdrt.request.request import Request
 
 __all__ = [
-    "Batch",
     "Grid",
     "ImageJob",
     "Options",
-    "batches",
     "describe_seeds",
     "plan",
     "plan_grid",
@@ -279,88 +275,6 @@ def _label(texts: Texts, seed: int, *, varied: bool, alone: bool) -> str:
     # The font of the sheet has only Latin letters.
     legible = prompt.strip() and all(ord(letter) < 0x250 for letter in prompt)
     return prompt if alone and legible else f"{seed}: {prompt}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Images that are denoised at once."""
-
-    name: str
-    """The text beside the progress bar."""
-    jobs: list[ImageJob]
-    request: Request
-
-
-def batches(jobs: list[ImageJob]) -> list[Batch]:
-    """Group `jobs` into batches of at most the batch size.
-
-    The images of a batch have the same settings, and their seeds count up. No model is needed for this, so a
-    `RequestError` for settings that are wrong with every model is raised before one is loaded.
-    """
-    files = _InputFiles()
-    found, start = [], 0
-    while start < len(jobs):
-        end = start + 1
-        while end < len(jobs) and end - start < jobs[start].options.batch_size:
-            first, following = jobs[start], jobs[end]
-            if following.options is not first.options or following.seed != first.seed + end - start:
-                break
-            end += 1
-        batch = jobs[start:end]
-        name = f"images {start + 1}-{end}" if len(batch) > 1 else f"image {end}"
-        with batch[0].errors_name_location():
-            request = _request(batch, files)
-        found.append(Batch(name=f"{name} of {len(jobs)}", jobs=batch, request=request))
-        start = end
-    return found
-
-
-class _InputFiles:
-    """Reads each input image and mask once. Files may change during a long run, and a pipe can be read only once."""
-
-    def __init__(self) -> None:
-        self._read: dict[tuple[str, str], Any] = {}
-
-    def image(self, path: str | None) -> Any:
-        """The image in a file, or None without a path."""
-        from sdrt.images.reading import read_images
-
-        return self._read_once("image", path, read_images)
-
-    def mask(self, path: str | None) -> Any:
-        """The mask in a file, or None without a path."""
-        from sdrt.images.reading import read_masks
-
-        return self._read_once("mask_image", path, read_masks)
-
-    def _read_once(self, name: str, path: str | None, read: Callable[[str, str], Any]) -> Any:
-        if path is None:
-            return None
-        if (name, path) not in self._read:
-            self._read[name, path] = read(name, path)
-        return self._read[name, path]
-
-
-def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
-    from sdrt.request.request import Request
-
-    settings = batch[0].options.settings
-    return Request(
-        **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
-        | {
-            "prompt": [job.prompt for job in batch],
-            "negative_prompt": _negative_prompt(batch),
-            "seed": batch[0].seed,
-            "image": files.image(settings["image"]),
-            "mask_image": files.mask(settings["mask_image"]),
-        }
-    )
-
-
-def _negative_prompt(batch: list[ImageJob]) -> str | list[str] | None:
-    """The negative prompt of a batch: one for all images, or one for each if their wildcards differ."""
-    negatives = [job.texts.negative_prompt for job in batch]
-    return negatives if len(set(negatives)) > 1 else negatives[0] or None
 
 
 def describe_seeds(jobs: list[ImageJob]) -> str:

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.generate.batches import Batch, batches
 from sdrt.cli.generate.jobs import (
-    Batch,
     Grid,
     ImageJob,
     Options,
-    batches,
     describe_seeds,
     plan,
     plan_grid,
