@@ -41,6 +41,8 @@ class FittedRequest(DerivedSettings):
     strength: float
     hires_steps: int
     tile_overlap: int
+    steps_before: int = 0
+    """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
 
     @property
     def guided(self) -> bool:

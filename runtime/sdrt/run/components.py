@@ -94,6 +94,11 @@ class LoadedComponents:
         """The names of the files from which textual inversions were read."""
         return () if self._inversions is None else self._inversions.files
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
+
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]

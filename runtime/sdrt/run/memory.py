@@ -71,6 +71,11 @@ class ComponentCache:
         """The components in memory; None if there are none."""
         return self._loaded
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
+
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
         with self._lock:

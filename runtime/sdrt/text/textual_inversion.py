@@ -63,6 +63,11 @@ class Inversions:
         )
 
     @property
+    def tokens(self) -> tuple[str, ...]:
+        """The words as texts."""
+        return tuple(word.token for word in self.words)
+
+    @property
     def table(self) -> Array:
         """The embeddings [n, width] of all ids after the vocabulary."""
         return np.concatenate([word.vectors for word in self.words])
