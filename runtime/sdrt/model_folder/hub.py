@@ -16,7 +16,7 @@ from sdrt.model_folder.index import known_family
 
 __all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
-# Other copies of the weights. sdrt takes the first kind if the weights in full precision are missing.
+# Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -98,7 +98,7 @@ def download_checkpoint(
 ) -> Path:
     """Download the hub model `name` with its torch weights; return its snapshot folder.
 
-    The weights are safetensors files: those in full precision, or those in float16 if there are no others.
+    The weights are safetensors files: those in full precision, else those in float16, else those in bfloat16.
 
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
@@ -107,8 +107,10 @@ def download_checkpoint(
     allow = [*_patterns(), *weights]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
-    if any(not list((folder / part).glob("*.safetensors")) for part in _parts_of(folder)):
-        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
+    for number, _ in enumerate(_VARIANTS[:-1], start=1):
+        if all(list((folder / part).glob("*.safetensors")) for part in _parts_of(folder)):
+            break
+        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[number:], **options)
     return folder
 
 

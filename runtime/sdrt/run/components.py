@@ -222,7 +222,8 @@ class LoadedComponents:
         )
 
     def _latent_scale(self, name: str) -> LatentScale:
-        return LatentScale.of(self._model.component_config(name), name, shifts=self._family.vae.shifts)
+        task = self._model.capabilities.task
+        return LatentScale.of(self._model.component_config(name), name, self._family.vae, task)
 
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
         def whole() -> Component:
