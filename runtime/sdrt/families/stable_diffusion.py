@@ -49,8 +49,10 @@ STABLE_DIFFUSION = Family(
     name="stable-diffusion",
     title="Stable Diffusion 1 or 2",
     pipelines=frozenset(
-        {"OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"}
+        {"OnnxStableDiffusionPipeline", "StableDiffusionOnnxPipeline", "ORTStableDiffusionPipeline"}
+        | {"OnnxStableDiffusionImg2ImgPipeline", "OnnxStableDiffusionUpscalePipeline"}
         | {"StableDiffusionInpaintPipelineLegacy", "OnnxStableDiffusionInpaintPipeline"}
+        | {"OnnxStableDiffusionInpaintPipelineLegacy"}
         | {"ORTStableDiffusionImg2ImgPipeline", "ORTStableDiffusionInpaintPipeline"}
     ),
     checkpoint_pipelines=frozenset({"StableDiffusionImg2ImgPipeline"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,9 +11,12 @@ from typing import Any
 
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
+from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import embedded_names
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
+from sdrt.model_folder.manifest import MANIFEST_NAME
+from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
@@ -86,7 +90,24 @@ def download(
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
-    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=_patterns())
+    options = {"token": token, "cache_dir": cache_dir}
+    folder = _snapshot(name, revision, allow_patterns=_patterns(), **options)
+    if more := _weight_files(folder):
+        folder = _snapshot(name, revision, allow_patterns=[*_patterns(), *more], **options)
+    return folder
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return patterns for the files of weights that graphs name and that have not been downloaded."""
+    found = []
+    for graph in sorted(folder.glob(f"*/{GRAPH}")):
+        # The weights of most graphs are in model.onnx_data, which has been downloaded by now.
+        if (folder / MANIFEST_NAME).exists() or len(list(graph.parent.glob(f"{GRAPH}*"))) > 1:
+            continue
+        # Opening the folder reports a damaged graph.
+        with suppress(IntegrityError, OSError):
+            found += [f"{graph.parent.name}/{glob.escape(name)}" for name in read_graph(graph).external]
+    return sorted(found)
 
 
 def download_checkpoint(
