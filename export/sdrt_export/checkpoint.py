@@ -14,13 +14,14 @@ import torch
 from diffusers import ConfigMixin
 from torch import nn
 
-from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import sample_size
+from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt_export.components import Component, components_of
-from sdrt_export.weight_files import PICKLES, find_weights, num_elements
+from sdrt_export.weight_files import find_weights, num_elements
 
 __all__ = ["Checkpoint", "FolderCheckpoint", "for_inference", "open_folder", "parts_of"]
 
@@ -172,7 +173,7 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
             path=folder,
         )
     if folder.is_file():
-        raise _single_file(folder)
+        raise refusal_of_file(folder)
     with readable(folder):
         return _open_folder(folder, name, revision)
 
@@ -209,20 +210,6 @@ def _task(folder: Path, family: Family) -> Task:
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
     return family.task_of(_CHANNELS | denoiser, vae.get("latent_channels", _CHANNELS["out_channels"]))
-
-
-def _single_file(path: Path) -> UnsupportedModelError:
-    reason = (
-        "a pickle runs code when it is read"
-        if path.suffix in PICKLES
-        else "single-file checkpoints are not supported"
-    )
-    return UnsupportedModelError(
-        f"{path}: {reason}: expected a folder in diffusers' layout with .safetensors; if you trust the file, "
-        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
-        path=path,
-        fits="a folder in diffusers' layout with .safetensors",
-    )
 
 
 def parts_of(family: Family) -> dict[str, Component]:

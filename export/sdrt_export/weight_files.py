@@ -11,10 +11,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
+from sdrt.model_folder.file_kind import PICKLES
 
-__all__ = ["PICKLES", "Weights", "find_weights", "link_name", "num_elements"]
+__all__ = ["Weights", "find_weights", "link_name", "num_elements"]
 
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
 _NAME = re.compile(rf"[^.]+?(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")

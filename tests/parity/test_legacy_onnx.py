@@ -136,10 +136,14 @@ def test_what_is_said(legacy: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("variant", ["sd1", "sd2", "inpaint", "upscale"])
-def test_graphs_tell_what_configs_say(optimum_folder: Callable[[str], Path], variant: str) -> None:
-    """optimum writes configs beside its graphs, so they can be compared."""
+def test_graphs_tell_what_configs_say(
+    optimum_folder: Callable[[str], Path], sdrt_folder: Callable[[str], Path], variant: str
+) -> None:
+    """optimum and sdrt write configs beside their graphs, so they can be compared."""
+    # optimum cannot export the upscaler.
+    folder = (sdrt_folder if variant == "upscale" else optimum_folder)(variant)
     for part in ("text_encoder", "unet", "vae_decoder"):
-        path = optimum_folder(variant) / part / "model.onnx"
+        path = folder / part / "model.onnx"
         config = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
         found = config_of_graph(path, STABLE_DIFFUSION)
         levels, theirs = found.pop("block_out_channels", []), config.get("block_out_channels", [])

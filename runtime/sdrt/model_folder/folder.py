@@ -17,6 +17,7 @@ from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES, Family
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
+from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
@@ -265,7 +266,7 @@ def _check_is_model(folder: Path) -> None:
             path=folder,
         )
     if not folder.is_dir():
-        raise _no_model(folder, "is a file")
+        raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
         state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
         raise _no_model(folder, state)
