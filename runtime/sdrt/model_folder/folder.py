@@ -70,7 +70,7 @@ class ModelFolder:
             source = manifest.source.get("id") if manifest else None
             name = name or tail(source or folder.resolve().name)
             model = cls(path=folder, name=_printable(name), family=family, manifest=manifest, index=index)
-            check_files(model, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
+            model._check_files()
         return model
 
     def component(self, name: str) -> Path:
@@ -205,6 +205,9 @@ class ModelFolder:
         return all(
             self._verifier.remembers(self.path / name, record) for name, record in self.manifest.files.items()
         )
+
+    def _check_files(self) -> None:
+        check_files(self, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
 
 
 def denoiser_graphs() -> list[str]:
