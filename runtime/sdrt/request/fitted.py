@@ -296,7 +296,7 @@ def _check_step(argument: str, size: int, capabilities: Capabilities, shown: str
         again = f"export the checkpoint again with sdrt export to use any multiple of {step}"
         fits = f"a multiple of {capabilities.size_step}; {again}"
         raise RequestError(
-            f"{shown or argument} is {size}: this model was exported by optimum, so expected {fits}",
+            f"{shown or argument} is {size}: another program exported this model, so expected {fits}",
             argument=argument,
             fits=fits,
         )
