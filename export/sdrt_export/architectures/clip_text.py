@@ -95,7 +95,7 @@ def clip_text(config: ClipTextConfig, g: Layers, *, host_index: bool = False) ->
     if config.projection:
         g.output(
             "text_embeds",
-            g.linear("text_projection", pooled, config.projection, bias=False),
+            g.dense("text_projection", pooled, config.projection, bias=False),
             ["batch", config.projection],
         )
     else:
@@ -138,6 +138,7 @@ def _self_attention(config: ClipTextConfig, g: Layers, path: str, x: Value) -> V
         names=("q_proj", "k_proj", "v_proj", "out_proj"),
         bias=True,
         causal=True,
+        packed="{}_proj",
     )
     return g.attention(attention, x)
 

@@ -103,11 +103,11 @@ def _resnet(
     h = g.group_norm(f"{path}.norm1", x, config.groups, config.eps, silu=True)
     h = g.conv(f"{path}.conv1", h, out)
     if config.scale_and_shift:
-        both = g.linear(f"{path}.time_emb_proj", temb, 2 * out)
+        both = g.dense(f"{path}.time_emb_proj", temb, 2 * out)
         h = g.group_norm(f"{path}.norm2", h, config.groups, config.eps)
         h = g.silu(_scaled_and_shifted(g, h, both))
     else:
-        h = g.add_to_pixels(h, g.linear(f"{path}.time_emb_proj", temb, out))
+        h = g.add_to_pixels(h, g.dense(f"{path}.time_emb_proj", temb, out))
         h = g.group_norm(f"{path}.norm2", h, config.groups, config.eps, silu=True)
     h = g.conv(f"{path}.conv2", h, out)
     skip = x if x.channels == out else g.conv(f"{path}.conv_shortcut", x, out, kernel=1)
@@ -141,10 +141,10 @@ def _transformer(
 
 def _transformer_block(g: Layers, path: str, h: Value, context: Value, block: BlockConfig) -> Value:
     """Self-attention, cross-attention, feed-forward, each after a norm and around a residual."""
-    attention = Attention(f"{path}.attn1", heads=block.heads, width=h.channels)
+    attention = Attention(f"{path}.attn1", heads=block.heads, width=h.channels, packed="to_{}")
     other = context if block.only_cross_attention else None
     h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm1", h, _LAYER_NORM_EPS), other), h)
-    attention = Attention(f"{path}.attn2", heads=block.heads, width=h.channels)
+    attention = Attention(f"{path}.attn2", heads=block.heads, width=h.channels, packed="to_{}")
     h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), context), h)
     inner = g.geglu(
         f"{path}.ff.net.0.proj", g.layer_norm(f"{path}.norm3", h, _LAYER_NORM_EPS), 4 * h.channels
@@ -166,7 +166,7 @@ def _embedding(config: UNetConfig, g: Layers) -> Value:
         condition = g.computed(
             Value(config.guidance_width, graph.input("timestep_cond", ["batch", config.guidance_width]))
         )
-        t = g.add(g.linear("time_embedding.cond_proj", condition, t.channels, bias=False), t)
+        t = g.add(g.dense("time_embedding.cond_proj", condition, t.channels, bias=False), t)
     temb = _two_layers(g, "time_embedding", t, config.time_width, config.time_width)
     if config.num_class_embeds:
         labels = graph.input("class_labels", ["batch"], TensorProto.INT64)
@@ -191,7 +191,7 @@ def _text_and_size(config: UNetConfig, g: Layers, batch: str) -> Value:
 
 
 def _two_layers(g: Layers, path: str, x: Value, inner: int, out: int) -> Value:
-    return g.linear(f"{path}.linear_2", g.silu(g.linear(f"{path}.linear_1", x, inner)), out)
+    return g.dense(f"{path}.linear_2", g.silu(g.dense(f"{path}.linear_1", x, inner)), out)
 
 
 def _sinusoid(g: Layers, t: str, width: int, flip: bool, shift: float) -> Value:

@@ -65,11 +65,6 @@ class Graph:
         self._nodes.append(helper.make_node(kind, given, outputs, name=name, domain=domain, **attributes))
         return tuple(outputs)
 
-    def unused(self, name: str) -> None:
-        """Leave out an optional output of the last node, so that kernels need not compute it."""
-        outputs = self._nodes[-1].output
-        outputs[list(outputs).index(name)] = ""
-
     def weight(self, weight: Weight) -> str:
         """Name a weight. Return the name of its value."""
         known = self.weights.setdefault(weight.name, weight)
@@ -129,7 +124,8 @@ class Graph:
             if stored[name] != wanted:
                 wide[name] = f"{name}.widened"
                 casts.append(helper.make_node("Cast", [name], [wide[name]], name=f"{name}/Cast", to=wanted))
-        nodes = [_rewired(node, wide) if wide else node for node in self._nodes]
+        nodes = [_rewired(node, wide) for node in self._nodes]
+        _drop_unused_outputs(nodes, {info.name for info in self._outputs})
         graph = helper.make_graph([*casts, *nodes], self.name, self._inputs, self._outputs, initializers)
         opsets = [helper.make_opsetid("", OPSET)]
         if any(node.domain == MICROSOFT for node in nodes):
@@ -158,6 +154,17 @@ def _external(weight: Weight, dtype: int, place: Place) -> TensorProto:
     for key, value in entries.items():
         tensor.external_data.add(key=key, value=value)
     return tensor
+
+
+def _drop_unused_outputs(nodes: Sequence[onnx.NodeProto], results: set[str]) -> None:
+    """Leave out optional outputs of ONNX Runtime's operators that nothing uses, so that kernels need not compute them."""
+    used = results.union(*(node.input for node in nodes))
+    for node in nodes:
+        if node.domain == MICROSOFT and len(node.output) > 1:
+            names = [name if name in used else "" for name in node.output]
+            while not names[-1]:
+                names.pop()
+            node.output[:] = names
 
 
 def _rewired(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:

@@ -27,6 +27,9 @@ class Value:
     With `make`, the value is written when its name is first asked for.
     """
 
+    is_image = False
+    """Whether it is an image. Only targets whose operators want to know set it."""
+
     def __init__(self, channels: int, name: str = "", make: Callable[[], str] | None = None) -> None:
         self.channels, self._name, self._make = channels, name, make
 
@@ -37,6 +40,12 @@ class Value:
             assert self._make is not None
             self._name = self._make()
         return self._name
+
+    def like(self, name: str) -> Value:
+        """A value of the same shape."""
+        made = Value(self.channels, name)
+        made.is_image = self.is_image
+        return made
 
 
 class Affine(Value):
@@ -67,7 +76,11 @@ class Sum(Value):
 
 
 class Attention:
-    """The weights of one attention: names of its projections, heads, and width of all heads together."""
+    """The weights of one attention: names of its projections, heads, and width of all heads together.
+
+    `packed` is a name for projections of the same input that are stored together, such as "to_{}" for `to_qkv` and
+    `to_kv`. Without one, they are always apart.
+    """
 
     def __init__(
         self,
@@ -78,8 +91,10 @@ class Attention:
         names: tuple[str, str, str, str] = ("to_q", "to_k", "to_v", "to_out.0"),
         bias: bool = False,
         causal: bool = False,
+        packed: str = "",
     ) -> None:
         self.path, self.heads, self.width, self.bias, self.causal = path, heads, width, bias, causal
+        self.packed = packed
         self.query, self.key, self.value, self.out = (f"{path}.{name}" for name in names)
 
     @property
@@ -119,7 +134,7 @@ class Layers:
 
     def computed(self, x: Value) -> Value:
         """A float32 value in the type of the activations."""
-        return Value(x.channels, self._computed(x.name))
+        return x.like(self._computed(x.name))
 
     def _image(self, planes: Value) -> Value:
         """An image in this target's layout, from NCHW."""
@@ -160,6 +175,13 @@ class Layers:
             return Value(out, make=product)
         name = self.weight(f"{path}.bias", out)
         return Affine(out, product=product, bias=name, whole=lambda: graph.op("Add", product(), name))
+
+    def dense(self, path: str, x: Value, out: int, *, bias: bool = True) -> Value:
+        """A linear layer on a vector `[batch, channels]`."""
+        self.graph.path = path
+        inputs = [x.name, self.weight(f"{path}.weight", out, x.channels)]
+        inputs += [self.weight(f"{path}.bias", out)] if bias else []
+        return Value(out, self.graph.op("Gemm", *inputs, transB=1))
 
     def _product(self, x: str, path: str, channels: int, out: int) -> str:
         return self.graph.op("MatMul", x, self.matrix(f"{path}.weight", out, channels))
@@ -255,11 +277,11 @@ class Layers:
         """``x · sigmoid(alpha · x)``."""
         graph = self.graph
         scaled = x.name if alpha == 1.0 else graph.op("Mul", x.name, graph.number(alpha))
-        return Value(x.channels, graph.op("Mul", x.name, graph.op("Sigmoid", scaled)))
+        return x.like(graph.op("Mul", x.name, graph.op("Sigmoid", scaled)))
 
     def gelu(self, x: Value) -> Value:
         """``x · Φ(x)``, exactly."""
-        return Value(x.channels, self.graph.op("Gelu", x.name))
+        return x.like(self.graph.op("Gelu", x.name))
 
     def geglu(self, path: str, x: Value, out: int) -> Value:
         """``a · gelu(b)`` for the halves `a` and `b` of a linear layer of twice the width."""
@@ -278,19 +300,20 @@ class Layers:
 
     def add_to_pixels(self, x: Value, vector: Value) -> Value:
         """Add a vector `[batch, channels]` to every pixel of an image."""
-        column = self.graph.op("Unsqueeze", vector.name, self.graph.constant([2, 3]))
-        return Value(x.channels, self.graph.op("Add", x.name, column))
+        return x.like(self.graph.op("Add", x.name, self._pixel(vector)))
 
     def multiply_pixels(self, x: Value, vector: Value) -> Value:
         """Multiply every pixel of an image with a vector `[batch, channels]`."""
-        column = self.graph.op("Unsqueeze", vector.name, self.graph.constant([2, 3]))
-        return Value(x.channels, self.graph.op("Mul", x.name, column))
+        return x.like(self.graph.op("Mul", x.name, self._pixel(vector)))
+
+    def _pixel(self, vector: Value) -> str:
+        """A vector `[batch, channels]` as an image of one pixel."""
+        axes = [axis for axis in (1, 2, 3) if axis != self.channel_axis]
+        return self.graph.op("Unsqueeze", vector.name, self.graph.constant(axes))
 
     def multiply(self, x: Value, factor: float) -> Value:
         """``x · factor``."""
-        return (
-            x if factor == 1 else Value(x.channels, self.graph.op("Mul", x.name, self.graph.number(factor)))
-        )
+        return x if factor == 1 else x.like(self.graph.op("Mul", x.name, self.graph.number(factor)))
 
     def join(self, *images: Value) -> Value:
         """Put images' channels after one another."""
@@ -328,3 +351,21 @@ class Layers:
     def downsampled(self, path: str, x: Value, out: int, *, padding: int = 1) -> Value:
         """A convolution to half of the size. With a `padding` of 0, zeros go only below and to the right."""
         return self.conv(path, x, out, stride=2, pads=(1, 1) if padding else (0, 1))
+
+    # --- images in NCHW, whatever the target's layout ---------------------------------------------------------
+
+    def planes_conv(self, path: str, x: Value, out: int, *, kernel: int = 3) -> Value:
+        """A convolution of an image in NCHW."""
+        return self._planes(self.conv(path, self._image(x), out, kernel=kernel))
+
+    def planes_downsampled(self, path: str, x: Value, out: int) -> Value:
+        """`downsampled` of an image in NCHW, with zeros below and to the right."""
+        return self._planes(self.downsampled(path, self._image(x), out, padding=0))
+
+    def planes_enlarged(self, x: Value) -> Value:
+        """`enlarged` of an image in NCHW."""
+        return self._planes(self.enlarged(self._image(x)))
+
+    def planes_tokens(self, x: Value) -> Value:
+        """The pixels of an image in NCHW as tokens."""
+        return self.tokens(self._image(x))
