@@ -23,8 +23,8 @@ _LAYER_NORM_EPS = 1e-5
 def unet(config: UNetConfig, g: Layers) -> None:
     """Write the graph.
 
-    Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width], and
-    those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
+    Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
+    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
     Output: `out_sample` [batch, out, height, width].
     """
     sample = g.image_input("sample", config.in_channels)
@@ -60,7 +60,8 @@ def _down(
             x = _transformer(config, g, f"{path}.attentions.{index}", x, context, block, depth)
         skips.append(x)
     if block.resamples:
-        x = g.downsampled(f"{path}.downsamplers.0.conv", x, block.channels, padding=config.downsample_padding)
+        padding = config.downsample_padding
+        x = g.downsampled(f"{path}.downsamplers.0.conv", x, block.channels, padding=padding, restored=True)
         skips.append(x)
     return x
 

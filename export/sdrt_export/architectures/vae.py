@@ -68,7 +68,7 @@ class VaeConfig:
 
 
 def vae_encoder(config: VaeConfig, g: Layers) -> None:
-    """Write the graph. Input: `sample` [batch, 3, height, width] in -1 to 1. Output: `latent_parameters`, the moments."""
+    """Write the graph. Input: `sample` [batch, 3, height, width] in -1 to 1. Output: `latent_parameters`, moments."""
     x = g.conv("encoder.conv_in", g.image_input("sample", config.in_channels), config.channels[0])
     for index, channels in enumerate(config.channels):
         path = f"encoder.down_blocks.{index}"

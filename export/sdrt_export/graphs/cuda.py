@@ -1,4 +1,4 @@
-"""How layers are written for ONNX Runtime's CUDA provider: images in NHWC, and as few passes over them as its kernels allow.
+"""How layers are written for ONNX Runtime's CUDA provider: images in NHWC, in as few passes as its kernels allow.
 
 Residuals, timestep embeddings and convolutions' biases are added in the next group norm (SkipGroupNorm), or in one pass
 if there is none (BiasAdd). Projections of the same input are one product, interleaved by head.
@@ -57,12 +57,16 @@ class CudaLayers(FusedLayers):
             path, x, out, weight, kernel=kernel, stride=stride, pads=(before, after), bias=bias
         )
 
-    def downsampled(self, path: str, x: Value, out: int, *, padding: int = 1) -> Value:
+    def downsampled(
+        self, path: str, x: Value, out: int, *, padding: int = 1, restored: bool = False
+    ) -> Value:
         """With a `padding` of 0 the weights get zeros above and on the left, and the image is padded on all sides.
 
         This gives the same result at every size. It takes 16/9 of the products, but cuDNN has no kernels for different
         padding at two ends.
         """
+        if restored and not padding:
+            _require("downsampling without padding, which loses odd sizes", path)
         zeros = 0 if padding else 1
         weight = self._filter(path, out, 3, x.channels, zeros=zeros)
         return self._convolution(path, x, out, weight, kernel=3 + zeros, stride=2, pads=(1, 1))

@@ -157,7 +157,7 @@ def _external(weight: Weight, dtype: int, place: Place) -> TensorProto:
 
 
 def _drop_unused_outputs(nodes: Sequence[onnx.NodeProto], results: set[str]) -> None:
-    """Leave out optional outputs of ONNX Runtime's operators that nothing uses, so that kernels need not compute them."""
+    """Leave out optional outputs of ONNX Runtime's operators that nothing uses: kernels need not compute them."""
     used = results.union(*(node.input for node in nodes))
     for node in nodes:
         if node.domain == MICROSOFT and len(node.output) > 1:

@@ -1,8 +1,8 @@
 """How layers are written in standard operators. Targets override the layers for which they have better ones.
 
-A builder (:mod:`sdrt_export.architectures`) says what a network computes, layer by layer, with the checkpoint's names. It
-knows no operators. `Layers` writes them. Sums are lazy: `add` writes nothing until the sum is used, so that a target can
-fuse it with the norm that follows.
+A builder (:mod:`sdrt_export.architectures`) says what a network computes, layer by layer, with the checkpoint's names.
+It knows no operators. `Layers` writes them. Sums are lazy: `add` writes nothing until the sum is used, so that a target
+can fuse it with the norm that follows.
 
 Images are `[batch, channels, height, width]` or, for some targets, `[batch, height, width, channels]`. Tokens are
 `[batch, sequence, channels]`.
@@ -348,8 +348,13 @@ class Layers:
         size = graph.op("Concat", *sizes, axis=0)
         return Value(image.channels, graph.op("Resize", image.name, None, None, size, **options))
 
-    def downsampled(self, path: str, x: Value, out: int, *, padding: int = 1) -> Value:
-        """A convolution to half of the size. With a `padding` of 0, zeros go only below and to the right."""
+    def downsampled(
+        self, path: str, x: Value, out: int, *, padding: int = 1, restored: bool = False
+    ) -> Value:
+        """A convolution to half of the size. With a `padding` of 0, zeros go only below and to the right.
+
+        `restored` says that the result will be `enlarged` to the size of `x` again, which may be odd.
+        """
         return self.conv(path, x, out, stride=2, pads=(1, 1) if padding else (0, 1))
 
     # --- images in NCHW, whatever the target's layout ---------------------------------------------------------
