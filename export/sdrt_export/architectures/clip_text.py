@@ -77,8 +77,8 @@ def clip_text(config: ClipTextConfig, g: Layers, *, host_index: bool = False) ->
     """Write the graph. With `host_index`, the caller says where each text ends, instead of a search for the end token.
 
     Inputs: `input_ids` int64 [batch, sequence]; ids from the vocabulary's size on are rows of `added_token_embeddings`.
-    Outputs: `last_hidden_state`, `hidden_states.k`, `last_hidden_state.skip_k` (the norm of the state k layers before the
-    last), and `pooler_output` [batch, width] or `text_embeds` [batch, projection].
+    Outputs: `last_hidden_state`, `hidden_states.k`, `last_hidden_state.skip_k` (the norm of the state k layers before
+    the last), and `pooler_output` [batch, width] or `text_embeds` [batch, projection].
     """
     ids = g.graph.input("input_ids", ["batch", "sequence"], TensorProto.INT64)
     h = _embedded(config, g, ids)
@@ -90,7 +90,7 @@ def clip_text(config: ClipTextConfig, g: Layers, *, host_index: bool = False) ->
         states.append(h)
     last = _final_norm(config, g, h)
     pooled = _pooled(config, g, ids, last, host_index=host_index)
-    tokens = ["batch", "sequence", config.width]
+    tokens: list[int | str] = ["batch", "sequence", config.width]
     g.output("last_hidden_state", last, tokens)
     if config.projection:
         g.output(

@@ -29,7 +29,7 @@ def unet(config: UNetConfig, g: Layers) -> None:
     """
     sample = g.image_input("sample", config.in_channels)
     if config.center_input_sample:
-        sample = Value(sample.channels, g.graph.op("Sub", g.multiply(sample, 2.0).name, g.graph.number(1)))
+        sample = g.shifted(g.multiply(sample, 2.0), -1.0)
     temb = _embedding(config, g)
     context = g.tokens_input("encoder_hidden_states", config.context_width)
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)

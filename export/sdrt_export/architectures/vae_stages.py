@@ -60,7 +60,11 @@ def _inputs(part: Part, g: Layers, index: int) -> dict[str, Value]:
     channels = {"sample": part.channels, "skip": part.skip_channels, "whole": part.channels}
     for name in stage.takes:
         if name in channels:
-            dims = [1, channels[name], *_free(f"whole_{index}" if name == "whole" else f"{index}")]
+            dims: list[int | str] = [
+                1,
+                channels[name],
+                *_free(f"whole_{index}" if name == "whole" else f"{index}"),
+            ]
             values[name] = Value(channels[name], g.graph.input(stage.input(name), dims))
         else:
             values[name] = Value(stage.groups, g.graph.input(stage.input(name), [stage.groups]))

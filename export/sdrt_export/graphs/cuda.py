@@ -7,6 +7,7 @@ if there is none (BiasAdd). Projections of the same input are one product, inter
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,7 +77,8 @@ class CudaLayers(FusedLayers):
 
         def arrange(arrays: Sequence[Array]) -> Array:
             padded = np.pad(arrays[0], ((0, 0), (0, 0), (zeros, 0), (zeros, 0))) if zeros else arrays[0]
-            return padded.transpose(0, 2, 3, 1)
+            last: Array = padded.transpose(0, 2, 3, 1)
+            return last
 
         name, side = f"{path}.weight", kernel + zeros
         sources = {name: (out, channels, kernel, kernel)}
@@ -98,7 +100,11 @@ class CudaLayers(FusedLayers):
     ) -> Value:
         graph, image = self.graph, x.name
         _require(kernels.nhwc_conv([pads[0]] * 2 + [pads[1]] * 2, 1, (1, 1)), path)
-        sides = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [pads[0]] * 2 + [pads[1]] * 2}
+        sides: dict[str, Any] = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [pads[0]] * 2 + [pads[1]] * 2,
+        }
 
         def convolve(*more: str) -> str:
             graph.path = path
@@ -259,7 +265,8 @@ def _interleaved(arrays: Sequence[Array], heads: int) -> Array:
     """The rows of all parts, by head: `[heads, parts, head_dim, …]`."""
     rows, *rest = arrays[0].shape
     split = [array.reshape(heads, rows // heads, *rest) for array in arrays]
-    return np.stack(split, axis=1).reshape(len(arrays) * rows, *rest)
+    joined: Array = np.stack(split, axis=1).reshape(len(arrays) * rows, *rest)
+    return joined
 
 
 def _require(reason: str, path: str) -> None:

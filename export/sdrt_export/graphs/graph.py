@@ -18,9 +18,10 @@ OPSET = 20
 """Opset 20 has Gelu. For opset 21, some of ONNX Runtime's providers lack kernels."""
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT: int = TensorProto.FLOAT
+HALF: int = TensorProto.FLOAT16
 _IR_VERSION = 10
-_NUMPY = {FLOAT: np.float32, HALF: np.float16}
+_NUMPY: dict[int, Any] = {FLOAT: np.float32, HALF: np.float16}
 Dims = Sequence[int | str]
 
 
@@ -97,7 +98,7 @@ class Graph:
     def output(self, name: str, value: str, dims: Dims) -> None:
         """Declare an output in float32, with the given value."""
         kind = "Identity" if self.compute == FLOAT else "Cast"
-        attributes = {} if self.compute == FLOAT else {"to": FLOAT}
+        attributes: dict[str, Any] = {} if self.compute == FLOAT else {"to": FLOAT}
         made = next((node for node in reversed(self._nodes) if value in node.output), None)
         if kind == "Identity" and made is not None and not self._is_output(value):
             self._rename(value, name)

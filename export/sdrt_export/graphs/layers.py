@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdrt_export.graphs.graph import FLOAT, Graph
-from sdrt_export.graphs.weights import Weight
+from sdrt_export.graphs.weights import Weight, transposed
 
 __all__ = ["Affine", "Attention", "Layers", "Sum", "Value"]
 
@@ -157,7 +157,7 @@ class Layers:
                 name=name,
                 sources={name: (rows, columns)},
                 shape=(columns, rows),
-                arrange=lambda one: one[0].T,
+                arrange=transposed,
             )
         )
 
@@ -202,7 +202,11 @@ class Layers:
         self.graph.path = path
         inputs = [x.name, self.weight(f"{path}.weight", out, x.channels, kernel, kernel)]
         inputs += [self.weight(f"{path}.bias", out)] if bias else []
-        sides = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [before] * 2 + [after] * 2}
+        sides: dict[str, Any] = {
+            "kernel_shape": [kernel] * 2,
+            "strides": [stride] * 2,
+            "pads": [before] * 2 + [after] * 2,
+        }
         return Value(out, self.graph.op("Conv", *inputs, **sides))
 
     def group_norm(self, path: str, x: Value, groups: int, eps: float, *, silu: bool = False) -> Value:
@@ -283,6 +287,14 @@ class Layers:
         """``x · Φ(x)``, exactly."""
         return x.like(self.graph.op("Gelu", x.name))
 
+    def relu(self, x: Value) -> Value:
+        """``max(x, 0)``."""
+        return x.like(self.graph.op("Relu", x.name))
+
+    def tanh(self, x: Value) -> Value:
+        """The hyperbolic tangent."""
+        return x.like(self.graph.op("Tanh", x.name))
+
     def geglu(self, path: str, x: Value, out: int) -> Value:
         """``a · gelu(b)`` for the halves `a` and `b` of a linear layer of twice the width."""
         a, b = self.graph.ops("Split", self.linear(path, x, 2 * out).name, count=2, axis=-1, num_outputs=2)
@@ -314,6 +326,10 @@ class Layers:
     def multiply(self, x: Value, factor: float) -> Value:
         """``x · factor``."""
         return x if factor == 1 else x.like(self.graph.op("Mul", x.name, self.graph.number(factor)))
+
+    def shifted(self, x: Value, by: float) -> Value:
+        """``x + by``."""
+        return x.like(self.graph.op("Add", x.name, self.graph.number(by)))
 
     def join(self, *images: Value) -> Value:
         """Put images' channels after one another."""

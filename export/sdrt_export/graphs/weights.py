@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Shape", "Weight"]
+from sdrt.errors import IntegrityError
+
+__all__ = ["Array", "Shape", "Weight", "transposed"]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -18,6 +20,12 @@ Arrange = Callable[[Sequence[Array]], Array]
 
 def _as_it_is(arrays: Sequence[Array]) -> Array:
     return arrays[0]
+
+
+def transposed(arrays: Sequence[Array]) -> Array:
+    """A matrix `[in, out]`, as MatMul takes it."""
+    matrix: Array = arrays[0].T
+    return matrix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +52,29 @@ class Weight:
         return self.arrange is _as_it_is
 
     @property
+    def is_transposed(self) -> bool:
+        """Whether it is one matrix of the checkpoint, transposed."""
+        return self.arrange is transposed
+
+    @property
     def size(self) -> int:
         """How many numbers it has."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     def value(self, tensors: Mapping[str, Array]) -> Array:
-        """The weight, made of a checkpoint's `tensors`."""
-        return self.arrange([tensors[name] for name in self.sources])
+        """The weight, made of a checkpoint's `tensors`.
+
+        Raises:
+            IntegrityError: a tensor is missing, or has another shape than the config says.
+        """
+        arrays = []
+        for name, shape in self.sources.items():
+            if name not in tensors:
+                raise IntegrityError.advised(f"the weights lack {name}", "download the checkpoint again")
+            if tensors[name].shape != shape:
+                raise IntegrityError.expected(
+                    f"the weight {name} is of shape {list(tensors[name].shape)}",
+                    f"{list(shape)}, as config.json says: the two files do not belong together",
+                )
+            arrays.append(tensors[name])
+        return self.arrange(arrays)
