@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sdrt.errors import RequestError
+from sdrt_export.architectures.config import OPTIMUM
 from sdrt_export.graphs.cuda import CudaLayers
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import OPSET, Graph
@@ -18,8 +19,6 @@ __all__ = ["AUTO", "OPSET", "OPTIMUM", "TARGETS", "Target", "resolve_target"]
 
 AUTO = "auto"
 """The dtype that suits a target best."""
-OPTIMUM = "--target portable --exporter optimum --dtype fp32"
-"""The remedy for models that no builder supports. The exporter optimum refuses other targets and dtypes."""
 
 
 @dataclass(frozen=True, kw_only=True)

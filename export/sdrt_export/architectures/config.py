@@ -7,7 +7,10 @@ from typing import Any
 
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["Config"]
+__all__ = ["OPTIMUM", "Config"]
+
+OPTIMUM = "--target portable --exporter optimum --dtype fp32"
+"""The remedy for models that no builder supports. The exporter optimum refuses other targets and dtypes."""
 
 
 class Config:
@@ -87,7 +90,9 @@ class Config:
         value = repr(self._values.get(key))
         shown = value if len(value) <= 80 else f"{value[:77]}…"
         return UnsupportedModelError.expected(
-            f"{self.component}/config.json: {key} is {shown}", expected, component=self.component
+            f"{self.component}/config.json: {key} is {shown}",
+            f"{expected}; for another model, try {OPTIMUM}",
+            component=self.component,
         )
 
     def _listed(self, key: str, value: Any) -> list[Any]:

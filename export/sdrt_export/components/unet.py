@@ -6,9 +6,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from sdrt.errors import UnsupportedModelError
+from sdrt_export.architectures.config import OPTIMUM
 from sdrt_export.architectures.unet import unet
 from sdrt_export.architectures.unet_config import UNetConfig
-from sdrt_export.components.component import Component, Inputs, noise
+from sdrt_export.components.component import Component, Config, Inputs, noise
+from sdrt_export.graphs.layers import Layers
 
 __all__ = ["UNET"]
 
@@ -30,6 +33,23 @@ def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
     return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
 
 
+def _write(values: Config, g: Layers, hosted: bool) -> None:
+    """Write the graph, if it has only inputs that this family's runtime gives."""
+    config = UNetConfig.of(values)
+    for key, asked in (
+        ("time_cond_proj_dim", config.guidance_width),
+        ("addition_embed_type", config.pooled_width),
+    ):
+        if asked:
+            raise UnsupportedModelError.advised(
+                f"unet: {key}={values[key]!r} is not supported",
+                f"export with {OPTIMUM}",
+                joint="; ",
+                component="unet",
+            )
+    unet(config, g)
+
+
 def _reference(model: UNet2DConditionModel, inputs: Inputs) -> list[Tensor]:
     return [model(**inputs, return_dict=False)[0]]
 
@@ -40,7 +60,7 @@ UNET = Component(
     library="diffusers",
     model_class=UNet2DConditionModel,
     build=lambda config: UNet2DConditionModel.from_config(dict(config)),
-    write=lambda config, g, hosted: unet(UNetConfig.of(config), g),
+    write=_write,
     examples=_examples,
     outputs=lambda model: ["out_sample"],
     reference=_reference,
