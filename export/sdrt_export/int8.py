@@ -130,9 +130,11 @@ def _save_beside(model: ir.Model, path: Path, whole: Path) -> None:
     for name, value in model.graph.initializers.items():
         tensor = there[name].const_value if name in there else None
         own = value.const_value
-        # Values that are missing there, or differ, are constants of the tracer and belong to this graph.
-        if isinstance(tensor, ir.ExternalTensor) and own is not None and _equal(tensor, own):
-            value.const_value = tensor
+        if own is None:
+            continue
+        # Values that are missing there, or differ, belong to this graph.
+        is_shared = isinstance(tensor, ir.ExternalTensor) and _equal(tensor, own)
+        value.const_value = tensor if is_shared else ir.tensor(own.numpy(), name=name)
     ir.save(model, path)
     for value in model.graph.initializers.values():
         value.const_value = None

@@ -24,7 +24,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
 
 import sdrt
 from sdrt.cli import main as cli_main
@@ -42,12 +41,14 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.tensor_spec import TensorSpec
 from sdrt_export import TARGETS, ProgressEvent, export_model, parity
 from sdrt_export.components import COMPONENTS
+from sdrt_export.graphs.fused import FusedLayers
+from sdrt_export.graphs.layers import Value
 
-GRAPHS = [f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx")]
-TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
-STAGES = [
-    f"{name}/{file}" for name in ("vae_decoder", "vae_encoder") for file in ("model.onnx_data", "stages.onnx")
+GRAPHS = [
+    f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx", "model.onnx_data")
 ]
+TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+STAGES = ["vae_decoder/stages.onnx", "vae_encoder/stages.onnx"]
 OTHERS = [*(f"tokenizer/{name}" for name in TOKENIZER), "scheduler/scheduler_config.json", "model_index.json"]
 
 INPUTS = {
@@ -160,7 +161,12 @@ def test_progress_of_every_component(sd1_export: Any) -> None:
 def _slightly_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU target with an activation that is wrong by half a thousandth."""
     row = TARGETS["cpu"]
-    wrong = replace(row, quick_gelu=lambda x, alpha: row.quick_gelu(x, alpha) * 1.0005)
+
+    class Wrong(FusedLayers):
+        def quick_gelu(self, x: Value, alpha: float = 1.702) -> Value:
+            return self.multiply(super().quick_gelu(x, alpha), 1.0005)
+
+    wrong = replace(row, layers=Wrong)
     monkeypatch.setitem(TARGETS, "cpu", wrong)  # type: ignore[arg-type]
     monkeypatch.setattr("sdrt_export.export.resolve_target", lambda name, dtype: wrong)
 
@@ -344,17 +350,17 @@ def test_an_interrupted_command_leaves_only_the_old_model(
     assert files(out.parent) == {"model/model_index.json": b"old"}
 
 
-def test_an_interruption_that_torch_swallows_still_ends_the_command(
+def test_an_interruption_that_a_library_swallows_still_ends_the_command(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = torch.onnx.export
+    run = parity.reference
 
     def swallowing(*args: Any, **options: Any) -> Any:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        return trace(*args, **options)
+        return run(*args, **options)
 
-    monkeypatch.setattr("torch.onnx.export", swallowing)
+    monkeypatch.setattr(parity, "reference", swallowing)
     with pytest.raises(SystemExit) as exit_:
         cli_main(["export", str(checkpoint("sd1")), "-o", str(tmp_path / "model")])
     assert exit_.value.code == 130
