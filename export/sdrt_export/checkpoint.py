@@ -190,7 +190,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check what would otherwise fail after tracing."""
+    """Check what would otherwise fail after the components are written."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
     if {"in_channels", "out_channels"} <= denoiser.keys() and "latent_channels" in vae:
