@@ -31,7 +31,7 @@ class FittedRequest(Request):
     height: int
     width: int
     guidance_scale: float
-    seed: int
+    seed: int | tuple[int, ...]
 
     @classmethod
     def of(cls, request: Request, **values: Any) -> FittedRequest:

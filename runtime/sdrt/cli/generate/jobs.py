@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import itertools
 import math
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
 from sdrt.common.messages import refused
+from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
@@ -95,22 +95,27 @@ class ImageJob:
     location: str = ""
     """The line of a prompts file that describes this image, such as "prompts.txt, line 3". Messages show it."""
 
-    @contextmanager
-    def errors_name_location(self) -> Iterator[None]:
+    def errors_name_location(self) -> AbstractContextManager[None]:
         """Within this block, every `RequestError` begins with `location`."""
-        try:
-            yield
-        except RequestError as error:
-            if not self.location:
-                raise
-            raise RequestError(
-                f"{self.location}: {error}",
-                component=error.component,
-                path=error.path,
-                argument=error.argument,
-                provider=error.provider,
-                fits=error.fits,
-            ) from error
+        return _errors_name(self.location)
+
+
+@contextmanager
+def _errors_name(location: str) -> Iterator[None]:
+    """Within this block, every `RequestError` begins with `location`, if there is one."""
+    try:
+        yield
+    except RequestError as error:
+        if not location:
+            raise
+        raise RequestError(
+            f"{location}: {error}",
+            component=error.component,
+            path=error.path,
+            argument=error.argument,
+            provider=error.provider,
+            fits=error.fits,
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,19 +163,15 @@ def _seeds(options: Options, entries: Sequence[Entry]) -> list[int]:
 
     An entry's own seed counts up over the images of that entry. All other images share one sequence of seeds.
     """
-    from sdrt.common.rng import MAX_SEED
-
     count = _images_per_prompt(options)
-    total = len(entries) * count
-    seed = options.settings["seed"]
-    following = secrets.randbelow(MAX_SEED - total) if seed is None else seed
+    shared = iter(seeds_from(settled_seed("seed", options.settings["seed"]), len(entries) * count))
     seeds: list[int] = []
     for entry in entries:
         if "seed" in entry.settings:
-            first = entry.settings["seed"]
+            with _errors_name(entry.location):
+                seeds += seeds_from(settled_seed("seed", entry.settings["seed"]), count)
         else:
-            first, following = following, following + count
-        seeds += range(first, first + count)
+            seeds += itertools.islice(shared, count)
     return seeds
 
 
@@ -179,12 +180,10 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
 
     The first axis runs from left to right.
     """
-    from sdrt.common.rng import MAX_SEED
     from sdrt.images.contact_sheet import MAX_IMAGES
 
-    first = options.settings["seed"]
-    if first is None:
-        first = secrets.randbelow(MAX_SEED)
+    first = settled_seed("seed", options.settings["seed"])
+    axes = [_with_settled_seeds(axis) for axis in axes]
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_IMAGES:
         raise RequestError.expected(
@@ -204,6 +203,13 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
         labels = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
         jobs.append(ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(labels)))
     return jobs, Grid(path=path, count=count, columns=len(axes[0].values))
+
+
+def _with_settled_seeds(axis: Axis) -> Axis:
+    """The axis, with a random seed in place of each -1."""
+    if axis.name != "seed":
+        return axis
+    return replace(axis, values=[settled_seed("seed", value) for value in axis.values])
 
 
 def plan_preview_path(options: Options, image_paths: Sequence[Path]) -> Path | None:
@@ -275,7 +281,10 @@ def batches(jobs: list[ImageJob]) -> list[Batch]:
         end = start + 1
         while end < len(jobs) and end - start < jobs[start].options.batch_size:
             first, following = jobs[start], jobs[end]
-            if following.options is not first.options or following.seed != first.seed + end - start:
+            if (
+                following.options is not first.options
+                or following.seed != seeds_from(first.seed, end - start + 1)[-1]
+            ):
                 break
             end += 1
         batch = jobs[start:end]
