@@ -9,7 +9,7 @@ options of `sdrt generate` and `sdrt plot`, the keys of prompts files and axes, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.seeds import MAX_SEED
@@ -33,7 +33,7 @@ def _read_seed(text: str) -> int:
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """The settings of a request. The names and defaults are those of diffusers."""
 
@@ -71,7 +71,6 @@ class Settings:
         option=Option(("--steps", "--num-inference-steps"), key="steps"),
         label=Label("Steps", always=True),
     )
-    _: KW_ONLY
     negative_prompt: str | Sequence[str] | None = setting(
         None,
         "What the image should not show.",

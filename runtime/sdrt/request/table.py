@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.request.setting import Group, Label, Option, Setting, setting, settings_of
+from sdrt.request.setting import Group, Label, Option, Setting, positional, setting, settings_of
 from sdrt.request.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +19,15 @@ __all__ = ["FACTS", "TABLE", "WITHOUT_HIRES", "Arguments", "labelled_settings"]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
-    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback."""
+    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback.
 
+    The first four may be positional, in the order of diffusers.
+    """
+
+    prompt: str | Sequence[str] | None = positional(Settings, "prompt")
+    height: int | None = positional(Settings, "height")
+    width: int | None = positional(Settings, "width")
+    num_inference_steps: int = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,

@@ -184,6 +184,9 @@ class GenerationStep:
 
         As in diffusers, `prompt_embeds` has the unconditional half first. Without guidance, `negative_prompt_embeds` is
         None.
+
+        Raises:
+            RequestError: `names` is not a list, or a name is unknown.
         """
         makers: dict[str, Callable[[], Array | None]] = {
             "latents": lambda: self.latents,
@@ -191,7 +194,7 @@ class GenerationStep:
             "prompt_embeds": self._embeds.copy,
             "negative_prompt_embeds": self._negative,
         }
-        return {name: makers[name]() for name in names}
+        return {name: makers[name]() for name in _checked_names("names", names)}
 
     def update(self, tensors: Mapping[str, Any]) -> None:
         """Continue the run with other `latents` or `prompt_embeds` (with guidance, the unconditional half first).
@@ -205,6 +208,8 @@ class GenerationStep:
                 "update a step before you ask the stream for the next one",
                 argument="tensors",
             )
+        if not isinstance(tensors, Mapping):
+            raise wrong_value("tensors", tensors, "a dict of tensors")
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
                 raise _wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
@@ -263,14 +268,15 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
     """Check the tensor names that a call gives. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
+    return _checked_names("callback_on_step_end_tensor_inputs", names)
+
+
+def _checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Check a list of names of tensors. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
     if not isinstance(names, (list, tuple)):
-        raise wrong_value("callback_on_step_end_tensor_inputs", names, "a list of names")
+        raise wrong_value(argument, names, "a list of names")
     if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
-        raise refused(
-            "callback_on_step_end_tensor_inputs",
-            f"has {brief(unknown[0])}",
-            f"any of {', '.join(CALLBACK_TENSORS)}",
-        )
+        raise refused(argument, f"has {brief(unknown[0])}", f"any of {', '.join(CALLBACK_TENSORS)}")
     return tuple(names)
 
 

@@ -183,8 +183,8 @@ def _without_spacing(key: str) -> str:
 
 
 def _read_config(path: Path) -> Config:
+    file = _config_in(path) if _is_folder(path) else path
     try:
-        file = path / _CONFIG_NAME if path.is_dir() else path
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
@@ -202,6 +202,26 @@ def _read_config(path: Path) -> Config:
             path=path,
         )
     return config
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no file can have this name; reading it says why
+        return False
+
+
+def _config_in(folder: Path) -> Path:
+    """The config in a scheduler's folder, or in the folder of a model. Raises `RequestError` if there is none."""
+    places = (folder / _CONFIG_NAME, folder / "scheduler" / _CONFIG_NAME)
+    if found := [place for place in places if place.exists()]:
+        return found[0]
+    raise RequestError.expected(
+        f"scheduler {brief(str(folder), 200)} is a folder without {_CONFIG_NAME}",
+        f"a name such as euler, a {_CONFIG_NAME}, or a folder that contains one",
+        argument="scheduler",
+        path=folder,
+    )
 
 
 def _refused(problem: str, remedy: str) -> RequestError:

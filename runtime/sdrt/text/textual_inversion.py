@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, wrong_value
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 
 __all__ = ["Inversion", "Inversions", "read_inversions"]
@@ -19,6 +20,7 @@ __all__ = ["Inversion", "Inversions", "read_inversions"]
 Array = NDArray[np.float32]
 _PICKLES = (".pt", ".bin", ".ckpt", ".pth")
 _A1111_KEY = "emb_params"
+_FILE = "a .safetensors file with a textual inversion"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,8 +109,10 @@ def read_inversions(path: str | Path, *, token: str | None, width: int, room: in
     Raises:
         ModelNotFoundError: there is no such file.
         UnsupportedModelError: the file is a pickle, belongs to another kind of model, or is not a textual inversion.
-        RequestError: `token` is not a valid name, or the file has several words.
+        RequestError: `path` is no path, `token` is not a valid name, or the file has several words.
     """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise wrong_value("path", path, "the name of a .safetensors file with a textual inversion")
     file = Path(path)
     if file.suffix.lower() in _PICKLES:
         raise UnsupportedModelError.advised(
@@ -142,10 +146,7 @@ def read_inversions(path: str | Path, *, token: str | None, width: int, room: in
 def _read(file: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
-    if not file.is_file():
-        raise ModelNotFoundError.expected(
-            f"{file} does not exist", "a .safetensors file with a textual inversion", path=file
-        )
+    _check_is_file(file)
     try:
         with safe_open(file, framework="numpy") as handle:
             return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
@@ -159,18 +160,42 @@ def _read(file: Path) -> dict[str, Any]:
         ) from error
 
 
+def _check_is_file(file: Path) -> None:
+    try:
+        is_folder, is_file = file.is_dir(), file.is_file()
+    except OSError as error:  # the name is too long
+        raise ModelNotFoundError.expected(
+            f"{brief(str(file))} cannot be read ({error.strerror})", _FILE, path=file
+        ) from None
+    if is_folder:
+        found = sorted(one.name for one in file.glob("*.safetensors"))
+        such = f", such as {file / found[0]}" if found else ""
+        raise ModelNotFoundError.expected(f"{file} is a folder", f"{_FILE}{such}", path=file)
+    if not is_file:
+        raise ModelNotFoundError.expected(f"{file} does not exist", _FILE, path=file)
+
+
 def _checked_token(token: object, file: Path) -> str:
-    """Return `token` if it is valid. Spaces are allowed, as in many of A1111's names, but not at its ends."""
-    fits = isinstance(token, str) and token == token.strip() and 0 < len(token) <= 200
-    if not fits or re.search(r"[\n\r]", str(token)):
-        raise RequestError(
-            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: choose another with "
-            "load_textual_inversion(…, token=…), or rename the file",
-            argument="token",
-            path=file,
-            fits="a word of 1 to 200 characters",
-        )
-    return str(token)
+    """Return `token` if a prompt can contain it as a word.
+
+    Spaces are allowed, as in many of A1111's names, but not at its ends. A prompt cannot contain surrogates, and nobody
+    can see that a prompt lacks an invisible character.
+    """
+    if not isinstance(token, str) or not 0 < len(token) <= 200:
+        fits = "a word of 1 to 200 characters"
+    elif token != token.strip():
+        fits = "a word without spaces at its ends"
+    elif not token.isprintable():
+        fits = "a word of visible characters"
+    else:
+        return token
+    raise RequestError(
+        f"{file}: its token is {brief(token)}, expected {fits}: choose another with "
+        "load_textual_inversion(…, token=…), or rename the file",
+        argument="token",
+        path=file,
+        fits=fits,
+    )
 
 
 def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) -> Array:

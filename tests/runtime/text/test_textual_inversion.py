@@ -64,11 +64,25 @@ def test_files(
         (
             {"emb_params": rows(1)},
             " word",
-            r"shell.safetensors: its token is ' word', expected a word of 1 to 200",
+            r"shell.safetensors: its token is ' word', expected a word without spaces at its ends",
         ),
+        ({"a\u200bb": rows(1)}, None, r"its token is 'a\\u200bb', expected a word of visible characters"),
+        ({"emb_params": rows(1)}, "\ud83d", "expected a word of visible characters"),
         ({"emb_params": rows(1)}, "", "its token is '', expected a word of 1 to 200"),
     ],
-    ids=["width", "long", "nan", "integers", "empty file", "sdxl", "several", "spaces", "empty name"],
+    ids=[
+        "width",
+        "long",
+        "nan",
+        "integers",
+        "empty file",
+        "sdxl",
+        "several",
+        "spaces",
+        "invisible",
+        "surrogate",
+        "empty name",
+    ],
 )
 def test_files_that_are_refused(
     tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, message: str
@@ -87,6 +101,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ModelError, match=message):
             read(tmp_path / name)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"^{tmp_path} is a folder: expected a .safetensors file with a"):
+        read(tmp_path)
+    file = written(tmp_path, {"<a>": rows(1)}, "learned_embeds.safetensors")
+    with pytest.raises(ModelError, match=f"is a folder: expected .*, such as {file}$"):
+        read(tmp_path)
+    for path in (5, None, ["a.safetensors"], "a\0b"):
+        with pytest.raises(RequestError, match="expected the name of a .safetensors file"):
+            read(path)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="cannot be read"):
+        read(Path("x" * 5000))
 
 
 def test_only_whole_words_are_found() -> None:
