@@ -53,6 +53,13 @@ class Arguments(Settings):
         option=Option(("--spacing",), metavar="NAME", usual=""),
         label=Label("Spacing"),
     )
+    generator: Any = setting(
+        None,
+        "In place of seed: a fresh torch.Generator on the CPU, or a list with one for each image.",
+        more="The images are those of diffusers. A numpy RandomState stands for the noise of diffusers' ONNX "
+        "pipelines, in text to image with a scheduler that adds no noise.",
+        group=Group.PROGRAMS,
+    )
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (
         setting(
             None,

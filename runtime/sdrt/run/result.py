@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError
+from sdrt.foreign.checked import ExplainsAttributes
+from sdrt.foreign.pipeline import RESULT
 from sdrt.images.arrays import to_pil
 from sdrt.images.files import check_capacity, check_target, file_names, write_image
 from sdrt.images.metadata import Parameters
@@ -47,8 +49,11 @@ _READ_ONLY = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StableDiffusionPipelineOutput:
+class StableDiffusionPipelineOutput(ExplainsAttributes):
     """The images of a call, and how they were made.
+
+    As in diffusers, `output[0]` and `output["images"]` are the images. The output can also be unpacked, as the tuple
+    that diffusers returns with `return_dict=False`.
 
     Attributes:
         images: PIL images; float32 [N, H, W, 3] in 0..1 for `output_type="np"`; latents [N, C, h, w] for "latent".
@@ -59,11 +64,34 @@ class StableDiffusionPipelineOutput:
         origin: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
+    _words: ClassVar = RESULT
+    _arguments: ClassVar = {}
+
     images: Any
     seeds: list[int]
     request: Request
     timings: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
+
+    @property
+    def nsfw_content_detected(self) -> None:
+        """None, as in diffusers for images that no safety checker has seen."""
+        return None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the images, then `nsfw_content_detected`."""
+        yield from (self.images, self.nsfw_content_detected)
+
+    def __getitem__(self, key: int | str) -> Any:
+        """Return an attribute by its name, or by its place in the tuple that `__iter__` yields.
+
+        Raises:
+            UnknownAttributeError: there is no such name.
+            IndexError: there is no such place.
+        """
+        if isinstance(key, str):
+            return getattr(self, key)
+        return (self.images, self.nsfw_content_detected)[key]
 
     def metadata(self, index: int, *, batch_size: int | None = None) -> Parameters:
         """Return how image `index` was made, as `sdrt generate` writes it into its files.

@@ -17,7 +17,10 @@ from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SamplerRow
 
-__all__ = ["resolve_scheduler", "scheduler_names"]
+__all__ = ["IN_MEMORY", "read_config", "resolve_scheduler", "scheduler_names"]
+
+IN_MEMORY = "a config in memory"
+"""The source of a scheduler that was made from a mapping."""
 
 Config = Mapping[str, Any]
 _CONFIG_NAME = "scheduler_config.json"
@@ -66,11 +69,11 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
     if value is None:
         return Scheduler.from_config({**model_config, **_LATENT_DIFFUSION})
     if isinstance(value, Mapping):
-        return replace(Scheduler.from_config(value), source="a config in memory")
+        return replace(Scheduler.from_config(value), source=IN_MEMORY)
     if not isinstance(value, (str, os.PathLike)):
         raise wrong_value("scheduler", value, "a name, a diffusers config or a path to one")
     if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
-        return replace(Scheduler.from_config(_read_config(Path(value))), source=os.fspath(value))
+        return replace(Scheduler.from_config(read_config(Path(value))), source=os.fspath(value))
     return _from_name(value, model_config)
 
 
@@ -182,7 +185,8 @@ def _without_spacing(key: str) -> str:
     return next(key.removesuffix(suffix) for suffix in _SPACING_SUFFIXES if key.endswith(suffix))
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
+    """Read a `scheduler_config.json`, or the one in a folder. Raises `RequestError` if it cannot be read."""
     file = _config_in(path) if _is_folder(path) else path
     try:
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ _FILE = "a .safetensors file with a textual inversion"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """A new word (`token`) and the embeddings [tokens, width] that represent it (`vectors`)."""
+    """A new word (`token`), the embeddings [tokens, width] that represent it (`vectors`), and its file's name."""
 
     token: str
     vectors: Array
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,20 +39,50 @@ class Inversions:
     Attributes:
         vocabulary: the number of tokens in the text encoder's vocabulary.
         words: the new words, in the order of their ids.
-        files: the names of the files that they were read from.
+        forgotten: which of `words` prompts can no longer use, by index. They keep their ids for the runs that began
+            before.
     """
 
     vocabulary: int
     words: tuple[Inversion, ...] = ()
-    files: tuple[str, ...] = ()
+    forgotten: frozenset[int] = frozenset()
 
-    def with_words(self, words: Sequence[Inversion], *files: str) -> Inversions:
-        """Return these words plus `words`, which were read from `files`.
+    @property
+    def usable(self) -> dict[int, Inversion]:
+        """The words that prompts can use, by their index in `words`."""
+        return {number: word for number, word in enumerate(self.words) if number not in self.forgotten}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files from which the usable words were read."""
+        return tuple(dict.fromkeys(word.file for word in self.usable.values() if word.file))
+
+    def without_words(self, tokens: Sequence[str] | None) -> Inversions:
+        """Return these words without `tokens`; without all of them if it is None. Case does not matter.
+
+        Raises:
+            RequestError: a token is not a loaded word.
+        """
+        numbers = {word.token.lower(): number for number, word in self.usable.items()}
+        if tokens is None:
+            return replace(self, forgotten=self.forgotten | set(numbers.values()))
+        for token in tokens:
+            if not isinstance(token, str) or token.lower() not in numbers:
+                loaded = ", ".join(word.token for word in self.usable.values()) or "none"
+                raise RequestError.advised(
+                    f"textual inversion {brief(token)} is not loaded",
+                    f"choose one of those that are: {loaded}",
+                    argument="tokens",
+                )
+        return replace(self, forgotten=self.forgotten | {numbers[token.lower()] for token in tokens})
+
+    def with_words(self, words: Sequence[Inversion]) -> Inversions:
+        """Return these words plus `words`.
 
         Raises:
             RequestError: a word is loaded already. Words that differ only in case count as equal.
         """
-        known = {word.token.lower() for word in self.words}
+        known = {word.token.lower() for word in self.usable.values()}
         for word in words:
             if word.token.lower() in known:
                 raise RequestError.advised(
@@ -60,9 +91,7 @@ class Inversions:
                     argument="token",
                 )
             known.add(word.token.lower())
-        return Inversions(
-            vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, *files)
-        )
+        return replace(self, words=(*self.words, *words))
 
     @property
     def table(self) -> Array:
@@ -71,11 +100,11 @@ class Inversions:
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """Split a text into pieces. Yield each piece with its ids if it is one of the words, otherwise with no ids."""
-        if not self.words:
+        if not self.usable:
             yield text, []
             return
         # The longest word comes first, because one word may begin with another.
-        numbers = sorted(range(len(self.words)), key=lambda number: -len(self.words[number].token))
+        numbers = sorted(self.usable, key=lambda number: -len(self.words[number].token))
         pattern = "|".join(f"({_bounded(self.words[number].token)})" for number in numbers)
         position = 0
         for found in re.finditer(pattern, text, re.IGNORECASE):
@@ -137,9 +166,8 @@ def read_inversions(path: str | Path, *, token: str | None, width: int, room: in
     words = []
     for name, array in tensors.items():
         called = (file.stem if name == _A1111_KEY else name) if token is None else token
-        words.append(
-            Inversion(token=_checked_token(called, file), vectors=_checked(file, name, array, width, room))
-        )
+        vectors = _checked(file, name, array, width, room)
+        words.append(Inversion(token=_checked_token(called, file), vectors=vectors, file=file.name))
     return words
 
 

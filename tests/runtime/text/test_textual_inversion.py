@@ -110,7 +110,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"is a folder: expected .*, such as {file}$"):
         read(tmp_path)
     for path in (5, None, ["a.safetensors"], "a\0b"):
-        with pytest.raises(RequestError, match="expected the name of a .safetensors file"):
+        with pytest.raises(RequestError, match="expected the name of a"):
             read(path)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="cannot be read"):
         read(Path("x" * 5000))

@@ -34,7 +34,7 @@ def test_it_is_the_linear_map_of_the_manifest(pipeline: StableDiffusionPipeline)
 
 @pytest.mark.parametrize("latents", [5, None, [[1.0]]])
 def test_what_is_no_array_is_refused(pipeline: StableDiffusionPipeline, latents: Any) -> None:
-    with pytest.raises(RequestError, match="latents are .*: expected an array"):
+    with pytest.raises(RequestError, match=r"latents are .*: expected an array"):
         pipeline.preview(latents)
 
 
