@@ -190,7 +190,6 @@ REQUESTING = (
     Word("generator", "the noise", "give seed= to the Request, or generator= to a call of the pipeline"),
     Word("scheduler", "the scheduler", "give scheduler= to pipeline.plan or pipeline.stream"),
     Word("spacing", "the spacing", "give spacing= to pipeline.plan or pipeline.stream"),
-    Word("prompt", "the prompt", "make a Request(prompt=…) first"),
     Word("callback_on_step_end*", "called after each step", "iterate over pipeline.stream(request)"),
     *(word for word in CALLING if not word.works),
 )
@@ -229,6 +228,13 @@ TEXTUAL_INVERSION = (
 )
 """Arguments of `load_textual_inversion` and `unload_textual_inversion`."""
 
+_UNLOADING = (
+    Word("token", "its words", "write tokens="),
+    *(row for row in TEXTUAL_INVERSION if row.harmless),
+)
+_PLANNING = (
+    Word("*", "a setting of images", "make a Request(…) with it, and give that as the first argument"),
+)
 _BAR = (
     Word("*", "a progress bar", "remove it, sdrt draws none in Python; pipeline.stream yields the steps"),
 )
@@ -239,9 +245,10 @@ PIPELINE_ARGUMENTS: Mapping[str, Sequence[Word]] = {
     "__call__": CALLING,
     "to": MOVING,
     "load_textual_inversion": TEXTUAL_INVERSION,
-    "unload_textual_inversion": TEXTUAL_INVERSION,
+    "unload_textual_inversion": _UNLOADING,
     "set_progress_bar_config": _BAR,
-    "plan": REQUESTING,
-    "stream": REQUESTING,
+    "plan": _PLANNING,
+    "stream": _PLANNING,
+    "num_evaluations": _PLANNING,
 }
 """The words for the arguments of a pipeline's methods."""

@@ -77,5 +77,7 @@ IMPORTS = (
         'choose another by name, as in pipeline.scheduler = "euler" (`sdrt schedulers` lists them)',
     ),
     Word("*Pipeline", "another pipeline", _ONE),
+    Word("AutoPipeline*", "another pipeline", _ONE),
+    Word("*StableDiffusion*", "another pipeline", _ONE),
 )
 """Names that `from sdrt import …` does not find. Every scheduler's class that sdrt has can be imported."""

@@ -55,34 +55,28 @@ def no_argument(
     function: str, name: str, known: Iterable[str], words: Sequence[Word]
 ) -> UnknownArgumentError:
     """Return the error for an argument that `function` does not have."""
-    facts = _explained(name, known, words, f"its arguments are in help({function})")
-    return UnknownArgumentError.advised(
-        f"{function} has no argument {_shown(name, words)}", facts, argument=name
-    )
+    what, remedy = _explained(name, known, words, f"its arguments are in help({function})")
+    return UnknownArgumentError.advised(f"{function} has no argument {what}", remedy, argument=name)
 
 
 def no_attribute(owner: str, name: str, known: Iterable[str], words: Sequence[Word]) -> UnknownAttributeError:
     """Return the error for an attribute that `owner` does not have."""
     known = sorted(known)
-    facts = _explained(name, known, words, f"it has {', '.join(known)}")
-    return UnknownAttributeError.advised(f"{owner} has no {_shown(name, words)}", facts, argument=name)
+    what, remedy = _explained(name, known, words, f"it has {', '.join(known)}")
+    return UnknownAttributeError.advised(f"{owner} has no {what}", remedy, argument=name)
 
 
 def no_name(name: str, known: Sequence[str], words: Sequence[Word]) -> UnknownNameError:
     """Return the error for a name that cannot be imported from sdrt."""
-    facts = _explained(name, known, words, f"it has {', '.join(known)}")
-    return UnknownNameError.advised(f"sdrt has no {_shown(name, words)}", facts, argument=name)
+    what, remedy = _explained(name, known, words, f"it has {', '.join(known)}")
+    return UnknownNameError.advised(f"sdrt has no {what}", remedy, argument=name)
 
 
-def _shown(name: str, words: Sequence[Word]) -> str:
-    found = find(name, words)
+def _explained(name: str, known: Iterable[str], words: Sequence[Word], otherwise: str) -> tuple[str, str]:
+    """Return `name` with what it is, if that is known, and what to write instead of it."""
     shown = name if name.isidentifier() and len(name) <= _LONGEST else brief(name)
-    return f"{shown} ({found.what})" if found else shown
-
-
-def _explained(name: str, known: Iterable[str], words: Sequence[Word], otherwise: str) -> str:
-    """Return what to write instead of `name`."""
-    if found := find(name, words):
-        return found.ours
+    word = find(name, words)
     close = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=_LIKENESS)
-    return f"did you mean {close[0]}?" if close else otherwise
+    if close and (word is None or word.name == "*"):
+        return shown, f"did you mean {close[0]}?"
+    return (shown, otherwise) if word is None else (f"{shown} ({word.what})", word.ours)

@@ -171,3 +171,36 @@ def test_a_word_of_many_tokens_is_not_cut(pipeline: StableDiffusionPipeline, tmp
     chunks = chunked(parse_weights("<shell> <shell> a"), encoder.tokenizer)
     assert len(chunks[0].tokens) == 40
     assert chunks[1].tokens[:40] == chunks[0].tokens
+
+
+def test_words_are_forgotten(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 2, "num_inference_steps": 2, "output_type": "np"}
+    own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
+    own.load_textual_inversion(written(tmp_path, {"<shell>": rows(3)}, "one.safetensors"))
+    own.load_textual_inversion(written(tmp_path, {"<sea>": -rows(2)}, "two.safetensors"))
+    sea = own("a <sea>", **options)
+    assert sea.metadata(0).settings["Embeddings"] == "one.safetensors, two.safetensors"
+    own.unload_textual_inversion("<SHELL>")
+    # The other word means what it did, and the metadata no longer name the file.
+    again = own("a <sea>", **options)
+    np.testing.assert_array_equal(again.images, sea.images)
+    assert again.metadata(0).settings["Embeddings"] == "two.safetensors"
+    without = pipeline("a <shell>", **options).images
+    np.testing.assert_array_equal(own("a <shell>", **options).images, without)
+    with pytest.raises(RequestError, match="'<shell>' is not loaded: choose one of those that are: <sea>"):
+        own.unload_textual_inversion(["<shell>"])
+    own.unload_textual_inversion()
+    np.testing.assert_array_equal(own("a <sea>", **options).images, pipeline("a <sea>", **options).images)
+    # A word may be loaded again, also with other embeddings.
+    assert own.load_textual_inversion(written(tmp_path, {"<sea>": rows(1)}, "two.safetensors")) == ["<sea>"]
+    assert np.abs(own("a <sea>", **options).images - sea.images).max() > 0.01
+    own.close()
+    assert np.abs(own("a <sea>", **options).images - sea.images).max() > 0.01
+
+
+def test_what_is_no_list_of_words(pipeline: StableDiffusionPipeline) -> None:
+    pipeline.unload_textual_inversion()
+    with pytest.raises(RequestError, match="tokens is 5: expected a word, a list of words, or None for all"):
+        pipeline.unload_textual_inversion(5)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="'<a>' is not loaded: choose one of those that are: none"):
+        pipeline.unload_textual_inversion("<a>")
