@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sdrt.foreign.arguments import CALLING, LOADING, MOVING, TEXTUAL_INVERSION
+from sdrt.foreign.command import COMMANDS, OPTIONS
 from sdrt.foreign.devices import DEVICES
 from sdrt.foreign.imports import IMPORTS
 from sdrt.foreign.pipeline import PIPELINE, RESULT, SCHEDULER
@@ -24,24 +26,31 @@ _SECTIONS: Mapping[str, Sequence[Word]] = {
     "Arguments of `load_textual_inversion`": TEXTUAL_INVERSION,
     "Attributes of a result": RESULT,
     "Attributes of a scheduler": SCHEDULER,
+    "Options of `sdrt generate`": OPTIONS["generate"],
+    "Commands": COMMANDS,
 }
 
 
 def index() -> str:
     """The generated part of the document, between its marks."""
-    parts = [f"### {heading}\n\n{_table(words)}" for heading, words in _SECTIONS.items()]
+    parts = [
+        f"### {heading}\n\n{_table(words, '--' if heading.startswith('Options') else '')}"
+        for heading, words in _SECTIONS.items()
+    ]
     return "\n\n".join([BEGIN, *parts, END])
 
 
-def _table(words: Sequence[Word]) -> str:
-    lines = [("word", "what it is there", "in sdrt"), ("---",) * 3, *map(_cells, words)]
+def _table(words: Sequence[Word], dashes: str) -> str:
+    """A line for each thing; consecutive words for one thing stand together."""
+    lines = [("word", "what it is there", "in sdrt"), ("---",) * 3]
+    for (what, ours), group in itertools.groupby(words, key=lambda word: (word.what, _ours(word))):
+        lines.append((", ".join(f"`{dashes}{word.name}`" for word in group), what, ours))
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
-def _cells(word: Word) -> tuple[str, str, str]:
+def _ours(word: Word) -> str:
     taken = ", ".join(f"`{value!r}`" for value in word.harmless if value is not None)
-    note = f" ({taken} may stay)" if taken else ""
-    return f"`{word.name}`", word.what, f"{word.ours}{note}"
+    return f"{word.ours} ({taken} may stay)" if taken else word.ours
 
 
 def main() -> None:

@@ -36,9 +36,8 @@ class Arguments(Settings):
         kind=str,
         group=Group.USUAL,
         option=Option(
-            ("--scheduler",),
+            ("--scheduler", "--sampler"),
             metavar="NAME|FILE",
-            also=("sampler",),
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
         # In A1111, the name of a sampler includes its spacing, such as "Karras".

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.param_types import Sizes
@@ -28,6 +29,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
     metavar="MODEL",
     default=DEFAULT_MODEL,
     show_default=True,
+    shell_complete=completers.models,
     help="Model to make an image with.",
 )
 @click.option(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli.completers import images_and_models
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.errors import RequestError
 
@@ -15,7 +16,7 @@ __all__ = ["info"]
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("path", metavar="FILE|MODEL")
+@click.argument("path", metavar="FILE|MODEL", shell_complete=images_and_models)
 @click.option("--verify", is_flag=True, help="Read every file of a model folder now and check its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
