@@ -158,7 +158,6 @@ class StableDiffusionPipeline(DiffusersMethods):
             planned = request
         origin = Origin(
             model=self.model.name,
-            takes_strength="strength" not in self._capabilities.task.refuses,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )

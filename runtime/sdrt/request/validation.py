@@ -18,7 +18,7 @@ from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
 from sdrt.tasks.hires import Latents
-from sdrt.tasks.outpainting import Growth, parse_growth
+from sdrt.tasks.outpainting import parse_growth
 
 if TYPE_CHECKING:
     from sdrt.request.derived import DerivedSettings
@@ -184,10 +184,7 @@ def _check_mask(request: DerivedSettings) -> None:
 def _check_outpaint(request: DerivedSettings) -> None:
     if request.outpaint is None:
         return
-    # A request that was fitted before already has a size.
-    fitted = isinstance(request.outpaint, Growth)
-    sizes = () if fitted else (("height", None), ("width", None))
-    for name, usual in (("mask_image", None), *sizes, ("composite", True)):
+    for name, usual in (("mask_image", None), ("height", None), ("width", None), ("composite", True)):
         if getattr(request, name) != usual:
             raise both_given("outpaint", name)
     if request.output_type == "latent":

@@ -83,7 +83,7 @@ def run_pass(job: Pass) -> Events:
     yield StableDiffusionPipelineOutput(
         images=images,
         seeds=list(job.request.seeds),
-        request=job.request,
+        request=job.request.completed,
         timings=job.timings,
         origin=job.origin,
     )
