@@ -7,7 +7,7 @@ import secrets
 
 from sdrt.common.messages import wrong_value
 
-__all__ = ["MAX_SEED", "plain_seed", "random_seed", "seeds_from", "settled_seed"]
+__all__ = ["MAX_SEED", "plain_seed", "random_seed", "read_seed", "seeds_from", "settled_seed"]
 
 MAX_SEED = 2**64 - 1
 
@@ -51,3 +51,11 @@ def settled_seed(name: str, seed: object) -> int:
         return random_seed()
     plain = plain_seed(name, seed)
     return random_seed() if seed == _RANDOM else plain
+
+
+def read_seed(text: str) -> int:
+    """Read the seed in an image's metadata. Raises `ValueError` for a negative one, which stands for a random seed."""
+    seed = int(text)
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(text)
+    return seed

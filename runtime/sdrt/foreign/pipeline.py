@@ -116,7 +116,11 @@ PIPELINE = (
     Word("image_guidance_scale", "an option of a call", _OPTION),
     Word("clip_skip", "an option of a call", _OPTION),
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA),
-    Word("do_classifier_free_guidance", "whether there is guidance", "guidance is on if result.request.guidance_scale is above 1"),
+    Word(
+        "do_classifier_free_guidance",
+        "whether there is guidance",
+        "guidance is on if result.request.guidance_scale is above 1",
+    ),
     Word("maybe_free_model_hooks", "hooks that move components", _HOOKS),
     Word("remove_all_hooks", "hooks that move components", _HOOKS),
     Word("register_modules", "changes the parts of a pipeline", _EXPORT),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.seeds import MAX_SEED
+from sdrt.common.seeds import read_seed
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
 
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from sdrt.request.checks import Array
 
 __all__ = ["Settings"]
-
-
-def _read_seed(text: str) -> int:
-    """Read the seed in an image's metadata. A negative one does not say which noise made the image."""
-    seed = int(text)
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(text)
-    return seed
-
 
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
 
@@ -95,18 +86,13 @@ class Settings:
     )
     seed: int | Sequence[int] | None = setting(
         None,
-        "Seed of the first image, from -2**63 to 2**64 - 1, or -1 for a random one. Further images count up from it.",
-        more="Or a list with one seed for each image. Seeds have the meaning that they have for torch's CPU generator, "
-        "which uses their low 32 bits.",
+        "Seed of the first image, or -1 for a random one. Further images count up from it.",
+        more="From -2**63 to 2**64 - 1; or a list with one seed for each image. torch's CPU generator has the same seeds.",
         usual="random; the result contains it",
         kind=int,
         group=Group.USUAL,
-        option=Option(
-            ("-s", "--seed"),
-            usual="random, printed",
-            help="Seed of the first image, or -1 for a random one. Further images count up from it.",
-        ),
-        label=Label("Seed", read=_read_seed, expected="a whole number from 0 to 2**64 - 1"),
+        option=Option(("-s", "--seed"), usual="random, printed"),
+        label=Label("Seed", read=read_seed, expected="a whole number from 0 to 2**64 - 1"),
     )
     image: Any = setting(
         None,
