@@ -54,8 +54,12 @@ def settled_seed(name: str, seed: object) -> int:
 
 
 def read_seed(text: str) -> int:
-    """Read the seed in an image's metadata. Raises `ValueError` for a negative one, which stands for a random seed."""
+    """Read the seed in an image's metadata, as A1111 writes it.
+
+    Raises:
+        ValueError: the text is not a seed, or is -1, which does not say which seed was drawn.
+    """
     seed = int(text)
-    if not 0 <= seed <= MAX_SEED:
+    if seed == _RANDOM or not -(_SEEDS // 2) <= seed <= MAX_SEED:
         raise ValueError(text)
-    return seed
+    return seed % _SEEDS

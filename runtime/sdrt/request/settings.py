@@ -87,12 +87,12 @@ class Settings:
     seed: int | Sequence[int] | None = setting(
         None,
         "Seed of the first image, or -1 for a random one. Further images count up from it.",
-        more="From -2**63 to 2**64 - 1; or a list with one seed for each image. torch's CPU generator has the same seeds.",
+        more="From -2**63 to 2**64 - 1, or a list with one seed for each image. torch's seeds are the same.",
         usual="random; the result contains it",
         kind=int,
         group=Group.USUAL,
         option=Option(("-s", "--seed"), usual="random, printed"),
-        label=Label("Seed", read=read_seed, expected="a whole number from 0 to 2**64 - 1"),
+        label=Label("Seed", read=read_seed, expected="the seed that was used; give one with --seed"),
     )
     image: Any = setting(
         None,

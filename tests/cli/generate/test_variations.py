@@ -49,6 +49,34 @@ def test_every_line_is_a_prompt_with_settings_of_its_own(model: str) -> None:
     assert (told("5.png").settings["CFG scale"], told("5.png").settings["Steps"]) == ("3.0", "1")
 
 
+@pytest.mark.parametrize(("seed", "meant"), [("-5", 2**64 - 5), (str(2**63 + 7), 2**63 + 7)])
+def test_seeds_that_other_programs_write(model: str, seed: str, meant: int) -> None:
+    run("generate", "a cat", "-m", model, "--steps", "1", "-s", "7", "-o", "a.png")
+    text = (read_parameters(Path("a.png"))[1] or "").replace("Seed: 7,", f"Seed: {seed},")
+    with Image.open("a.png") as image:
+        image.save("b.png", **save_options("PNG", text))
+    report = run("generate", "--from", "b.png", "-m", model, "-o", "c.png", "--json")
+    assert json.loads(report.stdout)["seeds"] == [meant]
+
+
+def test_a_seed_that_does_not_say_which(model: str) -> None:
+    run("generate", "a cat", "-m", model, "--steps", "1", "-s", "7", "-o", "a.png")
+    text = (read_parameters(Path("a.png"))[1] or "").replace("Seed: 7,", "Seed: -1,")
+    with Image.open("a.png") as image:
+        image.save("b.png", **save_options("PNG", text))
+    refused = run("generate", "--from", "b.png", "-m", model, "-o", "c.png")
+    assert (
+        refused.exit_code,
+        "its Seed is '-1': expected the seed that was used; give one with --seed" in refused.stderr,
+    ) == (
+        2,
+        True,
+    )
+    assert run("generate", "--from", "b.png", "-m", model, "-o", "c.png", "-s", "7").exit_code == 0
+    with Image.open("a.png") as one, Image.open("c.png") as two:
+        assert one.tobytes() == two.tobytes()
+
+
 def test_a_line_may_ask_for_a_random_seed(model: str) -> None:
     Path("p.jsonl").write_text('{"prompt": "a cat", "seed": -1}\n{"prompt": "a cat", "seed": -1}\n')
     options = ("-m", model, "--steps", "1", "-s", "7", "--count", "2", "-o", "{index}.png", "--json")
