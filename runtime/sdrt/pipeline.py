@@ -172,8 +172,9 @@ class StableDiffusionPipeline(DiffusersMethods):
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Load a textual inversion, and return the words that prompts can use for it.
 
-        `path` is a `.safetensors` file in the format of diffusers or A1111. `token` names its word, if the file
-        contains only one. By default, the word of an A1111 file is the name of the file.
+        `path` is a `.safetensors` file of diffusers, A1111, ComfyUI or a trainer. `token` names its word, if the file
+        contains only one. By default, the word is the name in the file, or the file's own name if it has none, as in
+        files of A1111.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.

@@ -64,6 +64,7 @@ def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> 
         "mask_blur",
         "version",
         "batch_size",
+        "wildcard_prompt",
     }
 
 

@@ -29,7 +29,8 @@ __all__ = ["generate"]
     "from_image",
     metavar="FILE",
     shell_complete=files,
-    help="Make this image again, from its metadata. Options that you give override the metadata.",
+    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
+    "override the metadata.",
 )
 @click.option(
     "--approximate",
@@ -51,8 +52,8 @@ __all__ = ["generate"]
     "--output",
     metavar="FILE",
     shell_complete=files,
-    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp.  "
-    "[default: sdrt-{seed}.png]",
+    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
+    "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
@@ -75,12 +76,14 @@ __all__ = ["generate"]
 def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b; the seed of each image decides which. The names
-    of the files go to stdout, progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ a line of a file of --wildcards; the
+    seed of each image decides which. The names of the files go to stdout, progress and notices go to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
+    from sdrt.cli.generate.streams import check_stdin
 
+    check_stdin({**options, "from_image": from_image})
     if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of
 
