@@ -83,7 +83,12 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        from sdrt.cli.unknown import explain_option
+
+        message = explain_option(error)
+    else:
+        message = error.format_message()
     return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message
 
 

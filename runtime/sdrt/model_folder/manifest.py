@@ -164,7 +164,7 @@ class Manifest:
             IntegrityError: the file is missing or damaged.
             UnsupportedModelError: a newer sdrt wrote it.
         """
-        path = path / MANIFEST_NAME if path.is_dir() else path
+        path = path / MANIFEST_NAME if path.is_dir() and path.name != MANIFEST_NAME else path
         data = read_json(path)
         version = data.get("format_version")
         if version != FORMAT_VERSION:

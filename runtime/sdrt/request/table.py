@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.request.setting import Group, Label, Option, Setting, setting, settings_of
+from sdrt.request.setting import Group, Label, Option, Setting, positional, setting, settings_of
 from sdrt.request.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +19,15 @@ __all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
-    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback."""
+    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback.
 
+    The first four may be positional, in the order of diffusers.
+    """
+
+    prompt: str | Sequence[str] | None = positional(Settings, "prompt")
+    height: int | None = positional(Settings, "height")
+    width: int | None = positional(Settings, "width")
+    num_inference_steps: int = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,
@@ -29,9 +36,8 @@ class Arguments(Settings):
         kind=str,
         group=Group.USUAL,
         option=Option(
-            ("--scheduler",),
+            ("--scheduler", "--sampler"),
             metavar="NAME|FILE",
-            also=("sampler",),
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
         # In A1111, the name of a sampler includes its spacing, such as "Karras".
@@ -45,6 +51,13 @@ class Arguments(Settings):
         group=Group.SAMPLING,
         option=Option(("--spacing",), metavar="NAME", usual=""),
         label=Label("Spacing"),
+    )
+    generator: Any = setting(
+        None,
+        "In place of seed: a fresh torch.Generator on the CPU, or a list with one for each image.",
+        more="The images are those of diffusers. A numpy RandomState stands for the noise of diffusers' ONNX "
+        "pipelines, in text to image with a scheduler that adds no noise.",
+        group=Group.PROGRAMS,
     )
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (
         setting(

@@ -5,13 +5,13 @@ They also convert values: they read images into arrays, and turn numbers into pl
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdrt.common.messages import refused
+from sdrt.common.messages import brief, refused
+from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.prompts.comments import without_comments
@@ -208,10 +208,18 @@ def _check_outpaint(request: DerivedSettings) -> None:
 
 
 def _check_seed(request: DerivedSettings) -> None:
-    if request.seed is None:
-        _set(request, "seed", secrets.randbelow(request.last_seed + 1))
-    else:
-        _set(request, "seed", integer("seed", request.seed, 0, request.last_seed))
+    seed = request.seed.tolist() if isinstance(request.seed, np.ndarray) else request.seed
+    if not isinstance(seed, (list, tuple)):
+        _set(request, "seed", settled_seed("seed", seed))
+        return
+    if len(seed) != request.num_images:
+        raise refused(
+            "seed", f"is {brief(seed)}, for {request.num_images} images", "one seed, or one for each image"
+        )
+    seeds = tuple(settled_seed("seed", one) for one in seed)
+    # Seeds that count up are the usual case, and then the request says so.
+    counted = seeds == seeds_from(seeds[0], len(seeds))
+    _set(request, "seed", seeds[0] if counted else seeds)
 
 
 def no_steps(name: str, strength: float, steps: int) -> RequestError:

@@ -90,5 +90,9 @@ class LinearPreview:
 
 
 def _check(latents: Array, channels: int) -> None:
+    if not isinstance(latents, np.ndarray):
+        raise refused(
+            "latents", f"are {type(latents).__name__}", "an array (images, channels, height, width)"
+        )
     if latents.ndim != 4 or latents.shape[1] != channels:
         raise refused("latents", f"have shape {latents.shape}", f"(images, {channels}, height, width)")

@@ -32,6 +32,12 @@ def test_it_is_the_linear_map_of_the_manifest(pipeline: StableDiffusionPipeline)
     np.testing.assert_allclose(np.asarray(pictures[1])[-1, 0] / 255, colour.clip(0, 1), atol=0.01)
 
 
+@pytest.mark.parametrize("latents", [5, None, [[1.0]]])
+def test_what_is_no_array_is_refused(pipeline: StableDiffusionPipeline, latents: Any) -> None:
+    with pytest.raises(RequestError, match=r"latents are .*: expected an array"):
+        pipeline.preview(latents)
+
+
 def test_latents_of_another_shape_are_refused(pipeline: StableDiffusionPipeline) -> None:
     for shape in ((4, 5, 7), (1, 3, 5, 7)):
         with pytest.raises(RequestError, match=r"expected \(images, 4, height, width\)"):

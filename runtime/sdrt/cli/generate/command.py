@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from sdrt.cli.completers import files
 from sdrt.cli.generate.options import groups, image_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
@@ -19,6 +20,7 @@ __all__ = ["generate"]
 @click.option(
     "--prompts-file",
     metavar="FILE",
+    shell_complete=files,
     help="Read prompts from a file, or from stdin with -. Each line is a prompt, or a JSON object with a prompt and "
     "settings that override the options.",
 )
@@ -26,6 +28,7 @@ __all__ = ["generate"]
     "--from",
     "from_image",
     metavar="FILE",
+    shell_complete=files,
     help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
     "override the metadata.",
 )
@@ -48,13 +51,17 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=files,
     help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
     "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
 @click.option(
-    "--preview-file", metavar="FILE", help="Write the unfinished images to this file while they are made."
+    "--preview-file",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write the unfinished images to this file while they are made.",
 )
 @click.option(
     "--preview-every",

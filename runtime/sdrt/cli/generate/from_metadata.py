@@ -63,7 +63,9 @@ def options_of(
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
         options["prompts"] = (metadata.prompt,)
-    options |= _options(name, found.texts, table)
+    # A seed that cannot be read does not matter beside one that is given.
+    unread = {*_NOT_READ, "Seed"} if "seed" in given else _NOT_READ
+    options |= _options(name, {one: found.texts[one] for one in found.texts if one not in unread}, table)
     if "spacing" in given and "scheduler" in options:
         options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = _replaced(given)
@@ -105,8 +107,7 @@ def _replaced(given: Set[str]) -> set[str]:
 
 def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> dict[str, Any]:
     try:
-        read = {label: text for label, text in texts.items() if label not in _NOT_READ}
-        values = settings_values(read, table)
+        values = settings_values(texts, table)
     except RequestError as error:
         raise RequestError(
             f"--from {name}: {error}", argument="--from", path=Path(name), fits=error.fits

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.completers import images_and_models
 from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.generate.streams import STDIN, image_or_stdin
 from sdrt.cli.group import CONTEXT, debug_option
@@ -19,7 +20,7 @@ __all__ = ["info"]
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("path", metavar="FILE|MODEL")
+@click.argument("path", metavar="FILE|MODEL", shell_complete=images_and_models)
 @click.option("--verify", is_flag=True, help="Read every file of a model folder now and check its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
