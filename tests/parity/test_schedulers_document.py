@@ -8,7 +8,10 @@ pytest.importorskip("diffusers")
 
 from tools.write_schedulers import BEGIN, END, OUTPUT, measured, table
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.algorithm_types dpmsolver:FutureWarning"),
+]
 
 
 # Of float32 over 50 steps, which processors do not do alike: 3e-7 of SA-Solver on one are 7e-7 on another.

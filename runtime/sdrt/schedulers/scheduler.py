@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.schedulers.config import read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
-from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
+from sdrt.schedulers.samplers import AdaptiveState, Denoise, Latents, Noise, SamplerOptions, thresholded
 from sdrt.schedulers.settings import Settings
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow, plain_name
 
 __all__ = ["Scheduler"]
 
@@ -79,7 +80,9 @@ class Scheduler:
         Raises:
             RequestError: the spacing is unknown, or the sampler does not support it.
         """
-        asked, spacing = spacing, _spacing_named(spacing)
+        if plain_name(str(spacing)) == "automatic" and not self.sampler.spacings:
+            return self
+        asked, spacing = spacing, self.sampler.spacing_named(str(spacing))
         if spacing not in self.sampler.spacings:
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
             problem = known if spacing in tuple(SPACINGS) else f"unknown spacing {brief(asked)}"
@@ -159,7 +162,7 @@ class Scheduler:
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
             plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
-        if not _falls(plan):
+        if not _falls(plan, rises=self.sampler.rises):
             raise UnsupportedModelError.advised(
                 f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "
                 "not fall from a finite one to above zero",
@@ -171,7 +174,14 @@ class Scheduler:
         return self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations) if skip else plan
 
     def sample(
-        self, denoise: Denoise, x: Latents, plan: Plan, *, noise: Noise, eta: float = 0.0
+        self,
+        denoise: Denoise,
+        x: Latents,
+        plan: Plan,
+        *,
+        noise: Noise,
+        eta: float = 0.0,
+        unconditional: Callable[[], Latents] | None = None,
     ) -> Iterator[Step]:
         """Go from x at plan.sigmas[0] to plan.sigmas[-1], one Step per U-Net evaluation.
 
@@ -182,19 +192,30 @@ class Scheduler:
             plan: made by this scheduler's `plan`.
             noise: returns standard normal noise of x's shape. It is called once per step if `stochastic(eta)`.
             eta: DDIM's η, 0 to 1.
+            unconditional: returns the estimate without the prompt in the last evaluation. Only a sampler whose row
+                says `needs_unconditional` calls it.
 
         Raises:
-            RequestError: eta is outside 0 to 1.
+            RequestError: eta is outside 0 to 1, or `unconditional` is missing.
         """
         if not 0 <= eta <= 1:
             raise wrong_value("eta", eta, "a number from 0 to 1")
-        return self._steps(denoise, x, plan, self._options(noise, eta))
+        if self.sampler.needs_unconditional and unconditional is None:
+            raise RequestError.advised(
+                f"scheduler {self.name!r} needs guidance",
+                "use a guidance_scale above 1, or choose another scheduler",
+                argument="guidance_scale",
+            )
+        options = replace(self._options(noise, eta), unconditional=unconditional)
+        if plan.adaptive:
+            return self._chosen_steps(denoise, x, plan, options)
+        return self._steps(denoise, x, plan, options)
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:
         states = self.sampler.integrate(denoise, x, plan, options)
         for index, (state, denoised) in enumerate(states):
             sigma, landed = plan.sigmas[index + 1], plan.transfers[index][1]
-            if landed != sigma:
+            if landed != sigma and plan.variance_preserving:
                 state *= relabelling(landed, sigma)
             yield Step(
                 index=index,
@@ -203,7 +224,29 @@ class Scheduler:
                 x=state,
                 denoised=denoised,
                 last=index == plan.num_evaluations - 1,
+                number=plan.step_of(index),
+                following=plan.step_of(index + 1),
             )
+
+    def _chosen_steps(
+        self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions
+    ) -> Iterator[Step]:
+        """The steps of a sampler that chooses them itself."""
+        number = 0
+        for index, state in enumerate(self.sampler.integrate(denoise, x, plan, options)):
+            assert isinstance(state, AdaptiveState)
+            following = plan.step_at(state.sigma) if state.done else number
+            yield Step(
+                index=index,
+                timestep=plan.timestep(state.evaluated),
+                sigma=state.sigma,
+                x=state.x,
+                denoised=state.denoised,
+                last=state.last,
+                number=number,
+                following=following,
+            )
+            number = following
 
     def _eta(self, eta: float) -> float:
         return eta if self.sampler.eta is None else self.sampler.eta
@@ -213,7 +256,7 @@ class Scheduler:
         return SamplerOptions(
             noise=noise,
             eta=self._eta(eta),
-            clip_range=s.clip_sample_range if s.clip_sample else None,
+            limit=self._limit(),
             order=s.solver_order,
             corrector_order=s.corrector_order,
             solver_type=s.solver_type,
@@ -221,14 +264,25 @@ class Scheduler:
             euler_at_final=s.euler_at_final,
             disable_corrector=s.disable_corrector,
             timestep_scaling=s.timestep_scaling,
+            skip_prk_steps=s.skip_prk_steps,
         )
 
+    def _limit(self) -> Callable[[Latents], Latents]:
+        s = self.settings
+        if s.thresholding:
+            return partial(thresholded, ratio=s.dynamic_thresholding_ratio, most=s.sample_max_value)
+        if s.clip_sample:
+            return partial(np.clip, a_min=-s.clip_sample_range, a_max=s.clip_sample_range)
+        return SamplerOptions.limit
 
-def _falls(plan: Plan) -> bool:
+
+def _falls(plan: Plan, *, rises: bool) -> bool:
+    """Whether the levels are finite, above zero, and fall, unless the sampler `rises` to higher ones."""
     visited = np.array(plan.sigmas[:-1])
     if not visited.size or not np.isfinite([*plan.sigmas, *plan.timesteps]).all():
         return False
-    return bool(visited.min() > 0 and visited[0] <= _LARGEST_SIGMA and (np.diff(visited) <= 0).all())
+    ordered = rises or (np.diff(visited) <= 0).all()
+    return bool(visited.min() > 0 and visited.max() <= _LARGEST_SIGMA and ordered)
 
 
 def _as_named(row: SamplerRow, settings: Settings) -> Settings:
@@ -238,6 +292,11 @@ def _as_named(row: SamplerRow, settings: Settings) -> Settings:
         changes["algorithm_type"] = row.algorithm_type
     if row.orders and settings.solver_order not in row.orders:
         changes["solver_order"] = row.orders[-1]
+    if row.solver_type is not None:
+        changes["solver_type"] = row.solver_type
+    if row.integrates_noise:
+        # In diffusers too, these cannot end at a clean image.
+        changes["final_sigmas_type"] = "sigma_min"
     return replace(settings, **changes)
 
 
@@ -245,6 +304,7 @@ def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerR
     """The row that a config means, out of the rows of its class."""
     for row in rows:
         named = row.algorithm_type in (None, settings.algorithm_type)
+        named = named and row.solver_type in (None, settings.solver_type)
         if named and (not row.orders or settings.solver_order in row.orders):
             return row
     found = f"algorithm_type {settings.algorithm_type} with solver_order {settings.solver_order}"
@@ -267,9 +327,3 @@ def _rows_of_class(class_name: object) -> list[SamplerRow]:
         component="scheduler",
         fits=supported,
     )
-
-
-def _spacing_named(name: str) -> str:
-    """The key of `SPACINGS` that a name means. Case does not matter, and A1111's words are also names."""
-    plain = str(name).strip().lower()
-    return next((key for key, label in SPACING_LABELS.items() if label.lower() == plain), plain)
