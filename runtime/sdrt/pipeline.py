@@ -164,8 +164,11 @@ class StableDiffusionPipeline:
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
-    ) -> int:
-        """How many steps `stream` yields for a request. Raises `RequestError` as `stream` does."""
+    ) -> int | None:
+        """How many steps `stream` yields for a request; None if the scheduler chooses its steps as it goes.
+
+        Raises `RequestError` as `stream` does.
+        """
         return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:

@@ -44,14 +44,14 @@ def _cells(row: SamplerRow, every: tuple[str, ...]) -> tuple[str, ...]:
     spacings = "all" if row.spacings == every else ", ".join(row.spacings) or "its own"
     noise = "--eta" if row.eta is None else ("yes" if row.eta else "no")
     order = str(row.order) if row.order else "-"
-    return (row.name, row.display_name, row.class_name, order, str(row.evaluations), noise, spacings)
+    return (row.name, row.display_name, row.class_name or "-", order, str(row.evaluations), noise, spacings)
 
 
 def _as_json(row: SamplerRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "display_name": row.display_name,
-        "class_name": row.class_name,
+        "class_name": row.class_name or None,
         "aliases": list(row.aliases),
         "order": row.order or None,
         "evaluations": row.evaluations,

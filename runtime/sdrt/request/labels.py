@@ -27,7 +27,7 @@ def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -
 def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
     """Convert labelled texts to settings. This is the inverse of `settings_text`.
 
-    Unknown labels are ignored, except A1111's "Schedule type", which becomes a part of the scheduler's name.
+    Unknown labels are ignored. A1111's "Schedule type" becomes a part of the scheduler's name.
 
     Raises:
         RequestError: a text does not fit its label. The message contains both.
@@ -35,9 +35,13 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     rows = [(row, row.label.name) for row in labelled_settings(table) if row.label]
     values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
     values.pop("strength" if "hires_scale" in values else "hires_strength", None)
-    spacing = texts.get("Schedule type", "Automatic")
-    if spacing != "Automatic":
-        values["scheduler"] = f"{values.get('scheduler', '')} {spacing}"
+    schedule_type = values.pop("schedule_type", None)
+    if "spacing" not in values:
+        from sdrt.schedulers import scheduler_of_a1111
+
+        # Otherwise the type is only the nearest that A1111 has.
+        named = scheduler_of_a1111(values.pop("scheduler", None), schedule_type, values.get("version"))
+        values |= {} if named is None else {"scheduler": named}
     return values
 
 

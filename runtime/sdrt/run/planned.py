@@ -46,6 +46,8 @@ class PlannedRequest:
         )
 
     @property
-    def num_evaluations(self) -> int:
-        """The number of steps that `stream` yields."""
+    def num_evaluations(self) -> int | None:
+        """The number of steps that `stream` yields; None if the scheduler chooses its steps as it goes."""
+        if any(plan.adaptive for plan in self.passes):
+            return None
         return sum(plan.num_evaluations for plan in self.passes)

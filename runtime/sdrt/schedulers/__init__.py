@@ -8,9 +8,9 @@ from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.other_programs import schedule_type_of, scheduler_of_a1111, scheduler_of_comfyui
 from sdrt.schedulers.plan import Plan, Step
-from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names
+from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names, split_name
 from sdrt.schedulers.scheduler import Scheduler
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 
 __all__ = [
     "SAMPLERS",
@@ -21,6 +21,7 @@ __all__ = [
     "FlowNoiseSchedule",
     "NoiseSchedule",
     "Plan",
+    "SamplerRow",
     "Scheduler",
     "Step",
     "resolve_scheduler",
@@ -28,4 +29,5 @@ __all__ = [
     "scheduler_names",
     "scheduler_of_a1111",
     "scheduler_of_comfyui",
+    "split_name",
 ]

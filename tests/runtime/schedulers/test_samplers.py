@@ -119,7 +119,7 @@ def test_pndm_evaluates_its_second_timestep_twice() -> None:
     assert plan.timesteps == (801, 601, 601, 401, 201, 1)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", PLANNED)
 def test_writing_into_a_step_changes_the_rest_of_the_run(name: str) -> None:
     scheduler = scheduler_of(name)
     plan = scheduler.plan(6)
@@ -128,7 +128,8 @@ def test_writing_into_a_step_changes_the_rest_of_the_run(name: str) -> None:
     def final(written: float) -> float:
         options = without_prompt(scheduler)
         for step in scheduler.sample(unit_gaussian, x, plan, noise=lambda: np.zeros_like(x), **options):
-            if step.index == 3:
+            # DPM fast's fourth evaluation is the first of two, so what is written there only bends the step.
+            if step.index == (4 if name == "dpm_fast" else 3):
                 step.x[...] += written
         return float(step.x.item())
 

@@ -21,7 +21,7 @@ __all__ = ["options_of"]
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
 # Labels of other programs that do not prevent making the image again.
-_HARMLESS_LABELS = {"Model hash", "Schedule type"}
+_HARMLESS_LABELS = {"Model hash"}
 
 
 def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
@@ -77,11 +77,10 @@ def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> d
 
 
 def _without_spacing(scheduler: str) -> str:
-    from sdrt.schedulers import SPACING_LABELS
+    from sdrt.schedulers import split_name
 
-    for label in SPACING_LABELS.values():
-        scheduler = scheduler.removesuffix(f" {label}")
-    return scheduler
+    sampler, _ = split_name(scheduler)
+    return scheduler if sampler is None else sampler.display_name
 
 
 def _check_complete(

@@ -164,6 +164,7 @@ DPM_SOLVER = (
         spacings=(),
         defaults=K_DEFAULTS,
         eta=1.0,
+        rises=True,
     ),
     SamplerRow(
         name="dpm_adaptive",
