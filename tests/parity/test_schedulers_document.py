@@ -10,7 +10,7 @@ from tools.write_schedulers import BEGIN, END, OUTPUT, measured, table
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.algorithm_types dpmsolver:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.algorithm_types.dpmsolver:FutureWarning"),
 ]
 
 

@@ -150,6 +150,12 @@ def _beta_timesteps(trained: FloatArray, n: int) -> FloatArray:
     return np.asarray(trained[np.unique(timesteps)[::-1]])
 
 
+def _lu(trained: FloatArray, n: int) -> FloatArray:
+    """Evenly spaced in log σ (arXiv:2206.00927), from logarithms that diffusers has in float32."""
+    low, high = (float(np.log(np.float32(sigma))) for sigma in (trained[0], trained[-1]))
+    return np.asarray(np.exp(high + np.linspace(0, 1, n) * (low - high)))
+
+
 def _linear_quadratic(trained: FloatArray, n: int) -> FloatArray:
     """σ falls by 2.5 % of the highest level in the first half of the steps, and along a parabola in the others."""
     if n == 1:
@@ -166,9 +172,9 @@ _BETWEEN: Mapping[str, Rule] = {
     "exponential": _exponential,
     "beta": _beta,
     "ays": _align_your_steps,
-    "lu": _exponential,
 }
 _TRAINED: Mapping[str, TrainedRule] = {
+    "lu": _lu,
     "normal": _normal,
     "simple": _simple,
     "ddim_uniform": _ddim_uniform,

@@ -47,18 +47,18 @@ def stage_levels(sigma: float, down: float, order: int) -> list[float]:
 
 def dpm_fast(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """DPM-Solver-fast: even steps in log σ of order 3, and one or two of a lower order at the end."""
-    start, slopes = x, list[Latents]()
+    first, slopes = x, list[Latents]()
     for index, (sigma, target) in enumerate(plan.transfers):
         level, last = plan.sigmas[index], plan.is_last_of_step(index)
         denoised = denoise(x, level)
         if level == sigma:
-            start, slopes = x, []
+            first, slopes = denoised, []
         slopes.append((x - denoised) / np.float32(level))
         if last:
             down, up = lowered(sigma, target, plan.sigmas[-1], options.eta)
-            x = _solved(start, slopes, sigma, down) + np.float32(up) * options.noise()
+            x = _solved(first, slopes, sigma, down) + np.float32(up) * options.noise()
         else:
-            x = _stage(start, slopes, sigma, target, level)
+            x = _stage(first, slopes, sigma, target, level)
         yield x, denoised
 
 
@@ -84,16 +84,17 @@ def dpm_adaptive(
             )
         target = max(sigma * math.exp(-h), lowest)
         down, up = lowered(sigma, target, lowest, options.eta)
-        start, slopes = x, list[Latents]()
+        start, first, slopes = x, x, list[Latents]()
         levels = stage_levels(sigma, down, 3)
         for level, following in pairwise(levels):
             denoised = denoise(x, level)
             slopes.append((x - denoised) / np.float32(level))
-            x = _stage(start, slopes, sigma, following, level)
+            first = denoised if level == sigma else first
+            x = _stage(first, slopes, sigma, following, level)
             yield AdaptiveState(x, denoised, level, following, False, False)
         denoised = denoise(x, levels[2])
         slopes.append((x - denoised) / np.float32(levels[2]))
-        low, high = _second_order(start, slopes, sigma, down), _solved(start, slopes, sigma, down)
+        low, high = _second_order(first, slopes, sigma, down), _solved(first, slopes, sigma, down)
         share = _step_factor(_error(low, high, before), order)
         x, evaluated = start, sigma
         if share >= _ACCEPTED:
@@ -115,18 +116,21 @@ def _step_factor(error: float, order: float) -> float:
     return 1 + math.atan(factor - 1)
 
 
-def _stage(x: Latents, slopes: list[Latents], sigma: float, target: float, level: float) -> Latents:
-    """The state at the next level of a step's evaluations, from those before it, the last one at `level`."""
-    moved: Latents = x + np.float32(target - sigma) * slopes[0]
+def _stage(first: Latents, slopes: list[Latents], sigma: float, target: float, level: float) -> Latents:
+    """The state at the next level of a step's evaluations, from those before it, the last one at `level`.
+
+    `first` is the estimate at the start. With it, nothing large cancels.
+    """
+    moved: Latents = first + np.float32(target) * slopes[0]
     if len(slopes) > 1:
         length, ratio = log_ratio(sigma, target), log_ratio(sigma, target) / log_ratio(sigma, level)
         moved += np.float32(-ratio * ((sigma - target) / length - target)) * (slopes[1] - slopes[0])
     return moved
 
 
-def _solved(x: Latents, slopes: list[Latents], sigma: float, down: float) -> Latents:
+def _solved(first: Latents, slopes: list[Latents], sigma: float, down: float) -> Latents:
     """The end of a step: of the order of the number of slopes."""
-    moved: Latents = x + np.float32(down - sigma) * slopes[0]
+    moved: Latents = first + np.float32(down) * slopes[0]
     if len(slopes) == 2:
         moved += np.float32(down - sigma) * (slopes[1] - slopes[0])
     if len(slopes) == 3:
@@ -135,8 +139,8 @@ def _solved(x: Latents, slopes: list[Latents], sigma: float, down: float) -> Lat
     return moved
 
 
-def _second_order(x: Latents, slopes: list[Latents], sigma: float, down: float) -> Latents:
+def _second_order(first: Latents, slopes: list[Latents], sigma: float, down: float) -> Latents:
     """The end of a step of order 2 whose second slope is at a third of it."""
-    moved: Latents = x + np.float32(down - sigma) * slopes[0]
+    moved: Latents = first + np.float32(down) * slopes[0]
     moved += np.float32(3 / 2 * (down - sigma)) * (slopes[1] - slopes[0])
     return moved

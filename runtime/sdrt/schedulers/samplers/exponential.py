@@ -62,7 +62,8 @@ def _multistep(
         past = [_Estimate(sigma, kind.estimate(x, denoised, sigma)), *past[:2]]
         step = kind(sigma, target, options.eta)
         x = step.start(x, past[0].denoised)
-        if order > 1:
+        # With Karras levels and a final sigma_min, the last step has no length.
+        if order > 1 and step.h:
             slope, curvature = _newton(past[:order], step.h)
             x += step.slope_weight(options.solver_type if order == 2 else "heun") * slope
             if curvature is not None:
