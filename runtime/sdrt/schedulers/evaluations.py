@@ -235,7 +235,7 @@ def _two_stage(grid: Grid, schedule: NoiseSchedule, middle: Callable[[float, flo
         levels.append(sigma)
         if target:
             between = middle(sigma, target)
-            at_end = between == target
+            at_end = between == target and index + 1 < len(starts)
             timesteps.append(starts[index + 1] if at_end else float(schedule.timestep_at(between)))
             levels.append(between)
             transfers.append((sigma, between))

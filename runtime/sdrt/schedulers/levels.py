@@ -146,7 +146,9 @@ def _turbo(trained: FloatArray, n: int) -> FloatArray:
 
 def _beta_timesteps(trained: FloatArray, n: int) -> FloatArray:
     """At whole timesteps that are even quantiles of Beta(0.6, 0.6). Timesteps that would repeat are left out."""
-    timesteps = np.rint(_beta_quantiles(1 - np.arange(n) / n) * (len(trained) - 1)).astype(int)
+    # The median may lie between two timesteps, so its rounding must not depend on the last digits.
+    quantiles = _beta_quantiles(1 - np.arange(n) / n).round(12)
+    timesteps = np.rint(quantiles * (len(trained) - 1)).astype(int)
     return np.asarray(trained[np.unique(timesteps)[::-1]])
 
 
