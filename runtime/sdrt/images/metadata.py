@@ -1,30 +1,21 @@
-"""How an image was made: the text that A1111's web UI reads, and files that hold it.
+"""Files that say how an image was made.
 
-::
-
-    a castle,                                   the prompt, as many lines as it has
-    at dawn
-    Negative prompt: blurry                     left out when empty
-    Steps: 20, Sampler: Euler a, Seed: 1, …     one line; a value with a comma or colon is JSON
-
-PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in UTF-16.
-
-`Parameters.parse` is the inverse of `str(parameters)`. `sdrt.request.labels` makes the settings' labels and texts.
+PNG carries the text of `sdrt.images.parameters` as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in
+UTF-16.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
+from sdrt.images.parameters import Parameters
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,66 +28,8 @@ __all__ = [
     "save_options",
 ]
 
-_NEGATIVE = "Negative prompt:"
-_FIELD = re.compile(r'\s*([A-Za-z][\w /-]*):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
-_FEWEST_FIELDS = 3  # fewer, and the last line belongs to the prompt
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 _CHARSETS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf-8"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """How one image was made. `str(parameters)` is the text, and `Parameters.parse` reads it back.
-
-    `settings` keeps the order of the line (`Steps`, `Sampler`, `CFG scale`, …) and every value as text.
-
-    In this grammar, no line of the prompt can begin with "Negative prompt:".
-    """
-
-    prompt: str = ""
-    negative_prompt: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [self.prompt] if self.prompt else []
-        if self.negative_prompt:
-            lines.append(f"{_NEGATIVE} {self.negative_prompt}")
-        if self.settings:
-            lines.append(", ".join(f"{name}: {_quote(value)}" for name, value in self.settings.items()))
-        return "\n".join(lines)
-
-    @classmethod
-    def parse(cls, text: str) -> Parameters:
-        """Read the text back. A text without a line of settings is all prompt."""
-        *lines, last = text.rstrip("\n").split("\n")
-        settings = _parse_settings(last)
-        if not settings:
-            lines.append(last)
-        start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
-        negative = "\n".join(lines[start:]).removeprefix(_NEGATIVE).removeprefix(" ")
-        return cls(prompt="\n".join(lines[:start]), negative_prompt=negative, settings=settings)
-
-
-def _quote(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]|^\s|\s$', value) else value
-
-
-def _unquote(value: str) -> str:
-    if not value.startswith('"'):
-        return value.strip()
-    try:
-        return str(json.loads(value))
-    except json.JSONDecodeError:
-        return value
-
-
-def _parse_settings(line: str) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    position = 0
-    while match := _FIELD.match(line, position):
-        settings[match[1]] = _unquote(match[2])
-        position = match.end()
-    return settings if len(settings) >= _FEWEST_FIELDS else {}
 
 
 def save_options(image_format: str, text: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE, labelled_settings
 
-__all__ = ["settings_text", "settings_values"]
+__all__ = ["scheduler_name", "settings_text", "settings_values"]
 
 
 def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -> dict[str, str]:
@@ -28,6 +28,7 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     """Convert labelled texts to settings. This is the inverse of `settings_text`.
 
     Unknown labels are ignored. A1111's "Schedule type" becomes a part of the scheduler's name.
+    `sdrt.request.translation` makes these texts of another program's.
 
     Raises:
         RequestError: a text does not fit its label. The message contains both.
@@ -36,13 +37,23 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
     values.pop("strength" if "hires_scale" in values else "hires_strength", None)
     schedule_type = values.pop("schedule_type", None)
-    if "spacing" not in values:
-        from sdrt.schedulers import scheduler_of_a1111
-
-        # Otherwise the type is only the nearest that A1111 has.
-        named = scheduler_of_a1111(values.pop("scheduler", None), schedule_type, values.get("version"))
-        values |= {} if named is None else {"scheduler": named}
+    if schedule_type is not None and "spacing" not in values:
+        # Beside a spacing, the type is only the nearest that A1111 has.
+        values["scheduler"] = scheduler_name(values.get("scheduler", ""), schedule_type)
     return values
+
+
+def scheduler_name(sampler: str, schedule_type: str | None) -> str:
+    """Join A1111's name of a sampler and its schedule type to one name.
+
+    Before version 1.9, a sampler's name ended in its schedule. If a text has both, the one in the name counts, as in
+    A1111.
+    """
+    from sdrt.schedulers import split_name
+
+    if schedule_type in (None, "", "Automatic") or split_name(sampler)[1] is not None:
+        return sampler
+    return f"{sampler} {schedule_type}"
 
 
 def _text(row: Setting, value: Any) -> str:

@@ -14,7 +14,7 @@ from sdrt.request.settings import Settings
 if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "Arguments", "labelled_settings"]
+__all__ = ["FACTS", "TABLE", "Arguments", "labelled_settings", "parse_size"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,7 +64,8 @@ TABLE = settings_of(Arguments)
 """All settings. Each may differ from image to image."""
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """The width and height in a text such as "512x768". Raises `ValueError`."""
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if found is None:
         raise ValueError(text)
@@ -76,7 +77,7 @@ FACTS = (
     Setting(
         name="size",
         label=Label(
-            "Size", read=_parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
+            "Size", read=parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
         ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),

@@ -6,7 +6,12 @@ from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
-from sdrt.schedulers.other_programs import schedule_type_of, scheduler_of_a1111, scheduler_of_comfyui
+from sdrt.schedulers.other_programs import (
+    automatic_spacing,
+    schedule_type_of,
+    scheduler_of_a1111,
+    scheduler_of_comfyui,
+)
 from sdrt.schedulers.plan import Plan, Step
 from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names, split_name
 from sdrt.schedulers.scheduler import Scheduler
@@ -24,6 +29,7 @@ __all__ = [
     "SamplerRow",
     "Scheduler",
     "Step",
+    "automatic_spacing",
     "resolve_scheduler",
     "schedule_type_of",
     "scheduler_names",

@@ -15,7 +15,7 @@ from sdrt.schedulers.resolve import split_name, unknown_scheduler
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SPACING_LABELS, SPACING_WORDS, SamplerRow, plain_name
 
-__all__ = ["schedule_type_of", "scheduler_of_a1111", "scheduler_of_comfyui"]
+__all__ = ["automatic_spacing", "schedule_type_of", "scheduler_of_a1111", "scheduler_of_comfyui"]
 
 _AUTOMATIC, _UNIFORM = "automatic", "uniform"
 _NAMELESS_DEFAULT = "DPM++ 2M"
@@ -61,7 +61,7 @@ def scheduler_of_a1111(
     row, named = split_name(name)
     if row is None:
         raise unknown_scheduler(name)
-    ours, word = (version or "").startswith("sdrt"), named or plain_name(schedule_type or "")
+    word = named or plain_name(schedule_type or "")
     if word and word not in SPACING_WORDS:
         known = ", ".join(("Automatic", "Uniform", *SPACING_LABELS.values()))
         raise RequestError.expected(
@@ -69,19 +69,33 @@ def scheduler_of_a1111(
         )
     if not row.spacings:
         return _without_schedule(row, word)
-    if ours and not word:
-        return row.display_name
-    if not ours and row.automatic not in (None, *SPACING_LABELS):
-        # A1111's DDIM, PLMS and UniPC have their own levels, whatever the type says.
-        word = _AUTOMATIC
-    if (
-        word in ("", _AUTOMATIC)
-        and _version(version) < _FIRST_WITH_DEFAULTS
-        and row.automatic in SPACING_LABELS
-    ):
-        word = _UNIFORM
-    spacing = row.spacing_named(word or _AUTOMATIC)
-    return f"{row.display_name} {SPACING_LABELS.get(spacing, spacing)}"
+    if word in ("", _AUTOMATIC) or (_has_own_levels(row) and not _is_ours(version)):
+        spacing = automatic_spacing(row.name, version)
+    else:
+        spacing = row.spacing_named(word)
+    return f"{row.display_name} {SPACING_LABELS.get(spacing, spacing)}" if spacing else row.display_name
+
+
+def automatic_spacing(sampler: str, version: str | None = None) -> str | None:
+    """The spacing of a sampler whose text has no schedule type, or Automatic, in metadata of a version of A1111.
+
+    None if the sampler is unknown, has its own levels, or if the text says its schedule or sdrt wrote it.
+    """
+    row, named = split_name(sampler)
+    if row is None or not row.spacings or named not in (None, _AUTOMATIC) or _is_ours(version):
+        return None
+    if _version(version) < _FIRST_WITH_DEFAULTS and not _has_own_levels(row):
+        return row.spacing_named(_UNIFORM)
+    return row.spacing_named(_AUTOMATIC)
+
+
+def _has_own_levels(row: SamplerRow) -> bool:
+    """Whether it is A1111's DDIM, PLMS or UniPC, which do not look at the schedule type."""
+    return row.automatic not in (None, *SPACING_LABELS)
+
+
+def _is_ours(version: str | None) -> bool:
+    return (version or "").startswith("sdrt")
 
 
 def scheduler_of_comfyui(sampler_name: str, scheduler: str | None = None) -> str:

@@ -82,7 +82,7 @@ class Scheduler:
         """
         if plain_name(str(spacing)) == "automatic" and not self.sampler.spacings:
             return self
-        asked, spacing = spacing, self.sampler.spacing_named(str(spacing))
+        asked, spacing = spacing, self.sampler.spacing_named(spacing) if isinstance(spacing, str) else ""
         if spacing not in self.sampler.spacings:
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
             problem = known if spacing in tuple(SPACINGS) else f"unknown spacing {brief(asked)}"

@@ -28,6 +28,11 @@ __all__ = ["generate"]
     metavar="FILE",
     help="Make this image again, from its metadata. Options that you give override the metadata.",
 )
+@click.option(
+    "--approximate",
+    is_flag=True,
+    help="With --from: make the image as near as possible, and say what differs, instead of refusing it.",
+)
 @image_options
 @click.option(
     "-b",
@@ -60,7 +65,7 @@ __all__ = ["generate"]
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
 @debug_option
 @click.pass_context
-def generate(context: click.Context, /, from_image: str | None, **options: Any) -> None:
+def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
     Put each PROMPT in quotes. In a prompt, {a|b} means either a or b; the seed of each image decides which. The names
@@ -78,7 +83,9 @@ def generate(context: click.Context, /, from_image: str | None, **options: Any) 
             for name in options
             if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        options |= options_of(from_image, given)
+        options |= options_of(from_image, given, approximate=approximate)
+    elif approximate:
+        raise click.UsageError("--approximate has no effect without --from", context)
     sources = [name for name in ("prompts", "prompts_file") if options[name]]
     if not sources:
         raise click.UsageError("Missing argument 'PROMPT...'", context)

@@ -49,7 +49,8 @@ class Options:
     prompts: tuple[str, ...]
     prompts_file: str | None
     settings: Mapping[str, Any]
-    """The settings that may differ from image to image. The keys are the names in the table of settings."""
+    """The settings that may differ from image to image. The keys are the names in the table of settings, and
+    "literal_prompts": whether braces stay as they are, because the prompt in an image's metadata is complete."""
     model: str
     embeddings: tuple[str, ...]
     batch_size: int
@@ -70,11 +71,14 @@ class Options:
     preview_every: int = 5
     as_json: bool
     quiet: bool
+    notices: tuple[str, ...] = ()
+    """What to tell the user before the first image."""
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, Any]) -> Options:
         """Make the options from click's parameters. `given` maps the name of each parameter to its value."""
-        settings = {row.name: given[row.name] for row in TABLE if row.name in given}
+        names = [*(row.name for row in TABLE), "literal_prompts"]
+        settings = {name: given[name] for name in names if name in given}
         return cls(settings=settings, **{name: given[name] for name in given if name not in settings})
 
     def with_settings(self, settings: Mapping[str, Any]) -> Options:
@@ -135,7 +139,7 @@ def plan(options: Options) -> list[ImageJob]:
     jobs = []
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
-        plain = settings["prompt_syntax"] == "plain"
+        plain = settings["prompt_syntax"] == "plain" or settings.get("literal_prompts", False)
         prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
         alone = count == uses[entry.prompt] == 1
         label = _label(prompt, seed, varied=varied, alone=alone)

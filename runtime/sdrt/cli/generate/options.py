@@ -29,7 +29,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("model", "negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"),
         *("seed", "scheduler", "image", "output"),
     ),
-    Group.MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_image", "grid"),
+    Group.MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_image", "approximate", "grid"),
     Group.PROMPTS: ("prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),

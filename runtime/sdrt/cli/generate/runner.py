@@ -82,6 +82,8 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
     preview_path = plan_preview_path(options, [job.path for job in jobs])
     groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
+    for notice in options.notices:
+        terminal.notice(notice)
     with _open(options, terminal) as pipeline:
         words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
         if words:
