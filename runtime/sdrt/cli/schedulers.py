@@ -24,7 +24,7 @@ HEADINGS = ("name", "A1111's name", "diffusers' class", "order", "calls", "fresh
 def schedulers(as_json: bool) -> None:
     """List the schedulers and the spacings.
 
-    `--scheduler` takes a name, A1111's name or diffusers' class. `order` is the order of convergence. `calls` is the
+    `--scheduler` takes a name, A1111's name or diffusers' class. A spacing may follow: "DPM++ 2M Karras". `order` is the order of convergence. `calls` is the
     number of U-Net calls in each step except the last. Schedulers whose names start with `edm_` or `flow_` are only
     for models that were trained that way.
     """
@@ -37,7 +37,7 @@ def schedulers(as_json: bool) -> None:
     every = tuple(SPACINGS)
     click.echo(columns([HEADINGS, *(_cells(row, every) for row in SAMPLERS.values())]))
     click.echo(f"\nspacings: {', '.join(every)}")
-    click.echo(f"A1111 appends some of them to a name: {', '.join(SPACING_LABELS.values())}")
+    click.echo(f"A1111's schedule types: Automatic, Uniform, {', '.join(SPACING_LABELS.values())}")
 
 
 def _cells(row: SamplerRow, every: tuple[str, ...]) -> tuple[str, ...]:

@@ -108,6 +108,16 @@ def test_only_what_made_the_image_is_recorded(model: str, arguments: list[str], 
     } == said
 
 
+def test_progress_of_a_sampler_that_chooses_its_steps_promises_nothing(model: str) -> None:
+    result = generate(model, "-o", "a.png", "--scheduler", "DPM adaptive")
+    assert result.exit_code == 0
+    assert ": step 1, " in result.stderr
+    assert " left" not in result.stderr
+    other = generate(model, "-o", "b.png")
+    assert ": step 1/3, " in other.stderr
+    assert " left" in other.stderr
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])
 def test_other_formats_carry_the_text_too(model: str, suffix: str) -> None:
     assert generate(model, "-s", "1", "-o", f"a.{suffix}", prompt="Grüße").exit_code == 0
