@@ -92,8 +92,8 @@ _ANCESTRAL_STEPS = Family(
     slug="ancestral",
     title="Ancestral",
     about="A step removes more noise than it has to, and adds fresh noise. DPM2 a and DPM++ 2S a take two evaluations "
-    "for each step except the last. Restart adds noise only where it goes back, from 20 steps on. DPM adaptive takes as "
-    "many evaluations as it needs, whatever the number of steps.",
+    "for each step except the last. Restart adds noise only where it goes back, from 20 steps on. DPM adaptive takes "
+    "as many evaluations as it needs, whatever the number of steps.",
 )
 _SDE = Family(
     slug="sde",
