@@ -168,10 +168,10 @@ def run(scheduler: Scheduler, num_inference_steps: int, *, eta: float = 0.0) -> 
 def tolerance_of(case: Case, usual: float) -> float:
     """How far a run may be from its reference.
 
-    The first DPM-Solver's SDE draws a line through two noisy ε far beyond them, and with it through their rounding:
-    2.7e-6 is the largest measured.
+    From zero terminal SNR, the first steps of the first DPM-Solver's SDE leave noise in a state that is far above its
+    level, 4096, and so its rounding too: 2.6e-5 is the largest measured.
     """
-    return 2.5 * usual if case.sampler == "dpm_2m_sde" else usual
+    return 20 * usual if case.sampler == "dpm_2m_sde" and case.zero_snr else usual
 
 
 def worst_error(found: npt.NDArray[Any], expected: npt.NDArray[Any]) -> float:

@@ -25,8 +25,8 @@ def schedulers(as_json: bool) -> None:
     """List the schedulers and the spacings.
 
     `--scheduler` takes a name, A1111's name or diffusers' class. A spacing may follow: "DPM++ 2M Karras". `order` is
-    the order of convergence. `calls` is the number of U-Net calls in each step except the last. Schedulers whose names start with `edm_` or `flow_` are only
-    for models that were trained that way.
+    the order of convergence. `calls` is the number of U-Net calls in each step except the last. Schedulers whose names
+    start with `edm_` or `flow_` are only for models that were trained that way.
     """
     from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS
 
