@@ -47,12 +47,16 @@ _WITHOUT_EFFECT = (
         "date",
         "time",
     ),
-    *("model hash", "vae hash", "module hash*", "init image hash", "init image size", "low vram"),
+    *("model hash", "vae hash", "module hash*", "init image*", "low vram"),
     *("batch", "batch size", "batch pos", "index", "grid", "script", "? type", "? values", "fixed ? values"),
     *("x script*", "y script*", "z script*", "fixed ? script values", "civitai metadata"),
     # The prompt in the text is what these have made.
     *("style", "styles", "styles array", "wildcard prompt", "wildcard negative prompt", "wildcards"),
     *("template", "negative template", "original", "original prompt", "original negative", "lang", "rating"),
+    # Fooocus writes these beside the texts and the steps that they lead to.
+    *("raw prompt", "raw negative prompt", "performance"),
+    # Which of a graph's samplers the settings are from. The others have a label too.
+    "sampler node",
     # SD.Next says these beside the scale and the strength.
     *("hires size", "hires force", "hires mode", "refine"),
     # Only together with others that have an effect.

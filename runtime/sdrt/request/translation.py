@@ -6,6 +6,7 @@ The rules are those of A1111's reader and writer of infotexts (version 1.10), an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
     {"_class_name": "EDMEulerScheduler"},
     {"_class_name": "FlowMatchEulerDiscreteScheduler"},
 )
+# v1.10.1, 1.7.0, f2.0.1v1.10.1-previous-…
+_VERSION_OF_A1111 = re.compile(r"(f[\d.]*)?v?\d")
 _CHECKPOINT = ("checkpoint", "model")
 # SD.Next's readers of prompts, by the names of several versions.
 _SYNTAXES = {
@@ -106,7 +109,7 @@ def _sampler(found: Translation) -> None:
     texts = found.texts
     _scheduler_label(texts)
     sampler, schedule = texts.get("Sampler", ""), texts.get("Schedule type")
-    if sampler in ON_TIMESTEPS and "Pipeline" not in texts:
+    if sampler in ON_TIMESTEPS and _is_a1111(texts):
         texts.pop("Schedule type", None)
     elif "Schedule type" in texts and not _is_known(scheduler_name(sampler, schedule)) and _is_known(sampler):
         found.differs("Schedule type", texts.pop("Schedule type"), "scheduler")
@@ -127,11 +130,17 @@ def _schedule(texts: dict[str, str]) -> None:
     if texts.get("Schedule type", "Automatic").casefold() != "automatic":
         return
     texts.pop("Schedule type", None)
-    # SD.Next and the savers of other programs take the model's.
-    if "Pipeline" in texts or "Sampler" not in texts or "Spacing" in texts:
+    # Other programs take the model's.
+    if not _is_a1111(texts) or "Sampler" not in texts or "Spacing" in texts:
         return
     if spacing := automatic_spacing(texts["Sampler"], texts.get("Version")):
         texts["Spacing"] = spacing
+
+
+def _is_a1111(texts: Mapping[str, str]) -> bool:
+    """Whether A1111 or Forge wrote the texts, or a program that does not say its name."""
+    others = {"Pipeline", "Noise scale"}  # SD.Next, and what reads ComfyUI's and InvokeAI's metadata
+    return not others & texts.keys() and _VERSION_OF_A1111.match(texts.get("Version", "v1")) is not None
 
 
 def _scheduler_label(texts: dict[str, str]) -> None:

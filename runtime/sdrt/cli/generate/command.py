@@ -26,7 +26,8 @@ __all__ = ["generate"]
     "--from",
     "from_image",
     metavar="FILE",
-    help="Make this image again, from its metadata. Options that you give override the metadata.",
+    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
+    "override the metadata.",
 )
 @click.option(
     "--approximate",
@@ -47,8 +48,8 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
-    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp.  "
-    "[default: sdrt-{seed}.png]",
+    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
+    "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
@@ -73,7 +74,9 @@ def generate(context: click.Context, /, from_image: str | None, approximate: boo
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
+    from sdrt.cli.generate.streams import check_stdin
 
+    check_stdin({**options, "from_image": from_image})
     if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of
 

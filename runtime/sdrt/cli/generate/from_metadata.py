@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.images.metadata import ImageMetadata, read_metadata
@@ -58,7 +59,7 @@ def options_of(
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
-        raise _unusable(name, _in_words(differences), _REMEDY)
+        raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
         # The prompt is complete: its braces are no wildcards.
@@ -74,7 +75,7 @@ def options_of(
 
 
 def _read(name: str) -> ImageMetadata:
-    metadata = read_metadata(name)
+    metadata = read_metadata(image_or_stdin("--from", name))
     facts: dict[str, Any] = {"argument": "--from", "path": Path(name)}
     if not metadata.text:
         raise RequestError.expected(
@@ -162,19 +163,20 @@ def _note_noise(found: Translation) -> None:
         found.differs("RNG", rng or "", "seed")
 
 
-def _in_words(differences: Sequence[Difference]) -> str:
-    """What sdrt cannot do, as a sentence about the image."""
+def _in_words(differences: Sequence[Difference], program: str) -> str:
+    """What sdrt cannot do, as a sentence about the image that `program` made."""
+    whose = f"of {brief(program)[1:-1]}" if program not in ("", "sdrt") else "of another program"
     labels = [one.label for one in differences if one.label != "RNG" and not one.minor]
     parts = []
     if noise := [one for one in differences if one.label == "RNG"]:
         found = f"its RNG is {brief(noise[0].value)}" if noise[0].value else "it names no RNG"
         parts.append(f"was made with noise that sdrt cannot draw ({found}, expected CPU)")
     if len(labels) == 1:
-        parts.append(f"has the setting {brief(labels[0])} of another program")
+        parts.append(f"has the setting {brief(labels[0])} {whose}")
     elif labels:
         shown = ", ".join(brief(label) for label in labels[:_MOST_SHOWN])
         more = f" and {len(labels) - _MOST_SHOWN} more" if len(labels) > _MOST_SHOWN else ""
-        parts.append(f"has settings of another program: {shown}{more}")
+        parts.append(f"has settings {whose}: {shown}{more}")
     return "the image " + ", and ".join(parts)
 
 

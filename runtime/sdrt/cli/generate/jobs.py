@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
+from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
@@ -309,11 +310,11 @@ class _InputFiles:
 
         return self._read_once("mask_image", path, read_masks)
 
-    def _read_once(self, name: str, path: str | None, read: Callable[[str, str], Any]) -> Any:
+    def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
         if path is None:
             return None
         if (name, path) not in self._read:
-            self._read[name, path] = read(name, path)
+            self._read[name, path] = read(name, image_or_stdin(name, path))
         return self._read[name, path]
 
 

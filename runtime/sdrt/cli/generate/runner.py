@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.jobs import (
     Batch,
     Grid,
@@ -23,10 +21,11 @@ from sdrt.cli.generate.jobs import (
     plan_plot,
     plan_preview_path,
 )
+from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import Axis, image_settings
 from sdrt.common.progress import export_reporter
-from sdrt.errors import SdrtError
+from sdrt.errors import RequestError, SdrtError
 from sdrt.images.files import write_image
 
 if TYPE_CHECKING:
@@ -79,6 +78,10 @@ def run_plot(options: Options, axes: Sequence[Axis]) -> None:
 
 def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_only: bool = False) -> None:
     started = time.perf_counter()
+    if options.as_json and options.output == str(STDOUT):
+        raise RequestError.expected(
+            "-o - and --json both write to standard output", "one of them", argument="-o"
+        )
     preview_path = plan_preview_path(options, [job.path for job in jobs])
     groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
@@ -103,7 +106,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             # After an error too: the report names the images that are finished.
             current.timings.total = time.perf_counter() - started
             if options.as_json and current.finished:
-                click.echo(json.dumps(current.report(), allow_nan=False))
+                echo_json(current.report())
 
 
 def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
@@ -193,7 +196,7 @@ class Run:
                     self.timings.add(output.timings)
                     for index, job in enumerate(batch.jobs):
                         self._save(job, output, index)
-                        if not self.options.as_json and not self.sheet_only:
+                        if not self.options.as_json and not self.sheet_only and job.path != STDOUT:
                             terminal.result(job.path)
         except BaseException:
             # Write a sheet of the finished images, but do not replace a complete sheet by it. An error while writing
@@ -213,7 +216,7 @@ class Run:
             return
         self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
         self.sheet_path = self.grid.path
-        if not self.options.as_json:
+        if not self.options.as_json and self.grid.path != STDOUT:
             terminal.result(self.grid.path)
 
     def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
@@ -257,6 +260,9 @@ class Run:
 
     def _write(self, path: Path, image: Image, parameters: str) -> None:
         text = None if self.options.no_metadata else parameters
+        if path == STDOUT:
+            write_stdout(image, text)
+            return
         write_image(path, image, text, force=self.options.force)
 
     def _add_to_sheet(self, grid: Grid, job: ImageJob, image: Image, parameters: str) -> None:
