@@ -31,7 +31,7 @@ from sdrt.run.result import (
     callback_answer,
     callback_tensors,
 )
-from sdrt.schedulers import Scheduler, resolve_scheduler
+from sdrt.schedulers import Scheduler, resolve_scheduler, split_name, unknown_scheduler
 from sdrt.text.textual_inversion import read_inversions
 from sdrt.vae.preview import LinearPreview, Preview
 
@@ -119,7 +119,12 @@ class StableDiffusionPipeline:
         """
         if not isinstance(request, Request):
             raise wrong_value("request", request, "an sdrt.Request")
-        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model)
+        name = request.hires_scheduler
+        if name is not None and split_name(name)[0] is None:
+            # Metadata may name it, so it is never a file.
+            raise unknown_scheduler(name)
+        other = None if name is None else self._resolved(name)
+        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model, other)
 
     def stream(
         self,
@@ -160,7 +165,7 @@ class StableDiffusionPipeline:
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
-        return self._generation.events(planned.request, planned.scheduler_with_levels, planned.passes, origin)
+        return self._generation.events(planned.request, planned.passes, origin)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None

@@ -11,7 +11,7 @@ from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
-from sdrt.schedulers import Scheduler, resolve_scheduler, schedule_type_of
+from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler, schedule_type_of
 
 __all__ = ["Origin"]
 
@@ -66,6 +66,11 @@ class Origin:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
+        if request.hires_scale is not None and request.hires_scheduler is not None:
+            other = resolve_scheduler(request.hires_scheduler, self.scheduler_config)
+            # With its spacing in its name, which A1111 reads too.
+            spacing = SPACING_LABELS.get(other.spacing, other.spacing) if other.sampler.spacings else ""
+            values["hires_scheduler"] = f"{other.sampler.display_name} {spacing}".rstrip()
         # A clip_skip of 0 means none.
         values["clip_skip"] = request.clip_skip or None
         # If the call gave latents, the seed cannot reproduce them.

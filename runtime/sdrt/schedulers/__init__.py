@@ -13,7 +13,12 @@ from sdrt.schedulers.other_programs import (
     scheduler_of_comfyui,
 )
 from sdrt.schedulers.plan import Plan, Step
-from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names, split_name
+from sdrt.schedulers.resolve import (
+    resolve_scheduler,
+    scheduler_names,
+    split_name,
+    unknown_scheduler,
+)
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 
@@ -36,4 +41,5 @@ __all__ = [
     "scheduler_of_a1111",
     "scheduler_of_comfyui",
     "split_name",
+    "unknown_scheduler",
 ]

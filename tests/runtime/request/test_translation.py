@@ -250,7 +250,14 @@ def test_the_steps_of_sdrt_s_own_images_stay() -> None:
         ({"Hires upscale": "1.7"}, (512, 512), 864 / 512, []),
         ({"Hires upscale": "2", "Hires upscaler": "R-ESRGAN 4x+"}, (512, 512), 2.0, ["Hires upscaler"]),
         ({"Hires upscale": "2", "Hires sampler": "Euler"}, (512, 512), 2.0, []),
-        ({"Hires upscale": "2", "Hires sampler": "DDIM"}, (512, 512), 2.0, ["Hires sampler"]),
+        ({"Hires upscale": "2", "Hires sampler": "DDIM"}, (512, 512), 2.0, []),
+        ({"Hires upscale": "2", "Hires sampler": "no such sampler"}, (512, 512), 2.0, ["Hires sampler"]),
+        (
+            {"Hires upscale": "2", "Hires schedule type": "none such"},
+            (512, 512),
+            2.0,
+            ["Hires schedule type"],
+        ),
         ({"Hires upscale": "2", "Hires CFG Scale": "7.0"}, (512, 512), 2.0, []),
         ({"Hires upscale": "2", "Hires CFG Scale": "5"}, (512, 512), 2.0, ["Hires CFG Scale"]),
         ({"Hires upscale": "2", "Hires prompt": ""}, (512, 512), 2.0, []),
@@ -268,6 +275,28 @@ def test_the_second_pass(
     assert (values["size"], values["hires_scale"]) == (size, pytest.approx(scale))
     assert [one.label for one in found.differences] == differ
     assert values.get("hires_upscaler", "latent") in ("latent", "lanczos")
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"Hires sampler": "DPM++ 2M"}, "DPM++ 2M Karras"),
+        ({"Hires sampler": "DPM++ 2M", "Hires schedule type": "Exponential"}, "DPM++ 2M Exponential"),
+        ({"Hires sampler": "DPM++ 2M", "Schedule type": "Simple"}, "DPM++ 2M Simple"),
+        ({"Hires schedule type": "Karras"}, "Euler Karras"),
+        ({"Hires sampler": "DDIM"}, "DDIM leading"),
+        ({"Hires sampler": "DPM++ 2M", "Version": "v1.8.0"}, "DPM++ 2M Normal"),
+        ({"Hires sampler": "Use same sampler", "Hires schedule type": "Use same scheduler"}, None),
+        ({"Hires sampler": "Euler"}, None),
+        ({"Hires sampler": "DPM++ 2M", "Version": "sdrt 0.1.0"}, "DPM++ 2M"),
+    ],
+)
+def test_the_sampler_of_the_second_pass(more: dict[str, str], named: str | None) -> None:
+    found = of({"Hires upscale": "2", "Denoising strength": "0.5"} | more)
+    values = settings_values(found.texts)
+    assert (values.get("hires_scheduler"), found.differences) == (named, [])
+    alone = settings_values(of(more).texts) if "Version" not in more else {}
+    assert "hires_scheduler" not in alone
 
 
 def test_a_masked_image_is_the_same_except_at_the_edge() -> None:
