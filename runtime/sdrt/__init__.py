@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from sdrt.images.metadata import read_metadata
     from sdrt.pipeline import StableDiffusionPipeline
+    from sdrt.prompts.wildcards import expand_wildcards
     from sdrt.request.request import Request
     from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
 
@@ -49,6 +50,7 @@ __all__ = [
     "StableDiffusionPipelineOutput",
     "UnsupportedModelError",
     "__version__",
+    "expand_wildcards",
     "read_metadata",
 ]
 
@@ -60,6 +62,7 @@ _MODULES = {
     "Request": "request.request",
     "SdrtWarning": "common.notices",
     "__version__": "common.version",
+    "expand_wildcards": "prompts.wildcards",
     "read_metadata": "images.metadata",
 }
 

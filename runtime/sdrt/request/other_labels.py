@@ -51,7 +51,7 @@ _WITHOUT_EFFECT = (
     *("batch", "batch size", "batch pos", "index", "grid", "script", "? type", "? values", "fixed ? values"),
     *("x script*", "y script*", "z script*", "fixed ? script values", "civitai metadata"),
     # The prompt in the text is what these have made.
-    *("style", "styles", "styles array", "wildcard prompt", "wildcard negative prompt", "wildcards"),
+    *("style", "styles", "styles array", "wildcards"),
     *("template", "negative template", "original", "original prompt", "original negative", "lang", "rating"),
     # Fooocus writes these beside the texts and the steps that they lead to.
     *("raw prompt", "raw negative prompt", "performance"),

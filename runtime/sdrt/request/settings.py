@@ -115,6 +115,14 @@ class Settings:
         option=Option(("--prompt-syntax",)),
         label=Label("Prompt syntax"),
     )
+    prompt_comments: bool = setting(
+        False,
+        "Leave out what follows a # in each line of the prompts, as A1111's web UI does.",
+        more="It is off by default, because prompts contain colours such as #ff0000 and titles such as #1.",
+        kind=bool,
+        group=Group.PROMPTS,
+        option=Option(("--prompt-comments",)),
+    )
     clip_skip: int | None = setting(
         None,
         "How many of the text encoder's last layers to skip, counted as in diffusers.",

@@ -14,7 +14,7 @@ from sdrt.request.settings import Settings
 if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "Arguments", "labelled_settings", "parse_size"]
+__all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings", "parse_size"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -72,6 +72,9 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
+WILDCARD_LABELS = ("Wildcard prompt", "Wildcard negative prompt")
+"""The labels of the prompts before the choices of wildcards. A1111's extension for wildcards writes the same."""
+
 FACTS = (
     # The width and height in pixels.
     Setting(
@@ -88,6 +91,9 @@ FACTS = (
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
+    # The texts before the choices of wildcards. The prompts in metadata are those after them.
+    Setting(name="wildcard_prompt", kind=str, label=Label(WILDCARD_LABELS[0])),
+    Setting(name="wildcard_negative_prompt", kind=str, label=Label(WILDCARD_LABELS[1])),
     Setting(name="version", kind=str, label=Label("Version")),
 )
 """What metadata contain besides the settings: the size, and what made the image."""

@@ -14,6 +14,7 @@ import numpy as np
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images, read_masks
+from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
@@ -36,6 +37,8 @@ def validate(request: DerivedSettings) -> None:
         if value is not row.default and (valid := checked(row, value)) is not value:
             _set(request, row.name, valid)
     _check_prompts(request)
+    if request.prompt_comments:
+        _leave_out_comments(request)
     _check_unused(request, table)
     most = max(1, MAX_IMAGES // max(1, request.num_prompts))
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
@@ -72,6 +75,15 @@ def _check_prompts(request: DerivedSettings) -> None:
             f"at most {MAX_IMAGES}; make several calls",
             argument="prompt",
         )
+
+
+def _leave_out_comments(request: DerivedSettings) -> None:
+    for name in ("prompt", "negative_prompt"):
+        given = getattr(request, name)
+        if isinstance(given, str):
+            _set(request, name, without_comments(given))
+        elif given is not None:
+            _set(request, name, [without_comments(text) for text in given])
 
 
 def _check_levels(request: DerivedSettings, table: Sequence[Setting]) -> None:

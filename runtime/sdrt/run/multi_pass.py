@@ -111,6 +111,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         image=image,
         strength=request.hires_strength,
         num_inference_steps=request.hires_steps,
+        steps_before=request.num_inference_steps,
         height=height,
         width=width,
         latents=None,

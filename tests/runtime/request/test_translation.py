@@ -66,6 +66,7 @@ def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> 
         "batch_size",
         # That of Euler in A1111.
         "spacing",
+        "wildcard_prompt",
     }
 
 

@@ -69,8 +69,8 @@ __all__ = ["generate"]
 def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b; the seed of each image decides which. The names
-    of the files go to stdout, progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ a line of a file of --wildcards; the
+    seed of each image decides which. The names of the files go to stdout, progress and notices go to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run

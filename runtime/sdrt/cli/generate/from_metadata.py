@@ -62,13 +62,15 @@ def options_of(
         raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
-        # The prompt is complete: its braces are no wildcards.
-        options |= {"prompts": (metadata.prompt,), "literal_prompts": True}
+        options["prompts"] = (metadata.prompt,)
     options |= _options(name, found.texts, table)
     if "spacing" in given and "scheduler" in options:
         options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = _replaced(given)
     options = {option: value for option, value in options.items() if option not in dropped}
+    # These texts are complete: their braces are no wildcards.
+    literal = {"prompts": "prompt", "negative_prompt": "negative_prompt"}
+    options["literal"] = frozenset(text for option, text in literal.items() if option in options)
     said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
     notices = (_differ(name, differences), _unsaid(name, said))
     return options | {"notices": tuple(filter(None, notices))}
@@ -98,8 +100,6 @@ def _replaced(given: Set[str]) -> set[str]:
         dropped |= {"timesteps", "sigmas"}
     if "scheduler" in given:
         dropped.add("spacing")
-    if "prompts" in given:
-        dropped.add("literal_prompts")
     return dropped
 
 

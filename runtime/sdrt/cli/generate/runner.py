@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.echo import echo_json
+from sdrt.cli.generate.batches import Batch, batches
 from sdrt.cli.generate.jobs import (
-    Batch,
     Grid,
     ImageJob,
     Options,
-    batches,
     describe_seeds,
     plan,
     plan_grid,
@@ -24,6 +23,7 @@ from sdrt.cli.generate.jobs import (
 from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import Axis, image_settings
+from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
 from sdrt.images.files import write_image
@@ -122,9 +122,21 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
-            notify=terminal.notice,
+            notify=_once(terminal.notice),
             reporter=export_reporter(board),
         )
+
+
+def _once(notify: Notify) -> Notify:
+    """Leave out messages that were sent before: every batch has the same tags and the same long prompt."""
+    sent: set[str] = set()
+
+    def send(message: str) -> None:
+        if message not in sent:
+            sent.add(message)
+            notify(message)
+
+    return send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +262,8 @@ class Run:
 
     def _save(self, job: ImageJob, output: StableDiffusionPipelineOutput, index: int) -> None:
         image: Image = output.images[index]
-        parameters = str(output.metadata(index, batch_size=self.setup(job).options.batch_size))
+        metadata = output.metadata(index, batch_size=self.setup(job).options.batch_size)
+        parameters = str(job.texts.labelled(metadata))
         if not self.sheet_only:
             self._write(job.path, image, parameters)
         self.finished.append(job)
@@ -289,6 +302,7 @@ class Run:
             "files": [] if self.sheet_only else [str(job.path) for job in self.finished],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
+            "negative_prompts": [job.texts.negative_prompt for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},

@@ -26,7 +26,8 @@ __all__ = ["info"]
 def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model folder holds.
 
-    FILE is an image from `sdrt generate` or another program, or a text file with the same text. - is standard input.
+    FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
+    For a .safetensors file, it shows whether that is a LoRA, a VAE, or something else.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
@@ -38,13 +39,33 @@ def info(path: str, verify: bool, as_json: bool) -> None:
             raise RequestError.expected(
                 f"--verify: {path} is a file", "a model folder", argument="--verify", path=target
             )
-        about, text = image_info(target)
+        is_weights = target.suffix.lower() == ".safetensors"
+        about, text = weights_info(target) if is_weights else image_info(target)
     else:
         about, text = model_info(path, verify=verify)
     if as_json:
         echo_json(about)
     else:
         echo(text)
+
+
+def weights_info(path: Path) -> tuple[dict[str, Any], str]:
+    """What a file of weights holds, as JSON and as text."""
+    from sdrt.common.safetensors_file import read_header
+    from sdrt.model_folder.file_kind import kind_of
+    from sdrt.model_folder.manifest import readable
+
+    with readable(path):
+        file = read_header(path)
+    kind = kind_of(file)
+    about = {
+        "file": str(path),
+        "kind": kind.what if kind else None,
+        "base": (kind.base or None) if kind else None,
+        "tensors": len(file.tensors),
+    }
+    count = len(file.tensors)
+    return about, f"{kind or 'an unknown kind of weights'}, in {count} tensor{'' if count == 1 else 's'}"
 
 
 def image_info(path: Path) -> tuple[dict[str, Any], str]:
