@@ -193,15 +193,15 @@ class Settings:
     )
     composite: bool = setting(
         True,
-        "Keep the original pixels outside the mask. False returns the model's output for the whole image, as diffusers.",
-        more="diffusers samples the mask at every eighth pixel, and misses lines in between.",
+        "Keep the original pixels outside the mask. False returns the model's output for the whole image.",
+        more="That is diffusers' result. It samples the mask at every eighth pixel, and misses lines in between.",
         kind=bool,
         only_with=("mask_image", "outpaint"),
         group=Group.PAINTING,
         option=Option(
             ("--no-composite",),
-            help="Use the model's output for the whole image, as diffusers. By default, pixels outside the mask stay the "
-            "same.",
+            help="Use the model's output for the whole image, like diffusers. By default, what is outside the mask "
+            "stays the same.",
         ),
         label=Label("Composite"),
     )

@@ -89,11 +89,15 @@ def test_what_is_cropped_keeps_its_proportions() -> None:
     assert (canvas.seen[43:] == canvas.seen[41]).all()
     assert canvas.seen_mask.sum() == 21 * 64
     made = canvas.composite(canvas.seen.astype(np.float32) / 255)
-    there_and_back = np.asarray(Image.fromarray(canvas.seen[21:42]).resize((96, 32), Image.Resampling.LANCZOS))
+    there_and_back = np.asarray(
+        Image.fromarray(canvas.seen[21:42]).resize((96, 32), Image.Resampling.LANCZOS)
+    )
     np.testing.assert_array_equal((made * 255).round(), there_and_back)
 
 
-def test_a_wide_mask_of_a_wide_image_is_painted_as_it_is(telling: StableDiffusionPipeline, told: list[str]) -> None:
+def test_a_wide_mask_of_a_wide_image_is_painted_as_it_is(
+    telling: StableDiffusionPipeline, told: list[str]
+) -> None:
     given, white = picture(160, 48), mask((0, 20, 160, 24), 160, 48)
     options: dict[str, Any] = {"padding_mask_crop": 0, "width": 64, "height": 64, "mask_blur": 2}
     made = telling(image=given, mask_image=white, **options, **FAST).images[0]
