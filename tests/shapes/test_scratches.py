@@ -59,20 +59,25 @@ def repaired() -> dict[int, Levels]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_scratch_is_gone(repaired: dict[int, Levels], width: int) -> None:
+    """No pixel is still magenta, which has a red of 255 and a green of 0."""
+    red, green = repaired[width][_scratch(width)][:, 0], repaired[width][_scratch(width)][:, 1]
+    assert (red - green).mean() < 10
+    assert (red - green).max() < 80
+
+
+# A wider scratch leaves room for something that was not there.
+@pytest.mark.parametrize("width", WIDTHS[:-1])
+def test_what_was_under_it_is_back(repaired: dict[int, Levels], width: int) -> None:
     clean, mask = np.asarray(_drawn()).astype(float), _scratch(width)
-    off = np.abs(repaired[width] - clean).mean(-1)
-    # The scratch differs from the clean image by 107 levels on average, the model's own decoding of it by 3.
-    assert off[mask].mean() < 16
-    # No pixel is still magenta, which has a red of 255 and a green of 0.
-    red, green = repaired[width][mask][:, 0], repaired[width][mask][:, 1]
-    assert (red - green).max() < 100
+    # Measured: at most 3 levels of 255, where the scratch differed by 100.
+    assert np.abs(repaired[width] - clean).mean(-1)[mask].mean() < 8
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_seam_shows(repaired: dict[int, Levels], width: int) -> None:
     clean, mask = np.asarray(_drawn()).astype(float), _scratch(width)
-    # The circle's own edge crosses the mask's.
-    assert _seam(repaired[width], mask) < _seam(clean, mask) + 4
+    # The circle's own edge crosses the mask's. Measured: at most 3.4 levels more, where the scratch had 100.
+    assert _seam(repaired[width], mask) < _seam(clean, mask) + 5
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -78,14 +78,14 @@ def _examples(
     Half of them are mixtures, because an unfinished run's estimate is a mean of the images that are still possible.
     """
     images = np.stack([np.asarray(draw_scene(sample_scene(rng), rng)) for _ in range(count)])
-    parts = torch.from_numpy(images).permute(0, 3, 1, 2).split(_AT_ONCE)
+    parts = torch.split(torch.from_numpy(images).permute(0, 3, 1, 2), _AT_ONCE)
     encoded = [vae.encode(part.to(device).float() / 127.5 - 1).latent_dist.sample() for part in parts]
     clean = torch.cat(encoded)
     share = torch.from_numpy(rng.uniform(0, 1, (count, 1, 1, 1)).astype(np.float32)).to(device)
     share[: count // 2] = 1
     other = clean[torch.from_numpy(rng.permutation(count)).to(device)]
     mixed = share * clean + (1 - share) * other
-    decoded = torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in mixed.split(_AT_ONCE)])
+    decoded = torch.cat([vae.decode(part).sample.clamp(-1, 1) for part in torch.split(mixed, _AT_ONCE)])
     return (mixed * vae.config.scaling_factor).cpu(), decoded.cpu()
 
 

@@ -204,8 +204,9 @@ def _canvas(request: FittedRequest, capabilities: Capabilities, image: Image, ma
     # Outpainting keeps every pixel of the image. Without compositing, the result is that of diffusers.
     covers = request.composite and request.outpaint is None
     height, width = request.size
+    tall, wide = mask.shape
     crops = request.padding_mask_crop is not None
-    if not crops and request.size != rounded_size(*image.shape[:2], capabilities):
+    if not crops and request.size != rounded_size(tall, wide, capabilities):
         image, mask = resized(image, height, width), resized_mask(mask, height, width, covers=covers)
     fading = spread(mask >= WHITE, request.mask_blur) > 0 if crops and covers else mask > 0
     box = crop_box(fading, request.padding_mask_crop, height, width)

@@ -166,7 +166,7 @@ def resized_mask(mask: Image8, height: int, width: int, *, covers: bool) -> Imag
     """The mask, scaled to [height, width] as `Canvas` scales it."""
     if not covers:
         return resized(mask, height, width)
-    return covered(mask >= WHITE, height, width).astype(np.uint8) * np.uint8(255)
+    return np.where(covered(mask >= WHITE, height, width), 255, 0).astype(np.uint8)
 
 
 def spread(mask: Mask, reach: float) -> Array:
