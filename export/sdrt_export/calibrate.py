@@ -223,7 +223,7 @@ class _Probe(Component):
             fold = np.minimum if name.startswith("low:") else np.maximum
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
-    def _create(self, config: SessionConfig, setting: Setting) -> Any:
+    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
@@ -232,7 +232,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content or str(self._path), options, providers=["CPUExecutionProvider"])
 
 
 class _Watched:

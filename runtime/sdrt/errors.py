@@ -4,6 +4,9 @@
 
     SdrtError
     ├── RequestError (ValueError)          an argument or option is wrong             exit code 2
+    │   ├── UnknownArgumentError (TypeError)        a function has no such argument
+    │   ├── UnknownAttributeError (AttributeError)  an object has no such attribute
+    │   └── UnknownNameError (ImportError)          sdrt has no such name
     ├── ModelError                         the model cannot be used                   exit code 3
     │   ├── ModelNotFoundError             there is no model at this path or hub id
     │   ├── IntegrityError                 a file differs from the manifest
@@ -31,6 +34,9 @@ __all__ = [
     "ProviderError",
     "RequestError",
     "SdrtError",
+    "UnknownArgumentError",
+    "UnknownAttributeError",
+    "UnknownNameError",
     "UnsupportedModelError",
 ]
 
@@ -80,6 +86,18 @@ class RequestError(SdrtError, ValueError):
     """An argument or option has a value that is not allowed."""
 
     exit_code = 2
+
+
+class UnknownArgumentError(RequestError, TypeError):
+    """A function does not have this argument. It is also a `TypeError`, as for any function."""
+
+
+class UnknownAttributeError(RequestError, AttributeError):
+    """An object does not have this attribute. It is also an `AttributeError`, so `hasattr` works."""
+
+
+class UnknownNameError(RequestError, ImportError):  # type: ignore[misc]  # an ImportError's path is a text
+    """sdrt does not have this name. It is also an `ImportError`."""
 
 
 class ModelError(SdrtError):

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from sdrt.common.arguments import takes
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.families.capabilities import whole
+from sdrt.errors import RequestError
+from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.loading import Loading
-from sdrt.model_folder.resolve import resolve_model
-from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.generation import Generation
+from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
@@ -32,7 +32,7 @@ from sdrt.run.result import (
     callback_tensors,
 )
 from sdrt.schedulers import Scheduler, resolve_scheduler
-from sdrt.text.textual_inversion import read_inversions
+from sdrt.schedulers.diffusers_classes import config_inside, without_source
 from sdrt.vae.preview import LinearPreview, Preview
 
 if TYPE_CHECKING:
@@ -44,12 +44,18 @@ Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Ma
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
-class StableDiffusionPipeline:
+class StableDiffusionPipeline(DiffusersMethods):
     """Makes images with a model folder. Several threads may call it at once.
 
     Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
     the sessions that it started with, even if another thread calls `to` or `close` meanwhile.
     """
+
+    # Without a dict, an attribute that is assigned by mistake is an error.
+    __slots__ = (
+        *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
+        *("_cache", "_generation", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -80,20 +86,11 @@ class StableDiffusionPipeline:
         given = Loading(*values, **named)
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
-        folder = resolve_model(
-            given.model,
-            revision=given.revision,
-            token=given.token,
-            cache_dir=given.cache_dir,
-            notify=given.notify,
-            target=PROVIDERS[config.name].target,
-            reporter=given.reporter,
-        )
-        return cls(folder, config, verify=given.verify, notify=given.notify)
+        return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
 
     @takes(Arguments)
     def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
-        """Make images. The arguments are those of diffusers, with `seed` instead of `generator`, and more.
+        """Make images. The arguments are those of diffusers, and more.
 
         Raises:
             RequestError, ComponentError, OutOfMemoryError, ProviderError.
@@ -104,7 +101,11 @@ class StableDiffusionPipeline:
         names = callback_tensors(given.callback_on_step_end_tensor_inputs)
         if callback is not None and not callable(callback):
             raise wrong_value("callback_on_step_end", callback, "a function")
-        events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)
+        scheduler = self.scheduler_for(given.scheduler, given.spacing)
+        request = with_generator(request, given, lambda: self.plan(request, scheduler=scheduler))
+        events = self.stream(request, scheduler=scheduler)
+        # Only now, when the request is known to be right.
+        mark_used(given.generator)
         return self._run(events, callback, names)
 
     def plan(
@@ -171,29 +172,22 @@ class StableDiffusionPipeline:
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Load a textual inversion, and return the words that prompts can use for it.
 
-        `path` is a `.safetensors` file in the format of diffusers or A1111. `token` names its word, if the file
-        contains only one. By default, the word of an A1111 file is the name of the file.
+        `path` is a `.safetensors` file of diffusers, A1111, ComfyUI or a trainer. `token` names its word, if the file
+        contains only one. By default, the word is the name in the file, or the file's own name if it has none, as in
+        files of A1111.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
         """
-        name, *others = [spec.component for spec in self.model.family.text_encoders]
-        if others:
-            raise UnsupportedModelError.advised(
-                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
-                "leave it out",
-                joint="; ",
-                path=Path(path),
-            )
-        config = self.model.component_config(name)
-        words = read_inversions(
-            path,
-            token=token,
-            width=whole(config, "hidden_size", name),
-            room=whole(config, "max_position_embeddings", name) - 2,
-        )
-        self._cache.add_words(words, Path(path).name)
-        return [word.token for word in words]
+        return self._cache.load_words(path, token)
+
+    def unload_textual_inversion(self, tokens: str | Sequence[str] | None = None) -> None:
+        """Forget the words of textual inversions: these, or all. Runs that have begun still know them.
+
+        Raises:
+            RequestError: a word was not loaded.
+        """
+        self._cache.remove_words(tokens)
 
     @property
     def preview(self) -> Preview:
@@ -222,7 +216,8 @@ class StableDiffusionPipeline:
 
     def _resolved(self, scheduler: SchedulerLike | None, spacing: str | None = None) -> Scheduler:
         """The scheduler that is meant, if the model's family is trained for its noise schedule."""
-        found = resolve_scheduler(scheduler, self._scheduler_config, spacing=spacing)
+        found = resolve_scheduler(config_inside(scheduler), self._scheduler_config, spacing=spacing)
+        found = without_source(found, self._scheduler_config)
         self.model.family.check_noise_schedule(found.noise_schedule, found.sampler.class_name)
         return found
 
@@ -237,6 +232,7 @@ class StableDiffusionPipeline:
         """
         from sdrt.onnx.engine import settle
 
+        refuse_dtype(provider, provider_options)
         options = {} if provider_options is None else provider_options
         config = replace(self._cache.config, provider=provider, provider_options=options)
         self._cache.configure(settle(config, self._notices))

@@ -11,6 +11,9 @@ from types import TracebackType
 
 import click
 
+from sdrt.cli.echo import echo_error
+from sdrt.common.visible import visible
+
 __all__ = ["Boundary", "State"]
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -46,10 +49,11 @@ class Boundary:
             return
         code, line = describe(error)
         if self.state.debug:
-            traceback.print_exception(kind, error, trace)
+            lines = traceback.format_exception(kind, error, trace)
+            click.echo(visible("".join(lines), lines=True), err=True, nl=False)
         if line:
             with suppress(OSError):  # nobody reads stderr: the exit code still tells
-                click.echo(f"error: {line}", err=True)
+                echo_error(f"error: {line}")
         sys.exit(code)
 
 
@@ -79,7 +83,12 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        from sdrt.cli.unknown import explain_option
+
+        message = explain_option(error)
+    else:
+        message = error.format_message()
     return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
-from sdrt.errors import ProviderError
+from sdrt.errors import IntegrityError, ProviderError
 from sdrt.onnx.engine import FAILURES, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
+from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensorrt import load_tensorrt
 
 __all__ = ["create_session", "session_setting"]
+
+# ONNX Runtime's option for graphs that are not in a file.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def session_setting(
@@ -56,11 +60,17 @@ def create_session(
     *,
     lock: AbstractContextManager[Any] | None,
     thread: Worker | None,
+    content: bytes | None = None,
 ) -> Any:
-    """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early."""
+    """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
+
+    `content` is the graph if it differs from that in the file. Weights in other files are found beside the file.
+    """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
     options = _session_options(subject.name, config, strict)
+    if content is not None:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
     names = dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])])
     rows = [PROVIDERS[name].ort for name in names]
@@ -69,7 +79,9 @@ def create_session(
     try:
         with lock or nullcontext():
             return interruptible(
-                lambda: ort.InferenceSession(str(subject.path), options, rows, arguments, enable_fallback=0),
+                lambda: ort.InferenceSession(
+                    content or str(subject.path), options, rows, arguments, enable_fallback=0
+                ),
                 lambda: cancel(True),
                 thread,
             )
@@ -82,7 +94,22 @@ def create_session(
                 unfit(config),
                 refusal(config),
             ) from error
+        if (lost := _lost_weights(subject.path)) is not None:
+            raise IntegrityError.advised(
+                f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
+                "copy the whole model folder, or export it again",
+                **subject.facts,
+            ) from error
         raise load_failure(subject, error) from error
+
+
+def _lost_weights(path: Path) -> Path | None:
+    """The first file of weights that a graph names and that does not exist. None if the graph cannot be read."""
+    with suppress(IntegrityError, OSError, ValueError):
+        for name in sorted(read_graph(path).external):
+            if not (path.parent / name).exists():
+                return path.parent / name
+    return None
 
 
 def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:

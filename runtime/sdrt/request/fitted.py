@@ -37,10 +37,12 @@ class FittedRequest(DerivedSettings):
     height: int
     width: int
     guidance_scale: float
-    seed: int
+    seed: int | tuple[int, ...]
     strength: float
     hires_steps: int
     tile_overlap: int
+    steps_before: int = 0
+    """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
 
     @property
     def guided(self) -> bool:
@@ -294,7 +296,7 @@ def _check_step(argument: str, size: int, capabilities: Capabilities, shown: str
         again = f"export the checkpoint again with sdrt export to use any multiple of {step}"
         fits = f"a multiple of {capabilities.size_step}; {again}"
         raise RequestError(
-            f"{shown or argument} is {size}: this model was exported by optimum, so expected {fits}",
+            f"{shown or argument} is {size}: another program exported this model, so expected {fits}",
             argument=argument,
             fits=fits,
         )

@@ -9,9 +9,10 @@ options of `sdrt generate` and `sdrt plot`, the keys of prompts files and axes, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sdrt.common.seeds import read_seed
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
 
@@ -23,7 +24,7 @@ __all__ = ["Settings"]
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Settings:
     """The settings of a request. The names and defaults are those of diffusers."""
 
@@ -61,7 +62,6 @@ class Settings:
         option=Option(("--steps", "--num-inference-steps"), key="steps"),
         label=Label("Steps", always=True),
     )
-    _: KW_ONLY
     negative_prompt: str | Sequence[str] | None = setting(
         None,
         "What the image should not show.",
@@ -84,23 +84,25 @@ class Settings:
     num_images_per_prompt: int = setting(
         1, "How many images to make of each prompt, all at once.", kind=int, group=Group.MANY
     )
-    seed: int | None = setting(
+    seed: int | Sequence[int] | None = setting(
         None,
-        "Seed of the first image. Further images count up from it.",
+        "Seed of the first image, or -1 for a random one. Further images count up from it.",
+        more="From -2**63 to 2**64 - 1, or a list with one seed for each image. torch's seeds are the same.",
         usual="random; the result contains it",
         kind=int,
         group=Group.USUAL,
         option=Option(("-s", "--seed"), usual="random, printed"),
-        label=Label("Seed"),
+        label=Label("Seed", read=read_seed, expected="the seed that was used; give one with --seed"),
     )
     image: Any = setting(
         None,
         "Start from this image. Its size, rounded down, becomes the default size.",
-        more="A path, a PIL image, an array [H, W, 3] of bytes or of floats from 0 to 1, latents [N, C, h, w], or a "
-        "list with one image for each prompt. The method is SDEdit (Meng et al. 2021, arXiv:2108.01073).",
+        more="A path, the bytes of a file, an open file, a PIL image, an array [H, W, 3] of bytes or of floats from 0 "
+        "to 1, latents [N, C, h, w], or a list with one image for each prompt. The method is SDEdit (Meng et al. 2021, "
+        "arXiv:2108.01073).",
         kind=str,
         group=Group.USUAL,
-        option=Option(("-i", "--image"), metavar="FILE"),
+        option=Option(("-i", "--image"), metavar="FILE|-"),
     )
     prompt_syntax: str = setting(
         "a1111",
@@ -113,6 +115,14 @@ class Settings:
         group=Group.PROMPTS,
         option=Option(("--prompt-syntax",)),
         label=Label("Prompt syntax"),
+    )
+    prompt_comments: bool = setting(
+        False,
+        "Leave out what follows a # in each line of the prompts, as A1111's web UI does.",
+        more="It is off by default, because prompts contain colours such as #ff0000 and titles such as #1.",
+        kind=bool,
+        group=Group.PROMPTS,
+        option=Option(("--prompt-comments",)),
     )
     clip_skip: int | None = setting(
         None,
@@ -161,12 +171,13 @@ class Settings:
     mask_image: Any = setting(
         None,
         "Repaint the image where this mask is white.",
-        more="A path, a PIL image, an array [H, W], or a list with one mask for each prompt. Everything white is "
-        "repainted, however thin. Pixels further away than {mask_blur} stay the same, bit for bit.",
+        more="A path, the bytes of a file, an open file, a PIL image, an array [H, W], or a list with one mask for "
+        "each prompt. Everything white is repainted, however thin. Pixels further away than {mask_blur} stay the same, "
+        "bit for bit.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
-        option=Option(("--mask", "--mask-image"), metavar="FILE"),
+        option=Option(("--mask", "--mask-image"), metavar="FILE|-"),
     )
     mask_blur: float = setting(
         4.0,

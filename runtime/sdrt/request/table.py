@@ -8,19 +8,26 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.request.setting import Group, Label, Option, Setting, setting, settings_of
+from sdrt.request.setting import Group, Label, Option, Setting, positional, setting, settings_of
 from sdrt.request.settings import Settings
 
 if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "Arguments", "labelled_settings"]
+__all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings", "parse_size"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
-    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback."""
+    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback.
 
+    The first four may be positional, in the order of diffusers.
+    """
+
+    prompt: str | Sequence[str] | None = positional(Settings, "prompt")
+    height: int | None = positional(Settings, "height")
+    width: int | None = positional(Settings, "width")
+    num_inference_steps: int = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,
@@ -29,9 +36,8 @@ class Arguments(Settings):
         kind=str,
         group=Group.USUAL,
         option=Option(
-            ("--scheduler",),
+            ("--scheduler", "--sampler"),
             metavar="NAME|FILE",
-            also=("sampler",),
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
         # In A1111, the name of a sampler includes its spacing, such as "Karras".
@@ -45,6 +51,13 @@ class Arguments(Settings):
         group=Group.SAMPLING,
         option=Option(("--spacing",), metavar="NAME", usual=""),
         label=Label("Spacing"),
+    )
+    generator: Any = setting(
+        None,
+        "In place of seed: a fresh torch.Generator on the CPU, or a list with one for each image.",
+        more="The images are those of diffusers. A numpy RandomState stands for the noise of diffusers' ONNX "
+        "pipelines, in text to image with a scheduler that adds no noise.",
+        group=Group.PROGRAMS,
     )
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (
         setting(
@@ -65,19 +78,23 @@ TABLE = settings_of(Arguments)
 """All settings. Each may differ from image to image."""
 
 
-def _parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """The width and height in a text such as "512x768". Raises `ValueError`."""
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if found is None:
         raise ValueError(text)
     return int(found[1]), int(found[2])
 
 
+WILDCARD_LABELS = ("Wildcard prompt", "Wildcard negative prompt")
+"""The labels of the prompts before the choices of wildcards. A1111's extension for wildcards writes the same."""
+
 FACTS = (
     # The width and height in pixels.
     Setting(
         name="size",
         label=Label(
-            "Size", read=_parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
+            "Size", read=parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
         ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),
@@ -86,6 +103,9 @@ FACTS = (
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
+    # The texts before the choices of wildcards. The prompts in metadata are those after them.
+    Setting(name="wildcard_prompt", kind=str, label=Label(WILDCARD_LABELS[0])),
+    Setting(name="wildcard_negative_prompt", kind=str, label=Label(WILDCARD_LABELS[1])),
     Setting(name="version", kind=str, label=Label("Version")),
 )
 """What metadata contain besides the settings: the size, and what made the image."""

@@ -5,16 +5,17 @@ They also convert values: they read images into arrays, and turn numbers into pl
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdrt.common.messages import refused
+from sdrt.common.messages import brief, refused
+from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.images.given_arrays import as_array, is_array_like, is_images
 from sdrt.images.reading import checked_count, read_images, read_masks
+from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
@@ -41,6 +42,8 @@ def validate(request: DerivedSettings) -> None:
         if value is not row.default and (valid := checked(row, value)) is not value:
             _set(request, row.name, valid)
     _check_prompts(request)
+    if request.prompt_comments:
+        _leave_out_comments(request)
     _check_unused(request, table)
     most = max(1, MAX_IMAGES // max(1, request.num_prompts))
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
@@ -77,6 +80,15 @@ def _check_prompts(request: DerivedSettings) -> None:
             f"at most {MAX_IMAGES}; make several calls",
             argument="prompt",
         )
+
+
+def _leave_out_comments(request: DerivedSettings) -> None:
+    for name in ("prompt", "negative_prompt"):
+        given = getattr(request, name)
+        if isinstance(given, str):
+            _set(request, name, without_comments(given))
+        elif given is not None:
+            _set(request, name, [without_comments(text) for text in given])
 
 
 def _check_levels(request: DerivedSettings, table: Sequence[Setting]) -> None:
@@ -207,10 +219,18 @@ def _check_outpaint(request: DerivedSettings) -> None:
 
 
 def _check_seed(request: DerivedSettings) -> None:
-    if request.seed is None:
-        _set(request, "seed", secrets.randbelow(request.last_seed + 1))
-    else:
-        _set(request, "seed", integer("seed", request.seed, 0, request.last_seed))
+    seed = request.seed.tolist() if isinstance(request.seed, np.ndarray) else request.seed
+    if not isinstance(seed, (list, tuple)):
+        _set(request, "seed", settled_seed("seed", seed))
+        return
+    if len(seed) != request.num_images:
+        raise refused(
+            "seed", f"is {brief(seed)}, for {request.num_images} images", "one seed, or one for each image"
+        )
+    seeds = tuple(settled_seed("seed", one) for one in seed)
+    # Seeds that count up are the usual case, and then the request says so.
+    counted = seeds == seeds_from(seeds[0], len(seeds))
+    _set(request, "seed", seeds[0] if counted else seeds)
 
 
 def no_steps(name: str, strength: float, steps: int) -> RequestError:

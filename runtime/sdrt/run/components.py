@@ -18,6 +18,7 @@ from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.manifest import readable
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.placement import check_target
@@ -28,6 +29,7 @@ from sdrt.text.textual_inversion import Inversions
 from sdrt.text.tokenizer import Tokenizer
 from sdrt.vae.autoencoder import VaeDecoder, VaeEncoder, VaeGraphs
 from sdrt.vae.latent_scale import LatentScale
+from sdrt.vae.posterior import graph_with_posterior
 from sdrt.vae.preview import TaesdPreview
 from sdrt.vae.stages import StagedVae
 
@@ -93,6 +95,11 @@ class LoadedComponents:
     def embedding_files(self) -> tuple[str, ...]:
         """The names of the files from which textual inversions were read."""
         return () if self._inversions is None else self._inversions.files
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
 
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
@@ -173,7 +180,7 @@ class LoadedComponents:
             component.float32_retry = Float32Retry(name, open_float32, self._notices, self._float32_retries)
         return component
 
-    def _component(self, name: str, path: Path) -> Component:
+    def _component(self, name: str, path: Path, content: bytes | None = None) -> Component:
         component = Component(
             name,
             path,
@@ -181,6 +188,7 @@ class LoadedComponents:
             self._notices,
             self._model.weights(name),
             repeats=name == self._family.denoiser.component,
+            content=content,
         )
         self._graphs.append(weakref.ref(component, self._graphs.remove))
         return component
@@ -222,18 +230,12 @@ class LoadedComponents:
         )
 
     def _latent_scale(self, name: str) -> LatentScale:
-        return LatentScale.of(self._model.component_config(name), name, shifts=self._family.vae.shifts)
+        task = self._model.capabilities.task
+        return LatentScale.of(self._model.component_config(name), name, self._family.vae, task)
 
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
         def whole() -> Component:
-            component = self._open(name)
-            if self._family.vae.latents in component.outputs:
-                raise UnsupportedModelError.advised(
-                    f"{name}: the graph draws its own noise, so a seed would not give the same image again",
-                    "export the checkpoint with sdrt export",
-                    component=name,
-                    path=self._model.path / name,
-                )
+            component = self._open_vae(name)
             component.require((takes,), (gives,))
             return component
 
@@ -246,6 +248,15 @@ class LoadedComponents:
             (lambda: self._get_or_load(f"{name}, in stages", staged)) if path.is_file() else None,
             tiling=self._tiling(path),
         )
+
+    def _open_vae(self, name: str) -> Component:
+        """Open the graph for whole images. Only sdrt's own encoders are known to give the posterior."""
+        spec, path = self._family.vae, self._model.component(name)
+        if name == spec.encoder and self._model.manifest is None:
+            with readable(path):
+                content = graph_with_posterior(path, spec)
+            return self._component(name, path, content)
+        return self._open(name)
 
     def _tiling(self, stages: Path) -> bool | None:
         """Return whether the VAE always works in tiles (True), never (False), or only for large images (None)."""

@@ -7,10 +7,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError
+from sdrt.errors import OutOfMemoryError, UnsupportedModelError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
@@ -18,7 +20,7 @@ from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.fitted import FittedRequest
-from sdrt.text.textual_inversion import Inversion, Inversions
+from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
 
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
@@ -64,12 +66,18 @@ class ComponentCache:
         self._low_vram_pixels = math.inf
         self._sizes_run: set[tuple[int, int, int]] = set()
         self._providers_checked: set[str] = set()
+        self._told_of_safety_checker = False
         self._lock = threading.RLock()
 
     @property
     def current(self) -> LoadedComponents | None:
         """The components in memory; None if there are none."""
         return self._loaded
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
 
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
@@ -141,8 +149,33 @@ class ComponentCache:
             self._sizes_run.add(size)
             return is_first
 
-    def add_words(self, words: Sequence[Inversion], file: str) -> None:
-        """Add words of textual inversions, read from `file`, to the text encoder.
+    def load_words(self, path: str | Path, token: str | None) -> list[str]:
+        """Read a textual inversion, add its words to the text encoder, and return them.
+
+        Raises:
+            ModelNotFoundError, UnsupportedModelError, RequestError: see `read_inversions`, and `add_words`.
+        """
+        name, *others = [spec.component for spec in self.model.family.text_encoders]
+        if others:
+            raise UnsupportedModelError.advised(
+                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
+                "leave it out",
+                joint="; ",
+                path=Path(path),
+            )
+        config = self.model.component_config(name)
+        words = read_inversions(
+            path,
+            token=token,
+            width=whole(config, "hidden_size", name),
+            room=whole(config, "max_position_embeddings", name) - 2,
+            notices=self._notices,
+        )
+        self.add_words(words)
+        return [word.token for word in words]
+
+    def add_words(self, words: Sequence[Inversion]) -> None:
+        """Add words of textual inversions to the text encoder.
 
         Raises:
             RequestError: a word is loaded already.
@@ -152,9 +185,24 @@ class ComponentCache:
             components = self.get()
             name = self.model.family.text_encoders[0].component
             vocabulary = whole(self.model.component_config(name), "vocab_size", name)
-            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words, file)
+            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words)
             components.use(inversions)
             self._inversions = inversions
+
+    def remove_words(self, tokens: str | Sequence[str] | None) -> None:
+        """Remove words of textual inversions from the text encoder; all of them if `tokens` is None.
+
+        Raises:
+            RequestError: a word is not loaded.
+        """
+        words = [tokens] if isinstance(tokens, str) else tokens
+        if not (words is None or isinstance(words, (list, tuple))):
+            raise wrong_value("tokens", tokens, "a word, a list of words, or None for all")
+        with self._lock:
+            inversions = (self._inversions or Inversions(vocabulary=0)).without_words(words)
+            if self._inversions is not None:
+                self.get().use(inversions)
+                self._inversions = inversions
 
     def configure(self, config: SessionConfig) -> None:
         """Use other session settings from now on. If they differ, the components are freed."""
@@ -179,6 +227,11 @@ class ComponentCache:
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
                 tell_of_target(self.model.target, self.model.name, self.config, self._notices)
+        if self.model.has_safety_checker and not self._told_of_safety_checker:
+            self._told_of_safety_checker = True
+            self._notices.inform(
+                f"{self.model.name} comes with a safety checker, which sdrt does not run: images are not filtered"
+            )
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents

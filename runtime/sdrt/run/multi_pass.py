@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.seeds import MAX_SEED
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
@@ -98,6 +99,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         image=image,
         strength=request.hires_strength,
         num_inference_steps=request.hires_steps,
+        steps_before=request.num_inference_steps,
         height=height,
         width=width,
         latents=None,
@@ -126,7 +128,7 @@ def grown_request(
         height=height,
         width=width,
         # Each pass has its own noise, because the same noise would draw the same things again.
-        seed=(request.seed + number * _SEED_OF_PASS) % (request.last_seed + 1),
+        seed=tuple((seed + number * _SEED_OF_PASS) % (MAX_SEED + 1) for seed in request.seeds),
     )
 
 

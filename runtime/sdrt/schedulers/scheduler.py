@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sdrt.common.messages import brief, refused, wrong_value
-from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.errors import RequestError, UnknownAttributeError, UnsupportedModelError
+from sdrt.foreign.checked import ExplainsAttributes
+from sdrt.foreign.pipeline import SCHEDULER
 from sdrt.schedulers.config import read_settings
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
 from sdrt.schedulers.settings import Settings
 from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
+from sdrt.schedulers.written_config import SchedulerConfig, written_config
 
 __all__ = ["Scheduler"]
 
@@ -24,7 +28,7 @@ _LARGEST_SIGMA = 1e8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheduler:
+class Scheduler(ExplainsAttributes):
     """A noise schedule, a spacing and a sampler, made by `resolve_scheduler`. It is immutable, so runs can share it."""
 
     sampler: SamplerRow
@@ -32,6 +36,9 @@ class Scheduler:
     noise_schedule: NoiseSchedule
     source: str | None = field(default=None, compare=False)
     """The file from which a config was read, for metadata; None for a name, or for the model's own config."""
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The config that the settings were read from."""
+    _words: ClassVar = SCHEDULER
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, sampler: SamplerRow | None = None) -> Scheduler:
@@ -42,20 +49,32 @@ class Scheduler:
         """
         rows = [sampler] if sampler else _rows_of_class(config.get("_class_name"))
         row = rows[0]
-        settings = read_settings(
-            config,
-            class_name=row.class_name,
-            defaults=row.defaults,
-            known=row.known_keys,
-            synonyms=row.synonyms,
-            allowed=row.allowed,
-        )
+        settings = _settings_of(row, config)
         if sampler:
             settings = _as_named(sampler, settings)
         else:
             row = _row_of_settings(rows, settings)
         schedule = row.schedule(settings, row.zero_snr_alpha)
-        return cls(sampler=row, settings=settings, noise_schedule=schedule)
+        return cls(sampler=row, settings=settings, noise_schedule=schedule, given=config)
+
+    @property
+    def config(self) -> SchedulerConfig:
+        """The config of the diffusers class that has the same results, for `from_config` and for files.
+
+        Raises:
+            UnknownAttributeError: no config of that class has these results.
+        """
+        as_given = _settings_of(self.sampler, self.given)
+        written = written_config(self.sampler, self.settings, self.given, as_given)
+        with suppress(UnsupportedModelError):
+            if Scheduler.from_config(written, sampler=self.sampler).settings == self.settings:
+                return written
+        raise UnknownAttributeError.advised(
+            f"scheduler {self.name!r} with spacing {self.spacing!r} has no config, because {self.sampler.class_name} "
+            "lacks that spacing",
+            "choose it by name",
+            argument="scheduler",
+        )
 
     @property
     def name(self) -> str:
@@ -222,6 +241,18 @@ class Scheduler:
             disable_corrector=s.disable_corrector,
             timestep_scaling=s.timestep_scaling,
         )
+
+
+def _settings_of(row: SamplerRow, config: Mapping[str, Any]) -> Settings:
+    """The settings of the class of `row`, read from a config."""
+    return read_settings(
+        config,
+        class_name=row.class_name,
+        defaults=row.defaults,
+        known=row.known_keys,
+        synonyms=row.synonyms,
+        allowed=row.allowed,
+    )
 
 
 def _falls(plan: Plan) -> bool:

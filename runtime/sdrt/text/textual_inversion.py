@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, wrong_value
+from sdrt.common.notices import Notices
+from sdrt.common.safetensors_file import SafetensorsFile, read_header, read_tensor
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt.model_folder.file_kind import EMBEDDING, PICKLES, kind_of
 
 __all__ = ["Inversion", "Inversions", "read_inversions"]
 
 Array = NDArray[np.float32]
-_PICKLES = (".pt", ".bin", ".ckpt", ".pth")
-_A1111_KEY = "emb_params"
+_FILE = "a .safetensors file with a textual inversion"
+# Names that programs give every word. The word is called after its file then.
+_NAMELESS = frozenset(
+    {"emb_params", "*", "string_to_param", "string_to_param.*", "clip_l", "text_encoders_0"}
+)
+# What A1111's web UI saves beside the embeddings.
+_BOOKKEEPING = re.compile(r"string_to_token(\.\*)?|step")
+# The parts for SDXL's first and second text encoder, as A1111 and diffusers' trainers call them.
+_SDXL = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """A new word (`token`) and the embeddings [tokens, width] that represent it (`vectors`)."""
+    """A new word (`token`), the embeddings [tokens, width] that represent it (`vectors`), and its file's name."""
 
     token: str
     vectors: Array
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,20 +47,50 @@ class Inversions:
     Attributes:
         vocabulary: the number of tokens in the text encoder's vocabulary.
         words: the new words, in the order of their ids.
-        files: the names of the files that they were read from.
+        forgotten: which of `words` prompts can no longer use, by index. They keep their ids for the runs that began
+            before.
     """
 
     vocabulary: int
     words: tuple[Inversion, ...] = ()
-    files: tuple[str, ...] = ()
+    forgotten: frozenset[int] = frozenset()
 
-    def with_words(self, words: Sequence[Inversion], *files: str) -> Inversions:
-        """Return these words plus `words`, which were read from `files`.
+    @property
+    def usable(self) -> dict[int, Inversion]:
+        """The words that prompts can use, by their index in `words`."""
+        return {number: word for number, word in enumerate(self.words) if number not in self.forgotten}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files from which the usable words were read."""
+        return tuple(dict.fromkeys(word.file for word in self.usable.values() if word.file))
+
+    def without_words(self, tokens: Sequence[str] | None) -> Inversions:
+        """Return these words without `tokens`; without all of them if it is None. Case does not matter.
+
+        Raises:
+            RequestError: a token is not a loaded word.
+        """
+        numbers = {word.token.lower(): number for number, word in self.usable.items()}
+        if tokens is None:
+            return replace(self, forgotten=self.forgotten | set(numbers.values()))
+        for token in tokens:
+            if not isinstance(token, str) or token.lower() not in numbers:
+                loaded = ", ".join(word.token for word in self.usable.values()) or "none"
+                raise RequestError.advised(
+                    f"textual inversion {brief(token)} is not loaded",
+                    f"choose one of those that are: {loaded}",
+                    argument="tokens",
+                )
+        return replace(self, forgotten=self.forgotten | {numbers[token.lower()] for token in tokens})
+
+    def with_words(self, words: Sequence[Inversion]) -> Inversions:
+        """Return these words plus `words`.
 
         Raises:
             RequestError: a word is loaded already. Words that differ only in case count as equal.
         """
-        known = {word.token.lower() for word in self.words}
+        known = {word.token.lower() for word in self.usable.values()}
         for word in words:
             if word.token.lower() in known:
                 raise RequestError.advised(
@@ -58,9 +99,12 @@ class Inversions:
                     argument="token",
                 )
             known.add(word.token.lower())
-        return Inversions(
-            vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, *files)
-        )
+        return replace(self, words=(*self.words, *words))
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The usable words as texts."""
+        return tuple(word.token for word in self.usable.values())
 
     @property
     def table(self) -> Array:
@@ -69,11 +113,11 @@ class Inversions:
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """Split a text into pieces. Yield each piece with its ids if it is one of the words, otherwise with no ids."""
-        if not self.words:
+        if not self.usable:
             yield text, []
             return
         # The longest word comes first, because one word may begin with another.
-        numbers = sorted(range(len(self.words)), key=lambda number: -len(self.words[number].token))
+        numbers = sorted(self.usable, key=lambda number: -len(self.words[number].token))
         pattern = "|".join(f"({_bounded(self.words[number].token)})" for number in numbers)
         position = 0
         for found in re.finditer(pattern, text, re.IGNORECASE):
@@ -95,95 +139,158 @@ def _bounded(name: str) -> str:
     return f"{before}{re.escape(name)}{after}"
 
 
-def read_inversions(path: str | Path, *, token: str | None, width: int, room: int) -> list[Inversion]:
-    """Read the words of a `.safetensors` file that diffusers or A1111's web UI wrote.
+def read_inversions(
+    path: str | Path, *, token: str | None, width: int, room: int, notices: Notices | None = None
+) -> list[Inversion]:
+    """Read the words of a `.safetensors` file that diffusers, A1111's web UI, ComfyUI or a trainer wrote.
 
     Args:
         path: the file.
-        token: the name of the word; by default the name in the file, or for A1111's files the file's own name.
+        token: the name of the word; by default the name in the file, or the file's own name if it has none.
         width: the width of the text encoder's embeddings.
         room: the most tokens that the text encoder reads at once.
+        notices: is told if a part of the file is left out.
 
     Raises:
         ModelNotFoundError: there is no such file.
         UnsupportedModelError: the file is a pickle, belongs to another kind of model, or is not a textual inversion.
-        RequestError: `token` is not a valid name, or the file has several words.
+        RequestError: `path` is no path, `token` is not a valid name, or the file has several words.
     """
-    file = Path(path)
-    if file.suffix.lower() in _PICKLES:
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise wrong_value("path", path, "the name of a .safetensors file with a textual inversion")
+    file = _read_header(Path(path))
+    names = _words(file, width, notices or Notices())
+    if token is not None and len(names) > 1:
+        raise RequestError.advised(
+            f"{file.path} has {len(names)} words",
+            "leave out token, which can name only one",
+            argument="token",
+            path=file.path,
+        )
+    words = []
+    for name in names:
+        called = (file.path.stem if name in _NAMELESS else name) if token is None else token
+        vectors = _read_vectors(file, name, width, room)
+        words.append(Inversion(token=_checked_token(called, file.path), vectors=vectors, file=file.path.name))
+    return words
+
+
+def _read_header(file: Path) -> SafetensorsFile:
+    """Read what a file holds, and check that it may be a textual inversion."""
+    if file.suffix.lower() in PICKLES:
         raise UnsupportedModelError.advised(
             f"{file} is a pickle, which runs code when it is read",
             "if you trust it, convert it to .safetensors",
             path=file,
         )
-    tensors = _read(file)
-    if not tensors:
-        raise UnsupportedModelError.expected(f"{file} is empty", "the embeddings of a word", path=file)
-    if {"clip_l", "clip_g"} & tensors.keys():
-        raise UnsupportedModelError.expected(
-            f"{file} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file
-        )
-    if token is not None and len(tensors) > 1:
-        raise RequestError.advised(
-            f"{file} has {len(tensors)} words",
-            "leave out token, which can name only one",
-            argument="token",
-            path=file,
-        )
-    words = []
-    for name, array in tensors.items():
-        called = (file.stem if name == _A1111_KEY else name) if token is None else token
-        words.append(
-            Inversion(token=_checked_token(called, file), vectors=_checked(file, name, array, width, room))
-        )
-    return words
-
-
-def _read(file: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
-    if not file.is_file():
-        raise ModelNotFoundError.expected(
-            f"{file} does not exist", "a .safetensors file with a textual inversion", path=file
-        )
+    _check_is_file(file)
     try:
-        with safe_open(file, framework="numpy") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
-    except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError.advised(
-            f"{file} cannot be read as a safetensors file ({error})", "download it again", path=file
-        ) from error
-    except TypeError as error:  # NumPy has no bfloat16
-        raise UnsupportedModelError.advised(
-            f"{file} has a number type that NumPy lacks ({error})", "save it in float16", path=file
-        ) from error
+        found = read_header(file)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    kind = kind_of(found)
+    if kind is not None and kind.what != EMBEDDING:
+        raise UnsupportedModelError.expected(
+            f"{file} is {kind}", "a textual inversion, which holds the embeddings of a word", path=file
+        )
+    return found
+
+
+def _unreadable(file: Path, error: OSError) -> UnsupportedModelError:
+    return UnsupportedModelError.advised(
+        f"{file} cannot be read ({error.strerror or error})", "check its permissions", path=file
+    )
+
+
+def _words(file: SafetensorsFile, width: int, notices: Notices) -> list[str]:
+    """Return the names of the tensors that hold the embeddings of a word."""
+    names = [name for name in file.tensors if not _BOOKKEEPING.fullmatch(name)]
+    if not names:
+        raise UnsupportedModelError.expected(
+            f"{file.path} is empty", "the embeddings of a word", path=file.path
+        )
+    of_sdxl = [pair for pair in _SDXL if set(pair) & set(names)]
+    if not of_sdxl:
+        return names
+    # SDXL's first text encoder is that of Stable Diffusion 1. ComfyUI uses its part for Stable Diffusion 1 too.
+    first, second = of_sdxl[0]
+    if first not in names or file.tensors[first].shape[-1:] != (width,):
+        raise UnsupportedModelError.expected(
+            f"{file.path} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file.path
+        )
+    if second in names:
+        notices.warn(f"{file.path} is for SDXL; only its part for the first text encoder ({first}) is used")
+    return [first]
+
+
+def _check_is_file(file: Path) -> None:
+    try:
+        is_folder, is_file = file.is_dir(), file.is_file()
+    except OSError as error:  # the name is too long
+        raise ModelNotFoundError.expected(
+            f"{brief(str(file))} cannot be read ({error.strerror})", _FILE, path=file
+        ) from None
+    if is_folder:
+        found = sorted(one.name for one in file.glob("*.safetensors"))
+        such = f", such as {file / found[0]}" if found else ""
+        raise ModelNotFoundError.expected(f"{file} is a folder", f"{_FILE}{such}", path=file)
+    if not is_file:
+        raise ModelNotFoundError.expected(f"{file} does not exist", _FILE, path=file)
 
 
 def _checked_token(token: object, file: Path) -> str:
-    """Return `token` if it is valid. Spaces are allowed, as in many of A1111's names, but not at its ends."""
-    fits = isinstance(token, str) and token == token.strip() and 0 < len(token) <= 200
-    if not fits or re.search(r"[\n\r]", str(token)):
-        raise RequestError(
-            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: choose another with "
-            "load_textual_inversion(…, token=…), or rename the file",
-            argument="token",
-            path=file,
-            fits="a word of 1 to 200 characters",
-        )
-    return str(token)
+    """Return `token` if a prompt can contain it as a word.
+
+    Spaces are allowed, as in many of A1111's names, but not at its ends. A prompt cannot contain surrogates, and nobody
+    can see that a prompt lacks an invisible character.
+    """
+    if not isinstance(token, str) or not 0 < len(token) <= 200:
+        fits = "a word of 1 to 200 characters"
+    elif token != token.strip():
+        fits = "a word without spaces at its ends"
+    elif not token.isprintable():
+        fits = "a word of visible characters"
+    else:
+        return token
+    raise RequestError(
+        f"{file}: its token is {brief(token)}, expected {fits}: choose another with "
+        "load_textual_inversion(…, token=…), or rename the file",
+        argument="token",
+        path=file,
+        fits=fits,
+    )
 
 
-def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) -> Array:
-    vectors = np.atleast_2d(array)
-    if vectors.ndim != 2 or vectors.shape[1] != width or array.dtype.kind != "f":
-        raise UnsupportedModelError(
-            f"{file}: {name} is {array.dtype} of shape {array.shape}, expected float embeddings of width {width}: "
-            "choose a file for this text encoder",
-            path=file,
-            fits=f"float embeddings of width {width}",
-        )
-    if not 1 <= len(vectors) <= room or not np.isfinite(vectors).all():
-        raise UnsupportedModelError.expected(
-            f"{file}: {name} has {len(vectors)} tokens", f"1 to {room} with finite values only", path=file
-        )
+def _read_vectors(file: SafetensorsFile, name: str, width: int, room: int) -> Array:
+    """Read the embeddings [tokens, width] of a word. Their shape is checked before they take memory."""
+    *tokens, last = file.tensors[name].shape or (0,)
+    if len(tokens) > 1 or last != width:
+        raise _misfit(file, name, width)
+    if tokens and not 1 <= tokens[0] <= room:
+        raise _wrong_tokens(file, name, tokens[0], room)
+    try:
+        vectors = np.atleast_2d(read_tensor(file, name))
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
+    if vectors.dtype.kind != "f":
+        raise _misfit(file, name, width)
+    if not np.isfinite(vectors).all():
+        raise _wrong_tokens(file, name, len(vectors), room)
     return vectors.astype(np.float32)
+
+
+def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{file.path}: {brief(name)} is {file.tensors[name]}, expected float embeddings of width {width}: "
+        "choose a file for this text encoder",
+        path=file.path,
+        fits=f"float embeddings of width {width}",
+    )
+
+
+def _wrong_tokens(file: SafetensorsFile, name: str, tokens: int, room: int) -> UnsupportedModelError:
+    return UnsupportedModelError.expected(
+        f"{file.path}: {brief(name)} has {tokens} tokens",
+        f"1 to {room} with finite values only",
+        path=file.path,
+    )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief, refused
 from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.images.arrays import to_pil, to_unit
-from sdrt.images.given_arrays import as_array
+from sdrt.images.given_arrays import as_array, is_array_like
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -92,6 +92,9 @@ class LinearPreview:
 
 def _checked(latents: Any, channels: int) -> Array:
     """The latents as an array [N, C, h, w] of numbers. Raises `RequestError` if they are not."""
+    if not is_array_like(latents):
+        fits = f"an array (images, {channels}, height, width)"
+        raise refused("latents", f"are {type(latents).__name__}", fits)
     array = as_array("latents", latents)
     if array.ndim != 4 or array.shape[1] != channels or 0 in array.shape:
         raise refused("latents", f"have shape {array.shape}", f"(images, {channels}, height, width)")

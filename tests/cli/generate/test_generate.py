@@ -131,8 +131,19 @@ def test_several_prompts(model: str) -> None:
     assert prompts == ["one", "two"]
 
 
-def test_a_random_seed_is_printed_and_makes_the_image_again(model: str) -> None:
-    result = generate(model, "-o", "a.png")
+def test_seeds_of_64_bits_and_negative_ones(model: str) -> None:
+    generate(model, "-s", str(2**32 + 7), "-o", "long.png")
+    generate(model, "-s", "7", "-o", "short.png")
+    assert pixels("long.png") == pixels("short.png")
+    report = json.loads(generate(model, "-s", "-2", "--count", "3", "-o", "{index}.png", "--json").stdout)
+    assert report["seeds"] == [2**64 - 2, 2**64 - 1, 0]
+    again = sdrt_command("generate", "--from", "1.png", "-m", model, "-o", "again.png")
+    assert (again.exit_code, pixels("again.png")) == (0, pixels("1.png"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["-s", "-1"]])
+def test_a_random_seed_is_printed_and_makes_the_image_again(model: str, arguments: list[str]) -> None:
+    result = generate(model, "-o", "a.png", *arguments)
     seed = result.stderr.split("seed ")[1].split(";")[0]
     generate(model, "-o", "b.png", "-s", seed)
     assert pixels("a.png") == pixels("b.png")
@@ -251,8 +262,11 @@ def test_scheduler_config_file(model: str) -> None:
         (["-H", "-8"], 2, "height is -8"),
         (["-W", "4096"], 2, "--max-size"),
         (["--guidance-scale", "nan"], 2, "guidance_scale is nan"),
-        (["-s", "-1"], 2, "seed is -1"),
-        (["-s", "4294967295", "--count", "2"], 2, "seed is 4294967296"),
+        (
+            ["-s", str(2**64)],
+            2,
+            "seed is 18446744073709551616: expected a whole number from -2**63 to 2**64 - 1",
+        ),
         (["--eta", "2"], 2, "eta is 2"),
         (["-n", "x" * 1_000_000], 2, "negative_prompt has 1000000 characters"),
         (["--scheduler", "heum"], 2, "unknown scheduler 'heum'"),
@@ -417,7 +431,9 @@ def test_labels_tell_images_apart(prompts: tuple[str, ...], labels: tuple[str, .
         prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
     settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
+    settings["prompt_comments"] = False
     vars(options).update(prompts_file=None, settings=settings, with_settings=lambda _: options)
+    vars(options).update(wildcard_files=lambda: None, literal=frozenset())
     assert tuple(image.label for image in plan(options)) == labels  # type: ignore[arg-type]
 
 

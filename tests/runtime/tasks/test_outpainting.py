@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.common.rng import MAX_SEED
+from sdrt.common.seeds import MAX_SEED
 from sdrt.request.fitted import fit
 from sdrt.run.multi_pass import grown_request, growths
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
@@ -110,8 +110,9 @@ def test_the_seed_may_be_the_last_that_there_is(pipeline: StableDiffusionPipelin
     grown_first, grown_last = (
         grown_request(one, one.image, growths(one)[0], 0, model) for one in (first, last)
     )
-    assert (grown_first.seed, grown_last.seed) == (0, MAX_SEED)
-    assert 0 <= (grown_request(last, last.image, growths(last)[0], 1, model).seed or -1) < MAX_SEED
+    assert (grown_first.seeds, grown_last.seeds) == ((0,), (MAX_SEED,))
+    (following,) = grown_request(last, last.image, growths(last)[0], 1, model).seeds
+    assert 0 <= following < MAX_SEED
 
 
 def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:

@@ -32,6 +32,12 @@ def test_it_is_the_linear_map_of_the_manifest(pipeline: StableDiffusionPipeline)
     np.testing.assert_allclose(np.asarray(pictures[1])[-1, 0] / 255, colour.clip(0, 1), atol=0.01)
 
 
+@pytest.mark.parametrize("latents", [5, None, [[1.0]]])
+def test_what_is_no_array_is_refused(pipeline: StableDiffusionPipeline, latents: Any) -> None:
+    with pytest.raises(RequestError, match=r"latents are .*: expected an array"):
+        pipeline.preview(latents)
+
+
 def test_latents_of_another_shape_are_refused(pipeline: StableDiffusionPipeline) -> None:
     for shape in ((4, 5, 7), (1, 3, 5, 7)):
         with pytest.raises(RequestError, match=r"expected \(images, 4, height, width\)"):
@@ -91,10 +97,10 @@ def test_a_model_without_one_says_so(tiny_model: Path, tmp_path: Path, value: ob
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (5, r"latents have shape \(\): expected \(images, 4, height, width\)"),
-        (None, "latents have shape"),
-        ("abc", "latents have shape"),
-        ([[1.0], [1.0, 2.0]], "latents is a list that NumPy cannot read"),
+        (5, r"latents are int: expected an array \(images, 4, height, width\)"),
+        (None, "latents are NoneType"),
+        ("abc", "latents are str"),
+        ([[1.0], [1.0, 2.0]], "latents are list"),
         (np.zeros((1, 4, 0, 2), np.float32), "latents have shape"),
         (np.zeros((1, 4, 2, 2), np.int64), "latents are an array of int64: expected floats"),
     ],

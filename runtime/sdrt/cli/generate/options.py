@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Numbers
 from sdrt.cli.provider_options import (
@@ -29,7 +30,10 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("model", "negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"),
         *("seed", "scheduler", "image", "output"),
     ),
-    Group.MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_image", "grid"),
+    Group.MANY: (
+        *("x", "y", "z", "batch_size", "count", "prompts_file", "wildcards", "from_image", "approximate"),
+        "grid",
+    ),
     Group.PROMPTS: ("prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
@@ -50,6 +54,7 @@ _OTHER_OPTIONS = (
         metavar="MODEL",
         default=DEFAULT_MODEL,
         show_default=True,
+        shell_complete=completers.models,
         help="Model folder, hub id, or name of an embedded model. `sdrt models` lists what needs no download.",
     ),
     click.option(
@@ -57,8 +62,14 @@ _OTHER_OPTIONS = (
         "embeddings",
         metavar="FILE",
         multiple=True,
+        shell_complete=completers.files,
         help="Load a textual inversion (.safetensors). Prompts use it by the name of the file, or by the name in it. "
         "Can be repeated.",
+    ),
+    click.option(
+        "--wildcards",
+        metavar="DIR",
+        help="In prompts, __name__ means a line of the file name.txt in this folder. The seed decides which.",
     ),
     force_option,
     click.option(
@@ -107,10 +118,18 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
                 # The default is an empty text, not None: the metadata and the checks expect a text.
                 default="" if row.name == "negative_prompt" else row.default,
                 show_default=row.default is not None,
+                shell_complete=_completer(row),
                 help=texts[row.name],
             )
         )
     return options
+
+
+def _completer(row: Setting) -> completers.Completer | None:
+    """What completes the values of a setting. Choices complete themselves."""
+    named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
+    is_file = row.option is not None and row.option.metavar == "FILE"
+    return named.get(row.name) or (completers.files if is_file else None)
 
 
 def _negated(_: click.Context, __: click.Parameter, given: bool) -> bool:
