@@ -136,7 +136,7 @@ def grown_request(
         **_one_prompt_per_image(request),
         image=canvases,
         mask_image=masks,
-        outpaint=None,
+        outpaint=growth,
         output_type="np",
         height=height,
         width=width,

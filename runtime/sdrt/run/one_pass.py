@@ -105,6 +105,7 @@ def prepare(job: Pass) -> Prepared:
         generators=job.generators,
         capabilities=job.capabilities,
         encoder=lambda: job.components.vae_encoder,
+        notices=job.notices,
         low_res_noise=lambda level: _low_res_noise(job.model, level),
     )
     if job.request.image is None:
