@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         ProviderError,
         RequestError,
+        RunCancelledError,
         SdrtError,
         UnsupportedModelError,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "ProviderError",
     "Request",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
     "SdrtWarning",
     "StableDiffusionPipeline",

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.arguments import takes
+from sdrt.common.cancelling import Cancel, is_set_of
+from sdrt.common.frames import forgets_locals
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError, UnsupportedModelError
@@ -21,6 +23,7 @@ from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.generation import Generation
+from sdrt.run.guarded import guarded
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
@@ -92,11 +95,12 @@ class StableDiffusionPipeline:
         return cls(folder, config, verify=given.verify, notify=given.notify)
 
     @takes(Arguments)
+    @forgets_locals
     def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
         """Make images. The arguments are those of diffusers, with `seed` instead of `generator`, and more.
 
         Raises:
-            RequestError, ComponentError, OutOfMemoryError, ProviderError.
+            RequestError, ComponentError, OutOfMemoryError, ProviderError, RunCancelledError.
         """
         given = Arguments(*values, **named)
         request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
@@ -104,7 +108,7 @@ class StableDiffusionPipeline:
         names = callback_tensors(given.callback_on_step_end_tensor_inputs)
         if callback is not None and not callable(callback):
             raise wrong_value("callback_on_step_end", callback, "a function")
-        events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)
+        events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing, cancel=given.cancel)
         return self._run(events, callback, names)
 
     def plan(
@@ -127,15 +131,20 @@ class StableDiffusionPipeline:
         *,
         scheduler: SchedulerLike | None = None,
         spacing: str | None = None,
+        cancel: Cancel | None = None,
     ) -> Events:
         """Run `request`. Yields a `GenerationStep` after each step, and at the end the result.
 
-        Closing the generator stops the run. A request from `plan` already has its scheduler and spacing.
+        Closing the generator stops the run between two steps, and `cancel` at any time: it is an object with
+        `is_set()`, such as a `threading.Event`, or a function. A request from `plan` already has its scheduler and
+        spacing.
 
         Raises:
             RequestError: the model or the scheduler cannot make the request. This is raised by the call itself, all
                 other errors by the first or a later step.
+            RunCancelledError: `cancel` is set.
         """
+        is_cancelled = is_set_of(cancel)
         # Plan in this function, which is not a generator, so that errors are raised at once.
         if not isinstance(request, PlannedRequest):
             planned = self.plan(request, scheduler=scheduler, spacing=spacing)
@@ -161,7 +170,10 @@ class StableDiffusionPipeline:
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
-        return self._generation.events(planned.request, planned.scheduler_with_levels, planned.passes, origin)
+        events = self._generation.events(
+            planned.request, planned.scheduler_with_levels, planned.passes, origin
+        )
+        return guarded(events, is_cancelled, planned.num_evaluations)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
@@ -243,6 +255,7 @@ class StableDiffusionPipeline:
         self._cache.configure(settle(config, self._notices))
         return self
 
+    @forgets_locals
     def load(self) -> StableDiffusionPipeline:
         """Create all sessions that text to image needs. Returns the pipeline.
 
@@ -255,6 +268,7 @@ class StableDiffusionPipeline:
         self._cache.load()
         return self
 
+    @forgets_locals
     def warm_up(
         self,
         width: int | None = None,

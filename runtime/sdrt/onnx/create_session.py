@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError
@@ -54,7 +56,7 @@ def create_session(
     config: SessionConfig,
     setting: Setting,
     *,
-    lock: AbstractContextManager[Any] | None,
+    lock: threading.RLock | None,
     thread: Worker | None,
 ) -> Any:
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early."""
@@ -67,7 +69,7 @@ def create_session(
     arguments = [config.passed(name, setting) for name in names]
     cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
     try:
-        with lock or nullcontext():
+        with held(lock) if lock else nullcontext():
             return interruptible(
                 lambda: ort.InferenceSession(str(subject.path), options, rows, arguments, enable_fallback=0),
                 lambda: cancel(True),

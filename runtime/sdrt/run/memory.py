@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from sdrt.common.cancelling import held
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
 from sdrt.families.capabilities import whole
@@ -73,7 +74,7 @@ class ComponentCache:
 
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
-        with self._lock:
+        with held(self._lock):
             return self._loaded or self._load(low_vram=self._uses_low_vram(0))
 
     def load(self) -> None:
@@ -104,7 +105,7 @@ class ComponentCache:
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
-        with self._lock:
+        with held(self._lock):
             low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
             if loaded is not None and loaded.low_vram == low_vram:
                 return loaded

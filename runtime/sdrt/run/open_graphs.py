@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from sdrt.common.allocator import trim
+from sdrt.common.cancelling import held
 from sdrt.common.notices import Notices
+from sdrt.common.program_end import at_work
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.float32_retry import Float32Retry
@@ -60,7 +62,7 @@ class OpenGraphs:
 
     def get(self, name: str, load: Callable[[], T]) -> T:
         """Return what `load` made for this name. `load` is called if nothing is in memory under this name."""
-        with self._lock:
+        with at_work(), held(self._lock):
             if name not in self._kept:
                 if self.config.low_vram and name not in _SMALL:
                     self._kept = {name: one for name, one in self._kept.items() if name in _SMALL}
