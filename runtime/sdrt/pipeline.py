@@ -330,6 +330,11 @@ class StableDiffusionPipeline:
         return self._cache.config.name
 
     @property
+    def threads(self) -> int | None:
+        """The number of CPU threads: the one that was asked for, but no more than CPUs. None for every core."""
+        return self._cache.config.threads
+
+    @property
     def scheduler(self) -> Scheduler:
         """The scheduler of calls that name none. It is the model's, unless you assign another."""
         if self._scheduler is None:

@@ -188,7 +188,8 @@ def _configuration(
         scheduler_name=planned.scheduler.name,
         spacing_name=planned.scheduler.spacing,
         provider=pipeline.provider if provider == "auto" else provider,
-        threads=threads,
+        # No more than there are CPUs.
+        threads=threads and pipeline.threads,
         allow_fallback=asked.allow_fallback,
         vae_tiling=asked.vae_tiling,
         low_vram=asked.low_vram,

@@ -12,7 +12,7 @@ from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError
-from sdrt.onnx.engine import FAILURES, ort, tells_placement
+from sdrt.onnx.engine import FAILURES, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
@@ -89,7 +89,7 @@ def create_session(
 
 def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = config.threads or 0
+    options.intra_op_num_threads = config.threads or default_threads()
     options.log_severity_level = 4
     # A memory pattern adds a block of memory for each shape to the arena that the first run has filled. That is half a
     # step's activations, and runs are no faster.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sdrt.common.control_groups import usable_cpus
 from sdrt.common.extras import install_command
 from sdrt.common.interrupt import was_interrupted
 from sdrt.common.notices import Notices
@@ -36,6 +37,7 @@ __all__ = [
     "FAILURES",
     "available_providers",
     "cuda_works",
+    "default_threads",
     "openvino_devices",
     "ort",
     "preload_cuda",
@@ -68,11 +70,12 @@ def available_providers() -> tuple[str, ...]:
 
 
 def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
-    """`config` with "auto" resolved: cuda if this build offers it and a device works, else cpu.
+    """`config` with "auto" resolved (cuda if this build offers it and a device works, else cpu), and threads bounded.
 
     Raises `ProviderError` with the remedy if this build lacks the provider.
     """
     offered = available_providers()
+    config = _bounded(config, notices)
     if config.name == AUTO:
         works = "cuda" in offered and cuda_works()
         if "cuda" in offered and not works:
@@ -100,6 +103,25 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
         f"pip uninstall -y onnxruntime; {install_command(row.extra)}",
         provider=config.provider,
     )
+
+
+def _bounded(config: SessionConfig, notices: Notices) -> SessionConfig:
+    """`config` with no more threads than CPUs: each would wait for the others, which takes many times as long."""
+    usable, asked = usable_cpus(), config.threads
+    if asked is None or usable is None or asked <= usable:
+        return config
+    notices.warn(f"threads is {asked}, but this process may use {usable} CPUs, so sdrt uses {usable} threads")
+    return replace(config, threads=usable)
+
+
+def default_threads() -> int:
+    """The number of threads of a session without a given number. 0 lets ONNX Runtime use every core.
+
+    ONNX Runtime knows the CPUs of this process, but not the share of their time that a container may use.
+    """
+    usable = usable_cpus()
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else usable
+    return usable if usable is not None and allowed is not None and usable < allowed else 0
 
 
 @cache
