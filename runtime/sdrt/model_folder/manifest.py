@@ -46,6 +46,10 @@ _WHOLE = "copy the whole model folder, or export it again"
 
 def missing(path: Path, component: str | None = None) -> IntegrityError:
     """Return the error for a file that a model folder lacks."""
+    if path.is_symlink():
+        return damaged(
+            path, f"{path} is a link to {path.readlink()}, which does not exist", _WHOLE, component
+        )
     return damaged(path, f"{path} is missing", _WHOLE, component)
 
 

@@ -12,9 +12,10 @@ from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError
-from sdrt.onnx.engine import FAILURES, default_threads, ort, tells_placement
+from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
+from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
@@ -62,19 +63,36 @@ def create_session(
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early."""
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
-    options = _session_options(subject.name, config, strict)
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
-    names = dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])])
-    rows = [PROVIDERS[name].ort for name in names]
-    arguments = [config.passed(name, setting) for name in names]
-    cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
-    try:
-        with held(lock) if lock else nullcontext():
-            return interruptible(
-                lambda: ort.InferenceSession(str(subject.path), options, rows, arguments, enable_fallback=0),
-                lambda: cancel(True),
-                thread,
+    names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
+    providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
+
+    def create(linked: LinkedWeights | None = None) -> Any:
+        options = _session_options(subject.name, config, strict)
+        cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
+
+        def work() -> Any:
+            maps = None if linked is None else linked.give_to(options)
+            session = ort.InferenceSession(
+                str(subject.path), options, list(providers), list(providers.values()), enable_fallback=0
             )
+            del maps
+            return session
+
+        with held(lock) if lock else nullcontext():
+            return interruptible(work, lambda: cancel(True), thread)
+
+    try:
+        try:
+            return create()
+        except FAILURES as error:
+            if not (is_refusal_of_links(error) and can_pass_weights()):
+                raise
+            linked = LinkedWeights(subject.path)
+            if not linked:
+                raise
+        # Not inside `except`: the error's traceback would keep the memory of the first attempt.
+        return create(linked)
     except FAILURES as error:
         if is_refusal_to_fall_back(error):
             raise shortfall(

@@ -36,6 +36,7 @@ except (ImportError, AttributeError, OSError) as error:
 __all__ = [
     "FAILURES",
     "available_providers",
+    "can_pass_weights",
     "cuda_works",
     "default_threads",
     "openvino_devices",
@@ -146,6 +147,11 @@ def openvino_devices() -> list[str]:
 def tells_placement() -> bool:
     """Whether sessions report which provider runs which node, as they do since version 1.24."""
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
+def can_pass_weights() -> bool:
+    """Whether sessions can be given the content of weight files."""
+    return hasattr(ort.SessionOptions, "add_external_initializers_from_files_in_memory")
 
 
 def require_cudnn() -> None:

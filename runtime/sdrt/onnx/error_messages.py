@@ -35,6 +35,7 @@ _DAMAGED = (
     *("doesn't have a graph", "no graph was found", "does not exist", "no such file"),
     *("out of bounds", "external data", "file size"),
 )
+_OUTSIDE = ("escapes model directory",)
 _OPTION = (
     "unsupported property",
     "property key",
@@ -104,6 +105,12 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
             f"--dtype fp16; {reason}",
             **subject.facts,
             fits="a model that was exported with --dtype fp16",
+        )
+    if _says(error, _OUTSIDE):
+        return IntegrityError.advised(
+            f"{name}: {path} keeps weights in a file outside its folder, which ONNX Runtime does not read ({reason})",
+            "copy that file into the folder in place of a link, or export the model again",
+            **subject.facts,
         )
     if _says(error, _DAMAGED):
         return IntegrityError(
