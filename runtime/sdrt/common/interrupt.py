@@ -13,7 +13,7 @@ from sdrt.common.cancelling import INTERVAL, cancellable, stop_if_cancelled
 from sdrt.common.program_end import at_work, ends_with
 from sdrt.errors import RunCancelledError
 
-__all__ = ["Worker", "asked_to_stop", "interruptible", "stop_if_asked", "was_interrupted"]
+__all__ = ["Worker", "asked", "asked_to_stop", "interruptible", "stop_if_asked", "was_interrupted"]
 
 T = TypeVar("T")
 
@@ -33,8 +33,16 @@ def asked_to_stop() -> Iterator[Callable[[BaseException], None]]:
         _asked.clear()
 
 
+def asked() -> BaseException | None:
+    """The exception of the last signal handler. None without a signal."""
+    return _asked[-1] if _asked else None
+
+
 def stop_if_asked() -> None:
-    """Raise the exception of the last signal handler again: torch's tracer may swallow it and go on for minutes."""
+    """Raise the exception of the last signal handler again, in case something has swallowed it.
+
+    Torch's tracer does so, and Python while it frees an object.
+    """
     if _asked:
         raise _asked[-1]
 
@@ -120,6 +128,7 @@ def interruptible(work: Callable[[], T], stop: Callable[[], None], worker: Worke
         KeyboardInterrupt, RunCancelledError, SystemExit (see `at_work`), and what `work` raises.
     """
     with at_work():
+        stop_if_asked()
         stop_if_cancelled()
         is_main = threading.current_thread() is threading.main_thread()
         call = _Call(work, stop)
@@ -141,14 +150,13 @@ def interruptible(work: Callable[[], T], stop: Callable[[], None], worker: Worke
 
 
 def _started(run: Callable[[], None]) -> bool:
-    """Run this in a new thread. Return False if Python starts no thread any more, because the program is ending."""
+    """Run this in a new thread. Return False if there can be none: the program is ending, or a limit is reached."""
     try:
         # Python must not end under the main thread's native code. A daemon's may be ended with it.
         daemon = False if threading.current_thread() is threading.main_thread() else None
         threading.Thread(target=run, name="sdrt-run", daemon=daemon).start()
-    except RuntimeError as error:
-        if "shutdown" not in str(error):
-            raise
+    except RuntimeError:
+        # The work needs no thread of its own. It then ends before Ctrl-C is noticed.
         return False
     return True
 

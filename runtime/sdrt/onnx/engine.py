@@ -14,8 +14,9 @@ import numpy as np
 from sdrt.common.control_groups import usable_cpus
 from sdrt.common.extras import install_command
 from sdrt.common.interrupt import was_interrupted
+from sdrt.common.limits import advice_on_limits, is_of_memory
 from sdrt.common.notices import Notices
-from sdrt.errors import ProviderError
+from sdrt.errors import OutOfMemoryError, ProviderError
 from sdrt.onnx.cuda_libraries import has_cudnn, load_cuda_libraries
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
@@ -26,9 +27,13 @@ try:
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
     ort.InferenceSession  # noqa: B018  # missing if pip left an empty folder when it removed the package
-except (ImportError, AttributeError, OSError) as error:
+except (ImportError, AttributeError, OSError, MemoryError) as error:
     if was_interrupted(error):
         raise KeyboardInterrupt from error
+    if is_of_memory(error):
+        raise OutOfMemoryError.advised(
+            f"ONNX Runtime cannot be loaded into memory ({error})", advice_on_limits()
+        ) from error
     raise ProviderError.advised(
         f"ONNX Runtime cannot be imported ({error})", f"{install_command('cpu')}, or [gpu] for NVIDIA"
     ) from error

@@ -7,6 +7,7 @@ It follows only links that lie beside the graph under the name that the graph gi
 
 from __future__ import annotations
 
+import errno
 import mmap
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,21 @@ class LinkedWeights:
 
     def give_to(self, options: Any) -> list[mmap.mmap]:
         """Let a session with these `SessionOptions` read the files. The result must live until the session is made."""
-        maps = []
-        for path in self._files.values():
-            with path.open("rb") as file:
-                maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        maps = [_mapped(path) for path in self._files.values()]
         options.add_external_initializers_from_files_in_memory(
             list(self._files), maps, [len(one) for one in maps]
         )
         return maps
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"{path} cannot be mapped") from error
+        raise
 
 
 def _may_be_weights(path: Path) -> bool:

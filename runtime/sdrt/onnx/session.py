@@ -20,7 +20,7 @@ from sdrt.onnx.buffers import PLAIN, Bound
 from sdrt.onnx.create_session import create_session, session_setting
 from sdrt.onnx.engine import FAILURES, ort, preload_cuda, require_cudnn, require_sound_recordings, settle
 from sdrt.onnx.engine_cache import Weights
-from sdrt.onnx.error_messages import Subject, run_failure
+from sdrt.onnx.error_messages import Subject, load_failure, run_failure
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.overflow import overflowed
 from sdrt.onnx.provider_check import require_provider, told_placement
@@ -81,7 +81,7 @@ class Component:
         self._device_lock = _lock_of_device(config)
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
-        self._thread = Worker(f"sdrt-{name}") if self._row.device else None
+        self._thread = self._worker() if self._row.device else None
         self._session = self._create(config, setting)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
@@ -268,6 +268,12 @@ class Component:
                     "without one"
                 )
             return self._recordings if self._recordings <= _MOST_RECORDINGS else PLAIN
+
+    def _worker(self) -> Worker:
+        try:
+            return Worker(f"sdrt-{self.name}")
+        except RuntimeError as error:  # a limit on threads or memory is reached
+            raise load_failure(self._subject, error) from error
 
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:

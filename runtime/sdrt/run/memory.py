@@ -19,6 +19,7 @@ from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.fitted import FittedRequest
+from sdrt.run.advice import with_advice
 from sdrt.text.textual_inversion import Inversion, Inversions
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class ComponentCache:
             # If another thread has switched meanwhile, there is no need to fail.
             if not switched and used_low_vram == self._uses_low_vram(0):
                 self.close()
-                raise
+                raise self.with_advice(error, None) from error
         finally:
             if components is not self._loaded:
                 # They were replaced meanwhile. Free the sessions that were created since then.
@@ -119,6 +120,11 @@ class ComponentCache:
         return self._switch_to_low_vram(
             request.num_pixels, error, "for images of this size and all larger ones"
         )
+
+    def with_advice(self, error: OutOfMemoryError, request: FittedRequest | None) -> OutOfMemoryError:
+        """Return the error with advice that the request has not taken yet."""
+        low_vram = self._uses_low_vram(request.num_pixels if request else 0)
+        return with_advice(error, self.config, request, low_vram=low_vram)
 
     def _uses_low_vram(self, pixels: int) -> bool:
         low_vram = self.config.low_vram

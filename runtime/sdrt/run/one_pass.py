@@ -159,8 +159,8 @@ def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
     return _decode_with(job.cache.for_request(job.request), job, latents, canvases)
 
 
-def memory_error(error: MemoryError) -> OutOfMemoryError:
-    """Return a component's error as it is. NumPy's own error becomes an `OutOfMemoryError`."""
+def memory_error(error: Exception) -> OutOfMemoryError:
+    """Return a component's error as it is. Another library's error becomes an `OutOfMemoryError`."""
     return error if isinstance(error, OutOfMemoryError) else images_failure(error)
 
 

@@ -401,3 +401,22 @@ def test_ctrl_c_keeps_what_was_measured(model: str, folder: Path) -> None:
     found = json.loads((folder / "a.json").read_text())
     assert (found["complete"], len(found["measurements"])) == (False, 1)
     assert [path.name for path in folder.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-W", "4096"), "width is 4096: expected at most 2048, or allow more with --max-size 4096"),
+        (
+            ("--size", "64x8192", "--max-size", "4096"),
+            "height is 8192: expected at most 4096, or allow more with --max-size 8192",
+        ),
+        (("-H", "100000000000"), "height is 100000000000: expected a whole number from 1 to 2147483648"),
+    ],
+)
+def test_a_large_size_is_refused_with_what_this_command_has(
+    tiny_model: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    result = benchmark("-m", str(tiny_model), *arguments)
+    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+    assert "tile" not in result.stderr
