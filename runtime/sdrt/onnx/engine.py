@@ -13,7 +13,7 @@ import numpy as np
 
 from sdrt.common.control_groups import usable_cpus
 from sdrt.common.extras import install_command
-from sdrt.common.interrupt import was_interrupted
+from sdrt.common.interrupt import stop_if_asked, was_interrupted
 from sdrt.common.limits import advice_on_limits, is_of_memory
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError, ProviderError
@@ -28,6 +28,7 @@ try:
 
     ort.InferenceSession  # noqa: B018  # missing if pip left an empty folder when it removed the package
 except (ImportError, AttributeError, OSError, MemoryError) as error:
+    stop_if_asked()
     if was_interrupted(error):
         raise KeyboardInterrupt from error
     if is_of_memory(error):

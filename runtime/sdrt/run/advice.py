@@ -14,6 +14,7 @@ __all__ = ["with_advice"]
 
 # The fewest pixels of a side for which smaller images are advised.
 _SMALL = 128
+_OF_THREADS = ("pthread_create failed", "can't start new thread")
 
 
 def with_advice(
@@ -25,7 +26,11 @@ def with_advice(
     """
     if error.fits != FEWER:
         return error
-    steps = [*_smaller(request), *_thriftier(error, config, request, low_vram=low_vram)]
+    if any(mark in str(error) for mark in _OF_THREADS) and not memory_limit():
+        steps = [] if config.threads == 1 else ["use fewer threads (threads, --threads)"]
+        steps.append("raise the limit on processes (ulimit -u, or that of the container)")
+    else:
+        steps = [*_smaller(request), *_thriftier(error, config, request, low_vram=low_vram)]
     if memory_limit() or not steps:
         steps.append(advice_on_limits())
     fits = f"{', or '.join(steps)}; `sdrt doctor --size` says what fits"

@@ -19,6 +19,7 @@ from sdrt.cli.doctor.onnx_runtime import check_onnxruntime
 from sdrt.cli.models.summary import human_size
 from sdrt.common.cache import cache_root
 from sdrt.common.extras import install_command, missing_modules
+from sdrt.common.interrupt import stop_if_asked
 from sdrt.common.limits import advice_on_limits, is_of_memory, memory_limit
 from sdrt.errors import OutOfMemoryError, RequestError, SdrtError
 from sdrt.model_folder.embedded import DEFAULT_MODEL
@@ -128,6 +129,7 @@ def check_libraries() -> Iterator[Finding]:
         try:
             importlib.import_module(module)
         except (ImportError, AttributeError, OSError, MemoryError) as error:
+            stop_if_asked()
             lacks_memory = is_of_memory(error)
             yield Finding(
                 name=distribution,
