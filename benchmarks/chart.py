@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["draw"]
 
 RECORD = ROOT / "benchmarks" / "results" / "cpu-2-cores.json"
-CHART = ROOT / "docs" / "pictures" / "peers.png"
+CHART = ROOT / "docs" / "images" / "peers.png"
 PACKAGES = ("sdrt", "onnxruntime", "torch", "diffusers", "transformers", "optimum", "optimum-onnx")
 """The caption gives the versions of these packages, if the record has them."""
 LABELS: Mapping[str, str] = {
@@ -189,7 +189,7 @@ def _rounds(rounds: int) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("chart", __doc__)
     parser.add_argument("record", nargs="?", type=Path, default=RECORD, help="default: cpu-2-cores.json")
-    parser.add_argument("--output", "-o", type=Path, default=CHART, help="default: docs/pictures/peers.png")
+    parser.add_argument("--output", "-o", type=Path, default=CHART, help="default: docs/images/peers.png")
     parser.add_argument("--systems", metavar="A,B", help="systems to draw; default: all of the record")
     options = parser.parse_args(arguments)
     try:

@@ -231,7 +231,7 @@ class _Probe(Component):
             fold = np.minimum if name.startswith("low:") else np.maximum
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
-    def _create(self, config: SessionConfig, setting: Setting) -> Any:
+    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
@@ -240,7 +240,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content or str(self._path), options, providers=["CPUExecutionProvider"])
 
 
 class _Watched:
@@ -273,10 +273,10 @@ class _ProbedGraphs(OpenGraphs):
         self.probed = probed
         self.probes: dict[str, _Probe] = {}
 
-    def open(self, name: str, path: Path | None = None) -> Component:
+    def open(self, name: str, path: Path | None = None, content: bytes | None = None) -> Component:
         """See `OpenGraphs`."""
         if name not in self.probed or path is not None:
-            return super().open(name, path)
+            return super().open(name, path, content)
         self.probes[name] = _Probe(name, self.probed[name].path, self.config, self.notices)
         return self.probes[name]
 

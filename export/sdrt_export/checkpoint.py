@@ -6,25 +6,27 @@ only compared with it. Weights are read from safetensors, memory-mapped. Nothing
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from diffusers import ConfigMixin
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError, UnsupportedModelError
-from sdrt.families import Family
+from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError
+from sdrt.families import Family, Task
+from sdrt.families.capabilities import sample_size
+from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt_export.components import Component, components_of
+from sdrt_export.weight_files import find_weights, num_elements
 
 __all__ = ["Checkpoint", "FolderCheckpoint", "for_inference", "open_folder", "parts_of"]
 
-_PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+# The defaults of diffusers' classes.
+_CHANNELS = {"in_channels": 4, "out_channels": 4}
 
 
 class Checkpoint(Protocol):
@@ -76,14 +78,12 @@ class FolderCheckpoint:
     def load(self, part: str) -> nn.Module:
         """See :class:`Checkpoint`."""
         model_class = parts_of(self.family)[part].model_class
-        files = _weights(self.folder / part)
-        variant = "fp16" if all(".fp16." in file.name for file in files) else None
         is_diffusers = issubclass(model_class, ConfigMixin)
         dtype = {"torch_dtype": torch.float32} if is_diffusers else {"dtype": torch.float32}
         try:
             module, info = model_class.from_pretrained(  # type: ignore[attr-defined]
                 self.folder / part,
-                variant=variant,
+                variant=find_weights(self.folder / part).variant,
                 use_safetensors=True,
                 local_files_only=True,
                 low_cpu_mem_usage=True,
@@ -99,7 +99,17 @@ class FolderCheckpoint:
             ) from error
         assert isinstance(module, nn.Module)
         _check_complete(self.folder / part, sorted(info["missing_keys"]))
+        self._correct_config(module, part)
         return for_inference(module)
+
+    def _correct_config(self, module: Any, part: str) -> None:
+        """Change the keys that diffusers' pipeline changes after it has loaded a component."""
+        task = _task(self.folder, self.family)
+        if part == self.family.denoiser.component:
+            config = _read_config(self.folder / part / "config.json")
+            module.register_to_config(sample_size=sample_size(config, task))
+        if part == self.family.vae.checkpoint and task.scaling_factor is not None:
+            module.register_to_config(scaling_factor=task.scaling_factor)
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
@@ -121,7 +131,7 @@ class FolderCheckpoint:
     def files(self) -> list[Path]:
         """The files that are read: weights, configs, tokenizer."""
         parts = [self.folder / part for part in self.family.checkpoint_components]
-        found = [path for part in parts for path in _weights(part)]
+        found = [path for part in parts for path in find_weights(part).files]
         found += [path for part in parts for path in part.glob("*.safetensors.index*.json")]
         found += [part / "config.json" for part in parts]
         tokenizers = self.tokenizer_folders().values()
@@ -133,9 +143,9 @@ class FolderCheckpoint:
     def size(self) -> int:
         """See :class:`Checkpoint`. Reads the headers of the safetensors files."""
         return 4 * sum(
-            _elements(file)
+            num_elements(file)
             for part in self.family.checkpoint_components
-            for file in _weights(self.folder / part)
+            for file in find_weights(self.folder / part).files
         )
 
 
@@ -163,7 +173,7 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
             path=folder,
         )
     if folder.is_file():
-        raise _single_file(folder)
+        raise refusal_of_file(folder)
     with readable(folder):
         return _open_folder(folder, name, revision)
 
@@ -179,7 +189,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     family = check_checkpoint_index(folder)
     for part in family.checkpoint_components:
         _read_config(folder / part / "config.json")
-        _weights(folder / part)
+        find_weights(folder / part)
     _read_config(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
@@ -190,27 +200,16 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check what would otherwise fail after tracing."""
+    """Check what would otherwise fail after the components are written."""
+    if _task(folder, family).has_noise_level:
+        _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
+
+
+def _task(folder: Path, family: Family) -> Task:
+    """The task of a checkpoint. Its configs may leave out what are its classes' defaults."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
-    if {"in_channels", "out_channels"} <= denoiser.keys() and "latent_channels" in vae:
-        task = family.task_of(denoiser, vae["latent_channels"])
-        if task.has_noise_level:
-            _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
-
-
-def _single_file(path: Path) -> UnsupportedModelError:
-    reason = (
-        "a pickle runs code when it is read"
-        if path.suffix in _PICKLES
-        else "single-file checkpoints are not supported"
-    )
-    return UnsupportedModelError(
-        f"{path}: {reason}: expected a folder in diffusers' layout with .safetensors; if you trust the file, "
-        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(…)",
-        path=path,
-        fits="a folder in diffusers' layout with .safetensors",
-    )
+    return family.task_of(_CHANNELS | denoiser, vae.get("latent_channels", _CHANNELS["out_channels"]))
 
 
 def parts_of(family: Family) -> dict[str, Component]:
@@ -231,54 +230,6 @@ def _check_tokenizer(folder: Path) -> None:
         raise ModelNotFoundError(
             f"{folder / missing[0]} is missing: the download may be incomplete", path=folder / missing[0]
         )
-
-
-def _weights(folder: Path) -> list[Path]:
-    """The safetensors files of one component, in full precision if there are any, else in fp16.
-
-    Raises:
-        UnsupportedModelError: there are only pickles.
-        ModelNotFoundError: there are no weights.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    plain = [file for file in files if not re.search(r"\.(fp16|non_ema|bf16)\b", file.name)]
-    half = [file for file in files if ".fp16." in file.name]
-    # A folder may have the same text encoder under both libraries' names. Loaders take the first that they know.
-    for candidates in (plain, half):
-        if candidates:
-            return candidates
-    pickles = sorted(file for file in folder.glob("*") if file.suffix in _PICKLES)
-    if pickles:
-        raise UnsupportedModelError.advised(
-            f"{pickles[0]}: a pickle runs code when it is read, so only .safetensors is accepted",
-            "use a revision that has them, or convert it with diffusers' save_pretrained(…, "
-            "safe_serialization=True)",
-            joint="; ",
-            path=pickles[0],
-        )
-    raise ModelNotFoundError.advised(
-        f"{folder} has no .safetensors weights",
-        "download the checkpoint again, or use a revision that has them; pickles are not "
-        "accepted, because they run code when they are read",
-        path=folder,
-    )
-
-
-def _elements(file: Path) -> int:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return sum(_product(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError.advised(
-            f"{file} is not a complete safetensors file ({error})", "download it again", path=file
-        ) from error
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
 
 
 def for_inference(module: nn.Module) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 from sdrt.common.extras import install_command
 from sdrt.errors import ExportError
 from sdrt_export.checkpoint import FolderCheckpoint
+from sdrt_export.weight_files import link_name
 
 __all__ = ["OPSET", "export_pipeline"]
 
@@ -58,6 +59,6 @@ def _link(checkpoint: FolderCheckpoint, index: Mapping[str, Any], source: Path) 
     (source / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
     for file in checkpoint.files():
         # optimum asks for full precision, so files of half precision get its name.
-        path = source / file.parent.name / file.name.replace(".fp16.", ".")
+        path = source / file.parent.name / link_name(file)
         path.parent.mkdir(exist_ok=True)
         path.symlink_to(file.resolve())

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from sdrt.common.visible import visible
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
 from sdrt.families import Family
 from sdrt.model_folder.folder import ModelFolder, expand
@@ -123,7 +124,7 @@ def main(model: str, checkpoint: Path, force: bool) -> None:
     try:
         restore_checkpoint(model, checkpoint, force=force)
     except SdrtError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(visible(f"error: {error}"), err=True)
         raise SystemExit(error.exit_code) from None
     click.echo(checkpoint)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     )
     from sdrt.images.metadata import read_metadata
     from sdrt.pipeline import StableDiffusionPipeline
+    from sdrt.prompts.wildcards import expand_wildcards
     from sdrt.request.request import Request
     from sdrt.run.result import GenerationStep, StableDiffusionPipelineOutput
 
@@ -51,6 +52,7 @@ __all__ = [
     "StableDiffusionPipelineOutput",
     "UnsupportedModelError",
     "__version__",
+    "expand_wildcards",
     "read_metadata",
 ]
 
@@ -62,6 +64,7 @@ _MODULES = {
     "Request": "request.request",
     "SdrtWarning": "common.notices",
     "__version__": "common.version",
+    "expand_wildcards": "prompts.wildcards",
     "read_metadata": "images.metadata",
 }
 

@@ -166,7 +166,6 @@ class StableDiffusionPipeline:
             planned = request
         origin = Origin(
             model=self.model.name,
-            takes_strength="strength" not in self._capabilities.task.refuses,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
@@ -184,8 +183,9 @@ class StableDiffusionPipeline:
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:
         """Load a textual inversion, and return the words that prompts can use for it.
 
-        `path` is a `.safetensors` file in the format of diffusers or A1111. `token` names its word, if the file
-        contains only one. By default, the word of an A1111 file is the name of the file.
+        `path` is a `.safetensors` file of diffusers, A1111, ComfyUI or a trainer. `token` names its word, if the file
+        contains only one. By default, the word is the name in the file, or the file's own name if it has none, as in
+        files of A1111.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
@@ -204,6 +204,7 @@ class StableDiffusionPipeline:
             token=token,
             width=whole(config, "hidden_size", name),
             room=whole(config, "max_position_embeddings", name) - 2,
+            notices=self._notices,
         )
         self._cache.add_words(words, Path(path).name)
         return [word.token for word in words]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from sdrt.errors import (
     SdrtError,
     UnsupportedModelError,
 )
-from sdrt_export import TARGETS, export_model, graph
+from sdrt_export import TARGETS, export_model
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.random_checkpoint import RandomCheckpoint
+from tests.export.built import build
 from tests.parity.checkpoints import UNET, VARIANTS
 
 UNET_WEIGHTS = Path("unet") / "diffusion_pytorch_model.safetensors"
@@ -221,9 +223,8 @@ def test_an_existing_model_stays(checkpoint: Callable[[str], Path], tmp_path: Pa
 def test_unet_configs_without_a_fused_form(name: str, key: str, value: Any) -> None:
     extra = {key: value} | ({"addition_embed_type_num_heads": 2} if "addition" in key else {})
     module = diffusers.UNet2DConditionModel(**(UNET | VARIANTS["sd1"].unet | extra))
-    target = TARGETS["cpu"]
-    with pytest.raises(UnsupportedModelError, match=f"{key}={value!r}.*--exporter optimum"):
-        graph.trace(COMPONENTS[name], module, target)
+    with pytest.raises(UnsupportedModelError, match=f"{key}.*{value!r}.*--exporter optimum"):
+        build(COMPONENTS[name], module, TARGETS["cpu"])
 
 
 def same(left: torch.nn.Module, right: torch.nn.Module) -> bool:
@@ -273,3 +274,53 @@ def test_random_weights_follow_the_seed(part: str) -> None:
     differ = zip(first.parameters(), other.parameters(), strict=True)
     assert not any(torch.equal(x, y) for x, y in differ)
     assert all(parameter.isfinite().all() for parameter in first.parameters())
+
+
+@pytest.mark.parametrize(
+    ("variant", "pipeline"),
+    [
+        ("sd1", "StableDiffusionPipeline"),
+        ("sd1", "StableDiffusionImg2ImgPipeline"),
+        ("inpaint", "StableDiffusionInpaintPipeline"),
+        ("pix2pix", "StableDiffusionInstructPix2PixPipeline"),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.2.2", "0.8.1", "0.9.0.dev0", "0.10.2", "1.0", None])
+@pytest.mark.parametrize("size", [32, 63, 64, 96])
+def test_sample_sizes_before_diffusers_0_9(
+    checkpoint: Callable[[str], Path],
+    tmp_path: Path,
+    variant: str,
+    pipeline: str,
+    version: str | None,
+    size: int,
+) -> None:
+    """diffusers' pipelines take 64 for a smaller size, except the one for instructions."""
+    folder = Path(shutil.copytree(checkpoint(variant), tmp_path / "old"))
+    config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8")) | {"sample_size": size}
+    config.pop("_diffusers_version")
+    config |= {} if version is None else {"_diffusers_version": version}
+    (folder / "unet" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    _edit(folder / "model_index.json", _class_name=pipeline)
+    unet = diffusers.UNet2DConditionModel.from_config(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # diffusers warns of the size
+        parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "scheduler", "safety_checker"))
+        theirs = getattr(diffusers, pipeline)(unet=unet, feature_extractor=None, **parts)
+    assert open_folder(folder).load("unet").config.sample_size == theirs.unet.config.sample_size
+
+
+def test_a_vae_without_a_scaling_factor(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    config = json.loads((damaged / "vae" / "config.json").read_text(encoding="utf-8"))
+    del config["scaling_factor"]
+    (damaged / "vae" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert open_folder(damaged).load("vae").config.scaling_factor == 0.18215
+
+
+@pytest.mark.filterwarnings("ignore:The configuration file of the vae:FutureWarning")
+def test_the_upscaler_has_its_own_scaling_factor(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(checkpoint("upscale"), tmp_path / "upscale"))
+    _edit(folder / "vae" / "config.json", scaling_factor=0.18215)
+    theirs = diffusers.StableDiffusionUpscalePipeline.from_pretrained(folder)
+    assert theirs.vae.config.scaling_factor == 0.08333
+    assert open_folder(folder).load("vae").config.scaling_factor == 0.08333

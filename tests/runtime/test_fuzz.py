@@ -12,8 +12,9 @@ from hypothesis import strategies as st  # noqa: E402
 
 from sdrt.errors import RequestError  # noqa: E402
 from sdrt.images.metadata import Parameters  # noqa: E402
-from sdrt.prompts.a1111 import parse_parts, parse_weights, scheduled  # noqa: E402
+from sdrt.prompts.a1111 import parse_parts, parse_weights  # noqa: E402
 from sdrt.prompts.compel import parse_compel  # noqa: E402
+from sdrt.prompts.editing import scheduled  # noqa: E402
 
 pieces = st.sampled_from(
     [

@@ -129,7 +129,7 @@ def test_public_surface() -> None:
         "RunCancelledError",
         "SdrtWarning",
     }
-    assert set(sdrt.__all__) == expected | {"__version__", "read_metadata"}
+    assert set(sdrt.__all__) == expected | {"__version__", "expand_wildcards", "read_metadata"}
     for name in sdrt.__all__:
         value = getattr(sdrt, name)
         assert isinstance(value, str) or value.__name__ == name

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from sdrt.schedulers import SAMPLERS
-from sdrt_models.shapes import gallery, task_pictures
+from sdrt_models.shapes import gallery, task_images
 from sdrt_models.shapes.gallery_page import RESULTS, families_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,15 +47,15 @@ def test_a_page_and_one_scheduler_more(tmp_path: Path, monkeypatch: pytest.Monke
     assert rows(page)["Heun"][-1] == "3, 5, 7"
     assert "- EDM Euler: scheduler 'edm_euler' is for models trained as in EDM" in page
     assert PICTURE.findall(page) == [
-        "pictures/schedulers-accuracy.png",
-        "pictures/schedulers-single-step.webp",
+        "images/schedulers-accuracy.png",
+        "images/schedulers-single-step.webp",
     ]
     assert results(tmp_path) == [("heun", steps, 1) for steps in STEPS]
 
     more = run(tmp_path, "--scheduler", "lms")
     assert list(rows(more)) == ["Heun", "LMS"]
     assert rows(more)["Heun"] == rows(page)["Heun"]
-    assert "pictures/schedulers-multistep.webp" in PICTURE.findall(more)
+    assert "images/schedulers-multistep.webp" in PICTURE.findall(more)
     assert len(results(tmp_path)) == 2 * len(STEPS)
     for name in PICTURE.findall(more):
         with Image.open(tmp_path / "docs" / name) as picture:
@@ -76,10 +76,10 @@ def test_every_scheduler_has_one_place() -> None:
 
 
 def test_a_picture_of_a_task(tmp_path: Path) -> None:
-    result = CliRunner().invoke(task_pictures.main, ["--task", "inpainting", str(tmp_path)])
+    result = CliRunner().invoke(task_images.main, ["--task", "inpainting", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    assert f"task-inpainting.webp: {task_pictures.TASKS['inpainting'].about}" in result.output
-    with Image.open(tmp_path / "docs" / "pictures" / "task-inpainting.webp") as sheet:
+    assert f"task-inpainting.webp: {task_images.TASKS['inpainting'].about}" in result.output
+    with Image.open(tmp_path / "docs" / "images" / "task-inpainting.webp") as sheet:
         levels = np.asarray(sheet.convert("RGB"), dtype=np.float32)
     before, _, after = (levels[8:136, left : left + 128] for left in (8, 144, 280))
     changed = np.abs(after - before).max(-1) > 64
@@ -96,5 +96,5 @@ def test_pictures_of_the_documentation_are_there_and_small(page: str) -> None:
 
 
 def test_every_task_has_its_picture() -> None:
-    kept = {path.stem for path in (ROOT / "docs" / "pictures").glob("task-*.webp")}
-    assert kept == {f"task-{name}" for name in task_pictures.TASKS}
+    kept = {path.stem for path in (ROOT / "docs" / "images").glob("task-*.webp")}
+    assert kept == {f"task-{name}" for name in task_images.TASKS}

@@ -107,7 +107,7 @@ def test_from_nothing_to_a_model_that_runs(tmp_path: Path) -> None:
     from sdrt_models.shapes import assemble, train_text_encoder, train_unet, train_vae
 
     work = tmp_path / "work"
-    small = ("--pictures", "32", "--batch", "4")
+    small = ("--images", "32", "--batch", "4")
     assert "step 2/2" in run(train_vae.main, str(work), "--steps", "2", *small)
     assert json.loads((work / "vae" / "config.json").read_text())["scaling_factor"] != 0.18215
     assert latents_std(work / "vae") == pytest.approx(1.0, rel=0.05)

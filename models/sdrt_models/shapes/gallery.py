@@ -141,7 +141,7 @@ def _save_sheets(
     files = []
     for family, rows in families_of(figures.rows):
         if family in changed:
-            path = folder / family.picture
+            path = folder / family.image
             path.parent.mkdir(parents=True, exist_ok=True)
             _sheet(pipeline, rows).save(path, quality=90, method=6)
             files.append(path)

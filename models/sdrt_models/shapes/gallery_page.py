@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FAMILIES",
-    "PICTURES",
+    "IMAGES",
     "PLOT",
     "RESULTS",
     "SHOWN",
@@ -41,8 +41,8 @@ SHOWN = (
 )
 """The training had no image of a purple square, and no caption for one."""
 
-PICTURES = Path("docs", "pictures")
-PLOT = PICTURES / "schedulers-accuracy.png"
+IMAGES = Path("docs", "images")
+PLOT = IMAGES / "schedulers-accuracy.png"
 RESULTS = Path("benchmarks", "results", "shapes-schedulers.json")
 
 _WIDTH = 120
@@ -61,9 +61,9 @@ class Family:
     about: str
 
     @property
-    def picture(self) -> Path:
+    def image(self) -> Path:
         """The path of their contact sheet."""
-        return PICTURES / f"schedulers-{self.slug}.webp"
+        return IMAGES / f"schedulers-{self.slug}.webp"
 
 
 _FIRST_ORDER = Family(
@@ -271,8 +271,8 @@ def page(figures: Figures) -> str:
     )
 
 
-def _link(picture: Path) -> str:
-    return picture.relative_to("docs").as_posix()
+def _link(image: Path) -> str:
+    return image.relative_to("docs").as_posix()
 
 
 def _listed(words: Iterable[object]) -> str:
@@ -312,4 +312,4 @@ def _refusals(refused: Mapping[str, str]) -> str:
 
 def _section(family: Family, rows: Sequence[SamplerRow]) -> str:
     names = _listed(row.display_name for row in rows)
-    return f"\n### {family.title}\n\n{textwrap.fill(family.about, _WIDTH)}\n\n![{names}]({_link(family.picture)})\n"
+    return f"\n### {family.title}\n\n{textwrap.fill(family.about, _WIDTH)}\n\n![{names}]({_link(family.image)})\n"

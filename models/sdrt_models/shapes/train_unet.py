@@ -64,7 +64,7 @@ class _Conditional(nn.Module):
 @work_argument
 @click.option("--steps", type=click.IntRange(min=1), default=10_500, show_default=True)
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(min=1),
     default=36_000,
     show_default=True,
@@ -73,7 +73,7 @@ class _Conditional(nn.Module):
 @click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--learning-rate", default=8e-4, show_default=True)
 @device_option
-def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float, device: str) -> None:
+def main(work: Path, steps: int, images: int, batch: int, learning_rate: float, device: str) -> None:
     """Encode a training set and train the U-Net on it. Write WORK/unet and WORK/text_encoder_trained."""
     text_encoder = CLIPTextModel.from_pretrained(made_by("train_text_encoder", work / "text_encoder"))
     vae = (
@@ -83,7 +83,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, learning_rate: float
         .requires_grad_(False)
     )
     tokenizer = CLIPTokenizerFast.from_pretrained(made_by("train_text_encoder", work / "tokenizer"))
-    examples = _examples(vae, pictures, work, device)
+    examples = _examples(vae, images, work, device)
     task = _Task(examples=examples, vae=vae, tokenizer=tokenizer, batch=batch, device=device)
     torch.manual_seed(0)
     (work / "prompts.txt").write_text("\n".join(_prompts(_SHOWN)) + "\n", encoding="utf-8")
@@ -184,15 +184,15 @@ def _moments(vae: AutoencoderKL, count: int, device: str) -> np.ndarray:
     moments = np.empty((count, 8, 16, 16), np.float16)
     size = 64
     for first in range(0, count, size):
-        pictures = [_picture(index) for index in range(first, min(first + size, count))]
-        tensor = torch.from_numpy(np.stack(pictures)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = [_image(index) for index in range(first, min(first + size, count))]
+        tensor = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad():
             tensor = tensor.contiguous(memory_format=torch.channels_last)
             moments[first : first + size] = vae.encode(tensor).latent_dist.parameters.cpu().numpy()
     return moments
 
 
-def _picture(index: int) -> np.ndarray:
+def _image(index: int) -> np.ndarray:
     rng = _example_rng(index)
     return np.asarray(draw_scene(sample_scene(rng), rng))
 

@@ -30,7 +30,7 @@ _WHOLE_FROM = 0.7
 @work_argument
 @click.option("--steps", type=click.IntRange(min=1), default=6500, show_default=True)
 @click.option(
-    "--pictures",
+    "--images",
     type=click.IntRange(min=1),
     default=6144,
     show_default=True,
@@ -44,9 +44,9 @@ _WHOLE_FROM = 0.7
     help="Crops of 64×64 per batch; later, a quarter as many whole images.",
 )
 @device_option
-def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None:
+def main(work: Path, steps: int, images: int, batch: int, device: str) -> None:
     """Train the autoencoder on crops, then on whole images. Write WORK/vae."""
-    pool = torch.from_numpy(_draw(pictures, seed=1))
+    pool = torch.from_numpy(_draw(images, seed=1))
     held_out = _as_tensor(torch.from_numpy(_draw(32, seed=2, held_out=True)), device)
 
     def loss(model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
@@ -62,7 +62,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
             f"  held out: mean error {(decoded - held_out).abs().mean():.4f}, latents' std {mean.std():.3f}"
         )
         rows = torch.stack([held_out, decoded], 1).flatten(0, 1)
-        return sheet(_as_pictures(rows), columns=16)
+        return sheet(_as_images(rows), columns=16)
 
     torch.manual_seed(0)
     stage = Stage(
@@ -71,7 +71,7 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
         sample=sample,
         folder=work / "vae-training",
         steps=steps,
-        data=f"{pictures} pictures, batch {batch}",
+        data=f"{images} images, batch {batch}",
         learning_rate=1.5e-3,
         device=device,
     )
@@ -85,19 +85,19 @@ def main(work: Path, steps: int, pictures: int, batch: int, device: str) -> None
 
 def _draw(count: int, *, seed: int, held_out: bool = False) -> np.ndarray:
     """Images of the training set or of the held-out set: (count, 128, 128, 3) uint8."""
-    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    images = np.empty((count, SIZE, SIZE, 3), np.uint8)
     for index in range(count):
         rng = np.random.default_rng((seed, index))
-        pictures[index] = np.asarray(draw_scene(sample_scene(rng, held_out=held_out), rng))
-    return pictures
+        images[index] = np.asarray(draw_scene(sample_scene(rng, held_out=held_out), rng))
+    return images
 
 
-def _as_tensor(pictures: torch.Tensor, device: str) -> torch.Tensor:
-    tensor = pictures.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _as_tensor(images: torch.Tensor, device: str) -> torch.Tensor:
+    tensor = images.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def _as_pictures(tensor: torch.Tensor) -> np.ndarray:
+def _as_images(tensor: torch.Tensor) -> np.ndarray:
     levels = (tensor.permute(0, 2, 3, 1) * 127.5 + 127.5).round().clamp(0, 255)
     return np.asarray(levels.byte().cpu())
 
@@ -113,35 +113,35 @@ def _crops(pool: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Te
         y, x = rng.integers(SIZE - _CROP + 1, size=2)
         return pool[int(rng.integers(len(pool))), y : y + _CROP, x : x + _CROP]
 
-    def chroma(picture: torch.Tensor) -> float:
-        coarse = picture[::8, ::8].float()
+    def chroma(image: torch.Tensor) -> float:
+        coarse = image[::8, ::8].float()
         return float((coarse.amax(-1) - coarse.amin(-1)).mean())
 
     chosen = [max(crop(), crop(), key=chroma) for _ in range(count)]
-    flipped = [picture.flip([axis for axis in (0, 1) if rng.random() < 0.5]) for picture in chosen]
+    flipped = [image.flip([axis for axis in (0, 1) if rng.random() < 0.5]) for image in chosen]
     return torch.stack(flipped)
 
 
-def _loss(model: Any, pictures: torch.Tensor) -> torch.Tensor:
+def _loss(model: Any, images: torch.Tensor) -> torch.Tensor:
     """The reconstruction error, and the divergence from a unit Gaussian."""
-    posterior = model.encode(pictures).latent_dist
+    posterior = model.encode(images).latent_dist
     divergence: torch.Tensor = posterior.kl().mean() / posterior.mean[0].numel()
-    return _error(model.decode(posterior.sample()).sample, pictures) + _KL_WEIGHT * divergence
+    return _error(model.decode(posterior.sample()).sample, images) + _KL_WEIGHT * divergence
 
 
-def _error(decoded: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+def _error(decoded: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """The absolute error of pixels and of their differences (edges)."""
-    error = decoded - pictures
+    error = decoded - images
     edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
     return error.abs().mean() + _EDGE_WEIGHT * edges
 
 
 @torch.no_grad()
-def _latent_std(model: Any, pictures: torch.Tensor, device: str) -> float:
+def _latent_std(model: Any, images: torch.Tensor, device: str) -> float:
     """The standard deviation of posterior samples over whole images, which the U-Net is trained on."""
     latents = [
-        model.encode(_as_tensor(pictures[first : first + 32], device)).latent_dist.sample().flatten()
-        for first in range(0, len(pictures), 32)
+        model.encode(_as_tensor(images[first : first + 32], device)).latent_dist.sample().flatten()
+        for first in range(0, len(images), 32)
     ]
     return float(torch.cat(latents).std())
 
@@ -152,9 +152,9 @@ def _reconstructed(model: Any, count: int, device: str) -> Iterator[tuple[Scene,
     for index in range(count):
         rng = np.random.default_rng((3, index))
         scene = sample_scene(rng, held_out=True)
-        picture = torch.from_numpy(np.array(draw_scene(scene, rng))[None])
-        latents = model.encode(_as_tensor(picture, device)).latent_dist.sample()
-        yield scene, Image.fromarray(_as_pictures(model.decode(latents).sample)[0])
+        image = torch.from_numpy(np.array(draw_scene(scene, rng))[None])
+        latents = model.encode(_as_tensor(image, device)).latent_dist.sample()
+        yield scene, Image.fromarray(_as_images(model.decode(latents).sample)[0])
 
 
 if __name__ == "__main__":

@@ -251,13 +251,13 @@ def _plot(losses: list[float], path: Path) -> None:
     pyplot.close(figure)
 
 
-def sheet(pictures: np.ndarray, columns: int) -> Image.Image:
+def sheet(images: np.ndarray, columns: int) -> Image.Image:
     """Join images (n, height, width, 3) uint8 into one, row by row."""
-    count, height, width, _ = pictures.shape
+    count, height, width, _ = images.shape
     rows = -(-count // columns)
     image = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), (96, 96, 96))
-    for index, picture in enumerate(pictures):
+    for index, image in enumerate(images):
         image.paste(
-            Image.fromarray(picture), (index % columns * (width + 2) + 1, index // columns * (height + 2) + 1)
+            Image.fromarray(image), (index % columns * (width + 2) + 1, index // columns * (height + 2) + 1)
         )
     return image

@@ -11,7 +11,9 @@ from types import TracebackType
 
 import click
 
+from sdrt.cli.echo import echo_error
 from sdrt.cli.process import ignore_signals
+from sdrt.common.visible import visible
 
 __all__ = ["Boundary", "State"]
 
@@ -55,10 +57,11 @@ class Boundary:
         error = signal or error
         code, line = describe(error)
         if self.state.debug:
-            traceback.print_exception(kind, error, trace)
+            lines = traceback.format_exception(kind, error, trace)
+            click.echo(visible("".join(lines), lines=True), err=True, nl=False)
         if line:
             with suppress(OSError):  # nobody reads stderr: the exit code still tells
-                click.echo(f"error: {line}", err=True)
+                echo_error(f"error: {line}")
         sys.exit(code)
 
 

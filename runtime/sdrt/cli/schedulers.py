@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.tables import columns
 
@@ -32,12 +32,12 @@ def schedulers(as_json: bool) -> None:
 
     if as_json:
         rows = [_as_json(row) for row in SAMPLERS.values()]
-        click.echo(json.dumps({"schedulers": rows, "spacings": list(SPACINGS)}))
+        echo_json({"schedulers": rows, "spacings": list(SPACINGS)})
         return
     every = tuple(SPACINGS)
-    click.echo(columns([HEADINGS, *(_cells(row, every) for row in SAMPLERS.values())]))
-    click.echo(f"\nspacings: {', '.join(every)}")
-    click.echo(f"A1111 appends some of them to a name: {', '.join(SPACING_LABELS.values())}")
+    echo(columns([HEADINGS, *(_cells(row, every) for row in SAMPLERS.values())]))
+    echo(f"\nspacings: {', '.join(every)}")
+    echo(f"A1111 appends some of them to a name: {', '.join(SPACING_LABELS.values())}")
 
 
 def _cells(row: SamplerRow, every: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from sdrt.common.visible import visible
+
 if TYPE_CHECKING:
     from sdrt.common.progress import Board
 
@@ -59,4 +61,6 @@ def _warn_caller(message: str) -> None:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "sdrt":
         frame = frame.f_back
-    warnings.warn_explicit(message, SdrtWarning, frame.f_code.co_filename, frame.f_lineno, registry={})
+    # Python prints it as it is.
+    shown = visible(message)
+    warnings.warn_explicit(shown, SdrtWarning, frame.f_code.co_filename, frame.f_lineno, registry={})

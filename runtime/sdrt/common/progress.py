@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from sdrt.common.interrupt import stop_if_asked
+from sdrt.common.visible import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -59,16 +60,17 @@ class Display:
         self._progress: Progress | None = None
 
     def notice(self, text: str) -> None:
-        """Print one line, above the display if there is one."""
+        """Print one line, above the display if there is one. Control characters become visible."""
         if self.quiet:
             return
+        text = visible(text)
         if self._progress is None:
             # A stderr that cannot be written to must not stop the work.
             with suppress(OSError):
                 # A single write, because the exporter reports from several threads.
                 print(f"{text}\n", end="", file=sys.stderr, flush=True)
         else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._progress.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def board(self) -> Iterator[Board]:
@@ -109,8 +111,8 @@ class _LiveBoard:
         # Not earlier: an empty board would get in the way of a download's progress bars.
         self._progress.start()
         if part not in self._tasks:
-            self._tasks[part] = self._progress.add_task(part, total=1, stage="")
-        text = f"{stage}  {detail}".rstrip()
+            self._tasks[part] = self._progress.add_task(visible(part), total=1, stage="")
+        text = visible(f"{stage}  {detail}".rstrip())
         self._progress.update(self._tasks[part], stage=text, completed=int(done))
 
 

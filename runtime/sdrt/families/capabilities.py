@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from sdrt.common.messages import wrong_key
 from sdrt.families.family import Family, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
-__all__ = ["Capabilities", "whole"]
+__all__ = ["Capabilities", "sample_size", "whole"]
 
 # No real model exceeds these. They stop a damaged config from making sdrt allocate huge arrays.
 _MAX_VALUE = 2**16
@@ -82,7 +83,7 @@ class Capabilities:
         channels = whole(vae, "latent_channels", decoder)
         task = _task(family, denoiser, channels)
         factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
-        height, width = _default_size(family, denoiser, factor)
+        height, width = _default_size(family, denoiser, task, factor)
         levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
         return cls(
             latent_channels=channels,
@@ -138,12 +139,28 @@ def _list(config: Mapping[str, Any], key: str, owner: str) -> list[Any]:
     return value
 
 
-def _default_size(family: Family, denoiser: Mapping[str, Any], factor: int) -> tuple[int, int]:
+def sample_size(denoiser: Mapping[str, Any], task: Task) -> Any:
+    """Return the `sample_size` of a denoiser's config as diffusers' pipeline reads it.
+
+    Configs of Stable Diffusion 1 from before diffusers 0.9 say 32, but the models were trained with 64.
+    """
+    size = denoiser.get("sample_size")
+    is_small = type(size) is int and 1 <= size < task.old_sample_size
+    return task.old_sample_size if is_small and _version(denoiser) < (0, 9) else size
+
+
+def _version(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the first two numbers of the diffusers version that wrote a config, large ones if it is unknown."""
+    found = re.match(r"v?(\d{1,9})(?:\.(\d{1,9}))?", str(config.get("_diffusers_version")), re.ASCII)
+    return (int(found[1]), int(found[2] or 0)) if found else (999, 0)
+
+
+def _default_size(family: Family, denoiser: Mapping[str, Any], task: Task, factor: int) -> tuple[int, int]:
     """Return the default height and width in pixels.
 
     The config's `sample_size` is a number of latents, or a pair (height, width). Without it, the family's size counts.
     """
-    size = denoiser.get("sample_size")
+    size = sample_size(denoiser, task)
     if size is None and family.default_size is not None:
         return family.default_size, family.default_size
     if not isinstance(size, list) or len(size) != 2:

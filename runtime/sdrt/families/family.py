@@ -131,6 +131,7 @@ class VaeSpec:
         parameters: the encoder's output [1, 2 * channels, h, w]: mean, then log variance.
         latents: the decoder's input [1, channels, h, w].
         decoded: the decoder's output [1, 3, H, W].
+        scaling_factor: the factor of a config that has none.
         shifts: True if the denoiser's latents are (latents - shift_factor) * scaling_factor. If False, sdrt refuses a
             config with a shift_factor.
     """
@@ -142,6 +143,7 @@ class VaeSpec:
     parameters: str = "latent_parameters"
     latents: str = "latent_sample"
     decoded: str = "sample"
+    scaling_factor: float = 0.18215
     shifts: bool = False
 
 
@@ -159,6 +161,9 @@ class Task:
         has_image_guidance: whether the image has its own guidance scale.
         needs: the arguments that a call must have.
         refuses: the arguments that have no meaning for the task.
+        old_sample_size: what diffusers' pipeline takes for a smaller `sample_size` in a config older than diffusers
+            0.9; 0 if it takes the config's.
+        scaling_factor: the VAE's factor in diffusers' pipeline, whatever the config says; None if it is the config's.
     """
 
     name: str
@@ -170,6 +175,8 @@ class Task:
     has_image_guidance: bool = False
     needs: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()
+    old_sample_size: int = 0
+    scaling_factor: float | None = None
 
     def in_channels(self, latent_channels: int) -> int:
         """Return the number of input channels of a denoiser for this task."""

@@ -12,6 +12,7 @@ TEXT_TO_IMAGE = Task(
     name="text to image",
     pipeline="StableDiffusionPipeline",
     refuses=("image_guidance_scale", "noise_level"),
+    old_sample_size=64,
 )
 _TASKS = (
     TEXT_TO_IMAGE,
@@ -22,6 +23,7 @@ _TASKS = (
         planes=1,
         needs=("image", "mask_image"),
         refuses=("image_guidance_scale", "noise_level"),
+        old_sample_size=64,
     ),
     Task(
         name="instructions",
@@ -39,6 +41,7 @@ _TASKS = (
         guidance_scale=9.0,
         needs=("image",),
         refuses=(*_REPAINTING, "image_guidance_scale", "hires_scale"),
+        scaling_factor=0.08333,
     ),
 )
 
@@ -46,8 +49,10 @@ STABLE_DIFFUSION = Family(
     name="stable-diffusion",
     title="Stable Diffusion 1 or 2",
     pipelines=frozenset(
-        {"OnnxStableDiffusionPipeline", "ORTStableDiffusionPipeline"}
+        {"OnnxStableDiffusionPipeline", "StableDiffusionOnnxPipeline", "ORTStableDiffusionPipeline"}
+        | {"OnnxStableDiffusionImg2ImgPipeline", "OnnxStableDiffusionUpscalePipeline"}
         | {"StableDiffusionInpaintPipelineLegacy", "OnnxStableDiffusionInpaintPipeline"}
+        | {"OnnxStableDiffusionInpaintPipelineLegacy"}
         | {"ORTStableDiffusionImg2ImgPipeline", "ORTStableDiffusionInpaintPipeline"}
     ),
     checkpoint_pipelines=frozenset({"StableDiffusionImg2ImgPipeline"}),
@@ -91,4 +96,5 @@ STABLE_DIFFUSION = Family(
         "requires_safety_checker": False,
     },
     tasks=_TASKS,
+    default_size=512,
 )

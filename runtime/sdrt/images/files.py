@@ -12,6 +12,7 @@ from re import fullmatch
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sdrt.errors import RequestError, SdrtError
+from sdrt.images.decoding import load_plugin
 from sdrt.images.metadata import save_options
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ __all__ = [
     "file_names",
     "format_of",
     "name_pattern",
+    "save",
     "write_atomically",
     "write_image",
 ]
@@ -160,17 +162,26 @@ def write_image(path: Path, image: Image, text: str | None, *, force: bool) -> N
         SdrtError: the file cannot be written, or the format cannot hold the image.
     """
     target = format_of(path)
-    options: dict[str, Any] = dict(target.options)
-    if text is not None:
-        options |= save_options(target.name, text)
 
     def write(file: BinaryIO) -> None:
         try:
-            image.save(file, format=target.name, **options)
+            save(file, image, target, text)
         except ValueError as error:
             raise SdrtError(f"{path} cannot be written: {error}", path=path) from error
 
     write_atomically(path, write, force=force)
+
+
+def save(file: BinaryIO, image: Image, target: Format, text: str | None) -> None:
+    """Write an image into an open file, with `text` as its metadata.
+
+    Raises `ValueError` if the format cannot hold the image.
+    """
+    load_plugin(target.name)
+    options: dict[str, Any] = dict(target.options)
+    if text is not None:
+        options |= save_options(target.name, text)
+    image.save(file, format=target.name, **options)
 
 
 def _exists(path: Path) -> RequestError:

@@ -1,33 +1,31 @@
-"""How an image was made: the text that A1111's web UI reads, and files that hold it.
+"""Files that say how an image was made.
 
-::
-
-    a castle,                                   the prompt, as many lines as it has
-    at dawn
-    Negative prompt: blurry                     left out when empty
-    Steps: 20, Sampler: Euler a, Seed: 1, …     one line; a value with a comma or colon is JSON
-
-PNG carries it as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in UTF-16.
-
-`Parameters.parse` is the inverse of `str(parameters)`. `sdrt.request.labels` makes the settings' labels and texts.
+PNG carries the text of `sdrt.images.parameters` as the text chunk `parameters`; JPEG and WebP as EXIF `UserComment`, in
+UTF-16.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import os
-import re
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 from sdrt.common.messages import wrong_value
-from sdrt.errors import RequestError
-
-if TYPE_CHECKING:
-    from PIL import Image
+from sdrt.images.decoding import MOST_BYTES, Source, Subject, errors_are_about, is_source, open_file
+from sdrt.images.parameters import Parameters
+from sdrt.images.places.file_texts import TEXT, hidden_text, no_metadata, read_texts
+from sdrt.images.programs.made import Made
+from sdrt.images.programs.table import (
+    GRAPHS,
+    PROGRAMS,
+    a1111_text,
+    program_of,
+    recognised,
+    unpacked,
+)
 
 __all__ = [
     "ImageMetadata",
@@ -37,66 +35,8 @@ __all__ = [
     "save_options",
 ]
 
-_NEGATIVE = "Negative prompt:"
-_FIELD = re.compile(r'\s*([A-Za-z][\w /-]*):\s*("(?:[^"\\]|\\.)*"|[^,]*)(?:,|$)')
-_FEWEST_FIELDS = 3  # fewer, and the last line belongs to the prompt
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
-_CHARSETS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii", b"\0" * 8: "utf-8"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parameters:
-    """How one image was made. `str(parameters)` is the text, and `Parameters.parse` reads it back.
-
-    `settings` keeps the order of the line (`Steps`, `Sampler`, `CFG scale`, …) and every value as text.
-
-    In this grammar, no line of the prompt can begin with "Negative prompt:".
-    """
-
-    prompt: str = ""
-    negative_prompt: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        lines = [self.prompt] if self.prompt else []
-        if self.negative_prompt:
-            lines.append(f"{_NEGATIVE} {self.negative_prompt}")
-        if self.settings:
-            lines.append(", ".join(f"{name}: {_quote(value)}" for name, value in self.settings.items()))
-        return "\n".join(lines)
-
-    @classmethod
-    def parse(cls, text: str) -> Parameters:
-        """Read the text back. A text without a line of settings is all prompt."""
-        *lines, last = text.rstrip("\n").split("\n")
-        settings = _parse_settings(last)
-        if not settings:
-            lines.append(last)
-        start = next((i for i, line in enumerate(lines) if line.startswith(_NEGATIVE)), len(lines))
-        negative = "\n".join(lines[start:]).removeprefix(_NEGATIVE).removeprefix(" ")
-        return cls(prompt="\n".join(lines[:start]), negative_prompt=negative, settings=settings)
-
-
-def _quote(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]|^\s|\s$', value) else value
-
-
-def _unquote(value: str) -> str:
-    if not value.startswith('"'):
-        return value.strip()
-    try:
-        return str(json.loads(value))
-    except json.JSONDecodeError:
-        return value
-
-
-def _parse_settings(line: str) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    position = 0
-    while match := _FIELD.match(line, position):
-        settings[match[1]] = _unquote(match[2])
-        position = match.end()
-    return settings if len(settings) >= _FEWEST_FIELDS else {}
+_WITH_HIDDEN_TEXTS = ("PNG", "WEBP")
 
 
 def save_options(image_format: str, text: str) -> dict[str, Any]:
@@ -105,7 +45,8 @@ def save_options(image_format: str, text: str) -> dict[str, Any]:
         from PIL.PngImagePlugin import PngInfo
 
         info = PngInfo()
-        info.add_text("parameters", text)
+        # Other programs write UTF-8 where PNG has Latin-1. A text that says UTF-8 cannot be taken for the other.
+        (info.add_text if text.isascii() else info.add_itxt)("parameters", text)
         return {"pnginfo": info}
     from PIL.Image import Exif
 
@@ -116,16 +57,18 @@ def save_options(image_format: str, text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageMetadata:
-    """The metadata of an image file. `text` is empty if the file does not say how it was made."""
+    """The metadata of an image or a text file. `text` is empty if the file does not say how an image was made."""
 
     format: str
-    """Pillow's name of the format: "PNG", "JPEG", "WEBP", …"""
+    """Pillow's name of the format: "PNG", "JPEG", "WEBP", …; or "TEXT" for a text file."""
     size: tuple[int, int]
-    """Width and height, in pixels."""
+    """Width and height, in pixels; (0, 0) for a text file."""
     text: str
     """How the image was made, as the text in the file."""
     parameters: Parameters
-    """The same text, parsed."""
+    """The same text, parsed. Settings of other programs have A1111's labels where there are such."""
+    program: str = ""
+    """The program that made the image, such as "sdrt" or "ComfyUI". Empty if the file does not say."""
 
     @property
     def prompt(self) -> str:
@@ -143,58 +86,76 @@ class ImageMetadata:
         return self.parameters.settings
 
 
-def read_metadata(path: str | os.PathLike[str]) -> ImageMetadata:
-    """Read how the image in a file was made, by sdrt or by another program that writes A1111's text.
+def read_metadata(path: str | os.PathLike[str] | bytes | BinaryIO) -> ImageMetadata:
+    """Read how an image was made, by sdrt or by another program.
 
-    An image without such a text has empty prompts and no settings. The pixels are not decoded.
+    The form is A1111's, or that of ComfyUI, InvokeAI, NovelAI, SwarmUI, Fooocus, Easy Diffusion, Draw Things or
+    Civitai. It may stand in text chunks, in EXIF, in XMP, or in the lowest bits of the pixels, which are decoded only
+    if there is nothing else. A text file with such a text is read too.
+
+    An image without such a text has empty prompts and no settings.
+
+    Args:
+        path: a file, by its name, its content, or open.
 
     Raises:
-        RequestError: the file does not exist, or is not an image.
+        RequestError: the file does not exist, is neither an image nor such a text, or has too much text.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise wrong_value("path", path, "the name of an image file")
-    about, found = read_parameters(Path(path))
-    text = found or ""
+    source, subject = _checked(path)
+    found = read_texts(source, subject)
+    made = _made(unpacked(found.texts), found.size)
+    if made is None and found.format in _WITH_HIDDEN_TEXTS:
+        made = _made(unpacked({"parameters": hidden_text(source, subject)}), found.size)
+    if found.format == TEXT and (made is None or not made.settings):
+        raise no_metadata(found.texts, subject)
+    text = a1111_text(found.texts)
     return ImageMetadata(
-        format=about["format"],
-        size=(about["width"], about["height"]),
-        text=text,
-        parameters=Parameters.parse(text),
+        format=found.format,
+        size=found.size,
+        text=made.text if made else text,
+        parameters=_parameters(made) if made else Parameters.parse(text),
+        program=made.program if made else "",
     )
+
+
+def _checked(path: object) -> tuple[Source, Subject]:
+    """The file to read, and what messages call it. A file that can be read once is read now."""
+    if isinstance(path, (str, os.PathLike)):
+        subject = Subject(name=str(path), path=Path(path))
+        with errors_are_about(subject), open_file(Path(path), subject) as file:
+            return (file.getvalue() if isinstance(file, io.BytesIO) else Path(path)), subject
+    if not is_source(path):
+        raise wrong_value("path", path, "the name of an image file, its content, or an open file")
+    content = path if isinstance(path, (bytes, bytearray, memoryview)) else path.read(MOST_BYTES)
+    return content, Subject(name=f"the file ({len(content)} bytes)", argument="path")
+
+
+def _made(texts: Mapping[str, str], size: tuple[int, int]) -> Made | None:
+    """What the texts of a file say, or None if they do not say how an image was made."""
+    if made := recognised(PROGRAMS, texts, size):
+        return made
+    text = a1111_text(texts)
+    parsed = Parameters.parse(text)
+    if not parsed.settings:
+        return recognised(GRAPHS, texts, size)
+    return Made(
+        program=program_of(parsed.settings, texts),
+        text=text,
+        prompt=parsed.prompt,
+        negative_prompt=parsed.negative_prompt,
+        settings=parsed.settings,
+    )
+
+
+def _parameters(made: Made) -> Parameters:
+    return Parameters(prompt=made.prompt, negative_prompt=made.negative_prompt, settings=dict(made.settings))
 
 
 def read_parameters(path: Path) -> tuple[dict[str, Any], str | None]:
     """Read an image file's `format`, `width` and `height` into a dict, and its parameters text, or None without one.
 
-    Raises `RequestError` if the file is not an image. The pixels are not decoded.
+    Raises `RequestError` as `read_metadata` does.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            # Pillow warns of a large size, although nothing is decoded, and of EXIF that ends early.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                about = {"format": image.format, "width": image.width, "height": image.height}
-                text = image.info.get("parameters") or _user_comment(_exif(image))
-    except UnidentifiedImageError:
-        raise RequestError.expected(
-            f"{path} is not an image", "a PNG, JPEG or WebP file, or a model folder", path=path
-        ) from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise RequestError.expected(
-            f"{path} cannot be read as an image ({error})", "a PNG, JPEG or WebP file", path=path
-        ) from error
-    return about, text if isinstance(text, str) else None
-
-
-def _exif(image: Image.Image) -> Mapping[int, Any]:
-    # For a PNG, Pillow would decode the image to look for EXIF behind it.
-    return {} if image.format == "PNG" else image.getexif().get_ifd(_EXIF_IFD)
-
-
-def _user_comment(exif: Mapping[int, Any]) -> str | None:
-    raw = exif.get(_USER_COMMENT)
-    if not isinstance(raw, bytes) or raw[:8] not in _CHARSETS:
-        return None
-    return raw[8:].decode(_CHARSETS[raw[:8]], errors="replace").rstrip("\0 ") or None
+    found = read_metadata(path)
+    about = {"format": found.format, "width": found.size[0], "height": found.size[1]}
+    return about, found.text or None

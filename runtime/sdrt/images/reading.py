@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import brief, refused
 from sdrt.errors import RequestError
+from sdrt.images.decoding import Source, Subject, is_source, opened
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,8 +28,9 @@ def read_images(
 ) -> tuple[Image8, ...]:
     """Read one or several images [H, W, 3] of the same size. Messages call them `name`.
 
-    `value` is a path, a PIL image of any mode, an array [H, W, 3] or [N, H, W, 3] in 8 bits or in 0 to 1, or a list of
-    them. Transparent pixels get the colour `ground`. Photographs are rotated as their EXIF says.
+    `value` is a path, the bytes of a file, an open file, a PIL image of any mode, an array [H, W, 3] or [N, H, W, 3] in
+    8 bits or in 0 to 1, or a list of them. Transparent pixels get the colour `ground`. Photographs are rotated as
+    their EXIF says. `decoding.READABLE` has the formats of files.
 
     Raises:
         RequestError: a value is not an image, is damaged, has several frames or too many pixels, or the sizes differ.
@@ -41,7 +42,12 @@ def read_images(
     given = value if isinstance(value, (list, tuple)) else [value]
     if not given:
         raise refused(name, "is an empty list", "one or several images")
-    reader = _Reader(name=name, ground=ground, mode="L" if gray else "RGB")
+    reader = _Reader(
+        name=name,
+        ground=ground,
+        mode="L" if gray else "RGB",
+        subject=Subject(name=name, argument=name),
+    )
     images = tuple(reader.read(one) for one in given)
     sizes = sorted({image.shape[1::-1] for image in images})
     if len(sizes) > 1:
@@ -96,46 +102,33 @@ def resized(image: Image8, height: int, width: int) -> Image8:
 
 @dataclass(frozen=True, kw_only=True)
 class _Reader:
-    """Reads images. Messages call them `name`, with the `path` that an image comes from."""
+    """Reads images for the argument `name`. Messages are about `subject`."""
 
     name: str
     ground: tuple[int, int, int]
     mode: str
-    path: Path | None = None
+    subject: Subject
 
     def read(self, value: object) -> Image8:
         """Read one image [H, W, 3]. Grey images have equal channels."""
         from PIL import Image
 
         if isinstance(value, (str, os.PathLike)):
-            return replace(self, path=Path(value))._from_file(Path(value))
+            return self._from_source(Path(value))
+        if is_source(value):
+            return self._from_source(value)
         if isinstance(value, Image.Image):
             return self._from_pil(value)
         if isinstance(value, np.ndarray):
             return self._from_array(value)
-        raise self._refused(f"is {brief(value)}", "a path, a PIL image or an array")
+        raise self._refused(
+            f"is {brief(value)}", "a path, the bytes of a file, an open file, a PIL image or an array"
+        )
 
-    def _from_file(self, path: Path) -> Image8:
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                with Image.open(path) as image:
-                    return self._from_pil(image)
-        except RequestError:
-            raise
-        except UnidentifiedImageError:
-            raise self._refused(
-                "is not an image that Pillow can read", "PNG, JPEG, WebP or the like"
-            ) from None
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-            raise self._refused("has too many pixels", f"at most {Image.MAX_IMAGE_PIXELS}") from None
-        except OSError as error:
-            raise self._unreadable(f"cannot be read: {error.strerror or error}") from error
-        except (SyntaxError, ValueError, EOFError, MemoryError) as error:
-            # Pillow's readers raise these for content that does not match the header.
-            raise self._unreadable(f"is damaged: {brief(str(error))}") from error
+    def _from_source(self, source: Source) -> Image8:
+        reader = replace(self, subject=_subject(self.name, source))
+        with opened(source, reader.subject) as image:
+            return reader._from_pil(image)
 
     def _from_pil(self, image: Image.Image) -> Image8:
         from PIL import Image, ImageOps
@@ -146,7 +139,7 @@ class _Reader:
         try:
             image = ImageOps.exif_transpose(image)
         except OSError as error:
-            raise self._unreadable(f"is damaged: {brief(str(error))}") from error
+            raise self.subject.unreadable(f"is damaged: {brief(str(error))}") from error
         if image.mode.startswith("I"):
             return self._from_array(np.asarray(image).astype(np.float32) / 65535)
         if image.mode == "F":
@@ -176,19 +169,15 @@ class _Reader:
         return levels
 
     def _refused(self, problem: str, fits: str) -> RequestError:
-        return RequestError.expected(f"{self._shown} {problem}", fits, argument=self.name, path=self.path)
+        return self.subject.refused(problem, fits)
 
-    def _unreadable(self, problem: str) -> RequestError:
-        return RequestError(
-            f"{self._shown} {problem}",
-            argument=self.name,
-            path=self.path,
-            fits="an image that Pillow can read",
-        )
 
-    @property
-    def _shown(self) -> str:
-        return self.name if self.path is None else f"{self.name} {brief(str(self.path), 200)}"
+def _subject(name: str, source: Source) -> Subject:
+    """What messages about an image from `source` call it."""
+    if isinstance(source, Path):
+        return Subject(name=f"{name} {brief(str(source), 200)}", argument=name, path=source)
+    content = f"{len(source)} bytes" if isinstance(source, (bytes, bytearray, memoryview)) else "an open file"
+    return Subject(name=f"{name} ({content})", argument=name)
 
 
 def checked_count(name: str, images: Sequence[Image8], prompts: int) -> tuple[Image8, ...]:

@@ -13,20 +13,14 @@ from typing import Any
 from sdrt.common.cache import cache_root
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES, Family
 from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
+from sdrt.model_folder.file_kind import refusal_of_file
+from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
-from sdrt.model_folder.manifest import (
-    MANIFEST_NAME,
-    FileRecord,
-    Manifest,
-    Verifier,
-    component_of,
-    missing,
-    read_json,
-    readable,
-)
+from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
 from sdrt.onnx.engine_cache import Weights
 
 __all__ = [
@@ -39,7 +33,7 @@ __all__ = [
     "tail",
 ]
 
-GRAPH, STAGES_GRAPH, WIDE_GRAPH = "model.onnx", "stages.onnx", "model_fp32.onnx"
+STAGES_GRAPH, WIDE_GRAPH = "stages.onnx", "model_fp32.onnx"
 WIDE_STAGES_GRAPH = "stages_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews. Not every model has it."""
@@ -100,8 +94,28 @@ class ModelFolder:
         return self.component(name).is_file()
 
     def component_config(self, name: str) -> dict[str, Any]:
-        """Read the `config.json` of the component `name`. Raises `IntegrityError` if it is missing or damaged."""
-        return read_json(self.path / name / "config.json", name)
+        """Read the `config.json` of the component `name`, or its graph in a folder without configs.
+
+        Raises:
+            IntegrityError: it is missing or damaged.
+            UnsupportedModelError: there is no config, and the graph has an unknown form.
+        """
+        if not lacks_config(self, name):
+            return read_json(self.path / name / CONFIG_NAME, name)
+        if name not in self._graph_configs:
+            with readable(self.path):
+                self._graph_configs[name] = config_of_graph(self.component(name), self.family)
+        return dict(self._graph_configs[name])
+
+    @cached_property
+    def _graph_configs(self) -> dict[str, dict[str, Any]]:
+        """The configs that were read off graphs, by component."""
+        return {}
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
+        return class_of(self.index.get("safety_checker")) is not None
 
     def weights(self, name: str) -> Weights:
         """Return the precision of the component `name` and a digest that identifies its files.
@@ -193,40 +207,7 @@ class ModelFolder:
         )
 
     def _check_files(self) -> None:
-        family = self.family
-        given = [
-            spec.component
-            for spec in family.text_encoders
-            if class_of(self.index.get(spec.component)) is not None
-        ]
-        needed = [
-            f"{name}/{file}"
-            for name in (family.denoiser.component, family.vae.decoder, *given)
-            for file in (GRAPH, "config.json")
-        ]
-        needed.append("scheduler/scheduler_config.json")
-        listed = self.manifest.files if self.manifest else {}
-        for name in dict.fromkeys([*needed, *listed]):
-            if not (self.path / name).is_file():
-                raise missing(self.path / name, component_of(name))
-        if self.manifest and (unlisted := [name for name in self._files() if name not in listed]):
-            raise IntegrityError.advised(
-                f"{self.path / MANIFEST_NAME} does not list {unlisted[0]}, so sdrt cannot check that file",
-                "remove the file if it does not belong to the model, or export the model again",
-                path=self.path / unlisted[0],
-                component=component_of(unlisted[0]),
-            )
-
-    def _files(self) -> list[str]:
-        """Return the relative POSIX paths of all files that sdrt may read, except hidden files."""
-        family, names = self.family, [INDEX_NAME]
-        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER)
-        for folder in (*family.components, *family.tokenizers, *others):
-            for path in sorted((self.path / folder).rglob("*")):
-                name = path.relative_to(self.path)
-                if path.is_file() and not any(part.startswith(".") for part in name.parts):
-                    names.append(name.as_posix())
-        return names
+        check_files(self, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
 
 
 def denoiser_graphs() -> list[str]:
@@ -288,7 +269,7 @@ def _check_is_model(folder: Path) -> None:
             path=folder,
         )
     if not folder.is_dir():
-        raise _no_model(folder, "is a file")
+        raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
         state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
         raise _no_model(folder, state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,13 +11,16 @@ from typing import Any
 
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
+from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import embedded_names
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
+from sdrt.model_folder.manifest import MANIFEST_NAME
+from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
-# Other copies of the weights. sdrt takes the first kind if the weights in full precision are missing.
+# Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -86,7 +90,24 @@ def download(
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
-    return _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=_patterns())
+    options = {"token": token, "cache_dir": cache_dir}
+    folder = _snapshot(name, revision, allow_patterns=_patterns(), **options)
+    if more := _weight_files(folder):
+        folder = _snapshot(name, revision, allow_patterns=[*_patterns(), *more], **options)
+    return folder
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """Return patterns for the files of weights that graphs name and that have not been downloaded."""
+    found = []
+    for graph in sorted(folder.glob(f"*/{GRAPH}")):
+        # The weights of most graphs are in model.onnx_data, which has been downloaded by now.
+        if (folder / MANIFEST_NAME).exists() or len(list(graph.parent.glob(f"{GRAPH}*"))) > 1:
+            continue
+        # Opening the folder reports a damaged graph.
+        with suppress(IntegrityError, OSError):
+            found += [f"{graph.parent.name}/{glob.escape(name)}" for name in read_graph(graph).external]
+    return sorted(found)
 
 
 def download_checkpoint(
@@ -98,7 +119,7 @@ def download_checkpoint(
 ) -> Path:
     """Download the hub model `name` with its torch weights; return its snapshot folder.
 
-    The weights are safetensors files: those in full precision, or those in float16 if there are no others.
+    The weights are safetensors files: those in full precision, else those in float16, else those in bfloat16.
 
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
@@ -107,8 +128,10 @@ def download_checkpoint(
     allow = [*_patterns(), *weights]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
-    if any(not list((folder / part).glob("*.safetensors")) for part in _parts_of(folder)):
-        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[1:], **options)
+    for number, _ in enumerate(_VARIANTS[:-1], start=1):
+        if all(list((folder / part).glob("*.safetensors")) for part in _parts_of(folder)):
+            break
+        folder = _snapshot(name, revision, ignore_patterns=_VARIANTS[number:], **options)
     return folder
 
 

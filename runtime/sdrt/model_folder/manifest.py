@@ -38,6 +38,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 DEFAULTS = ("guidance_scale",)
+_LARGEST_DEFAULT = 10_000
 MANIFEST_NAME = "sdrt.json"
 _BLOCK = 1 << 20
 _AGAIN = "copy or export the model again"
@@ -203,9 +204,11 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
         for name, value in data[key].items():
             if not (isinstance(value, str) or (value is None and key == "source")):
                 raise damaged(path, f"{path}: {key}.{name} must be a JSON str")
-    numbers = f"a number for one of {', '.join(DEFAULTS)}"
     for name, value in data["defaults"].items():
-        if name not in DEFAULTS or not _is_number(value):
+        if name not in DEFAULTS:
+            raise wrong_key(path, "a key of defaults", name, " or ".join(DEFAULTS), path=path)
+        if not _is_number(value):
+            numbers = f"a number from {-_LARGEST_DEFAULT} to {_LARGEST_DEFAULT}"
             raise wrong_key(path, f"defaults.{name}", value, numbers, path=path)
     for name, entry in data["components"].items():
         if not _has_parity(entry):
@@ -215,7 +218,7 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e4 <= value <= 1e4
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST_DEFAULT
 
 
 def _has_parity(entry: object) -> bool:

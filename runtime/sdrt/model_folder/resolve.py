@@ -8,8 +8,9 @@ from typing import Any
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
 from sdrt.model_folder.autoexport import Source, export_once
+from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
-from sdrt.model_folder.folder import GRAPH, ModelFolder, exists, expand, tail
+from sdrt.model_folder.folder import ModelFolder, exists, expand, tail
 from sdrt.model_folder.index import check_checkpoint_index, known_family
 
 __all__ = ["holds_torch_checkpoint", "open_local", "refuse_revision", "resolve_model"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ from typing import Any
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
-from sdrt.errors import ProviderError
+from sdrt.errors import IntegrityError, ProviderError
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
+from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.provider_options import Setting
@@ -22,6 +23,9 @@ from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensorrt import load_tensorrt
 
 __all__ = ["create_session", "session_setting"]
+
+# ONNX Runtime's option for graphs that are not in a file.
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
 def session_setting(
@@ -59,8 +63,12 @@ def create_session(
     *,
     lock: threading.RLock | None,
     thread: Worker | None,
+    content: bytes | None = None,
 ) -> Any:
-    """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early."""
+    """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
+
+    `content` is the graph if it differs from that in the file. Weights in other files are found beside the file.
+    """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
@@ -69,12 +77,18 @@ def create_session(
 
     def create(linked: LinkedWeights | None = None) -> Any:
         options = _session_options(subject.name, config, strict)
+        if content is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
             maps = None if linked is None else linked.give_to(options)
             session = ort.InferenceSession(
-                str(subject.path), options, list(providers), list(providers.values()), enable_fallback=0
+                content or str(subject.path),
+                options,
+                list(providers),
+                list(providers.values()),
+                enable_fallback=0,
             )
             del maps
             return session
@@ -102,7 +116,22 @@ def create_session(
                 unfit(config),
                 refusal(config),
             ) from error
+        if (lost := _lost_weights(subject.path)) is not None:
+            raise IntegrityError.advised(
+                f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
+                "copy the whole model folder, or export it again",
+                **subject.facts,
+            ) from error
         raise load_failure(subject, error) from error
+
+
+def _lost_weights(path: Path) -> Path | None:
+    """The first file of weights that a graph names and that does not exist. None if the graph cannot be read."""
+    with suppress(IntegrityError, OSError, ValueError):
+        for name in sorted(read_graph(path).external):
+            if not (path.parent / name).exists():
+                return path.parent / name
+    return None
 
 
 def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:

@@ -12,6 +12,9 @@ import mmap
 from pathlib import Path
 from typing import Any
 
+from sdrt.errors import IntegrityError
+from sdrt.onnx.graph_file import read_graph
+
 __all__ = ["LinkedWeights", "is_refusal_of_links"]
 
 
@@ -28,12 +31,10 @@ class LinkedWeights:
 
     def __init__(self, graph: Path) -> None:
         folders = dict.fromkeys([graph.resolve().parent, graph.parent])
+        names = [name for name in sorted(_names(graph)) if name == Path(name).name]
         # Those beside the link itself come last, because ONNX Runtime looks for them first.
         self._files = {
-            path.name: path
-            for folder in folders
-            for path in sorted(folder.iterdir())
-            if _may_be_weights(path)
+            name: folder / name for folder in folders for name in names if _can_be_mapped(folder / name)
         }
 
     def __bool__(self) -> bool:
@@ -58,6 +59,13 @@ def _mapped(path: Path) -> mmap.mmap:
         raise
 
 
-def _may_be_weights(path: Path) -> bool:
-    # Not an empty file, which cannot be mapped, nor a device, which has no end.
-    return path.suffix not in {".onnx", ".json", ".txt"} and path.is_file() and path.stat().st_size > 0
+def _names(graph: Path) -> frozenset[str]:
+    try:
+        return frozenset(read_graph(graph).external)
+    except IntegrityError:
+        return frozenset()  # ONNX Runtime's own message says more
+
+
+def _can_be_mapped(path: Path) -> bool:
+    # Not an empty file, nor a device, which has no end.
+    return path.is_file() and path.stat().st_size > 0

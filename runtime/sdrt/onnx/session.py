@@ -47,7 +47,7 @@ class Component:
     """One graph in one session, a component of a model.
 
     `weights` decides the precision of the provider's kernels, and which compiled engines can be reused. `repeats` says
-    that the graph runs many times at the same shape.
+    that the graph runs many times at the same shape. `content` is the graph if it differs from that in the file `path`.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -64,6 +64,7 @@ class Component:
         weights: Weights = Weights(),  # noqa: B008 - frozen
         *,
         repeats: bool = False,
+        content: bytes | None = None,
     ) -> None:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
@@ -82,7 +83,7 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
-        self._session = self._create(config, setting)
+        self._session = self._create(config, setting, content)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
@@ -287,5 +288,6 @@ class Component:
 
         return options, terminate
 
-    def _create(self, config: SessionConfig, setting: Setting) -> Any:
-        return create_session(self._subject, config, setting, lock=self._device_lock, thread=self._thread)
+    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
+        lock, thread = self._device_lock, self._thread
+        return create_session(self._subject, config, setting, lock=lock, thread=thread, content=content)

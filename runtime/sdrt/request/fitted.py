@@ -9,7 +9,9 @@ from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape, integer
+from sdrt.request.derived import DerivedSettings
 from sdrt.request.request import Request
+from sdrt.request.setting import settings_of
 from sdrt.request.validation import no_steps
 from sdrt.tasks.hires import enlarged_size
 
@@ -17,28 +19,30 @@ if TYPE_CHECKING:
     from sdrt.families import Task
     from sdrt.families.capabilities import Capabilities
 
-__all__ = ["FittedRequest", "fit", "image_size"]
+__all__ = ["FittedRequest", "fit", "rounded_size"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FittedRequest(Request):
-    """A request that a model can make, with its final size, seed and guidance.
+class FittedRequest(DerivedSettings):
+    """What one pass makes: the settings of a request, with every default decided.
 
-    `fit` makes it. A task of several passes derives one from it for each pass. `dataclasses.replace` checks the new
-    request again, like every `Request`.
+    `fit` makes it for a model. A task of several passes derives one from it for each pass, with
+    `dataclasses.replace`. It is not a `Request`: nothing checks it again, and a pipeline does not take it.
+
+    What is None now is absent, such as `mask_image`, or has no meaning for the model's task, such as `noise_level`.
     """
 
+    completed: Request
+    """The request as it was asked, completed with what the model decided. It makes the same images again."""
     height: int
     width: int
     guidance_scale: float
     seed: int
-
-    @classmethod
-    def of(cls, request: Request, **values: Any) -> FittedRequest:
-        """Copy `request` and change `values`, without checking them."""
-        fitted = object.__new__(cls)
-        fitted.__dict__.update(vars(request) | values)
-        return fitted
+    strength: float
+    hires_steps: int
+    tile_overlap: int
+    steps_before: int = 0
+    """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
 
     @property
     def guided(self) -> bool:
@@ -60,16 +64,8 @@ class FittedRequest(Request):
 def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`."""
     _check_task(request, capabilities)
-    values = _task_values(request, capabilities)
-    height, width = image_size(request, capabilities)
-    scale = request.guidance_scale
-    fitted = FittedRequest.of(
-        request,
-        **values,
-        height=height,
-        width=width,
-        guidance_scale=capabilities.guidance_scale if scale is None else scale,
-    )
+    height, width = _image_size(request, capabilities)
+    fitted = _completed(request, height, width, capabilities)
     _check_tiles(request, capabilities)
     for name, size in (("height", height), ("width", width)):
         _check_size(request, name, size, capabilities)
@@ -84,12 +80,34 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     return fitted
 
 
+def _completed(request: Request, height: int, width: int, capabilities: Capabilities) -> FittedRequest:
+    """Fill in every default."""
+    scale = request.guidance_scale
+    values = _task_values(request, capabilities)
+    values["guidance_scale"] = capabilities.guidance_scale if scale is None else scale
+    # The size of an outpainting follows from its image and its borders, so that both may be replaced.
+    size = {} if request.outpaint is not None else {"height": height, "width": width}
+    completed = object.__new__(Request)
+    completed.__dict__.update(vars(request) | values | size)
+    overlap = request.tile_overlap
+    decided = {
+        "height": height,
+        "width": width,
+        "strength": 1.0
+        if request.image is None or "strength" in capabilities.task.refuses
+        else request.effective_strength,
+        "hires_steps": request.hires_steps or request.num_inference_steps,
+        "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
+    }
+    settings = {row.name: getattr(completed, row.name) for row in settings_of(Request)}
+    return FittedRequest(**settings | decided, completed=completed)
+
+
 def _check_task(request: Request, capabilities: Capabilities) -> None:
     """Raise `RequestError` if the model is made for another task."""
     task = capabilities.task
     for name in task.refuses:
-        # A request that was fitted before has a strength of 1.
-        if getattr(request, name) is not None and (name, request.strength) != ("strength", 1.0):
+        if getattr(request, name) is not None:
             raise RequestError.advised(
                 f"{name} has no effect: this model is made for {task.name}",
                 f"leave {name} out",
@@ -138,11 +156,11 @@ def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]
         return {"strength": request.effective_strength}
     if task.has_image_guidance:
         scale = request.image_guidance_scale
-        return {"strength": 1.0, "image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
+        return {"image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
     level, most = request.noise_level, capabilities.max_noise_level
     level = min(DEFAULT_NOISE_LEVEL, most) if level is None else level
     integer("noise_level", level, 0, most)
-    return {"strength": 1.0, "noise_level": level}
+    return {"noise_level": level}
 
 
 def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> None:
@@ -164,7 +182,13 @@ def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> N
         )
 
 
-def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
+def rounded_size(height: int, width: int, capabilities: Capabilities) -> tuple[int, int]:
+    """The largest size in pixels that the model can make and that is not larger than this one, or its smallest."""
+    step = capabilities.size_step
+    return max(step, height // step * step), max(step, width // step * step)
+
+
+def _image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
     """Height and width of the result, in pixels.
 
     These are the request's `height` and `width`. If they are missing, they come from the image, else from the latents,
@@ -187,8 +211,7 @@ def image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
             height, width = height * capabilities.vae_scale_factor, width * capabilities.vae_scale_factor
         if request.outpaint is not None:
             width, height = request.outpaint.of(width, height)
-        step = capabilities.size_step
-        height, width = (max(step, side // step * step) for side in (height, width))
+        height, width = rounded_size(height, width, capabilities)
     elif request.latents is not None and request.height is None and request.width is None:
         height, width = (size * capabilities.vae_scale_factor for size in request.latents.shape[2:])
     return request.height or height, request.width or width
@@ -273,7 +296,7 @@ def _check_step(argument: str, size: int, capabilities: Capabilities, shown: str
         again = f"export the checkpoint again with sdrt export to use any multiple of {step}"
         fits = f"a multiple of {capabilities.size_step}; {again}"
         raise RequestError(
-            f"{shown or argument} is {size}: this model was exported by optimum, so expected {fits}",
+            f"{shown or argument} is {size}: another program exported this model, so expected {fits}",
             argument=argument,
             fits=fits,
         )

@@ -11,7 +11,7 @@ from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE, labelled_settings
 
-__all__ = ["settings_text", "settings_values"]
+__all__ = ["scheduler_name", "settings_text", "settings_values"]
 
 
 def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -> dict[str, str]:
@@ -28,6 +28,7 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     """Convert labelled texts to settings. This is the inverse of `settings_text`.
 
     Unknown labels are ignored, except A1111's "Schedule type", which becomes a part of the scheduler's name.
+    `sdrt.request.translation` makes these texts of another program's.
 
     Raises:
         RequestError: a text does not fit its label. The message contains both.
@@ -35,10 +36,23 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     rows = [(row, row.label.name) for row in labelled_settings(table) if row.label]
     values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
     values.pop("strength" if "hires_scale" in values else "hires_strength", None)
-    spacing = texts.get("Schedule type", "Automatic")
-    if spacing != "Automatic":
-        values["scheduler"] = f"{values.get('scheduler', '')} {spacing}"
+    if "Schedule type" in texts:
+        values["scheduler"] = scheduler_name(values.get("scheduler", ""), texts["Schedule type"])
     return values
+
+
+def scheduler_name(sampler: str, schedule_type: str | None) -> str:
+    """Join A1111's name of a sampler and its schedule type to one name.
+
+    Before version 1.9, a sampler's name ended in its schedule. If a text has both, the one in the name counts, as in
+    A1111.
+    """
+    from sdrt.schedulers import SPACING_LABELS
+
+    ends = {f" {name}".lower() for spacing in SPACING_LABELS.items() for name in spacing}
+    if schedule_type in (None, "", "Automatic") or sampler.lower().endswith(tuple(ends)):
+        return sampler
+    return f"{sampler} {schedule_type}"
 
 
 def _text(row: Setting, value: Any) -> str:

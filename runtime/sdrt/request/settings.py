@@ -96,11 +96,12 @@ class Settings:
     image: Any = setting(
         None,
         "Start from this image. Its size, rounded down, becomes the default size.",
-        more="A path, a PIL image, an array [H, W, 3] of bytes or of floats from 0 to 1, latents [N, C, h, w], or a "
-        "list with one image for each prompt. The method is SDEdit (Meng et al. 2021, arXiv:2108.01073).",
+        more="A path, the bytes of a file, an open file, a PIL image, an array [H, W, 3] of bytes or of floats from 0 "
+        "to 1, latents [N, C, h, w], or a list with one image for each prompt. The method is SDEdit (Meng et al. 2021, "
+        "arXiv:2108.01073).",
         kind=str,
         group=Group.USUAL,
-        option=Option(("-i", "--image"), metavar="FILE"),
+        option=Option(("-i", "--image"), metavar="FILE|-"),
     )
     prompt_syntax: str = setting(
         "a1111",
@@ -113,6 +114,14 @@ class Settings:
         group=Group.PROMPTS,
         option=Option(("--prompt-syntax",)),
         label=Label("Prompt syntax"),
+    )
+    prompt_comments: bool = setting(
+        False,
+        "Leave out what follows a # in each line of the prompts, as A1111's web UI does.",
+        more="It is off by default, because prompts contain colours such as #ff0000 and titles such as #1.",
+        kind=bool,
+        group=Group.PROMPTS,
+        option=Option(("--prompt-comments",)),
     )
     clip_skip: int | None = setting(
         None,
@@ -161,12 +170,12 @@ class Settings:
     mask_image: Any = setting(
         None,
         "Repaint the image where this mask is white.",
-        more="A path, a PIL image, an array [H, W], or a list with one mask for each prompt. All other pixels stay the "
-        "same, bit for bit.",
+        more="A path, the bytes of a file, an open file, a PIL image, an array [H, W], or a list with one mask for "
+        "each prompt. All other pixels stay the same, bit for bit.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
-        option=Option(("--mask", "--mask-image"), metavar="FILE"),
+        option=Option(("--mask", "--mask-image"), metavar="FILE|-"),
     )
     mask_blur: float = setting(
         4.0,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sdrt.common.cancelling import Cancel
     from sdrt.schedulers import Scheduler
 
-__all__ = ["FACTS", "TABLE", "WITHOUT_HIRES", "Arguments", "labelled_settings"]
+__all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings", "parse_size"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -71,25 +71,24 @@ class Arguments(Settings):
 TABLE = settings_of(Arguments)
 """All settings. Each may differ from image to image."""
 
-WITHOUT_HIRES: Mapping[str, Any] = {
-    row.name: row.default for row in TABLE if "hires_scale" in (row.name, *row.only_with)
-}
-"""The values of a request without `hires_scale`. Each of the two passes of `hires_scale` uses them."""
 
-
-def _parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str) -> tuple[int, int]:
+    """The width and height in a text such as "512x768". Raises `ValueError`."""
     found = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text.strip())
     if found is None:
         raise ValueError(text)
     return int(found[1]), int(found[2])
 
 
+WILDCARD_LABELS = ("Wildcard prompt", "Wildcard negative prompt")
+"""The labels of the prompts before the choices of wildcards. A1111's extension for wildcards writes the same."""
+
 FACTS = (
     # The width and height in pixels.
     Setting(
         name="size",
         label=Label(
-            "Size", read=_parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
+            "Size", read=parse_size, write="{0[0]}x{0[1]}".format, expected="pixels, such as 512x512"
         ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),
@@ -98,6 +97,9 @@ FACTS = (
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
+    # The texts before the choices of wildcards. The prompts in metadata are those after them.
+    Setting(name="wildcard_prompt", kind=str, label=Label(WILDCARD_LABELS[0])),
+    Setting(name="wildcard_negative_prompt", kind=str, label=Label(WILDCARD_LABELS[1])),
     Setting(name="version", kind=str, label=Label("Version")),
 )
 """What metadata contain besides the settings: the size, and what made the image."""

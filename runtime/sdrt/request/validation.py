@@ -14,11 +14,12 @@ import numpy as np
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images, read_masks
+from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
 from sdrt.tasks.hires import Latents
-from sdrt.tasks.outpainting import Growth, parse_growth
+from sdrt.tasks.outpainting import parse_growth
 
 if TYPE_CHECKING:
     from sdrt.request.derived import DerivedSettings
@@ -36,6 +37,8 @@ def validate(request: DerivedSettings) -> None:
         if value is not row.default and (valid := checked(row, value)) is not value:
             _set(request, row.name, valid)
     _check_prompts(request)
+    if request.prompt_comments:
+        _leave_out_comments(request)
     _check_unused(request, table)
     most = max(1, MAX_IMAGES // max(1, request.num_prompts))
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
@@ -72,6 +75,15 @@ def _check_prompts(request: DerivedSettings) -> None:
             f"at most {MAX_IMAGES}; make several calls",
             argument="prompt",
         )
+
+
+def _leave_out_comments(request: DerivedSettings) -> None:
+    for name in ("prompt", "negative_prompt"):
+        given = getattr(request, name)
+        if isinstance(given, str):
+            _set(request, name, without_comments(given))
+        elif given is not None:
+            _set(request, name, [without_comments(text) for text in given])
 
 
 def _check_levels(request: DerivedSettings, table: Sequence[Setting]) -> None:
@@ -184,10 +196,7 @@ def _check_mask(request: DerivedSettings) -> None:
 def _check_outpaint(request: DerivedSettings) -> None:
     if request.outpaint is None:
         return
-    # A request that was fitted before already has a size.
-    fitted = isinstance(request.outpaint, Growth)
-    sizes = () if fitted else (("height", None), ("width", None))
-    for name, usual in (("mask_image", None), *sizes, ("composite", True)):
+    for name, usual in (("mask_image", None), ("height", None), ("width", None), ("composite", True)):
         if getattr(request, name) != usual:
             raise both_given("outpaint", name)
     if request.output_type == "latent":

@@ -11,6 +11,7 @@ from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.manifest import readable
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
@@ -21,6 +22,7 @@ from sdrt.text.textual_inversion import Inversions
 from sdrt.text.tokenizer import Tokenizer
 from sdrt.vae.autoencoder import VaeDecoder, VaeEncoder, VaeGraphs
 from sdrt.vae.latent_scale import LatentScale
+from sdrt.vae.posterior import graph_with_posterior
 from sdrt.vae.preview import TaesdPreview
 from sdrt.vae.stages import StagedVae
 
@@ -86,6 +88,11 @@ class LoadedComponents:
     def embedding_files(self) -> tuple[str, ...]:
         """The names of the files from which textual inversions were read."""
         return () if self._inversions is None else self._inversions.files
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
 
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
@@ -181,21 +188,16 @@ class LoadedComponents:
         )
 
     def _latent_scale(self, name: str) -> LatentScale:
-        return LatentScale.of(self._model.component_config(name), name, shifts=self._family.vae.shifts)
+        task = self._model.capabilities.task
+        return LatentScale.of(self._model.component_config(name), name, self._family.vae, task)
 
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
-        model, graphs, latents = self._model, self._graphs, self._family.vae.latents
+        # The functions below must not refer to `self`, which keeps them.
+        model, graphs = self._model, self._graphs
         path = model.stages(name)
 
         def whole() -> Component:
-            component = graphs.open(name)
-            if latents in component.outputs:
-                raise UnsupportedModelError.advised(
-                    f"{name}: the graph draws its own noise, so a seed would not give the same image again",
-                    "export the checkpoint with sdrt export",
-                    component=name,
-                    path=model.path / name,
-                )
+            component = _open_vae(name, model, graphs)
             component.require((takes,), (gives,))
             return component
 
@@ -212,6 +214,16 @@ class LoadedComponents:
         """Return whether the VAE always works in tiles (True), never (False), or only for large images (None)."""
         setting = self._config.vae_tiling
         return True if setting is None and self.low_vram and stages.is_file() else setting
+
+
+def _open_vae(name: str, model: ModelFolder, graphs: OpenGraphs) -> Component:
+    """Open the VAE's graph for whole images. Only sdrt's own encoders are known to give the posterior."""
+    spec, path = model.family.vae, model.component(name)
+    if name != spec.encoder or model.manifest is not None:
+        return graphs.open(name)
+    with readable(path):
+        content = graph_with_posterior(path, spec)
+    return graphs.open(name, content=content)
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:

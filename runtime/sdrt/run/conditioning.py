@@ -69,22 +69,29 @@ class Conditioning:
     family: Family
 
     @classmethod
-    def of(cls, request: FittedRequest, family: Family, text_encoder: OpenTextEncoder) -> Conditioning:
+    def of(
+        cls,
+        request: FittedRequest,
+        family: Family,
+        text_encoder: OpenTextEncoder,
+        words: Sequence[str] = (),
+    ) -> Conditioning:
         """Encode the texts of a request. Equal texts are encoded once.
 
         Args:
             request: the request.
             family: the model's family.
             text_encoder: returns one of the family's text encoders by its number, counted from 0.
+            words: the words of the loaded textual inversions.
 
         Raises:
             RequestError: a weight is out of bounds, or the given embeddings differ in length from the others.
         """
-        positive = _scheduled_texts(request.prompts, request)
+        positive = _scheduled_texts(request.prompts, request, words)
         composed = len(positive) > len(request.prompts) or any(part.weight != 1 for part in positive)
         # AND adds up differences from the unconditional row, so it needs that row whatever the guidance scale is.
         guided = request.guided or composed
-        negative = _scheduled_texts(request.negative_prompts, request, negative=True) if guided else []
+        negative = _scheduled_texts(request.negative_prompts, request, words, negative=True) if guided else []
         if request.negative_prompt_embeds is not None:
             negative = []
         given = request.prompt_embeds, request.negative_prompt_embeds if guided else None
@@ -203,17 +210,18 @@ def _image_guidance_rows(
 
 
 def _scheduled_texts(
-    prompts: Sequence[str], request: FittedRequest, *, negative: bool = False
+    prompts: Sequence[str], request: FittedRequest, words: Sequence[str], *, negative: bool = False
 ) -> list[_ScheduledText]:
-    """Split prompts into the parts that AND joins. Negative prompts are not split."""
+    """Take out tags, then split prompts into the parts that AND joins. Negative prompts are not split."""
     syntax = SYNTAXES[request.prompt_syntax]
+    texts = [syntax.without_tags(prompt, words) for prompt in prompts]
     return [
         _ScheduledText(
-            text_per_step=syntax.scheduled(part.text, request.num_steps),
+            text_per_step=syntax.scheduled(part.text, request.num_steps, request.steps_before),
             prompt_index=index,
             weight=part.weight,
         )
-        for index, text in enumerate(prompts)
+        for index, text in enumerate(texts)
         for part in ([Part(text)] if negative else syntax.parts(text))
     ]
 

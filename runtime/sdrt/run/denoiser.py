@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
 from sdrt.common.spans import DENOISE, span
-from sdrt.errors import ComponentError
+from sdrt.errors import ComponentError, RequestError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
@@ -54,13 +54,15 @@ def bound_denoiser(
         extra_channels = conditioning.repeat_for_batch(
             extra_channels, zero_unconditional=prepared.zero_unconditional
         )
-    # With low_vram, the denoiser runs one row at a time.
-    rows = 1 if components.low_vram else conditioning.batch
     _, channels, *size = prepared.x.shape
     channels += 0 if extra_channels is None else extra_channels.shape[1]
+    size = size if windows is None else list(windows.size)
+    _check_fixed_size(component, spec, size, factor)
+    # With low_vram, the denoiser runs one row at a time.
+    rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     shapes = {
-        spec.sample: (rows, channels, *(size if windows is None else windows.size)),
-        spec.timestep: tuple(1 for _ in component.inputs[spec.timestep].shape),
+        spec.sample: (rows, channels, *size),
+        spec.timestep: _timestep_shape(component, spec, rows),
     }
     for name, array in (conditioning.at(0) | fixed).items():
         shapes[name] = (rows, *array.shape[1:])
@@ -79,6 +81,34 @@ def bound_denoiser(
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
+        )
+
+
+def _fixed(component: Component, name: str, axis: int) -> int | None:
+    """The length of an axis of an input, or None if it is free."""
+    shape = component.inputs[name].shape
+    length = shape[axis] if axis < len(shape) else None
+    return length if isinstance(length, int) else None
+
+
+def _timestep_shape(component: Component, spec: DenoiserSpec, rows: int) -> tuple[int, ...]:
+    """The shape of the timestep: a scalar, or a list with one number, with one for each row, or of a fixed length."""
+    batch = component.inputs[spec.sample].shape[0]
+    lengths = {batch: rows} if isinstance(batch, str) and batch else {}
+    shape = component.inputs[spec.timestep].shape
+    return tuple(size if isinstance(size, int) else lengths.get(size, 1) for size in shape)
+
+
+def _check_fixed_size(component: Component, spec: DenoiserSpec, size: Sequence[int], factor: int) -> None:
+    """Raise `RequestError` for a size [h, w] of latents that a graph for only one size does not take."""
+    fixed = [_fixed(component, spec.sample, axis) or side for axis, side in zip((2, 3), size, strict=True)]
+    if fixed != list(size):
+        height, width = (side * factor for side in fixed)
+        found = "x".join(str(side * factor) for side in reversed(size))
+        raise RequestError.expected(
+            f"the image is {found}, but {component.name} was exported for one size",
+            f"width {width} and height {height}, or a model exported with sdrt export, which takes any size",
+            argument="width" if fixed[1] != size[1] else "height",
         )
 
 
@@ -144,8 +174,11 @@ class Denoiser:
         self._timestep = component.inputs[spec.timestep]
         self._time = np.zeros(run.shape(spec.timestep), self._timestep.dtype)
         rows, *rest = run.shape(spec.sample)
-        # The network runs once for each of these groups of rows.
-        self._groups = [slice(first, first + rows) for first in range(0, batch, rows)]
+        # The network runs once for each of these groups of rows. The last row fills up a group of a fixed length.
+        self._groups = [
+            np.minimum(np.arange(first, first + rows), batch - 1) for first in range(0, batch, rows)
+        ]
+        self._is_whole = rows == batch
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
@@ -160,8 +193,8 @@ class Denoiser:
     def condition(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Set the other inputs by name, each [batch, …]. They stay the same until the next call of this method."""
         self._conditions = {**inputs, **self._fixed}
-        if len(self._groups) == 1:
-            self._upload(self._groups[0])
+        if self._is_whole:
+            self._upload(slice(None))
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
@@ -190,8 +223,7 @@ class Denoiser:
 
     def _evaluate(self, timestep: float) -> Array:
         """Return the network's output for the batch. The next call may overwrite it."""
-        value = np.rint(timestep) if self._timestep.dtype.kind in "iu" else timestep
-        self._time.fill(value)
+        self._time.fill(_rounded(timestep, self._timestep.dtype))
         self._run.set(self._spec.timestep, self._time)
         start = time.perf_counter()
         output = self._run_network()
@@ -210,7 +242,7 @@ class Denoiser:
     def _run_network(self) -> Array:
         """Run the network once, or once for each group of rows."""
         sample, output = self._spec.sample, self._spec.output
-        if len(self._groups) == 1:
+        if self._is_whole:
             self._run.set(sample, self._sample)
             return self._run()[output]
         outputs = []
@@ -218,9 +250,9 @@ class Denoiser:
             self._upload(rows)
             self._run.set(sample, self._sample[rows])
             outputs.append(self._run()[output].copy())
-        return np.concatenate(outputs)
+        return np.concatenate(outputs)[: len(self._sample)]
 
-    def _upload(self, rows: slice) -> None:
+    def _upload(self, rows: slice | NDArray[np.intp]) -> None:
         for name, array in self._conditions.items():
             self._run.set(name, array[rows])
 
@@ -244,9 +276,17 @@ class Denoiser:
         return total
 
     def _warn_of_rounding(self, notices: Notices) -> None:
-        whole = self._timestep.dtype.kind in "iu"
-        if whole and any(timestep != round(timestep) for timestep in self._plan.timesteps):
-            notices.warn(
-                "this model takes whole timesteps, but the scheduler uses fractions, so they are rounded: "
-                "export the checkpoint again with sdrt export, or choose another spacing"
-            )
+        dtype = self._timestep.dtype
+        lost = [abs(float(dtype.type(_rounded(t, dtype))) - t) for t in self._plan.timesteps]
+        # Schedulers compute in float32, which is less exact by up to a ten-thousandth.
+        if max(lost, default=0) < 1e-3:
+            return
+        takes = f"timesteps in {dtype.name}" if dtype.kind == "f" else "whole timesteps"
+        notices.warn(
+            f"this model takes {takes}, but the scheduler uses fractions, so they are rounded: "
+            "export the checkpoint again with sdrt export, or choose another spacing"
+        )
+
+
+def _rounded(timestep: float, dtype: np.dtype[Any]) -> float:
+    return np.rint(timestep) if dtype.kind in "iu" else timestep

@@ -17,6 +17,7 @@ from sdrt.run.one_pass import Pass, Timings, memory_error, run_pass
 from sdrt.run.origin import Origin
 from sdrt.run.result import Events
 from sdrt.schedulers import Plan, Scheduler
+from sdrt.text.unread import unread
 
 __all__ = ["Generation"]
 
@@ -47,6 +48,7 @@ class Generation:
         def one_pass(request: FittedRequest, plan: Plan) -> Events:
             return self._one_pass(request, scheduler, plan, origin)
 
+        self._tell_of_prompts(request)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -107,6 +109,13 @@ class Generation:
         )
         self._report_warming_up(request)
         return job
+
+    def _tell_of_prompts(self, request: FittedRequest) -> None:
+        """Say what the prompts hold that is not read as words."""
+        for message in unread(
+            request.prompts, request.negative_prompts, request.prompt_syntax, self._cache.words
+        ):
+            self._notices.warn(message)
 
     def _report_warming_up(self, request: FittedRequest) -> None:
         """Tell the user if the first run at this size will take longer. Only some providers warm up."""

@@ -66,12 +66,18 @@ class ComponentCache:
         self._low_vram_pixels = math.inf
         self._sizes_run: set[tuple[int, int, int]] = set()
         self._providers_checked: set[str] = set()
+        self._told_of_safety_checker = False
         self._lock = threading.RLock()
 
     @property
     def current(self) -> LoadedComponents | None:
         """The components in memory; None if there are none."""
         return self._loaded
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the textual inversions."""
+        return () if self._inversions is None else self._inversions.tokens
 
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
@@ -186,6 +192,11 @@ class ComponentCache:
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
                 tell_of_target(self.model.target, self.model.name, self.config, self._notices)
+        if self.model.has_safety_checker and not self._told_of_safety_checker:
+            self._told_of_safety_checker = True
+            self._notices.inform(
+                f"{self.model.name} comes with a safety checker, which sdrt does not run: images are not filtered"
+            )
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents

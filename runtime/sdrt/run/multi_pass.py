@@ -13,8 +13,7 @@ from sdrt.errors import RunCancelledError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
-from sdrt.request.fitted import FittedRequest, image_size
-from sdrt.request.table import WITHOUT_HIRES
+from sdrt.request.fitted import FittedRequest, rounded_size
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler
 from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size
@@ -40,8 +39,7 @@ def plan_passes(request: FittedRequest, scheduler: Scheduler) -> list[Plan]:
         return [first] * len(growths(request))
     if request.hires_scale is None:
         return [first]
-    steps = request.hires_steps or request.num_inference_steps
-    return [first, scheduler.plan(steps, skip=steps - request.num_hires_steps)]
+    return [first, scheduler.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)]
 
 
 def growths(request: FittedRequest) -> list[Growth]:
@@ -64,7 +62,7 @@ def outpaint(
     yield StableDiffusionPipelineOutput(
         images=made.images if request.output_type == "np" else [to_pil(image) for image in made.images],
         seeds=list(request.seeds),
-        request=request,
+        request=request.completed,
         timings=_added(timings),
         origin=made.origin,
     )
@@ -75,10 +73,10 @@ def make_twice(
 ) -> Events:
     """Make small images, then large images from them, for `hires_scale`."""
     kind = "latent" if request.hires_upscaler == "latent" else "np"
-    first = FittedRequest.of(request, output_type=kind, **WITHOUT_HIRES)
+    first = replace(request, output_type=kind, hires_scale=None)
     small = yield from _steps_of(one_pass(first, plans[0]))
     large = yield from _steps_of(one_pass(_enlarged(request, small.images, capabilities), plans[1]))
-    yield replace(large, request=request, timings=_added([small.timings, large.timings]))
+    yield replace(large, timings=_added([small.timings, large.timings]))
 
 
 def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capabilities) -> FittedRequest:
@@ -95,16 +93,17 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         )
     else:
         image = tuple(resized(to_bytes(one), height, width) for one in small)
-    return FittedRequest.of(
+    return replace(
         request,
         **_one_prompt_per_image(request),
         image=image,
         strength=request.hires_strength,
-        num_inference_steps=request.hires_steps or request.num_inference_steps,
+        num_inference_steps=request.hires_steps,
+        steps_before=request.num_inference_steps,
         height=height,
         width=width,
         latents=None,
-        **WITHOUT_HIRES,
+        hires_scale=None,
     )
 
 
@@ -117,20 +116,20 @@ def grown_request(
 ) -> FittedRequest:
     """Return the request of pass `number` of an outpainting. It paints the border `growth` around `images`."""
     canvases, masks = zip(*(grown(image, growth) for image in images), strict=True)
-    part = FittedRequest.of(
+    tall, wide = canvases[0].shape[:2]
+    height, width = rounded_size(tall, wide, capabilities)
+    return replace(
         request,
         **_one_prompt_per_image(request),
         image=canvases,
         mask_image=masks,
         outpaint=None,
         output_type="np",
-        height=None,
-        width=None,
+        height=height,
+        width=width,
         # Each pass has its own noise, because the same noise would draw the same things again.
         seed=(request.seed + number * _SEED_OF_PASS) % (request.last_seed + 1),
     )
-    height, width = image_size(part, capabilities)
-    return FittedRequest.of(part, height=height, width=width)
 
 
 def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def run_pass(job: Pass) -> Events:
     yield StableDiffusionPipelineOutput(
         images=images,
         seeds=list(job.request.seeds),
-        request=job.request,
+        request=job.request.completed,
         timings=job.timings,
         origin=job.origin,
     )
@@ -92,7 +92,9 @@ def run_pass(job: Pass) -> Events:
 def encode(job: Pass) -> Conditioning:
     """Turn the prompts into text embeddings for every step."""
     with timed(job.timings, "text_encoder"):
-        return Conditioning.of(job.request, job.model.family, job.components.text_encoder)
+        return Conditioning.of(
+            job.request, job.model.family, job.components.text_encoder, job.components.words
+        )
 
 
 def prepare(job: Pass) -> Prepared:

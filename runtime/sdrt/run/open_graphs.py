@@ -73,10 +73,22 @@ class OpenGraphs:
             kept: T = self._kept[name]
             return kept
 
-    def open(self, name: str, path: Path | None = None) -> Component:
-        """Open the graph of the component `name`, or its graph in stages, which lies at `path`."""
+    def open(self, name: str, path: Path | None = None, content: bytes | None = None) -> Component:
+        """Open the graph of the component `name`, or its graph in stages, which lies at `path`.
+
+        `content` is the graph if it differs from that in the file.
+        """
         model, weights = self._model, self._model.weights(name)
-        component = self._component(name, path or model.component(name), weights)
+        component = _component(
+            name,
+            path or model.component(name),
+            self.config,
+            self.notices,
+            weights,
+            self._opened,
+            repeats=self._repeats(name),
+            content=content,
+        )
         float32 = model.float32_graph(name) if path is None else model.float32_stages(name)
         if float32.is_file():
             # A function without `self`: see the class's docstring.
@@ -100,11 +112,6 @@ class OpenGraphs:
             self._kept.clear()
         trim()
 
-    def _component(self, name: str, path: Path, weights: Weights) -> Component:
-        return _component(
-            name, path, self.config, self.notices, weights, self._opened, repeats=self._repeats(name)
-        )
-
     def _repeats(self, name: str) -> bool:
         return name == self._model.family.denoiser.component
 
@@ -118,7 +125,8 @@ def _component(
     opened: list[weakref.ref[Component]],
     *,
     repeats: bool,
+    content: bytes | None = None,
 ) -> Component:
-    component = Component(name, path, config, notices, weights, repeats=repeats)
+    component = Component(name, path, config, notices, weights, repeats=repeats, content=content)
     opened.append(weakref.ref(component, opened.remove))
     return component

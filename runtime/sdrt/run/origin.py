@@ -22,8 +22,6 @@ class Origin:
 
     model: str
     """The model's name."""
-    takes_strength: bool
-    """Whether `strength` has a meaning for the model's task."""
     scheduler: Scheduler
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
@@ -64,7 +62,7 @@ class Origin:
             matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
             if row.label is not None and matters and (row.label.always or value != row.default):
                 values[row.name] = value
-        if request.hires_scale is not None or not self.takes_strength:
+        if request.hires_scale is not None:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)

@@ -53,7 +53,7 @@ class StableDiffusionPipelineOutput:
     Attributes:
         images: PIL images; float32 [N, H, W, 3] in 0..1 for `output_type="np"`; latents [N, C, h, w] for "latent".
         seeds: for each image, the seed that makes it again on its own.
-        request: the request, completed with the size, the seed and the guidance scale.
+        request: the request, completed with the size, the seed and the guidance scale. It makes the same images again.
         timings: the seconds that `text_encoder`, `vae_encoder` and `vae_decoder` took. In every family, `unet` is
             a list with the seconds of each evaluation of the denoiser.
         origin: the model and the pipeline's settings, for `metadata` and `save`.

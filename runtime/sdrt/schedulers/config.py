@@ -50,7 +50,7 @@ def read_settings(
     unset = config.get("_use_default_values") or []
     if not isinstance(unset, (list, tuple)) or not all(isinstance(key, str) for key in unset):
         raise _unsupported(class_name, "_use_default_values", unset, "a list of keys")
-    given = {k: v for k, v in config.items() if k not in unset and not k.startswith("_")}
+    given = _renamed({k: v for k, v in config.items() if k not in unset and not k.startswith("_")})
     for key, value in given.items():
         if key not in CHECKS and key not in IRRELEVANT_KEYS and value is not None and value is not False:
             raise _unsupported(class_name, key, value, "a key that this version knows")
@@ -66,6 +66,14 @@ def read_settings(
     merged["levels"] = _levels(class_name, merged)
     fields = {k: v for k, v in merged.items() if k in Settings.__dataclass_fields__}
     return _consistent(class_name, Settings(**fields))
+
+
+def _renamed(given: dict[str, Any]) -> dict[str, Any]:
+    """Replace `predict_epsilon`, which says in configs of diffusers 0.8 what `prediction_type` says since then."""
+    if not isinstance(given.get("predict_epsilon"), bool):
+        return given
+    meant = "epsilon" if given.pop("predict_epsilon") else "sample"
+    return {"prediction_type": meant} | given
 
 
 def _levels(class_name: str, merged: Config) -> str | None:

@@ -126,7 +126,8 @@ CHECKS: Mapping[str, Check] = {
     "variance_type": one_of(None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
 
-# These have no effect unless a refused option is on, or belong to schedulers that are not in the table.
+# These have no effect unless a refused option is on, belong to schedulers that are not in the table, or were dropped by
+# diffusers: `tensor_format` and `timestep_values` in 0.4, `set_alpha_to_zero` in 0.19.
 IRRELEVANT_KEYS = frozenset(
     {
         "base_image_seq_len",
@@ -137,6 +138,9 @@ IRRELEVANT_KEYS = frozenset(
         "max_shift",
         "noise_sampler_seed",
         "sample_max_value",
+        "set_alpha_to_zero",
+        "tensor_format",
         "time_shift_type",
+        "timestep_values",
     }
 )

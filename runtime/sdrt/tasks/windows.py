@@ -55,15 +55,14 @@ class Windows:
 
     @classmethod
     def of_image(
-        cls, height: int, width: int, *, tile_size: int | None, overlap: int | None, factor: int
+        cls, height: int, width: int, *, tile_size: int | None, overlap: int, factor: int
     ) -> Windows | None:
         """Windows for an image, all sizes in pixels; None if the denoiser sees the image whole.
 
-        `factor` is the number of pixels per latent on each side. The default of `overlap` is a quarter of `tile_size`.
+        `factor` is the number of pixels per latent on each side.
         """
         if tile_size is None or max(height, width) <= tile_size:
             return None
-        overlap = tile_size // 4 if overlap is None else overlap
         return cls.of(height // factor, width // factor, side=tile_size // factor, overlap=overlap // factor)
 
     def __iter__(self) -> Iterator[Place]:

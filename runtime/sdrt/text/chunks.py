@@ -42,11 +42,13 @@ class Chunk:
 def chunked(stretches: Sequence[Sequence[Fragment]], reader: Reader) -> list[Chunk]:
     """Cut a prompt into chunks as A1111's web UI does. Return one empty chunk for an empty prompt.
 
-    `stretches` are the fragments between two BREAKs; each stretch begins a new chunk. If the end of a chunk would cut
-    a phrase, the whole phrase moves to the next chunk, unless its comma is too far back.
+    `stretches` are the fragments between two BREAKs; each stretch begins a new chunk. A BREAK at the end adds none. If
+    the end of a chunk would cut a phrase, the whole phrase moves to the next chunk, unless its comma is too far back.
     """
     comma = next(iter(reader.groups(",")), [-1])[0]
     chunks = [chunk for fragments in stretches for chunk in _of_stretch(fragments, reader, comma)]
+    if len(chunks) > 1 and not chunks[-1].tokens:
+        del chunks[-1]
     return chunks or [Chunk()]
 
 
@@ -65,8 +67,8 @@ def _of_stretch(fragments: Sequence[Fragment], reader: Reader, comma: int) -> It
             chunk.weights += [fragment.weight] * len(group)
             if group == [comma]:
                 after_comma = len(chunk.tokens)
-    if chunk.tokens or not fragments:
-        yield chunk
+    # If the loop has yielded a chunk, this one has tokens.
+    yield chunk
 
 
 def split_at_sentences(fragments: Sequence[Fragment], reader: Reader) -> list[Chunk]:

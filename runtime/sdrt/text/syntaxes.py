@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdrt.families import Encoded
-from sdrt.prompts.a1111 import Part, parse_parts, parse_weights, scheduled
+from sdrt.prompts.a1111 import Part, parse_parts, parse_weights
 from sdrt.prompts.compel import parse_compel
+from sdrt.prompts.editing import scheduled
+from sdrt.prompts.tags import without_tags
 from sdrt.text.compel_embeddings import embed, pooled
 from sdrt.text.encoder import TextEncoder
 
@@ -21,22 +23,29 @@ class Syntax:
     Attributes:
         parts: splits a prompt into the parts that AND joins. Each part is a row of the batch, and guidance adds up the
             U-Net's outputs for them.
-        scheduled: takes a part and the number of steps; returns the part's text in each step.
+        scheduled: takes a part, the number of steps, and that of the pass before it, if any; returns the part's text in
+            each step.
         embed: takes a text encoder, a text, `clip_skip` and the prompt's name in notices; returns the embeddings.
         any_length: whether a prompt may have several chunks. If so, shorter prompts are padded to the longest.
+        has_tags: whether tags such as ``<lora:name>`` are taken out before the prompt is read.
     """
 
     parts: Callable[[str], list[Part]]
-    scheduled: Callable[[str, int], list[str]]
+    scheduled: Callable[[str, int, int], list[str]]
     embed: Callable[[TextEncoder, str, int | None, str], Encoded]
     any_length: bool = True
+    has_tags: bool = True
+
+    def without_tags(self, text: str, words: Sequence[str] = ()) -> str:
+        """Return a prompt without its tags. `words` are those of the loaded textual inversions."""
+        return without_tags(text, words) if self.has_tags else text
 
 
 def _whole(text: str) -> list[Part]:
     return [Part(text)]
 
 
-def _unchanging(text: str, steps: int) -> list[str]:
+def _unchanging(text: str, steps: int, steps_before: int) -> list[str]:
     return [text] * steps
 
 
@@ -60,5 +69,7 @@ SYNTAXES: Mapping[str, Syntax] = {
     # Compel's grammar; prompts of any length.
     "compel": Syntax(parts=_whole, scheduled=_unchanging, embed=_embed_compel),
     # No grammar, and only one chunk, as in diffusers.
-    "plain": Syntax(parts=_whole, scheduled=_unchanging, embed=_embed_plain, any_length=False),
+    "plain": Syntax(
+        parts=_whole, scheduled=_unchanging, embed=_embed_plain, any_length=False, has_tags=False
+    ),
 }

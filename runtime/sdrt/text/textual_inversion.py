@@ -6,19 +6,27 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.messages import brief
+from sdrt.common.notices import Notices
+from sdrt.common.safetensors_file import SafetensorsFile, read_header, read_tensor
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt.model_folder.file_kind import EMBEDDING, PICKLES, kind_of
 
 __all__ = ["Inversion", "Inversions", "read_inversions"]
 
 Array = NDArray[np.float32]
-_PICKLES = (".pt", ".bin", ".ckpt", ".pth")
-_A1111_KEY = "emb_params"
+# Names that programs give every word. The word is called after its file then.
+_NAMELESS = frozenset(
+    {"emb_params", "*", "string_to_param", "string_to_param.*", "clip_l", "text_encoders_0"}
+)
+# What A1111's web UI saves beside the embeddings.
+_BOOKKEEPING = re.compile(r"string_to_token(\.\*)?|step")
+# The parts for SDXL's first and second text encoder, as A1111 and diffusers' trainers call them.
+_SDXL = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +71,11 @@ class Inversions:
         )
 
     @property
+    def tokens(self) -> tuple[str, ...]:
+        """The words as texts."""
+        return tuple(word.token for word in self.words)
+
+    @property
     def table(self) -> Array:
         """The embeddings [n, width] of all ids after the vocabulary."""
         return np.concatenate([word.vectors for word in self.words])
@@ -95,68 +108,90 @@ def _bounded(name: str) -> str:
     return f"{before}{re.escape(name)}{after}"
 
 
-def read_inversions(path: str | Path, *, token: str | None, width: int, room: int) -> list[Inversion]:
-    """Read the words of a `.safetensors` file that diffusers or A1111's web UI wrote.
+def read_inversions(
+    path: str | Path, *, token: str | None, width: int, room: int, notices: Notices | None = None
+) -> list[Inversion]:
+    """Read the words of a `.safetensors` file that diffusers, A1111's web UI, ComfyUI or a trainer wrote.
 
     Args:
         path: the file.
-        token: the name of the word; by default the name in the file, or for A1111's files the file's own name.
+        token: the name of the word; by default the name in the file, or the file's own name if it has none.
         width: the width of the text encoder's embeddings.
         room: the most tokens that the text encoder reads at once.
+        notices: is told if a part of the file is left out.
 
     Raises:
         ModelNotFoundError: there is no such file.
         UnsupportedModelError: the file is a pickle, belongs to another kind of model, or is not a textual inversion.
         RequestError: `token` is not a valid name, or the file has several words.
     """
-    file = Path(path)
-    if file.suffix.lower() in _PICKLES:
+    file = _read_header(Path(path))
+    names = _words(file, width, notices or Notices())
+    if token is not None and len(names) > 1:
+        raise RequestError.advised(
+            f"{file.path} has {len(names)} words",
+            "leave out token, which can name only one",
+            argument="token",
+            path=file.path,
+        )
+    words = []
+    for name in names:
+        called = (file.path.stem if name in _NAMELESS else name) if token is None else token
+        words.append(
+            Inversion(token=_checked_token(called, file.path), vectors=_read_vectors(file, name, width, room))
+        )
+    return words
+
+
+def _read_header(file: Path) -> SafetensorsFile:
+    """Read what a file holds, and check that it may be a textual inversion."""
+    if file.suffix.lower() in PICKLES:
         raise UnsupportedModelError.advised(
             f"{file} is a pickle, which runs code when it is read",
             "if you trust it, convert it to .safetensors",
             path=file,
         )
-    tensors = _read(file)
-    if not tensors:
-        raise UnsupportedModelError.expected(f"{file} is empty", "the embeddings of a word", path=file)
-    if {"clip_l", "clip_g"} & tensors.keys():
-        raise UnsupportedModelError.expected(
-            f"{file} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file
-        )
-    if token is not None and len(tensors) > 1:
-        raise RequestError.advised(
-            f"{file} has {len(tensors)} words",
-            "leave out token, which can name only one",
-            argument="token",
-            path=file,
-        )
-    words = []
-    for name, array in tensors.items():
-        called = (file.stem if name == _A1111_KEY else name) if token is None else token
-        words.append(
-            Inversion(token=_checked_token(called, file), vectors=_checked(file, name, array, width, room))
-        )
-    return words
-
-
-def _read(file: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
-
     if not file.is_file():
         raise ModelNotFoundError.expected(
             f"{file} does not exist", "a .safetensors file with a textual inversion", path=file
         )
     try:
-        with safe_open(file, framework="numpy") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - it has no __iter__
-    except (SafetensorError, OSError) as error:
-        raise UnsupportedModelError.advised(
-            f"{file} cannot be read as a safetensors file ({error})", "download it again", path=file
-        ) from error
-    except TypeError as error:  # NumPy has no bfloat16
-        raise UnsupportedModelError.advised(
-            f"{file} has a number type that NumPy lacks ({error})", "save it in float16", path=file
-        ) from error
+        found = read_header(file)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    kind = kind_of(found)
+    if kind is not None and kind.what != EMBEDDING:
+        raise UnsupportedModelError.expected(
+            f"{file} is {kind}", "a textual inversion, which holds the embeddings of a word", path=file
+        )
+    return found
+
+
+def _unreadable(file: Path, error: OSError) -> UnsupportedModelError:
+    return UnsupportedModelError.advised(
+        f"{file} cannot be read ({error.strerror or error})", "check its permissions", path=file
+    )
+
+
+def _words(file: SafetensorsFile, width: int, notices: Notices) -> list[str]:
+    """Return the names of the tensors that hold the embeddings of a word."""
+    names = [name for name in file.tensors if not _BOOKKEEPING.fullmatch(name)]
+    if not names:
+        raise UnsupportedModelError.expected(
+            f"{file.path} is empty", "the embeddings of a word", path=file.path
+        )
+    of_sdxl = [pair for pair in _SDXL if set(pair) & set(names)]
+    if not of_sdxl:
+        return names
+    # SDXL's first text encoder is that of Stable Diffusion 1. ComfyUI uses its part for Stable Diffusion 1 too.
+    first, second = of_sdxl[0]
+    if first not in names or file.tensors[first].shape[-1:] != (width,):
+        raise UnsupportedModelError.expected(
+            f"{file.path} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file.path
+        )
+    if second in names:
+        notices.warn(f"{file.path} is for SDXL; only its part for the first text encoder ({first}) is used")
+    return [first]
 
 
 def _checked_token(token: object, file: Path) -> str:
@@ -173,17 +208,36 @@ def _checked_token(token: object, file: Path) -> str:
     return str(token)
 
 
-def _checked(file: Path, name: str, array: NDArray[Any], width: int, room: int) -> Array:
-    vectors = np.atleast_2d(array)
-    if vectors.ndim != 2 or vectors.shape[1] != width or array.dtype.kind != "f":
-        raise UnsupportedModelError(
-            f"{file}: {name} is {array.dtype} of shape {array.shape}, expected float embeddings of width {width}: "
-            "choose a file for this text encoder",
-            path=file,
-            fits=f"float embeddings of width {width}",
-        )
-    if not 1 <= len(vectors) <= room or not np.isfinite(vectors).all():
-        raise UnsupportedModelError.expected(
-            f"{file}: {name} has {len(vectors)} tokens", f"1 to {room} with finite values only", path=file
-        )
+def _read_vectors(file: SafetensorsFile, name: str, width: int, room: int) -> Array:
+    """Read the embeddings [tokens, width] of a word. Their shape is checked before they take memory."""
+    *tokens, last = file.tensors[name].shape or (0,)
+    if len(tokens) > 1 or last != width:
+        raise _misfit(file, name, width)
+    if tokens and not 1 <= tokens[0] <= room:
+        raise _wrong_tokens(file, name, tokens[0], room)
+    try:
+        vectors = np.atleast_2d(read_tensor(file, name))
+    except OSError as error:
+        raise _unreadable(file.path, error) from error
+    if vectors.dtype.kind != "f":
+        raise _misfit(file, name, width)
+    if not np.isfinite(vectors).all():
+        raise _wrong_tokens(file, name, len(vectors), room)
     return vectors.astype(np.float32)
+
+
+def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{file.path}: {brief(name)} is {file.tensors[name]}, expected float embeddings of width {width}: "
+        "choose a file for this text encoder",
+        path=file.path,
+        fits=f"float embeddings of width {width}",
+    )
+
+
+def _wrong_tokens(file: SafetensorsFile, name: str, tokens: int, room: int) -> UnsupportedModelError:
+    return UnsupportedModelError.expected(
+        f"{file.path}: {brief(name)} has {tokens} tokens",
+        f"1 to {room} with finite values only",
+        path=file.path,
+    )

@@ -167,6 +167,7 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
 
     path = folder / "tokenizer.json"
     if not path.exists():
+        _require_vocabulary(folder)
         return _build(folder, config, special)
     read_json(path, path.parent.name)
     with _translated(path):
@@ -175,6 +176,16 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
     bpe.no_padding()
     bpe.no_truncation()
     return bpe
+
+
+def _require_vocabulary(folder: Path) -> None:
+    if lacking := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
+        raise damaged(
+            folder / lacking[0],
+            f"{folder / lacking[0]} is missing, and so is tokenizer.json",
+            f"copy the whole model folder, or the folder {folder.name} of the checkpoint that it was made from",
+            folder.name,
+        )
 
 
 def _build(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:

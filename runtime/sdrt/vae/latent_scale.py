@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import brief, wrong_key
 from sdrt.errors import UnsupportedModelError
+from sdrt.families import Task, VaeSpec
 
 __all__ = ["LatentScale"]
 
@@ -28,14 +29,16 @@ class LatentScale:
     shift: float = 0.0
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], name: str, *, shifts: bool) -> LatentScale:
-        """Read the `config.json` of the component `name`; `shifts` says whether the family has a shift.
+    def of(cls, config: Mapping[str, Any], name: str, spec: VaeSpec, task: Task) -> LatentScale:
+        """Read the `config.json` of the component `name`. `spec` and `task` say what replaces or completes it.
 
         Raises:
-            IntegrityError: a value is missing or out of bounds.
+            IntegrityError: a value is out of bounds.
             UnsupportedModelError: the config has a shift though the family has none, or values for each channel.
         """
-        value, shift = config.get("scaling_factor"), config.get("shift_factor")
+        shifts, shift = spec.shifts, config.get("shift_factor")
+        value = config.get("scaling_factor", spec.scaling_factor)
+        value = value if task.scaling_factor is None else task.scaling_factor
         if not _is_number(value) or not _LEAST <= value <= _MOST:
             raise wrong_key(
                 f"{name}/config.json",
@@ -46,8 +49,10 @@ class LatentScale:
             )
         for key in ("shift_factor", "latents_mean", "latents_std"):
             if config.get(key) and not (shifts and key == "shift_factor"):
-                raise UnsupportedModelError(
-                    f"{name}/config.json: {key} {brief(config[key])} is not supported", component=name
+                raise UnsupportedModelError.advised(
+                    f"{name}/config.json: {key} {brief(config[key])} is not supported",
+                    "use a model without it",
+                    component=name,
                 )
         if shift is not None and shifts and not (_is_number(shift) and abs(shift) <= _MOST):
             raise wrong_key(

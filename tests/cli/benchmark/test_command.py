@@ -301,7 +301,7 @@ def test_what_a_file_says_stays_in_its_line(measured: tuple[Result, Path], recor
     Path("odd.json").write_text(json.dumps(record))
     result = benchmark("--compare", str(measured[1]), "odd.json")
     assert result.exit_code == 0
-    assert "-> ?[31mx??y" in result.stdout
+    assert r"-> \x1b[31mx\n\ny" in result.stdout
 
 
 def test_what_fails_does_not_end_the_others(

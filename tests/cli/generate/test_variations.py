@@ -13,8 +13,9 @@ from PIL import Image
 from sdrt import RequestError
 from sdrt.cli import main
 from sdrt.cli.generate.from_metadata import options_of
-from sdrt.cli.generate.variations import expand_wildcards, parse_axis
+from sdrt.cli.generate.variations import parse_axis
 from sdrt.images.metadata import Parameters, read_parameters, save_options
+from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.schedulers import SAMPLERS, SPACINGS
 
 pytestmark = pytest.mark.usefixtures("folder")

@@ -11,8 +11,10 @@ from PIL import Image
 
 from sdrt import RequestError
 from sdrt.cli.generate.from_metadata import options_of
-from sdrt.cli.generate.variations import expand_wildcards, read_prompts_file
+from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.images.metadata import Parameters, save_options
+from sdrt.prompts.wildcard_files import WildcardFiles
+from sdrt.prompts.wildcards import expand, expand_wildcards
 from sdrt.request.table import labelled_settings
 
 hypothesis = pytest.importorskip("hypothesis")
@@ -46,6 +48,28 @@ def test_wildcards_end_and_leave_no_choice_open(prompt: str, seed: int) -> None:
     text = expand_wildcards(prompt, seed)
     assert not re.search(r"\{[^{}]*\|[^{}]*\}", text)
     assert len(text) <= len(prompt)
+
+
+wildcard_pieces = st.sampled_from(
+    [*"{}|ab -$%@!~ ", "$$", "2$$", "1-2$$", " and $$", "0.5::", "0::", "__a__", "__", "${a}", "\n", "é"]
+)
+
+
+@settings(deadline=None)
+@given(
+    prompt=st.lists(wildcard_pieces, max_size=40).map("".join) | st.text(max_size=200),
+    seed=st.integers(0, 2**64),
+)
+def test_any_text_has_choices_or_a_line(
+    tmp_path_factory: pytest.TempPathFactory, prompt: str, seed: int
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "wildcards"
+    folder.mkdir(exist_ok=True)
+    (folder / "a.txt").write_text("{b|c}\n__a__ d\n{2$$x|y}\n")
+    with suppress(RequestError):  # anything else that is raised fails
+        found = expand(prompt, seed, WildcardFiles(folder))
+        assert found == expand(prompt, seed, WildcardFiles(folder))
+        assert all(one in found.text for one in found.choices)
 
 
 @settings(deadline=None)

@@ -89,8 +89,8 @@ def files(tmp_path: Path) -> Path:
     ("name", "message"),
     [
         ("cut.png", "damaged|cannot be read"),
-        ("text.png", "is not an image that Pillow can read"),
-        ("empty.png", "is not an image that Pillow can read"),
+        ("text.png", "is not an image: expected an image in PNG, JPEG, WebP, AVIF, BMP, TIFF or GIF"),
+        ("empty.png", "is empty: expected an image in PNG"),
         ("moving.gif", "has 2 frames: expected an image with one frame"),
         ("folder.png", "cannot be read"),
         ("missing.png", "No such file|cannot be read"),
@@ -116,7 +116,7 @@ def test_too_many_pixels_are_refused(files: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (5, "image is 5: expected a path, a PIL image or an array"),
+        (5, "image is 5: expected a path, the bytes of a file, an open file, a PIL image or an array"),
         ([], "empty list"),
         (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\): expected \(height, width, 3\)"),
         (np.zeros((0, 4, 3), np.uint8), "expected \\(height, width, 3\\)"),

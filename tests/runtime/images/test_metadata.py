@@ -113,7 +113,7 @@ def test_a_picture_without_text_has_none(tmp_path: Path) -> None:
 def test_what_is_no_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"a\.png (is not an image|cannot be read)"):
+    with pytest.raises(RequestError, match=r"a\.png (is not an image|is empty|is damaged|cannot be read)"):
         read_parameters(path)
 
 
@@ -123,11 +123,14 @@ def test_exif_that_ends_early_is_no_concern(tmp_path: Path) -> None:
     assert (about["width"], text) == (8, None)
 
 
-def test_the_pixels_of_a_png_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+def test_the_pixels_of_a_png_with_a_text_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = str(Parameters(prompt="p", settings=SETTINGS))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", **save_options("PNG", text))
 
     def decode(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", decode)
-    assert read_parameters(tmp_path / "a.png")[1] is None
+    assert read_parameters(tmp_path / "a.png")[1] == text

@@ -33,6 +33,24 @@ REPOSITORIES = {
     "owner/onnx": [*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json", "unet/model.xml"],
 }
 REPOSITORIES["owner/cut"] = REPOSITORIES["owner/onnx"]
+REPOSITORIES["owner/bf16"] = [*CONFIGS, *(name.replace(".safe", ".bf16.safe") for name in WEIGHTS)]
+# As diffusers' first converter and others name the weights of a graph; the graph itself names them too.
+REPOSITORIES["owner/legacy"] = ["model_index.json", "unet/model.onnx", "unet/weights.pb", "unet/other.pb"]
+REPOSITORIES["owner/stars"] = ["model_index.json", "unet/model.onnx", "unet/other.pb"]
+
+
+def graph(location: str) -> bytes:
+    """An ONNX file with one operator and one weight, which is in the file `location`."""
+    entry = field(1, b"location") + field(2, location.encode())
+    tensor = field(8, b"w") + field(13, entry)
+    return field(7, field(1, field(4, b"Neg")) + field(5, tensor))
+
+
+def field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+GRAPHS = {"owner/legacy": graph("weights.pb"), "owner/stars": graph("*")}
 REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFound")}
 
 
@@ -55,6 +73,8 @@ class Hub(BaseHTTPRequestHandler):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         elif rest and rest[0] == "resolve":
             content = "/".join(rest[2:]).encode()
+            if content.endswith(b"model.onnx"):
+                content = GRAPHS.get(name, content)
             etag = f'"{hashlib.sha1(content).hexdigest()}"'
             promised = len(content) + (100 if name == "owner/cut" and rest[-1] == "model.onnx" else 0)
             headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Content-Length": str(promised)}
@@ -134,6 +154,24 @@ def test_half_precision_where_there_is_nothing_else(hub: str, tmp_path: Path) ->
     assert files(done.stdout) == {*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)}, (
         done.stderr
     )
+
+
+def test_bfloat16_where_there_is_nothing_else(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download_checkpoint('owner/bf16')")
+    assert files(done.stdout) == {*CONFIGS, *(name.replace(".safe", ".bf16.safe") for name in WEIGHTS)}, (
+        done.stderr
+    )
+
+
+def test_weights_that_a_graph_names_come_too(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/legacy')")
+    assert files(done.stdout) == {"model_index.json", "unet/model.onnx", "unet/weights.pb"}, done.stderr
+
+
+def test_a_graph_cannot_ask_for_every_file(hub: str, tmp_path: Path) -> None:
+    """The name of a file is no pattern."""
+    done = ask(hub, tmp_path, "download('owner/stars')")
+    assert files(done.stdout) == {"model_index.json", "unet/model.onnx"}, done.stderr
 
 
 def test_downloaded_models_are_used_offline(hub: str, tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sdrt import (
     IntegrityError,
     ModelError,
     ModelNotFoundError,
+    Request,
     RequestError,
     StableDiffusionPipeline,
     UnsupportedModelError,
@@ -163,6 +165,18 @@ def test_manifest_survives_a_round_trip(signed: Path, tmp_path: Path) -> None:
         ({"components": {"unet": {"parity": [{"relative_error": 10**400}]}}}, IntegrityError, "parity"),
         ({"files": {"x" * 300: RECORD}}, IntegrityError, "File name too long|is missing"),
         ({"opset": True}, IntegrityError, "'opset' must be a JSON int"),
+        (
+            {"defaults": {"guidance_scale": 1e5}},
+            IntegrityError,
+            r"defaults\.guidance_scale is 100000\.0, expected a number from -10000 to 10000: export",
+        ),
+        ({"defaults": {"guidance_scale": float("nan")}}, IntegrityError, "is nan, expected a number from"),
+        ({"defaults": {"guidance_scale": "7"}}, IntegrityError, "is '7', expected a number from"),
+        (
+            {"defaults": {"steps": 20}},
+            IntegrityError,
+            "a key of defaults is 'steps', expected guidance_scale",
+        ),
     ],
 )
 def test_bad_manifest(signed: Path, changes: dict[str, Any], kind: type[Exception], words: str) -> None:
@@ -222,12 +236,16 @@ def test_unused_components_are_ignored(model_copy: Path) -> None:
         ),
         ("unet", {"in_channels": 7}, "takes 7 channels, without class labels"),
         ("unet", {"cross_attention_dim": None}, "cross_attention_dim is None"),
-        ("vae_decoder", {"scaling_factor": None}, "scaling_factor is None"),
+        (
+            "vae_decoder",
+            {"scaling_factor": None},
+            "scaling_factor is None, expected a number .*: export the model",
+        ),
         ("vae_decoder", {"scaling_factor": 0}, "scaling_factor is 0"),
         ("vae_decoder", {"scaling_factor": 10**400}, "scaling_factor is 1000"),
         ("vae_decoder", {"scaling_factor": float("nan")}, "scaling_factor is nan"),
         ("vae_decoder", {"block_out_channels": [1] * 2000}, "block_out_channels is"),
-        ("vae_decoder", {"shift_factor": 0.1}, "shift_factor 0.1 is not supported"),
+        ("vae_decoder", {"shift_factor": 0.1}, "shift_factor 0.1 is not supported: use a model without it"),
         ("unet", {"sample_size": [0, 8]}, "sample_size is 0"),
         ("unet", {"sample_size": 10**9}, "sample_size is 1000000000"),
         ("text_encoder", {"max_position_embeddings": 2}, "max_position_embeddings is 2"),
@@ -297,10 +315,10 @@ def test_a_manifest_must_list_every_file_that_is_read(signed: Path, name: str) -
 
 
 def test_a_manifest_must_list_external_data(signed: Path) -> None:
-    (signed / "unet" / "model.onnx_data").write_bytes(b"weights")
-    with pytest.raises(IntegrityError, match=r"does not list unet/model\.onnx_data"):
+    (signed / "unet" / "other.onnx_data").write_bytes(b"weights")
+    with pytest.raises(IntegrityError, match=r"does not list unet/other\.onnx_data"):
         ModelFolder.open(signed)
-    (signed / "unet" / "model.onnx_data").rename(signed / "unet" / ".hidden")
+    (signed / "unet" / "other.onnx_data").rename(signed / "unet" / ".hidden")
     ModelFolder.open(signed)
 
 
@@ -397,3 +415,38 @@ def test_without_a_cache_every_file_is_hashed_every_time(
 def test_a_folder_whose_name_is_not_unicode(model_copy: Path) -> None:
     odd = model_copy.rename(model_copy.parent / os.fsdecode(b"m\xffdel"))
     assert ModelFolder.open(odd).name == "m���del"
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"_diffusers_version": "0.6.0", "sample_size": 32}, (512, 512)),
+        ({"_diffusers_version": "0.8.0.dev0", "sample_size": 8}, (512, 512)),
+        ({"_diffusers_version": "0.6.0", "sample_size": 96}, (768, 768)),
+        ({"_diffusers_version": "0.9.0", "sample_size": 32}, (256, 256)),
+        ({"_diffusers_version": None, "sample_size": 32}, (256, 256)),
+        ({"_diffusers_version": "0.6.0", "sample_size": [32, 40]}, (256, 320)),
+        ({"_diffusers_version": "0.6.0", "sample_size": None}, (512, 512)),
+    ],
+    ids=str,
+)
+def test_default_sizes(model_copy: Path, changes: dict[str, Any], size: tuple[int, int]) -> None:
+    """A small sample size from before diffusers 0.9 means 64."""
+    edit_json(model_copy / "unet" / "config.json", **changes)
+    pipeline = StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu")
+    assert pipeline.plan(Request(prompt="")).request.size == size
+
+
+def test_a_vae_without_a_scaling_factor(model_copy: Path, tiny_model: Path) -> None:
+    """diffusers' class has the factor of Stable Diffusion as its default."""
+    images = []
+    for drop in (False, True):
+        for part in ("vae_encoder", "vae_decoder"):
+            config = json.loads((model_copy / part / "config.json").read_text(encoding="utf-8"))
+            config["scaling_factor"] = 0.18215
+            if drop:
+                del config["scaling_factor"]
+            (model_copy / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        with StableDiffusionPipeline.from_pretrained(model_copy, provider="cpu", threads=1) as pipeline:
+            images.append(pipeline("a cat", num_inference_steps=2, seed=1, output_type="np").images)
+    np.testing.assert_array_equal(*images)

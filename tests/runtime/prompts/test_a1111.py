@@ -7,7 +7,8 @@ import time
 import pytest
 
 from sdrt.errors import RequestError
-from sdrt.prompts.a1111 import Fragment, Part, parse_parts, parse_weights, scheduled
+from sdrt.prompts.a1111 import Fragment, Part, parse_parts, parse_weights
+from sdrt.prompts.editing import scheduled
 
 A1111 = {
     "normal text": [("normal text", 1.0)],
@@ -52,8 +53,12 @@ def test_weights_of_a1111_s_own_examples(text: str) -> None:
         ("(a:1.2", [("a:1.2", 1.1)]),
         ("[a:1.2]", [("a:1.2", 1 / 1.1)]),
         (r"a\\(b)", [("a\\", 1.0), ("b", 1.1)]),
-        (r"a\n \:", [(r"a\n \:", 1.0)]),
-        ("a\\", [("a\\", 1.0)]),
+        # A backslash escapes brackets and itself. Any other is left out, and its colon still weighs.
+        (r"a\n \:", [("an :", 1.0)]),
+        ("a\\", [("a", 1.0)]),
+        (r"C:\dir", [("C:dir", 1.0)]),
+        (r"(cat\:1.2)", [("cat", 1.2)]),
+        (r"\(cat\:1.2\)", [("(cat:1.2)", 1.0)]),
         ("(a|b)", [("a|b", 1.1)]),
     ],
 )
@@ -99,6 +104,18 @@ def test_weights_without_bound_are_refused() -> None:
         ("[[a|b]:c:2]", 4, ["a", "b", "c", "c"]),
         ("[(a:1.2):(b:0.5):0.5]", 2, ["(a:1.2)", "(b:0.5)"]),
         ("[a:b:0]", 2, ["b", "b"]),
+        # A number with a point is a share, whatever its size.
+        ("[a:b:1.0]", 3, ["a", "a", "a"]),
+        ("[a:b:1]", 3, ["a", "b", "b"]),
+        ("[a:b:1.5]", 3, ["a", "a", "a"]),
+        ("[a:b:2.]", 3, ["a", "a", "a"]),
+        ("[a:b:0.0]", 2, ["b", "b"]),
+        ("[a:b:-1]", 2, ["b", "b"]),
+        ("[a:b:1e0]", 3, ["a", "b", "b"]),
+        ("[a:b:5e-1]", 2, ["b", "b"]),
+        ("[a:b:1e400]", 2, ["a", "a"]),
+        ("[a|||b]", 4, ["a", "", "", "b"]),
+        ("[a\\:b:c:1]", 2, ["a\\:b", "c"]),
         ("[a:b:9]", 2, ["a", "a"]),
         ("[fe|]male", 2, ["female", "male"]),
         # Of these nothing changes, and nothing is lost.
@@ -109,6 +126,12 @@ def test_weights_without_bound_are_refused() -> None:
         ("a]b", 1, ["a]b"]),
         (r"\[a|b\]", 1, [r"\[a|b\]"]),
         ("[a [b|c]", 2, ["[a b", "[a c"]),
+        ("[[a:b]:c:1]", 2, ["[[a:b]:c:1]"] * 2),
+        ("[a)b:c:1]", 2, ["[a)b:c:1]"] * 2),
+        # With a bar outside of an alternation, or a backslash before nothing, nothing changes at all.
+        ("d|e [a:b:1]", 2, ["d|e [a:b:1]"] * 2),
+        ("[(a|b):c:1]", 2, ["[(a|b):c:1]"] * 2),
+        ("[a:b:1]\\", 2, ["[a:b:1]\\"] * 2),
         ("[(a:b|c:0.5]", 1, ["[(a:b|c:0.5]"]),
         ("([a:b:1])", 2, ["(a)", "(b)"]),
         ("", 1, [""]),
@@ -119,10 +142,30 @@ def test_editing_and_alternation(text: str, steps: int, expected: list[str]) -> 
 
 
 @pytest.mark.parametrize(
+    ("text", "first", "second"),
+    [
+        ("[a:b:0.5]", ["a", "a", "b", "b"], ["b", "b"]),
+        ("[a:b:1.0]", ["a"] * 4, ["b", "b"]),
+        ("[a:b:1.5]", ["a"] * 4, ["a", "b"]),
+        ("[a:b:2.0]", ["a"] * 4, ["a", "a"]),
+        # Whole numbers count on.
+        ("[a:b:3]", ["a", "a", "a", "b"], ["b", "b"]),
+        ("[a:b:5]", ["a"] * 4, ["a", "b"]),
+        ("[a|b]", ["a", "b", "a", "b"], ["a", "b"]),
+    ],
+)
+def test_editing_in_both_passes_of_hires(text: str, first: list[str], second: list[str]) -> None:
+    assert scheduled(text, 4) == first
+    assert scheduled(text, 2, steps_before=4) == second
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("a cat", [Part("a cat")]),
-        ("a cat:2", [Part("a cat:2")]),
+        ("a cat:2", [Part("a cat", 2.0)]),
+        ("a cat, sharp : 1.4 ", [Part("a cat, sharp", 1.4)]),
+        ("a cat: big", [Part("a cat: big")]),
         ("a cat AND a dog", [Part("a cat "), Part(" a dog")]),
         ("a cat :1.2 AND a dog: -0.5", [Part("a cat", 1.2), Part(" a dog", -0.5)]),
         ("(a:1.2) AND [b:c:0.5]", [Part("(a:1.2) "), Part(" [b:c:0.5]")]),

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from sdrt import RequestError, StableDiffusionPipeline
 from sdrt.prompts.a1111 import Fragment
 from sdrt.prompts.compel import Clause, parse_compel
 from sdrt.text.chunks import split_at_sentences
 from sdrt.text.compel_embeddings import embed
+from tests.safetensors_files import save_file
 from tools.goldens.compel_cases import CASES
 
 GOLDENS = Path(__file__).resolve().parents[2] / "goldens"

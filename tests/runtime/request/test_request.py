@@ -9,7 +9,7 @@ import pytest
 
 from sdrt import Request, RequestError
 from sdrt.families.capabilities import Capabilities
-from sdrt.request.fitted import fit
+from sdrt.request.fitted import FittedRequest, fit
 
 LIMITS = Capabilities(
     latent_channels=5,
@@ -22,7 +22,7 @@ LIMITS = Capabilities(
 EMBEDS = np.zeros((2, 77, 7), np.float32)
 
 
-def ask(**options: Any) -> Request:
+def ask(**options: Any) -> FittedRequest:
     """A request that fits LIMITS; a prompt unless embeddings are given."""
     return fit(Request(**({} if "prompt_embeds" in options else {"prompt": "a cat"}) | options), LIMITS)
 
@@ -125,3 +125,15 @@ def test_without_a_text_encoder_only_embeddings_do() -> None:
     with pytest.raises(RequestError, match="negative_prompt_embeds, or guidance_scale=1"):
         fit(Request(prompt_embeds=EMBEDS), capabilities)
     assert fit(Request(prompt_embeds=EMBEDS, guidance_scale=1.0), capabilities).num_images == 2
+
+
+def test_a_fitted_request_has_no_open_default_and_is_no_request() -> None:
+    asked = Request(prompt="a cat", hires_scale=2, tile_size=64)
+    fitted = fit(asked, LIMITS)
+    assert (fitted.size, fitted.guidance_scale, fitted.strength) == ((64, 128), 7.5, 1.0)
+    assert (fitted.hires_steps, fitted.tile_overlap) == (50, 16)
+    assert not isinstance(fitted, Request)
+    completed = fitted.completed
+    assert (completed.height, completed.width, completed.guidance_scale) == (64, 128, 7.5)
+    # What the request left to the task stays open, so that its metadata do not claim that it was asked.
+    assert (completed.hires_steps, completed.tile_overlap) == (None, None)

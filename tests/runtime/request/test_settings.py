@@ -12,7 +12,7 @@ from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common.arguments import documented
 from sdrt.model_folder.loading import Loading
 from sdrt.request.setting import GROUPS, settings_of
-from sdrt.request.table import FACTS, TABLE, WITHOUT_HIRES, Arguments
+from sdrt.request.table import FACTS, TABLE, Arguments
 from tools.write_arguments import OUTPUT, marks, tables
 
 OF_A_CALL = {
@@ -82,15 +82,6 @@ def test_rows_hold_together() -> None:
         assert row.group in GROUPS
         assert set(row.only_with) <= set(names)
         assert row.option is None or row.kind is not None
-
-
-def test_what_a_request_without_hires_says() -> None:
-    assert WITHOUT_HIRES == {
-        "hires_scale": None,
-        "hires_strength": 0.7,
-        "hires_steps": None,
-        "hires_upscaler": "latent",
-    }
 
 
 def test_bounds_are_checked_by_the_table() -> None:

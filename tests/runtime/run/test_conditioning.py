@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sdrt import Request, RequestError, StableDiffusionPipeline
+from sdrt import Request, RequestError, SdrtWarning, StableDiffusionPipeline
 from sdrt.request.fitted import fit
 from sdrt.run.conditioning import Conditioning
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def telling(tiny_model: Path) -> Iterator[StableDiffusionPipeline]:
+    """The tiny model, which warns."""
+    with StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False) as made:
+        yield made
 
 
 def latents(pipeline: StableDiffusionPipeline, prompt: str | list[str], **options: Any) -> Array:
@@ -157,3 +166,86 @@ def embeddings_of_both(pipeline: StableDiffusionPipeline, prompt: str, **options
     request = fit(Request(prompt=prompt, num_inference_steps=1, seed=3, **options), pipeline._capabilities)
     conditioning = Conditioning.of(request, pipeline.model.family, pipeline._cache.get().text_encoder)
     return conditioning.at(0)["encoder_hidden_states"]
+
+
+def test_a_break_at_the_end_adds_no_chunk(pipeline: StableDiffusionPipeline) -> None:
+    def chunks(prompt: str) -> int:
+        length = pipeline._cache.get().text_encoder().tokenizer.length
+        return len(embeddings(pipeline, prompt)) // length
+
+    assert [chunks(prompt) for prompt in ("a BREAK", "a BREAK ", "BREAK", "a BREAK ()")] == [1, 1, 1, 1]
+    assert [chunks(prompt) for prompt in ("BREAK a", "a BREAK BREAK", "a BREAK b BREAK")] == [2, 2, 2]
+    np.testing.assert_array_equal(latents(pipeline, "a cat BREAK"), latents(pipeline, "a cat"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "same", "message"),
+    [
+        ("a cat <lora:detail:0.8>", "a cat ", "'<lora:detail:0.8>' is left out of the prompt"),
+        ("a cat embedding:fog", "a cat ", "'embedding:fog' is left out of the prompt"),
+    ],
+)
+@pytest.mark.parametrize("syntax", ["a1111", "compel"])
+def test_tags_are_no_words(
+    telling: StableDiffusionPipeline, prompt: str, same: str, message: str, syntax: str
+) -> None:
+    with pytest.warns(SdrtWarning, match=message) as warned:
+        made = latents(telling, prompt, negative_prompt=prompt, prompt_syntax=syntax)
+    assert len(warned) == 1
+    expected = latents(telling, same, negative_prompt=same, prompt_syntax=syntax)
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_tags_stay_in_the_metadata(telling: StableDiffusionPipeline) -> None:
+    with pytest.warns(SdrtWarning):
+        output = telling("a cat <lora:detail:0.8>", num_inference_steps=1, seed=3)
+    assert output.metadata(0).prompt == "a cat <lora:detail:0.8>"
+
+
+def test_plain_prompts_keep_tags_as_words(telling: StableDiffusionPipeline) -> None:
+    with pytest.warns(SdrtWarning, match="is read as words"):
+        made = latents(telling, "a cat <lora:detail:0.8>", prompt_syntax="plain")
+    assert not np.array_equal(made, latents(telling, "a cat ", prompt_syntax="plain"))
+
+
+def test_a_number_after_the_last_colon_multiplies_guidance(telling: StableDiffusionPipeline) -> None:
+    with pytest.warns(SdrtWarning, match="multiplies its guidance scale by 2") as warned:
+        made = latents(telling, "a cat, big:2", guidance_scale=3.0)
+    assert len(warned) == 1
+    np.testing.assert_allclose(made, latents(telling, "a cat, big", guidance_scale=6.0), atol=2e-5)
+    with pytest.raises(RequestError, match="makes a weight of '2024': expected -1000 to 1000, or a comma"):
+        latents(telling, "a poster, 1999:2024")
+
+
+def test_comments_are_left_out_on_request(pipeline: StableDiffusionPipeline) -> None:
+    text = "a cat # not a dog\n# nor a bird\nin fog"
+    made = latents(pipeline, [text], negative_prompt="red # blue", prompt_comments=True)
+    np.testing.assert_array_equal(made, latents(pipeline, "a cat in fog", negative_prompt="red"))
+    assert not np.array_equal(made, latents(pipeline, text, negative_prompt="red # blue"))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "small", "large"),
+    [
+        ("[cat:dog:0.5]", "[cat:dog:0.5]", "dog"),
+        ("[cat:dog:1.0]", "cat", "dog"),
+        ("[cat:dog:1.5]", "cat", "[cat:dog:0.5]"),
+        ("[cat:dog:6]", "cat", "[cat:dog:2]"),
+    ],
+)
+def test_editing_goes_on_in_the_second_pass(
+    pipeline: StableDiffusionPipeline, prompt: str, small: str, large: str
+) -> None:
+    """The first pass shows its own half of the editing, and the second pass the other."""
+    hires: dict[str, Any] = {"hires_scale": 2.0, "hires_strength": 1.0, "hires_upscaler": "lanczos"}
+    request = Request(
+        prompt=prompt, num_inference_steps=STEPS, seed=3, output_type="latent", height=64, width=64, **hires
+    )
+    seen = [event.latents for event in list(pipeline.stream(request, scheduler="euler"))[:-1]]  # type: ignore[union-attr]
+    first = after_each_step(pipeline, small, height=64, width=64)
+    assert all(np.array_equal(one, other) for one, other in zip(seen[:STEPS], first, strict=True))
+    image = pipeline(small, num_inference_steps=STEPS, seed=3, scheduler="euler", height=64, width=64).images
+    second = after_each_step(
+        pipeline, large, image=image[0].resize((128, 128), 1), strength=1.0, height=128, width=128
+    )
+    assert all(np.array_equal(one, other) for one, other in zip(seen[STEPS:], second, strict=True))

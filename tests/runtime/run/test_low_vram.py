@@ -106,7 +106,7 @@ def test_concurrent_runs_share_the_sessions(tiny_model: Path) -> None:
 
 
 def test_a_reloaded_text_encoder_knows_textual_inversions(tiny_model: Path, tmp_path: Path) -> None:
-    from safetensors.numpy import save_file
+    from tests.safetensors_files import save_file
 
     width = 32
     vector = np.random.default_rng(0).standard_normal((1, width)).astype(np.float32)

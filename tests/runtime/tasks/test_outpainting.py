@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,17 @@ def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:
     *steps, result = pipeline.stream(request, scheduler="euler")
     assert len(steps) == 2 * 2
     assert len(result.timings["unet"]) == 4  # type: ignore[union-attr]
+
+
+def test_the_request_of_a_result_makes_it_again_and_may_get_other_borders(
+    pipeline: StableDiffusionPipeline,
+) -> None:
+    made = pipeline("a cat", image=picture(), outpaint="left=70", output_type="np", **FAST)
+    *_, again = pipeline.stream(made.request)
+    np.testing.assert_array_equal(made.images, again.images)  # type: ignore[union-attr]
+    *_, other = pipeline.stream(dataclasses.replace(made.request, outpaint="top=12"))
+    direct = pipeline("a cat", image=picture(), outpaint="top=12", output_type="np", **FAST)
+    np.testing.assert_array_equal(direct.images, other.images)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from sdrt import ModelError, RequestError, StableDiffusionPipeline
+from sdrt.common.notices import Notices
 from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
+from tests.safetensors_files import save_file
 
 WIDTH = 32
 
@@ -24,8 +28,9 @@ def rows(count: int, width: int = WIDTH) -> np.ndarray:
     return np.linspace(-1, 1, count * width, dtype=np.float32).reshape(count, width)
 
 
-def read(path: Path, token: str | None = None) -> list[Inversion]:
-    return read_inversions(path, token=token, width=WIDTH, room=75)
+def read(path: Path, token: str | None = None, messages: list[str] | None = None) -> list[Inversion]:
+    notices = Notices(([] if messages is None else messages).append)
+    return read_inversions(path, token=token, width=WIDTH, room=75, notices=notices)
 
 
 @pytest.mark.parametrize(
@@ -36,8 +41,19 @@ def read(path: Path, token: str | None = None) -> list[Inversion]:
         ({"emb_params": rows(2)}, None, {"shell": 2}),
         ({"<a>": rows(1), "<b>": rows(2)}, None, {"<a>": 1, "<b>": 2}),
         ({"bad hands": rows(1)}, None, {"bad hands": 1}),
+        ({"clip_l": rows(2)}, None, {"shell": 2}),
+        ({"string_to_param": rows(2)}, None, {"shell": 2}),
+        (
+            {"string_to_param.*": rows(2), "string_to_token.*": np.array(265), "step": np.array(500)},
+            "sea",
+            {"sea": 2},
+        ),
+        ({"*": rows(2)}, None, {"shell": 2}),
     ],
-    ids=["diffusers", "renamed", "a1111", "two", "with a space"],
+    ids=[
+        *("diffusers", "renamed", "a1111", "two", "with a space"),
+        *("comfyui", "a1111, as a tensor", "a1111, as a dictionary", "a1111, only its parameter"),
+    ],
 )
 def test_files(
     tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, expected: dict[str, int]
@@ -59,7 +75,8 @@ def test_files(
         ({"<shell>": np.full((1, WIDTH), np.nan, np.float32)}, None, "with finite values only"),
         ({"<shell>": np.ones((1, WIDTH), np.int32)}, None, "is int32 of shape"),
         ({}, None, "is empty"),
-        ({"clip_l": rows(1), "clip_g": rows(1)}, None, "for SDXL"),
+        ({"clip_l": rows(1, 24), "clip_g": rows(1, 40)}, None, "for SDXL"),
+        ({"clip_g": rows(1)}, None, "for SDXL: expected one for Stable Diffusion 1 or 2"),
         ({"<a>": rows(1), "<b>": rows(1)}, "c", "has 2 words: leave out token"),
         (
             {"emb_params": rows(1)},
@@ -68,13 +85,102 @@ def test_files(
         ),
         ({"emb_params": rows(1)}, "", "its token is '', expected a word of 1 to 200"),
     ],
-    ids=["width", "long", "nan", "integers", "empty file", "sdxl", "several", "spaces", "empty name"],
+    ids=[
+        "width",
+        "long",
+        "nan",
+        "integers",
+        "empty file",
+        "sdxl",
+        "clip_g",
+        "several",
+        "spaces",
+        "empty name",
+    ],
 )
 def test_files_that_are_refused(
     tmp_path: Path, tensors: dict[str, np.ndarray], token: str | None, message: str
 ) -> None:
     with pytest.raises((ModelError, RequestError), match=message):
         read(written(tmp_path, tensors), token)
+
+
+@pytest.mark.parametrize(
+    "names", [("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1")], ids=["a1111", "diffusers"]
+)
+def test_the_part_for_the_first_text_encoder_of_sdxl(tmp_path: Path, names: tuple[str, str]) -> None:
+    """SDXL's first text encoder is that of Stable Diffusion 1, and ComfyUI shares its embeddings too."""
+    path, messages = written(tmp_path, {names[0]: rows(2), names[1]: rows(2, 40)}), []
+    (word,) = read(path, messages=messages)
+    assert word.token == "shell"
+    np.testing.assert_array_equal(word.vectors, rows(2))
+    assert messages == [f"{path} is for SDXL; only its part for the first text encoder ({names[0]}) is used"]
+
+
+def raw(path: Path, dtype: str, shape: list[int], data: bytes, name: str = "emb_params") -> Path:
+    """Write a safetensors file with one tensor of any number type."""
+    header = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numbers"),
+    [
+        # 1, -2, 0.3125 and the smallest number above 0, each in 2 or 1 bytes.
+        ("BF16", {1.0: b"\x80\x3f", -2.0: b"\x00\xc0", 0.3125: b"\xa0\x3e", 2.0**-133: b"\x01\x00"}),
+        ("F8_E4M3", {1.0: b"\x38", -2.0: b"\xc0", 0.3125: b"\x2a", 2.0**-9: b"\x01", 448.0: b"\x7e"}),
+        ("F8_E5M2", {1.0: b"\x3c", -2.0: b"\xc0", 0.3125: b"\x35", 2.0**-16: b"\x01", 57344.0: b"\x7b"}),
+    ],
+)
+def test_number_types_that_numpy_lacks(tmp_path: Path, dtype: str, numbers: dict[float, bytes]) -> None:
+    padding = WIDTH - len(numbers)
+    data = b"".join(numbers.values()) + next(iter(numbers.values())) * padding
+    (word,) = read(raw(tmp_path / "shell.safetensors", dtype, [1, WIDTH], data))
+    assert word.vectors.tolist() == [[*numbers, *[1.0] * padding]]
+
+
+def test_number_types_that_are_not_read(tmp_path: Path) -> None:
+    path = raw(tmp_path / "shell.safetensors", "F8_E8M0", [1, WIDTH], bytes(WIDTH))
+    with pytest.raises(ModelError, match="has the number type 'F8_E8M0', which is not supported: save it in"):
+        read(path)
+    path = raw(tmp_path / "shell.safetensors", "F8_E4M3", [1, WIDTH], b"\x7f" * WIDTH)
+    with pytest.raises(ModelError, match="with finite values only"):
+        read(path)
+
+
+def test_a_file_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    """The shape is checked before the numbers are read. The file is sparse."""
+    path = tmp_path / "shell.safetensors"
+    header = json.dumps(
+        {"emb_params": {"dtype": "F32", "shape": [1 << 25, WIDTH], "data_offsets": [0, 1 << 32]}}
+    )
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    os.truncate(path, 8 + len(header) + (1 << 32))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ModelError, match="has 33554432 tokens: expected 1 to 75"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "kind"),
+    [
+        ({"lora_unet_x.lora_down.weight": rows(4), "lora_unet_x.alpha": rows(1)}, "is a LoRA: expected"),
+        ({"lora_te2_text_model_x.lora_up.weight": rows(4)}, "is a LoRA for SDXL"),
+        ({"transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight": rows(4)}, "is a LoRA for Flux"),
+        ({"decoder.conv_in.weight": rows(4)}, "is a VAE"),
+        ({"control_model.zero_convs.0.0.weight": rows(4)}, "is a ControlNet"),
+        ({"768.0.linear.0.weight": rows(4)}, "is a hypernetwork"),
+        ({"cond_stage_model.transformer.x": rows(4)}, "is a single-file checkpoint of Stable Diffusion 1"),
+    ],
+)
+def test_other_files_of_weights_are_named(tmp_path: Path, tensors: dict[str, np.ndarray], kind: str) -> None:
+    with pytest.raises(ModelError, match=kind):
+        read(written(tmp_path, tensors))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.benchmark.labels import VARYING, label, ms, word
 from sdrt.cli.tables import columns
+from sdrt.common.visible import visible
 
 if TYPE_CHECKING:
     from sdrt.benchmark.compare import Comparison, Ratio
@@ -25,7 +26,9 @@ def comparison_text(names: Sequence[str], comparison: Comparison, confidence: fl
     if not comparison.pairs:
         parts.append("no configuration is in both records")
     if comparison.differences:
-        lines = [f"  {name}: {_shown(was)} -> {_shown(now)}" for name, was, now in comparison.differences]
+        lines = [
+            f"  {visible(name)}: {_shown(was)} -> {_shown(now)}" for name, was, now in comparison.differences
+        ]
         parts.append("\n".join(["different:", *lines]))
     for name, alone in zip(names, comparison.without_partner, strict=True):
         if alone:
@@ -47,4 +50,4 @@ def _in_full(settings: Mapping[str, Any]) -> str:
 def _shown(value: Any) -> str:
     """`value` on one line. The file may be from another program and contain anything."""
     text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return visible(text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sdrt.common.visible import visible
+
 __all__ = ["UNKNOWN", "VARYING", "figure", "label", "ms", "short", "word"]
 
 UNKNOWN = "-"
@@ -25,7 +27,7 @@ def word(name: str, value: Any) -> str:
     """One setting as a word of a label."""
     if name == "threads":
         return f"threads {value or 'all'}"
-    return f"{value} steps" if name == "steps" else str(value)
+    return visible(f"{value} steps" if name == "steps" else str(value))
 
 
 def short(provider: str) -> str:

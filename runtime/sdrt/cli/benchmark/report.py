@@ -9,6 +9,7 @@ from typing import Any
 from sdrt.benchmark.summary import summarise
 from sdrt.cli.benchmark.labels import UNKNOWN, figure, label, ms, short
 from sdrt.cli.tables import columns
+from sdrt.common.visible import visible
 
 __all__ = ["report"]
 
@@ -88,7 +89,7 @@ def _heading(record: Record, every: Sequence[Mapping[str, Any]]) -> str:
 def _model_text(model: Mapping[str, Any]) -> str:
     """The name, precision and target of a model."""
     made_for = f" for {model['target']}" if model.get("target") else ""
-    return f"{model['name']}, {model['dtype'] or 'unknown precision'}{made_for}"
+    return visible(f"{model['name']}, {model['dtype'] or 'unknown precision'}{made_for}")
 
 
 _SHOWN = ("sdrt", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "numpy")

@@ -16,6 +16,7 @@ from sdrt.cli.benchmark.comparison import comparison_text
 from sdrt.cli.benchmark.labels import label
 from sdrt.cli.benchmark.profile import profile_text
 from sdrt.cli.benchmark.report import report
+from sdrt.cli.echo import echo
 from sdrt.cli.generate.outputs import plan_file, write_atomically
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.common.progress import export_reporter
@@ -140,9 +141,9 @@ def _report(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None
     if not record["measurements"]:
         return
     try:
-        click.echo(report(record))
+        echo(report(record))
         if text := profile_text(record):
-            click.echo(f"\n{text}")
+            echo(f"\n{text}")
     finally:
         files.write(record, terminal)
 
@@ -317,7 +318,7 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
         comparison_text((names[0], name), found, records[0]["rules"]["confidence"])
         for name, found in zip(names[1:], comparisons, strict=True)
     ]
-    click.echo("\n\n".join(texts))
+    echo("\n\n".join(texts))
     if files.json is not None:
         entries = [
             {"first": names[0], "second": name, **asdict(found)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
@@ -10,10 +9,12 @@ from typing import Any
 import click
 
 from sdrt.cli.doctor.check_result import Finding, Status
+from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.param_types import Sizes
 from sdrt.cli.provider_options import allow_fallback_option, provider_option, provider_options_option
 from sdrt.common.progress import Display
+from sdrt.common.visible import visible
 from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["doctor"]
@@ -67,10 +68,10 @@ def doctor(
     for finding in run_checks(model, **options, sizes=sizes, batch=batch or 1, tell=display.notice):
         findings.append(finding)
         if not as_json:
-            click.echo(_render(finding))
+            echo(_render(finding))
     code = first_error_code(findings)
     if as_json:
-        click.echo(json.dumps({"findings": [asdict(finding) for finding in findings], "exit_code": code}))
+        echo_json({"findings": [asdict(finding) for finding in findings], "exit_code": code})
     context.exit(code)
 
 
@@ -80,5 +81,5 @@ def first_error_code(findings: Iterable[Finding]) -> int:
 
 
 def _render(finding: Finding) -> str:
-    line = f"{MARKS[finding.status]}  {finding.name}: {finding.detail}"
-    return f"{line}\n         {finding.remedy}" if finding.remedy else line
+    line = f"{MARKS[finding.status]}  {visible(finding.name)}: {visible(finding.detail)}"
+    return f"{line}\n         {visible(finding.remedy)}" if finding.remedy else line

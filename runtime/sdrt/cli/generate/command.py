@@ -26,7 +26,13 @@ __all__ = ["generate"]
     "--from",
     "from_image",
     metavar="FILE",
-    help="Make this image again, from its metadata. Options that you give override the metadata.",
+    help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
+    "override the metadata.",
+)
+@click.option(
+    "--approximate",
+    is_flag=True,
+    help="With --from: make the image as near as possible, and say what differs, instead of refusing it.",
 )
 @image_options
 @click.option(
@@ -42,8 +48,8 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
-    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp.  "
-    "[default: sdrt-{seed}.png]",
+    help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
+    "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
@@ -60,15 +66,17 @@ __all__ = ["generate"]
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
 @debug_option
 @click.pass_context
-def generate(context: click.Context, /, from_image: str | None, **options: Any) -> None:
+def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b; the seed of each image decides which. The names
-    of the files go to stdout, progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ a line of a file of --wildcards; the
+    seed of each image decides which. The names of the files go to stdout, progress and notices go to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
+    from sdrt.cli.generate.streams import check_stdin
 
+    check_stdin({**options, "from_image": from_image})
     if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of
 
@@ -78,7 +86,9 @@ def generate(context: click.Context, /, from_image: str | None, **options: Any) 
             for name in options
             if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        options |= options_of(from_image, given)
+        options |= options_of(from_image, given, approximate=approximate)
+    elif approximate:
+        raise click.UsageError("--approximate has no effect without --from", context)
     sources = [name for name in ("prompts", "prompts_file") if options[name]]
     if not sources:
         raise click.UsageError("Missing argument 'PROMPT...'", context)

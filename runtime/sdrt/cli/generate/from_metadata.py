@@ -2,69 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.images.metadata import read_metadata
-from sdrt.model_folder.embedded import embedded_names
-from sdrt.request.bounds import MAX_SIZE
+from sdrt.images.metadata import ImageMetadata, read_metadata
+from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
-from sdrt.request.table import TABLE, labelled_settings
+from sdrt.request.table import TABLE
+from sdrt.request.translation import Difference, Translation, translate
 
 __all__ = ["options_of"]
 
-
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
-# Labels of other programs that do not prevent making the image again.
-_HARMLESS_LABELS = {"Model hash", "Schedule type"}
+# Facts that no option repeats, so nobody has to be able to read them.
+_NOT_READ = frozenset({"Batch size", "RNG", "Embeddings", "Scheduler config", "Version"})
+# Settings without which no image is the same.
+_ALWAYS = {
+    "num_inference_steps": "steps",
+    "scheduler": "sampler",
+    "guidance_scale": "CFG scale",
+    "seed": "seed",
+    "model": "model",
+}
+_MOST_SETTINGS = 1000
+_MOST_SHOWN = 12
+_REMEDY = "--approximate makes it as near as possible"
 
 
-def options_of(name: str, given: set[str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
+def options_of(
+    name: str, given: Set[str], table: Sequence[Setting] = TABLE, *, approximate: bool = False
+) -> dict[str, Any]:
     """Read the options of an image's metadata that are not in `given`, the names of the options that the user gave.
 
-    Options have the names of click's parameters.
+    Options have the names of click's parameters. `notices` say what differs from the image. The limits are those of
+    options: nothing in a file allows a larger image.
+
+    Args:
+        name: the file.
+        given: names of click's parameters.
+        table: the settings.
+        approximate: whether to go on if the image that sdrt makes differs, instead of raising an error.
 
     Raises:
-        RequestError: the file has no metadata, the metadata contains an unknown setting, or the image cannot be made
-            from its metadata alone.
+        RequestError: the file has no metadata, the metadata contains a setting that sdrt does not have, or the image
+            cannot be made from its metadata alone.
     """
-    metadata = read_metadata(name)
+    metadata = _read(name)
+    found = translate(metadata.settings, table)
+    _check_inputs(name, found, given, table, approximate=approximate)
+    _note_noise(found)
+    differences = [one for one in found.differences if one.option not in given]
+    if any(not one.minor for one in differences) and not approximate:
+        raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
+    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
+    if "prompts_file" not in given:
+        options["prompts"] = (metadata.prompt,)
+    options |= _options(name, found.texts, table)
+    if "spacing" in given and "scheduler" in options:
+        options["scheduler"] = _without_spacing(options["scheduler"])
+    dropped = _replaced(given)
+    options = {option: value for option, value in options.items() if option not in dropped}
+    # These texts are complete: their braces are no wildcards.
+    literal = {"prompts": "prompt", "negative_prompt": "negative_prompt"}
+    options["literal"] = frozenset(text for option, text in literal.items() if option in options)
+    said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
+    notices = (_differ(name, differences), _unsaid(name, said))
+    return options | {"notices": tuple(filter(None, notices))}
+
+
+def _read(name: str) -> ImageMetadata:
+    metadata = read_metadata(image_or_stdin("--from", name))
+    facts: dict[str, Any] = {"argument": "--from", "path": Path(name)}
     if not metadata.text:
         raise RequestError.expected(
             f"--from {name} does not say how it was made",
             "an image that sdrt made without --no-metadata",
-            argument="--from",
-            path=Path(name),
+            **facts,
         )
-    _check_complete(name, metadata.settings, given, table)
-    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
-    if "prompts_file" not in given:
-        options["prompts"] = (metadata.prompt,)
-    options |= _options(name, metadata.settings, table)
-    if "spacing" in given and "scheduler" in options:
-        options["scheduler"] = _without_spacing(options["scheduler"])
+    if (count := len(metadata.settings)) > _MOST_SETTINGS:
+        raise RequestError.expected(
+            f"--from {name} has {count} settings", f"at most {_MOST_SETTINGS}", **facts
+        )
+    return metadata
+
+
+def _replaced(given: Set[str]) -> set[str]:
+    """The options of the metadata that do not count beside the options in `given`."""
     dropped = set(given)
     if given & {"num_inference_steps", "spacing", "timesteps", "sigmas"}:
         # Each of these options decides which noise levels the steps visit, so it replaces those of the metadata.
         dropped |= {"timesteps", "sigmas"}
     if "scheduler" in given:
         dropped.add("spacing")
-    options = {option: value for option, value in options.items() if option not in dropped}
-    largest_side = max(options.get("width", 0), options.get("height", 0))
-    max_size = round(largest_side * min(options.get("hires_scale", 1.0), 16)) + 64
-    if max_size > MAX_SIZE and "max_size" not in given:
-        options["max_size"] = max_size
-    return options
+    return dropped
 
 
 def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> dict[str, Any]:
     try:
-        values = settings_values(texts, table)
+        read = {label: text for label, text in texts.items() if label not in _NOT_READ}
+        values = settings_values(read, table)
     except RequestError as error:
         raise RequestError(
             f"--from {name}: {error}", argument="--from", path=Path(name), fits=error.fits
@@ -84,47 +126,81 @@ def _without_spacing(scheduler: str) -> str:
     return scheduler
 
 
-def _check_complete(
-    name: str, settings: Mapping[str, str], given: set[str], table: Sequence[Setting]
+def _check_inputs(
+    name: str, found: Translation, given: Set[str], table: Sequence[Setting], *, approximate: bool
 ) -> None:
-    model = settings.get("Model")
+    """Raise `RequestError` if the image needs a file that is not given. Without some files it can be approximated."""
+    texts = found.texts
+    model = texts.get("Model")
     if "model" not in given and model not in (None, *embedded_names()):
         raise _unusable(
             name, f"the image was made by the model {brief(model)}", "give the model with -m", "model"
         )
-    from_text = "Hires upscale" in settings
-    if "image" not in given and not from_text and any(label in settings for label in _image_labels(table)):
+    from_text = "Hires upscale" in texts
+    if "image" not in given and not from_text and any(label in texts for label in _image_labels(table)):
         raise _unusable(name, "the image was made from another image", "give that one with -i", "image")
-    if "mask_image" not in given and "Mask blur" in settings and "Outpaint" not in settings:
+    if "mask_image" not in given and "Mask blur" in texts and "Outpaint" not in texts:
         raise _unusable(name, "the image was made with a mask", "give the mask with --mask", "mask_image")
-    if "Embeddings" in settings and "embeddings" not in given:
-        raise _unusable(
-            name,
-            f"the image was made with {brief(settings['Embeddings'])}",
-            "give the files with --embedding",
-            "--embedding",
-        )
-    if "Scheduler config" in settings and "scheduler" not in given:
-        raise _unusable(
-            name,
-            f"the image was made with {brief(settings['Scheduler config'])}",
-            "give the file with --scheduler",
-            "scheduler",
-        )
-    if settings.get("RNG") != "CPU":
-        found = f"its RNG is {brief(settings['RNG'])}" if "RNG" in settings else "it names no RNG"
-        raise _unusable(
-            name,
-            f"the image was made with noise that sdrt cannot draw ({found}, expected CPU)",
-            "to make a similar image, give its prompt and options without --from",
-        )
-    known = {row.label.name for row in labelled_settings(table) if row.label} | _HARMLESS_LABELS
-    if other := [label for label in settings if label not in known]:
-        raise _unusable(
-            name,
-            f"the image has the setting {brief(other[0])} of another program",
-            "to make a similar image, give its prompt and options without --from",
-        )
+    for label, argument, spelling, file in (
+        ("Embeddings", "embeddings", "--embedding", "files"),
+        ("Scheduler config", "scheduler", "--scheduler", "file"),
+    ):
+        if label not in texts or argument in given:
+            continue
+        if not approximate:
+            problem = f"the image was made with {brief(texts[label])}"
+            raise _unusable(
+                name,
+                problem,
+                f"give the {file} with {spelling}",
+                spelling if argument == "embeddings" else argument,
+            )
+        found.differs(label, texts[label])
+
+
+def _note_noise(found: Translation) -> None:
+    rng = found.texts.get("RNG")
+    if rng != "CPU":
+        found.differs("RNG", rng or "", "seed")
+
+
+def _in_words(differences: Sequence[Difference], program: str) -> str:
+    """What sdrt cannot do, as a sentence about the image that `program` made."""
+    whose = f"of {brief(program)[1:-1]}" if program not in ("", "sdrt") else "of another program"
+    labels = [one.label for one in differences if one.label != "RNG" and not one.minor]
+    parts = []
+    if noise := [one for one in differences if one.label == "RNG"]:
+        found = f"its RNG is {brief(noise[0].value)}" if noise[0].value else "it names no RNG"
+        parts.append(f"was made with noise that sdrt cannot draw ({found}, expected CPU)")
+    if len(labels) == 1:
+        parts.append(f"has the setting {brief(labels[0])} {whose}")
+    elif labels:
+        shown = ", ".join(brief(label) for label in labels[:_MOST_SHOWN])
+        more = f" and {len(labels) - _MOST_SHOWN} more" if len(labels) > _MOST_SHOWN else ""
+        parts.append(f"has settings {whose}: {shown}{more}")
+    return "the image " + ", and ".join(parts)
+
+
+def _differ(name: str, differences: Sequence[Difference]) -> str:
+    shown = ", ".join(_shown(one) for one in differences[:_MOST_SHOWN])
+    more = len(differences) - _MOST_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"--from {name}: as near as possible; these differ: {shown}{rest}" if differences else ""
+
+
+def _unsaid(name: str, said: Set[str]) -> str:
+    """What the metadata leave out, so that the image gets the usual value, which may not be that of its first time."""
+    unsaid = [label for option, label in _ALWAYS.items() if option not in said]
+    model = f" (the model is {DEFAULT_MODEL})" if "model" in unsaid else ""
+    return f"--from {name} does not say {', '.join(unsaid)}; they are as usual{model}" if unsaid else ""
+
+
+def _shown(one: Difference) -> str:
+    if one.label == "RNG":
+        return f"the noise (RNG {brief(one.value) if one.value else 'not named, so probably GPU'})"
+    if one.minor:
+        return one.label
+    return f"{brief(one.label)} ({brief(one.value, 40)})"
 
 
 def _image_labels(table: Sequence[Setting]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Turn the command line into image jobs, output files and requests.
+"""Turn the command line into image jobs and output files. `batches` makes requests of them.
 
 Everything that can be checked without a model is checked here, before any work begins.
 """
@@ -9,28 +9,26 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
-from sdrt.cli.generate.variations import Axis, Entry, expand_wildcards, read_prompts_file
+from sdrt.cli.generate.texts import Texts
+from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
-from sdrt.request.setting import settings_of
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
-    from sdrt.request.request import Request
+    from sdrt.prompts.wildcard_files import WildcardFiles
 
 __all__ = [
-    "Batch",
     "Grid",
     "ImageJob",
     "Options",
-    "batches",
     "describe_seeds",
     "plan",
     "plan_grid",
@@ -50,8 +48,11 @@ class Options:
     prompts_file: str | None
     settings: Mapping[str, Any]
     """The settings that may differ from image to image. The keys are the names in the table of settings."""
+    literal: Set[str] = frozenset()
+    """The texts whose wildcards stay as they are, because the text in an image's metadata is complete."""
     model: str
     embeddings: tuple[str, ...]
+    wildcards: str | None
     batch_size: int
     count: int | None
     output: str | None
@@ -70,12 +71,20 @@ class Options:
     preview_every: int = 5
     as_json: bool
     quiet: bool
+    notices: tuple[str, ...] = ()
+    """What to tell the user before the first image."""
 
     @classmethod
     def from_parameters(cls, given: Mapping[str, Any]) -> Options:
         """Make the options from click's parameters. `given` maps the name of each parameter to its value."""
         settings = {row.name: given[row.name] for row in TABLE if row.name in given}
         return cls(settings=settings, **{name: given[name] for name in given if name not in settings})
+
+    def wildcard_files(self) -> WildcardFiles | None:
+        """The files of `--wildcards`. Raises `RequestError` if it is not a folder."""
+        from sdrt.prompts.wildcard_files import WildcardFiles
+
+        return None if self.wildcards is None else WildcardFiles(self.wildcards)
 
     def with_settings(self, settings: Mapping[str, Any]) -> Options:
         """Return these options with `settings` changed."""
@@ -84,9 +93,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
-    """One image to make: its prompt, its seed, its file and its options."""
+    """One image to make: its texts, its seed, its file and its options."""
 
-    prompt: str
+    texts: Texts
     seed: int
     path: Path
     options: Options
@@ -95,22 +104,31 @@ class ImageJob:
     location: str = ""
     """The line of a prompts file that describes this image, such as "prompts.txt, line 3". Messages show it."""
 
-    @contextmanager
-    def errors_name_location(self) -> Iterator[None]:
+    @property
+    def prompt(self) -> str:
+        """The prompt, after all choices."""
+        return self.texts.prompt
+
+    def errors_name_location(self) -> AbstractContextManager[None]:
         """Within this block, every `RequestError` begins with `location`."""
-        try:
-            yield
-        except RequestError as error:
-            if not self.location:
-                raise
-            raise RequestError(
-                f"{self.location}: {error}",
-                component=error.component,
-                path=error.path,
-                argument=error.argument,
-                provider=error.provider,
-                fits=error.fits,
-            ) from error
+        return _errors_name(self.location)
+
+
+@contextmanager
+def _errors_name(location: str) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        if not location:
+            raise
+        raise RequestError(
+            f"{location}: {error}",
+            component=error.component,
+            path=error.path,
+            argument=error.argument,
+            provider=error.provider,
+            fits=error.fits,
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,17 +150,19 @@ def plan(options: Options) -> list[ImageJob]:
     paths = plan_paths(options.output, seeds, force=options.force)
     varied, uses = len(entries) > 1, Counter(entry.prompt for entry, _ in entries)
     repeated = [(entry, own) for entry, own in entries for _ in range(count)]
+    files = options.wildcard_files()
     jobs = []
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
-        plain = settings["prompt_syntax"] == "plain"
-        prompt = entry.prompt if plain else expand_wildcards(entry.prompt, seed)
-        alone = count == uses[entry.prompt] == 1
-        label = _label(prompt, seed, varied=varied, alone=alone)
-        job = ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=label, location=entry.location)
-        with job.errors_name_location():
-            text = 0 if options.no_metadata else len(prompt) + len(settings["negative_prompt"])
+        with _errors_name(entry.location):
+            texts = Texts.of(
+                entry.prompt, settings, seed, files, literal=options.literal - entry.settings.keys()
+            )
+            text = 0 if options.no_metadata else texts.length
             check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
+        alone = count == uses[entry.prompt] == 1
+        label = _label(texts, seed, varied=varied, alone=alone)
+        job = ImageJob(texts=texts, seed=seed, path=path, options=own, label=label, location=entry.location)
         jobs.append(job)
     return jobs
 
@@ -193,16 +213,17 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
             argument="-x",
         )
     path = plan_paths(options.output or "sdrt-plot-{seed}.png", [first], force=options.force)[0]
+    files = options.wildcard_files()
     jobs = []
     for values in itertools.product(*(axis.values for axis in reversed(axes))):
         settings = {axis.name: value for axis, value in zip(reversed(axes), values, strict=True)}
         prompt = settings.pop("prompt", options.prompts[0])
         own = options.with_settings(settings)
         seed = settings.get("seed", first)
-        if own.settings["prompt_syntax"] != "plain":
-            prompt = expand_wildcards(prompt, seed)
+        texts = Texts.of(prompt, own.settings, seed, files)
         labels = [axis.label(value) for axis, value in zip(axes, reversed(values), strict=True)]
-        jobs.append(ImageJob(prompt=prompt, seed=seed, path=path, options=own, label=", ".join(labels)))
+        label = ", ".join([*labels, *texts.choices])
+        jobs.append(ImageJob(texts=texts, seed=seed, path=path, options=own, label=label))
     return jobs, Grid(path=path, count=count, columns=len(axes[0].values))
 
 
@@ -245,88 +266,15 @@ def _images_per_prompt(options: Options) -> int:
     return options.count or options.batch_size
 
 
-def _label(prompt: str, seed: int, *, varied: bool, alone: bool) -> str:
+def _label(texts: Texts, seed: int, *, varied: bool, alone: bool) -> str:
+    """The text under an image. What was chosen comes first, because a long prompt is cut."""
+    chosen = ", ".join(texts.choices)
     if not varied:
-        return f"seed {seed}"
+        return f"seed {seed}: {chosen}" if chosen else f"seed {seed}"
+    prompt = f"{chosen}: {texts.prompt}" if chosen else texts.prompt
     # The font of the sheet has only Latin letters.
     legible = prompt.strip() and all(ord(letter) < 0x250 for letter in prompt)
     return prompt if alone and legible else f"{seed}: {prompt}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Images that are denoised at once."""
-
-    name: str
-    """The text beside the progress bar."""
-    jobs: list[ImageJob]
-    request: Request
-
-
-def batches(jobs: list[ImageJob]) -> list[Batch]:
-    """Group `jobs` into batches of at most the batch size.
-
-    The images of a batch have the same settings, and their seeds count up. No model is needed for this, so a
-    `RequestError` for settings that are wrong with every model is raised before one is loaded.
-    """
-    files = _InputFiles()
-    found, start = [], 0
-    while start < len(jobs):
-        end = start + 1
-        while end < len(jobs) and end - start < jobs[start].options.batch_size:
-            first, following = jobs[start], jobs[end]
-            if following.options is not first.options or following.seed != first.seed + end - start:
-                break
-            end += 1
-        batch = jobs[start:end]
-        name = f"images {start + 1}-{end}" if len(batch) > 1 else f"image {end}"
-        with batch[0].errors_name_location():
-            request = _request(batch, files)
-        found.append(Batch(name=f"{name} of {len(jobs)}", jobs=batch, request=request))
-        start = end
-    return found
-
-
-class _InputFiles:
-    """Reads each input image and mask once. Files may change during a long run, and a pipe can be read only once."""
-
-    def __init__(self) -> None:
-        self._read: dict[tuple[str, str], Any] = {}
-
-    def image(self, path: str | None) -> Any:
-        """The image in a file, or None without a path."""
-        from sdrt.images.reading import read_images
-
-        return self._read_once("image", path, read_images)
-
-    def mask(self, path: str | None) -> Any:
-        """The mask in a file, or None without a path."""
-        from sdrt.images.reading import read_masks
-
-        return self._read_once("mask_image", path, read_masks)
-
-    def _read_once(self, name: str, path: str | None, read: Callable[[str, str], Any]) -> Any:
-        if path is None:
-            return None
-        if (name, path) not in self._read:
-            self._read[name, path] = read(name, path)
-        return self._read[name, path]
-
-
-def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
-    from sdrt.request.request import Request
-
-    settings = batch[0].options.settings
-    return Request(
-        **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
-        | {
-            "prompt": [job.prompt for job in batch],
-            "negative_prompt": settings["negative_prompt"] or None,
-            "seed": batch[0].seed,
-            "image": files.image(settings["image"]),
-            "mask_image": files.mask(settings["mask_image"]),
-        }
-    )
 
 
 def describe_seeds(jobs: list[ImageJob]) -> str:

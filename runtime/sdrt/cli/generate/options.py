@@ -29,7 +29,10 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("model", "negative_prompt", "num_inference_steps", "guidance_scale", "width", "height"),
         *("seed", "scheduler", "image", "output"),
     ),
-    Group.MANY: ("x", "y", "z", "batch_size", "count", "prompts_file", "from_image", "grid"),
+    Group.MANY: (
+        *("x", "y", "z", "batch_size", "count", "prompts_file", "wildcards", "from_image", "approximate"),
+        "grid",
+    ),
     Group.PROMPTS: ("prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
@@ -59,6 +62,11 @@ _OTHER_OPTIONS = (
         multiple=True,
         help="Load a textual inversion (.safetensors). Prompts use it by the name of the file, or by the name in it. "
         "Can be repeated.",
+    ),
+    click.option(
+        "--wildcards",
+        metavar="DIR",
+        help="In prompts, __name__ means a line of the file name.txt in this folder. The seed decides which.",
     ),
     force_option,
     click.option(

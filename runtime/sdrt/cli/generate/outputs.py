@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sdrt.cli.generate.streams import STDOUT, check_stdout
 from sdrt.errors import RequestError
 from sdrt.images import files
 from sdrt.images.files import DEFAULT_NAME, FORMATS, check_target, format_of, write_atomically
@@ -26,6 +27,8 @@ def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> Non
 
     Raises `RequestError` if it cannot.
     """
+    if path == STDOUT:
+        return
     with _errors_name_option("-o", str(path)):
         files.check_capacity(path, sides=sides, text=text)
 
@@ -36,11 +39,14 @@ def plan_paths(
     """Return one path per seed. Every path can be written and, unless `force` is True, does not exist yet.
 
     `pattern` is a folder, or a file name that may contain `{seed}` and `{index}`. If several images would get the same
-    name, `-0`, `-1`, … is added before the extension.
+    name, `-0`, `-1`, … is added before the extension. The pattern "-" is standard output.
 
     Raises:
         RequestError: a file cannot be written, or exists already. The message begins with `option`.
     """
+    if pattern == str(STDOUT) and option == "-o":
+        check_stdout(seeds)
+        return (STDOUT,)
     with _errors_name_option(option, pattern):
         paths = files.file_names(pattern, seeds)
         for path in paths:
@@ -53,6 +59,10 @@ def plan_sheet_path(pattern: str | None, seeds: Sequence[int], *, force: bool) -
 
     Raises `RequestError` as `plan_paths` does.
     """
+    if pattern == str(STDOUT):
+        raise RequestError.expected(
+            "-o - writes one image, and --grid a second one", "a file name", argument="-o"
+        )
     with _errors_name_option("-o", pattern):
         path = Path(files.name_pattern(pattern).format(seed=seeds[0], index=0))
         path = path.with_name(f"{path.stem}-grid{path.suffix}")

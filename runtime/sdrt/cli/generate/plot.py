@@ -36,8 +36,8 @@ def plot(prompt: str, x: str, y: str | None, z: str | None, **options: Any) -> N
     """Make a sheet of images that compares one, two or three settings.
 
     SETTING is one of prompt, negative_prompt, seed, steps, guidance_scale, scheduler, spacing, width,
-    height, strength and so on. Put a value that contains a comma in quotes. All images have the same seed, unless you
-    vary the seed.
+    height, strength and so on. Put a value that contains a comma in quotes. Numbers may be ranges, such as 10-30:5 or
+    A1111's 10-30 (+5) and 1-10 [5]. All images have the same seed, unless you vary the seed.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run_plot

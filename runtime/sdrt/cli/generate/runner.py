@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
+from sdrt.cli.echo import echo_json
+from sdrt.cli.generate.batches import Batch, batches
 from sdrt.cli.generate.jobs import (
-    Batch,
     Grid,
     ImageJob,
     Options,
-    batches,
     describe_seeds,
     plan,
     plan_grid,
     plan_plot,
     plan_preview_path,
 )
+from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.variations import Axis, image_settings
+from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
-from sdrt.errors import SdrtError
+from sdrt.errors import RequestError, SdrtError
 from sdrt.images.files import write_image
 
 if TYPE_CHECKING:
@@ -79,9 +78,15 @@ def run_plot(options: Options, axes: Sequence[Axis]) -> None:
 
 def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_only: bool = False) -> None:
     started = time.perf_counter()
+    if options.as_json and options.output == str(STDOUT):
+        raise RequestError.expected(
+            "-o - and --json both write to standard output", "one of them", argument="-o"
+        )
     preview_path = plan_preview_path(options, [job.path for job in jobs])
     groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
+    for notice in options.notices:
+        terminal.notice(notice)
     with _open(options, terminal) as pipeline:
         words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
         if words:
@@ -101,7 +106,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             # After an error too: the report names the images that are finished.
             current.timings.total = time.perf_counter() - started
             if options.as_json and current.finished:
-                click.echo(json.dumps(current.report(), allow_nan=False))
+                echo_json(current.report())
 
 
 def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
@@ -117,9 +122,21 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
-            notify=terminal.notice,
+            notify=_once(terminal.notice),
             reporter=export_reporter(board),
         )
+
+
+def _once(notify: Notify) -> Notify:
+    """Leave out messages that were sent before: every batch has the same tags and the same long prompt."""
+    sent: set[str] = set()
+
+    def send(message: str) -> None:
+        if message not in sent:
+            sent.add(message)
+            notify(message)
+
+    return send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +208,7 @@ class Run:
                     self.timings.add(output.timings)
                     for index, job in enumerate(batch.jobs):
                         self._save(job, output, index)
-                        if not self.options.as_json and not self.sheet_only:
+                        if not self.options.as_json and not self.sheet_only and job.path != STDOUT:
                             terminal.result(job.path)
         except BaseException:
             # Write a sheet of the finished images, but do not replace a complete sheet by it. An error while writing
@@ -211,7 +228,7 @@ class Run:
             return
         self._write(self.grid.path, self.sheet.render(), self.sheet_parameters)
         self.sheet_path = self.grid.path
-        if not self.options.as_json:
+        if not self.options.as_json and self.grid.path != STDOUT:
             terminal.result(self.grid.path)
 
     def _denoise(self, batch: Batch, steps: Steps, terminal: Terminal) -> StableDiffusionPipelineOutput:
@@ -254,7 +271,8 @@ class Run:
 
     def _save(self, job: ImageJob, output: StableDiffusionPipelineOutput, index: int) -> None:
         image: Image = output.images[index]
-        parameters = str(output.metadata(index, batch_size=self.setup(job).options.batch_size))
+        metadata = output.metadata(index, batch_size=self.setup(job).options.batch_size)
+        parameters = str(job.texts.labelled(metadata))
         if not self.sheet_only:
             self._write(job.path, image, parameters)
         self.finished.append(job)
@@ -264,6 +282,9 @@ class Run:
 
     def _write(self, path: Path, image: Image, parameters: str) -> None:
         text = None if self.options.no_metadata else parameters
+        if path == STDOUT:
+            write_stdout(image, text)
+            return
         write_image(path, image, text, force=self.options.force)
 
     def _add_to_sheet(self, grid: Grid, job: ImageJob, image: Image, parameters: str) -> None:
@@ -290,6 +311,7 @@ class Run:
             "files": [] if self.sheet_only else [str(job.path) for job in self.finished],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
+            "negative_prompts": [job.texts.negative_prompt for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import click
 
+from sdrt.cli.echo import echo
 from sdrt.common.progress import Display
+from sdrt.common.visible import visible
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,10 +45,16 @@ class Terminal(Display):
     """A `Display` that also shows steps, and prints the names of finished files on stdout."""
 
     def result(self, path: Path) -> None:
-        """Print a path on stdout, or above the progress bar if both are on the same terminal."""
+        """Print a path on stdout, or above the progress bar if both are on the same terminal.
+
+        On a terminal, control characters become visible. A pipe gets the name as it is, because it is data.
+        """
         stdout = self._stdout()
-        if self._progress is not None and stdout is not None and stdout.isatty():
+        on_terminal = stdout is not None and stdout.isatty()
+        if on_terminal and self._progress is not None:
             self.notice(click.format_filename(path))
+        elif on_terminal:
+            echo(visible(str(path)))
         else:
             # On POSIX a file name may contain bytes that are not valid text. On Windows it cannot, and consoles
             # do not accept bytes.

@@ -1,16 +1,16 @@
-"""Settings that differ between the images of one command: prompts files, the axes of plots, wildcards."""
+"""Settings that differ between the images of one command: prompts files, and the axes of plots."""
 
 from __future__ import annotations
 
 import csv
 import json
-import random
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.ranges import in_range
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.request.setting import Kind, Setting
@@ -20,7 +20,6 @@ __all__ = [
     "Axis",
     "Entry",
     "axis_settings",
-    "expand_wildcards",
     "image_settings",
     "parse_axis",
     "read_prompts_file",
@@ -192,6 +191,8 @@ def _has_kind(value: object, kind: Kind) -> bool:
 def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
     """Parse an axis such as `steps=5,10,20`. A value that contains a comma must be in quotes.
 
+    A value of a setting of numbers may be a range, such as `10-30:5`; `ranges` says which there are.
+
     Raises:
         RequestError: the setting is unknown, or a value is not acceptable.
     """
@@ -218,32 +219,24 @@ def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
             "values such as steps=5,10,20",
             argument=row.name,
         )
+    return Axis(name=row.name, key=row.key, values=_axis_values(values, row, kind, location))
+
+
+def _axis_values(values: Sequence[str], row: Setting, kind: Kind, location: str) -> list[Any]:
+    found: list[Any] = []
+    for value in values:
+        text = value.strip()
+        found += in_range(text, kind, row.name) or [_axis_value(text, row, kind, location)]
+        if len(found) > MAX_ENTRIES:
+            raise RequestError.expected(
+                f"{location} has more than {MAX_ENTRIES} values", "fewer values", argument=row.name
+            )
+    return found
+
+
+def _axis_value(text: str, row: Setting, kind: Kind, location: str) -> Any:
     try:
-        return Axis(name=row.name, key=row.key, values=[kind(value.strip()) for value in values])
+        return kind(text)
     except ValueError:
-        raise RequestError.expected(location, _PLURAL[kind], argument=row.name) from None
-
-
-def expand_wildcards(prompt: str, seed: int) -> str:
-    """Replace each wildcard `{a|b}` in `prompt` by one of its options. The image's seed decides which one.
-
-    Inner wildcards are replaced first. Braces without a bar, and unpaired braces, stay as they are.
-    """
-    if "{" not in prompt or "|" not in prompt:
-        return prompt
-    chooser = random.Random(f"wildcards {seed}")
-    # For each open brace, the options read so far. The last option is still being read.
-    open_braces: list[list[list[str]]] = [[[]]]
-    for character in prompt:
-        if character == "{":
-            open_braces.append([[]])
-        elif character == "|" and len(open_braces) > 1:
-            open_braces[-1].append([])
-        elif character == "}" and len(open_braces) > 1:
-            options = ["".join(option) for option in open_braces.pop()]
-            chosen = chooser.choice(options) if len(options) > 1 else f"{{{options[0]}}}"
-            open_braces[-1][-1].append(chosen)
-        else:
-            open_braces[-1][-1].append(character)
-    text = "|".join("".join(option) for option in open_braces[0])
-    return text + "".join("{" + "|".join("".join(option) for option in brace) for brace in open_braces[1:])
+        ranges = "" if kind is str else ", or ranges such as 10-30:5"
+        raise RequestError.expected(location, f"{_PLURAL[kind]}{ranges}", argument=row.name) from None

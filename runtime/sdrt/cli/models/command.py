@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import click
 
+from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import CONTEXT, debug_option
-from sdrt.cli.models.summary import human_size, summarise, visible
+from sdrt.cli.models.summary import human_size, summarise
 from sdrt.cli.tables import columns
 from sdrt.errors import RequestError, SdrtError
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names, embedded_path
@@ -50,9 +50,9 @@ def models(as_json: bool) -> None:
     """
     rows = [*_embedded(), *_exported(), *_from_hub(), *_here()]
     if as_json:
-        click.echo(json.dumps({"default": DEFAULT_MODEL, "models": [asdict(row) for row in rows]}))
+        echo_json({"default": DEFAULT_MODEL, "models": [asdict(row) for row in rows]})
     else:
-        click.echo(_table(rows))
+        echo(_table(rows))
 
 
 def _embedded() -> Iterator[Row]:
@@ -131,7 +131,7 @@ def _row(name: str, where: str, path: Path) -> Row:
 
 
 def _table(rows: list[Row]) -> str:
-    return columns([HEADINGS, *(tuple(map(visible, _cells(row))) for row in rows)])
+    return columns([HEADINGS, *map(_cells, rows)])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.echo import echo, echo_error, echo_json
+from sdrt.cli.generate.streams import STDIN, image_or_stdin
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.errors import RequestError
+
+if TYPE_CHECKING:
+    from sdrt.images.metadata import ImageMetadata
 
 __all__ = ["info"]
 
@@ -22,42 +26,76 @@ __all__ = ["info"]
 def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model folder holds.
 
-    FILE is an image from `sdrt generate`, or from another program that writes the same text.
+    FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
+    For a .safetensors file, it shows whether that is a LoRA, a VAE, or something else.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
 
     target = Path(path)
-    if embedded_path(path) is None and target.is_file():
+    is_file = target.exists() and not target.is_dir()  # or a pipe
+    if path == STDIN or (embedded_path(path) is None and is_file):
         if verify:
             raise RequestError.expected(
                 f"--verify: {path} is a file", "a model folder", argument="--verify", path=target
             )
-        about, text = image_info(target)
+        is_weights = target.suffix.lower() == ".safetensors"
+        about, text = weights_info(target) if is_weights else image_info(target)
     else:
         about, text = model_info(path, verify=verify)
-    click.echo(json.dumps(about, allow_nan=False) if as_json else text)
+    if as_json:
+        echo_json(about)
+    else:
+        echo(text)
+
+
+def weights_info(path: Path) -> tuple[dict[str, Any], str]:
+    """What a file of weights holds, as JSON and as text."""
+    from sdrt.common.safetensors_file import read_header
+    from sdrt.model_folder.file_kind import kind_of
+    from sdrt.model_folder.manifest import readable
+
+    with readable(path):
+        file = read_header(path)
+    kind = kind_of(file)
+    about = {
+        "file": str(path),
+        "kind": kind.what if kind else None,
+        "base": (kind.base or None) if kind else None,
+        "tensors": len(file.tensors),
+    }
+    count = len(file.tensors)
+    return about, f"{kind or 'an unknown kind of weights'}, in {count} tensor{'' if count == 1 else 's'}"
 
 
 def image_info(path: Path) -> tuple[dict[str, Any], str]:
     """The metadata of an image, as JSON and as text."""
     from sdrt.images.metadata import read_metadata
 
-    found = read_metadata(path)
+    found = read_metadata(image_or_stdin("FILE", str(path)))
     if not found.text:
         raise RequestError.expected(
             f"{path} does not say how it was made", "an image from sdrt without --no-metadata", path=path
         )
+    width, height = found.size if any(found.size) else (None, None)
     return {
         "file": str(path),
         "format": found.format,
-        "width": found.size[0],
-        "height": found.size[1],
+        "width": width,
+        "height": height,
+        "program": found.program or None,
         "prompt": found.prompt,
         "negative_prompt": found.negative_prompt,
         "settings": dict(found.settings),
         "parameters": found.text,
-    }, found.text
+    }, _shown(found)
+
+
+def _shown(found: ImageMetadata) -> str:
+    """The text in the file. JSON of another program is shown in A1111's form, with the program's name above it."""
+    if not found.text.lstrip().startswith(("{", '"')) or not found.settings:
+        return found.text
+    return f"{found.program} made this image.\n\n{found.parameters}"
 
 
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
@@ -67,6 +105,6 @@ def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
 
     folder = open_local(model)
     if verify:
-        verify_now(folder, lambda text: click.echo(text, err=True))
+        verify_now(folder, echo_error)
     summary = summarise(folder, verified=verify)
     return summary, render(summary)

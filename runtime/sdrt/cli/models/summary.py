@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sdrt.common.visible import visible
 from sdrt.errors import IntegrityError
 from sdrt.model_folder.manifest import readable
 from sdrt.onnx.providers import PROVIDERS
@@ -12,7 +13,7 @@ from sdrt.onnx.providers import PROVIDERS
 if TYPE_CHECKING:
     from sdrt.model_folder.folder import Manifest, ModelFolder
 
-__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now", "visible"]
+__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now"]
 
 UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
@@ -115,15 +116,10 @@ def render(summary: dict[str, Any]) -> str:
         ("scheduler", summary["scheduler"] or "unknown"),
         ("size", human_size(summary["bytes"])),
         ("hashes", summary["hashes"]),
-        *((f"  {name}", _component(part)) for name, part in summary["components"].items()),
+        *((f"  {visible(name)}", _component(part)) for name, part in summary["components"].items()),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {visible(value)}" for name, value in rows)
-
-
-def visible(text: str) -> str:
-    """`text` on one line, with escapes for characters that a terminal cannot show or would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "\n".join(f"{name:{width}}  {visible(str(value))}" for name, value in rows)
 
 
 def _component(part: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
-"""Makes an image of each task in ``docs/features.md``. ``python -m sdrt_models.shapes.task_pictures DIR``
+"""Makes an image of each task in ``docs/features.md``. ``python -m sdrt_models.shapes.task_images DIR``
 
-It uses the embedded model, and writes the images to ``docs/pictures`` in DIR.
+It uses the embedded model, and writes the images to ``docs/images`` in DIR.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sdrt.images.contact_sheet import ContactSheet
 
 __all__ = ["TASKS", "Task", "main"]
 
-_PICTURES = Path("docs", "pictures")
+_IMAGES = Path("docs", "images")
 _STEPS = 20
 _SIDE = 128
 _PREVIEWED = (1, 2, 3, 5, 8, 12)
@@ -201,12 +201,12 @@ def _by_command(arguments: Sequence[str], result: str) -> Image.Image:
 )
 def main(folder: Path, names: tuple[str, ...]) -> None:
     """Make an image of each task in DIR, which is a checkout of the project."""
-    pictures = folder / _PICTURES
-    pictures.mkdir(parents=True, exist_ok=True)
+    images = folder / _IMAGES
+    images.mkdir(parents=True, exist_ok=True)
     try:
         with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
             for name in names or TASKS:
-                path = pictures / f"task-{name}.webp"
+                path = images / f"task-{name}.webp"
                 TASKS[name].draw(pipeline).save(path, quality=90, method=6)
                 click.echo(f"{path}: {TASKS[name].about}")
     except SdrtError as error:

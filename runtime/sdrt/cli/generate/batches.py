@@ -1,0 +1,98 @@
+"""Group image jobs into batches, and make the request of each. No model is needed for this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sdrt.cli.generate.jobs import ImageJob
+from sdrt.cli.generate.streams import image_or_stdin
+from sdrt.request.setting import settings_of
+
+if TYPE_CHECKING:
+    from sdrt.request.request import Request
+
+__all__ = ["Batch", "batches"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images that are denoised at once."""
+
+    name: str
+    """The text beside the progress bar."""
+    jobs: list[ImageJob]
+    request: Request
+
+
+def batches(jobs: list[ImageJob]) -> list[Batch]:
+    """Group `jobs` into batches of at most the batch size.
+
+    The images of a batch have the same settings, and their seeds count up. No model is needed for this, so a
+    `RequestError` for settings that are wrong with every model is raised before one is loaded.
+    """
+    files = _InputFiles()
+    found, start = [], 0
+    while start < len(jobs):
+        end = start + 1
+        while end < len(jobs) and end - start < jobs[start].options.batch_size:
+            first, following = jobs[start], jobs[end]
+            if following.options is not first.options or following.seed != first.seed + end - start:
+                break
+            end += 1
+        batch = jobs[start:end]
+        name = f"images {start + 1}-{end}" if len(batch) > 1 else f"image {end}"
+        with batch[0].errors_name_location():
+            request = _request(batch, files)
+        found.append(Batch(name=f"{name} of {len(jobs)}", jobs=batch, request=request))
+        start = end
+    return found
+
+
+class _InputFiles:
+    """Reads each input image and mask once. Files may change during a long run, and a pipe can be read only once."""
+
+    def __init__(self) -> None:
+        self._read: dict[tuple[str, str], Any] = {}
+
+    def image(self, path: str | None) -> Any:
+        """The image in a file, or None without a path."""
+        from sdrt.images.reading import read_images
+
+        return self._read_once("image", path, read_images)
+
+    def mask(self, path: str | None) -> Any:
+        """The mask in a file, or None without a path."""
+        from sdrt.images.reading import read_masks
+
+        return self._read_once("mask_image", path, read_masks)
+
+    def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
+        if path is None:
+            return None
+        if (name, path) not in self._read:
+            self._read[name, path] = read(name, image_or_stdin(name, path))
+        return self._read[name, path]
+
+
+def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
+    from sdrt.request.request import Request
+
+    settings = batch[0].options.settings
+    return Request(
+        **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
+        | {
+            "prompt": [job.prompt for job in batch],
+            "negative_prompt": _negative_prompt(batch),
+            "seed": batch[0].seed,
+            "image": files.image(settings["image"]),
+            "mask_image": files.mask(settings["mask_image"]),
+        }
+    )
+
+
+def _negative_prompt(batch: list[ImageJob]) -> str | list[str] | None:
+    """The negative prompt of a batch: one for all images, or one for each if their wildcards differ."""
+    negatives = [job.texts.negative_prompt for job in batch]
+    return negatives if len(set(negatives)) > 1 else negatives[0] or None

@@ -1,0 +1,146 @@
+"""What a file of weights holds, told by the names of its tensors. Only its header is read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdrt.common.safetensors_file import SafetensorsFile, read_header
+from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
+
+__all__ = ["EMBEDDING", "PICKLES", "FileKind", "kind_of", "refusal_of_file"]
+
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
+UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
+_SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
+_FOLDER = "a model folder: make one with sdrt export"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a file is, such as "a LoRA", and the model that it is for; empty if its names do not tell."""
+
+    what: str
+    base: str = ""
+
+    def __str__(self) -> str:
+        """A phrase for messages: "a LoRA for SDXL"."""
+        preposition = "of" if self.what in (CHECKPOINT, UNET, TRANSFORMER) else "for"
+        return f"{self.what} {preposition} {self.base}" if self.base else self.what
+
+
+# The first row counts whose pattern is found in the name of any tensor.
+_KINDS: Sequence[tuple[str, str]] = (
+    (EMBEDDING, r"^(emb_params|clip_[lg]|\*|string_to_param(\.\*)?|<[^<>]+>)$"),
+    (
+        "a ControlNet",
+        r"^control_model\.|(^|\.)controlnet_(cond_embedding|down_blocks|mid_block|blocks|x_embedder)\b",
+    ),
+    ("a ControlNet", r"(^|\.)input_hint_block\.|^lora_controlnet$"),
+    ("a LoRA", r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
+    ("a LoRA", r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
+    ("a LoRA", r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
+    ("an IP-Adapter", r"^(ip_adapter|image_proj(_model)?|adapter_modules)\."),
+    ("a T2I-Adapter", r"^adapter\.(body|conv_in)\.|^body\.\d+\.(block1|block2|in_conv|resnets)\."),
+    ("a motion module", r"(^|\.)motion_modules?\."),
+    ("a hypernetwork", r"^\d{3,4}\.\d\.(linear|linear1)\."),
+    (CHECKPOINT, r"^(model\.diffusion_model|cond_stage_model|conditioner\.embedders)\."),
+    ("a VAE", r"^(first_stage_model\.|vae\.)?(encoder|decoder)\.(conv_in|conv_out|mid_block|mid)\."),
+    ("a small VAE (TAESD)", r"^(taesd_)?(encoder|decoder)\.(layers\.)?\d+\."),
+    (UNET, r"^(unet\.)?(input_blocks|down_blocks|middle_block|mid_block|time_embed(ding)?)\."),
+    (
+        TRANSFORMER,
+        r"^(transformer\.)?(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks)\.",
+    ),
+    ("a text encoder", r"(^|\.)(text_model|transformer\.resblocks)\.|^(shared\.weight$|encoder\.block\.\d)"),
+    ("an upscaler", r"^(conv_first\.|model\.\d+\.(sub|weight)|RRDB_trunk\.|body\.\d+\.rdb\d)"),
+)
+_BASES: Sequence[tuple[str, str]] = (
+    ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
+    ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
+    (
+        _SDXL,
+        r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.",
+    ),
+    (_SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
+    (_SD2, r"^cond_stage_model\.model\."),
+    (_SD1, r"^cond_stage_model\.transformer\."),
+)
+# The width of the text embeddings that the network's cross-attention reads.
+_WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
+_READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
+
+
+def kind_of(file: SafetensorsFile) -> FileKind | None:
+    """Tell what a file holds; None for an unknown kind."""
+    names = list(file.tensors)
+    what = _first(_KINDS, names)
+    if what is not None:
+        return FileKind(what, _first(_BASES, names) or _base_of_width(file))
+    # Programs name the one tensor of a textual inversion as they like.
+    shapes = [entry.shape for entry in file.tensors.values()]
+    return FileKind(EMBEDDING) if len(shapes) == 1 and 1 <= len(shapes[0]) <= 2 else None
+
+
+def _first(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> str | None:
+    for what, pattern in rows:
+        compiled = re.compile(pattern)
+        if any(compiled.search(name) for name in names):
+            return what
+    return None
+
+
+def _base_of_width(file: SafetensorsFile) -> str:
+    for name, entry in file.tensors.items():
+        if len(entry.shape) > 1 and _READS_TEXT.search(name):
+            return _WIDTHS.get(entry.shape[1], "")
+    return ""
+
+
+def refusal_of_file(path: Path) -> ModelError:
+    """Return the error for a file that was given in place of a model's folder. It says what the file is."""
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        return UnsupportedModelError.advised(
+            f"{path} is a pickle, which runs code when it is read",
+            "if you trust it, convert it with diffusers' StableDiffusionPipeline.from_single_file(…)"
+            ".save_pretrained(DIR), then sdrt export DIR -o model/",
+            path=path,
+        )
+    if suffix == ".safetensors":
+        return _refusal_of_weights(path)
+    if suffix == ".onnx":
+        return _no_model(path, "is one graph of a model", "the folder of the model")
+    return _no_model(path, "is a file", _FOLDER)
+
+
+def _refusal_of_weights(path: Path) -> ModelError:
+    try:
+        kind = kind_of(read_header(path))
+    except UnsupportedModelError as error:
+        return UnsupportedModelError(
+            f"{error}; single-file checkpoints are not supported either", path=path, fits=error.fits
+        )
+    except OSError as error:
+        return _no_model(path, f"cannot be read ({error.strerror or error})", _FOLDER)
+    if kind is None or kind.what != CHECKPOINT:
+        return _no_model(
+            path, f"is {kind or 'a safetensors file of an unknown kind'}, not a whole model", _FOLDER
+        )
+    if kind.base not in ("", _SD1, _SD2):
+        return UnsupportedModelError.expected(
+            f"{path} is {kind}, which is not supported", f"a model of {_SD1} or 2", path=path
+        )
+    return UnsupportedModelError.advised(
+        f"{path} is {kind}, which is not supported yet",
+        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then "
+        "sdrt export DIR -o model/",
+        path=path,
+    )
+
+
+def _no_model(path: Path, problem: str, fits: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"{path} {problem}, expected {fits}", argument="model", path=path, fits=fits)

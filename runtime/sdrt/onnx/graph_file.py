@@ -1,0 +1,241 @@
+"""Reads what an ONNX file says of its graph, without its weights, `onnx` or ONNX Runtime.
+
+The file is a protocol buffer, which this module reads in place. It skips the weights, so that a file of gigabytes takes
+only a few megabytes of memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdrt.errors import IntegrityError
+
+__all__ = ["GraphFile", "Node", "read_graph"]
+
+# Fields of onnx.proto3, by message.
+_MODEL_GRAPH = 7
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
+_TENSOR_DIMS, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 8, 13
+_ENTRY_KEY, _ENTRY_VALUE = 1, 2
+_VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
+_DIM_VALUE, _DIM_NAME = 1, 2
+_ATTRIBUTE_TENSOR = 5
+
+_FIXED = {1: 8, 5: 4}
+_BYTES = 2
+# Stable Diffusion's U-Net has 7,000 operators and constants, 40,000 fields, and 1 MB of names.
+_MOST_FIELDS, _MOST_OPERATORS, _MOST_TEXT = 2_000_000, 200_000, 1 << 26
+_LONGEST_NAME = 4096
+
+Span = tuple[int, int]
+"""Where a field begins and ends in the file; for a number, the number twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """An operator, its own name, and the names of the tensors that it takes and makes."""
+
+    op: str
+    name: str = ""
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFile:
+    """A graph without its weights.
+
+    Attributes:
+        path: the file.
+        inputs, outputs: the shape of each, by name. A dimension is a number, or a name (which may be empty) if it is
+            free.
+        nodes: the operators, in the order in which they run.
+        constants: the shape of each weight and constant, by name.
+        external: the names of the files that hold weights, relative to the folder of `path`.
+    """
+
+    path: Path
+    inputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    outputs: dict[str, tuple[int | str, ...]] = field(default_factory=dict)
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    external: set[str] = field(default_factory=set)
+
+
+def read_graph(path: Path) -> GraphFile:
+    """Read the graph of an ONNX file.
+
+    Raises:
+        IntegrityError: the file is not an ONNX file, or is cut off.
+        OSError: it cannot be read.
+    """
+    found = GraphFile(path=path)
+    with _mapped(path) as data:
+        try:
+            _Reader(data, found).read()
+        except IndexError:
+            raise _damaged(path) from None
+    if not found.nodes:
+        raise _damaged(path)
+    return found
+
+
+def _damaged(path: Path) -> IntegrityError:
+    return IntegrityError.advised(
+        f"{path} is not an ONNX file, or is damaged",
+        "copy or export the model again",
+        path=path,
+        component=path.parent.name,
+    )
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file, which are read when they are used."""
+    with path.open("rb") as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # the file is empty
+            raise _damaged(path) from None
+        with data:
+            yield data
+
+
+class _Reader:
+    """Fills a `GraphFile`. Raises `IndexError` for a malformed or an enormous file."""
+
+    def __init__(self, data: mmap.mmap, found: GraphFile) -> None:
+        self._data, self._found = data, found
+        self._fields_left, self._text_left = _MOST_FIELDS, _MOST_TEXT
+
+    def read(self) -> None:
+        for number, span in self._fields(0, len(self._data)):
+            if number == _MODEL_GRAPH:
+                self._read_graph(span)
+
+    def _read_graph(self, graph: Span) -> None:
+        for number, span in self._fields(*graph):
+            if number == _GRAPH_NODE:
+                self._read_node(span)
+            elif number == _GRAPH_INITIALIZER:
+                self._read_tensor(span)
+            elif number == _GRAPH_INPUT:
+                self._read_value(span, self._found.inputs)
+            elif number == _GRAPH_OUTPUT:
+                self._read_value(span, self._found.outputs)
+
+    def _read_node(self, node: Span) -> None:
+        texts, inputs, outputs, tensors = {}, [], [], []
+        for number, span in self._fields(*node):
+            if number in (_NODE_OP, _NODE_NAME):
+                texts[number] = self._text(span)
+            elif number == _NODE_INPUT:
+                inputs.append(self._text(span))
+            elif number == _NODE_OUTPUT:
+                outputs.append(self._text(span))
+            elif number == _NODE_ATTRIBUTE:
+                tensors += [at for key, at in self._fields(*span) if key == _ATTRIBUTE_TENSOR]
+        if len(self._found.nodes) + len(self._found.constants) >= _MOST_OPERATORS:
+            raise IndexError(node)
+        op, name = texts.get(_NODE_OP, ""), texts.get(_NODE_NAME, "")
+        self._found.nodes.append(Node(op=op, name=name, inputs=tuple(inputs), outputs=tuple(outputs)))
+        if op == "Constant" and tensors and outputs:
+            self._read_tensor(tensors[0], outputs[0])
+
+    def _read_tensor(self, tensor: Span, name: str = "") -> None:
+        dims: list[int] = []
+        for number, span in self._fields(*tensor):
+            if number == _TENSOR_DIMS:
+                dims += self._numbers(span)
+            elif number == _TENSOR_NAME:
+                name = name or self._text(span)
+            elif number == _TENSOR_EXTERNAL:
+                entry = {key: self._text(at) for key, at in self._fields(*span)}
+                if entry.get(_ENTRY_KEY) == "location":
+                    self._found.external.add(entry.get(_ENTRY_VALUE, ""))
+        self._found.constants[name] = tuple(dims)
+
+    def _read_value(self, value: Span, into: dict[str, tuple[int | str, ...]]) -> None:
+        name: str = ""
+        shape: tuple[int | str, ...] = ()
+        for number, span in self._fields(*value):
+            if number == _VALUE_NAME:
+                name = self._text(span)
+            elif number == _VALUE_TYPE:
+                shape = self._shape(span)
+        into[name] = shape
+
+    def _shape(self, kind: Span) -> tuple[int | str, ...]:
+        tensors = [at for number, at in self._fields(*kind) if number == _TYPE_TENSOR]
+        shapes = [at for span in tensors for number, at in self._fields(*span) if number == _TENSOR_SHAPE]
+        dims = [at for span in shapes for number, at in self._fields(*span) if number == _SHAPE_DIM]
+        return tuple(self._dim(span) for span in dims)
+
+    def _dim(self, dim: Span) -> int | str:
+        for number, span in self._fields(*dim):
+            if number == _DIM_VALUE:
+                return span[0]
+            if number == _DIM_NAME:
+                return self._text(span)
+        return ""
+
+    def _numbers(self, span: Span) -> list[int]:
+        """Numbers of a repeated field: one of them, or several packed together."""
+        start, end = span
+        if start == end:  # a number; packed numbers take at least a byte
+            return [start]
+        found = []
+        while start < end:
+            value, start = _varint(self._data, start)
+            found.append(value)
+        return found
+
+    def _text(self, span: Span) -> str:
+        length = span[1] - span[0]
+        self._text_left -= length
+        if length > _LONGEST_NAME or self._text_left < 0:
+            raise IndexError(span)
+        return self._data[slice(*span)].decode("utf-8", "replace")
+
+    def _fields(self, start: int, end: int) -> Iterator[tuple[int, Span]]:
+        for found in _fields(self._data, start, end):
+            self._fields_left -= 1
+            if self._fields_left < 0:
+                raise IndexError(start)
+            yield found
+
+
+def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Span]]:
+    """Yield the number and span of every field of a message. Raises `IndexError` for a malformed message."""
+    while at < end:
+        key, at = _varint(data, at)
+        number, kind = key >> 3, key & 7
+        if kind == _BYTES:
+            size, at = _varint(data, at)
+            if at + size > end:
+                raise IndexError(at)
+            yield number, (at, at + size)
+            at += size
+        elif kind == 0:
+            value, at = _varint(data, at)
+            yield number, (value, value)
+        elif kind in _FIXED:
+            at += _FIXED[kind]
+        else:
+            raise IndexError(kind)
+
+
+def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise IndexError(at)

@@ -1,0 +1,236 @@
+"""Metadata of other programs in the labels of sdrt, with what cannot be said in them.
+
+The rules are those of A1111's reader and writer of infotexts (version 1.10), and of SD.Next's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.errors import SdrtError
+from sdrt.request.labels import scheduler_name
+from sdrt.request.other_labels import ALIASES, group_of, has_no_effect, is_off, plain
+from sdrt.request.second_pass import ON_TIMESTEPS, image_to_image, number, second_pass
+from sdrt.request.setting import Setting
+from sdrt.request.table import TABLE, labelled_settings
+
+__all__ = ["Difference", "Translation", "translate"]
+
+_PASSED_ON = ("Schedule type",)  # `settings_values` reads it together with the sampler
+_MASK = ("Mask blur", "Mask mode", "Masked content", "Inpaint area")
+# Configs of models of each kind of training.
+_TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
+    {},
+    {"_class_name": "EDMEulerScheduler"},
+    {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+)
+_CHECKPOINT = ("checkpoint", "model")
+# SD.Next's readers of prompts, by the names of several versions.
+_SYNTAXES = {
+    "a1111": "a1111",
+    "a1111 parser": "a1111",
+    "compel": "compel",
+    "compel parser": "compel",
+    "fixed": "plain",
+    "fixed attention": "plain",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Something in metadata that sdrt cannot do as the metadata say."""
+
+    label: str
+    """The label, or the name of a group of labels."""
+    value: str = ""
+    option: str = ""
+    """The setting with which a user says otherwise, so that the metadata do not count."""
+    minor: bool = False
+    """Whether the image is the same except in details, so that a notice suffices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation:
+    """Metadata in the labels of sdrt."""
+
+    texts: dict[str, str]
+    differences: list[Difference] = field(default_factory=list)
+
+    def differs(self, label: str, value: str, option: str = "", *, minor: bool = False) -> None:
+        """Note that `label` cannot be done. Only the first of several with the same name is kept."""
+        if all(label != other.label for other in self.differences):
+            self.differences.append(Difference(label=label, value=value, option=option, minor=minor))
+
+
+def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Translation:
+    """Say what metadata say in the labels of sdrt. Metadata of sdrt itself stay as they are."""
+    known = {plain(row.label.name): row.label.name for row in labelled_settings(table) if row.label}
+    found = Translation(texts=_renamed(texts, known))
+    if _is_path(found.texts.get("Sampler", "")):
+        # A scheduler may be a file, but only if the user names it.
+        found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
+    if not found.texts.get("Version", "").startswith("sdrt "):
+        for convert in _CONVERSIONS:
+            convert(found)
+    said = dict(found.texts)
+    for label, value in said.items():
+        if plain(label) in known or label in _PASSED_ON:
+            continue
+        if not has_no_effect(label, value) and not is_off(label, said):
+            found.differs(group_of(label), value, _option(label))
+        del found.texts[label]
+    return found
+
+
+def _renamed(texts: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
+    """The texts under the labels of sdrt and A1111. A label in its usual spelling goes before its other names."""
+    names = {label: known.get(plain(label)) or ALIASES.get(plain(label), label) for label in texts}
+    renamed = {name: texts[label] for label, name in names.items() if label != name}
+    return {name: texts.get(name, renamed.get(name, "")) for name in names.values()}
+
+
+def _option(label: str) -> str:
+    name = plain(label)
+    if name in ("ensd", "variation seed strength", "variation strength", "seed resize from"):
+        return "seed"
+    if name.startswith(("sigma ", "schedule ", "unipc ", "beta schedule ", "sampler ")):
+        return "scheduler"
+    return "prompt_syntax" if name in ("parser", "emphasis") else ""
+
+
+def _sampler(found: Translation) -> None:
+    texts = found.texts
+    _scheduler_label(texts)
+    sampler, schedule = texts.get("Sampler", ""), texts.get("Schedule type")
+    if sampler in ON_TIMESTEPS and "Pipeline" not in texts:
+        texts.pop("Schedule type", None)
+    elif "Schedule type" in texts and not _is_known(scheduler_name(sampler, schedule)) and _is_known(sampler):
+        found.differs("Schedule type", texts.pop("Schedule type"), "scheduler")
+    if sampler and not _is_known(scheduler_name(sampler, texts.get("Schedule type"))):
+        found.differs("Sampler", sampler, "scheduler")
+        del texts["Sampler"]
+        texts.pop("Schedule type", None)
+    if "SDE" in sampler:
+        # A1111 draws it from a Brownian tree.
+        found.differs(f"the fresh noise of {brief(sampler)}", "", "scheduler", minor=True)
+
+
+def _scheduler_label(texts: dict[str, str]) -> None:
+    """SD.Next's "Scheduler" is diffusers' class; savers of ComfyUI write the schedule type under this name."""
+    scheduler = texts.pop("Scheduler", "")
+    if not scheduler:
+        return
+    if not scheduler.endswith("Scheduler"):
+        texts.setdefault("Schedule type", scheduler)
+    elif texts.get("Sampler", "Default") == "Default":
+        texts["Sampler"] = scheduler
+
+
+def _is_path(sampler: str) -> bool:
+    return "/" in sampler or "\\" in sampler or sampler.endswith(".json")
+
+
+def _is_known(name: str) -> bool:
+    from sdrt.schedulers import resolve_scheduler
+
+    for trained_for in _TRAINED_FOR:
+        with suppress(SdrtError):
+            resolve_scheduler(name, trained_for)
+            return True
+    return False
+
+
+def _noise_of(sampler: str) -> str:
+    """Whether a sampler draws fresh noise: "never", "always", or "eta" if its share is a setting."""
+    from sdrt.schedulers import resolve_scheduler
+
+    try:
+        scheduler = resolve_scheduler(sampler, {})
+    except SdrtError:
+        return "always"
+    return "eta" if scheduler.reads_eta else "always" if scheduler.stochastic() else "never"
+
+
+def _eta(found: Translation) -> None:
+    """A1111 has an eta for DDIM, and one for samplers with fresh noise, of which sdrt has only 1."""
+    texts, noise = found.texts, _noise_of(found.texts.get("Sampler", ""))
+    if noise == "never":
+        texts.pop("ENSD", None)
+    of_ddim, eta = texts.pop("Eta DDIM", None), texts.pop("Eta", None)
+    if noise == "eta" and (of_ddim or eta):
+        texts["Eta"] = of_ddim or eta or ""
+    elif noise == "always" and eta is not None and not has_no_effect("Eta", eta):
+        found.differs("Eta", eta, "scheduler")
+
+
+def _clip_skip(found: Translation) -> None:
+    skip = number(found.texts.get("Clip skip"))
+    if skip is None:
+        return
+    if skip != int(skip):
+        found.differs("Clip skip", found.texts["Clip skip"], "clip_skip")
+    if skip <= 1:
+        del found.texts["Clip skip"]
+    else:
+        found.texts["Clip skip"] = str(int(skip))
+
+
+def _parser(found: Translation) -> None:
+    if syntax := _SYNTAXES.get(plain(found.texts.get("Parser", ""))):
+        del found.texts["Parser"]
+        found.texts["Prompt syntax"] = syntax
+
+
+def _mask(found: Translation) -> None:
+    texts = found.texts
+    if not any(label in texts for label in _MASK):
+        return
+    texts.setdefault("Mask blur", "0")
+    found.differs("how the mask is blurred", "", minor=True)
+    if plain(texts.get("Inpaint area", "")) == "only masked":
+        texts.setdefault("Masked area padding", "32")
+    else:
+        texts.pop("Masked area padding", None)
+
+
+def _resources(found: Translation) -> None:
+    """Civitai's list of what made the image: LoRAs and textual inversions beside the checkpoint."""
+    text = found.texts.pop("Civitai resources", None)
+    if text is None:
+        return
+    listed = _json(text)
+    kinds = (
+        [str(one.get("type")) for one in listed if isinstance(one, dict)]
+        if isinstance(listed, list)
+        else [text]
+    )
+    if others := [kind for kind in kinds if kind.casefold() not in _CHECKPOINT]:
+        found.differs("Civitai resources", ", ".join(others))
+
+
+def _hashes(found: Translation) -> None:
+    text = found.texts.pop("Hashes", None)
+    if text is None:
+        return
+    listed = _json(text)
+    names = list(listed) if isinstance(listed, dict) else [text]
+    if others := [str(name) for name in names if name not in ("model", "vae")]:
+        found.differs("Hashes", ", ".join(others))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+_CONVERSIONS = (
+    *(_sampler, _eta, _clip_skip, _parser),
+    *(second_pass, image_to_image, _mask, _resources, _hashes),
+)

@@ -1,0 +1,99 @@
+"""Checkpoints whose weights are in shards or in half precision, named as diffusers does and as it did."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+
+from sdrt.errors import ModelNotFoundError, SdrtError
+from sdrt_export.checkpoint import open_folder
+from sdrt_export.weight_files import find_weights, link_name
+
+PARTS = ("text_encoder", "unet", "vae")
+
+
+def half(source: Path, folder: Path, dtype: torch.dtype, variant: str, shard: str) -> Path:
+    """Save a checkpoint with weights of `dtype`, in files of at most `shard`."""
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
+        source, safety_checker=None, torch_dtype=dtype
+    )
+    pipeline.save_pretrained(folder, variant=variant, max_shard_size=shard)
+    return folder
+
+
+def renamed(folder: Path) -> Path:
+    """Give shards the names that diffusers wrote before 0.28, with the variant behind the number."""
+
+    def old(text: str) -> str:
+        return re.sub(r"\.fp16(-\d{5}-of-\d{5})\.safetensors", r"\1.fp16.safetensors", text)
+
+    for index in folder.glob("*/*.index.fp16.json"):
+        index.write_text(old(index.read_text(encoding="utf-8")), encoding="utf-8")
+    for file in list(folder.glob("*/*.safetensors")):
+        file.rename(file.with_name(old(file.name)))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["whole", "shards", "shards with old names", "bf16"])
+def test_half_precision(checkpoint: Callable[[str], Path], tmp_path: Path, kind: str) -> None:
+    dtype, variant = (torch.bfloat16, "bf16") if kind == "bf16" else (torch.float16, "fp16")
+    shard = "100KB" if "shards" in kind else "10GB"
+    folder = half(checkpoint("sd1"), tmp_path / "half", dtype, variant, shard)
+    if "old" in kind:
+        renamed(folder)
+    assert (len(list((folder / "unet").glob("*.safetensors"))) > 1) == ("shards" in kind)
+    found, whole = open_folder(folder), open_folder(checkpoint("sd1"))
+    assert found.size() == whole.size()
+    for part in PARTS:
+        weights = found.load(part).state_dict()
+        for name, value in whole.load(part).state_dict().items():
+            rounded = value.to(dtype).float() if value.is_floating_point() else value
+            assert torch.equal(weights[name], rounded), (part, name)
+
+
+def test_full_precision_comes_first(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = half(checkpoint("sd1"), tmp_path / "both", torch.float16, "fp16", "100KB")
+    for part in PARTS:
+        shutil.copytree(checkpoint("sd1") / part, folder / part, dirs_exist_ok=True)
+        assert find_weights(folder / part).variant is None
+    weights = open_folder(folder).load("unet").state_dict()
+    assert torch.equal(
+        weights["conv_in.weight"], open_folder(checkpoint("sd1")).load("unet").state_dict()["conv_in.weight"]
+    )
+
+
+def test_a_missing_shard_is_said(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = half(checkpoint("sd1"), tmp_path / "half", torch.float16, "fp16", "100KB")
+    lost = sorted((folder / "unet").glob("*.safetensors"))[1]
+    lost.unlink()
+    with pytest.raises(SdrtError, match=re.escape(lost.name)):
+        open_folder(folder).load("unet")
+
+
+def test_other_variants_are_named(tmp_path: Path) -> None:
+    (tmp_path / "diffusion_pytorch_model.non_ema.safetensors").touch()
+    with pytest.raises(ModelNotFoundError, match=r"no \.safetensors weights but of the variant non_ema"):
+        find_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("model.fp16.safetensors", "model.safetensors"),
+        ("model.safetensors", "model.safetensors"),
+        ("model.fp16-00001-of-00002.safetensors", "model.fp16-00001-of-00002.safetensors"),
+        ("model-00001-of-00002.fp16.safetensors", "model-00001-of-00002.fp16.safetensors"),
+        ("model.safetensors.index.fp16.json", "model.safetensors.index.json"),
+        ("model.safetensors.index.json", "model.safetensors.index.json"),
+        ("config.json", "config.json"),
+    ],
+)
+def test_names_for_loaders_of_full_precision(name: str, expected: str) -> None:
+    """Only the index is renamed for shards, because it holds their names."""
+    assert link_name(Path(name)) == expected

@@ -1,0 +1,266 @@
+"""Settings of A1111, Forge, SD.Next and Civitai, in the labels of sdrt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sdrt import Request
+from sdrt.request.labels import scheduler_name, settings_values
+from sdrt.request.translation import Translation, translate
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+BASE = {"Steps": "20", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "512x512", "RNG": "CPU"}
+
+
+def of(more: dict[str, str]) -> Translation:
+    return translate(BASE | more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"Model hash": "6ce0161689", "VAE hash": "735e4c3a44", "Version": "v1.10.1", "User": "me"},
+        {"Batch size": "4", "Batch pos": "3", "Init image hash": "ab"},
+        {
+            "App": "SD.Next",
+            "Backend": "Diffusers",
+            "Pipeline": "StableDiffusionPipeline",
+            "Operations": "txt2img",
+        },
+        {"Template": "a __b__ c", "Negative template": "d", "Wildcard prompt": "{a|b}", "Styles": "x; y"},
+        {"Civitai metadata": "{}", "Created Date": "2024-05-01T10:20:30Z"},
+        {"Civitai resources": '[{"type":"checkpoint","modelVersionId":1}]', "Hashes": '{"model": "a"}'},
+        {"ENSD": "0", "Eta": "1.0", "Emphasis": "Original", "Noise Schedule": "Default", "Tiling": "False"},
+        {"Variation seed": "5", "Variation seed strength": "0", "Seed resize from": "-1x-1"},
+        {"Schedule max sigma": "0", "Schedule min sigma": "0.0", "Schedule rho": "0", "Sigma noise": "1"},
+        {
+            "Mask mode": "Inpaint masked",
+            "Masked content": "original",
+            "VAE": "Automatic",
+            "VAE Encoder": "Full",
+        },
+        {"FP8 weight": "Disable", "Cache FP16 weight for LoRA": "False", "Downcast alphas_cumprod": "False"},
+        {"RP Active": "False", "RP Divide mode": "Matrix", "RP Ratios": "1,1"},
+        {
+            "freeu_enabled": "False",
+            "freeu_b1": "1.1",
+            "dynthres_enabled": "False",
+            "dynthres_mimic_scale": "7",
+        },
+        {"Module 1": "Built-in", "Diffusion in Low Bits": "Automatic", "Beta schedule alpha": "0.6"},
+        {"Script": "X/Y/Z plot", "X Type": "Steps", "X Values": "1, 2", "Fixed Y Values": "3"},
+        {"Eta DDIM": "0.5", "ENSD": "31337"},
+        {"Low VRAM": "True"},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> None:
+    found = of(more)
+    assert [one for one in found.differences if not one.minor] == []
+    assert settings_values(found.texts).keys() <= settings_values(BASE).keys() | {
+        "mask_blur",
+        "version",
+        "batch_size",
+        "wildcard_prompt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "label"),
+    [
+        ({"Vec. CC [1.2]": "Brightness 1.0"}, "Vec. CC [1.2]"),
+        ({"Refine it": "Refine it"}, "Refine it"),
+        ({"Lora hashes": "a: 1", "LoRA tags": "a"}, "Lora hashes"),
+        ({"AddNet Enabled": "True", "AddNet Model 1": "a"}, "AddNet"),
+        ({"Hypernet": "a", "Hypernet strength": "1"}, "Hypernet"),
+        ({"ADetailer model": "face_yolov8n.pt", "ADetailer version": "24"}, "ADetailer"),
+        ({"ControlNet 0": "Module: canny", "ControlNet 1": "x"}, "ControlNet"),
+        ({"Refiner": "x [abc]", "Refiner switch at": "0.8"}, "Refiner"),
+        ({"RP Active": "True", "RP Ratios": "1,1"}, "Regional Prompter"),
+        ({"freeu_enabled": "True", "freeu_b1": "1.1"}, "FreeU"),
+        ({"FreeU": "b1=1.1"}, "FreeU"),
+        ({"Dynamic thresholding enabled": "True"}, "Dynamic thresholding"),
+        ({"Variation seed": "5", "Variation seed strength": "0.2"}, "Variation seed"),
+        ({"Seed resize from": "256x256"}, "Seed resize from"),
+        ({"Emphasis": "No norm"}, "Emphasis"),
+        ({"Noise Schedule": "Zero Terminal SNR"}, "Noise Schedule"),
+        ({"Sgm noise multiplier": "True"}, "Sgm noise multiplier"),
+        ({"Downcast alphas_cumprod": "True"}, "Downcast alphas_cumprod"),
+        ({"Discard penultimate sigma": "True"}, "Discard penultimate sigma"),
+        ({"Schedule rho": "5"}, "Schedule rho"),
+        ({"NGMS": "3"}, "NGMS"),
+        ({"Tiling": "True"}, "Tiling"),
+        ({"Face restoration": "CodeFormer"}, "Face restoration"),
+        ({"VAE": "vae-ft-mse-840000"}, "VAE"),
+        ({"Module 1": "ae"}, "Module 1"),
+        ({"Sampler": "Euler a", "ENSD": "31337"}, "ENSD"),
+        ({"Sampler": "Euler a", "Eta": "0.5"}, "Eta"),
+        ({"Sampler": "no such sampler"}, "Sampler"),
+        ({"Schedule type": "no such type"}, "Schedule type"),
+        ({"Sampler": "/dev/zero"}, "Sampler"),
+        ({"Sampler": "own.json", "Version": "sdrt 0.1.0"}, "Sampler"),
+        ({"Civitai resources": '[{"type":"checkpoint"},{"type":"lora"}]'}, "Civitai resources"),
+        ({"Civitai resources": "[" * 10_000}, "Civitai resources"),
+        ({"Hashes": '{"model": "a", "lora:b": "c"}'}, "Hashes"),
+        ({"Clip skip": "1.5"}, "Clip skip"),
+        ({"Sampler options": "dynamic"}, "Sampler options"),
+        ({"Tiled Diffusion": '{"Method": "MultiDiffusion"}'}, "Tiled Diffusion"),
+        ({"Of a later sdrt": "1", "Version": "sdrt 9.0"}, "Of a later sdrt"),
+    ],
+)
+def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
+    found = of(more)
+    assert [one.label for one in found.differences] == [label]
+    # What stays can be read.
+    settings_values(found.texts)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"CLiP-skip": "2"}, {"clip_skip": 1}),
+        ({"Clip skip": "2.0"}, {"clip_skip": 1}),
+        ({"Clip skip": "1"}, {}),
+        ({"Clip skip": "0"}, {}),
+        ({"cfg scale": "5"}, {"guidance_scale": 7.0}),
+        ({"TI hashes": "a: 1"}, {"embeddings": "a: 1"}),
+        ({"CFG rescale": "0.5"}, {"guidance_rescale": 0.5}),
+        ({"Sampler": "DPM++ 2M Karras"}, {"scheduler": "DPM++ 2M Karras"}),
+        ({"Sampler": "DPM++ 2M Karras", "Schedule type": "Karras"}, {"scheduler": "DPM++ 2M Karras"}),
+        ({"Sampler": "DPM++ 2M Karras", "Schedule type": "Exponential"}, {"scheduler": "DPM++ 2M Karras"}),
+        ({"Sampler": "DPM++ 2M", "Schedule type": "Karras"}, {"scheduler": "DPM++ 2M Karras"}),
+        ({"Sampler": "Euler", "Scheduler": "karras"}, {"scheduler": "Euler karras"}),
+        ({"Sampler": "Euler", "Scheduler": "EulerDiscreteScheduler"}, {"scheduler": "Euler"}),
+        ({"Sampler": "Default", "Scheduler": "DDIMScheduler"}, {"scheduler": "DDIMScheduler"}),
+        ({"Sampler": "Euler", "Sampler sigma": "karras"}, {"scheduler": "Euler karras"}),
+        ({"Parser": "Compel parser"}, {"prompt_syntax": "compel"}),
+        ({"Parser": "fixed"}, {"prompt_syntax": "plain"}),
+        ({"Sampler spacing": "trailing"}, {"spacing": "trailing"}),
+        # A1111's samplers on timesteps have their own spacing.
+        ({"Sampler": "UniPC", "Schedule type": "Karras"}, {"scheduler": "UniPC"}),
+        ({"Sampler": "DDIM", "Eta DDIM": "0.5", "Eta": "1"}, {"scheduler": "DDIM", "eta": 0.5}),
+        ({"Sampler": "DDIM", "Eta": "0.25"}, {"scheduler": "DDIM", "eta": 0.25}),
+    ],
+)
+def test_other_words_for_the_same(more: dict[str, str], said: dict[str, Any]) -> None:
+    found = of(more)
+    values = settings_values(found.texts)
+    assert {name: values[name] for name in said} == said
+    assert "clip_skip" in said or "clip_skip" not in values
+    assert found.differences == []
+
+
+def test_a_label_that_is_only_written_otherwise() -> None:
+    found = translate({"steps": "20", "CFG": "5", "Sampling method": "Euler", "seed": "3", "size": "64x96"})
+    assert settings_values(found.texts) == {
+        "num_inference_steps": 20,
+        "guidance_scale": 5.0,
+        "scheduler": "Euler",
+        "seed": 3,
+        "size": (64, 96),
+    }
+
+
+@pytest.mark.parametrize("name", ["Karras", "karras", "Exponential", "SGM Uniform", "sgm_uniform"])
+def test_a_name_that_ends_in_its_schedule_stays(name: str) -> None:
+    assert scheduler_name(f"DPM++ 2M {name}", "Beta") == f"DPM++ 2M {name}"
+    assert scheduler_name("DPM++ 2M", name) == f"DPM++ 2M {name}"
+    assert scheduler_name("DPM++ 2M", "Automatic") == "DPM++ 2M"
+
+
+def a1111_steps(steps: int, strength: float, *, hires: bool) -> tuple[int, int]:
+    """A1111's number of planned steps, and how many of these run, with a sampler of k-diffusion."""
+    if hires:
+        return (int(steps / min(strength, 0.999)), steps)
+    return steps, int(min(strength, 0.999) * steps) + 1
+
+
+@pytest.mark.parametrize("strength", [0.1, 0.3, 0.35, 0.5, 0.55, 0.7, 0.75, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("steps", [1, 8, 20, 23, 49, 50])
+def test_as_many_steps_run_as_in_a1111(steps: int, strength: float) -> None:
+    labels = {"Steps": str(steps), "Denoising strength": str(strength)}
+    values = settings_values(of(labels).texts)
+    request = Request(prompt="a", num_inference_steps=steps, image=IMAGE, strength=values["strength"])
+    assert (steps, request.num_steps) == a1111_steps(steps, strength, hires=False)
+
+    second = settings_values(of(labels | {"Hires upscale": "2", "Hires upscaler": "Latent"}).texts)
+    own = {name: second[name] for name in ("hires_scale", "hires_strength", "hires_steps")}
+    request = Request(prompt="a", num_inference_steps=steps, **own)
+    assert (request.hires_steps, request.num_hires_steps) == a1111_steps(steps, strength, hires=True)
+
+
+def test_the_steps_of_sdrt_s_own_images_stay() -> None:
+    labels = {"Denoising strength": "0.7", "Hires upscale": "1.7", "Version": "sdrt 0.1.0"}
+    assert of(labels).texts == BASE | labels
+
+
+@pytest.mark.parametrize(
+    ("more", "size", "scale", "differ"),
+    [
+        ({"Hires upscale": "2"}, (512, 512), 2.0, []),
+        ({"Hires upscaler": "Latent"}, (512, 512), 2.0, []),
+        ({"Hires resize": "768x768"}, (512, 512), 1.5, []),
+        ({"Hires resize": "1024x0"}, (512, 512), 2.0, []),
+        ({"Hires resize": "768x1024"}, (512, 512), 2.0, ["Hires resize"]),
+        ({"Hires resize": "0x0", "Hires upscale": "1.5"}, (512, 512), 1.5, []),
+        ({"First pass size": "512x512", "Size": "1024x1024"}, (512, 512), 2.0, []),
+        ({"First pass size": "0x0", "Size": "1024x1024"}, (512, 512), 2.0, []),
+        # A1111 cuts 870 pixels to 864; sdrt would round them to 872.
+        ({"Hires upscale": "1.7"}, (512, 512), 864 / 512, []),
+        ({"Hires upscale": "2", "Hires upscaler": "R-ESRGAN 4x+"}, (512, 512), 2.0, ["Hires upscaler"]),
+        ({"Hires upscale": "2", "Hires sampler": "Euler"}, (512, 512), 2.0, []),
+        ({"Hires upscale": "2", "Hires sampler": "DDIM"}, (512, 512), 2.0, ["Hires sampler"]),
+        ({"Hires upscale": "2", "Hires CFG Scale": "7.0"}, (512, 512), 2.0, []),
+        ({"Hires upscale": "2", "Hires CFG Scale": "5"}, (512, 512), 2.0, ["Hires CFG Scale"]),
+        ({"Hires upscale": "2", "Hires prompt": ""}, (512, 512), 2.0, []),
+        ({"Hires upscale": "2", "Hires prompt": "a dog"}, (512, 512), 2.0, ["Hires prompt"]),
+        ({"Hires upscale": "2", "Hires checkpoint": "x"}, (512, 512), 2.0, ["Hires checkpoint"]),
+        ({"Hires upscale": "2", "Hires Module 1": "Use same choices"}, (512, 512), 2.0, []),
+        ({"Hires scale": "2", "Hires strength": "0.5", "Refine": "True"}, (512, 512), 2.0, []),
+    ],
+)
+def test_the_second_pass(
+    more: dict[str, str], size: tuple[int, int], scale: float, differ: list[str]
+) -> None:
+    found = of({"Denoising strength": "0.5"} | more)
+    values = settings_values(found.texts)
+    assert (values["size"], values["hires_scale"]) == (size, pytest.approx(scale))
+    assert [one.label for one in found.differences] == differ
+    assert values.get("hires_upscaler", "latent") in ("latent", "lanczos")
+
+
+def test_a_masked_image_is_the_same_except_at_the_edge() -> None:
+    found = of({"Denoising strength": "0.75", "Mask blur": "4", "Inpaint area": "Only masked"})
+    assert [(one.label, one.minor) for one in found.differences] == [("how the mask is blurred", True)]
+    assert settings_values(found.texts)["padding_mask_crop"] == 32
+    whole = of({"Denoising strength": "0.75", "Mask blur": "4", "Masked area padding": "32"})
+    assert "padding_mask_crop" not in settings_values(whole.texts)
+    # A1111 does not write a blur of 0.
+    assert of({"Denoising strength": "0.75", "Masked content": "fill"}).texts["Mask blur"] == "0"
+
+
+def test_noise_that_a1111_draws_from_a_tree_is_said() -> None:
+    (one,) = of({"Sampler": "DPM++ 2M SDE", "Schedule type": "Karras"}).differences
+    assert (one.minor, "fresh noise of 'DPM++ 2M SDE'" in one.label) == (True, True)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "1e400", "1e-320", "x", "", "9" * 5000])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Steps",
+        "Denoising strength",
+        "Hires upscale",
+        "Hires steps",
+        "Hires resize",
+        "Size",
+        "Clip skip",
+        "Eta",
+    ],
+)
+def test_numbers_that_are_none_raise_nothing_here(label: str, text: str) -> None:
+    base = {"Denoising strength": "0.5", "Hires upscale": "2"}
+    assert of(base | {label: text}).texts["Seed"] == "1"

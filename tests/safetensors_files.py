@@ -1,0 +1,25 @@
+"""Writes safetensors files without the library, which the runtime does not need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["save_file"]
+
+_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32"}
+
+
+def save_file(tensors: Mapping[str, np.ndarray[Any, Any]], path: Path) -> None:
+    """Write arrays by name, as `safetensors.numpy.save_file` does."""
+    header, data = {}, b""
+    for name, array in tensors.items():
+        place = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": place}
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
