@@ -269,6 +269,16 @@ class Settings:
         option=Option(("--hires-upscaler",)),
         label=Label("Hires upscaler", read=str.lower, write=str.capitalize, always=True),
     )
+    hires_scheduler: str | None = setting(
+        None,
+        "Scheduler for the enlarged image, by name, such as DPM++ 2M Karras.",
+        usual="that of the first pass",
+        kind=str,
+        only_with=("hires_scale",),
+        group=Group.LARGE,
+        option=Option(("--hires-scheduler",), metavar="NAME"),
+        label=Label("Hires sampler"),
+    )
     tile_size: int | None = setting(
         None,
         "Denoise a large image in windows of this size, in pixels.",
