@@ -513,7 +513,7 @@ def test_names(sampler: str, scheduler: str, labels: tuple[str, str]) -> None:
     assert (settings["Sampler"], settings["Schedule type"]) == labels
 
 
-WORKFLOW = {
+WORKFLOW: dict[str, Any] = {
     "nodes": [
         {
             "id": 3,
