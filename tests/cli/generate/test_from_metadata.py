@@ -107,6 +107,14 @@ def test_details_are_said_without_being_asked(model: str) -> None:
     assert (made.exit_code, "the fresh noise of 'DPM++ SDE'" in made.stderr) == (0, True)
 
 
+def test_prompts_that_a1111_reads_in_another_way_are_said(model: str) -> None:
+    text = f"[a cat:a dog:1.0]\n{LINE}, RNG: CPU, Version: v1.5.2"
+    assert "'prompt editing before A1111 1.6'" in made_of(text, model).stderr
+    assert made_of(text, model, "--approximate").exit_code == 0
+    made = made_of(f"a cat BREAK a dog\n{LINE}, RNG: CPU, Version: v1.10.1", model)
+    assert (made.exit_code, "of unequal length" in made.stderr) == (0, True)
+
+
 def test_texts_of_a_file_are_escaped(model: str) -> None:
     text = f"a cat\n{LINE}, RNG: \x1b[1m, \x1b[31mred: \x1b[2J"
     for arguments in ((), ("--approximate",)):

@@ -54,7 +54,7 @@ def options_of(
             cannot be made from its metadata alone.
     """
     metadata = _read(name)
-    found = translate(metadata.settings, table)
+    found = translate(metadata.settings, table, (metadata.prompt, metadata.negative_prompt))
     _check_inputs(name, found, given, table, approximate=approximate)
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]

@@ -94,7 +94,11 @@ def image_info(path: Path) -> tuple[dict[str, Any], str]:
 
 def _shown(found: ImageMetadata) -> str:
     """The text in the file. JSON of another program is shown in A1111's form, with the program's name above it."""
-    if not found.text.lstrip().startswith(("{", '"')) or not found.settings:
+    from sdrt.images.parameters import Parameters
+
+    # A prompt may begin with a brace, too. In A1111's form, the line of settings shows that it is one.
+    is_a1111 = Parameters.parse(found.text).settings.items() >= found.settings.items()
+    if is_a1111 or not found.settings:
         return found.text
     return f"{found.program} made this image.\n\n{found.parameters}"
 

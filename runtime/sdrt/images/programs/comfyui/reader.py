@@ -9,6 +9,7 @@ from sdrt.images.programs.comfyui.conditioning import Conditioning, read_conditi
 from sdrt.images.programs.comfyui.graph import Graph, Node
 from sdrt.images.programs.comfyui.latents import read_latents
 from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
+from sdrt.images.programs.comfyui.output import read_output
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
 from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
@@ -64,6 +65,9 @@ def _read(
         skip = read_clip_skip(graph, encoder)
         fields.put("Clip skip", skip if skip != "1" else None)
     fields.put("RNG", "CPU")
+    output = read_output(graph, samplers[0], list(samplers))
+    fields.put("VAE", output.vae)
+    fields.put("Behind the sampler", "; ".join(output.changes))
     _put_differences(fields, sampling, positive, negative)
     if len(samplers) > 1:
         fields.put("Sampler node", str(samplers[0]))
@@ -117,6 +121,12 @@ def _put_differences(
     """What ComfyUI does in another way, or sdrt does not have."""
     changes = list(dict.fromkeys([*positive.changes, *negative.changes]))
     fields.put("Conditioning", "; ".join(changes))
+    made = list(dict.fromkeys([*positive.makers, *negative.makers]))
+    fields.put("Texts that nodes made", "; ".join(made))
+    texts = (("prompt", positive.unread), ("negative prompt", negative.unread))
+    unread = [f"{name}, from {', '.join(nodes)}" for name, nodes in texts if nodes]
+    if unread:
+        sampling.notes["Not read"] = "; ".join(filter(None, [sampling.notes.get("Not read"), *unread]))
     fields.put("Second prompt", positive.second)
     fields.put("Second negative prompt", negative.second)
     for name, note in sampling.notes.items():
