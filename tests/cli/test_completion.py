@@ -64,6 +64,7 @@ def test_choices_spacings_and_providers() -> None:
 def test_models(tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     (hub / "models--someone--some--model").mkdir(parents=True)
+    (hub / "models--someone--odd\x1b[31m\nname").mkdir()
     for command in (["generate", "x", "-m"], ["plot", "x", "--model"], ["doctor", "-m"], ["benchmark", "-m"]):
         assert completed(*command, "") == ["shapes", "someone/some--model", "<dir>"]
         assert completed(*command, "some") == ["someone/some--model", "<dir>"]
@@ -77,6 +78,7 @@ def test_files() -> None:
     for option in ("--image", "--mask", "--embedding", "--prompts-file", "--from", "-o", "--preview-file"):
         assert completed("generate", "x", option, "pic") == ["<file>"]
     assert completed("benchmark", "--compare", "a.json", "b") == ["<file>"]
+    assert completed("generate", "x", "--wildcards", "w") == ["<dir>"]
 
 
 def test_axes() -> None:

@@ -106,7 +106,8 @@ def _cached() -> list[str]:
 
     with suppress(OSError):  # there is no cache, or it is not readable
         found = Path(constants.HF_HUB_CACHE).glob("models--*--*")
-        return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in found)
+        names = [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in found]
+        return sorted(name for name in names if name.isprintable())
     return []
 
 
