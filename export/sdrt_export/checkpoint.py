@@ -200,7 +200,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check what would otherwise fail after tracing."""
+    """Check what would otherwise fail after the components are written."""
     if _task(folder, family).has_noise_level:
         _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
 

@@ -12,7 +12,7 @@ __all__ = ["Hashes"]
 
 
 class Hashes:
-    """Hashes files in the background, while the next component is traced."""
+    """Hashes files in the background, while the next component is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

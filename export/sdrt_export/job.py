@@ -1,4 +1,4 @@
-"""A running export: loads, traces, writes and checks each component."""
+"""A running export: loads, builds, writes and checks each component."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 from torch import nn
 
 from sdrt.errors import RequestError
 from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
-from sdrt_export import graph, int8, optimum_exporter, parity, precision
+from sdrt_export import int8, optimum_exporter, parity, precision
 from sdrt_export.calibrate import Calibration
 from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint
 from sdrt_export.components import Component, components_of
+from sdrt_export.graph import GRAPH, graphs_of, transposed_weights
+from sdrt_export.graphs.files import write_graphs
+from sdrt_export.graphs.graph import HALF, Graph
+from sdrt_export.graphs.weights import Array
 from sdrt_export.hashes import Hashes
 from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.side_files import SCHEDULER, config_of, index, write_json, write_side_files
 from sdrt_export.taesd import TAESD
 from sdrt_export.targets import Target
-from sdrt_export.weights import DTYPES
 
 __all__ = ["DTYPE_NAMES", "Job", "ProgressEvent", "Reporter"]
 
@@ -34,7 +36,7 @@ _OTHER_THAN_OPTIMUM = "--exporter sdrt"
 class ProgressEvent:
     """Progress: ``component`` has reached ``stage``: "load", "export", "write", "check", "calibrate" or "done".
 
-    The next component is traced while one is written and checked, so events of two components alternate.
+    The next component is loaded while one is written and checked, so events of two components alternate.
     """
 
     component: str
@@ -46,13 +48,12 @@ Reporter = Callable[[ProgressEvent], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Traced:
-    """A component's graph, which still refers to torch's weights, and torch's outputs for the example inputs."""
+class _Built:
+    """A component's graphs by file name, its weights, and torch's outputs for the example inputs."""
 
     component: Component
-    graph: ir.Model
-    stages: ir.Model | None
-    transposed: list[str]
+    graphs: dict[str, Graph]
+    tensors: Mapping[str, Array]
     config: dict[str, Any]
     names: list[str]
     expected: list[parity.Reference]
@@ -62,7 +63,7 @@ class _Traced:
     @property
     def is_half(self) -> bool:
         """Whether the graph computes in float16."""
-        return self.dtype == "fp16"
+        return self.graphs[GRAPH].compute == HALF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class Job:
         return components
 
     def _fused(self) -> dict[str, Any]:
-        """Write every component. One thread traces, in Python; another writes and checks, mostly in native code."""
+        """Write every component. One thread loads and runs torch; another writes and checks."""
         largest_first = sorted(
             components_of(self.checkpoint.family).values(),
             key=lambda component: component.name != self.checkpoint.family.denoiser.component,
@@ -105,11 +106,11 @@ class Job:
         try:
             finished: dict[str, Future[dict[str, Any]]] = {}
             for component in largest_first:
-                traced = self._trace(component)
+                built = self._build(component)
                 for future in finished.values():
                     if future.done():
-                        future.result()  # raises its error, if any, before the next component is traced
-                finished[component.name] = worker.submit(self._finish, traced)
+                        future.result()  # raises its error, if any, before the next component is built
+                finished[component.name] = worker.submit(self._finish, built)
             return {name: future.result() for name, future in finished.items()}
         finally:
             # After a failure, pending work is not needed. Without one, there is none.
@@ -155,24 +156,19 @@ class Job:
             entries[component.name] = {"parity": rows, "transposed": [], **component.about(model)}
         return entries
 
-    def _trace(self, component: Component) -> _Traced:
+    def _build(self, component: Component) -> _Built:
         self._at(component.name, "load")
         model = self.taesd if component is TAESD else self.checkpoint.load(component.checkpoint)
         assert model is not None
         self._at(component.name, "export")
         dtype, about = self._precision(component, model)
-        traced, transposed = graph.trace(component, model, self.target, DTYPES[dtype])
-        stages = graph.trace_stages(component, model, self.target, DTYPES[dtype])
-        if self.dtype == "fp16" and not self.target.halves:
-            for one in (traced, stages):
-                if one is not None:
-                    graph.narrow(one, dict(model.named_parameters()))
-        return _Traced(
+        config = config_of(model)
+        half = dtype == "fp16" and self.target.halves
+        return _Built(
             component=component,
-            graph=traced,
-            stages=stages,
-            transposed=transposed,
-            config=config_of(model),
+            graphs=graphs_of(component, config, self.target, half=half),
+            tensors={name: tensor.numpy() for name, tensor in model.state_dict().items()},
+            config=config,
             names=component.outputs(model),
             expected=parity.reference(component, model),
             about=about | component.about(model),
@@ -189,22 +185,23 @@ class Job:
             self._at(component.name, "export", _stays(activations.entry()))
         return dtype, {"dtype": DTYPE_NAMES[dtype], "activations": activations.entry()}
 
-    def _finish(self, traced: _Traced) -> dict[str, Any]:
-        component, path = traced.component, self._graph(traced.component)
+    def _finish(self, built: _Built) -> dict[str, Any]:
+        component, path = built.component, self._graph(built.component)
         path.parent.mkdir()
         self._at(component.name, "write")
-        _save(traced, path)
+        narrow = self.dtype == "fp16" and not self.target.halves
+        write_graphs(path.parent, built.graphs, built.tensors, narrow=narrow)
         if self.is_final:
             self.hashes.begin(path.parent.glob("*.onnx*"))
-        write_json(path.with_name("config.json"), traced.config)
+        write_json(path.with_name("config.json"), built.config)
         self._at(component.name, "check")
-        limit = parity.HALF if traced.is_half else ("fp32" if self.halves else self.dtype)
+        limit = parity.HALF if built.is_half else ("fp32" if self.halves else self.dtype)
         # Also part of the result, which stays on the screen, because the dtype differs from the requested one.
-        stays = self.halves and traced.dtype == "fp32"
-        note = f"; {_stays(traced.about['activations'])}" if stays else ""
-        rows = self._check(component, traced.names, traced.expected, limit, note=note)
-        rows += self._check_beside(traced, path, limit)
-        return {"parity": rows, "transposed": traced.transposed, **traced.about}
+        stays = self.halves and built.dtype == "fp32"
+        note = f"; {_stays(built.about['activations'])}" if stays else ""
+        rows = self._check(component, built.names, built.expected, limit, note=note)
+        rows += self._check_beside(built, path, limit)
+        return {"parity": rows, "transposed": transposed_weights(built.graphs[GRAPH]), **built.about}
 
     def _check(
         self,
@@ -221,36 +218,25 @@ class Job:
         self._at(component.name, "done", f"relative error {worst:.1e}{note}")
         return rows
 
-    def _check_beside(self, traced: _Traced, path: Path, limit: str) -> list[dict[str, Any]]:
+    def _check_beside(self, built: _Built, path: Path, limit: str) -> list[dict[str, Any]]:
         """Compare the other graphs of a component: in float32, in stages, and both."""
-        component, expected, rows = traced.component, traced.expected, []
-        if traced.is_half:
+        component, expected, rows = built.component, built.expected, []
+        if WIDE_GRAPH in built.graphs:
             wide = path.with_name(WIDE_GRAPH)
-            rows += parity.compare(component, wide, traced.names, expected[:1], "fp16", self.target)
-        if traced.stages is not None:
+            rows += parity.compare(component, wide, built.names, expected[:1], "fp16", self.target)
+        if STAGES_GRAPH in built.graphs:
             stages = path.with_name(STAGES_GRAPH)
             rows += parity.compare_stages(component, stages, expected, limit, self.target)
-        if traced.stages is not None and traced.is_half:
+        if WIDE_STAGES_GRAPH in built.graphs:
             wide = path.with_name(WIDE_STAGES_GRAPH)
             rows += parity.compare_stages(component, wide, expected, "fp16", self.target)
         return rows
 
     def _graph(self, component: Component) -> Path:
-        return self.staging / component.name / "model.onnx"
+        return self.staging / component.name / GRAPH
 
     def _at(self, component: str, stage: str, detail: str = "") -> None:
         self.report(ProgressEvent(component=component, stage=stage, detail=detail))
-
-
-def _save(traced: _Traced, path: Path) -> None:
-    """Write a component's graph, and others with the same weights: in stages, in float32, and both."""
-    graph.save(traced.graph, path, apart=traced.stages is not None or traced.is_half)
-    if traced.stages is not None:
-        graph.save_beside(traced.stages, path.with_name(STAGES_GRAPH), path)
-    if traced.is_half:
-        graph.save_wide(path.with_name(WIDE_GRAPH), path)
-    if traced.stages is not None and traced.is_half:
-        graph.save_wide(path.with_name(WIDE_STAGES_GRAPH), path.with_name(STAGES_GRAPH))
 
 
 def _stays(activations: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Inputs that ONNX Runtime's CUDA kernels refuse though their operators' schemas allow them.
 
-:mod:`sdrt_export.channels_last` checks this before tracing, :mod:`sdrt_export.operators` while tracing, and
-:mod:`sdrt_export.evaluator` when it runs graphs with NumPy. Each function returns the reason for a refusal, or "".
+:mod:`sdrt_export.graphs.cuda` checks this when it writes a layer, and :mod:`sdrt_export.evaluator` when it runs graphs
+with NumPy. Each function returns the reason for a refusal, or "".
 """
 
 from __future__ import annotations

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import AutoencoderTiny
-from torch import Tensor, nn
+from torch import nn
 
 from sdrt.errors import ExportError, ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
 from sdrt.model_folder.manifest import read_json
+from sdrt_export.architectures.taesd import TaesdConfig, taesd_decoder
 from sdrt_export.components import COMPONENTS
+from sdrt_export.graphs.layers import Layers
 
 __all__ = ["TAESD", "load_taesd"]
 
@@ -55,21 +57,17 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
     return module.float().eval().requires_grad_(False)
 
 
-def _check(model: Any) -> None:
-    """Raise UnsupportedModelError unless latents are like Stable Diffusion's, of eight pixels a side."""
-    upsamplings = len(model.config.decoder_block_out_channels) - 1
-    if model.config.latent_channels != 4 or 2**upsamplings != _FACTOR:
+def _write(values: Mapping[str, Any], g: Layers, hosted: bool) -> None:
+    """Write the graph, if latents are like Stable Diffusion's, of eight pixels a side."""
+    config = TaesdConfig.of(values)
+    if config.latent_channels != 4 or config.factor != _FACTOR:
         raise UnsupportedModelError.advised(
-            f"the TAESD decodes {model.config.latent_channels} channels to {2**upsamplings} pixels "
+            f"the TAESD decodes {config.latent_channels} channels to {config.factor} pixels "
             f"a side, expected 4 and {_FACTOR}",
             "use the TAESD of Stable Diffusion, such as madebyollin/taesd",
             argument="taesd",
         )
-
-
-def _decode(model: Any, latent_sample: Tensor) -> Tensor:
-    image: Tensor = model.decoder(latent_sample)
-    return image
+    taesd_decoder(config, g)
 
 
 # It has the inputs and outputs of the VAE's decoder.
@@ -78,9 +76,7 @@ TAESD = replace(
     name=TAESD_DECODER,
     model_class=AutoencoderTiny,
     build=lambda config: AutoencoderTiny.from_config(dict(config)),
-    forward=lambda target: _decode,
-    check=_check,
+    write=_write,
+    parts=None,
     about=lambda model: {},
-    # None, because it is traced module by module.
-    blocks=None,
 )

@@ -31,7 +31,7 @@ from sdrt.run.result import (
     callback_answer,
     callback_tensors,
 )
-from sdrt.schedulers import Scheduler, resolve_scheduler
+from sdrt.schedulers import Scheduler, resolve_scheduler, split_name, unknown_scheduler
 from sdrt.schedulers.diffusers_classes import config_inside, without_source
 from sdrt.vae.preview import LinearPreview, Preview
 
@@ -120,7 +120,12 @@ class StableDiffusionPipeline(DiffusersMethods):
         """
         if not isinstance(request, Request):
             raise wrong_value("request", request, "an sdrt.Request")
-        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model)
+        name = request.hires_scheduler
+        if name is not None and split_name(name)[0] is None:
+            # Metadata may name it, so it is never a file.
+            raise unknown_scheduler(name)
+        other = None if name is None else self._resolved(name)
+        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model, other)
 
     def stream(
         self,
@@ -161,12 +166,15 @@ class StableDiffusionPipeline(DiffusersMethods):
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
-        return self._generation.events(planned.request, planned.scheduler_with_levels, planned.passes, origin)
+        return self._generation.events(planned.request, planned.passes, origin)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
-    ) -> int:
-        """How many steps `stream` yields for a request. Raises `RequestError` as `stream` does."""
+    ) -> int | None:
+        """How many steps `stream` yields for a request; None if the scheduler chooses its steps as it goes.
+
+        Raises `RequestError` as `stream` does.
+        """
         return self.plan(request, scheduler=scheduler, spacing=spacing).num_evaluations
 
     def load_textual_inversion(self, path: str | Path, token: str | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Exported components, each made once per session: the whole sd1 folder by `export_model`, others by tracing."""
+"""Exported components, each made once per session: the whole sd1 folder by `export_model`, others built directly."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.export.built import write
 from tests.made_once import MadeOnce
 
 if TYPE_CHECKING:
@@ -83,19 +84,22 @@ def exported(
         key = (variant, target, name)
         if key not in made:
             folder = request.getfixturevalue("sd1_export").folder if key[:2] == ("sd1", "cpu") else None
-            made[key] = _from_folder(checkpoint(variant), folder, name) if folder else _trace(*key)
+            made[key] = _from_folder(checkpoint(variant), folder, name) if folder else _build(*key)
         return made[key]
 
-    def _trace(variant: str, target: str, name: str) -> Exported:
-        from sdrt_export import TARGETS, graph
+    def _build(variant: str, target: str, name: str) -> Exported:
+        from sdrt_export import TARGETS
+        from sdrt_export.graph import transposed_weights
 
         component, module = _load(checkpoint(variant), name)
-        row = TARGETS[target]
-        model, transposed = graph.trace(component, module, row)
-        path = root / variant / target / name / "model.onnx"
-        path.parent.mkdir(parents=True)
-        graph.save(model, path)
-        return Exported(component=component, module=module, path=path, transposed=transposed)
+        folder = root / variant / target / name
+        graph = write(component, module, TARGETS[target], folder)
+        return Exported(
+            component=component,
+            module=module,
+            path=folder / "model.onnx",
+            transposed=transposed_weights(graph),
+        )
 
     return get
 

@@ -24,8 +24,6 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
-import torch
-from torch.export import ExportedProgram
 
 import sdrt
 from sdrt.cli import main as cli_main
@@ -41,18 +39,24 @@ from sdrt.model_folder.folder import Manifest
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.tensor_spec import TensorSpec
-from sdrt_export import TARGETS, ProgressEvent, export_model, graph, parity
-from sdrt_export.checkpoint import open_folder
+from sdrt_export import TARGETS, ProgressEvent, export_model, parity
 from sdrt_export.components import COMPONENTS
-from sdrt_export.targets import resolve_target
-from sdrt_export.translation import TRANSLATIONS
+from sdrt_export.graphs.fused import FusedLayers
+from sdrt_export.graphs.layers import Value
 
-GRAPHS = [f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx")]
-TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
-STAGES = [
-    f"{name}/{file}" for name in ("vae_decoder", "vae_encoder") for file in ("model.onnx_data", "stages.onnx")
+GRAPHS = [
+    f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx", "model.onnx_data")
 ]
+TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+STAGES = ["vae_decoder/stages.onnx", "vae_encoder/stages.onnx"]
 OTHERS = [*(f"tokenizer/{name}" for name in TOKENIZER), "scheduler/scheduler_config.json", "model_index.json"]
+
+INPUTS = {
+    "text_encoder": {"input_ids", "added_token_embeddings", "eos_index"},
+    "unet": {"sample", "timestep", "encoder_hidden_states"},
+    "vae_encoder": {"sample"},
+    "vae_decoder": {"latent_sample"},
+}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -100,21 +104,13 @@ def test_parity_is_recorded_at_two_shapes(sd1_export: Any, name: str) -> None:
     assert len(found) - len(rows) == name.startswith("vae_")
     assert all(0 < row["relative_error"] < 1e-4 for row in found)
     for row in rows:
-        assert row["inputs"].keys() == COMPONENTS[name].axes.keys() - {"class_labels"}  # an upscaler's alone
+        assert row["inputs"].keys() == INPUTS[name]
         assert 0 < row["relative_error"] < 1e-4
 
 
 @pytest.mark.full
 def test_a_vae_whose_tiles_are_wrong_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sdrt_export import vae_stages
-
-    right = vae_stages._scale_and_shift
-
-    def half(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        scale, shift = right(*arguments)
-        return scale, shift / 2
-
-    monkeypatch.setattr(vae_stages, "_scale_and_shift", half)
+    monkeypatch.setattr("sdrt_export.architectures.vae_stages.EPS", 0.5)
     with pytest.raises(ExportError, match=r"vae_.*: in tiles, the output differs from torch by"):
         export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
     assert not (tmp_path / "model").exists()
@@ -165,7 +161,12 @@ def test_progress_of_every_component(sd1_export: Any) -> None:
 def _slightly_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU target with an activation that is wrong by half a thousandth."""
     row = TARGETS["cpu"]
-    wrong = replace(row, quick_gelu=lambda x, alpha: row.quick_gelu(x, alpha) * 1.0005)
+
+    class Wrong(FusedLayers):
+        def quick_gelu(self, x: Value, alpha: float = 1.702) -> Value:
+            return self.multiply(super().quick_gelu(x, alpha), 1.0005)
+
+    wrong = replace(row, layers=Wrong)
     monkeypatch.setitem(TARGETS, "cpu", wrong)  # type: ignore[arg-type]
     monkeypatch.setattr("sdrt_export.export.resolve_target", lambda name, dtype: wrong)
 
@@ -349,17 +350,17 @@ def test_an_interrupted_command_leaves_only_the_old_model(
     assert files(out.parent) == {"model/model_index.json": b"old"}
 
 
-def test_an_interruption_that_torch_swallows_still_ends_the_command(
+def test_an_interruption_that_a_library_swallows_still_ends_the_command(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = torch.onnx.export
+    run = parity.reference
 
     def swallowing(*args: Any, **options: Any) -> Any:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-        return trace(*args, **options)
+        return run(*args, **options)
 
-    monkeypatch.setattr("torch.onnx.export", swallowing)
+    monkeypatch.setattr(parity, "reference", swallowing)
     with pytest.raises(SystemExit) as exit_:
         cli_main(["export", str(checkpoint("sd1")), "-o", str(tmp_path / "model")])
     assert exit_.value.code == 130
@@ -441,22 +442,6 @@ def test_what_optimum_cannot_export_is_an_export_error(
     with pytest.raises(ExportError, match="optimum cannot export this checkpoint: 'no config for it'"):
         export_model(checkpoint("sd1"), tmp_path / "model", target="portable", exporter="optimum")
     assert not list(tmp_path.iterdir())
-
-
-def test_one_trace_is_enough(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fast path is taken with the torch that is pinned; a torch that moves its steps would only be slower."""
-    tables, real = [], graph._convert
-
-    def convert(*arguments: Any) -> Any:
-        tables.append(arguments[-1])
-        return real(*arguments)
-
-    monkeypatch.setattr(graph, "_convert", convert)
-    monkeypatch.setattr(ExportedProgram, "run_decompositions", lambda *_: pytest.fail("a second trace"))
-    source = open_folder(checkpoint("sd1"))
-    for component in COMPONENTS.values():
-        graph.trace(component, source.load(component.checkpoint), resolve_target("cpu", "fp32"))
-    assert tables == [TRANSLATIONS] * len(COMPONENTS)
 
 
 @pytest.mark.full

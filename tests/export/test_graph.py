@@ -11,9 +11,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from sdrt_export import TARGETS, graph
+from sdrt_export import TARGETS
 from sdrt_export.components import COMPONENTS
+from sdrt_export.graph import transposed_weights
 from sdrt_export.random_checkpoint import RandomCheckpoint
+from tests.export.built import as_ir, build
 
 ATTENTION, SKIP, SILU = "MultiHeadAttention", "SkipLayerNormalization", "QuickGelu"
 UNET = {"Conv": 98, "InstanceNormalization": 61, "Gelu": 16, "Gemm": 24}
@@ -45,17 +47,20 @@ def test_op_counts_of_full_size_sd15(target: str, name: str, monkeypatch: pytest
     monkeypatch.setattr("sdrt_export.random_checkpoint._draw", lambda name, parameter, seed: None)
     component, row = COMPONENTS[name], TARGETS[target]
     module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
-    model, transposed = graph.trace(component, module, row)
+    graph = build(component, module, row)["model.onnx"]
+    model = as_ir(graph)
     nodes = list(model.graph.all_nodes())
     counts = Counter(node.op_type for node in nodes)
     expected = COUNTS[target, name]
     assert {op: counts[op] for op in expected} == expected
     assert {node.domain for node in nodes} == set(model.opset_imports) == DOMAINS[target]
     assert attention_patterns(model) == expected["Softmax"]
-    missing = own_parameters(name, module).keys() - set(model.graph.initializers)
-    assert not missing
+    parameters = {key: tuple(value.shape) for key, value in own_parameters(name, module).items()}
+    assert {
+        key: shape for weight in graph.weights.values() for key, shape in weight.sources.items()
+    } == parameters
     linear = {key for key, value in own_parameters(name, module).items() if value.ndim == 2}
-    assert set(transposed) == linear - gemm_or_gather_weights(model)
+    assert set(transposed_weights(graph)) == linear - gemm_or_gather_weights(model)
 
 
 def own_parameters(name: str, module: Any) -> dict[str, Any]:
@@ -67,7 +72,7 @@ def own_parameters(name: str, module: Any) -> dict[str, Any]:
 
 def gemm_or_gather_weights(model: ir.Model) -> set[str]:
     """Matrices that their ops take as torch has them."""
-    users = {"Gemm": 1, "Gather": 0}
+    users = {"Gemm": 1, "Gather": 0, "Slice": 0}
     return {
         str(value.name)
         for node in model.graph

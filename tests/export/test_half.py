@@ -22,6 +22,7 @@ from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.export import _SPACE_MARGIN, _space
 from sdrt_export.restore import restore_checkpoint
+from tests.export.built import write
 from tests.made_once import MadeOnce
 
 
@@ -89,16 +90,16 @@ def test_the_picture_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -
     assert 0 < difference.max() <= 4  # measured: 2
 
 
-def test_a_weight_that_half_cannot_hold_stays_whole(checkpoint: Callable[[str], Path]) -> None:
-    from sdrt_export import TARGETS, graph
+def test_a_weight_that_half_cannot_hold_stays_whole(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from sdrt_export import TARGETS
 
     module = open_folder(checkpoint("sd1")).load("vae")
     with torch.no_grad():
         module.decoder.conv_in.weight[0, 0, 0, 0] = 1e5
-    target = TARGETS["cpu"]
-    model, _ = graph.trace(COMPONENTS["vae_decoder"], module, target)
-    graph.narrow(model, dict(module.named_parameters()))
-    weights = model.graph.initializers
+    write(COMPONENTS["vae_decoder"], module, TARGETS["cpu"], tmp_path / "vae", narrow=True)
+    weights = ir.load(tmp_path / "vae" / "model.onnx").graph.initializers
     assert weights["decoder.conv_in.weight"].const_value.dtype == ir.DataType.FLOAT
     assert weights["decoder.conv_out.weight"].const_value.dtype == ir.DataType.FLOAT16
 

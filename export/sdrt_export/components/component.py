@@ -1,4 +1,4 @@
-"""What the exporter needs to know about a component: how to load, trace and check it."""
+"""What the exporter needs to know about a component: how to load, build and check it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sdrt_export import channels_last
-from sdrt_export.targets import Target
+from sdrt_export.architectures.vae_stages import Part
+from sdrt_export.graphs.layers import Layers
 
-__all__ = ["Axes", "Component", "Inputs", "noise"]
+__all__ = ["Component", "Config", "Inputs", "noise"]
 
 Inputs = dict[str, Tensor]
-Axes = dict[int, str]
+Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """How one component is loaded, traced and checked.
+    """How one component is loaded, built and checked.
 
     Attributes:
         name: of the component and its folder in the model.
@@ -28,47 +28,27 @@ class Component:
         library: the library of its class.
         model_class: the class of its torch module.
         build: makes a module of that class from a config.
-        axes: the dynamic axes of each input. A model has the inputs that its examples have.
-        examples: gives example inputs of one of three sizes. Size 0 is traced. Sizes 1, which is odd, and 2 are checked
-            (0 and 2 if a graph cannot take odd sizes).
-        outputs: the names of the graph's outputs, in the order of ``forward`` and ``reference``.
-        forward: makes the forward that is traced for a target.
-        reference: runs the unchanged torch module.
-        check: raises UnsupportedModelError for a config that ``forward`` does not support.
+        write: writes the graph of a config. Its last argument says whether the caller gives indices that a search on
+            the device would find.
+        parts: the parts of the graph in stages. None without one.
+        examples: gives example inputs of one of three sizes. Sizes 1, which is odd, and 2 are checked (0 and 2 if a
+            graph cannot take odd sizes).
+        outputs: the names of the graph's outputs, in the order of ``reference``.
+        reference: runs the torch module.
         about: gives the model's other entries in the manifest.
-        defaults: the values of inputs that callers may leave out.
-        hosted: inputs that only targets with ``host_indices`` take.
-        blocks: gives the module that a target with ``channels_last`` walks over.
     """
 
     name: str
     checkpoint: str
     library: str
     model_class: type[nn.Module]
-    build: Callable[[Mapping[str, Any]], nn.Module]
-    axes: Mapping[str, Axes]
+    build: Callable[[Config], nn.Module]
+    write: Callable[[Config, Layers, bool], None]
     examples: Callable[[Any, int], Inputs]
     outputs: Callable[[Any], list[str]]
-    forward: Callable[[Target], Callable[..., Any]]
     reference: Callable[[Any, Inputs], list[Tensor]]
-    check: Callable[[Any], None] = lambda model: None
     about: Callable[[Any], dict[str, Any]] = lambda model: {}
-    defaults: Callable[[Any], Inputs] = lambda model: {}
-    hosted: tuple[str, ...] = ()
-    blocks: Callable[[Any], nn.Module] | None = None
-
-    def inputs(self, model: Any, size: int, target: Target) -> Inputs:
-        """The example inputs of one size that ``target`` takes."""
-        given = self.examples(model, size)
-        return {
-            name: value for name, value in given.items() if target.host_indices or name not in self.hosted
-        }
-
-    def check_for(self, model: Any, target: Target) -> None:
-        """Raise UnsupportedModelError for a config that ``target``'s forward does not support."""
-        self.check(model)
-        if target.channels_last and self.blocks is not None:
-            channels_last.check(self.blocks(model), self.name)
+    parts: Callable[[Config], list[Part]] | None = None
 
 
 def noise(*shape: int, seed: int) -> Tensor:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdrt.errors import UnsupportedModelError
-from sdrt_export import channels_last
-from sdrt_export.components.component import Component, Inputs, noise
-from sdrt_export.targets import OPTIMUM, Target
+from sdrt_export.architectures.config import OPTIMUM
+from sdrt_export.architectures.unet import unet
+from sdrt_export.architectures.unet_config import UNetConfig
+from sdrt_export.components.component import Component, Config, Inputs, noise
+from sdrt_export.graphs.layers import Layers
 
 __all__ = ["UNET"]
 
@@ -34,70 +33,21 @@ def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
     return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
 
 
-def _check(model: UNet2DConditionModel) -> None:
-    for key in (
-        "class_embed_type",
-        "addition_embed_type",
-        "encoder_hid_dim_type",
-        "time_cond_proj_dim",
-        "class_embeddings_concat",
+def _write(values: Config, g: Layers, hosted: bool) -> None:
+    """Write the graph, if it has only inputs that this family's runtime gives."""
+    config = UNetConfig.of(values)
+    for key, asked in (
+        ("time_cond_proj_dim", config.guidance_width),
+        ("addition_embed_type", config.pooled_width),
     ):
-        if model.config.get(key):
+        if asked:
             raise UnsupportedModelError.advised(
-                f"unet: {key}={model.config[key]!r} is not supported",
+                f"unet: {key}={values[key]!r} is not supported",
                 f"export with {OPTIMUM}",
                 joint="; ",
                 component="unet",
             )
-
-
-def _forward(target: Target) -> Callable[..., Any]:
-    walk = channels_last.unet if target.channels_last else _blocks
-
-    def forward(
-        model: UNet2DConditionModel,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        class_labels: Tensor | None = None,
-    ) -> Tensor:
-        dtype = model.conv_in.weight.dtype
-        sample, context = sample.to(dtype), encoder_hidden_states.to(dtype)
-        x = 2 * sample - 1.0 if model.config.center_input_sample else sample
-        temb = model.time_embedding(model.get_time_embed(sample=x, timestep=timestep))
-        if class_labels is not None:
-            temb = temb + model.class_embedding(class_labels)
-        temb = model.time_embed_act(temb) if model.time_embed_act is not None else temb
-        return walk(model, x, temb, context).float()
-
-    return forward
-
-
-def _blocks(model: UNet2DConditionModel, x: Tensor, temb: Tensor, context: Tensor) -> Tensor:
-    """Run diffusers' blocks one after the other. Fused blocks have other forwards while tracing."""
-    x = model.conv_in(x)
-    skips = [x]
-    for block in model.down_blocks:
-        x, states = block(x, temb, **_context(block, context))
-        skips.extend(states)
-    if model.mid_block is not None:
-        x = model.mid_block(x, temb, **_context(model.mid_block, context))
-    for block in model.up_blocks:
-        count = len(block.resnets)
-        mine, skips = tuple(skips[-count:]), skips[:-count]
-        # diffusers passes this for some sizes only. Always passing it makes one graph for all sizes.
-        size = skips[-1].shape[2:] if skips else None
-        x = block(x, mine, temb, upsample_size=size, **_context(block, context))
-    if model.conv_norm_out is not None:
-        x = model.conv_act(model.conv_norm_out(x))
-    out: Tensor = model.conv_out(x)
-    return out
-
-
-def _context(block: nn.Module, encoder_hidden_states: Tensor) -> dict[str, Tensor]:
-    if getattr(block, "has_cross_attention", False):
-        return {"encoder_hidden_states": encoder_hidden_states}
-    return {}
+    unet(config, g)
 
 
 def _reference(model: UNet2DConditionModel, inputs: Inputs) -> list[Tensor]:
@@ -110,16 +60,8 @@ UNET = Component(
     library="diffusers",
     model_class=UNet2DConditionModel,
     build=lambda config: UNet2DConditionModel.from_config(dict(config)),
-    axes={
-        "sample": {0: "batch", 2: "height", 3: "width"},
-        "timestep": {},
-        "encoder_hidden_states": {0: "batch", 1: "sequence"},
-        "class_labels": {0: "batch"},
-    },
+    write=_write,
     examples=_examples,
     outputs=lambda model: ["out_sample"],
-    forward=_forward,
     reference=_reference,
-    check=_check,
-    blocks=lambda model: model,
 )

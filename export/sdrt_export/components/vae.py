@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from sdrt_export import channels_last
+from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
+from sdrt_export.architectures.vae_stages import decoder_parts, encoder_parts
 from sdrt_export.components.component import Component, Inputs, noise
 from sdrt_export.preview import fit_preview
-from sdrt_export.targets import Target
 
 __all__ = ["VAE_DECODER", "VAE_ENCODER"]
 
@@ -29,29 +29,6 @@ def _encoder_examples(model: AutoencoderKL, size: int) -> Inputs:
 def _decoder_examples(model: AutoencoderKL, size: int) -> Inputs:
     batch, height, width = [(2, 8, 6), (1, 5, 7), (2, 6, 4)][size]
     return {"latent_sample": noise(batch, model.config.latent_channels, height, width, seed=size)}
-
-
-def _encoder_forward(target: Target) -> Callable[..., Any]:
-    walk = channels_last.encode if target.channels_last else _encode
-    return lambda model, sample: walk(model, sample.to(model.encoder.conv_in.weight.dtype)).float()
-
-
-def _encode(model: AutoencoderKL, sample: Tensor) -> Tensor:
-    moments: Tensor = model.encoder(sample)
-    return model.quant_conv(moments) if model.quant_conv is not None else moments
-
-
-def _decoder_forward(target: Target) -> Callable[..., Any]:
-    walk = channels_last.decode if target.channels_last else _decode
-    return lambda model, latent_sample: walk(
-        model, latent_sample.to(model.decoder.conv_in.weight.dtype)
-    ).float()
-
-
-def _decode(model: AutoencoderKL, latent_sample: Tensor) -> Tensor:
-    z = model.post_quant_conv(latent_sample) if model.post_quant_conv is not None else latent_sample
-    image: Tensor = model.decoder(z)
-    return image
 
 
 def _encoder_reference(model: AutoencoderKL, inputs: Inputs) -> list[Tensor]:
@@ -73,12 +50,11 @@ VAE_ENCODER = Component(
     library="diffusers",
     model_class=AutoencoderKL,
     build=_build,
-    axes={"sample": {0: "batch", 2: "height", 3: "width"}},
+    write=lambda config, g, hosted: vae_encoder(VaeConfig.of(config), g),
+    parts=lambda config: encoder_parts(VaeConfig.of(config)),
     examples=_encoder_examples,
     outputs=lambda model: ["latent_parameters"],
-    forward=_encoder_forward,
     reference=_encoder_reference,
-    blocks=lambda model: model.encoder,
 )
 
 VAE_DECODER = Component(
@@ -87,11 +63,10 @@ VAE_DECODER = Component(
     library="diffusers",
     model_class=AutoencoderKL,
     build=_build,
-    axes={"latent_sample": {0: "batch", 2: "height", 3: "width"}},
+    write=lambda config, g, hosted: vae_decoder(VaeConfig.of(config), g),
+    parts=lambda config: decoder_parts(VaeConfig.of(config)),
     examples=_decoder_examples,
     outputs=lambda model: ["sample"],
-    forward=_decoder_forward,
     reference=_decoder_reference,
-    blocks=lambda model: model.decoder,
     about=lambda model: {"preview": fit_preview(model)},
 )

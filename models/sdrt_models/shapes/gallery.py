@@ -128,9 +128,17 @@ def _judge_one(pipeline: StableDiffusionPipeline, row: SamplerRow, steps: int, p
     return Judged(
         row=row,
         steps=steps,
-        evaluations=pipeline.num_evaluations(request, scheduler=row.name),
+        evaluations=_evaluations(pipeline, request, row),
         rate=measure(pipeline, prompts, settings)["everything"],
     )
+
+
+def _evaluations(pipeline: StableDiffusionPipeline, request: Request, row: SamplerRow) -> int:
+    planned = pipeline.num_evaluations(request, scheduler=row.name)
+    if planned is not None:
+        return planned
+    # It chooses its steps, so they are counted. The last event is the result.
+    return sum(1 for _ in pipeline.stream(request, scheduler=row.name)) - 1
 
 
 def _save_sheets(

@@ -46,7 +46,11 @@ PLOT = IMAGES / "schedulers-accuracy.png"
 RESULTS = Path("benchmarks", "results", "shapes-schedulers.json")
 
 _WIDTH = 120
-_ANCESTRAL = (samplers.ancestral, samplers.dpm2, samplers.ddpm)
+_ANCESTRAL = (
+    *(samplers.ancestral, samplers.dpm2, samplers.ddpm, samplers.dpmpp_2s_ancestral),
+    *(samplers.restart, samplers.dpm_fast, samplers.dpm_adaptive),
+)
+_IN_GROUPS = (samplers.dpmpp_singlestep, samplers.dpm_singlestep)
 # Okabe and Ito's colours without the yellow: colour-blind people can tell them apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _LEAST_GAP = 7.0
@@ -69,13 +73,14 @@ class Family:
 _FIRST_ORDER = Family(
     slug="first-order",
     title="First order",
-    about="These take one evaluation a step, and add no noise after the start (DDIM with `--eta 0`, its default).",
+    about="These take one evaluation a step, and add no noise after the start (DDIM and DDIM CFG++ with `--eta 0`, its "
+    "default). DDIM CFG++ guides by a share of the scale, for which this model's 3 is little.",
 )
 _SINGLE_STEP = Family(
     slug="single-step",
     title="Single-step, higher order",
-    about="A step looks ahead. Heun and DPM2 take two evaluations for each step except the last. DPM++ 2S and 3S count "
-    "each evaluation as a step.",
+    about="A step looks ahead. Heun and DPM2 take two evaluations for each step except the last. The 2S and 3S "
+    "rules count each evaluation as a step.",
 )
 _MULTISTEP = Family(
     slug="multistep",
@@ -86,8 +91,9 @@ _MULTISTEP = Family(
 _ANCESTRAL_STEPS = Family(
     slug="ancestral",
     title="Ancestral",
-    about="A step removes more noise than it has to, and adds fresh noise. DPM2 a takes two evaluations for each step "
-    "except the last.",
+    about="A step removes more noise than it has to, and adds fresh noise. DPM2 a and DPM++ 2S a take two evaluations "
+    "for each step except the last. Restart adds noise only where it goes back, from 20 steps on. DPM adaptive takes "
+    "as many evaluations as it needs, whatever the number of steps.",
 )
 _SDE = Family(
     slug="sde",
@@ -141,7 +147,7 @@ def family_of(row: SamplerRow) -> Family:
         return _ANCESTRAL_STEPS if row.integrate in _ANCESTRAL else _SDE
     if row.order == 1:
         return _FIRST_ORDER
-    singlestep = row.evaluations > 1 or row.integrate is samplers.dpmpp_singlestep
+    singlestep = row.evaluations > 1 or row.integrate in _IN_GROUPS
     return _SINGLE_STEP if singlestep else _MULTISTEP
 
 

@@ -176,12 +176,19 @@ def _configuration(
         max_size=asked.max_size,
     )
     planned = pipeline.plan(request, scheduler=scheduler, spacing=asked.spacing)
+    evaluations = planned.num_evaluations
+    if evaluations is None:
+        raise RequestError.advised(
+            f"scheduler {scheduler!r} has no fixed number of steps to measure",
+            "choose another",
+            argument="scheduler",
+        )
     return Configuration(
         width=planned.request.width,
         height=planned.request.height,
         batch=batch,
         steps=asked.steps,
-        evaluations=planned.num_evaluations,
+        evaluations=evaluations,
         guidance_scale=planned.request.guidance_scale,
         scheduler=scheduler,
         spacing=asked.spacing,

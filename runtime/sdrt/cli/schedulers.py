@@ -24,9 +24,9 @@ HEADINGS = ("name", "A1111's name", "diffusers' class", "order", "calls", "fresh
 def schedulers(as_json: bool) -> None:
     """List the schedulers and the spacings.
 
-    `--scheduler` takes a name, A1111's name or diffusers' class. `order` is the order of convergence. `calls` is the
-    number of U-Net calls in each step except the last. Schedulers whose names start with `edm_` or `flow_` are only
-    for models that were trained that way.
+    `--scheduler` takes a name, A1111's name or diffusers' class. A spacing may follow: "DPM++ 2M Karras". `order` is
+    the order of convergence. `calls` is the number of U-Net calls in each step except the last. Schedulers whose names
+    start with `edm_` or `flow_` are only for models that were trained that way.
     """
     from sdrt.schedulers import SAMPLERS, SPACING_LABELS, SPACINGS
 
@@ -37,21 +37,21 @@ def schedulers(as_json: bool) -> None:
     every = tuple(SPACINGS)
     echo(columns([HEADINGS, *(_cells(row, every) for row in SAMPLERS.values())]))
     echo(f"\nspacings: {', '.join(every)}")
-    echo(f"A1111 appends some of them to a name: {', '.join(SPACING_LABELS.values())}")
+    echo(f"A1111's schedule types: Automatic, Uniform, {', '.join(SPACING_LABELS.values())}")
 
 
 def _cells(row: SamplerRow, every: tuple[str, ...]) -> tuple[str, ...]:
     spacings = "all" if row.spacings == every else ", ".join(row.spacings) or "its own"
     noise = "--eta" if row.eta is None else ("yes" if row.eta else "no")
     order = str(row.order) if row.order else "-"
-    return (row.name, row.display_name, row.class_name, order, str(row.evaluations), noise, spacings)
+    return (row.name, row.display_name, row.class_name or "-", order, str(row.evaluations), noise, spacings)
 
 
 def _as_json(row: SamplerRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "display_name": row.display_name,
-        "class_name": row.class_name,
+        "class_name": row.class_name or None,
         "aliases": list(row.aliases),
         "order": row.order or None,
         "evaluations": row.evaluations,

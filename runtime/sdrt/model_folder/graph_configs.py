@@ -136,7 +136,11 @@ class _ConfigReader:
 
     def _looked_up(self, tensor: str) -> tuple[int, ...] | None:
         node = self._wiring.maker(tensor)
-        return self._wiring.shape(node.inputs[0]) if node is not None and node.op == "Gather" else None
+        return (
+            self._wiring.shape(node.inputs[0])
+            if node is not None and node.op in ("Gather", "Slice")
+            else None
+        )
 
     def _width(self, tensor: str) -> int:
         """The last dimension of an input."""

@@ -27,7 +27,7 @@ def settings_text(values: Mapping[str, Any], table: Sequence[Setting] = TABLE) -
 def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> dict[str, Any]:
     """Convert labelled texts to settings. This is the inverse of `settings_text`.
 
-    Unknown labels are ignored, except A1111's "Schedule type", which becomes a part of the scheduler's name.
+    Unknown labels are ignored. A1111's "Schedule type" becomes a part of the scheduler's name.
     `sdrt.request.translation` makes these texts of another program's.
 
     Raises:
@@ -36,8 +36,10 @@ def settings_values(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) 
     rows = [(row, row.label.name) for row in labelled_settings(table) if row.label]
     values = {row.name: _value(row, texts[label]) for row, label in rows if label in texts}
     values.pop("strength" if "hires_scale" in values else "hires_strength", None)
-    if "Schedule type" in texts:
-        values["scheduler"] = scheduler_name(values.get("scheduler", ""), texts["Schedule type"])
+    schedule_type = values.pop("schedule_type", None)
+    if schedule_type is not None and "spacing" not in values:
+        # Beside a spacing, the type is only the nearest that A1111 has.
+        values["scheduler"] = scheduler_name(values.get("scheduler", ""), schedule_type)
     return values
 
 
@@ -47,10 +49,9 @@ def scheduler_name(sampler: str, schedule_type: str | None) -> str:
     Before version 1.9, a sampler's name ended in its schedule. If a text has both, the one in the name counts, as in
     A1111.
     """
-    from sdrt.schedulers import SPACING_LABELS
+    from sdrt.schedulers import split_name
 
-    ends = {f" {name}".lower() for spacing in SPACING_LABELS.items() for name in spacing}
-    if schedule_type in (None, "", "Automatic") or sampler.lower().endswith(tuple(ends)):
+    if schedule_type in (None, "", "Automatic") or split_name(sampler)[1] is not None:
         return sampler
     return f"{sampler} {schedule_type}"
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_STEPS
 from sdrt.request.other_labels import plain
 from sdrt.request.table import parse_size
@@ -41,6 +42,8 @@ def second_pass(found: Translation) -> None:
     elif "Hires upscaler" in texts and "Denoising strength" in texts:
         texts.setdefault("Hires upscale", _USUAL_SCALE)
     if (scale := number(texts.get("Hires upscale"))) is None:
+        for label in ("Hires sampler", "Hires schedule type"):
+            texts.pop(label, None)
         return
     if size and all(size):
         _whole_latents(found, size, scale)
@@ -51,6 +54,33 @@ def second_pass(found: Translation) -> None:
     if number(texts.get("Hires CFG Scale")) == number(texts.get("CFG scale")):
         texts.pop("Hires CFG Scale", None)
     _steps_of_second_pass(found)
+    _scheduler(found)
+
+
+def _scheduler(found: Translation) -> None:
+    """Say the sampler and the schedule type of the second pass by one name. Each may be that of the first pass."""
+    from sdrt.schedulers import scheduler_of_a1111
+
+    texts = found.texts
+    sampler, schedule = (texts.pop(label, None) for label in ("Hires sampler", "Hires schedule type"))
+    sampler = None if sampler == "Use same sampler" else sampler
+    schedule = None if schedule == "Use same scheduler" else schedule
+    if sampler is None and schedule is None:
+        return
+    schedule_of_first = texts.get("Schedule type")
+    try:
+        named = scheduler_of_a1111(
+            sampler or texts.get("Sampler"), schedule or schedule_of_first, texts.get("Version")
+        )
+    except RequestError:
+        found.differs(
+            "Hires sampler" if sampler else "Hires schedule type",
+            sampler or schedule or "",
+            "hires_scheduler",
+        )
+        return
+    if named is not None:
+        texts["Hires sampler"] = named
 
 
 def _resize(found: Translation, size: tuple[int, int], target: tuple[int, int]) -> None:
@@ -95,7 +125,7 @@ def _steps_of_second_pass(found: Translation) -> None:
         return
     planned = int(steps / strength)
     texts["Hires steps"] = str(planned)
-    texts["Denoising strength"] = _share(int(steps) - _skipped(texts), planned)
+    texts["Denoising strength"] = _share(int(steps) - _skipped(texts, "Hires sampler"), planned)
 
 
 def image_to_image(found: Translation) -> None:
@@ -109,8 +139,8 @@ def image_to_image(found: Translation) -> None:
         texts["Denoising strength"] = _share(run, int(steps))
 
 
-def _skipped(texts: Mapping[str, str]) -> int:
-    return 1 if texts.get("Sampler") in ON_TIMESTEPS else 0
+def _skipped(texts: Mapping[str, str], label: str = "Sampler") -> int:
+    return 1 if texts.get(label, texts.get("Sampler")) in ON_TIMESTEPS else 0
 
 
 def _share(run: int, steps: int) -> str:

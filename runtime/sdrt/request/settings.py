@@ -172,7 +172,8 @@ class Settings:
         None,
         "Repaint the image where this mask is white.",
         more="A path, the bytes of a file, an open file, a PIL image, an array [H, W], or a list with one mask for "
-        "each prompt. All other pixels stay the same, bit for bit.",
+        "each prompt. Everything white is repainted, however thin. Pixels further away than {mask_blur} stay the same, "
+        "bit for bit.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
@@ -180,7 +181,8 @@ class Settings:
     )
     mask_blur: float = setting(
         4.0,
-        "Blend the new content with the old over this many pixels inside the mask.",
+        "Fade the new content out over this many pixels around the mask. 0 keeps every pixel outside.",
+        more="With {outpaint}, it fades in inside the new part.",
         kind=float,
         bounds=(0.0, 1000.0),
         keeps_int=True,
@@ -203,12 +205,14 @@ class Settings:
     composite: bool = setting(
         True,
         "Keep the original pixels outside the mask. False returns the model's output for the whole image.",
+        more="That is diffusers' result. It samples the mask at every eighth pixel, and misses lines in between.",
         kind=bool,
         only_with=("mask_image", "outpaint"),
         group=Group.PAINTING,
         option=Option(
             ("--no-composite",),
-            help="Use the model's output for the whole image. By default, pixels outside the mask stay the same.",
+            help="Use the model's output for the whole image, like diffusers. By default, what is outside the mask "
+            "stays the same.",
         ),
         label=Label("Composite"),
     )
@@ -264,6 +268,16 @@ class Settings:
         group=Group.LARGE,
         option=Option(("--hires-upscaler",)),
         label=Label("Hires upscaler", read=str.lower, write=str.capitalize, always=True),
+    )
+    hires_scheduler: str | None = setting(
+        None,
+        "Scheduler for the enlarged image, by name, such as DPM++ 2M Karras.",
+        usual="that of the first pass",
+        kind=str,
+        only_with=("hires_scale",),
+        group=Group.LARGE,
+        option=Option(("--hires-scheduler",), metavar="NAME"),
+        label=Label("Hires sampler"),
     )
     tile_size: int | None = setting(
         None,

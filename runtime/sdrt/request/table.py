@@ -40,7 +40,6 @@ class Arguments(Settings):
             metavar="NAME|FILE",
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
-        # In A1111, the name of a sampler includes its spacing, such as "Karras".
         label=Label("Sampler"),
     )
     spacing: str | None = setting(
@@ -99,6 +98,8 @@ FACTS = (
     ),
     Setting(name="model", kind=str, label=Label("Model")),
     Setting(name="vae_tiling", kind=bool, label=Label("VAE tiling")),
+    # A1111's name of the spacing, or of the one nearest to it.
+    Setting(name="schedule_type", kind=str, label=Label("Schedule type")),
     Setting(name="scheduler_config", kind=str, label=Label("Scheduler config")),
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
@@ -111,10 +112,10 @@ FACTS = (
 """What metadata contain besides the settings: the size, and what made the image."""
 
 _A1111_ORDER = (
-    *("num_inference_steps", "scheduler", "guidance_scale", "seed", "size", "model"),
+    *("num_inference_steps", "scheduler", "schedule_type", "guidance_scale", "seed", "size", "model"),
     *("strength", "hires_strength", "image_guidance_scale", "noise_level"),
     *("mask_blur", "padding_mask_crop", "outpaint", "composite", "vae_tiling"),
-    *("hires_scale", "hires_steps", "hires_upscaler", "clip_skip", "prompt_syntax"),
+    *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler", "clip_skip", "prompt_syntax"),
     *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
     *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
 )

@@ -6,6 +6,7 @@ The rules are those of A1111's reader and writer of infotexts (version 1.10), an
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +22,6 @@ from sdrt.request.table import TABLE, labelled_settings
 
 __all__ = ["Difference", "Translation", "translate"]
 
-_PASSED_ON = ("Schedule type",)  # `settings_values` reads it together with the sampler
 _MASK = ("Mask blur", "Mask mode", "Masked content", "Inpaint area")
 # Configs of models of each kind of training.
 _TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
@@ -29,6 +29,8 @@ _TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
     {"_class_name": "EDMEulerScheduler"},
     {"_class_name": "FlowMatchEulerDiscreteScheduler"},
 )
+# v1.10.1, 1.7.0, f2.0.1v1.10.1-previous-…
+_VERSION_OF_A1111 = re.compile(r"(f[\d.]*)?v?\d")
 _CHECKPOINT = ("checkpoint", "model")
 # SD.Next's readers of prompts, by the names of several versions.
 _SYNTAXES = {
@@ -79,7 +81,7 @@ def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Tra
             convert(found)
     said = dict(found.texts)
     for label, value in said.items():
-        if plain(label) in known or label in _PASSED_ON:
+        if plain(label) in known:
             continue
         if not has_no_effect(label, value) and not is_off(label, said):
             found.differs(group_of(label), value, _option(label))
@@ -107,7 +109,7 @@ def _sampler(found: Translation) -> None:
     texts = found.texts
     _scheduler_label(texts)
     sampler, schedule = texts.get("Sampler", ""), texts.get("Schedule type")
-    if sampler in ON_TIMESTEPS and "Pipeline" not in texts:
+    if sampler in ON_TIMESTEPS and _is_a1111(texts):
         texts.pop("Schedule type", None)
     elif "Schedule type" in texts and not _is_known(scheduler_name(sampler, schedule)) and _is_known(sampler):
         found.differs("Schedule type", texts.pop("Schedule type"), "scheduler")
@@ -115,9 +117,30 @@ def _sampler(found: Translation) -> None:
         found.differs("Sampler", sampler, "scheduler")
         del texts["Sampler"]
         texts.pop("Schedule type", None)
+    _schedule(texts)
     if "SDE" in sampler:
         # A1111 draws it from a Brownian tree.
         found.differs(f"the fresh noise of {brief(sampler)}", "", "scheduler", minor=True)
+
+
+def _schedule(texts: dict[str, str]) -> None:
+    """Say which spacing a sampler has without a schedule type, or with Automatic."""
+    from sdrt.schedulers import automatic_spacing
+
+    if texts.get("Schedule type", "Automatic").casefold() != "automatic":
+        return
+    texts.pop("Schedule type", None)
+    # Other programs take the model's.
+    if not _is_a1111(texts) or "Sampler" not in texts or "Spacing" in texts:
+        return
+    if spacing := automatic_spacing(texts["Sampler"], texts.get("Version")):
+        texts["Spacing"] = spacing
+
+
+def _is_a1111(texts: Mapping[str, str]) -> bool:
+    """Whether A1111 or Forge wrote the texts, or a program that does not say its name."""
+    others = {"Pipeline", "Noise scale"}  # SD.Next, and what reads ComfyUI's and InvokeAI's metadata
+    return not others & texts.keys() and _VERSION_OF_A1111.match(texts.get("Version", "v1")) is not None
 
 
 def _scheduler_label(texts: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.preparation import Prepared
-from sdrt.schedulers import Plan
+from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
 
 if TYPE_CHECKING:
@@ -42,8 +42,12 @@ def bound_denoiser(
     *,
     factor: int,
     notices: Notices,
+    sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
-    """The denoiser of a pass, bound to buffers of the pass's shapes. `factor` is the number of pixels per latent."""
+    """The denoiser of a pass, bound to buffers of the pass's shapes.
+
+    `factor` is the number of pixels per latent. `sampler` may scale the guidance.
+    """
     component = components.denoiser
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
@@ -66,6 +70,7 @@ def bound_denoiser(
     }
     for name, array in (conditioning.at(0) | fixed).items():
         shapes[name] = (rows, *array.shape[1:])
+    weights = conditioning.weights
     with component.bound({name: shapes[name] for name in component.inputs}, (spec.output,)) as run:
         yield Denoiser(
             component,
@@ -74,10 +79,11 @@ def bound_denoiser(
             plan,
             batch=conditioning.batch,
             image_indices=conditioning.image_indices,
-            weights=conditioning.weights,
-            scale=request.guidance_scale,
+            weights=None if weights is None else weights * np.float32(sampler.guidance_share),
+            scale=request.guidance_scale * sampler.guidance_share,
             rescale=request.guidance_rescale,
             notices=notices,
+            keeps_unconditional=sampler.needs_unconditional,
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
@@ -141,6 +147,7 @@ class Denoiser:
         scale: the guidance scale. The weights already include it.
         rescale: how far to restore the standard deviation that the output has without guidance, 0 to 1.
         notices: receives a warning if timesteps have to be rounded.
+        keeps_unconditional: whether to keep the estimate without the prompt.
         fixed: inputs [batch, …] by name that are the same in every step, such as class labels.
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
@@ -159,6 +166,7 @@ class Denoiser:
         scale: float,
         rescale: float = 0.0,
         notices: Notices,
+        keeps_unconditional: bool = False,
         fixed: Mapping[str, NDArray[Any]],
         extra_channels: Array | None = None,
         windows: Windows | None = None,
@@ -187,6 +195,7 @@ class Denoiser:
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
             self._sample[:, self._channels :] = extra_channels
+        self._keeps_unconditional, self._unconditional = keeps_unconditional, np.zeros(0, np.float32)
         self.seconds: list[float] = []
         self._warn_of_rounding(notices)
 
@@ -200,15 +209,25 @@ class Denoiser:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
         with span(DENOISE):
             if self._windows is None:
-                return self._denoise(x, sigma, _ALL)
-            total = np.zeros_like(x)
+                denoised, self._unconditional = self._denoise(x, sigma, _ALL)
+                return denoised
+            total, without = np.zeros_like(x), np.zeros_like(x)
             for place in self._windows:
-                total[place] += self._denoise(x[place], sigma, place) * self._windows.weight
+                denoised, unconditional = self._denoise(x[place], sigma, place)
+                total[place] += denoised * self._windows.weight
+                if self._keeps_unconditional:
+                    without[place] += unconditional * self._windows.weight
             total /= self._windows.total
+            self._unconditional = without / self._windows.total
             return total
 
-    def _denoise(self, x: Array, sigma: float, place: Place) -> Array:
-        """Estimate the clean latents at one `place`, which `x` is cut to."""
+    @property
+    def unconditional(self) -> Array:
+        """The estimate of the last call without the prompt. Only with guidance, and if it was to be kept."""
+        return self._unconditional
+
+    def _denoise(self, x: Array, sigma: float, place: Place) -> tuple[Array, Array]:
+        """Estimate the clean latents at one `place`, which `x` is cut to: guided, and if it is kept without prompt."""
         c_skip, c_out, c_in = self._schedule.scalings(sigma)
         timestep = self._plan.timestep(sigma)
         scaled = x * np.float32(c_in)
@@ -219,7 +238,9 @@ class Denoiser:
         output = self._evaluate(timestep)
         denoised: Array = self._guide(output, len(x)) * np.float32(c_out)
         denoised += np.float32(c_skip) * x
-        return denoised
+        if not self._keeps_unconditional:
+            return denoised, denoised
+        return denoised, output[: len(x)] * np.float32(c_out) + np.float32(c_skip) * x
 
     def _evaluate(self, timestep: float) -> Array:
         """Return the network's output for the batch. The next call may overwrite it."""
@@ -278,8 +299,8 @@ class Denoiser:
     def _warn_of_rounding(self, notices: Notices) -> None:
         dtype = self._timestep.dtype
         lost = [abs(float(dtype.type(_rounded(t, dtype))) - t) for t in self._plan.timesteps]
-        # Schedulers compute in float32, which is less exact by up to a ten-thousandth.
-        if max(lost, default=0) < 1e-3:
+        # Schedulers compute in float32, which is less exact by up to a ten-thousandth. An adaptive one uses fractions.
+        if max(lost, default=0) < 1e-3 and not (self._plan.adaptive and dtype.kind in "iu"):
             return
         takes = f"timesteps in {dtype.name}" if dtype.kind == "f" else "whole timesteps"
         notices.warn(

@@ -12,11 +12,10 @@ from sdrt.onnx.error_messages import images_failure
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.memory import ComponentCache
-from sdrt.run.multi_pass import make_twice, outpaint
+from sdrt.run.multi_pass import PlannedPass, make_twice, outpaint
 from sdrt.run.one_pass import Pass, Timings, memory_error, run_pass
 from sdrt.run.origin import Origin
 from sdrt.run.result import Events
-from sdrt.schedulers import Plan, Scheduler
 from sdrt.text.unread import unread
 
 __all__ = ["Generation"]
@@ -32,21 +31,19 @@ class Generation:
     def events(
         self,
         request: FittedRequest,
-        scheduler: Scheduler,
-        plans: Sequence[Plan],
+        plans: Sequence[PlannedPass],
         origin: Origin | None = None,
     ) -> Events:
         """Yield each step, then the result. Most requests have one pass.
 
         Args:
             request: the request, completed by `fit`.
-            scheduler: the scheduler, with the request's own `timesteps` or `sigmas`.
-            plans: the noise levels of each pass, from `plan_passes`.
+            plans: the passes, from `plan_passes`.
             origin: the model and the settings, which the result keeps for its metadata.
         """
 
-        def one_pass(request: FittedRequest, plan: Plan) -> Events:
-            return self._one_pass(request, scheduler, plan, origin)
+        def one_pass(request: FittedRequest, planned: PlannedPass) -> Events:
+            return self._one_pass(request, planned, origin)
 
         self._tell_of_prompts(request)
         try:
@@ -64,13 +61,11 @@ class Generation:
             # NumPy raised it, for an array of latents or images.
             raise images_failure(error) from error
 
-    def _one_pass(
-        self, request: FittedRequest, scheduler: Scheduler, plan: Plan, origin: Origin | None
-    ) -> Events:
+    def _one_pass(self, request: FittedRequest, planned: PlannedPass, origin: Origin | None) -> Events:
         """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""
         timings: Timings = {}
         try:
-            yield from run_pass(self._prepare(request, scheduler, plan, origin, timings))
+            yield from run_pass(self._prepare(request, planned, origin, timings))
             return
         except MemoryError as error:
             # Once a step is done the caller has seen it, and must not see it again.
@@ -78,13 +73,12 @@ class Generation:
             if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
         # Not inside `except`: the error's traceback would keep the old sessions in memory.
-        yield from run_pass(self._prepare(request, scheduler, plan, origin, {}))
+        yield from run_pass(self._prepare(request, planned, origin, {}))
 
     def _prepare(
         self,
         request: FittedRequest,
-        scheduler: Scheduler,
-        plan: Plan,
+        planned: PlannedPass,
         origin: Origin | None,
         timings: Timings,
     ) -> Pass:
@@ -96,8 +90,8 @@ class Generation:
             )
         job = Pass(
             request=request,
-            scheduler=scheduler,
-            plan=plan,
+            scheduler=planned.scheduler,
+            plan=planned.plan,
             cache=self._cache,
             components=components,
             notices=self._notices,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,27 +19,40 @@ from sdrt.schedulers import Plan, Scheduler
 from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size
 from sdrt.tasks.outpainting import Growth, grown, passes
 
-__all__ = ["grown_request", "growths", "make_twice", "outpaint", "plan_passes"]
+__all__ = ["PlannedPass", "grown_request", "growths", "make_twice", "outpaint", "plan_passes"]
 
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
-OnePass = Callable[[FittedRequest, Plan], Events]
+OnePass = Callable[[FittedRequest, "PlannedPass"], Events]
 _SEED_OF_PASS = 1_000_003
 
 
-def plan_passes(request: FittedRequest, scheduler: Scheduler) -> list[Plan]:
-    """Return the noise levels that each pass visits.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedPass:
+    """A pass's scheduler, and the noise levels that the pass visits."""
+
+    scheduler: Scheduler
+    plan: Plan
+
+
+def plan_passes(
+    request: FittedRequest, scheduler: Scheduler, hires_scheduler: Scheduler | None = None
+) -> list[PlannedPass]:
+    """Plan each pass of a request. `hires_scheduler` is that of the second pass of `hires_scale`, if it differs.
 
     Raises:
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    first = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
+    plan = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
+    first = PlannedPass(scheduler=scheduler, plan=plan)
     if request.outpaint is not None:
         return [first] * len(growths(request))
     if request.hires_scale is None:
         return [first]
-    return [first, scheduler.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)]
+    other = hires_scheduler or scheduler
+    plan = other.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)
+    return [first, PlannedPass(scheduler=other, plan=plan)]
 
 
 def growths(request: FittedRequest) -> list[Growth]:
@@ -49,7 +62,7 @@ def growths(request: FittedRequest) -> list[Growth]:
 
 
 def outpaint(
-    request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
+    request: FittedRequest, plans: Sequence[PlannedPass], one_pass: OnePass, capabilities: Capabilities
 ) -> Events:
     """Run one pass after another. Each pass paints a border around the images of the pass before it."""
     images = [image for image in request.image for _ in range(request.num_images_per_prompt)]
@@ -69,7 +82,7 @@ def outpaint(
 
 
 def make_twice(
-    request: FittedRequest, plans: Sequence[Plan], one_pass: OnePass, capabilities: Capabilities
+    request: FittedRequest, plans: Sequence[PlannedPass], one_pass: OnePass, capabilities: Capabilities
 ) -> Events:
     """Make small images, then large images from them, for `hires_scale`."""
     kind = "latent" if request.hires_upscaler == "latent" else "np"
@@ -123,7 +136,7 @@ def grown_request(
         **_one_prompt_per_image(request),
         image=canvases,
         mask_image=masks,
-        outpaint=None,
+        outpaint=growth,
         output_type="np",
         height=height,
         width=width,

@@ -105,6 +105,7 @@ def prepare(job: Pass) -> Prepared:
         generators=job.generators,
         capabilities=job.capabilities,
         encoder=lambda: job.components.vae_encoder,
+        notices=job.notices,
         low_res_noise=lambda level: _low_res_noise(job.model, level),
     )
     if job.request.image is None:
@@ -128,12 +129,18 @@ def denoise(
         prepared,
         factor=job.capabilities.vae_scale_factor,
         notices=job.notices,
+        sampler=job.scheduler.sampler,
     ) as denoiser:
         denoiser.condition(inputs)
         # Timings call the denoiser "unet" in every family.
         job.timings["unet"] = denoiser.seconds
         for step in job.scheduler.sample(
-            denoiser, prepared.x, plan, noise=lambda: _noise(job, prepared), eta=job.request.eta
+            denoiser,
+            prepared.x,
+            plan,
+            noise=lambda: _noise(job, prepared),
+            eta=job.request.eta,
+            unconditional=(lambda: denoiser.unconditional) if conditioning.guided else None,
         ):
             if prepared.known_region is not None:
                 prepared.known_region.restore(step.x, step.sigma, plan, last=step.last)
@@ -143,9 +150,8 @@ def denoise(
             finally:
                 event.end()
             # The prompt may change between steps, but not between two evaluations of one step.
-            current, following = plan.step_of(step.index), plan.step_of(step.index + 1)
-            if not step.last and conditioning.changes(current, following):
-                inputs = conditioning.at(following)
+            if not step.last and conditioning.changes(step.number, step.following):
+                inputs = conditioning.at(step.following)
                 denoiser.condition(inputs)
     return event.latents
 

@@ -11,7 +11,7 @@ from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
-from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler
+from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler, schedule_type_of
 
 __all__ = ["Origin"]
 
@@ -66,6 +66,11 @@ class Origin:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
+        if request.hires_scale is not None and request.hires_scheduler is not None:
+            other = resolve_scheduler(request.hires_scheduler, self.scheduler_config)
+            # With its spacing in its name, which A1111 reads too.
+            spacing = SPACING_LABELS.get(other.spacing, other.spacing) if other.sampler.spacings else ""
+            values["hires_scheduler"] = f"{other.sampler.display_name} {spacing}".rstrip()
         # A clip_skip of 0 means none.
         values["clip_skip"] = request.clip_skip or None
         # If the call gave latents, the seed cannot reproduce them.
@@ -73,21 +78,23 @@ class Origin:
 
     def _of_scheduler(self) -> dict[str, Any]:
         scheduler = self.scheduler
+        schedule_type, exact = schedule_type_of(scheduler)
         return {
-            "scheduler": scheduler.display_name,
+            "scheduler": scheduler.sampler.display_name,
+            "schedule_type": schedule_type,
             "scheduler_config": scheduler.source,
-            "spacing": self._spacing(),
+            "spacing": None if exact else scheduler.spacing if schedule_type else self._unusual_spacing(),
         }
 
-    def _spacing(self) -> str | None:
-        """Return the spacing, or None if the scheduler's name in the metadata implies it."""
+    def _unusual_spacing(self) -> str | None:
+        """Return the spacing, or None if the scheduler has it anyway for this model."""
         spacing = self.scheduler.spacing
         try:
             usual = resolve_scheduler(self.scheduler.name, self.scheduler_config).spacing
         except (RequestError, UnsupportedModelError):
             # The scheduler cannot be chosen by name for this model, only by a config.
             usual = None
-        return None if spacing in (*SPACING_LABELS, usual) else spacing
+        return None if spacing == usual else spacing
 
     def _of_model(self) -> dict[str, Any]:
         from sdrt.common.version import __version__

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.request import Request
-from sdrt.run.multi_pass import plan_passes
-from sdrt.schedulers import Plan, Scheduler
+from sdrt.run.multi_pass import PlannedPass, plan_passes
+from sdrt.schedulers import Scheduler
 
 __all__ = ["PlannedRequest"]
 
@@ -21,16 +21,20 @@ class PlannedRequest:
     """The request, completed with the size, the seed and the guidance scale."""
     scheduler: Scheduler
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
-    scheduler_with_levels: Scheduler
-    """The scheduler with the request's own `timesteps` or `sigmas`."""
-    passes: tuple[Plan, ...]
-    """The noise levels that each pass visits."""
+    passes: tuple[PlannedPass, ...]
+    """The passes, whose schedulers have the request's own `timesteps` or `sigmas`."""
     model: ModelFolder
     """The model that the request was planned for."""
 
     @classmethod
-    def of(cls, request: Request, scheduler: Scheduler, model: ModelFolder) -> PlannedRequest:
-        """Complete a request and plan its steps.
+    def of(
+        cls,
+        request: Request,
+        scheduler: Scheduler,
+        model: ModelFolder,
+        hires_scheduler: Scheduler | None = None,
+    ) -> PlannedRequest:
+        """Complete a request and plan its steps. `hires_scheduler` is that of `request.hires_scheduler`.
 
         Raises:
             RequestError: the model or the scheduler cannot serve the request.
@@ -40,12 +44,14 @@ class PlannedRequest:
         return cls(
             request=fitted,
             scheduler=scheduler,
-            scheduler_with_levels=with_levels,
-            passes=tuple(plan_passes(fitted, with_levels)),
+            passes=tuple(plan_passes(fitted, with_levels, hires_scheduler)),
             model=model,
         )
 
     @property
-    def num_evaluations(self) -> int:
-        """The number of steps that `stream` yields."""
-        return sum(plan.num_evaluations for plan in self.passes)
+    def num_evaluations(self) -> int | None:
+        """The number of steps that `stream` yields; None if the scheduler chooses its steps as it goes."""
+        plans = [one.plan for one in self.passes]
+        if any(plan.adaptive for plan in plans):
+            return None
+        return sum(plan.num_evaluations for plan in plans)

@@ -179,7 +179,7 @@ class GenerationStep:
         index: the step's index, counted from 0.
         timestep: the timestep of the step's evaluation.
         last: whether this is the run's last step.
-        num_steps: the number of steps of the run.
+        num_steps: the number of steps of the run; None if the scheduler chooses its steps as it goes.
         denoised: the estimate of the clean latents [N, C, h, w], for previews.
     """
 
@@ -193,7 +193,7 @@ class GenerationStep:
         images: int,
     ) -> None:
         self.index, self.timestep, self.last = step.index, step.timestep, step.last
-        self.num_steps = plan.num_evaluations
+        self.num_steps: int | None = None if plan.adaptive else plan.num_evaluations
         self.denoised: Array = step.denoised
         self._x, self._scale = step.x, np.float32(plan.latents_scale(step.sigma))
         self._denoiser: Denoiser | None = denoiser

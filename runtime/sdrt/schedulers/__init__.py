@@ -6,10 +6,21 @@ from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
+from sdrt.schedulers.other_programs import (
+    automatic_spacing,
+    schedule_type_of,
+    scheduler_of_a1111,
+    scheduler_of_comfyui,
+)
 from sdrt.schedulers.plan import Plan, Step
-from sdrt.schedulers.resolve import resolve_scheduler, scheduler_names
+from sdrt.schedulers.resolve import (
+    resolve_scheduler,
+    scheduler_names,
+    split_name,
+    unknown_scheduler,
+)
 from sdrt.schedulers.scheduler import Scheduler
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS
+from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
 
 __all__ = [
     "SAMPLERS",
@@ -20,8 +31,15 @@ __all__ = [
     "FlowNoiseSchedule",
     "NoiseSchedule",
     "Plan",
+    "SamplerRow",
     "Scheduler",
     "Step",
+    "automatic_spacing",
     "resolve_scheduler",
+    "schedule_type_of",
     "scheduler_names",
+    "scheduler_of_a1111",
+    "scheduler_of_comfyui",
+    "split_name",
+    "unknown_scheduler",
 ]

@@ -15,9 +15,11 @@ from sdrt.errors import UnsupportedModelError
 from sdrt.schedulers.config_keys import CHECKS, IRRELEVANT_KEYS, one_of
 from sdrt.schedulers.settings import Settings
 
-__all__ = ["read_settings"]
+__all__ = ["NOISE_ALGORITHMS", "read_settings"]
 
 Config = Mapping[str, Any]
+NOISE_ALGORITHMS = ("dpmsolver", "sde-dpmsolver")
+"""The algorithms that integrate ε, which has no value at a clean image."""
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -54,6 +56,11 @@ def read_settings(
     for key, value in given.items():
         if key not in CHECKS and key not in IRRELEVANT_KEYS and value is not None and value is not False:
             raise _unsupported(class_name, key, value, "a key that this version knows")
+    if "shift" not in known and given.get("shift") not in (None, 1, 1.0):
+        # diffusers ignores it there; but who writes it means a model that was trained by flow matching.
+        raise _unsupported(
+            class_name, "shift", given["shift"], "1, because the class is not for flow matching"
+        )
     merged = {**defaults, **{k: v for k, v in given.items() if k in known}}
     for key, value in merged.items():
         meant = synonyms.get(key, _NOTHING).get(value, value) if isinstance(value, str) else value
@@ -80,6 +87,9 @@ def _levels(class_name: str, merged: Config) -> str | None:
     asked = [name for name in ("karras", "exponential", "beta") if merged.get(f"use_{name}_sigmas")]
     if len(asked) > 1:
         raise _unsupported(class_name, f"use_{asked[1]}_sigmas", True, f"false with use_{asked[0]}_sigmas")
+    if merged.get("use_lu_lambdas") and asked != ["karras"]:
+        # In diffusers it gives way to Karras, and the others to it.
+        return "lu"
     return asked[0] if asked else merged.get("sigma_schedule")
 
 
@@ -87,6 +97,13 @@ def _consistent(class_name: str, settings: Settings) -> Settings:
     if settings.rescale_betas_zero_snr and settings.prediction_type == "epsilon":
         # With no signal the input is the noise itself, so a prediction of it says nothing about the image.
         raise _unsupported(class_name, "rescale_betas_zero_snr", True, "false with prediction_type epsilon")
+    if settings.algorithm_type in NOISE_ALGORITHMS and settings.final_sigmas_type == "zero":
+        raise _unsupported(
+            class_name,
+            "final_sigmas_type",
+            "zero",
+            f"sigma_min with algorithm_type {settings.algorithm_type}",
+        )
     if settings.trained_betas is not None and len(settings.trained_betas) != settings.num_train_timesteps:
         expected = f"a list of {settings.num_train_timesteps} (num_train_timesteps)"
         found = f"a list of {len(settings.trained_betas)}"

@@ -88,8 +88,18 @@ CHECKS: Mapping[str, Check] = {
     "clip_sample_range": Check(
         passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e6, expected="a number from 0.001 to 1000000"
     ),
-    "skip_prk_steps": one_of(True),
-    "algorithm_type": one_of("dpmsolver++", "sde-dpmsolver++", "deis", "data_prediction"),
+    "thresholding": _FLAG,
+    "dynamic_thresholding_ratio": Check(
+        passes=lambda v: _is_number(v) and 0 <= v <= 1, expected="a number from 0 to 1"
+    ),
+    "sample_max_value": Check(
+        passes=lambda v: _is_number(v) and 1e-3 <= v <= 1e6, expected="a number from 0.001 to 1000000"
+    ),
+    "use_lu_lambdas": one_of(True, False, None),
+    "skip_prk_steps": _FLAG,
+    "algorithm_type": one_of(
+        "dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver", "deis", "data_prediction"
+    ),
     "solver_order": one_of(1, 2, 3),
     "predictor_order": one_of(1, 2, 3),
     "corrector_order": one_of(1, 2, 3),
@@ -109,8 +119,6 @@ CHECKS: Mapping[str, Check] = {
     ),
     "shift": Check(passes=lambda v: _is_number(v) and 1e-2 <= v <= 1e2, expected="a number from 0.01 to 100"),
     # Options that are not supported, with the one value that switches each off.
-    "thresholding": one_of(False),
-    "use_lu_lambdas": one_of(False, None),
     "use_flow_sigmas": one_of(False, None),
     "use_dynamic_shifting": one_of(False, None),
     "shift_terminal": one_of(None),
@@ -132,12 +140,10 @@ IRRELEVANT_KEYS = frozenset(
     {
         "base_image_seq_len",
         "base_shift",
-        "dynamic_thresholding_ratio",
         "flow_shift",
         "max_image_seq_len",
         "max_shift",
         "noise_sampler_seed",
-        "sample_max_value",
         "set_alpha_to_zero",
         "tensor_format",
         "time_shift_type",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from sdrt.common.messages import refused
 from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
@@ -29,6 +30,7 @@ from sdrt.schedulers.spacing import (
 )
 
 __all__ = [
+    "ancestral_middle_plan",
     "consistency_plan",
     "ddim_plan",
     "ddpm_plan",
@@ -45,6 +47,8 @@ __all__ = [
     "skip_evaluations",
     "skip_plms",
 ]
+
+_FEWEST_WITH_RUNGE_KUTTA = 4
 
 
 @dataclass(frozen=True)
@@ -79,12 +83,21 @@ def dpm_sde_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) ->
     return _exploding(settings, schedule, n, _two_stage(grid, schedule, _geometric_middle))
 
 
-def dpm2_ancestral_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+def dpm2_ancestral_plan(
+    settings: Settings, schedule: DiscreteNoiseSchedule, n: int, *, whole_karras: bool = True
+) -> Plan:
     """DPM2 a: a step from σₛ goes down to σₜ²/σₛ before noise is added, so its middle in log σ is σₜ."""
-    grid = _with_whole_karras(settings, interpolated_grid(settings, schedule, n))
+    grid = interpolated_grid(settings, schedule, n)
+    if whole_karras:
+        grid = _with_whole_karras(settings, grid)
     # A little above σₜ, because the next step starts at σₜ and its timestep may be a rounded one.
     stages = _two_stage(grid, schedule, lambda _, target: target * (1 + 1e-12))
     return _exploding(settings, schedule, n, stages)
+
+
+def ancestral_middle_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
+    """DPM++ 2S a: the evaluations of DPM2 a. No spacing rounds the timesteps."""
+    return dpm2_ancestral_plan(settings, schedule, n, whole_karras=False)
 
 
 def dpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
@@ -111,8 +124,13 @@ def ddpm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Pl
 
 
 def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """PLMS: the timesteps of DDIM, with the second one twice, because the first step is repeated from its start."""
+    """PLMS: the timesteps of DDIM, with the second one twice, because the first step is repeated from its start.
+
+    Without `skip_prk_steps`, the first three steps are of Runge and Kutta, with four evaluations each.
+    """
     first, *rest = whole_timesteps(settings, n)
+    if not settings.skip_prk_steps:
+        return _runge_kutta_plan(settings, schedule, [first, *rest], settings.num_train_timesteps // n)
     timesteps = [first, *rest[:1], *rest]
     stride = settings.num_train_timesteps // n
     ends = [(t, t - stride) for t in timesteps]
@@ -121,6 +139,30 @@ def pndm_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Pl
     transfers = [(sigma_of(settings, schedule, a), sigma_of(settings, schedule, b)) for a, b in ends]
     sigmas = [sigma_of(settings, schedule, t) for t in timesteps]
     return _preserving(schedule, n, _Evaluations(timesteps, [*sigmas, transfers[-1][1]], transfers))
+
+
+def _runge_kutta_plan(
+    settings: Settings, schedule: NoiseSchedule, timesteps: Sequence[int], stride: int
+) -> Plan:
+    n = len(timesteps)
+    if n < _FEWEST_WITH_RUNGE_KUTTA:
+        raise refused(
+            "num_inference_steps",
+            f"leaves {n}, and PNDM without skip_prk_steps begins with {_FEWEST_WITH_RUNGE_KUTTA - 1} others",
+            f"at least {_FEWEST_WITH_RUNGE_KUTTA}",
+        )
+    visited, ends = list[int](), list[tuple[int, int]]()
+    for start, end in pairwise(timesteps[:_FEWEST_WITH_RUNGE_KUTTA]):
+        middle = end + stride // 2
+        visited += [start, middle, middle, end]
+        ends += [(start, start - stride // 2), (start, middle), (start, middle - stride // 2), (start, end)]
+    rest = timesteps[_FEWEST_WITH_RUNGE_KUTTA - 1 :]
+    visited += rest
+    ends += [(t, t - stride) for t in rest]
+    transfers = [(sigma_of(settings, schedule, a), sigma_of(settings, schedule, b)) for a, b in ends]
+    sigmas = [sigma_of(settings, schedule, t) for t in visited]
+    plan = _preserving(schedule, n, _Evaluations(visited, [*sigmas, transfers[-1][1]], transfers))
+    return replace(plan, numbers=tuple([0] * 4 + [1] * 4 + [2] * 4 + list(range(3, n))))
 
 
 def consistency_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
@@ -161,6 +203,13 @@ def skip_evaluations(_settings: Settings, plan: Plan, steps: int, evaluations: i
 
 def skip_plms(settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
     """The same for PLMS: as in diffusers, the second remaining evaluation repeats the first remaining step."""
+    if not settings.skip_prk_steps:
+        timesteps, stride = (
+            whole_timesteps(settings, plan.num_steps),
+            settings.num_train_timesteps // plan.num_steps,
+        )
+        again = _runge_kutta_plan(settings, plan.noise_schedule, timesteps[steps:], stride)
+        return replace(again, skipped=evaluations)
     rest = skip_evaluations(settings, plan, steps, evaluations)
     stride = settings.num_train_timesteps // plan.num_steps
     ends = [(int(t), int(t) - stride) for t in rest.timesteps]
@@ -186,7 +235,7 @@ def _two_stage(grid: Grid, schedule: NoiseSchedule, middle: Callable[[float, flo
         levels.append(sigma)
         if target:
             between = middle(sigma, target)
-            at_end = between == target
+            at_end = between == target and index + 1 < len(starts)
             timesteps.append(starts[index + 1] if at_end else float(schedule.timestep_at(between)))
             levels.append(between)
             transfers.append((sigma, between))

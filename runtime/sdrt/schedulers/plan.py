@@ -28,6 +28,9 @@ class Plan:
         num_steps: how many steps were asked for; some samplers evaluate the U-Net more often.
         noise_schedule: what the model was trained on. It says what x is at a noise level.
         skipped: how many evaluations of the whole run this run leaves out, because it starts from an image.
+        numbers: the step, from 0, that each evaluation belongs to. Empty if the evaluations are spread evenly.
+        adaptive: whether the sampler chooses its steps as it goes. Then `sigmas` are only the first and the last
+            level, and there are no planned evaluations.
     """
 
     timesteps: tuple[float, ...]
@@ -38,15 +41,29 @@ class Plan:
     num_steps: int
     noise_schedule: NoiseSchedule
     skipped: int = 0
+    numbers: tuple[int, ...] = ()
+    adaptive: bool = False
 
     @property
     def num_evaluations(self) -> int:
-        """How many times the U-Net is evaluated, and so how many steps a run yields."""
+        """How many times the U-Net is evaluated, and so how many steps a run yields. 0 if `adaptive`."""
         return len(self.timesteps)
 
     def step_of(self, evaluation: int) -> int:
         """The step that an evaluation belongs to, out of `num_steps`. Both are counted from 0."""
+        if self.numbers:
+            return self.numbers[min(evaluation, len(self.numbers) - 1)]
         return min(evaluation * self.num_steps // self.num_evaluations, self.num_steps - 1)
+
+    def step_at(self, sigma: float) -> int:
+        """The step, out of `num_steps`, that begins at a level of an `adaptive` run, in proportion to log σ."""
+        share = math.log(self.sigmas[0] / sigma) / math.log(self.sigmas[0] / self.sigmas[-1])
+        return min(int(share * self.num_steps), self.num_steps - 1)
+
+    def is_last_of_step(self, evaluation: int) -> bool:
+        """Whether the next evaluation, if any, begins from another level than this one."""
+        sources = [source for source, _ in self.transfers[evaluation : evaluation + 2]]
+        return len(sources) == 1 or sources[0] != sources[1]
 
     def latents_scale(self, sigma: float) -> float:
         """Factor from the state x at a level to what diffusers calls `latents` there."""
@@ -54,7 +71,7 @@ class Plan:
 
     def timestep(self, sigma: float) -> float:
         """The U-Net's timestep at a noise level: the planned one, or interpolated between trained levels."""
-        if sigma in self.sigmas[:-1]:
+        if sigma in self.sigmas[:-1] and not self.adaptive:
             return self.timesteps[self.sigmas.index(sigma)]
         return float(self.noise_schedule.timestep_at(sigma))
 
@@ -70,6 +87,8 @@ class Step:
         x: float32, signal · clean + sigma · noise, with the signal that the noise schedule gives sigma.
         denoised: the estimate of the clean latents in this evaluation.
         last: whether this is the run's last step.
+        number: the step, out of `Plan.num_steps`, that the evaluation belongs to, from 0.
+        following: the same of the next evaluation.
     """
 
     index: int
@@ -78,6 +97,8 @@ class Step:
     x: npt.NDArray[np.float32]
     denoised: npt.NDArray[np.float32]
     last: bool
+    number: int
+    following: int
 
 
 def relabelling(source: float, target: float) -> float:

@@ -15,9 +15,16 @@ from sdrt.common.messages import brief, wrong_value
 from sdrt.errors import RequestError
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.scheduler import Scheduler
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SamplerRow
+from sdrt.schedulers.table import SAMPLERS, SPACING_WORDS, SamplerRow, plain_name
 
-__all__ = ["IN_MEMORY", "read_config", "resolve_scheduler", "scheduler_names"]
+__all__ = [
+    "IN_MEMORY",
+    "read_config",
+    "resolve_scheduler",
+    "scheduler_names",
+    "split_name",
+    "unknown_scheduler",
+]
 
 IN_MEMORY = "a config in memory"
 """The source of a scheduler that was made from a mapping."""
@@ -51,11 +58,15 @@ def resolve_scheduler(
     _refuse_other_training(scheduler, model_config)
     if spacing is None:
         return scheduler
-    if isinstance(value, str) and (named := _spacing_in(value)) and spacing != named:
+    if isinstance(value, str) and (named := split_name(value)[1]) and _differ(scheduler, named, spacing):
         raise RequestError.advised(
             f"scheduler {value!r} contradicts spacing {spacing!r}", "leave one out", argument="spacing"
         )
     return scheduler.with_spacing(spacing)
+
+
+def _differ(scheduler: Scheduler, named: str, spacing: str) -> bool:
+    return scheduler.sampler.spacing_named(named) != scheduler.sampler.spacing_named(str(spacing))
 
 
 def scheduler_names() -> tuple[str, ...]:
@@ -143,46 +154,51 @@ def _refuse_other_training(scheduler: Scheduler, model_config: Config) -> None:
 def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
     if name in SAMPLERS:
         return SAMPLERS[name], None
-    key = _normal(name)
-    rows = _names()
-    if key in rows:
-        return rows[key], None
-    spacing = _spacing_in(name)
-    if spacing and (row := rows.get(_without_spacing(key))):
+    row, spacing = split_name(name)
+    if row is not None:
         return row, spacing
+    raise unknown_scheduler(name)
+
+
+def unknown_scheduler(name: str) -> RequestError:
+    """The error for a name that means no scheduler. It lists those that there are."""
+    key, rows = plain_name(name), _names()
     valid = ", ".join(scheduler_names())
     close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
-    raise _refused(f"unknown scheduler {brief(name)}{hint}; choose one of", valid)
+    return _refused(f"unknown scheduler {brief(name)}{hint}; choose one of", valid)
+
+
+def split_name(name: str) -> tuple[SamplerRow | None, str | None]:
+    """The sampler that a name means, and the name of the spacing that follows it: "DPM++ 2M Karras".
+
+    Both are None for an unknown name.
+    """
+    key, rows = _without_prefix(name), _names()
+    if key in rows:
+        return rows[key], None
+    for word in SPACING_WORDS:
+        if key.endswith(word) and (row := rows.get(key.removesuffix(word))):
+            return row, word
+    return None, None
+
+
+def _without_prefix(name: str) -> str:
+    """The plain name, without what k-diffusion, A1111's aliases and ComfyUI put around it."""
+    short = name.strip().lower()
+    if short.startswith(("k_", "sample_")):
+        short = re.sub(r"_ka$", " karras", short.split("_", 1)[1])
+    return plain_name(short.removesuffix("_gpu"))
 
 
 def _names() -> dict[str, SamplerRow]:
     # Reversed, so that a class's name means the first of its rows.
     return {
-        _normal(name): row
+        plain_name(name): row
         for row in reversed(list(SAMPLERS.values()))
         for name in (row.name, row.display_name, row.class_name, *row.aliases)
+        if name
     }
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[^a-z0-9+]", "", name.lower())
-
-
-# The spacings that may follow a sampler's name, by sdrt's names and by A1111's.
-_SPACING_SUFFIXES = {
-    _normal(suffix): spacing for spacing, label in SPACING_LABELS.items() for suffix in (spacing, label)
-}
-
-
-def _spacing_in(name: str) -> str | None:
-    """The spacing that a sampler's name ends in, such as "DPM++ 2M Karras"."""
-    key = _normal(name)
-    return next((found for suffix, found in _SPACING_SUFFIXES.items() if key.endswith(suffix)), None)
-
-
-def _without_spacing(key: str) -> str:
-    return next(key.removesuffix(suffix) for suffix in _SPACING_SUFFIXES if key.endswith(suffix))
 
 
 def read_config(path: Path) -> Config:

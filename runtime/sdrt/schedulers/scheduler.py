@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,12 +14,12 @@ from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError, UnknownAttributeError, UnsupportedModelError
 from sdrt.foreign.checked import ExplainsAttributes
 from sdrt.foreign.pipeline import SCHEDULER
-from sdrt.schedulers.config import read_settings
+from sdrt.schedulers.config_rows import as_named, row_of_settings, rows_of_class, settings_of_row
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
-from sdrt.schedulers.samplers import Denoise, Latents, Noise, SamplerOptions
+from sdrt.schedulers.samplers import AdaptiveState, Denoise, Latents, Noise, SamplerOptions, thresholded
 from sdrt.schedulers.settings import Settings
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow
+from sdrt.schedulers.table import SPACING_LABELS, SPACINGS, SamplerRow, plain_name
 from sdrt.schedulers.written_config import SchedulerConfig, written_config
 
 __all__ = ["Scheduler"]
@@ -47,13 +48,13 @@ class Scheduler(ExplainsAttributes):
         Raises:
             UnsupportedModelError: the class, or a key that changes the result, is not supported.
         """
-        rows = [sampler] if sampler else _rows_of_class(config.get("_class_name"))
+        rows = [sampler] if sampler else rows_of_class(config.get("_class_name"))
         row = rows[0]
-        settings = _settings_of(row, config)
+        settings = settings_of_row(row, config)
         if sampler:
-            settings = _as_named(sampler, settings)
+            settings = as_named(sampler, settings)
         else:
-            row = _row_of_settings(rows, settings)
+            row = row_of_settings(rows, settings)
         schedule = row.schedule(settings, row.zero_snr_alpha)
         return cls(sampler=row, settings=settings, noise_schedule=schedule, given=config)
 
@@ -64,7 +65,7 @@ class Scheduler(ExplainsAttributes):
         Raises:
             UnknownAttributeError: no config of that class has these results.
         """
-        as_given = _settings_of(self.sampler, self.given)
+        as_given = settings_of_row(self.sampler, self.given)
         written = written_config(self.sampler, self.settings, self.given, as_given)
         with suppress(UnsupportedModelError):
             if Scheduler.from_config(written, sampler=self.sampler).settings == self.settings:
@@ -98,7 +99,9 @@ class Scheduler(ExplainsAttributes):
         Raises:
             RequestError: the spacing is unknown, or the sampler does not support it.
         """
-        asked, spacing = spacing, _spacing_named(spacing)
+        if plain_name(str(spacing)) == "automatic" and not self.sampler.spacings:
+            return self
+        asked, spacing = spacing, self.sampler.spacing_named(spacing) if isinstance(spacing, str) else ""
         if spacing not in self.sampler.spacings:
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
             problem = known if spacing in tuple(SPACINGS) else f"unknown spacing {brief(asked)}"
@@ -178,7 +181,7 @@ class Scheduler(ExplainsAttributes):
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
             plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
-        if not _falls(plan):
+        if not _falls(plan, rises=self.sampler.rises):
             raise UnsupportedModelError.advised(
                 f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "
                 "not fall from a finite one to above zero",
@@ -190,7 +193,14 @@ class Scheduler(ExplainsAttributes):
         return self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations) if skip else plan
 
     def sample(
-        self, denoise: Denoise, x: Latents, plan: Plan, *, noise: Noise, eta: float = 0.0
+        self,
+        denoise: Denoise,
+        x: Latents,
+        plan: Plan,
+        *,
+        noise: Noise,
+        eta: float = 0.0,
+        unconditional: Callable[[], Latents] | None = None,
     ) -> Iterator[Step]:
         """Go from x at plan.sigmas[0] to plan.sigmas[-1], one Step per U-Net evaluation.
 
@@ -201,19 +211,30 @@ class Scheduler(ExplainsAttributes):
             plan: made by this scheduler's `plan`.
             noise: returns standard normal noise of x's shape. It is called once per step if `stochastic(eta)`.
             eta: DDIM's η, 0 to 1.
+            unconditional: returns the estimate without the prompt in the last evaluation. Only a sampler whose row
+                says `needs_unconditional` calls it.
 
         Raises:
-            RequestError: eta is outside 0 to 1.
+            RequestError: eta is outside 0 to 1, or `unconditional` is missing.
         """
         if not 0 <= eta <= 1:
             raise wrong_value("eta", eta, "a number from 0 to 1")
-        return self._steps(denoise, x, plan, self._options(noise, eta))
+        if self.sampler.needs_unconditional and unconditional is None:
+            raise RequestError.advised(
+                f"scheduler {self.name!r} needs guidance",
+                "use a guidance_scale above 1, or choose another scheduler",
+                argument="guidance_scale",
+            )
+        options = replace(self._options(noise, eta), unconditional=unconditional)
+        if plan.adaptive:
+            return self._chosen_steps(denoise, x, plan, options)
+        return self._steps(denoise, x, plan, options)
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:
         states = self.sampler.integrate(denoise, x, plan, options)
         for index, (state, denoised) in enumerate(states):
             sigma, landed = plan.sigmas[index + 1], plan.transfers[index][1]
-            if landed != sigma:
+            if landed != sigma and plan.variance_preserving:
                 state *= relabelling(landed, sigma)
             yield Step(
                 index=index,
@@ -222,7 +243,29 @@ class Scheduler(ExplainsAttributes):
                 x=state,
                 denoised=denoised,
                 last=index == plan.num_evaluations - 1,
+                number=plan.step_of(index),
+                following=plan.step_of(index + 1),
             )
+
+    def _chosen_steps(
+        self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions
+    ) -> Iterator[Step]:
+        """The steps of a sampler that chooses them itself."""
+        number = 0
+        for index, state in enumerate(self.sampler.integrate(denoise, x, plan, options)):
+            assert isinstance(state, AdaptiveState)
+            following = plan.step_at(state.sigma) if state.done else number
+            yield Step(
+                index=index,
+                timestep=plan.timestep(state.evaluated),
+                sigma=state.sigma,
+                x=state.x,
+                denoised=state.denoised,
+                last=state.last,
+                number=number,
+                following=following,
+            )
+            number = following
 
     def _eta(self, eta: float) -> float:
         return eta if self.sampler.eta is None else self.sampler.eta
@@ -232,7 +275,7 @@ class Scheduler(ExplainsAttributes):
         return SamplerOptions(
             noise=noise,
             eta=self._eta(eta),
-            clip_range=s.clip_sample_range if s.clip_sample else None,
+            limit=self._limit(),
             order=s.solver_order,
             corrector_order=s.corrector_order,
             solver_type=s.solver_type,
@@ -240,67 +283,22 @@ class Scheduler(ExplainsAttributes):
             euler_at_final=s.euler_at_final,
             disable_corrector=s.disable_corrector,
             timestep_scaling=s.timestep_scaling,
+            skip_prk_steps=s.skip_prk_steps,
         )
 
-
-def _settings_of(row: SamplerRow, config: Mapping[str, Any]) -> Settings:
-    """The settings of the class of `row`, read from a config."""
-    return read_settings(
-        config,
-        class_name=row.class_name,
-        defaults=row.defaults,
-        known=row.known_keys,
-        synonyms=row.synonyms,
-        allowed=row.allowed,
-    )
+    def _limit(self) -> Callable[[Latents], Latents]:
+        s = self.settings
+        if s.thresholding:
+            return partial(thresholded, ratio=s.dynamic_thresholding_ratio, most=s.sample_max_value)
+        if s.clip_sample:
+            return partial(np.clip, a_min=-s.clip_sample_range, a_max=s.clip_sample_range)
+        return SamplerOptions.limit
 
 
-def _falls(plan: Plan) -> bool:
+def _falls(plan: Plan, *, rises: bool) -> bool:
+    """Whether the levels are finite, above zero, and fall, unless the sampler `rises` to higher ones."""
     visited = np.array(plan.sigmas[:-1])
     if not visited.size or not np.isfinite([*plan.sigmas, *plan.timesteps]).all():
         return False
-    return bool(visited.min() > 0 and visited[0] <= _LARGEST_SIGMA and (np.diff(visited) <= 0).all())
-
-
-def _as_named(row: SamplerRow, settings: Settings) -> Settings:
-    """The settings, with the algorithm and order that the sampler's name stands for instead of the config's."""
-    changes: dict[str, Any] = {}
-    if row.algorithm_type is not None:
-        changes["algorithm_type"] = row.algorithm_type
-    if row.orders and settings.solver_order not in row.orders:
-        changes["solver_order"] = row.orders[-1]
-    return replace(settings, **changes)
-
-
-def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerRow:
-    """The row that a config means, out of the rows of its class."""
-    for row in rows:
-        named = row.algorithm_type in (None, settings.algorithm_type)
-        if named and (not row.orders or settings.solver_order in row.orders):
-            return row
-    found = f"algorithm_type {settings.algorithm_type} with solver_order {settings.solver_order}"
-    raise UnsupportedModelError.advised(
-        f"scheduler config ({rows[0].class_name}): {found} is not supported",
-        "Change them in scheduler_config.json, or ask for another scheduler by name",
-        joint=". ",
-        component="scheduler",
-    )
-
-
-def _rows_of_class(class_name: object) -> list[SamplerRow]:
-    rows = [row for row in SAMPLERS.values() if row.class_name == class_name and row.own_levels]
-    if rows:
-        return rows
-    supported = ", ".join(dict.fromkeys(row.class_name for row in SAMPLERS.values() if row.own_levels))
-    raise UnsupportedModelError(
-        f"scheduler config: _class_name is {brief(class_name)}; supported: {supported}. "
-        "Ask for a scheduler by name",
-        component="scheduler",
-        fits=supported,
-    )
-
-
-def _spacing_named(name: str) -> str:
-    """The key of `SPACINGS` that a name means. Case does not matter, and A1111's words are also names."""
-    plain = str(name).strip().lower()
-    return next((key for key, label in SPACING_LABELS.items() if label.lower() == plain), plain)
+    ordered = rises or (np.diff(visited) <= 0).all()
+    return bool(visited.min() > 0 and visited.max() <= _LARGEST_SIGMA and ordered)

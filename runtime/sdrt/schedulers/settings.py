@@ -34,6 +34,9 @@ class Settings:
     set_alpha_to_one: bool = True
     clip_sample: bool = False
     clip_sample_range: float = 1.0
+    thresholding: bool = False
+    dynamic_thresholding_ratio: float = 0.995
+    sample_max_value: float = 1.0
     skip_prk_steps: bool = True
     algorithm_type: str = "dpmsolver++"
     solver_order: int = 2

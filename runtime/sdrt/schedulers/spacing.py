@@ -1,16 +1,13 @@
 """The noise levels between which a run steps: a function for each family of diffusers schedulers, which round in
 different ways.
 
-Names of the spacings are those of Lin et al. 2023 (arXiv:2305.08891, table 2), Karras et al. 2022 (arXiv:2206.00364),
-Lee et al. 2024 ("beta", arXiv:2407.12173) and Sabour et al. 2024 ("ays", arXiv:2404.14507).
+The spacings of timesteps are those of Lin et al. 2023 (arXiv:2305.08891, table 2). :mod:`~sdrt.schedulers.levels` has
+the spacings of noise levels.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +16,7 @@ from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
+from sdrt.schedulers.levels import final_level, levels_between, placed_timesteps
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.settings import Settings
 
@@ -34,7 +32,6 @@ __all__ = [
 ]
 
 FloatArray = npt.NDArray[np.float64]
-_RHO = 7.0
 _EDM_LOWEST, _EDM_HIGHEST = 0.002, 80.0
 
 
@@ -58,9 +55,10 @@ def interpolated_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: in
     if settings.levels is not None:
         low = sigmas[-1] if settings.sigma_min is None else settings.sigma_min
         high = sigmas[0] if settings.sigma_max is None else settings.sigma_max
-        sigmas = LEVELS[settings.levels](float(low), float(high), n)
+        sigmas = levels_between(settings.levels, float(low), float(high), n, schedule)
         timesteps = schedule.timestep_at(sigmas).astype(np.float32)
-    final = float(schedule.sigmas[0]) if settings.final_sigmas_type == "sigma_min" else 0.0
+    lowest = float(schedule.sigmas[0])
+    final = final_level(settings.levels, lowest, lowest if settings.final_sigmas_type == "sigma_min" else 0.0)
     return Grid(timesteps=timesteps.astype(np.float64), sigmas=_ended(sigmas, final))
 
 
@@ -74,12 +72,10 @@ def dpm_grid(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Gri
         timesteps = _dpm_timesteps(settings, schedule, n)
         sigmas = schedule.sigma_at(timesteps)
     else:
-        sigmas = LEVELS[settings.levels](float(schedule.sigmas[0]), float(schedule.sigmas[-1]), n)
-        timesteps = schedule.timestep_at(sigmas)
-        # diffusers rounds the timesteps of Karras spacing, and truncates all others and those of the cosine schedule.
-        cosine = settings.beta_schedule == "squaredcos_cap_v2"
-        timesteps = timesteps.round() if settings.levels == "karras" and not cosine else np.trunc(timesteps)
-    final = 0.0
+        low, high = float(schedule.sigmas[0]), float(schedule.sigmas[-1])
+        sigmas = levels_between(settings.levels, low, high, n, schedule)
+        timesteps = placed_timesteps(settings.levels, settings.beta_schedule, schedule.timestep_at(sigmas))
+    final = final_level(settings.levels, float(schedule.sigmas[0]), 0.0)
     if settings.final_sigmas_type == "sigma_min":
         final = float(schedule.sigmas[0])
     elif settings.final_sigmas_type == "last":
@@ -95,7 +91,7 @@ def continuous_grid(settings: Settings, schedule: NoiseSchedule, n: int) -> Grid
         return _chosen_grid(settings.sigmas, schedule)
     low = _EDM_LOWEST if settings.sigma_min is None else settings.sigma_min
     high = _EDM_HIGHEST if settings.sigma_max is None else settings.sigma_max
-    sigmas = LEVELS[settings.levels or "karras"](low, high, n)
+    sigmas = levels_between(settings.levels or "karras", low, high, n, schedule)
     final = low if settings.final_sigmas_type == "sigma_min" else 0.0
     sigmas = sigmas.astype(np.float32).astype(np.float64)
     return Grid(timesteps=schedule.timestep_at(sigmas), sigmas=_ended(sigmas, final))
@@ -110,7 +106,7 @@ def flow_grid(settings: Settings, schedule: FlowNoiseSchedule, n: int) -> Grid:
     low, high = schedule.shifted(np.array([1, trained], np.float32) / np.float32(trained)).tolist()
     sigmas = schedule.shifted(schedule.sigma_at(np.linspace(high * trained, low * trained, n)))
     if settings.levels is not None:
-        sigmas = LEVELS[settings.levels](float(sigmas[-1]), float(sigmas[0]), n)
+        sigmas = levels_between(settings.levels, float(sigmas[-1]), float(sigmas[0]), n, schedule)
     ended = _ended(sigmas, 0.0)
     timesteps = schedule.timestep_at(ended[:-1]).astype(np.float32)
     return Grid(timesteps=timesteps.astype(np.float64), sigmas=ended)
@@ -188,64 +184,6 @@ def _dpm_timesteps(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) 
     return np.asarray(steps.round() - 1, dtype=np.float64)
 
 
-def _karras(low: float, high: float, n: int) -> FloatArray:
-    """σ from high to low, evenly spaced in σ^(1/ρ) (Karras et al. 2022, arXiv:2206.00364, equation 5)."""
-    top, bottom = high ** (1 / _RHO), low ** (1 / _RHO)
-    return np.asarray((top + np.linspace(0, 1, n) * (bottom - top)) ** _RHO, dtype=np.float64)
-
-
-def _exponential(low: float, high: float, n: int) -> FloatArray:
-    """σ from high to low, evenly spaced in log σ."""
-    return np.exp(np.linspace(math.log(high), math.log(low), n))
-
-
-def _beta(low: float, high: float, n: int) -> FloatArray:
-    """σ from high to low at even quantiles of Beta(0.6, 0.6) (arXiv:2407.12173), as diffusers places them."""
-    return low + _beta_quantiles(np.linspace(1, 0, n)) * (high - low)
-
-
-_BETA_SHAPE = 0.6
-
-
-def _beta_quantiles(shares: FloatArray) -> FloatArray:
-    """Inverse of the cumulative Beta(0.6, 0.6), by Newton's method on its series below the median."""
-    lower = np.minimum(shares, 1 - shares)
-    powers = np.arange(64)
-    # Of (1 - u)^(0.6 - 1) = Σ cₖ uᵏ.
-    binomial = np.cumprod(np.concatenate([[1.0], (powers[1:] - _BETA_SHAPE) / powers[1:]]))
-    coefficients = binomial / (powers + _BETA_SHAPE)
-
-    def mass(w: FloatArray) -> FloatArray:
-        """∫₀ᵘ v^(-0.4) (1 - v)^(-0.4) dv at u = w^(1/0.6), in which it is almost a line."""
-        u = w ** (1 / _BETA_SHAPE)
-        return np.asarray(w * np.polynomial.polynomial.polyval(u, coefficients))
-
-    half = float(mass(np.array(0.5**_BETA_SHAPE)))
-    w = 2 * half * lower * _BETA_SHAPE
-    for _ in range(20):
-        slope = (1 - w ** (1 / _BETA_SHAPE)) ** (_BETA_SHAPE - 1) / _BETA_SHAPE
-        w = np.clip(w - (mass(w) - 2 * half * lower) / slope, 0.0, 0.5**_BETA_SHAPE)
-    quantiles = w ** (1 / _BETA_SHAPE)
-    return np.where(shares > 0.5, 1 - quantiles, quantiles)
-
-
-# The published levels for ten steps of Stable Diffusion 1.5, without the 0 at their end.
-_ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
-
-
-def _align_your_steps(low: float, high: float, n: int) -> FloatArray:
-    """NVIDIA's levels for Stable Diffusion 1.5, interpolated in log σ. They ignore the range of the model's levels."""
-    places = np.linspace(0, 1, len(_ALIGNED))
-    levels = np.exp(np.interp(np.linspace(0, 1, n + 1), places, np.log(_ALIGNED)))
-    return np.asarray(levels[:-1])
-
-
-LEVELS: Mapping[str, Callable[[float, float, int], FloatArray]] = MappingProxyType(
-    {"karras": _karras, "exponential": _exponential, "beta": _beta, "ays": _align_your_steps}
-)
-"""Spacings that choose noise levels, as functions of (lowest, highest, number). The others choose timesteps."""
-
-
 def _ended(sigmas: FloatArray, final: float) -> FloatArray:
     # diffusers keeps the visited levels in float32.
     return np.append(sigmas, final).astype(np.float32).astype(np.float64)
@@ -255,7 +193,7 @@ def _refuse_repeated(grid: Grid, settings: Settings) -> None:
     visited = grid.sigmas[:-1]
     if len(set(visited.tolist())) != len(visited):
         raise RequestError.advised(
-            f"num_inference_steps is {len(visited)}: with {settings.timestep_spacing} spacing, so "
+            f"num_inference_steps is {len(visited)}: with {settings.levels or settings.timestep_spacing} spacing, so "
             "many steps visit a timestep twice, which this scheduler does not support",
             "use fewer steps, or the karras spacing",
             argument="num_inference_steps",

@@ -62,7 +62,7 @@ def test_metadata_is_complete_and_printed_back(model: str) -> None:
         name = json.dumps(name)
     assert text == (
         "a red circle\nNegative prompt: blue\n"
-        f"Steps: 2, Sampler: DPM++ 2M Karras, CFG scale: 7.0, Seed: 3, Size: {size}, Model: {name}, "
+        f"Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.0, Seed: 3, Size: {size}, Model: {name}, "
         f"RNG: CPU, Version: sdrt {sdrt.__version__}\n"
     )
     about = json.loads(sdrt_command("info", "a.png", "--json").stdout)
@@ -83,17 +83,39 @@ def test_clip_skip_and_eta_are_recorded_as_others_count_them(model: str) -> None
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--scheduler", "euler", "--eta", "0.5"], {}),
+        (["--scheduler", "euler", "--spacing", "Uniform", "--eta", "0.5"], {"Schedule type": "Uniform"}),
         (["--scheduler", "ddim", "--eta", "0.5"], {"Eta": "0.5"}),
+        # A1111 has nothing equal to these, and without a type it would take a default of the sampler.
+        (
+            ["--scheduler", "dpmpp_2m", "--spacing", "leading"],
+            {"Schedule type": "DDIM", "Spacing": "leading"},
+        ),
+        (
+            ["--scheduler", "dpmpp_2m", "--spacing", "linspace"],
+            {"Schedule type": "SGM Uniform", "Spacing": "linspace"},
+        ),
+        (["--scheduler", "dpmpp_2m", "--spacing", "Automatic"], {"Schedule type": "Karras"}),
         (["--spacing", "trailing"], {"Spacing": "trailing"}),
         (["--spacing", "leading"], {}),
-        (["--scheduler", "dpmpp_2m", "--spacing", "karras"], {}),
+        (["--scheduler", "dpmpp_2m", "--spacing", "karras"], {"Schedule type": "Karras"}),
     ],
 )
 def test_only_what_made_the_image_is_recorded(model: str, arguments: list[str], said: dict[str, str]) -> None:
     assert generate(model, "-o", "a.png", "--steps", "2", *arguments).exit_code == 0
     settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
-    assert {key: value for key, value in settings.items() if key in ("Eta", "Spacing")} == said
+    assert {
+        key: value for key, value in settings.items() if key in ("Eta", "Schedule type", "Spacing")
+    } == said
+
+
+def test_progress_of_a_sampler_that_chooses_its_steps_promises_nothing(model: str) -> None:
+    result = generate(model, "-o", "a.png", "--scheduler", "DPM adaptive")
+    assert result.exit_code == 0
+    assert ": step 1, " in result.stderr
+    assert " left" not in result.stderr
+    other = generate(model, "-o", "b.png")
+    assert ": step 1/3, " in other.stderr
+    assert " left" in other.stderr
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp"])

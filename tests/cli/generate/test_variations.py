@@ -379,7 +379,8 @@ def test_a_masked_image_of_any_size_is_repeated(model: str) -> None:
 
 def test_a_spacing_given_beside_it_replaces_the_one_in_the_name(model: str) -> None:
     repeated(model, "--scheduler", "Euler Karras", again=("--spacing", "exponential"))
-    assert told("b.png").settings["Sampler"] == "Euler Exponential"
+    assert told("b.png").settings["Sampler"] == "Euler"
+    assert told("b.png").settings["Schedule type"] == "Exponential"
 
 
 def test_steps_given_beside_it_replace_its_timesteps(model: str) -> None:

@@ -386,8 +386,8 @@ def test_weights_of_words_are_said_to_differ(prompt: str, is_said: bool) -> None
         ("euler_ancestral", "sgm_uniform", ("Euler a", "SGM Uniform")),
         ("dpmpp_sde_gpu", "exponential", ("DPM++ SDE", "Exponential")),
         ("uni_pc_bh2", "simple", ("UniPC", "Simple")),
-        ("ddim", "ddim_uniform", ("DDIM", "DDIM")),
-        ("dpmpp_2s_ancestral", "beta", ("DPM++ 2S a", "Beta")),
+        ("ddim", "ddim_uniform", ("Euler", "DDIM")),
+        ("dpmpp_2s_ancestral", "beta", ("DPM++ 2S a", "beta_timesteps")),
         ("res_multistep", "linear_quadratic", ("res_multistep", "linear_quadratic")),
     ],
 )

@@ -54,7 +54,11 @@ def legal(values: dict[str, Any]) -> dict[str, Any]:
 
 
 VALUES = st.fixed_dictionaries(
-    {}, optional={row.name: _OF_TYPE.get(row.name, _TEXTS) for row in labelled_settings()}
+    {},
+    # The schedule type becomes a part of the scheduler's name: tests/runtime/schedulers/test_other_programs.py.
+    optional={
+        row.name: _OF_TYPE.get(row.name, _TEXTS) for row in labelled_settings() if row.name != "schedule_type"
+    },
 ).map(legal)
 # A1111's grammar has no escape for a line of the prompt that begins so.
 PROMPTS = _TEXTS.filter(lambda text: not re.search(r"^Negative prompt:", text, re.MULTILINE))

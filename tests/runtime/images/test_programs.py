@@ -605,7 +605,8 @@ def test_a_text_file_makes_the_image_again(tmp_path: Path, monkeypatch: pytest.M
         "--steps",
         "2",
         "--scheduler",
-        "Euler",
+        # A1111's Euler without a schedule type.
+        "Euler Uniform",
         "--guidance-scale",
         "3",
         "-s",

@@ -321,10 +321,10 @@ def test_a_manifest_must_list_every_file_that_is_read(signed: Path, name: str) -
 
 
 def test_a_manifest_must_list_external_data(signed: Path) -> None:
-    (signed / "unet" / "model.onnx_data").write_bytes(b"weights")
-    with pytest.raises(IntegrityError, match=r"does not list unet/model\.onnx_data"):
+    (signed / "unet" / "other.onnx_data").write_bytes(b"weights")
+    with pytest.raises(IntegrityError, match=r"does not list unet/other\.onnx_data"):
         ModelFolder.open(signed)
-    (signed / "unet" / "model.onnx_data").rename(signed / "unet" / ".hidden")
+    (signed / "unet" / "other.onnx_data").rename(signed / "unet" / ".hidden")
     ModelFolder.open(signed)
 
 

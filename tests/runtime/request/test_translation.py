@@ -64,6 +64,8 @@ def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> 
         "mask_blur",
         "version",
         "batch_size",
+        # That of Euler in A1111.
+        "spacing",
         "wildcard_prompt",
     }
 
@@ -159,9 +161,46 @@ def test_a_label_that_is_only_written_otherwise() -> None:
         "num_inference_steps": 20,
         "guidance_scale": 5.0,
         "scheduler": "Euler",
+        "spacing": "linspace",
         "seed": 3,
         "size": (64, 96),
     }
+
+
+@pytest.mark.parametrize(
+    ("more", "scheduler", "spacing"),
+    [
+        ({"Sampler": "DPM++ 2M", "Schedule type": "Automatic"}, "DPM++ 2M", "karras"),
+        ({"Sampler": "DPM++ 2M"}, "DPM++ 2M", "karras"),
+        ({"Sampler": "DPM++ 2M", "Version": "v1.8.0"}, "DPM++ 2M", "normal"),
+        ({"Sampler": "DPM++ 2M", "Version": "sdrt 0.1.0"}, "DPM++ 2M", None),
+        ({"Sampler": "DPM++ 2M", "Pipeline": "StableDiffusionPipeline"}, "DPM++ 2M", None),
+        ({"Sampler": "DPM++ 2M", "Version": "Easy Diffusion"}, "DPM++ 2M", None),
+        ({"Sampler": "DPM++ 2M", "Noise scale": "of InvokeAI"}, "DPM++ 2M", None),
+        ({"Sampler": "UniPC", "Schedule type": "Normal", "Noise scale": "of ComfyUI"}, "UniPC Normal", None),
+        ({"Sampler": "DPM++ 2M", "Version": "f2.0.1v1.10.1-previous-659"}, "DPM++ 2M", "karras"),
+        ({"Sampler": "DPM++ 2M SDE", "Schedule type": "Automatic"}, "DPM++ 2M SDE", "exponential"),
+        ({"Sampler": "DDIM", "Schedule type": "Karras"}, "DDIM", "leading"),
+        ({"Sampler": "Euler a", "Schedule type": "Uniform"}, "Euler a Uniform", None),
+        ({"Sampler": "Euler a Karras"}, "Euler a Karras", None),
+        ({"Sampler": "LCM", "Schedule type": "Automatic"}, "LCM", None),
+        ({"Sampler": "DPM adaptive", "Schedule type": "Automatic"}, "DPM adaptive", None),
+        ({"Sampler": "Euler", "Spacing": "trailing", "Version": "sdrt 0.1.0"}, "Euler", "trailing"),
+        (
+            {"Sampler": "Euler", "Schedule type": "Simple", "Spacing": "trailing", "Version": "sdrt 0.1.0"},
+            "Euler",
+            "trailing",
+        ),
+        ({"Sampler": "Euler", "Schedule type": "Uniform", "Version": "sdrt 0.1.0"}, "Euler Uniform", None),
+    ],
+)
+def test_the_schedule_that_a_text_does_not_say(
+    more: dict[str, str], scheduler: str, spacing: str | None
+) -> None:
+    found = of(more)
+    assert [one for one in found.differences if not one.minor and one.label != "Noise scale"] == []
+    values = settings_values(found.texts)
+    assert (values["scheduler"], values.get("spacing")) == (scheduler, spacing)
 
 
 @pytest.mark.parametrize("name", ["Karras", "karras", "Exponential", "SGM Uniform", "sgm_uniform"])
@@ -212,7 +251,14 @@ def test_the_steps_of_sdrt_s_own_images_stay() -> None:
         ({"Hires upscale": "1.7"}, (512, 512), 864 / 512, []),
         ({"Hires upscale": "2", "Hires upscaler": "R-ESRGAN 4x+"}, (512, 512), 2.0, ["Hires upscaler"]),
         ({"Hires upscale": "2", "Hires sampler": "Euler"}, (512, 512), 2.0, []),
-        ({"Hires upscale": "2", "Hires sampler": "DDIM"}, (512, 512), 2.0, ["Hires sampler"]),
+        ({"Hires upscale": "2", "Hires sampler": "DDIM"}, (512, 512), 2.0, []),
+        ({"Hires upscale": "2", "Hires sampler": "no such sampler"}, (512, 512), 2.0, ["Hires sampler"]),
+        (
+            {"Hires upscale": "2", "Hires schedule type": "none such"},
+            (512, 512),
+            2.0,
+            ["Hires schedule type"],
+        ),
         ({"Hires upscale": "2", "Hires CFG Scale": "7.0"}, (512, 512), 2.0, []),
         ({"Hires upscale": "2", "Hires CFG Scale": "5"}, (512, 512), 2.0, ["Hires CFG Scale"]),
         ({"Hires upscale": "2", "Hires prompt": ""}, (512, 512), 2.0, []),
@@ -230,6 +276,28 @@ def test_the_second_pass(
     assert (values["size"], values["hires_scale"]) == (size, pytest.approx(scale))
     assert [one.label for one in found.differences] == differ
     assert values.get("hires_upscaler", "latent") in ("latent", "lanczos")
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"Hires sampler": "DPM++ 2M"}, "DPM++ 2M Karras"),
+        ({"Hires sampler": "DPM++ 2M", "Hires schedule type": "Exponential"}, "DPM++ 2M Exponential"),
+        ({"Hires sampler": "DPM++ 2M", "Schedule type": "Simple"}, "DPM++ 2M Simple"),
+        ({"Hires schedule type": "Karras"}, "Euler Karras"),
+        ({"Hires sampler": "DDIM"}, "DDIM leading"),
+        ({"Hires sampler": "DPM++ 2M", "Version": "v1.8.0"}, "DPM++ 2M Normal"),
+        ({"Hires sampler": "Use same sampler", "Hires schedule type": "Use same scheduler"}, None),
+        ({"Hires sampler": "Euler"}, None),
+        ({"Hires sampler": "DPM++ 2M", "Version": "sdrt 0.1.0"}, "DPM++ 2M"),
+    ],
+)
+def test_the_sampler_of_the_second_pass(more: dict[str, str], named: str | None) -> None:
+    found = of({"Hires upscale": "2", "Denoising strength": "0.5"} | more)
+    values = settings_values(found.texts)
+    assert (values.get("hires_scheduler"), found.differences) == (named, [])
+    alone = settings_values(of(more).texts) if "Version" not in more else {}
+    assert "hires_scheduler" not in alone
 
 
 def test_a_masked_image_is_the_same_except_at_the_edge() -> None:

@@ -133,17 +133,25 @@ def test_missing_keys_take_the_named_classs_defaults() -> None:
 @pytest.mark.parametrize(
     ("class_name", "key", "value"),
     [
-        ("PNDMScheduler", "skip_prk_steps", False),
+        ("PNDMScheduler", "skip_prk_steps", 0),
         ("PNDMScheduler", "beta_schedule", "sigmoid"),
-        ("DDIMScheduler", "thresholding", True),
+        ("DDIMScheduler", "thresholding", 1),
+        ("DDIMScheduler", "dynamic_thresholding_ratio", 1.5),
+        ("DDIMScheduler", "sample_max_value", 0),
+        ("EulerDiscreteScheduler", "shift", "x"),
+        ("EulerDiscreteScheduler", "shift", 3.0),
+        ("UniPCMultistepScheduler", "shift", 3.0),
+        ("EDMEulerScheduler", "shift", False),
         ("DDIMScheduler", "beta_start", "0.1"),
         ("DDIMScheduler", "rescale_betas_zero_snr", True),
         ("DDIMScheduler", "trained_betas", [0.1, 0.2]),
-        ("DPMSolverMultistepScheduler", "use_lu_lambdas", True),
+        ("DPMSolverMultistepScheduler", "use_lu_lambdas", 1),
         ("EulerDiscreteScheduler", "interpolation_type", "log_linear"),
         ("EulerDiscreteScheduler", "a_key_of_tomorrow", 3),
         ("EulerAncestralDiscreteScheduler", "prediction_type", "flow_prediction"),
-        ("DPMSolverMultistepScheduler", "algorithm_type", "dpmsolver"),
+        ("DPMSolverMultistepScheduler", "algorithm_type", "sde-dpmsolver+++"),
+        ("DPMSolverSinglestepScheduler", "algorithm_type", "sde-dpmsolver"),
+        ("EDMDPMSolverMultistepScheduler", "algorithm_type", "dpmsolver"),
         ("DPMSolverMultistepScheduler", "solver_order", 4),
         ("DPMSolverSinglestepScheduler", "algorithm_type", "sde-dpmsolver++"),
         ("DDPMScheduler", "variance_type", "fixed_large"),
@@ -180,6 +188,9 @@ def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key:
         ("PNDMScheduler", "thresholding", True),
         ("EulerAncestralDiscreteScheduler", "use_exponential_sigmas", True),
         ("DPMSolverMultistepScheduler", "flow_shift", 3.0),
+        ("EulerDiscreteScheduler", "shift", 1.0),
+        ("EulerDiscreteScheduler", "use_lu_lambdas", True),
+        ("EulerDiscreteScheduler", "thresholding", True),
         ("DPMSolverMultistepScheduler", "solver_type", "bh2"),
         ("DPMSolverMultistepScheduler", "algorithm_type", "deis"),
         ("EulerDiscreteScheduler", "a_key_of_tomorrow", None),
@@ -206,13 +217,18 @@ def test_two_ways_to_place_the_levels_contradict() -> None:
         ("dpmsolver++", 3, "dpmpp_3m"),
         ("sde-dpmsolver++", 2, "dpmpp_2m_sde"),
         ("sde-dpmsolver++", 3, "dpmpp_3m_sde"),
+        ("dpmsolver", 1, "dpm_2m"),
+        ("dpmsolver", 2, "dpm_2m"),
+        ("dpmsolver", 3, "dpm_3m"),
+        ("sde-dpmsolver", 2, "dpm_2m_sde"),
     ],
 )
 def test_a_config_says_which_of_a_class_s_samplers_it_means(
     algorithm_type: str, solver_order: int, name: str
 ) -> None:
     config = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": algorithm_type}
-    scheduler = resolve_scheduler({**config, "solver_order": solver_order}, SD15)
+    final = {} if "++" in algorithm_type else {"final_sigmas_type": "sigma_min"}
+    scheduler = resolve_scheduler({**config, **final, "solver_order": solver_order}, SD15)
     assert (scheduler.name, scheduler.settings.solver_order) == (name, solver_order)
 
 
@@ -304,6 +320,6 @@ def test_options_without_usable_noise_levels(class_name: str, odd: dict[str, Any
 @pytest.mark.parametrize("name", ["Karras", "SGM Uniform", "align your steps", " beta "])
 def test_spacings_have_a1111s_names_too(name: str) -> None:
     spacing = resolve_scheduler("euler", SD15, spacing=name).spacing
-    assert spacing == {"Karras": "karras", "SGM Uniform": "sgm_uniform", " beta ": "beta"}.get(name, "ays")
+    assert spacing == name.strip().lower().replace(" ", "_")
     with pytest.raises(RequestError, match="unknown spacing 'Normally'"):
         resolve_scheduler("euler", SD15, spacing="Normally")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,12 @@ def unit_gaussian(x: Latents, sigma: float) -> Latents:
 
 def no_noise() -> Latents:
     raise AssertionError("a deterministic sampler drew noise")
+
+
+def without_prompt(scheduler: Scheduler) -> dict[str, Any]:
+    """The option that a sampler with CFG++ needs: the estimate without the prompt, here nothing."""
+    needed = scheduler.sampler.needs_unconditional
+    return {"unconditional": lambda: np.zeros((1, 1, 1, 1), dtype=np.float32)} if needed else {}
 
 
 def steps_of(scheduler: Scheduler, n: int, x: float = 1.0) -> list[Step]:
@@ -83,7 +91,10 @@ def test_order_of_convergence_on_whole_timesteps(name: str, order: int) -> None:
     assert measured > order - 0.35
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+PLANNED = [name for name, row in SAMPLERS.items() if not row.chooses_steps]
+
+
+@pytest.mark.parametrize("name", PLANNED)
 def test_one_step_is_yielded_per_planned_evaluation(name: str) -> None:
     scheduler = scheduler_of(name)
     plan = scheduler.plan(6)
@@ -94,7 +105,8 @@ def test_one_step_is_yielded_per_planned_evaluation(name: str) -> None:
         return unit_gaussian(x, sigma)
 
     x = np.ones((1, 4, 2, 2), dtype=np.float32) * plan.init_scale
-    steps = list(scheduler.sample(denoise, x, plan, noise=lambda: np.zeros_like(x)))
+    options = without_prompt(scheduler)
+    steps = list(scheduler.sample(denoise, x, plan, noise=lambda: np.zeros_like(x), **options))
     assert tuple(seen) == plan.timesteps == tuple(step.timestep for step in steps)
     assert [step.index for step in steps] == list(range(plan.num_evaluations))
     assert [step.sigma for step in steps] == list(plan.sigmas[1:])
@@ -108,15 +120,17 @@ def test_pndm_evaluates_its_second_timestep_twice() -> None:
     assert plan.timesteps == (801, 601, 601, 401, 201, 1)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", PLANNED)
 def test_writing_into_a_step_changes_the_rest_of_the_run(name: str) -> None:
     scheduler = scheduler_of(name)
     plan = scheduler.plan(6)
     x = np.ones((1, 1, 1, 1), dtype=np.float32) * plan.init_scale
 
     def final(written: float) -> float:
-        for step in scheduler.sample(unit_gaussian, x, plan, noise=lambda: np.zeros_like(x)):
-            if step.index == 3:
+        options = without_prompt(scheduler)
+        for step in scheduler.sample(unit_gaussian, x, plan, noise=lambda: np.zeros_like(x), **options):
+            # DPM fast's fourth evaluation is the first of two, so what is written there only bends the step.
+            if step.index == (4 if name == "dpm_fast" else 3):
                 step.x[...] += written
         return float(step.x.item())
 
@@ -260,3 +274,185 @@ def test_eta_outside_its_range_is_refused(eta: float) -> None:
     scheduler = resolve_scheduler("ddim", CONFIG)
     with pytest.raises(RequestError, match="expected a number from 0 to 1"):
         scheduler.sample(unit_gaussian, np.ones(1, np.float32), scheduler.plan(2), noise=no_noise, eta=eta)
+
+
+def smooth(x: Latents, sigma: float) -> Latents:
+    """A denoiser that is no line in x, so that orders matter."""
+    return np.asarray(np.tanh(0.6 * x / (1 + sigma)) + 0.1 * np.cos(sigma), dtype=np.float32)
+
+
+def noise_of(shape: tuple[int, ...] = (2, 4, 4, 4)) -> Any:
+    random = np.random.default_rng(5)
+    return lambda: random.standard_normal(shape).astype(np.float32)
+
+
+def karras(low: float, high: float, n: int) -> npt.NDArray[np.float64]:
+    return (high ** (1 / 7) + np.linspace(0, 1, n) * (low ** (1 / 7) - high ** (1 / 7))) ** 7
+
+
+def restarted(levels: list[float]) -> list[tuple[float, float]]:
+    """The steps of A1111's `restart_sampler`, for a run along these levels."""
+    n = len(levels) - 1
+    restarts = {}
+    if n >= 20:
+        length, times = (n // 4, 2) if n >= 36 else (9, 1)
+        levels = [*karras(levels[-2], levels[0], n - length * times), 0.0]
+        restarts = {int(np.argmin(np.abs(np.array(levels) - 0.1))): (length + 1, times)}
+    steps = []
+    for index, step in enumerate(itertools.pairwise(levels)):
+        steps.append(step)
+        if index + 1 in restarts:
+            length, times = restarts[index + 1]
+            top = int(np.argmin(np.abs(np.array(levels) - 2)))
+            # With the very same ends: a rounding would count as a restart.
+            again = [levels[top], *karras(levels[index + 1], levels[top], length)[1:-1], levels[index + 1]]
+            steps += list(itertools.pairwise(again)) * times
+    return steps
+
+
+@pytest.mark.parametrize("n", [2, 19, 20, 35, 36, 60])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_restart_is_heun_with_noise_between(n: int, skip: int) -> None:
+    scheduler = resolve_scheduler("Restart Karras", CONFIG | {"timestep_spacing": "linspace"})
+    plan, noise = scheduler.plan(n, skip=skip), noise_of()
+    x = noise() * np.float32(plan.sigmas[0])
+    *_, last = scheduler.sample(smooth, x, plan, noise=noise)
+    again = noise_of()
+    state = again() * plan.sigmas[0]
+    grid = resolve_scheduler("Euler Karras", CONFIG | {"timestep_spacing": "linspace"}).plan(n)
+    steps = restarted(list(grid.sigmas[skip:]))
+    assert len(steps) == n - skip == plan.num_steps
+    level = steps[0][0]
+    for sigma, target in steps:
+        if sigma > level:
+            state = state + math.sqrt(sigma**2 - level**2) * again()
+        slope = (state - smooth(state, sigma)) / sigma
+        end = state + slope * (target - sigma)
+        if target:
+            end = state + (slope + (end - smooth(end, target)) / target) / 2 * (target - sigma)
+        state, level = end, target
+    np.testing.assert_allclose(last.x, state, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_cfgpp_renoises_with_the_noise_of_no_prompt(eta: float) -> None:
+    """arXiv:2406.08070, algorithm 2, in its own variance-preserving form."""
+    scheduler = resolve_scheduler("DDIM CFG++", CONFIG)
+    plan, noise = scheduler.plan(10), noise_of()
+    seen: list[Latents] = []
+
+    def denoise(x: Latents, sigma: float) -> Latents:
+        seen.append(np.asarray(smooth(x, sigma) * 0.5, dtype=np.float32))
+        return smooth(x, sigma)
+
+    x = noise() * np.float32(plan.init_scale)
+    *_, last = scheduler.sample(denoise, x, plan, noise=noise, eta=eta, unconditional=lambda: seen[-1])
+    again, state = noise_of(), x / math.hypot(1, plan.sigmas[0])
+    again()
+    for sigma, target in plan.transfers:
+        here, there = 1 / (1 + sigma**2), 1 / (1 + target**2)
+        guided = smooth(state / math.sqrt(here), sigma)
+        without = (state - math.sqrt(here) * guided * 0.5) / math.sqrt(1 - here)
+        fresh = eta * math.sqrt((1 - there) / (1 - here) * (1 - here / there))
+        state = math.sqrt(there) * guided + math.sqrt(max(1 - there - fresh**2, 0)) * without
+        if eta:
+            state = state + fresh * again()
+    np.testing.assert_allclose(last.x * plan.latents_scale(last.sigma), state, rtol=2e-5, atol=2e-5)
+
+
+def test_cfgpp_without_guidance_is_refused() -> None:
+    scheduler = resolve_scheduler("ddim_cfgpp", CONFIG)
+    with pytest.raises(RequestError, match="'ddim_cfgpp' needs guidance: use a guidance_scale above 1"):
+        scheduler.sample(unit_gaussian, np.ones(1, np.float32), scheduler.plan(2), noise=no_noise)
+
+
+def adaptive_steps(denoise: Any, *, n: int = 20, skip: int = 0) -> list[Step]:
+    scheduler = resolve_scheduler("DPM adaptive", CONFIG)
+    plan, noise = scheduler.plan(n, skip=skip), noise_of()
+    assert (plan.adaptive, plan.num_evaluations) == (True, 0)
+    x = noise() * np.float32(plan.sigmas[0])
+    return list(scheduler.sample(denoise, x, plan, noise=noise))
+
+
+def test_an_adaptive_run_says_where_it_is_and_ends_at_the_lowest_level() -> None:
+    steps = adaptive_steps(smooth)
+    assert len(steps) % 3 == 0
+    assert [step.index for step in steps] == list(range(len(steps)))
+    assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
+    assert steps[-1].sigma == pytest.approx(resolve_scheduler("euler", CONFIG).noise_schedule.sigma_at(0))
+    numbers = [step.number for step in steps]
+    assert numbers[0] == 0
+    assert numbers == sorted(numbers)
+    assert [step.following for step in steps[:-1]] == numbers[1:]
+    # A prompt changes between two steps, never within one.
+    assert all(step.number == step.following for step in steps if step.index % 3 != 2)
+    # The number of steps asked for does not matter.
+    np.testing.assert_array_equal(steps[-1].x, adaptive_steps(smooth, n=3)[-1].x)
+
+
+def test_an_adaptive_run_takes_short_steps_where_the_estimates_bend() -> None:
+    def bending(x: Latents, sigma: float) -> Latents:
+        return np.asarray(smooth(x, sigma) + 3 * np.sin(9 * math.log(sigma)), dtype=np.float32)
+
+    assert len(adaptive_steps(bending)) > 1.5 * len(adaptive_steps(smooth))
+    assert len(adaptive_steps(smooth, skip=15)) < len(adaptive_steps(smooth))
+
+
+def test_an_adaptive_run_does_not_go_on_for_ever() -> None:
+    random = np.random.default_rng(0)
+
+    def jumping(x: Latents, _sigma: float) -> Latents:
+        return np.asarray(1e6 * random.standard_normal(x.shape), dtype=np.float32)
+
+    with pytest.raises(RequestError, match="finds no step that is short enough at noise level"):
+        adaptive_steps(jumping)
+
+
+def test_what_is_written_into_an_adaptive_step_changes_the_rest() -> None:
+    scheduler = resolve_scheduler("DPM adaptive", CONFIG)
+    plan = scheduler.plan(10)
+
+    def final(written: float) -> float:
+        x = np.full((1, 1, 1, 1), plan.init_scale, dtype=np.float32)
+        for step in scheduler.sample(unit_gaussian, x, plan, noise=lambda: np.zeros_like(x)):
+            if step.index == 2:
+                step.x[...] += written
+        return float(step.x.item())
+
+    assert final(1.0) > final(0.0) + 0.01
+    assert final(-1.0) < final(0.0) - 0.01
+
+
+@pytest.mark.parametrize("name", ["dpm_fast", "dpm_adaptive"])
+def test_no_run_begins_where_it_ends(name: str) -> None:
+    scheduler = resolve_scheduler(name, CONFIG)
+    assert scheduler.plan(20, skip=18).sigmas[0] > scheduler.plan(20, skip=18).sigmas[-1]
+    with pytest.raises(RequestError, match="a run of 1 of 20 steps begins at the noise level where"):
+        scheduler.plan(20, skip=19)
+
+
+@pytest.mark.parametrize("n", range(1, 30))
+def test_dpm_fast_evaluates_the_model_as_often_as_asked(n: int) -> None:
+    scheduler = resolve_scheduler("DPM fast", CONFIG)
+    assert scheduler.plan(n).num_evaluations == n
+    numbers = [scheduler.plan(n).step_of(index) for index in range(n)]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) == n // 3 + 1
+
+
+def test_pndm_begins_with_runge_and_kutta_unless_the_config_skips_them() -> None:
+    scheduler = resolve_scheduler({**CONFIG, "skip_prk_steps": False, "steps_offset": 0}, {})
+    plan = scheduler.plan(10)
+    assert plan.timesteps[:12] == (900, 850, 850, 800, 800, 750, 750, 700, 700, 650, 650, 600)
+    assert plan.timesteps[12:] == (600, 500, 400, 300, 200, 100, 0)
+    assert [plan.step_of(index) for index in range(19)] == [0] * 4 + [1] * 4 + [2] * 4 + [*range(3, 10)]
+    assert scheduler.plan(10, skip=4).timesteps[:4] == (500, 450, 450, 400)
+    for count, skip in ((3, 0), (10, 7)):
+        with pytest.raises(
+            RequestError, match="PNDM without skip_prk_steps begins with 3 others: expected at least 4"
+        ):
+            scheduler.plan(count, skip=skip)
+    # By name, PLMS is meant.
+    assert (
+        resolve_scheduler("pndm", {**CONFIG, "_class_name": "DDIMScheduler"}).plan(10).num_evaluations == 11
+    )

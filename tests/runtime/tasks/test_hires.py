@@ -117,3 +117,23 @@ def test_latents_in_the_place_of_a_picture(pipeline: StableDiffusionPipeline) ->
         pipeline(["a", "b"], image=np.zeros((3, 4, 6, 10), np.float32), **FAST)
     with pytest.raises(RequestError, match="image has shape"):
         pipeline("a cat", image=np.zeros((1, 5, 6, 10), np.float32), **FAST)
+
+
+def test_the_second_pass_may_have_another_scheduler(pipeline: StableDiffusionPipeline) -> None:
+    options: dict[str, Any] = {"num_inference_steps": 4, "seed": 2, "hires_scale": 2, "output_type": "np"}
+    same = pipeline("a cat", scheduler="euler", **options).images
+    named = pipeline("a cat", scheduler="euler", hires_scheduler="Euler", **options).images
+    np.testing.assert_array_equal(named, same)
+    other = pipeline("a cat", scheduler="euler", hires_scheduler="Heun Karras", **options)
+    assert not np.array_equal(other.images, same)
+    assert len(other.timings["unet"]) == 4 + 3
+    assert other.metadata(0).settings["Hires sampler"] == "Heun Karras"
+    first_alone = pipeline("a cat", scheduler="heun", hires_scheduler="euler", **options)
+    assert len(first_alone.timings["unet"]) == 7 + 2
+    assert first_alone.metadata(0).settings["Hires sampler"] == "Euler linspace"
+
+
+@pytest.mark.parametrize("name", ["no such", "own.json", "/etc/passwd"])
+def test_the_scheduler_of_the_second_pass_is_a_name(pipeline: StableDiffusionPipeline, name: str) -> None:
+    with pytest.raises(RequestError, match="unknown scheduler"):
+        pipeline("a cat", hires_scale=2, hires_scheduler=name)

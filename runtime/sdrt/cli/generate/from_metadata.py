@@ -120,11 +120,10 @@ def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> d
 
 
 def _without_spacing(scheduler: str) -> str:
-    from sdrt.schedulers import SPACING_LABELS
+    from sdrt.schedulers import split_name
 
-    for label in SPACING_LABELS.values():
-        scheduler = scheduler.removesuffix(f" {label}")
-    return scheduler
+    sampler, _ = split_name(scheduler)
+    return scheduler if sampler is None else sampler.display_name
 
 
 def _check_inputs(

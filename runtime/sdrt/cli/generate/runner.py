@@ -200,7 +200,8 @@ class Run:
         """Denoise one batch after the other. Each image is written as soon as it is finished."""
         try:
             counts = [self.setup(batch.jobs[0]).planned.num_evaluations for batch in self.batches]
-            with terminal.steps(sum(counts)) as steps:
+            known = [count for count in counts if count is not None]
+            with terminal.steps(sum(known) if len(known) == len(counts) else None) as steps:
                 for batch, count in zip(self.batches, counts, strict=True):
                     steps.begin(batch.name, count)
                     output = self._denoise(batch, steps)

@@ -29,10 +29,10 @@ LINE_INTERVAL = 1.0
 
 
 class Steps(Protocol):
-    """Progress of a known number of steps."""
+    """Progress of steps."""
 
-    def begin(self, text: str, steps: int) -> None:
-        """Begin a batch of `steps` steps. `text` names the batch."""
+    def begin(self, text: str, steps: int | None) -> None:
+        """Begin a batch of `steps` steps, or of an unknown number. `text` names the batch."""
 
     def advance(self) -> None:
         """Count a finished step."""
@@ -71,8 +71,8 @@ class Terminal(Display):
         return self.live and _step_bar().draws
 
     @contextmanager
-    def steps(self, total: int) -> Iterator[Steps]:
-        """Show the progress of all batches, `total` steps together.
+    def steps(self, total: int | None) -> Iterator[Steps]:
+        """Show the progress of all batches, `total` steps together, or an unknown number.
 
         The bar shows the step within the batch, the seconds per step and the time left.
         """
@@ -92,13 +92,13 @@ class Pace:
     The first step includes warming up, so it is left out of the mean as soon as there is a second one.
     """
 
-    def __init__(self, total: int) -> None:
-        self.total, self.done = total, 0
-        self._steps = self._before = 0
+    def __init__(self, total: int | None) -> None:
+        self.total, self.done, self._before = total, 0, 0
+        self._steps: int | None = 0
         self._started = self._first = time.perf_counter()
 
-    def begin(self, steps: int) -> None:
-        """Begin a batch of `steps` steps."""
+    def begin(self, steps: int | None) -> None:
+        """Begin a batch of `steps` steps, or of an unknown number."""
         self._steps, self._before = steps, self.done
 
     def advance(self) -> None:
@@ -115,10 +115,12 @@ class Pace:
         return (time.perf_counter() - self._first) / (self.done - 1)
 
     def __str__(self) -> str:
-        left = (self.total - self.done) * self.seconds_per_step
         digits = 2 if self.seconds_per_step >= 0.1 else 4
-        step = f"step {self.done - self._before}/{self._steps}"
-        return f"{step}, {self.seconds_per_step:.{digits}f} s/step, {_clock(left)} left"
+        step = f"step {self.done - self._before}" + ("" if self._steps is None else f"/{self._steps}")
+        pace = f"{step}, {self.seconds_per_step:.{digits}f} s/step"
+        if self.total is None:
+            return pace
+        return f"{pace}, {_clock((self.total - self.done) * self.seconds_per_step)} left"
 
 
 def _clock(seconds: float) -> str:
@@ -132,7 +134,7 @@ class _PlainSteps:
         self._terminal, self._pace = terminal, pace
         self._text, self._last_line = "", -LINE_INTERVAL
 
-    def begin(self, text: str, steps: int) -> None:
+    def begin(self, text: str, steps: int | None) -> None:
         self._text = text
         self._pace.begin(steps)
 
@@ -152,7 +154,7 @@ class _LiveSteps:
         self._progress, self._pace = progress, pace
         self._task: TaskID = progress.add_task("", total=pace.total, pace=str(pace))
 
-    def begin(self, text: str, steps: int) -> None:
+    def begin(self, text: str, steps: int | None) -> None:
         self._pace.begin(steps)
         self._progress.update(self._task, description=text)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdrt.images.programs.made import Fields, Made, Size, load_object
-from sdrt.images.programs.names import sampler_label, schedule_label
+from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
 
 __all__ = ["read_fooocus"]
 
@@ -39,7 +39,7 @@ def _fooocus(values: dict[str, Any], text: str) -> Made:
     prompt = _joined(fields.take("full_prompt")) or fields.text("prompt")
     negative = _joined(fields.take("full_negative_prompt")) or fields.text("negative_prompt")
     fields.move("steps", "Steps")
-    fields.move("sampler", "Sampler", sampler_label)
+    fields.move("sampler", "Sampler", comfyui_sampler_label)
     fields.move("scheduler", "Schedule type", schedule_label)
     fields.move("guidance_scale", "CFG scale")
     fields.move("seed", "Seed")
@@ -83,7 +83,7 @@ def _loras(fields: Fields, combined: list[str]) -> None:
 def _ruined(values: dict[str, Any], text: str) -> Made:
     fields = Fields(values)
     fields.move("steps", "Steps")
-    fields.move("sampler_name", "Sampler", sampler_label)
+    fields.move("sampler_name", "Sampler", comfyui_sampler_label)
     fields.move("scheduler", "Schedule type", schedule_label)
     fields.move("cfg", "CFG scale")
     fields.move("seed", "Seed")

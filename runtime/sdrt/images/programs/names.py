@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["INVOKEAI_SAMPLERS", "SAMPLERS", "SCHEDULES", "sampler_label", "schedule_label"]
+__all__ = [
+    "INVOKEAI_SAMPLERS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "comfyui_sampler_label",
+    "sampler_label",
+    "schedule_label",
+]
 
 SAMPLERS = {
     "euler": "Euler",
@@ -44,7 +51,9 @@ SCHEDULES = {
     "sgm_uniform": "SGM Uniform",
     "simple": "Simple",
     "ddim_uniform": "DDIM",
-    "beta": "Beta",
+    # Of timesteps, where A1111's Beta is of noise levels.
+    "beta": "beta_timesteps",
+    "linear_quadratic": "linear_quadratic",
     "kl_optimal": "KL Optimal",
     "align_your_steps": "Align Your Steps",
 }
@@ -87,6 +96,11 @@ def sampler_label(name: object) -> str:
     text = str(name)
     plain = text.removeprefix("k_").removesuffix("_gpu").removesuffix("_bh2")
     return SAMPLERS.get(plain, text)
+
+
+def comfyui_sampler_label(name: object) -> str:
+    """The same for programs that run ComfyUI, whose ddim is Euler on the levels of the schedule."""
+    return "Euler" if str(name) == "ddim" else sampler_label(name)
 
 
 def schedule_label(name: object) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdrt.images.programs.made import Fields, Made, Size, load_object, whole
-from sdrt.images.programs.names import sampler_label, schedule_label
+from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
 
 __all__ = ["read_swarmui"]
 
@@ -35,7 +35,7 @@ def _made(params: dict[str, Any], text: str) -> Made:
     version = fields.text("swarm_version")
     fields.move("steps", "Steps")
     # SwarmUI leaves them out if the user did not choose them. The usual ones are those of its backend.
-    fields.put("Sampler", sampler_label(fields.text("sampler", "comfyuisampler") or "euler"))
+    fields.put("Sampler", comfyui_sampler_label(fields.text("sampler", "comfyuisampler") or "euler"))
     fields.put("Schedule type", schedule_label(fields.text("scheduler", "comfyuischeduler") or "normal"))
     fields.move("cfgscale", "CFG scale")
     fields.move("seed", "Seed")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from sdrt.schedulers.plan import Plan
 from sdrt.schedulers.samplers.base import Denoise, Latents, SamplerOptions, States
 
@@ -18,8 +16,7 @@ def lcm(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> St
     """Multistep latent consistency sampling (Luo et al. 2023, arXiv:2310.04378, algorithm 2)."""
     for index, (sigma, target) in enumerate(plan.transfers):
         denoised = denoise(x, sigma)
-        if options.clip_range is not None:
-            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        denoised = options.limit(denoised)
         scaled = plan.timesteps[index] * options.timestep_scaling
         spread = scaled**2 + _LCM_SIGMA_DATA**2
         c_skip, c_out = _LCM_SIGMA_DATA**2 / spread, scaled / math.sqrt(spread)

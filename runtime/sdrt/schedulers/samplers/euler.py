@@ -9,7 +9,7 @@ import numpy as np
 from sdrt.schedulers.plan import Plan
 from sdrt.schedulers.samplers.base import Denoise, Latents, SamplerOptions, States
 
-__all__ = ["ancestral", "ancestral_split", "ddpm", "dpm2", "heun"]
+__all__ = ["ancestral", "ancestral_cfgpp", "ancestral_split", "ddpm", "dpm2", "heun", "restart"]
 
 
 def ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
@@ -22,11 +22,23 @@ def ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions)
         denoised = denoise(x, sigma)
         down, up = ancestral_split(sigma, target, options.eta)
         direction = (x - denoised) * (down / sigma)
-        if options.clip_range is not None:
-            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        denoised = options.limit(denoised)
         x = denoised + direction
         if options.eta > 0:
             # Drawn even where `up` is 0, so that the stream stays in step with diffusers'.
+            x += options.noise() * up
+        yield x, denoised
+
+
+def ancestral_cfgpp(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """DDIM with CFG++ (Chung et al. 2024, arXiv:2406.08070, algorithm 2): the new noise is that of no prompt."""
+    assert options.unconditional is not None
+    for sigma, target in plan.transfers:
+        denoised = denoise(x, sigma)
+        down, up = ancestral_split(sigma, target, options.eta)
+        direction = (x - options.unconditional()) * (down / sigma)
+        x = options.limit(denoised) + direction
+        if options.eta > 0:
             x += options.noise() * up
         yield x, denoised
 
@@ -38,8 +50,7 @@ def ddpm(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> S
     """
     for sigma, target in plan.transfers:
         denoised = denoise(x, sigma)
-        if options.clip_range is not None:
-            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        denoised = options.limit(denoised)
         down, up = ancestral_split(sigma, target, 1.0)
         x = (1 - down / sigma) * denoised + (down / sigma) * x + up * options.noise()
         yield x, denoised
@@ -56,8 +67,7 @@ def heun(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> S
     start, first = x, x
     for index, (sigma, target) in enumerate(plan.transfers):
         denoised = denoise(x, plan.sigmas[index])
-        if options.clip_range is not None:
-            denoised = np.clip(denoised, -options.clip_range, options.clip_range)
+        denoised = options.limit(denoised)
         slope = (x - denoised) / np.float32(plan.sigmas[index])
         if index % 2 == 0:
             start, first = x, slope
@@ -65,6 +75,15 @@ def heun(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> S
         else:
             x = start + (first + slope) * ((target - sigma) / 2)
         yield x, denoised
+
+
+def restart(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """Restart (Xu et al. 2023, arXiv:2306.14878, algorithm 2): Heun, which the plan sends back up with fresh noise."""
+    states = zip(heun(denoise, x, plan, options), plan.transfers, plan.sigmas[1:], strict=True)
+    for (state, denoised), (_, target), level in states:
+        if level > target:
+            state += math.sqrt(level**2 - target**2) * options.noise()
+        yield state, denoised
 
 
 def dpm2(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:

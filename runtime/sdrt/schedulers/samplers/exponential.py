@@ -20,7 +20,16 @@ from sdrt.schedulers.samplers.base import Denoise, Latents, SamplerOptions, Stat
 from sdrt.schedulers.samplers.euler import ancestral_split
 from sdrt.schedulers.samplers.orders import multistep_orders, singlestep_orders
 
-__all__ = ["dpmpp_multistep", "dpmpp_sde", "dpmpp_singlestep", "sa_solver", "unipc"]
+__all__ = [
+    "dpm_multistep",
+    "dpm_singlestep",
+    "dpmpp_2s_ancestral",
+    "dpmpp_multistep",
+    "dpmpp_sde",
+    "dpmpp_singlestep",
+    "sa_solver",
+    "unipc",
+]
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,25 @@ def dpmpp_multistep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOp
 
     Order 3 is the authors' published code: half of the polynomial's square term, and so of second order.
     """
+    return _multistep(denoise, x, plan, options, _ExponentialStep)
+
+
+def dpm_multistep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """DPM-Solver (Lu et al. 2022, arXiv:2206.00927) with past estimates: a polynomial of ε instead of the image."""
+    return _multistep(denoise, x, plan, options, _NoiseStep)
+
+
+def _multistep(
+    denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions, kind: type[_ExponentialStep]
+) -> States:
     past: list[_Estimate] = []
     for (sigma, target), order in zip(plan.transfers, multistep_orders(plan, options), strict=True):
-        denoised = denoise(x, sigma)
-        past = [_Estimate(sigma, denoised), *past[:2]]
-        step = _ExponentialStep(sigma, target, options.eta)
-        x = step.start(x, denoised)
-        if order > 1:
+        denoised = options.limit(denoise(x, sigma))
+        past = [_Estimate(sigma, kind.estimate(x, denoised, sigma)), *past[:2]]
+        step = kind(sigma, target, options.eta)
+        x = step.start(x, past[0].denoised)
+        # With Karras levels and a final sigma_min, the last step has no length.
+        if order > 1 and step.h:
             slope, curvature = _newton(past[:order], step.h)
             x += step.slope_weight(options.solver_type if order == 2 else "heun") * slope
             if curvature is not None:
@@ -54,14 +75,25 @@ def dpmpp_multistep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOp
 
 def dpmpp_singlestep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """DPM-Solver++(2S) and (3S) (arXiv:2211.01095, algorithm 1): steps in groups, each made from the group's start."""
+    return _singlestep(denoise, x, plan, options, _ExponentialStep)
+
+
+def dpm_singlestep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """DPM-Solver-2 and -3 (arXiv:2206.00927, algorithms 1 and 2), with steps in groups as diffusers makes them."""
+    return _singlestep(denoise, x, plan, options, _NoiseStep)
+
+
+def _singlestep(
+    denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions, kind: type[_ExponentialStep]
+) -> States:
     start, group = x, list[_Estimate]()
     for (sigma, target), order in zip(plan.transfers, singlestep_orders(plan, options), strict=True):
-        denoised = denoise(x, sigma)
+        denoised = options.limit(denoise(x, sigma))
         if order == 1:
             start, group = x, []
-        group = [*group, _Estimate(sigma, denoised)]
+        group = [*group, _Estimate(sigma, kind.estimate(x, denoised, sigma))]
         first = group[0]
-        step = _ExponentialStep(first.sigma, target, options.eta)
+        step = kind(first.sigma, target, options.eta)
         x = step.start(start, first.denoised)
         if order == 3 and options.solver_type == "heun":
             for weight, other in zip(step.polynomial_weights(first, group[1:]), group[1:], strict=True):
@@ -71,6 +103,24 @@ def dpmpp_singlestep(denoise: Denoise, x: Latents, plan: Plan, options: SamplerO
             x += step.slope_weight(options.solver_type if order == 2 else "heun") * slope
         if options.eta > 0:
             x += step.noise_level * options.noise()
+        yield x, denoised
+
+
+def dpmpp_2s_ancestral(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
+    """k-diffusion's `sample_dpmpp_2s_ancestral`: DPM-Solver++(2S) further down, and fresh noise back up.
+
+    With η = 1 the middle, in λ, of a step further down is the level that the step ends at.
+    """
+    start = x
+    for index, (sigma, target) in enumerate(plan.transfers):
+        denoised = denoise(x, plan.sigmas[index])
+        if index % 2 == 0:
+            start = x
+            x = (target / sigma) * x + (1 - target / sigma) * denoised
+        else:
+            down, up = ancestral_split(sigma, target, options.eta)
+            x = (down / sigma) * start + (1 - down / sigma) * denoised
+            x += up * options.noise()
         yield x, denoised
 
 
@@ -104,7 +154,7 @@ def unipc(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> 
     last, order = x, 1
     count = plan.num_evaluations
     for index, (sigma, target) in enumerate(plan.transfers):
-        newest = _Estimate(sigma, denoise(x, sigma))
+        newest = _Estimate(sigma, options.limit(denoise(x, sigma)))
         if index and index - 1 not in options.disable_corrector:
             x = _unipc_step(last, past[:order], newest, sigma, options.solver_type)
         past = [newest, *past[:2]]
@@ -146,7 +196,7 @@ def sa_solver(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions)
     last, noise, tau, corrected = x, x, 0.0, 2
     count = plan.num_evaluations
     for index, (sigma, target) in enumerate(plan.transfers):
-        newest = _Estimate(sigma, denoise(x, sigma))
+        newest = _Estimate(sigma, options.limit(denoise(x, sigma)))
         if index:
             x = _sa_step(last, [newest, *past][:corrected], past[0].sigma, sigma, tau, noise)
         past = [newest, *past[:2]]
@@ -179,12 +229,20 @@ def _sa_step(
 
 
 class _ExponentialStep:
-    """One step's coefficients: from sigma to target with the share `eta` of fresh noise, τ² above."""
+    """A step with a polynomial of the denoised image.
+
+    One step's coefficients: from sigma to target with the share `eta` of fresh noise, τ² above.
+    """
 
     def __init__(self, sigma: float, target: float, eta: float) -> None:
         self._sigma, self._target, self._eta = sigma, target, eta
         self.h = log_ratio(sigma, target)
         self.rate = 1 + eta
+
+    @staticmethod
+    def estimate(_x: Latents, denoised: Latents, _sigma: float) -> Latents:
+        """What the polynomial goes through."""
+        return denoised
 
     def start(self, x: Latents, denoised: Latents) -> Latents:
         """The step with a constant denoised image."""
@@ -218,6 +276,33 @@ class _ExponentialStep:
         columns = np.vander(places, increasing=True).T
         moments = [self.moment(power) for power in range(len(places))]
         return [float(weight) for weight in np.linalg.solve(columns, moments)[1:]]
+
+
+class _NoiseStep(_ExponentialStep):
+    """The same with a polynomial of ε: x(t) = x(s) - a·∫₀ʰ σₛ·e⁻ᵘ·ε(λₛ + u) du, and noise of √(σₛ² - σₜ²) if τ = 1."""
+
+    @staticmethod
+    def estimate(x: Latents, denoised: Latents, sigma: float) -> Latents:
+        """ε."""
+        slope: Latents = (x - denoised) / np.float32(sigma)
+        return slope
+
+    def start(self, x: Latents, denoised: Latents) -> Latents:
+        """The step with a constant ε."""
+        moved: Latents = x + self.moment(0) * denoised
+        return moved
+
+    @property
+    def noise_level(self) -> float:
+        """How much fresh noise there is at the end."""
+        return math.sqrt(max(self._sigma**2 - self._target**2, 0.0))
+
+    def moment(self, power: int) -> float:
+        """-a·∫₀ʰ σₛ·e⁻ᵘ·(u/h)^power du."""
+        moment = self._sigma - self._target
+        for k in range(1, power + 1):
+            moment = k * moment / self.h - self._target if self.h else 0.0
+        return -self.rate * moment
 
 
 def _newton(nodes: Sequence[_Estimate], h: float) -> tuple[Latents, Latents | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sdrt.schedulers import evaluations, samplers
-from sdrt.schedulers.table.row import CLIP_KEYS, SamplerRow
+from sdrt.schedulers.table.row import CLIP_KEYS, THRESHOLD_KEYS, SamplerRow
 
 __all__ = ["CONSISTENCY"]
 
@@ -25,7 +25,8 @@ CONSISTENCY = (
         spacings=(),
         defaults=_CONSISTENCY_DEFAULTS,
         keys=CLIP_KEYS
-        | {"rescale_betas_zero_snr", "thresholding", "original_inference_steps", "timestep_scaling"},
+        | THRESHOLD_KEYS
+        | {"rescale_betas_zero_snr", "original_inference_steps", "timestep_scaling"},
         eta=1.0,
         zero_snr_alpha=2.0**-48,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sdrt.schedulers import evaluations, samplers
 from sdrt.schedulers.edm_schedule import build_edm_schedule
 from sdrt.schedulers.table.dpm_solver import DPM_SYNONYMS
-from sdrt.schedulers.table.row import SamplerRow
+from sdrt.schedulers.table.row import THRESHOLD_KEYS, SamplerRow
 
 __all__ = ["EDM"]
 
@@ -20,6 +20,7 @@ EDM = (
         integrate=samplers.ancestral,
         plan=evaluations.edm_plan,
         spacings=("karras", "exponential"),
+        automatic="karras",
         defaults={"sigma_schedule": "karras"},
         keys=_EDM_KEYS,
         schedule=build_edm_schedule,
@@ -32,10 +33,11 @@ EDM = (
         integrate=samplers.dpmpp_multistep,
         plan=evaluations.edm_plan,
         spacings=("karras", "exponential"),
+        automatic="karras",
         defaults={"sigma_schedule": "karras"},
         keys=_EDM_KEYS
+        | THRESHOLD_KEYS
         | {
-            "thresholding",
             "algorithm_type",
             "solver_order",
             "solver_type",
@@ -45,6 +47,7 @@ EDM = (
         algorithm_type="dpmsolver++",
         orders=(1, 2),
         synonyms=DPM_SYNONYMS,
+        allowed={"algorithm_type": ("dpmsolver++", "sde-dpmsolver++")},
         schedule=build_edm_schedule,
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdrt.schedulers import evaluations, samplers
+from sdrt.schedulers import evaluations, own_levels, samplers
 from sdrt.schedulers.table.row import CLIP_KEYS, K_DEFAULTS, LEVEL_KEYS, SamplerRow
 
 __all__ = ["K_DIFFUSION"]
@@ -58,6 +58,7 @@ K_DIFFUSION = (
         integrate=samplers.dpm2,
         plan=evaluations.dpm2_plan,
         defaults=K_DEFAULTS,
+        automatic="karras",
         keys=LEVEL_KEYS,
     ),
     SamplerRow(
@@ -70,8 +71,25 @@ K_DIFFUSION = (
         integrate=samplers.dpm2,
         plan=evaluations.dpm2_ancestral_plan,
         defaults=K_DEFAULTS,
+        automatic="karras",
         keys=LEVEL_KEYS,
         eta=1.0,
+    ),
+    SamplerRow(
+        name="restart",
+        display_name="Restart",
+        class_name="",
+        own_levels=False,
+        order=2,
+        evaluations=2,
+        integrate=samplers.restart,
+        plan=own_levels.restart_plan,
+        skip=own_levels.skip_restart,
+        defaults=K_DEFAULTS,
+        keys=LEVEL_KEYS,
+        automatic="karras",
+        eta=1.0,
+        rises=True,
     ),
     SamplerRow(
         name="lms",

@@ -12,7 +12,7 @@ from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
 from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
-from sdrt.images.programs.names import sampler_label, schedule_label
+from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
 
 __all__ = ["read_comfyui"]
 
@@ -73,7 +73,7 @@ def _read(
 
 def _put_sampling(fields: Fields, sampling: Sampling) -> None:
     fields.put("Steps", sampling.settings.get("Steps"))
-    fields.put("Sampler", sampler_label(sampling.sampler) if sampling.sampler else None)
+    fields.put("Sampler", comfyui_sampler_label(sampling.sampler) if sampling.sampler else None)
     fields.put("Schedule type", schedule_label(sampling.scheduler) if sampling.scheduler else None)
     fields.put("CFG scale", sampling.settings.get("CFG scale"))
     fields.put("Seed", sampling.settings.get("Seed"))

@@ -1,0 +1,206 @@
+"""The U-Net of Stable Diffusion (Rombach et al. 2022, arXiv:2112.10752), as `UNet2DConditionModel` has it.
+
+Text to image, inpainting, instructions and upscaling differ in the channels of `conv_in` and in the embeddings that are
+added to the timestep's. SDXL has transformers of several layers, and pooled texts and sizes as inputs.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from onnx import TensorProto
+
+from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
+from sdrt_export.graphs.layers import Attention, Layers, Value
+
+__all__ = ["unet"]
+
+_TRANSFORMER_EPS = 1e-6
+_LAYER_NORM_EPS = 1e-5
+
+
+def unet(config: UNetConfig, g: Layers) -> None:
+    """Write the graph.
+
+    Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
+    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
+    Output: `out_sample` [batch, out, height, width].
+    """
+    sample = g.image_input("sample", config.in_channels)
+    if config.center_input_sample:
+        sample = g.shifted(g.multiply(sample, 2.0), -1.0)
+    temb = _embedding(config, g)
+    context = g.tokens_input("encoder_hidden_states", config.context_width)
+    x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
+    skips = [x]
+    for index, block in enumerate(config.down):
+        x = _down(config, g, f"down_blocks.{index}", block, x, temb, context, skips)
+    if config.mid is not None:
+        x = _middle(config, g, config.mid, x, temb, context)
+    for index, block in enumerate(config.up):
+        x = _up(config, g, f"up_blocks.{index}", block, x, temb, context, skips)
+    x = g.group_norm("conv_norm_out", x, config.groups, config.eps, silu=True)
+    g.image_output("out_sample", g.conv("conv_out", x, config.out_channels, kernel=config.conv_out_kernel))
+
+
+def _down(
+    config: UNetConfig,
+    g: Layers,
+    path: str,
+    block: BlockConfig,
+    x: Value,
+    temb: Value,
+    context: Value,
+    skips: list[Value],
+) -> Value:
+    for index, depth in enumerate(block.depths):
+        x = _resnet(config, g, f"{path}.resnets.{index}", x, block.channels, temb)
+        if block.attends:
+            x = _transformer(config, g, f"{path}.attentions.{index}", x, context, block, depth)
+        skips.append(x)
+    if block.resamples:
+        padding = config.downsample_padding
+        x = g.downsampled(f"{path}.downsamplers.0.conv", x, block.channels, padding=padding, restored=True)
+        skips.append(x)
+    return x
+
+
+def _middle(
+    config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Value
+) -> Value:
+    x = _resnet(config, g, "mid_block.resnets.0", x, block.channels, temb, config.mid_scale)
+    for index, depth in enumerate(block.depths):
+        if block.attends:
+            x = _transformer(config, g, f"mid_block.attentions.{index}", x, context, block, depth)
+        x = _resnet(config, g, f"mid_block.resnets.{index + 1}", x, block.channels, temb, config.mid_scale)
+    return x
+
+
+def _up(
+    config: UNetConfig,
+    g: Layers,
+    path: str,
+    block: BlockConfig,
+    x: Value,
+    temb: Value,
+    context: Value,
+    skips: list[Value],
+) -> Value:
+    for index, depth in enumerate(block.depths):
+        joined = g.join(x, skips.pop())
+        x = _resnet(config, g, f"{path}.resnets.{index}", joined, block.channels, temb)
+        if block.attends:
+            x = _transformer(config, g, f"{path}.attentions.{index}", x, context, block, depth)
+    if block.resamples:
+        x = g.conv(f"{path}.upsamplers.0.conv", g.enlarged(x, skips[-1]), block.channels)
+    return x
+
+
+def _resnet(
+    config: UNetConfig, g: Layers, path: str, x: Value, out: int, temb: Value, scale: float = 1.0
+) -> Value:
+    """Two convolutions around the timestep's embedding, and a shortcut (He et al. 2016)."""
+    h = g.group_norm(f"{path}.norm1", x, config.groups, config.eps, silu=True)
+    h = g.conv(f"{path}.conv1", h, out)
+    if config.scale_and_shift:
+        both = g.dense(f"{path}.time_emb_proj", temb, 2 * out)
+        h = g.group_norm(f"{path}.norm2", h, config.groups, config.eps)
+        h = g.silu(_scaled_and_shifted(g, h, both))
+    else:
+        h = g.add_to_pixels(h, g.dense(f"{path}.time_emb_proj", temb, out))
+        h = g.group_norm(f"{path}.norm2", h, config.groups, config.eps, silu=True)
+    h = g.conv(f"{path}.conv2", h, out)
+    skip = x if x.channels == out else g.conv(f"{path}.conv_shortcut", x, out, kernel=1)
+    return g.multiply(g.add(h, skip), 1 / scale)
+
+
+def _scaled_and_shifted(g: Layers, h: Value, both: Value) -> Value:
+    """``h · (1 + scale) + shift`` for the halves of a vector `[batch, 2 · channels]`."""
+    scale, shift = g.graph.ops("Split", both.name, count=2, axis=-1, num_outputs=2)
+    one = g.graph.op("Add", scale, g.graph.number(1))
+    return g.add_to_pixels(g.multiply_pixels(h, Value(h.channels, one)), Value(h.channels, shift))
+
+
+def _transformer(
+    config: UNetConfig, g: Layers, path: str, x: Value, context: Value, block: BlockConfig, depth: int
+) -> Value:
+    """Blocks of attention over the pixels, and to the text."""
+    h = g.group_norm(f"{path}.norm", x, config.groups, _TRANSFORMER_EPS)
+    if config.linear_projection:
+        h = g.linear(f"{path}.proj_in", g.tokens(h), x.channels)
+    else:
+        h = g.tokens(g.conv(f"{path}.proj_in", h, x.channels, kernel=1))
+    for index in range(depth):
+        h = _transformer_block(g, f"{path}.transformer_blocks.{index}", h, context, block)
+    if config.linear_projection:
+        h = g.image(g.linear(f"{path}.proj_out", h, x.channels), x)
+    else:
+        h = g.conv(f"{path}.proj_out", g.image(h, x), x.channels, kernel=1)
+    return g.add(h, x)
+
+
+def _transformer_block(g: Layers, path: str, h: Value, context: Value, block: BlockConfig) -> Value:
+    """Self-attention, cross-attention, feed-forward, each after a norm and around a residual."""
+    attention = Attention(f"{path}.attn1", heads=block.heads, width=h.channels, packed="to_{}")
+    other = context if block.only_cross_attention else None
+    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm1", h, _LAYER_NORM_EPS), other), h)
+    attention = Attention(f"{path}.attn2", heads=block.heads, width=h.channels, packed="to_{}")
+    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), context), h)
+    inner = g.geglu(
+        f"{path}.ff.net.0.proj", g.layer_norm(f"{path}.norm3", h, _LAYER_NORM_EPS), 4 * h.channels
+    )
+    return g.add(g.linear(f"{path}.ff.net.2", inner, h.channels), h)
+
+
+# --- the timestep, and what is added to its embedding -------------------------------------------------------
+
+
+def _embedding(config: UNetConfig, g: Layers) -> Value:
+    """The embedding `[batch, width]` of the timestep and of other conditions, after its activation."""
+    graph, graph.path = g.graph, "time_embedding"
+    batch = graph.op("Shape", "sample", start=0, end=1)
+    timestep = graph.input("timestep", [])
+    each = graph.op("Expand", graph.op("Reshape", timestep, graph.constant([-1])), batch)
+    t = g.computed(_sinusoid(g, each, config.channels[0], config.flip, config.shift))
+    if config.guidance_width:
+        condition = g.computed(
+            Value(config.guidance_width, graph.input("timestep_cond", ["batch", config.guidance_width]))
+        )
+        t = g.add(g.dense("time_embedding.cond_proj", condition, t.channels, bias=False), t)
+    temb = _two_layers(g, "time_embedding", t, config.time_width, config.time_width)
+    if config.num_class_embeds:
+        labels = graph.input("class_labels", ["batch"], TensorProto.INT64)
+        table = g.weight("class_embedding.weight", config.num_class_embeds, config.time_width)
+        temb = g.add(Value(config.time_width, graph.op("Gather", table, labels)), temb)
+    if config.pooled_width:
+        temb = g.add(_text_and_size(config, g, batch), temb)
+    return g.silu(temb)
+
+
+def _text_and_size(config: UNetConfig, g: Layers, batch: str) -> Value:
+    """The embedding of pooled texts and of the image's sizes (SDXL, Podell et al. 2023, arXiv:2307.01952)."""
+    graph, graph.path, count = g.graph, "add_embedding", config.num_time_ids
+    texts = g.computed(Value(config.pooled_width, graph.input("text_embeds", ["batch", config.pooled_width])))
+    ids = graph.input("time_ids", ["batch", count])
+    flat = graph.op("Reshape", ids, graph.constant([-1]))
+    sizes = _sinusoid(g, flat, config.size_width, config.flip, config.shift)
+    shape = graph.op("Concat", batch, graph.constant([count * config.size_width]), axis=0)
+    sizes = g.computed(Value(count * config.size_width, graph.op("Reshape", sizes.name, shape)))
+    both = Value(texts.channels + sizes.channels, graph.op("Concat", texts.name, sizes.name, axis=-1))
+    return _two_layers(g, "add_embedding", both, config.time_width, config.time_width)
+
+
+def _two_layers(g: Layers, path: str, x: Value, inner: int, out: int) -> Value:
+    return g.dense(f"{path}.linear_2", g.silu(g.dense(f"{path}.linear_1", x, inner)), out)
+
+
+def _sinusoid(g: Layers, t: str, width: int, flip: bool, shift: float) -> Value:
+    """Sines and cosines `[n, width]` of `t` [n], in float32 (Vaswani et al. 2017)."""
+    graph, half = g.graph, width // 2
+    steps = np.arange(half, dtype=np.float32)
+    frequencies = np.exp(np.float32(-math.log(10000)) * steps / np.float32(half - shift))
+    column = graph.op("Unsqueeze", t, graph.constant([1]))
+    angles = graph.op("Mul", column, graph.constant(frequencies[np.newaxis], np.float32))
+    waves = [graph.op("Sin", angles), graph.op("Cos", angles)]
+    return Value(width, graph.op("Concat", *(reversed(waves) if flip else waves), axis=-1))

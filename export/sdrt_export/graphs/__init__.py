@@ -1,0 +1,1 @@
+"""Graphs from layers: an ONNX graph under construction, and how each target writes a layer."""

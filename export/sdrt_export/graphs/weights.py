@@ -1,0 +1,80 @@
+"""The weights that a graph names: where each comes from in a checkpoint, and how the graph stores it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.errors import IntegrityError
+
+__all__ = ["Array", "Shape", "Weight", "transposed"]
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Arrange = Callable[[Sequence[Array]], Array]
+
+
+def _as_it_is(arrays: Sequence[Array]) -> Array:
+    return arrays[0]
+
+
+def transposed(arrays: Sequence[Array]) -> Array:
+    """A matrix `[in, out]`, as MatMul takes it."""
+    matrix: Array = arrays[0].T
+    return matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """One weight of a graph.
+
+    Attributes:
+        name: in the graph, and in the file of its weights.
+        sources: the tensors of the checkpoint that it is made of, with their shapes.
+        shape: in the graph.
+        arrange: makes it from those tensors, by moving numbers only: transposing, joining, padding with zeros.
+        exact: whether to keep it in float32 where the graph computes in float16.
+    """
+
+    name: str
+    sources: Mapping[str, Shape]
+    shape: Shape
+    arrange: Arrange = _as_it_is
+    exact: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one tensor of the checkpoint, unchanged."""
+        return self.arrange is _as_it_is
+
+    @property
+    def is_transposed(self) -> bool:
+        """Whether it is one matrix of the checkpoint, transposed."""
+        return self.arrange is transposed
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def value(self, tensors: Mapping[str, Array]) -> Array:
+        """The weight, made of a checkpoint's `tensors`.
+
+        Raises:
+            IntegrityError: a tensor is missing, or has another shape than the config says.
+        """
+        arrays = []
+        for name, shape in self.sources.items():
+            if name not in tensors:
+                raise IntegrityError.advised(f"the weights lack {name}", "download the checkpoint again")
+            if tensors[name].shape != shape:
+                raise IntegrityError.expected(
+                    f"the weight {name} is of shape {list(tensors[name].shape)}",
+                    f"{list(shape)}, as config.json says: the two files do not belong together",
+                )
+            arrays.append(tensors[name])
+        return self.arrange(arrays)
