@@ -55,7 +55,7 @@ def schedulers(_: click.Context, __: click.Parameter, incomplete: str) -> Items:
     rows = SAMPLERS.values()
     names = [*SAMPLERS, *(row.display_name for row in rows)]
     if incomplete:
-        names += [row.class_name for row in rows]
+        names += [row.class_name for row in rows if row.class_name]
         # A1111's names with a spacing are many, so they come when the name is there.
         names += [
             f"{row.display_name} {label}"
