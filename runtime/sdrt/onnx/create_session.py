@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
-from sdrt.errors import IntegrityError, ProviderError
+from sdrt.errors import IntegrityError, ProviderError, SdrtError
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
@@ -75,7 +76,7 @@ def create_session(
     names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
     providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
 
-    def create(linked: LinkedWeights | None = None) -> Any:
+    def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
         if content is not None:
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
@@ -97,32 +98,41 @@ def create_session(
             return interruptible(work, lambda: cancel(True), thread)
 
     try:
-        try:
-            return create()
-        except FAILURES as error:
-            if not (is_refusal_of_links(error) and can_pass_weights()):
-                raise
-            linked = LinkedWeights(subject.path)
-            if not linked:
-                raise
-        # Not inside `except`: the error's traceback would keep the memory of the first attempt.
-        return create(linked)
+        return _following_links(subject.path, create)
     except FAILURES as error:
-        if is_refusal_to_fall_back(error):
-            raise shortfall(
-                subject,
-                f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
-                "which operators, but 1.24 and later do",
-                unfit(config),
-                refusal(config),
-            ) from error
-        if (lost := _lost_weights(subject.path)) is not None:
-            raise IntegrityError.advised(
-                f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
-                "copy the whole model folder, or export it again",
-                **subject.facts,
-            ) from error
-        raise load_failure(subject, error) from error
+        raise _failure(subject, config, error) from error
+
+
+def _following_links(graph: Path, create: Callable[[LinkedWeights | None], Any]) -> Any:
+    """Call `create`, and once more with the weights if ONNX Runtime refuses them because of a link."""
+    try:
+        return create(None)
+    except FAILURES as error:
+        if not (is_refusal_of_links(error) and can_pass_weights()):
+            raise
+        linked = LinkedWeights(graph)
+        if not linked:
+            raise
+    # Not inside `except`: the error's traceback would keep the memory of the first attempt.
+    return create(linked)
+
+
+def _failure(subject: Subject, config: SessionConfig, error: BaseException) -> SdrtError:
+    if is_refusal_to_fall_back(error):
+        return shortfall(
+            subject,
+            f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
+            "which operators, but 1.24 and later do",
+            unfit(config),
+            refusal(config),
+        )
+    if (lost := _lost_weights(subject.path)) is not None:
+        return IntegrityError.advised(
+            f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
+            "copy the whole model folder, or export it again",
+            **subject.facts,
+        )
+    return load_failure(subject, error)
 
 
 def _lost_weights(path: Path) -> Path | None:
