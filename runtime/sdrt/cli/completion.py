@@ -17,6 +17,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from sdrt.cli.echo import echo
 from sdrt.cli.group import COMPLETE, CONTEXT
 
 __all__ = ["SHELLS", "Bash", "completion", "register"]
@@ -104,4 +105,4 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     top = context.find_root()
-    click.echo(found(top.command, {}, top.info_name or "sdrt", COMPLETE).source())
+    echo(found(top.command, {}, top.info_name or "sdrt", COMPLETE).source())

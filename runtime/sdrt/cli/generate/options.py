@@ -69,6 +69,7 @@ _OTHER_OPTIONS = (
     click.option(
         "--wildcards",
         metavar="DIR",
+        shell_complete=completers.folders,
         help="In prompts, __name__ means a line of the file name.txt in this folder. The seed decides which.",
     ),
     force_option,
@@ -130,7 +131,7 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
 def _completer(row: Setting) -> completers.Completer | None:
     """What completes the values of a setting. Choices complete themselves."""
     named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
-    is_file = row.option is not None and row.option.metavar == "FILE"
+    is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)
 
 
