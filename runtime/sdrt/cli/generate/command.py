@@ -76,9 +76,9 @@ __all__ = ["generate"]
 def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b. With --wildcards, __name__ means a line of the
-    file name.txt. The seed of each image decides which. The names of the files go to stdout, progress and notices to
-    stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ means a line of the file name.txt
+    (see --wildcards). The seed of each image decides which. The names of the files go to stdout, progress and notices
+    to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
