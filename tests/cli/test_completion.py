@@ -175,7 +175,7 @@ def typed(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 def test_bash_itself(typed: Callable[[str], str]) -> None:
-    Path("a picture.png").touch()
+    Path("an image.png").touch()
     Path("models").mkdir()
     assert typed("sdrt gen\t x --sched\teuler_\t") == "<generate><x><--scheduler><euler_a>"
     assert (
@@ -185,7 +185,7 @@ def test_bash_itself(typed: Callable[[str], str]) -> None:
     assert (
         typed("sdrt generate x --scheduler=unipcm\t") == "<generate><x><--scheduler=UniPCMultistepScheduler>"
     )
-    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><a picture.png>"
+    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><an image.png>"
     assert typed("sdrt generate x -m sha\t") == "<generate><x><-m><shapes>"
     assert typed("sdrt generate x -m mod\t") == "<generate><x><-m><models/>"
     assert typed("sdrt plot x -x hires_up\tlan\t") == "<plot><x><-x><hires_upscaler=lanczos>"

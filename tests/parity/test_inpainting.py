@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sdrt import RequestError, StableDiffusionPipeline
-from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, given_image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -47,7 +47,7 @@ def test_schedulers_and_strengths(
     width, height = SIZE
     options: dict[str, Any] = {
         "prompt": "a lake",
-        "image": picture(*SIZE),
+        "image": given_image(*SIZE),
         "mask_image": mask(),
         "strength": strength,
         "num_inference_steps": 7,
