@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         ProviderError,
         RequestError,
+        RunCancelledError,
         SdrtError,
         UnsupportedModelError,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "ProviderError",
     "Request",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
     "SdrtWarning",
     "StableDiffusionPipeline",

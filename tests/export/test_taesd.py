@@ -16,6 +16,7 @@ from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, Unsu
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model
 from sdrt_export.evaluator import Evaluator
+from sdrt_export.restore import restore_checkpoint
 from tests.made_once import MadeOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
@@ -98,3 +99,18 @@ def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--taesd needs exporter 'sdrt'"):
         export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)
     assert not output.exists()
+
+
+def test_it_is_restored_with_the_model(model: Path, taesd: Path, tmp_path: Path) -> None:
+    restore_checkpoint(model, tmp_path / "restored")
+    latents = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 7, 5), dtype=np.float32))
+    with torch.no_grad():
+        again, given = (
+            AutoencoderTiny.from_pretrained(folder).decode(latents).sample
+            for folder in (tmp_path / "restored" / "taesd_decoder", taesd)
+        )
+    torch.testing.assert_close(again, given)
+    manifest = export_model(
+        tmp_path / "restored", tmp_path / "again", taesd=tmp_path / "restored" / "taesd_decoder"
+    )
+    assert "taesd_decoder" in manifest.components

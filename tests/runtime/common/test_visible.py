@@ -112,4 +112,5 @@ def test_one_module_of_the_command_prints() -> None:
         "cli/exit_codes.py",  # a traceback
         "cli/generate/terminal.py",  # names of files, as data
         "common/progress.py",
+        "supervised.py",  # the limit, a number
     }

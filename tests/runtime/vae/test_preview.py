@@ -92,3 +92,21 @@ def test_a_model_without_one_says_so(tiny_model: Path, tmp_path: Path, value: ob
     (folder / "sdrt.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=message):
         open_folder(folder).preview(np.zeros((1, 4, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, r"latents are int: expected an array \(images, 4, height, width\)"),
+        (None, "latents are NoneType"),
+        ("abc", "latents are str"),
+        ([[1.0], [1.0, 2.0]], "latents are list"),
+        (np.zeros((1, 4, 0, 2), np.float32), "latents have shape"),
+        (np.zeros((1, 4, 2, 2), np.int64), "latents are an array of int64: expected floats"),
+    ],
+)
+def test_what_is_no_latents_is_refused(
+    pipeline: StableDiffusionPipeline, value: object, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        pipeline.preview(value)  # type: ignore[arg-type]

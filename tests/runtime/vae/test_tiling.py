@@ -23,7 +23,7 @@ from sdrt.common.notices import Notices
 from sdrt.model_folder.resolve import open_local
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.components import LoadedComponents
+from sdrt.run.open_graphs import OpenGraphs
 from sdrt.vae import stages as vae_stages
 from sdrt.vae.stages import StagedVae
 
@@ -119,13 +119,13 @@ def test_what_does_not_fit_in_memory_goes_to_a_file(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which graphs of the VAE are opened."""
     made: list[str] = []
-    once = LoadedComponents._get_or_load
+    once = OpenGraphs.get
 
-    def spied(parts: LoadedComponents, name: str, make: Any) -> Any:
+    def spied(graphs: OpenGraphs, name: str, make: Any) -> Any:
         made.append(name)
-        return once(parts, name, make)
+        return once(graphs, name, make)
 
-    monkeypatch.setattr(LoadedComponents, "_get_or_load", spied)
+    monkeypatch.setattr(OpenGraphs, "get", spied)
     return made
 
 

@@ -79,7 +79,9 @@ _OTHER_OPTIONS = (
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
-    click.option("--threads", type=int, help="Number of CPU threads.  [default: every core]"),
+    click.option(
+        "--threads", type=int, help="Number of CPU threads, at most one per CPU.  [default: every core]"
+    ),
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress and no notices."),
 )
