@@ -104,9 +104,9 @@ def test_axes() -> None:
         ("sdrt generate x --device cuda:", ":", ["0", "1", "2", "3"]),
         ("sdrt plot x -x scheduler=eul", "eul", ["euler", "euler_a"]),
         ('sdrt plot x -x "scheduler=eul', '"scheduler=eul', ["scheduler=euler"]),
-        ('sdrt generate x --scheduler "DPM++ 2M K', '"DPM++ 2M K', ["DPM++ 2M Karras"]),
+        ('sdrt generate x --scheduler "DPM++ 2M Ka', '"DPM++ 2M Ka', ["DPM++ 2M Karras"]),
         ("sdrt generate x --scheduler 'DPM++ 2M ", "'DPM++ 2M ", ["DPM++ 2M SDE", "DPM++ 2M Karras"]),
-        ("sdrt generate x --scheduler DPM++\\ 2M\\ K", "DPM++\\ 2M\\ K", ["DPM++ 2M Karras"]),
+        ("sdrt generate x --scheduler DPM++\\ 2M\\ Ka", "DPM++\\ 2M\\ Ka", ["DPM++ 2M Karras"]),
         ("sdrt generate x --scheduler DPM++\\ 2M\\ ", "DPM++\\ 2M\\ ", ["DPM++ 2M SDE", "DPM++ 2M Karras"]),
         ('sdrt generate "a red circle" --spacing k', "k", ["karras"]),
         ('sdrt generate "a red circle" ', "", []),
@@ -177,7 +177,7 @@ def typed(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 def test_bash_itself(typed: Callable[[str], str]) -> None:
-    Path("a picture.png").touch()
+    Path("an image.png").touch()
     Path("models").mkdir()
     assert typed("sdrt gen\t x --sched\teuler_\t") == "<generate><x><--scheduler><euler_a>"
     assert (
@@ -190,7 +190,7 @@ def test_bash_itself(typed: Callable[[str], str]) -> None:
     assert (
         typed("sdrt generate x --scheduler=unipcm\t") == "<generate><x><--scheduler=UniPCMultistepScheduler>"
     )
-    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><a picture.png>"
+    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><an image.png>"
     assert typed("sdrt generate x -m sha\t") == "<generate><x><-m><shapes>"
     assert typed("sdrt generate x -m mod\t") == "<generate><x><-m><models/>"
     assert typed("sdrt plot x -x hires_up\tlan\t") == "<plot><x><-x><hires_upscaler=lanczos>"

@@ -43,12 +43,12 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(model)
     latents = np.random.default_rng(0).standard_normal((2, 4, 7, 5), dtype=np.float32)
     found = pipeline.preview(latents)
-    assert [picture.size for picture in found] == [(40, 56), (40, 56)]
+    assert [image.size for image in found] == [(40, 56), (40, 56)]
     with torch.no_grad():
         expected = AutoencoderTiny.from_pretrained(taesd).decode(torch.from_numpy(latents)).sample
     levels = (expected / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy() * 255
     assert np.ptp(levels) > 20
-    assert np.abs(np.stack([np.asarray(picture) for picture in found]) - levels).max() <= 0.51
+    assert np.abs(np.stack([np.asarray(image) for image in found]) - levels).max() <= 0.51
     assert "taesd_decoder" in Manifest.read(model).components
     with pytest.raises(RequestError, match=r"latents have shape \(4, 7, 5\)"):
         pipeline.preview(latents[0])
@@ -56,7 +56,7 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
 
 @pytest.mark.full
 def test_it_is_exported_for_cuda_too(taesd: Path, tmp_path: Path) -> None:
-    """By the kernels of that provider, which NumPy stands in for: to the picture that torch decodes, in float16."""
+    """By the kernels of that provider, which NumPy stands in for: to the image that torch decodes, in float16."""
     manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", **TINY)
     assert manifest.components["taesd_decoder"]["dtype"] == "float16"
     path = tmp_path / "model" / "taesd_decoder" / "model.onnx"

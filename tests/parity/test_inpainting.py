@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from sdrt import RequestError, StableDiffusionPipeline
-from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, given_image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -47,7 +47,7 @@ def test_schedulers_and_strengths(
     width, height = SIZE
     options: dict[str, Any] = {
         "prompt": "a lake",
-        "image": picture(*SIZE),
+        "image": given_image(*SIZE),
         "mask_image": mask(),
         "strength": strength,
         "num_inference_steps": 7,
@@ -78,7 +78,7 @@ def test_a_thin_line_is_repainted_by_either_u_net(
     line.paste(255, (33, 0, 33 + width, SIZE[1]))
     white = np.asarray(line) > 0
     options: dict[str, Any] = {
-        "image": picture(*SIZE),
+        "image": given_image(*SIZE),
         "mask_image": line,
         "num_inference_steps": 4,
         "seed": 3,

@@ -32,7 +32,7 @@ _SCRIPT = """\
     COMPREPLY=()
     while IFS=, read -r type value; do
         case $type in
-            # Bash quotes the names of files, and so names with spaces.
+            # -o filenames makes bash quote names that contain spaces.
             plain) COMPREPLY+=("$value"); [[ $value == *" "* ]] && compopt -o filenames
                    [[ $value == *= ]] && compopt -o nospace ;;
             dir) compopt -o filenames
@@ -71,7 +71,7 @@ class Bash(BashComplete):
 
 
 def _is_open(line: str) -> bool:
-    """Whether the space at the end of a line is in quotes, or behind a backslash."""
+    """Whether the space at the end of a line is in quotes, or after a backslash."""
     return split_arg_string(f"{line}x")[-1:] != ["x"]
 
 

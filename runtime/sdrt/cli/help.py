@@ -16,7 +16,7 @@ __all__ = ["help_command"]
 @click.argument("command", required=False, shell_complete=commands)
 @click.pass_context
 def help_command(context: click.Context, command: str | None) -> None:
-    """Show the help of a command, as `sdrt COMMAND --help` does. Without COMMAND, show what commands there are."""
+    """Show the help of a command, as `sdrt COMMAND --help` does. Without COMMAND, list the commands."""
     top = context.find_root()
     assert isinstance(top.command, click.Group)
     if command is None:

@@ -9,7 +9,7 @@
 
 `Parameters.parse` is the inverse of `str(parameters)`. It also reads what other programs write in this grammar: names
 with brackets and dots, JSON without quotes around it, words without a value, blank lines at the end, and lines that end
-in CR LF. A1111's own reader passes over such names and values. `sdrt.request.labels` makes the labels and texts of the
+in CR LF. A1111's own reader ignores such names and values. `sdrt.request.labels` makes the labels and texts of the
 settings.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["Parameters"]
 
 _NEGATIVE = "Negative prompt:"
 _FEWEST_FIELDS = 3  # with fewer, the last line belongs to the prompt, as in A1111
-# SD.Next writes what it made the prompts from behind the negative prompt. Only its lines have one of these names.
+# SD.Next writes the templates of its prompts after the negative prompt. Its line of settings has one of these names.
 _TEMPLATES = re.compile(r"^(Template|Negative template): ", re.MULTILINE)
 _NAMES_OF_SDNEXT = frozenset({"App", "Backend", "Operations", "Parser", "Pipeline"})
 # The usual beginning of a line of settings. Extensions of A1111 write further lines below it.
@@ -119,7 +119,7 @@ def _prompts(text: str) -> tuple[str, str]:
 
 
 def _without_templates(prompt: str, settings: dict[str, str]) -> str:
-    """Move SD.Next's lines behind a prompt to the settings."""
+    """Move SD.Next's templates, which follow a prompt, to the settings."""
     prompt, *rest = _TEMPLATES.split(prompt)
     for name, template in zip(rest[::2], rest[1::2], strict=True):
         settings.setdefault(name, template.rstrip("\n"))

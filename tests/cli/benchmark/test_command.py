@@ -210,17 +210,17 @@ def test_the_error_that_ended_it_is_told_though_no_file_can_be_written(
 
 
 @pytest.mark.parametrize("plot", ["latency", "timeline", "flame"])
-def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
+def test_images_are_drawn(plot: str, record: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image, ImageStat
 
     from sdrt.benchmark.plots import draw
 
     Path("plot.png").write_bytes(draw(plot, record))
-    with Image.open("plot.png") as picture:
-        assert (picture.format, picture.width) == ("PNG", 1296)
+    with Image.open("plot.png") as image:
+        assert (image.format, image.width) == ("PNG", 1296)
         # More than a frame on white.
-        assert max(ImageStat.Stat(picture.convert("RGB")).stddev) > 20
+        assert max(ImageStat.Stat(image.convert("RGB")).stddev) > 20
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_nobody_who_reads_the_tables_leaves_the_record(
 
 
 @pytest.mark.parametrize("option", ["--plot", "--timeline", "--flame"])
-def test_a_picture_without_matplotlib_is_refused_first(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_matplotlib_is_refused_first(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = benchmark(option, "a.png")

@@ -629,7 +629,7 @@ def test_from_says_what_another_program_did(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "'Noise scale'" in refused.stderr
     assert "of SwarmUI" in refused.stderr
-    assert "--approximate makes it as near as possible" in refused.stderr
+    assert "--approximate makes it as closely as possible" in refused.stderr
 
 
 @pytest.mark.parametrize(

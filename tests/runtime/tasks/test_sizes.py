@@ -27,7 +27,7 @@ def telling(pipeline: StableDiffusionPipeline, told: list[str]) -> StableDiffusi
     )
 
 
-def picture(width: int, height: int) -> Image.Image:
+def given_image(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
 
 
@@ -56,7 +56,7 @@ def test_the_result_has_the_size_that_was_asked_for(
     advice: str | None,
     painted: bool,
 ) -> None:
-    given, (width, height) = picture(*size), asked
+    given, (width, height) = given_image(*size), asked
     options = {"mask_image": mask((0, 0, size[0] // 4, size[1]), *size)} if painted else {}
     output = telling(image=given, width=width, height=height, **options, **FAST)
     made = output.images[0]
@@ -70,7 +70,7 @@ def test_the_result_has_the_size_that_was_asked_for(
 
 
 def test_a_size_that_is_rounded_is_no_stretching(telling: StableDiffusionPipeline, told: list[str]) -> None:
-    given = picture(70, 51)
+    given = given_image(70, 51)
     assert telling(image=given, **FAST).images[0].size == (64, 48)
     made = telling(image=given, mask_image=mask((0, 0, 9, 9), 70, 51), **FAST).images[0]
     assert made.size == (70, 51)
@@ -79,7 +79,7 @@ def test_a_size_that_is_rounded_is_no_stretching(telling: StableDiffusionPipelin
 
 def test_what_is_cropped_keeps_its_proportions() -> None:
     """Where the image has no room for a box in the proportions of the U-Net's size, its edge is repeated."""
-    image = np.asarray(picture(96, 32))
+    image = np.asarray(given_image(96, 32))
     white = np.full((32, 96), 255, np.uint8)
     box = (0, 0, 96, 32)
     assert fitted(box, 64, 64) == (21, 64)
@@ -98,7 +98,7 @@ def test_what_is_cropped_keeps_its_proportions() -> None:
 def test_a_wide_mask_of_a_wide_image_is_painted_as_it_is(
     telling: StableDiffusionPipeline, told: list[str]
 ) -> None:
-    given, white = picture(160, 48), mask((0, 20, 160, 24), 160, 48)
+    given, white = given_image(160, 48), mask((0, 20, 160, 24), 160, 48)
     options: dict[str, Any] = {"padding_mask_crop": 0, "width": 64, "height": 64, "mask_blur": 2}
     made = telling(image=given, mask_image=white, **options, **FAST).images[0]
     changed = (np.asarray(made) != np.asarray(given)).any(-1)

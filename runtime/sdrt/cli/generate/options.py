@@ -55,7 +55,7 @@ _OTHER_OPTIONS = (
         default=DEFAULT_MODEL,
         show_default=True,
         shell_complete=completers.models,
-        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists what needs no download.",
+        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists those that need no download.",
     ),
     click.option(
         "--embedding",
@@ -63,8 +63,8 @@ _OTHER_OPTIONS = (
         metavar="FILE",
         multiple=True,
         shell_complete=completers.files,
-        help="Load a textual inversion (.safetensors). Prompts use it by the name of the file, or by the name in it. "
-        "Can be repeated.",
+        help="Load a textual inversion (.safetensors). Prompts use it by the name in the file, or else by the name of "
+        "the file. Can be repeated.",
     ),
     click.option(
         "--wildcards",

@@ -28,7 +28,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model folder holds.
 
     FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
-    For a .safetensors file, it shows whether that is a LoRA, a VAE, or something else.
+    For a .safetensors file, sdrt says what it contains, such as a LoRA or a VAE.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path

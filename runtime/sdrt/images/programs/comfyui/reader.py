@@ -26,7 +26,7 @@ _FRESH_ON_GPU = ("ancestral", "lcm", "ddpm", "_gpu")
 def read_comfyui(texts: Mapping[str, str], size: Size) -> Made | None:
     """Read a graph of ComfyUI, or of a program that runs one.
 
-    Of several samplers, the settings are those of the one that begins the image. The others are named.
+    If there are several samplers, the settings are those of the first one. A further setting names the others.
     """
     text = texts.get("prompt", "")
     graph = Graph.of(text)
@@ -102,7 +102,7 @@ def _put_latents(graph: Graph, sampling: Sampling, size: Size, fields: Fields) -
 
 
 def _put_steps_of_denoise(sampling: Sampling, fields: Fields) -> None:
-    """ComfyUI runs all steps, the last of so many that they are the share. A1111 runs that share of the steps."""
+    """ComfyUI's `steps` are those that run, at the end of a longer schedule. A1111's are the whole schedule."""
     steps, denoise = whole(sampling.settings.get("Steps")), sampling.denoise
     if steps and isinstance(denoise, (int, float)) and _LEAST_DENOISE < denoise < 1:
         fields.put("Steps that run", f"{steps} of {int(steps / denoise)}")
@@ -118,7 +118,7 @@ def _put_model(graph: Graph, conditions: Node, fields: Fields) -> None:
 def _put_differences(
     fields: Fields, sampling: Sampling, positive: Conditioning, negative: Conditioning
 ) -> None:
-    """What ComfyUI does in another way, or sdrt does not have."""
+    """Add what ComfyUI does differently, and what sdrt does not have."""
     changes = list(dict.fromkeys([*positive.changes, *negative.changes]))
     fields.put("Conditioning", "; ".join(changes))
     made = list(dict.fromkeys([*positive.makers, *negative.makers]))
@@ -135,7 +135,7 @@ def _put_differences(
         fields.put("Weights of words", "of ComfyUI")
     if any(word in (sampling.sampler or "") for word in _FRESH_ON_GPU):
         fields.put("Fresh noise", "of the GPU")
-    # ComfyUI multiplies it by √(1 + σ²) at full strength, the others by σ.
+    # At full strength, ComfyUI multiplies the noise by √(1 + σ²), and the others by σ.
     fields.put("Noise scale", "of ComfyUI")
 
 

@@ -179,7 +179,7 @@ def _is_usual(name: str, value: object) -> bool:
 
 
 def _read_sigmas(graph: Graph, found: Sampling, sigmas: Node) -> None:
-    """A node that makes noise levels, perhaps behind others that change them."""
+    """The node that makes the noise levels. Nodes after it may change them."""
     for node in graph.upstream(sigmas):
         scheduler = graph.text(node, "scheduler") or _SCHEDULER_CLASSES.get(node.kind.lower())
         if scheduler is not None or "steps" in node.inputs:

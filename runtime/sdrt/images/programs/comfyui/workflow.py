@@ -14,7 +14,7 @@ from sdrt.images.programs.made import load_object
 
 __all__ = ["graph_of_workflow"]
 
-_SEED = "control_after_generate"  # a widget behind each seed, which the graph does not have
+_SEED = "control_after_generate"  # a widget after each seed; the graph does not have it
 _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "KSampler": ("seed", _SEED, "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": (
