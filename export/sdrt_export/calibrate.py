@@ -271,6 +271,10 @@ class _ProbedComponents(LoadedComponents):
         self.probes[name] = _Probe(name, self.probed[name].path, self._config, self._notices)
         return self.probes[name]
 
+    def _open_vae(self, name: str) -> Component:
+        # The folder has no manifest yet, but its encoder is sdrt's own.
+        return self._open(name)
+
 
 def _make_image(pipeline: StableDiffusionPipeline, components: _ProbedComponents, run: Run) -> None:
     """Make an image, and encode it if the VAE's encoder is calibrated."""
