@@ -19,6 +19,7 @@ from sdrt.schedulers import SAMPLERS, Scheduler
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.algorithm_types:FutureWarning"),
 ]
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -72,7 +73,7 @@ def test_construction(own: StableDiffusionPipeline, name: str) -> None:
 def test_a_scheduler_of_the_models_config_has_a_name(own: StableDiffusionPipeline) -> None:
     own.scheduler = sdrt.EulerDiscreteScheduler.from_config(own.scheduler.config, use_karras_sigmas=True)
     made = own("a", num_inference_steps=2, seed=0).metadata(0)
-    assert made.settings["Sampler"] == "Euler Karras"
+    assert (made.settings["Sampler"], made.settings["Schedule type"]) == ("Euler", "Karras")
     assert "Scheduler config" not in made.settings
     by_name = own("a", num_inference_steps=2, seed=0, scheduler="Euler Karras").metadata(0)
     assert made.settings == by_name.settings
@@ -104,6 +105,12 @@ def test_what_a_class_cannot_do(own: StableDiffusionPipeline) -> None:
 def test_a_config_is_read_back_whole(own: StableDiffusionPipeline, name: str) -> None:
     """A scheduler has a config of its class, which is read as the same scheduler, or it has none."""
     row, found = SAMPLERS[name], 0
+    if not row.class_name:
+        with pytest.raises(
+            SdrtError, match=f"scheduler '{name}' has no config, because diffusers has no class"
+        ):
+            own.scheduler_for(name).config  # noqa: B018
+        return
     for spacing in (None, *row.spacings):
         try:
             scheduler = own.scheduler_for(name, spacing)

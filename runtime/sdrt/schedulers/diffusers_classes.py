@@ -19,7 +19,7 @@ __all__ = ["SchedulerClass", "class_names", "config_inside", "without_source"]
 
 def class_names() -> tuple[str, ...]:
     """Return the names of diffusers' classes that sdrt has."""
-    return tuple(dict.fromkeys(row.class_name for row in SAMPLERS.values()))
+    return tuple(dict.fromkeys(row.class_name for row in SAMPLERS.values() if row.class_name))
 
 
 class SchedulerClass(ExplainsAttributes):
