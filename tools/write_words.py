@@ -42,7 +42,7 @@ def index() -> str:
 
 def _table(words: Sequence[Word], dashes: str) -> str:
     """A line for each thing; consecutive words for one thing stand together."""
-    lines = [("word", "what it is there", "in sdrt"), ("---",) * 3]
+    lines = [("name", "meaning there", "in sdrt"), ("---",) * 3]
     for (what, ours), group in itertools.groupby(words, key=lambda word: (word.what, _ours(word))):
         lines.append((", ".join(f"`{dashes}{word.name}`" for word in group), what, ours))
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         ProviderError,
         RequestError,
+        RunCancelledError,
         SdrtError,
         UnsupportedModelError,
     )
@@ -46,6 +47,7 @@ __all__ = [
     "ProviderError",
     "Request",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
     "SdrtWarning",
     "StableDiffusionPipeline",
@@ -93,8 +95,8 @@ def _foreign(name: str) -> Any:
     from sdrt.foreign.imports import IMPORTS
     from sdrt.foreign.word import no_attribute, no_name
 
-    # `from sdrt import name` first asks with `hasattr`. After an AttributeError it looks for a module of that name, and
-    # then it has an error of its own, without our words. An ImportError is what it shows.
+    # `from sdrt import name` first looks for an attribute. After an AttributeError, it looks for a module of that name
+    # and raises its own error, without our message. It shows an ImportError unchanged.
     is_import = sys._getframe(2).f_globals.get("__name__") == "importlib._bootstrap"
     if is_import and PathFinder.find_spec(f"sdrt.{name}", __path__) is None:
         raise no_name(name, known, IMPORTS)

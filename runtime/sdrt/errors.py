@@ -14,7 +14,8 @@
     │   ├── ComponentError                 a component got or produced wrong tensors
     │   └── ExportError                    an export failed or does not match torch
     ├── ProviderError                      an execution provider is missing           exit code 4
-    └── OutOfMemoryError (MemoryError)     the host or the device is out of memory    exit code 5
+    ├── OutOfMemoryError (MemoryError)     the host or the device is out of memory    exit code 5
+    └── RunCancelledError                  the call's `cancel` was set                exit code 130
 
 Errors also have attributes with what the message says, so that programs need not parse it.
 """
@@ -33,6 +34,7 @@ __all__ = [
     "OutOfMemoryError",
     "ProviderError",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
     "UnknownArgumentError",
     "UnknownAttributeError",
@@ -136,3 +138,21 @@ class OutOfMemoryError(SdrtError, MemoryError):
     """The host or the device ran out of memory."""
 
     exit_code = 5
+
+
+class RunCancelledError(SdrtError):
+    """The run stopped, because the `cancel` of its call was set.
+
+    Attributes:
+        steps: the number of steps that were finished.
+        num_steps: the number of steps of the run; None if the scheduler chooses them as it goes.
+        images: the images that were finished, in order, of the type that the call asked for.
+    """
+
+    exit_code = 130
+
+    def __init__(self, *message: object, **facts: Any) -> None:
+        super().__init__(*message, **facts)
+        self.steps: int = 0
+        self.num_steps: int | None = 0
+        self.images: list[Any] = []

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.arguments import takes
+from sdrt.common.cancelling import Cancel, is_set_of
+from sdrt.common.frames import forgets_locals
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError
 from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.loading import Loading
@@ -21,6 +22,7 @@ from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
+from sdrt.run.guarded import guarded
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
@@ -89,11 +91,12 @@ class StableDiffusionPipeline(DiffusersMethods):
         return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
 
     @takes(Arguments)
+    @forgets_locals
     def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
         """Make images. The arguments are those of diffusers, and more.
 
         Raises:
-            RequestError, ComponentError, OutOfMemoryError, ProviderError.
+            RequestError, ComponentError, OutOfMemoryError, ProviderError, RunCancelledError.
         """
         given = Arguments(*values, **named)
         request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
@@ -103,7 +106,7 @@ class StableDiffusionPipeline(DiffusersMethods):
             raise wrong_value("callback_on_step_end", callback, "a function")
         scheduler = self.scheduler_for(given.scheduler, given.spacing)
         request = with_generator(request, given, lambda: self.plan(request, scheduler=scheduler))
-        events = self.stream(request, scheduler=scheduler)
+        events = self.stream(request, scheduler=scheduler, cancel=given.cancel)
         # Only now, when the request is known to be right.
         mark_used(given.generator)
         return self._run(events, callback, names)
@@ -133,40 +136,33 @@ class StableDiffusionPipeline(DiffusersMethods):
         *,
         scheduler: SchedulerLike | None = None,
         spacing: str | None = None,
+        cancel: Cancel | None = None,
     ) -> Events:
         """Run `request`. Yields a `GenerationStep` after each step, and at the end the result.
 
-        Closing the generator stops the run. A request from `plan` already has its scheduler and spacing.
+        Closing the generator stops the run between two steps, and `cancel` at any time: it is an object with
+        `is_set()`, such as a `threading.Event`, or a function. A request from `plan` already has its scheduler and
+        spacing.
 
         Raises:
             RequestError: the model or the scheduler cannot make the request. This is raised by the call itself, all
                 other errors by the first or a later step.
+            RunCancelledError: `cancel` is set.
         """
+        is_cancelled = is_set_of(cancel)
         # Plan in this function, which is not a generator, so that errors are raised at once.
         if not isinstance(request, PlannedRequest):
             planned = self.plan(request, scheduler=scheduler, spacing=spacing)
-        elif (scheduler, spacing) != (None, None):
-            raise RequestError.advised(
-                "request is planned already",
-                "pass scheduler and spacing to plan, not to stream",
-                joint="; ",
-                argument="scheduler",
-            )
-        elif request.model is not self.model:
-            raise RequestError.advised(
-                "request was planned by another pipeline",
-                "plan it with this one",
-                joint="; ",
-                argument="request",
-            )
         else:
             planned = request
+            planned.check_for(self.model, planned_again=(scheduler, spacing) != (None, None))
         origin = Origin(
             model=self.model.name,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
-        return self._generation.events(planned.request, planned.passes, origin)
+        events = self._generation.events(planned.request, planned.passes, origin)
+        return guarded(events, is_cancelled, planned.num_evaluations)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
@@ -246,6 +242,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._cache.configure(settle(config, self._notices))
         return self
 
+    @forgets_locals
     def load(self) -> StableDiffusionPipeline:
         """Create all sessions that text to image needs. Returns the pipeline.
 
@@ -258,6 +255,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._cache.load()
         return self
 
+    @forgets_locals
     def warm_up(
         self,
         width: int | None = None,
@@ -317,6 +315,11 @@ class StableDiffusionPipeline(DiffusersMethods):
     def provider(self) -> str:
         """The name of the provider in use. For "auto", this is the provider that was chosen."""
         return self._cache.config.name
+
+    @property
+    def threads(self) -> int | None:
+        """The number of CPU threads: the one that was asked for, but no more than CPUs. None for every core."""
+        return self._cache.config.threads
 
     @property
     def scheduler(self) -> Scheduler:

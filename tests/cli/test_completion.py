@@ -48,7 +48,7 @@ def test_schedulers_by_every_name(option: str) -> None:
     assert {"euler", "euler_a", "DPM++ 2M", "Euler a"} <= set(completed("generate", "x", option, ""))
     assert completed("generate", "x", option, "uni") == ["unipc", "UniPC", "UniPCMultistepScheduler"]
     assert {"DPM++ 2M", "DPM++ 2M SDE", "DPM++ 2M Karras"} <= set(completed("generate", option, "DPM++ 2M"))
-    assert completed("generate", option, "dpm++ 2m k") == ["DPM++ 2M Karras"]
+    assert completed("generate", option, "dpm++ 2m kar") == ["DPM++ 2M Karras"]
     assert completed("generate", option, "EulerD") == ["EulerDiscreteScheduler"]
     assert completed("generate", option, "mine/sched") == ["<file>"]
 
@@ -64,6 +64,7 @@ def test_choices_spacings_and_providers() -> None:
 def test_models(tmp_path: Path) -> None:
     hub = tmp_path / "hub"
     (hub / "models--someone--some--model").mkdir(parents=True)
+    (hub / "models--someone--odd\x1b[31m\nname").mkdir()
     for command in (["generate", "x", "-m"], ["plot", "x", "--model"], ["doctor", "-m"], ["benchmark", "-m"]):
         assert completed(*command, "") == ["shapes", "someone/some--model", "<dir>"]
         assert completed(*command, "some") == ["someone/some--model", "<dir>"]
@@ -77,11 +78,12 @@ def test_files() -> None:
     for option in ("--image", "--mask", "--embedding", "--prompts-file", "--from", "-o", "--preview-file"):
         assert completed("generate", "x", option, "pic") == ["<file>"]
     assert completed("benchmark", "--compare", "a.json", "b") == ["<file>"]
+    assert completed("generate", "x", "--wildcards", "w") == ["<dir>"]
 
 
 def test_axes() -> None:
     assert completed("plot", "x", "-x", "st") == ["steps=", "strength="]
-    assert completed("plot", "x", "-y", "scheduler=euler,DPM++ 2M SDE K") == [
+    assert completed("plot", "x", "-y", "scheduler=euler,DPM++ 2M SDE Kar") == [
         "scheduler=euler,DPM++ 2M SDE Karras"
     ]
     assert completed("plot", "x", "-z", "prompt_syntax=a1111,c") == ["prompt_syntax=a1111,compel"]
@@ -102,9 +104,9 @@ def test_axes() -> None:
         ("sdrt generate x --device cuda:", ":", ["0", "1", "2", "3"]),
         ("sdrt plot x -x scheduler=eul", "eul", ["euler", "euler_a"]),
         ('sdrt plot x -x "scheduler=eul', '"scheduler=eul', ["scheduler=euler"]),
-        ('sdrt generate x --scheduler "DPM++ 2M K', '"DPM++ 2M K', ["DPM++ 2M Karras"]),
+        ('sdrt generate x --scheduler "DPM++ 2M Ka', '"DPM++ 2M Ka', ["DPM++ 2M Karras"]),
         ("sdrt generate x --scheduler 'DPM++ 2M ", "'DPM++ 2M ", ["DPM++ 2M SDE", "DPM++ 2M Karras"]),
-        ("sdrt generate x --scheduler DPM++\\ 2M\\ K", "DPM++\\ 2M\\ K", ["DPM++ 2M Karras"]),
+        ("sdrt generate x --scheduler DPM++\\ 2M\\ Ka", "DPM++\\ 2M\\ Ka", ["DPM++ 2M Karras"]),
         ("sdrt generate x --scheduler DPM++\\ 2M\\ ", "DPM++\\ 2M\\ ", ["DPM++ 2M SDE", "DPM++ 2M Karras"]),
         ('sdrt generate "a red circle" --spacing k', "k", ["karras"]),
         ('sdrt generate "a red circle" ', "", []),
@@ -175,17 +177,20 @@ def typed(tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
 def test_bash_itself(typed: Callable[[str], str]) -> None:
-    Path("a picture.png").touch()
+    Path("an image.png").touch()
     Path("models").mkdir()
     assert typed("sdrt gen\t x --sched\teuler_\t") == "<generate><x><--scheduler><euler_a>"
     assert (
-        typed("sdrt generate x --scheduler DPM++\\ 2M\\ K\t") == "<generate><x><--scheduler><DPM++ 2M Karras>"
+        typed("sdrt generate x --scheduler DPM++\\ 2M\\ Kar\t")
+        == "<generate><x><--scheduler><DPM++ 2M Karras>"
     )
-    assert typed('sdrt generate x --scheduler "DPM++ 2M K\t') == "<generate><x><--scheduler><DPM++ 2M Karras>"
+    assert (
+        typed('sdrt generate x --scheduler "DPM++ 2M Kar\t') == "<generate><x><--scheduler><DPM++ 2M Karras>"
+    )
     assert (
         typed("sdrt generate x --scheduler=unipcm\t") == "<generate><x><--scheduler=UniPCMultistepScheduler>"
     )
-    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><a picture.png>"
+    assert typed("sdrt generate x -i a\t") == "<generate><x><-i><an image.png>"
     assert typed("sdrt generate x -m sha\t") == "<generate><x><-m><shapes>"
     assert typed("sdrt generate x -m mod\t") == "<generate><x><-m><models/>"
     assert typed("sdrt plot x -x hires_up\tlan\t") == "<plot><x><-x><hires_upscaler=lanczos>"

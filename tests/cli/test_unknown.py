@@ -56,7 +56,7 @@ def options_of(command: str) -> dict[str, click.Option]:
         (["img2img"], "-i in.png --strength 0.6"),
         (["upscale"], "--hires 2"),
         (["genrate"], "unknown command 'genrate'; did you mean generate?"),
-        (["a red circle"], 'for an image of that, write sdrt generate "…"'),
+        (["a red circle"], 'to make an image of it, write sdrt generate "…"'),
         (["help", "genrate"], "did you mean generate?"),
         (["help", "serve"], "sdrt has no server"),
     ],

@@ -180,7 +180,7 @@ def test_a_refused_argument_is_named(check: Any) -> None:
         ({"prompt": '("a", "b").blend(1, -1)', "prompt_syntax": "compel"}, "prompt", "choose others"),
         ({"prompt_embeds": np.zeros((1, 77, 3), np.float32), "prompt": None}, "prompt_embeds", "(any, any,"),
         ({"image": np.zeros((64, 64, 4), np.uint8)}, "image", "(height, width, 3)"),
-        ({"image": np.zeros((64, 64, 3)), "mask_image": np.ones((32, 32))}, "mask_image", "the same size"),
+        ({"image": np.zeros((64, 64, 3)), "mask_image": np.ones((32, 64))}, "mask_image", "the same size"),
         ({"image": np.zeros((64, 64, 3)), "mask_image": np.zeros((64, 64))}, "mask_image", "white where"),
         ({"image": np.zeros((64, 64, 3)), "strength": 0.01}, "strength", "at least"),
         ({"image": np.zeros((64, 64, 3)), "hires_scale": 2}, "hires_scale", "to enlarge the image"),

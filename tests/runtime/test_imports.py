@@ -126,6 +126,7 @@ def test_public_surface() -> None:
         "ComponentError",
         "ProviderError",
         "OutOfMemoryError",
+        "RunCancelledError",
         "SdrtWarning",
     }
     assert set(sdrt.__all__) == expected | {"__version__", "expand_wildcards", "read_metadata"}

@@ -55,7 +55,7 @@ def schedulers(_: click.Context, __: click.Parameter, incomplete: str) -> Items:
     rows = SAMPLERS.values()
     names = [*SAMPLERS, *(row.display_name for row in rows)]
     if incomplete:
-        names += [row.class_name for row in rows]
+        names += [row.class_name for row in rows if row.class_name]
         # A1111's names with a spacing are many, so they come when the name is there.
         names += [
             f"{row.display_name} {label}"
@@ -106,7 +106,8 @@ def _cached() -> list[str]:
 
     with suppress(OSError):  # there is no cache, or it is not readable
         found = Path(constants.HF_HUB_CACHE).glob("models--*--*")
-        return sorted(folder.name.removeprefix("models--").replace("--", "/", 1) for folder in found)
+        names = [folder.name.removeprefix("models--").replace("--", "/", 1) for folder in found]
+        return sorted(name for name in names if name.isprintable())
     return []
 
 

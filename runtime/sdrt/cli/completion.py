@@ -17,6 +17,7 @@ from click.shell_completion import (
     split_arg_string,
 )
 
+from sdrt.cli.echo import echo
 from sdrt.cli.group import COMPLETE, CONTEXT
 
 __all__ = ["SHELLS", "Bash", "completion", "register"]
@@ -31,7 +32,7 @@ _SCRIPT = """\
     COMPREPLY=()
     while IFS=, read -r type value; do
         case $type in
-            # Bash quotes the names of files, and so names with spaces.
+            # -o filenames makes bash quote names that contain spaces.
             plain) COMPREPLY+=("$value"); [[ $value == *" "* ]] && compopt -o filenames
                    [[ $value == *= ]] && compopt -o nospace ;;
             dir) compopt -o filenames
@@ -70,7 +71,7 @@ class Bash(BashComplete):
 
 
 def _is_open(line: str) -> bool:
-    """Whether the space at the end of a line is in quotes, or behind a backslash."""
+    """Whether the space at the end of a line is in quotes, or after a backslash."""
     return split_arg_string(f"{line}x")[-1:] != ["x"]
 
 
@@ -104,4 +105,4 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     top = context.find_root()
-    click.echo(found(top.command, {}, top.info_name or "sdrt", COMPLETE).source())
+    echo(found(top.command, {}, top.info_name or "sdrt", COMPLETE).source())

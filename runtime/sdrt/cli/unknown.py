@@ -1,4 +1,4 @@
-"""What to write instead of an option or a command that there is not."""
+"""Messages for unknown options and commands, which say what to write instead."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def _close(name: str, known: Sequence[str]) -> list[str]:
 
 
 def unknown_command(name: str, known: Iterable[str]) -> str:
-    """The message for a command that there is not."""
+    """The message for an unknown command."""
     known = list(known)
     if " " in name.strip():
-        return f'unknown command {name!r}; for an image of that, write sdrt generate "…"'
+        return f'unknown command {name!r}; to make an image of it, write sdrt generate "…"'
     if word := find(name.lower().replace("_", "-"), COMMANDS):
         return f"unknown command {name!r} ({word.what}); {word.ours}"
     if close := difflib.get_close_matches(name.lower(), known, n=1, cutoff=_LIKENESS):

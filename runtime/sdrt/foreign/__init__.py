@@ -1,4 +1,4 @@
-"""The words of other programs, mostly diffusers': what each is, and what sdrt has for it.
+"""Names from other programs, mostly diffusers: what each means there, and what sdrt has for it.
 
-A word that sdrt lacks is an error that says what to write instead. `docs/from-diffusers.md` lists all of them.
+The error for a name that sdrt lacks says what to write instead. `docs/from-diffusers.md` lists all names.
 """

@@ -8,16 +8,16 @@ from sdrt.foreign.word import Word
 
 __all__ = ["CALLING", "LOADING", "MOVING", "PIPELINE_ARGUMENTS", "REQUESTING", "TEXTUAL_INVERSION"]
 
-_NO_CHECKER = "remove it, sdrt has no safety checker"
+_NO_CHECKER = "remove it; sdrt has no safety checker"
 _PRECISION = "remove it, and export the checkpoint in the precision that you need: sdrt export --dtype fp16"
-_WHOLE = "remove it, a model folder is loaded whole"
+_WHOLE = "remove it; a model folder is loaded whole"
 _GRAPH = "export the checkpoint that has it: sdrt export CHECKPOINT -o model/"
-_MEMORY = "remove it, low_vram=True takes less memory"
+_MEMORY = "remove it; low_vram=True takes less memory"
 _PLACE = 'say where to run with provider=, such as provider="cuda"'
-_TASK = "remove it, one pipeline does every task"
-_LORA = "remove it, sdrt has no LoRA"
-_ADAPTER = "remove it, sdrt has no IP-Adapter"
-_XL = "remove it, it is for models that sdrt does not run"
+_TASK = "remove it; one pipeline does every task"
+_LORA = "remove it; sdrt has no LoRA"
+_ADAPTER = "remove it; sdrt has no IP-Adapter"
+_XL = "remove it; it is for models that sdrt does not run"
 
 LOADING = (
     Word("pretrained_model_name_or_path", "the model", "give the model as the first argument, or as model="),
@@ -52,7 +52,7 @@ LOADING = (
     Word(
         "use_safetensors",
         "which file format to read",
-        "remove it, checkpoints are read from .safetensors files only",
+        "remove it; checkpoints are read from .safetensors files only",
         (None, True),
     ),
     Word("low_cpu_mem_usage", "less memory while loading", _MEMORY, (None, False)),
@@ -65,12 +65,12 @@ LOADING = (
     Word("vae", "another VAE", _GRAPH),
     Word("text_encoder", "another text encoder", _GRAPH),
     Word("tokenizer", "another tokenizer", _GRAPH),
-    Word("controlnet", "guidance by a second image", "remove it, sdrt has no ControlNet", (None,)),
+    Word("controlnet", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
     Word("subfolder", "a folder inside the model's", "give the path of that folder", (None, "")),
     Word("custom_pipeline", "a pipeline from the hub", _TASK, (None,)),
     Word("custom_revision", "a version of that pipeline", _TASK, (None,)),
     Word(
-        "trust_remote_code", "code from the hub", "remove it, sdrt never runs a model's code", (None, False)
+        "trust_remote_code", "code from the hub", "remove it; sdrt never runs a model's code", (None, False)
     ),
     Word(
         "force_download",
@@ -79,7 +79,7 @@ LOADING = (
         (None, False),
     ),
     Word(
-        "resume_download", "continue a download", "remove it, downloads always continue", (None, True, False)
+        "resume_download", "continue a download", "remove it; downloads always continue", (None, True, False)
     ),
     Word("proxies", "proxy servers", "set the environment variables HTTP_PROXY and HTTPS_PROXY", (None,)),
     Word("mirror", "another hub", "set the environment variable HF_ENDPOINT", (None,)),
@@ -88,17 +88,17 @@ LOADING = (
         "quantization_config", "weights in fewer bits", "export in 8 bits: sdrt export --dtype int8", (None,)
     ),
     Word("from_flax", "weights of JAX", _GRAPH, (None, False)),
-    Word("use_onnx", "download ONNX graphs", "remove it, sdrt always uses them", (None, True)),
+    Word("use_onnx", "download ONNX graphs", "remove it; sdrt always uses them", (None, True)),
     Word("dduf_file", "a model in one file", _GRAPH, (None,)),
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
     Word(
-        "export", "export while loading", "remove it, checkpoints are exported once, into the cache", (None,)
+        "export", "export while loading", "remove it; checkpoints are exported once, into the cache", (None,)
     ),
     Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
-    Word("use_io_binding", "tensors that stay on the device", "remove it, sdrt binds them itself", (None,)),
-    Word("add_watermarker", "an invisible mark", "remove it, sdrt adds none", (None, False)),
+    Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself", (None,)),
+    Word("add_watermarker", "an invisible mark", "remove it; sdrt adds none", (None, False)),
 )
 """Arguments of `from_pretrained`."""
 
@@ -137,10 +137,10 @@ _OTHERS = (
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
     Word("ip_adapter_image", "an image as a prompt", _ADAPTER, (None,)),
     Word("ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
-    Word("control_image", "guidance by a second image", "remove it, sdrt has no ControlNet", (None,)),
-    Word("controlnet*", "guidance by a second image", "remove it, sdrt has no ControlNet", (None,)),
+    Word("control_image", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
+    Word("controlnet*", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
-    Word("max_embeddings_multiples", "longer prompts", "remove it, prompts may have any length", (None,)),
+    Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
     Word("denoising_start", "a part of the steps", "give timesteps= or sigmas=", (None,)),
     Word("denoising_end", "a part of the steps", "give timesteps= or sigmas=", (None,)),
@@ -214,7 +214,7 @@ TEXTUAL_INVERSION = (
     Word("tokenizer", "another tokenizer", _WHOLE, (None,)),
     Word("text_encoder", "another text encoder", _WHOLE, (None,)),
     Word(
-        "use_safetensors", "which file format to read", "remove it, only .safetensors is read", (None, True)
+        "use_safetensors", "which file format to read", "remove it; only .safetensors is read", (None, True)
     ),
     *(
         Word(name, "how to download", "download the file, for example with hf download", (None, False))
@@ -238,7 +238,7 @@ _PLANNING = (
     Word("*", "a setting of images", "make a Request(…) with it, and give that as the first argument"),
 )
 _BAR = (
-    Word("*", "a progress bar", "remove it, sdrt draws none in Python; pipeline.stream yields the steps"),
+    Word("*", "a progress bar", "remove it; sdrt draws none in Python, and pipeline.stream yields the steps"),
 )
 
 PIPELINE_ARGUMENTS: Mapping[str, Sequence[Word]] = {

@@ -86,7 +86,7 @@ def _wrong_call(
         return UnknownArgumentError.advised(
             f"{name} takes {takes} by position, got {len(values) - 1}", "give the others by name"
         )
-    # What is left: an argument that is missing, or given twice. Python's words are plain enough.
+    # An argument is missing or given twice. Python's message says which.
     remedy = "give it" if "missing" in str(error) else "give each argument once"
     return UnknownArgumentError.advised(f"{name}: {error}", remedy, joint="; ")
 
@@ -134,7 +134,7 @@ class ExplainsAttributes:
 
         def __getattr__(self, name: str) -> Any:
             if any(name in vars(base) for base in type(self).__mro__):
-                # It is there, so its own code raised the AttributeError, which this raises once more.
+                # The attribute exists, so its own code raised an AttributeError. Another call raises it again.
                 return object.__getattribute__(self, name)
             raise _missing(type(self), name, type(self)._words)
 

@@ -23,10 +23,10 @@ _OUTPUT = "write --output (-o), with a file or a folder"
 _SIZE = "write --width (-W) and --height (-H)"
 _HIRES = "write --hires 2, which enlarges the image and denoises it again"
 _MEMORY = "write --low-vram"
-_FUSED = "leave it out, the exported graphs have fused attention"
+_FUSED = "leave it out; the exported graphs have fused attention"
 _SERVER = "sdrt has no server: call sdrt from your own, with its Python API (docs/python.md)"
 _PART = "it is a part of the model: export a checkpoint that has it, with sdrt export"
-_CHECKER = "leave it out, sdrt has no safety checker"
+_CHECKER = "leave it out; sdrt has no safety checker"
 _NONE = "sdrt has nothing like it"
 _NOISE = "sdrt has no variation seeds; --seed and --eta are what there is"
 
@@ -64,11 +64,11 @@ _ANY = (
 )
 
 _GENERATE = (
-    Word("sampler", "the scheduler", "the same, it is --scheduler", works=True),
-    Word("cfg-scale", "the guidance", "the same, it is --guidance-scale", works=True),
-    Word("device", "where to run", "the same, it is --provider", works=True),
-    Word("denoising-strength", "how much to change the image", "the same, it is --strength", works=True),
-    Word("num-inference-steps", "the number of steps", "the same, it is --steps", works=True),
+    Word("sampler", "the scheduler", "the same; it is --scheduler", works=True),
+    Word("cfg-scale", "the guidance", "the same; it is --guidance-scale", works=True),
+    Word("device", "where to run", "the same; it is --provider", works=True),
+    Word("denoising-strength", "how much to change the image", "the same; it is --strength", works=True),
+    Word("num-inference-steps", "the number of steps", "the same; it is --steps", works=True),
     *(Word(name, "where to run", f"write --provider {ours}") for name, ours in _PROVIDERS),
     *_same("rocm directml", "where to run", "sdrt has no provider for it; --provider cpu runs everywhere"),
     *_same("fp16 half fp32 bf16 float16 float32 precision dtype torch-dtype", "the precision", _PRECISION),
@@ -132,7 +132,7 @@ _GENERATE = (
 
 _IN_PLOTS = {
     _COUNT: "vary the seed: -x seed=1,2,3",
-    "write --batch-size (-b)": "leave it out, a plot makes one image at a time",
+    "write --batch-size (-b)": "leave it out; a plot makes one image at a time",
     "write --seed 7 --count 3 for the seeds 7, 8 and 9": "vary the seed: -x seed=7,8,9",
     _PROMPT: 'write the prompt without an option, in quotes: sdrt plot "a red circle" -x steps=5,10',
 }

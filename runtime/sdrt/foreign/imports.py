@@ -11,7 +11,7 @@ _IMAGE = "import StableDiffusionPipeline, and pass image= and strength= to its c
 _MASK = "import StableDiffusionPipeline, and pass image=, mask_image= and composite=False to its call"
 _FAMILY = "sdrt runs Stable Diffusion 1 and 2, so keep diffusers for this model"
 _CONTROL = "sdrt has none, so keep diffusers for this pipeline"
-_COMPONENT = "remove it, StableDiffusionPipeline.from_pretrained loads the whole model folder"
+_COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
 
 IMPORTS = (
     Word("StableDiffusionPipeline", "text to image", "the same, and it does every task", works=True),
@@ -60,7 +60,7 @@ IMPORTS = (
     Word(
         "StableDiffusionSafetyChecker",
         "a filter for images",
-        "remove it, sdrt has no safety checker",
+        "remove it; sdrt has no safety checker",
     ),
     Word("Autoencoder*", "a component of a model", _COMPONENT),
     Word("UNet*", "a component of a model", _COMPONENT),

@@ -1,4 +1,4 @@
-"""What a pipeline has only because people who come from diffusers write it."""
+"""Attributes and methods that a pipeline has only for users who come from diffusers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M = TypeVar("M", bound="DiffusersMethods")
 
 
 class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
-    """A base of pipelines. What they do not have is an error that says what to write instead.
+    """A base class of pipelines. Errors about names that they lack say what to write instead.
 
     This holds for attributes, also when they are assigned, and for the arguments of methods. A subclass needs
     `__slots__`, because an object with a dict takes every attribute.

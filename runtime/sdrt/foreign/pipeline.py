@@ -10,17 +10,17 @@ _LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lor
 _ADAPTER = "sdrt has no IP-Adapter"
 _MEMORY = "load with from_pretrained(…, low_vram=True)"
 _TILES = "load with from_pretrained(…, vae_tiling=True); images above 1024x1024 are in tiles anyway"
-_FUSED = "remove it, the exported graphs have fused attention"
-_FREEU = "remove it, sdrt has no FreeU"
-_BAR = "remove it, sdrt draws no progress bar in Python; pipeline.stream yields the steps"
+_FUSED = "remove it; the exported graphs have fused attention"
+_FREEU = "remove it; sdrt has no FreeU"
+_BAR = "remove it; sdrt draws no progress bar in Python, and pipeline.stream yields the steps"
 _FOLDER = "the model is a folder of ONNX graphs, pipeline.model.path"
-_STOP = "close the generator of pipeline.stream to stop a run"
+_STOP = "give the call cancel=, such as a threading.Event(), or close the generator of pipeline.stream"
 _EXPORT = "export the checkpoint: sdrt export CHECKPOINT -o model/"
 _OPTION = "it is an argument of the call, and result.request has the value that was used"
 _PLAN = "pipeline.plan(Request(…)) checks a request and plans its steps"
 _INSIDE = "sdrt does it inside a call; pipeline.stream yields the steps"
 _SINGLE = "convert it with diffusers' from_single_file(…).save_pretrained(…), then run sdrt export"
-_HOOKS = "remove it, sdrt has no such hooks"
+_HOOKS = "remove it; sdrt has no such hooks"
 
 PIPELINE = (
     Word(
@@ -34,7 +34,7 @@ PIPELINE = (
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
     Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
     Word("from_single_file", "loads a checkpoint in one file", _SINGLE),
-    Word("from_pipe", "another pipeline with the same parts", "use the same pipeline, it does every task"),
+    Word("from_pipe", "another pipeline with the same parts", "use the same pipeline; it does every task"),
     Word("from_config", "a pipeline from a config", "write StableDiffusionPipeline.from_pretrained(…)"),
     Word("download", "downloads a model", "write StableDiffusionPipeline.from_pretrained(…)"),
     Word("save_pretrained", "writes the model", "copy its folder, pipeline.model.path"),
@@ -89,7 +89,7 @@ PIPELINE = (
     Word("encode_image", "an image as a prompt", _ADAPTER),
     Word("encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
     Word("_encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
-    Word("maybe_convert_prompt", "words of textual inversions", "pass the prompt, sdrt finds their words"),
+    Word("maybe_convert_prompt", "words of textual inversions", "pass the prompt; sdrt finds their words"),
     Word("check_inputs", "checks arguments", _PLAN),
     Word("get_timesteps", "the timesteps of a run", _PLAN),
     Word("num_timesteps", "the number of steps", "write pipeline.num_evaluations(Request(…))"),
@@ -103,13 +103,13 @@ PIPELINE = (
     Word("decode_latents", "latents to images", "pipeline.preview(latents) makes coarse images of them"),
     Word("numpy_to_pil", "arrays to images", 'pass output_type="pil" to the call'),
     Word(
-        "requires_safety_checker", "whether there must be a filter", "remove it, sdrt has no safety checker"
+        "requires_safety_checker", "whether there must be a filter", "remove it; sdrt has no safety checker"
     ),
-    Word("eval", "switches training off", "remove it, sdrt only makes images"),
+    Word("eval", "switches training off", "remove it; sdrt only makes images"),
     Word("train", "switches training on", "sdrt only makes images: train with diffusers, then export"),
-    Word("requires_grad_", "switches gradients off", "remove it, sdrt has none"),
+    Word("requires_grad_", "switches gradients off", "remove it; sdrt has none"),
     Word("from_ckpt", "loads a checkpoint in one file", _SINGLE),
-    Word("run_safety_checker", "a filter for images", "remove it, sdrt has no safety checker"),
+    Word("run_safety_checker", "a filter for images", "remove it; sdrt has no safety checker"),
     Word("progress_bar", "a progress bar", _BAR),
     Word("_progress_bar_config", "a progress bar", _BAR),
     Word("_interrupt", "stops a run", _STOP),
@@ -130,7 +130,7 @@ PIPELINE = (
     Word("register_modules", "changes the parts of a pipeline", _EXPORT),
     Word("parameters", "the weights", _FOLDER),
     Word("providers", "the execution providers", "write pipeline.provider"),
-    Word("use_io_binding", "tensors that stay on the device", "remove it, sdrt binds them itself"),
+    Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself"),
 )
 """Methods and attributes of a pipeline."""
 

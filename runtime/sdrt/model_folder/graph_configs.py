@@ -162,7 +162,7 @@ class _ConfigReader:
 
     def _unknown(self, what: str) -> UnsupportedModelError:
         return UnsupportedModelError.advised(
-            f"{self._graph.path} has no config.json beside it, and the graph does not tell what it would say: "
+            f"{self._graph.path} has no config.json beside it, and the graph does not show its values: "
             f"{self._name} lacks {what}",
             f"copy {self._name}/config.json of the original checkpoint into the folder, or export the checkpoint with "
             "sdrt export",

@@ -34,7 +34,9 @@ class Loading:
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
     )
-    threads: int | None = argument(None, "Number of CPU threads.", usual="every core")
+    threads: int | None = argument(
+        None, "Number of CPU threads, at most one per CPU that this process may use.", usual="every core"
+    )
     revision: str | None = argument(None, "Branch, tag or commit of a model on the hub.")
     token: str | bool | None = argument(None, "Access token of the hub. It is passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")

@@ -134,7 +134,7 @@ class SessionConfig:
 
     Attributes:
         provider: a name of `provider_names()`, or ONNX Runtime's name for it. `cuda:N` is the Nth device.
-        threads: how many threads the CPU uses. None for all cores.
+        threads: how many threads the CPU uses, at most one per CPU. None for all cores.
         allow_fallback: whether other providers may run parts of a graph.
         vae_tiling: whether images are encoded and decoded in tiles. None: only large images.
         low_vram: whether to use as little memory as possible: one component at a time, one row of a batch after

@@ -12,6 +12,7 @@ from sdrt.request.setting import Group, Label, Option, Setting, positional, sett
 from sdrt.request.settings import Settings
 
 if TYPE_CHECKING:
+    from sdrt.common.cancelling import Cancel
     from sdrt.schedulers import Scheduler
 
 __all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings", "parse_size"]
@@ -69,6 +70,12 @@ class Arguments(Settings):
     callback_on_step_end_tensor_inputs: Sequence[str] = setting(
         ("latents",),
         "The tensors that the callback gets: latents, denoised, prompt_embeds, negative_prompt_embeds.",
+        group=Group.PROGRAMS,
+    )
+    cancel: Cancel | None = setting(
+        None,
+        "Stops the call, which then raises RunCancelledError: an object with is_set(), such as threading.Event(), or a "
+        "function without arguments. sdrt asks it up to a hundred times a second.",
         group=Group.PROGRAMS,
     )
 

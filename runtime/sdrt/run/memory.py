@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError, UnsupportedModelError
@@ -20,6 +21,7 @@ from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.fitted import FittedRequest
+from sdrt.run.advice import with_advice
 from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class ComponentCache:
 
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
-        with self._lock:
+        with held(self._lock):
             return self._loaded or self._load(low_vram=self._uses_low_vram(0))
 
     def load(self) -> None:
@@ -102,7 +104,7 @@ class ComponentCache:
             # If another thread has switched meanwhile, there is no need to fail.
             if not switched and used_low_vram == self._uses_low_vram(0):
                 self.close()
-                raise
+                raise self.with_advice(error, None) from error
         finally:
             if components is not self._loaded:
                 # They were replaced meanwhile. Free the sessions that were created since then.
@@ -112,7 +114,7 @@ class ComponentCache:
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
-        with self._lock:
+        with held(self._lock):
             low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
             if loaded is not None and loaded.low_vram == low_vram:
                 return loaded
@@ -126,6 +128,11 @@ class ComponentCache:
         return self._switch_to_low_vram(
             request.num_pixels, error, "for images of this size and all larger ones"
         )
+
+    def with_advice(self, error: OutOfMemoryError, request: FittedRequest | None) -> OutOfMemoryError:
+        """Return the error with advice that the request has not taken yet."""
+        low_vram = self._uses_low_vram(request.num_pixels if request else 0)
+        return with_advice(error, self.config, request, low_vram=low_vram)
 
     def _uses_low_vram(self, pixels: int) -> bool:
         low_vram = self.config.low_vram

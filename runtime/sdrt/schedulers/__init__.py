@@ -13,6 +13,7 @@ from sdrt.schedulers.other_programs import (
     schedule_type_of,
     scheduler_of_a1111,
     scheduler_of_comfyui,
+    version_of_a1111,
 )
 from sdrt.schedulers.plan import Plan, Step
 from sdrt.schedulers.resolve import (
@@ -44,6 +45,7 @@ __all__ = [
     "scheduler_of_comfyui",
     "split_name",
     "unknown_scheduler",
+    "version_of_a1111",
 ]
 
 

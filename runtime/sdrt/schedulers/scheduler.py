@@ -69,20 +69,16 @@ class Scheduler(ExplainsAttributes):
         Raises:
             UnknownAttributeError: no config of that class has these results.
         """
-        if not self.sampler.class_name:
-            raise UnknownAttributeError.advised(
-                f"scheduler {self.name!r} has no config, because diffusers has no class for it",
-                "choose it by name",
-                argument="scheduler",
-            )
         as_given = settings_of_row(self.sampler, self.given)
         written = written_config(self.sampler, self.settings, self.given, as_given)
         with suppress(UnsupportedModelError):
-            if Scheduler.from_config(written, sampler=self.sampler).settings == self.settings:
+            again = Scheduler.from_config(written, sampler=self.sampler).settings
+            if self.sampler.class_name and again == self.settings:
                 return written
+        whose = self.sampler.class_name or "no class of diffusers"
         raise UnknownAttributeError.advised(
-            f"scheduler {self.name!r} with spacing {self.spacing!r} has no config, because {self.sampler.class_name} "
-            "lacks that spacing",
+            f"scheduler {self.name!r} with spacing {self.spacing!r} has no config, because {whose} "
+            f"{'lacks that spacing' if self.sampler.class_name else 'has its results'}",
             "choose it by name",
             argument="scheduler",
         )

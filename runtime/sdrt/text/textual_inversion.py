@@ -21,7 +21,7 @@ __all__ = ["Inversion", "Inversions", "read_inversions"]
 
 Array = NDArray[np.float32]
 _FILE = "a .safetensors file with a textual inversion"
-# Names that programs give every word. The word is called after its file then.
+# Names that programs give to every word. Such a word gets the name of its file.
 _NAMELESS = frozenset(
     {"emb_params", "*", "string_to_param", "string_to_param.*", "clip_l", "text_encoders_0"}
 )
@@ -226,7 +226,7 @@ def _words(file: SafetensorsFile, width: int, notices: Notices) -> list[str]:
 def _check_is_file(file: Path) -> None:
     try:
         is_folder, is_file = file.is_dir(), file.is_file()
-    except OSError as error:  # the name is too long
+    except OSError as error:  # the name may be too long
         raise ModelNotFoundError.expected(
             f"{brief(str(file))} cannot be read ({error.strerror})", _FILE, path=file
         ) from None

@@ -224,7 +224,8 @@ def test_a_mask(model: str) -> None:
     mask.save("mask.png")
     assert generate(model, "-i", "begin.png", "--mask", "mask.png", "-o", "a.png").exit_code == 0
     with Image.open("a.png") as image:
-        assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+        # New content fades out over the mask_blur of 4 pixels.
+        assert image.crop((36, 0, 64, 64)).getcolors() == [(28 * 64, (255, 0, 0))]
         assert image.getpixel((4, 30)) != (255, 0, 0)
         assert "Denoising strength: 1.0, Mask blur: 4" in image.info["parameters"]
 
@@ -382,6 +383,31 @@ def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyP
     assert (refused.exit_code, "--preview-file now.png exists already" in refused.stderr) == (2, True)
     same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
     assert (same.exit_code, "an image has this name too" in same.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_a_preview_that_cannot_be_written_is_a_warning(
+    model: str, monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...]
+) -> None:
+    preview = sdrt.StableDiffusionPipeline.preview.fget
+    assert preview is not None
+    expected = generate(model, "-o", "b.png", "-b", "2", "-s", "3")
+
+    def spied(self: sdrt.StableDiffusionPipeline) -> Any:
+        # As when somebody takes the name after the check.
+        Path("now.png").mkdir(exist_ok=True)
+        return preview(self)
+
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "preview", property(spied))
+    found = generate(
+        *(model, "-o", "a.png", "-b", "2", "-s", "3"),
+        *("--preview-file", "now.png", "--preview-every", "1", *quiet),
+    )
+    assert (expected.exit_code, found.exit_code) == (0, 0)
+    assert found.stderr.count("warning: no preview: now.png cannot be written") == (not quiet)
+    for made, other in (("a-0.png", "b-0.png"), ("a-1.png", "b-1.png")):
+        with Image.open(made) as image, Image.open(other) as same:
+            assert image.tobytes() == same.tobytes()
 
 
 def test_a_terminal_gets_images_of_half_blocks() -> None:

@@ -415,7 +415,7 @@ def image_that_says(settings: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"Steps": "many"}, "its Steps is 'many': expected a number"),
+        ({"Steps": "many"}, "its Steps is 'many': expected a whole number"),
         ({"Size": "large"}, "its Size is 'large'"),
         ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
         ({"RNG": "GPU"}, "noise that sdrt cannot draw"),

@@ -21,6 +21,7 @@ OF_A_CALL = {
     "generator",
     "callback_on_step_end",
     "callback_on_step_end_tensor_inputs",
+    "cancel",
 }
 
 

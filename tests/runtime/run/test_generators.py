@@ -70,7 +70,8 @@ def test_a_random_state_draws_the_latents(pipeline: StableDiffusionPipeline) -> 
         (np.random.RandomState(0), {"latents": np.zeros((1, 4, 8, 8))}, "the call has latents"),
         (np.random.RandomState(0), {"hires_scale": 2}, "hires_scale draws noise twice"),
     ],
-    ids=str,
+    # Only the messages: generators and arrays have other names in every process.
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_would_make_another_image_is_refused(
     pipeline: StableDiffusionPipeline, generator: Any, options: dict[str, Any], message: str

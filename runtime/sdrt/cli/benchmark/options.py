@@ -76,7 +76,12 @@ _OPTIONS = (
         show_default=True,
         help="Execution providers, such as cpu,cuda.",
     ),
-    click.option("--threads", metavar="A,B,…", type=Numbers(int), help="CPU threads.  [default: every core]"),
+    click.option(
+        "--threads",
+        metavar="A,B,…",
+        type=Numbers(int),
+        help="CPU threads, at most one per CPU.  [default: every core]",
+    ),
     click.option(
         "--steps",
         "--num-inference-steps",

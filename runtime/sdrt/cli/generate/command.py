@@ -27,7 +27,7 @@ __all__ = ["generate"]
 @click.option(
     "--from",
     "from_image",
-    metavar="FILE",
+    metavar="FILE|-",
     shell_complete=files,
     help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
     "override the metadata.",
@@ -35,7 +35,7 @@ __all__ = ["generate"]
 @click.option(
     "--approximate",
     is_flag=True,
-    help="With --from: make the image as near as possible, and say what differs, instead of refusing it.",
+    help="With --from: make the image as closely as possible and say what differs, instead of refusing it.",
 )
 @image_options
 @click.option(
@@ -76,8 +76,9 @@ __all__ = ["generate"]
 def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ a line of a file of --wildcards; the
-    seed of each image decides which. The names of the files go to stdout, progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ means a line of the file name.txt
+    (see --wildcards). The seed of each image decides which. The names of the files go to stdout, progress and notices
+    to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run

@@ -55,7 +55,7 @@ _OTHER_OPTIONS = (
         default=DEFAULT_MODEL,
         show_default=True,
         shell_complete=completers.models,
-        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists what needs no download.",
+        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists those that need no download.",
     ),
     click.option(
         "--embedding",
@@ -63,12 +63,13 @@ _OTHER_OPTIONS = (
         metavar="FILE",
         multiple=True,
         shell_complete=completers.files,
-        help="Load a textual inversion (.safetensors). Prompts use it by the name of the file, or by the name in it. "
-        "Can be repeated.",
+        help="Load a textual inversion (.safetensors). Prompts use it by the name in the file, or else by the name of "
+        "the file. Can be repeated.",
     ),
     click.option(
         "--wildcards",
         metavar="DIR",
+        shell_complete=completers.folders,
         help="In prompts, __name__ means a line of the file name.txt in this folder. The seed decides which.",
     ),
     force_option,
@@ -79,7 +80,9 @@ _OTHER_OPTIONS = (
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
-    click.option("--threads", type=int, help="Number of CPU threads.  [default: every core]"),
+    click.option(
+        "--threads", type=int, help="Number of CPU threads, at most one per CPU.  [default: every core]"
+    ),
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress and no notices."),
 )
@@ -128,7 +131,7 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
 def _completer(row: Setting) -> completers.Completer | None:
     """What completes the values of a setting. Choices complete themselves."""
     named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
-    is_file = row.option is not None and row.option.metavar == "FILE"
+    is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)
 
 

@@ -28,7 +28,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model folder holds.
 
     FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
-    For a .safetensors file, it shows whether that is a LoRA, a VAE, or something else.
+    For a .safetensors file, sdrt says what it contains, such as a LoRA or a VAE.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
@@ -94,7 +94,11 @@ def image_info(path: Path) -> tuple[dict[str, Any], str]:
 
 def _shown(found: ImageMetadata) -> str:
     """The text in the file. JSON of another program is shown in A1111's form, with the program's name above it."""
-    if not found.text.lstrip().startswith(("{", '"')) or not found.settings:
+    from sdrt.images.parameters import Parameters
+
+    # A prompt may begin with a brace, too. In A1111's form, the line of settings shows that it is one.
+    is_a1111 = Parameters.parse(found.text).settings.items() >= found.settings.items()
+    if is_a1111 or not found.settings:
         return found.text
     return f"{found.program} made this image.\n\n{found.parameters}"
 
