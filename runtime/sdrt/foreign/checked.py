@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
+from sdrt.common.frames import forgets_locals
 from sdrt.errors import UnknownArgumentError, UnknownAttributeError
 from sdrt.foreign.word import Word, find, no_argument, no_attribute
 
@@ -35,6 +36,8 @@ def explains_arguments(name: str, words: Sequence[Word]) -> Callable[[Callable[P
     def explained(method: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(method)
 
+        # The outermost function of a call, whose errors must not keep the object.
+        @forgets_locals
         @functools.wraps(method)
         def call(*values: P.args, **named: P.kwargs) -> R:
             known = signature.parameters
