@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from sdrt.request.translation import Difference, translate
+from sdrt.request.translated import Difference
+from sdrt.request.translation import translate
 
 BASE = {"Steps": "20", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "512x512", "RNG": "CPU"}
 HIRES = {"Denoising strength": "0.5", "Hires upscale": "2", "Hires upscaler": "Latent", "Hires steps": "10"}
