@@ -26,6 +26,7 @@ from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.components import LoadedComponents
+from sdrt.run.open_graphs import OpenGraphs
 from sdrt_export.quantize import Layer, Span, constant, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]
@@ -130,11 +131,16 @@ def calibrate(
     probed = {name: _write(folder / name / "model.onnx") for name in names}
     # With low_vram, components would be opened again after memory runs out, and would lose their ranges.
     config = SessionConfig(provider="cpu", low_vram=False)
-    components: list[_ProbedComponents] = []
+    graphs: list[_ProbedGraphs] = []
+    made: list[LoadedComponents] = []
+
+    def make_graphs(*arguments: Any) -> OpenGraphs:
+        graphs.append(_ProbedGraphs(*arguments, probed=probed))
+        return graphs[-1]
 
     def make(*arguments: Any) -> LoadedComponents:
-        components.append(_ProbedComponents(*arguments, probed=probed))
-        return components[-1]
+        made.append(LoadedComponents(*arguments, make_graphs=make_graphs))
+        return made[-1]
 
     pipeline = StableDiffusionPipeline(
         ModelFolder.open(folder), config, verify=False, notify=lambda message: None, make_components=make
@@ -142,9 +148,11 @@ def calibrate(
     runs = plan.runs(guidance_scale)
     for index, run in enumerate(runs):
         yield f"image {index + 1} of {len(runs)}"
-        _make_image(pipeline, components[0], run)
+        for probe in graphs[0].probes.values():
+            probe.held_out = run.is_held_out
+        _make_image(pipeline, made[0], run, encode="vae_encoder" in probed)
     for name in names:
-        probe = components[0].probes[name]
+        probe = graphs[0].probes[name]
         yield Found(spans=_spans(probed[name], probe), calls=probe.calls)
 
 
@@ -257,25 +265,26 @@ class _Watched:
         return found
 
 
-class _ProbedComponents(LoadedComponents):
-    """The components of a model, some of which are probes."""
+class _ProbedGraphs(OpenGraphs):
+    """The graphs of a model, some of which are probes."""
 
     def __init__(self, *arguments: Any, probed: Mapping[str, _Probed]) -> None:
         super().__init__(*arguments)
         self.probed = probed
         self.probes: dict[str, _Probe] = {}
 
-    def _open(self, name: str, path: Path | None = None) -> Component:
+    def open(self, name: str, path: Path | None = None, content: bytes | None = None) -> Component:
+        """See `OpenGraphs`."""
         if name not in self.probed or path is not None:
-            return super()._open(name, path)
-        self.probes[name] = _Probe(name, self.probed[name].path, self._config, self._notices)
+            return super().open(name, path, content)
+        self.probes[name] = _Probe(name, self.probed[name].path, self.config, self.notices)
         return self.probes[name]
 
 
-def _make_image(pipeline: StableDiffusionPipeline, components: _ProbedComponents, run: Run) -> None:
-    """Make an image, and encode it if the VAE's encoder is calibrated."""
-    for probe in components.probes.values():
-        probe.held_out = run.is_held_out
+def _make_image(
+    pipeline: StableDiffusionPipeline, components: LoadedComponents, run: Run, *, encode: bool
+) -> None:
+    """Make an image, and `encode` it if the VAE's encoder is calibrated."""
     image = pipeline(
         run.prompt,
         num_inference_steps=run.num_inference_steps,
@@ -283,7 +292,7 @@ def _make_image(pipeline: StableDiffusionPipeline, components: _ProbedComponents
         seed=run.seed,
         output_type="np",
     ).images[0]
-    if "vae_encoder" in components.probed:
+    if encode:
         components.vae_encoder.mean(np.rint(image * 255).astype(np.uint8))
 
 

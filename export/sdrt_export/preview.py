@@ -13,27 +13,31 @@ _IMAGES, _CELLS, _AT_ONCE = 8, 12, 4
 
 
 def fit_preview(vae: AutoencoderKL) -> list[list[float]]:
-    """The linear map from a latent, as the U-Net has it, to the mean colour of its pixels.
+    """The linear map from a latent, as the U-Net has it, to the mean colour of the pixels that the VAE decodes from it.
 
-    It is fitted by least squares on images of coloured blobs that the VAE encodes.
+    It is fitted by least squares on images of coloured blobs that the VAE encodes and decodes again. The colours are
+    those that it decodes, because a preview shows what the image will show.
 
     Returns:
         ``[channels + 1, 3]``: the amount that each channel of a latent, and a constant 1, add to red, green and blue in
         -1 to 1.
     """
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    images = _blobs(_CELLS * factor)
     with torch.no_grad():
         # A few at a time, because all at once would need more memory than the rest of an export.
-        means = [vae.encode(few).latent_dist.mean for few in torch.split(images, _AT_ONCE)]
-    latents = torch.cat(means) * vae.config.scaling_factor
-    colours = nn.functional.avg_pool2d(images, factor)
-    rows = latents.movedim(1, -1).flatten(0, 2)
-    rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1).double()
-    targets = colours.movedim(1, -1).flatten(0, 2).double()
+        means = [vae.encode(few).latent_dist.mean for few in torch.split(_blobs(_CELLS * factor), _AT_ONCE)]
+        decoded = [vae.decode(few).sample.clamp(-1, 1) for few in means]
+    rows = _rows(torch.cat(means) * vae.config.scaling_factor)
+    rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+    targets = _rows(nn.functional.avg_pool2d(torch.cat(decoded), factor))
     # Channels of a VAE with random weights may depend on one another. This driver finds the smallest solution then.
     fitted = torch.linalg.lstsq(rows, targets, driver="gelsd").solution
     return [[round(float(value), 6) for value in row] for row in fitted]
+
+
+def _rows(cells: Tensor) -> Tensor:
+    """``[N, C, h, w]`` as ``[N·h·w, C]`` in float64."""
+    return cells.movedim(1, -1).flatten(0, 2).double()
 
 
 def _blobs(side: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import onnx_ir as ir
@@ -17,10 +18,11 @@ from torch import nn
 from sdrt.common.visible import visible
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
 from sdrt.families import Family
-from sdrt.model_folder.folder import ModelFolder, expand
+from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder, expand
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.resolve import open_local
 from sdrt_export.components import components_of
+from sdrt_export.taesd import TAESD
 from sdrt_export.targets import TARGETS
 from sdrt_export.transaction import replace_folder
 
@@ -31,7 +33,7 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
     """Write the weights of ``model`` as a diffusers checkpoint in float32.
 
     ``model`` is a folder that ``sdrt export`` made, or the name of an embedded model. Nothing is downloaded. Weights
-    that were stored in float16 stay rounded.
+    that were stored in float16 stay rounded. A TAESD becomes the folder ``taesd_decoder`` of the checkpoint.
 
     Raises:
         ModelNotFoundError, IntegrityError: the model is missing or incomplete.
@@ -39,6 +41,43 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         RequestError: ``output`` exists and ``force`` is false, or ``output`` is ``model`` or inside of it.
     """
     folder = open_local(model)
+    manifest = _restorable(folder)
+    folder.verify()
+    output = expand(output)
+    if output.resolve().is_relative_to(folder.path.resolve()):
+        raise RequestError.advised(
+            f"{output} is inside the model {folder.path}", "choose a folder outside", path=output
+        )
+    with replace_folder(output, force, reading=folder.path) as staging:
+        for part, names in _parts(folder.family).items():
+            weights = {key: value for name in names for key, value in _weights(folder, manifest, name)}
+            module = components_of(folder.family)[names[0]].build(folder.component_config(names[0]))
+            _load(folder, module, weights)
+            module.save_pretrained(staging / part)  # type: ignore[operator]
+        if folder.has(TAESD_DECODER):
+            _taesd(folder, manifest).save_pretrained(staging / TAESD_DECODER)
+        names_of_folders = (*folder.family.tokenizers, "scheduler", "low_res_scheduler")
+        copied_folders = tuple(f"{name}/" for name in names_of_folders)
+        copied = (name for name in manifest.files if name.startswith(copied_folders))
+        for name in ("model_index.json", *copied):
+            (staging / name).parent.mkdir(exist_ok=True)
+            # Without the mode, because installed files may be read-only.
+            shutil.copyfile(folder.path / name, staging / name)
+
+
+def _taesd(folder: ModelFolder, manifest: Manifest) -> Any:
+    """The TAESD for previews. Only its decoder was exported, so the weights of its encoder are zero."""
+    module = TAESD.build(folder.component_config(TAESD_DECODER))
+    decoder = module.get_submodule("decoder")
+    weights = dict(_weights(folder, manifest, TAESD_DECODER))
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    _load(folder, decoder, {key.removeprefix("decoder."): value for key, value in weights.items()})
+    return module
+
+
+def _restorable(folder: ModelFolder) -> Manifest:
+    """The manifest of a folder whose weights can be restored. Raises `UnsupportedModelError` for others."""
     if folder.manifest is None or folder.manifest.exporter != "sdrt":
         raise UnsupportedModelError.advised(
             f"{folder.path} was not exported by sdrt, so its weights have other names",
@@ -57,25 +96,7 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             "use an export in fp32 or fp16",
             path=folder.path,
         )
-    folder.verify()
-    output = expand(output)
-    if output.resolve().is_relative_to(folder.path.resolve()):
-        raise RequestError.advised(
-            f"{output} is inside the model {folder.path}", "choose a folder outside", path=output
-        )
-    with replace_folder(output, force, reading=folder.path) as staging:
-        for part, names in _parts(folder.family).items():
-            weights = {key: value for name in names for key, value in _weights(folder, folder.manifest, name)}
-            module = components_of(folder.family)[names[0]].build(folder.component_config(names[0]))
-            _load(folder, module, weights)
-            module.save_pretrained(staging / part)  # type: ignore[operator]
-        names_of_folders = (*folder.family.tokenizers, "scheduler", "low_res_scheduler")
-        copied_folders = tuple(f"{name}/" for name in names_of_folders)
-        copied = (name for name in folder.manifest.files if name.startswith(copied_folders))
-        for name in ("model_index.json", *copied):
-            (staging / name).parent.mkdir(exist_ok=True)
-            # Without the mode, because installed files may be read-only.
-            shutil.copyfile(folder.path / name, staging / name)
+    return folder.manifest
 
 
 def _parts(family: Family) -> dict[str, list[str]]:

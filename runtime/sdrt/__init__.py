@@ -10,6 +10,8 @@ Importing this package does no work. Each name below is imported when it is firs
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         ProviderError,
         RequestError,
+        RunCancelledError,
         SdrtError,
         UnsupportedModelError,
     )
@@ -44,6 +47,7 @@ __all__ = [
     "ProviderError",
     "Request",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
     "SdrtWarning",
     "StableDiffusionPipeline",
@@ -69,10 +73,30 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'sdrt' has no attribute {name!r}; it has {', '.join(__all__)}")
+        return _foreign(name)
     value = getattr(importlib.import_module(f"sdrt.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
+
+
+def _foreign(name: str) -> Any:
+    """One of diffusers' schedulers; for any other name, raise an error that says what to write instead."""
+    if name.startswith("_"):
+        raise AttributeError(f"module 'sdrt' has no attribute {name!r}")
+    if name.endswith("Scheduler"):
+        from sdrt.schedulers.diffusers_classes import SchedulerClass, class_names
+
+        if name in class_names():
+            return SchedulerClass(name)
+    from sdrt.foreign.imports import IMPORTS
+    from sdrt.foreign.word import no_attribute, no_name
+
+    # `from sdrt import name` first looks for an attribute. After an AttributeError, it looks for a module of that name
+    # and raises its own error, without our message. It shows an ImportError unchanged.
+    is_import = sys._getframe(2).f_globals.get("__name__") == "importlib._bootstrap"
+    if is_import and PathFinder.find_spec(f"sdrt.{name}", __path__) is None:
+        raise no_name(name, __all__, IMPORTS)
+    raise no_attribute("sdrt", name, __all__, IMPORTS)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,9 @@
 
     SdrtError
     ├── RequestError (ValueError)          an argument or option is wrong             exit code 2
+    │   ├── UnknownArgumentError (TypeError)        a function has no such argument
+    │   ├── UnknownAttributeError (AttributeError)  an object has no such attribute
+    │   └── UnknownNameError (ImportError)          sdrt has no such name
     ├── ModelError                         the model cannot be used                   exit code 3
     │   ├── ModelNotFoundError             there is no model at this path or hub id
     │   ├── IntegrityError                 a file differs from the manifest
@@ -11,7 +14,8 @@
     │   ├── ComponentError                 a component got or produced wrong tensors
     │   └── ExportError                    an export failed or does not match torch
     ├── ProviderError                      an execution provider is missing           exit code 4
-    └── OutOfMemoryError (MemoryError)     the host or the device is out of memory    exit code 5
+    ├── OutOfMemoryError (MemoryError)     the host or the device is out of memory    exit code 5
+    └── RunCancelledError                  the call's `cancel` was set                exit code 130
 
 Errors also have attributes with what the message says, so that programs need not parse it.
 """
@@ -30,7 +34,11 @@ __all__ = [
     "OutOfMemoryError",
     "ProviderError",
     "RequestError",
+    "RunCancelledError",
     "SdrtError",
+    "UnknownArgumentError",
+    "UnknownAttributeError",
+    "UnknownNameError",
     "UnsupportedModelError",
 ]
 
@@ -82,6 +90,18 @@ class RequestError(SdrtError, ValueError):
     exit_code = 2
 
 
+class UnknownArgumentError(RequestError, TypeError):
+    """A function does not have this argument. It is also a `TypeError`, as for any function."""
+
+
+class UnknownAttributeError(RequestError, AttributeError):
+    """An object does not have this attribute. It is also an `AttributeError`, so `hasattr` works."""
+
+
+class UnknownNameError(RequestError, ImportError):  # type: ignore[misc]  # an ImportError's path is a text
+    """sdrt does not have this name. It is also an `ImportError`."""
+
+
 class ModelError(SdrtError):
     """The model folder cannot be used as it is."""
 
@@ -118,3 +138,21 @@ class OutOfMemoryError(SdrtError, MemoryError):
     """The host or the device ran out of memory."""
 
     exit_code = 5
+
+
+class RunCancelledError(SdrtError):
+    """The run stopped, because the `cancel` of its call was set.
+
+    Attributes:
+        steps: the number of steps that were finished.
+        num_steps: the number of steps of the run; None if the scheduler chooses them as it goes.
+        images: the images that were finished, in order, of the type that the call asked for.
+    """
+
+    exit_code = 130
+
+    def __init__(self, *message: object, **facts: Any) -> None:
+        super().__init__(*message, **facts)
+        self.steps: int = 0
+        self.num_steps: int | None = 0
+        self.images: list[Any] = []

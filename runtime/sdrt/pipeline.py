@@ -9,18 +9,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.arguments import takes
+from sdrt.common.cancelling import Cancel, is_set_of
+from sdrt.common.frames import forgets_locals
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.families.capabilities import whole
+from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.loading import Loading
-from sdrt.model_folder.resolve import resolve_model
-from sdrt.onnx.providers import PROVIDERS, SessionConfig
+from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.generation import Generation
+from sdrt.run.generators import mark_used, with_generator
+from sdrt.run.guarded import guarded
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
@@ -32,7 +34,7 @@ from sdrt.run.result import (
     callback_tensors,
 )
 from sdrt.schedulers import Scheduler, resolve_scheduler, split_name, unknown_scheduler
-from sdrt.text.textual_inversion import read_inversions
+from sdrt.schedulers.diffusers_classes import config_inside, without_source
 from sdrt.vae.preview import LinearPreview, Preview
 
 if TYPE_CHECKING:
@@ -44,12 +46,18 @@ Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Ma
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
-class StableDiffusionPipeline:
+class StableDiffusionPipeline(DiffusersMethods):
     """Makes images with a model folder. Several threads may call it at once.
 
     Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
     the sessions that it started with, even if another thread calls `to` or `close` meanwhile.
     """
+
+    # Without a dict, an attribute that is assigned by mistake is an error.
+    __slots__ = (
+        *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
+        *("_cache", "_generation", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -80,23 +88,15 @@ class StableDiffusionPipeline:
         given = Loading(*values, **named)
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
-        folder = resolve_model(
-            given.model,
-            revision=given.revision,
-            token=given.token,
-            cache_dir=given.cache_dir,
-            notify=given.notify,
-            target=PROVIDERS[config.name].target,
-            reporter=given.reporter,
-        )
-        return cls(folder, config, verify=given.verify, notify=given.notify)
+        return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
 
     @takes(Arguments)
+    @forgets_locals
     def __call__(self, *values: Any, **named: Any) -> StableDiffusionPipelineOutput:
-        """Make images. The arguments are those of diffusers, with `seed` instead of `generator`, and more.
+        """Make images. The arguments are those of diffusers, and more.
 
         Raises:
-            RequestError, ComponentError, OutOfMemoryError, ProviderError.
+            RequestError, ComponentError, OutOfMemoryError, ProviderError, RunCancelledError.
         """
         given = Arguments(*values, **named)
         request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
@@ -104,7 +104,11 @@ class StableDiffusionPipeline:
         names = callback_tensors(given.callback_on_step_end_tensor_inputs)
         if callback is not None and not callable(callback):
             raise wrong_value("callback_on_step_end", callback, "a function")
-        events = self.stream(request, scheduler=given.scheduler, spacing=given.spacing)
+        scheduler = self.scheduler_for(given.scheduler, given.spacing)
+        request = with_generator(request, given, lambda: self.plan(request, scheduler=scheduler))
+        events = self.stream(request, scheduler=scheduler, cancel=given.cancel)
+        # Only now, when the request is known to be right.
+        mark_used(given.generator)
         return self._run(events, callback, names)
 
     def plan(
@@ -132,40 +136,33 @@ class StableDiffusionPipeline:
         *,
         scheduler: SchedulerLike | None = None,
         spacing: str | None = None,
+        cancel: Cancel | None = None,
     ) -> Events:
         """Run `request`. Yields a `GenerationStep` after each step, and at the end the result.
 
-        Closing the generator stops the run. A request from `plan` already has its scheduler and spacing.
+        Closing the generator stops the run between two steps, and `cancel` at any time: it is an object with
+        `is_set()`, such as a `threading.Event`, or a function. A request from `plan` already has its scheduler and
+        spacing.
 
         Raises:
             RequestError: the model or the scheduler cannot make the request. This is raised by the call itself, all
                 other errors by the first or a later step.
+            RunCancelledError: `cancel` is set.
         """
+        is_cancelled = is_set_of(cancel)
         # Plan in this function, which is not a generator, so that errors are raised at once.
         if not isinstance(request, PlannedRequest):
             planned = self.plan(request, scheduler=scheduler, spacing=spacing)
-        elif (scheduler, spacing) != (None, None):
-            raise RequestError.advised(
-                "request is planned already",
-                "pass scheduler and spacing to plan, not to stream",
-                joint="; ",
-                argument="scheduler",
-            )
-        elif request.model is not self.model:
-            raise RequestError.advised(
-                "request was planned by another pipeline",
-                "plan it with this one",
-                joint="; ",
-                argument="request",
-            )
         else:
             planned = request
+            planned.check_for(self.model, planned_again=(scheduler, spacing) != (None, None))
         origin = Origin(
             model=self.model.name,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
         )
-        return self._generation.events(planned.request, planned.passes, origin)
+        events = self._generation.events(planned.request, planned.passes, origin)
+        return guarded(events, is_cancelled, planned.num_evaluations)
 
     def num_evaluations(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
@@ -186,24 +183,15 @@ class StableDiffusionPipeline:
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
         """
-        name, *others = [spec.component for spec in self.model.family.text_encoders]
-        if others:
-            raise UnsupportedModelError.advised(
-                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
-                "leave it out",
-                joint="; ",
-                path=Path(path),
-            )
-        config = self.model.component_config(name)
-        words = read_inversions(
-            path,
-            token=token,
-            width=whole(config, "hidden_size", name),
-            room=whole(config, "max_position_embeddings", name) - 2,
-            notices=self._notices,
-        )
-        self._cache.add_words(words, Path(path).name)
-        return [word.token for word in words]
+        return self._cache.load_words(path, token)
+
+    def unload_textual_inversion(self, tokens: str | Sequence[str] | None = None) -> None:
+        """Forget the words of textual inversions: these, or all. Runs that have begun still know them.
+
+        Raises:
+            RequestError: a word was not loaded.
+        """
+        self._cache.remove_words(tokens)
 
     @property
     def preview(self) -> Preview:
@@ -232,7 +220,8 @@ class StableDiffusionPipeline:
 
     def _resolved(self, scheduler: SchedulerLike | None, spacing: str | None = None) -> Scheduler:
         """The scheduler that is meant, if the model's family is trained for its noise schedule."""
-        found = resolve_scheduler(scheduler, self._scheduler_config, spacing=spacing)
+        found = resolve_scheduler(config_inside(scheduler), self._scheduler_config, spacing=spacing)
+        found = without_source(found, self._scheduler_config)
         self.model.family.check_noise_schedule(found.noise_schedule, found.sampler.class_name)
         return found
 
@@ -247,11 +236,13 @@ class StableDiffusionPipeline:
         """
         from sdrt.onnx.engine import settle
 
+        refuse_dtype(provider, provider_options)
         options = {} if provider_options is None else provider_options
         config = replace(self._cache.config, provider=provider, provider_options=options)
         self._cache.configure(settle(config, self._notices))
         return self
 
+    @forgets_locals
     def load(self) -> StableDiffusionPipeline:
         """Create all sessions that text to image needs. Returns the pipeline.
 
@@ -264,6 +255,7 @@ class StableDiffusionPipeline:
         self._cache.load()
         return self
 
+    @forgets_locals
     def warm_up(
         self,
         width: int | None = None,
@@ -323,6 +315,11 @@ class StableDiffusionPipeline:
     def provider(self) -> str:
         """The name of the provider in use. For "auto", this is the provider that was chosen."""
         return self._cache.config.name
+
+    @property
+    def threads(self) -> int | None:
+        """The number of CPU threads: the one that was asked for, but no more than CPUs. None for every core."""
+        return self._cache.config.threads
 
     @property
     def scheduler(self) -> Scheduler:

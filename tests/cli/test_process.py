@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,54 @@ def test_a_message_of_any_length_is_one_line_that_can_be_read(model: str) -> Non
     assert (code, len(errors.splitlines())) == (2, 1)
     assert len(errors) < 3000
     assert errors.startswith("error: unknown scheduler 'eulereuler")
+
+
+@POSIX
+@pytest.mark.parametrize("gap", [0, 0.005, 0.02, 0.05])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_sent_twice(model: str, folder: Path, gap: float, sent: signal.Signals) -> None:
+    """While it is loading, drawing, removing files and ending. People press Ctrl-C until something happens."""
+    for delay in (0.05, 0.4, 0.8, 1.2):
+        with start("generate", "x", "-m", model, "--steps", "900", "--count", "50", "-b", "50") as process:
+            time.sleep(delay)
+            for _ in range(4):
+                process.send_signal(sent)
+                time.sleep(gap)
+            _, errors = process.communicate(timeout=60)
+        # Python itself may not have begun to handle signals, or this command. And if the first one interrupts an
+        # exec(), Python ends by SIGINT in the end, which shells call 130 too.
+        early = delay < 0.1 and process.returncode in (-sent, 1)
+        interrupted = sent == signal.SIGINT and process.returncode == -sent and "error: interrupted" in errors
+        assert early or interrupted or process.returncode == 128 + sent, errors
+        assert early or "Traceback" not in errors
+        assert errors.count("error: ") <= 1
+        assert not list(folder.iterdir())
+
+
+@POSIX
+def test_a_signal_while_the_process_ends(model: str) -> None:
+    """After the command's last line, Python still tidies up."""
+    code = (
+        "import atexit, os, signal, time\n"
+        "@atexit.register\n"
+        "def late():\n"
+        "    for _ in range(3):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "        time.sleep(0.05)\n"
+        "from sdrt.__main__ import main\n"
+        "main()\n"
+    )
+    for arguments, expected in ((["--version"], 0), (["generate", "x", "-W", "3"], 2)):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (expected, False), done.stderr
+
+
+@POSIX
+def test_a_program_that_calls_the_command_keeps_its_handlers() -> None:
+    from sdrt.cli import main
+
+    before = signal.getsignal(signal.SIGINT)
+    for arguments in (["--version"], ["nonsense"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert signal.getsignal(signal.SIGINT) is before

@@ -288,7 +288,7 @@ def test_beside_each_graph_is_one_in_float32(
 def test_a_vae_that_overflows_stays_in_float32(
     checkpoint: Callable[[str], Path], session_cache: Path, tmp_path: Path
 ) -> None:
-    """Two convolutions in a row, one 1e5 times larger and one smaller: the same picture, by way of large numbers."""
+    """Two convolutions in a row, one 1e5 times larger and one smaller: the same image, by way of large numbers."""
     source = open_folder(checkpoint("sd1"))
     vae = source.load("vae")
     resnet = vae.decoder.up_blocks[0].resnets[0]
@@ -386,7 +386,7 @@ def test_stages_share_the_weights_and_are_the_vae(exported: tuple[Path, Manifest
 
 @pytest.mark.parametrize("name", ["vae_encoder", "vae_decoder"])
 def test_beside_the_stages_are_those_in_float32(exported: tuple[Path, Manifest], name: str) -> None:
-    """For pictures that overflow float16 in tiles; with the same file of weights."""
+    """For images that overflow float16 in tiles; with the same file of weights."""
     folder, manifest = exported
     errors = {
         row["output"]: row["relative_error"]
@@ -455,10 +455,10 @@ class NumpyComponent:
         yield Run()
 
 
-def test_the_whole_pipeline_makes_the_same_picture(
+def test_the_whole_pipeline_makes_the_same_image(
     exported: tuple[Path, Manifest], sd1_export: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From prompt to picture, in float16, beside the export for the CPU in float32."""
+    """From prompt to image, in float16, beside the export for the CPU in float32."""
     call: dict[str, Any] = {
         "num_inference_steps": 3,
         "width": 64,

@@ -42,7 +42,7 @@ from sdrt.onnx.tensor_spec import TensorSpec
 from sdrt_export import TARGETS, ProgressEvent, export_model, parity
 from sdrt_export.components import COMPONENTS
 from sdrt_export.graphs.fused import FusedLayers
-from sdrt_export.graphs.layers import Value
+from sdrt_export.graphs.values import Value
 
 GRAPHS = [
     f"{name}/{file}" for name in COMPONENTS for file in ("config.json", "model.onnx", "model.onnx_data")

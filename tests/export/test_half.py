@@ -1,4 +1,4 @@
-"""Weights in half the bytes: the file, the arithmetic, the picture; and the way back to a checkpoint."""
+"""Weights in half the bytes: the file, the arithmetic, the image; and the way back to a checkpoint."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_the_disk_must_hold_the_weights_in_their_dtype(
     assert _space(source, dtype, "sdrt") - _SPACE_MARGIN == pytest.approx(width * count, rel=1e-3)
 
 
-def test_the_picture_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -> None:
-    pictures = []
+def test_the_image_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -> None:
+    images = []
     for folder in (half, sd1_export.folder):
         pipeline = StableDiffusionPipeline.from_pretrained(folder, provider="cpu", notify=lambda _: None)
         (image,) = pipeline("a red circle", seed=0, num_inference_steps=5).images
-        pictures.append(np.asarray(image, dtype=int))
-    difference = np.abs(pictures[0] - pictures[1])
+        images.append(np.asarray(image, dtype=int))
+    difference = np.abs(images[0] - images[1])
     assert 0 < difference.max() <= 4  # measured: 2
 
 
@@ -183,7 +183,7 @@ def portable(checkpoint: Callable[[str], Path], session_cache: Path, made_once: 
 
 @pytest.mark.full
 def test_a_portable_half_computes_in_float16(portable: Path, sd1_export: Any) -> None:
-    """For TensorRT and OpenVINO; on the CPU ONNX Runtime runs it too, slowly, to the same picture but for rounding."""
+    """For TensorRT and OpenVINO; on the CPU ONNX Runtime runs it too, slowly, to the same image but for rounding."""
     for name, entry in Manifest.read(portable).components.items():
         assert entry["dtype"] == "float16"
         assert all(row["relative_error"] < 1e-2 for row in entry["parity"])

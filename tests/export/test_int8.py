@@ -33,7 +33,7 @@ PROMPTS = ("a cat on a table", "a red house", "an old man")
 
 @pytest.fixture(scope="module")
 def small(session_cache: Path, made_once: MadeOnce) -> Path:
-    """The tiny architecture, in int8. Without guidance, whose pictures of random weights grow without bounds."""
+    """The tiny architecture, in int8. Without guidance, whose images of random weights grow without bounds."""
     export = partial(
         export_model,
         None,
@@ -107,18 +107,18 @@ def test_the_manifest_has_errors_on_a_prompt_that_was_not_calibrated_on(small: P
             assert 1e-4 < row["relative_error"] < 0.2  # measured: 0.04 to 0.12, of so few channels
 
 
-def test_pictures_are_nearly_those_of_float32_and_whole_ones_those_of_tiles(
+def test_images_are_nearly_those_of_float32_and_whole_ones_those_of_tiles(
     small: Path, tiny_model: Path
 ) -> None:
-    pictures = []
+    images = []
     for folder, tiling in ((tiny_model, None), (small, None), (small, True)):
         pipeline = StableDiffusionPipeline.from_pretrained(
             folder, provider="cpu", vae_tiling=tiling, notify=lambda _: None
         )
-        pictures.append(
+        images.append(
             pipeline("a cat", seed=0, guidance_scale=1.0, num_inference_steps=5, output_type="np").images[0]
         )
-    exact, whole, tiled = pictures
+    exact, whole, tiled = images
     assert 0 < np.abs(whole - exact).mean() < 0.02
     assert np.abs(tiled - whole).mean() < 0.01
 
@@ -132,7 +132,7 @@ def test_a_folder_in_int8_is_told_by_its_commands(small: Path) -> None:
 @pytest.mark.full
 def test_an_error_above_the_limit_leaves_nothing(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     """Of random weights, with guidance: other latents than those that were calibrated on, and 0.1 to 0.2 apart."""
-    # The U-Net's ranges are of a picture without guidance too, and suffice; the decoder's do not.
+    # The U-Net's ranges are of an image without guidance too, and suffice; the decoder's do not.
     with pytest.raises(
         ExportError, match=r"vae_decoder: int8 differs from float32 by 0\.[12].*--calibration-prompts"
     ):
@@ -265,5 +265,5 @@ def test_the_usual_prompts_are_denoised_at_counts_of_their_own() -> None:
     assert last.guidance_scale is None
 
 
-def test_a_model_without_guidance_gets_no_picture_more() -> None:
+def test_a_model_without_guidance_gets_no_image_more() -> None:
     assert len(Calibration(prompts=PROMPTS).runs(1.0)) == len(PROMPTS)

@@ -1,4 +1,4 @@
-"""Our folders in optimum's pipeline: the same names, so the same picture."""
+"""Our folders in optimum's pipeline: the same names, so the same image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def optimums_picture(folder: Path, seed: int) -> np.ndarray[Any, Any]:
+def optimums_image(folder: Path, seed: int) -> np.ndarray[Any, Any]:
     with warnings.catch_warnings():
-        # optimum and diffusers warn about each other's interfaces; the picture is what counts.
+        # optimum and diffusers warn about each other's interfaces; the image is what counts.
         warnings.simplefilter("ignore")
         from optimum.onnxruntime import ORTStableDiffusionPipeline
 
@@ -36,21 +36,21 @@ def optimums_picture(folder: Path, seed: int) -> np.ndarray[Any, Any]:
     return images
 
 
-def our_picture(folder: Path, seed: int) -> np.ndarray[Any, Any]:
+def our_image(folder: Path, seed: int) -> np.ndarray[Any, Any]:
     with StableDiffusionPipeline.from_pretrained(folder, provider="cpu", threads=1) as pipeline:
         images: np.ndarray[Any, Any] = pipeline(seed=seed, **OPTIONS).images
     return images
 
 
 @pytest.mark.filterwarnings("ignore::sdrt.SdrtWarning")
-def test_optimum_makes_our_picture_from_our_folder(sd1_export: Any) -> None:
-    ours, theirs = our_picture(sd1_export.folder, 11), optimums_picture(sd1_export.folder, 11)
+def test_optimum_makes_our_image_from_our_folder(sd1_export: Any) -> None:
+    ours, theirs = our_image(sd1_export.folder, 11), optimums_image(sd1_export.folder, 11)
     assert ours.shape == theirs.shape == (1, 64, 80, 3)
     assert np.ptp(ours) > 0.5
     assert np.abs(ours - theirs).max() <= 1 / 255
 
 
 @pytest.mark.filterwarnings("ignore::sdrt.SdrtWarning")
-def test_both_exporters_make_one_picture(sd1_export: Any, optimum_export: Path) -> None:
-    ours, theirs = our_picture(sd1_export.folder, 12), our_picture(optimum_export, 12)
+def test_both_exporters_make_one_image(sd1_export: Any, optimum_export: Path) -> None:
+    ours, theirs = our_image(sd1_export.folder, 12), our_image(optimum_export, 12)
     assert np.abs(ours - theirs).max() <= 1 / 255

@@ -16,6 +16,7 @@ from sdrt import ModelNotFoundError, RequestError, StableDiffusionPipeline, Unsu
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model
 from sdrt_export.evaluator import Evaluator
+from sdrt_export.restore import restore_checkpoint
 from tests.made_once import MadeOnce
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
@@ -42,12 +43,12 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(model)
     latents = np.random.default_rng(0).standard_normal((2, 4, 7, 5), dtype=np.float32)
     found = pipeline.preview(latents)
-    assert [picture.size for picture in found] == [(40, 56), (40, 56)]
+    assert [image.size for image in found] == [(40, 56), (40, 56)]
     with torch.no_grad():
         expected = AutoencoderTiny.from_pretrained(taesd).decode(torch.from_numpy(latents)).sample
     levels = (expected / 2 + 0.5).clamp(0, 1).movedim(1, -1).numpy() * 255
     assert np.ptp(levels) > 20
-    assert np.abs(np.stack([np.asarray(picture) for picture in found]) - levels).max() <= 0.51
+    assert np.abs(np.stack([np.asarray(image) for image in found]) - levels).max() <= 0.51
     assert "taesd_decoder" in Manifest.read(model).components
     with pytest.raises(RequestError, match=r"latents have shape \(4, 7, 5\)"):
         pipeline.preview(latents[0])
@@ -55,7 +56,7 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
 
 @pytest.mark.full
 def test_it_is_exported_for_cuda_too(taesd: Path, tmp_path: Path) -> None:
-    """By the kernels of that provider, which NumPy stands in for: to the picture that torch decodes, in float16."""
+    """By the kernels of that provider, which NumPy stands in for: to the image that torch decodes, in float16."""
     manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", **TINY)
     assert manifest.components["taesd_decoder"]["dtype"] == "float16"
     path = tmp_path / "model" / "taesd_decoder" / "model.onnx"
@@ -98,3 +99,18 @@ def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="--taesd needs exporter 'sdrt'"):
         export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)
     assert not output.exists()
+
+
+def test_it_is_restored_with_the_model(model: Path, taesd: Path, tmp_path: Path) -> None:
+    restore_checkpoint(model, tmp_path / "restored")
+    latents = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 7, 5), dtype=np.float32))
+    with torch.no_grad():
+        again, given = (
+            AutoencoderTiny.from_pretrained(folder).decode(latents).sample
+            for folder in (tmp_path / "restored" / "taesd_decoder", taesd)
+        )
+    torch.testing.assert_close(again, given)
+    manifest = export_model(
+        tmp_path / "restored", tmp_path / "again", taesd=tmp_path / "restored" / "taesd_decoder"
+    )
+    assert "taesd_decoder" in manifest.components

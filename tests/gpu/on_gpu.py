@@ -36,7 +36,7 @@ class Export:
 
 def fail(message: str) -> None:
     """Receives what a pipeline says: of a fallback, an overflow or too little memory it would be here."""
-    # What takes long is no failure: files that are read for the first time, the first picture of a size, and what was
+    # What takes long is no failure: files that are read for the first time, the first image of a size, and what was
     # exported for another target.
     if not message.startswith(("hashes: ", "warming up ")) and "was exported for target" not in message:
         pytest.fail(message)

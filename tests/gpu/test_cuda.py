@@ -1,4 +1,4 @@
-"""The tiny model on an NVIDIA GPU: CUDA does all the work, in buffers of its own, and the picture is the CPU's."""
+"""The tiny model on an NVIDIA GPU: CUDA does all the work, in buffers of its own, and the image is the CPU's."""
 
 from __future__ import annotations
 
@@ -35,9 +35,7 @@ def test_all_heavy_work_is_on_the_gpu(on_cuda: StableDiffusionPipeline) -> None:
     assert on_cuda._cache.get().denoiser._session.get_providers()[0] == "CUDAExecutionProvider"
 
 
-def test_the_picture_is_the_cpu_s(
-    on_cuda: StableDiffusionPipeline, pipeline: StableDiffusionPipeline
-) -> None:
+def test_the_image_is_the_cpu_s(on_cuda: StableDiffusionPipeline, pipeline: StableDiffusionPipeline) -> None:
     options: dict[str, Any] = {"num_inference_steps": 10, "seed": 0, "output_type": "np"}
     first, again = (on_cuda("a red circle", **options).images for _ in range(2))
     np.testing.assert_allclose(first, pipeline("a red circle", **options).images, atol=LEVELS)

@@ -1,4 +1,4 @@
-"""Models of target cuda on an NVIDIA GPU: each graph is the model, stays on the GPU, and pictures are the CPU's.
+"""Models of target cuda on an NVIDIA GPU: each graph is the model, stays on the GPU, and images are the CPU's.
 
 With `SDRT_GPU_REHEARSAL` set NumPy takes the GPU's place (`stand_in.py`).
 """
@@ -132,7 +132,7 @@ def test_the_stages_are_the_vae(
     for path in stages:
         session = on_cuda(f"{name} in stages", path, **exact(path))
         widest = max(int(spec.shape[1]) for spec in session.outputs.values())
-        # Several tiles of so small a picture.
+        # Several tiles of so small an image.
         found = StagedVae(session, tile=256 * widest)(given[0])
         assert relative_error(found, expected[0]) < 1e-2, path.name
 
@@ -150,7 +150,7 @@ def pipeline(export: Export, **options: Any) -> StableDiffusionPipeline:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_picture_is_the_cpu_s(exports: Exports, variant: str) -> None:
+def test_the_image_is_the_cpu_s(exports: Exports, variant: str) -> None:
     on_cpu = exports(variant, "cpu").folder
     expected = StableDiffusionPipeline.from_pretrained(on_cpu, provider="cpu", notify=fail)(**CALL).images
     assert np.ptp(expected) > 0.2
@@ -161,7 +161,7 @@ def test_the_picture_is_the_cpu_s(exports: Exports, variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_recordings_draw_the_same(exports: Exports, variant: str) -> None:
-    """Other prompts, seeds and sizes, and a size again: a recording that kept an input would draw the first picture."""
+    """Other prompts, seeds and sizes, and a size again: a recording that kept an input would draw the first image."""
     export = exports(variant)
     plain = pipeline(export)
     recorded = pipeline(export, provider_options={"enable_cuda_graph": True})
@@ -174,8 +174,8 @@ def test_recordings_draw_the_same(exports: Exports, variant: str) -> None:
     ]
     expected = [plain(**call).images for call in calls]
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    for call, picture in zip(calls, expected, strict=True):
-        np.testing.assert_allclose(recorded(**call).images, picture, atol=LEVELS)
+    for call, image in zip(calls, expected, strict=True):
+        np.testing.assert_allclose(recorded(**call).images, image, atol=LEVELS)
     (unet,) = (graph for graph in recorded.graphs if graph.name == "unet")
     assert unet.records
 
@@ -214,9 +214,9 @@ def test_a_run_that_overflows_is_made_again(overflowing: Path, exports: Exports)
     rescued = StableDiffusionPipeline.from_pretrained(
         overflowing, provider="cuda", verify=False, notify=said.append
     )
-    picture = rescued(**CALL).images
-    assert np.isfinite(picture).all()
-    assert np.ptp(picture) > 0.01
+    image = rescued(**CALL).images
+    assert np.isfinite(image).all()
+    assert np.ptp(image) > 0.01
     assert rescued.float32_retries == {"vae_decoder": 1}
     assert [line for line in said if line.startswith("vae_decoder: float16 overflowed")]
 

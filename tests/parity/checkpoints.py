@@ -1,7 +1,7 @@
 """Tiny diffusers checkpoints with random weights, one per configuration that must behave the same everywhere.
 
 `make_checkpoint(folder, variant)` writes a folder that `StableDiffusionPipeline.from_pretrained` loads. The
-weights depend on the variant alone, so two machines make the same pictures. Norm weights and every bias are
+weights depend on the variant alone, so two machines make the same images. Norm weights and every bias are
 drawn too: a graph that drops or swaps one must not pass a comparison.
 """
 
@@ -127,9 +127,9 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 
-# InstructPix2Pix: the picture's latents beside the latents.
+# InstructPix2Pix: the image's latents beside the latents.
 VARIANTS["pix2pix"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 8}, seed=6)
-# The x4 upscaler: the small picture itself, how noisy it is as a class label, and a VAE of factor 4.
+# The x4 upscaler: the small image itself, how noisy it is as a class label, and a VAE of factor 4.
 VARIANTS["upscale"] = replace(
     VARIANTS["sd2"],
     unet=VARIANTS["sd2"].unet
@@ -140,7 +140,7 @@ VARIANTS["upscale"] = replace(
     low_res_scheduler=("DDPMScheduler", {"beta_schedule": "scaled_linear"}),
     seed=7,
 )
-# Stable Diffusion 1.x for inpainting: a mask and the masked picture's latents beside the latents.
+# Stable Diffusion 1.x for inpainting: a mask and the masked image's latents beside the latents.
 VARIANTS["inpaint"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 9}, seed=5)
 
 

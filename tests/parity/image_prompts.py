@@ -1,4 +1,4 @@
-"""What the comparisons of image prompts have in common: a picture, schedulers, and how close is close."""
+"""What the comparisons of image prompts have in common: an image, schedulers, and how close is close."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["HALF_LEVEL", "SCHEDULERS", "picture"]
+__all__ = ["HALF_LEVEL", "SCHEDULERS", "given_image"]
 
-# What rounding a picture to 8 bits hides.
+# What rounding an image to 8 bits hides.
 HALF_LEVEL = 0.5 / 255
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,7 +26,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def picture(width: int = 72, height: int = 48) -> Image.Image:
+def given_image(width: int = 72, height: int = 48) -> Image.Image:
     """Waves of colour, smooth and nowhere the same."""
     y, x = np.mgrid[:height, :width] / max(width, height)
     waves = np.stack([np.sin(7 * x + 3 * y), np.cos(5 * y), x * y], -1) / 2 + 0.5

@@ -40,21 +40,21 @@ CALL: dict[str, Any] = {
 SEED = 3
 SCHEDULERS = ("PNDMScheduler", "DPMSolverMultistepScheduler", "EulerAncestralDiscreteScheduler")
 # Float32 sums in another order: 1.1e-6 was measured for the embeddings, 1.6e-6 for the U-Net, 1.4e-6 for the VAE
-# (largest difference over largest magnitude), and 3.8e-6 to 8.1e-6 of a picture's 1.0. The room is for other CPUs.
+# (largest difference over largest magnitude), and 3.8e-6 to 8.1e-6 of an image's 1.0. The room is for other CPUs.
 RELATIVE = 1e-5
-PICTURE = 5e-5
+IMAGE = 5e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What transformers and diffusers give: rungs of the ladder, and pictures [1, H, W, 3] in 0 to 1."""
+    """What transformers and diffusers give: rungs of the ladder, and images [1, H, W, 3] in 0 to 1."""
 
     ids: np.ndarray
     embeddings: np.ndarray
     sample: np.ndarray
     noise: np.ndarray
-    picture: np.ndarray
-    pictures: dict[str, np.ndarray]
+    image: np.ndarray
+    images: dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
@@ -67,26 +67,24 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
 
     pipeline = random_pipeline("sd15", tmp_path_factory.mktemp("tokenizer"))
     config = RandomCheckpoint(architecture="sd15", seed=0).scheduler_config()
-    pictures = {}
+    images = {}
     for name in SCHEDULERS:
         pipeline.scheduler = getattr(diffusers, name).from_config(config | {"skip_prk_steps": True})
         generator = torch.Generator("cpu").manual_seed(SEED)
-        pictures[name] = pipeline(generator=generator, output_type="np", **CALL).images
+        images[name] = pipeline(generator=generator, output_type="np", **CALL).images
     ids = pipeline.tokenizer(CALL["prompt"], padding="max_length", return_tensors="pt").input_ids
     sample = np.random.default_rng(0).standard_normal((1, 4, 17, 16)).astype(np.float32)
     with torch.no_grad():
         embeddings = pipeline.text_encoder(ids)[0]
         noise = pipeline.unet(torch.from_numpy(sample), 500.0, embeddings)[0].numpy()
-        picture = pipeline.vae.decode(torch.from_numpy(sample) / pipeline.vae.config.scaling_factor)[
-            0
-        ].numpy()
+        image = pipeline.vae.decode(torch.from_numpy(sample) / pipeline.vae.config.scaling_factor)[0].numpy()
     made = Expected(
         ids=ids.numpy(),
         embeddings=embeddings.numpy(),
         sample=sample,
         noise=noise,
-        picture=picture,
-        pictures=pictures,
+        image=image,
+        images=images,
     )
     del pipeline
     gc.collect()
@@ -137,17 +135,17 @@ def test_u_net(parts: LoadedComponents, expected: Expected) -> None:
 
 
 def test_vae(parts: LoadedComponents, expected: Expected) -> None:
-    wanted = np.clip(expected.picture[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+    wanted = np.clip(expected.image[0].transpose(1, 2, 0) / 2 + 0.5, 0, 1)
     assert np.ptp(wanted) > 0.5
     assert relative_error(parts.vae_decoder(expected.sample[0]), wanted) < RELATIVE
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_picture_equals_diffusers(pipeline: StableDiffusionPipeline, expected: Expected, name: str) -> None:
+def test_image_equals_diffusers(pipeline: StableDiffusionPipeline, expected: Expected, name: str) -> None:
     got = pipeline(seed=SEED, output_type="np", scheduler=name, **CALL).images
-    assert got.shape == expected.pictures[name].shape
-    assert np.ptp(expected.pictures[name]) > 0.5
-    assert np.abs(got - expected.pictures[name]).max() <= PICTURE
+    assert got.shape == expected.images[name].shape
+    assert np.ptp(expected.images[name]) > 0.5
+    assert np.abs(got - expected.images[name]).max() <= IMAGE
 
 
 def test_ctrl_c_stops_within_a_step(

@@ -1,4 +1,4 @@
-"""Full-size U-Nets that see a picture beside the latents, or a noise level, against diffusers' pipelines for them."""
+"""Full-size U-Nets that see an image beside the latents, or a noise level, against diffusers' pipelines for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from sdrt import StableDiffusionPipeline
-from tests.parity.image_prompts import picture
+from tests.parity.image_prompts import given_image
 
 pytestmark = [
     pytest.mark.full,
@@ -25,7 +25,7 @@ pytestmark = [
 
 SEED = 3
 # Float32 sums in another order, of two steps with guidance: as in test_full_size.
-PICTURE = 5e-5
+IMAGE = 5e-5
 
 
 def half_white(width: int, height: int) -> Image.Image:
@@ -37,13 +37,13 @@ def half_white(width: int, height: int) -> Image.Image:
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sd15-inpainting": (
         "StableDiffusionInpaintPipeline",
-        {"image": picture(136, 128), "mask_image": half_white(136, 128)},
+        {"image": given_image(136, 128), "mask_image": half_white(136, 128)},
     ),
     "instruct-pix2pix": (
         "StableDiffusionInstructPix2PixPipeline",
-        {"image": picture(136, 128), "image_guidance_scale": 1.8},
+        {"image": given_image(136, 128), "image_guidance_scale": 1.8},
     ),
-    "x4-upscaler": ("StableDiffusionUpscalePipeline", {"image": picture(36, 32), "noise_level": 30}),
+    "x4-upscaler": ("StableDiffusionUpscalePipeline", {"image": given_image(36, 32), "noise_level": 30}),
 }
 CALL: dict[str, Any] = {
     "prompt": "a lighthouse on a cliff",
@@ -54,7 +54,7 @@ CALL: dict[str, Any] = {
 
 
 def expected(architecture: str, folder: Path) -> np.ndarray:
-    """diffusers' pictures [1, H, W, 3]; its weights are let go."""
+    """diffusers' images [1, H, W, 3]; its weights are let go."""
     import diffusers
     from transformers import CLIPTokenizerFast
 
@@ -81,7 +81,7 @@ def expected(architecture: str, folder: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("architecture", CASES)
-def test_picture_equals_diffusers(architecture: str, tmp_path: Path) -> None:
+def test_image_equals_diffusers(architecture: str, tmp_path: Path) -> None:
     from sdrt_export import export_model
 
     wanted = expected(architecture, tmp_path)
@@ -100,4 +100,4 @@ def test_picture_equals_diffusers(architecture: str, tmp_path: Path) -> None:
         shutil.rmtree(folder)  # 4 GB
     assert got.shape == wanted.shape
     assert np.ptp(wanted) > 0.5
-    assert np.abs(got - wanted).max() <= PICTURE
+    assert np.abs(got - wanted).max() <= IMAGE

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sdrt import StableDiffusionPipeline
-from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, given_image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -49,7 +49,12 @@ def test_schedulers_and_strengths(
     try:
         theirs.scheduler = getattr(diffusers, kind).from_config(before.config, **extra)
         config = json.loads(theirs.scheduler.to_json_string())
-        options = {"prompt": "a lake", "image": picture(), "strength": strength, "num_inference_steps": 11}
+        options = {
+            "prompt": "a lake",
+            "image": given_image(),
+            "strength": strength,
+            "num_inference_steps": 11,
+        }
         assert (
             worst(sdrt_folder("sd1"), theirs, seeds=[3], ours={"scheduler": config}, **options) <= HALF_LEVEL
         )
@@ -63,7 +68,7 @@ def test_sizes_that_are_no_multiples_batches_and_v_prediction(
     options = {
         "prompt": "a lake",
         "negative_prompt": "fog",
-        "image": picture(83, 61),
+        "image": given_image(83, 61),
         "num_inference_steps": 6,
         "num_images_per_prompt": 2,
     }

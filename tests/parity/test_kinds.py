@@ -1,4 +1,4 @@
-"""U-Nets that see a picture beside the latents, against diffusers' pipelines for them."""
+"""U-Nets that see an image beside the latents, against diffusers' pipelines for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from sdrt import RequestError, StableDiffusionPipeline
 from sdrt.model_folder.folder import ModelFolder
-from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, picture
+from tests.parity.image_prompts import HALF_LEVEL, SCHEDULERS, given_image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -45,7 +45,7 @@ def test_schedulers(
     try:
         theirs.scheduler = getattr(diffusers, kind).from_config(before.config, **extra)
         config = json.loads(theirs.scheduler.to_json_string())
-        options = {"prompt": "a lake", "image": picture(*SIZES[variant]), "num_inference_steps": 7}
+        options = {"prompt": "a lake", "image": given_image(*SIZES[variant]), "num_inference_steps": 7}
         assert worst(sdrt_folder(variant), theirs, 3, config, **options) <= HALF_LEVEL
     finally:
         theirs.scheduler = before
@@ -65,7 +65,11 @@ def test_schedulers(
 def test_instructions(
     sdrt_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], options: dict[str, Any]
 ) -> None:
-    options = {"prompt": "a lake", "num_inference_steps": 5, "image": picture(*SIZES["pix2pix"])} | options
+    options = {
+        "prompt": "a lake",
+        "num_inference_steps": 5,
+        "image": given_image(*SIZES["pix2pix"]),
+    } | options
     theirs = diffusers_pipeline("pix2pix")
     if isinstance(options["prompt"], str):
         assert worst(sdrt_folder("pix2pix"), theirs, 5, **options) <= HALF_LEVEL
@@ -86,23 +90,27 @@ def test_instructions(
 def test_noise_levels(
     sdrt_folder: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any], options: dict[str, Any]
 ) -> None:
-    options = {"prompt": "a lake", "num_inference_steps": 5, "image": picture(*SIZES["upscale"])} | options
+    options = {
+        "prompt": "a lake",
+        "num_inference_steps": 5,
+        "image": given_image(*SIZES["upscale"]),
+    } | options
     assert worst(sdrt_folder("upscale"), diffusers_pipeline("upscale"), 5, **options) <= HALF_LEVEL
 
 
 def test_requests_may_be_fitted_again_and_put_together(sdrt_folder: Callable[[str], Path]) -> None:
     pipeline = open_folder(sdrt_folder("pix2pix"))
-    options: dict[str, Any] = {"image": picture(*SIZES["pix2pix"]), "num_inference_steps": 2, "seed": 1}
+    options: dict[str, Any] = {"image": given_image(*SIZES["pix2pix"]), "num_inference_steps": 2, "seed": 1}
     made = pipeline("snow AND night:0.5", guidance_scale=0, output_type="np", **options)
     *_, again = pipeline.stream(made.request)
     np.testing.assert_array_equal(made.images, again.images)  # type: ignore[union-attr]
 
 
-def test_an_upscaled_picture_is_four_times_as_large(sdrt_folder: Callable[[str], Path]) -> None:
-    made = open_folder(sdrt_folder("upscale"))("a lake", image=picture(13, 11), num_inference_steps=1)
+def test_an_upscaled_image_is_four_times_as_large(sdrt_folder: Callable[[str], Path]) -> None:
+    made = open_folder(sdrt_folder("upscale"))("a lake", image=given_image(13, 11), num_inference_steps=1)
     assert made.images[0].size == (52, 44)
     sized = open_folder(sdrt_folder("upscale"))(
-        "a lake", image=picture(13, 11), num_inference_steps=1, width=80, height=40
+        "a lake", image=given_image(13, 11), num_inference_steps=1, width=80, height=40
     )
     assert sized.images[0].size == (80, 40)
 
@@ -111,32 +119,44 @@ def test_an_upscaled_picture_is_four_times_as_large(sdrt_folder: Callable[[str],
     ("variant", "options", "message"),
     [
         ("pix2pix", {}, "made for instructions; give image"),
-        ("pix2pix", {"image": picture(), "strength": 0.5}, "strength has no effect: this model is made for"),
         (
             "pix2pix",
-            {"image": picture(), "mask_image": picture()},
+            {"image": given_image(), "strength": 0.5},
+            "strength has no effect: this model is made for",
+        ),
+        (
+            "pix2pix",
+            {"image": given_image(), "mask_image": given_image()},
             "mask_image has no effect: this model is made for",
         ),
         (
             "pix2pix",
-            {"image": picture(), "outpaint": "left=8"},
+            {"image": given_image(), "outpaint": "left=8"},
             "outpaint has no effect: this model is made for",
         ),
         (
             "pix2pix",
-            {"image": picture(), "noise_level": 5},
+            {"image": given_image(), "noise_level": 5},
             "noise_level has no effect: this model is made for",
         ),
         ("upscale", {}, "made for upscaling; give image"),
         (
             "upscale",
-            {"image": picture(), "noise_level": 351},
+            {"image": given_image(), "noise_level": 351},
             "noise_level is 351: expected .* from 0 to 350",
         ),
-        ("upscale", {"image": picture(), "image_guidance_scale": 2}, "image_guidance_scale has no effect"),
-        ("upscale", {"image": picture(600, 600)}, "height is 2400: expected at most 2048"),
-        ("sd1", {"image": picture(), "noise_level": 5}, "noise_level has no effect: this model is made for"),
-        ("inpaint", {"image": picture()}, "made for inpainting; give mask_image"),
+        (
+            "upscale",
+            {"image": given_image(), "image_guidance_scale": 2},
+            "image_guidance_scale has no effect",
+        ),
+        ("upscale", {"image": given_image(600, 600)}, "height is 2400: expected at most 2048"),
+        (
+            "sd1",
+            {"image": given_image(), "noise_level": 5},
+            "noise_level has no effect: this model is made for",
+        ),
+        ("inpaint", {"image": given_image()}, "made for inpainting; give mask_image"),
     ],
 )
 def test_what_a_kind_of_model_is_not_for(

@@ -15,7 +15,7 @@ from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.graph_configs import config_of_graph
 from tests.made_once import MadeOnce
-from tests.parity.image_prompts import HALF_LEVEL, picture
+from tests.parity.image_prompts import HALF_LEVEL, given_image
 from tests.parity.legacy_onnx import LEGACY, make_legacy
 
 diffusers = pytest.importorskip("diffusers")
@@ -76,19 +76,19 @@ def test_image_to_image(
 ) -> None:
     """The encoders draw their own noise. With a seed, the images are those of torch nevertheless."""
     theirs = other_task("StableDiffusionImg2ImgPipeline", diffusers_pipeline(LEGACY[name].variant))
-    assert apart(opened(legacy(name)), theirs, image=picture(64, 64), strength=0.7) <= limit(name)
+    assert apart(opened(legacy(name)), theirs, image=given_image(64, 64), strength=0.7) <= limit(name)
 
 
 def test_inpainting(legacy: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any]) -> None:
     theirs = other_task("StableDiffusionInpaintPipeline", diffusers_pipeline("inpaint"))
     mask = Image.new("L", (64, 64))
     mask.paste(255, (16, 16, 40, 40))
-    options = {"image": picture(64, 64), "mask_image": mask, "height": 64, "width": 64, "strength": 1.0}
+    options = {"image": given_image(64, 64), "mask_image": mask, "height": 64, "width": 64, "strength": 1.0}
     assert apart(opened(legacy("inpaint")), theirs, composite=False, **options) <= HALF_LEVEL
 
 
 def test_upscaling(legacy: Callable[[str], Path], diffusers_pipeline: Callable[[str], Any]) -> None:
-    image = picture(24, 24)
+    image = given_image(24, 24)
     assert apart(opened(legacy("upscale")), diffusers_pipeline("upscale"), image=image) <= HALF_LEVEL
 
 

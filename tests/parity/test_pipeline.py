@@ -1,4 +1,4 @@
-"""The final picture against diffusers at the same seed: at most one level of 255 apart.
+"""The final image against diffusers at the same seed: at most one level of 255 apart.
 
 Over folders of `sdrt export`, and over optimum's, which have no `sdrt.json`.
 """
@@ -37,7 +37,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
 
 
 def oracle(pipeline: Any, *, seeds: list[int], **options: Any) -> np.ndarray:
-    """diffusers' pictures [N, H, W, 3], one generator per picture."""
+    """diffusers' images [N, H, W, 3], one generator per image."""
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     images: np.ndarray = pipeline(generator=generators, output_type="np", **options).images
     return images
@@ -86,7 +86,7 @@ def test_clip_skip(
 
 
 @pytest.mark.parametrize("variant", TEXT_TO_IMAGE)
-def test_both_exporters_give_one_picture(
+def test_both_exporters_give_one_image(
     sdrt_folder: Callable[[str], Path], optimum_folder: Callable[[str], Path], variant: str
 ) -> None:
     options: dict[str, Any] = {"num_inference_steps": 6, "seed": 1, "output_type": "np"}

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from sdrt.common.rng import MAX_SEED, Generator
+from sdrt.common.rng import Generator
+from sdrt.common.seeds import MAX_SEED
 from sdrt.schedulers import SAMPLERS, Scheduler, resolve_scheduler
 
 diffusers = pytest.importorskip("diffusers")
@@ -262,7 +263,7 @@ def test_the_models_own_scheduler_is_corrected_as_the_pipeline_corrects_it() -> 
 
 
 def test_noise_equals_torch() -> None:
-    for seed in (0, 12345, MAX_SEED):
+    for seed in (0, 12345, 2**32 - 1, 2**32 + 7, 2**63 + 5, MAX_SEED, -1, -5, -(2**63)):
         ours, theirs = Generator(seed), torch.Generator("cpu").manual_seed(seed)
         for length in (*range(1, 40), 4096, 1, 2, 4097):
             expected = torch.randn(length, generator=theirs).numpy()

@@ -1,4 +1,4 @@
-"""The embedded model in diffusers: its weights, restored from the graphs, give the picture that sdrt gives."""
+"""The embedded model in diffusers: its weights, restored from the graphs, give the image that sdrt gives."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def shapes() -> Iterator[StableDiffusionPipeline]:
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_same_seed_gives_the_same_picture(
+def test_the_same_seed_gives_the_same_image(
     reference: Any, shapes: StableDiffusionPipeline, name: str
 ) -> None:
     # The model's own default is not diffusers'.
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_picture(
     got = shapes(**CALLS[name], seed=7).images[0]
     difference = np.abs(np.asarray(expected, dtype=int) - np.asarray(got, dtype=int))
     assert difference.max() <= 2
-    assert np.asarray(got).std() > 5  # not an empty picture beside an empty picture
+    assert np.asarray(got).std() > 5  # not an empty image beside an empty image
 
 
 def test_the_configs_are_those_of_the_recipe(reference: Any) -> None:

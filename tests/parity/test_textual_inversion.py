@@ -31,7 +31,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("syntax", ["plain", "a1111"])
-def test_pictures(
+def test_images(
     sdrt_folder: Callable[[str], Path],
     diffusers_pipeline: Callable[[str], Any],
     tmp_path: Path,

@@ -115,7 +115,7 @@ def test_a_text_without_marks_is_itself_to_compel(text: str, space: str) -> None
 
 @given(st.text(max_size=300))
 @settings(deadline=None)
-def test_any_text_may_stand_in_a_picture(text: str) -> None:
+def test_any_text_may_stand_in_an_image(text: str) -> None:
     Parameters.parse(text)
 
 

@@ -1,4 +1,4 @@
-"""The parity ladder without torch: token ids, embeddings, components and pictures, as recorded from diffusers."""
+"""The parity ladder without torch: token ids, embeddings, components and images, as recorded from diffusers."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_components(tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_pictures(tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray], name: str) -> None:
-    """At most one level of 255 apart, on pictures that are not flat."""
+def test_images(tiny: StableDiffusionPipeline, goldens: dict[str, np.ndarray], name: str) -> None:
+    """At most one level of 255 apart, on images that are not flat."""
     options: dict[str, Any] = dict(CALLS[name])
     got = np.stack([np.asarray(image) for image in tiny(seed=SEED, **options).images]).astype(np.int16)
     expected = goldens[f"picture/{name}"].astype(np.int16)

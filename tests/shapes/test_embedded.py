@@ -1,4 +1,4 @@
-"""The embedded model judged by what its pictures show. Bounds are below what is measured in MODEL_CARD.md, by more
+"""The embedded model judged by what its images show. Bounds are below what is measured in MODEL_CARD.md, by more
 than 40 prompts scatter, and far above what a broken sampler gives."""
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ def test_the_command_needs_no_network(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "generate", "a red circle", "--steps", "2", "-o", "a.png"]
     done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "a.png\n"), done.stderr
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size == (128, 128)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (128, 128)

@@ -1,4 +1,4 @@
-"""The commands that make the pictures and figures of the documentation, and what of them is kept there."""
+"""The commands that make the images and figures of the documentation, and what of them is kept there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sdrt_models.shapes import gallery, task_images
 from sdrt_models.shapes.gallery_page import RESULTS, families_of
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURE = re.compile(r"!\[.+\]\((.+)\)")
+IMAGE = re.compile(r"!\[.+\]\((.+)\)")
 MOST_BYTES = 600_000
 STEPS = (2, 3, 4)
 
@@ -46,7 +46,7 @@ def test_a_page_and_one_scheduler_more(tmp_path: Path, monkeypatch: pytest.Monke
     assert "| 2 steps | 3 steps | 4 steps |" in page
     assert rows(page)["Heun"][-1] == "3, 5, 7"
     assert "- EDM Euler: scheduler 'edm_euler' is for models trained as in EDM" in page
-    assert PICTURE.findall(page) == [
+    assert IMAGE.findall(page) == [
         "images/schedulers-accuracy.png",
         "images/schedulers-single-step.webp",
     ]
@@ -55,12 +55,12 @@ def test_a_page_and_one_scheduler_more(tmp_path: Path, monkeypatch: pytest.Monke
     more = run(tmp_path, "--scheduler", "lms")
     assert list(rows(more)) == ["Heun", "LMS"]
     assert rows(more)["Heun"] == rows(page)["Heun"]
-    assert "images/schedulers-multistep.webp" in PICTURE.findall(more)
+    assert "images/schedulers-multistep.webp" in IMAGE.findall(more)
     assert len(results(tmp_path)) == 2 * len(STEPS)
-    for name in PICTURE.findall(more):
-        with Image.open(tmp_path / "docs" / name) as picture:
-            assert min(picture.size) > 150
-            assert len(picture.convert("RGB").getcolors(2**24) or []) > 100
+    for name in IMAGE.findall(more):
+        with Image.open(tmp_path / "docs" / name) as image:
+            assert min(image.size) > 150
+            assert len(image.convert("RGB").getcolors(2**24) or []) > 100
 
 
 def test_nothing_to_show_is_one_line(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_every_scheduler_has_one_place() -> None:
     assert sorted(shown) == sorted(SAMPLERS)
 
 
-def test_a_picture_of_a_task(tmp_path: Path) -> None:
+def test_an_image_of_a_task(tmp_path: Path) -> None:
     result = CliRunner().invoke(task_images.main, ["--task", "inpainting", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert f"task-inpainting.webp: {task_images.TASKS['inpainting'].about}" in result.output
@@ -83,18 +83,18 @@ def test_a_picture_of_a_task(tmp_path: Path) -> None:
         levels = np.asarray(sheet.convert("RGB"), dtype=np.float32)
     before, _, after = (levels[8:136, left : left + 128] for left in (8, 144, 280))
     changed = np.abs(after - before).max(-1) > 64
-    # The mask begins at the 80th column; the picture's compression is not that strong.
+    # The mask begins at the 80th column; the image's compression is not that strong.
     assert changed[:, 80:].mean() > 0.1
     assert not changed[:, :72].any()
 
 
 @pytest.mark.parametrize("page", ["gallery.md", "features.md"])
-def test_pictures_of_the_documentation_are_there_and_small(page: str) -> None:
-    names = PICTURE.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
+def test_images_of_the_documentation_are_there_and_small(page: str) -> None:
+    names = IMAGE.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
     for name in names:
         assert (ROOT / "docs" / name).stat().st_size < MOST_BYTES, name
 
 
-def test_every_task_has_its_picture() -> None:
+def test_every_task_has_its_image() -> None:
     kept = {path.stem for path in (ROOT / "docs" / "images").glob("task-*.webp")}
     assert kept == {f"task-{name}" for name in task_images.TASKS}

@@ -42,7 +42,7 @@ def test_the_thing_stays_and_no_second_one_comes(growth: str, left: int, top: in
 
 
 def test_the_measure_sees_second_things() -> None:
-    """A prompt that names a thing has it drawn again in some of the pictures."""
+    """A prompt that names a thing has it drawn again in some of the images."""
     pipeline = StableDiffusionPipeline.from_pretrained("shapes")
     found = 0
     for seed, (scene, drawing) in enumerate(drawings()):

@@ -85,7 +85,7 @@ def test_a_training_with_other_settings_is_not_resumed(tmp_path: Path) -> None:
 
 
 def latents_std(folder: Path) -> float:
-    """Of the training pictures' latents, scaled as the U-Net meets them."""
+    """Of the training images' latents, scaled as the U-Net meets them."""
     import torch
     from diffusers import AutoencoderKL
 
@@ -94,9 +94,9 @@ def latents_std(folder: Path) -> float:
 
     vae = AutoencoderKL.from_pretrained(folder)
     rngs = [np.random.default_rng((1, index)) for index in range(32)]
-    pictures = np.stack([np.asarray(draw_scene(sample_scene(rng), rng)) for rng in rngs])
+    images = np.stack([np.asarray(draw_scene(sample_scene(rng), rng)) for rng in rngs])
     with torch.no_grad():
-        posterior = vae.encode(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
+        posterior = vae.encode(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
         return float(posterior.sample().std() * vae.config.scaling_factor)
 
 

@@ -1,4 +1,4 @@
-"""The recogniser on pictures of which is known what they show, and the scores made from it."""
+"""The recogniser on images of which is known what they show, and the scores made from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drawn(count: int) -> list[tuple[Scene, Image.Image]]:
     return made
 
 
-def test_it_reads_drawn_pictures() -> None:
+def test_it_reads_drawn_images() -> None:
     found = rates(drawn(300))
     for name in ATTRIBUTES:
         assert found[name].share >= 0.99, name
@@ -35,8 +35,8 @@ def test_it_reads_drawn_pictures() -> None:
 
 def test_it_sees_nothing_on_a_background() -> None:
     for shades in (("white",), ("black",), ("gray",)):
-        picture = draw_scene(Scene(things=(), background=Background(shades=shades)), np.random.default_rng(0))
-        seen = recognise(picture)
+        image = draw_scene(Scene(things=(), background=Background(shades=shades)), np.random.default_rng(0))
+        seen = recognise(image)
         assert (seen.things, seen.shades) == ((), shades)
 
 
@@ -60,8 +60,8 @@ def test_a_relation_holds_between_things_that_can_be_told_apart() -> None:
         ((replace(STAR, shape="heart"), replace(RING, colour="green")), True),
         ((replace(STAR, shape="ring"), replace(RING, shape="star")), False),  # either could be the star
     ):
-        picture = draw_scene(replace(asked, things=shown), np.random.default_rng(0))
-        assert answers(asked, recognise(picture))["relation"] == [holds], shown
+        image = draw_scene(replace(asked, things=shown), np.random.default_rng(0))
+        assert answers(asked, recognise(image))["relation"] == [holds], shown
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
@@ -92,9 +92,9 @@ def test_a_missing_and_a_surplus_thing_are_miscounted() -> None:
     assert (surplus["count"], surplus["colour"], surplus["everything"]) == ([False], [True], [False])
 
 
-def test_larger_pictures_are_read_too() -> None:
-    scene, picture = drawn(1)[0]
-    larger = picture.resize((512, 512), Image.Resampling.NEAREST)
+def test_larger_images_are_read_too() -> None:
+    scene, image = drawn(1)[0]
+    larger = image.resize((512, 512), Image.Resampling.NEAREST)
     assert answers(scene, recognise(larger))["everything"] == [True]
 
 

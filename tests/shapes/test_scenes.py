@@ -1,4 +1,4 @@
-"""Scenes, their captions and pictures: deterministic, varied, and never a held-out one in training."""
+"""Scenes, their captions and images: deterministic, varied, and never a held-out one in training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_training_is_told_never_reads_like_a_prompt_of_the_evaluation() -> 
         assert not prompts & {caption(scene, rng) for _ in range(4)}
 
 
-def test_the_map_of_what_lies_where_fits_the_picture() -> None:
+def test_the_map_of_what_lies_where_fits_the_image() -> None:
     for index, scene in enumerate(scenes()[:50]):
         x = np.arange(SIZE)
         places = place_things(scene, np.random.default_rng(index))
@@ -122,14 +122,14 @@ def test_a_caption_keeps_the_relation_whichever_thing_it_names_first() -> None:
         assert opposite not in between, text
 
 
-def test_pictures_differ_in_place_and_size_and_keep_inside() -> None:
+def test_images_differ_in_place_and_size_and_keep_inside() -> None:
     scene = Scene(things=(circle(),), background=Background(shades=("white",)))
-    pictures = [np.asarray(draw_scene(scene, np.random.default_rng(i)).convert("L")) for i in range(20)]
-    assert len({picture.tobytes() for picture in pictures}) == 20
-    for picture in pictures:
-        edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+    images = [np.asarray(draw_scene(scene, np.random.default_rng(i)).convert("L")) for i in range(20)]
+    assert len({image.tobytes() for image in images}) == 20
+    for image in images:
+        edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
         assert edge.min() > 230
-        assert picture.min() < 150
+        assert image.min() < 150
 
 
 @pytest.mark.parametrize("shape", SHAPES)

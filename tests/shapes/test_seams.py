@@ -1,4 +1,4 @@
-"""Large pictures in windows: their borders do not show."""
+"""Large images in windows: their borders do not show."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sdrt_models.shapes.scenes import sample_scene
 SIDE, WINDOW = 768, 128
 
 
-def gradient_across(picture: NDArray[np.float64], overlap: int) -> float:
-    """How steep the picture is across the windows' borders, over how steep it is elsewhere.
+def gradient_across(image: NDArray[np.float64], overlap: int) -> float:
+    """How steep the image is across the windows' borders, over how steep it is elsewhere.
 
     Elsewhere are other borders of latents, as those have a steepness of their own.
     """
@@ -24,8 +24,8 @@ def gradient_across(picture: NDArray[np.float64], overlap: int) -> float:
     edges = {8 * edge for place in windows for edge in (place[1].start, place[1].stop)} - {0, SIDE}
     borders = [edge - 1 for edge in sorted(edges)]
     others = [place for place in range(7, SIDE - 1, 8) if place not in borders]
-    down = np.abs(np.diff(picture, axis=0)).mean(axis=(1, 2))
-    across = np.abs(np.diff(picture, axis=1)).mean(axis=(0, 2))
+    down = np.abs(np.diff(image, axis=0)).mean(axis=(1, 2))
+    across = np.abs(np.diff(image, axis=1)).mean(axis=(0, 2))
     return float(
         (down[borders].mean() + across[borders].mean()) / (down[others].mean() + across[others].mean())
     )
@@ -53,7 +53,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 
 @pytest.mark.full
-def test_borders_of_windows_are_no_steeper_than_the_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_borders_of_windows_are_no_steeper_than_the_image(pipeline: StableDiffusionPipeline) -> None:
     """Measured: 1.19; and 3.3 where windows meet without overlap, which the measure must tell. At 2048: 1.05, 2.9."""
     assert gradient_across(refined(pipeline, WINDOW // 4), WINDOW // 4) < 1.4
     assert gradient_across(refined(pipeline, 0), 0) > 2.5

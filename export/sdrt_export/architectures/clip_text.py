@@ -13,7 +13,8 @@ import numpy as np
 from onnx import TensorProto
 
 from sdrt_export.architectures.config import Config
-from sdrt_export.graphs.layers import Attention, Layers, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Attention, Value
 
 __all__ = ["ADDED", "EOS_INDEX", "ClipTextConfig", "clip_text"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt_export.architectures.config import Config
-from sdrt_export.graphs.layers import Layers, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Value
 
 __all__ = ["TaesdConfig", "taesd_decoder"]
 

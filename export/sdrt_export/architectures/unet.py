@@ -12,7 +12,8 @@ import numpy as np
 from onnx import TensorProto
 
 from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
-from sdrt_export.graphs.layers import Attention, Layers, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Attention, Value
 
 __all__ = ["unet"]
 

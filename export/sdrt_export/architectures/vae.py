@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt_export.architectures.config import Config
-from sdrt_export.graphs.layers import Attention, Layers, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Attention, Value
 
 __all__ = ["EPS", "VaeConfig", "attention_of", "vae_decoder", "vae_encoder"]
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from sdrt.vae.stages import METADATA, Stage, describe
 from sdrt_export.architectures.vae import EPS, VaeConfig, attention_of
-from sdrt_export.graphs.layers import Attention, Layers, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Attention, Value
 
 __all__ = ["STAGED", "Part", "decoder_parts", "encoder_parts", "write_stages"]
 

@@ -15,7 +15,7 @@ from sdrt.errors import UnsupportedModelError
 from sdrt_export import kernels
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import MICROSOFT
-from sdrt_export.graphs.layers import Affine, Attention, Sum, Value
+from sdrt_export.graphs.values import Affine, Attention, Sum, Value
 from sdrt_export.graphs.weights import Array, Weight
 
 __all__ = ["CudaLayers"]
@@ -207,7 +207,7 @@ class CudaLayers(FusedLayers):
 
     def add_to_pixels(self, x: Value, vector: Value) -> Value:
         """Lazily, because the norm that follows adds it."""
-        made = PixelSum(self, x, vector)
+        made = PixelSum(x, vector, self.total)
         made.is_image = True
         return made
 

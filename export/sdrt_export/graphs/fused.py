@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sdrt_export.graphs.graph import MICROSOFT
-from sdrt_export.graphs.layers import Affine, Attention, Layers, Sum, Value
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.values import Affine, Attention, Sum, Value
 
 __all__ = ["FusedLayers"]
 

@@ -37,8 +37,8 @@ class Place:
 class Graph:
     """Collects the nodes of a graph. `compute` is the type that its activations have.
 
-    Names of values are those of the operators that make them. A weight keeps the checkpoint's name. Nodes are named by
-    the layer that they belong to, so that profiles can tell blocks apart.
+    A weight keeps the checkpoint's name. Nodes are named by the layer that they belong to, so that profiles can tell
+    blocks apart, and values by the nodes that make them.
     """
 
     def __init__(self, name: str, compute: int = FLOAT) -> None:
@@ -61,7 +61,7 @@ class Graph:
         """Add a node with `count` outputs. Return their names."""
         number = len(self._nodes)
         name = f"{self.path}/{kind}_{number}" if self.path else f"{kind}_{number}"
-        outputs = [f"{kind}_{number}" if index == 0 else f"{kind}_{number}.{index}" for index in range(count)]
+        outputs = [name if index == 0 else f"{name}.{index}" for index in range(count)]
         given = [one or "" for one in inputs]
         self._nodes.append(helper.make_node(kind, given, outputs, name=name, domain=domain, **attributes))
         return tuple(outputs)

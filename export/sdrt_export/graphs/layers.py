@@ -10,97 +10,16 @@ Images are `[batch, channels, height, width]` or, for some targets, `[batch, hei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sdrt_export.graphs.graph import FLOAT, Graph
+from sdrt_export.graphs.values import Affine, Attention, Sum, Value
 from sdrt_export.graphs.weights import Weight, transposed
 
-__all__ = ["Affine", "Attention", "Layers", "Sum", "Value"]
-
-
-class Value:
-    """A value in the graph. `channels` is the size of its channels, the last dimension of tokens and vectors.
-
-    With `make`, the value is written when its name is first asked for.
-    """
-
-    is_image = False
-    """Whether it is an image. Only targets whose operators want to know set it."""
-
-    def __init__(self, channels: int, name: str = "", make: Callable[[], str] | None = None) -> None:
-        self.channels, self._name, self._make = channels, name, make
-
-    @property
-    def name(self) -> str:
-        """Its name in the graph."""
-        if not self._name:
-            assert self._make is not None
-            self._name = self._make()
-        return self._name
-
-    def like(self, name: str) -> Value:
-        """A value of the same shape."""
-        made = Value(self.channels, name)
-        made.is_image = self.is_image
-        return made
-
-
-class Affine(Value):
-    """A product with weights plus a bias. The bias may be added later, together with other things."""
-
-    def __init__(
-        self, channels: int, *, product: Callable[[], str], bias: str, whole: Callable[[], str]
-    ) -> None:
-        super().__init__(channels, make=whole)
-        self.product, self.bias = product, bias
-
-
-class Sum(Value):
-    """``x + skip``, not added yet."""
-
-    def __init__(self, layers: Layers, x: Value, skip: Value) -> None:
-        super().__init__(skip.channels, make=lambda: layers.total(self))
-        self.x, self.skip = x, skip
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nothing has used it yet."""
-        return not self._name
-
-    def close(self, name: str) -> None:
-        """Take a value that a fused operator computed."""
-        self._name = name
-
-
-class Attention:
-    """The weights of one attention: names of its projections, heads, and width of all heads together.
-
-    `packed` is a name for projections of the same input that are stored together, such as "to_{}" for `to_qkv` and
-    `to_kv`. Without one, they are always apart.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        *,
-        heads: int,
-        width: int,
-        names: tuple[str, str, str, str] = ("to_q", "to_k", "to_v", "to_out.0"),
-        bias: bool = False,
-        causal: bool = False,
-        packed: str = "",
-    ) -> None:
-        self.path, self.heads, self.width, self.bias, self.causal = path, heads, width, bias, causal
-        self.packed = packed
-        self.query, self.key, self.value, self.out = (f"{path}.{name}" for name in names)
-
-    @property
-    def scale(self) -> float:
-        """What the scores are multiplied with."""
-        return float((self.width // self.heads) ** -0.5)
+__all__ = ["Layers"]
 
 
 class Layers:
@@ -304,7 +223,7 @@ class Layers:
 
     def add(self, x: Value, skip: Value) -> Value:
         """``x + skip``. A norm that follows may compute it."""
-        return Sum(self, x, skip)
+        return Sum(x, skip, self.total)
 
     def total(self, addends: Sum) -> str:
         """Write a sum."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SCHEDULER", "TEXT_ENCODER", "UNET", "VAE", "VOCABULARY"]
+__all__ = ["PREVIEW", "SCHEDULER", "TEXT_ENCODER", "UNET", "VAE", "VOCABULARY"]
 
 VOCABULARY = 768
 """The most tokens of the tokenizer: 512 for the bytes, the merges, and two special tokens."""
@@ -47,6 +47,14 @@ VAE: Mapping[str, Any] = {
     "sample_size": 128,
 }
 """``scaling_factor`` is measured after training."""
+
+PREVIEW: Mapping[str, Any] = {
+    "encoder_block_out_channels": (4, 4, 4, 4),  # diffusers' class has an encoder too, which nothing uses
+    "num_encoder_blocks": (0, 0, 0, 0),
+    "decoder_block_out_channels": (16, 16, 16, 16),
+    "num_decoder_blocks": (4, 2, 1, 0),
+}
+"""A TAESD with few channels. Its blocks are where latents are still small."""
 
 SCHEDULER: Mapping[str, Any] = {
     "_class_name": "DPMSolverMultistepScheduler",

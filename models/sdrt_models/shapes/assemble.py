@@ -1,6 +1,7 @@
 """Stage 4: joins the trained parts into a diffusers checkpoint. ``python -m sdrt_models.shapes.assemble WORK``
 
-Then ``sdrt export WORK/shapes --dtype fp16 -o …/sdrt_models/shapes/model --force`` makes the embedded model.
+Then ``train_preview`` makes the decoder for previews, and ``sdrt export WORK/shapes --dtype fp16 --guidance-scale 3
+--taesd WORK/preview -o …/sdrt_models/shapes/model --force`` the embedded model.
 """
 
 from __future__ import annotations

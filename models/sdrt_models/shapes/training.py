@@ -255,9 +255,9 @@ def sheet(images: np.ndarray, columns: int) -> Image.Image:
     """Join images (n, height, width, 3) uint8 into one, row by row."""
     count, height, width, _ = images.shape
     rows = -(-count // columns)
-    image = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), (96, 96, 96))
+    joined = Image.new("RGB", (columns * (width + 2), rows * (height + 2)), (96, 96, 96))
     for index, image in enumerate(images):
-        image.paste(
+        joined.paste(
             Image.fromarray(image), (index % columns * (width + 2) + 1, index // columns * (height + 2) + 1)
         )
-    return image
+    return joined

@@ -14,8 +14,9 @@ from typing import Any
 
 from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.measure import Model, open_pipeline
-from sdrt.benchmark.memory import Watch, available_bytes, own_bytes
+from sdrt.benchmark.memory import Watch, available_bytes, own_bytes, reserved_bytes
 from sdrt.benchmark.nvidia import free_bytes, library, used_bytes
+from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.folder import ModelFolder
@@ -34,15 +35,17 @@ _MARGIN = 1.3
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Peak memory of one configuration, in bytes, by the pixels of an image.
+    """Peak memory of one configuration, in bytes, by the pixels of an image. Under a `MemoryLimit`, what was reserved.
 
     `load` is the peak of loading. `points` are (pixels, peak) of the measured images, in order. `available` is what was
-    free before, None if the system does not report it.
+    free before, None if the system does not report it. `is_reserved` says that all of these are what a process has
+    reserved under a `MemoryLimit`.
     """
 
     load: int
     points: Sequence[tuple[int, int]]
     available: int | None
+    is_reserved: bool = False
 
     def bytes_at(self, pixels: int) -> int:
         """The peak for images of `pixels` pixels each."""
@@ -55,7 +58,9 @@ class Estimate:
             return math.inf
         (few, low), (many, high) = self.points[0], self.points[-1]
         slope = self._slope(few, low, many, high)
-        room = self.available / _MARGIN
+        # Libraries and stacks reserve much, but always the same.
+        fixed = min(self.load, self.available) if self.is_reserved else 0
+        room = fixed + (self.available - fixed) / _MARGIN
         if max(self.load, low) > room:
             return 0
         return math.inf if slope == 0 else max(0, many + (room - high) / slope)
@@ -70,7 +75,7 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
 
     The dict is empty if the system does not report memory. Raises the errors of the pipeline.
     """
-    config = SessionConfig(provider=configuration.provider)
+    config, limit = SessionConfig(provider=configuration.provider), None
     with library():
         if PROVIDERS[config.name].device == "cuda":
             device = config.device_id
@@ -79,6 +84,13 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
             def read() -> int | None:
                 used = used_bytes(device)
                 return None if used is None else max(0, used - before)
+
+        elif (limit := memory_limit()) is not None:
+            # What is reserved counts, whether it is used or not.
+            available = limit.amount
+
+            def read() -> int | None:
+                return reserved_bytes(limit)
 
         else:
             available = available_bytes()
@@ -105,7 +117,7 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
                 for _ in pipeline.stream(small):
                     pass
             points.append((width * height, watch.peak or 0))
-    return asdict(Estimate(load=load, points=points, available=available))
+    return asdict(Estimate(load=load, points=points, available=available, is_reserved=limit is not None))
 
 
 def _has_stages(model: Model) -> bool:
@@ -133,4 +145,4 @@ def estimate(found: Mapping[str, Any]) -> Estimate | None:
     if not found:
         return None
     points = [(int(pixels), int(peak)) for pixels, peak in found["points"]]
-    return Estimate(load=found["load"], points=points, available=found["available"])
+    return Estimate(**dict(found) | {"points": points})

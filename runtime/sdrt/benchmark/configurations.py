@@ -20,6 +20,8 @@ __all__ = ["PROMPT", "Asked", "Configuration", "Rules", "expand"]
 PROMPT = "a red circle"
 """The prompt of every measured image. Within one chunk of tokens, its length does not change the time."""
 MOST_CONFIGURATIONS = 1000
+# Larger sides are refused whatever --max-size says.
+_MOST_SIDE = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +167,7 @@ def _configuration(
 ) -> Configuration:
     from sdrt.request.request import Request
 
+    _check_size(size, asked.max_size)
     request = Request(
         prompt=PROMPT,
         width=size[0],
@@ -195,10 +198,21 @@ def _configuration(
         scheduler_name=planned.scheduler.name,
         spacing_name=planned.scheduler.spacing,
         provider=pipeline.provider if provider == "auto" else provider,
-        threads=threads,
+        # No more than there are CPUs.
+        threads=threads and pipeline.threads,
         allow_fallback=asked.allow_fallback,
         vae_tiling=asked.vae_tiling,
         low_vram=asked.low_vram,
         provider_options=dict(asked.provider_options),
         max_size=asked.max_size,
     )
+
+
+def _check_size(size: tuple[int | None, int | None], max_size: int | None) -> None:
+    """Raise `RequestError` for a large size. A request would advise `tile_size`, which is not measured here."""
+    from sdrt.request.bounds import MAX_SIZE
+
+    most = max_size or MAX_SIZE
+    for name, side in zip(("width", "height"), size, strict=True):
+        if side is not None and most < side <= _MOST_SIDE:
+            raise wrong_value(name, side, f"at most {most}, or allow more with --max-size {side}")

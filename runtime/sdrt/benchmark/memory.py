@@ -7,7 +7,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["Watch", "available_bytes", "own_bytes", "peak_resident"]
+from sdrt.common.control_groups import ROOT, groups_of
+from sdrt.common.limits import MemoryLimit
+
+__all__ = ["Watch", "available_bytes", "own_bytes", "peak_resident", "reserved_bytes"]
 
 _INTERVAL = 0.025
 
@@ -32,23 +35,28 @@ def peak_resident() -> tuple[int, str] | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale, "ru_maxrss of getrusage"
 
 
-def available_bytes(root: Path = Path("/")) -> int | None:
+def available_bytes(root: Path = ROOT) -> int | None:
     """Bytes that a new process may take without swapping, in this machine or container; None if unknown."""
-    found = [_rows(root / "proc/meminfo").get("MemAvailable"), _container(root / "sys/fs/cgroup")]
+    found = [_rows(root / "proc/meminfo").get("MemAvailable"), *map(_room, groups_of("memory", root))]
     known = [amount for amount in found if amount is not None]
     return min(known, default=None)
 
 
-def _container(groups: Path) -> int | None:
-    """Free bytes in the control group of this process: version 2, then version 1."""
-    for limit, used, stat in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+def reserved_bytes(limit: MemoryLimit) -> int | None:
+    """What this process has reserved of a limit, in bytes; None if the system does not report it."""
+    return _status("self").get(limit.row)
+
+
+def _room(group: Path) -> int | None:
+    """Free bytes in a control group of version 2 or 1. None without a limit."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
             # "max" means no limit. Cached files count as used, but the system drops them when needed.
-            room = int((groups / limit).read_text()) - int((groups / used).read_text())
-            rows = (line.split() for line in (groups / stat).read_text().splitlines())
+            room = int((group / limit).read_text()) - int((group / used).read_text())
+            rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
             return max(0, room + sum(int(row[1]) for row in rows if row[0] == "inactive_file"))
         except (OSError, ValueError):
             continue

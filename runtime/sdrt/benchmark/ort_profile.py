@@ -173,7 +173,8 @@ def operators(
 
 def _block(node: str, block_of: Mapping[str, str]) -> str | None:
     # When ONNX Runtime changes the layout of a convolution, it renames the node after its output.
-    return block_of.get(node) or block_of.get(f"node_{node.removesuffix('_nchwc')}")
+    plain = node.removesuffix("_nchwc")
+    return block_of.get(node) or block_of.get(plain) or block_of.get(f"node_{plain}")
 
 
 def _bytes(arguments: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ from sdrt.benchmark.measure import Model
 from sdrt.benchmark.memory import Watch, own_bytes
 from sdrt.benchmark.nvidia import library, used_bytes
 from sdrt.common.extras import install_command
+from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.errors import OutOfMemoryError, SdrtError
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
@@ -165,6 +166,11 @@ def _heard(line: dict[str, Any], tell: Notify) -> dict[str, Any] | None:
 
 
 def _ended(code: int) -> SdrtError:
+    if limit := memory_limit():
+        return OutOfMemoryError.advised(
+            f"the measuring process ended with code {code} under {limit}, probably because memory ran out",
+            "raise the limit, or try a smaller --size, or --batch 1",
+        )
     if hasattr(signal, "SIGKILL") and code == -signal.SIGKILL:
         return OutOfMemoryError.advised(
             "the measuring process was killed, probably because memory ran out",

@@ -43,6 +43,8 @@ def _print_version(context: click.Context, _: click.Parameter, given: bool) -> N
         "schedulers": ("schedulers", "List the schedulers and spacings."),
         "info": ("models.info", "Show how an image was made, or what a model folder holds."),
         "doctor": ("doctor.command", "Check this installation and say how to fix it."),
+        "completion": ("completion", "Print a completion script for bash, zsh or fish."),
+        "help": ("help", "Show the help of a command."),
     },
     context_settings=CONTEXT,
     invoke_without_command=True,

@@ -12,6 +12,7 @@ from types import TracebackType
 import click
 
 from sdrt.cli.echo import echo_error
+from sdrt.cli.process import ignore_signals
 from sdrt.common.visible import visible
 
 __all__ = ["Boundary", "State"]
@@ -45,8 +46,15 @@ class Boundary:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        ignore_signals()
         if error is None or isinstance(error, SystemExit):
             return
+        from sdrt.common.interrupt import asked
+
+        # A native module that a signal interrupts during import raises another error, without a cause.
+        if isinstance(signal := asked(), SystemExit):
+            raise signal
+        error = signal or error
         code, line = describe(error)
         if self.state.debug:
             lines = traceback.format_exception(kind, error, trace)
@@ -60,19 +68,20 @@ class Boundary:
 def describe(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an exception. The message is one line, or empty if there is nothing to say."""
     from sdrt.common.interrupt import was_interrupted
+    from sdrt.common.limits import can_start_thread, is_of_memory
     from sdrt.errors import SdrtError
 
     if isinstance(error, click.Abort) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, click.Abort) or was_interrupted(error):
-        return INTERRUPTED, "interrupted"
+        # When OpenBLAS cannot start its threads, it sends this process the signal of Ctrl-C.
+        return (INTERRUPTED, "interrupted") if can_start_thread() else (OUT_OF_MEMORY, _out_of_threads())
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(_usage(error))
     if isinstance(error, SdrtError):
         return error.exit_code, _one_line(str(error))
-    # The second text comes from a library that is loaded late.
-    if isinstance(error, MemoryError) or "failed to map segment" in str(error):
-        return OUT_OF_MEMORY, "out of memory; try a smaller --width and --height, or --batch-size 1"
+    if is_of_memory(error):
+        return OUT_OF_MEMORY, _out_of_memory()
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return 1, ""
     if isinstance(error, OSError) and error.strerror is not None:
@@ -81,9 +90,30 @@ def describe(error: BaseException) -> tuple[int, str]:
     return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
 
 
+def _out_of_memory() -> str:
+    from sdrt.common.limits import advice_on_limits
+
+    return f"out of memory: {advice_on_limits()}; `sdrt doctor` says what fits"
+
+
+def _out_of_threads() -> str:
+    from sdrt.common.limits import memory_limit
+
+    limit = memory_limit()
+    remedy = (
+        f"raise {limit}" if limit else "raise the limit on processes (ulimit -u, or that of the container)"
+    )
+    return f"out of memory: this process cannot start threads: {remedy}"
+
+
 def _usage(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    message = error.format_message()
+    if isinstance(error, click.NoSuchOption):
+        from sdrt.cli.unknown import explain_option
+
+        message = explain_option(error)
+    else:
+        message = error.format_message()
     return f"{message.rstrip('.')}; see `{context.command_path} --help`" if context else message
 
 

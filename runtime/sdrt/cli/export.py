@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.cli.group import CONTEXT, debug_option
@@ -25,7 +26,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=completers.folders)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
     "--target",
@@ -44,6 +45,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--calibration-prompts",
     metavar="FILE",
+    shell_complete=completers.files,
     help="With --dtype int8: prompts to calibrate with, one a line. The last one measures the errors.",
 )
 @click.option(

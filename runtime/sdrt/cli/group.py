@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import operator
+import os
 import sys
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from sdrt.cli.exit_codes import Boundary, State
 from sdrt.cli.process import flush, printable, stoppable
 
-__all__ = ["CONTEXT", "LazyGroup", "debug_option", "force_option"]
+__all__ = ["COMPLETE", "CONTEXT", "LazyGroup", "debug_option", "force_option"]
 
+
+COMPLETE = "_SDRT_COMPLETE"
+"""The environment variable with which a shell asks for completions. click reads it."""
 
 CONTEXT: dict[str, Any] = {
     "help_option_names": ["-h", "--help"],
@@ -40,9 +45,9 @@ class LazyGroup(click.Group):
         """Import the command's module."""
         if cmd_name not in self.commands_table:
             return None
-        command = getattr(
-            importlib.import_module(f"{__package__}.{self.commands_table[cmd_name][0]}"), cmd_name
-        )
+        module = importlib.import_module(f"{__package__}.{self.commands_table[cmd_name][0]}")
+        # `help` is a function of Python.
+        command = getattr(module, "help_command" if cmd_name == "help" else cmd_name)
         assert isinstance(command, click.Command)
         return command
 
@@ -50,9 +55,11 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that `args` start with. The error for an unknown name lists the known ones."""
-        if args and args[0] not in self.commands_table and not args[0].startswith("-"):
-            known = ", ".join(self.commands_table)
-            raise click.UsageError(f"unknown command {args[0]!r}; the commands are {known}", ctx)
+        is_unknown = args and args[0] not in self.commands_table and not args[0].startswith("-")
+        if is_unknown and not ctx.resilient_parsing:
+            from sdrt.cli.unknown import unknown_command
+
+            raise click.UsageError(unknown_command(args[0], self.commands_table), ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -60,12 +67,22 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.commands_table.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Complete the names of commands without importing any."""
+        names = [name for name in self.commands_table if name.startswith(incomplete)]
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        return [*(CompletionItem(name, help=self.commands_table[name][1]) for name in names), *options]
+
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command, turn any exception into a line on stderr, and exit with the documented code."""
         extra["standalone_mode"] = False
         state = State()
         with stoppable(), Boundary(state):
             printable()
+            if COMPLETE in os.environ:
+                from sdrt.cli.completion import register
+
+                register()
             try:
                 code = super().main(*args, **extra, obj=state)
             finally:

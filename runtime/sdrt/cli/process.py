@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
 from sdrt.common.interrupt import asked_to_stop
 
-__all__ = ["flush", "printable", "stoppable"]
+__all__ = ["flush", "ignore_signals", "keep_signals", "printable", "stoppable"]
 
 TERMINATED = 143  # 128 + SIGTERM, as shells count
+_PAUSE = 1.0
+"""Seconds in which another signal is taken for the same one."""
+_PATIENCE = 3.0
+"""Seconds in which the program should end by itself."""
+_handled: list[signal.Signals] = []
+_keeps_signals = False
 
 
 def printable() -> None:
@@ -37,27 +44,64 @@ def flush() -> None:
                 raise
 
 
+def keep_signals() -> None:
+    """Say that this process belongs to the command: signals stay handled after the command, until the process ends."""
+    global _keeps_signals
+    _keeps_signals = True
+    # Early, so that it is called late: then Python gives its handlers up, and a signal would change the exit code.
+    atexit.register(_ignore_for_good)
+
+
+def _ignore_for_good() -> None:
+    for sent in _handled:
+        signal.signal(sent, signal.SIG_IGN)
+
+
+def ignore_signals() -> None:
+    """Ignore signals that `stoppable` handles, because the program is ending. After some seconds, they end it at once.
+
+    Otherwise Ctrl-C would print a traceback while Python tidies up.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    began = time.monotonic()
+
+    def end(sent: int, _: object) -> None:
+        if time.monotonic() - began > _PATIENCE:
+            os._exit(128 + sent)
+
+    for sent in _handled:
+        signal.signal(sent, end)
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within this block, SIGTERM ends the program like Ctrl-C: unfinished files are removed."""
+    """Within this block, SIGTERM ends the program like Ctrl-C: unfinished files are removed.
+
+    People press Ctrl-C twice. What follows within a second is ignored, so that it does not disturb the removal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     raised = {signal.SIGINT: KeyboardInterrupt(), signal.SIGTERM: SystemExit(TERMINATED)}
     # A signal that is already ignored stays ignored, because the program was started that way (nohup).
     before = {sent: signal.getsignal(sent) for sent in raised}
-    handled = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
+    _handled[:] = [sent for sent in raised if before[sent] is not signal.SIG_IGN]
     with asked_to_stop() as note:
+        last = -_PAUSE
 
-        def stop(sent: int, _: object) -> NoReturn:
-            error = raised[signal.Signals(sent)]
+        def stop(sent: int, _: object) -> None:
+            nonlocal last
+            if time.monotonic() - last < _PAUSE:
+                return
+            last, error = time.monotonic(), raised[signal.Signals(sent)]
             note(error)
             raise error
 
-        for sent in handled:
+        for sent in _handled:
             signal.signal(sent, stop)
         try:
             yield
         finally:
-            for sent in handled:
+            for sent in () if _keeps_signals else _handled:
                 signal.signal(sent, before[sent])

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import click
 
+from sdrt.cli import completers
+
 __all__ = ["MEMORY_OPTIONS", "allow_fallback_option", "provider_option", "provider_options_option"]
 
 
@@ -24,8 +26,11 @@ def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[s
 
 provider_option = click.option(
     "--provider",
+    "--device",
+    "provider",
     default="auto",
     show_default=True,
+    shell_complete=completers.providers,
     help="Execution provider: auto, cpu, cuda, cuda:1, tensorrt, openvino or coreml. auto is cuda where it works, "
     "else cpu.",
 )

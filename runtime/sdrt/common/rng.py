@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from sdrt.common.messages import wrong_value
+from sdrt.common.seeds import plain_seed
 
-__all__ = ["MAX_SEED", "Generator"]
+__all__ = ["Generator"]
 
-MAX_SEED = 2**32 - 1
+_WORD = 2**32
 
 # torch fills 16 values at a time, from 8 radii and 8 angles. Shorter draws use its scalar path.
 _BLOCK = 16
@@ -23,15 +22,16 @@ class Generator:
     """A stream of standard normal noise, equal to the draws of `torch.Generator("cpu").manual_seed(seed)`.
 
     Args:
-        seed: an integer from 0 to 2**32 - 1.
+        seed: an integer from -2**63 to 2**64 - 1. A negative one means the same as in torch, also -1.
 
     Raises:
         RequestError: the seed is not an integer, or is outside that range.
     """
 
     def __init__(self, seed: int) -> None:
-        self.seed = _checked_seed(seed)
-        self._words = np.random.RandomState(self.seed)
+        self.seed = plain_seed("seed", seed)
+        # Like torch's, the Mersenne Twister takes the low 32 bits of a seed.
+        self._words = np.random.RandomState(self.seed % _WORD)
         # The scalar path makes two normals at a time and keeps the second for the next scalar draw.
         self._spare: float | None = None
 
@@ -83,13 +83,3 @@ def _box_muller_blocks(uniforms: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     # Angles reach 6.28, so torch's rounding to float32 matters here, and only here.
     angle = (halves[:, 1].astype(np.float32) * np.float32(2 * math.pi)).astype(np.float64)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).ravel()
-
-
-def _checked_seed(seed: int) -> int:
-    try:
-        value = operator.index(seed)
-    except TypeError:
-        value = -1
-    if not 0 <= value <= MAX_SEED:
-        raise wrong_value("seed", seed, f"a whole number from 0 to {MAX_SEED}")
-    return value

@@ -1,7 +1,7 @@
 """Opening images. A file's first bytes choose the format, and Pillow gets no other than those of `READABLE`.
 
-Pillow has more than 40 formats, and tries them all by default. Some start other programs (EPS starts Ghostscript), and
-most are rarely read by anyone. Nothing but `opened` calls `PIL.Image.open`.
+Pillow has more than 40 formats and tries them all by default. Some start other programs (EPS starts Ghostscript), and
+most are rare. Only `opened` calls `PIL.Image.open`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _REFUSED = {
     "a video": rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI ",
     "a ZIP archive": rb"PK\x03\x04",
 }
-"""What a file may be that is no readable image → a pattern for its first bytes."""
+"""Kinds of files that are refused, each with a pattern for its first bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +208,9 @@ def _open(file: BinaryIO, subject: Subject, *, decodes: bool) -> Image.Image:
     try:
         image = Image.open(file, formats=[name])
     except UnidentifiedImageError:
-        raise subject.unreadable(f"is damaged: it begins as {name}, and does not go on so") from None
+        raise subject.unreadable(f"is damaged: it begins like {name}, but the rest is not {name}") from None
     if decodes:
-        getattr(image, "n_frames", 1)  # counts them now, while damage is expected
+        getattr(image, "n_frames", 1)  # counts the frames here, where errors of damaged files are handled
         image.load()
     return image
 
@@ -220,7 +220,7 @@ def _upgrade(name: str) -> str:
 
 
 def described(head: bytes) -> str:
-    """What a file is that begins with `head` and is no readable image, such as "a PDF document"."""
+    """What an unreadable file is that begins with `head`, such as "a PDF document"."""
     if not head:
         return "empty"
     told = (name for name, begins in _REFUSED.items() if re.match(begins, head, re.DOTALL))

@@ -72,11 +72,12 @@ def format_of(path: Path) -> Format:
 def check_capacity(path: Path, *, sides: Sequence[int | None], text: int) -> None:
     """Raise `RequestError` if the format cannot hold a side (pixels) or metadata of `text` characters."""
     target = format_of(path)
-    if max(side or 0 for side in sides) > target.max_side:
+    largest = max(side or 0 for side in sides)
+    if largest > target.max_side:
         raise RequestError.advised(
             f"{path} cannot hold the image, because {target.name} has at most {target.max_side} "
             "pixels a side",
-            "use .png",
+            "use .png" if largest <= FORMATS[".png"].max_side else "make a smaller image",
             path=path,
         )
     if text > target.max_text:
@@ -142,8 +143,10 @@ def check_target(path: Path, *, force: bool) -> None:
         )
     _check_absent(path, force=force)
     partial = _partial(path)
-    partial.open("xb").close()
-    partial.unlink()
+    try:
+        partial.open("xb").close()
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _check_absent(path: Path, *, force: bool) -> None:

@@ -66,7 +66,7 @@ class ImageMetadata:
     text: str
     """How the image was made, as the text in the file."""
     parameters: Parameters
-    """The same text, parsed. Settings of other programs have A1111's labels where there are such."""
+    """The same text, parsed. Settings of other programs have A1111's labels where A1111 has them."""
     program: str = ""
     """The program that made the image, such as "sdrt" or "ComfyUI". Empty if the file does not say."""
 
@@ -90,8 +90,8 @@ def read_metadata(path: str | os.PathLike[str] | bytes | BinaryIO) -> ImageMetad
     """Read how an image was made, by sdrt or by another program.
 
     The form is A1111's, or that of ComfyUI, InvokeAI, NovelAI, SwarmUI, Fooocus, Easy Diffusion, Draw Things or
-    Civitai. It may stand in text chunks, in EXIF, in XMP, or in the lowest bits of the pixels, which are decoded only
-    if there is nothing else. A text file with such a text is read too.
+    Civitai. It may be in text chunks, in EXIF, in XMP, or in the lowest bits of the pixels, which are decoded only if
+    there is nothing else. A text file with such a text is read too.
 
     An image without such a text has empty prompts and no settings.
 

@@ -9,7 +9,7 @@
 
 `Parameters.parse` is the inverse of `str(parameters)`. It also reads what other programs write in this grammar: names
 with brackets and dots, JSON without quotes around it, words without a value, blank lines at the end, and lines that end
-in CR LF. A1111's own reader passes over such names and values. `sdrt.request.labels` makes the labels and texts of the
+in CR LF. A1111's own reader ignores such names and values. `sdrt.request.labels` makes the labels and texts of the
 settings.
 """
 
@@ -24,9 +24,13 @@ __all__ = ["Parameters"]
 
 _NEGATIVE = "Negative prompt:"
 _FEWEST_FIELDS = 3  # with fewer, the last line belongs to the prompt, as in A1111
-# SD.Next writes what it made the prompts from behind the negative prompt. Only its lines have one of these names.
+# SD.Next writes the templates of its prompts after the negative prompt. Its line of settings has one of these names.
 _TEMPLATES = re.compile(r"^(Template|Negative template): ", re.MULTILINE)
 _NAMES_OF_SDNEXT = frozenset({"App", "Backend", "Operations", "Parser", "Pipeline"})
+# The usual beginning of a line of settings. Extensions of A1111 write further lines below it.
+_STEPS = re.compile(r"\s*Steps: ?\d")
+_BELOW = re.compile(r"(Template|Negative Template|Used embeddings): ?")
+_TEXT_BELOW = "Text below the settings"
 # A name has no quotes or braces: these are in pieces of JSON that another program has cut.
 _NAME = re.compile(r"""\s*([^\s,:"'{}][^,:"'{}]*):\s*""")
 _USUAL_NAME = re.compile(r"[A-Za-z][\w /-]*")  # a name that can show that a line has settings
@@ -68,15 +72,40 @@ class Parameters:
     def parse(cls, text: str) -> Parameters:
         """Read the text back. A text without a line of settings is all prompt."""
         text = _BEFORE_LINE_END.sub("", text).rstrip("\n")
-        *lines, last = text.rstrip().split("\n")
-        if not _has_settings(last):
+        lines = text.rstrip().split("\n")
+        place = _place_of_settings(lines)
+        if place is None:
             prompt, negative = _prompts(text)
             return cls(prompt=prompt, negative_prompt=negative)
-        settings = _parse_settings(last)
-        prompt, negative = _prompts("\n".join(lines))
+        settings = _parse_settings(lines[place])
+        _add_lines_below(lines[place + 1 :], settings)
+        prompt, negative = _prompts("\n".join(lines[:place]))
         if _NAMES_OF_SDNEXT & settings.keys():
             prompt, negative = (_without_templates(one, settings) for one in (prompt, negative))
         return cls(prompt=prompt, negative_prompt=negative, settings=settings)
+
+
+def _place_of_settings(lines: list[str]) -> int | None:
+    """Where the line of settings is: the last line, or the last that begins with Steps. None without settings."""
+    last = len(lines) - 1
+    if "Steps:" in lines[last] and _has_settings(lines[last]):
+        return last
+    for place in range(last - 1, -1, -1):
+        if _STEPS.match(lines[place]) and _has_settings(lines[place]):
+            return place
+    return last if _has_settings(lines[last]) else None
+
+
+def _add_lines_below(lines: list[str], settings: dict[str, str]) -> None:
+    """Add what stands below the settings: Dynamic Prompts' templates, A1111's notes, and what a user has added."""
+    name, texts = _TEXT_BELOW, dict[str, list[str]]()
+    for line in lines:
+        if found := _BELOW.match(line):
+            name, line = found[1], line[found.end() :]
+        texts.setdefault(name, []).append(line)
+    for name, found_lines in texts.items():
+        if text := "\n".join(found_lines).strip():
+            settings.setdefault(name, text)
 
 
 def _prompts(text: str) -> tuple[str, str]:
@@ -90,7 +119,7 @@ def _prompts(text: str) -> tuple[str, str]:
 
 
 def _without_templates(prompt: str, settings: dict[str, str]) -> str:
-    """Move SD.Next's lines behind a prompt to the settings."""
+    """Move SD.Next's templates, which follow a prompt, to the settings."""
     prompt, *rest = _TEMPLATES.split(prompt)
     for name, template in zip(rest[::2], rest[1::2], strict=True):
         settings.setdefault(name, template.rstrip("\n"))

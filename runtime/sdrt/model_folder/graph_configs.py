@@ -136,7 +136,11 @@ class _ConfigReader:
 
     def _looked_up(self, tensor: str) -> tuple[int, ...] | None:
         node = self._wiring.maker(tensor)
-        return self._wiring.shape(node.inputs[0]) if node is not None and node.op == "Gather" else None
+        return (
+            self._wiring.shape(node.inputs[0])
+            if node is not None and node.op in ("Gather", "Slice")
+            else None
+        )
 
     def _width(self, tensor: str) -> int:
         """The last dimension of an input."""
@@ -158,7 +162,7 @@ class _ConfigReader:
 
     def _unknown(self, what: str) -> UnsupportedModelError:
         return UnsupportedModelError.advised(
-            f"{self._graph.path} has no config.json beside it, and the graph does not tell what it would say: "
+            f"{self._graph.path} has no config.json beside it, and the graph does not show its values: "
             f"{self._name} lacks {what}",
             f"copy {self._name}/config.json of the original checkpoint into the folder, or export the checkpoint with "
             "sdrt export",

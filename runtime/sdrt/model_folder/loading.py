@@ -9,7 +9,9 @@ from typing import Any
 
 from sdrt.common.arguments import argument
 from sdrt.common.notices import Notify
-from sdrt.onnx.providers import AUTO, SessionConfig
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.resolve import resolve_model
+from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
 __all__ = ["Loading"]
 
@@ -32,7 +34,9 @@ class Loading:
     provider_options: Mapping[str, Any] | None = argument(
         None, 'Options of that provider, such as {"gpu_mem_limit": "6GB"} or {"precision": "bf16"}.'
     )
-    threads: int | None = argument(None, "Number of CPU threads.", usual="every core")
+    threads: int | None = argument(
+        None, "Number of CPU threads, at most one per CPU that this process may use.", usual="every core"
+    )
     revision: str | None = argument(None, "Branch, tag or commit of a model on the hub.")
     token: str | bool | None = argument(None, "Access token of the hub. It is passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
@@ -75,4 +79,16 @@ class Loading:
             vae_tiling=self.vae_tiling,
             low_vram=self.low_vram,
             provider_options={} if self.provider_options is None else self.provider_options,
+        )
+
+    def resolved(self, config: SessionConfig) -> ModelFolder:
+        """Return the folder of the model, for the provider that `config` names. Raises `ModelError`, `RequestError`."""
+        return resolve_model(
+            self.model,
+            revision=self.revision,
+            token=self.token,
+            cache_dir=self.cache_dir,
+            notify=self.notify,
+            target=PROVIDERS[config.name].target,
+            reporter=self.reporter,
         )

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sdrt.common.cancelling import stop_if_cancelled
 from sdrt.common.messages import wrong_key
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
@@ -46,6 +47,10 @@ _WHOLE = "copy the whole model folder, or export it again"
 
 def missing(path: Path, component: str | None = None) -> IntegrityError:
     """Return the error for a file that a model folder lacks."""
+    if path.is_symlink():
+        return damaged(
+            path, f"{path} is a link to {path.readlink()}, which does not exist", _WHOLE, component
+        )
     return damaged(path, f"{path} is missing", _WHOLE, component)
 
 
@@ -105,10 +110,11 @@ def unreadable(path: str | Path, error: OSError) -> IntegrityError:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex. It is read in blocks."""
+    """Return the SHA-256 of a file in hex. It is read in blocks, between which a run can be cancelled."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
+            stop_if_cancelled()
             digest.update(block)
     return digest.hexdigest()
 
@@ -164,7 +170,7 @@ class Manifest:
             IntegrityError: the file is missing or damaged.
             UnsupportedModelError: a newer sdrt wrote it.
         """
-        path = path / MANIFEST_NAME if path.is_dir() else path
+        path = path / MANIFEST_NAME if path.is_dir() and path.name != MANIFEST_NAME else path
         data = read_json(path)
         version = data.get("format_version")
         if version != FORMAT_VERSION:

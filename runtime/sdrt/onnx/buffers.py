@@ -53,7 +53,7 @@ class _Owner(Protocol):
 
     def device_value(self, dtype: np.dtype[Any], shape: Sequence[int]) -> Any: ...
 
-    def execute(self, binding: Any, recording: int = ...) -> None: ...
+    def execute(self, bound: Bound) -> None: ...
 
     def new_recording(self) -> int: ...
 
@@ -73,7 +73,9 @@ class Bound:
         # Not the component itself, which keeps its buffers: together they would outlive their last use until Python
         # looks for cycles, and gigabytes with them.
         self._of, self.outputs = weakref.ref(component), tuple(outputs)
-        self._session, self._binding = component.session, component.new_binding()
+        self._session, self.binding = component.session, component.new_binding()
+        self.in_use = False
+        """Whether native code uses these buffers, maybe without its caller, who was cancelled."""
         self._device: dict[str, Any] = {}
         self._host: dict[str, NDArray[Any]] = {}
         self._results: dict[str, NDArray[Any]] = {}
@@ -87,7 +89,7 @@ class Bound:
         """Whether a run of the user who has these buffers now overflowed float16."""
         self._fetched: dict[str, Any] = {}
         for name in self.outputs:
-            self._binding.bind_output(name, *component.output_device)
+            self.binding.bind_output(name, *component.output_device)
 
     @property
     def _component(self) -> _Owner:
@@ -142,7 +144,7 @@ class Bound:
                 self._keep_outputs(component)
                 self.recording = component.new_recording()
             elif self._fetched:
-                self._binding.synchronize_outputs()
+                self.binding.synchronize_outputs()
                 for name, value in self._fetched.items():
                     np.copyto(self._raw[name], value.numpy())
             for name, raw in self._raw.items():
@@ -155,7 +157,7 @@ class Bound:
 
     def _run(self, component: _Owner) -> None:
         try:
-            component.execute(self._binding, self.recording)
+            component.execute(self)
         except BaseException:
             # The recording is incomplete, and must not be replayed.
             if self.recording != PLAIN and not self._recorded:
@@ -170,24 +172,24 @@ class Bound:
         with component.device():
             if (value := component.device_value(dtype, shape)) is not None:
                 self._device[name] = value
-                self._binding.bind_ortvalue_input(name, value)
+                self.binding.bind_ortvalue_input(name, value)
             self._hand_over(name)
 
     def _hand_over(self, name: str) -> None:
         if name in self._device:
             self._device[name].update_inplace(self._host[name])
         else:
-            self._binding.bind_cpu_input(name, self._host[name])
+            self.binding.bind_cpu_input(name, self._host[name])
 
     def _keep_outputs(self, component: _Owner) -> None:
         """Bind fixed output buffers. Only the first run tells the outputs' shapes."""
-        for name, value in zip(self.outputs, self._binding.get_outputs(), strict=True):
+        for name, value in zip(self.outputs, self.binding.get_outputs(), strict=True):
             raw = np.array(value.numpy())
             if component.records:
                 self._fetched[name] = component.device_value(raw.dtype, raw.shape)
-                self._binding.bind_ortvalue_output(name, self._fetched[name])
+                self.binding.bind_ortvalue_output(name, self._fetched[name])
             else:
-                self._binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
+                self.binding.bind_output(name, "cpu", 0, raw.dtype.type, list(raw.shape), raw.ctypes.data)
             self._raw[name] = raw
             is_float = np.issubdtype(raw.dtype, np.floating)
             self._results[name] = raw.astype(np.float32, copy=False) if is_float else raw

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext, suppress
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
-from sdrt.errors import IntegrityError, ProviderError
-from sdrt.onnx.engine import FAILURES, ort, tells_placement
+from sdrt.errors import IntegrityError, ProviderError, SdrtError
+from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
 from sdrt.onnx.graph_file import read_graph
+from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
@@ -58,7 +62,7 @@ def create_session(
     config: SessionConfig,
     setting: Setting,
     *,
-    lock: AbstractContextManager[Any] | None,
+    lock: threading.RLock | None,
     thread: Worker | None,
     content: bytes | None = None,
 ) -> Any:
@@ -68,39 +72,67 @@ def create_session(
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
-    options = _session_options(subject.name, config, strict)
-    if content is not None:
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
-    names = dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])])
-    rows = [PROVIDERS[name].ort for name in names]
-    arguments = [config.passed(name, setting) for name in names]
-    cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
-    try:
-        with lock or nullcontext():
-            return interruptible(
-                lambda: ort.InferenceSession(
-                    content or str(subject.path), options, rows, arguments, enable_fallback=0
-                ),
-                lambda: cancel(True),
-                thread,
+    names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
+    providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
+
+    def create(linked: LinkedWeights | None) -> Any:
+        options = _session_options(subject.name, config, strict)
+        if content is not None:
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
+        cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
+
+        def work() -> Any:
+            maps = None if linked is None else linked.give_to(options)
+            session = ort.InferenceSession(
+                content or str(subject.path),
+                options,
+                list(providers),
+                list(providers.values()),
+                enable_fallback=0,
             )
+            del maps
+            return session
+
+        with held(lock) if lock else nullcontext():
+            return interruptible(work, lambda: cancel(True), thread)
+
+    try:
+        return _following_links(subject.path, create)
     except FAILURES as error:
-        if is_refusal_to_fall_back(error):
-            raise shortfall(
-                subject,
-                f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
-                "which operators, but 1.24 and later do",
-                unfit(config),
-                refusal(config),
-            ) from error
-        if (lost := _lost_weights(subject.path)) is not None:
-            raise IntegrityError.advised(
-                f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
-                "copy the whole model folder, or export it again",
-                **subject.facts,
-            ) from error
-        raise load_failure(subject, error) from error
+        raise _failure(subject, config, error) from error
+
+
+def _following_links(graph: Path, create: Callable[[LinkedWeights | None], Any]) -> Any:
+    """Call `create`, and once more with the weights if ONNX Runtime refuses them because of a link."""
+    try:
+        return create(None)
+    except FAILURES as error:
+        if not (is_refusal_of_links(error) and can_pass_weights()):
+            raise
+        linked = LinkedWeights(graph)
+        if not linked:
+            raise
+    # Not inside `except`: the error's traceback would keep the memory of the first attempt.
+    return create(linked)
+
+
+def _failure(subject: Subject, config: SessionConfig, error: BaseException) -> SdrtError:
+    if is_refusal_to_fall_back(error):
+        return shortfall(
+            subject,
+            f"{subject.name} would run on the CPU, whole or in part; onnxruntime {ort.__version__} does not report "
+            "which operators, but 1.24 and later do",
+            unfit(config),
+            refusal(config),
+        )
+    if (lost := _lost_weights(subject.path)) is not None:
+        return IntegrityError.advised(
+            f"{subject.name}: {lost} is missing, which holds weights of {subject.path.name}",
+            "copy the whole model folder, or export it again",
+            **subject.facts,
+        )
+    return load_failure(subject, error)
 
 
 def _lost_weights(path: Path) -> Path | None:
@@ -114,7 +146,7 @@ def _lost_weights(path: Path) -> Path | None:
 
 def _session_options(name: str, config: SessionConfig, strict: bool) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = config.threads or 0
+    options.intra_op_num_threads = config.threads or default_threads()
     options.log_severity_level = 4
     # A memory pattern adds a block of memory for each shape to the arena that the first run has filled. That is half a
     # step's activations, and runs are no faster.

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sdrt.common.control_groups import usable_cpus
 from sdrt.common.extras import install_command
-from sdrt.common.interrupt import was_interrupted
+from sdrt.common.interrupt import stop_if_asked, was_interrupted
+from sdrt.common.limits import advice_on_limits, is_of_memory
 from sdrt.common.notices import Notices
-from sdrt.errors import ProviderError
+from sdrt.errors import OutOfMemoryError, ProviderError
 from sdrt.onnx.cuda_libraries import has_cudnn, load_cuda_libraries
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
@@ -25,9 +27,14 @@ try:
     from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
     ort.InferenceSession  # noqa: B018  # missing if pip left an empty folder when it removed the package
-except (ImportError, AttributeError, OSError) as error:
+except (ImportError, AttributeError, OSError, MemoryError) as error:
+    stop_if_asked()
     if was_interrupted(error):
         raise KeyboardInterrupt from error
+    if is_of_memory(error):
+        raise OutOfMemoryError.advised(
+            f"ONNX Runtime cannot be loaded into memory ({error})", advice_on_limits()
+        ) from error
     raise ProviderError.advised(
         f"ONNX Runtime cannot be imported ({error})", f"{install_command('cpu')}, or [gpu] for NVIDIA"
     ) from error
@@ -35,7 +42,9 @@ except (ImportError, AttributeError, OSError) as error:
 __all__ = [
     "FAILURES",
     "available_providers",
+    "can_pass_weights",
     "cuda_works",
+    "default_threads",
     "openvino_devices",
     "ort",
     "preload_cuda",
@@ -68,11 +77,12 @@ def available_providers() -> tuple[str, ...]:
 
 
 def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
-    """`config` with "auto" resolved: cuda if this build offers it and a device works, else cpu.
+    """`config` with "auto" resolved (cuda if this build offers it and a device works, else cpu), and threads bounded.
 
     Raises `ProviderError` with the remedy if this build lacks the provider.
     """
     offered = available_providers()
+    config = _bounded(config, notices)
     if config.name == AUTO:
         works = "cuda" in offered and cuda_works()
         if "cuda" in offered and not works:
@@ -102,6 +112,25 @@ def settle(config: SessionConfig, notices: Notices) -> SessionConfig:
     )
 
 
+def _bounded(config: SessionConfig, notices: Notices) -> SessionConfig:
+    """`config` with no more threads than CPUs: each would wait for the others, which takes many times as long."""
+    usable, asked = usable_cpus(), config.threads
+    if asked is None or usable is None or asked <= usable:
+        return config
+    notices.warn(f"threads is {asked}, but this process may use {usable} CPUs, so sdrt uses {usable} threads")
+    return replace(config, threads=usable)
+
+
+def default_threads() -> int:
+    """The number of threads of a session without a given number. 0 lets ONNX Runtime use every core.
+
+    ONNX Runtime knows the CPUs of this process, but not the share of their time that a container may use.
+    """
+    usable = usable_cpus()
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else usable
+    return usable if usable is not None and allowed is not None and usable < allowed else 0
+
+
 @cache
 def cuda_works() -> bool:
     """Whether the first CUDA device can hold a number, which needs its driver and libraries, and cuDNN is found.
@@ -124,6 +153,11 @@ def openvino_devices() -> list[str]:
 def tells_placement() -> bool:
     """Whether sessions report which provider runs which node, as they do since version 1.24."""
     return hasattr(ort.InferenceSession, "get_provider_graph_assignment_info")
+
+
+def can_pass_weights() -> bool:
+    """Whether sessions can be given the content of weight files."""
+    return hasattr(ort.SessionOptions, "add_external_initializers_from_files_in_memory")
 
 
 def require_cudnn() -> None:

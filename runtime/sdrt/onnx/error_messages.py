@@ -18,23 +18,25 @@ from sdrt.errors import (
 )
 from sdrt.onnx.providers import PROVIDERS
 
-__all__ = ["Subject", "images_failure", "load_failure", "out_of_memory", "run_failure"]
+__all__ = ["FEWER", "Subject", "images_failure", "load_failure", "out_of_memory", "run_failure"]
 
 _MEMORY = (
     *("failed to allocate memory", "bad allocation", "bad_alloc", "out of memory", "alloc_failed"),
     "is smaller than requested bytes",  # an arena at its limit, such as gpu_mem_limit
     *("cannot allocate memory", "can't start new thread", "pthread_create failed"),
 )
-_FEWER = (
+FEWER = (
     "make fewer images at once (num_images_per_prompt, --batch-size) or smaller ones, or use low_vram (--low-vram); "
     "`sdrt doctor --size` says what fits"
 )
+"""Advice for whoever runs a component alone. A pipeline knows what its user can still do, and says only that."""
 _UNSUPPORTED = ("not_implemented", "could not find an implementation", "is not a registered function/op")
 _DAMAGED = (
     *("invalidprotobuf", "protobuf parsing failed", "modelproto does not have a graph"),
     *("doesn't have a graph", "no graph was found", "does not exist", "no such file"),
     *("out of bounds", "external data", "file size"),
 )
+_OUTSIDE = ("escapes model directory",)
 _OPTION = (
     "unsupported property",
     "property key",
@@ -105,6 +107,12 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
             **subject.facts,
             fits="a model that was exported with --dtype fp16",
         )
+    if _says(error, _OUTSIDE):
+        return IntegrityError.advised(
+            f"{name}: {path} keeps weights in a file outside its folder, which ONNX Runtime does not read ({reason})",
+            "copy that file into the folder in place of a link, or export the model again",
+            **subject.facts,
+        )
     if _says(error, _DAMAGED):
         return IntegrityError(
             f"{name}: {path} is damaged: copy or export the model again; {reason}", **subject.facts
@@ -118,9 +126,9 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
     )
 
 
-def images_failure(error: MemoryError) -> OutOfMemoryError:
+def images_failure(error: BaseException) -> OutOfMemoryError:
     """The error to raise when memory runs out between the components, for example for images."""
-    return OutOfMemoryError(f"{out_of_memory(None, None)}: {_FEWER}; {_reason(error)}", fits=_FEWER)
+    return OutOfMemoryError(f"{out_of_memory(None, None)}: {FEWER}; {_reason(error)}", fits=FEWER)
 
 
 def out_of_memory(component: str | None, provider: str | None) -> str:
@@ -134,7 +142,7 @@ def _memory(subject: Subject, error: BaseException) -> OutOfMemoryError | None:
     if not (isinstance(error, MemoryError) or _says(error, _MEMORY)):
         return None
     what = out_of_memory(subject.name, subject.provider)
-    return OutOfMemoryError(f"{what}: {_FEWER}; {_reason(error)}", **subject.facts, fits=_FEWER)
+    return OutOfMemoryError(f"{what}: {FEWER}; {_reason(error)}", **subject.facts, fits=FEWER)
 
 
 def _no_cudnn(subject: Subject, error: BaseException) -> ProviderError | None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from sdrt.common.messages import brief, wrong_value
 from sdrt.errors import ProviderError
+from sdrt.foreign.devices import DEVICES
+from sdrt.foreign.word import find
 from sdrt.onnx.option_values import Option
 from sdrt.onnx.provider_options import (
     CUDA,
@@ -107,6 +109,10 @@ _OWN = frozenset({"enable_cuda_graph"})
 """Options that a helper does not take, because it runs only a part of the graph."""
 
 
+_OF_ORT: Mapping[str, str] = {row.ort: name for name, row in PROVIDERS.items()}
+"""The names by ONNX Runtime's own, which diffusers and optimum take."""
+
+
 def provider_names() -> tuple[str, ...]:
     """The names that users may ask for."""
     return (AUTO, *PROVIDERS)
@@ -127,8 +133,8 @@ class SessionConfig:
     """How sessions are made and used.
 
     Attributes:
-        provider: a name of `provider_names()`. `cuda:N` is the Nth device.
-        threads: how many threads the CPU uses. None for all cores.
+        provider: a name of `provider_names()`, or ONNX Runtime's name for it. `cuda:N` is the Nth device.
+        threads: how many threads the CPU uses, at most one per CPU. None for all cores.
         allow_fallback: whether other providers may run parts of a graph.
         vae_tiling: whether images are encoded and decoded in tiles. None: only large images.
         low_vram: whether to use as little memory as possible: one component at a time, one row of a batch after
@@ -151,12 +157,17 @@ class SessionConfig:
 
     def __post_init__(self) -> None:
         known = f"one of {', '.join(provider_names())}"
+        if (type(self.provider).__module__, type(self.provider).__name__) == ("torch", "device"):
+            object.__setattr__(self, "provider", str(self.provider))
         if not isinstance(self.provider, str):
             raise ProviderError.expected(f"provider is {brief(self.provider)}", known, argument="provider")
+        object.__setattr__(self, "provider", _OF_ORT.get(self.provider, self.provider))
         asked = f"provider {brief(self.provider)}"
         facts = {"argument": "provider", "provider": self.provider}
         name, colon, device = self.provider.partition(":")
         if name not in provider_names():
+            if word := find(name, DEVICES):
+                raise ProviderError.advised(f"unknown {asked} ({word.what})", word.ours, **facts)
             raise ProviderError.expected(f"unknown {asked}", known, **facts)
         if colon and (name == AUTO or not PROVIDERS[name].device):
             numbered = ", ".join(row for row in PROVIDERS if PROVIDERS[row].device)

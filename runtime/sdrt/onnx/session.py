@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.common.spans import span
@@ -19,7 +20,7 @@ from sdrt.onnx.buffers import PLAIN, Bound
 from sdrt.onnx.create_session import create_session, session_setting
 from sdrt.onnx.engine import FAILURES, ort, preload_cuda, require_cudnn, require_sound_recordings, settle
 from sdrt.onnx.engine_cache import Weights
-from sdrt.onnx.error_messages import Subject, run_failure
+from sdrt.onnx.error_messages import Subject, load_failure, run_failure
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.overflow import overflowed
 from sdrt.onnx.provider_check import require_provider, told_placement
@@ -81,7 +82,7 @@ class Component:
         self._device_lock = _lock_of_device(config)
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
-        self._thread = Worker(f"sdrt-{name}") if self._row.device else None
+        self._thread = self._worker() if self._row.device else None
         self._session = self._create(config, setting, content)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
@@ -130,12 +131,17 @@ class Component:
             yield bound
         finally:
             bound.overflows = False
-            with self._lock:
-                self._idle.append((key, bound))
-                # Buffers with a recording stay, because it cannot be made again for them.
-                plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
-                for old in plain[:-_KEPT_BINDINGS]:
-                    self._idle.remove(old)
+            if not bound.in_use:
+                self._keep(key, bound)
+
+    def _keep(self, key: Any, bound: Bound) -> None:
+        """Keep buffers for the next run with these shapes."""
+        with self._lock:
+            self._idle.append((key, bound))
+            # Buffers with a recording stay, because it cannot be made again for them.
+            plain = [entry for entry in self._idle if entry[1].recording == PLAIN]
+            for old in plain[:-_KEPT_BINDINGS]:
+                self._idle.remove(old)
 
     def run(self, feeds: Mapping[str, NDArray[Any]], output: str) -> NDArray[Any]:
         """Run once and return one output. `feeds` may include `optional` inputs, which cannot be bound to buffers."""
@@ -143,7 +149,7 @@ class Component:
             self.check_input(name, array.dtype, array.shape)
         options, terminate = self._run_options()
         try:
-            with span(self.name), self._device_lock or nullcontext():
+            with span(self.name), held(self._device_lock) if self._device_lock else nullcontext():
                 found: NDArray[Any] = interruptible(
                     lambda: self._session.run([output], dict(feeds), options), terminate, self._thread
                 )[0]
@@ -196,7 +202,7 @@ class Component:
     def device(self) -> Iterator[None]:
         """A context for work on the device's memory. It waits for recordings, and raises failures as sdrt's errors."""
         try:
-            with self._device_lock or nullcontext():
+            with held(self._device_lock) if self._device_lock else nullcontext():
                 yield
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
@@ -214,21 +220,29 @@ class Component:
             list(shape), dtype.type, self._row.device, self._device_id
         )
 
-    def execute(self, binding: Any, recording: int = PLAIN) -> None:
-        """Run an IOBinding. Ctrl-C in the main thread stops it within milliseconds.
-
-        `recording` is a number from `new_recording` for the shapes and buffers of this binding.
-        """
+    def execute(self, bound: Bound) -> None:
+        """Run on these buffers. Ctrl-C in the main thread stops it within milliseconds, and so does cancelling."""
         options, terminate = self._run_options()
         if self.records:
-            options.add_run_config_entry("gpu_graph_id", str(recording))
+            options.add_run_config_entry("gpu_graph_id", str(bound.recording))
+
+        def work() -> None:
+            # It keeps the buffers alive, which ONNX Runtime does not: cancelled work may go on without its caller.
+            try:
+                self._session.run_with_iobinding(bound.binding, options)
+            finally:
+                bound.in_use = False
+
+        bound.in_use = True
         try:
-            with span(self.name), self._device_lock or nullcontext():
-                interruptible(
-                    lambda: self._session.run_with_iobinding(binding, options), terminate, self._thread
-                )
+            with span(self.name), held(self._device_lock) if self._device_lock else nullcontext():
+                interruptible(work, terminate, self._thread)
         except FAILURES as error:
             raise run_failure(self._subject, error) from error
+        finally:
+            if self._thread is not None:
+                # Work in a worker has stopped by now, or never begins.
+                bound.in_use = False
 
     @property
     def path(self) -> Path:
@@ -255,6 +269,12 @@ class Component:
                     "without one"
                 )
             return self._recordings if self._recordings <= _MOST_RECORDINGS else PLAIN
+
+    def _worker(self) -> Worker:
+        try:
+            return Worker(f"sdrt-{self.name}")
+        except RuntimeError as error:  # a limit on threads or memory is reached
+            raise load_failure(self._subject, error) from error
 
     @staticmethod
     def _run_options() -> tuple[Any, Callable[[], None]]:

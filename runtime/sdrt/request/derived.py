@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sdrt.common.rng import MAX_SEED
+from sdrt.common.seeds import seeds_from
 from sdrt.request.bounds import DEFAULT_STRENGTH
 from sdrt.request.settings import Settings
 from sdrt.tasks.hires import Latents
@@ -51,7 +51,7 @@ class DerivedSettings(Settings):
     def seeds(self) -> tuple[int, ...]:
         """The seed of each image."""
         assert self.seed is not None  # validation draws a missing one
-        return tuple(range(self.seed, self.seed + self.num_images))
+        return seeds_from(self.seed, self.num_images) if isinstance(self.seed, int) else tuple(self.seed)
 
     @property
     def prompts(self) -> list[str]:
@@ -70,11 +70,6 @@ class DerivedSettings(Settings):
         if self.strength is not None:
             return self.strength
         return DEFAULT_STRENGTH if self.mask_image is None and self.outpaint is None else 1.0
-
-    @property
-    def last_seed(self) -> int:
-        """The largest seed of a first image for which all images have a valid seed."""
-        return MAX_SEED + 1 - self.num_images
 
 
 def _share(strength: float, steps: int) -> int:

@@ -37,7 +37,7 @@ class FittedRequest(DerivedSettings):
     height: int
     width: int
     guidance_scale: float
-    seed: int
+    seed: int | tuple[int, ...]
     strength: float
     hires_steps: int
     tile_overlap: int

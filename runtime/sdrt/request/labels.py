@@ -91,7 +91,7 @@ def _switch(text: str) -> bool:
 
 _READERS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
     str: (str, "a string"),
-    int: (int, "a number"),
+    int: (int, "a whole number"),
     float: (_finite, "a number"),
     bool: (_switch, "True or False"),
 }

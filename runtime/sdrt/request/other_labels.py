@@ -27,6 +27,7 @@ ALIASES: Mapping[str, str] = {
     "sampler eta": "Eta",
     "ti": "Embeddings",
     "ti hashes": "Embeddings",
+    "used embeddings": "Embeddings",
     "sampler eta delta": "ENSD",
     "sampler sigma": "Schedule type",
     "sampler spacing": "Spacing",
@@ -50,12 +51,12 @@ _WITHOUT_EFFECT = (
     *("model hash", "vae hash", "module hash*", "init image*", "low vram"),
     *("batch", "batch size", "batch pos", "index", "grid", "script", "? type", "? values", "fixed ? values"),
     *("x script*", "y script*", "z script*", "fixed ? script values", "civitai metadata"),
-    # The prompt in the text is what these have made.
+    # These made the prompt that is in the text.
     *("style", "styles", "styles array", "wildcards"),
     *("template", "negative template", "original", "original prompt", "original negative", "lang", "rating"),
     # Fooocus writes these beside the texts and the steps that they lead to.
     *("raw prompt", "raw negative prompt", "performance"),
-    # Which of a graph's samplers the settings are from. The others have a label too.
+    # The name of the sampler whose settings these are. The others have a label too.
     "sampler node",
     # SD.Next says these beside the scale and the strength.
     *("hires size", "hires force", "hires mode", "refine"),
@@ -98,16 +99,16 @@ _NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "masked content": ("original",),
     "inpaint area": ("whole picture", "only masked"),
     "downcast alphas cumprod": ("false",),
-    "old prompt editing timelines": ("false",),
     "pad conds": ("false",),
     "pad conds v0": ("false",),
+    "old prompt editing timelines": ("false",),
     "token merging ratio": ("0",),
     "token merging ratio hr": ("0",),
     "tome": ("0",),
     "todo": ("0",),
     "tiling": ("false", "none"),
     "face restoration": ("none", "false"),
-    "vae": ("automatic", "none", "default"),
+    "vae": ("automatic", "none", "default", "default (model)"),
     "vae encoder": ("full",),
     "vae decoder": ("full",),
     "fp8 weight": ("disable",),
@@ -133,7 +134,7 @@ _NEUTRAL: Mapping[str, tuple[str, ...]] = {
     "parser": ("native", "full parser"),
     "hypernet strength": ("0",),
 }
-"""The values with which a label says nothing: those of the program when the user changes nothing."""
+"""The default values of labels in those programs. With them, a label does not change the image."""
 
 _GROUPS = (
     *(("adetailer*", "ADetailer"), ("detailer*", "Detailer"), ("controlnet*", "ControlNet")),

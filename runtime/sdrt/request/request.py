@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdrt.common.arguments import described
+from sdrt.foreign.arguments import REQUESTING
+from sdrt.foreign.checked import explains_construction
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.validation import validate
 
 __all__ = ["Request"]
 
 
+@explains_construction("Request", REQUESTING)
 @described
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request(DerivedSettings):

@@ -16,6 +16,7 @@ __all__ = [
     "Option",
     "Setting",
     "help_texts",
+    "positional",
     "setting",
     "settings_of",
 ]
@@ -176,6 +177,12 @@ def setting(default: Any, about: str = "", **row: Any) -> Any:
     texts = {"about": f"{about} {made.more}".strip(), "usual": made.usual}
     named = {key: _BRACES.sub(r"\1", text) for key, text in texts.items()}
     return field(default=default, metadata=named | {"setting": made})
+
+
+def positional(arguments: Any, name: str) -> Any:
+    """The field `name` of a keyword-only dataclass, for a dataclass in which it may be positional."""
+    row = arguments.__dataclass_fields__[name]
+    return field(default=row.default, metadata=row.metadata)
 
 
 def settings_of(arguments: Any) -> tuple[Setting, ...]:

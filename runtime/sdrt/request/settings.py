@@ -1,4 +1,4 @@
-"""The table of settings. Each setting is declared here and nowhere else.
+"""The table of settings. Each setting is declared here or in `usual_settings`, and nowhere else.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -9,11 +9,12 @@ options of `sdrt generate` and `sdrt plot`, the keys of prompts files and axes, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
+from sdrt.request.usual_settings import UsualSettings
 
 if TYPE_CHECKING:
     from sdrt.request.checks import Array
@@ -23,116 +24,10 @@ __all__ = ["Settings"]
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Settings:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Settings(UsualSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
-    prompt: str | Sequence[str] | None = setting(
-        None,
-        "What the images show: a string, or a list of strings.",
-        kind=str,
-        group=Group.USUAL,
-        option=Option(),
-    )
-    height: int | None = setting(
-        None,
-        "Height of the image in pixels, a multiple of 8.",
-        usual="that of image, or the model's",
-        kind=int,
-        bounds=(1, 2**31),
-        group=Group.USUAL,
-        option=Option(("-H", "--height"), usual="the model's"),
-    )
-    width: int | None = setting(
-        None,
-        "Width of the image in pixels, a multiple of 8.",
-        usual="that of image, or the model's",
-        kind=int,
-        bounds=(1, 2**31),
-        group=Group.USUAL,
-        option=Option(("-W", "--width"), usual="the model's"),
-    )
-    num_inference_steps: int = setting(
-        50,
-        "Number of denoising steps.",
-        kind=int,
-        bounds=(1, MAX_STEPS),
-        group=Group.USUAL,
-        option=Option(("--steps", "--num-inference-steps"), key="steps"),
-        label=Label("Steps", always=True),
-    )
-    _: KW_ONLY
-    negative_prompt: str | Sequence[str] | None = setting(
-        None,
-        "What the image should not show.",
-        more="A string for all prompts, or a list with one string for each prompt.",
-        kind=str,
-        group=Group.USUAL,
-        option=Option(("-n", "--negative-prompt"), metavar="TEXT"),
-    )
-    guidance_scale: float | None = setting(
-        None,
-        "How closely to follow the prompt. At 1 or less, the negative prompt has no effect, and a step takes half the "
-        "time.",
-        usual="the model's, mostly 7.5",
-        kind=float,
-        bounds=(-1e4, 1e4),
-        group=Group.USUAL,
-        option=Option(("--guidance-scale", "--cfg-scale")),
-        label=Label("CFG scale"),
-    )
-    num_images_per_prompt: int = setting(
-        1, "How many images to make of each prompt, all at once.", kind=int, group=Group.MANY
-    )
-    seed: int | None = setting(
-        None,
-        "Seed of the first image. Further images count up from it.",
-        usual="random; the result contains it",
-        kind=int,
-        group=Group.USUAL,
-        option=Option(("-s", "--seed"), usual="random, printed"),
-        label=Label("Seed"),
-    )
-    image: Any = setting(
-        None,
-        "Start from this image. Its size, rounded down, becomes the default size.",
-        more="A path, the bytes of a file, an open file, a PIL image, an array [H, W, 3] of bytes or of floats from 0 "
-        "to 1, latents [N, C, h, w], or a list with one image for each prompt. The method is SDEdit (Meng et al. 2021, "
-        "arXiv:2108.01073).",
-        kind=str,
-        group=Group.USUAL,
-        option=Option(("-i", "--image"), metavar="FILE|-"),
-    )
-    prompt_syntax: str = setting(
-        "a1111",
-        "How to read prompts: a1111 has (weights), BREAK, editing, alternation and AND; compel has weights+, .blend() "
-        "and .and(); plain has none.",
-        more="plain cuts a prompt off after one chunk. compel's weights below 1 are those of its "
-        "DownweightMode.REMOVE, because the text encoders here take no mask.",
-        kind=str,
-        choices=("a1111", "compel", "plain"),
-        group=Group.PROMPTS,
-        option=Option(("--prompt-syntax",)),
-        label=Label("Prompt syntax"),
-    )
-    prompt_comments: bool = setting(
-        False,
-        "Leave out what follows a # in each line of the prompts, as A1111's web UI does.",
-        more="It is off by default, because prompts contain colours such as #ff0000 and titles such as #1.",
-        kind=bool,
-        group=Group.PROMPTS,
-        option=Option(("--prompt-comments",)),
-    )
-    clip_skip: int | None = setting(
-        None,
-        "How many of the text encoder's last layers to skip, counted as in diffusers.",
-        kind=int,
-        bounds=(0, 1000),
-        group=Group.PROMPTS,
-        option=Option(("--clip-skip",)),
-        # A1111 counts the last layer as 1, diffusers as 0.
-        label=Label("Clip skip", read=lambda text: int(text) - 1, write=lambda skip: str(skip + 1)),
-    )
     strength: float | None = setting(
         None,
         "How much to change the image, from 0 to 1. This is also the share of the steps that run.",
@@ -171,7 +66,8 @@ class Settings:
         None,
         "Repaint the image where this mask is white.",
         more="A path, the bytes of a file, an open file, a PIL image, an array [H, W], or a list with one mask for "
-        "each prompt. All other pixels stay the same, bit for bit.",
+        "each prompt. Everything white is repainted, however thin. Pixels further away than {mask_blur} stay the same, "
+        "bit for bit.",
         kind=str,
         only_with=("image",),
         group=Group.PAINTING,
@@ -179,7 +75,8 @@ class Settings:
     )
     mask_blur: float = setting(
         4.0,
-        "Blend the new content with the old over this many pixels inside the mask.",
+        "Fade the new content out over this many pixels around the mask. 0 keeps every pixel outside.",
+        more="With {outpaint}, it fades in inside the new part.",
         kind=float,
         bounds=(0.0, 1000.0),
         keeps_int=True,
@@ -202,12 +99,14 @@ class Settings:
     composite: bool = setting(
         True,
         "Keep the original pixels outside the mask. False returns the model's output for the whole image.",
+        more="That is diffusers' result. It samples the mask at every eighth pixel, and misses lines in between.",
         kind=bool,
         only_with=("mask_image", "outpaint"),
         group=Group.PAINTING,
         option=Option(
             ("--no-composite",),
-            help="Use the model's output for the whole image. By default, pixels outside the mask stay the same.",
+            help="Use the model's output for the whole image, like diffusers. By default, what is outside the mask "
+            "stays the same.",
         ),
         label=Label("Composite"),
     )

@@ -8,10 +8,11 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.request.setting import Group, Label, Option, Setting, setting, settings_of
+from sdrt.request.setting import Group, Label, Option, Setting, positional, setting, settings_of
 from sdrt.request.settings import Settings
 
 if TYPE_CHECKING:
+    from sdrt.common.cancelling import Cancel
     from sdrt.schedulers import Scheduler
 
 __all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings", "parse_size"]
@@ -19,8 +20,15 @@ __all__ = ["FACTS", "TABLE", "WILDCARD_LABELS", "Arguments", "labelled_settings"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Arguments(Settings):
-    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback."""
+    """The arguments of a call of a pipeline: those of a request, the scheduler, and the callback.
 
+    The first four may be positional, in the order of diffusers.
+    """
+
+    prompt: str | Sequence[str] | None = positional(Settings, "prompt")
+    height: int | None = positional(Settings, "height")
+    width: int | None = positional(Settings, "width")
+    num_inference_steps: int = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,
@@ -29,9 +37,8 @@ class Arguments(Settings):
         kind=str,
         group=Group.USUAL,
         option=Option(
-            ("--scheduler",),
+            ("--scheduler", "--sampler"),
             metavar="NAME|FILE",
-            also=("sampler",),
             help="A name such as euler (`sdrt schedulers` lists them), or a scheduler_config.json.",
         ),
         label=Label("Sampler"),
@@ -45,6 +52,13 @@ class Arguments(Settings):
         option=Option(("--spacing",), metavar="NAME", usual=""),
         label=Label("Spacing"),
     )
+    generator: Any = setting(
+        None,
+        "In place of seed: a fresh torch.Generator on the CPU, or a list with one for each image.",
+        more="The images are those of diffusers. A numpy RandomState stands for the noise of diffusers' ONNX "
+        "pipelines, in text to image with a scheduler that adds no noise.",
+        group=Group.PROGRAMS,
+    )
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Mapping[str, Any] | None] | None = (
         setting(
             None,
@@ -56,6 +70,12 @@ class Arguments(Settings):
     callback_on_step_end_tensor_inputs: Sequence[str] = setting(
         ("latents",),
         "The tensors that the callback gets: latents, denoised, prompt_embeds, negative_prompt_embeds.",
+        group=Group.PROGRAMS,
+    )
+    cancel: Cancel | None = setting(
+        None,
+        "Stops the call, which then raises RunCancelledError: an object with is_set(), such as threading.Event(), or a "
+        "function without arguments. sdrt asks it up to a hundred times a second.",
         group=Group.PROGRAMS,
     )
 

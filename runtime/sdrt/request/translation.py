@@ -16,6 +16,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import SdrtError
 from sdrt.request.labels import scheduler_name
 from sdrt.request.other_labels import ALIASES, group_of, has_no_effect, is_off, plain
+from sdrt.request.other_prompts import note_old_editing, note_padding
 from sdrt.request.second_pass import ON_TIMESTEPS, image_to_image, number, second_pass
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE, labelled_settings
@@ -69,8 +70,13 @@ class Translation:
             self.differences.append(Difference(label=label, value=value, option=option, minor=minor))
 
 
-def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Translation:
-    """Say what metadata say in the labels of sdrt. Metadata of sdrt itself stay as they are."""
+def translate(
+    texts: Mapping[str, str], table: Sequence[Setting] = TABLE, prompts: Sequence[str] = ("", "")
+) -> Translation:
+    """Say what metadata say in the labels of sdrt. Metadata of sdrt itself stay as they are.
+
+    `prompts` are the prompt and the negative prompt.
+    """
     known = {plain(row.label.name): row.label.name for row in labelled_settings(table) if row.label}
     found = Translation(texts=_renamed(texts, known))
     if _is_path(found.texts.get("Sampler", "")):
@@ -79,6 +85,9 @@ def translate(texts: Mapping[str, str], table: Sequence[Setting] = TABLE) -> Tra
     if not found.texts.get("Version", "").startswith("sdrt "):
         for convert in _CONVERSIONS:
             convert(found)
+        if _is_a1111(found.texts):
+            note_old_editing(found, prompts)
+            note_padding(found, prompts)
     said = dict(found.texts)
     for label, value in said.items():
         if plain(label) in known:

@@ -5,26 +5,31 @@ They also convert values: they read images into arrays, and turn numbers into pl
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdrt.common.messages import refused
+from sdrt.common.messages import brief, refused
+from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
+from sdrt.images.given_arrays import as_array, is_array_like, is_images
 from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
 from sdrt.tasks.hires import Latents
+from sdrt.tasks.inpainting import resized_mask
 from sdrt.tasks.outpainting import parse_growth
 
 if TYPE_CHECKING:
     from sdrt.request.derived import DerivedSettings
 
 __all__ = ["no_steps", "validate"]
+
+_ROUNDED = 8
+"""Sizes are often rounded to multiples of this many pixels, so proportions are only as exact."""
 
 
 def validate(request: DerivedSettings) -> None:
@@ -129,8 +134,10 @@ def _latents_given(request: DerivedSettings) -> Latents | None:
     """The latents [N, C, h, w] in `image`, which accepts them as diffusers does. None if `image` is not latents."""
     if isinstance(request.image, Latents):
         return request.image
-    array = request.image
-    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[-1] == 3:
+    if not is_array_like(request.image):
+        return None
+    array = as_array("image", request.image)
+    if array.ndim != 4 or is_images(array):
         return None
     given = tensor("image", array, rank=4)
     assert given is not None  # because `array` is not None
@@ -186,10 +193,14 @@ def _check_mask(request: DerivedSettings) -> None:
         return
     masks = checked_count("mask_image", read_masks("mask_image", request.mask_image), request.num_prompts)
     (height, width), (tall, wide) = masks[0].shape, request.image[0].shape[:2]
-    if (height, width) != (tall, wide):
+    if min(abs(width * tall / wide - height), abs(height * wide / tall - width)) >= _ROUNDED:
         raise refused(
-            "mask_image", f"has {width}x{height} pixels, and image has {wide}x{tall}", "the same size"
+            "mask_image",
+            f"has {width}x{height} pixels, and image has {wide}x{tall}",
+            "the same size or the same proportions",
         )
+    if (height, width) != (tall, wide):
+        masks = tuple(resized_mask(mask, tall, wide, covers=request.composite) for mask in masks)
     _set(request, "mask_image", masks)
 
 
@@ -208,10 +219,18 @@ def _check_outpaint(request: DerivedSettings) -> None:
 
 
 def _check_seed(request: DerivedSettings) -> None:
-    if request.seed is None:
-        _set(request, "seed", secrets.randbelow(request.last_seed + 1))
-    else:
-        _set(request, "seed", integer("seed", request.seed, 0, request.last_seed))
+    seed = request.seed.tolist() if isinstance(request.seed, np.ndarray) else request.seed
+    if not isinstance(seed, (list, tuple)):
+        _set(request, "seed", settled_seed("seed", seed))
+        return
+    if len(seed) != request.num_images:
+        raise refused(
+            "seed", f"is {brief(seed)}, for {request.num_images} images", "one seed, or one for each image"
+        )
+    seeds = tuple(settled_seed("seed", one) for one in seed)
+    # Seeds that count up are the usual case, and then the request says so.
+    counted = seeds == seeds_from(seeds[0], len(seeds))
+    _set(request, "seed", seeds[0] if counted else seeds)
 
 
 def no_steps(name: str, strength: float, steps: int) -> RequestError:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
-from sdrt.common.allocator import trim
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
@@ -20,10 +13,10 @@ from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
 from sdrt.model_folder.manifest import readable
 from sdrt.onnx.cpu import is_int8_faster
-from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from sdrt.run.open_graphs import OpenGraphs
 from sdrt.text.encoder import TextEncoder
 from sdrt.text.textual_inversion import Inversions
 from sdrt.text.tokenizer import Tokenizer
@@ -35,7 +28,7 @@ from sdrt.vae.stages import StagedVae
 
 __all__ = ["LoadedComponents"]
 
-T = TypeVar("T")
+MakeGraphs = Callable[[ModelFolder, SessionConfig, Notices, "Counter[str]"], OpenGraphs]
 
 
 class LoadedComponents:
@@ -49,6 +42,7 @@ class LoadedComponents:
         notices: receives messages for the user.
         inversions: the words of textual inversions that the text encoder knows.
         float32_retries: counts the runs of each component that were repeated in float32.
+        make_graphs: makes what opens the graphs. The exporter's calibration passes its own.
 
     Raises:
         ProviderError: the provider cannot run the model's target or precision.
@@ -62,29 +56,28 @@ class LoadedComponents:
         notices: Notices,
         inversions: Inversions | None = None,
         float32_retries: Counter[str] | None = None,
+        *,
+        make_graphs: MakeGraphs = OpenGraphs,
     ) -> None:
         check_target(model.target, model.path, config)
         self._model, self._config, self._notices = model, config, notices
-        self._family = family = model.family
-        # These stay in memory with low_vram: the VAE's objects hold no session themselves, and the TAESD is small.
-        self._small = frozenset({family.vae.encoder, family.vae.decoder, TAESD_DECODER})
+        self._family = model.family
         if config.vae_tiling and not model.stages(model.family.vae.decoder).is_file():
             raise UnsupportedModelError.advised(
                 f"vae_tiling is set, but {model.path} was exported without the VAE in stages",
                 "leave it out, or export the checkpoint again with this version of sdrt export",
-                component=family.vae.decoder,
+                component=model.family.vae.decoder,
                 path=model.path,
                 argument="vae_tiling",
             )
         _check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
         self._inversions = inversions
-        self._float32_retries: Counter[str] = Counter() if float32_retries is None else float32_retries
-        self._loaded: dict[str, Any] = {}
-        # Components that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
-        self._in_use: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._graphs: list[weakref.ref[Component]] = []
-        self._lock = threading.Lock()
+        retries = Counter() if float32_retries is None else float32_retries
+        self._graphs = make_graphs(model, config, notices, retries)
+        # The VAE's objects hold no graph themselves. They refer to the open graphs, which must not keep them in turn.
+        self._vae_encoder: VaeEncoder | None = None
+        self._vae_decoder: VaeDecoder | None = None
 
     @property
     def config(self) -> SessionConfig:
@@ -104,33 +97,36 @@ class LoadedComponents:
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]
-        return self._get_or_load(spec.component, lambda: self._make_text_encoder(spec))
+        return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec))
 
     @property
     def denoiser(self) -> Component:
         """The graph of the denoiser, such as the U-Net. `Denoiser` runs it."""
-        return self._get_or_load(self._family.denoiser.component, self._make_denoiser)
+        return self._graphs.get(self._family.denoiser.component, self._make_denoiser)
 
     @property
     def vae_encoder(self) -> VaeEncoder:
         """The VAE's encoder, which turns images into latents."""
-        return self._get_or_load(self._family.vae.encoder, self._make_vae_encoder)
+        if self._vae_encoder is None:
+            self._vae_encoder = self._make_vae_encoder()
+        return self._vae_encoder
 
     @property
     def vae_decoder(self) -> VaeDecoder:
         """The VAE's decoder, which turns latents into images."""
-        return self._get_or_load(self._family.vae.decoder, self._make_vae_decoder)
+        if self._vae_decoder is None:
+            self._vae_decoder = self._make_vae_decoder()
+        return self._vae_decoder
 
     @property
     def taesd(self) -> TaesdPreview:
         """The small decoder for previews. Not every model has one."""
-        return self._get_or_load(TAESD_DECODER, lambda: TaesdPreview(self._open(TAESD_DECODER)))
+        return self._graphs.get(TAESD_DECODER, lambda: TaesdPreview(self._graphs.open(TAESD_DECODER)))
 
     @property
     def graphs(self) -> tuple[Component, ...]:
         """The graphs in memory, in the order in which they were loaded."""
-        found = [reference() for reference in list(self._graphs)]
-        return tuple(component for component in found if component is not None)
+        return self._graphs.current
 
     def use(self, inversions: Inversions) -> None:
         """Use the words of `inversions` from now on.
@@ -143,9 +139,7 @@ class LoadedComponents:
 
     def close(self) -> None:
         """Free every session. Those that a run still uses are freed when it ends."""
-        with self._lock:
-            self._loaded.clear()
-        trim()
+        self._graphs.close()
 
     def load(self) -> None:
         """Load every component that text to image needs. With `low_vram`, load nothing in advance."""
@@ -157,42 +151,6 @@ class LoadedComponents:
         self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
-    def _get_or_load(self, name: str, load: Callable[[], T]) -> T:
-        with self._lock:
-            if name not in self._loaded:
-                if self.low_vram and name not in self._small:
-                    self._loaded = {name: one for name, one in self._loaded.items() if name in self._small}
-                    trim()
-                # Only now, because the lines above may have freed it.
-                in_use = self._in_use.get(name)
-                self._loaded[name] = self._in_use[name] = load() if in_use is None else in_use
-            loaded: T = self._loaded[name]
-            return loaded
-
-    def _open(self, name: str, path: Path | None = None) -> Component:
-        component = self._component(name, path or self._model.component(name))
-        float32 = self._model.float32_graph(name) if path is None else self._model.float32_stages(name)
-        if float32.is_file():
-            # A function without `self`, because a reference to `self` would keep every component in memory.
-            open_float32 = partial(
-                _open_float32, name, float32, self._config, self._notices, self._model, self._graphs
-            )
-            component.float32_retry = Float32Retry(name, open_float32, self._notices, self._float32_retries)
-        return component
-
-    def _component(self, name: str, path: Path, content: bytes | None = None) -> Component:
-        component = Component(
-            name,
-            path,
-            self._config,
-            self._notices,
-            self._model.weights(name),
-            repeats=name == self._family.denoiser.component,
-            content=content,
-        )
-        self._graphs.append(weakref.ref(component, self._graphs.remove))
-        return component
-
     def _make_text_encoder(self, spec: TextEncoderSpec) -> TextEncoder:
         name = spec.component
         config = self._model.component_config(name)
@@ -203,14 +161,14 @@ class LoadedComponents:
             )
         positions = whole_number(config, "max_position_embeddings", name)
         tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions, text_encoder=name)
-        encoder = TextEncoder(tokenizer, self._open(name), self._notices, spec)
+        encoder = TextEncoder(tokenizer, self._graphs.open(name), self._notices, spec)
         if self._inversions is not None:
             encoder.use(self._inversions)
         return encoder
 
     def _make_denoiser(self) -> Component:
         spec = self._family.denoiser
-        component = self._open(spec.component)
+        component = self._graphs.open(spec.component)
         component.require(spec.inputs(self._model.component_config(spec.component)), (spec.output,))
         return component
 
@@ -234,29 +192,23 @@ class LoadedComponents:
         return LatentScale.of(self._model.component_config(name), name, self._family.vae, task)
 
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
+        # The functions below must not refer to `self`, which keeps them.
+        model, graphs = self._model, self._graphs
+        path = model.stages(name)
+
         def whole() -> Component:
-            component = self._open_vae(name)
+            component = _open_vae(name, model, graphs)
             component.require((takes,), (gives,))
             return component
 
         def staged() -> StagedVae:
-            return StagedVae(self._open(name, path))
+            return StagedVae(graphs.open(name, path))
 
-        path = self._model.stages(name)
         return VaeGraphs(
-            lambda: self._get_or_load(f"{name}, whole", whole),
-            (lambda: self._get_or_load(f"{name}, in stages", staged)) if path.is_file() else None,
+            lambda: graphs.get(f"{name}, whole", whole),
+            (lambda: graphs.get(f"{name}, in stages", staged)) if path.is_file() else None,
             tiling=self._tiling(path),
         )
-
-    def _open_vae(self, name: str) -> Component:
-        """Open the graph for whole images. Only sdrt's own encoders are known to give the posterior."""
-        spec, path = self._family.vae, self._model.component(name)
-        if name == spec.encoder and self._model.manifest is None:
-            with readable(path):
-                content = graph_with_posterior(path, spec)
-            return self._component(name, path, content)
-        return self._open(name)
 
     def _tiling(self, stages: Path) -> bool | None:
         """Return whether the VAE always works in tiles (True), never (False), or only for large images (None)."""
@@ -264,25 +216,14 @@ class LoadedComponents:
         return True if setting is None and self.low_vram and stages.is_file() else setting
 
 
-def _open_float32(
-    name: str,
-    path: Path,
-    config: SessionConfig,
-    notices: Notices,
-    model: ModelFolder,
-    graphs: list[weakref.ref[Component]],
-) -> Component:
-    """Open the float32 graph of a component in float16. The provider must not compute it in float16."""
-    component = Component(
-        name,
-        path,
-        config,
-        notices,
-        replace(model.weights(name), dtype="float32"),
-        repeats=name == model.family.denoiser.component,
-    )
-    graphs.append(weakref.ref(component, graphs.remove))
-    return component
+def _open_vae(name: str, model: ModelFolder, graphs: OpenGraphs) -> Component:
+    """Open the VAE's graph for whole images. Only sdrt's own encoders are known to give the posterior."""
+    spec, path = model.family.vae, model.component(name)
+    if name != spec.encoder or model.manifest is not None:
+        return graphs.open(name)
+    with readable(path):
+        content = graph_with_posterior(path, spec)
+    return graphs.open(name, content=content)
 
 
 def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:

@@ -64,14 +64,9 @@ def bound_denoiser(
     _check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
     rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    shapes = {
-        spec.sample: (rows, channels, *size),
-        spec.timestep: _timestep_shape(component, spec, rows),
-    }
-    for name, array in (conditioning.at(0) | fixed).items():
-        shapes[name] = (rows, *array.shape[1:])
+    shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed)
     weights = conditioning.weights
-    with component.bound({name: shapes[name] for name in component.inputs}, (spec.output,)) as run:
+    with component.bound(shapes, (spec.output,)) as run:
         yield Denoiser(
             component,
             run,
@@ -88,6 +83,19 @@ def bound_denoiser(
             extra_channels=extra_channels,
             windows=windows,
         )
+
+
+def _shapes(
+    component: Component,
+    spec: DenoiserSpec,
+    rows: int,
+    sample: tuple[int, ...],
+    others: Mapping[str, NDArray[Any]],
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs for `rows` rows. `sample` is the shape of one row's latents and extra channels."""
+    shapes = {spec.sample: (rows, *sample), spec.timestep: _timestep_shape(component, spec, rows)}
+    shapes |= {name: (rows, *array.shape[1:]) for name, array in others.items()}
+    return {name: shapes[name] for name in component.inputs}
 
 
 def _fixed(component: Component, name: str, axis: int) -> int | None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sdrt.common import rng
+from sdrt.common.limits import is_of_memory
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
-from sdrt.onnx.error_messages import images_failure
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.memory import ComponentCache
@@ -53,13 +53,15 @@ class Generation:
                 yield from make_twice(request, plans, one_pass, self._capabilities)
             else:
                 yield from one_pass(request, plans[0])
-        except OutOfMemoryError:
-            # Free the memory for the next request, which may be smaller.
-            self._cache.close()
-            raise
-        except MemoryError as error:
-            # NumPy raised it, for an array of latents or images.
-            raise images_failure(error) from error
+        except Exception as error:
+            # NumPy and late imports raise errors of their own.
+            if not is_of_memory(error):
+                raise
+            advised = self._cache.with_advice(memory_error(error), request)
+            if isinstance(error, OutOfMemoryError):
+                # Free the memory for the next request, which may be smaller.
+                self._cache.close()
+            raise advised from error
 
     def _one_pass(self, request: FittedRequest, planned: PlannedPass, origin: Origin | None) -> Events:
         """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""

@@ -7,10 +7,13 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdrt.common.cancelling import held
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError
+from sdrt.errors import OutOfMemoryError, UnsupportedModelError
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import ModelFolder
@@ -18,7 +21,8 @@ from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.fitted import FittedRequest
-from sdrt.text.textual_inversion import Inversion, Inversions
+from sdrt.run.advice import with_advice
+from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
 
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
@@ -79,7 +83,7 @@ class ComponentCache:
 
     def get(self) -> LoadedComponents:
         """Return the components in memory. Make new ones if there are none."""
-        with self._lock:
+        with held(self._lock):
             return self._loaded or self._load(low_vram=self._uses_low_vram(0))
 
     def load(self) -> None:
@@ -100,7 +104,7 @@ class ComponentCache:
             # If another thread has switched meanwhile, there is no need to fail.
             if not switched and used_low_vram == self._uses_low_vram(0):
                 self.close()
-                raise
+                raise self.with_advice(error, None) from error
         finally:
             if components is not self._loaded:
                 # They were replaced meanwhile. Free the sessions that were created since then.
@@ -110,7 +114,7 @@ class ComponentCache:
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
-        with self._lock:
+        with held(self._lock):
             low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
             if loaded is not None and loaded.low_vram == low_vram:
                 return loaded
@@ -124,6 +128,11 @@ class ComponentCache:
         return self._switch_to_low_vram(
             request.num_pixels, error, "for images of this size and all larger ones"
         )
+
+    def with_advice(self, error: OutOfMemoryError, request: FittedRequest | None) -> OutOfMemoryError:
+        """Return the error with advice that the request has not taken yet."""
+        low_vram = self._uses_low_vram(request.num_pixels if request else 0)
+        return with_advice(error, self.config, request, low_vram=low_vram)
 
     def _uses_low_vram(self, pixels: int) -> bool:
         low_vram = self.config.low_vram
@@ -147,8 +156,33 @@ class ComponentCache:
             self._sizes_run.add(size)
             return is_first
 
-    def add_words(self, words: Sequence[Inversion], file: str) -> None:
-        """Add words of textual inversions, read from `file`, to the text encoder.
+    def load_words(self, path: str | Path, token: str | None) -> list[str]:
+        """Read a textual inversion, add its words to the text encoder, and return them.
+
+        Raises:
+            ModelNotFoundError, UnsupportedModelError, RequestError: see `read_inversions`, and `add_words`.
+        """
+        name, *others = [spec.component for spec in self.model.family.text_encoders]
+        if others:
+            raise UnsupportedModelError.advised(
+                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
+                "leave it out",
+                joint="; ",
+                path=Path(path),
+            )
+        config = self.model.component_config(name)
+        words = read_inversions(
+            path,
+            token=token,
+            width=whole(config, "hidden_size", name),
+            room=whole(config, "max_position_embeddings", name) - 2,
+            notices=self._notices,
+        )
+        self.add_words(words)
+        return [word.token for word in words]
+
+    def add_words(self, words: Sequence[Inversion]) -> None:
+        """Add words of textual inversions to the text encoder.
 
         Raises:
             RequestError: a word is loaded already.
@@ -158,9 +192,24 @@ class ComponentCache:
             components = self.get()
             name = self.model.family.text_encoders[0].component
             vocabulary = whole(self.model.component_config(name), "vocab_size", name)
-            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words, file)
+            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words)
             components.use(inversions)
             self._inversions = inversions
+
+    def remove_words(self, tokens: str | Sequence[str] | None) -> None:
+        """Remove words of textual inversions from the text encoder; all of them if `tokens` is None.
+
+        Raises:
+            RequestError: a word is not loaded.
+        """
+        words = [tokens] if isinstance(tokens, str) else tokens
+        if not (words is None or isinstance(words, (list, tuple))):
+            raise wrong_value("tokens", tokens, "a word, a list of words, or None for all")
+        with self._lock:
+            inversions = (self._inversions or Inversions(vocabulary=0)).without_words(words)
+            if self._inversions is not None:
+                self.get().use(inversions)
+                self._inversions = inversions
 
     def configure(self, config: SessionConfig) -> None:
         """Use other session settings from now on. If they differ, the components are freed."""

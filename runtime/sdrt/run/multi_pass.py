@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.seeds import MAX_SEED
+from sdrt.errors import RunCancelledError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
@@ -135,12 +137,12 @@ def grown_request(
         **_one_prompt_per_image(request),
         image=canvases,
         mask_image=masks,
-        outpaint=None,
+        outpaint=growth,
         output_type="np",
         height=height,
         width=width,
         # Each pass has its own noise, because the same noise would draw the same things again.
-        seed=(request.seed + number * _SEED_OF_PASS) % (request.last_seed + 1),
+        seed=tuple((seed + number * _SEED_OF_PASS) % (MAX_SEED + 1) for seed in request.seeds),
     )
 
 
@@ -165,11 +167,16 @@ def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
 
 
 def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:
-    """Yield the steps of a run. Return its result."""
-    for event in events:
-        if isinstance(event, StableDiffusionPipelineOutput):
-            return event
-        yield event
+    """Yield the steps of a pass before the last one. Return its result."""
+    try:
+        for event in events:
+            if isinstance(event, StableDiffusionPipelineOutput):
+                return event
+            yield event
+    except RunCancelledError as error:
+        # Its images are not those that the call asked for.
+        error.images = []
+        raise
     raise AssertionError("a stream ends with its result")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sdrt.common import rng
 from sdrt.common.notices import Notices
-from sdrt.errors import ComponentError, OutOfMemoryError, UnsupportedModelError
+from sdrt.errors import ComponentError, OutOfMemoryError, RunCancelledError, UnsupportedModelError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_pil
 from sdrt.onnx.error_messages import images_failure
@@ -105,6 +105,7 @@ def prepare(job: Pass) -> Prepared:
         generators=job.generators,
         capabilities=job.capabilities,
         encoder=lambda: job.components.vae_encoder,
+        notices=job.notices,
         low_res_noise=lambda level: _low_res_noise(job.model, level),
     )
     if job.request.image is None:
@@ -166,8 +167,8 @@ def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
     return _decode_with(job.cache.for_request(job.request), job, latents, canvases)
 
 
-def memory_error(error: MemoryError) -> OutOfMemoryError:
-    """Return a component's error as it is. NumPy's own error becomes an `OutOfMemoryError`."""
+def memory_error(error: Exception) -> OutOfMemoryError:
+    """Return a component's error as it is. Another library's error becomes an `OutOfMemoryError`."""
     return error if isinstance(error, OutOfMemoryError) else images_failure(error)
 
 
@@ -181,11 +182,16 @@ def _decode_with(components: LoadedComponents, job: Pass, latents: Array, canvas
         )
     if request.output_type == "latent":
         return latents
-    with timed(job.timings, "vae_decoder"):
-        images = [components.vae_decoder(one) for one in latents]
-        if request.composite and canvases:
-            images = [canvas.composite(made) for canvas, made in zip(canvases, images, strict=True)]
-    return np.stack(images) if request.output_type == "np" else [to_pil(image) for image in images]
+    made: list[Array] = []
+    try:
+        with timed(job.timings, "vae_decoder"):
+            for index, one in enumerate(latents):
+                image = components.vae_decoder(one)
+                made.append(canvases[index].composite(image) if request.composite and canvases else image)
+    except RunCancelledError as error:
+        error.images = made if request.output_type == "np" else [to_pil(image) for image in made]
+        raise
+    return np.stack(made) if request.output_type == "np" else [to_pil(image) for image in made]
 
 
 def _noise(job: Pass, prepared: Prepared) -> Array:

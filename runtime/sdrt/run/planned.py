@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdrt.errors import RequestError
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.request import Request
@@ -47,6 +48,27 @@ class PlannedRequest:
             passes=tuple(plan_passes(fitted, with_levels, hires_scheduler)),
             model=model,
         )
+
+    def check_for(self, model: ModelFolder, *, planned_again: bool) -> None:
+        """Check that a pipeline of `model` can run this.
+
+        Raises:
+            RequestError: it was planned for another model, or `planned_again`: the caller names a scheduler or spacing.
+        """
+        if planned_again:
+            raise RequestError.advised(
+                "request is planned already",
+                "pass scheduler and spacing to plan, not to stream",
+                joint="; ",
+                argument="scheduler",
+            )
+        if self.model is not model:
+            raise RequestError.advised(
+                "request was planned by another pipeline",
+                "plan it with this one",
+                joint="; ",
+                argument="request",
+            )
 
     @property
     def num_evaluations(self) -> int | None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.notices import Notices
 from sdrt.common.rng import Generator
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import signed
 from sdrt.images.reading import resized
-from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitted import FittedRequest, rounded_size
 from sdrt.schedulers import Plan
-from sdrt.tasks.inpainting import Canvas, KnownRegion, crop_box
+from sdrt.tasks.inpainting import WHITE, Canvas, KnownRegion, crop_box, fitted, resized_mask, spread
 
 if TYPE_CHECKING:
     from sdrt.vae.autoencoder import VaeEncoder
@@ -60,6 +61,7 @@ class Preparation:
         generators: the source of noise for each image.
         capabilities: the capabilities of the model.
         encoder: returns the VAE's encoder. It is called only if an image has to be encoded.
+        notices: receives warnings.
         low_res_noise: returns √ᾱ and √(1 − ᾱ) for a noise level of an upscaling model.
     """
 
@@ -68,11 +70,13 @@ class Preparation:
     generators: list[Generator]
     capabilities: Capabilities
     encoder: Callable[[], VaeEncoder]
+    notices: Notices
     low_res_noise: Callable[[int], tuple[float, float]]
 
     def run(self) -> Prepared:
         """Draw the noise and encode the images, as the request and the model's task need them."""
         request = self.request
+        self._warn_of_stretching()
         if request.latents is not None and request.image is None:
             return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
         if request.image is None:
@@ -82,6 +86,29 @@ class Preparation:
         if self.capabilities.task.has_noise_level:
             return self._upscaling()
         return self._image_to_image() if request.mask_image is None else self._inpainting()
+
+    def _warn_of_stretching(self) -> None:
+        """Warn of a size that has not the image's proportions."""
+        request, step = self.request, self.capabilities.size_step
+        if request.image is None or request.image_is_latents or request.padding_mask_crop is not None:
+            return
+        tall, wide = request.image[0].shape[:2]
+        height, width = request.size
+        # A size that is rounded to the model's step has nearly the proportions.
+        if min(abs(width * tall / wide - height), abs(height * wide / tall - width)) >= step:
+            fits = max(step, round(width * tall / wide / step) * step)
+            self.notices.warn(
+                f"image has {wide}x{tall} pixels and is stretched to {width}x{height}: "
+                f"to keep its proportions, give width {width} and height {fits}"
+            )
+
+    def _warn_of_thin_masks(self, canvases: Sequence[Canvas]) -> None:
+        factor = self.capabilities.vae_scale_factor
+        if not self.request.composite and any(canvas.misses(factor) for canvas in canvases):
+            self.notices.warn(
+                f"mask_image has lines of less than {factor} pixels, which diffusers' rule misses: "
+                "leave out composite=False (--no-composite) to repaint them"
+            )
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -140,7 +167,8 @@ class Preparation:
 
     def _inpainting(self) -> Prepared:
         request, capabilities, encoder = self.request, self.capabilities, self.encoder()
-        canvases = tuple(canvas for canvas, _ in self._for_each_image(_canvases(request)))
+        canvases = tuple(canvas for canvas, _ in self._for_each_image(_canvases(request, capabilities)))
+        self._warn_of_thin_masks(canvases)
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
         # A U-Net for inpainting takes the mask and the masked image's latents as further channels.
         from_noise, takes_mask = request.strength == 1, capabilities.task.sees_latents
@@ -164,16 +192,31 @@ class Preparation:
         return Prepared(x=x, known_region=known, canvases=canvases)
 
 
-def _canvases(request: FittedRequest) -> list[Canvas]:
+def _canvases(request: FittedRequest, capabilities: Capabilities) -> list[Canvas]:
     """Return for each prompt its image, its mask, and the box of the image that the U-Net sees."""
     return [
-        Canvas(
-            image=image,
-            mask=mask,
-            box=crop_box(mask, request.padding_mask_crop, *request.size),
-            height=request.height,
-            width=request.width,
-            blur=request.mask_blur,
-        )
+        _canvas(request, capabilities, image, mask)
         for image, mask in zip(request.image, request.mask_image, strict=True)
     ]
+
+
+def _canvas(request: FittedRequest, capabilities: Capabilities, image: Image, mask: Image) -> Canvas:
+    # Outpainting keeps every pixel of the image. Without compositing, the result is that of diffusers.
+    covers = request.composite and request.outpaint is None
+    height, width = request.size
+    tall, wide = mask.shape
+    crops = request.padding_mask_crop is not None
+    if not crops and request.size != rounded_size(tall, wide, capabilities):
+        image, mask = resized(image, height, width), resized_mask(mask, height, width, covers=covers)
+    fading = spread(mask >= WHITE, request.mask_blur) > 0 if crops and covers else mask > 0
+    box = crop_box(fading, request.padding_mask_crop, height, width)
+    return Canvas(
+        image=image,
+        mask=mask,
+        box=box,
+        height=height,
+        width=width,
+        scaled=fitted(box, height, width) if crops else (height, width),
+        blur=request.mask_blur,
+        covers=covers,
+    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError
+from sdrt.foreign.checked import ExplainsAttributes
+from sdrt.foreign.pipeline import RESULT
 from sdrt.images.arrays import to_pil
 from sdrt.images.files import check_capacity, check_target, file_names, write_image
 from sdrt.images.metadata import Parameters
@@ -47,8 +49,11 @@ _READ_ONLY = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StableDiffusionPipelineOutput:
+class StableDiffusionPipelineOutput(ExplainsAttributes):
     """The images of a call, and how they were made.
+
+    As in diffusers, `output[0]` and `output["images"]` are the images. The output can also be unpacked, as the tuple
+    that diffusers returns with `return_dict=False`.
 
     Attributes:
         images: PIL images; float32 [N, H, W, 3] in 0..1 for `output_type="np"`; latents [N, C, h, w] for "latent".
@@ -59,11 +64,34 @@ class StableDiffusionPipelineOutput:
         origin: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
+    _words: ClassVar = RESULT
+    _arguments: ClassVar = {}
+
     images: Any
     seeds: list[int]
     request: Request
     timings: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
+
+    @property
+    def nsfw_content_detected(self) -> None:
+        """None, as in diffusers for images that no safety checker has seen."""
+        return None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the images, then `nsfw_content_detected`."""
+        yield from (self.images, self.nsfw_content_detected)
+
+    def __getitem__(self, key: int | str) -> Any:
+        """Return an attribute by its name, or by its place in the tuple that `__iter__` yields.
+
+        Raises:
+            UnknownAttributeError: there is no such name.
+            IndexError: there is no such place.
+        """
+        if isinstance(key, str):
+            return getattr(self, key)
+        return (self.images, self.nsfw_content_detected)[key]
 
     def metadata(self, index: int, *, batch_size: int | None = None) -> Parameters:
         """Return how image `index` was made, as `sdrt generate` writes it into its files.
@@ -184,6 +212,9 @@ class GenerationStep:
 
         As in diffusers, `prompt_embeds` has the unconditional half first. Without guidance, `negative_prompt_embeds` is
         None.
+
+        Raises:
+            RequestError: `names` is not a list, or a name is unknown.
         """
         makers: dict[str, Callable[[], Array | None]] = {
             "latents": lambda: self.latents,
@@ -191,7 +222,7 @@ class GenerationStep:
             "prompt_embeds": self._embeds.copy,
             "negative_prompt_embeds": self._negative,
         }
-        return {name: makers[name]() for name in names}
+        return {name: makers[name]() for name in _checked_names("names", names)}
 
     def update(self, tensors: Mapping[str, Any]) -> None:
         """Continue the run with other `latents` or `prompt_embeds` (with guidance, the unconditional half first).
@@ -205,6 +236,8 @@ class GenerationStep:
                 "update a step before you ask the stream for the next one",
                 argument="tensors",
             )
+        if not isinstance(tensors, Mapping):
+            raise wrong_value("tensors", tensors, "a dict of tensors")
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
                 raise _wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
@@ -263,14 +296,15 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
 
 def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
     """Check the tensor names that a call gives. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
+    return _checked_names("callback_on_step_end_tensor_inputs", names)
+
+
+def _checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Check a list of names of tensors. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
     if not isinstance(names, (list, tuple)):
-        raise wrong_value("callback_on_step_end_tensor_inputs", names, "a list of names")
+        raise wrong_value(argument, names, "a list of names")
     if unknown := [name for name in names if name not in CALLBACK_TENSORS]:
-        raise refused(
-            "callback_on_step_end_tensor_inputs",
-            f"has {brief(unknown[0])}",
-            f"any of {', '.join(CALLBACK_TENSORS)}",
-        )
+        raise refused(argument, f"has {brief(unknown[0])}", f"any of {', '.join(CALLBACK_TENSORS)}")
     return tuple(names)
 
 

@@ -11,6 +11,7 @@ from sdrt.schedulers.other_programs import (
     schedule_type_of,
     scheduler_of_a1111,
     scheduler_of_comfyui,
+    version_of_a1111,
 )
 from sdrt.schedulers.plan import Plan, Step
 from sdrt.schedulers.resolve import (
@@ -42,4 +43,5 @@ __all__ = [
     "scheduler_of_comfyui",
     "split_name",
     "unknown_scheduler",
+    "version_of_a1111",
 ]

@@ -57,7 +57,7 @@ def read_settings(
         if key not in CHECKS and key not in IRRELEVANT_KEYS and value is not None and value is not False:
             raise _unsupported(class_name, key, value, "a key that this version knows")
     if "shift" not in known and given.get("shift") not in (None, 1, 1.0):
-        # diffusers ignores it there; but who writes it means a model that was trained by flow matching.
+        # diffusers ignores it there. But a config with it is for a model that was trained by flow matching.
         raise _unsupported(
             class_name, "shift", given["shift"], "1, because the class is not for flow matching"
         )
@@ -88,7 +88,7 @@ def _levels(class_name: str, merged: Config) -> str | None:
     if len(asked) > 1:
         raise _unsupported(class_name, f"use_{asked[1]}_sigmas", True, f"false with use_{asked[0]}_sigmas")
     if merged.get("use_lu_lambdas") and asked != ["karras"]:
-        # In diffusers it gives way to Karras, and the others to it.
+        # As in diffusers: Karras goes before it, and it goes before the others.
         return "lu"
     return asked[0] if asked else merged.get("sigma_schedule")
 

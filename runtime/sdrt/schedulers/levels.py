@@ -90,7 +90,7 @@ def _beta_quantiles(shares: FloatArray) -> FloatArray:
     return np.where(shares > 0.5, 1 - quantiles, quantiles)
 
 
-# Published levels, down to the lowest.
+# Published levels, from the highest to the lowest.
 _ALIGNED = (14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029)
 _GITS = (14.615, 4.617, 2.507, 1.236, 0.702, 0.402, 0.240, 0.156, 0.104, 0.094, 0.029)
 _ALIGNED_32 = (
@@ -108,12 +108,12 @@ def _published(levels: Sequence[float], n: int) -> FloatArray:
 
 
 def _align_your_steps(_low: float, _high: float, n: int) -> FloatArray:
-    """NVIDIA's levels for Stable Diffusion 1.5, without the last of n + 1, in whose place a run ends."""
+    """NVIDIA's n + 1 levels for Stable Diffusion 1.5, without the last one, because a run ends elsewhere."""
     return np.asarray(_published(_ALIGNED, n + 1)[:-1])
 
 
 def _kl_optimal(trained: FloatArray, n: int) -> FloatArray:
-    """Evenly spaced in arctan σ, without the last of n + 1 (Sabour et al. 2024, arXiv:2404.14507)."""
+    """The first n of n + 1 levels, evenly spaced in arctan σ (Sabour et al. 2024, arXiv:2404.14507)."""
     angles = np.linspace(math.atan(trained[-1]), math.atan(trained[0]), n + 1)
     return np.asarray(np.tan(angles[:-1]))
 

@@ -15,7 +15,13 @@ from sdrt.schedulers.resolve import split_name, unknown_scheduler
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SPACING_LABELS, SPACING_WORDS, SamplerRow, plain_name
 
-__all__ = ["automatic_spacing", "schedule_type_of", "scheduler_of_a1111", "scheduler_of_comfyui"]
+__all__ = [
+    "automatic_spacing",
+    "schedule_type_of",
+    "scheduler_of_a1111",
+    "scheduler_of_comfyui",
+    "version_of_a1111",
+]
 
 _AUTOMATIC, _UNIFORM = "automatic", "uniform"
 _NAMELESS_DEFAULT = "DPM++ 2M"
@@ -84,7 +90,7 @@ def automatic_spacing(sampler: str, version: str | None = None) -> str | None:
     row, named = split_name(sampler)
     if row is None or not row.spacings or named not in (None, _AUTOMATIC) or _is_ours(version):
         return None
-    if _version(version) < _FIRST_WITH_DEFAULTS and not _has_own_levels(row):
+    if version_of_a1111(version) < _FIRST_WITH_DEFAULTS and not _has_own_levels(row):
         return row.spacing_named(_UNIFORM)
     return row.spacing_named(_AUTOMATIC)
 
@@ -146,7 +152,7 @@ def _without_schedule(row: SamplerRow, word: str) -> str:
     return row.display_name
 
 
-def _version(text: str | None) -> tuple[int, int]:
+def version_of_a1111(text: str | None) -> tuple[int, int]:
     """The major and minor version of A1111, which Forge's versions contain too; a new one if there is none."""
     found = re.search(r"(?:^|v)(\d+)\.(\d+)", text or "")
     return (int(found[1]), int(found[2])) if found else _FIRST_WITH_DEFAULTS

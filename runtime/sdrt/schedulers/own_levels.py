@@ -28,13 +28,13 @@ _LONG_RUN = 36
 
 
 def restart_plan(settings: Settings, schedule: DiscreteNoiseSchedule, n: int) -> Plan:
-    """Restart: Heun's evaluations, which go back up once or twice. The number of steps includes those after that."""
+    """Restart: Heun's evaluations, which go back to a higher level once or twice. `n` includes the repeated steps."""
     levels = interpolated_grid(settings, schedule, n).sigmas
     return _heun(_with_restarts(levels, schedule), schedule, n)
 
 
 def skip_restart(settings: Settings, plan: Plan, steps: int, evaluations: int) -> Plan:
-    """The same for a run from an image, which restarts as often as a run of so many steps does."""
+    """The same for a run from an image. It restarts as often as a whole run with the same number of steps."""
     schedule = plan.noise_schedule
     assert isinstance(schedule, DiscreteNoiseSchedule)
     levels = interpolated_grid(settings, schedule, plan.num_steps).sigmas[steps:]
@@ -60,7 +60,7 @@ def _with_restarts(levels: FloatArray, schedule: NoiseSchedule) -> Pairs:
 
 
 def _karras(low: float, high: float, n: int, schedule: NoiseSchedule) -> FloatArray:
-    # In float32, as all visited levels are kept, and with ends that are the same levels again.
+    # In float32, like all visited levels, and with ends that equal the given levels exactly.
     levels = levels_between("karras", low, high, n, schedule).astype(np.float32).astype(np.float64)
     levels[0], levels[-1] = high, low
     return levels

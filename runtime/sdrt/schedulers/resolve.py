@@ -17,7 +17,17 @@ from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
 from sdrt.schedulers.scheduler import Scheduler
 from sdrt.schedulers.table import SAMPLERS, SPACING_WORDS, SamplerRow, plain_name
 
-__all__ = ["resolve_scheduler", "scheduler_names", "split_name", "unknown_scheduler"]
+__all__ = [
+    "IN_MEMORY",
+    "read_config",
+    "resolve_scheduler",
+    "scheduler_names",
+    "split_name",
+    "unknown_scheduler",
+]
+
+IN_MEMORY = "a config in memory"
+"""The source of a scheduler that was made from a mapping."""
 
 Config = Mapping[str, Any]
 _CONFIG_NAME = "scheduler_config.json"
@@ -70,11 +80,11 @@ def _resolve(value: str | os.PathLike[str] | Config | Scheduler | None, model_co
     if value is None:
         return Scheduler.from_config({**model_config, **_LATENT_DIFFUSION})
     if isinstance(value, Mapping):
-        return replace(Scheduler.from_config(value), source="a config in memory")
+        return replace(Scheduler.from_config(value), source=IN_MEMORY)
     if not isinstance(value, (str, os.PathLike)):
         raise wrong_value("scheduler", value, "a name, a diffusers config or a path to one")
     if not isinstance(value, str) or value.endswith(".json") or os.sep in value or "/" in value:
-        return replace(Scheduler.from_config(_read_config(Path(value))), source=os.fspath(value))
+        return replace(Scheduler.from_config(read_config(Path(value))), source=os.fspath(value))
     return _from_name(value, model_config)
 
 
@@ -191,9 +201,10 @@ def _names() -> dict[str, SamplerRow]:
     }
 
 
-def _read_config(path: Path) -> Config:
+def read_config(path: Path) -> Config:
+    """Read a `scheduler_config.json`, or the one in a folder. Raises `RequestError` if it cannot be read."""
+    file = _config_in(path) if _is_folder(path) else path
     try:
-        file = path / _CONFIG_NAME if path.is_dir() else path
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not valid JSON"
@@ -211,6 +222,26 @@ def _read_config(path: Path) -> Config:
             path=path,
         )
     return config
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no file can have this name; reading it says why
+        return False
+
+
+def _config_in(folder: Path) -> Path:
+    """The config in a scheduler's folder, or in the folder of a model. Raises `RequestError` if there is none."""
+    places = (folder / _CONFIG_NAME, folder / "scheduler" / _CONFIG_NAME)
+    if found := [place for place in places if place.exists()]:
+        return found[0]
+    raise RequestError.expected(
+        f"scheduler {brief(str(folder), 200)} is a folder without {_CONFIG_NAME}",
+        f"a name such as euler, a {_CONFIG_NAME}, or a folder that contains one",
+        argument="scheduler",
+        path=folder,
+    )
 
 
 def _refused(problem: str, remedy: str) -> RequestError:

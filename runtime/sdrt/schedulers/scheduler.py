@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from sdrt.common.messages import brief, refused, wrong_value
-from sdrt.errors import RequestError, UnsupportedModelError
-from sdrt.schedulers.config import read_settings
+from sdrt.errors import RequestError, UnknownAttributeError, UnsupportedModelError
+from sdrt.foreign.checked import ExplainsAttributes
+from sdrt.foreign.pipeline import SCHEDULER
+from sdrt.schedulers.config_rows import as_named, row_of_settings, rows_of_class, settings_of_row
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import AdaptiveState, Denoise, Latents, Noise, SamplerOptions, thresholded
 from sdrt.schedulers.settings import Settings
-from sdrt.schedulers.table import SAMPLERS, SPACING_LABELS, SPACINGS, SamplerRow, plain_name
+from sdrt.schedulers.table import SPACING_LABELS, SPACINGS, SamplerRow, plain_name
+from sdrt.schedulers.written_config import SchedulerConfig, written_config
 
 __all__ = ["Scheduler"]
 
@@ -25,7 +29,7 @@ _LARGEST_SIGMA = 1e8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scheduler:
+class Scheduler(ExplainsAttributes):
     """A noise schedule, a spacing and a sampler, made by `resolve_scheduler`. It is immutable, so runs can share it."""
 
     sampler: SamplerRow
@@ -33,6 +37,9 @@ class Scheduler:
     noise_schedule: NoiseSchedule
     source: str | None = field(default=None, compare=False)
     """The file from which a config was read, for metadata; None for a name, or for the model's own config."""
+    given: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The config that the settings were read from."""
+    _words: ClassVar = SCHEDULER
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], *, sampler: SamplerRow | None = None) -> Scheduler:
@@ -41,22 +48,36 @@ class Scheduler:
         Raises:
             UnsupportedModelError: the class, or a key that changes the result, is not supported.
         """
-        rows = [sampler] if sampler else _rows_of_class(config.get("_class_name"))
+        rows = [sampler] if sampler else rows_of_class(config.get("_class_name"))
         row = rows[0]
-        settings = read_settings(
-            config,
-            class_name=row.class_name,
-            defaults=row.defaults,
-            known=row.known_keys,
-            synonyms=row.synonyms,
-            allowed=row.allowed,
-        )
+        settings = settings_of_row(row, config)
         if sampler:
-            settings = _as_named(sampler, settings)
+            settings = as_named(sampler, settings)
         else:
-            row = _row_of_settings(rows, settings)
+            row = row_of_settings(rows, settings)
         schedule = row.schedule(settings, row.zero_snr_alpha)
-        return cls(sampler=row, settings=settings, noise_schedule=schedule)
+        return cls(sampler=row, settings=settings, noise_schedule=schedule, given=config)
+
+    @property
+    def config(self) -> SchedulerConfig:
+        """The config of the diffusers class that has the same results, for `from_config` and for files.
+
+        Raises:
+            UnknownAttributeError: no config of that class has these results.
+        """
+        as_given = settings_of_row(self.sampler, self.given)
+        written = written_config(self.sampler, self.settings, self.given, as_given)
+        with suppress(UnsupportedModelError):
+            again = Scheduler.from_config(written, sampler=self.sampler).settings
+            if self.sampler.class_name and again == self.settings:
+                return written
+        whose = self.sampler.class_name or "no class of diffusers"
+        raise UnknownAttributeError.advised(
+            f"scheduler {self.name!r} with spacing {self.spacing!r} has no config, because {whose} "
+            f"{'lacks that spacing' if self.sampler.class_name else 'has its results'}",
+            "choose it by name",
+            argument="scheduler",
+        )
 
     @property
     def name(self) -> str:
@@ -283,47 +304,3 @@ def _falls(plan: Plan, *, rises: bool) -> bool:
         return False
     ordered = rises or (np.diff(visited) <= 0).all()
     return bool(visited.min() > 0 and visited.max() <= _LARGEST_SIGMA and ordered)
-
-
-def _as_named(row: SamplerRow, settings: Settings) -> Settings:
-    """The settings, with the algorithm and order that the sampler's name stands for instead of the config's."""
-    changes: dict[str, Any] = {}
-    if row.algorithm_type is not None:
-        changes["algorithm_type"] = row.algorithm_type
-    if row.orders and settings.solver_order not in row.orders:
-        changes["solver_order"] = row.orders[-1]
-    if row.solver_type is not None:
-        changes["solver_type"] = row.solver_type
-    if row.integrates_noise:
-        # In diffusers too, these cannot end at a clean image.
-        changes["final_sigmas_type"] = "sigma_min"
-    return replace(settings, **changes)
-
-
-def _row_of_settings(rows: Sequence[SamplerRow], settings: Settings) -> SamplerRow:
-    """The row that a config means, out of the rows of its class."""
-    for row in rows:
-        named = row.algorithm_type in (None, settings.algorithm_type)
-        named = named and row.solver_type in (None, settings.solver_type)
-        if named and (not row.orders or settings.solver_order in row.orders):
-            return row
-    found = f"algorithm_type {settings.algorithm_type} with solver_order {settings.solver_order}"
-    raise UnsupportedModelError.advised(
-        f"scheduler config ({rows[0].class_name}): {found} is not supported",
-        "Change them in scheduler_config.json, or ask for another scheduler by name",
-        joint=". ",
-        component="scheduler",
-    )
-
-
-def _rows_of_class(class_name: object) -> list[SamplerRow]:
-    rows = [row for row in SAMPLERS.values() if row.class_name == class_name and row.own_levels]
-    if rows:
-        return rows
-    supported = ", ".join(dict.fromkeys(row.class_name for row in SAMPLERS.values() if row.own_levels))
-    raise UnsupportedModelError(
-        f"scheduler config: _class_name is {brief(class_name)}; supported: {supported}. "
-        "Ask for a scheduler by name",
-        component="scheduler",
-        fits=supported,
-    )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, wrong_value
 from sdrt.common.notices import Notices
 from sdrt.common.safetensors_file import SafetensorsFile, read_header, read_tensor
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
@@ -19,7 +20,8 @@ from sdrt.model_folder.file_kind import EMBEDDING, PICKLES, kind_of
 __all__ = ["Inversion", "Inversions", "read_inversions"]
 
 Array = NDArray[np.float32]
-# Names that programs give every word. The word is called after its file then.
+_FILE = "a .safetensors file with a textual inversion"
+# Names that programs give to every word. Such a word gets the name of its file.
 _NAMELESS = frozenset(
     {"emb_params", "*", "string_to_param", "string_to_param.*", "clip_l", "text_encoders_0"}
 )
@@ -31,10 +33,11 @@ _SDXL = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """A new word (`token`) and the embeddings [tokens, width] that represent it (`vectors`)."""
+    """A new word (`token`), the embeddings [tokens, width] that represent it (`vectors`), and its file's name."""
 
     token: str
     vectors: Array
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,20 +47,50 @@ class Inversions:
     Attributes:
         vocabulary: the number of tokens in the text encoder's vocabulary.
         words: the new words, in the order of their ids.
-        files: the names of the files that they were read from.
+        forgotten: which of `words` prompts can no longer use, by index. They keep their ids for the runs that began
+            before.
     """
 
     vocabulary: int
     words: tuple[Inversion, ...] = ()
-    files: tuple[str, ...] = ()
+    forgotten: frozenset[int] = frozenset()
 
-    def with_words(self, words: Sequence[Inversion], *files: str) -> Inversions:
-        """Return these words plus `words`, which were read from `files`.
+    @property
+    def usable(self) -> dict[int, Inversion]:
+        """The words that prompts can use, by their index in `words`."""
+        return {number: word for number, word in enumerate(self.words) if number not in self.forgotten}
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files from which the usable words were read."""
+        return tuple(dict.fromkeys(word.file for word in self.usable.values() if word.file))
+
+    def without_words(self, tokens: Sequence[str] | None) -> Inversions:
+        """Return these words without `tokens`; without all of them if it is None. Case does not matter.
+
+        Raises:
+            RequestError: a token is not a loaded word.
+        """
+        numbers = {word.token.lower(): number for number, word in self.usable.items()}
+        if tokens is None:
+            return replace(self, forgotten=self.forgotten | set(numbers.values()))
+        for token in tokens:
+            if not isinstance(token, str) or token.lower() not in numbers:
+                loaded = ", ".join(word.token for word in self.usable.values()) or "none"
+                raise RequestError.advised(
+                    f"textual inversion {brief(token)} is not loaded",
+                    f"choose one of those that are: {loaded}",
+                    argument="tokens",
+                )
+        return replace(self, forgotten=self.forgotten | {numbers[token.lower()] for token in tokens})
+
+    def with_words(self, words: Sequence[Inversion]) -> Inversions:
+        """Return these words plus `words`.
 
         Raises:
             RequestError: a word is loaded already. Words that differ only in case count as equal.
         """
-        known = {word.token.lower() for word in self.words}
+        known = {word.token.lower() for word in self.usable.values()}
         for word in words:
             if word.token.lower() in known:
                 raise RequestError.advised(
@@ -66,14 +99,12 @@ class Inversions:
                     argument="token",
                 )
             known.add(word.token.lower())
-        return Inversions(
-            vocabulary=self.vocabulary, words=(*self.words, *words), files=(*self.files, *files)
-        )
+        return replace(self, words=(*self.words, *words))
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The words as texts."""
-        return tuple(word.token for word in self.words)
+        """The usable words as texts."""
+        return tuple(word.token for word in self.usable.values())
 
     @property
     def table(self) -> Array:
@@ -82,11 +113,11 @@ class Inversions:
 
     def split(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """Split a text into pieces. Yield each piece with its ids if it is one of the words, otherwise with no ids."""
-        if not self.words:
+        if not self.usable:
             yield text, []
             return
         # The longest word comes first, because one word may begin with another.
-        numbers = sorted(range(len(self.words)), key=lambda number: -len(self.words[number].token))
+        numbers = sorted(self.usable, key=lambda number: -len(self.words[number].token))
         pattern = "|".join(f"({_bounded(self.words[number].token)})" for number in numbers)
         position = 0
         for found in re.finditer(pattern, text, re.IGNORECASE):
@@ -123,8 +154,10 @@ def read_inversions(
     Raises:
         ModelNotFoundError: there is no such file.
         UnsupportedModelError: the file is a pickle, belongs to another kind of model, or is not a textual inversion.
-        RequestError: `token` is not a valid name, or the file has several words.
+        RequestError: `path` is no path, `token` is not a valid name, or the file has several words.
     """
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+        raise wrong_value("path", path, "the name of a .safetensors file with a textual inversion")
     file = _read_header(Path(path))
     names = _words(file, width, notices or Notices())
     if token is not None and len(names) > 1:
@@ -137,9 +170,8 @@ def read_inversions(
     words = []
     for name in names:
         called = (file.path.stem if name in _NAMELESS else name) if token is None else token
-        words.append(
-            Inversion(token=_checked_token(called, file.path), vectors=_read_vectors(file, name, width, room))
-        )
+        vectors = _read_vectors(file, name, width, room)
+        words.append(Inversion(token=_checked_token(called, file.path), vectors=vectors, file=file.path.name))
     return words
 
 
@@ -151,10 +183,7 @@ def _read_header(file: Path) -> SafetensorsFile:
             "if you trust it, convert it to .safetensors",
             path=file,
         )
-    if not file.is_file():
-        raise ModelNotFoundError.expected(
-            f"{file} does not exist", "a .safetensors file with a textual inversion", path=file
-        )
+    _check_is_file(file)
     try:
         found = read_header(file)
     except OSError as error:
@@ -194,18 +223,42 @@ def _words(file: SafetensorsFile, width: int, notices: Notices) -> list[str]:
     return [first]
 
 
+def _check_is_file(file: Path) -> None:
+    try:
+        is_folder, is_file = file.is_dir(), file.is_file()
+    except OSError as error:  # the name may be too long
+        raise ModelNotFoundError.expected(
+            f"{brief(str(file))} cannot be read ({error.strerror})", _FILE, path=file
+        ) from None
+    if is_folder:
+        found = sorted(one.name for one in file.glob("*.safetensors"))
+        such = f", such as {file / found[0]}" if found else ""
+        raise ModelNotFoundError.expected(f"{file} is a folder", f"{_FILE}{such}", path=file)
+    if not is_file:
+        raise ModelNotFoundError.expected(f"{file} does not exist", _FILE, path=file)
+
+
 def _checked_token(token: object, file: Path) -> str:
-    """Return `token` if it is valid. Spaces are allowed, as in many of A1111's names, but not at its ends."""
-    fits = isinstance(token, str) and token == token.strip() and 0 < len(token) <= 200
-    if not fits or re.search(r"[\n\r]", str(token)):
-        raise RequestError(
-            f"{file}: its token is {brief(token)}, expected a word of 1 to 200 characters: choose another with "
-            "load_textual_inversion(…, token=…), or rename the file",
-            argument="token",
-            path=file,
-            fits="a word of 1 to 200 characters",
-        )
-    return str(token)
+    """Return `token` if a prompt can contain it as a word.
+
+    Spaces are allowed, as in many of A1111's names, but not at its ends. A prompt cannot contain surrogates, and nobody
+    can see that a prompt lacks an invisible character.
+    """
+    if not isinstance(token, str) or not 0 < len(token) <= 200:
+        fits = "a word of 1 to 200 characters"
+    elif token != token.strip():
+        fits = "a word without spaces at its ends"
+    elif not token.isprintable():
+        fits = "a word of visible characters"
+    else:
+        return token
+    raise RequestError(
+        f"{file}: its token is {brief(token)}, expected {fits}: choose another with "
+        "load_textual_inversion(…, token=…), or rename the file",
+        argument="token",
+        path=file,
+        fits=fits,
+    )
 
 
 def _read_vectors(file: SafetensorsFile, name: str, width: int, room: int) -> Array:

@@ -1,4 +1,4 @@
-"""What a prompt holds that is not read as words. Users are told, because it changes the images."""
+"""Notices about what a prompt contains that is not read as words, because it changes the images."""
 
 from __future__ import annotations
 

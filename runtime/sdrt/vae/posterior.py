@@ -22,7 +22,7 @@ def graph_with_posterior(path: Path, spec: VaeSpec) -> bytes | None:
 
     Raises:
         IntegrityError: the file is not an ONNX file.
-        UnsupportedModelError: the graph gives only latents, and does not tell what they are drawn from.
+        UnsupportedModelError: the graph gives only latents, and their mean and variance cannot be found in it.
     """
     graph = read_graph(path)
     if spec.parameters in graph.outputs or spec.latents not in graph.outputs:

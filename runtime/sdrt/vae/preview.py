@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief, refused
 from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.images.arrays import to_pil, to_unit
+from sdrt.images.given_arrays import as_array, is_array_like
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -38,7 +39,7 @@ class TaesdPreview:
 
     def __call__(self, latents: Array) -> list[Image.Image]:
         """See `Preview`."""
-        _check(latents, 4)
+        latents = _checked(latents, 4)
         rows = (np.ascontiguousarray(one[np.newaxis], dtype=np.float32) for one in latents)
         made = [self._component.run({"latent_sample": row}, "sample")[0] for row in rows]
         return [to_pil(to_unit(image)) for image in made]
@@ -83,12 +84,20 @@ class LinearPreview:
         """See `Preview`."""
         from PIL import Image
 
-        _check(latents, len(self._matrix) - 1)
+        latents = _checked(latents, len(self._matrix) - 1)
         unit = (np.moveaxis(latents, 1, -1) @ self._matrix[:-1] + self._matrix[-1]) / 2 + np.float32(0.5)
         size = latents.shape[3] * self._factor, latents.shape[2] * self._factor
         return [to_pil(one.clip(0, 1)).resize(size, Image.Resampling.BILINEAR) for one in unit]
 
 
-def _check(latents: Array, channels: int) -> None:
-    if latents.ndim != 4 or latents.shape[1] != channels:
-        raise refused("latents", f"have shape {latents.shape}", f"(images, {channels}, height, width)")
+def _checked(latents: Any, channels: int) -> Array:
+    """The latents as an array [N, C, h, w] of numbers. Raises `RequestError` if they are not."""
+    if not is_array_like(latents):
+        fits = f"an array (images, {channels}, height, width)"
+        raise refused("latents", f"are {type(latents).__name__}", fits)
+    array = as_array("latents", latents)
+    if array.ndim != 4 or array.shape[1] != channels or 0 in array.shape:
+        raise refused("latents", f"have shape {array.shape}", f"(images, {channels}, height, width)")
+    if array.dtype.kind != "f":
+        raise refused("latents", f"are an array of {array.dtype}", "floats")
+    return array

@@ -215,6 +215,8 @@ def _room(shape: tuple[int, ...]) -> Array:
                 reserve(file.fileno(), 0, size)
             return np.memmap(file, np.float32, "r+" if reserve else "w+", shape=shape)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"{size / 1e9:.1f} GB of a file cannot be mapped") from error
         raise OutOfMemoryError(
             f"vae: an image of this size needs up to three files of {size / 1e9:.1f} GB in {folder}, which has no "
             f"room for them ({error.strerror or error}): set TMPDIR to a folder on a larger disk, or make a smaller "

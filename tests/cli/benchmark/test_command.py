@@ -137,18 +137,90 @@ def test_three_records_are_two_comparisons(measured: tuple[Result, Path], record
     assert "b2.json is from an interrupted run" in result.stderr
 
 
+def test_a_comparison_may_overwrite_a_record_that_it_compares(measured: tuple[Result, Path]) -> None:
+    """It was read before."""
+    text = measured[1].read_text()
+    for name in ("a.json", "b.json"):
+        Path(name).write_text(text)
+    refused = benchmark("--compare", "a.json", "b.json", "--json", "a.json")
+    assert (refused.exit_code, Path("a.json").read_text()) == (2, text)
+    Path("broken.json").write_text("{")
+    assert benchmark("--compare", "a.json", "broken.json", "--json", "a.json", "--force").exit_code != 0
+    assert Path("a.json").read_text() == text
+    done = benchmark("--compare", "a.json", "b.json", "--json", "a.json", "--force")
+    assert done.exit_code == 0, done.output
+    (told,) = json.loads(Path("a.json").read_text())["comparisons"]
+    assert (told["first"], told["second"], len(told["pairs"])) == ("a.json", "b.json", 1)
+
+
+def _taken(*names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take these names while sdrt measures."""
+    from sdrt.cli.benchmark.runner import Job
+
+    measure = Job.measure
+
+    def taking(job: Job) -> None:
+        for name in names:
+            Path(name).mkdir()
+        measure(job)
+
+    monkeypatch.setattr(Job, "measure", taking)
+
+
+@pytest.mark.parametrize(
+    ("taken", "written"),
+    [
+        (["a.json"], ["p.png", "t.png"]),
+        (["p.png"], ["a.json", "t.png"]),
+        (["a.json", "p.png"], ["t.png"]),
+        (["t.png"], ["a.json", "p.png"]),
+    ],
+)
+def test_a_file_that_cannot_be_written_loses_no_other(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, taken: list[str], written: list[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    _taken(*taken, monkeypatch=monkeypatch)
+    files = ("--json", "a.json", "--plot", "p.png", "--timeline", "t.png", "--force")
+    result = benchmark("-m", str(tiny_model), "--size", "64", *FAST, *files)
+    assert result.exit_code == 1
+    assert "64x64 b1" in result.stdout
+    assert [name for name in ("a.json", "p.png", "t.png") if Path(name).is_file()] == written
+    assert all(f"{name} cannot be written" in result.stderr for name in taken)
+
+
+def test_the_error_that_ended_it_is_told_though_no_file_can_be_written(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sdrt.cli.benchmark.runner import Job
+
+    _taken("a.json", monkeypatch=monkeypatch)
+    one = Job._one
+
+    def second_fails(job: Job, model: Any, configuration: Any, tell: Any) -> Any:
+        if configuration.batch == 2:
+            raise OutOfMemoryError("unet ran out of memory", component="unet")
+        return one(job, model, configuration, tell)
+
+    monkeypatch.setattr(Job, "_one", second_fails)
+    result = benchmark("-m", str(tiny_model), "--size", "64", *FAST, "-b", "1,2", "--json", "a.json", "-f")
+    assert result.exit_code == 5
+    assert result.stderr.strip().endswith("error: unet ran out of memory")
+    assert "warning: a.json cannot be written" in result.stderr
+
+
 @pytest.mark.parametrize("plot", ["latency", "timeline", "flame"])
-def test_pictures_are_drawn(plot: str, record: dict[str, Any]) -> None:
+def test_images_are_drawn(plot: str, record: dict[str, Any]) -> None:
     pytest.importorskip("matplotlib")
     from PIL import Image, ImageStat
 
     from sdrt.benchmark.plots import draw
 
     Path("plot.png").write_bytes(draw(plot, record))
-    with Image.open("plot.png") as picture:
-        assert (picture.format, picture.width) == ("PNG", 1296)
+    with Image.open("plot.png") as image:
+        assert (image.format, image.width) == ("PNG", 1296)
         # More than a frame on white.
-        assert max(ImageStat.Stat(picture.convert("RGB")).stddev) > 20
+        assert max(ImageStat.Stat(image.convert("RGB")).stddev) > 20
 
 
 @pytest.mark.parametrize(
@@ -277,7 +349,7 @@ def test_nobody_who_reads_the_tables_leaves_the_record(
 
 
 @pytest.mark.parametrize("option", ["--plot", "--timeline", "--flame"])
-def test_a_picture_without_matplotlib_is_refused_first(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_without_matplotlib_is_refused_first(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = benchmark(option, "a.png")
@@ -329,3 +401,22 @@ def test_ctrl_c_keeps_what_was_measured(model: str, folder: Path) -> None:
     found = json.loads((folder / "a.json").read_text())
     assert (found["complete"], len(found["measurements"])) == (False, 1)
     assert [path.name for path in folder.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("-W", "4096"), "width is 4096: expected at most 2048, or allow more with --max-size 4096"),
+        (
+            ("--size", "64x8192", "--max-size", "4096"),
+            "height is 8192: expected at most 4096, or allow more with --max-size 8192",
+        ),
+        (("-H", "100000000000"), "height is 100000000000: expected a whole number from 1 to 2147483648"),
+    ],
+)
+def test_a_large_size_is_refused_with_what_this_command_has(
+    tiny_model: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    result = benchmark("-m", str(tiny_model), *arguments)
+    assert (result.exit_code, told in result.stderr) == (2, True), result.stderr
+    assert "tile" not in result.stderr

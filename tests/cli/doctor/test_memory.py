@@ -48,8 +48,8 @@ def estimates(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.mark.skipif(memory.own_bytes("self") is None, reason="this system does not tell what a process takes")
-def test_sizes_are_measured_on_small_pictures(tiny_model: Path) -> None:
-    """The tiny model's weights are 2 MB; what is in memory is mostly Python, and grows with the picture."""
+def test_sizes_are_measured_on_small_images(tiny_model: Path) -> None:
+    """The tiny model's weights are 2 MB; what is in memory is mostly Python, and grows with the image."""
     told, code = findings("-m", str(tiny_model), "--provider", "cpu", "--size", "64,512x1024")
     assert (code, [one["status"] for one in told]) == (0, ["ok", "ok"])
     assert told[0]["detail"].startswith("64x64, batch 1, on cpu: about ")

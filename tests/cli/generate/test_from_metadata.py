@@ -49,7 +49,7 @@ def test_approximate_goes_on_and_says_what_differs(model: str) -> None:
 
     made = made_of(text, model, "--approximate")
     assert (made.exit_code, made.stdout) == (0, "made.png\n")
-    assert "as near as possible; these differ: " in made.stderr
+    assert "made as closely as possible; these differ: " in made.stderr
     for part in ("'ENSD' ('31337')", "'Lora hashes' ('a: 1')", "the noise (RNG not named"):
         assert part in made.stderr
     found = read_metadata("made.png")
@@ -98,13 +98,21 @@ def test_a_model_or_image_that_is_missing_is_not_approximated() -> None:
 def test_what_the_metadata_leave_out_is_said(model: str) -> None:
     made = made_of("a cat\nSteps: 2, Sampler: Euler, Size: 64x64, RNG: CPU", model)
     assert made.exit_code == 0
-    assert "said.png does not say CFG scale, seed; they are as usual" in made.stderr
+    assert "said.png does not say CFG scale, seed; sdrt uses its defaults" in made.stderr
     assert "does not say" not in made_of(f"a cat\n{OURS}", model).stderr
 
 
 def test_details_are_said_without_being_asked(model: str) -> None:
     made = made_of(f"a cat\n{LINE}, RNG: CPU".replace("Euler", "DPM++ SDE"), model)
     assert (made.exit_code, "the fresh noise of 'DPM++ SDE'" in made.stderr) == (0, True)
+
+
+def test_prompts_that_a1111_reads_in_another_way_are_said(model: str) -> None:
+    text = f"[a cat:a dog:1.0]\n{LINE}, RNG: CPU, Version: v1.5.2"
+    assert "'prompt editing before A1111 1.6'" in made_of(text, model).stderr
+    assert made_of(text, model, "--approximate").exit_code == 0
+    made = made_of(f"a cat BREAK a dog\n{LINE}, RNG: CPU, Version: v1.10.1", model)
+    assert (made.exit_code, "of unequal length" in made.stderr) == (0, True)
 
 
 def test_texts_of_a_file_are_escaped(model: str) -> None:

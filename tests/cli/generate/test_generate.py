@@ -153,8 +153,19 @@ def test_several_prompts(model: str) -> None:
     assert prompts == ["one", "two"]
 
 
-def test_a_random_seed_is_printed_and_makes_the_image_again(model: str) -> None:
-    result = generate(model, "-o", "a.png")
+def test_seeds_of_64_bits_and_negative_ones(model: str) -> None:
+    generate(model, "-s", str(2**32 + 7), "-o", "long.png")
+    generate(model, "-s", "7", "-o", "short.png")
+    assert pixels("long.png") == pixels("short.png")
+    report = json.loads(generate(model, "-s", "-2", "--count", "3", "-o", "{index}.png", "--json").stdout)
+    assert report["seeds"] == [2**64 - 2, 2**64 - 1, 0]
+    again = sdrt_command("generate", "--from", "1.png", "-m", model, "-o", "again.png")
+    assert (again.exit_code, pixels("again.png")) == (0, pixels("1.png"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["-s", "-1"]])
+def test_a_random_seed_is_printed_and_makes_the_image_again(model: str, arguments: list[str]) -> None:
+    result = generate(model, "-o", "a.png", *arguments)
     seed = result.stderr.split("seed ")[1].split(";")[0]
     generate(model, "-o", "b.png", "-s", seed)
     assert pixels("a.png") == pixels("b.png")
@@ -213,7 +224,8 @@ def test_a_mask(model: str) -> None:
     mask.save("mask.png")
     assert generate(model, "-i", "begin.png", "--mask", "mask.png", "-o", "a.png").exit_code == 0
     with Image.open("a.png") as image:
-        assert image.crop((32, 0, 64, 64)).getcolors() == [(32 * 64, (255, 0, 0))]
+        # New content fades out over the mask_blur of 4 pixels.
+        assert image.crop((36, 0, 64, 64)).getcolors() == [(28 * 64, (255, 0, 0))]
         assert image.getpixel((4, 30)) != (255, 0, 0)
         assert "Denoising strength: 1.0, Mask blur: 4" in image.info["parameters"]
 
@@ -273,8 +285,11 @@ def test_scheduler_config_file(model: str) -> None:
         (["-H", "-8"], 2, "height is -8"),
         (["-W", "4096"], 2, "--max-size"),
         (["--guidance-scale", "nan"], 2, "guidance_scale is nan"),
-        (["-s", "-1"], 2, "seed is -1"),
-        (["-s", "4294967295", "--count", "2"], 2, "seed is 4294967296"),
+        (
+            ["-s", str(2**64)],
+            2,
+            "seed is 18446744073709551616: expected a whole number from -2**63 to 2**64 - 1",
+        ),
         (["--eta", "2"], 2, "eta is 2"),
         (["-n", "x" * 1_000_000], 2, "negative_prompt has 1000000 characters"),
         (["--scheduler", "heum"], 2, "unknown scheduler 'heum'"),
@@ -368,6 +383,31 @@ def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyP
     assert (refused.exit_code, "--preview-file now.png exists already" in refused.stderr) == (2, True)
     same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
     assert (same.exit_code, "an image has this name too" in same.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("quiet", [(), ("-q",)])
+def test_a_preview_that_cannot_be_written_is_a_warning(
+    model: str, monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...]
+) -> None:
+    preview = sdrt.StableDiffusionPipeline.preview.fget
+    assert preview is not None
+    expected = generate(model, "-o", "b.png", "-b", "2", "-s", "3")
+
+    def spied(self: sdrt.StableDiffusionPipeline) -> Any:
+        # As when somebody takes the name after the check.
+        Path("now.png").mkdir(exist_ok=True)
+        return preview(self)
+
+    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "preview", property(spied))
+    found = generate(
+        *(model, "-o", "a.png", "-b", "2", "-s", "3"),
+        *("--preview-file", "now.png", "--preview-every", "1", *quiet),
+    )
+    assert (expected.exit_code, found.exit_code) == (0, 0)
+    assert found.stderr.count("warning: no preview: now.png cannot be written") == (not quiet)
+    for made, other in (("a-0.png", "b-0.png"), ("a-1.png", "b-1.png")):
+        with Image.open(made) as image, Image.open(other) as same:
+            assert image.tobytes() == same.tobytes()
 
 
 def test_a_terminal_gets_images_of_half_blocks() -> None:

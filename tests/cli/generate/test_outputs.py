@@ -151,3 +151,18 @@ def test_a_file_system_without_hard_links(
         write_atomically(path, lambda file: file.write(b"ours"), force=False)
     assert path.read_bytes() == (b"theirs" if taken else b"ours")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "fits"),
+    [
+        ("a.jpg", 70_000, "use .png"),
+        ("a.webp", 20_000, "use .png"),
+        ("a.png", 100_000_000_000, "make a smaller image"),
+        ("a.jpg", 100_000_000_000, "make a smaller image"),
+    ],
+)
+def test_a_format_that_holds_the_image_is_advised_if_there_is_one(name: str, side: int, fits: str) -> None:
+    with pytest.raises(RequestError, match="cannot hold the image") as caught:
+        check_capacity(Path(name), sides=(side, None), text=0)
+    assert caught.value.fits == fits

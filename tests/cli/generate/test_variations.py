@@ -50,6 +50,43 @@ def test_every_line_is_a_prompt_with_settings_of_its_own(model: str) -> None:
     assert (told("5.png").settings["CFG scale"], told("5.png").settings["Steps"]) == ("3.0", "1")
 
 
+@pytest.mark.parametrize(("seed", "meant"), [("-5", 2**64 - 5), (str(2**63 + 7), 2**63 + 7)])
+def test_seeds_that_other_programs_write(model: str, seed: str, meant: int) -> None:
+    run("generate", "a cat", "-m", model, "--steps", "1", "-s", "7", "-o", "a.png")
+    text = (read_parameters(Path("a.png"))[1] or "").replace("Seed: 7,", f"Seed: {seed},")
+    with Image.open("a.png") as image:
+        image.save("b.png", **save_options("PNG", text))
+    report = run("generate", "--from", "b.png", "-m", model, "-o", "c.png", "--json")
+    assert json.loads(report.stdout)["seeds"] == [meant]
+
+
+def test_a_seed_that_does_not_say_which(model: str) -> None:
+    run("generate", "a cat", "-m", model, "--steps", "1", "-s", "7", "-o", "a.png")
+    text = (read_parameters(Path("a.png"))[1] or "").replace("Seed: 7,", "Seed: -1,")
+    with Image.open("a.png") as image:
+        image.save("b.png", **save_options("PNG", text))
+    refused = run("generate", "--from", "b.png", "-m", model, "-o", "c.png")
+    assert (
+        refused.exit_code,
+        "its Seed is '-1': expected the seed that was used; give one with --seed" in refused.stderr,
+    ) == (
+        2,
+        True,
+    )
+    assert run("generate", "--from", "b.png", "-m", model, "-o", "c.png", "-s", "7").exit_code == 0
+    with Image.open("a.png") as one, Image.open("c.png") as two:
+        assert one.tobytes() == two.tobytes()
+
+
+def test_a_line_may_ask_for_a_random_seed(model: str) -> None:
+    Path("p.jsonl").write_text('{"prompt": "a cat", "seed": -1}\n{"prompt": "a cat", "seed": -1}\n')
+    options = ("-m", model, "--steps", "1", "-s", "7", "--count", "2", "-o", "{index}.png", "--json")
+    seeds = json.loads(run("generate", "--prompts-file", "p.jsonl", *options).stdout)["seeds"]
+    assert seeds[1] == seeds[0] + 1
+    assert len({*seeds, 7, 8}) == 6
+    assert [told(f"{index}.png").settings["Seed"] for index in range(4)] == list(map(str, seeds))
+
+
 def test_a_line_may_have_lists_and_switches(model: str) -> None:
     Image.effect_noise((64, 64), 60).convert("RGB").save("in.png")
     Image.new("L", (64, 64), 255).save("mask.png")
@@ -70,7 +107,7 @@ def test_a_line_may_have_lists_and_switches(model: str) -> None:
     ("settings", "message"),
     [
         ({"width": 100}, "width is 100: expected a multiple of 8"),
-        ({"seed": -4}, "seed is -4"),
+        ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"scheduler": "nope"}, "nope"),
         ({"image": "nope.png"}, "nope.png"),
         ({"hires_steps": 3}, "hires_steps has no effect without hires_scale"),
@@ -114,7 +151,7 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "steps": 0}', "num_inference_steps is 0"),
         ('{"prompt": "a", "scheduler": "nope"}', "unknown scheduler 'nope'"),
         ('{"prompt": "a", "image": "nope.png"}', "image 'nope.png' cannot be read"),
-        ('{"prompt": "a", "seed": -1}', "seed is -1"),
+        ('{"prompt": "a", "seed": -9223372036854775809}', "seed is -9223372036854775809"),
         ('{"prompt": "a", "prompt_syntax": "nope"}', "prompt_syntax is 'nope'"),
         (b"\xff\xfe", "p.txt is not UTF-8 text"),
         ('{"prompt": "a", "x": ' + "[" * 100_000, "p.txt, line 1: not valid JSON"),
@@ -201,6 +238,19 @@ def test_a_plot_has_an_image_for_each_combination(model: str) -> None:
         "ddim"
     ] * 2 + ["euler"] * 2 + ["ddim"] * 2
     assert [path.name for path in Path().glob("*.png")] == ["plot.png"]
+
+
+def test_a_plot_over_random_seeds_shows_which_they_are(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+    monkeypatch.setattr(
+        "sdrt.images.contact_sheet.ContactSheet.add", lambda self, image, label: labels.append(label)
+    )
+    options = ("-m", model, "--steps", "1", "-s", "-1", "-o", "plot.png", "--json")
+    about = json.loads(run("plot", "a cat", *options, "-x", "seed=-1,-1,4294967299,-2").stdout)
+    assert about["seeds"][2:] == [2**32 + 3, 2**64 - 2]
+    assert len(set(about["seeds"])) == 4
+    assert min(about["seeds"]) >= 0
+    assert labels == [f"seed {seed}" for seed in about["seeds"]]
 
 
 def test_a_plot_over_prompts_and_sizes(model: str) -> None:
@@ -365,7 +415,7 @@ def image_that_says(settings: dict[str, str]) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"Steps": "many"}, "its Steps is 'many': expected a number"),
+        ({"Steps": "many"}, "its Steps is 'many': expected a whole number"),
         ({"Size": "large"}, "its Size is 'large'"),
         ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
         ({"RNG": "GPU"}, "noise that sdrt cannot draw"),

@@ -94,7 +94,7 @@ def test_nobody_listens_outside() -> None:
     assert heard == ["inside"]
 
 
-def test_pictures_are_those_of_a_run_that_is_not_measured(pipeline: StableDiffusionPipeline) -> None:
+def test_images_are_those_of_a_run_that_is_not_measured(pipeline: StableDiffusionPipeline) -> None:
     request = configuration(pipeline).request()
     plain = list(pipeline.stream(request))[-1]
     with listening(lambda *_: None):

@@ -57,7 +57,7 @@ def test_a_node_without_a_block_is_of_the_one_before_it() -> None:
 @pytest.mark.parametrize(
     ("operator", "inputs", "output", "flops"),
     [
-        # 3x3 over 4 channels, at 64 · 16 · 16 places of 2 pictures.
+        # 3x3 over 4 channels, at 64 · 16 · 16 places of 2 images.
         ("Conv", [[2, 4, 16, 16], [64, 4, 3, 3], [64]], [2, 64, 16, 16], 2 * 2 * 64 * 256 * 36),
         # Weights that were packed at load are not among the inputs.
         ("MatMul", [[2, 77, 128]], [2, 77, 512], 2 * 2 * 77 * 512 * 128),

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sdrt.common.rng import MAX_SEED, Generator
+from sdrt.common.rng import Generator
+from sdrt.common.seeds import MAX_SEED, seeds_from, settled_seed
 from sdrt.errors import RequestError
 
 GOLDENS = Path(__file__).resolve().parents[2] / "goldens" / "schedulers.npz"
@@ -13,7 +14,7 @@ GOLDENS = Path(__file__).resolve().parents[2] / "goldens" / "schedulers.npz"
 TOLERANCE = 1e-6
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**31 + 5, MAX_SEED])
+@pytest.mark.parametrize("seed", [0, 1, 2**31 + 5, 2**32 - 1])
 def test_successive_draws_of_any_length_equal_torch(seed: int) -> None:
     with np.load(GOLDENS) as goldens:
         lengths, expected = goldens["rng/lengths"], goldens[f"rng/{seed}"]
@@ -42,7 +43,30 @@ def test_drawing_nothing_changes_nothing() -> None:
     np.testing.assert_array_equal(generator.randn(2), untouched.randn(2))
 
 
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1, 1.5, "7", None])
-def test_a_seed_that_torch_would_alias_is_refused(seed: object) -> None:
-    with pytest.raises(RequestError, match="expected a whole number from 0 to 4294967295"):
+@pytest.mark.parametrize("seed", [-(2**63) - 1, MAX_SEED + 1, 1.5, "7", None, True])
+def test_a_seed_that_torch_would_not_take_is_refused(seed: object) -> None:
+    with pytest.raises(RequestError, match=r"expected a whole number from -2\*\*63 to 2\*\*64 - 1"):
         Generator(seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("seed", "same"),
+    [
+        (2**32, 0),
+        (7 * 2**32 + 5, 5),
+        (MAX_SEED, 2**32 - 1),
+        (-1, 2**32 - 1),
+        (-5, 2**32 - 5),
+        (-(2**63), 0),
+        (np.uint64(2**63 + 5), 5),
+    ],
+)
+def test_the_low_32_bits_of_a_seed_count(seed: int, same: int) -> None:
+    np.testing.assert_array_equal(Generator(seed).randn(20), Generator(same).randn(20))
+
+
+def test_seeds_count_up_and_begin_again() -> None:
+    assert seeds_from(settled_seed("seed", -3), 4) == (MAX_SEED - 2, MAX_SEED - 1, MAX_SEED, 0)
+    # -1 stands for any seed, so two of them differ.
+    assert settled_seed("seed", -1) != settled_seed("seed", -1)
+    assert 0 <= settled_seed("seed", None) < 2**32

@@ -269,7 +269,7 @@ def damage(folder: Path, file: str, **values: Any) -> None:
         ("model_index.json", {"unet": ["diffusers", "UNet"]}, UnsupportedModelError, "not part of Duet"),
         (
             "scheduler/scheduler_config.json",
-            {"_class_name": "DDIMScheduler"},
+            {"_class_name": "DDIMScheduler", "shift": 1},
             UnsupportedModelError,
             "'DDIMScheduler', which does not work with Duet",
         ),

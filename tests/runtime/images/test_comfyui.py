@@ -328,6 +328,118 @@ def test_custom_samplers_are_put_together_from_their_parts() -> None:
     assert_same(read(graph(**parts)), Seed="11")
 
 
+PARTS: Graph = {
+    "3": node(
+        "SamplerCustomAdvanced",
+        noise=["20", 0],
+        guider=["21", 0],
+        sampler=["22", 0],
+        sigmas=["23", 0],
+        latent_image=["5", 0],
+    ),
+    "20": node("RandomNoise", noise_seed=11),
+    "21": node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=8),
+    "22": node("KSamplerSelect", sampler_name="dpmpp_2m"),
+    "23": node("BasicScheduler", model=["4", 0], scheduler="karras", steps=20, denoise=1),
+}
+
+
+def dual_guider() -> dict[str, Any]:
+    return node(
+        "DualCFGGuider", model=["4", 0], cond1=["6", 0], cond2=["6", 0], negative=["7", 0], cfg_conds=8
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"20": node("DisableNoise")}, {"First noise": "none", "Seed": None}),
+        ({"21": node("BasicGuider", model=["4", 0], conditioning=["6", 0])}, {"CFG scale": "1"}),
+        ({"21": dual_guider()}, {"Guider": "DualCFGGuider 21", "CFG scale": None}),
+        (
+            {"22": node("SamplerLCMUpscale", scale_ratio=2)},
+            {"Sampler": "SamplerLCMUpscale", "Sampler options": "scale_ratio 2"},
+        ),
+        (
+            {"22": node("SamplerDPMPP_SDE", eta=0.5, s_noise=1, r=0.5)},
+            {"Sampler": "DPM++ SDE", "Sampler options": "eta 0.5"},
+        ),
+        (
+            {"22": node("Reroute", **{"": ["24", 0]}), "24": node("SamplerLMS", order=4)},
+            {"Sampler": "LMS", "Sampler options": None},
+        ),
+        (
+            {"23": node("KarrasScheduler", steps=20, sigma_max=14.614642, sigma_min=0.0291675, rho=5)},
+            {"Noise levels": "KarrasScheduler 23", "Schedule type": "Karras"},
+        ),
+        ({"23": node("ManualSigmas", sigmas="7, 1, 0")}, {"Noise levels": "ManualSigmas 23", "Steps": None}),
+        (
+            {"23": node("SplitSigmas", sigmas=["24", 0], step=9), "24": PARTS["23"]},
+            {"Noise levels": "SplitSigmas 23", "Steps": "20"},
+        ),
+    ],
+    ids=lambda one: str(next(iter(one.values()))["class_type"]) if "class_type" in str(one) else "",
+)
+def test_parts_of_a_custom_sampler_that_change_the_image_are_said(
+    part: Graph, said: dict[str, str | None]
+) -> None:
+    found = read(graph(**PARTS | part))
+    assert found.prompt == "a red circle"
+    assert {name: found.settings.get(name) for name in said} == said
+
+
+def test_a_second_pass_without_noise_of_its_own_is_said() -> None:
+    found = read(
+        graph(**PARTS | {"3": node("SamplerCustom", **{**graph()["3"]["inputs"], "add_noise": False})})
+    )
+    assert found.settings["First noise"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "prompt", "more"),
+    [
+        (
+            {"20": node("DPRandomGenerator", text="a {red|blue} circle", seed=5, autorefresh="No")},
+            "a {red|blue} circle",
+            {"Texts_that_nodes_made": "DPRandomGenerator 20"},
+        ),
+        ({"20": node("Florence2Run", task="caption")}, "", {"Not_read": "prompt, from Florence2Run 20"}),
+        (
+            {
+                "20": node("ShowText|pysssss", text=["21", 0], text_0="a red circle"),
+                "21": node("LLM", prompt="write a prompt", seed=3),
+            },
+            "a red circle",
+            {},
+        ),
+    ],
+)
+def test_a_prompt_that_is_not_in_the_graph_is_said(nodes: Graph, prompt: str, more: dict[str, str]) -> None:
+    assert_same(read(graph(**{"6": changed("6", text=["20", 0])}, **nodes)), prompt=prompt, **more)
+
+
+def test_what_happens_behind_the_sampler_is_said() -> None:
+    loader = node("VAELoader", vae_name="b.safetensors")
+    assert_same(read(graph(**{"8": changed("8", vae=["20", 0]), "20": loader})), VAE="b.safetensors")
+    saved = changed("9", images=["20", 0])
+    larger = node("ImageUpscaleWithModel", upscale_model=["21", 0], image=["8", 0])
+    model = node("UpscaleModelLoader", model_name="4x.pth")
+    found = read(graph(**{"9": saved, "20": larger, "21": model}))
+    assert_same(found, Behind_the_sampler="ImageUpscaleWithModel 20")
+
+
+def test_a_mask_is_said() -> None:
+    masked = node("VAEEncodeForInpaint", pixels=["20", 0], mask=["20", 1], vae=["4", 2], grow_mask_by=6)
+    found = read(graph(**{"5": masked, "20": node("LoadImage", image="in.png")}))
+    assert_same(
+        found,
+        Size="64x48",
+        Denoising_strength="1",
+        Init_image="in.png",
+        Latents="VAEEncodeForInpaint 5",
+    )
+
+
 def test_of_several_samplers_the_one_that_begins_is_read_and_the_others_are_said() -> None:
     second = changed("3", seed=99, steps=14, denoise=0.5, latent_image=["21", 0])
     nodes = graph(
@@ -340,7 +452,12 @@ def test_of_several_samplers_the_one_that_begins_is_read_and_the_others_are_said
         }
     )
     found = read(nodes)
-    assert_same(found, Sampler_node="KSampler 3", Other_samplers="KSampler 20 (steps 14, denoise 0.5)")
+    assert_same(
+        found,
+        Behind_the_sampler="LatentUpscale 21",
+        Sampler_node="KSampler 3",
+        Other_samplers="KSampler 20 (steps 14, denoise 0.5)",
+    )
     # The same in any order, and beside a sampler whose image is not saved.
     nodes = dict(reversed(list(nodes.items()))) | {"90": changed("3", seed=1)}
     assert read(nodes).settings == found.settings
@@ -396,7 +513,7 @@ def test_names(sampler: str, scheduler: str, labels: tuple[str, str]) -> None:
     assert (settings["Sampler"], settings["Schedule type"]) == labels
 
 
-WORKFLOW = {
+WORKFLOW: dict[str, Any] = {
     "nodes": [
         {
             "id": 3,
@@ -448,6 +565,29 @@ WORKFLOW = {
     ],
     "version": 0.4,
 }
+
+
+def test_nodes_that_the_editor_bypasses_do_nothing() -> None:
+    bypassed = json.loads(json.dumps(WORKFLOW))
+    lora = {"id": 20, "type": "LoraLoader", "mode": 4, "widgets_values": ["a.safetensors", 0.5, 0.5]}
+    lora["inputs"] = [{"name": "model", "link": 1}, {"name": "clip", "link": 3}]
+    second = json.loads(json.dumps(WORKFLOW["nodes"][0])) | {"id": 21, "mode": 4}
+    second["inputs"] = [{"name": "model", "link": 21}, {"name": "latent_image", "link": 7}]
+    second["inputs"] += [{"name": "positive", "link": 4}, {"name": "negative", "link": 6}]
+    bypassed["nodes"] += [lora, second]
+    bypassed["nodes"][0]["inputs"][0]["link"] = 20
+    bypassed["nodes"][5]["inputs"][0]["link"] = 22
+    bypassed["links"] += [
+        [20, 20, 0, 3, 0, "MODEL"],
+        [21, 20, 0, 21, 0, "MODEL"],
+        [22, 21, 0, 8, 0, "LATENT"],
+    ]
+    assert_same(read(workflow=json.dumps(bypassed)))
+    for node_of_editor in bypassed["nodes"]:
+        node_of_editor["mode"] = 0
+    found = read(workflow=json.dumps(bypassed))
+    assert found.settings["LoRAs"] == "a.safetensors (0.5)"
+    assert found.settings["Other samplers"] == "KSampler 21 (steps 20, denoise 1)"
 
 
 def test_the_editor_s_graph_alone() -> None:

@@ -1,4 +1,4 @@
-"""The contact sheet: where pictures land, what stands under them, how large it may get."""
+"""The contact sheet: where images land, what stands under them, how large it may get."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def centre_of(image: Image.Image, colour: tuple[int, int, int]) -> tuple[float, 
     return float(columns.mean()), float(rows.mean())
 
 
-def test_pictures_lie_row_by_row() -> None:
+def test_images_lie_row_by_row() -> None:
     sheet = sheet_of(5, columns=3)
     x, y = zip(*(centre_of(sheet, colour) for colour in COLOURS), strict=True)
     assert x[0] < x[1] < x[2]
@@ -32,7 +32,7 @@ def test_pictures_lie_row_by_row() -> None:
     assert y[0] == y[1] == y[2] < y[3] == y[4]
 
 
-def test_every_picture_is_there_whole_and_unaltered() -> None:
+def test_every_image_is_there_whole_and_unaltered() -> None:
     pixels = np.asarray(sheet_of(5))
     for colour in COLOURS:
         assert (pixels == colour).all(-1).sum() == 32 * 32
@@ -102,7 +102,7 @@ def test_a_full_sheet_takes_no_more() -> None:
         sheet.add(Image.new("RGB", (32, 32)), "seed 2")
 
 
-def test_pictures_of_odd_proportions() -> None:
+def test_images_of_odd_proportions() -> None:
     sheet = ContactSheet(count=MAX_IMAGES, width=2048, height=64)
     sheet.add(Image.new("RGB", (2048, 64), (255, 0, 0)), "seed 1")
     assert (np.asarray(sheet.render()) == (255, 0, 0)).all(-1).any()
@@ -112,11 +112,11 @@ def test_a_label_of_twenty_thousand_letters_takes_no_time() -> None:
     assert sheet_of(40, side=64, label="東" * 20_000).width < 1000
 
 
-def test_no_picture_yet() -> None:
+def test_no_image_yet() -> None:
     assert ContactSheet(count=4, width=32, height=32).render().width > 0
 
 
-def test_a_sheet_of_fewer_pictures_than_planned_ends_after_them() -> None:
+def test_a_sheet_of_fewer_images_than_planned_ends_after_them() -> None:
     sheet = ContactSheet(count=100, width=32, height=32)
     sheet.add(Image.new("RGB", (32, 32), (255, 0, 0)), "seed 1")
     assert sheet.render().height < 100

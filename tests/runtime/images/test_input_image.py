@@ -1,4 +1,4 @@
-"""Pictures that users give, good and bad; and runs that begin from them."""
+"""Images that users give, good and bad; and runs that begin from them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ RED, GREEN = (200, 30, 20), (20, 180, 40)
 
 def halves() -> Image.Image:
     """Red on the left, green on the right; wider than it is high."""
-    picture = Image.new("RGB", (12, 8), RED)
-    picture.paste(GREEN, (6, 0, 12, 8))
-    return picture
+    image = Image.new("RGB", (12, 8), RED)
+    image.paste(GREEN, (6, 0, 12, 8))
+    return image
 
 
 def read(value: object) -> np.ndarray:
-    (picture,) = read_images("image", value)
-    assert (picture.dtype, picture.shape[2]) == (np.uint8, 3)
-    return picture
+    (image,) = read_images("image", value)
+    assert (image.dtype, image.shape[2]) == (np.uint8, 3)
+    return image
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "YCbCr"])
 def test_modes_of_colour(mode: str) -> None:
-    picture = halves().quantize(4) if mode == "P" else halves().convert(mode)
-    found = read(picture)
+    image = halves().quantize(4) if mode == "P" else halves().convert(mode)
+    found = read(image)
     assert np.abs(found[0, 0].astype(int) - RED).max() < 12
     assert np.abs(found[0, -1].astype(int) - GREEN).max() < 12
 
@@ -54,9 +54,9 @@ def test_arrays() -> None:
 
 
 def test_transparent_pixels_become_white() -> None:
-    picture = halves().convert("RGBA")
-    picture.putalpha(Image.new("L", picture.size, 0))
-    assert read(picture).min() == 255
+    image = halves().convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 0))
+    assert read(image).min() == 255
 
 
 def test_a_photograph_is_turned_as_its_exif_says(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def files(tmp_path: Path) -> Path:
     Image.fromarray(noise).save(tmp_path / "cut.png")
     whole = (tmp_path / "cut.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     (tmp_path / "empty.png").write_bytes(b"")
     halves().save(tmp_path / "jpeg-by-another-name.png", format="JPEG")
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
@@ -96,7 +96,7 @@ def files(tmp_path: Path) -> Path:
         ("missing.png", "No such file|cannot be read"),
     ],
 )
-def test_files_that_are_no_pictures(files: Path, name: str, message: str) -> None:
+def test_files_that_are_no_images(files: Path, name: str, message: str) -> None:
     with pytest.raises(RequestError, match=message) as error:
         read(files / name)
     assert name in str(error.value)
@@ -129,12 +129,12 @@ def test_too_many_pixels_are_refused(files: Path, monkeypatch: pytest.MonkeyPatc
         ),
     ],
 )
-def test_values_that_are_no_pictures(value: object, message: str) -> None:
+def test_values_that_are_no_images(value: object, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read_images("image", value)
 
 
-def test_resizing_keeps_a_picture_that_fits() -> None:
+def test_resizing_keeps_an_image_that_fits() -> None:
     levels = np.asarray(halves())
     assert resized(levels, 8, 12) is levels
     assert resized(levels, 16, 24).shape == (16, 24, 3)
@@ -143,7 +143,7 @@ def test_resizing_keeps_a_picture_that_fits() -> None:
 FAST: dict[str, Any] = {"num_inference_steps": 5, "seed": 2, "output_type": "np"}
 
 
-def test_the_picture_shows_through_the_more_the_less_strength(pipeline: StableDiffusionPipeline) -> None:
+def test_the_image_shows_through_the_more_the_less_strength(pipeline: StableDiffusionPipeline) -> None:
     image = halves().resize((64, 64))
     made = {
         s: pipeline("", image=image, strength=s, guidance_scale=1, **FAST).images[0] for s in (0.2, 0.6, 1.0)
@@ -153,13 +153,13 @@ def test_the_picture_shows_through_the_more_the_less_strength(pipeline: StableDi
     assert away[0] < away[1] < away[2]
 
 
-def test_size_follows_the_picture_unless_it_is_given(pipeline: StableDiffusionPipeline) -> None:
+def test_size_follows_the_image_unless_it_is_given(pipeline: StableDiffusionPipeline) -> None:
     image = halves().resize((70, 45))
     assert pipeline("", image=image, **FAST).images.shape[1:3] == (40, 64)
     assert pipeline("", image=image, height=64, width=32, **FAST).images.shape[1:3] == (64, 32)
 
 
-def test_pictures_of_a_batch_begin_from_their_own(pipeline: StableDiffusionPipeline) -> None:
+def test_images_of_a_batch_begin_from_their_own(pipeline: StableDiffusionPipeline) -> None:
     one, other = halves().resize((64, 64)), halves().transpose(Image.Transpose.ROTATE_180).resize((64, 64))
     together = pipeline(["a", "b"], image=[one, other], **FAST).images
     alone = pipeline("b", image=other, **(FAST | {"seed": 3})).images

@@ -102,7 +102,7 @@ def test_exif_comment_is_the_one_that_other_programs_read(tmp_path: Path) -> Non
     assert b"UNICODE\0" + "text".encode("utf-16-be") in path.read_bytes()
 
 
-def test_a_picture_without_text_has_none(tmp_path: Path) -> None:
+def test_an_image_without_text_has_none(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     assert read_parameters(tmp_path / "a.png")[1] is None
 
@@ -110,7 +110,7 @@ def test_a_picture_without_text_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe1\x00\x10Exif\0\0"]
 )
-def test_what_is_no_picture_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(RequestError, match=r"a\.png (is not an image|is empty|is damaged|cannot be read)"):

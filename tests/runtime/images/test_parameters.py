@@ -114,6 +114,33 @@ def test_sdnext_writes_its_templates_behind_the_prompts() -> None:
     assert (other.prompt, other.negative_prompt) == ("Template: a", "b\nTemplate: c")
 
 
+@pytest.mark.parametrize(
+    ("below", "found"),
+    [
+        (
+            "Template: a {red|blue} cat\nNegative Template: b",
+            {"Template": "a {red|blue} cat", "Negative Template": "b"},
+        ),
+        (
+            "Template: a cat,\nmood: dark, light: low, place: x",
+            {"Template": "a cat,\nmood: dark, light: low, place: x"},
+        ),
+        ("Negative Template: b", {"Negative Template": "b"}),
+        ("\n\nUsed embeddings: easynegative [119b]\n", {"Used embeddings": "easynegative [119b]"}),
+        ("found on a forum", {"Text below the settings": "found on a forum"}),
+        ("by: me, on: Monday, in: bed", {"Text below the settings": "by: me, on: Monday, in: bed"}),
+    ],
+)
+def test_lines_below_the_settings_are_no_prompt(below: str, found: dict[str, str]) -> None:
+    parsed = Parameters.parse(f"a cat\nNegative prompt: dog\n{LINE}\n{below}")
+    assert parsed == Parameters(prompt="a cat", negative_prompt="dog", settings=SETTINGS | found)
+
+
+def test_a_prompt_that_begins_as_settings_do_is_no_settings() -> None:
+    prompt = "Steps: 1, cats: two, dogs: three, birds: four"
+    assert Parameters.parse(f"{prompt}\n{LINE}") == Parameters(prompt=prompt, settings=SETTINGS)
+
+
 # --- lines that A1111 writes ---------------------------------------------------------------------------------
 
 _NAMES = (

@@ -82,7 +82,7 @@ def test_what_sdrt_writes_is_never_taken_for_another_encoding(prompt: str, tmp_p
 def test_a_cut_png_keeps_the_text_before_the_cut() -> None:
     whole = png(CHUNKS["iTXt"])
     assert_read(whole[: whole.index(b"IDAT") + 10])
-    with pytest.raises(RequestError, match="is damaged: it begins as PNG"):
+    with pytest.raises(RequestError, match="is damaged: it begins like PNG"):
         sdrt.read_metadata(whole[:20])
 
 
@@ -255,7 +255,7 @@ BOMB = zlib.compress(b"a" * (MOST_TEXT + 1), 9)
 )
 def test_texts_are_bounded(content: bytes) -> None:
     assert len(content) < 2 << 20
-    with pytest.raises(RequestError, match=r"has more than 32 MB of text: expected less"):
+    with pytest.raises(RequestError, match=r"has more than 32 MB of text: expected less text"):
         sdrt.read_metadata(content)
 
 

@@ -629,7 +629,7 @@ def test_from_says_what_another_program_did(tmp_path: Path) -> None:
     assert refused.exit_code == 2
     assert "'Noise scale'" in refused.stderr
     assert "of SwarmUI" in refused.stderr
-    assert "--approximate makes it as near as possible" in refused.stderr
+    assert "--approximate makes it as closely as possible" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -648,3 +648,11 @@ def test_long_texts_take_no_long_time(texts: dict[str, str]) -> None:
     start = time.perf_counter()
     sdrt.read_metadata(png(**texts))
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("prompt", ["{red|blue", '{"prompt": "a"}', '"a red circle"'])
+def test_info_shows_a_prompt_that_looks_like_json_as_it_is(tmp_path: Path, prompt: str) -> None:
+    text = f"{prompt}\nSteps: 8, Sampler: Euler, CFG scale: 3, Seed: 5"
+    (tmp_path / "a.png").write_bytes(png(parameters=text))
+    shown = CliRunner().invoke(main, ["info", str(tmp_path / "a.png")])
+    assert (shown.exit_code, shown.stdout) == (0, f"{text}\n")

@@ -125,6 +125,12 @@ def test_a_read_only_cache_causes_another_check(signed: Path, own_cache: Path) -
     assert ModelFolder.open(signed).verify(lambda message: None)
 
 
+def test_a_folder_in_place_of_the_manifest_is_named(model_copy: Path) -> None:
+    (model_copy / "sdrt.json").mkdir()
+    with pytest.raises(IntegrityError, match=r"model/sdrt\.json is not a file: copy the whole model folder"):
+        ModelFolder.open(model_copy)
+
+
 def test_a_folder_without_manifest_has_nothing_to_check(model_copy: Path) -> None:
     assert not ModelFolder.open(model_copy).verify()
 
@@ -315,10 +321,10 @@ def test_a_manifest_must_list_every_file_that_is_read(signed: Path, name: str) -
 
 
 def test_a_manifest_must_list_external_data(signed: Path) -> None:
-    (signed / "unet" / "model.onnx_data").write_bytes(b"weights")
-    with pytest.raises(IntegrityError, match=r"does not list unet/model\.onnx_data"):
+    (signed / "unet" / "other.onnx_data").write_bytes(b"weights")
+    with pytest.raises(IntegrityError, match=r"does not list unet/other\.onnx_data"):
         ModelFolder.open(signed)
-    (signed / "unet" / "model.onnx_data").rename(signed / "unet" / ".hidden")
+    (signed / "unet" / "other.onnx_data").rename(signed / "unet" / ".hidden")
     ModelFolder.open(signed)
 
 

@@ -35,7 +35,7 @@ CALL = {"num_inference_steps": 2, "width": 64, "height": 64, "seed": 1, "output_
         (np.zeros((2, 3), np.float32), True),
         (np.array([3.0], np.float32), False),
         (np.zeros(4, np.int64), False),
-        # A picture of one colour, and one that has a pixel of another.
+        # An image of one colour, and one that has a pixel of another.
         (np.ones((1, 3, 4, 4), np.float32) * np.float32([[[[0.1]], [[0.2]], [[0.3]]]]), True),
         (np.arange(48, dtype=np.float32).reshape(1, 3, 4, 4), False),
         # Of one pixel nothing can be told.
@@ -64,7 +64,7 @@ def with_wide_graphs(tiny_model: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["unet", "vae_decoder", "text_encoder"])
 def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Once of this component: said once, counted, and the picture is that of a run without a failure.
+    """Once of this component: said once, counted, and the image is that of a run without a failure.
 
     The U-Net's next step is made in float32 at once: it would overflow too.
     """
@@ -86,12 +86,12 @@ def test_the_run_is_made_again(with_wide_graphs: Path, monkeypatch: pytest.Monke
     assert [line for line in said if line.startswith(f"{name}: float16 overflowed")] == said
     assert len(said) == 1
     np.testing.assert_array_equal(found, expected)
-    # Another picture begins in float16 again.
+    # Another image begins in float16 again.
     pipeline("a", **CALL)
     assert pipeline.float32_retries == {name: steps if name == "unet" else 1}
 
 
-def test_after_an_overflow_the_picture_is_not_computed_twice(
+def test_after_an_overflow_the_image_is_not_computed_twice(
     with_wide_graphs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(with_wide_graphs, notify=lambda message: None)

@@ -1,4 +1,4 @@
-"""The provider itself, where onnxruntime-openvino is installed: graphs go over whole, pictures are the CPU's.
+"""The provider itself, where onnxruntime-openvino is installed: graphs go over whole, images are the CPU's.
 
 Of a model exported with --target portable, which SDRT_TEST_PORTABLE names, or that is made here where torch is.
 """
@@ -49,7 +49,7 @@ def open_on(model: Path, provider: str, **options: Any) -> StableDiffusionPipeli
     )
 
 
-def picture(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
+def made_image(pipeline: StableDiffusionPipeline, **options: Any) -> np.ndarray:
     found: np.ndarray = pipeline(
         "a red circle, (a blue:1.3) square", num_inference_steps=4, seed=0, output_type="np", **options
     ).images
@@ -66,24 +66,24 @@ def test_every_graph_goes_over_whole(portable: Path, graph: str) -> None:
 
 
 @pytest.mark.parametrize("size", [{}, {"height": 48, "width": 80, "num_images_per_prompt": 2}])
-def test_the_picture_is_the_cpu_s(portable: Path, size: dict[str, int]) -> None:
+def test_the_image_is_the_cpu_s(portable: Path, size: dict[str, int]) -> None:
     there, here = (open_on(portable, provider) for provider in ("openvino", "cpu"))
     # Measured 2.4e-6: sums in another order.
-    np.testing.assert_allclose(picture(there, **size), picture(here, **size), atol=1e-5)
+    np.testing.assert_allclose(made_image(there, **size), made_image(here, **size), atol=1e-5)
 
 
-def test_bf16_is_another_picture_and_only_when_asked_for(portable: Path) -> None:
+def test_bf16_is_another_image_and_only_when_asked_for(portable: Path) -> None:
     if not tells_placement():
         with pytest.raises(ProviderError, match="precision needs onnxruntime-openvino"):
             open_on(portable, "openvino", precision="bf16")
         return
     usual, bf16 = (
-        picture(open_on(portable, "openvino", **options)) for options in ({}, {"precision": "bf16"})
+        made_image(open_on(portable, "openvino", **options)) for options in ({}, {"precision": "bf16"})
     )
-    np.testing.assert_array_equal(usual, picture(open_on(portable, "openvino", precision="f32")))
+    np.testing.assert_array_equal(usual, made_image(open_on(portable, "openvino", precision="f32")))
     if np.array_equal(usual, bf16):
         pytest.skip("this CPU has no bf16")
-    # Measured 0.02: what 8 bits of a random network make of a picture.
+    # Measured 0.02: what 8 bits of a random network make of an image.
     assert np.abs(usual - bf16).mean() < 0.05
 
 
@@ -133,9 +133,9 @@ def test_a_device_that_is_not_there(portable: Path) -> None:
 
 
 def test_compiled_blobs_are_kept_where_told(portable: Path, tmp_path: Path) -> None:
-    expected = picture(open_on(portable, "openvino"))
+    expected = made_image(open_on(portable, "openvino"))
     for _ in range(2):
         np.testing.assert_array_equal(
-            picture(open_on(portable, "openvino", cache_dir=tmp_path / "blobs")), expected
+            made_image(open_on(portable, "openvino", cache_dir=tmp_path / "blobs")), expected
         )
     assert len(list((tmp_path / "blobs").glob("*.blob"))) == 3

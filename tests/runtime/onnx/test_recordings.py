@@ -12,6 +12,7 @@ import pytest
 
 from sdrt import ProviderError
 from sdrt.common.notices import Notices
+from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort, require_sound_recordings
 from sdrt.onnx.provider_options import Setting, cuda_options
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
@@ -31,9 +32,9 @@ class Recorded(Component):
     def device_value(self, dtype: np.dtype[Any], shape: Any) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, "cpu")
 
-    def execute(self, binding: Any, recording: int = -1) -> None:
-        self.runs.append(recording)
-        super().execute(binding, recording)
+    def execute(self, bound: Bound) -> None:
+        self.runs.append(bound.recording)
+        super().execute(bound)
 
 
 @pytest.fixture
@@ -130,11 +131,11 @@ def test_a_recording_that_was_not_finished_is_never_replayed(
     """ONNX Runtime ends and keeps it whatever became of the run."""
     plain = Component.execute
 
-    def execute(component: Component, binding: Any, recording: int = -1) -> None:
-        if recording == 1:
-            recorded.runs.append(recording)
+    def execute(component: Component, bound: Bound) -> None:
+        if bound.recording == 1:
+            recorded.runs.append(bound.recording)
             raise KeyboardInterrupt
-        plain(component, binding, recording)
+        plain(component, bound)
 
     with recorded.bound(shapes(8), ("out_sample",)) as bound:
         bound()
@@ -155,8 +156,8 @@ def test_a_replay_that_was_interrupted_is_replayed_again(
     """What was recorded is whole; another number each time would use up all there are."""
     plain = Component.execute
 
-    def execute(component: Component, binding: Any, recording: int = -1) -> None:
-        recorded.runs.append(recording)
+    def execute(component: Component, bound: Bound) -> None:
+        recorded.runs.append(bound.recording)
         raise KeyboardInterrupt
 
     with recorded.bound(shapes(8), ("out_sample",)) as bound:

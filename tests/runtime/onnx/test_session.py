@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from sdrt.common.notices import Notices
 from sdrt.onnx import engine as onnx_runtime
 from sdrt.onnx import session
 from sdrt.onnx.buffers import Bound
-from sdrt.onnx.engine import available_providers, ort
+from sdrt.onnx.engine import available_providers, default_threads, ort
 from sdrt.onnx.error_messages import Subject, load_failure, run_failure
 from sdrt.onnx.providers import SessionConfig, provider_names
 from sdrt.onnx.session import Component
@@ -61,7 +62,7 @@ def fill(run: Bound, shapes: dict[str, tuple[int, ...]], seed: int) -> None:
             run.set(name, random.standard_normal(shape, dtype=np.float32))
 
 
-@pytest.mark.parametrize("provider", ["gpu", "CUDAExecutionProvider", "", "cpu0"])
+@pytest.mark.parametrize("provider", ["cud", "CPU", "", "cpu0"])
 def test_unknown_provider_lists_the_valid_ones(tiny_model: Path, provider: str) -> None:
     with pytest.raises(ProviderError, match=f"unknown provider '{provider}'.*auto, cpu, cuda, tensorrt"):
         StableDiffusionPipeline.from_pretrained(tiny_model, provider=provider)
@@ -595,3 +596,30 @@ def test_the_device_s_own_failures_are_ours(
     made = StableDiffusionPipeline.from_pretrained(tiny_model, low_vram=False)
     with pytest.raises(OutOfMemoryError, match=r"ran out of memory on cpu.*CUDA failure 2"):
         made("a", num_inference_steps=1, width=64, height=64)
+
+
+@pytest.mark.parametrize(
+    ("usable", "asked", "made"), [(2, 64, 2), (2, 1024, 2), (2, 2, 2), (2, 1, 1), (None, 64, 64)]
+)
+def test_no_more_threads_than_cpus(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, usable: int | None, asked: int, made: int
+) -> None:
+    monkeypatch.setattr(onnx_runtime, "usable_cpus", lambda: usable)
+    said: list[str] = []
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        tiny_model, provider="cpu", threads=asked, verify=False, notify=said.append
+    )
+    assert pipeline.threads == made
+    expected = f"threads is {asked}, but this process may use 2 CPUs, so sdrt uses 2 threads"
+    assert said == ([expected] if made < asked else [])
+    if made <= 2:
+        pipeline("a", num_inference_steps=1, width=64, height=64)
+        assert len(said) <= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux")
+def test_the_share_of_a_container_decides_how_many_threads_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
+    for usable, threads in ((3, 3), (64, 0), (None, 0)):
+        monkeypatch.setattr(onnx_runtime, "usable_cpus", lambda usable=usable: usable)
+        assert default_threads() == threads

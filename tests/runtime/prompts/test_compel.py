@@ -186,7 +186,7 @@ def latents(pipeline: StableDiffusionPipeline, prompt: str, **options: Any) -> A
     return pipeline(prompt, **settings, **{"prompt_syntax": "compel"} | options).images
 
 
-def test_pictures_take_it(pipeline: StableDiffusionPipeline) -> None:
+def test_images_take_it(pipeline: StableDiffusionPipeline) -> None:
     np.testing.assert_array_equal(
         latents(pipeline, "a cat", negative_prompt="blue"),
         latents(pipeline, "a cat", negative_prompt="blue", prompt_syntax="a1111"),

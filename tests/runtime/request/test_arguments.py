@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_a_seed_that_cannot_be_written() -> None:
         ({"scheduler": 5}, "scheduler is 5: expected a name"),
         ({"scheduler": ["euler"]}, r"scheduler is \['euler'\]"),
         ({"scheduler": "a\0/b"}, "cannot be read"),
+        (
+            {"scheduler": Path(__file__).parent},
+            "is a folder without scheduler_config.json: expected a name such as",
+        ),
         ({"spacing": ["karras"]}, r"unknown spacing \['karras'\]"),
         ({"callback_on_step_end": "print"}, "callback_on_step_end is 'print': expected a function"),
         ({"callback_on_step_end_tensor_inputs": None}, "tensor_inputs is None: expected a list"),
@@ -97,6 +102,32 @@ def test_a_stream_says_at_once_what_is_wrong(pipeline: StableDiffusionPipeline) 
         pipeline.stream("a")  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="height is 12"):
         pipeline.stream(Request(prompt="a", height=12))
+
+
+def test_a_request_takes_its_settings_by_name() -> None:
+    with pytest.raises(TypeError):
+        Request("a cat")  # type: ignore[misc]
+    kinds = {one.kind for one in inspect.signature(Request).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_a_step_names_its_tensors(pipeline: StableDiffusionPipeline) -> None:
+    steps = pipeline.stream(Request(prompt="a", num_inference_steps=2))
+    step = next(steps)
+    for names, words in (
+        (["foo"], "names has 'foo'"),
+        ("latents", "names is 'latents'"),
+        (None, "names is None"),
+    ):
+        with pytest.raises(RequestError, match=f"{words}: expected .*(latents|a list)"):
+            step.tensors(names)  # type: ignore[union-attr,arg-type]
+    with pytest.raises(RequestError, match="tensors is None: expected a dict"):
+        step.update(None)  # type: ignore[union-attr,arg-type]
+
+
+def test_a_scheduler_is_found_in_the_folder_of_a_model(pipeline: StableDiffusionPipeline) -> None:
+    in_model = pipeline.scheduler_for(pipeline.model.path)
+    assert in_model.settings == pipeline.scheduler_for(pipeline.model.path / "scheduler").settings
 
 
 def test_a_step_that_is_over_takes_no_changes(pipeline: StableDiffusionPipeline) -> None:
@@ -130,5 +161,5 @@ def test_memory_that_numpy_lacks(tiny_model: Path, monkeypatch: pytest.MonkeyPat
         raise MemoryError("Unable to allocate 3.00 TiB")
 
     monkeypatch.setattr("sdrt.run.one_pass.to_pil", full)
-    with pytest.raises(OutOfMemoryError, match=r"make fewer images at once .*3\.00 TiB"):
+    with pytest.raises(OutOfMemoryError, match=r"close other programs, or use a smaller model; .*3\.00 TiB"):
         pipeline("a", num_inference_steps=1)

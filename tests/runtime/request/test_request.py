@@ -51,9 +51,14 @@ def ask(**options: Any) -> FittedRequest:
         ({"eta": -0.1}, "eta is -0.1"),
         ({"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
         ({"num_images_per_prompt": 10**9}, "from 1 to 1024"),
-        ({"seed": -1}, "seed is -1: expected a whole number from 0 to 4294967295"),
-        ({"seed": 2**32}, "seed is 4294967296"),
-        ({"seed": 2**32 - 1, "num_images_per_prompt": 2}, "from 0 to 4294967294"),
+        (
+            {"seed": 2**64},
+            r"seed is 18446744073709551616: expected a whole number from -2\*\*63 to 2\*\*64 - 1",
+        ),
+        ({"seed": -(2**63) - 1}, "seed is -9223372036854775809"),
+        ({"seed": [1, 2]}, r"seed is \[1, 2\], for 1 images: expected one seed, or one for each image"),
+        ({"seed": [1, 2.5], "num_images_per_prompt": 2}, "seed is 2.5"),
+        ({"seed": []}, r"seed is \[\], for 1 images"),
         ({"seed": "0"}, "seed is '0'"),
         ({"height": 0}, "height is 0"),
         ({"width": -8}, "width is -8"),
@@ -110,6 +115,21 @@ def test_seeds_count_up_and_a_missing_one_is_drawn() -> None:
     assert ask(seed=7, prompt=["a", "b"], num_images_per_prompt=2).seeds == (7, 8, 9, 10)
     assert ask(seed=0).seed == 0
     assert ask().seed != ask().seed
+
+
+def test_seeds_of_64_bits_and_negative_ones_are_those_of_torch() -> None:
+    assert ask(seed=2**63 + 9).seeds == (2**63 + 9,)
+    assert ask(seed=-2, num_images_per_prompt=3).seeds == (2**64 - 2, 2**64 - 1, 0)
+    assert ask(seed=-1).seed != ask(seed=-1).seed
+    assert ask(seed=np.int64(5)).seed == 5
+
+
+def test_a_seed_for_each_image() -> None:
+    assert ask(seed=[3, 900, 4], num_images_per_prompt=3).seeds == (3, 900, 4)
+    assert ask(seed=np.array([3, 4]), prompt=["a", "b"]).seed == 3
+    drawn = ask(seed=[-1, 5, -1], num_images_per_prompt=3).seeds
+    assert drawn[1] == 5
+    assert drawn[0] != drawn[2]
 
 
 def test_an_empty_prompt_is_allowed_and_one_negative_serves_all() -> None:

@@ -15,7 +15,14 @@ from sdrt.request.setting import GROUPS, settings_of
 from sdrt.request.table import FACTS, TABLE, Arguments
 from tools.write_arguments import OUTPUT, marks, tables
 
-OF_A_CALL = {"scheduler", "spacing", "callback_on_step_end", "callback_on_step_end_tensor_inputs"}
+OF_A_CALL = {
+    "scheduler",
+    "spacing",
+    "generator",
+    "callback_on_step_end",
+    "callback_on_step_end_tensor_inputs",
+    "cancel",
+}
 
 
 @pytest.mark.parametrize("name", ["loading", "calling"])

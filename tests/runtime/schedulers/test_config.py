@@ -173,7 +173,7 @@ def test_missing_keys_take_the_named_classs_defaults() -> None:
         pytest.param("DDIMScheduler", "k" * 10_000, 1, id="long"),
     ],
 )
-def test_a_key_that_changes_the_picture_is_refused_by_name(class_name: str, key: str, value: object) -> None:
+def test_a_key_that_changes_the_image_is_refused_by_name(class_name: str, key: str, value: object) -> None:
     with pytest.raises(UnsupportedModelError) as error:
         resolve_scheduler({"_class_name": class_name, "skip_prk_steps": True, key: value}, SD15)
     assert key[:60] in str(error.value)

@@ -40,7 +40,7 @@ def test_the_levels_chosen_are_visited_in_order(name: str) -> None:
     assert list(dict.fromkeys(visited)) == [10.0, 3.0, 0.5, 0.0]
 
 
-def test_the_usual_timesteps_make_the_usual_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_the_usual_timesteps_make_the_usual_image(pipeline: StableDiffusionPipeline) -> None:
     options: dict[str, Any] = {"seed": 2, "output_type": "np", "scheduler": "dpmpp_2m"}
     usual = pipeline.scheduler_for("dpmpp_2m").plan(4)
     expected = pipeline("a cat", num_inference_steps=4, **options).images

@@ -1,4 +1,4 @@
-"""Pictures that are made twice: small, and from that large; on the tiny model."""
+"""Images that are made twice: small, and from that large; on the tiny model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_it_is_image_to_image_from_the_enlarged_latents(pipeline: StableDiffusio
     np.testing.assert_array_equal(made, expected)
 
 
-def test_it_is_image_to_image_from_the_enlarged_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_it_is_image_to_image_from_the_enlarged_image(pipeline: StableDiffusionPipeline) -> None:
     small = pipeline("a cat", **FAST).images[0]
     height, width = small.shape[:2]
     large = Image.fromarray(to_bytes(small)).resize(
@@ -47,7 +47,7 @@ def test_it_is_image_to_image_from_the_enlarged_picture(pipeline: StableDiffusio
     np.testing.assert_array_equal(made, expected)
 
 
-def test_every_picture_of_a_batch_has_its_own_small_one(pipeline: StableDiffusionPipeline) -> None:
+def test_every_image_of_a_batch_has_its_own_small_one(pipeline: StableDiffusionPipeline) -> None:
     options = {"hires_scale": 1.5, "hires_strength": 0.5}
     together = pipeline(["a cat", "a dog"], num_images_per_prompt=2, **FAST, **options)
     assert together.seeds == [3, 4, 5, 6]
@@ -101,11 +101,11 @@ def test_a_model_without_an_encoder_says_so_before_any_work(model_copy: Path) ->
     assert len(bare("a cat", **options).images) == 1
 
 
-def test_latents_in_the_place_of_a_picture(pipeline: StableDiffusionPipeline) -> None:
+def test_latents_in_the_place_of_an_image(pipeline: StableDiffusionPipeline) -> None:
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 3), np.float32)
     with pytest.raises(
         RequestError, match="numbers outside of 0 to 1"
-    ):  # three columns: it is read as a picture
+    ):  # three columns: it is read as an image
         pipeline("a cat", image=latents, **FAST)
     latents = np.random.default_rng(0).standard_normal((1, 4, 6, 10), np.float32)
     assert pipeline("a cat", image=latents, **FAST).images.shape == (1, 48, 80, 3)

@@ -1,4 +1,4 @@
-"""Pictures that grow, on the tiny model."""
+"""Images that grow, on the tiny model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
-from sdrt.common.rng import MAX_SEED
+from sdrt.common.seeds import MAX_SEED
 from sdrt.request.fitted import fit
 from sdrt.run.multi_pass import grown_request, growths
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
@@ -18,7 +18,7 @@ from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 FAST: dict[str, Any] = {"num_inference_steps": 2, "seed": 2}
 
 
-def picture(width: int = 64, height: int = 48) -> Image.Image:
+def given_image(width: int = 64, height: int = 48) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
 
 
@@ -71,16 +71,16 @@ def test_passes_add_up_and_go_on_from_twice_what_they_add() -> None:
     assert total.tolist() == [300, 10, 40, 0]
 
 
-def test_the_canvas_has_the_picture_s_edge_drawn_out() -> None:
-    canvas, mask = grown(np.asarray(picture()), Growth(left=8, bottom=16))
-    np.testing.assert_array_equal(canvas[:48, 8:], np.asarray(picture()))
+def test_the_canvas_has_the_image_s_edge_drawn_out() -> None:
+    canvas, mask = grown(np.asarray(given_image()), Growth(left=8, bottom=16))
+    np.testing.assert_array_equal(canvas[:48, 8:], np.asarray(given_image()))
     assert (canvas[:48, :8] == canvas[:48, 8:9]).all()
     assert ((mask == 255).sum(), mask[:48, 8:].max()) == (72 * 64 - 64 * 48, 0)
 
 
 @pytest.mark.parametrize("growth", [{"left": 32}, {"top": 20, "right": 11}, {"left": 70, "bottom": 16}])
-def test_the_picture_stays_bit_for_bit(pipeline: StableDiffusionPipeline, growth: dict[str, int]) -> None:
-    given, made = picture(), pipeline("a cat", image=picture(), outpaint=growth, **FAST).images[0]
+def test_the_image_stays_bit_for_bit(pipeline: StableDiffusionPipeline, growth: dict[str, int]) -> None:
+    given, made = given_image(), pipeline("a cat", image=given_image(), outpaint=growth, **FAST).images[0]
     left, top = growth.get("left", 0), growth.get("top", 0)
     assert made.size == (64 + left + growth.get("right", 0), 48 + top + growth.get("bottom", 0))
     assert made.crop((left, top, left + 64, top + 48)).tobytes() == given.tobytes()
@@ -88,9 +88,9 @@ def test_the_picture_stays_bit_for_bit(pipeline: StableDiffusionPipeline, growth
     assert new.std() > 1
 
 
-def test_every_picture_of_a_batch_grows_from_its_own_seed(pipeline: StableDiffusionPipeline) -> None:
+def test_every_image_of_a_batch_grows_from_its_own_seed(pipeline: StableDiffusionPipeline) -> None:
     options: dict[str, Any] = {
-        "image": picture(),
+        "image": given_image(),
         "outpaint": "left=48",
         "output_type": "np",
         "num_inference_steps": 2,
@@ -104,18 +104,19 @@ def test_every_picture_of_a_batch_grows_from_its_own_seed(pipeline: StableDiffus
 def test_the_seed_may_be_the_last_that_there_is(pipeline: StableDiffusionPipeline) -> None:
     model = pipeline.model.capabilities
     first, last = (
-        fit(Request(prompt="a cat", image=picture(), outpaint="left=8", **FAST | {"seed": seed}), model)
+        fit(Request(prompt="a cat", image=given_image(), outpaint="left=8", **FAST | {"seed": seed}), model)
         for seed in (0, MAX_SEED)
     )
     grown_first, grown_last = (
         grown_request(one, one.image, growths(one)[0], 0, model) for one in (first, last)
     )
-    assert (grown_first.seed, grown_last.seed) == (0, MAX_SEED)
-    assert 0 <= (grown_request(last, last.image, growths(last)[0], 1, model).seed or -1) < MAX_SEED
+    assert (grown_first.seeds, grown_last.seeds) == ((0,), (MAX_SEED,))
+    (following,) = grown_request(last, last.image, growths(last)[0], 1, model).seeds
+    assert 0 <= following < MAX_SEED
 
 
 def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:
-    request = Request(prompt="a cat", image=picture(), outpaint="left=70", **FAST)
+    request = Request(prompt="a cat", image=given_image(), outpaint="left=70", **FAST)
     *steps, result = pipeline.stream(request, scheduler="euler")
     assert len(steps) == 2 * 2
     assert len(result.timings["unet"]) == 4  # type: ignore[union-attr]
@@ -124,11 +125,11 @@ def test_passes_are_steps_too(pipeline: StableDiffusionPipeline) -> None:
 def test_the_request_of_a_result_makes_it_again_and_may_get_other_borders(
     pipeline: StableDiffusionPipeline,
 ) -> None:
-    made = pipeline("a cat", image=picture(), outpaint="left=70", output_type="np", **FAST)
+    made = pipeline("a cat", image=given_image(), outpaint="left=70", output_type="np", **FAST)
     *_, again = pipeline.stream(made.request)
     np.testing.assert_array_equal(made.images, again.images)  # type: ignore[union-attr]
     *_, other = pipeline.stream(dataclasses.replace(made.request, outpaint="top=12"))
-    direct = pipeline("a cat", image=picture(), outpaint="top=12", output_type="np", **FAST)
+    direct = pipeline("a cat", image=given_image(), outpaint="top=12", output_type="np", **FAST)
     np.testing.assert_array_equal(direct.images, other.images)  # type: ignore[union-attr]
 
 
@@ -137,11 +138,11 @@ def test_the_request_of_a_result_makes_it_again_and_may_get_other_borders(
     [
         ({"outpaint": "left=8"}, "outpaint has no effect without image"),
         (
-            {"image": picture(), "outpaint": "left=8", "mask_image": picture()},
+            {"image": given_image(), "outpaint": "left=8", "mask_image": given_image()},
             "at most one of outpaint and mask_image",
         ),
-        ({"image": picture(), "outpaint": "left=8", "width": 64}, "at most one of outpaint and width"),
-        ({"image": picture(), "outpaint": "left=8", "output_type": "latent"}, "output_type is 'latent'"),
+        ({"image": given_image(), "outpaint": "left=8", "width": 64}, "at most one of outpaint and width"),
+        ({"image": given_image(), "outpaint": "left=8", "output_type": "latent"}, "output_type is 'latent'"),
     ],
 )
 def test_requests_that_contradict(options: dict[str, Any], message: str) -> None:
@@ -149,6 +150,6 @@ def test_requests_that_contradict(options: dict[str, Any], message: str) -> None
         Request(prompt="a cat", **options)
 
 
-def test_a_picture_may_not_outgrow_the_limit(pipeline: StableDiffusionPipeline) -> None:
+def test_an_image_may_not_outgrow_the_limit(pipeline: StableDiffusionPipeline) -> None:
     with pytest.raises(RequestError, match="width is 3064: expected at most 2048"):
-        pipeline("a cat", image=picture(), outpaint="left=3000", **FAST)
+        pipeline("a cat", image=given_image(), outpaint="left=3000", **FAST)

@@ -81,8 +81,10 @@ def test_files(
         (
             {"emb_params": rows(1)},
             " word",
-            r"shell.safetensors: its token is ' word', expected a word of 1 to 200",
+            r"shell.safetensors: its token is ' word', expected a word without spaces at its ends",
         ),
+        ({"a\u200bb": rows(1)}, None, r"its token is 'a\\u200bb', expected a word of visible characters"),
+        ({"emb_params": rows(1)}, "\ud83d", "expected a word of visible characters"),
         ({"emb_params": rows(1)}, "", "its token is '', expected a word of 1 to 200"),
     ],
     ids=[
@@ -95,6 +97,8 @@ def test_files(
         "clip_g",
         "several",
         "spaces",
+        "invisible",
+        "surrogate",
         "empty name",
     ],
 )
@@ -195,6 +199,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             read(tmp_path / name)
 
 
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"^{tmp_path} is a folder: expected a .safetensors file with a"):
+        read(tmp_path)
+    file = written(tmp_path, {"<a>": rows(1)}, "learned_embeds.safetensors")
+    with pytest.raises(ModelError, match=f"is a folder: expected .*, such as {file}$"):
+        read(tmp_path)
+    for path in (5, None, ["a.safetensors"], "a\0b"):
+        with pytest.raises(RequestError, match="expected the name of a"):
+            read(path)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="cannot be read"):
+        read(Path("x" * 5000))
+
+
 def test_only_whole_words_are_found() -> None:
     words = Inversions(vocabulary=100).with_words(
         [Inversion(token="shell", vectors=rows(2)), Inversion(token="<shell>", vectors=rows(1))]
@@ -250,3 +267,36 @@ def test_a_word_of_many_tokens_is_not_cut(pipeline: StableDiffusionPipeline, tmp
     chunks = chunked(parse_weights("<shell> <shell> a"), encoder.tokenizer)
     assert len(chunks[0].tokens) == 40
     assert chunks[1].tokens[:40] == chunks[0].tokens
+
+
+def test_words_are_forgotten(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 2, "num_inference_steps": 2, "output_type": "np"}
+    own = StableDiffusionPipeline.from_pretrained(pipeline.model.path, provider="cpu", notify=lambda _: None)
+    own.load_textual_inversion(written(tmp_path, {"<shell>": rows(3)}, "one.safetensors"))
+    own.load_textual_inversion(written(tmp_path, {"<sea>": -rows(2)}, "two.safetensors"))
+    sea = own("a <sea>", **options)
+    assert sea.metadata(0).settings["Embeddings"] == "one.safetensors, two.safetensors"
+    own.unload_textual_inversion("<SHELL>")
+    # The other word means what it did, and the metadata no longer name the file.
+    again = own("a <sea>", **options)
+    np.testing.assert_array_equal(again.images, sea.images)
+    assert again.metadata(0).settings["Embeddings"] == "two.safetensors"
+    without = pipeline("a <shell>", **options).images
+    np.testing.assert_array_equal(own("a <shell>", **options).images, without)
+    with pytest.raises(RequestError, match="'<shell>' is not loaded: choose one of those that are: <sea>"):
+        own.unload_textual_inversion(["<shell>"])
+    own.unload_textual_inversion()
+    np.testing.assert_array_equal(own("a <sea>", **options).images, pipeline("a <sea>", **options).images)
+    # A word may be loaded again, also with other embeddings.
+    assert own.load_textual_inversion(written(tmp_path, {"<sea>": rows(1)}, "two.safetensors")) == ["<sea>"]
+    assert np.abs(own("a <sea>", **options).images - sea.images).max() > 0.01
+    own.close()
+    assert np.abs(own("a <sea>", **options).images - sea.images).max() > 0.01
+
+
+def test_what_is_no_list_of_words(pipeline: StableDiffusionPipeline) -> None:
+    pipeline.unload_textual_inversion()
+    with pytest.raises(RequestError, match="tokens is 5: expected a word, a list of words, or None for all"):
+        pipeline.unload_textual_inversion(5)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="'<a>' is not loaded: choose one of those that are: none"):
+        pipeline.unload_textual_inversion("<a>")

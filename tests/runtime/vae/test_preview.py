@@ -1,4 +1,4 @@
-"""Pictures of what a run is at."""
+"""Images of what a run is at."""
 
 from __future__ import annotations
 
@@ -26,10 +26,16 @@ def test_it_is_the_linear_map_of_the_manifest(pipeline: StableDiffusionPipeline)
     assert pipeline.model.manifest is not None
     matrix = np.array(pipeline.model.manifest.components["vae_decoder"]["preview"])
     latents = np.random.default_rng(0).standard_normal((2, 4, 5, 7)).astype(np.float32)
-    pictures = pipeline.preview(latents)
-    assert [picture.size for picture in pictures] == [(56, 40)] * 2
+    images = pipeline.preview(latents)
+    assert [image.size for image in images] == [(56, 40)] * 2
     colour = (latents[1, :, 4, 0] @ matrix[:4] + matrix[4]) / 2 + 0.5
-    np.testing.assert_allclose(np.asarray(pictures[1])[-1, 0] / 255, colour.clip(0, 1), atol=0.01)
+    np.testing.assert_allclose(np.asarray(images[1])[-1, 0] / 255, colour.clip(0, 1), atol=0.01)
+
+
+@pytest.mark.parametrize("latents", [5, None, [[1.0]]])
+def test_what_is_no_array_is_refused(pipeline: StableDiffusionPipeline, latents: Any) -> None:
+    with pytest.raises(RequestError, match=r"latents are .*: expected an array"):
+        pipeline.preview(latents)
 
 
 def test_latents_of_another_shape_are_refused(pipeline: StableDiffusionPipeline) -> None:
@@ -50,7 +56,7 @@ def test_a_callback_may_watch(pipeline: StableDiffusionPipeline) -> None:
     made = pipeline(
         "a cat", callback_on_step_end=watch, callback_on_step_end_tensor_inputs=["denoised"], **FAST
     )
-    assert [picture.size for picture in seen] == [made.images[0].size] * len(seen)
+    assert [image.size for image in seen] == [made.images[0].size] * len(seen)
     assert len(seen) >= 3
 
 
@@ -86,3 +92,21 @@ def test_a_model_without_one_says_so(tiny_model: Path, tmp_path: Path, value: ob
     (folder / "sdrt.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError, match=message):
         open_folder(folder).preview(np.zeros((1, 4, 2, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (5, r"latents are int: expected an array \(images, 4, height, width\)"),
+        (None, "latents are NoneType"),
+        ("abc", "latents are str"),
+        ([[1.0], [1.0, 2.0]], "latents are list"),
+        (np.zeros((1, 4, 0, 2), np.float32), "latents have shape"),
+        (np.zeros((1, 4, 2, 2), np.int64), "latents are an array of int64: expected floats"),
+    ],
+)
+def test_what_is_no_latents_is_refused(
+    pipeline: StableDiffusionPipeline, value: object, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        pipeline.preview(value)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The VAE in tiles, on the tiny and the embedded model: the same pictures, in bounded memory."""
+"""The VAE in tiles, on the tiny and the embedded model: the same images, in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sdrt.common.notices import Notices
 from sdrt.model_folder.resolve import open_local
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.components import LoadedComponents
+from sdrt.run.open_graphs import OpenGraphs
 from sdrt.vae import stages as vae_stages
 from sdrt.vae.stages import StagedVae
 
@@ -38,7 +38,7 @@ def whole_and_staged(model: str | Path, name: str, tile: int) -> tuple[Component
 
 
 def example(name: str, height: int, width: int) -> NDArray[np.float32]:
-    """Latents or a picture [C, H, W] that differs from place to place, so that its tiles' means differ too."""
+    """Latents or an image [C, H, W] that differs from place to place, so that its tiles' means differ too."""
     rng = np.random.default_rng(4)
     channels, scale = (3, 8) if name == "vae_encoder" else (4, 1)
     noise = rng.standard_normal((channels, height * scale, width * scale), dtype=np.float32)
@@ -58,14 +58,14 @@ def test_tiles_make_what_the_whole_makes(
     takes, gives = NAMES[name]
     expected = whole.run({takes: given[np.newaxis]}, gives)[0]
     found = staged(given)
-    # Pictures lie in -1..1: this is a few thousandths of a level of 255.
+    # Images lie in -1..1: this is a few thousandths of a level of 255.
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
 def test_tiles_that_used_their_own_means_would_fail(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the stages are for: with one tile's mean and variance for all, the picture is another."""
+    """What the stages are for: with one tile's mean and variance for all, the image is another."""
     whole, staged = whole_and_staged(tiny_model, "vae_decoder", tile=2048)
     latents = example("vae_decoder", 16, 24)
     expected = whole.run({"latent_sample": latents[np.newaxis]}, "sample")[0]
@@ -94,7 +94,7 @@ def test_no_run_takes_more_than_a_tile(tiny_model: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Component, "run", spied)
     large = staged(example("vae_decoder", 32, 40))
-    # A halo of one pixel around 8, where the picture is enlarged, makes 10 of them.
+    # A halo of one pixel around 8, where the image is enlarged, makes 10 of them.
     assert max(sizes) <= 4096 * (10 / 8) ** 2 < large.size
     # 64 latents at once, so that many tiles see all 1280 of them, each of 3 * 16 numbers.
     assert whole.count(3 * 16 * 32 * 40) == 32 * 40 // 64
@@ -119,35 +119,33 @@ def test_what_does_not_fit_in_memory_goes_to_a_file(
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Which graphs of the VAE are opened."""
     made: list[str] = []
-    once = LoadedComponents._get_or_load
+    once = OpenGraphs.get
 
-    def spied(parts: LoadedComponents, name: str, make: Any) -> Any:
+    def spied(graphs: OpenGraphs, name: str, make: Any) -> Any:
         made.append(name)
-        return once(parts, name, make)
+        return once(graphs, name, make)
 
-    monkeypatch.setattr(LoadedComponents, "_get_or_load", spied)
+    monkeypatch.setattr(OpenGraphs, "get", spied)
     return made
 
 
 @pytest.mark.parametrize(("tiling", "staged"), [(None, False), (False, False), (True, True)])
-def test_pictures_are_those_of_the_whole(
+def test_images_are_those_of_the_whole(
     tiling: bool | None, staged: bool, tiny_model: Path, opened: list[str]
 ) -> None:
     options: dict[str, Any] = {"num_inference_steps": 2, "seed": 5, "strength": 0.5}
-    picture = Image.effect_noise((72, 56), 60).convert("RGB")
-    expected = StableDiffusionPipeline.from_pretrained(tiny_model)("a cat", image=picture, **options)
+    image = Image.effect_noise((72, 56), 60).convert("RGB")
+    expected = StableDiffusionPipeline.from_pretrained(tiny_model)("a cat", image=image, **options)
     opened.clear()
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, vae_tiling=tiling)
-    made = pipeline.load()("a cat", image=picture, **options)
+    made = pipeline.load()("a cat", image=image, **options)
     assert any("in stages" in name for name in opened) is staged
     assert any(name == "vae_decoder, whole" for name in opened) is not staged
     apart = np.asarray(made.images[0], int) - np.asarray(expected.images[0], int)
     assert np.abs(apart).max() <= 1
 
 
-def test_large_pictures_are_tiled(
-    tiny_model: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_images_are_tiled(tiny_model: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdrt.vae.autoencoder.LARGEST_WHOLE", 64 * 64)
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model)
     pipeline("a cat", width=64, height=64, num_inference_steps=1)

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from sdrt.cli.benchmark.options import benchmark_options
+from sdrt.cli.completers import files
 from sdrt.cli.group import CONTEXT, debug_option
 
 __all__ = ["benchmark"]
@@ -16,7 +17,7 @@ _COMPARE_OPTIONS = ("compare", "files", "json_file", "force", "quiet")
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("files", metavar="[FILE]...", nargs=-1)
+@click.argument("files", metavar="[FILE]...", nargs=-1, shell_complete=files)
 @benchmark_options
 @debug_option
 @click.pass_context

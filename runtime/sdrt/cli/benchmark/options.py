@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Names, Numbers, Sizes
 from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
@@ -29,6 +30,7 @@ _OPTIONS = (
         metavar="MODEL",
         default=DEFAULT_MODEL,
         show_default=True,
+        shell_complete=completers.models,
         help="Model folder, hub id, or name of an embedded model.",
     ),
     click.option(
@@ -57,10 +59,16 @@ _OPTIONS = (
         help="Images denoised at once.",
     ),
     click.option(
-        "--scheduler", "schedulers", metavar="A,B,…", type=Names(), help="Schedulers.  [default: the model's]"
+        "--scheduler",
+        "--sampler",
+        "schedulers",
+        metavar="A,B,…",
+        type=Names(),
+        help="Schedulers.  [default: the model's]",
     ),
     click.option(
         "--provider",
+        "--device",
         "providers",
         metavar="A,B,…",
         type=Names(),
@@ -68,7 +76,12 @@ _OPTIONS = (
         show_default=True,
         help="Execution providers, such as cpu,cuda.",
     ),
-    click.option("--threads", metavar="A,B,…", type=Numbers(int), help="CPU threads.  [default: every core]"),
+    click.option(
+        "--threads",
+        metavar="A,B,…",
+        type=Numbers(int),
+        help="CPU threads, at most one per CPU.  [default: every core]",
+    ),
     click.option(
         "--steps",
         "--num-inference-steps",

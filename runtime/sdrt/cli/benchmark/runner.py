@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -64,17 +64,33 @@ class Files:
         return cls(json=record, plots=paths, force=force)
 
     def write(self, record: Mapping[str, Any], terminal: Terminal) -> None:
-        """Write the record, then its plots."""
+        """Write the record, then its plots. A file that cannot be written does not keep the others from being written.
+
+        Raises the first failure. The others become notices.
+        """
+        failures: list[Exception] = []
+        for path, make in self._contents(record).items():
+            try:
+                content = make()
+                write_atomically(path, partial(_write, content), force=self.force)
+                terminal.notice(f"wrote {click.format_filename(path)}")
+            except Exception as error:  # a plot may fail in any way, and a record took minutes
+                failures.append(error)
+        for failure in failures[1:]:
+            terminal.notice(f"warning: {failure}")
+        if failures:
+            raise failures[0]
+
+    def _contents(self, record: Mapping[str, Any]) -> dict[Path, Callable[[], bytes]]:
+        """For each file, in order, a function that makes its content."""
+        found: dict[Path, Callable[[], bytes]] = {}
         if self.json is not None:
-            self._write(self.json, _as_json(record), terminal)
-        for name, path in self.plots.items():
+            found[self.json] = partial(_as_json, record)
+        if self.plots:
             from sdrt.benchmark.plots import draw
 
-            self._write(path, draw(name, record), terminal)
-
-    def _write(self, path: Path, content: bytes, terminal: Terminal) -> None:
-        write_atomically(path, lambda file: file.write(content), force=self.force)
-        terminal.notice(f"wrote {click.format_filename(path)}")
+            found |= {path: partial(draw, name, record) for name, path in self.plots.items()}
+        return found
 
 
 def run(
@@ -110,13 +126,20 @@ def run(
     job = Job(expand(asked, opener), rules, terminal, profile=profile or flame_file is not None)
     try:
         job.measure()
-    finally:
-        if job.record["measurements"]:
+    except BaseException:
+        # The user needs to see the error that ended the measurements. A failure to write becomes a notice.
+        try:
             _report(job.record, files, terminal)
+        except Exception as error:
+            terminal.notice(f"warning: {error}")
+        raise
+    _report(job.record, files, terminal)
 
 
 def _report(record: Mapping[str, Any], files: Files, terminal: Terminal) -> None:
     """Print the tables first, so that a full disk cannot lose them. Write the files even if printing fails."""
+    if not record["measurements"]:
+        return
     try:
         echo(report(record))
         if text := profile_text(record):
@@ -304,6 +327,10 @@ def run_compare(names: Sequence[str], *, json_file: str | None, force: bool, qui
         files.write(
             {"format": "sdrt-benchmark-comparison", "format_version": 1, "comparisons": entries}, terminal
         )
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _as_json(record: Mapping[str, Any]) -> bytes:

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.cli.doctor.check_result import Finding, Status
-from sdrt.cli.doctor.memory import check_memory
+from sdrt.cli.doctor.memory import check_available, check_memory
 from sdrt.cli.doctor.onnx_runtime import check_onnxruntime
 from sdrt.cli.models.summary import human_size
 from sdrt.common.cache import cache_root
 from sdrt.common.extras import install_command, missing_modules
-from sdrt.errors import RequestError, SdrtError
+from sdrt.common.interrupt import stop_if_asked
+from sdrt.common.limits import advice_on_limits, is_of_memory, memory_limit
+from sdrt.errors import OutOfMemoryError, RequestError, SdrtError
 from sdrt.model_folder.embedded import DEFAULT_MODEL
 from sdrt.onnx.cpu import CPUINFO, cpu_flags
 from sdrt.onnx.providers import PROVIDERS
@@ -73,12 +75,35 @@ def run_checks(
         yield from broken
         return
     yield from check_onnxruntime()
+    yield from check_available()
     yield from check_cache()
     yield from check_extras()
+    if memory_limit() is not None:
+        # First, in processes of its own, because an image that does not fit may end this one.
+        yield from _checks_under_a_limit(model, provider, sizes, batch, tell, **options)
+        return
     generation = list(check_generation(model, provider, **options))
     yield from generation
-    if sizes and not any(finding.status is Status.ERROR for finding in generation):
+    if sizes and not _has_error(generation):
         yield from check_memory(model, provider, sizes, batch, tell, **options)
+
+
+def _checks_under_a_limit(
+    model: str,
+    provider: str,
+    sizes: Sequence[tuple[int, int]] | None,
+    batch: int,
+    tell: Callable[[str], None],
+    **options: Any,
+) -> Iterator[Finding]:
+    memory = list(check_memory(model, provider, sizes or [(None, None)], batch, tell, **options))
+    yield from memory
+    if not _has_error(memory):
+        yield from check_generation(model, provider, **options)
+
+
+def _has_error(findings: Sequence[Finding]) -> bool:
+    return any(finding.status is Status.ERROR for finding in findings)
 
 
 def check_platform() -> Iterator[Finding]:
@@ -103,13 +128,17 @@ def check_libraries() -> Iterator[Finding]:
     for module, distribution in REQUIRED.items():
         try:
             importlib.import_module(module)
-        except (ImportError, AttributeError, OSError) as error:
+        except (ImportError, AttributeError, OSError, MemoryError) as error:
+            stop_if_asked()
+            lacks_memory = is_of_memory(error)
             yield Finding(
                 name=distribution,
                 detail=f"cannot be imported ({error})",
                 status=Status.ERROR,
-                remedy=f"pip install --force-reinstall {distribution}",
-                exit_code=1,
+                remedy=advice_on_limits()
+                if lacks_memory
+                else f"pip install --force-reinstall {distribution}",
+                exit_code=OutOfMemoryError.exit_code if lacks_memory else 1,
             )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import CONTEXT, debug_option
@@ -29,6 +30,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
     metavar="MODEL",
     default=DEFAULT_MODEL,
     show_default=True,
+    shell_complete=completers.models,
     help="Model to make an image with.",
 )
 @click.option(

@@ -10,20 +10,46 @@ from typing import TYPE_CHECKING, Any
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.models.summary import human_size
 from sdrt.common.extras import install_command
+from sdrt.common.limits import advice_on_limits, memory_limit
 from sdrt.common.notices import Notify
-from sdrt.errors import SdrtError
+from sdrt.errors import OutOfMemoryError, SdrtError
 
 if TYPE_CHECKING:
     from sdrt.benchmark.capacity import Estimate
     from sdrt.benchmark.configurations import Configuration
 
-__all__ = ["check_memory"]
+__all__ = ["check_available", "check_memory"]
+
+
+def check_available() -> Iterator[Finding]:
+    """Report how much memory there is, and what limits it."""
+    from sdrt.benchmark.memory import available_bytes
+
+    available, limit = available_bytes(), memory_limit()
+    detail = "unknown" if available is None else f"{human_size(available)} free"
+    if limit is None:
+        yield Finding(name="free memory", detail=detail)
+        return
+    yield Finding(
+        name="free memory",
+        detail=f"{detail}, but {limit} holds, which also counts what is only reserved",
+        status=Status.NOTE,
+        remedy=f"to raise it: ulimit {limit.option} unlimited",
+    )
 
 
 def check_memory(
-    model: str, provider: str, sizes: Sequence[tuple[int, int]], batch: int, tell: Notify, **options: Any
+    model: str,
+    provider: str,
+    sizes: Sequence[tuple[int | None, int | None]],
+    batch: int,
+    tell: Notify,
+    **options: Any,
 ) -> Iterator[Finding]:
-    """Yield a finding for each size. `tell` receives progress messages, and `options` go to `from_pretrained`."""
+    """Yield a finding for each size (None for the model's own).
+
+    `tell` receives progress messages, and `options` go to `from_pretrained`.
+    """
     from sdrt.benchmark.configurations import Asked, expand
     from sdrt.pipeline import StableDiffusionPipeline
 
@@ -37,7 +63,7 @@ def check_memory(
             allow_fallback=options.get("allow_fallback", False),
             provider_options=options.get("provider_options") or {},
             low_vram=False,
-            max_size=max(side for size in sizes for side in size),
+            max_size=max((side for size in sizes for side in size if side is not None), default=None),
         )
         for configuration, _ in expand(asked, lambda provider, threads: pipeline):
             yield _finding((str(pipeline.model.path.absolute()), pipeline.model.name), configuration, tell)
@@ -48,9 +74,12 @@ def check_memory(
 def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify) -> Finding:
     from sdrt.benchmark.runner import estimated
 
-    pixels = configuration.width * configuration.height
+    pixels, limit = configuration.width * configuration.height, memory_limit()
     what = f"{configuration.width}x{configuration.height}, batch {configuration.batch}, on {configuration.provider}"
-    usual = estimated(model, configuration, tell)
+    try:
+        usual = estimated(model, configuration, tell)
+    except OutOfMemoryError:
+        return _without_estimate(model, configuration, what, tell)
     if usual is None:
         return Finding(
             name="memory",
@@ -61,22 +90,54 @@ def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify)
     detail = f"{what}: about {human_size(usual.bytes_at(pixels))}"
     if usual.available is None:
         return Finding(name="memory", detail=detail)
-    detail = f"{detail}, and {human_size(usual.available)} are free"
+    there = f"{human_size(usual.available)} are free" if limit is None else f"{limit} holds"
+    detail = f"{detail}, and {there}"
     if pixels <= usual.most_pixels():
         return Finding(name="memory", detail=detail)
-    low_vram = estimated(model, replace(configuration, low_vram=True), tell)
     fits = [f"{_largest(usual, configuration)} fits" if usual.most_pixels() else "no size fits"]
-    if low_vram is not None:
-        needed = f"--low-vram takes about {human_size(low_vram.bytes_at(pixels))}"
-        largest = (
-            ""
-            if pixels <= low_vram.most_pixels()
-            else f", and {_largest(low_vram, configuration)} fits with it"
-        )
-        fits.append(needed + largest)
+    try:
+        fits += _with_low_vram(model, configuration, tell)
+    except OutOfMemoryError:
+        fits.append("--low-vram does not fit either")
     if configuration.batch > 1:
         fits.append("smaller batches take less")
     return Finding(name="memory", detail=detail, status=Status.WARNING, remedy="; ".join(fits))
+
+
+def _without_estimate(
+    model: tuple[str, str], configuration: Configuration, what: str, tell: Notify
+) -> Finding:
+    """The finding for a model that does not fit into memory even for a small image."""
+    try:
+        fits = _with_low_vram(model, configuration, tell)
+    except OutOfMemoryError:
+        return Finding(
+            name="memory",
+            detail=f"{what}: no size fits, not even with --low-vram",
+            status=Status.ERROR,
+            remedy=advice_on_limits(),
+            exit_code=OutOfMemoryError.exit_code,
+        )
+    return Finding(
+        name="memory",
+        detail=f"{what}: the model does not fit into memory as a whole",
+        status=Status.WARNING,
+        remedy="; ".join(fits),
+    )
+
+
+def _with_low_vram(model: tuple[str, str], configuration: Configuration, tell: Notify) -> list[str]:
+    """What `--low-vram` takes and which size fits with it. Empty if the system does not report memory."""
+    from sdrt.benchmark.runner import estimated
+
+    pixels = configuration.width * configuration.height
+    low_vram = estimated(model, replace(configuration, low_vram=True), tell)
+    if low_vram is None:
+        return []
+    needed = f"--low-vram takes about {human_size(low_vram.bytes_at(pixels))}"
+    if pixels <= low_vram.most_pixels():
+        return [needed]
+    return [f"{needed}, and {_largest(low_vram, configuration)} fits with it"]
 
 
 def _largest(estimate: Estimate, configuration: Configuration) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.common.extras import install_command
-from sdrt.errors import ProviderError
+from sdrt.errors import ProviderError, SdrtError
 from sdrt.onnx.tensorrt import LIBRARIES, load_tensorrt
 
 __all__ = ["check_onnxruntime", "missing_libraries"]
@@ -50,7 +50,7 @@ def check_onnxruntime() -> Iterator[Finding]:
         )
     try:
         from sdrt.onnx.engine import available_providers
-    except ProviderError as error:
+    except SdrtError as error:
         yield Finding(name="onnxruntime", detail=str(error), status=Status.ERROR, exit_code=error.exit_code)
         return
     providers = available_providers()

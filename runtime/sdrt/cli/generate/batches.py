@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.jobs import ImageJob
 from sdrt.cli.generate.streams import image_or_stdin
+from sdrt.common.seeds import seeds_from
 from sdrt.request.setting import settings_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ def batches(jobs: list[ImageJob]) -> list[Batch]:
         end = start + 1
         while end < len(jobs) and end - start < jobs[start].options.batch_size:
             first, following = jobs[start], jobs[end]
-            if following.options is not first.options or following.seed != first.seed + end - start:
+            if (
+                following.options is not first.options
+                or following.seed != seeds_from(first.seed, end - start + 1)[-1]
+            ):
                 break
             end += 1
         batch = jobs[start:end]

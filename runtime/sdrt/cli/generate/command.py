@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from sdrt.cli.completers import files
 from sdrt.cli.generate.options import groups, image_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
@@ -19,20 +20,22 @@ __all__ = ["generate"]
 @click.option(
     "--prompts-file",
     metavar="FILE",
+    shell_complete=files,
     help="Read prompts from a file, or from stdin with -. Each line is a prompt, or a JSON object with a prompt and "
     "settings that override the options.",
 )
 @click.option(
     "--from",
     "from_image",
-    metavar="FILE",
+    metavar="FILE|-",
+    shell_complete=files,
     help="Make this image again, from its metadata, or from a text file with the same text. Options that you give "
     "override the metadata.",
 )
 @click.option(
     "--approximate",
     is_flag=True,
-    help="With --from: make the image as near as possible, and say what differs, instead of refusing it.",
+    help="With --from: make the image as closely as possible and say what differs, instead of refusing it.",
 )
 @image_options
 @click.option(
@@ -48,13 +51,17 @@ __all__ = ["generate"]
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=files,
     help="Write to this file or folder. A name may contain {seed} and {index}, and ends in .png, .jpg or .webp. "
     "- writes one PNG to standard output.  [default: sdrt-{seed}.png]",
 )
 @click.option("--grid", is_flag=True, help="Also write a contact sheet of all images, named FILE-grid.")
 @click.option("--preview", is_flag=True, help="Show the images in the terminal while they are made.")
 @click.option(
-    "--preview-file", metavar="FILE", help="Write the unfinished images to this file while they are made."
+    "--preview-file",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write the unfinished images to this file while they are made.",
 )
 @click.option(
     "--preview-every",
@@ -69,8 +76,9 @@ __all__ = ["generate"]
 def generate(context: click.Context, /, from_image: str | None, approximate: bool, **options: Any) -> None:
     """Make images from a prompt.
 
-    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ a line of a file of --wildcards; the
-    seed of each image decides which. The names of the files go to stdout, progress and notices go to stderr.
+    Put each PROMPT in quotes. In a prompt, {a|b} means either a or b, and __name__ means a line of the file name.txt
+    (see --wildcards). The seed of each image decides which. The names of the files go to stdout, progress and notices
+    to stderr.
     """
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run

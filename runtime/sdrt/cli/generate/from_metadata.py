@@ -20,9 +20,9 @@ __all__ = ["options_of"]
 
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
-# Facts that no option repeats, so nobody has to be able to read them.
+# Labels that state facts. They belong to no option, so --from does not read them.
 _NOT_READ = frozenset({"Batch size", "RNG", "Embeddings", "Scheduler config", "Version"})
-# Settings without which no image is the same.
+# Settings that every image has. A notice names those that the metadata leave out.
 _ALWAYS = {
     "num_inference_steps": "steps",
     "scheduler": "sampler",
@@ -32,7 +32,7 @@ _ALWAYS = {
 }
 _MOST_SETTINGS = 1000
 _MOST_SHOWN = 12
-_REMEDY = "--approximate makes it as near as possible"
+_REMEDY = "--approximate makes it as closely as possible"
 
 
 def options_of(
@@ -54,7 +54,7 @@ def options_of(
             cannot be made from its metadata alone.
     """
     metadata = _read(name)
-    found = translate(metadata.settings, table)
+    found = translate(metadata.settings, table, (metadata.prompt, metadata.negative_prompt))
     _check_inputs(name, found, given, table, approximate=approximate)
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
@@ -63,7 +63,9 @@ def options_of(
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
     if "prompts_file" not in given:
         options["prompts"] = (metadata.prompt,)
-    options |= _options(name, found.texts, table)
+    # A seed that cannot be read does not matter beside one that is given.
+    unread = {*_NOT_READ, "Seed"} if "seed" in given else _NOT_READ
+    options |= _options(name, {one: found.texts[one] for one in found.texts if one not in unread}, table)
     if "spacing" in given and "scheduler" in options:
         options["scheduler"] = _without_spacing(options["scheduler"])
     dropped = _replaced(given)
@@ -105,8 +107,7 @@ def _replaced(given: Set[str]) -> set[str]:
 
 def _options(name: str, texts: Mapping[str, str], table: Sequence[Setting]) -> dict[str, Any]:
     try:
-        read = {label: text for label, text in texts.items() if label not in _NOT_READ}
-        values = settings_values(read, table)
+        values = settings_values(texts, table)
     except RequestError as error:
         raise RequestError(
             f"--from {name}: {error}", argument="--from", path=Path(name), fits=error.fits
@@ -184,14 +185,14 @@ def _differ(name: str, differences: Sequence[Difference]) -> str:
     shown = ", ".join(_shown(one) for one in differences[:_MOST_SHOWN])
     more = len(differences) - _MOST_SHOWN
     rest = f" and {more} more" if more > 0 else ""
-    return f"--from {name}: as near as possible; these differ: {shown}{rest}" if differences else ""
+    return f"--from {name}: made as closely as possible; these differ: {shown}{rest}" if differences else ""
 
 
 def _unsaid(name: str, said: Set[str]) -> str:
-    """What the metadata leave out, so that the image gets the usual value, which may not be that of its first time."""
+    """A notice of the settings that the metadata leave out. Their defaults may differ from what was used."""
     unsaid = [label for option, label in _ALWAYS.items() if option not in said]
     model = f" (the model is {DEFAULT_MODEL})" if "model" in unsaid else ""
-    return f"--from {name} does not say {', '.join(unsaid)}; they are as usual{model}" if unsaid else ""
+    return f"--from {name} does not say {', '.join(unsaid)}; sdrt uses its defaults{model}" if unsaid else ""
 
 
 def _shown(one: Difference) -> str:

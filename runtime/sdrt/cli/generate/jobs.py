@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +18,7 @@ from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_pat
 from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
+from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.request.table import TABLE
 
@@ -116,6 +116,7 @@ class ImageJob:
 
 @contextmanager
 def _errors_name(location: str) -> Iterator[None]:
+    """Within this block, every `RequestError` begins with `location`, if there is one."""
     try:
         yield
     except RequestError as error:
@@ -178,19 +179,15 @@ def _seeds(options: Options, entries: Sequence[Entry]) -> list[int]:
 
     An entry's own seed counts up over the images of that entry. All other images share one sequence of seeds.
     """
-    from sdrt.common.rng import MAX_SEED
-
     count = _images_per_prompt(options)
-    total = len(entries) * count
-    seed = options.settings["seed"]
-    following = secrets.randbelow(MAX_SEED - total) if seed is None else seed
+    shared = iter(seeds_from(settled_seed("seed", options.settings["seed"]), len(entries) * count))
     seeds: list[int] = []
     for entry in entries:
         if "seed" in entry.settings:
-            first = entry.settings["seed"]
+            with _errors_name(entry.location):
+                seeds += seeds_from(settled_seed("seed", entry.settings["seed"]), count)
         else:
-            first, following = following, following + count
-        seeds += range(first, first + count)
+            seeds += itertools.islice(shared, count)
     return seeds
 
 
@@ -199,12 +196,10 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
 
     The first axis runs from left to right.
     """
-    from sdrt.common.rng import MAX_SEED
     from sdrt.images.contact_sheet import MAX_IMAGES
 
-    first = options.settings["seed"]
-    if first is None:
-        first = secrets.randbelow(MAX_SEED)
+    first = settled_seed("seed", options.settings["seed"])
+    axes = [_with_settled_seeds(axis) for axis in axes]
     count = math.prod(len(axis.values) for axis in axes)
     if count > MAX_IMAGES:
         raise RequestError.expected(
@@ -225,6 +220,13 @@ def plan_plot(options: Options, axes: Sequence[Axis]) -> tuple[list[ImageJob], G
         label = ", ".join([*labels, *texts.choices])
         jobs.append(ImageJob(texts=texts, seed=seed, path=path, options=own, label=label))
     return jobs, Grid(path=path, count=count, columns=len(axes[0].values))
+
+
+def _with_settled_seeds(axis: Axis) -> Axis:
+    """The axis, with a random seed in place of each -1."""
+    if axis.name != "seed":
+        return axis
+    return replace(axis, values=[settled_seed("seed", value) for value in axis.values])
 
 
 def plan_preview_path(options: Options, image_paths: Sequence[Path]) -> Path | None:

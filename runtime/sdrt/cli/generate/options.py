@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli import completers
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Numbers
 from sdrt.cli.provider_options import (
@@ -53,19 +54,22 @@ _OTHER_OPTIONS = (
         metavar="MODEL",
         default=DEFAULT_MODEL,
         show_default=True,
-        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists what needs no download.",
+        shell_complete=completers.models,
+        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists those that need no download.",
     ),
     click.option(
         "--embedding",
         "embeddings",
         metavar="FILE",
         multiple=True,
-        help="Load a textual inversion (.safetensors). Prompts use it by the name of the file, or by the name in it. "
-        "Can be repeated.",
+        shell_complete=completers.files,
+        help="Load a textual inversion (.safetensors). Prompts use it by the name in the file, or else by the name of "
+        "the file. Can be repeated.",
     ),
     click.option(
         "--wildcards",
         metavar="DIR",
+        shell_complete=completers.folders,
         help="In prompts, __name__ means a line of the file name.txt in this folder. The seed decides which.",
     ),
     force_option,
@@ -76,7 +80,9 @@ _OTHER_OPTIONS = (
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
-    click.option("--threads", type=int, help="Number of CPU threads.  [default: every core]"),
+    click.option(
+        "--threads", type=int, help="Number of CPU threads, at most one per CPU.  [default: every core]"
+    ),
     click.option("--revision", help="Branch, tag or commit of a model on the hub."),
     click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress and no notices."),
 )
@@ -115,10 +121,18 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
                 # The default is an empty text, not None: the metadata and the checks expect a text.
                 default="" if row.name == "negative_prompt" else row.default,
                 show_default=row.default is not None,
+                shell_complete=_completer(row),
                 help=texts[row.name],
             )
         )
     return options
+
+
+def _completer(row: Setting) -> completers.Completer | None:
+    """What completes the values of a setting. Choices complete themselves."""
+    named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
+    is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
+    return named.get(row.name) or (completers.files if is_file else None)
 
 
 def _negated(_: click.Context, __: click.Parameter, given: bool) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from sdrt.cli.completers import axes, files
 from sdrt.cli.generate.options import groups, image_options
 from sdrt.cli.group import CONTEXT, debug_option
 from sdrt.cli.grouped_help import GroupedCommand
@@ -19,15 +20,19 @@ __all__ = ["plot"]
     "-x",
     metavar="SETTING=A,B,C",
     required=True,
+    shell_complete=axes,
     help="Vary a setting from left to right, such as steps=5,10,20.",
 )
-@click.option("-y", metavar="SETTING=A,B,C", help="Vary a setting from top to bottom.")
-@click.option("-z", metavar="SETTING=A,B,C", help="Vary a setting between groups of rows.")
+@click.option("-y", metavar="SETTING=A,B,C", shell_complete=axes, help="Vary a setting from top to bottom.")
+@click.option(
+    "-z", metavar="SETTING=A,B,C", shell_complete=axes, help="Vary a setting between groups of rows."
+)
 @image_options
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
+    shell_complete=files,
     help="Write the sheet to this file. Its name ends in .png, .jpg or .webp.  [default: sdrt-plot-{seed}.png]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the file, seeds, settings and timings as JSON.")

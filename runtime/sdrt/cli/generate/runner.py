@@ -183,6 +183,7 @@ class Run:
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
         self.has_previews = options.preview or options.preview_file is not None
         self.preview_path = preview_path
+        self.preview_has_failed = False
         if self.has_previews:
             pipeline.preview  # noqa: B018 - raises now if the model cannot make previews
         self.timings = Timings()
@@ -204,7 +205,7 @@ class Run:
             with terminal.steps(sum(known) if len(known) == len(counts) else None) as steps:
                 for batch, count in zip(self.batches, counts, strict=True):
                     steps.begin(batch.name, count)
-                    output = self._denoise(batch, steps)
+                    output = self._denoise(batch, steps, terminal)
                     self.timings.add(output.timings)
                     for index, job in enumerate(batch.jobs):
                         self._save(job, output, index)
@@ -231,7 +232,7 @@ class Run:
         if not self.options.as_json and self.grid.path != STDOUT:
             terminal.result(self.grid.path)
 
-    def _denoise(self, batch: Batch, steps: Steps) -> StableDiffusionPipelineOutput:
+    def _denoise(self, batch: Batch, steps: Steps, terminal: Terminal) -> StableDiffusionPipelineOutput:
         from sdrt.run.result import StableDiffusionPipelineOutput
 
         for event in self.pipeline.stream(self._planned(batch)):
@@ -239,7 +240,7 @@ class Run:
                 return event
             steps.advance()
             if self.has_previews and (event.last or (event.index + 1) % self.options.preview_every == 0):
-                self._show(event.denoised, steps)
+                self._try_to_show(event.denoised, steps, terminal)
         raise AssertionError("a stream ends with its result")
 
     def _planned(self, batch: Batch) -> PlannedRequest:
@@ -248,6 +249,15 @@ class Run:
         if batch is setup.batch:
             return setup.planned
         return self.pipeline.plan(batch.request, scheduler=setup.scheduler)
+
+    def _try_to_show(self, denoised: Any, steps: Steps, terminal: Terminal) -> None:
+        """Show the images of a batch. If that fails, tell the user once, because the images themselves are fine."""
+        try:
+            self._show(denoised, steps)
+        except SdrtError as error:
+            if not self.preview_has_failed:
+                self.preview_has_failed = True
+                terminal.notice(f"warning: no preview: {error}")
 
     def _show(self, denoised: Any, steps: Steps) -> None:
         """Show the images of a batch side by side, in the terminal and in the preview file."""

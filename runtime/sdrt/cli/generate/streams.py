@@ -40,7 +40,9 @@ def read_stdin(option: str) -> bytes:
     content = sys.stdin.buffer.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise RequestError.expected(
-            f"{option} -: standard input has more than {_MOST_BYTES >> 20} MB", "an image", argument=option
+            f"{option} -: standard input has more than {_MOST_BYTES >> 20} MB",
+            "a smaller image",
+            argument=option,
         )
     return content
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sdrt.cli.completers import images_and_models
 from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.generate.streams import STDIN, image_or_stdin
 from sdrt.cli.group import CONTEXT, debug_option
@@ -19,7 +20,7 @@ __all__ = ["info"]
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("path", metavar="FILE|MODEL")
+@click.argument("path", metavar="FILE|MODEL", shell_complete=images_and_models)
 @click.option("--verify", is_flag=True, help="Read every file of a model folder now and check its hash.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
@@ -27,7 +28,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model folder holds.
 
     FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
-    For a .safetensors file, it shows whether that is a LoRA, a VAE, or something else.
+    For a .safetensors file, sdrt says what it contains, such as a LoRA or a VAE.
     MODEL is a model folder, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
@@ -93,7 +94,11 @@ def image_info(path: Path) -> tuple[dict[str, Any], str]:
 
 def _shown(found: ImageMetadata) -> str:
     """The text in the file. JSON of another program is shown in A1111's form, with the program's name above it."""
-    if not found.text.lstrip().startswith(("{", '"')) or not found.settings:
+    from sdrt.images.parameters import Parameters
+
+    # A prompt may begin with a brace, too. In A1111's form, the line of settings shows that it is one.
+    is_a1111 = Parameters.parse(found.text).settings.items() >= found.settings.items()
+    if is_a1111 or not found.settings:
         return found.text
     return f"{found.program} made this image.\n\n{found.parameters}"
 

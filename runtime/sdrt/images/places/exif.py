@@ -23,7 +23,7 @@ _TAGS = {
     _USER_COMMENT: "UserComment",
     0x9C9C: "XPComment",
 }
-"""Tag → name. EXIF has the user comment and the maker's note in a part of their own; Fooocus writes them beside it."""
+"""Tag → name. The user comment and the maker's note belong in a separate directory; Fooocus writes them outside it."""
 # Nodes of ComfyUI write "prompt:{…}" and "Workflow: {…}" into the tags of the camera.
 _LABELLED = re.compile(r"(prompt|workflow):\s*(?=\{)", re.IGNORECASE)
 _MARK = 8
@@ -79,8 +79,8 @@ def _text_of(value: object) -> str:
 def decode_comment(raw: bytes) -> str:
     """The text of EXIF's `UserComment`, which begins with eight bytes that name an encoding.
 
-    The mark "UNICODE" says neither the order of the bytes nor, in some files, the truth; "ASCII" stands in front of
-    UTF-8; and some programs write no mark.
+    The mark "UNICODE" does not give the byte order, and some programs write it before UTF-8. Some write UTF-8 after the
+    mark "ASCII", and some write no mark.
     """
     mark, text = raw[:_MARK], raw[_MARK:]
     if mark == b"UNICODE\0":

@@ -87,7 +87,7 @@ def hidden_text(source: Source, subject: Subject) -> str:
 
 
 def _too_much(subject: Subject) -> RequestError:
-    return subject.refused(f"has more than {MOST_TEXT >> 20} MB of text", "less")
+    return subject.refused(f"has more than {MOST_TEXT >> 20} MB of text", "less text")
 
 
 def _texts(file: BinaryIO, head: bytes, subject: Subject) -> FileTexts:
@@ -103,7 +103,7 @@ def _texts(file: BinaryIO, head: bytes, subject: Subject) -> FileTexts:
 def _of_png(file: BinaryIO, subject: Subject) -> FileTexts:
     found = read_png(file)
     if found is None:
-        raise subject.unreadable("is damaged: it begins as PNG, and does not go on so")
+        raise subject.unreadable("is damaged: it begins like PNG, but the rest is not PNG")
     texts = exif_texts(found.exif) | found.texts
     return FileTexts(format="PNG", size=found.size, texts=xmp_texts(texts.pop(_XMP_KEYWORD, "")) | texts)
 

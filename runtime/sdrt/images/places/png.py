@@ -1,4 +1,4 @@
-"""The texts of a PNG, wherever they stand: also behind the pixels, where Pillow reads them only with the pixels."""
+"""The texts of a PNG, also those after the pixels, which Pillow reads only together with the pixels."""
 
 from __future__ import annotations
 

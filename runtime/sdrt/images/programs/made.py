@@ -58,7 +58,7 @@ def as_text(value: object) -> str:
 
 
 def whole(value: object) -> int | None:
-    """A JSON value as a whole number, or None if it is none."""
+    """A JSON value as a whole number, or None if it is not one."""
     try:
         number = float(str(value)[:_LONGEST_NUMBER])
     except ValueError:
@@ -67,14 +67,14 @@ def whole(value: object) -> int | None:
 
 
 class Fields:
-    """The fields of a program's metadata, taken one by one under A1111's labels. What nobody takes can be listed."""
+    """The fields of a program's metadata, taken one by one under A1111's labels. `put_others` adds the rest."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._left = dict(values)
         self.settings: dict[str, str] = {}
 
     def take(self, name: str) -> Any:
-        """The value of a field, or None without it. It is left no more."""
+        """Remove a field and return its value; None if there is no such field."""
         return self._left.pop(name, None)
 
     def text(self, *names: str) -> str:
@@ -105,7 +105,7 @@ class Fields:
             self._left.pop(name, None)
 
     def put_others(self, program: str) -> None:
-        """Add every field that is left, says something and was not taken, under the program's own name for it."""
+        """Add every field that was not taken and has a value, under the program's own name for it."""
         for name, value in self._left.items():
             if value not in (None, "", False, 0) and value != [] and value != {}:
                 self.put(f"{program} {name}", value)

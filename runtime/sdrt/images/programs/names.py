@@ -51,7 +51,7 @@ SCHEDULES = {
     "sgm_uniform": "SGM Uniform",
     "simple": "Simple",
     "ddim_uniform": "DDIM",
-    # Of timesteps, where A1111's Beta is of noise levels.
+    # It places timesteps. A1111's Beta places noise levels.
     "beta": "beta_timesteps",
     "linear_quadratic": "linear_quadratic",
     "kl_optimal": "KL Optimal",

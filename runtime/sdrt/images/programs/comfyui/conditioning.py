@@ -28,6 +28,10 @@ class Conditioning:
     """The texts of the encoders, one by one."""
     encoders: list[Node] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
+    makers: list[str] = field(default_factory=list)
+    """Nodes that may have made another text of what stands in the graph."""
+    unread: list[str] = field(default_factory=list)
+    """Nodes whose text cannot be told."""
 
 
 class _Walk:
@@ -69,9 +73,13 @@ class _Walk:
             text = node.inputs.get(self.role)
             return text if isinstance(text, str) else ""
         for name in _TEXT_INPUTS:
-            if name in node.inputs and (text := self.graph.text(node, name)) is not None:
+            if name not in node.inputs:
+                continue
+            if (text := self.graph.text(node, name)) is not None:
+                self.found.makers += map(str, self.graph.makers(node, name))
                 self._second(node, text)
                 return text
+            self.found.unread.append(str(self.graph.source(node.inputs[name]) or node))
         return None
 
     def _second(self, node: Node, first: str) -> None:
@@ -93,8 +101,10 @@ class _Walk:
 def read_conditioning(graph: Graph, node: Node, role: str) -> Conditioning:
     """The prompt that reaches the input `role` ("positive" or "negative") of a sampler or a guider."""
     found = Conditioning()
-    names = (role, "conditioning") if role == "positive" else (role,)
+    names = (role, "conditioning", "cond1") if role == "positive" else (role,)
     source = next((one for name in names if (one := graph.source(node.inputs.get(name)))), None)
     if source is not None:
         found.text = _Walk(graph, role, found).text(source)
+        if not found.encoders and not found.unread and not any("ZeroOut" in one for one in found.changes):
+            found.unread.append(str(source))
     return found

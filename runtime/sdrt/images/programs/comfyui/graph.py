@@ -27,6 +27,8 @@ _SYNONYMS: Mapping[str, tuple[str, ...]] = {
     "height": ("height", "empty_latent_height"),
 }
 """Other names of an input in nodes that people have made."""
+_MADE = ("populated_text", "text_0")
+"""Where nodes that make or show a text have the one that was made."""
 _NUMBERS = ("value", "int", "float", "number", "INT", "FLOAT", "Number", "Value", "a")
 _TEXTS = (
     *("populated_text", "text", "value", "string", "prompt", "String", "STRING", "Text", "result"),
@@ -95,6 +97,29 @@ class Graph:
                     seen.add(source.name)
                     waiting.append(source)
 
+    def through_reroutes(self, value: Any) -> Node | None:
+        """The node that a link comes from, on the other side of nodes that only pass it on."""
+        node, seen = self.source(value), set[str]()
+        while node is not None and node.kind.lower() == "reroute" and node.name not in seen:
+            seen.add(node.name)
+            node = next(iter(self.sources(node).values()), node)
+        return node
+
+    def makers(self, node: Node, name: str) -> list[Node]:
+        """The nodes that may have changed the text of an input, so that it is not the one that was encoded."""
+        source, seen = self.source(node.inputs.get(name)), set[str]()
+        waiting, found = [source] if source is not None else [], list[Node]()
+        while waiting and len(seen) < _MOST_LINKS:
+            one = waiting.pop()
+            if one.name in seen or any(isinstance(one.inputs.get(made), str) for made in _MADE):
+                continue
+            seen.add(one.name)
+            waiting += self.sources(one).values()
+            joins = any(word in one.kind.lower() for word in _JOINING)
+            if not joins and len(one.inputs) > len(self.sources(one)) + 1:
+                found.append(one)
+        return found
+
     def number(self, node: Node, name: str) -> float | str | None:
         """The number that reaches an input. A text is taken if it is a number. None if it cannot be told."""
         found = self._value(node, name, _number, _NUMBERS, set())
@@ -116,7 +141,7 @@ class Graph:
         seen = {*seen, source.name}
         if read is _text and any(word in source.kind.lower() for word in _JOINING):
             return self._joined(source, seen)
-        names = [*_SYNONYMS.get(name, (name,)), *holders]
+        names = [*_MADE, *_SYNONYMS.get(name, (name,)), *holders]
         for inner in names:
             if (
                 inner in source.inputs

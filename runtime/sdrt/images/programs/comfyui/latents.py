@@ -11,6 +11,7 @@ __all__ = ["Latents", "read_latents"]
 
 _LINKS = ("latent_image", "latent", "samples", "latents", "LATENT", "optional_latent", "")
 _IMAGES = ("pixels", "image", "images", "IMAGE")
+_PLAIN = ("reroute", "getnode", "setnode")
 _MOST = 200
 
 
@@ -41,11 +42,16 @@ def read_latents(graph: Graph, sampler: Node) -> Latents:
         if _is_empty(graph, node):
             _read_empty(graph, node, found)
             return found
-        if _image_of(graph, node) is None and not node.kind.lower().startswith(
-            ("reroute", "getnode", "setnode")
-        ):
+        if not _is_plain(graph, node):
             found.changes.append(str(node))
     return found
+
+
+def _is_plain(graph: Graph, node: Node) -> bool:
+    """Whether a node passes latents on, or only encodes an image, without a mask."""
+    if node.kind.lower().startswith(_PLAIN):
+        return True
+    return _image_of(graph, node) is not None and "mask" not in graph.sources(node)
 
 
 def _is_empty(graph: Graph, node: Node) -> bool:

@@ -15,7 +15,8 @@ __all__ = ["Model", "read_clip_skip", "read_model"]
 _NAMES = ("ckpt_name", "unet_name", "model_name", "checkpoint", "base_ckpt_name", "ckpt")
 _LINKS = ("model", "MODEL", "model1", "unet", "base_model", "sdxl_tuple", "pipe", "basic_pipe", "")
 _LORA = re.compile(r"(lora|lora_name)(_?\d+)?")
-_WEIGHTS = ("strength_model", "model_weight", "model_str", "lora_wt", "lora_weight", "strength", "weight")
+_OLDER_WEIGHTS = ("lora_wt", "lora_weight", "lora_strength", "strength", "weight")
+_WEIGHTS = ("strength_model", "model_weight", "model_str", "lora_model_strength", *_OLDER_WEIGHTS)
 _PLAIN = ("reroute", "getnode", "setnode", "primitivenode")
 _MOST = 200
 

@@ -9,6 +9,7 @@ from sdrt.images.programs.comfyui.conditioning import Conditioning, read_conditi
 from sdrt.images.programs.comfyui.graph import Graph, Node
 from sdrt.images.programs.comfyui.latents import read_latents
 from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
+from sdrt.images.programs.comfyui.output import read_output
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
 from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
@@ -25,7 +26,7 @@ _FRESH_ON_GPU = ("ancestral", "lcm", "ddpm", "_gpu")
 def read_comfyui(texts: Mapping[str, str], size: Size) -> Made | None:
     """Read a graph of ComfyUI, or of a program that runs one.
 
-    Of several samplers, the settings are those of the one that begins the image. The others are named.
+    If there are several samplers, the settings are those of the first one. A further setting names the others.
     """
     text = texts.get("prompt", "")
     graph = Graph.of(text)
@@ -64,6 +65,9 @@ def _read(
         skip = read_clip_skip(graph, encoder)
         fields.put("Clip skip", skip if skip != "1" else None)
     fields.put("RNG", "CPU")
+    output = read_output(graph, samplers[0], list(samplers))
+    fields.put("VAE", output.vae)
+    fields.put("Behind the sampler", "; ".join(output.changes))
     _put_differences(fields, sampling, positive, negative)
     if len(samplers) > 1:
         fields.put("Sampler node", str(samplers[0]))
@@ -98,7 +102,7 @@ def _put_latents(graph: Graph, sampling: Sampling, size: Size, fields: Fields) -
 
 
 def _put_steps_of_denoise(sampling: Sampling, fields: Fields) -> None:
-    """ComfyUI runs all steps, the last of so many that they are the share. A1111 runs that share of the steps."""
+    """ComfyUI's `steps` are those that run, at the end of a longer schedule. A1111's are the whole schedule."""
     steps, denoise = whole(sampling.settings.get("Steps")), sampling.denoise
     if steps and isinstance(denoise, (int, float)) and _LEAST_DENOISE < denoise < 1:
         fields.put("Steps that run", f"{steps} of {int(steps / denoise)}")
@@ -114,9 +118,15 @@ def _put_model(graph: Graph, conditions: Node, fields: Fields) -> None:
 def _put_differences(
     fields: Fields, sampling: Sampling, positive: Conditioning, negative: Conditioning
 ) -> None:
-    """What ComfyUI does in another way, or sdrt does not have."""
+    """Add what ComfyUI does differently, and what sdrt does not have."""
     changes = list(dict.fromkeys([*positive.changes, *negative.changes]))
     fields.put("Conditioning", "; ".join(changes))
+    made = list(dict.fromkeys([*positive.makers, *negative.makers]))
+    fields.put("Texts that nodes made", "; ".join(made))
+    texts = (("prompt", positive.unread), ("negative prompt", negative.unread))
+    unread = [f"{name}, from {', '.join(nodes)}" for name, nodes in texts if nodes]
+    if unread:
+        sampling.notes["Not read"] = "; ".join(filter(None, [sampling.notes.get("Not read"), *unread]))
     fields.put("Second prompt", positive.second)
     fields.put("Second negative prompt", negative.second)
     for name, note in sampling.notes.items():
@@ -125,7 +135,7 @@ def _put_differences(
         fields.put("Weights of words", "of ComfyUI")
     if any(word in (sampling.sampler or "") for word in _FRESH_ON_GPU):
         fields.put("Fresh noise", "of the GPU")
-    # ComfyUI multiplies it by √(1 + σ²) at full strength, the others by σ.
+    # At full strength, ComfyUI multiplies the noise by √(1 + σ²), and the others by σ.
     fields.put("Noise scale", "of ComfyUI")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sdrt.images.programs.comfyui.graph import Graph, Node
+from sdrt.images.programs.made import as_text
 
 __all__ = ["Sampling", "find_samplers", "read_sampler"]
 
@@ -27,6 +28,17 @@ _SCHEDULER_CLASSES = {
     "alignyourstepsscheduler": "align_your_steps",
     "betasamplingscheduler": "beta",
 }
+_USUAL_OPTIONS: Mapping[str, tuple[object, ...]] = {
+    "eta": (1,),
+    "s_noise": (1,),
+    "r": (0.5,),
+    "solver_type": ("midpoint",),
+    "noise_device": ("cpu", "gpu"),
+    "order": (4,),
+}
+_USUAL_LEVELS: Mapping[str, float] = {"sigma_max": 14.614642, "sigma_min": 0.0291675, "rho": 7.0}
+"""Those of Stable Diffusion, which ComfyUI's schedulers begin with."""
+_NEAR = 0.05
 _PARTS = ("noise", "guider", "sampler", "sigmas")
 _MOST_SAMPLERS = 50
 _MOST_SHOWN = 20
@@ -81,6 +93,8 @@ def _before(graph: Graph, node: Node) -> Iterator[Node]:
 def _samples(graph: Graph, node: Node) -> bool:
     """Whether a node samples: it has a model and prompts, or a guider, and it is no node that only sets them up."""
     inputs = node.inputs.keys()
+    if node.kind == "Reroute":
+        return False
     if {"guider", "sigmas"} <= inputs:
         return True
     links = graph.sources(node).keys()
@@ -92,13 +106,16 @@ def _samples(graph: Graph, node: Node) -> bool:
 def read_sampler(graph: Graph, node: Node) -> Sampling:
     """The settings of a sampling node."""
     found = Sampling(node=node, conditions=node)
-    parts = {name: graph.source(node.inputs.get(name)) for name in _PARTS}
+    parts = {name: graph.through_reroutes(node.inputs.get(name)) for name in _PARTS}
     if parts["guider"] is not None:
         found.conditions = parts["guider"]
+        _read_guider(found, parts["guider"])
     places = [node, *(part for part in parts.values() if part is not None)]
     for label, names in (("Steps", ("steps",)), ("CFG scale", ("cfg",)), ("Seed", ("seed", "noise_seed"))):
         _put_number(graph, found, label, places, names)
-    found.sampler = _text(graph, places, "sampler_name") or _by_class(parts["sampler"], _SAMPLER_CLASSES)
+    found.sampler = _text(graph, places, "sampler_name")
+    if parts["sampler"] is not None and found.sampler is None:
+        _read_sampler_class(found, parts["sampler"])
     sigmas = parts["sigmas"]
     found.scheduler = _text(graph, places, "scheduler")
     if sigmas is not None:
@@ -107,7 +124,7 @@ def read_sampler(graph: Graph, node: Node) -> Sampling:
         found.denoise = next(
             (graph.number(one, "denoise") for one in places if "denoise" in one.inputs), None
         )
-    _note_part_of_steps(graph, found)
+    _note_part_of_steps(graph, found, parts["noise"])
     return found
 
 
@@ -136,27 +153,55 @@ def _text(graph: Graph, places: Sequence[Node], name: str) -> str | None:
     return next((text for text in found if text), None)
 
 
-def _by_class(node: Node | None, names: dict[str, str]) -> str | None:
-    return None if node is None else names.get(node.kind.lower().removeprefix("sampler"))
+def _read_guider(found: Sampling, guider: Node) -> None:
+    """BasicGuider has no guidance. Other guiders than these two guide in ways of their own."""
+    if guider.kind == "BasicGuider":
+        found.settings["CFG scale"] = 1
+    elif guider.kind != "CFGGuider":
+        found.notes["Guider"] = str(guider)
+
+
+def _read_sampler_class(found: Sampling, node: Node) -> None:
+    """A node that is one sampler, with settings of its own."""
+    found.sampler = _SAMPLER_CLASSES.get(node.kind.lower().removeprefix("sampler"), node.kind)
+    options = (
+        f"{name} {as_text(value)}"
+        for name, value in node.inputs.items()
+        if not isinstance(value, list) and value not in _USUAL_OPTIONS.get(name, ())
+    )
+    if text := ", ".join(options):
+        found.notes["Sampler options"] = text
+
+
+def _is_usual(name: str, value: object) -> bool:
+    usual = _USUAL_LEVELS.get(name)
+    return usual is None or (isinstance(value, (int, float)) and abs(value / usual - 1) < _NEAR)
 
 
 def _read_sigmas(graph: Graph, found: Sampling, sigmas: Node) -> None:
-    """A node that makes noise levels, perhaps behind others that change them."""
+    """The node that makes the noise levels. Nodes after it may change them."""
     for node in graph.upstream(sigmas):
         scheduler = graph.text(node, "scheduler") or _SCHEDULER_CLASSES.get(node.kind.lower())
         if scheduler is not None or "steps" in node.inputs:
             found.scheduler = scheduler or node.kind
             _put_number(graph, found, "Steps", [node], ["steps"])
             found.denoise = graph.number(node, "denoise")
+            if not all(_is_usual(name, graph.number(node, name)) for name in node.inputs):
+                _note_levels(found, node)
             return
-        found.notes["Sigmas"] = _and(found.notes.get("Sigmas"), str(node))
+        _note_levels(found, node)
 
 
-def _note_part_of_steps(graph: Graph, found: Sampling) -> None:
+def _note_levels(found: Sampling, node: Node) -> None:
+    found.notes["Noise levels"] = _and(found.notes.get("Noise levels"), str(node))
+
+
+def _note_part_of_steps(graph: Graph, found: Sampling, noise: Node | None) -> None:
     """A sampler may run only some of the steps, or begin without noise."""
     node, steps = found.node, found.settings.get("Steps")
     start, end = graph.number(node, "start_at_step"), graph.number(node, "end_at_step")
     if start not in (None, 0, "0") or (end is not None and steps is not None and float(end) < float(steps)):
         found.notes["Steps that run"] = f"{start or 0} to {end}"
-    if graph.text(node, "add_noise") == "disable":
+    is_off = node.inputs.get("add_noise") in ("disable", False)
+    if is_off or (noise is not None and noise.kind == "DisableNoise"):
         found.notes["First noise"] = "none"

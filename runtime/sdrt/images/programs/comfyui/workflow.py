@@ -14,7 +14,7 @@ from sdrt.images.programs.made import load_object
 
 __all__ = ["graph_of_workflow"]
 
-_SEED = "control_after_generate"  # a widget behind each seed, which the graph does not have
+_SEED = "control_after_generate"  # a widget after each seed; the graph does not have it
 _WIDGETS: Mapping[str, tuple[str, ...]] = {
     "KSampler": ("seed", _SEED, "steps", "cfg", "sampler_name", "scheduler", "denoise"),
     "KSamplerAdvanced": (
@@ -86,8 +86,10 @@ def _node(node: Mapping[str, Any], sources: Mapping[Any, list[Any]]) -> dict[str
         for one in inputs
         if isinstance(one.get("link"), int) and one["link"] in sources
     }
-    kind = "Reroute" if node.get("mode") == _BYPASSED else str(node["type"])
-    return {"class_type": kind, "inputs": _widgets(node, inputs) | linked}
+    if node.get("mode") == _BYPASSED:
+        # It passes on what it gets, and does nothing.
+        return {"class_type": "Reroute", "inputs": linked}
+    return {"class_type": str(node["type"]), "inputs": _widgets(node, inputs) | linked}
 
 
 def _widgets(node: Mapping[str, Any], inputs: list[dict[str, Any]]) -> dict[str, Any]:

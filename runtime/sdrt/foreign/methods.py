@@ -1,0 +1,61 @@
+"""Attributes and methods that a pipeline has only for users who come from diffusers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdrt.common.messages import brief, refused, wrong_value
+from sdrt.foreign.arguments import MOVING, PIPELINE_ARGUMENTS
+from sdrt.foreign.checked import ExplainsAttributes, ExplainsClassAttributes, cannot_assign
+from sdrt.foreign.pipeline import PIPELINE
+from sdrt.foreign.word import no_argument
+
+__all__ = ["DiffusersMethods", "refuse_dtype"]
+
+
+class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
+    """A base class of pipelines. Errors about names that they lack say what to write instead.
+
+    This holds for attributes, also when they are assigned, and for the arguments of methods. A subclass needs
+    `__slots__`, because an object with a dict takes every attribute.
+    """
+
+    __slots__ = ()
+    _words, _shown = PIPELINE, "StableDiffusionPipeline"
+    _arguments = PIPELINE_ARGUMENTS
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an attribute that there is. Raises `UnknownAttributeError` for another name."""
+        try:
+            super().__setattr__(name, value)
+        except AttributeError:
+            raise cannot_assign(self, name, self._words) from None
+
+    @property
+    def safety_checker(self) -> None:
+        """None, because sdrt has no safety checker. As in diffusers, None may be assigned."""
+        return None
+
+    @safety_checker.setter
+    def safety_checker(self, value: None) -> None:
+        if value is not None:
+            raise wrong_value("safety_checker", value, "None, because sdrt has no safety checker")
+
+    def set_progress_bar_config(self, *, disable: bool = True) -> None:
+        """Accept that there is no progress bar. sdrt draws none in Python.
+
+        Raises:
+            RequestError: `disable` is not True.
+        """
+        if disable is not True:
+            raise refused(
+                "disable",
+                f"is {brief(disable)}, but sdrt draws no progress bar in Python",
+                "True; pipeline.stream yields the steps for a bar of your own",
+            )
+
+
+def refuse_dtype(*values: object) -> None:
+    """Raise `UnknownArgumentError` if one of the arguments of `to` is a torch.dtype."""
+    if any((type(value).__module__, type(value).__name__) == ("torch", "dtype") for value in values):
+        raise no_argument("StableDiffusionPipeline.to", "dtype", (), MOVING)

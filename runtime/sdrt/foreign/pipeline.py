@@ -1,0 +1,170 @@
+"""Methods and attributes of diffusers' and optimum's pipelines, and of their results and schedulers."""
+
+from __future__ import annotations
+
+from sdrt.foreign.word import Word
+
+__all__ = ["PIPELINE", "RESULT", "SCHEDULER"]
+
+_LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lora, and export that"
+_ADAPTER = "sdrt has no IP-Adapter"
+_MEMORY = "load with from_pretrained(…, low_vram=True)"
+_TILES = "load with from_pretrained(…, vae_tiling=True); images above 1024x1024 are in tiles anyway"
+_FUSED = "remove it; the exported graphs have fused attention"
+_FREEU = "remove it; sdrt has no FreeU"
+_BAR = "remove it; sdrt draws no progress bar in Python, and pipeline.stream yields the steps"
+_FOLDER = "the model is a folder of ONNX graphs, pipeline.model.path"
+_STOP = "give the call cancel=, such as a threading.Event(), or close the generator of pipeline.stream"
+_EXPORT = "export the checkpoint: sdrt export CHECKPOINT -o model/"
+_OPTION = "it is an argument of the call, and result.request has the value that was used"
+_PLAN = "pipeline.plan(Request(…)) checks a request and plans its steps"
+_INSIDE = "sdrt does it inside a call; pipeline.stream yields the steps"
+_HOOKS = "remove it; sdrt has no such hooks"
+
+PIPELINE = (
+    Word(
+        "scheduler",
+        "read or assign a scheduler",
+        "the same; also a name: pipeline.scheduler = 'euler'",
+        works=True,
+    ),
+    Word("to", "choose the device", "the same", works=True),
+    Word("load_textual_inversion, unload_textual_inversion", "textual inversions", "the same", works=True),
+    Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
+    Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
+    Word(
+        "from_single_file",
+        "loads a checkpoint in one file",
+        "convert it with diffusers' from_single_file(…).save_pretrained(…), then run sdrt export",
+    ),
+    Word("from_pipe", "another pipeline with the same parts", "use the same pipeline; it does every task"),
+    Word("from_config", "a pipeline from a config", "write StableDiffusionPipeline.from_pretrained(…)"),
+    Word("download", "downloads a model", "write StableDiffusionPipeline.from_pretrained(…)"),
+    Word("save_pretrained", "writes the model", "copy its folder, pipeline.model.path"),
+    Word("save_config", "writes the config", "copy its folder, pipeline.model.path"),
+    Word("push_to_hub", "uploads the model", "upload its folder with hf upload"),
+    Word("components", "the parts of a pipeline", _FOLDER),
+    Word("unet", "the U-Net", _FOLDER),
+    Word("vae", "the VAE", _FOLDER),
+    Word("vae_encoder", "the VAE's encoder", _FOLDER),
+    Word("vae_decoder", "the VAE's decoder", _FOLDER),
+    Word("text_encoder", "the text encoder", _FOLDER),
+    Word("tokenizer", "the tokenizer", _FOLDER),
+    Word("feature_extractor", "what the filter of images reads", "sdrt has no safety checker"),
+    Word("image_encoder", "what an IP-Adapter reads", _ADAPTER),
+    Word("image_processor", "reads images", "pass a file's name, a PIL image or an array as image="),
+    Word("vae_scale_factor", "pixels for each latent", "write pipeline.model.capabilities.vae_scale_factor"),
+    Word("config", "the config", "pipeline.model has what is known of the model"),
+    Word("name_or_path", "the model", "write pipeline.model.name or pipeline.model.path"),
+    Word("device", "where it runs", "write pipeline.provider"),
+    Word("_execution_device", "where it runs", "write pipeline.provider"),
+    Word("dtype", "the precision", "sdrt info MODEL shows it, and sdrt export --dtype chooses it"),
+    Word("hf_device_map", "which device holds what", "write pipeline.provider"),
+    Word("reset_device_map", "which device holds what", 'write pipeline.to("cpu")'),
+    Word("cuda", "moves to the GPU", 'write pipeline.to("cuda")'),
+    Word("cpu", "moves to the CPU", 'write pipeline.to("cpu")'),
+    Word("half", "the precision", "export in it: sdrt export --dtype fp16"),
+    Word("float", "the precision", "export in it: sdrt export --dtype fp32"),
+    Word("compile", "compiles the model", _FUSED),
+    Word("enable_attention_slicing", "attention in parts", _MEMORY),
+    Word("disable_attention_slicing", "attention in parts", _FUSED),
+    Word("set_attention_slice", "attention in parts", _MEMORY),
+    Word("enable_model_cpu_offload", "one component on the GPU at a time", _MEMORY),
+    Word("enable_sequential_cpu_offload", "one layer on the GPU at a time", _MEMORY),
+    Word("enable_group_offload", "some layers on the GPU at a time", _MEMORY),
+    Word("enable_vae_tiling", "the VAE in tiles", _TILES),
+    Word("disable_vae_tiling", "the VAE in tiles", "load with from_pretrained(…, vae_tiling=False)"),
+    Word("enable_vae_slicing", "the VAE for one image at a time", _MEMORY),
+    Word("disable_vae_slicing", "the VAE for one image at a time", "remove it"),
+    Word("enable_xformers_memory_efficient_attention", "fused attention", _FUSED),
+    Word("disable_xformers_memory_efficient_attention", "fused attention", _FUSED),
+    Word("set_use_memory_efficient_attention_xformers", "fused attention", _FUSED),
+    Word("fuse_qkv_projections", "fused attention", _FUSED),
+    Word("unfuse_qkv_projections", "fused attention", _FUSED),
+    Word("enable_freeu", "FreeU", _FREEU),
+    Word("disable_freeu", "FreeU", _FREEU),
+    Word("*lora*", "LoRA", _LORA),
+    Word("*adapters", "LoRA", _LORA),
+    Word("load_ip_adapter", "an image as a prompt", _ADAPTER),
+    Word("unload_ip_adapter", "an image as a prompt", _ADAPTER),
+    Word("set_ip_adapter_scale", "an image as a prompt", _ADAPTER),
+    Word("prepare_ip_adapter_image_embeds", "an image as a prompt", _ADAPTER),
+    Word("encode_image", "an image as a prompt", _ADAPTER),
+    Word("encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
+    Word("_encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
+    Word("maybe_convert_prompt", "words of textual inversions", "pass the prompt; sdrt finds their words"),
+    Word("check_inputs", "checks arguments", _PLAN),
+    Word("get_timesteps", "the timesteps of a run", _PLAN),
+    Word("num_timesteps", "the number of steps", "write pipeline.num_evaluations(Request(…))"),
+    Word("prepare_latents", "the first latents", "pass latents= to the call"),
+    Word("prepare_mask_latents", "the latents of a mask", "pass mask_image= to the call"),
+    Word("prepare_image_latents", "the latents of an image", "pass image= to the call"),
+    Word("upcast_vae", "the VAE in float32", "export it so: sdrt export --dtype fp32"),
+    Word("pack_weights", "weights in another format", "sdrt export --dtype chooses how weights are stored"),
+    Word("prepare_extra_step_kwargs", "arguments of a step", _INSIDE),
+    Word("get_guidance_scale_embedding", "guidance as an embedding", "sdrt runs no models that need it"),
+    Word("decode_latents", "latents to images", "pipeline.preview(latents) makes coarse images of them"),
+    Word("numpy_to_pil", "arrays to images", 'pass output_type="pil" to the call'),
+    Word("run_safety_checker", "a filter for images", "remove it; sdrt has no safety checker"),
+    Word("progress_bar", "a progress bar", _BAR),
+    Word("_progress_bar_config", "a progress bar", _BAR),
+    Word("_interrupt", "stops a run", _STOP),
+    Word("interrupt", "stops a run", _STOP),
+    Word("guidance_scale", "the guidance of a call", _OPTION),
+    Word("_guidance_scale", "the guidance of a call", _OPTION),
+    Word("guidance_rescale", "an option of a call", _OPTION),
+    Word("image_guidance_scale", "an option of a call", _OPTION),
+    Word("clip_skip", "an option of a call", _OPTION),
+    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA),
+    Word(
+        "do_classifier_free_guidance",
+        "whether there is guidance",
+        "guidance is on if result.request.guidance_scale is above 1",
+    ),
+    Word("maybe_free_model_hooks", "hooks that move components", _HOOKS),
+    Word("remove_all_hooks", "hooks that move components", _HOOKS),
+    Word("register_modules", "changes the parts of a pipeline", _EXPORT),
+    Word("parameters", "the weights", _FOLDER),
+    Word("providers", "the execution providers", "write pipeline.provider"),
+    Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself"),
+)
+"""Methods and attributes of a pipeline."""
+
+RESULT = (
+    Word("images", "the images", "the same", works=True),
+    Word("nsfw_content_detected", "what the filter of images found", "is None, as there is none", works=True),
+    Word('result[0], result["images"]', "the images", "the same", works=True),
+    Word("to_tuple", "the result as a tuple", "unpack it: images, nsfw = result"),
+    Word("keys", "the names in a result", "the images are result.images"),
+    Word("items", "the names and values in a result", "the images are result.images"),
+    Word("image", "the image", "write result.images[0]"),
+    Word("seed", "the seed", "write result.seeds[0]"),
+    Word("info", "how an image was made", "write result.metadata(0)"),
+    Word("parameters", "how an image was made", "write result.metadata(0)"),
+)
+"""Attributes of what a call returns."""
+
+SCHEDULER = (
+    Word("config", "the config, for from_config", "the same", works=True),
+    Word(
+        "from_pretrained",
+        "reads a config",
+        "assign the file's path: pipeline.scheduler = 'scheduler_config.json'",
+    ),
+    Word("save_pretrained", "writes the config", "write json.dump(pipeline.scheduler.config, file)"),
+    Word("save_config", "writes the config", "write json.dump(pipeline.scheduler.config, file)"),
+    Word("compatibles", "the schedulers that suit a model", "`sdrt schedulers` lists them"),
+    Word("timesteps", "the timesteps of a run", "write scheduler.plan(steps).timesteps"),
+    Word("sigmas", "the noise levels of a run", "write scheduler.plan(steps).sigmas"),
+    Word("set_timesteps", "plans a run", "write scheduler.plan(steps)"),
+    Word("num_inference_steps", "the number of steps", "it is an argument of the call"),
+    Word("init_noise_sigma", "the first noise level", "write scheduler.plan(steps).init_scale"),
+    Word("step", "one step", _INSIDE),
+    Word("scale_model_input", "one step", _INSIDE),
+    Word("add_noise", "noise on latents", "pass image= and strength= to the call"),
+    Word("order", "calls of the U-Net in a step", "write scheduler.sampler.evaluations"),
+    Word("betas", "the training's noise", "write scheduler.noise_schedule"),
+    Word("alphas", "the training's noise", "write scheduler.noise_schedule"),
+    Word("alphas_cumprod", "the training's noise", "write scheduler.noise_schedule"),
+)
+"""Attributes of a scheduler."""
