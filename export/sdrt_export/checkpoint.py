@@ -16,15 +16,18 @@ from torch import nn
 
 from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError
 from sdrt.families import Family, Task
-from sdrt.families.capabilities import sample_size
+from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
+from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.components import Component, components_of
 from sdrt_export.weight_files import find_weights, num_elements
 
 __all__ = ["Checkpoint", "FolderCheckpoint", "for_inference", "open_folder", "parts_of"]
 
+# What the libraries raise about configs and weights that they cannot make a module of.
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 # The defaults of diffusers' classes.
 _CHANNELS = {"in_channels": 4, "out_channels": 4}
 
@@ -90,7 +93,7 @@ class FolderCheckpoint:
                 output_loading_info=True,
                 **dtype,
             )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             reason = " ".join(str(error).split())
             raise ExportError(
                 f"{self.folder / part} cannot be loaded as {model_class.__name__}: {reason}",
@@ -100,6 +103,9 @@ class FolderCheckpoint:
         assert isinstance(module, nn.Module)
         _check_complete(self.folder / part, sorted(info["missing_keys"]))
         self._correct_config(module, part)
+        # transformers leaves float8 as it is.
+        module = module.float()
+        _check_finite(self.folder / part, module)
         return for_inference(module)
 
     def _correct_config(self, module: Any, part: str) -> None:
@@ -158,6 +164,17 @@ def _check_complete(folder: Path, missing: list[str]) -> None:
         )
 
 
+def _check_finite(folder: Path, module: nn.Module) -> None:
+    """Raise IntegrityError for weights with NaN or infinity, whose images would be black."""
+    for name, tensor in module.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise IntegrityError.advised(
+                f"{folder}: the weight {name} contains NaN or infinity",
+                "download the checkpoint again, or use one in another precision",
+                path=folder,
+            )
+
+
 def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
     """Check that ``folder`` is a Stable Diffusion checkpoint of known classes in safetensors.
 
@@ -200,9 +217,12 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check what would otherwise fail after the components are written."""
-    if _task(folder, family).has_noise_level:
+    """Check what would otherwise fail after the components are written, or when the model is used."""
+    task, part = _task(folder, family), family.vae.checkpoint
+    if task.has_noise_level:
         _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
+    default_size(family, _read_config(folder / family.denoiser.component / "config.json"), task, factor=1)
+    LatentScale.of(_read_config(folder / part / "config.json"), part, family.vae, task)
 
 
 def _task(folder: Path, family: Family) -> Task:

@@ -21,6 +21,17 @@ _NAME = re.compile(rf"[^.]+?(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.s
 _INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.json")
 # The most precise first. Other variants, such as "non_ema", hold other weights.
 _VARIANTS = (None, "fp16", "bf16")
+_WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
+# What bitsandbytes, ComfyUI, quanto and torchao call the factors of quantised weights.
+_FACTORS = (
+    ".SCB",
+    ".absmax",
+    ".quant_map",
+    ".scale_weight",
+    ".weight_scale",
+    ".weight._scale",
+    ".scale_input",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +53,8 @@ def find_weights(folder: Path) -> Weights:
     # A folder may have the same text encoder under both libraries' names. Loaders take the first that they know.
     for variant in _VARIANTS:
         if variant in found:
+            _check_shards(folder, found[variant])
+            _check_numbers(found[variant])
             return Weights(files=found[variant], variant=variant)
     pickles = sorted(file for file in folder.glob("*") if file.suffix in PICKLES)
     if pickles:
@@ -69,6 +82,50 @@ def _by_variant(folder: Path) -> Mapping[str | None, list[Path]]:
     return found
 
 
+def _check_shards(folder: Path, files: list[Path]) -> None:
+    """Raise ModelNotFoundError if a shard is missing, or the index that says what each contains."""
+    shards = [file for file in files if re.search(_SHARD, file.name)]
+    missing = [
+        name
+        for file in shards
+        for number in range(1, int(re.findall(r"\d{5}", file.name)[-1]) + 1)
+        if not (folder / (name := re.sub(r"-\d{5}-of", f"-{number:05}-of", file.name))).is_file()
+    ]
+    if shards and not missing and not list(folder.glob("*.safetensors.index*.json")):
+        missing = ["the index (….safetensors.index.json) of the shards"]
+    if missing and len(shards) == len(files):
+        raise ModelNotFoundError.advised(
+            f"{folder} lacks {missing[0]}", "download the checkpoint again", path=folder
+        )
+
+
+def _check_numbers(files: list[Path]) -> None:
+    """Raise UnsupportedModelError for quantised weights, which mean nothing without the factors beside them."""
+    for file in files:
+        for name, dtype in _dtypes(file).items():
+            if name.endswith(_FACTORS) or (name.endswith(".weight") and dtype in _WHOLE_NUMBERS):
+                raise UnsupportedModelError.advised(
+                    f"{file} is quantised ({name} is of the type {dtype})",
+                    "use a checkpoint with floating-point weights; sdrt export --dtype int8 quantises by itself",
+                    path=file,
+                )
+
+
+def _dtypes(file: Path) -> Mapping[str, str]:
+    """The number type of each tensor. Only the header is read."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {key: handle.get_slice(key).get_dtype() for key in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _incomplete(file, error) from error
+
+
+def _incomplete(file: Path, error: Exception) -> IntegrityError:
+    return IntegrityError.advised(
+        f"{file} is not a complete safetensors file ({error})", "download it again", path=file
+    )
+
+
 def link_name(file: Path) -> str:
     """Return the name under which a loader that asks for full precision finds a file of any variant.
 
@@ -92,6 +149,4 @@ def num_elements(file: Path) -> int:
         with safe_open(file, framework="pt") as handle:
             return sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise IntegrityError.advised(
-            f"{file} is not a complete safetensors file ({error})", "download it again", path=file
-        ) from error
+        raise _incomplete(file, error) from error

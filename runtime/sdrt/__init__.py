@@ -83,11 +83,15 @@ def _foreign(name: str) -> Any:
     """One of diffusers' schedulers; for any other name, raise an error that says what to write instead."""
     if name.startswith("_"):
         raise AttributeError(f"module 'sdrt' has no attribute {name!r}")
-    if name.endswith("Scheduler"):
+    known = __all__
+    if name[0].isupper():  # perhaps a scheduler, or a misspelling of one
+        from difflib import get_close_matches
+
         from sdrt.schedulers.diffusers_classes import SchedulerClass, class_names
 
         if name in class_names():
             return SchedulerClass(name)
+        known = [*__all__, *get_close_matches(name[:64], class_names(), n=1, cutoff=0.7)]
     from sdrt.foreign.imports import IMPORTS
     from sdrt.foreign.word import no_attribute, no_name
 
@@ -95,8 +99,8 @@ def _foreign(name: str) -> Any:
     # and raises its own error, without our message. It shows an ImportError unchanged.
     is_import = sys._getframe(2).f_globals.get("__name__") == "importlib._bootstrap"
     if is_import and PathFinder.find_spec(f"sdrt.{name}", __path__) is None:
-        raise no_name(name, __all__, IMPORTS)
-    raise no_attribute("sdrt", name, __all__, IMPORTS)
+        raise no_name(name, known, IMPORTS)
+    raise no_attribute("sdrt", name, known, IMPORTS)
 
 
 def __dir__() -> list[str]:

@@ -84,6 +84,20 @@ def _foreign_class(folder: Path) -> None:
     _edit(folder / "model_index.json", unet=["evil", "Net"])
 
 
+def _change(part: str, key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (path,) = (folder / part).glob("*.safetensors")
+        tensors = load_file(path)
+        save_file(tensors | {key: change(tensors[key])}, path, metadata={"format": "pt"})
+
+    return damage
+
+
+def _add_factor(folder: Path) -> None:
+    tensors = load_file(folder / UNET_WEIGHTS) | {"conv_in.scale_weight": torch.ones(())}
+    save_file(tensors, folder / UNET_WEIGHTS, metadata={"format": "pt"})
+
+
 TEXT_KEY = "text_model.encoder.layers.0.self_attn.k_proj.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
     "pickle only": (_pickles, UnsupportedModelError, [".bin", "pickle", ".safetensors"]),
@@ -125,6 +139,63 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
         lambda f: _edit(f / "text_encoder" / "config.json", hidden_size=64),
         ExportError,
         ["text_encoder", "CLIPTextModel"],
+    ),
+    "text encoder without heads": (
+        lambda f: _edit(f / "text_encoder" / "config.json", num_attention_heads=0),
+        ExportError,
+        ["text_encoder", "CLIPTextModel"],
+    ),
+    # torch and the graph agree on these, but their images are black, or noise.
+    "NaN": (
+        _change("vae", "decoder.conv_in.bias", lambda t: t * torch.nan),
+        IntegrityError,
+        ["vae", "decoder.conv_in.bias contains NaN", "download the checkpoint again"],
+    ),
+    "infinity": (
+        _change("text_encoder", TEXT_KEY, lambda t: t + torch.inf),
+        IntegrityError,
+        ["text_encoder", TEXT_KEY, "infinity"],
+    ),
+    "whole numbers": (
+        _change("unet", "conv_in.weight", lambda t: (t * 100).to(torch.int8)),
+        UnsupportedModelError,
+        ["is quantised (conv_in.weight is of the type I8)", "floating-point"],
+    ),
+    "factors of quantised weights": (
+        _add_factor,
+        UnsupportedModelError,
+        ["is quantised (conv_in.scale_weight", "floating-point"],
+    ),
+    # The runtime would refuse the model.
+    "no scaling factor": (
+        lambda f: _edit(f / "vae" / "config.json", scaling_factor=None),
+        IntegrityError,
+        ["vae/config.json: scaling_factor is None", "correct it"],
+    ),
+    "a scaling factor in quotes": (
+        lambda f: _edit(f / "vae" / "config.json", scaling_factor="0.18215"),
+        IntegrityError,
+        ["vae/config.json: scaling_factor is '0.18215'", "correct it"],
+    ),
+    "a shift": (
+        lambda f: _edit(f / "vae" / "config.json", shift_factor=0.1),
+        UnsupportedModelError,
+        ["vae/config.json: shift_factor 0.1 is not supported"],
+    ),
+    "no size": (
+        lambda f: _edit(f / "unet" / "config.json", sample_size=0),
+        IntegrityError,
+        ["unet/config.json: sample_size is 0", "correct it"],
+    ),
+    "a huge size": (
+        lambda f: _edit(f / "unet" / "config.json", sample_size=10**9),
+        IntegrityError,
+        ["unet/config.json: sample_size is 1000000000", "correct it"],
+    ),
+    "an unknown key": (
+        lambda f: _edit(f / "unet" / "config.json", use_new_blocks=True),
+        UnsupportedModelError,
+        ["unet/config.json: use_new_blocks is True"],
     ),
 }
 
@@ -242,6 +313,29 @@ def test_half_precision_files_load_as_float32(checkpoint: Callable[[str], Path],
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
     assert same(half, full.half().float())
     assert open_folder(damaged).size() == open_folder(checkpoint("sd1")).size()
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.bfloat16, torch.float64])
+def test_every_precision_loads_as_float32(
+    part: str, dtype: torch.dtype, checkpoint: Callable[[str], Path], damaged: Path
+) -> None:
+    (path,) = (damaged / part).glob("*.safetensors")
+    save_file(
+        {key: value.to(dtype) for key, value in load_file(path).items()}, path, metadata={"format": "pt"}
+    )
+    loaded, full = open_folder(damaged).load(part), open_folder(checkpoint("sd1")).load(part)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert same(loaded, full.to(dtype).float())
+
+
+@pytest.mark.parametrize("off", [None, False])
+def test_switches_of_later_versions_that_are_off(off: Any, damaged: Path, tmp_path: Path) -> None:
+    _edit(damaged / "unet" / "config.json", use_new_blocks=off)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # diffusers says that it ignores the key
+        export_model(damaged, tmp_path / "model")
+    assert (tmp_path / "model" / "unet" / "model.onnx").is_file()
 
 
 def test_shards_load_as_one(checkpoint: Callable[[str], Path], damaged: Path) -> None:

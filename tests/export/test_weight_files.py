@@ -11,7 +11,7 @@ import diffusers
 import pytest
 import torch
 
-from sdrt.errors import ModelNotFoundError, SdrtError
+from sdrt.errors import ModelNotFoundError
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.weight_files import find_weights, link_name
 
@@ -72,8 +72,17 @@ def test_a_missing_shard_is_said(checkpoint: Callable[[str], Path], tmp_path: Pa
     folder = half(checkpoint("sd1"), tmp_path / "half", torch.float16, "fp16", "100KB")
     lost = sorted((folder / "unet").glob("*.safetensors"))[1]
     lost.unlink()
-    with pytest.raises(SdrtError, match=re.escape(lost.name)):
-        open_folder(folder).load("unet")
+    with pytest.raises(
+        ModelNotFoundError, match=f"lacks {re.escape(lost.name)}: download the checkpoint again"
+    ):
+        open_folder(folder)
+
+
+def test_a_missing_index_of_shards_is_said(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = half(checkpoint("sd1"), tmp_path / "half", torch.float16, "fp16", "100KB")
+    next((folder / "unet").glob("*.index*.json")).unlink()
+    with pytest.raises(ModelNotFoundError, match=r"unet lacks the index .* of the shards: download"):
+        open_folder(folder)
 
 
 def test_other_variants_are_named(tmp_path: Path) -> None:

@@ -24,13 +24,6 @@ _ACTIVATIONS = ("quick_gelu", "gelu")
 _LONGEST = 1 << 16
 # Configs from before transformers 4.31 say 2, which never was CLIP's end token.
 _OLD_EOS = 2
-_IGNORED = frozenset(
-    {
-        *("architectures", "attention_dropout", "bos_token_id", "dropout", "dtype", "gradient_checkpointing"),
-        *("initializer_factor", "initializer_range", "model_type", "pad_token_id", "torch_dtype"),
-        *("transformers_version", "use_cache", "projection_dim"),
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)

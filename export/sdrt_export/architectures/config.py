@@ -28,11 +28,13 @@ class Config:
             ignored: keys that do not change the result.
 
         Raises:
-            UnsupportedModelError: a key is unknown, or a fixed one has another value.
+            UnsupportedModelError: a key is unknown and not off, or a fixed one has another value.
         """
         for key, value in self._values.items():
             if key.startswith("_") or key in known or key in ignored:
                 continue
+            if key not in fixed and (value is None or value is False):
+                continue  # a switch of a later version of diffusers, which is off
             if key not in fixed:
                 raise self.refused(key, "a key that sdrt knows")
             allowed = fixed[key] if isinstance(fixed[key], tuple) else (fixed[key],)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import click
 
-from sdrt.cli.group import CONTEXT, LazyGroup
+from sdrt.cli.group import LazyGroup
+from sdrt.cli.settings import CONTEXT
 
 __all__ = ["main"]
 

@@ -18,7 +18,7 @@ from click.shell_completion import (
 )
 
 from sdrt.cli.echo import echo
-from sdrt.cli.group import COMPLETE, CONTEXT
+from sdrt.cli.settings import COMPLETE, CONTEXT
 
 __all__ = ["SHELLS", "Bash", "completion", "register"]
 

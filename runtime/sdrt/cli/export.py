@@ -11,8 +11,9 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.generate.variations import read_prompts_file
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
+from sdrt.cli.settings import CONTEXT
 from sdrt.common.extras import EXTRAS, install_command
 from sdrt.common.progress import Board, export_reporter
 from sdrt.errors import ExportError, RequestError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import operator
 import os
 import sys
 from typing import Any, NoReturn
@@ -13,18 +12,9 @@ from click.shell_completion import CompletionItem
 
 from sdrt.cli.exit_codes import Boundary, State
 from sdrt.cli.process import flush, printable, stoppable
+from sdrt.cli.settings import COMPLETE
 
-__all__ = ["COMPLETE", "CONTEXT", "LazyGroup", "debug_option", "force_option"]
-
-
-COMPLETE = "_SDRT_COMPLETE"
-"""The environment variable with which a shell asks for completions. click reads it."""
-
-CONTEXT: dict[str, Any] = {
-    "help_option_names": ["-h", "--help"],
-    "token_normalize_func": operator.methodcaller("replace", "_", "-"),
-}
-"""Options accept underscores and hyphens: `--guidance_scale` is `--guidance-scale`. Values stay as typed."""
+__all__ = ["LazyGroup", "debug_option", "force_option"]
 
 
 class LazyGroup(click.Group):

@@ -6,7 +6,7 @@ import click
 
 from sdrt.cli.completers import commands
 from sdrt.cli.echo import echo
-from sdrt.cli.group import CONTEXT
+from sdrt.cli.settings import CONTEXT
 from sdrt.cli.unknown import unknown_command
 
 __all__ = ["help_command"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdrt.cli.echo import echo, echo_json
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
+from sdrt.cli.settings import CONTEXT
 from sdrt.cli.tables import columns
 
 if TYPE_CHECKING:

@@ -32,5 +32,7 @@ def wrong_value(argument: str, value: object, fits: str) -> RequestError:
 def wrong_key(where: object, key: str, value: object, fits: str, **facts: Any) -> IntegrityError:
     """The error for a key of a config that an export wrote; `where` is the config's file."""
     return IntegrityError(
-        f"{where}: {key} is {brief(value)}, expected {fits}: export the model again", fits=fits, **facts
+        f"{where}: {key} is {brief(value)}, expected {fits}: correct it, or export the model again",
+        fits=fits,
+        **facts,
     )

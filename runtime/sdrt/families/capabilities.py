@@ -83,7 +83,7 @@ class Capabilities:
         channels = whole(vae, "latent_channels", decoder)
         task = _task(family, denoiser, channels)
         factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
-        height, width = _default_size(family, denoiser, task, factor)
+        height, width = default_size(family, denoiser, task, factor)
         levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
         return cls(
             latent_channels=channels,
@@ -155,7 +155,7 @@ def _version(config: Mapping[str, Any]) -> tuple[int, int]:
     return (int(found[1]), int(found[2] or 0)) if found else (999, 0)
 
 
-def _default_size(family: Family, denoiser: Mapping[str, Any], task: Task, factor: int) -> tuple[int, int]:
+def default_size(family: Family, denoiser: Mapping[str, Any], task: Task, factor: int) -> tuple[int, int]:
     """Return the default height and width in pixels.
 
     The config's `sample_size` is a number of latents, or a pair (height, width). Without it, the family's size counts.

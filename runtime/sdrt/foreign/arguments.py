@@ -131,8 +131,10 @@ _OWN_WORDS = (
 )
 
 _OTHERS = (
-    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA, (None,)),
+    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA, (None, {})),
     Word("lora", "a LoRA", _LORA, (None,)),
+    Word("lora_scale", "how much of a LoRA", _LORA, (None,)),
+    Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
     Word("ip_adapter_image", "an image as a prompt", _ADAPTER, (None,)),
     Word("ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
     Word("control_image", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),

@@ -8,10 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
+from sdrt.common.frames import forgets_locals
 from sdrt.errors import UnknownArgumentError, UnknownAttributeError
 from sdrt.foreign.word import Word, find, no_argument, no_attribute
 
-__all__ = ["ExplainsAttributes", "ExplainsClassAttributes", "cannot_assign", "explains_arguments"]
+__all__ = [
+    "ExplainsAttributes",
+    "ExplainsClassAttributes",
+    "cannot_assign",
+    "explains_arguments",
+    "explains_assignment",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +36,8 @@ def explains_arguments(name: str, words: Sequence[Word]) -> Callable[[Callable[P
     def explained(method: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(method)
 
+        # The outermost function of a call, whose errors must not keep the object.
+        @forgets_locals
         @functools.wraps(method)
         def call(*values: P.args, **named: P.kwargs) -> R:
             known = signature.parameters
@@ -131,6 +140,21 @@ class ExplainsAttributes:
                 # The attribute exists, so its own code raised an AttributeError. Another call raises it again.
                 return object.__getattribute__(self, name)
             raise _missing(type(self), name, type(self)._words)
+
+
+def explains_assignment(kind: C) -> C:
+    """Make the errors of a frozen dataclass about assigned attributes say what to write instead."""
+
+    def refuse(self: object, name: str, value: object) -> NoReturn:
+        fields = getattr(kind, "__dataclass_fields__", ())
+        if name in fields or hasattr(type(self), name):
+            raise UnknownAttributeError.advised(
+                f"{kind.__name__}.{name} cannot be assigned", "make another with from_config", argument=name
+            )
+        raise _missing(type(self), name, getattr(kind, "_words", ()))
+
+    kind.__setattr__ = refuse  # type: ignore[method-assign, assignment]
+    return kind
 
 
 def cannot_assign(owner: object, name: str, words: Sequence[Word]) -> AttributeError:

@@ -84,6 +84,10 @@ _GENERATE = (
     *_same("sampler-name sampling-method sample-method", "the scheduler", "write --scheduler"),
     *_same("schedule schedule-type scheduler-type sigma-schedule", "the spacing", "write --spacing"),
     *_same("karras use-karras-sigmas", "the spacing", "write --spacing karras"),
+    *_same("plms", "the scheduler", "write --scheduler pndm"),
+    *_same("ddim", "the scheduler", "write --scheduler ddim"),
+    *_same("dpm dpm-solver", "the scheduler", "write --scheduler dpmpp_2m"),
+    *_same("ddim-eta", "the noise of DDIM", "write --eta"),
     *_same("num-steps sampling-steps ddim-steps inference-steps step", "the number of steps", _STEPS),
     *_same("batch bs", "images at once", "write --batch-size (-b)"),
     *_same(
@@ -118,6 +122,9 @@ _GENERATE = (
     *_same(
         "refiner styles style hypernetwork restore-faces face-restoration adetailer freeu", "A1111's", _NONE
     ),
+    *_same("face-restore gfpgan codeformer facefix tome-ratio token-merging-ratio", "A1111's", _NONE),
+    *_same("skip-grid", "a contact sheet", "leave it out"),
+    *_same("skip-save laion400m fixed-code config f c", "CompVis'", "leave it out"),
     *_same("num-threads jobs cores", "CPU threads", "write --threads"),
     *_same("token hf-token use-auth-token", "an access token", "set the environment variable HF_TOKEN"),
     *_ANY,

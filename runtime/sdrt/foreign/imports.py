@@ -69,6 +69,14 @@ IMPORTS = (
     Word("ORT*", "a class of optimum", _ONE),
     Word("load_image", "reads an image", "pass the file's name, or a PIL image, as image="),
     Word("make_image_grid", "puts images on a sheet", "use sdrt generate --grid, or sdrt plot"),
+    Word("utils", "helpers such as load_image", "pass the file's name, or a PIL image, as image="),
+    Word("logging", "how much is said", "pass notify= to StableDiffusionPipeline.from_pretrained"),
+    Word("pipelines", "pipelines", _ONE),
+    Word("models", "components of a model", _COMPONENT),
+    Word(
+        "loaders", "LoRA, textual inversions", "pipeline.load_textual_inversion loads words; sdrt has no LoRA"
+    ),
+    Word("image_processor", "reads images", "pass the file's name, or a PIL image, as image="),
     Word("Compel", "weights in prompts", 'pass prompt_syntax="compel" to a call'),
     Word("Flax*", "a class for JAX", _ONE),
     Word(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex, TypeVar
 
 from sdrt.common.messages import brief, refused, wrong_value
+from sdrt.errors import RequestError
 from sdrt.foreign.arguments import MOVING, PIPELINE_ARGUMENTS
 from sdrt.foreign.checked import ExplainsAttributes, ExplainsClassAttributes, cannot_assign
 from sdrt.foreign.pipeline import PIPELINE
 from sdrt.foreign.word import no_argument
 
 __all__ = ["DiffusersMethods", "refuse_dtype"]
+
+M = TypeVar("M", bound="DiffusersMethods")
 
 
 class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
@@ -30,6 +33,22 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
             super().__setattr__(name, value)
         except AttributeError:
             raise cannot_assign(self, name, self._words) from None
+
+    def __copy__(self: M) -> M:
+        """Return a pipeline with its own scheduler. It shares the sessions."""
+        made = object.__new__(type(self))
+        for name in (one for base in type(self).__mro__ for one in getattr(base, "__slots__", ())):
+            if name != "__weakref__" and hasattr(self, name):
+                setattr(made, name, getattr(self, name))
+        return made
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse pickles and deep copies: sessions of ONNX Runtime cannot be copied."""
+        raise RequestError.advised(
+            "a pipeline cannot be pickled or copied",
+            "call StableDiffusionPipeline.from_pretrained in each process; threads may share a pipeline",
+            joint="; ",
+        )
 
     @property
     def safety_checker(self) -> None:

@@ -19,6 +19,7 @@ _EXPORT = "export the checkpoint: sdrt export CHECKPOINT -o model/"
 _OPTION = "it is an argument of the call, and result.request has the value that was used"
 _PLAN = "pipeline.plan(Request(…)) checks a request and plans its steps"
 _INSIDE = "sdrt does it inside a call; pipeline.stream yields the steps"
+_SINGLE = "convert it with diffusers' from_single_file(…).save_pretrained(…), then run sdrt export"
 _HOOKS = "remove it; sdrt has no such hooks"
 
 PIPELINE = (
@@ -32,11 +33,7 @@ PIPELINE = (
     Word("load_textual_inversion, unload_textual_inversion", "textual inversions", "the same", works=True),
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
     Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
-    Word(
-        "from_single_file",
-        "loads a checkpoint in one file",
-        "convert it with diffusers' from_single_file(…).save_pretrained(…), then run sdrt export",
-    ),
+    Word("from_single_file", "loads a checkpoint in one file", _SINGLE),
     Word("from_pipe", "another pipeline with the same parts", "use the same pipeline; it does every task"),
     Word("from_config", "a pipeline from a config", "write StableDiffusionPipeline.from_pretrained(…)"),
     Word("download", "downloads a model", "write StableDiffusionPipeline.from_pretrained(…)"),
@@ -105,6 +102,13 @@ PIPELINE = (
     Word("get_guidance_scale_embedding", "guidance as an embedding", "sdrt runs no models that need it"),
     Word("decode_latents", "latents to images", "pipeline.preview(latents) makes coarse images of them"),
     Word("numpy_to_pil", "arrays to images", 'pass output_type="pil" to the call'),
+    Word(
+        "requires_safety_checker", "whether there must be a filter", "remove it; sdrt has no safety checker"
+    ),
+    Word("eval", "switches training off", "remove it; sdrt only makes images"),
+    Word("train", "switches training on", "sdrt only makes images: train with diffusers, then export"),
+    Word("requires_grad_", "switches gradients off", "remove it; sdrt has none"),
+    Word("from_ckpt", "loads a checkpoint in one file", _SINGLE),
     Word("run_safety_checker", "a filter for images", "remove it; sdrt has no safety checker"),
     Word("progress_bar", "a progress bar", _BAR),
     Word("_progress_bar_config", "a progress bar", _BAR),

@@ -15,7 +15,7 @@ __all__ = ["Word", "find", "no_argument", "no_attribute", "no_name"]
 
 _LONGEST = 64
 """How many characters of a name are compared with the known names."""
-_LIKENESS = 0.7
+_LIKENESS, _NEARLY_SAME = 0.7, 0.9
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,9 @@ def _explained(name: str, known: Iterable[str], words: Sequence[Word], otherwise
     """Return `name` with what it is, if that is known, and what to write instead of it."""
     shown = name if name.isidentifier() and len(name) <= _LONGEST else brief(name)
     word = find(name, words)
-    close = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=_LIKENESS)
-    if close and (word is None or word.name == "*"):
+    # A pattern is for many names, so it gives way to a name that is nearly the same.
+    likeness = _LIKENESS if word is None or word.name == "*" else _NEARLY_SAME
+    close = difflib.get_close_matches(name[:_LONGEST], list(known), n=1, cutoff=likeness)
+    if close and (word is None or "*" in word.name):
         return shown, f"did you mean {close[0]}?"
     return (shown, otherwise) if word is None else (f"{shown} ({word.what})", word.ours)

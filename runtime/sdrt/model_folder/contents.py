@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sdrt.errors import IntegrityError
 from sdrt.model_folder.index import INDEX_NAME, class_of
-from sdrt.model_folder.manifest import MANIFEST_NAME, component_of, missing
+from sdrt.model_folder.manifest import MANIFEST_NAME, Manifest, component_of, missing
 
 if TYPE_CHECKING:
-    from sdrt.model_folder.folder import ModelFolder
+    from pathlib import Path
+
+    from sdrt.families import Family
 
 __all__ = ["CONFIG_NAME", "GRAPH", "check_files", "lacks_config"]
 
@@ -19,13 +21,33 @@ GRAPH, CONFIG_NAME = "model.onnx", "config.json"
 _WITHOUT_CONFIG = "OnnxRuntimeModel"
 
 
-def lacks_config(model: ModelFolder, name: str) -> bool:
+class Folder(Protocol):
+    """What this module reads of a model folder."""
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+
+    @property
+    def index(self) -> Mapping[str, Any]:
+        """The content of `model_index.json`."""
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The manifest, if the folder has one."""
+
+    @property
+    def family(self) -> Family:
+        """The family of the model."""
+
+
+def lacks_config(model: Folder, name: str) -> bool:
     """Tell whether the config of the component `name` must be read off its graph."""
     is_bare = model.manifest is None and class_of(model.index.get(name)) == _WITHOUT_CONFIG
     return is_bare and not (model.path / name / CONFIG_NAME).exists()
 
 
-def check_files(model: ModelFolder, others: tuple[str, ...]) -> None:
+def check_files(model: Folder, others: tuple[str, ...]) -> None:
     """Check that a folder has every file that its model needs, and that its manifest lists every file.
 
     `others` are the folders that may hold files beside those of the family's components.
@@ -46,7 +68,7 @@ def check_files(model: ModelFolder, others: tuple[str, ...]) -> None:
         )
 
 
-def _needed(model: ModelFolder) -> Iterator[str]:
+def _needed(model: Folder) -> Iterator[str]:
     """Yield the relative POSIX paths of the files that every model of the family needs."""
     family = model.family
     texts = [spec.component for spec in family.text_encoders]
@@ -58,7 +80,7 @@ def _needed(model: ModelFolder) -> Iterator[str]:
     yield "scheduler/scheduler_config.json"
 
 
-def _files(model: ModelFolder, others: tuple[str, ...]) -> list[str]:
+def _files(model: Folder, others: tuple[str, ...]) -> list[str]:
     """Return the relative POSIX paths of all files that sdrt may read, except hidden files."""
     family, names = model.family, [INDEX_NAME]
     for folder in (*family.components, *family.tokenizers, *others):

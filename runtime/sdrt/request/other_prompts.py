@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sdrt.request.other_labels import plain
 
 if TYPE_CHECKING:
-    from sdrt.request.translation import Translation
+    from sdrt.request.translated import Translation
 
 __all__ = ["note_old_editing", "note_padding"]
 

@@ -16,7 +16,7 @@ from sdrt.request.other_labels import plain
 from sdrt.request.table import parse_size
 
 if TYPE_CHECKING:
-    from sdrt.request.translation import Translation
+    from sdrt.request.translated import Translation
 
 __all__ = ["ON_TIMESTEPS", "image_to_image", "number", "second_pass"]
 

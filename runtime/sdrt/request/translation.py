@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.common.messages import brief
@@ -20,8 +19,9 @@ from sdrt.request.other_prompts import note_old_editing, note_padding
 from sdrt.request.second_pass import ON_TIMESTEPS, image_to_image, number, second_pass
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE, labelled_settings
+from sdrt.request.translated import Translation
 
-__all__ = ["Difference", "Translation", "translate"]
+__all__ = ["translate"]
 
 _MASK = ("Mask blur", "Mask mode", "Masked content", "Inpaint area")
 # Configs of models of each kind of training.
@@ -42,32 +42,6 @@ _SYNTAXES = {
     "fixed": "plain",
     "fixed attention": "plain",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Something in metadata that sdrt cannot do as the metadata say."""
-
-    label: str
-    """The label, or the name of a group of labels."""
-    value: str = ""
-    option: str = ""
-    """The setting with which a user says otherwise, so that the metadata do not count."""
-    minor: bool = False
-    """Whether the image is the same except in details, so that a notice suffices."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Translation:
-    """Metadata in the labels of sdrt."""
-
-    texts: dict[str, str]
-    differences: list[Difference] = field(default_factory=list)
-
-    def differs(self, label: str, value: str, option: str = "", *, minor: bool = False) -> None:
-        """Note that `label` cannot be done. Only the first of several with the same name is kept."""
-        if all(label != other.label for other in self.differences):
-            self.differences.append(Difference(label=label, value=value, option=option, minor=minor))
 
 
 def translate(

@@ -44,10 +44,7 @@ def bound_denoiser(
     notices: Notices,
     sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
-    """The denoiser of a pass, bound to buffers of the pass's shapes.
-
-    `factor` is the number of pixels per latent. `sampler` may scale the guidance.
-    """
+    """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
     component = components.denoiser
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
@@ -65,7 +62,7 @@ def bound_denoiser(
     # With low_vram, the denoiser runs one row at a time.
     rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed)
-    weights = conditioning.weights
+    share, weights = sampler.guidance_share, conditioning.weights
     with component.bound(shapes, (spec.output,)) as run:
         yield Denoiser(
             component,
@@ -74,8 +71,8 @@ def bound_denoiser(
             plan,
             batch=conditioning.batch,
             image_indices=conditioning.image_indices,
-            weights=None if weights is None else weights * np.float32(sampler.guidance_share),
-            scale=request.guidance_scale * sampler.guidance_share,
+            weights=None if weights is None else weights * np.float32(share),
+            scale=request.guidance_scale * share,
             rescale=request.guidance_rescale,
             notices=notices,
             keeps_unconditional=sampler.needs_unconditional,

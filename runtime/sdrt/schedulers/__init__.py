@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sdrt.schedulers.discrete_schedule import DiscreteNoiseSchedule
 from sdrt.schedulers.edm_schedule import EdmNoiseSchedule
 from sdrt.schedulers.flow_schedule import FlowNoiseSchedule
@@ -45,3 +47,12 @@ __all__ = [
     "unknown_scheduler",
     "version_of_a1111",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """One of diffusers' classes, as `from sdrt import EulerDiscreteScheduler` gives it."""
+    from sdrt.schedulers.diffusers_classes import SchedulerClass, class_names
+
+    if name in class_names():
+        return SchedulerClass(name)
+    raise AttributeError(f"module 'sdrt.schedulers' has no attribute {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.errors import RequestError, UnknownAttributeError, UnsupportedModelError
-from sdrt.foreign.checked import ExplainsAttributes
+from sdrt.foreign.checked import ExplainsAttributes, explains_assignment
 from sdrt.foreign.pipeline import SCHEDULER
 from sdrt.schedulers.config_rows import as_named, row_of_settings, rows_of_class, settings_of_row
 from sdrt.schedulers.noise_schedule import NoiseSchedule
@@ -26,8 +27,11 @@ __all__ = ["Scheduler"]
 
 # Zero terminal SNR goes up to 2^24. Beyond that, the model's output is lost in the rounding of the noise.
 _LARGEST_SIGMA = 1e8
+_LONGEST = 64
+"""How many characters of a name are compared with the known names."""
 
 
+@explains_assignment
 @dataclass(frozen=True, kw_only=True)
 class Scheduler(ExplainsAttributes):
     """A noise schedule, a spacing and a sampler, made by `resolve_scheduler`. It is immutable, so runs can share it."""
@@ -106,7 +110,7 @@ class Scheduler(ExplainsAttributes):
         asked, spacing = spacing, self.sampler.spacing_named(spacing) if isinstance(spacing, str) else ""
         if spacing not in self.sampler.spacings:
             known = f"spacing {spacing!r} is not for scheduler {self.name!r}"
-            problem = known if spacing in tuple(SPACINGS) else f"unknown spacing {brief(asked)}"
+            problem = known if spacing in tuple(SPACINGS) else _unknown_spacing(asked, self.sampler.spacings)
             valid = ", ".join(self.sampler.spacings)
             remedy = (
                 f"choose one of: {valid}"
@@ -304,3 +308,8 @@ def _falls(plan: Plan, *, rises: bool) -> bool:
         return False
     ordered = rises or (np.diff(visited) <= 0).all()
     return bool(visited.min() > 0 and visited.max() <= _LARGEST_SIGMA and ordered)
+
+
+def _unknown_spacing(asked: str, spacings: Sequence[str]) -> str:
+    close = difflib.get_close_matches(plain_name(str(asked))[:_LONGEST], spacings, n=1)
+    return f"unknown spacing {brief(asked)}" + (f" (did you mean {close[0]}?)" if close else "")

@@ -9,7 +9,8 @@ import pytest
 
 from sdrt import Request
 from sdrt.request.labels import scheduler_name, settings_values
-from sdrt.request.translation import Translation, translate
+from sdrt.request.translated import Translation
+from sdrt.request.translation import translate
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 BASE = {"Steps": "20", "Sampler": "Euler", "CFG scale": "7", "Seed": "1", "Size": "512x512", "RNG": "CPU"}

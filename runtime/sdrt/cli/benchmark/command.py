@@ -9,7 +9,8 @@ from click.core import ParameterSource
 
 from sdrt.cli.benchmark.options import benchmark_options
 from sdrt.cli.completers import files
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
+from sdrt.cli.settings import CONTEXT
 
 __all__ = ["benchmark"]
 

@@ -11,9 +11,10 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.echo import echo, echo_json
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
 from sdrt.cli.param_types import Sizes
 from sdrt.cli.provider_options import allow_fallback_option, provider_option, provider_options_option
+from sdrt.cli.settings import CONTEXT
 from sdrt.common.progress import Display
 from sdrt.common.visible import visible
 from sdrt.model_folder.embedded import DEFAULT_MODEL

@@ -9,8 +9,9 @@ from click.core import ParameterSource
 
 from sdrt.cli.completers import files
 from sdrt.cli.generate.options import groups, image_options
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
 from sdrt.cli.grouped_help import GroupedCommand
+from sdrt.cli.settings import CONTEXT
 
 __all__ = ["generate"]
 

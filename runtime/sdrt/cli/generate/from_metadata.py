@@ -14,7 +14,8 @@ from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE
-from sdrt.request.translation import Difference, Translation, translate
+from sdrt.request.translated import Difference, Translation
+from sdrt.request.translation import translate
 
 __all__ = ["options_of"]
 

@@ -36,6 +36,9 @@ __all__ = [
     "plan_preview_path",
 ]
 
+_MOST_SEEDS = 8
+"""How many seeds that do not count up are listed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -280,6 +283,13 @@ def _label(texts: Texts, seed: int, *, varied: bool, alone: bool) -> str:
 
 
 def describe_seeds(jobs: list[ImageJob]) -> str:
-    """The seeds in words: "seed 3" or "seeds 3 to 5"."""
-    first, last = min(job.seed for job in jobs), max(job.seed for job in jobs)
-    return f"seed {first}" if first == last else f"seeds {first} to {last}"
+    """The seeds in words: "seed 3", "seeds 3 to 5", or for seeds that do not count up "seeds 7, 3 and 5"."""
+    seeds = list(dict.fromkeys(job.seed for job in jobs))
+    first, last = seeds[0], seeds[-1]
+    if len(seeds) == 1:
+        return f"seed {first}"
+    if all(after == before + 1 for before, after in itertools.pairwise(seeds)):
+        return f"seeds {first} to {last}"
+    if len(seeds) > _MOST_SEEDS:
+        return f"{len(seeds)} seeds, {first} to {last}"
+    return f"seeds {', '.join(map(str, seeds[:-1]))} and {last}"

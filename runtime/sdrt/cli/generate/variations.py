@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from typing import Any
 from sdrt.cli.generate.ranges import in_range
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.foreign.command import OPTIONS
+from sdrt.foreign.word import find
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE
 
@@ -26,6 +30,8 @@ __all__ = [
 ]
 
 MAX_ENTRIES = 10_000
+_LONGEST = 64
+"""How many characters of a name are compared with the known names."""
 _MAX_BYTES = 64 << 20
 _EXPECTED: Mapping[Kind, str] = {
     str: "a string",
@@ -78,9 +84,22 @@ def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
         if key in row.names:
             return row
     expected = ", ".join(row.key for row in rows)
+    close = _meant(key, rows)
     raise RequestError.expected(
-        f"{location}: unknown setting {brief(name)}", f"one of {expected}", argument=name
+        f"{location}: unknown setting {brief(name)}" + (f" (did you mean {close}?)" if close else ""),
+        f"one of {expected}",
+        argument=name,
     )
+
+
+def _meant(key: str, rows: Sequence[Setting]) -> str | None:
+    """The setting that other programs call `key`, or the one that it is a misspelling of."""
+    word = find(key.replace("_", "-"), OPTIONS["generate"])
+    named = re.search(r"--([a-z-]+)", word.ours) if word else None
+    keys = [row.key for row in rows]
+    if named and (ours := named[1].replace("-", "_")) in keys:
+        return ours
+    return next(iter(difflib.get_close_matches(key[:_LONGEST], keys, n=1)), None)
 
 
 def read_prompts_file(

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from sdrt.cli.echo import echo, echo_json
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size, summarise
+from sdrt.cli.settings import CONTEXT
 from sdrt.cli.tables import columns
 from sdrt.errors import RequestError, SdrtError
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names, embedded_path

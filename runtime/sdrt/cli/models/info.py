@@ -10,7 +10,8 @@ import click
 from sdrt.cli.completers import images_and_models
 from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.generate.streams import STDIN, image_or_stdin
-from sdrt.cli.group import CONTEXT, debug_option
+from sdrt.cli.group import debug_option
+from sdrt.cli.settings import CONTEXT
 from sdrt.errors import RequestError
 
 if TYPE_CHECKING:
