@@ -79,9 +79,11 @@ def _line(row: SamplerRow, error: float | None) -> str:
 
 def main() -> None:
     diffusers.logging.set_verbosity_error()
+    made = table(measured())
+    # Read only now, because measuring takes minutes, in which someone may edit the page.
     text = OUTPUT.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
-    OUTPUT.write_text(before + table(measured()) + after, encoding="utf-8")
+    OUTPUT.write_text(before + made + after, encoding="utf-8")
     print(f"{OUTPUT.name}: {len(SAMPLERS)} schedulers, {len(SPACING_LABELS)} labelled spacings")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ def _evaluations(pipeline: StableDiffusionPipeline, request: Request, row: Sampl
     if planned is not None:
         return planned
     # It chooses its steps, so they are counted. The last event is the result.
-    return sum(1 for _ in pipeline.stream(request, scheduler=row.name)) - 1
+    seeded = replace(request, seed=_SEED)
+    return sum(1 for _ in pipeline.stream(seeded, scheduler=row.name)) - 1
 
 
 def _save_sheets(

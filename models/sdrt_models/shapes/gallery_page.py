@@ -50,7 +50,6 @@ _ANCESTRAL = (
     *(samplers.ancestral, samplers.dpm2, samplers.ddpm, samplers.dpmpp_2s_ancestral),
     *(samplers.restart, samplers.dpm_fast, samplers.dpm_adaptive),
 )
-_IN_GROUPS = (samplers.dpmpp_singlestep, samplers.dpm_singlestep)
 # Okabe and Ito's colours without the yellow: colour-blind people can tell them apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 _LEAST_GAP = 7.0
@@ -79,8 +78,8 @@ _FIRST_ORDER = Family(
 _SINGLE_STEP = Family(
     slug="single-step",
     title="Single-step, higher order",
-    about="A step looks ahead. Heun and DPM2 take two evaluations for each step except the last. The 2S and 3S "
-    "rules count each evaluation as a step.",
+    about="A step looks ahead. Heun and DPM2 take two evaluations for each step except the last. DPM++ 2S and 3S count "
+    "each evaluation as a step.",
 )
 _MULTISTEP = Family(
     slug="multistep",
@@ -107,7 +106,17 @@ _DISTILLED = Family(
     about="LCM and TCD (with `--eta 0`, its default) are for models that were distilled for them, with little or no "
     "guidance. This model was not distilled. Its guidance is low; with Stable Diffusion's usual 7.5, LCM is poor.",
 )
-FAMILIES = (_FIRST_ORDER, _SINGLE_STEP, _MULTISTEP, _ANCESTRAL_STEPS, _SDE, _DISTILLED)
+_FIRST_SOLVERS = Family(
+    slug="dpm-solver",
+    title="The first DPM-Solvers",
+    about="These work on the predicted noise, and end at the lowest trained noise level, as in diffusers. With 20 "
+    "steps, the last step of 2M SDE draws a line through two noisy predictions, far beyond them. diffusers does the "
+    "same; `euler_at_final` in a config prevents it.",
+)
+FAMILIES = (
+    *(_FIRST_ORDER, _SINGLE_STEP, _MULTISTEP, _ANCESTRAL_STEPS, _SDE),
+    *(_FIRST_SOLVERS, _DISTILLED),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +152,13 @@ def family_of(row: SamplerRow) -> Family:
     """The family that shows a scheduler."""
     if row.order == 0:
         return _DISTILLED
+    if row.integrates_noise:
+        return _FIRST_SOLVERS
     if row.eta:
         return _ANCESTRAL_STEPS if row.integrate in _ANCESTRAL else _SDE
     if row.order == 1:
         return _FIRST_ORDER
-    singlestep = row.evaluations > 1 or row.integrate in _IN_GROUPS
+    singlestep = row.evaluations > 1 or row.integrate is samplers.dpmpp_singlestep
     return _SINGLE_STEP if singlestep else _MULTISTEP
 
 
@@ -185,11 +196,11 @@ def _panel(axes: Axes, family: Family, members: Sequence[SamplerRow], figures: F
         axes.plot(*_line(figures.of(row)), color="#dddddd", linewidth=0.8, zorder=1)
     lines = [_line(figures.of(row)) for row in members]
     heights = _apart([shares[-1] for _, shares in lines])
-    for row, line, height, colour in zip(members, lines, heights, _COLOURS, strict=False):
+    for row, line, height, colour in zip(members, lines, heights, _COLOURS[: len(members)], strict=True):
         axes.plot(*line, color=colour, marker="o", markersize=4, linewidth=1.4, zorder=2)
         _label(axes, row.display_name, (line[0][-1], line[1][-1]), height, colour)
-    ticks = (5, 10, 20, 40)
-    axes.set(title=family.title, xscale="log", xlim=(4.5, 44), ylim=(-3, 103), ylabel="%")
+    ticks = (5, 10, 20, 40, 80)
+    axes.set(title=family.title, xscale="log", xlim=(4.5, 95), ylim=(-3, 103), ylabel="%")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
     axes.label_outer()
