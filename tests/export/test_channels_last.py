@@ -468,7 +468,7 @@ def test_the_whole_pipeline_makes_the_same_image(
     }
     prompt = "a (lighthouse:1.2) on a cliff"
     expected = StableDiffusionPipeline.from_pretrained(sd1_export.folder)(prompt, **call).images
-    monkeypatch.setattr("sdrt.run.components.Component", NumpyComponent)
+    monkeypatch.setattr("sdrt.run.open_graphs.Component", NumpyComponent)
     monkeypatch.setattr("sdrt.run.components.check_target", lambda *_: None)
     found = StableDiffusionPipeline.from_pretrained(exported[0], provider="cpu")(prompt, **call).images
     assert np.ptp(expected) > 0.2

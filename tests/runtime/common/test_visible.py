@@ -108,8 +108,6 @@ def test_one_module_of_the_command_prints() -> None:
         "__main__.py",  # a constant
         "benchmark/worker.py",  # JSON
         "cli/__init__.py",  # the version and the help
-        "cli/completion.py",  # a script of the package
-        "cli/help.py",  # the help
         "cli/echo.py",
         "cli/exit_codes.py",  # a traceback
         "cli/generate/terminal.py",  # names of files, as data

@@ -174,7 +174,7 @@ def test_manifest_survives_a_round_trip(signed: Path, tmp_path: Path) -> None:
         (
             {"defaults": {"guidance_scale": 1e5}},
             IntegrityError,
-            r"defaults\.guidance_scale is 100000\.0, expected a number from -10000 to 10000: export",
+            r"defaults\.guidance_scale is 100000\.0, expected a number from -10000 to 10000: correct it, or export",
         ),
         ({"defaults": {"guidance_scale": float("nan")}}, IntegrityError, "is nan, expected a number from"),
         ({"defaults": {"guidance_scale": "7"}}, IntegrityError, "is '7', expected a number from"),
@@ -245,7 +245,7 @@ def test_unused_components_are_ignored(model_copy: Path) -> None:
         (
             "vae_decoder",
             {"scaling_factor": None},
-            "scaling_factor is None, expected a number .*: export the model",
+            "scaling_factor is None, expected a number .*: correct it, or export the model",
         ),
         ("vae_decoder", {"scaling_factor": 0}, "scaling_factor is 0"),
         ("vae_decoder", {"scaling_factor": 10**400}, "scaling_factor is 1000"),
