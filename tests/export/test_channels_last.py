@@ -41,8 +41,8 @@ COUNTS: dict[str, dict[str, int]] = {
         },
         **{"BiasAdd": 31, "LayerNormalization": 16, "SkipLayerNormalization": 32, "Gemm": 24, "QuickGelu": 2},
         **{"Conv": 0, "Add": 0, "Sigmoid": 0, "Gelu": 0, "InstanceNormalization": 0, "Cast": 4},
-        # Three upsamplings; and the timestep's embedding has one Expand, and two Slices for sines and cosines.
-        **{"Resize": 0, "Pad": 0, "Expand": 3 + 1, "Slice": 3 + 2},
+        # Three upsamplings; and the timestep's embedding has one Expand.
+        **{"Resize": 0, "Pad": 0, "Expand": 3 + 1, "Slice": 3},
     },
     "vae_encoder": {
         **{
