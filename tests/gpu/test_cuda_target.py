@@ -237,5 +237,5 @@ def test_too_little_memory_is_named(exports: Exports) -> None:
         provider_options={"gpu_mem_limit": "8MB"},
         notify=lambda message: None,
     )
-    with pytest.raises(OutOfMemoryError, match=r"ran out of memory on cuda.*low_vram"):
+    with pytest.raises(OutOfMemoryError, match=r"ran out of memory on cuda.*use a smaller model"):
         small(**CALL)
