@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
-from safetensors.numpy import save_file
 
 from sdrt.cli import main
 from sdrt.images.metadata import Parameters, save_options
 from sdrt.model_folder.folder import ModelFolder
 from tests.hostile import HOSTILE, assert_safe
 from tests.runtime.benchmark.test_record import measurement
+from tests.safetensors_files import save_file
 
 pytestmark = pytest.mark.usefixtures("folder")
 FAST = ("--steps", "1", "--seed", "3", "--threads", "1", "--provider", "cpu", "-W", "64", "-H", "64")
@@ -183,7 +183,7 @@ def test_a_folder_s_name_and_its_parts(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(("name", "width"), [(HOSTILE, 32), (HOSTILE, 16), (HOSTILE[:40] + "x", 32)])
 def test_embeddings(model: str, name: str, width: int) -> None:
-    save_file({name: np.zeros((1, width), np.float32)}, "a.safetensors")
+    save_file({name: np.zeros((1, width), np.float32)}, Path("a.safetensors"))
     assert_safe(
         run("generate", "a", "-m", model, "--embedding", "a.safetensors", "-o", "b.png", *FAST).stderr
     )

@@ -200,7 +200,7 @@ print(round(statistics.median(sizes[10:]) - statistics.median(sizes[:10])))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_twenty_pipelines_take_no_more_memory_than_ten() -> None:
-    """With a cycle, each one added 70 MB. Without one, samples differ by up to 60 MB, and their medians by 5 MB."""
+    """With a cycle, each one added 70 MB, so the medians differed by 700. Without one, they differ by 5 to 41 MB."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 30e6
+    assert int(done.stdout) < 150e6
