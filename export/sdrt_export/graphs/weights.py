@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import IntegrityError
@@ -47,19 +46,9 @@ class Weight:
     exact: bool = False
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it is one tensor of the checkpoint, unchanged."""
-        return self.arrange is _as_it_is
-
-    @property
     def is_transposed(self) -> bool:
         """Whether it is one matrix of the checkpoint, transposed."""
         return self.arrange is transposed
-
-    @property
-    def size(self) -> int:
-        """How many numbers it has."""
-        return int(np.prod(self.shape, dtype=np.int64))
 
     def value(self, tensors: Mapping[str, Array]) -> Array:
         """The weight, made of a checkpoint's `tensors`.

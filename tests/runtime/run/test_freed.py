@@ -184,7 +184,7 @@ def test_an_error_s_traceback_still_says_where(tiny_model: Path) -> None:
 
 # The program's own memory, not that of files, after each of twenty pipelines.
 PROGRAM = """
-import gc, statistics
+import ctypes, gc, statistics
 from sdrt import StableDiffusionPipeline
 from sdrt.benchmark.memory import own_bytes
 
@@ -193,6 +193,8 @@ sizes = []
 for index in range(20):
     pipeline = StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", threads=1)
     pipeline("a red circle", num_inference_steps=1, seed=0)
+    # What the C library keeps for later is no leak. It is up to 40 MB, depending on threads.
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
     sizes.append(own_bytes("self"))
 print(round(statistics.median(sizes[10:]) - statistics.median(sizes[:10])))
 """
@@ -200,7 +202,7 @@ print(round(statistics.median(sizes[10:]) - statistics.median(sizes[:10])))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_twenty_pipelines_take_no_more_memory_than_ten() -> None:
-    """With a cycle, each one added 70 MB, so the medians differed by 700. Without one, they differ by 5 to 41 MB."""
+    """With a cycle, each one added 70 MB, so the medians differed by 700."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 150e6
+    assert int(done.stdout) < 30e6

@@ -10,7 +10,6 @@ __all__ = ["Conditioning", "read_conditioning"]
 
 _TEXT_INPUTS = ("text", "prompt", "populated_text", "string", "text_g", "clip_l", "wildcard_text")
 _SECOND_INPUTS = ("text_l", "t5xxl", "clip_g", "text_2")
-_COMBINING = ("conditioningcombine", "combine")
 _JOINING = ("conditioningconcat", "concat")
 _PLAIN = ("reroute", "cliptextencode", "primitivenode", "getnode", "setnode")
 """Kinds of nodes, by how they begin, that change nothing beyond the text."""
