@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["SafetensorsFile", "TensorEntry", "read_header", "read_tensor"]
+__all__ = ["SafetensorsFile", "TensorEntry", "as_array", "read_header", "read_tensor"]
+
+Buffer = bytes | NDArray[np.uint8]
 
 # Headers have 100 bytes for each tensor, and a LoRA's tags. Python takes 20 times as much memory to read one.
 _MOST_HEADER = 8 << 20
@@ -117,6 +119,21 @@ def read_tensor(file: SafetensorsFile, name: str) -> NDArray[Any]:
         OSError: the file cannot be read.
     """
     entry = file.tensors[name]
+    with file.path.open("rb") as stream:
+        stream.seek(entry.start)
+        data = stream.read(entry.end - entry.start)
+    if len(data) != entry.end - entry.start:
+        raise _damaged(file.path, "it was cut off while it was read")
+    return as_array(file, name, data)
+
+
+def as_array(file: SafetensorsFile, name: str, data: Buffer) -> NDArray[Any]:
+    """Make a tensor of its bytes. bfloat16 and float8 become float32; other types are views of `data`.
+
+    Raises:
+        UnsupportedModelError: the number type is not supported.
+    """
+    entry = file.tensors[name]
     dtype = _DTYPES.get(entry.dtype)
     if dtype is None:
         raise UnsupportedModelError.advised(
@@ -124,11 +141,6 @@ def read_tensor(file: SafetensorsFile, name: str) -> NDArray[Any]:
             "save it in float16",
             path=file.path,
         )
-    with file.path.open("rb") as stream:
-        stream.seek(entry.start)
-        data = stream.read(entry.end - entry.start)
-    if len(data) != entry.end - entry.start:
-        raise _damaged(file.path, "it was cut off while it was read")
     return dtype.widen(np.frombuffer(data, dtype.stored)).reshape(entry.shape)
 
 

@@ -1,0 +1,1 @@
+"""Checkpoints: where tensors and configs come from. Nothing here needs torch."""

@@ -1,0 +1,52 @@
+"""What every kind of checkpoint offers: a diffusers folder, a single file, an architecture with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sdrt.families import Family
+from sdrt_export.graphs.weights import Array
+
+__all__ = ["Checkpoint"]
+
+
+class Checkpoint(Protocol):
+    """A source of configs and tensors. The manifest records `name` and `revision`."""
+
+    @property
+    def name(self) -> str:
+        """A folder's or file's name, or a hub id."""
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's commit. None for what is on the disk."""
+
+    @property
+    def family(self) -> Family:
+        """The family of models, which says which components there are."""
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The config of the part `part` ("text_encoder", "unet", "vae"), as diffusers' pipeline has it after loading.
+
+        With the keys that the file leaves out where diffusers' class has another default than nothing.
+        """
+
+    def tensors(self, part: str) -> Mapping[str, Array]:
+        """The part's tensors, by the names that diffusers or transformers give them, in any floating type of NumPy."""
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The content of `scheduler_config.json`."""
+
+    def low_res_scheduler_config(self) -> dict[str, Any] | None:
+        """The same for an upscaler's second scheduler. None without one."""
+
+    def index(self) -> dict[str, Any]:
+        """The content of `model_index.json`. Empty without one."""
+
+    def tokenizer_folders(self) -> dict[str, Path]:
+        """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""
+
+    def size(self) -> int:
+        """The bytes of the exported weights in float32."""

@@ -1,0 +1,104 @@
+"""The tensors of a checkpoint's component by name, mapped from its files and read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, read_header
+from sdrt_export.graphs.weights import Array, Shape
+
+__all__ = ["MappedFile", "Source", "Tensors"]
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """A safetensors file whose bytes are mapped, so that its tensors are views."""
+
+    header: SafetensorsFile
+
+    @classmethod
+    def open(cls, path: Path) -> MappedFile:
+        """Map a file and check its header.
+
+        Raises:
+            UnsupportedModelError: it is not a safetensors file, or it is damaged.
+            OSError: it cannot be read.
+        """
+        return cls(read_header(path))
+
+    @cached_property
+    def _bytes(self) -> NDArray[np.uint8]:
+        return np.memmap(self.header.path, np.uint8, mode="r")
+
+    def raw(self, name: str) -> NDArray[np.uint8]:
+        """The bytes of a tensor, a view of the mapped file."""
+        entry = self.header.tensors[name]
+        return self._bytes[entry.start : entry.end]
+
+    def array(self, name: str) -> Array:
+        """A tensor: a view of the mapped file, or widened to float32 (bfloat16, float8)."""
+        return as_array(self.header, name, self.raw(name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where one tensor comes from.
+
+    Attributes:
+        file, name: the file, and the tensor's name in it.
+        shape: of the tensor as it is given.
+        arrange: makes it from the file's, by moving numbers only: a row range, a transposition. None if it is the same.
+    """
+
+    file: MappedFile
+    name: str
+    shape: Shape
+    arrange: Callable[[Array], Array] | None = None
+
+    @property
+    def entry(self) -> TensorEntry:
+        """What the file's header says of the tensor."""
+        return self.file.header.tensors[self.name]
+
+    def array(self) -> Array:
+        """The tensor."""
+        whole = self.file.array(self.name)
+        return whole if self.arrange is None else self.arrange(whole)
+
+
+class Tensors(Mapping[str, Array]):
+    """Tensors by the names that diffusers and transformers give them. `sources` says where each is."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self.sources = sources
+
+    @classmethod
+    def of_files(cls, paths: Iterable[Path]) -> Tensors:
+        """All tensors of some files, under their own names."""
+        files = [MappedFile.open(path) for path in paths]
+        return cls(
+            {
+                name: Source(file=file, name=name, shape=entry.shape)
+                for file in files
+                for name, entry in file.header.tensors.items()
+            }
+        )
+
+    def __getitem__(self, name: str) -> Array:
+        return self.sources[name].array()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __contains__(self, name: Any) -> bool:
+        return name in self.sources
