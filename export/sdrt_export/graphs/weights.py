@@ -64,12 +64,11 @@ class Weight:
         for name, shape in self.sources.items():
             if name not in tensors:
                 raise IntegrityError.advised(f"the weights lack {name}", "download the checkpoint again")
-            # Once, because some mappings convert a tensor whenever it is asked for.
-            tensor = tensors[name]
-            if tensor.shape != shape:
+            array = tensors[name]  # read once, because some are made when they are read
+            if array.shape != shape:
                 raise IntegrityError.expected(
-                    f"the weight {name} is of shape {list(tensor.shape)}",
+                    f"the weight {name} is of shape {list(array.shape)}",
                     f"{list(shape)}, as config.json says: the two files do not belong together",
                 )
-            arrays.append(tensor)
+            arrays.append(array)
         return arrays
