@@ -56,7 +56,7 @@ def test_no_other_map_is_nearer_to_what_the_vae_decodes() -> None:
 
 
 def test_it_is_nearly_as_good_for_other_images() -> None:
-    """Of patches of other colours and sizes, at another size: up to 1.03 times the least error was measured."""
+    """Of patches of other colours and sizes, at another size: 1.04 to 1.08 times the least error was measured."""
     random = np.random.default_rng(1)
     images = np.kron(random.uniform(-1, 1, (8, 3, 7, 7)), np.ones((1, 1, 6, 6))).astype(np.float32)
     for seed in range(3):
@@ -64,7 +64,6 @@ def test_it_is_nearly_as_good_for_other_images() -> None:
         rows, colours = by_torch(vae, images)
         best = np.linalg.lstsq(rows, colours, rcond=None)[0]
         ratio = error(fitted(vae), rows, colours) / error(best, rows, colours)
-        print(ratio)
         assert ratio < 1.1
 
 
