@@ -19,14 +19,15 @@ import sys
 from pathlib import Path
 from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
-from sdrt_export.random_checkpoint import RandomCheckpoint
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
+from sdrt_export.verify.modules import load_part
 folder, architecture = Path(sys.argv[1]), sys.argv[2]
 source = RandomCheckpoint(architecture=architecture, seed=int(sys.argv[3]))
 noise = {key: value for key, value in source.scheduler_config().items() if key.startswith(("beta_", "num_train"))}
 write_byte_tokenizer(folder / "scratch", folder / "words", 77)
 StableDiffusionPipeline(
-    text_encoder=source.load("text_encoder"), unet=source.load("unet"), vae=source.load("vae"),
+    text_encoder=load_part(source, "text_encoder"), unet=load_part(source, "unet"), vae=load_part(source, "vae"),
     tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
     scheduler=EulerDiscreteScheduler(**noise),
     safety_checker=None, feature_extractor=None, requires_safety_checker=False,

@@ -100,6 +100,11 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 )
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare each component with torch before the folder appears. Needs the extra verify.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
@@ -107,8 +112,8 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     """Turn a checkpoint into a model folder of ONNX graphs.
 
     SOURCE is a diffusers folder, a single .safetensors file, a hub id, or a file on the hub
-    (owner/name/file.safetensors, or its address). The model folder appears when it is complete and its components agree
-    with torch. An old folder stays until then. The path of the model folder goes to stdout.
+    (owner/name/file.safetensors, or its address). The model folder appears when it is complete. An old folder stays
+    until then. The path of the model folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
         fits = "a SOURCE (a diffusers folder, a single file or a hub id), or --random-weights with no SOURCE"
