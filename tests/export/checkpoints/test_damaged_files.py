@@ -43,7 +43,7 @@ def changed(draw: random.Random, tensors: dict[str, list[int]]) -> dict[str, lis
 def test_each_is_a_checkpoint_or_one_line(kind: str, tmp_path: Path) -> None:
     header = read_header(made(kind).saved(tmp_path / "model.safetensors"))
     tensors = {name: list(entry.shape) for name, entry in header.tensors.items()}
-    draw, refused = random.Random(kind), 0
+    draw, said = random.Random(kind), list[str]()
     for _ in range(TRIES):
         # A number type of no bytes: only names and shapes count.
         entries = {
@@ -56,7 +56,7 @@ def test_each_is_a_checkpoint_or_one_line(kind: str, tmp_path: Path) -> None:
         try:
             open_single_file(path, prediction_type="epsilon", notify=lambda _: None)
         except SdrtError as error:
-            refused += 1
-            assert "\n" not in str(error)
-            assert len(str(error)) < 1000
-    assert refused > TRIES // 10  # what is missing, an export finds later
+            said.append(str(error))
+    # What is missing, an export finds later.
+    assert len(said) > TRIES // 10
+    assert not [text for text in said if "\n" in text or len(text) > 1000]
