@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.measure import Failed, run
 
-__all__ = ["FOLDERS", "Maker", "checkpoint", "make"]
+__all__ = ["FOLDERS", "Maker", "checkpoint", "make", "single_file"]
 
 Command = list[str | Path]
 SEED, ARCHITECTURE = 0, "architecture.txt"
@@ -121,6 +121,11 @@ def checkpoint(work: Path, log: Path, architecture: str) -> Path:
     if found != architecture:
         raise Failed(f"{folder} holds {found}: expected {architecture}; give another --work")
     return folder
+
+
+def single_file(work: Path, log: Path, architecture: str) -> Path:
+    """The same weights as one file in float16, as A1111 has them. Raises `Failed`."""
+    raise Failed("not written yet")
 
 
 def make(name: str, work: Path, log: Path, *, device: str, architecture: str, python: str) -> Path:

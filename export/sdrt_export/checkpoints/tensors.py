@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, read_header
+from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, check_unchanged, read_header
 from sdrt_export.graphs.weights import Array, Shape
 
 __all__ = ["MappedFile", "Source", "Tensors"]
@@ -38,7 +38,12 @@ class MappedFile:
         return np.memmap(self.header.path, np.uint8, mode="r")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a tensor, a view of the mapped file."""
+        """The bytes of a tensor, a view of the mapped file.
+
+        Raises:
+            UnsupportedModelError: the file changed since its header was read.
+        """
+        check_unchanged(self.header)  # the kernel ends a process that reads what a file no longer has
         entry = self.header.tensors[name]
         return self._bytes[entry.start : entry.end]
 
