@@ -35,7 +35,7 @@ _KNOWN = frozenset(
         *("attention_head_dim", "num_attention_heads", "use_linear_projection", "addition_embed_type"),
         *("addition_time_embed_dim", "num_class_embeds", "resnet_time_scale_shift"),
         *("time_embedding_dim", "time_cond_proj_dim", "conv_in_kernel"),
-        *("conv_out_kernel", "projection_class_embeddings_input_dim", "mid_block_only_cross_attention"),
+        *("conv_out_kernel", "projection_class_embeddings_input_dim"),
     }
 )
 _FIXED: Mapping[str, Any] = {
@@ -51,12 +51,12 @@ _FIXED: Mapping[str, Any] = {
     "attention_type": "default",
     "cross_attention_norm": None,
 }
-# `upcast_attention` widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks
+# Of the middle blocks, only UNetMidBlock2DSimpleCrossAttn reads `mid_block_only_cross_attention`. `upcast_attention` widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks
 # above do not read `resnet_skip_time_act` and `resnet_out_scale_factor`.
 _IGNORED = frozenset(
     {
         *("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads"),
-        *("resnet_skip_time_act", "resnet_out_scale_factor"),
+        *("resnet_skip_time_act", "resnet_out_scale_factor", "mid_block_only_cross_attention"),
     }
 )
 
@@ -240,15 +240,13 @@ def _middle(
         raise config.refused("mid_block_type", " or ".join(repr(one) for one in _MIDDLE))
     if kind is None:
         return None
-    shared = config.get("only_cross_attention", False)
-    only_cross = config.flag("mid_block_only_cross_attention", shared if isinstance(shared, bool) else False)
     return BlockConfig(
         channels=channels[-1],
         heads=heads[-1],
         # A middle without attention has a single resnet.
         depths=(depths[-1][-1],) if kind == _MIDDLE[0] else (),
         attends=kind == _MIDDLE[0],
-        only_cross_attention=only_cross,
+        only_cross_attention=False,
         resamples=False,
     )
 
