@@ -51,8 +51,9 @@ _FIXED: Mapping[str, Any] = {
     "attention_type": "default",
     "cross_attention_norm": None,
 }
-# Of the middle blocks, only UNetMidBlock2DSimpleCrossAttn reads `mid_block_only_cross_attention`. `upcast_attention` widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks
-# above do not read `resnet_skip_time_act` and `resnet_out_scale_factor`.
+# Of the middle blocks, only UNetMidBlock2DSimpleCrossAttn reads `mid_block_only_cross_attention`. `upcast_attention`
+# widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks above do not read
+# `resnet_skip_time_act` and `resnet_out_scale_factor`.
 _IGNORED = frozenset(
     {
         *("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads"),
