@@ -28,7 +28,7 @@ Buffer = bytes | NDArray[np.uint8]
 
 # Headers have 100 bytes for each tensor, and a LoRA's tags. Python takes 20 times as much memory to read one.
 _MOST_HEADER = 8 << 20
-_MOST_AXES = 16
+_MOST_AXES, _MOST_DIGITS = 16, 20
 _MOST_ELEMENTS = 1 << 48
 _PREFIX = 8
 _METADATA = "__metadata__"
@@ -143,7 +143,13 @@ def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:
 def _parsed(path: Path, text: bytes) -> dict[str, Any]:
     """The header's JSON object. Unlike `json`, this refuses keys that stand twice, NaN, and encodings but UTF-8."""
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_once, parse_constant=_no_constant)
+        header = json.loads(
+            text.decode(),
+            object_pairs_hook=_once,
+            parse_int=_whole,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
     except _DuplicateKeyError as error:
         raise _damaged(path, f"its header names {brief(error.args[0])} twice") from None
     except (ValueError, RecursionError):
@@ -168,8 +174,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(name)
+def _whole(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(digits)
+    return int(digits)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _metadata(path: Path, found: Any) -> dict[str, str]:

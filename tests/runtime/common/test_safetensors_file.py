@@ -73,7 +73,7 @@ def test_every_number_of_a_type_that_numpy_lacks(tmp_path: Path, dtype: str, the
         ({"x": entry(shape=[-1])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(shape=[True])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(shape=[1] * 1000)}, b"1234", None, "does not describe 'x'"),
-        ({"x": entry(shape=[10**400])}, b"1234", None, "does not describe 'x'"),
+        ({"x": entry(shape=[10**400])}, b"1234", None, "its header is not JSON"),
         (
             {"x": entry(shape=[2], place=[0, 8])},
             b"1234",
