@@ -15,9 +15,11 @@ from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES, Family
+from sdrt.families.agreement import check_text_widths
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.file_kind import refusal_of_file
+from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
@@ -151,11 +153,15 @@ class ModelFolder:
         """The sizes, inputs and task that the model supports.
 
         Raises:
-            IntegrityError: a config is damaged.
+            IntegrityError: a config is damaged, or the text encoders are of another model.
             UnsupportedModelError: the model fits none of its family's tasks.
         """
         manifest = self.manifest
         family = self.family
+        texts = [spec.component for spec in family.text_encoders]
+        if all(self.has(name) for name in texts):
+            denoiser = self.component_config(family.denoiser.component)
+            check_text_widths(family, denoiser, {name: self.component_config(name) for name in texts})
         return Capabilities.of(
             family,
             denoiser=self.component_config(family.denoiser.component),
@@ -233,7 +239,7 @@ def exists(folder: Path) -> bool:
     """Tell whether `folder` exists.
 
     Raises:
-        ModelNotFoundError: permissions forbid to look.
+        ModelNotFoundError: permissions forbid to look, or it is a link to what does not exist.
     """
     try:
         folder.stat()
@@ -245,6 +251,13 @@ def exists(folder: Path) -> bool:
             path=folder,
         ) from None
     except OSError:
+        if folder.is_symlink():
+            raise ModelNotFoundError.advised(
+                f"{folder} is a link to {folder.readlink()}, which does not exist",
+                "download or copy the model again",
+                argument="model",
+                path=folder,
+            ) from None
         # It does not exist, or the name is too long for a file; a hub id may be that long.
         return False
     return True
@@ -271,12 +284,4 @@ def _check_is_model(folder: Path) -> None:
     if not folder.is_dir():
         raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
-        state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
-        raise _no_model(folder, state)
-
-
-def _no_model(folder: Path, problem: str) -> ModelNotFoundError:
-    fits = "a model folder: make one with sdrt export"
-    return ModelNotFoundError(
-        f"{folder} {problem}, expected {fits}", argument="model", path=folder, fits=fits
-    )
+        raise refusal_of_folder(folder)
