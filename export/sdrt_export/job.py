@@ -13,7 +13,7 @@ from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.graph import GRAPH, graphs_of, needed, transposed_weights
-from sdrt_export.graphs.files import write_graphs
+from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
 from sdrt_export.piece import Piece, pieces_of
@@ -101,9 +101,8 @@ class Job:
         path.parent.mkdir()
         self._at(piece, "write")
         narrow = self.dtype == "fp16" and not self.target.halves
-        write_graphs(path.parent, graphs, piece.tensors, narrow=narrow)
-        if self.is_final:
-            self.hashes.begin(path.parent.glob("*.onnx*"))
+        create = self.hashes.create if self.is_final else plain_file
+        write_graphs(path.parent, graphs, piece.tensors, narrow=narrow, create=create)
         write_json(path.with_name("config.json"), piece.config)
         entry = {"transposed": transposed_weights(graphs[GRAPH]), **about}
         entry |= piece.component.about(piece.config, piece.tensors)

@@ -27,6 +27,7 @@ _LEAST_LENGTH = 3
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 # CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a title.
 _MERGES = slice(1, 49152 - 256 - 2 + 1)
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _DEFAULT_SPECIAL = {
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
@@ -135,7 +136,9 @@ def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
     config, special = _configured(folder)
     _require_vocabulary(folder)
     bpe = _build(folder, config, special)
-    ends = {name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")}
+    ends = {
+        name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")
+    }
     bpe.post_processor = processors.RobertaProcessing(
         sep=ends["eos"], cls=ends["bos"], add_prefix_space=False, trim_offsets=False
     )
@@ -143,9 +146,10 @@ def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
 
 
 def _configured(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a folder's config and the texts of its special tokens."""
+    """Return a folder's config with its table of special tokens, and the texts of these."""
     config = _read_optional(folder / "tokenizer_config.json")
-    return config, _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
+    config |= _read_optional(folder / "special_tokens_map.json")
+    return config, _special_tokens(folder, config)
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -272,8 +276,9 @@ def _add_tokens(
                 f"{folder}: the special token {text!r} is not in the vocabulary",
                 component=folder.name,
             )
-    extra = [AddedToken(text, special=True) for text in unlisted]
-    bpe.add_special_tokens(extra)
+    flags = _flags(config, special)
+    with _translated(folder / "special_tokens_map.json"):
+        bpe.add_special_tokens([AddedToken(text, special=True, **flags[text]) for text in unlisted])
     for index, entry in sorted(table.items()):
         with _translated(folder / "tokenizer_config.json"):
             bpe.add_tokens([AddedToken(**entry)])
@@ -284,6 +289,21 @@ def _add_tokens(
                 path=folder,
                 component=folder.name,
             )
+
+
+def _flags(config: Mapping[str, Any], special: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return how each special token is found in a text. The config may say so; else CLIPTokenizer's rules hold.
+
+    By these, the start and the end token are found in the normalised text, so in capitals too, but not the padding.
+    """
+    flags: dict[str, dict[str, Any]] = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        found = config.get(key)
+        known = {"normalized": key != "pad_token"}
+        if isinstance(found, dict):
+            known |= {name: found[name] for name in _FLAGS if name in found}
+        flags.setdefault(special[key], known)
+    return flags
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
@@ -302,7 +322,9 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str
 
 def _older_table(folder: Path) -> dict[str, Any]:
     """The table in the form of today, of the file in which transformers before 4.34 kept added tokens."""
-    return {str(index): {"content": text} for text, index in _read_optional(folder / "added_tokens.json").items()}
+    return {
+        str(index): {"content": text} for text, index in _read_optional(folder / "added_tokens.json").items()
+    }
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
