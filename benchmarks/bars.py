@@ -111,7 +111,7 @@ _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
     "own": "at most {limit:.0%}",
-    "bytes": "at most {limit:.2g} bytes",
+    "bytes": "at most {limit:,.0f} bytes",
 }
 
 

@@ -75,7 +75,7 @@ def popped(function: ast.FunctionDef) -> dict[str, Any]:
     """The keys that `kwargs.pop(key, default)` takes."""
     calls = [node for node in ast.walk(function) if isinstance(node, ast.Call) and len(node.args) == 2]
     return {
-        node.args[0].value: literal(node.args[1])
+        str(node.args[0].value): literal(node.args[1])
         for node in calls
         if isinstance(node.func, ast.Attribute)
         and node.func.attr == "pop"
