@@ -46,6 +46,12 @@ def _pipeline(name: str) -> Make:
     return _folder({"model_index.json": {"_class_name": name, "_diffusers_version": "0.36.0"}})
 
 
+def _huge(path: Path) -> None:
+    path.mkdir()
+    with (path / "model_index.json").open("wb") as file:
+        file.truncate(1 << 30)
+
+
 def _component(name: str) -> Make:
     return _folder({"config.json": {"_class_name": name}, "diffusion_pytorch_model.safetensors": _UNET})
 
@@ -123,6 +129,7 @@ WRONG_MODELS: Mapping[str, tuple[Make, str]] = {
     "no object": (_folder({"model_index.json": []}), "holds a JSON list, expected an object"),
     "no json": (_folder({"model_index.json": b"{"}), "is not JSON"),
     "deep json": (_folder({"model_index.json": b"[" * 100_000}), "is not JSON"),
+    "huge json": (_huge, "model_index.json has 1073741824 bytes, expected at most"),
     "no class": (_folder({"model_index.json": {}}), "pipeline class None is not supported"),
     "wrong class": (
         _folder({"model_index.json": {"_class_name": {"a": [1]}}}),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import random
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from sdrt.errors import SdrtError
+from sdrt.errors import SdrtError, UnsupportedModelError
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.architectures.clip_text import ClipTextConfig, clip_text
 from sdrt_export.architectures.taesd import TaesdConfig, taesd_decoder
@@ -168,17 +169,69 @@ def check(name: str, seed: int, count: int, build: float) -> None:
     assert count / 30 < taken < count * 0.9, (taken, built)
 
 
-@pytest.fixture(autouse=True)
-def _small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_module, "_MOST_NODES", 3000)
 
 
+@pytest.mark.usefixtures("small_graphs")
 @pytest.mark.parametrize("name", CASES)
 def test_some_configs(name: str) -> None:
     check(name, 0, 600, 0.1)
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("small_graphs")
 @pytest.mark.parametrize("name", CASES)
 def test_many_configs(name: str) -> None:
     check(name, 1, 20_000, 0.1)
+
+
+BLOCKS = {
+    "block_out_channels": [32] * 16,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 16,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 16,
+    "attention_head_dim": 1,
+    "layers_per_block": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("unet", {**BLOCKS, "transformer_layers_per_block": 7}),
+        ("text encoder", {"num_hidden_layers": 128}),
+        ("taesd", {"decoder_block_out_channels": [8] * 16, "num_decoder_blocks": 64}),
+    ],
+)
+def test_the_largest_graphs_take_seconds(name: str, changes: dict[str, Any]) -> None:
+    """0.3 to 2.5 s of CPU time were measured."""
+    base, write, _ = CASES[name]
+    graph, begin = Graph("part"), time.process_time()
+    write({**base, **changes}, Layers(graph))
+    assert time.process_time() - begin < 20
+    assert len(graph.weights) > 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "what"),
+    [
+        ("unet", {**BLOCKS, "transformer_layers_per_block": 64, "layers_per_block": 64}, "50,000 operators"),
+        ("unet", {"block_out_channels": [16000, 16000]}, "16,000,000,000 weights"),
+        ("vae", {"block_out_channels": [8192] * 4, "layers_per_block": 16}, "16,000,000,000 weights"),
+        ("text encoder", {"hidden_size": 16384, "intermediate_size": 65536}, "16,000,000,000 weights"),
+        (
+            "taesd",
+            {"decoder_block_out_channels": [4096] * 16, "num_decoder_blocks": 64},
+            "16,000,000,000 weights",
+        ),
+    ],
+)
+def test_a_graph_of_terabytes(name: str, changes: dict[str, Any], what: str) -> None:
+    base, write, _ = CASES[name]
+    if name == "text encoder":
+        changes = {**changes, "num_hidden_layers": 128}
+    begin = time.process_time()
+    with pytest.raises(UnsupportedModelError, match=f"config.json describes a network of more than {what}"):
+        write({**base, **changes}, Layers(Graph("part")))
+    assert time.process_time() - begin < 20

@@ -188,7 +188,7 @@ def test_every_key_of_the_vae_is_here() -> None:
 
 def make_vae(values: Mapping[str, Any]) -> AutoencoderKL:
     torch.manual_seed(0)
-    return AutoencoderKL(**VAE | values).eval().requires_grad_(False)
+    return AutoencoderKL(**{**VAE, **values}).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(("key", "value"), rows(VAE_VALUES))

@@ -174,7 +174,7 @@ def theirs(content: bytes) -> bool:
     from safetensors import SafetensorError, deserialize
 
     try:
-        deserialize(content)
+        deserialize(content)  # type: ignore[no-untyped-call]
     except SafetensorError:
         return False
     return True
