@@ -31,7 +31,6 @@ _VERSIONED = (
     "transformers",
     "optimum-onnx",
     "onnx",
-    "onnxscript",
     "numpy",
 )
 

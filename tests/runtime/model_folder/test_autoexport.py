@@ -234,7 +234,7 @@ def test_a_missing_provider_is_refused_before_any_download(
 def test_a_checkpoint_without_the_exporter_names_both_commands(
     checkpoint: Path, hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
     with pytest.raises(
         ModelNotFoundError, match=r"pip install .*\[export\]', then sdrt export .*checkpoint -o"
     ):
@@ -269,7 +269,7 @@ def test_random_weights_are_exported_once(exporter: Exporter, monkeypatch: pytes
     with pytest.raises(RequestError, match="inpaint needs an input image"):
         export_random("inpaint", target="cpu", notices=notices)
     # An exported model needs no exporter.
-    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
     assert export_random("tiny", target="cpu", notices=notices).path == first.path
     with pytest.raises(
         ModelNotFoundError, match=r"sd15 with random weights must be exported first.*\[export\]"
