@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import sdrt
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
-from sdrt.families.agreement import check_text_widths
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index
@@ -142,9 +141,6 @@ def _plan(
 
 def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
     """Check what would otherwise fail after minutes of work."""
-    family = checkpoint.family
-    texts = {spec.component: checkpoint.config(spec.component) for spec in family.text_encoders}
-    check_text_widths(family, checkpoint.config(family.denoiser.component), texts)
     if plan.calibration is not None:
         from sdrt_export import int8
 

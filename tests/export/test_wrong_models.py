@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from diffusers import UNet2DConditionModel
 
 from sdrt.cli import main
 from tests.wrong_models import WRONG_MODELS
 
 
-def refused(source: Path, words: str) -> None:
+def refused(source: Path, words: str, *options: str) -> None:
     output = source.parent / "exported"
-    done = CliRunner().invoke(main, ["export", str(source), "-o", str(output), "-q"])
+    done = CliRunner().invoke(main, ["export", str(source), "-o", str(output), "-q", *options])
     assert done.exit_code == 3, done.output
     (line,) = done.stderr.splitlines()
     assert re.search(f"^error: .*{words}", line), line
@@ -35,8 +36,6 @@ def test_it_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("part", "changes", "words"),
     [
-        ("unet", {"cross_attention_dim": 48}, "unet reads texts of width 48, but text_encoder writes 32"),
-        ("text_encoder", {"hidden_size": 64}, "unet reads texts of width 32, but text_encoder writes 64"),
         ("vae", {"latent_channels": 16}, "16"),
         ("unet", {"block_out_channels": [16000, 16000]}, "more than 16,000,000,000 weights"),
         (
@@ -69,3 +68,19 @@ def test_parts_that_disagree(
     path = folder / part / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
     refused(folder, words)
+
+
+@pytest.mark.parametrize("exporter", ["sdrt", "optimum"])
+def test_a_unet_of_another_model(checkpoint: Callable[[str], Path], tmp_path: Path, exporter: str) -> None:
+    """Each part is whole, but they do not belong together."""
+    folder = Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
+    shutil.rmtree(folder / "unet")
+    values = {**json.loads((checkpoint("sd1") / "unet" / "config.json").read_text(encoding="utf-8"))}
+    module = UNet2DConditionModel.from_config({**values, "cross_attention_dim": 48})
+    module.save_pretrained(folder / "unet")
+    more = ("--exporter", "optimum") if exporter == "optimum" else ()
+    refused(
+        folder,
+        "unet reads texts of width 48, but text_encoder writes 32: they are of different models",
+        *more,
+    )
