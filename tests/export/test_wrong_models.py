@@ -146,7 +146,9 @@ def test_damaged_weights(
 
 
 @pytest.mark.parametrize("name", [5, ["EulerDiscreteScheduler"]])
-def test_a_scheduler_whose_class_is_no_name(checkpoint: Callable[[str], Path], tmp_path: Path, name: Any) -> None:
+def test_a_scheduler_whose_class_is_no_name(
+    checkpoint: Callable[[str], Path], tmp_path: Path, name: Any
+) -> None:
     folder = Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
     (folder / "scheduler" / "scheduler_config.json").write_text(
         json.dumps({"_class_name": name}), encoding="utf-8"
