@@ -50,6 +50,11 @@ class Weight:
         """Whether it is one matrix of the checkpoint, transposed."""
         return self.arrange is transposed
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one tensor of the checkpoint, as it is."""
+        return self.arrange is _as_it_is
+
     def value(self, tensors: Mapping[str, Array]) -> Array:
         """The weight, made of a checkpoint's `tensors`. Raises like `parts`."""
         return self.arrange(self.parts(tensors))
