@@ -233,7 +233,7 @@ class _Probe(Component):
             fold = np.minimum if name.startswith("low:") else np.maximum
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
-    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
+    def _create(self, config: SessionConfig, setting: Setting, memory: MemoryGraph | None) -> Any:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sdrt
-from sdrt.common.notices import Notices
+from sdrt.common.notices import Notify
 from sdrt.errors import RequestError
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
@@ -149,7 +149,7 @@ def open_checkpoint(
     name: str,
     origin: str,
     revision: str | None,
-    notices: Notices,
+    notify: Notify | None,
     vae: Path | None = None,
     text_encoders: Sequence[Path] = (),
     config: Path | None = None,
@@ -169,7 +169,7 @@ def open_checkpoint(
             config=config,
             name=origin,
             revision=revision,
-            notify=notices,
+            notify=notify,
         )
     pieces = {piece.component.name: piece for piece in pieces_of(opened)}
     model = DirectModel(

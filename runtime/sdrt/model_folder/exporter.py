@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from sdrt.common.extras import install_command
-from sdrt.common.notices import Notices
+from sdrt.common.notices import Notify
 from sdrt.errors import ExportError
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.model import Model
@@ -35,7 +35,7 @@ class Exporter(Protocol):
         name: str,
         origin: str,
         revision: str | None,
-        notices: Notices,
+        notify: Notify | None,
         **parts: Any,
     ) -> Model:
         """Open a torch checkpoint, a folder or a file, as a model that is built in memory.
@@ -46,7 +46,7 @@ class Exporter(Protocol):
             name: the model's name.
             origin: where it comes from: the path, or a name on the hub.
             revision: the hub's commit.
-            notices: receives messages for the user.
+            notify: receives messages for the user.
             parts: the attributes of `Parts` that were given.
 
         Raises:

@@ -6,10 +6,8 @@ import glob
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
@@ -20,50 +18,12 @@ from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.onnx.graph_file import read_graph
 
-__all__ = [
-    "HubFile",
-    "check_id",
-    "download",
-    "download_checkpoint",
-    "download_file",
-    "download_taesd",
-    "file_on_hub",
-]
+__all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
 
 # Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
-
-# A link to a file, as the hub's pages and diffusers' users have it, or the file's path behind the hub id.
-_FILE_LINK = re.compile(
-    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repository>[^/]+/[^/]+)"
-    r"/(?:blob|resolve|raw)/(?P<revision>[^/]+)/(?P<path>[^?#]+)(?:[?#].*)?"
-)
-_FILE_ID = re.compile(r"(?P<repository>[^/]+/[^/]+)/(?P<path>.+\.safetensors)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HubFile:
-    """A file of a hub repository. `revision` is None for the main branch."""
-
-    repository: str
-    path: str
-    revision: str | None
-
-
-def file_on_hub(model: str | Path) -> HubFile | None:
-    """The file that a link or a path behind a hub id names; None for anything else."""
-    text = str(model)
-    found = None if isinstance(model, Path) else _FILE_LINK.fullmatch(text) or _FILE_ID.fullmatch(text)
-    if not found or ".." in text or not _ID.fullmatch(found["repository"]):
-        return None
-    groups = found.groupdict()
-    return HubFile(
-        repository=unquote(groups["repository"]),
-        path=unquote(groups["path"]),
-        revision=unquote(groups["revision"]) if groups.get("revision") else None,
-    )
 
 
 def _patterns() -> list[str]:
@@ -181,27 +141,6 @@ def _parts_of(checkpoint: Path) -> Sequence[str]:
     with suppress(IntegrityError):
         family = known_family(checkpoint)
     return _checkpoint_components() if family is None else family.checkpoint_components
-
-
-def download_file(
-    name: str,
-    path: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-) -> tuple[Path, str]:
-    """Download one file of the hub model `name`. Return it with the commit that it is of.
-
-    Raises:
-        ModelNotFoundError: the hub has no such file, or cannot be reached.
-    """
-    folder = _snapshot(name, revision, token=token, cache_dir=cache_dir, allow_patterns=[glob.escape(path)])
-    if not (folder / path).is_file():
-        raise ModelNotFoundError.advised(
-            f"hub model {name!r} has no file {path!r}", "check the spelling", argument="model"
-        )
-    return folder / path, folder.name
 
 
 def download_taesd(

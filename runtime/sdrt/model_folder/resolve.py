@@ -85,7 +85,7 @@ def resolve_model(
         )
     else:
         source = _download(model, parts=parts, revision=revision, token=token, cache_dir=cache_dir)
-    return _open(source, target, in_memory, notices, reporter)
+    return _open(source, target, in_memory, notify, reporter)
 
 
 def _download(
@@ -154,7 +154,7 @@ def _refuse_parts(model: str | Path, parts: Parts) -> None:
         )
 
 
-def _open(source: Source, target: str, in_memory: bool, notices: Notices, reporter: Any) -> Model:
+def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, reporter: Any) -> Model:
     where = source.configs
     if where.is_dir() and not holds_torch_checkpoint(where):
         _refuse_parts(where, source.parts)
@@ -165,12 +165,12 @@ def _open(source: Source, target: str, in_memory: bool, notices: Notices, report
     else:
         check_checkpoint_file(where)
     if not in_memory:
-        return export_once(source, target=target, notices=notices, reporter=reporter)
+        return export_once(source, target=target, notices=Notices(notify), reporter=reporter)
     require_exporter(source)
-    return _in_memory(source, target, notices)
+    return _in_memory(source, target, notify)
 
 
-def _in_memory(source: Source, target: str, notices: Notices) -> Model:
+def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
     path = source.configs
     if source.commit and path.is_dir():
         from sdrt.model_folder import hub
@@ -184,7 +184,7 @@ def _in_memory(source: Source, target: str, notices: Notices) -> Model:
         name=source.model_name,
         origin=source.name,
         revision=source.commit,
-        notices=notices,
+        notify=notify,
         **source.parts.given(),
     )
 
