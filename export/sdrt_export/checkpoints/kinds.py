@@ -16,7 +16,15 @@ _END, _ZERO = "<|endoftext|>", "!"
 
 @dataclass(frozen=True, kw_only=True)
 class TextPart:
-    """A text encoder: its folder, where the file has it, whether its projection is read, what its tokenizer pads with."""
+    """A text encoder.
+
+    Attributes:
+        part, tokenizer: its folder and its tokenizer's in diffusers' layout.
+        prefixes: where files have it.
+        projected: whether the model reads the projected pooled output.
+        drops_last: whether the model leaves out the 24th layer.
+        pad: the token that fills up short texts.
+    """
 
     part: str = "text_encoder"
     tokenizer: str = "tokenizer"
@@ -24,6 +32,11 @@ class TextPart:
     projected: bool = False
     drops_last: bool = False
     pad: str = _END
+
+    @property
+    def class_name(self) -> str:
+        """transformers' class."""
+        return "CLIPTextModelWithProjection" if self.projected else "CLIPTextModel"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,9 @@ class Section:
     def _check_numbers(self) -> None:
         for name, own in self.names.items():
             dtype = self.file.header.tensors[name].dtype
-            if own.endswith((*_FACTORS, "scaled_fp8")) or (own.endswith(".weight") and dtype in _WHOLE_NUMBERS):
+            if own.endswith((*_FACTORS, "scaled_fp8")) or (
+                own.endswith(".weight") and dtype in _WHOLE_NUMBERS
+            ):
                 raise UnsupportedModelError.advised(
                     f"{self.file.header.path} is quantised ({brief(name)} is of the type {brief(dtype)})",
                     "use a checkpoint with floating-point weights; sdrt export --dtype int8 quantises by itself",

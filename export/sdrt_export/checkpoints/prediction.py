@@ -103,7 +103,10 @@ _SOURCES: Sequence[Callable[[SafetensorsFile], str | None]] = (_marker, _yaml, _
 def scheduler_config(kind: Kind, file: SafetensorsFile, prediction: str) -> dict[str, Any]:
     """The content of `scheduler_config.json`."""
     is_v = prediction == _V
-    config = {**(kind.v_scheduler if is_v and kind.v_scheduler else kind.scheduler), "prediction_type": prediction}
+    config = {
+        **(kind.v_scheduler if is_v and kind.v_scheduler else kind.scheduler),
+        "prediction_type": prediction,
+    }
     if "ztsnr" in file.tensors:
         # Such models begin at noise without a trace of the image, a timestep that leading spacing leaves out
         # (Lin et al. 2023, arXiv:2305.08891).

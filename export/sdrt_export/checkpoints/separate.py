@@ -8,7 +8,7 @@ from pathlib import Path
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.file_kind import PICKLES, kind_of
 from sdrt.model_folder.manifest import read_json
-from sdrt_export.checkpoints.derived.clip import projection_of
+from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of
 from sdrt_export.checkpoints.kinds import Kind, TextPart
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, vae_part
 from sdrt_export.checkpoints.tensors import MappedFile
@@ -30,6 +30,7 @@ _TEXT_PREFIXES = (
     "",
 )
 _CONFIG = "config.json"
+_SMALL = 768
 
 
 def open_vae_file(path: Path, *, config: Config | None = None, given: Config) -> Part:
@@ -91,27 +92,31 @@ def open_text_encoders(
         spec = _spec(kind, section)
         if spec.part in found:
             raise UnsupportedModelError.expected(
-                f"{path} is the {spec.part}, and so is another file", f"one for each of {kind.title}", path=path
+                f"{path} is the {spec.part}, and so is another file",
+                f"one for each of {kind.title}",
+                path=path,
             )
         found[spec.part] = text_part(section, configs.get(spec.part), spec)
     return found
 
 
 def _is_clip(section: Section) -> bool:
-    names = ("token_embedding.weight", "text_model.embeddings.token_embedding.weight", "embeddings.token_embedding.weight")
+    names = (
+        "token_embedding.weight",
+        "text_model.embeddings.token_embedding.weight",
+        "embeddings.token_embedding.weight",
+    )
     return any(name in section.shapes for name in names)
 
 
 def _spec(kind: Kind, section: Section) -> TextPart:
-    """Which part of the model a file is. Of SDXL's two, the larger one is that with the larger projection."""
+    """Which part of the model a file is. SDXL's two are CLIP's own and OpenCLIP's bigG."""
     if len(kind.text) == 1:
         return kind.text[0]
-    # CLIP's own file has a projection too, as wide as itself: 768. OpenCLIP's bigG has 1280.
-    is_big = (projection_of(section.shapes) or 0) > _SMALL
+    # Either may have transformers' names and a projection. CLIP's own is 768 wide, bigG's 1280.
+    shapes = section.shapes
+    is_big = is_open_clip(shapes) or (projection_of(shapes) or 0) > _SMALL
     return next(spec for spec in kind.text if spec.projected == is_big)
-
-
-_SMALL = 768
 
 
 def _open(path: Path, what: str) -> MappedFile:

@@ -16,7 +16,6 @@ from sdrt.families import Family, family_of
 from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
-from sdrt_export.checkpoints.derived.clip import projection_of
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
 from sdrt_export.checkpoints.derived.unet import derived_unet
 from sdrt_export.checkpoints.keys.extras import extra_of
@@ -31,6 +30,7 @@ __all__ = ["SingleFile", "open_single_file"]
 _UNET, _VAE = "unet", "vae"
 # Files of a U-Net alone have no prefix.
 _UNET_PREFIXES, _VAE_PREFIXES = ("model.diffusion_model.", ""), ("first_stage_model.", "vae.")
+_REPLACED = "another file replaces this part"
 _EMA = "model_ema."
 _POSITIONS = "position_ids"
 _RESOLUTION = re.compile(r"(\d{2,4})x(\d{2,4})")
@@ -62,9 +62,11 @@ class SingleFile:
     @property
     def family(self) -> Family:
         """The family of models. Raises `UnsupportedModelError` if sdrt cannot run it."""
-        family = family_of({"_class_name": self.kind.pipeline})
+        family = family_of(self.index())
         if family is None:
-            raise UnsupportedModelError(f"{self.path} is of {self.kind.title}, which is not supported", path=self.path)
+            raise UnsupportedModelError(
+                f"{self.path} is of {self.kind.title}, which is not supported", path=self.path
+            )
         return family
 
     def config(self, part: str) -> Config:
@@ -90,7 +92,11 @@ class SingleFile:
 
     def index(self) -> Config:
         """See `Checkpoint`."""
-        return {"_class_name": self.kind.pipeline, **self.kind.index}
+        classes: Config = {_UNET: ["diffusers", "UNet2DConditionModel"], _VAE: ["diffusers", "AutoencoderKL"]}
+        for spec in self.kind.text:
+            classes[spec.part] = ["transformers", spec.class_name]
+            classes[spec.tokenizer] = ["transformers", "CLIPTokenizer"]
+        return {"_class_name": self.kind.pipeline, **classes, **self.kind.index}
 
     def tokenizer_folders(self) -> dict[str, Path]:
         """See `Checkpoint`. Without given ones, they are CLIP's, which files do not hold."""
@@ -154,7 +160,7 @@ def open_single_file(
     scheduler = scheduler_config(kind, file.header, prediction)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
-    left_over = _left_over(file, sections)
+    left_over = _left_over(file, sections, parts)
     _tell(file, left_over, Notices(notify))
     return SingleFile(
         path=path,
@@ -254,14 +260,18 @@ def _vae(
     return part
 
 
-def _left_over(file: MappedFile, sections: Mapping[str, Section]) -> dict[str, str]:
-    """The tensors of no section, and the known extras within them, with the reason."""
-    used = {name for section in sections.values() for name in section.names}
+def _left_over(
+    file: MappedFile, sections: Mapping[str, Section], parts: Mapping[str, Part]
+) -> dict[str, str]:
+    """The tensors that no part takes, with the reason if it is known."""
+    sources = [source for part in parts.values() for source in part.tensors.sources.values()]
+    used = {source.name for source in sources if source.file is file}
+    replaced = {name for section in sections.values() for name in section.names}
     found = {}
     for name in file.header.tensors:
-        extra = extra_of(name)
-        if extra is not None or name not in used:
-            found[name] = "" if extra is None else extra.reason
+        if name not in used:
+            extra = extra_of(name)
+            found[name] = extra.reason if extra else _REPLACED if name in replaced else ""
     return found
 
 
@@ -273,9 +283,13 @@ def _tell(file: MappedFile, left_over: Mapping[str, str], notices: Notices) -> N
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is no part of the model and is left out")
     if any(name.startswith(_EMA) for name in left_over):
-        notices.inform(f"{path} has averaged weights (model_ema) too: the plain ones are used, as in A1111 and diffusers")
+        notices.inform(
+            f"{path} has averaged weights too (model_ema): the plain ones are used, as in A1111 and diffusers"
+        )
     for name in _damaged_positions(file, left_over):
-        notices.warn(f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 obeys it)")
+        notices.warn(
+            f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 obeys it)"
+        )
 
 
 def _damaged_positions(file: MappedFile, names: Iterable[str]) -> list[str]:

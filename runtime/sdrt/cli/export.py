@@ -75,14 +75,19 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 )
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare each component with torch before the folder appears. Needs the extra verify.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
 def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
-    SOURCE is a diffusers folder or a hub id. The model folder appears when it is complete and its components agree
-    with torch. An old folder stays until then. The path of the model folder goes to stdout.
+    SOURCE is a diffusers folder or a hub id. The model folder appears when it is complete. An old folder stays until
+    then. The path of the model folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
         fits = "a SOURCE (a diffusers folder or a hub id), or --random-weights with no SOURCE"

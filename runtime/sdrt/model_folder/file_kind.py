@@ -67,13 +67,19 @@ _BASES: Sequence[tuple[str, str]] = (
     ("HunyuanVideo", r"(^|\.)txt_in\.individual_token_refiner\."),
     ("Flux 2", r"(^|\.)(single_stream_modulation|double_stream_modulation_img)\."),
     ("Stable Diffusion 2 with depth", r"^depth_model\."),
-    ("Stable unCLIP", r"^(embedder\.model\.visual|noise_augmentor)\."),
+    ("Stable unCLIP", r"^(embedder\.model|noise_augmentor)\."),
     ("Stable Zero123", r"^cc_projection\."),
-    ("Stable Video Diffusion", r"(^|\.)(time_stack|time_mix_blocks|time_mixer|temporal_transformer_blocks)\."),
+    (
+        "Stable Video Diffusion",
+        r"(^|\.)(time_stack|time_mix_blocks|time_mixer|temporal_transformer_blocks)\.",
+    ),
     ("AltDiffusion", r"^cond_stage_model\.roberta\."),
     ("Playground 2.5", r"^edm_(mean|std)$"),
     ("CosXL", r"^edm_vpred\.sigma_(max|min)$"),
-    ("Stable Cascade", r"(^|\.)(clip_txt_mapper|clip_mapper|effnet_mapper)\.|(^|\.)down_blocks\.\d+\.\d+\.channelwise\."),
+    (
+        "Stable Cascade",
+        r"(^|\.)(clip_txt_mapper|clip_mapper|effnet_mapper)\.|(^|\.)down_blocks\.\d+\.\d+\.channelwise\.",
+    ),
     ("Kolors", r"(^|\.)encoder_hid_proj\."),
     ("LTX-Video", r"(^|\.)patchify_proj\."),
     ("PixArt", r"(^|\.)(adaln_single|t_block\.1|y_embedder\.y_(proj|embedding))\b"),
@@ -123,6 +129,19 @@ def _base_of_width(file: SafetensorsFile) -> str:
     return ""
 
 
+# Files of weights that no part of sdrt reads, and archives.
+_OTHER_FILES = {
+    ".gguf": "a GGUF file of quantised weights",
+    ".h5": "an HDF5 file of Keras",
+    ".msgpack": "a file of Flax",
+    ".tflite": "a TensorFlow Lite file",
+    ".mlmodel": "a Core ML file",
+    ".engine": "an engine of TensorRT",
+    ".json": "a config",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "an archive, which must be unpacked first"),
+}
+
+
 def check_checkpoint_file(path: Path) -> SafetensorsFile:
     """Read the header of a file that should be a whole model of Stable Diffusion 1, 2 or SDXL, or its U-Net.
 
@@ -167,7 +186,9 @@ def refusal_of_file(path: Path) -> ModelError:
         return _refusal_of_weights(path)
     if suffix == ".onnx":
         return _no_model(path, "is one graph of a model", "the folder of the model")
-    return _no_model(path, "is a file", _FOLDER)
+    if not path.is_file():
+        return _no_model(path, "is a pipe or a device", _FOLDER)
+    return _no_model(path, f"is {_OTHER_FILES.get(suffix, 'a file')}", _FOLDER)
 
 
 def _refusal_of_weights(path: Path) -> ModelError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.file_kind import refusal_of_file
+from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
@@ -192,7 +194,7 @@ def exists(folder: Path) -> bool:
     """Tell whether `folder` exists.
 
     Raises:
-        ModelNotFoundError: permissions forbid to look.
+        ModelNotFoundError: permissions forbid to look, or it is a link to what does not exist.
     """
     try:
         folder.stat()
@@ -204,6 +206,13 @@ def exists(folder: Path) -> bool:
             path=folder,
         ) from None
     except OSError:
+        if os.path.islink(folder):  # noqa: PTH114  # Path's own raises for names that are too long
+            raise ModelNotFoundError.advised(
+                f"{folder} is a link to {folder.readlink()}, which does not exist",
+                "download or copy the model again",
+                argument="model",
+                path=folder,
+            ) from None
         # It does not exist, or the name is too long for a file; a hub id may be that long.
         return False
     return True
@@ -230,12 +239,4 @@ def _check_is_model(folder: Path) -> None:
     if not folder.is_dir():
         raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
-        state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
-        raise _no_model(folder, state)
-
-
-def _no_model(folder: Path, problem: str) -> ModelNotFoundError:
-    fits = "a model folder: make one with sdrt export"
-    return ModelNotFoundError(
-        f"{folder} {problem}, expected {fits}", argument="model", path=folder, fits=fits
-    )
+        raise refusal_of_folder(folder)

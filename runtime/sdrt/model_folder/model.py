@@ -11,6 +11,7 @@ from typing import Any
 
 from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
+from sdrt.families.agreement import check_text_widths
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.index import class_of
 from sdrt.model_folder.manifest import Manifest
@@ -126,11 +127,15 @@ class Model(ABC):
         """The sizes, inputs and task that the model supports.
 
         Raises:
-            IntegrityError: a config is damaged.
+            IntegrityError: a config is damaged, or the text encoders are of another model.
             UnsupportedModelError: the model fits none of its family's tasks.
         """
         manifest = self.manifest
         family = self.family
+        texts = [spec.component for spec in family.text_encoders]
+        if all(self.has(name) for name in texts):
+            denoiser = self.component_config(family.denoiser.component)
+            check_text_widths(family, denoiser, {name: self.component_config(name) for name in texts})
         return Capabilities.of(
             family,
             denoiser=self.component_config(family.denoiser.component),

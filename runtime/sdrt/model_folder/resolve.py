@@ -97,13 +97,12 @@ def _download(
     cache_dir: str | Path | None,
 ) -> Source:
     from sdrt.model_folder import hub
+    from sdrt.model_folder.hub_file import download_file, hub_file
 
     access: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
-    if (place := hub.file_on_hub(model)) is not None:
-        revision = revision or place.revision
-        path, commit = hub.download_file(place.repository, place.path, revision=revision, **access)
-        name = f"{place.repository}/{place.path}"
-        return Source(name=name, configs=path, commit=commit, parts=parts, revision=revision, **access)
+    if (file := hub_file(model)) is not None:
+        path, commit = download_file(file, revision=revision, **access)
+        return Source(name=str(file), configs=path, commit=commit, parts=parts, **access)
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, **access)
     return Source(name=name, configs=snapshot, commit=snapshot.name, parts=parts, revision=revision, **access)

@@ -267,7 +267,7 @@ def test_random_weights_are_exported_once(exporter: Exporter, monkeypatch: pytes
     with pytest.raises(RequestError, match="inpaint needs an input image"):
         export_random("inpaint", target="cpu", notices=notices)
     # An exported model needs no exporter.
-    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
     assert export_random("tiny", target="cpu", notices=notices).path == first.path
     with pytest.raises(
         ModelNotFoundError, match=r"sd15 with random weights must be exported first.*\[export\]"

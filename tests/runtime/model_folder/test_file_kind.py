@@ -144,7 +144,7 @@ def test_files_in_place_of_a_model(
             "cannot be read as a safetensors file .*; single-file checkpoints are not supported",
         ),
         ("unet.onnx", "is one graph of a model, expected the folder of the model"),
-        ("a.gguf", "is a file, expected a model folder: make one with sdrt export"),
+        ("a.gguf", "is a GGUF file of quantised weights, expected a model folder: make one with sdrt export"),
     ],
 )
 def test_other_files_in_place_of_a_model(tmp_path: Path, name: str, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The files of CLIP's tokenizers, which single-file checkpoints lack. All of Stable Diffusion has the same vocabulary."""
+"""The files of CLIP's tokenizers, which single files lack. All of Stable Diffusion has the same vocabulary."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def clip_tokenizer(pad: str) -> Path:
     _write(folder / "vocab.json", json.dumps(vocabulary(), ensure_ascii=False))
     _write(folder / "merges.txt", "\n".join(["#version: 0.2", *merges()]) + "\n")
     _write(folder / "special_tokens_map.json", json.dumps(special, indent=2))
-    _write(folder / "tokenizer_config.json", json.dumps({**config, "tokenizer_class": "CLIPTokenizer"}, indent=2))
+    _write(
+        folder / "tokenizer_config.json", json.dumps({**config, "tokenizer_class": "CLIPTokenizer"}, indent=2)
+    )
     return folder
 
 

@@ -48,7 +48,9 @@ def derived_clip(shapes: Shapes, *, projected: bool, drops_last: bool) -> dict[s
         raise shapes.refused("has no layers", "at least one")
     projection = projection_of(shapes)
     if projected and projection is None:
-        raise shapes.refused("lacks text_projection", "a text encoder with a projection, such as OpenCLIP's bigG")
+        raise shapes.refused(
+            "lacks text_projection", "a text encoder with a projection, such as OpenCLIP's bigG"
+        )
     is_gelu = open_clip or width in _OPEN_CLIP_WIDTHS
     return {
         "attention_dropout": 0.0,

@@ -67,7 +67,9 @@ def derived_unet(shapes: Shapes, *, pooled: int | None, sizes: int) -> dict[str,
 def _constant(shapes: Shapes, channels: Sequence[int]) -> dict[str, Any]:
     """What every Stable Diffusion has in common, and no tensor tells."""
     if any(each % _GROUPS for each in channels):
-        raise shapes.refused(f"has blocks of {channels} channels", f"multiples of {_GROUPS}; for others, {CONFIG_REMEDY}")
+        raise shapes.refused(
+            f"has blocks of {channels} channels", f"multiples of {_GROUPS}; for others, {CONFIG_REMEDY}"
+        )
     return {
         "_class_name": "UNet2DConditionModel",
         "act_fn": "silu",
@@ -204,7 +206,10 @@ def _layers(shapes: Shapes, down: list[Block], up: list[Block]) -> dict[str, Any
 def _depths(down: list[list[int | None]], up: list[list[int | None]]) -> dict[str, Any]:
     simple = [_one(row) for row in down]
     back = [_one(row) for row in up]
-    ours: list[Any] = [1 if one is None else one for one in simple]
+    known = {one for one in simple if isinstance(one, int)}
+    # Blocks without transformers have any depth. The same for all is the simplest.
+    usual = known.pop() if len(known) == 1 else 1
+    ours: list[Any] = [usual if one is None else one for one in simple]
     # The blocks on the way up follow those on the way down, unless a list of their own says otherwise.
     mirrored = all(
         wanted is None or wanted == given for wanted, given in zip(back, reversed(ours), strict=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY, Shapes
@@ -54,13 +53,14 @@ def _blocks(shapes: Shapes, pattern: str) -> tuple[list[int], int]:
     """The channels of the encoder's blocks, and how many resnets each has."""
     counts: list[int] = []
     channels: list[int] = []
-    norm: Callable[[int], str] = lambda block: pattern.format(block) + "{}.norm1.weight"
-    while count := shapes.counted(norm(len(counts))):
+    while count := shapes.counted(pattern.format(len(counts)) + "{}.norm1.weight"):
         first = pattern.format(len(counts)) + "0.conv1.weight"
         channels.append(shapes.of(first, 4)[0])
         counts.append(count)
     if not counts or len(set(counts)) > 1:
         raise shapes.refused(f"has blocks of {counts} layers", "as many in each")
     if any(each % _GROUPS for each in channels):
-        raise shapes.refused(f"has blocks of {channels} channels", f"multiples of {_GROUPS}; for others, {CONFIG_REMEDY}")
+        raise shapes.refused(
+            f"has blocks of {channels} channels", f"multiples of {_GROUPS}; for others, {CONFIG_REMEDY}"
+        )
     return channels, counts[0]
