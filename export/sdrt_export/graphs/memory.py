@@ -6,7 +6,7 @@ computes, with the same bits. So of a mapped file, only joined and padded weight
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +97,9 @@ class Once:
     before its layer. Opening a full-size U-Net takes 0.1 s and running it 70 MB of memory of its own.
     """
 
-    def __init__(self, bound: Bound, outputs: Iterable[onnx.ValueInfoProto] = ()) -> None:
-        """Open a graph. `outputs` are values in it that are wanted too. It changes the model of `bound`."""
-        bound.model.graph.output.extend(outputs)
+    def __init__(self, bound: Bound) -> None:
+        """Open a graph. It changes the model of `bound`."""
+        self.inputs = [value.name for value in bound.model.graph.input]
         _weights_as_inputs(bound)
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -112,8 +112,12 @@ class Once:
         self._session = ort.InferenceSession(bound.content(), options, providers=["CPUExecutionProvider"])
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Compute `outputs`."""
-        given = {name: ort_value(np.ascontiguousarray(array)) for name, array in feeds.items()}
+        """Compute `outputs`. Other `feeds` than the graph's `inputs` are left out."""
+        given = {
+            name: ort_value(np.ascontiguousarray(array))
+            for name, array in feeds.items()
+            if name in self.inputs
+        }
         made = self._session.run_with_ort_values(list(outputs), self._weights | given)
         return [value.numpy() for value in made]
 
