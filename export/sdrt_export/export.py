@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import sdrt
 from sdrt.common.extras import install_command, missing_modules
+from sdrt.common.notices import Notify
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
-from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt.onnx.engine import ort
 from sdrt.request.checks import real
 from sdrt_export import optimum_exporter, tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
-from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
@@ -57,17 +57,23 @@ def export_model(
     guidance_scale: float | None = None,
     taesd: str | Path | None = None,
     calibration_prompts: Sequence[str] | None = None,
+    vae: str | Path | None = None,
+    text_encoders: Sequence[str | Path] = (),
+    prediction_type: str | None = None,
+    config: str | Path | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     verify: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
+    notify: Notify | None = None,
 ) -> Manifest:
     """Turn a Stable Diffusion checkpoint into the model folder ``output``, whole or not at all.
 
     Args:
-        source: a folder in diffusers' layout, or a hub id. None with ``architecture`` and ``random_weights``.
+        source: a folder in diffusers' layout, a single file, or a hub id of either, such as
+            "owner/name/file.safetensors". None with ``architecture`` and ``random_weights``.
         output: the folder to write. ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
         dtype: "fp32", "fp16", "int8", or "auto", which suits the target (see :class:`sdrt_export.targets.Target`).
@@ -77,10 +83,15 @@ def export_model(
         guidance_scale: the model's default, 7.5 if None. Models made for little guidance (LCM, turbo) need their own.
         taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
+        vae: a file, folder or hub id of a VAE, which replaces the checkpoint's.
+        text_encoders: files of text encoders, which replace a single file's.
+        prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not tell.
+        config: a folder in diffusers' layout or a hub id, whose configs a single file is of, if they are unusual.
         revision, token, cache_dir: huggingface_hub's, for a hub id.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. What "optimum"
             exports is always compared.
         reporter: is called as the work goes on.
+        notify: receives messages for the user.
 
     Returns the manifest, as written to ``sdrt.json``.
 
@@ -92,7 +103,10 @@ def export_model(
     """
     plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts, verify)
     output, access = expand(output), {"token": token, "cache_dir": cache_dir}
-    checkpoint = _open(source, architecture, random_weights, {"revision": revision, **access})
+    beside = Beside(
+        vae=vae, text_encoders=tuple(text_encoders), prediction_type=prediction_type, config=config
+    )
+    checkpoint = _open(source, architecture, random_weights, beside, {"revision": revision, **access}, notify)
     _check(plan, checkpoint)
     # The revision is the checkpoint's.
     preview = None if taesd is None else load_taesd(taesd, access)
@@ -251,7 +265,9 @@ def _open(
     source: str | Path | None,
     architecture: str | None,
     random_weights: int | None,
+    beside: Beside,
     hub_options: Mapping[str, Any],
+    notify: Notify | None,
 ) -> Checkpoint:
     if source is None:
         if architecture is None or random_weights is None:
@@ -261,6 +277,7 @@ def _open(
                 argument="source",
             )
         refuse_revision(f"--architecture {architecture}", hub_options["revision"])
+        _refuse_beside(beside)
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
         raise RequestError.advised(
@@ -275,17 +292,18 @@ def _open(
             f"DIR; for a folder of that name, write ./{source}",
             argument="source",
         )
-    folder = expand(source)
-    if exists(folder) or isinstance(source, Path):
-        refuse_revision(source, hub_options["revision"])
-        return open_folder(folder)
-    from sdrt.model_folder import hub
+    return open_checkpoint(source, beside=beside, notify=notify, **hub_options)
 
-    name = hub.check_id(source)
-    # Check the small index before gigabytes of weights are downloaded.
-    check_checkpoint_index(hub.download(name, **hub_options))
-    snapshot = hub.download_checkpoint(name, **hub_options)
-    return open_folder(snapshot, name=name, revision=snapshot.name)
+
+def _refuse_beside(beside: Beside) -> None:
+    """Raise `RequestError` for what is given beside random weights."""
+    for argument in ("vae", "text_encoders", "prediction_type", "config"):
+        if getattr(beside, argument):
+            raise RequestError.advised(
+                f"{argument} is given, but random weights replace a checkpoint",
+                "leave one of them out",
+                argument=argument,
+            )
 
 
 def _require_torch() -> None:

@@ -171,7 +171,7 @@ class Job:
         if not isinstance(self.checkpoint, FolderCheckpoint):
             raise RequestError.advised(
                 "exporter 'optimum' takes a checkpoint folder or hub id",
-                "for random weights use exporter 'sdrt'",
+                "for single files, other VAEs and random weights use exporter 'sdrt'",
                 argument="exporter",
             )
         self._check_parts()

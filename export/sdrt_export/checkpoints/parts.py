@@ -31,11 +31,21 @@ _FACTORS = (".scale_weight", ".weight_scale", ".scale_input", ".SCB", ".absmax",
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A component: its config, and its tensors by diffusers' or transformers' names."""
+    """A component: its config, its tensors by diffusers' or transformers' names, and where they are, for messages."""
 
     config: Config
     tensors: Tensors
     place: str
+
+    def check_latents(self, unet: Config, model: str) -> None:
+        """Check that this VAE has the latents of the U-Net of `model`. Raises `UnsupportedModelError`."""
+        latents, wanted = self.config["latent_channels"], unet["out_channels"]
+        if latents != wanted:
+            raise UnsupportedModelError.expected(
+                f"{self.place}: the VAE has {latents} latent channels",
+                f"{wanted}, as the U-Net of {model} makes",
+                component="vae",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +82,7 @@ class Section:
         self._check_numbers()
         found = taken(self.file, self.names, rows)
         self._check_left_over(found)
-        return Part(config={}, tensors=Tensors(found.sources), place=str(self.file.header.path))
+        return Part(config={}, tensors=Tensors(found.sources), place=f"{self.file.header.path} ({self.part})")
 
     def _check_numbers(self) -> None:
         for name, own in self.names.items():

@@ -8,10 +8,13 @@ from pathlib import Path
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.file_kind import PICKLES, kind_of
 from sdrt.model_folder.manifest import read_json
+from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of
+from sdrt_export.checkpoints.folder import read_tensors
 from sdrt_export.checkpoints.kinds import Kind, TextPart
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, vae_part
 from sdrt_export.checkpoints.tensors import MappedFile
+from sdrt_export.checkpoints.weight_files import find_weights
 
 __all__ = ["open_text_encoders", "open_vae_file"]
 
@@ -62,16 +65,9 @@ def _vae_folder(folder: Path, given: Config) -> Part:
         raise UnsupportedModelError.expected(
             f"{folder / _CONFIG}: _class_name is {config['_class_name']!r}", "AutoencoderKL", path=folder
         )
-    files = sorted(folder.glob("*.safetensors"))
-    # The most precise one; a file in half precision has a dot more in its name.
-    chosen = min(files, key=lambda file: file.name.count("."), default=None)
-    if chosen is None:
-        raise ModelNotFoundError.expected(
-            f"{folder} has no .safetensors weights", "a folder of an AutoencoderKL", path=folder
-        )
-    section = Section.of(_open(chosen, "a VAE"), _VAE, ("",))
-    assert section is not None
-    return vae_part(section, {"scaling_factor": given["scaling_factor"], **config}, given=given)
+    tensors = read_tensors(find_weights(folder, "diffusers").files, "AutoencoderKL")
+    scaling = {"scaling_factor": given["scaling_factor"]} if "scaling_factor" in given else {}
+    return Part(config=completed("AutoencoderKL", {**scaling, **config}), tensors=tensors, place=str(folder))
 
 
 def open_text_encoders(

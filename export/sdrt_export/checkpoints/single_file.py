@@ -16,6 +16,7 @@ from sdrt.families import Family, family_of
 from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
+from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
 from sdrt_export.checkpoints.derived.unet import derived_unet
 from sdrt_export.checkpoints.keys.extras import extra_of
@@ -71,7 +72,7 @@ class SingleFile:
 
     def config(self, part: str) -> Config:
         """See `Checkpoint`."""
-        return dict(self.parts[part].config)
+        return completed(self.index()[part][1], self.parts[part].config)
 
     def tensors(self, part: str) -> Tensors:
         """See `Checkpoint`."""
@@ -250,13 +251,7 @@ def _vae(
         part = vae_part(sections[_VAE], _given(config, _VAE), given=own)
     else:
         raise _lacks(file, kind, _VAE, "--vae FILE")
-    latents = part.config["latent_channels"]
-    if latents != unet["out_channels"]:
-        raise UnsupportedModelError.expected(
-            f"{part.place}: the VAE has {latents} latent channels",
-            f"{unet['out_channels']}, as the U-Net of {file.header.path} makes",
-            component=_VAE,
-        )
+    part.check_latents(unet, str(file.header.path))
     return part
 
 

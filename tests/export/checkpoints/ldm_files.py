@@ -88,6 +88,7 @@ TEXT = {
     "bos_token_id": 0,
     "eos_token_id": 599,
 }
+WHOLE = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407}
 # The refiner's reads 128 numbers; its projection is 64 wide.
 BIG = {**TEXT, "hidden_size": 128, "num_attention_heads": 2, "num_hidden_layers": 3, "hidden_act": "gelu"}
 
@@ -159,20 +160,23 @@ def text_model(config: Mapping[str, Any], *, projected: bool = False) -> nn.Modu
     return made
 
 
-def made(kind: str, unet: Mapping[str, Any] | None = None) -> Made:
-    """A whole single file of a kind, of tiny random modules. The U-Net's config may be changed."""
-    return _made(kind, repr(sorted((unet or {}).items())))
+def made(kind: str, unet: Mapping[str, Any] | None = None, *, whole: bool = False) -> Made:
+    """A whole single file of a kind, of tiny random modules. The U-Net's config may be changed.
+
+    With `whole`, the text encoders know all of CLIP's words.
+    """
+    return _made(kind, repr(sorted((unet or {}).items())), whole)
 
 
 @cache
-def _made(kind: str, changes: str) -> Made:
+def _made(kind: str, changes: str, whole: bool) -> Made:
     unet = dict(literal_eval(changes))
     configs = {"sd1": SD1_UNET, "sd2": SD2_UNET, "sdxl": SDXL_UNET, "sdxl-refiner": REFINER_UNET}
     own, tensors = unet_state({**{**configs, "x4-upscaler": UPSCALER_UNET}[kind], **unet})
     vae, vae_tensors = vae_state()
     parts, modules = {"unet": own, "vae": vae}, {}
     for part, prefix, config, open_clip, projected in TEXTS[kind]:
-        modules[part] = text_model(config, projected=projected)
+        modules[part] = text_model({**config, **(WHOLE if whole else {})}, projected=projected)
         parts[part] = random_state(modules[part])
         names: State = {name: tensor.numpy() for name, tensor in parts[part].items()}
         if open_clip:
