@@ -129,6 +129,19 @@ def _base_of_width(file: SafetensorsFile) -> str:
     return ""
 
 
+# Files of weights that no part of sdrt reads, and archives.
+_OTHER_FILES = {
+    ".gguf": "a GGUF file of quantised weights",
+    ".h5": "an HDF5 file of Keras",
+    ".msgpack": "a file of Flax",
+    ".tflite": "a TensorFlow Lite file",
+    ".mlmodel": "a Core ML file",
+    ".engine": "an engine of TensorRT",
+    ".json": "a config",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "an archive, which must be unpacked first"),
+}
+
+
 def check_checkpoint_file(path: Path) -> SafetensorsFile:
     """Read the header of a file that should be a whole model of Stable Diffusion 1, 2 or SDXL, or its U-Net.
 
@@ -173,7 +186,9 @@ def refusal_of_file(path: Path) -> ModelError:
         return _refusal_of_weights(path)
     if suffix == ".onnx":
         return _no_model(path, "is one graph of a model", "the folder of the model")
-    return _no_model(path, "is a file", _FOLDER)
+    if not path.is_file():
+        return _no_model(path, "is a pipe or a device", _FOLDER)
+    return _no_model(path, f"is {_OTHER_FILES.get(suffix, 'a file')}", _FOLDER)
 
 
 def _refusal_of_weights(path: Path) -> ModelError:

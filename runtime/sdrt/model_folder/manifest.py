@@ -41,6 +41,9 @@ DEFAULTS = ("guidance_scale",)
 _LARGEST_DEFAULT = 10_000
 MANIFEST_NAME = "sdrt.json"
 _BLOCK = 1 << 20
+_MOST_JSON = (
+    32 << 20
+)  # the largest are tokenizers' files, of a few megabytes; Python takes 20 times as much memory
 _AGAIN = "copy or export the model again"
 _WHOLE = "copy the whole model folder, or export it again"
 
@@ -76,6 +79,9 @@ def read_json(path: Path, component: str | None = None) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():
             raise damaged(path, f"{path} is not a file", _WHOLE, component)
+        if (size := path.stat().st_size) > _MOST_JSON:
+            problem = f"{path} has {size} bytes, expected at most {_MOST_JSON}"
+            raise damaged(path, problem, component=component)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise missing(path, component) from None

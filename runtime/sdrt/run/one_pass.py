@@ -28,7 +28,7 @@ from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_sche
 from sdrt.tasks.inpainting import Canvas
 
 if TYPE_CHECKING:
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.model import Model
     from sdrt.run.components import LoadedComponents
 
 __all__ = ["Pass", "Timings", "decode", "denoise", "encode", "memory_error", "prepare", "run_pass"]
@@ -64,7 +64,7 @@ class Pass:
     origin: Origin | None = None
 
     @property
-    def model(self) -> ModelFolder:
+    def model(self) -> Model:
         """The model folder, with its family and configs."""
         return self.cache.model
 
@@ -199,7 +199,7 @@ def _noise(job: Pass, prepared: Prepared) -> Array:
     return np.stack([generator.randn(prepared.x.shape[1:]) for generator in job.generators])
 
 
-def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
+def _low_res_noise(model: Model, level: int) -> tuple[float, float]:
     """Return √ᾱ and √(1 − ᾱ) for the noise that is added to an upscaling model's small image."""
     scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
     schedule = scheduler.noise_schedule

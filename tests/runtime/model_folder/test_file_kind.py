@@ -164,9 +164,12 @@ def test_files_in_place_of_a_model(
             "is a pickle, which runs code when it is read: take the .safetensors file of the same model, or",
         ),
         ("a.pt", "is a pickle"),
-        ("a.safetensors", "cannot be read as a safetensors file .*: download it again"),
+        (
+            "a.safetensors",
+            r"cannot be read as a safetensors file \(it is a pickle\): only \.safetensors is read",
+        ),
         ("unet.onnx", "is one graph of a model, expected the folder of the model"),
-        ("a.gguf", "is a file, expected a model folder: make one with sdrt export"),
+        ("a.gguf", "is a GGUF file of quantised weights, expected a model folder: make one with sdrt export"),
     ],
 )
 def test_other_files_in_place_of_a_model(tmp_path: Path, name: str, words: str) -> None:
