@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.families import Family
+from sdrt.families import Family, Task
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoint import Checkpoint
@@ -39,10 +39,16 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     entries = index(family, scheduler.get("_class_name", SCHEDULER))
     channels = _config(staging, family.vae.decoder)["latent_channels"]
     task = family.task_of(_config(staging, family.denoiser.component), channels)
-    entries["_class_name"] = task.pipeline
+    entries["_class_name"] = _pipeline(checkpoint, family, task)
     if task.has_noise_level:
         entries |= _write_low_res_scheduler(checkpoint, staging)
     write_json(staging / INDEX_NAME, entries)
+
+
+def _pipeline(checkpoint: Checkpoint, family: Family, task: Task) -> str:
+    """The class in the index: the task's, or the checkpoint's own if it reads the same settings in another way."""
+    own = checkpoint.index().get("_class_name")
+    return own if own in family.consistency_pipelines and task is family.tasks[0] else task.pipeline
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def _examples(model: UNet2DConditionModel, size: int) -> Inputs:
         "timestep": torch.tensor([451.0, 7.0, 7.0][size]),
         "encoder_hidden_states": noise(batch, length, model.config.cross_attention_dim, seed=size + 10),
         **_label_examples(model, batch),
+        **_guidance_examples(model, batch, size),
     }
 
 
@@ -33,20 +34,22 @@ def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
     return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
 
 
+def _guidance_examples(model: UNet2DConditionModel, batch: int, size: int) -> Inputs:
+    """The embedded guidance scale, if the U-Net takes it (latent consistency models)."""
+    width = model.config.time_cond_proj_dim
+    return {} if width is None else {"timestep_cond": noise(batch, width, seed=size + 20)}
+
+
 def _write(values: Config, g: Layers, hosted: bool) -> None:
     """Write the graph, if it has only inputs that this family's runtime gives."""
     config = UNetConfig.of(values)
-    for key, asked in (
-        ("time_cond_proj_dim", config.guidance_width),
-        ("addition_embed_type", config.pooled_width),
-    ):
-        if asked:
-            raise UnsupportedModelError.advised(
-                f"unet: {key}={values[key]!r} is not supported",
-                f"export with {OPTIMUM}",
-                joint="; ",
-                component="unet",
-            )
+    if config.pooled_width:
+        raise UnsupportedModelError.advised(
+            f"unet: addition_embed_type={values['addition_embed_type']!r} is not supported",
+            f"export with {OPTIMUM}",
+            joint="; ",
+            component="unet",
+        )
     unet(config, g)
 
 

@@ -152,6 +152,6 @@ def few_steps_of(*names: str | None) -> FewSteps | None:
 
 
 def _words(name: str) -> str:
-    """A name in lower case, with one space between words and numbers: "SDXL_Lightning-4step" → "sdxl lightning 4 step"."""
+    """A name in lower case, with one space between words and numbers, as in "sdxl lightning 4 step"."""
     name = name.lower().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     return " ".join(re.findall(r"[a-z]+|[0-9]+", name))

@@ -161,7 +161,9 @@ class ModelFolder:
             denoiser=self.component_config(family.denoiser.component),
             vae=self.component_config(family.vae.decoder),
             index=self.index,
-            defaults=manifest.defaults if manifest else {},
+            scheduler=self.scheduler_config,
+            recorded=manifest.defaults if manifest else None,
+            names=(self.name, self.path.name),
             # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
             any_size=manifest is not None and manifest.exporter != "optimum",
             has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),

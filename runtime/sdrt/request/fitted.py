@@ -10,6 +10,7 @@ from sdrt.errors import RequestError
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape, integer
 from sdrt.request.derived import DerivedSettings
+from sdrt.request.model_defaults import runs_all_steps, usual_values
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.validation import no_steps
@@ -36,6 +37,7 @@ class FittedRequest(DerivedSettings):
     """The request as it was asked, completed with what the model decided. It makes the same images again."""
     height: int
     width: int
+    num_inference_steps: int
     guidance_scale: float
     seed: int | tuple[int, ...]
     strength: float
@@ -43,12 +45,26 @@ class FittedRequest(DerivedSettings):
     tile_overlap: int
     steps_before: int = 0
     """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
+    guidance_width: int = 0
+    """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
+    runs_all_steps: bool = False
+    """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
 
     @property
     def guided(self) -> bool:
         """Whether to compute the unconditional half too. The rule is that of diffusers."""
         image_scale = self.image_guidance_scale
-        return self.guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+        return self.outer_guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+
+    @property
+    def outer_guidance_scale(self) -> float:
+        """The guidance scale between the unconditional and the conditional half. 1 if the denoiser guides itself."""
+        return 1.0 if self.guidance_width else self.guidance_scale
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """How many steps are skipped because the run starts from an image."""
+        return 0 if self.runs_all_steps else super().num_skipped_steps
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,11 +77,16 @@ class FittedRequest(DerivedSettings):
         return self.num_images * self.height * self.width
 
 
-def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
-    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`."""
+def fit(request: Request, capabilities: Capabilities, *, is_distilled: bool = False) -> FittedRequest:
+    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`.
+
+    `is_distilled` says whether the scheduler chooses its steps among those that a model was distilled on. Then the
+    model's own timesteps and its reading of the strength count.
+    """
     _check_task(request, capabilities)
     height, width = _image_size(request, capabilities)
-    fitted = _completed(request, height, width, capabilities)
+    fitted = _completed(request, height, width, capabilities, is_distilled)
+    _check_steps(fitted)
     _check_tiles(request, capabilities)
     for name, size in (("height", height), ("width", width)):
         _check_size(request, name, size, capabilities)
@@ -80,11 +101,12 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     return fitted
 
 
-def _completed(request: Request, height: int, width: int, capabilities: Capabilities) -> FittedRequest:
+def _completed(
+    request: Request, height: int, width: int, capabilities: Capabilities, is_distilled: bool
+) -> FittedRequest:
     """Fill in every default."""
-    scale = request.guidance_scale
-    values = _task_values(request, capabilities)
-    values["guidance_scale"] = capabilities.guidance_scale if scale is None else scale
+    values = _task_values(request, capabilities) | usual_values(request, capabilities, is_distilled)
+    steps = values["num_inference_steps"]
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
     completed = object.__new__(Request)
@@ -96,11 +118,21 @@ def _completed(request: Request, height: int, width: int, capabilities: Capabili
         "strength": 1.0
         if request.image is None or "strength" in capabilities.task.refuses
         else request.effective_strength,
-        "hires_steps": request.hires_steps or request.num_inference_steps,
+        "hires_steps": request.hires_steps or steps,
+        "guidance_width": capabilities.guidance_width,
+        "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
     }
     settings = {row.name: getattr(completed, row.name) for row in settings_of(Request)}
     return FittedRequest(**settings | decided, completed=completed)
+
+
+def _check_steps(request: FittedRequest) -> None:
+    """Raise `RequestError` for a strength that runs no step."""
+    if request.num_skipped_steps == request.num_inference_steps:
+        raise no_steps("strength", request.strength, request.num_inference_steps)
+    if request.hires_scale is not None and not request.num_hires_steps:
+        raise no_steps("hires_strength", request.hires_strength, request.hires_steps)
 
 
 def _check_task(request: Request, capabilities: Capabilities) -> None:
@@ -143,8 +175,6 @@ def _check_image(request: Request, task: Task, capabilities: Capabilities) -> No
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:
         raise _no_encoder("image", "an image prompt")
-    if "strength" not in task.refuses and request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
 def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]:
