@@ -1,4 +1,4 @@
-"""The components of each family that can be exported: their contract, example inputs and forwards.
+"""The components of each family that can be exported: their contract and example inputs. Nothing here needs torch.
 
 Names of inputs and outputs are those of optimum's ONNX configs, so that folders are interchangeable. The graphs of sdrt
 have more outputs (``last_hidden_state.skip_k``), which other runtimes ignore.
