@@ -15,11 +15,20 @@ logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
+    from sdrt_export.architectures.listing import list_architectures
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.targets import TARGETS
 
-__all__ = ["ARCHITECTURES", "EXPORTERS", "TARGETS", "ProgressEvent", "Reporter", "export_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "EXPORTERS",
+    "TARGETS",
+    "ProgressEvent",
+    "Reporter",
+    "export_model",
+    "list_architectures",
+]
 
 _ELSEWHERE = {
     "ARCHITECTURES": "architectures",
@@ -28,6 +37,7 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "export_model": "export",
+    "list_architectures": "architectures.listing",
 }
 
 

@@ -56,7 +56,11 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     show_default=True,
     help="optimum: a slower fallback for checkpoints that sdrt's exporter cannot export.",
 )
-@click.option("--architecture", metavar="NAME", help="Architecture for --random-weights, such as sd15.")
+@click.option(
+    "--architecture",
+    metavar="NAME",
+    help="Architecture for --random-weights, such as sd15. `sdrt models --architectures` lists them.",
+)
 @click.option(
     "--random-weights",
     metavar="SEED",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from sdrt.common.extras import install_command
@@ -23,6 +23,9 @@ class Exporter(Protocol):
 
     def export_model(self, checkpoint: Any, output: Any, **options: Any) -> Manifest:
         """Export `checkpoint` into the folder `output`."""
+
+    def list_architectures(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 
 
 def load_exporter() -> Exporter:
