@@ -1,4 +1,4 @@
-"""The components of each family that can be exported: their contract, example inputs and forwards.
+"""The components of each family that can be exported: their contract and example inputs. Nothing here needs torch.
 
 Names of inputs and outputs are those of optimum's ONNX configs, so that folders are interchangeable. The graphs of sdrt
 have more outputs (``last_hidden_state.skip_k``), which other runtimes ignore.
@@ -15,7 +15,7 @@ from sdrt_export.components.text_encoder import TEXT_ENCODER
 from sdrt_export.components.unet import UNET
 from sdrt_export.components.vae import VAE_DECODER, VAE_ENCODER
 
-__all__ = ["COMPONENTS", "Component", "components_of"]
+__all__ = ["COMPONENTS", "Component", "components_of", "parts_of"]
 
 COMPONENTS: Mapping[str, Component] = {
     component.name: component for component in (TEXT_ENCODER, UNET, VAE_ENCODER, VAE_DECODER)
@@ -28,3 +28,11 @@ _OF_FAMILY: Mapping[str, Mapping[str, Component]] = {STABLE_DIFFUSION.name: COMP
 def components_of(family: Family) -> Mapping[str, Component]:
     """The components of a family, by their names."""
     return _OF_FAMILY[family.name]
+
+
+def parts_of(family: Family) -> dict[str, list[Component]]:
+    """The components of each folder of a checkpoint. The VAE's encoder and decoder share one."""
+    parts: dict[str, list[Component]] = {}
+    for component in components_of(family).values():
+        parts.setdefault(component.checkpoint, []).append(component)
+    return parts
