@@ -43,7 +43,14 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     entries["_class_name"] = task.pipeline
     if task.has_noise_level:
         entries |= _write_low_res_scheduler(checkpoint, staging)
+    entries |= _options(checkpoint)
     write_json(staging / INDEX_NAME, entries)
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, bool]:
+    """The options of the checkpoint's index that change images."""
+    given = checkpoint.index()
+    return {name: given[name] for name in checkpoint.family.options if isinstance(given.get(name), bool)}
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:

@@ -252,6 +252,7 @@ class Family:
             classes.
         zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. They
             are if it is missing. Empty in families that always encode the empty text.
+        options: the options of an index that change images: true or false.
         takes_score: tells from the configs of the denoiser and of the last text encoder, and from the index, whether a
             model takes an aesthetic score instead of the target size. None in families that take no sizes.
     """
@@ -272,6 +273,7 @@ class Family:
     noise_schedules: tuple[type[NoiseSchedule], ...] = (DiscreteNoiseSchedule, EdmNoiseSchedule)
     lacks: frozenset[str] = frozenset()
     zeroes: str = ""
+    options: tuple[str, ...] = ()
     takes_score: Callable[[Config, Config, Config], bool] | None = None
 
     @property

@@ -135,7 +135,9 @@ def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
     config, special = _configured(folder)
     _require_vocabulary(folder)
     bpe = _build(folder, config, special)
-    ends = {name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")}
+    ends = {
+        name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")
+    }
     bpe.post_processor = processors.RobertaProcessing(
         sep=ends["eos"], cls=ends["bos"], add_prefix_space=False, trim_offsets=False
     )
@@ -302,7 +304,9 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str
 
 def _older_table(folder: Path) -> dict[str, Any]:
     """The table in the form of today, of the file in which transformers before 4.34 kept added tokens."""
-    return {str(index): {"content": text} for text, index in _read_optional(folder / "added_tokens.json").items()}
+    return {
+        str(index): {"content": text} for text, index in _read_optional(folder / "added_tokens.json").items()
+    }
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
