@@ -21,6 +21,7 @@ class Defaults:
 
     Attributes:
         guidance_scale: the guidance scale.
+        masked_guidance_scale: the same for a call with a mask, if it differs.
         num_inference_steps: the number of steps.
         timesteps: the timesteps of the model's own scheduler, if the call asks for no steps; None for the spacing's.
         origin: what says so, in words; empty for diffusers' defaults.
@@ -28,6 +29,7 @@ class Defaults:
     """
 
     guidance_scale: float
+    masked_guidance_scale: float | None = None
     num_inference_steps: int = 50
     timesteps: tuple[int, ...] | None = None
     origin: str = ""
@@ -56,13 +58,14 @@ class Defaults:
             scheduler: its `scheduler_config.json`.
             names: what it is called, the most certain name first.
         """
-        usual = cls(guidance_scale=task.guidance_scale)
+        usual = cls(guidance_scale=task.guidance_scale, masked_guidance_scale=task.masked_guidance_scale)
         class_name = scheduler.get("_class_name")
         if denoiser.get("time_cond_proj_dim") or index.get("_class_name") in family.consistency_pipelines:
             return replace(
                 usual,
                 num_inference_steps=_CONSISTENCY_STEPS,
                 guidance_scale=_CONSISTENCY_GUIDANCE,
+                masked_guidance_scale=None,
                 origin="it is a latent consistency model",
             )
         if row := few_steps_of(*names, index.get("_name_or_path")):
@@ -73,9 +76,15 @@ class Defaults:
                 usual,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
+                masked_guidance_scale=None,
                 origin=f"its scheduler is {class_name}, which is for distilled models",
             )
         return usual
+
+    def guidance_of(self, *, is_masked: bool) -> float:
+        """The guidance scale of a call with or without a mask."""
+        own = self.masked_guidance_scale
+        return own if is_masked and own is not None else self.guidance_scale
 
     @classmethod
     def for_few_steps(cls, row: FewSteps, scheduler: Mapping[str, Any]) -> Defaults:
@@ -92,7 +101,7 @@ class Defaults:
         """These defaults, with those that a manifest records instead."""
         known = {key: recorded[key] for key in ("guidance_scale", "num_inference_steps") if key in recorded}
         if "guidance_scale" in known:
-            known["guidance_scale"] = float(known["guidance_scale"])
+            known |= {"guidance_scale": float(known["guidance_scale"]), "masked_guidance_scale": None}
         if "num_inference_steps" in recorded:
             # The number of steps that the timesteps were for.
             known["timesteps"] = None

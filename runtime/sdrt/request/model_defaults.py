@@ -21,7 +21,7 @@ def usual_values(request: DerivedSettings, capabilities: Capabilities, is_distil
         steps = len(own)
     scale = request.guidance_scale
     return {
-        "guidance_scale": defaults.guidance_scale if scale is None else scale,
+        "guidance_scale": defaults.guidance_of(is_masked=_is_masked(request)) if scale is None else scale,
         "num_inference_steps": defaults.num_inference_steps if steps is None else steps,
         "timesteps": request.timesteps if own is None else own,
     }
@@ -31,5 +31,8 @@ def runs_all_steps(
     request: DerivedSettings, timesteps: Sequence[int] | None, capabilities: Capabilities
 ) -> bool:
     """Whether the pipeline of latent consistency models reads the strength: in image to image without a mask."""
-    is_painting = request.mask_image is not None or request.outpaint is not None
-    return capabilities.is_consistency and timesteps is None and not is_painting
+    return capabilities.is_consistency and timesteps is None and not _is_masked(request)
+
+
+def _is_masked(request: DerivedSettings) -> bool:
+    return request.mask_image is not None or request.outpaint is not None
