@@ -10,13 +10,14 @@ from pathlib import Path
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 
-__all__ = ["EMBEDDING", "PICKLES", "FileKind", "kind_of", "refusal_of_file"]
+__all__ = ["EMBEDDING", "PICKLES", "FileKind", "check_checkpoint_file", "kind_of", "refusal_of_file"]
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _FOLDER = "a model folder: make one with sdrt export"
+_CHECKPOINT_FILE = "a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,39 @@ _KINDS: Sequence[tuple[str, str]] = (
     (UNET, r"^(unet\.)?(input_blocks|down_blocks|middle_block|mid_block|time_embed(ding)?)\."),
     (
         TRANSFORMER,
-        r"^(transformer\.)?(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks)\.",
+        r"^(transformer\.|model\.)?(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks"
+        r"|double_layers|single_layers|adaln_single|t_block|mlp_t5|cap_embedder|clip_txt_mapper|clip_mapper"
+        r"|head\.modulation|cond_seq_linear)\b",
     ),
     ("a text encoder", r"(^|\.)(text_model|transformer\.resblocks)\.|^(shared\.weight$|encoder\.block\.\d)"),
     ("an upscaler", r"^(conv_first\.|model\.\d+\.(sub|weight)|RRDB_trunk\.|body\.\d+\.rdb\d)"),
 )
+# Models of other families, which share names with Stable Diffusion's. The first row counts.
 _BASES: Sequence[tuple[str, str]] = (
+    ("Chroma", r"(^|\.)distilled_guidance_layer\."),
+    ("HunyuanVideo", r"(^|\.)txt_in\.individual_token_refiner\."),
+    ("Flux 2", r"(^|\.)(single_stream_modulation|double_stream_modulation_img)\."),
+    ("Stable Diffusion 2 with depth", r"^depth_model\."),
+    ("Stable unCLIP", r"^(embedder\.model\.visual|noise_augmentor)\."),
+    ("Stable Zero123", r"^cc_projection\."),
+    ("Stable Video Diffusion", r"(^|\.)(time_stack|time_mix_blocks|time_mixer|temporal_transformer_blocks)\."),
+    ("AltDiffusion", r"^cond_stage_model\.roberta\."),
+    ("Playground 2.5", r"^edm_(mean|std)$"),
+    ("CosXL", r"^edm_vpred\.sigma_(max|min)$"),
+    ("Stable Cascade", r"(^|\.)(clip_txt_mapper|clip_mapper|effnet_mapper)\.|(^|\.)down_blocks\.\d+\.\d+\.channelwise\."),
+    ("Kolors", r"(^|\.)encoder_hid_proj\."),
+    ("LTX-Video", r"(^|\.)patchify_proj\."),
+    ("PixArt", r"(^|\.)(adaln_single|t_block\.1|y_embedder\.y_(proj|embedding))\b"),
+    ("AuraFlow", r"(^|\.)(double_layers|single_layers|cond_seq_linear)\."),
+    ("HunyuanDiT", r"(^|\.)mlp_t5\."),
+    ("Lumina", r"(^|\.)cap_embedder\."),
+    ("Qwen-Image", r"(^|\.)transformer_blocks\.\d+\.(img_mod|txt_mod)\."),
+    ("Wan", r"(^|\.)head\.modulation$|(^|\.)blocks\.\d+\.cross_attn\.norm_k\."),
     ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
     ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
     (
         _SDXL,
-        r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.",
+        r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.0\.",
     ),
     (_SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
     (_SD2, r"^cond_stage_model\.model\."),
@@ -98,6 +121,36 @@ def _base_of_width(file: SafetensorsFile) -> str:
         if len(entry.shape) > 1 and _READS_TEXT.search(name):
             return _WIDTHS.get(entry.shape[1], "")
     return ""
+
+
+def check_checkpoint_file(path: Path) -> SafetensorsFile:
+    """Read the header of a file that should be a whole model of Stable Diffusion 1, 2 or SDXL, or its U-Net.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or it holds something else, such as a LoRA. The error says what.
+        UnsupportedModelError: it is a pickle, damaged, or a model of another family, which the error names.
+    """
+    if path.suffix.lower() != ".safetensors":
+        raise refusal_of_file(path)
+    try:
+        file = read_header(path)
+    except OSError as error:
+        raise _no_model(path, f"cannot be read ({error.strerror or error})", _CHECKPOINT_FILE) from None
+    kind = kind_of(file)
+    if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
+        what = kind or "a safetensors file of an unknown kind"
+        raise _no_model(path, f"is {what}, not a whole model", _CHECKPOINT_FILE)
+    if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
+        raise UnsupportedModelError.expected(
+            f"{path} is {kind}, which is not supported", f"a model of {_SD1}, 2 or {_SDXL}", path=path
+        )
+    if kind.what == UNET and not any(name.startswith("input_blocks.") for name in file.tensors):
+        raise _no_model(
+            path,
+            f"is {kind} in diffusers' names, not a whole model",
+            "the folder of a model in diffusers' layout, with this file as its unet",
+        )
+    return file
 
 
 def refusal_of_file(path: Path) -> ModelError:
