@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["CONSISTENCY_SCHEDULERS", "FEW_STEPS", "FewSteps", "few_steps_of"]
+__all__ = ["CONSISTENCY_SCHEDULERS", "FEW_STEPS", "FewSteps", "few_steps_of", "few_steps_scheduler"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,12 @@ def few_steps_of(*names: str | None) -> FewSteps | None:
             if re.search(row.pattern, words):
                 return row
     return None
+
+
+def few_steps_scheduler(*names: str | None) -> Mapping[str, Any]:
+    """What replaces keys of the usual scheduler config, for a checkpoint that has none and is called by these names."""
+    row = few_steps_of(*names)
+    return {} if row is None else row.scheduler
 
 
 def _words(name: str) -> str:

@@ -55,7 +55,12 @@ def _xl(
     """SDXL, or a model made from it."""
     first, second = texts
     parts = {"text_encoder": first, "text_encoder_2": second, "unet": unet, "vae": vae}
-    index = {"_class_name": pipeline, "force_zeros_for_empty_prompt": True}
+    # The text encoder tells it from the refiner.
+    index = {
+        "_class_name": pipeline,
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "force_zeros_for_empty_prompt": True,
+    }
     return Architecture(title=title, configs=parts | {"scheduler": scheduler, "model_index": index})
 
 
