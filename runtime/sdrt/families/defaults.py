@@ -122,17 +122,23 @@ class Defaults:
 
 
 def _advice(row: FewSteps, scheduler: Mapping[str, Any]) -> str:
-    """What is wrong with the scheduler that a distilled model has in its files."""
-    wanted, found = row.scheduler.get("timestep_spacing"), scheduler.get("timestep_spacing", "leading")
-    if wanted is not None and found != wanted:
-        return (
-            f"its scheduler_config.json has timestep_spacing {found!r}, but {row.title} was trained for {wanted!r}; "
-            f"use --spacing {wanted}"
-        )
-    wanted, found = row.scheduler.get("prediction_type"), scheduler.get("prediction_type", "epsilon")
-    if wanted is not None and found != wanted:
-        return (
-            f"its scheduler_config.json has prediction_type {found!r}, but {row.title} predicts {wanted!r}; "
-            "correct the file"
-        )
+    """What is wrong with the scheduler that a distilled model has in its files.
+
+    A scheduler that chooses its steps among distilled ones is taken for a decision, whatever the row says.
+    """
+    own = scheduler.get("_class_name")
+    if own in CONSISTENCY_SCHEDULERS:
+        return ""
+    if row.timesteps is not None:
+        return f"its own scheduler is {own}, but {row.title} was trained for LCM; use --scheduler lcm"
+    for key, usual, remedy in (
+        ("timestep_spacing", None, "use --spacing {}"),
+        ("prediction_type", "epsilon", "correct the file"),
+    ):
+        wanted, found = row.scheduler.get(key), scheduler.get(key, usual)
+        if wanted is not None and found != wanted:
+            return (
+                f"its scheduler_config.json has {key} {found!r}, but {row.title} was trained for {wanted!r}; "
+                f"{remedy.format(wanted)}"
+            )
     return ""
