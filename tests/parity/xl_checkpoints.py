@@ -1,4 +1,4 @@
-"""Tiny SDXL checkpoints with random weights, for `tests.parity.checkpoints`: three odd configurations, and their tasks."""
+"""Tiny SDXL checkpoints with random weights: three odd configurations, and models for the other tasks."""
 
 from __future__ import annotations
 

@@ -139,6 +139,12 @@ class Conditioning:
         )
 
     @property
+    def num_texts(self) -> int:
+        """The number of conditional rows of the batch for texts. Those for the image's own guidance follow them."""
+        image_rows = len(self.unconditional) if self.request.image_guidance_scale is not None else 0
+        return (len(self.rows) - image_rows) * self.repeats
+
+    @property
     def weights(self) -> Array | None:
         """For each conditional row of the batch, the weight of its difference; None without guidance."""
         if not self.guided:
