@@ -148,7 +148,7 @@ VARIANTS["inpaint"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_
 VARIANTS["lcm"] = replace(
     VARIANTS["sd1"],
     unet=VARIANTS["sd1"].unet | {"time_cond_proj_dim": 16},
-    scheduler=("LCMScheduler", NOISE | {"original_inference_steps": 50}),
+    scheduler=("LCMScheduler", NOISE | {"original_inference_steps": 50, "steps_offset": 1}),
     seed=8,
 )
 VARIANTS["lcm-class"] = replace(VARIANTS["lcm"], pipeline="LatentConsistencyModelPipeline", seed=9)
