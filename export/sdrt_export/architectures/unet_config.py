@@ -239,16 +239,14 @@ def _middle(
         raise config.refused("mid_block_type", " or ".join(repr(one) for one in _MIDDLE))
     if kind is None:
         return None
-    own = config.get("mid_block_only_cross_attention")
-    shared = config.get("only_cross_attention", False)
-    only_cross = own if isinstance(own, bool) else shared if isinstance(shared, bool) else False
     return BlockConfig(
         channels=channels[-1],
         heads=heads[-1],
         # A middle without attention has a single resnet.
-        depths=(depths[-1][-1],) if kind == _MIDDLE[0] else (),
+        depths=(depths[-1][0],) if kind == _MIDDLE[0] else (),
         attends=kind == _MIDDLE[0],
-        only_cross_attention=only_cross,
+        # diffusers hands `mid_block_only_cross_attention` to another kind of block only.
+        only_cross_attention=False,
         resamples=False,
     )
 
