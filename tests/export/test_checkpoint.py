@@ -287,7 +287,6 @@ def test_an_existing_model_stays(checkpoint: Callable[[str], Path], tmp_path: Pa
     ("name", "key", "value"),
     [
         ("unet", "class_embed_type", "timestep"),
-        ("unet", "time_cond_proj_dim", 8),
         ("unet", "addition_embed_type", "text"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,3 +189,12 @@ def test_a_checkpoint_without_a_scheduler_gets_the_row_s() -> None:
         "timestep_spacing": "trailing",
     }
     assert few_steps_scheduler("a.safetensors", "") == {}
+
+
+def test_the_document_has_each_row() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "few-steps.md").read_text(encoding="utf-8")
+    for row in FEW_STEPS:
+        name = row.scheduler["_class_name"].removesuffix("Scheduler")
+        levels = f"timesteps {', '.join(map(str, row.timesteps))}" if row.timesteps else "trailing"
+        values = f"{row.num_inference_steps} | {row.guidance_scale:g} | {name}, {levels}"
+        assert f"| [{row.title}]({row.source}) | {values} |" in text
