@@ -35,6 +35,7 @@ class Capabilities:
         guidance_scale: the guidance scale if the call gives none.
         masked_guidance_scale: the same for a call with a mask.
         pooled_width: the width of a pooled embedding; None if it is unknown.
+        layer: how many layers before its last one a text encoder's usual layer is.
         takes_score: whether the denoiser is told an aesthetic score.
         zeroes: whether embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
@@ -54,6 +55,7 @@ class Capabilities:
     guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
     masked_guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
     pooled_width: int | None = None
+    layer: int = 0
     takes_score: bool = False
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class Capabilities:
                 defaults.get("guidance_scale", task.masked_guidance_scale or task.guidance_scale)
             ),
             pooled_width=_pooled_width(family, text),
+            layer=family.text_encoders[0].layer or 0,
             takes_score=takes_score,
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
