@@ -163,6 +163,7 @@ class StableDiffusionPipeline(DiffusersMethods):
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
             zeroes=self._capabilities.zeroes,
+            layer=self._capabilities.layer,
         )
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)

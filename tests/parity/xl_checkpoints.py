@@ -103,6 +103,8 @@ _BASE = XL_VARIANTS["xl"]
 XL_VARIANTS["xl-refiner"] = replace(
     _BASE,
     text=None,
+    # An end token of today's configs.
+    text_2={name: value for name, value in _BASE.text_2.items() if name != "eos_token_id"},
     unet=_BASE.unet | {"cross_attention_dim": 40} | _sizes(36, 6, count=5),
     seed=24,
     pipeline="StableDiffusionXLImg2ImgPipeline",

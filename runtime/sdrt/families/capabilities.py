@@ -40,6 +40,7 @@ class Capabilities:
         is_consistency: whether its pipeline is that of latent consistency models, which runs all steps of image to
             image.
         pooled_width: the width of a pooled embedding; None if it is unknown.
+        layer: how many layers before its last one a text encoder's usual layer is.
         takes_score: whether the denoiser is told an aesthetic score.
         zeroes: whether embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
@@ -60,6 +61,7 @@ class Capabilities:
     guidance_width: int = 0
     is_consistency: bool = False
     pooled_width: int | None = None
+    layer: int = 0
     takes_score: bool = False
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class Capabilities:
             guidance_width=_guidance_width(denoiser, spec.component),
             is_consistency=index.get("_class_name") in family.consistency_pipelines,
             pooled_width=_pooled_width(family, text),
+            layer=family.text_encoders[0].layer or 0,
             takes_score=takes_score,
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),

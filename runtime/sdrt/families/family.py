@@ -100,6 +100,7 @@ class TextEncoderSpec:
             a `clip_skip` of N, N before that one. None if there is only one.
         pooled: the output [batch, width]; None if the family uses no pooled embedding of this encoder.
         pooled_width: the config key for the width of `pooled`.
+        part: which part of a textual inversion for SDXL it reads: 0 for CLIP's, 1 for OpenCLIP's.
     """
 
     component: str = "text_encoder"
@@ -108,6 +109,7 @@ class TextEncoderSpec:
     layer: int | None = None
     pooled: str | None = None
     pooled_width: str = "projection_dim"
+    part: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,6 +95,7 @@ _OPEN_CLIP = TextEncoderSpec(
     embeds="hidden_states",
     layer=1,
     pooled="text_embeds",
+    part=1,
 )
 _SHARED = STABLE_DIFFUSION.index
 

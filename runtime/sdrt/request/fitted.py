@@ -9,6 +9,7 @@ from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
+from sdrt.request.clip_skip import SkipOfLabel
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
@@ -113,6 +114,8 @@ def _completed(
 ) -> FittedRequest:
     """Fill in every default."""
     values = defaults_of(request, capabilities, is_distilled)
+    if isinstance(request.clip_skip, SkipOfLabel):
+        values["clip_skip"] = request.clip_skip.from_layer(capabilities.layer)
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
     completed = object.__new__(Request)

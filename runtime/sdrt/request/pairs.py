@@ -42,7 +42,7 @@ class Pair(tuple[int, int]):
     @classmethod
     def expected(cls) -> str:
         """What a value may be, in words."""
-        return f"{cls.named} from {cls.least} to {_MOST}"
+        return f"{cls.named} from {cls.least} to {_MOST}, or a text such as {cls.example}"
 
 
 class Size(Pair):
@@ -50,7 +50,7 @@ class Size(Pair):
 
     pattern = r"(\d{1,6})[x×](\d{1,6})"
     example = "1024x1024"
-    named = "(height, width) in pixels, as a text WIDTHxHEIGHT,"
+    named = "(height, width) in pixels"
     least = 1
 
     @classmethod
@@ -67,7 +67,7 @@ class Corner(Pair):
 
     pattern = r"(\d{1,6})\s*,\s*(\d{1,6})"
     example = "0,0"
-    named = "(top, left) in pixels, as a text TOP,LEFT,"
+    named = "(top, left) in pixels"
     least = 0
 
     def __str__(self) -> str:

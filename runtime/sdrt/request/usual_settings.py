@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.common.seeds import read_seed
 from sdrt.request.bounds import MAX_STEPS
+from sdrt.request.clip_skip import SkipOfLabel
 from sdrt.request.setting import Group, Label, Option, setting
 
 __all__ = ["UsualSettings"]
@@ -144,5 +145,5 @@ class UsualSettings:
         group=Group.PROMPTS,
         option=Option(("--clip-skip",)),
         # A1111 counts the last layer as 1, diffusers as 0.
-        label=Label("Clip skip", read=lambda text: int(text) - 1, write=lambda skip: str(skip + 1)),
+        label=Label("Clip skip", read=SkipOfLabel.read, write=lambda skip: str(skip + 1)),
     )
