@@ -74,8 +74,6 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._preview: Preview | None = None
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._generation = Generation(self._cache, self._notices)
-        if advice := self._capabilities.defaults.advice:
-            self._notices.warn(advice)
 
     @classmethod
     @takes(Loading)

@@ -167,3 +167,13 @@ def test_a_model_for_depth_is_refused_by_name(checkpoint: Folders, tmp_path: Pat
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(UnsupportedModelError, match="StableDiffusionDepth2ImgPipeline"):
         export_model(folder, tmp_path / "model")
+
+
+def test_a_scheduler_that_does_not_fit_the_name_is_said(optimum_folder: Folders, tmp_path: Path) -> None:
+    folder = tmp_path / "sdxl_lightning_4step"
+    folder.symlink_to(optimum_folder("sd1"))
+    heard: list[str] = []
+    pipeline = ours(folder, heard.append)
+    assert any("use --spacing trailing" in message for message in heard)
+    assert pipeline("a lake", seed=0).request.num_inference_steps == 4
+    assert pipeline("a lake", seed=0, num_inference_steps=2).request.num_inference_steps == 2
