@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
+    from sdrt_export.architectures.listing import list_architectures
     from sdrt_export.direct import open_checkpoint
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
@@ -23,6 +24,7 @@ __all__ = [
     "ProgressEvent",
     "Reporter",
     "export_model",
+    "list_architectures",
     "open_checkpoint",
 ]
 
@@ -34,6 +36,7 @@ _ELSEWHERE = {
     "TARGETS": "targets",
     "export_model": "export",
     "open_checkpoint": "direct",
+    "list_architectures": "architectures.listing",
 }
 
 

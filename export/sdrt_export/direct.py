@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sdrt
-from sdrt.common.notices import Notify
+from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
@@ -22,6 +22,7 @@ from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.replaced import with_vae
 from sdrt_export.checkpoints.single_file import open_single_file
 from sdrt_export.checkpoints.usage import check_usage
+from sdrt_export.default_settings import default_settings
 from sdrt_export.graph import graph_of, needed
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.mapped import mapped
@@ -183,6 +184,9 @@ def open_checkpoint(
         scheduler=opened.scheduler_config(),
     )
     model.check()
+    advice = default_settings(opened).advice
+    if advice:
+        Notices(notify).warn(advice)
     return model
 
 
@@ -208,6 +212,7 @@ def _manifest(checkpoint: Checkpoint, pieces: Mapping[str, Piece], target: str) 
         source={"id": checkpoint.name, "revision": checkpoint.revision},
         versions={"sdrt": sdrt.__version__},
         components={name: {"dtype": dtype} for name, dtype in dtypes.items()},
+        defaults=default_settings(checkpoint).recorded(),
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.parts import Part
@@ -30,14 +29,7 @@ def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     name = checkpoint.family.vae.checkpoint
     own = checkpoint.config(name)
     part = open_vae_file(path, given={key: own[key] for key in _OF_MODEL if key in own})
-    found, wanted = part.config["latent_channels"], own["latent_channels"]
-    if found != wanted:
-        raise UnsupportedModelError.expected(
-            f"{part.place}: the VAE has {found} latent channels",
-            f"{wanted}, as {checkpoint.name} has",
-            component=name,
-            path=path,
-        )
+    part.check_latents(checkpoint.config(checkpoint.family.denoiser.component), checkpoint.name)
     return _Replaced(checkpoint=checkpoint, part=name, by=part)
 
 
@@ -52,6 +44,9 @@ class _Replaced:
     @property
     def name(self) -> str:
         return self.checkpoint.name
+
+    def names(self) -> tuple[str, ...]:
+        return self.checkpoint.names()
 
     @property
     def revision(self) -> str | None:
