@@ -105,7 +105,8 @@ def _parts(family: Family) -> dict[str, list[Component]]:
 def _write(folder: ModelFolder, manifest: Manifest, components: list[Component], output: Path) -> None:
     """Write the config and the weights of the components that share a folder of the checkpoint."""
     output.mkdir()
-    config = folder.component_config(components[0].name)
+    class_name = components[0].class_name
+    config = completed(class_name, folder.component_config(components[0].name))
     weights: dict[str, Callable[[], Array]] = {}
     shapes: dict[str, Shape] = {}
     for component in components:
@@ -119,13 +120,9 @@ def _write(folder: ModelFolder, manifest: Manifest, components: list[Component],
         weights |= {name: partial(np.zeros, shape) for name, shape in spare.items()}
     name = "model" if components[0].library == "transformers" else "diffusion_pytorch_model"
     write_safetensors(output / f"{name}.safetensors", shapes, lambda key: weights[key]())
-    write_json(output / "config.json", _config(components[0], config))
-
-
-def _config(component: Component, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that the class takes. Folders of older versions have all keys of its base class."""
-    known = {*DEFAULTS[component.class_name], *_NAMING}
-    return {key: value for key, value in completed(component.class_name, config).items() if key in known}
+    # Folders of older versions have keys that other classes of the library take.
+    known = {*DEFAULTS[class_name], *_NAMING}
+    write_json(output / "config.json", {key: value for key, value in config.items() if key in known})
 
 
 def _needed(component: Component, config: Mapping[str, Any]) -> dict[str, Shape]:

@@ -48,13 +48,13 @@ class TaesdConfig:
     def of(cls, values: Mapping[str, Any], component: str = "taesd") -> TaesdConfig:
         """Read diffusers' config of an `AutoencoderTiny`. Raises `UnsupportedModelError`."""
         config = Config(component, values)
-        config.check_keys(_KNOWN, _FIXED, _IGNORED)
+        config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("AutoencoderTiny",))
         channels = config.wholes("decoder_block_out_channels", (64,) * 4, most=1 << 12)
         return cls(
             latent_channels=config.whole("latent_channels", 4, most=256),
             out_channels=config.whole("out_channels", 3, most=16),
             channels=channels,
-            blocks=config.each("num_decoder_blocks", 3, len(channels), most=64),
+            blocks=config.each("num_decoder_blocks", 3, len(channels), least=0, most=64),
         )
 
     @property
@@ -67,8 +67,9 @@ def taesd_encoder_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]
     """The shapes of the encoder's tensors, which no graph has, by diffusers' names."""
     config = Config("taesd", values)
     channels = config.wholes("encoder_block_out_channels", (64,) * 4, most=1 << 12)
-    blocks = values.get("num_encoder_blocks") or (1, 3, 3, 3)
-    before, number, shapes = config.whole("in_channels", 3, most=16), 0, {}
+    blocks = config.each("num_encoder_blocks", 3, len(channels), least=0, most=64)
+    before, number = config.whole("in_channels", 3, most=16), 0
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def conv(path: str, before: int, out: int, *, bias: bool = True) -> None:
         shapes[f"encoder.layers.{path}.weight"] = (out, before, 3, 3)

@@ -9,7 +9,7 @@ from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX, ClipTextConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise, whole_numbers
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["TEXT_ENCODER", "eos_index", "text_encoder"]
+__all__ = ["TEXT_ENCODER", "TEXT_ENCODER_2", "eos_index", "text_encoder"]
 
 # Configs from before transformers 4.31 say 2, which never was CLIP's end token.
 _OLD_EOS = 2
@@ -70,7 +70,9 @@ def eos_index(ids: NDArray[np.int64], *, eos: int, vocabulary: int) -> NDArray[n
     With old configs it is the largest id, except for added tokens, which are ids from `vocabulary` on.
     """
     hits = np.where(ids >= vocabulary, 0, ids) if eos == _OLD_EOS else ids == eos
-    return hits.argmax(axis=-1)
+    found: NDArray[np.int64] = hits.argmax(axis=-1)
+    return found
 
 
 TEXT_ENCODER = text_encoder()
+TEXT_ENCODER_2 = text_encoder("text_encoder_2", projected=True)

@@ -18,7 +18,7 @@ from sdrt.onnx.engine import ort
 from sdrt_export.graphs.graph import FLOAT, HALF, MICROSOFT, Graph, Place
 from sdrt_export.graphs.weights import Array
 
-__all__ = ["Bound", "Once", "bind", "ort_value"]
+__all__ = ["Bound", "Once", "bind", "ort_value", "turn"]
 
 _PLACE = Place(location="memory")
 _TYPES: Mapping[Any, int] = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): HALF}
@@ -61,7 +61,7 @@ def bind(graph: Graph, tensors: Mapping[str, Array], *, portable: bool = False) 
     }
     types = {name: _TYPES[array.dtype] for name, array in weights.items()}
     model = graph.model(dict.fromkeys(weights, _PLACE), types)
-    _turn(model, turned)
+    turn(model, turned)
     return Bound(model=model, weights=weights)
 
 
@@ -75,7 +75,7 @@ def _held(array: Array) -> Array:
     return np.ascontiguousarray(array if array.dtype in _TYPES else array.astype(np.float32))
 
 
-def _turn(model: onnx.ModelProto, turned: Collection[str]) -> None:
+def turn(model: onnx.ModelProto, turned: Collection[str]) -> None:
     """Let the products with `turned` weights take them as the checkpoint has them."""
     for tensor in model.graph.initializer:
         if tensor.name in turned:
