@@ -21,7 +21,7 @@ from sdrt_export.graphs.memory import Once, bind
 from sdrt_export.graphs.watched import WatchedLayers, add_extremes
 from sdrt_export.graphs.weights import Array
 
-__all__ = ["HEADROOM", "Activations", "measure"]
+__all__ = ["HEADROOM", "Activations", "hardest_inputs", "magnitudes", "measure"]
 
 HEADROOM = 4.0
 """The factor by which activations in use may exceed those measured here."""
@@ -53,7 +53,14 @@ class Activations:
 
 
 def measure(component: Component, config: Config, tensors: Tensors) -> Activations:
-    """Run the component in float32 on the hardest inputs that need no data.
+    """Run the component in float32 on the hardest inputs that need no data."""
+    found = magnitudes(component, config, tensors)
+    module = max(found, key=found.__getitem__)
+    return Activations(largest=found[module], module=module)
+
+
+def magnitudes(component: Component, config: Config, tensors: Tensors) -> dict[str, float]:
+    """The largest magnitude of each module's activations, and of each weight.
 
     Each input runs on its own, and an activation is kept until the layers after it have run, so that this takes no more
     memory than a step.
@@ -63,14 +70,18 @@ def measure(component: Component, config: Config, tensors: Tensors) -> Activatio
     component.write(config, layers, False)
     bound = bind(graph, tensors)
     outputs = add_extremes(bound.model, layers.seen)
-    largest = {name: _magnitude(weight) for name, weight in bound.weights.items()}
+    found = {name: _magnitude(weight) for name, weight in bound.weights.items()}
     opened = Once(bound)
-    for inputs in _HARDEST.get(component.name, _examples)(component, config, tensors):
+    for inputs in hardest_inputs(component, config, tensors):
         made = opened.run(list(outputs), inputs)
         for path, end in zip(outputs.values(), made, strict=True):
-            largest[path] = max(largest.get(path, 0.0), _magnitude(end))
-    module = max(largest, key=largest.__getitem__)
-    return Activations(largest=largest[module], module=module)
+            found[path] = max(found.get(path, 0.0), _magnitude(end))
+    return found
+
+
+def hardest_inputs(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
+    """Inputs that make large activations. A decoder's are what its encoder makes of images."""
+    return _HARDEST.get(component.name, _examples)(component, config, tensors)
 
 
 def _magnitude(array: Array) -> float:
