@@ -43,9 +43,10 @@ class UsualSettings:
         group=Group.USUAL,
         option=Option(("-W", "--width"), usual="the model's"),
     )
-    num_inference_steps: int = setting(
-        50,
+    num_inference_steps: int | None = setting(
+        None,
         "Number of denoising steps.",
+        usual="the model's, mostly 50",
         kind=int,
         bounds=(1, MAX_STEPS),
         group=Group.USUAL,
@@ -64,6 +65,7 @@ class UsualSettings:
         None,
         "How closely to follow the prompt. At 1 or less, the negative prompt has no effect, and a step takes half the "
         "time.",
+        more="Latent consistency models take it as an input. With them, the negative prompt never has an effect.",
         usual="the model's, mostly 7.5",
         kind=float,
         bounds=(-1e4, 1e4),

@@ -45,8 +45,7 @@ def plan_passes(
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    plan = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
-    first = PlannedPass(scheduler=scheduler, plan=plan)
+    first = PlannedPass(scheduler=scheduler, plan=_plan(request, scheduler))
     if request.outpaint is not None:
         return [first] * len(growths(request))
     if request.hires_scale is None:
@@ -54,6 +53,14 @@ def plan_passes(
     other = hires_scheduler or scheduler
     plan = other.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)
     return [first, PlannedPass(scheduler=other, plan=plan)]
+
+
+def _plan(request: FittedRequest, scheduler: Scheduler) -> Plan:
+    """Plan a pass that runs all steps below the strength, or skips those above it."""
+    steps, is_image_to_image = request.num_inference_steps, request.image is not None
+    if request.runs_all_steps and is_image_to_image:
+        return scheduler.plan(steps, strength=request.strength)
+    return scheduler.plan(steps, skip=request.num_skipped_steps)
 
 
 def growths(request: FittedRequest) -> list[Growth]:
@@ -118,6 +125,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         width=width,
         latents=None,
         hires_scale=None,
+        runs_all_steps=False,
     )
 
 
