@@ -6,7 +6,7 @@ from sdrt.families.family import Family, IndexEntry, Task
 
 __all__ = ["STABLE_DIFFUSION", "TEXT_TO_IMAGE"]
 
-_REPAINTING = ("strength", "mask_image", "padding_mask_crop", "outpaint")
+_REPAINTING = ("strength", "denoising_start", "mask_image", "padding_mask_crop", "outpaint")
 
 TEXT_TO_IMAGE = Task(
     name="text to image",

@@ -17,13 +17,13 @@ class DerivedSettings(Settings):
 
     @property
     def num_steps(self) -> int:
-        """How many steps run."""
+        """How many steps run, or would run without `denoising_start` and `denoising_end`."""
         return self.num_inference_steps - self.num_skipped_steps
 
     @property
     def num_skipped_steps(self) -> int:
-        """How many steps are skipped because the run starts from an image. The rule is that of diffusers."""
-        if self.image is None:
+        """How many steps the strength skips, because the run starts from an image. The rule is that of diffusers."""
+        if self.image is None or self.denoising_start is not None:
             return 0
         return self.num_inference_steps - _share(self.effective_strength, self.num_inference_steps)
 

@@ -93,14 +93,18 @@ def _completed(request: Request, height: int, width: int, capabilities: Capabili
     decided = {
         "height": height,
         "width": width,
-        "strength": 1.0
-        if request.image is None or "strength" in capabilities.task.refuses
-        else request.effective_strength,
+        "strength": _strength(request, capabilities),
         "hires_steps": request.hires_steps or request.num_inference_steps,
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
     }
     settings = {row.name: getattr(completed, row.name) for row in settings_of(Request)}
     return FittedRequest(**settings | decided, completed=completed)
+
+
+def _strength(request: Request, capabilities: Capabilities) -> float:
+    """The strength that counts. It is 1 if the noise does not depend on it."""
+    whole = request.image is None or request.denoising_start is not None
+    return 1.0 if whole or "strength" in capabilities.task.refuses else request.effective_strength
 
 
 def _check_task(request: Request, capabilities: Capabilities) -> None:
@@ -153,7 +157,7 @@ def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]
     if request.image is None:
         return {}
     if "strength" not in task.refuses:
-        return {"strength": request.effective_strength}
+        return {} if request.denoising_start is not None else {"strength": request.effective_strength}
     if task.has_image_guidance:
         scale = request.image_guidance_scale
         return {"image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}

@@ -32,6 +32,7 @@ class Group:
     PAINTING = "Inpainting and outpainting"
     LARGE = "Large images"
     SAMPLING = "Sampling"
+    TWO_MODELS = "Two models, or a part of a run"
     PROGRAMS = "For programs"
 
 
@@ -43,6 +44,7 @@ GROUPS = (
     Group.PAINTING,
     Group.LARGE,
     Group.SAMPLING,
+    Group.TWO_MODELS,
     Group.PROGRAMS,
 )
 """All headings, in the order of the help."""

@@ -1,4 +1,5 @@
-"""The table of settings. Each setting is declared here or in `usual_settings`, and nowhere else.
+"""The table of settings. Each setting is declared here, in `usual_settings` or in
+`two_model_settings`, and nowhere else.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
-from sdrt.request.usual_settings import UsualSettings
+from sdrt.request.two_model_settings import TwoModelSettings
 
 if TYPE_CHECKING:
     from sdrt.request.checks import Array
@@ -25,7 +26,7 @@ _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Settings(UsualSettings):
+class Settings(TwoModelSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
     strength: float | None = setting(

@@ -122,9 +122,11 @@ _A1111_ORDER = (
     *("num_inference_steps", "scheduler", "schedule_type", "guidance_scale", "seed", "size", "model"),
     *("strength", "hires_strength", "image_guidance_scale", "noise_level"),
     *("mask_blur", "padding_mask_crop", "outpaint", "composite", "vae_tiling"),
-    *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler", "clip_skip", "prompt_syntax"),
+    *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler"),
+    *("refiner", "refiner_switch", "refiner_switch_by_steps", "hires_refiner", "clip_skip", "prompt_syntax"),
     *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
     *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
+    *("denoising_start", "denoising_end"),
 )
 
 

@@ -45,7 +45,12 @@ def plan_passes(
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    plan = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
+    plan = scheduler.plan(
+        request.num_inference_steps,
+        skip=request.num_skipped_steps,
+        start=request.denoising_start,
+        end=request.denoising_end,
+    )
     first = PlannedPass(scheduler=scheduler, plan=plan)
     if request.outpaint is not None:
         return [first] * len(growths(request))

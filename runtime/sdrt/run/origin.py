@@ -62,7 +62,7 @@ class Origin:
             matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
             if row.label is not None and matters and (row.label.always or value != row.default):
                 values[row.name] = value
-        if request.hires_scale is not None:
+        if request.hires_scale is not None or request.denoising_start is not None:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
