@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,7 @@ from sdrt.request.usual_settings import UsualSettings
 
 __all__ = ["TwoModelSettings"]
 
-# A1111 writes "sd_xl_refiner_1.0 [7440042bbd]".
-_HASH = re.compile(r"\s*\[[0-9a-fA-F]{6,64}\]$")
 _PASSES: Mapping[str, str] = {"first": "first pass", "second": "second pass", "both": "both passes"}
-
-
-def _without_hash(text: str) -> str:
-    return _HASH.sub("", text)
 
 
 def _pass(text: str) -> str:
@@ -62,7 +55,7 @@ class TwoModelSettings(UsualSettings):
         kind=str,
         group=Group.TWO_MODELS,
         option=Option(("--refiner",), metavar="MODEL"),
-        label=Label("Refiner", read=_without_hash),
+        label=Label("Refiner"),
     )
     refiner_switch: float = setting(
         0.8,

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from sdrt.common import rng
 from sdrt.common.limits import is_of_memory
+from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
+from sdrt.run.job import Pass, Timings, memory_error
 from sdrt.run.memory import ComponentCache
 from sdrt.run.multi_pass import PlannedPass, make_twice, outpaint
-from sdrt.run.one_pass import Pass, Timings, memory_error, run_pass
+from sdrt.run.one_pass import run_pass
 from sdrt.run.origin import Origin
 from sdrt.run.result import Events
 from sdrt.text.unread import unread
@@ -84,7 +86,11 @@ class Generation:
         origin: Origin | None,
         timings: Timings,
     ) -> Pass:
+        refiner = None if planned.takeover is None else planned.takeover.refiner.cache
         components = self._cache.for_request(request)
+        if components.low_vram and refiner is not None and refiner is not self._cache:
+            refiner.free()
+        self._tell_of_words(request, refiner)
         if origin is not None:
             # Of these components, because the pipeline may get other settings and words meanwhile.
             origin = replace(
@@ -100,6 +106,7 @@ class Generation:
             generators=[rng.Generator(seed) for seed in request.seeds],
             timings=timings,
             origin=origin,
+            takeover=planned.takeover,
         )
         self._report_warming_up(request)
         return job
@@ -110,6 +117,18 @@ class Generation:
             request.prompts, request.negative_prompts, request.prompt_syntax, self._cache.words
         ):
             self._notices.warn(message)
+
+    def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
+        """Say which words of textual inversions the refiner reads as text."""
+        if refiner is None or refiner is self._cache:
+            return
+        texts = [*request.prompts, *request.negative_prompts]
+        for word in self._cache.words:
+            if word not in refiner.words and any(word in text for text in texts):
+                self._notices.warn(
+                    f"refiner {refiner.model.name} reads {brief(word)} as text: load the textual inversion into a "
+                    "pipeline of that model too, and give the pipeline as refiner"
+                )
 
     def _report_warming_up(self, request: FittedRequest) -> None:
         """Tell the user if the first run at this size will take longer. Only some providers warm up."""

@@ -28,6 +28,8 @@ class Origin:
     """The content of the model's `scheduler_config.json`."""
     vae_tiling: bool | None = None
     """The pipeline's `vae_tiling`."""
+    refiner: str | None = None
+    """The name of the model that takes over in the middle, if there is one."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -101,6 +103,7 @@ class Origin:
 
         return {
             "model": self.model,
+            "refiner": self.refiner,
             "vae_tiling": self.vae_tiling,
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",
