@@ -44,10 +44,13 @@ class Generation:
             origin: the model and the settings, which the result keeps for its metadata.
         """
 
+        refiner = self._refiner_of(plans)
+
         def one_pass(request: FittedRequest, planned: PlannedPass) -> Events:
-            return self._one_pass(request, planned, origin)
+            return self._one_pass(request, planned, origin, refiner)
 
         self._tell_of_prompts(request)
+        self._tell_of_words(request, refiner)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -63,13 +66,26 @@ class Generation:
             if isinstance(error, OutOfMemoryError):
                 # Free the memory for the next request, which may be smaller.
                 self._cache.close()
+                if refiner is not None:
+                    refiner.close()
             raise advised from error
 
-    def _one_pass(self, request: FittedRequest, planned: PlannedPass, origin: Origin | None) -> Events:
+    def _refiner_of(self, plans: Sequence[PlannedPass]) -> ComponentCache | None:
+        """The refiner's components, if a pass has one and it is another model."""
+        caches = [one.takeover.refiner.cache for one in plans if one.takeover is not None]
+        return next((cache for cache in caches if cache is not self._cache), None)
+
+    def _one_pass(
+        self,
+        request: FittedRequest,
+        planned: PlannedPass,
+        origin: Origin | None,
+        refiner: ComponentCache | None,
+    ) -> Events:
         """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""
         timings: Timings = {}
         try:
-            yield from run_pass(self._prepare(request, planned, origin, timings))
+            yield from run_pass(self._prepare(request, planned, origin, timings, refiner))
             return
         except MemoryError as error:
             # Once a step is done the caller has seen it, and must not see it again.
@@ -77,7 +93,7 @@ class Generation:
             if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
         # Not inside `except`: the error's traceback would keep the old sessions in memory.
-        yield from run_pass(self._prepare(request, planned, origin, {}))
+        yield from run_pass(self._prepare(request, planned, origin, {}, refiner))
 
     def _prepare(
         self,
@@ -85,12 +101,12 @@ class Generation:
         planned: PlannedPass,
         origin: Origin | None,
         timings: Timings,
+        refiner: ComponentCache | None,
     ) -> Pass:
-        refiner = None if planned.takeover is None else planned.takeover.refiner.cache
         components = self._cache.for_request(request)
-        if components.low_vram and refiner is not None and refiner is not self._cache:
+        if components.low_vram and refiner is not None:
+            # A pass before this one, or the last run, may have left it in memory.
             refiner.free()
-        self._tell_of_words(request, refiner)
         if origin is not None:
             # Of these components, because the pipeline may get other settings and words meanwhile.
             origin = replace(
@@ -120,7 +136,7 @@ class Generation:
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Say which words of textual inversions the refiner reads as text."""
-        if refiner is None or refiner is self._cache:
+        if refiner is None:
             return
         texts = [*request.prompts, *request.negative_prompts]
         for word in self._cache.words:
