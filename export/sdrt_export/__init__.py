@@ -1,17 +1,13 @@
 """sdrt_export turns a Stable Diffusion checkpoint into ONNX graphs, fused for the machine that runs them.
 
-This package needs the ``export`` extra (torch, diffusers, transformers, onnx). The runtime imports it only to export.
-The names below are loaded at first use, so that ``ARCHITECTURES`` does not need torch.
+This package needs the ``export`` extra (onnx). Only :mod:`sdrt_export.verify` needs torch, which graphs are compared
+with. The runtime imports it only to export. The names below are loaded at first use.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
-
-# At import, diffusers warns about optimum's packaging, which users cannot change.
-logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 import sdrt
+from sdrt.common.extras import install_command, missing_modules
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
@@ -18,15 +17,19 @@ from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt.onnx.engine import ort
 from sdrt.request.checks import real
-from sdrt_export import int8, optimum_exporter, tokenizer
-from sdrt_export.calibrate import Calibration
-from sdrt_export.checkpoint import Checkpoint, open_folder
+from sdrt_export import optimum_exporter, tokenizer
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
-from sdrt_export.random_checkpoint import RandomCheckpoint
+from sdrt_export.piece import Piece
 from sdrt_export.taesd import load_taesd
 from sdrt_export.targets import AUTO, OPSET, Target, resolve_target
 from sdrt_export.transaction import check_space, replace_folder
+
+if TYPE_CHECKING:
+    from sdrt_export.calibrate import Calibration
 
 __all__ = ["EXPORTERS", "ProgressEvent", "Reporter", "export_model"]
 
@@ -34,7 +37,8 @@ EXPORTERS = ("sdrt", "optimum")
 
 # int8 is made from float32, which is on the disk at the same time.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
-_VERSIONED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
+# What makes the graphs, and what they are compared with.
+_MAKERS, _TORCH = ("onnx", "numpy", "tokenizers"), ("torch", "diffusers", "transformers")
 # How often the weights are on the disk at the same time. optimum writes them as separate tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
 # Graphs, configs and the manifest.
@@ -56,6 +60,7 @@ def export_model(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    verify: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> Manifest:
@@ -73,17 +78,19 @@ def export_model(
         taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
         revision, token, cache_dir: huggingface_hub's, for a hub id.
-        reporter: is called as the work goes on, from two threads.
+        verify: compare each component with torch before the folder appears. Needs the extra `verify`. What "optimum"
+            exports is always compared.
+        reporter: is called as the work goes on.
 
     Returns the manifest, as written to ``sdrt.json``.
 
     Raises:
         RequestError: an argument is wrong, or ``output`` exists.
         ModelNotFoundError, IntegrityError, UnsupportedModelError: the checkpoint cannot be used.
-        ExportError: the disk is full, or a graph differs from torch.
+        ExportError: the disk is full, or, with ``verify``, a graph differs from torch.
         OutOfMemoryError: there is not enough memory to compare a graph with torch.
     """
-    plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts)
+    plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts, verify)
     output, access = expand(output), {"token": token, "cache_dir": cache_dir}
     checkpoint = _open(source, architecture, random_weights, {"revision": revision, **access})
     _check(plan, checkpoint)
@@ -102,6 +109,7 @@ class _Plan:
     defaults: dict[str, float]
     versions: dict[str, str]
     calibration: Calibration | None
+    verify: bool
 
 
 def _plan(
@@ -111,25 +119,31 @@ def _plan(
     guidance_scale: float | None,
     taesd: str | Path | None,
     prompts: Sequence[str] | None,
+    verify: bool,
 ) -> _Plan:
     """Check the arguments that do not need the checkpoint."""
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
     defaults = _defaults(guidance_scale)
     _check_exporter(exporter, target, dtype, taesd)
+    if verify:
+        _require_torch()
     return _Plan(
         target=row,
         dtype=dtype,
         exporter=exporter,
         defaults=defaults,
-        versions=_versions(),
+        versions=_versions(torch=verify or exporter == "optimum"),
         calibration=_calibration(dtype, prompts),
+        verify=verify,
     )
 
 
 def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
     """Check what would otherwise fail after minutes of work."""
     if plan.calibration is not None:
+        from sdrt_export import int8
+
         int8.refuse_other_kinds(checkpoint)
     for folder in checkpoint.tokenizer_folders().values():
         tokenizer.check_tokenizer(folder)
@@ -138,7 +152,7 @@ def _check(plan: _Plan, checkpoint: Checkpoint) -> None:
 def _write(
     plan: _Plan,
     checkpoint: Checkpoint,
-    preview: nn.Module | None,
+    preview: Piece | None,
     output: Path,
     force: bool,
     reading: Path | None,
@@ -155,6 +169,7 @@ def _write(
             report=report,
             hashes=hashes,
             taesd=preview,
+            verify=plan.verify,
         )
         components = job.run(plan.exporter, plan.calibration, plan.defaults)
         manifest = _manifest(plan, checkpoint, components, hashes)
@@ -227,6 +242,8 @@ def _calibration(dtype: str, prompts: Sequence[str] | None) -> Calibration | Non
         )
     if dtype != "int8":
         return None
+    from sdrt_export.calibrate import Calibration
+
     return Calibration() if prompts is None else Calibration(prompts=tuple(prompts))
 
 
@@ -271,13 +288,20 @@ def _open(
     return open_folder(snapshot, name=name, revision=snapshot.name)
 
 
-def _versions() -> dict[str, str]:
-    """The versions of the libraries that make the graphs, for the manifest.
+def _require_torch() -> None:
+    if missing := missing_modules("verify"):
+        raise ExportError.advised(
+            f"--verify needs {', '.join(missing)}; run", install_command("verify"), argument="verify"
+        )
+
+
+def _versions(*, torch: bool) -> dict[str, str]:
+    """The versions of what makes the graphs, and of `torch` and its libraries if they are used, for the manifest.
 
     sdrt's own is in its code, because a checkout on the path is not an installed distribution.
     """
     versions = {"sdrt": sdrt.__version__}
-    for name in _VERSIONED:
+    for name in (*_MAKERS, *(_TORCH if torch else ())):
         try:
             versions[name] = version(name)
         except PackageNotFoundError as error:

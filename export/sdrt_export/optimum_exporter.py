@@ -11,8 +11,8 @@ from typing import Any
 
 from sdrt.common.extras import install_command
 from sdrt.errors import ExportError
-from sdrt_export.checkpoint import FolderCheckpoint
-from sdrt_export.weight_files import link_name
+from sdrt_export.checkpoints.folder import FolderCheckpoint
+from sdrt_export.checkpoints.weight_files import link_name
 
 __all__ = ["OPSET", "export_pipeline"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,15 @@ from sdrt.errors import ModelNotFoundError
 from sdrt.families import Family
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
-from sdrt_export.checkpoint import Checkpoint
+from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.components import components_of
 
-__all__ = ["SCHEDULER", "config_of", "index", "write_json", "write_side_files"]
+__all__ = ["SCHEDULER", "index", "write_json", "write_side_files"]
 
 SCHEDULER = "PNDMScheduler"
 """The class of schedulers whose config names none."""
+# The version of diffusers whose classes and config keys the exported folder has.
+_DIFFUSERS_VERSION = "0.39.0"
 
 
 def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
@@ -42,7 +43,14 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     entries["_class_name"] = task.pipeline
     if task.has_noise_level:
         entries |= _write_low_res_scheduler(checkpoint, staging)
+    entries |= _options(checkpoint)
     write_json(staging / INDEX_NAME, entries)
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, bool]:
+    """The options of the checkpoint's index that change images."""
+    given = checkpoint.index()
+    return {name: given[name] for name in checkpoint.family.options if isinstance(given.get(name), bool)}
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:
@@ -68,29 +76,15 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
 
 def index(family: Family, scheduler: str) -> dict[str, Any]:
     """``model_index.json``. Of the checkpoint's own names, it has only the class of its ``scheduler``."""
-    classes = {
-        row.checkpoint: [row.library, row.model_class.__name__] for row in components_of(family).values()
-    }
+    classes = {row.checkpoint: [row.library, row.class_name] for row in components_of(family).values()}
     return {
         "_class_name": family.tasks[0].pipeline,
-        "_diffusers_version": version("diffusers"),
+        "_diffusers_version": _DIFFUSERS_VERSION,
         "scheduler": ["diffusers", scheduler],
         **{name: ["transformers", "CLIPTokenizer"] for name in family.tokenizers},
         **family.absent,
         **classes,
     }
-
-
-def config_of(model: Any) -> dict[str, Any]:
-    """The component's config as JSON, without the path that it was loaded from."""
-    text = (
-        model.to_json_string()
-        if hasattr(model, "to_json_string")
-        else model.config.to_json_string(use_diff=False)
-    )
-    config: dict[str, Any] = json.loads(text)
-    config.pop("_name_or_path", None)
-    return config
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,28 +7,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderTiny
-from torch import nn
-
-from sdrt.errors import ExportError, ModelNotFoundError, UnsupportedModelError
+from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.architectures.taesd import TaesdConfig, taesd_decoder
+from sdrt_export.checkpoints.defaults import completed
+from sdrt_export.checkpoints.finite import FiniteTensors
+from sdrt_export.checkpoints.folder import read_tensors
+from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.components import COMPONENTS
+from sdrt_export.components.component import Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
+from sdrt_export.piece import Piece
 
 __all__ = ["TAESD", "load_taesd"]
 
 _FACTOR = 8
 
 
-def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
-    """Load diffusers' `AutoencoderTiny` from a folder or hub id, such as ``madebyollin/taesd``.
+def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
+    """Open diffusers' `AutoencoderTiny` in a folder or on the hub, such as ``madebyollin/taesd``.
 
     Raises:
-        ModelNotFoundError: it does not exist.
+        ModelNotFoundError: it does not exist, or has no weights.
         UnsupportedModelError: it is another kind of model.
-        ExportError: its weights cannot be read.
+        IntegrityError: its weights cannot be read.
     """
     folder = expand(source)
     if not exists(folder):
@@ -39,25 +42,25 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> nn.Module:
         raise ModelNotFoundError.expected(
             f"--taesd {source} has no config.json", "a folder of diffusers' AutoencoderTiny", argument="taesd"
         )
-    found = read_json(folder / "config.json").get("_class_name")
-    if found != AutoencoderTiny.__name__:
+    config = read_json(folder / "config.json")
+    found = config.get("_class_name")
+    if found != TAESD.class_name:
         raise UnsupportedModelError.expected(
             f"--taesd {source} is of class {found}",
             "AutoencoderTiny, such as madebyollin/taesd",
             argument="taesd",
         )
-    try:
-        module = AutoencoderTiny.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(
-            f"--taesd {source} cannot be loaded as AutoencoderTiny: {reason}", argument="taesd"
-        ) from error
-    assert isinstance(module, nn.Module)
-    return module.float().eval().requires_grad_(False)
+    place = f"--taesd {source}"
+    tensors = read_tensors(find_weights(folder, TAESD.library).files, TAESD.class_name)
+    return Piece(
+        component=TAESD,
+        place=place,
+        config=completed(TAESD.class_name, config),
+        tensors=FiniteTensors(place, tensors),
+    )
 
 
-def _write(values: Mapping[str, Any], g: Layers, hosted: bool) -> None:
+def _write(values: Config, g: Layers, hosted: bool) -> None:
     """Write the graph, if latents are like Stable Diffusion's, of eight pixels a side."""
     config = TaesdConfig.of(values)
     if config.latent_channels != 4 or config.factor != _FACTOR:
@@ -70,13 +73,19 @@ def _write(values: Mapping[str, Any], g: Layers, hosted: bool) -> None:
     taesd_decoder(config, g)
 
 
+def _examples(values: Config, size: int) -> Inputs:
+    batch, height, width = [(2, 8, 6), (1, 5, 7), (2, 6, 4)][size]
+    return {"latent_sample": noise(batch, TaesdConfig.of(values).latent_channels, height, width, seed=size)}
+
+
 # It has the inputs and outputs of the VAE's decoder.
 TAESD = replace(
     COMPONENTS["vae_decoder"],
     name=TAESD_DECODER,
-    model_class=AutoencoderTiny,
-    build=lambda config: AutoencoderTiny.from_config(dict(config)),
+    class_name="AutoencoderTiny",
     write=_write,
+    examples=_examples,
     parts=None,
-    about=lambda model: {},
+    unused=("encoder.",),
+    about=lambda config, tensors: {},
 )

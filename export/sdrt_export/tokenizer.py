@@ -6,9 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers import CLIPTokenizerFast
-
-from sdrt.errors import ExportError
+from sdrt.errors import ExportError, SdrtError
+from sdrt.text.tokenizer import from_vocabulary
 
 __all__ = ["check_tokenizer", "write_byte_tokenizer", "write_tokenizer"]
 
@@ -34,10 +33,10 @@ def write_tokenizer(source: Path, destination: Path) -> None:
         return
     # The originals decide. A tokenizer.json beside them is a conversion, and may belong to another tokenizer.
     try:
-        tokenizer = CLIPTokenizerFast.from_pretrained(destination, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        tokenizer = from_vocabulary(destination)
+    except SdrtError as error:
         raise ExportError(f"{source} is not a CLIP tokenizer: {error}", path=source) from error
-    tokenizer.backend_tokenizer.save(str(destination / "tokenizer.json"))
+    tokenizer.save(str(destination / "tokenizer.json"))
 
 
 def check_tokenizer(source: Path) -> None:

@@ -116,6 +116,7 @@ def _from_folder(source: Path, folder: Path, name: str) -> Exported:
 
 def _load(source: Path, name: str) -> tuple[Component, Any]:
     from sdrt_export.checkpoint import open_folder
+
     from sdrt_export.components import COMPONENTS
 
     return COMPONENTS[name], open_folder(source).load(COMPONENTS[name].checkpoint)

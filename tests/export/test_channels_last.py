@@ -13,16 +13,16 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from sdrt_export.checkpoint import open_folder
+from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model
-from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.precision import HEADROOM, measure
-from sdrt_export.random_checkpoint import RandomCheckpoint
 from sdrt_export.restore import restore_checkpoint
 from tests.export.built import as_ir, build, write
 from tests.made_once import MadeOnce

@@ -14,6 +14,8 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sdrt_export.checkpoint import open_folder
+from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt.errors import (
     ExportError,
@@ -24,9 +26,7 @@ from sdrt.errors import (
     UnsupportedModelError,
 )
 from sdrt_export import TARGETS, export_model
-from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
-from sdrt_export.random_checkpoint import RandomCheckpoint
 from tests.export.built import build
 from tests.parity.checkpoints import UNET, VARIANTS
 

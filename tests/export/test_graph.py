@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt_export import TARGETS
 from sdrt_export.components import COMPONENTS
 from sdrt_export.graph import transposed_weights
-from sdrt_export.random_checkpoint import RandomCheckpoint
 from tests.export.built import as_ir, build
 
 ATTENTION, SKIP, SILU = "MultiHeadAttention", "SkipLayerNormalization", "QuickGelu"

@@ -13,12 +13,12 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
+from sdrt_export.checkpoint import open_folder
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model, restore
-from sdrt_export.checkpoint import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.export import _SPACE_MARGIN, _space
 from sdrt_export.restore import restore_checkpoint

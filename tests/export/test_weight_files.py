@@ -10,10 +10,10 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-
-from sdrt.errors import ModelNotFoundError
 from sdrt_export.checkpoint import open_folder
 from sdrt_export.weight_files import find_weights, link_name
+
+from sdrt.errors import ModelNotFoundError
 
 PARTS = ("text_encoder", "unet", "vae")
 

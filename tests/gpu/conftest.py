@@ -64,6 +64,7 @@ def export(checkpoint: Path, folder: Path, target: str) -> Path:
 def torch_module() -> Callable[[Path, str], tuple[Any, Any]]:
     """A component's contract, and its torch module out of a checkpoint."""
     from sdrt_export.checkpoint import open_folder
+
     from sdrt_export.components import COMPONENTS
 
     def load(checkpoint: Path, name: str) -> tuple[Any, Any]:

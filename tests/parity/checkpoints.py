@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["VARIANTS", "Variant", "make_checkpoint"]
+__all__ = ["VARIANTS", "Variant", "make_checkpoint", "randomise", "write_tokenizer"]
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CORPUS = """
@@ -178,7 +178,7 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> None:
         index += 1
 
 
-def _write_tokenizer(folder: Path, variant: Variant) -> int:
+def write_tokenizer(folder: Path, variant: Variant) -> int:
     """Write CLIP's tokenizer files and return the vocabulary's size."""
     symbols = _byte_symbols()
     merges = _train_merges(symbols)
@@ -208,7 +208,7 @@ def _write_tokenizer(folder: Path, variant: Variant) -> int:
     return len(vocabulary)
 
 
-def _randomise(module: Any, seed: int) -> Any:
+def randomise(module: Any, seed: int) -> Any:
     """Draw every parameter: norms around 1, biases around 0, matrices scaled to keep the signal's size."""
     import torch
 
@@ -232,13 +232,13 @@ def make_checkpoint(folder: Path | str, variant: str = "sd1") -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     folder, spec = Path(folder), VARIANTS[variant]
-    size = _write_tokenizer(folder / "tokenizer", spec)
+    size = write_tokenizer(folder / "tokenizer", spec)
     text = TEXT | {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": 1} | spec.text
     name, scheduler = spec.scheduler
     parts = {
-        "text_encoder": _randomise(CLIPTextModel(CLIPTextConfig(**(text | {"vocab_size": size}))), spec.seed),
-        "unet": _randomise(diffusers.UNet2DConditionModel(**(UNET | spec.unet)), spec.seed + 100),
-        "vae": _randomise(diffusers.AutoencoderKL(**(VAE | spec.vae)), spec.seed + 200),
+        "text_encoder": randomise(CLIPTextModel(CLIPTextConfig(**(text | {"vocab_size": size}))), spec.seed),
+        "unet": randomise(diffusers.UNet2DConditionModel(**(UNET | spec.unet)), spec.seed + 100),
+        "vae": randomise(diffusers.AutoencoderKL(**(VAE | spec.vae)), spec.seed + 200),
     }
     for part, module in parts.items():
         module.save_pretrained(folder / part, safe_serialization=True)

@@ -61,8 +61,8 @@ class Expected:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """Made first, and torch's weights let go."""
     import diffusers
-
     from sdrt_export.random_checkpoint import RandomCheckpoint
+
     from tools.goldens.random_pipeline import random_pipeline
 
     pipeline = random_pipeline("sd15", tmp_path_factory.mktemp("tokenizer"))

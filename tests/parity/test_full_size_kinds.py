@@ -56,9 +56,9 @@ CALL: dict[str, Any] = {
 def expected(architecture: str, folder: Path) -> np.ndarray:
     """diffusers' images [1, H, W, 3]; its weights are let go."""
     import diffusers
+    from sdrt_export.random_checkpoint import RandomCheckpoint
     from transformers import CLIPTokenizerFast
 
-    from sdrt_export.random_checkpoint import RandomCheckpoint
     from sdrt_export.tokenizer import write_byte_tokenizer
 
     kind, options = CASES[architecture]

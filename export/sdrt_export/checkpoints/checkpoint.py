@@ -36,6 +36,9 @@ class Checkpoint(Protocol):
     def tensors(self, part: str) -> Mapping[str, Array]:
         """The part's tensors, by the names that diffusers or transformers give them, in any floating type of NumPy."""
 
+    def place(self, part: str) -> str:
+        """Where the part's tensors are, for messages: a folder, a file, or a name."""
+
     def scheduler_config(self) -> dict[str, Any]:
         """The content of `scheduler_config.json`."""
 

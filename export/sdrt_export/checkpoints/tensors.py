@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, read_header
 from sdrt_export.graphs.weights import Array, Shape
 
-__all__ = ["MappedFile", "Source", "Tensors"]
+__all__ = ["LazyTensors", "MappedFile", "Source", "Tensors", "shape_of"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,20 @@ class Source:
         return whole if self.arrange is None else self.arrange(whole)
 
 
-class Tensors(Mapping[str, Array]):
+class LazyTensors(Mapping[str, Array]):
+    """Tensors that are made when they are asked for, whose shapes are known before."""
+
+    @abstractmethod
+    def shape(self, name: str) -> Shape:
+        """The shape of a tensor, which is not made."""
+
+
+def shape_of(tensors: Mapping[str, Array], name: str) -> Shape:
+    """The shape of one of `tensors`, which is not read if it need not be."""
+    return tensors.shape(name) if isinstance(tensors, LazyTensors) else tensors[name].shape
+
+
+class Tensors(LazyTensors):
     """Tensors by the names that diffusers and transformers give them. `sources` says where each is."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
@@ -90,6 +104,10 @@ class Tensors(Mapping[str, Array]):
                 for name, entry in file.header.tensors.items()
             }
         )
+
+    def shape(self, name: str) -> Shape:
+        """See `LazyTensors`."""
+        return self.sources[name].shape
 
     def __getitem__(self, name: str) -> Array:
         return self.sources[name].array()

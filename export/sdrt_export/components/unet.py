@@ -1,10 +1,10 @@
-"""The U-Net of Stable Diffusion 1.x and 2.x, for text to image and for the tasks with more input channels."""
+"""The U-Net, for text to image and for the tasks with more input channels."""
 
 from __future__ import annotations
 
-import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor
+from collections.abc import Callable
+
+import numpy as np
 
 from sdrt.errors import UnsupportedModelError
 from sdrt_export.architectures.config import OPTIMUM
@@ -13,55 +13,81 @@ from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["UNET"]
+__all__ = ["UNET", "UNET_XL", "unet_component"]
+
+# An image of 1024x1024 pixels, uncropped, as SDXL and its refiner are told; the last number is a score of 6.
+_TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 
 
-def _examples(model: UNet2DConditionModel, size: int) -> Inputs:
+def unet_component(check: Callable[[Config, UNetConfig], None] = lambda values, config: None) -> Component:
+    """The U-Net of a family, whose `check` refuses configs with inputs that the family's runtime does not give."""
+
+    def write(values: Config, g: Layers, hosted: bool) -> None:
+        config = UNetConfig.of(values)
+        check(values, config)
+        unet(config, g)
+
+    return Component(
+        name="unet",
+        checkpoint="unet",
+        library="diffusers",
+        class_name="UNet2DConditionModel",
+        write=write,
+        examples=lambda config, size: _examples(UNetConfig.of(config), size),
+        outputs=lambda config: ["out_sample"],
+    )
+
+
+def _examples(config: UNetConfig, size: int) -> Inputs:
     batch, height, width, length = [(2, 16, 24, 77), (1, 9, 11, 5), (2, 8, 16, 77)][size]
     return {
-        "sample": noise(batch, model.config.in_channels, height, width, seed=size),
-        "timestep": torch.tensor([451.0, 7.0, 7.0][size]),
-        "encoder_hidden_states": noise(batch, length, model.config.cross_attention_dim, seed=size + 10),
-        **_label_examples(model, batch),
+        "sample": noise(batch, config.in_channels, height, width, seed=size),
+        "timestep": np.array([451.0, 7.0, 7.0][size], np.float32),
+        "encoder_hidden_states": noise(batch, length, config.context_width, seed=size + 10),
+        **_more_examples(config, batch, seed=size + 20),
     }
 
 
-def _label_examples(model: UNet2DConditionModel, batch: int) -> Inputs:
-    """The noise level of each small image, if the U-Net takes it (diffusers' x4 upscaler)."""
-    if model.config.num_class_embeds is None:
-        return {}
-    return {"class_labels": torch.arange(batch) % model.config.num_class_embeds}
+def _more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
+    """The inputs that not every U-Net has."""
+    inputs: Inputs = {}
+    if config.num_class_embeds:
+        # The noise level of each small image (diffusers' x4 upscaler).
+        inputs["class_labels"] = np.arange(batch, dtype=np.int64) % config.num_class_embeds
+    if config.pooled_width:
+        inputs["text_embeds"] = noise(batch, config.pooled_width, seed=seed)
+        inputs["time_ids"] = np.tile(np.array(_TIME_IDS[config.num_time_ids], np.float32), (batch, 1))
+    if config.guidance_width:
+        inputs["timestep_cond"] = noise(batch, config.guidance_width, seed=seed + 10)
+    return inputs
 
 
-def _write(values: Config, g: Layers, hosted: bool) -> None:
-    """Write the graph, if it has only inputs that this family's runtime gives."""
-    config = UNetConfig.of(values)
-    for key, asked in (
-        ("time_cond_proj_dim", config.guidance_width),
-        ("addition_embed_type", config.pooled_width),
-    ):
-        if asked:
-            raise UnsupportedModelError.advised(
-                f"unet: {key}={values[key]!r} is not supported",
-                f"export with {OPTIMUM}",
-                joint="; ",
-                component="unet",
-            )
-    unet(config, g)
+def _check(values: Config, config: UNetConfig) -> None:
+    """Refuse the inputs that Stable Diffusion 1 and 2 do not have."""
+    if config.guidance_width:
+        raise _refused(values, "time_cond_proj_dim")
+    if config.added_width:
+        raise _refused(values, "addition_embed_type")
 
 
-def _reference(model: UNet2DConditionModel, inputs: Inputs) -> list[Tensor]:
-    return [model(**inputs, return_dict=False)[0]]
+def _check_xl(values: Config, config: UNetConfig) -> None:
+    """Refuse the inputs that SDXL does not have, and a U-Net that lacks its own."""
+    if config.guidance_width:
+        raise _refused(values, "time_cond_proj_dim")
+    if not config.added_width:
+        raise _refused(values, "addition_embed_type")
+    if config.num_class_embeds:
+        raise _refused(values, "num_class_embeds")
 
 
-UNET = Component(
-    name="unet",
-    checkpoint="unet",
-    library="diffusers",
-    model_class=UNet2DConditionModel,
-    build=lambda config: UNet2DConditionModel.from_config(dict(config)),
-    write=_write,
-    examples=_examples,
-    outputs=lambda model: ["out_sample"],
-    reference=_reference,
-)
+def _refused(values: Config, key: str) -> UnsupportedModelError:
+    return UnsupportedModelError.advised(
+        f"unet: {key}={values.get(key)!r} is not supported",
+        f"export with {OPTIMUM}",
+        joint="; ",
+        component="unet",
+    )
+
+
+UNET = unet_component(_check)
+UNET_XL = unet_component(_check_xl)

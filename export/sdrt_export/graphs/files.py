@@ -44,7 +44,7 @@ def write_graphs(
         for name, weight in weights.items():
             value = weight.value(tensors)
             types[name] = stored_type(weight, value, graphs[first].compute, narrow=narrow)
-            places[name] = _append(file, value.astype(_NUMPY[types[name]]), data)
+            places[name] = _append(file, value.astype(_NUMPY[types[name]], copy=False), data)
     for name, graph in graphs.items():
         (folder / name).write_bytes(graph.model(places, types).SerializeToString())
 

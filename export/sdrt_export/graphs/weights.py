@@ -60,10 +60,11 @@ class Weight:
         for name, shape in self.sources.items():
             if name not in tensors:
                 raise IntegrityError.advised(f"the weights lack {name}", "download the checkpoint again")
-            if tensors[name].shape != shape:
+            array = tensors[name]  # read once, because some are made when they are read
+            if array.shape != shape:
                 raise IntegrityError.expected(
-                    f"the weight {name} is of shape {list(tensors[name].shape)}",
+                    f"the weight {name} is of shape {list(array.shape)}",
                     f"{list(shape)}, as config.json says: the two files do not belong together",
                 )
-            arrays.append(tensors[name])
+            arrays.append(array)
         return self.arrange(arrays)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.common.messages import wrong_key
@@ -33,6 +33,11 @@ class Capabilities:
         takes_pooled: whether the denoiser takes pooled embeddings.
         task: the task that the denoiser was trained for.
         guidance_scale: the guidance scale if the call gives none.
+        masked_guidance_scale: the same for a call with a mask.
+        pooled_width: the width of a pooled embedding; None if it is unknown.
+        takes_score: whether the denoiser is told an aesthetic score.
+        zeroes: whether embeddings are zeros if there is no negative prompt.
+        ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
     """
 
@@ -47,6 +52,11 @@ class Capabilities:
     takes_pooled: bool = False
     task: Task = TEXT_TO_IMAGE
     guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
+    masked_guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
+    pooled_width: int | None = None
+    takes_score: bool = False
+    zeroes: bool = False
+    ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
 
     @classmethod
@@ -56,6 +66,7 @@ class Capabilities:
         *,
         denoiser: Mapping[str, Any],
         vae: Mapping[str, Any],
+        text: Mapping[str, Any],
         index: Mapping[str, Any],
         defaults: Mapping[str, Any],
         any_size: bool,
@@ -68,6 +79,7 @@ class Capabilities:
             family: the model's family.
             denoiser: the denoiser's `config.json`.
             vae: the `config.json` of the VAE's decoder.
+            text: the `config.json` of the last text encoder; empty if the folder lacks it.
             index: `model_index.json`.
             defaults: the manifest's defaults.
             any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
@@ -77,13 +89,14 @@ class Capabilities:
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the denoiser fits none of the family's tasks.
+            UnsupportedModelError: the denoiser fits none of the family's tasks, or the text encoder.
         """
         spec, decoder = family.denoiser, family.vae.decoder
         channels = whole(vae, "latent_channels", decoder)
         task = _task(family, denoiser, channels)
         factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
         height, width = default_size(family, denoiser, task, factor)
+        takes_score = family.takes_score is not None and family.takes_score(denoiser, text, index)
         levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
         return cls(
             latent_channels=channels,
@@ -97,6 +110,13 @@ class Capabilities:
             takes_pooled=family.takes_pooled,
             task=task,
             guidance_scale=float(defaults.get("guidance_scale", task.guidance_scale)),
+            masked_guidance_scale=float(
+                defaults.get("guidance_scale", task.masked_guidance_scale or task.guidance_scale)
+            ),
+            pooled_width=_pooled_width(family, text),
+            takes_score=takes_score,
+            zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
+            ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
         )
 
@@ -105,6 +125,12 @@ def _task(family: Family, denoiser: Mapping[str, Any], latent_channels: int) -> 
     for key in ("in_channels", "out_channels"):
         whole(denoiser, key, family.denoiser.component)
     return family.task_of(denoiser, latent_channels)
+
+
+def _pooled_width(family: Family, text: Mapping[str, Any]) -> int | None:
+    last = family.text_encoders[-1]
+    is_known = last.pooled is not None and last.pooled_width in text
+    return whole(text, last.pooled_width, last.component) if is_known else None
 
 
 def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owner: str) -> int:

@@ -156,10 +156,12 @@ class ModelFolder:
         """
         manifest = self.manifest
         family = self.family
+        last_text = family.text_encoders[-1].component
         return Capabilities.of(
             family,
             denoiser=self.component_config(family.denoiser.component),
             vae=self.component_config(family.vae.decoder),
+            text=self.component_config(last_text) if self.has(last_text) else {},
             index=self.index,
             defaults=manifest.defaults if manifest else {},
             # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.

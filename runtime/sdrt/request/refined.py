@@ -52,7 +52,7 @@ def fit_both(
 
 def _refused(capabilities: Capabilities) -> set[str]:
     """The settings that have no meaning for a model."""
-    return set(capabilities.task.refuses)
+    return {*capabilities.task.refuses, *capabilities.ignored}
 
 
 def _changed(request: Request, values: Mapping[str, Any]) -> Request:

@@ -1,5 +1,4 @@
-"""The table of settings. Each setting is declared here, in `usual_settings` or in
-`two_model_settings`, and nowhere else.
+"""The table of settings. Each setting is declared here, in `usual_settings`, `size_settings` or `two_model_settings`.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
+_POOLED = "Pooled embeddings [prompts, width] that replace those of {{{}}}. For SDXL."
+_WITH_EMBEDS = "Embeddings need them."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -255,6 +256,12 @@ class Settings(TwoModelSettings):
     prompt_embeds: Array | None = setting(None, _EMBEDS.format("prompt"), rank=3, group=Group.PROGRAMS)
     negative_prompt_embeds: Array | None = setting(
         None, _EMBEDS.format("negative_prompt"), rank=3, group=Group.PROGRAMS
+    )
+    pooled_prompt_embeds: Array | None = setting(
+        None, _POOLED.format("prompt"), more=_WITH_EMBEDS, rank=2, group=Group.PROGRAMS
+    )
+    negative_pooled_prompt_embeds: Array | None = setting(
+        None, _POOLED.format("negative_prompt"), more=_WITH_EMBEDS, rank=2, group=Group.PROGRAMS
     )
     output_type: str = setting(
         "pil",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt.request.setting import Group, Label, Option, setting
-from sdrt.request.usual_settings import UsualSettings
+from sdrt.request.size_settings import SizeSettings
 
 __all__ = ["TwoModelSettings"]
 
@@ -22,8 +22,8 @@ def _pass(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TwoModelSettings(UsualSettings):
-    """Further rows of the table of settings, between `UsualSettings` and `Settings`."""
+class TwoModelSettings(SizeSettings):
+    """Further rows of the table of settings, between `SizeSettings` and `Settings`."""
 
     denoising_end: float | None = setting(
         None,

@@ -93,6 +93,27 @@ class UsualSettings:
         group=Group.USUAL,
         option=Option(("-i", "--image"), metavar="FILE|-"),
     )
+    prompt_2: str | Sequence[str] | None = setting(
+        None,
+        "What SDXL's second text encoder reads. Its pooled embedding is of this text.",
+        more="A string, or a list with one string for each prompt.",
+        usual="{prompt}",
+        kind=str,
+        only_with=("prompt",),
+        group=Group.PROMPTS,
+        option=Option(("--prompt-2",), metavar="TEXT", usual="the prompt"),
+        label=Label("Prompt 2"),
+    )
+    negative_prompt_2: str | Sequence[str] | None = setting(
+        None,
+        "What SDXL's second text encoder reads for the negative prompt.",
+        more="A string, or a list with one string for each prompt.",
+        usual="{negative_prompt}",
+        kind=str,
+        group=Group.PROMPTS,
+        option=Option(("--negative-prompt-2",), metavar="TEXT"),
+        label=Label("Negative prompt 2"),
+    )
     prompt_syntax: str = setting(
         "a1111",
         "How to read prompts: a1111 has (weights), BREAK, editing, alternation and AND; compel has weights+, .blend() "

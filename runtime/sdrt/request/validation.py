@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["no_steps", "validate"]
 
+_TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 _ROUNDED = 8
 """Sizes are often rounded to multiples of this many pixels, so proportions are only as exact."""
 
@@ -65,18 +66,13 @@ def _check_prompts(request: DerivedSettings) -> None:
         given = "neither" if request.prompt is None else "both"
         fits = "either prompt or prompt_embeds"
         raise RequestError(f"expected {fits}, got {given}", argument="prompt", fits=fits)
-    if request.negative_prompt is not None and request.negative_prompt_embeds is not None:
-        raise both_given("negative_prompt", "negative_prompt_embeds")
-    for name in ("prompt", "negative_prompt"):
+    for name in ("negative_prompt", "negative_prompt_2"):
+        if getattr(request, name) is not None and request.negative_prompt_embeds is not None:
+            raise both_given(name, "negative_prompt_embeds")
+    for name in _TEXTS:
         check_text(name, getattr(request, name))
-    negative = request.negative_prompt
-    if negative is not None and not isinstance(negative, str) and len(negative) != request.num_prompts:
-        raise RequestError.advised(
-            f"negative_prompt has {len(negative)} strings for {request.num_prompts} prompts",
-            "give one for each prompt, or a single string",
-            joint="; ",
-            argument="negative_prompt",
-        )
+    for name in _TEXTS[1:]:
+        _check_count(name, getattr(request, name), request.num_prompts)
     if request.num_prompts > MAX_IMAGES:
         raise RequestError.expected(
             f"there are {request.num_prompts} prompts",
@@ -85,8 +81,19 @@ def _check_prompts(request: DerivedSettings) -> None:
         )
 
 
+def _check_count(name: str, texts: object, prompts: int) -> None:
+    """Raise `RequestError` for a list of texts that has not one for each prompt."""
+    if isinstance(texts, (list, tuple)) and len(texts) != prompts:
+        raise RequestError.advised(
+            f"{name} has {len(texts)} strings for {prompts} prompts",
+            "give one for each prompt, or a single string",
+            joint="; ",
+            argument=name,
+        )
+
+
 def _leave_out_comments(request: DerivedSettings) -> None:
-    for name in ("prompt", "negative_prompt"):
+    for name in _TEXTS:
         given = getattr(request, name)
         if isinstance(given, str):
             _set(request, name, without_comments(given))

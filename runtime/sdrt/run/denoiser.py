@@ -73,6 +73,7 @@ def bound_denoiser(
             image_indices=conditioning.image_indices,
             weights=None if weights is None else weights * np.float32(share),
             scale=request.guidance_scale * share,
+            num_texts=conditioning.num_texts,
             rescale=request.guidance_rescale,
             notices=notices,
             keeps_unconditional=sampler.needs_unconditional,
@@ -150,6 +151,7 @@ class Denoiser:
         weights: for each conditional row, the weight of its difference from the unconditional row. None without
             guidance: then each image has one row.
         scale: the guidance scale. The weights already include it.
+        num_texts: how many conditional rows have a text's weight. Those after them have the image's own.
         rescale: how far to restore the standard deviation that the output has without guidance, 0 to 1.
         notices: receives a warning if timesteps have to be rounded.
         keeps_unconditional: whether to keep the estimate without the prompt.
@@ -169,6 +171,7 @@ class Denoiser:
         image_indices: NDArray[np.intp],
         weights: Array | None,
         scale: float,
+        num_texts: int | None = None,
         rescale: float = 0.0,
         notices: Notices,
         keeps_unconditional: bool = False,
@@ -179,6 +182,7 @@ class Denoiser:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
         self._image_indices, self._weights, self._scale = image_indices, weights, np.float32(scale)
+        self._num_texts = len(image_indices) if num_texts is None else num_texts
         # At a scale of 0, guidance has no effect that could be taken back.
         self._rescale = np.float32(rescale if scale else 0)
         unconditional = [] if weights is None else range(batch - len(image_indices))
@@ -288,15 +292,18 @@ class Denoiser:
             return output
         unconditional, conditional = output[:images], output[images:]
         added = np.zeros_like(unconditional)
+        of_texts = added
         # A loop over the rows, because NumPy's gather and scatter take five times as long.
         for row, image in enumerate(self._image_indices):
+            if row == self._num_texts and self._rescale:
+                of_texts = added.copy()
             difference = conditional[row] - unconditional[image]
             difference *= self._weights[row]
             added[image] += difference
         total: Array = unconditional + added
         if self._rescale:
-            # The result at a scale of 1. With one conditional row per image, it is the conditional output.
-            text = unconditional + added / self._scale
+            # The result of the texts at a scale of 1. With one text per image, it is the conditional output.
+            text = unconditional + of_texts / self._scale
             spread = text.std((1, 2, 3), keepdims=True) / total.std((1, 2, 3), keepdims=True)
             total *= self._rescale * spread + (1 - self._rescale)
         return total

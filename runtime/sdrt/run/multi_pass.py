@@ -180,21 +180,22 @@ def grown_request(
 def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
     """Return the prompt settings of a request in which every image has its own prompt."""
     repeats = request.num_images_per_prompt
-    embeds, negative = (
-        None if given is None else np.repeat(given, repeats, axis=0)
-        for given in (request.prompt_embeds, request.negative_prompt_embeds)
-    )
-    prompts, negatives = (
-        [prompt for prompt in texts for _ in range(repeats)]
-        for texts in (request.prompts, request.negative_prompts)
-    )
-    return {
-        "prompt": prompts if embeds is None else None,
-        "negative_prompt": negatives if negative is None else None,
-        "prompt_embeds": embeds,
-        "negative_prompt_embeds": negative,
-        "num_images_per_prompt": 1,
+    texts = {
+        "prompt": request.prompts,
+        "negative_prompt": request.negative_prompts,
+        "prompt_2": request.prompts_2,
+        "negative_prompt_2": request.negative_prompts_2,
     }
+    repeated: dict[str, Any] = {
+        name: [text for text in listed for _ in range(repeats)]
+        for name, listed in texts.items()
+        if getattr(request, name) is not None
+    }
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        for given in (name, name.replace("prompt", "pooled_prompt")):
+            if (array := getattr(request, given)) is not None:
+                repeated[given] = np.repeat(array, repeats, axis=0)
+    return repeated | {"num_images_per_prompt": 1}
 
 
 def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:

@@ -30,6 +30,8 @@ class Origin:
     """The pipeline's `vae_tiling`."""
     refiner: str | None = None
     """The name of the model that takes over in the middle, if there is one."""
+    zeroes: bool = False
+    """Whether an empty negative prompt differs from none."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -50,9 +52,15 @@ class Origin:
         values["size"] = size if request.outpaint is not None else (request.width, request.height)
         values["seed"] = request.seeds[index]
         values["batch_size"] = batch_size if batch_size > 1 else None
+        negative = None if request.negative_prompt is None else request.negative_prompts[which]
+        values["empty_negative_prompt"] = True if self.zeroes and negative == "" else None
+        if request.prompt_2 is not None:
+            values["prompt_2"] = request.prompts_2[which]
+        if request.negative_prompt_2 is not None:
+            values["negative_prompt_2"] = request.negative_prompts_2[which]
         return Parameters(
             prompt=request.prompts[which] if request.prompts else "",
-            negative_prompt="" if request.negative_prompt is None else request.negative_prompts[which],
+            negative_prompt=negative or "",
             settings=settings_text(values),
         )
 

@@ -73,6 +73,7 @@ class PlannedRequest:
             model=self.model.name,
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
+            zeroes=self.model.capabilities.zeroes,
             refiner=None if self.refiner is None else self.refiner.model.name,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class TextEncoder:
     ) -> None:
         ends = (_EOS_INDEX,) if _EOS_INDEX in component.inputs else ()
         pooled = () if spec.pooled is None else (spec.pooled,)
-        component.require(("input_ids", *ends), (spec.embeds, *pooled))
+        component.require(("input_ids", *ends), (_output_of(spec, 0), *pooled))
         self.tokenizer, self._component, self._notices, self._spec = tokenizer, component, notices, spec
 
     @property
@@ -152,7 +153,13 @@ class TextEncoder:
         return Encoded(embeds=embeds, pooled=pooled)
 
     def _output(self, clip_skip: int | None) -> str:
-        """Return the name of the output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""
+        """Return the name of the output for `clip_skip`.
+
+        It is diffusers' hidden_states[-(clip_skip + 1)], normalised. For a family that reads one of several layers, it
+        is hidden_states[-(clip_skip + 1 + layer)] as it is.
+        """
+        if self._spec.layer is not None:
+            return self._layer(self._spec.layer, clip_skip or 0)
         if not clip_skip:
             return self._spec.embeds
         name = f"{self._spec.embeds}.skip_{clip_skip}"
@@ -166,6 +173,27 @@ class TextEncoder:
                 argument="clip_skip",
             )
         raise wrong_value("clip_skip", clip_skip, f"0 to {offered} for this text encoder")
+
+    def _layer(self, layer: int, clip_skip: int) -> str:
+        outputs = self._component.outputs
+        last = next(
+            number for number in itertools.count() if _output_of(self._spec, number + 1) not in outputs
+        )
+        most = last - layer
+        if most < 0:
+            raise UnsupportedModelError.advised(
+                f"{self._component.name} has {last} layers, of which sdrt reads number {most}",
+                "use another model",
+                joint="; ",
+                component=self._component.name,
+            )
+        if clip_skip > most:
+            raise wrong_value("clip_skip", clip_skip, f"0 to {most} for {self._component.name}")
+        return _output_of(self._spec, most - clip_skip)
+
+
+def _output_of(spec: TextEncoderSpec, layer: int) -> str:
+    return spec.embeds if spec.layer is None else f"{spec.embeds}.{layer}"
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -19,12 +19,14 @@ from sdrt.text.textual_inversion import Inversions
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["Tokenized", "Tokenizer"]
+__all__ = ["Tokenized", "Tokenizer", "from_vocabulary"]
 
 # The start token, one token, the end token.
 _LEAST_LENGTH = 3
 # How CLIP splits a text into words (Radford et al. 2021): contractions, letters, single digits, other characters.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a title.
+_MERGES = slice(1, 49152 - 256 - 2 + 1)
 _DEFAULT_SPECIAL = {
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
@@ -54,8 +56,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path, *, max_positions: int, text_encoder: str = "text_encoder") -> None:
-        config = _read_optional(folder / "tokenizer_config.json")
-        special = _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
+        config, special = _configured(folder)
         self.length = _length(folder, config.get("model_max_length"), max_positions, text_encoder)
         self._bpe = _load(folder, config, special)
         self.inversions = Inversions(vocabulary=0)
@@ -118,6 +119,35 @@ class Tokenizer:
                 component=folder.name,
             )
         return int(found)
+
+
+def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
+    """Build the tokenizer of a folder's `vocab.json` and `merges.txt`, as transformers' CLIPTokenizerFast builds it.
+
+    It puts the start and the end token around a text.
+
+    Raises:
+        IntegrityError: a file is missing or damaged.
+        UnsupportedModelError: an added token would get another id than the model expects.
+    """
+    from tokenizers import processors
+
+    config, special = _configured(folder)
+    _require_vocabulary(folder)
+    bpe = _build(folder, config, special)
+    ends = {
+        name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")
+    }
+    bpe.post_processor = processors.RobertaProcessing(
+        sep=ends["eos"], cls=ends["bos"], add_prefix_space=False, trim_offsets=False
+    )
+    return bpe
+
+
+def _configured(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a folder's config and the texts of its special tokens."""
+    config = _read_optional(folder / "tokenizer_config.json")
+    return config, _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -260,7 +290,7 @@ def _add_tokens(
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """Read transformers' table of added tokens: id → the token's `content` and how to find it in a text."""
-    table = config.get("added_tokens_decoder") or {}
+    table = config.get("added_tokens_decoder") or _older_table(folder)
     is_table = isinstance(table, dict) and all(
         index.isascii() and index.isdigit() and len(index) < 10 and isinstance(entry, dict)
         for index, entry in table.items()
@@ -270,6 +300,13 @@ def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str
             folder, "added_tokens_decoder", table, "ids and tokens", path=folder, component=folder.name
         )
     return {int(index): dict(entry) for index, entry in table.items()}
+
+
+def _older_table(folder: Path) -> dict[str, Any]:
+    """The table in the form of today, of the file in which transformers before 4.34 kept added tokens."""
+    return {
+        str(index): {"content": text} for text, index in _read_optional(folder / "added_tokens.json").items()
+    }
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
@@ -285,14 +322,14 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path) -> list[tuple[str, str]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8").strip().split("\n")[_MERGES]
     except FileNotFoundError:
         raise missing(path, path.parent.name) from None
     except UnicodeDecodeError:
         raise damaged(path, f"{path} is not UTF-8 text", component=path.parent.name) from None
     except OSError as error:
         raise unreadable(path, error) from error
-    pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    pairs = [tuple(line.split()) for line in lines if line.strip()]
     if not all(len(pair) == 2 for pair in pairs):
         raise damaged(path, f"{path}: expected two tokens per line", component=path.parent.name)
     return [(pair[0], pair[1]) for pair in pairs]

@@ -61,7 +61,7 @@ def options_of(
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
         raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
-    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
+    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt or None}
     if "prompts_file" not in given:
         options["prompts"] = (metadata.prompt,)
     # A seed that cannot be read does not matter beside one that is given.

@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, OutOfMemoryError, SdrtError
@@ -24,8 +22,10 @@ from sdrt.onnx.session import Component as Session
 from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
 from sdrt.vae.stages import StagedVae
 from sdrt_export.components import Component
+from sdrt_export.components.component import Config
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.targets import Target
+from sdrt_export.verify import modules
 
 __all__ = ["HALF", "LIMITS", "Reference", "compare", "compare_stages", "reference"]
 
@@ -46,14 +46,15 @@ class Reference:
     outputs: list[Array]
 
 
-def reference(component: Component, model: nn.Module, sizes: tuple[int, int] = (1, 2)) -> list[Reference]:
-    """Run the torch module at two of the component's example sizes."""
+def reference(
+    component: Component, config: Config, tensors: Mapping[str, Array], sizes: tuple[int, int] = (1, 2)
+) -> list[Reference]:
+    """Load the torch module, and run it at two of the component's example sizes."""
+    module = modules.load(component, config, tensors)
     made = []
     for size in sizes:
-        inputs = component.examples(model, size)
-        with torch.no_grad():
-            outputs = component.reference(model, inputs)
-        made.append(Reference(inputs=_numpy(inputs), outputs=[out.numpy() for out in outputs]))
+        inputs = component.examples(config, size)
+        made.append(Reference(inputs=inputs, outputs=modules.run(component, module, inputs)))
     return made
 
 
@@ -266,7 +267,3 @@ def _relative_error(got: Array, expected: Array) -> float:
         return float("inf")
     scale = float(np.abs(expected).max()) or 1.0
     return float(np.abs(got.astype(np.float64) - expected).max()) / scale
-
-
-def _numpy(inputs: Mapping[str, torch.Tensor]) -> dict[str, Array]:
-    return {name: tensor.numpy() for name, tensor in inputs.items()}

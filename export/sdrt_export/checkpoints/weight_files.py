@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
+from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.file_kind import PICKLES
 
@@ -17,8 +16,10 @@ __all__ = ["Weights", "find_weights", "link_name", "num_elements"]
 
 _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
-_NAME = re.compile(rf"[^.]+?(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")
+_NAME = re.compile(rf"(?P<stem>[^.]+?)(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")
 _INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.json")
+# What each library calls its files. A folder may have the same text encoder under both names, or a LoRA beside it.
+_STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # The most precise first. Other variants, such as "non_ema", hold other weights.
 _VARIANTS = (None, "fp16", "bf16")
 _WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
@@ -42,20 +43,24 @@ class Weights:
     variant: str | None
 
 
-def find_weights(folder: Path) -> Weights:
+def find_weights(folder: Path, library: str) -> Weights:
     """Find the weights of one component, in full precision if there are any, else in fp16, else in bf16.
 
+    Args:
+        folder: the component's folder.
+        library: the library of its class, which says how the files are called.
+
     Raises:
-        UnsupportedModelError: there are only pickles.
-        ModelNotFoundError: there are no weights.
+        UnsupportedModelError: there are only pickles, or weights are quantised.
+        ModelNotFoundError: there are no weights, or a shard is missing.
+        IntegrityError: a file is damaged.
     """
-    found = _by_variant(folder)
-    # A folder may have the same text encoder under both libraries' names. Loaders take the first that they know.
+    found = _by_variant(folder, _STEMS[library])
     for variant in _VARIANTS:
         if variant in found:
-            _check_shards(folder, found[variant])
-            _check_numbers(found[variant])
-            return Weights(files=found[variant], variant=variant)
+            files = _whole_or_shards(folder, found[variant])
+            _check_numbers(files)
+            return Weights(files=files, variant=variant)
     pickles = sorted(file for file in folder.glob("*") if file.suffix in PICKLES)
     if pickles:
         raise UnsupportedModelError.advised(
@@ -74,56 +79,74 @@ def find_weights(folder: Path) -> Weights:
     )
 
 
-def _by_variant(folder: Path) -> Mapping[str | None, list[Path]]:
+def _by_variant(folder: Path, stem: str) -> Mapping[str | None, list[Path]]:
+    """The files called `stem`; if there are none, those of the only other name."""
+    matches = {
+        file: match for file in sorted(folder.glob("*.safetensors")) if (match := _NAME.fullmatch(file.name))
+    }
+    stems = {match["stem"] for match in matches.values()}
+    if stem not in stems and len(stems) > 1:
+        raise ModelNotFoundError.expected(
+            f"{folder} has weights of several names ({', '.join(sorted(stems))})",
+            f"{stem}.safetensors",
+            path=folder,
+        )
     found: dict[str | None, list[Path]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        if match := _NAME.fullmatch(file.name):
+    for file, match in matches.items():
+        if stem not in stems or match["stem"] == stem:
             found.setdefault(match["variant"], []).append(file)
     return found
 
 
-def _check_shards(folder: Path, files: list[Path]) -> None:
-    """Raise ModelNotFoundError if a shard is missing, or the index that says what each contains."""
+def _whole_or_shards(folder: Path, files: list[Path]) -> list[Path]:
+    """The whole file if there is one, else all shards.
+
+    Raises ModelNotFoundError if a shard is missing, or the index that says what each contains.
+    """
     shards = [file for file in files if re.search(_SHARD, file.name)]
+    if len(shards) < len(files):
+        return [file for file in files if file not in shards]
     missing = [
         name
         for file in shards
         for number in range(1, int(re.findall(r"\d{5}", file.name)[-1]) + 1)
         if not (folder / (name := re.sub(r"-\d{5}-of", f"-{number:05}-of", file.name))).is_file()
     ]
-    if shards and not missing and not list(folder.glob("*.safetensors.index*.json")):
+    if not missing and not list(folder.glob("*.safetensors.index*.json")):
         missing = ["the index (….safetensors.index.json) of the shards"]
-    if missing and len(shards) == len(files):
+    if missing:
         raise ModelNotFoundError.advised(
             f"{folder} lacks {missing[0]}", "download the checkpoint again", path=folder
         )
+    return shards
 
 
 def _check_numbers(files: list[Path]) -> None:
     """Raise UnsupportedModelError for quantised weights, which mean nothing without the factors beside them."""
     for file in files:
-        for name, dtype in _dtypes(file).items():
-            if name.endswith(_FACTORS) or (name.endswith(".weight") and dtype in _WHOLE_NUMBERS):
+        for name, entry in _header(file).tensors.items():
+            if name.endswith(_FACTORS) or (name.endswith(".weight") and entry.dtype in _WHOLE_NUMBERS):
                 raise UnsupportedModelError.advised(
-                    f"{file} is quantised ({name} is of the type {dtype})",
+                    f"{file} is quantised ({name} is of the type {entry.dtype})",
                     "use a checkpoint with floating-point weights; sdrt export --dtype int8 quantises by itself",
                     path=file,
                 )
 
 
-def _dtypes(file: Path) -> Mapping[str, str]:
-    """The number type of each tensor. Only the header is read."""
+def _header(file: Path) -> SafetensorsFile:
+    """A file's header. Raises IntegrityError for a damaged one."""
     try:
-        with safe_open(file, framework="pt") as handle:
-            return {key: handle.get_slice(key).get_dtype() for key in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _incomplete(file, error) from error
+        return read_header(file)
+    except (UnsupportedModelError, OSError) as error:
+        raise IntegrityError.advised(
+            f"{file} is not a complete safetensors file ({_reason(error)})", "download it again", path=file
+        ) from error
 
 
-def _incomplete(file: Path, error: Exception) -> IntegrityError:
-    return IntegrityError.advised(
-        f"{file} is not a complete safetensors file ({error})", "download it again", path=file
-    )
+def _reason(error: Exception) -> str:
+    """What `read_header` says in parentheses, or the system's own words."""
+    found = re.search(r"\((.*)\)", str(error))
+    return found[1] if found else str(error)
 
 
 def link_name(file: Path) -> str:
@@ -145,8 +168,4 @@ def num_elements(file: Path) -> int:
     Raises:
         IntegrityError: the file is damaged.
     """
-    try:
-        with safe_open(file, framework="pt") as handle:
-            return sum(math.prod(handle.get_slice(key).get_shape()) for key in handle.keys())  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _incomplete(file, error) from error
+    return sum(math.prod(entry.shape) for entry in _header(file).tensors.values())

@@ -6,67 +6,26 @@ only compared with it. Weights are read from safetensors, memory-mapped. Nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-from diffusers import ConfigMixin
-from torch import nn
-
-from sdrt.errors import ExportError, IntegrityError, ModelNotFoundError
+from sdrt.errors import ModelNotFoundError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.vae.latent_scale import LatentScale
-from sdrt_export.components import Component, components_of
-from sdrt_export.weight_files import find_weights, num_elements
+from sdrt_export.checkpoints.defaults import DEFAULTS, completed
+from sdrt_export.checkpoints.old_names import current_names
+from sdrt_export.checkpoints.tensors import Source, Tensors
+from sdrt_export.checkpoints.weight_files import Weights, find_weights, num_elements
+from sdrt_export.components import Component, parts_of
+from sdrt_export.graphs.weights import Array
 
-__all__ = ["Checkpoint", "FolderCheckpoint", "for_inference", "open_folder", "parts_of"]
-
-# What the libraries raise about configs and weights that they cannot make a module of.
-_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
-# The defaults of diffusers' classes.
-_CHANNELS = {"in_channels": 4, "out_channels": 4}
-
-
-class Checkpoint(Protocol):
-    """A source of components. The manifest records ``name`` and ``revision``."""
-
-    @property
-    def name(self) -> str:
-        """A folder's name or a hub id."""
-
-    @property
-    def revision(self) -> str | None:
-        """The hub's commit, None for a folder."""
-
-    @property
-    def family(self) -> Family:
-        """The family of models, which says which components there are."""
-
-    def load(self, part: str) -> nn.Module:
-        """The torch module of the folder ``part`` ("text_encoder", "unet", "vae"), in float32 for inference."""
-
-    def scheduler_config(self) -> dict[str, Any]:
-        """The content of ``scheduler_config.json``."""
-
-    def low_res_scheduler_config(self) -> dict[str, Any] | None:
-        """The same for an upscaler's second scheduler. None without one."""
-
-    def index(self) -> dict[str, Any]:
-        """The content of ``model_index.json``. Empty without one."""
-
-    def tokenizer_folders(self) -> dict[str, Path]:
-        """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""
-
-    def size(self) -> int:
-        """The bytes of the exported weights in float32."""
-
-
-# --- a diffusers folder -------------------------------------------------------------------------------------
+__all__ = ["FolderCheckpoint", "open_folder", "read_tensors"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,44 +37,31 @@ class FolderCheckpoint:
     family: Family
     revision: str | None = None
 
-    def load(self, part: str) -> nn.Module:
+    def config(self, part: str) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
-        model_class = parts_of(self.family)[part].model_class
-        is_diffusers = issubclass(model_class, ConfigMixin)
-        dtype = {"torch_dtype": torch.float32} if is_diffusers else {"dtype": torch.float32}
-        try:
-            module, info = model_class.from_pretrained(  # type: ignore[attr-defined]
-                self.folder / part,
-                variant=find_weights(self.folder / part).variant,
-                use_safetensors=True,
-                local_files_only=True,
-                low_cpu_mem_usage=True,
-                output_loading_info=True,
-                **dtype,
-            )
-        except _UNREADABLE as error:
-            reason = " ".join(str(error).split())
-            raise ExportError(
-                f"{self.folder / part} cannot be loaded as {model_class.__name__}: {reason}",
-                component=part,
-                path=self.folder / part,
-            ) from error
-        assert isinstance(module, nn.Module)
-        _check_complete(self.folder / part, sorted(info["missing_keys"]))
-        self._correct_config(module, part)
-        # transformers leaves float8 as it is.
-        module = module.float()
-        _check_finite(self.folder / part, module)
-        return for_inference(module)
-
-    def _correct_config(self, module: Any, part: str) -> None:
-        """Change the keys that diffusers' pipeline changes after it has loaded a component."""
+        values = completed(self._class(part).class_name, _read_config(self.folder / part / "config.json"))
         task = _task(self.folder, self.family)
+        # What diffusers' pipeline changes after it has loaded a component.
         if part == self.family.denoiser.component:
-            config = _read_config(self.folder / part / "config.json")
-            module.register_to_config(sample_size=sample_size(config, task))
+            values["sample_size"] = sample_size(values, task)
         if part == self.family.vae.checkpoint and task.scaling_factor is not None:
-            module.register_to_config(scaling_factor=task.scaling_factor)
+            values["scaling_factor"] = task.scaling_factor
+        return values
+
+    def tensors(self, part: str) -> Mapping[str, Array]:
+        """See :class:`Checkpoint`."""
+        return read_tensors(self._weights(part).files, self._class(part).class_name)
+
+    def place(self, part: str) -> str:
+        """See :class:`Checkpoint`."""
+        return str(self.folder / part)
+
+    def _class(self, part: str) -> Component:
+        """A component of the part's class."""
+        return parts_of(self.family)[part][0]
+
+    def _weights(self, part: str) -> Weights:
+        return find_weights(self.folder / part, self._class(part).library)
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
@@ -137,7 +83,7 @@ class FolderCheckpoint:
     def files(self) -> list[Path]:
         """The files that are read: weights, configs, tokenizer."""
         parts = [self.folder / part for part in self.family.checkpoint_components]
-        found = [path for part in parts for path in find_weights(part).files]
+        found = [path for part in self.family.checkpoint_components for path in self._weights(part).files]
         found += [path for part in parts for path in part.glob("*.safetensors.index*.json")]
         found += [part / "config.json" for part in parts]
         tokenizers = self.tokenizer_folders().values()
@@ -151,28 +97,14 @@ class FolderCheckpoint:
         return 4 * sum(
             num_elements(file)
             for part in self.family.checkpoint_components
-            for file in find_weights(self.folder / part).files
+            for file in self._weights(part).files
         )
 
 
-def _check_complete(folder: Path, missing: list[str]) -> None:
-    """Raise IntegrityError for missing weights, which both libraries leave random with no more than a log message."""
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise IntegrityError.advised(
-            f"{folder}: the weights lack {missing[0]}{more}", "download the checkpoint again", path=folder
-        )
-
-
-def _check_finite(folder: Path, module: nn.Module) -> None:
-    """Raise IntegrityError for weights with NaN or infinity, whose images would be black."""
-    for name, tensor in module.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise IntegrityError.advised(
-                f"{folder}: the weight {name} contains NaN or infinity",
-                "download the checkpoint again, or use one in another precision",
-                path=folder,
-            )
+def read_tensors(files: Iterable[Path], class_name: str) -> Tensors:
+    """The tensors of some files, by the names that the builders use."""
+    sources: dict[str, Source] = dict(Tensors.of_files(files).sources)
+    return Tensors({name: sources[key] for name, key in current_names(class_name, sources).items()})
 
 
 def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
@@ -204,9 +136,9 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
             path=folder,
         )
     family = check_checkpoint_index(folder)
-    for part in family.checkpoint_components:
+    for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
-        find_weights(folder / part)
+        find_weights(folder / part, component.library)
     _read_config(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
@@ -229,12 +161,10 @@ def _task(folder: Path, family: Family) -> Task:
     """The task of a checkpoint. Its configs may leave out what are its classes' defaults."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
-    return family.task_of(_CHANNELS | denoiser, vae.get("latent_channels", _CHANNELS["out_channels"]))
-
-
-def parts_of(family: Family) -> dict[str, Component]:
-    """A component for each folder of a checkpoint. The VAE's encoder and decoder share one."""
-    return {row.checkpoint: row for row in components_of(family).values()}
+    channels = DEFAULTS["AutoencoderKL"]["latent_channels"]
+    return family.task_of(
+        {**DEFAULTS["UNet2DConditionModel"], **denoiser}, vae.get("latent_channels", channels)
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -250,8 +180,3 @@ def _check_tokenizer(folder: Path) -> None:
         raise ModelNotFoundError(
             f"{folder / missing[0]} is missing: the download may be incomplete", path=folder / missing[0]
         )
-
-
-def for_inference(module: nn.Module) -> nn.Module:
-    """The module without dropout and gradients."""
-    return module.eval().requires_grad_(False)

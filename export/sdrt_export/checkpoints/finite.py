@@ -1,0 +1,50 @@
+"""Tensors that are checked for NaN and infinity when they are read, because images of such weights are black."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from sdrt.errors import IntegrityError
+from sdrt_export.checkpoints.tensors import LazyTensors, shape_of
+from sdrt_export.graphs.weights import Array, Shape
+
+__all__ = ["FiniteTensors"]
+
+# Numbers at a time, so that a mask of them stays in the processor's cache.
+_BLOCK = 1 << 18
+
+
+class FiniteTensors(LazyTensors):
+    """The `tensors` of the part at `place`, which messages name."""
+
+    def __init__(self, place: str, tensors: Mapping[str, Array]) -> None:
+        self._place, self._tensors = place, tensors
+
+    def __getitem__(self, name: str) -> Array:
+        array = self._tensors[name]
+        if array.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):  # becomes infinity, and is refused
+                array = array.astype(np.float32)
+        if not _is_finite(array):
+            raise IntegrityError.advised(
+                f"{self._place}: the weight {name} contains NaN or infinity",
+                "download the checkpoint again, or use one in another precision",
+            )
+        return array
+
+    def shape(self, name: str) -> Shape:
+        """See `LazyTensors`."""
+        return shape_of(self._tensors, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def _is_finite(array: Array) -> bool:
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[at : at + _BLOCK]).all() for at in range(0, flat.size, _BLOCK))

@@ -1,0 +1,38 @@
+"""One component of a running export: how it is written, its config, and its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.finite import FiniteTensors
+from sdrt_export.components import Component, components_of
+from sdrt_export.graphs.weights import Array
+
+__all__ = ["Piece", "pieces_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A component with what a checkpoint has for it. `place` is where that is, for messages."""
+
+    component: Component
+    place: str
+    config: dict[str, Any]
+    tensors: Mapping[str, Array]
+
+
+def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
+    """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read."""
+    rows = components_of(checkpoint.family).values()
+    parts = {
+        part: (checkpoint.place(part), checkpoint.tensors(part), checkpoint.config(part))
+        for part in dict.fromkeys(row.checkpoint for row in rows)
+    }
+    made = []
+    for row in rows:
+        place, tensors, config = parts[row.checkpoint]
+        made.append(Piece(component=row, place=place, config=config, tensors=FiniteTensors(place, tensors)))
+    return made

@@ -1,0 +1,1 @@
+"""Compares exported graphs with torch. Only this package, and the exporter `optimum`, need torch and its libraries."""

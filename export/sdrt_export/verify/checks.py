@@ -1,0 +1,49 @@
+"""Compares every graph of a component with torch, after it is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt_export.graphs.graph import Graph
+from sdrt_export.piece import Piece
+from sdrt_export.targets import Target
+from sdrt_export.verify import parity
+
+__all__ = ["check_foreign", "check_graphs", "worst"]
+
+Rows = list[dict[str, Any]]
+
+
+def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target) -> Rows:
+    """The manifest's parity rows: of the whole graph in `path`, of those beside it in float32, and of the stages.
+
+    Raises:
+        ExportError: a graph differs from torch by more than `parity.LIMITS[limit]`, or does not run.
+        OutOfMemoryError: there is not enough memory to run it.
+    """
+    component = piece.component
+    names = component.outputs(piece.config)
+    expected = parity.reference(component, piece.config, piece.tensors)
+    rows = parity.compare(component, path, names, expected, limit, target)
+    if WIDE_GRAPH in graphs:
+        wide = path.with_name(WIDE_GRAPH)
+        rows += parity.compare(component, wide, names, expected[:1], "fp16", target)
+    for name, own in ((STAGES_GRAPH, limit), (WIDE_STAGES_GRAPH, "fp16")):
+        if name in graphs:
+            rows += parity.compare_stages(component, path.with_name(name), expected, own, target)
+    return rows
+
+
+def check_foreign(piece: Piece, path: Path, dtype: str, target: Target, instead: str) -> Rows:
+    """The rows of a graph that optimum wrote. The U-Net that it traces takes no odd sizes."""
+    expected = parity.reference(piece.component, piece.config, piece.tensors, sizes=(0, 2))
+    names = piece.component.outputs(piece.config)
+    return parity.compare(piece.component, path, names, expected, dtype, target, instead)
+
+
+def worst(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The largest error, for the progress display."""
+    return f"relative error {max(row['relative_error'] for row in rows):.1e}"

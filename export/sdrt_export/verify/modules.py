@@ -1,0 +1,147 @@
+"""The torch module of each component: made from a config, loaded with a checkpoint's tensors, and run."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sdrt.errors import ExportError
+from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX
+from sdrt_export.checkpoints.usage import is_spare
+from sdrt_export.components import Component
+from sdrt_export.components.component import Config, Inputs
+from sdrt_export.graphs.weights import Array
+
+# At import, diffusers warns about optimum's packaging, which users cannot change.
+logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
+
+import diffusers  # noqa: E402
+import transformers  # noqa: E402
+
+__all__ = ["build", "load", "run"]
+
+_Torch = dict[str, Tensor]
+# What the libraries raise about configs that they cannot make a module of.
+_UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
+
+
+def build(component: Component, config: Config) -> nn.Module:
+    """A module of the component's class, for inference, without memory for its weights.
+
+    Raises:
+        ExportError: the library cannot make one.
+    """
+    try:
+        with torch.device("meta"):
+            module = _made(component.class_name, dict(config))
+    except _UNREADABLE as error:
+        raise _refused(component, error) from error
+    return module.eval().requires_grad_(False)
+
+
+def _made(class_name: str, config: dict[str, Any]) -> nn.Module:
+    module: nn.Module
+    if hasattr(diffusers, class_name):
+        module = getattr(diffusers, class_name).from_config(config)
+    else:
+        module = getattr(transformers, class_name)(transformers.CLIPTextConfig.from_dict(config))
+    return module
+
+
+def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> nn.Module:
+    """The component's module with a checkpoint's weights, in float32 for inference.
+
+    Raises:
+        ExportError: names or shapes differ from those of the library's class.
+    """
+    module = build(component, config)
+    own = module.state_dict()
+    state = {name: _tensor(tensors[name]) for name in tensors if name in own or not is_spare(component, name)}
+    try:
+        # Without copies: float32 stays mapped from the file.
+        module.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        raise _refused(component, error) from error
+    _fill_buffers(module)
+    return module.requires_grad_(False)
+
+
+def _tensor(array: Array) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32).reshape(array.shape))
+
+
+def _fill_buffers(module: nn.Module) -> None:
+    """Make the buffers that files do not hold. The only ones are CLIP's positions."""
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:
+            owner, _, key = name.rpartition(".")
+            assert key == "position_ids", name
+            values = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+            module.get_submodule(owner).register_buffer(key, values, persistent=False)
+
+
+def _refused(component: Component, error: Exception) -> ExportError:
+    reason = " ".join(str(error).split())
+    return ExportError(
+        f"{component.name}: the weights cannot be loaded as {component.class_name}: {reason[:400]}",
+        component=component.name,
+    )
+
+
+def run(component: Component, module: nn.Module, inputs: Inputs) -> list[Array]:
+    """The module's outputs, in the order of the component's names."""
+    given = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
+    with torch.no_grad():
+        made = _RUN.get(component.name, _run_text_encoder)(module, given)
+    return [one.numpy() for one in made]
+
+
+def _run_text_encoder(model: Any, inputs: _Torch) -> list[Tensor]:
+    table = model.get_input_embeddings()
+    longer = torch.cat([table.weight, inputs[ADDED]])
+    longer_table = nn.Embedding(*longer.shape)
+    longer_table.weight = nn.Parameter(longer, requires_grad=False)
+    model.set_input_embeddings(longer_table)
+    try:
+        out = model(input_ids=inputs["input_ids"], output_hidden_states=True)
+    finally:
+        model.set_input_embeddings(table)
+    norm, hidden = model.text_model.final_layer_norm, list(out.hidden_states)
+    skipped = [norm(hidden[-1 - k]) for k in range(1, len(hidden) - 1)]
+    return [out.last_hidden_state, _pooled(model, out, inputs), *hidden, *skipped]
+
+
+def _pooled(model: Any, out: Any, inputs: _Torch) -> Tensor:
+    """The state of the token that ends each text, projected if the model does so.
+
+    With old configs, transformers takes the largest id for the end, but ids of added tokens are larger.
+    """
+    projected: Tensor | None = getattr(out, "text_embeds", None)
+    ids = inputs["input_ids"]
+    if not (ids >= model.config.vocab_size).any():
+        found: Tensor = out.pooler_output if projected is None else projected
+        return found
+    rows: Tensor = out.last_hidden_state[torch.arange(len(ids)), inputs[EOS_INDEX]]
+    return rows if projected is None else model.text_projection(rows)  # type: ignore[no-any-return]
+
+
+def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:
+    sizes = {name: inputs[name] for name in ("text_embeds", "time_ids") if name in inputs}
+    given = {name: value for name, value in inputs.items() if name not in sizes}
+    return [model(**given, added_cond_kwargs=sizes or None, return_dict=False)[0]]
+
+
+_RUN: Mapping[str, Callable[[Any, _Torch], list[Tensor]]] = {
+    "unet": _run_unet,
+    "vae_encoder": lambda model, inputs: [model.encode(inputs["sample"]).latent_dist.parameters],
+    "vae_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],
+    "taesd_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],
+}
