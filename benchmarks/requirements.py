@@ -32,7 +32,6 @@ REQUIRED = {
     "onnx": "onnx>=1.18",
     "onnx_ir": "onnx-ir>=0.1.12",
     "onnxruntime": "onnxruntime-gpu>=1.22",
-    "onnxscript": "onnxscript>=0.5.4",
     "platformdirs": "platformdirs>=4",
     "psutil": "psutil>=6",
     "pytest": "pytest>=8.3",

@@ -14,8 +14,9 @@ from sdrt.common.frames import forgets_locals
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
-from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.loading import Loading
+from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
@@ -61,7 +62,7 @@ class StableDiffusionPipeline(DiffusersMethods):
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: Model,
         config: SessionConfig,
         *,
         verify: bool = True,

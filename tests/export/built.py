@@ -1,11 +1,13 @@
-"""Builds the graphs of a torch module, and writes them, without the rest of an export."""
+"""Builds the graphs of a torch module, writes them, and runs the module, without the rest of an export."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from sdrt_export.components import Component
@@ -16,9 +18,32 @@ if TYPE_CHECKING:
 def build(component: Component, module: Any, target: Target, *, half: bool = False) -> dict[str, Graph]:
     """The graphs of `module`, by file name."""
     from sdrt_export.graph import graphs_of
-    from sdrt_export.side_files import config_of
 
     return graphs_of(component, config_of(module), target, half=half)
+
+
+def config_of(module: Any) -> dict[str, Any]:
+    """The whole config of a module, as it is in a file."""
+    text = (
+        module.to_json_string()
+        if hasattr(module, "to_json_string")
+        else module.config.to_json_string(use_diff=False)
+    )
+    config: dict[str, Any] = json.loads(text)
+    return config
+
+
+def examples(component: Component, module: Any, size: int) -> dict[str, np.ndarray]:
+    """The component's example inputs."""
+    return component.examples(config_of(module), size)
+
+
+def reference(component: Component, module: Any, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
+    """torch's outputs by name."""
+    from sdrt_export.verify import modules
+
+    names = component.outputs(config_of(module))
+    return dict(zip(names, modules.run(component, module, inputs), strict=True))
 
 
 def as_ir(graph: Graph) -> ir.Model:

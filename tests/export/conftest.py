@@ -67,7 +67,7 @@ def sd1_export(
 
     events: list[ProgressEvent] = []
     folder = tmp_path_factory.mktemp("exported") / "model"
-    export_model(checkpoint("sd1"), folder, target="cpu", reporter=events.append)
+    export_model(checkpoint("sd1"), folder, target="cpu", verify=True, reporter=events.append)
     return Export(source=checkpoint("sd1"), folder=folder, events=events)
 
 
@@ -115,11 +115,11 @@ def _from_folder(source: Path, folder: Path, name: str) -> Exported:
 
 
 def _load(source: Path, name: str) -> tuple[Component, Any]:
-    from sdrt_export.checkpoint import open_folder
-
+    from sdrt_export.checkpoints.folder import open_folder
     from sdrt_export.components import COMPONENTS
+    from sdrt_export.verify.modules import load_part
 
-    return COMPONENTS[name], open_folder(source).load(COMPONENTS[name].checkpoint)
+    return COMPONENTS[name], load_part(open_folder(source), COMPONENTS[name].checkpoint)
 
 
 @pytest.fixture(scope="session")

@@ -13,18 +13,20 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from sdrt_export.checkpoint import open_folder
-from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.evaluator import Evaluator
+from sdrt_export.graph import graphs_of
 from sdrt_export.precision import HEADROOM, measure
 from sdrt_export.restore import restore_checkpoint
-from tests.export.built import as_ir, build, write
+from sdrt_export.verify.modules import load_part
+from tests.export.built import as_ir, build, examples, reference, write
 from tests.made_once import MadeOnce
 
 CUDA = TARGETS["cuda"]
@@ -78,12 +80,10 @@ TRANSPOSES = {name: [] if name == "text_encoder" else [(0, 2, 3, 1), (0, 3, 1, 2
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", COUNTS)
-def test_operators_of_full_size_sd15(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Weights that nobody writes take no memory, and nobody reads them here.
-    monkeypatch.setattr("sdrt_export.random_checkpoint._draw", lambda name, parameter, seed: None)
+def test_operators_of_full_size_sd15(name: str) -> None:
     component = COMPONENTS[name]
-    module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
-    model = as_ir(build(component, module, CUDA, half=True)["model.onnx"])
+    config = RandomCheckpoint(architecture="sd15", seed=0).config(component.checkpoint)
+    model = as_ir(graphs_of(component, config, CUDA, half=True)["model.onnx"])
     nodes = list(model.graph.all_nodes())
     counts = Counter(node.op_type for node in nodes)
     assert {op: counts[op] for op in COUNTS[name]} == COUNTS[name]
@@ -117,7 +117,7 @@ def traced(checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathF
     def get(variant: str, name: str, dtype: torch.dtype) -> tuple[Component, Any, Evaluator]:
         key = (variant, name, dtype)
         if key not in made:
-            module = open_folder(checkpoint(variant)).load(COMPONENTS[name].checkpoint)
+            module = load_part(open_folder(checkpoint(variant)), COMPONENTS[name].checkpoint)
             folder = root / f"{variant}-{name}-{dtype}"
             made[key] = (COMPONENTS[name], module, evaluator(COMPONENTS[name], module, dtype, folder))
         return made[key]
@@ -131,10 +131,9 @@ def evaluator(component: Component, module: Any, dtype: torch.dtype, folder: Pat
 
 
 def worst_error(component: Component, module: Any, graph: Evaluator, size: int) -> float:
-    inputs = component.examples(module, size)
-    with torch.no_grad():
-        expected = [tensor.numpy() for tensor in component.reference(module, inputs)]
-    feeds = {name: value.numpy() for name, value in inputs.items() if name in graph.specs}
+    inputs = examples(component, module, size)
+    expected = reference(component, module, inputs).values()
+    feeds = {name: value for name, value in inputs.items() if name in graph.specs}
     got = graph.run(feeds, graph.outputs)
     return max(
         float(np.abs(ours - theirs).max() / np.abs(theirs).max()) if ours.shape == theirs.shape else np.inf
@@ -179,17 +178,16 @@ def test_the_encoder_halves_every_size_as_torch_does(
 ) -> None:
     """diffusers pads it at the bottom and on the right alone; the graph all around, with zeros before the weights."""
     component, module, encoder = traced("sd1", "vae_encoder", torch.float32)
-    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        (expected,) = component.reference(module, {"sample": x})
-    (found,) = encoder.run({"sample": x.numpy()}, encoder.outputs)
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).numpy()
+    (expected,) = reference(component, module, {"sample": x}).values()
+    (found,) = encoder.run({"sample": x}, encoder.outputs)
     assert found.shape == expected.shape
-    assert np.abs(found - expected.numpy()).max() < 1e-5 * np.abs(expected.numpy()).max()
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
 
 
 def test_zeros_before_the_weights_change_no_product(checkpoint: Callable[[str], Path]) -> None:
     """Exactly: of whole numbers, which float32 sums in any order."""
-    vae = open_folder(checkpoint("sd1")).load("vae")
+    vae = load_part(open_folder(checkpoint("sd1")), "vae")
     down = vae.encoder.down_blocks[0].downsamplers[0]
     random = torch.Generator().manual_seed(0)
     down.conv.weight.data = torch.randint(-9, 9, down.conv.weight.shape, generator=random).float()
@@ -213,7 +211,7 @@ def test_zeros_before_the_weights_change_no_product(checkpoint: Callable[[str], 
 def test_groups_without_a_kernel_are_refused_by_name(
     checkpoint: Callable[[str], Path], variant: str, name: str
 ) -> None:
-    module = open_folder(checkpoint(variant)).load("vae")
+    module = load_part(open_folder(checkpoint(variant)), "vae")
     with pytest.raises(
         UnsupportedModelError,
         match=rf"{name.removeprefix('vae_')}.*norm.*[13] channels in a group.*'portable'",
@@ -251,7 +249,9 @@ def test_the_end_of_a_text_is_given(traced: Callable[..., Any]) -> None:
 def exported(
     checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce
 ) -> tuple[Path, Manifest]:
-    folder = made_once("cuda", lambda folder: export_model(checkpoint("sd1"), folder, target="cuda"))
+    folder = made_once(
+        "cuda", lambda folder: export_model(checkpoint("sd1"), folder, target="cuda", verify=True)
+    )
     return folder, Manifest.read(folder)
 
 
@@ -274,7 +274,7 @@ def test_beside_each_graph_is_one_in_float32(
     folder = exported[0] / name
     wide, half = Evaluator(folder / "model_fp32.onnx"), Evaluator(folder / "model.onnx")
     assert (folder / "model_fp32.onnx").stat().st_size < 2 * (folder / "model.onnx").stat().st_size
-    module = open_folder(checkpoint("sd1")).load(COMPONENTS[name].checkpoint)
+    module = load_part(open_folder(checkpoint("sd1")), COMPONENTS[name].checkpoint)
     assert worst_error(COMPONENTS[name], module, wide, 2) < worst_error(COMPONENTS[name], module, half, 2)
     for part in module.modules():
         if not isinstance(part, torch.nn.GroupNorm):
@@ -289,7 +289,7 @@ def test_a_vae_that_overflows_stays_in_float32(
 ) -> None:
     """Two convolutions in a row, one 1e5 times larger and one smaller: the same image, by way of large numbers."""
     source = open_folder(checkpoint("sd1"))
-    vae = source.load("vae")
+    vae = load_part(source, "vae")
     resnet = vae.decoder.up_blocks[0].resnets[0]
     with torch.no_grad():
         resnet.conv1.weight *= 1e5
@@ -298,7 +298,9 @@ def test_a_vae_that_overflows_stays_in_float32(
     assert measure(COMPONENTS["vae_decoder"], vae).module.startswith("decoder.up_blocks.0.resnets.0.conv1")
     folder = copy_with_vae(checkpoint("sd1"), vae, tmp_path / "checkpoint")
     events: list[ProgressEvent] = []
-    manifest = export_model(folder, tmp_path / "model", target="cuda", dtype="fp16", reporter=events.append)
+    manifest = export_model(
+        folder, tmp_path / "model", target="cuda", dtype="fp16", verify=True, reporter=events.append
+    )
     (last,) = [event for event in events if (event.component, event.stage) == ("vae_decoder", "done")]
     assert "stays in fp32: decoder.up_blocks.0.resnets.0.conv1 reaches" in last.detail
     dtypes = {name: entry["dtype"] for name, entry in manifest.components.items()}
@@ -320,7 +322,7 @@ def copy_with_vae(source: Path, vae: Any, folder: Path) -> Path:
 
 
 def test_a_weight_beyond_float16_counts_too(checkpoint: Callable[[str], Path]) -> None:
-    vae = open_folder(checkpoint("sd1")).load("vae")
+    vae = load_part(open_folder(checkpoint("sd1")), "vae")
     vae.decoder.conv_in.weight.data[0, 0, 0, 0] = 1e5
     assert measure(COMPONENTS["vae_decoder"], vae).module == "decoder.conv_in.weight"
 
@@ -338,7 +340,7 @@ def test_scores_of_attention_count_too(
 ) -> None:
     """Queries and keys that float16 holds, with products that it does not."""
     row = COMPONENTS[component]
-    module = open_folder(checkpoint("sd1")).load(row.checkpoint)
+    module = load_part(open_folder(checkpoint("sd1")), row.checkpoint)
     assert measure(row, module).fit
     part = module.get_submodule(attention)
     for name in (query, key):
@@ -351,14 +353,14 @@ def test_scores_of_attention_count_too(
 
 def test_measuring_leaves_torch_as_it_was(checkpoint: Callable[[str], Path]) -> None:
     before = torch.nn.functional.scaled_dot_product_attention
-    vae = open_folder(checkpoint("sd1")).load("vae")
+    vae = load_part(open_folder(checkpoint("sd1")), "vae")
     measure(COMPONENTS["vae_decoder"], vae)
     assert torch.nn.functional.scaled_dot_product_attention is before
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in vae.modules())
 
 
 def test_downsampling_that_loses_odd_sizes_is_refused_by_name(checkpoint: Callable[[str], Path]) -> None:
-    unet = open_folder(checkpoint("sd1")).load("unet")
+    unet = load_part(open_folder(checkpoint("sd1")), "unet")
     unet.register_to_config(downsample_padding=0)
     with pytest.raises(
         UnsupportedModelError, match=r"down_blocks\.0\.downsamplers.*no kernel for downsampling.*'portable'"

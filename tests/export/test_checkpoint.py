@@ -14,8 +14,6 @@ import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sdrt_export.checkpoint import open_folder
-from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt.errors import (
     ExportError,
@@ -26,7 +24,10 @@ from sdrt.errors import (
     UnsupportedModelError,
 )
 from sdrt_export import TARGETS, export_model
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.components import COMPONENTS
+from sdrt_export.verify.modules import load_part
 from tests.export.built import build
 from tests.parity.checkpoints import UNET, VARIANTS
 
@@ -98,6 +99,11 @@ def _add_factor(folder: Path) -> None:
     save_file(tensors, folder / UNET_WEIGHTS, metadata={"format": "pt"})
 
 
+def _add_a_weight(folder: Path) -> None:
+    (path,) = (folder / "vae").glob("*.safetensors")
+    save_file(load_file(path) | {"decoder.new.weight": torch.ones(2)}, path, metadata={"format": "pt"})
+
+
 TEXT_KEY = "text_model.encoder.layers.0.self_attn.k_proj.weight"
 DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
     "pickle only": (_pickles, UnsupportedModelError, [".bin", "pickle", ".safetensors"]),
@@ -129,7 +135,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
         IntegrityError,
         ["unet", "config.json", "JSON"],
     ),
-    # Both libraries only log these, and go on with random numbers.
+    # Both libraries only log this, and go on with random numbers.
     "text encoder lacks a weight": (
         _drop_a_weight("text_encoder", TEXT_KEY),
         IntegrityError,
@@ -137,13 +143,28 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
     ),
     "text encoder of another size": (
         lambda f: _edit(f / "text_encoder" / "config.json", hidden_size=64),
-        ExportError,
-        ["text_encoder", "CLIPTextModel"],
+        IntegrityError,
+        [
+            "text_encoder: the weight text_model",
+            "is of shape [674, 32]",
+            "[674, 64]",
+            "do not belong together",
+        ],
     ),
     "text encoder without heads": (
         lambda f: _edit(f / "text_encoder" / "config.json", num_attention_heads=0),
-        ExportError,
-        ["text_encoder", "CLIPTextModel"],
+        UnsupportedModelError,
+        ["text_encoder/config.json: num_attention_heads is 0"],
+    ),
+    "a layer less in the config": (
+        lambda f: _edit(f / "text_encoder" / "config.json", num_hidden_layers=2),
+        UnsupportedModelError,
+        ["text_encoder: the weights have text_model.encoder.layers.2.", "and 15 more"],
+    ),
+    "a weight that nothing uses": (
+        _add_a_weight,
+        UnsupportedModelError,
+        ["vae: the weights have decoder.new.weight: expected", "only weights that the graphs"],
     ),
     # torch and the graph agree on these, but their images are black, or noise.
     "NaN": (
@@ -212,10 +233,45 @@ def test_damaged_checkpoints(damage: str, damaged: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("part", "key"), [("unet", "conv_in.weight"), ("vae", "decoder.mid_block.attentions.0.to_k.weight")]
 )
-def test_a_missing_weight_is_named(part: str, key: str, damaged: Path) -> None:
+def test_a_missing_weight_is_named(part: str, key: str, damaged: Path, tmp_path: Path) -> None:
     _drop_a_weight(part, key)(damaged)
-    with pytest.raises(IntegrityError, match=f"{part}: the weights lack {key}"):
-        open_folder(damaged).load(part)
+    assert f"{part}: the weights lack {key}: download" in refused(IntegrityError, damaged, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        # transformers before 4.31 saved positions; its whole CLIP model has an image encoder beside the text encoder.
+        ["text_model.embeddings.position_ids", "vision_model.post_layernorm.weight", "logit_scale"],
+        # What CLIPTextModelWithProjection has, and CLIPTextModel ignores.
+        ["text_projection.weight"],
+    ],
+)
+def test_weights_that_are_known_to_be_spare(names: list[str], damaged: Path, tmp_path: Path) -> None:
+    (path,) = (damaged / "text_encoder").glob("*.safetensors")
+    spare = {name: torch.arange(77)[None] if "ids" in name else torch.ones(3, 3) for name in names}
+    save_file(load_file(path) | spare, path, metadata={"format": "pt"})
+    manifest = export_model(damaged, tmp_path / "model", verify=True)
+    assert all(row["relative_error"] < 1e-4 for row in manifest.components["text_encoder"]["parity"])
+
+
+def test_text_encoders_of_newer_transformers(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    """From 5.6 on, the names of `CLIPTextModel` do not begin with that of the model that it is a part of."""
+    (path,) = (damaged / "text_encoder").glob("*.safetensors")
+    tensors = {key.removeprefix("text_model."): value for key, value in load_file(path).items()}
+    assert "embeddings.token_embedding.weight" in tensors
+    save_file(tensors, path, metadata={"format": "pt"})
+    found, whole = (open_folder(folder) for folder in (damaged, checkpoint("sd1")))
+    assert same(load_part(found, "text_encoder"), load_part(whole, "text_encoder"))
+
+
+def test_the_text_encoder_of_a_whole_clip_config(checkpoint: Callable[[str], Path], damaged: Path) -> None:
+    path = damaged / "text_encoder" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    whole = {"model_type": "clip", "text_config": config, "projection_dim": 5}
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    expected = open_folder(checkpoint("sd1")).config("text_encoder")
+    assert open_folder(damaged).config("text_encoder") == expected
 
 
 @pytest.mark.parametrize(
@@ -309,7 +365,7 @@ def test_half_precision_files_load_as_float32(checkpoint: Callable[[str], Path],
     save_file(
         tensors, damaged / "unet" / "diffusion_pytorch_model.fp16.safetensors", metadata={"format": "pt"}
     )
-    half, full = open_folder(damaged).load("unet"), open_folder(checkpoint("sd1")).load("unet")
+    half, full = load_part(open_folder(damaged), "unet"), load_part(open_folder(checkpoint("sd1")), "unet")
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
     assert same(half, full.half().float())
     assert open_folder(damaged).size() == open_folder(checkpoint("sd1")).size()
@@ -324,7 +380,7 @@ def test_every_precision_loads_as_float32(
     save_file(
         {key: value.to(dtype) for key, value in load_file(path).items()}, path, metadata={"format": "pt"}
     )
-    loaded, full = open_folder(damaged).load(part), open_folder(checkpoint("sd1")).load(part)
+    loaded, full = load_part(open_folder(damaged), part), load_part(open_folder(checkpoint("sd1")), part)
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
     assert same(loaded, full.to(dtype).float())
 
@@ -341,9 +397,9 @@ def test_switches_of_later_versions_that_are_off(off: Any, damaged: Path, tmp_pa
 def test_shards_load_as_one(checkpoint: Callable[[str], Path], damaged: Path) -> None:
     whole = open_folder(checkpoint("sd1"))
     shutil.rmtree(damaged / "unet")
-    whole.load("unet").save_pretrained(damaged / "unet", max_shard_size="100KB")
+    load_part(whole, "unet").save_pretrained(damaged / "unet", max_shard_size="100KB")
     assert len(list((damaged / "unet").glob("*.safetensors"))) > 1
-    assert same(open_folder(damaged).load("unet"), whole.load("unet"))
+    assert same(load_part(open_folder(damaged), "unet"), load_part(whole, "unet"))
     assert open_folder(damaged).size() == whole.size()
 
 
@@ -358,12 +414,14 @@ def test_old_names_of_the_vae_load(checkpoint: Callable[[str], Path], damaged: P
         }
     assert "decoder.mid_block.attentions.0.query.weight" in tensors
     save_file(tensors, path, metadata={"format": "pt"})
-    assert same(open_folder(damaged).load("vae"), open_folder(checkpoint("sd1")).load("vae"))
+    assert same(load_part(open_folder(damaged), "vae"), load_part(open_folder(checkpoint("sd1")), "vae"))
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
 def test_random_weights_follow_the_seed(part: str) -> None:
-    first, again, other = (RandomCheckpoint(architecture="tiny", seed=seed).load(part) for seed in (3, 3, 4))
+    first, again, other = (
+        load_part(RandomCheckpoint(architecture="tiny", seed=seed), part) for seed in (3, 3, 4)
+    )
     assert same(first, again)
     differ = zip(first.parameters(), other.parameters(), strict=True)
     assert not any(torch.equal(x, y) for x, y in differ)
@@ -401,14 +459,14 @@ def test_sample_sizes_before_diffusers_0_9(
         warnings.simplefilter("ignore")  # diffusers warns of the size
         parts = dict.fromkeys(("vae", "text_encoder", "tokenizer", "scheduler", "safety_checker"))
         theirs = getattr(diffusers, pipeline)(unet=unet, feature_extractor=None, **parts)
-    assert open_folder(folder).load("unet").config.sample_size == theirs.unet.config.sample_size
+    assert open_folder(folder).config("unet")["sample_size"] == theirs.unet.config.sample_size
 
 
 def test_a_vae_without_a_scaling_factor(checkpoint: Callable[[str], Path], damaged: Path) -> None:
     config = json.loads((damaged / "vae" / "config.json").read_text(encoding="utf-8"))
     del config["scaling_factor"]
     (damaged / "vae" / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert open_folder(damaged).load("vae").config.scaling_factor == 0.18215
+    assert open_folder(damaged).config("vae")["scaling_factor"] == 0.18215
 
 
 @pytest.mark.filterwarnings("ignore:The configuration file of the vae:FutureWarning")
@@ -417,4 +475,4 @@ def test_the_upscaler_has_its_own_scaling_factor(checkpoint: Callable[[str], Pat
     _edit(folder / "vae" / "config.json", scaling_factor=0.18215)
     theirs = diffusers.StableDiffusionUpscalePipeline.from_pretrained(folder)
     assert theirs.vae.config.scaling_factor == 0.08333
-    assert open_folder(folder).load("vae").config.scaling_factor == 0.08333
+    assert open_folder(folder).config("vae")["scaling_factor"] == 0.08333

@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from sdrt_export.random_checkpoint import RandomCheckpoint
 
 from sdrt_export import TARGETS
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.components import COMPONENTS
-from sdrt_export.graph import transposed_weights
-from tests.export.built import as_ir, build
+from sdrt_export.graph import graphs_of, transposed_weights
+from sdrt_export.verify import modules
+from tests.export.built import as_ir
 
 ATTENTION, SKIP, SILU = "MultiHeadAttention", "SkipLayerNormalization", "QuickGelu"
 UNET = {"Conv": 98, "InstanceNormalization": 61, "Gelu": 16, "Gemm": 24}
@@ -42,12 +43,11 @@ QUICK = {("cpu", "unet"), ("cpu", "text_encoder")}
     ("target", "name"),
     [key if key in QUICK else pytest.param(*key, marks=pytest.mark.full) for key in COUNTS],
 )
-def test_op_counts_of_full_size_sd15(target: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Weights that nobody writes take no memory, and nobody reads them here.
-    monkeypatch.setattr("sdrt_export.random_checkpoint._draw", lambda name, parameter, seed: None)
+def test_op_counts_of_full_size_sd15(target: str, name: str) -> None:
     component, row = COMPONENTS[name], TARGETS[target]
-    module = RandomCheckpoint(architecture="sd15", seed=0).load(component.checkpoint)
-    graph = build(component, module, row)["model.onnx"]
+    config = RandomCheckpoint(architecture="sd15", seed=0).config(component.checkpoint)
+    module = modules.build(component, config)
+    graph = graphs_of(component, config, row)["model.onnx"]
     model = as_ir(graph)
     nodes = list(model.graph.all_nodes())
     counts = Counter(node.op_type for node in nodes)

@@ -13,22 +13,25 @@ import onnxruntime as ort
 import pytest
 import torch
 from click.testing import CliRunner
-from sdrt_export.checkpoint import open_folder
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import Manifest
 from sdrt_export import export_model, restore
+from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.components import COMPONENTS
 from sdrt_export.export import _SPACE_MARGIN, _space
 from sdrt_export.restore import restore_checkpoint
+from sdrt_export.verify.modules import load_part
 from tests.export.built import write
 from tests.made_once import MadeOnce
 
 
 @pytest.fixture(scope="module")
 def half(checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce) -> Path:
-    return made_once("half", lambda folder: export_model(checkpoint("sd1"), folder, dtype="fp16"))
+    return made_once(
+        "half", lambda folder: export_model(checkpoint("sd1"), folder, dtype="fp16", verify=True)
+    )
 
 
 def initializers(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -40,7 +43,7 @@ def initializers(folder: Path, name: str) -> dict[str, np.ndarray]:
 def test_matrices_are_the_same_rounded_and_keep_their_names(half: Path, sd1_export: Any, name: str) -> None:
     narrow, wide = initializers(half, name), initializers(sd1_export.folder, name)
     assert narrow.keys() == wide.keys()
-    module = open_folder(sd1_export.source).load(COMPONENTS[name].checkpoint)
+    module = load_part(open_folder(sd1_export.source), COMPONENTS[name].checkpoint)
     matrices = [key for key, value in module.named_parameters() if value.ndim > 1 and key in wide]
     assert matrices
     for key in matrices:
@@ -75,7 +78,7 @@ def test_the_disk_must_hold_the_weights_in_their_dtype(
     checkpoint: Callable[[str], Path], dtype: str, width: int
 ) -> None:
     source = open_folder(checkpoint("sd1"))
-    modules = [source.load(part) for part in ("text_encoder", "unet", "vae")]
+    modules = [load_part(source, part) for part in ("text_encoder", "unet", "vae")]
     count = sum(parameter.numel() for module in modules for parameter in module.parameters())
     assert _space(source, dtype, "sdrt") - _SPACE_MARGIN == pytest.approx(width * count, rel=1e-3)
 
@@ -95,7 +98,7 @@ def test_a_weight_that_half_cannot_hold_stays_whole(
 ) -> None:
     from sdrt_export import TARGETS
 
-    module = open_folder(checkpoint("sd1")).load("vae")
+    module = load_part(open_folder(checkpoint("sd1")), "vae")
     with torch.no_grad():
         module.decoder.conv_in.weight[0, 0, 0, 0] = 1e5
     write(COMPONENTS["vae_decoder"], module, TARGETS["cpu"], tmp_path / "vae", narrow=True)
@@ -128,7 +131,7 @@ def test_restored_weights_are_the_checkpoint_s(
     restore_checkpoint(half if dtype == "float16" else sd1_export.folder, tmp_path / "restored")
     for part in ("text_encoder", "unet", "vae"):
         made, original = (
-            dict(open_folder(path).load(part).named_parameters())
+            dict(load_part(open_folder(path), part).named_parameters())
             for path in (tmp_path / "restored", sd1_export.source)
         )
         assert made.keys() == original.keys()
@@ -177,7 +180,8 @@ def test_a_model_of_another_exporter_cannot_be_restored(optimum_export: Path, tm
 @pytest.fixture(scope="module")
 def portable(checkpoint: Callable[[str], Path], session_cache: Path, made_once: MadeOnce) -> Path:
     return made_once(
-        "portable", lambda folder: export_model(checkpoint("sd1"), folder, target="portable", dtype="fp16")
+        "portable",
+        lambda folder: export_model(checkpoint("sd1"), folder, target="portable", dtype="fp16", verify=True),
     )
 
 

@@ -36,7 +36,9 @@ def taesd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(taesd: Path, made_once: MadeOnce) -> Path:
-    return made_once("with-taesd", lambda folder: export_model(None, folder, taesd=taesd, **TINY))
+    return made_once(
+        "with-taesd", lambda folder: export_model(None, folder, taesd=taesd, verify=True, **TINY)
+    )
 
 
 def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
@@ -57,7 +59,7 @@ def test_previews_are_what_taesd_decodes(model: Path, taesd: Path) -> None:
 @pytest.mark.full
 def test_it_is_exported_for_cuda_too(taesd: Path, tmp_path: Path) -> None:
     """By the kernels of that provider, which NumPy stands in for: to the image that torch decodes, in float16."""
-    manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", **TINY)
+    manifest = export_model(None, tmp_path / "model", taesd=taesd, target="cuda", verify=True, **TINY)
     assert manifest.components["taesd_decoder"]["dtype"] == "float16"
     path = tmp_path / "model" / "taesd_decoder" / "model.onnx"
     operators = {node.op_type for node in ir.load(path).graph}
@@ -94,7 +96,7 @@ def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="is of class AutoencoderKL: expected AutoencoderTiny"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     (tmp_path / "empty" / "config.json").write_bytes((taesd / "config.json").read_bytes())
-    with pytest.raises(Exception, match="cannot be loaded as AutoencoderTiny"):
+    with pytest.raises(ModelNotFoundError, match=r"empty has no \.safetensors weights"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     with pytest.raises(RequestError, match="--taesd needs exporter 'sdrt'"):
         export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)

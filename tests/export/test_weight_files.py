@@ -10,10 +10,11 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from sdrt_export.checkpoint import open_folder
-from sdrt_export.weight_files import find_weights, link_name
 
 from sdrt.errors import ModelNotFoundError
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.weight_files import find_weights, link_name
+from sdrt_export.verify.modules import load_part
 
 PARTS = ("text_encoder", "unet", "vae")
 
@@ -51,8 +52,8 @@ def test_half_precision(checkpoint: Callable[[str], Path], tmp_path: Path, kind:
     found, whole = open_folder(folder), open_folder(checkpoint("sd1"))
     assert found.size() == whole.size()
     for part in PARTS:
-        weights = found.load(part).state_dict()
-        for name, value in whole.load(part).state_dict().items():
+        weights = load_part(found, part).state_dict()
+        for name, value in load_part(whole, part).state_dict().items():
             rounded = value.to(dtype).float() if value.is_floating_point() else value
             assert torch.equal(weights[name], rounded), (part, name)
 
@@ -61,10 +62,11 @@ def test_full_precision_comes_first(checkpoint: Callable[[str], Path], tmp_path:
     folder = half(checkpoint("sd1"), tmp_path / "both", torch.float16, "fp16", "100KB")
     for part in PARTS:
         shutil.copytree(checkpoint("sd1") / part, folder / part, dirs_exist_ok=True)
-        assert find_weights(folder / part).variant is None
-    weights = open_folder(folder).load("unet").state_dict()
+        assert find_weights(folder / part, "transformers" if "text" in part else "diffusers").variant is None
+    weights = load_part(open_folder(folder), "unet").state_dict()
     assert torch.equal(
-        weights["conv_in.weight"], open_folder(checkpoint("sd1")).load("unet").state_dict()["conv_in.weight"]
+        weights["conv_in.weight"],
+        load_part(open_folder(checkpoint("sd1")), "unet").state_dict()["conv_in.weight"],
     )
 
 
@@ -88,7 +90,7 @@ def test_a_missing_index_of_shards_is_said(checkpoint: Callable[[str], Path], tm
 def test_other_variants_are_named(tmp_path: Path) -> None:
     (tmp_path / "diffusion_pytorch_model.non_ema.safetensors").touch()
     with pytest.raises(ModelNotFoundError, match=r"no \.safetensors weights but of the variant non_ema"):
-        find_weights(tmp_path)
+        find_weights(tmp_path, "diffusers")
 
 
 @pytest.mark.parametrize(

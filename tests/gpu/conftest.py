@@ -51,7 +51,18 @@ def exports(tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> It
 
 def export(checkpoint: Path, folder: Path, target: str) -> Path:
     """By the command, without a GPU: there NumPy checks it, and a graph that CUDA gets wrong gets to its own test."""
-    command = [sys.executable, "-m", "sdrt", "export", checkpoint, "-o", folder, "--target", target]
+    command = [
+        sys.executable,
+        "-m",
+        "sdrt",
+        "export",
+        checkpoint,
+        "-o",
+        folder,
+        "--target",
+        target,
+        "--verify",
+    ]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "-1"}
     done = subprocess.run(
         list(map(str, command)), env=environment, capture_output=True, text=True, check=False
@@ -63,11 +74,11 @@ def export(checkpoint: Path, folder: Path, target: str) -> Path:
 @pytest.fixture(scope="session")
 def torch_module() -> Callable[[Path, str], tuple[Any, Any]]:
     """A component's contract, and its torch module out of a checkpoint."""
-    from sdrt_export.checkpoint import open_folder
-
+    from sdrt_export.checkpoints.folder import open_folder
     from sdrt_export.components import COMPONENTS
+    from sdrt_export.verify.modules import load_part
 
     def load(checkpoint: Path, name: str) -> tuple[Any, Any]:
-        return COMPONENTS[name], open_folder(checkpoint).load(COMPONENTS[name].checkpoint)
+        return COMPONENTS[name], load_part(open_folder(checkpoint), COMPONENTS[name].checkpoint)
 
     return load

@@ -19,6 +19,7 @@ from sdrt.onnx.overflow import failed
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from tests.comparison import relative_error
+from tests.export.built import examples, reference
 from tests.gpu.on_gpu import ON_GPU, Export, Exports, fail
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not ON_GPU, reason="no CUDA device works")]
@@ -76,18 +77,14 @@ def test_each_graph_is_the_model(
     exports: Exports, torch_module: Callable[..., Any], variant: str, name: str, graph: str
 ) -> None:
     """Rounded results are within 1e-2 of torch's largest, rounded weights alone within 5e-3; at two sizes, one odd."""
-    import torch
-
     export = exports(variant)
     run, dtypes, names = opened(name, export.folder / name / graph)
     component, module = torch_module(export.checkpoint, name)
     errors = {}
     for size in (1, 2):
-        inputs = component.examples(module, size)
-        with torch.no_grad():
-            expected = [tensor.numpy() for tensor in component.reference(module, inputs)]
-        feeds = {key: value.numpy().astype(dtypes[key]) for key, value in inputs.items() if key in dtypes}
-        wanted = dict(zip(component.outputs(module), expected, strict=True))
+        inputs = examples(component, module, size)
+        feeds = {key: value.astype(dtypes[key]) for key, value in inputs.items() if key in dtypes}
+        wanted = reference(component, module, inputs)
         known = [key for key in wanted if key in names]
         for key, got in zip(known, run(feeds, known), strict=True):
             errors[size, key] = relative_error(got, wanted[key])
@@ -117,16 +114,13 @@ def test_only_shapes_are_computed_on_the_host(exports: Exports, variant: str, na
 def test_the_stages_are_the_vae(
     exports: Exports, torch_module: Callable[..., Any], variant: str, name: str
 ) -> None:
-    import torch
-
     from sdrt.vae.stages import StagedVae
 
     export = exports(variant)
     component, module = torch_module(export.checkpoint, name)
-    inputs = component.examples(module, 2)
-    with torch.no_grad():
-        expected = component.reference(module, inputs)[0].numpy()
-    (given,) = (value.numpy() for value in inputs.values())
+    inputs = examples(component, module, 2)
+    (expected,) = reference(component, module, inputs).values()
+    (given,) = inputs.values()
     stages = sorted((export.folder / name).glob("stages*.onnx"))
     assert stages
     for path in stages:
@@ -140,7 +134,7 @@ def test_the_stages_are_the_vae(
 def test_an_export_is_checked_on_the_gpu(exports: Exports, tmp_path: Path) -> None:
     from sdrt_export import export_model
 
-    manifest = export_model(exports("sd1").checkpoint, tmp_path / "model", target="cuda")
+    manifest = export_model(exports("sd1").checkpoint, tmp_path / "model", target="cuda", verify=True)
     for name, entry in manifest.components.items():
         assert {row["evaluator"] for row in entry["parity"]} == {"cuda"}, name
 

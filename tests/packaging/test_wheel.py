@@ -69,12 +69,41 @@ def test_every_file_of_a_package_is_in_it(names: set[str], package: str) -> None
     assert {name for name in names if name.startswith(f"{package}/")} == files
 
 
-def test_torch_is_asked_for_by_the_export_and_test_extras_only(metadata: email.message.Message) -> None:
-    heavy = ("torch", "diffusers", "transformers", "accelerate", "onnx>", "onnxscript", "optimum")
+def test_which_extras_ask_for_torch(metadata: email.message.Message) -> None:
+    heavy = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "optimum")
     wanted = [line for line in metadata.get_all("Requires-Dist", []) if line.startswith(heavy)]
     assert wanted
-    extras = ("export", "optimum", "train", "test")
+    extras = ("verify", "optimum", "train", "test")
     assert all(line.endswith(tuple(f"extra == '{extra}'" for extra in extras)) for line in wanted)
+
+
+def test_an_export_needs_onnx_alone(metadata: email.message.Message) -> None:
+    lines = metadata.get_all("Requires-Dist", [])
+    assert [line.partition(">")[0] for line in lines if line.endswith("extra == 'export'")] == ["onnx"]
+
+
+@pytest.mark.full
+def test_an_installation_that_exports_is_small_and_exports(wheel: Path, tmp_path: Path) -> None:
+    """Needs the package index. Without torch it takes 320 MB, most of it pip's own, ONNX Runtime's and NumPy's."""
+    environment = tmp_path / "venv"
+    venv.create(environment)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    pip("--python", environment, "install", "--quiet", f"{wheel}[cpu,export]")
+    size = sum(
+        path.stat().st_size for path in environment.rglob("*") if path.is_file() and not path.is_symlink()
+    )
+    print(f".[cpu,export] takes {size / 1e6:.0f} MB")
+    assert size <= 400e6
+    options = ["--architecture", "tiny", "--random-weights", "0", "-o", tmp_path / "model"]
+    command = [python, "-I", "-m", "sdrt", "export", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "model" / "unet" / "model.onnx_data").is_file()
+    done = subprocess.run(
+        [*command, "--verify", "--force"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "--verify needs diffusers, torch, transformers; run: pip install" in done.stderr
 
 
 def test_no_onnxruntime_without_an_extra(metadata: email.message.Message) -> None:

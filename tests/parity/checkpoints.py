@@ -51,6 +51,7 @@ class Variant:
     seed: int
     pad: str = EOS
     low_res_scheduler: tuple[str, dict[str, Any]] | None = None
+    pipeline: str = ""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -142,6 +143,22 @@ VARIANTS["upscale"] = replace(
 )
 # Stable Diffusion 1.x for inpainting: a mask and the masked image's latents beside the latents.
 VARIANTS["inpaint"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 9}, seed=5)
+
+# Latent consistency models: the guidance scale is an input. One is known by its class, too.
+VARIANTS["lcm"] = replace(
+    VARIANTS["sd1"],
+    unet=VARIANTS["sd1"].unet | {"time_cond_proj_dim": 16},
+    scheduler=("LCMScheduler", NOISE | {"original_inference_steps": 50, "steps_offset": 1}),
+    seed=8,
+)
+VARIANTS["lcm-class"] = replace(VARIANTS["lcm"], pipeline="LatentConsistencyModelPipeline", seed=9)
+# Stable Diffusion 2 in its other kinds: for 512x512, which predicts epsilon, and for inpainting.
+VARIANTS["sd2-epsilon"] = replace(VARIANTS["sd2"], scheduler=VARIANTS["sd1"].scheduler, seed=10)
+VARIANTS["sd2-inpaint"] = replace(
+    VARIANTS["sd2-epsilon"], unet=VARIANTS["sd2"].unet | {"in_channels": 9}, seed=11
+)
+# Pruned as BK-SDM is: no middle block, and as many levels with attention as without.
+VARIANTS["pruned"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"mid_block_type": None}, seed=12)
 
 
 def _byte_symbols() -> list[str]:
@@ -266,5 +283,7 @@ def make_checkpoint(folder: Path | str, variant: str = "sd1") -> Path:
         index["_class_name"] = "StableDiffusionUpscalePipeline"
     elif spec.unet["in_channels"] == 2 * spec.unet["out_channels"]:
         index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
+    if spec.pipeline:
+        index["_class_name"] = spec.pipeline
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -52,7 +52,7 @@ def sdrt_folder(checkpoint: Callable[[str], Path], made_once: MadeOnce) -> Calla
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            export_model(checkpoint(variant), folder, target="cpu")
+            export_model(checkpoint(variant), folder, target="cpu", verify=True)
 
     return lambda variant: made_once(f"sdrt/{variant}", lambda folder: export(variant, folder))
 

@@ -61,8 +61,8 @@ class Expected:
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """Made first, and torch's weights let go."""
     import diffusers
-    from sdrt_export.random_checkpoint import RandomCheckpoint
 
+    from sdrt_export.checkpoints.random import RandomCheckpoint
     from tools.goldens.random_pipeline import random_pipeline
 
     pipeline = random_pipeline("sd15", tmp_path_factory.mktemp("tokenizer"))
@@ -97,7 +97,7 @@ def folder(expected: Expected, tmp_path_factory: pytest.TempPathFactory) -> Path
     from sdrt_export import export_model
 
     output = tmp_path_factory.mktemp("model") / "sd15"
-    export_model(None, output, architecture="sd15", random_weights=0, target="cpu")
+    export_model(None, output, architecture="sd15", random_weights=0, target="cpu", verify=True)
     return output
 
 

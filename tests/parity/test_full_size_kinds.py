@@ -56,15 +56,16 @@ CALL: dict[str, Any] = {
 def expected(architecture: str, folder: Path) -> np.ndarray:
     """diffusers' images [1, H, W, 3]; its weights are let go."""
     import diffusers
-    from sdrt_export.random_checkpoint import RandomCheckpoint
     from transformers import CLIPTokenizerFast
 
+    from sdrt_export.checkpoints.random import RandomCheckpoint
     from sdrt_export.tokenizer import write_byte_tokenizer
+    from sdrt_export.verify.modules import load_part
 
     kind, options = CASES[architecture]
     source = RandomCheckpoint(architecture=architecture, seed=0)
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
-    parts: dict[str, Any] = {name: source.load(name) for name in ("text_encoder", "unet", "vae")}
+    parts: dict[str, Any] = {name: load_part(source, name) for name in ("text_encoder", "unet", "vae")}
     parts["tokenizer"] = CLIPTokenizerFast.from_pretrained(folder / "tokenizer")
     parts["scheduler"] = diffusers.DDIMScheduler.from_config(source.scheduler_config())
     if config := source.low_res_scheduler_config():
@@ -87,7 +88,7 @@ def test_image_equals_diffusers(architecture: str, tmp_path: Path) -> None:
     wanted = expected(architecture, tmp_path)
     gc.collect()
     folder = tmp_path / "model"
-    export_model(None, folder, architecture=architecture, random_weights=0, target="cpu")
+    export_model(None, folder, architecture=architecture, random_weights=0, target="cpu", verify=True)
     try:
         with StableDiffusionPipeline.from_pretrained(
             folder, provider="cpu", notify=lambda _: None

@@ -97,7 +97,7 @@ def test_nothing_of_the_checkpoint_is_lost(tmp_path: Path) -> None:
     from sdrt_export.restore import restore_checkpoint
 
     restore_checkpoint("shapes", tmp_path / "shapes")
-    export_model(tmp_path / "shapes", tmp_path / "model", dtype="fp16")
+    export_model(tmp_path / "shapes", tmp_path / "model", dtype="fp16", verify=True)
     for name in COMPONENTS:
         again, kept = (
             ir.load(folder / name / "model.onnx").graph

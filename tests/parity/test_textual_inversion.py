@@ -66,7 +66,7 @@ def test_sdxl_has_a_part_for_each_text_encoder(
     variant: str,
     widths: tuple[int, int],
 ) -> None:
-    """With configs from before transformers 4.31 (`eos_token_id` 2), transformers pools the word, not the text's end."""
+    """With configs from before transformers 4.31 (`eos_token_id` 2), transformers pools the word, not the end."""
     parts = {
         name: torch.linspace(-1, number, 2 * width).reshape(2, width)
         for number, (name, width) in enumerate(zip(("clip_l", "clip_g"), widths, strict=True), start=1)

@@ -122,6 +122,13 @@ XL_VARIANTS["xl-pix2pix"] = replace(
     seed=26,
     pipeline="StableDiffusionXLInstructPix2PixPipeline",
 )
+# LCM-SDXL: the guidance scale is an input.
+XL_VARIANTS["xl-lcm"] = replace(
+    _BASE,
+    unet=_BASE.unet | {"time_cond_proj_dim": 10},
+    scheduler=("LCMScheduler", NOISE | {"original_inference_steps": 50}),
+    seed=27,
+)
 
 
 def make_xl_checkpoint(folder: Path, variant: str) -> Path:

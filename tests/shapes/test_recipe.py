@@ -118,7 +118,7 @@ def test_from_nothing_to_a_model_that_runs(tmp_path: Path) -> None:
     for stage in ("vae-training", "unet-training"):
         assert list((work / stage / "samples").glob("*.png"))
     run(assemble.main, str(work))
-    manifest = export_model(work / "shapes", tmp_path / "model", dtype="fp16")
+    manifest = export_model(work / "shapes", tmp_path / "model", dtype="fp16", verify=True)
     assert manifest.dtype == "float16"
     pipeline = StableDiffusionPipeline.from_pretrained(
         tmp_path / "model", provider="cpu", notify=lambda _: None

@@ -8,8 +8,9 @@ from typing import Any
 import diffusers
 from transformers import CLIPTokenizerFast
 
-from sdrt_export.random_checkpoint import RandomCheckpoint
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
+from sdrt_export.verify.modules import load_part
 
 __all__ = ["random_pipeline"]
 
@@ -19,9 +20,9 @@ def random_pipeline(architecture: str, folder: Path) -> Any:
     source = RandomCheckpoint(architecture=architecture, seed=0)
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
     pipeline = diffusers.StableDiffusionPipeline(
-        text_encoder=source.load("text_encoder"),
-        unet=source.load("unet"),
-        vae=source.load("vae"),
+        text_encoder=load_part(source, "text_encoder"),
+        unet=load_part(source, "unet"),
+        vae=load_part(source, "vae"),
         tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
         scheduler=diffusers.PNDMScheduler.from_config(source.scheduler_config()),
         safety_checker=None,

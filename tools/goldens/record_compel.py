@@ -19,8 +19,9 @@ import torch
 from compel import Compel, DownweightMode, ReturnedEmbeddingsType
 from transformers import CLIPTokenizerFast
 
-from sdrt_export.random_checkpoint import RandomCheckpoint
+from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.tokenizer import write_byte_tokenizer
+from sdrt_export.verify.modules import load_part
 from tools.goldens.compel_cases import CASES
 
 OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "compel.npz"
@@ -35,7 +36,7 @@ def compel(folder: Path, clip_skip: int | None) -> Any:
     write_byte_tokenizer(folder / "scratch", folder / "tokenizer", 77)
     return Compel(
         tokenizer=CLIPTokenizerFast.from_pretrained(folder / "tokenizer"),
-        text_encoder=RandomCheckpoint(architecture="tiny", seed=0).load("text_encoder"),
+        text_encoder=load_part(RandomCheckpoint(architecture="tiny", seed=0), "text_encoder"),
         truncate_long_prompts=False,
         downweight_mode=DownweightMode.REMOVE,
         returned_embeddings_type=RETURNED[clip_skip],

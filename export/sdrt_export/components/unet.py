@@ -64,16 +64,12 @@ def _more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
 
 def _check(values: Config, config: UNetConfig) -> None:
     """Refuse the inputs that Stable Diffusion 1 and 2 do not have."""
-    if config.guidance_width:
-        raise _refused(values, "time_cond_proj_dim")
     if config.added_width:
         raise _refused(values, "addition_embed_type")
 
 
 def _check_xl(values: Config, config: UNetConfig) -> None:
     """Refuse the inputs that SDXL does not have, and a U-Net that lacks its own."""
-    if config.guidance_width:
-        raise _refused(values, "time_cond_proj_dim")
     if not config.added_width:
         raise _refused(values, "addition_embed_type")
     if config.num_class_embeds:

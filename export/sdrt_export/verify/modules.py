@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from sdrt.errors import ExportError
 from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX
+from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.usage import is_spare
-from sdrt_export.components import Component
+from sdrt_export.components import Component, parts_of
 from sdrt_export.components.component import Config, Inputs
 from sdrt_export.graphs.weights import Array
 
@@ -24,7 +25,7 @@ logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)
 import diffusers  # noqa: E402
 import transformers  # noqa: E402
 
-__all__ = ["build", "load", "run"]
+__all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
 # What the libraries raise about configs that they cannot make a module of.
@@ -70,6 +71,15 @@ def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> 
         raise _refused(component, error) from error
     _fill_buffers(module)
     return module.requires_grad_(False)
+
+
+def load_part(checkpoint: Checkpoint, part: str) -> nn.Module:
+    """The module of a checkpoint's part ("text_encoder", "unet", "vae"), see `load`. It may be changed."""
+    component = parts_of(checkpoint.family)[part][0]
+    module = load(component, checkpoint.config(part), checkpoint.tensors(part))
+    for parameter in module.parameters():
+        parameter.data = parameter.data.clone()
+    return module
 
 
 def _tensor(array: Array) -> Tensor:
@@ -130,7 +140,7 @@ def _pooled(model: Any, out: Any, inputs: _Torch) -> Tensor:
         found: Tensor = out.pooler_output if projected is None else projected
         return found
     rows: Tensor = out.last_hidden_state[torch.arange(len(ids)), inputs[EOS_INDEX]]
-    return rows if projected is None else model.text_projection(rows)  # type: ignore[no-any-return]
+    return rows if projected is None else model.text_projection(rows)
 
 
 def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:

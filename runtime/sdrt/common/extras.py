@@ -13,10 +13,8 @@ EXTRAS: Mapping[str, str] = {
     "onnxruntime": "cpu",
     "optimum": "optimum",
     **dict.fromkeys(("matplotlib", "pynvml"), "benchmark"),
-    **dict.fromkeys(
-        ("accelerate", "diffusers", "onnx", "onnx_ir", "onnxscript", "safetensors", "torch", "transformers"),
-        "export",
-    ),
+    "onnx": "export",
+    **dict.fromkeys(("diffusers", "torch", "transformers"), "verify"),
 }
 """The extra of sdrt that installs each top-level module."""
 

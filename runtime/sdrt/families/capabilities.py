@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.common.messages import wrong_key
+from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
@@ -16,6 +17,7 @@ __all__ = ["Capabilities", "sample_size", "whole"]
 # No real model exceeds these. They stop a damaged config from making sdrt allocate huge arrays.
 _MAX_VALUE = 2**16
 _MAX_LEVELS = 16
+_USUAL = Defaults(guidance_scale=TEXT_TO_IMAGE.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +34,13 @@ class Capabilities:
         has_vae_encoder: whether the folder has the VAE's encoder.
         takes_pooled: whether the denoiser takes pooled embeddings.
         task: the task that the denoiser was trained for.
-        guidance_scale: the guidance scale if the call gives none.
-        masked_guidance_scale: the same for a call with a mask.
+        defaults: what calls use for the settings that they do not give.
+        guidance_width: the width of the embedded guidance scale that the denoiser takes; 0 for a denoiser that is
+            guided by its unconditional half.
+        is_consistency: whether its pipeline is that of latent consistency models, which runs all steps of image to
+            image.
         pooled_width: the width of a pooled embedding; None if it is unknown.
+        layer: how many layers before its last one a text encoder's usual layer is.
         takes_score: whether the denoiser is told an aesthetic score.
         zeroes: whether embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
@@ -51,9 +57,11 @@ class Capabilities:
     has_vae_encoder: bool = True
     takes_pooled: bool = False
     task: Task = TEXT_TO_IMAGE
-    guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
-    masked_guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
+    defaults: Defaults = _USUAL
+    guidance_width: int = 0
+    is_consistency: bool = False
     pooled_width: int | None = None
+    layer: int = 0
     takes_score: bool = False
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +76,9 @@ class Capabilities:
         vae: Mapping[str, Any],
         text: Mapping[str, Any],
         index: Mapping[str, Any],
-        defaults: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        recorded: Mapping[str, Any] | None,
+        names: Sequence[str | None],
         any_size: bool,
         has_text_encoder: bool,
         has_vae_encoder: bool,
@@ -81,7 +91,9 @@ class Capabilities:
             vae: the `config.json` of the VAE's decoder.
             text: the `config.json` of the last text encoder; empty if the folder lacks it.
             index: `model_index.json`.
-            defaults: the manifest's defaults.
+            scheduler: `scheduler_config.json`.
+            recorded: the defaults in the manifest; None without a manifest.
+            names: what the model is called, the most certain name first.
             any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
                 that can be halved once per level.
             has_text_encoder: whether the folder has every text encoder.
@@ -109,16 +121,34 @@ class Capabilities:
             has_vae_encoder=has_vae_encoder,
             takes_pooled=family.takes_pooled,
             task=task,
-            guidance_scale=float(defaults.get("guidance_scale", task.guidance_scale)),
-            masked_guidance_scale=float(
-                defaults.get("guidance_scale", task.masked_guidance_scale or task.guidance_scale)
+            defaults=_defaults(
+                task, family, recorded, index=index, denoiser=denoiser, scheduler=scheduler, names=names
             ),
+            guidance_width=_guidance_width(denoiser, spec.component),
+            is_consistency=index.get("_class_name") in family.consistency_pipelines,
             pooled_width=_pooled_width(family, text),
+            layer=family.text_encoders[0].layer or 0,
             takes_score=takes_score,
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
         )
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale if the call gives none."""
+        return self.defaults.guidance_scale
+
+
+def _defaults(task: Task, family: Family, recorded: Mapping[str, Any] | None, **facts: Any) -> Defaults:
+    """What the manifest records. Without a manifest, the model's name counts too, which an export has looked at."""
+    if recorded is None:
+        return Defaults.of(task, family, **facts)
+    return Defaults.of(task, family, **facts | {"names": (), "scheduler": {}}).with_recorded(recorded)
+
+
+def _guidance_width(denoiser: Mapping[str, Any], owner: str) -> int:
+    return whole(denoiser, "time_cond_proj_dim", owner) if denoiser.get("time_cond_proj_dim") else 0
 
 
 def _task(family: Family, denoiser: Mapping[str, Any], latent_channels: int) -> Task:

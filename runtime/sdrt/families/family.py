@@ -122,6 +122,8 @@ class DenoiserSpec:
         timestep: the input for the timestep, a scalar or [1].
         embeds: the input [batch, length, width] for text embeddings.
         labels: the input [batch] for class labels. A model has it if its config has `num_class_embeds`.
+        guidance: the input [batch, width] for the embedded guidance scale. A model has it if its config has the width,
+            `time_cond_proj_dim`. It was trained to guide itself, so it runs without the unconditional half.
         extra: other inputs by name, each with the function that computes one row of it.
         output: the output, which has the shape of the noisy latents.
         embeds_width: the config key for the width of `embeds`.
@@ -134,6 +136,7 @@ class DenoiserSpec:
     timestep: str = "timestep"
     embeds: str = "encoder_hidden_states"
     labels: str = "class_labels"
+    guidance: str = "timestep_cond"
     extra: Mapping[str, Callable[[RowConditions], NDArray[Any]]] = field(default_factory=dict)
     output: str = "out_sample"
     embeds_width: str = "cross_attention_dim"
@@ -142,7 +145,8 @@ class DenoiserSpec:
     def inputs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the inputs that a graph with this `config.json` has."""
         labels = (self.labels,) if config.get("num_class_embeds") else ()
-        return (self.sample, self.timestep, self.embeds, *self.extra, *labels)
+        guidance = (self.guidance,) if config.get("time_cond_proj_dim") else ()
+        return (self.sample, self.timestep, self.embeds, *self.extra, *labels, *guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +243,8 @@ class Family:
         title: the family's name in messages.
         pipelines: pipeline classes that an exported model's index may name, in addition to those of the tasks.
         checkpoint_pipelines: the same for the index of a torch checkpoint.
+        consistency_pipelines: the pipeline classes of latent consistency models. They run all steps of image to image,
+            at the timesteps below the strength. An exported model keeps the class of its checkpoint.
         index: the components that the index may list, by name. None means that the component's own config file names
             the class.
         ignored: components of a checkpoint that no task uses.
@@ -263,6 +269,7 @@ class Family:
     title: str
     pipelines: frozenset[str] = frozenset()
     checkpoint_pipelines: frozenset[str] = frozenset()
+    consistency_pipelines: frozenset[str] = frozenset()
     index: Mapping[str, IndexEntry | None]
     ignored: frozenset[str] = frozenset()
     absent: Mapping[str, Any] = field(default_factory=dict)

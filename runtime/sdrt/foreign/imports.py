@@ -66,7 +66,10 @@ IMPORTS = (
     Word("*ControlNet*", "guidance by a second image", _CONTROL),
     Word("*StableDiffusion3*", "Stable Diffusion 3", _FAMILY),
     Word("*Flux*", "Flux", _FAMILY),
-    Word("*LatentConsistencyModel*", "latent consistency models", _FAMILY),
+    Word("LatentConsistencyModelPipeline", "latent consistency models", _ONE),
+    Word("LatentConsistencyModelImg2ImgPipeline", "the same, image to image", _IMAGE),
+    Word("ORTLatentConsistencyModelPipeline", "the same with optimum", _ONE),
+    Word("ORTLatentConsistencyModelImg2ImgPipeline", "the same with optimum, image to image", _IMAGE),
     Word(
         "StableDiffusionSafetyChecker",
         "a filter for images",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import refused, wrong_value
 from sdrt.errors import RequestError
+from sdrt.request.clip_skip import SkipOfLabel
 from sdrt.request.pairs import Pair
 from sdrt.request.setting import Setting
 
@@ -69,7 +70,9 @@ def checked(row: Setting, value: Any) -> Any:
     check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
     if row.max_items is not None:
         return numbers(row.name, value, row.max_items, check, *row.bounds)
-    return check(row.name, value, *row.bounds)
+    number = check(row.name, value, *row.bounds)
+    # The model decides from which layer on it counts.
+    return SkipOfLabel(number) if isinstance(value, SkipOfLabel) else number
 
 
 def _pair(name: str, value: Any, kind: type[Pair]) -> Pair:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL
 from sdrt.request.checks import integer
+from sdrt.request.model_defaults import usual_values
 from sdrt.request.request import Request
 from sdrt.request.size_conditions import DEFAULT_SCORE, NEGATIVE_SCORE
 
@@ -16,11 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["default_strength", "defaults_of", "zeroes_negative"]
 
 
-def defaults_of(request: Request, capabilities: Capabilities) -> dict[str, Any]:
-    """The values of a model's own settings, by name, given or not."""
+def defaults_of(request: Request, capabilities: Capabilities, is_distilled: bool) -> dict[str, Any]:
+    """The values of a model's own settings, by name, given or not. For `is_distilled`, see `fit`."""
     values = _task_values(request, capabilities) | _scores(request, capabilities)
-    scale = request.guidance_scale
-    return values | {"guidance_scale": _guidance_scale(request, capabilities) if scale is None else scale}
+    return values | usual_values(request, capabilities, is_distilled)
 
 
 def zeroes_negative(request: Request, capabilities: Capabilities) -> bool:
@@ -35,14 +35,6 @@ def default_strength(request: Request, task: Task) -> float:
     if request.outpaint is not None:
         return 1.0
     return task.strength if request.mask_image is None else task.masked_strength
-
-
-def _is_masked(request: Request) -> bool:
-    return request.mask_image is not None or request.outpaint is not None
-
-
-def _guidance_scale(request: Request, capabilities: Capabilities) -> float:
-    return capabilities.masked_guidance_scale if _is_masked(request) else capabilities.guidance_scale
 
 
 def _scores(request: Request, capabilities: Capabilities) -> dict[str, float]:

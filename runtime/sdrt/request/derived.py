@@ -17,7 +17,11 @@ class DerivedSettings(Settings):
 
     @property
     def num_steps(self) -> int:
-        """How many steps run, or would run without `denoising_start` and `denoising_end`."""
+        """How many steps run, or would run without `denoising_start` and `denoising_end`.
+
+        Like the next two, it is known when the number of steps is: after `fit`.
+        """
+        assert self.num_inference_steps is not None
         return self.num_inference_steps - self.num_skipped_steps
 
     @property
@@ -25,12 +29,15 @@ class DerivedSettings(Settings):
         """How many steps the strength skips, because the run starts from an image. The rule is that of diffusers."""
         if self.image is None or self.denoising_start is not None:
             return 0
+        assert self.num_inference_steps is not None
         return self.num_inference_steps - share_of(self.effective_strength, self.num_inference_steps)
 
     @property
     def num_hires_steps(self) -> int:
         """How many steps run on the enlarged image of `hires_scale`."""
-        return share_of(self.hires_strength, self.hires_steps or self.num_inference_steps)
+        steps = self.hires_steps or self.num_inference_steps
+        assert steps is not None
+        return share_of(self.hires_strength, steps)
 
     @property
     def image_is_latents(self) -> bool:

@@ -9,9 +9,11 @@ from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
+from sdrt.request.clip_skip import SkipOfLabel
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
-from sdrt.request.derived import DerivedSettings, share_of
+from sdrt.request.derived import DerivedSettings
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
+from sdrt.request.model_defaults import runs_all_steps
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.size_conditions import check_size_conditions
@@ -39,6 +41,7 @@ class FittedRequest(DerivedSettings):
     """The request as it was asked, completed with what the model decided. It makes the same images again."""
     height: int
     width: int
+    num_inference_steps: int
     guidance_scale: float
     seed: int | tuple[int, ...]
     strength: float
@@ -48,12 +51,26 @@ class FittedRequest(DerivedSettings):
     """Whether the unconditional embeddings are zeros, because there is no negative prompt."""
     steps_before: int = 0
     """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
+    guidance_width: int = 0
+    """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
+    runs_all_steps: bool = False
+    """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
 
     @property
     def guided(self) -> bool:
         """Whether to compute the unconditional half too. The rule is that of diffusers."""
         image_scale = self.image_guidance_scale
-        return self.guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+        return self.outer_guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+
+    @property
+    def outer_guidance_scale(self) -> float:
+        """The guidance scale between the unconditional and the conditional half. 1 if the denoiser guides itself."""
+        return 1.0 if self.guidance_width else self.guidance_scale
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """How many steps are skipped because the run starts from an image."""
+        return 0 if self.runs_all_steps else super().num_skipped_steps
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,12 +83,17 @@ class FittedRequest(DerivedSettings):
         return self.num_images * self.height * self.width
 
 
-def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
-    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`."""
+def fit(request: Request, capabilities: Capabilities, *, is_distilled: bool = False) -> FittedRequest:
+    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`.
+
+    `is_distilled` says whether the scheduler chooses its steps among those that a model was distilled on. Then the
+    model's own timesteps and its reading of the strength count.
+    """
     _check_ignored(request, capabilities)
     _check_task(request, capabilities)
     height, width = _image_size(request, capabilities)
-    fitted = _completed(request, height, width, capabilities)
+    fitted = _completed(request, height, width, capabilities, is_distilled)
+    _check_steps(fitted)
     _check_tiles(request, capabilities)
     for name, size in (("height", height), ("width", width)):
         _check_size(request, name, size, capabilities)
@@ -87,9 +109,13 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     return fitted
 
 
-def _completed(request: Request, height: int, width: int, capabilities: Capabilities) -> FittedRequest:
+def _completed(
+    request: Request, height: int, width: int, capabilities: Capabilities, is_distilled: bool
+) -> FittedRequest:
     """Fill in every default."""
-    values = defaults_of(request, capabilities)
+    values = defaults_of(request, capabilities, is_distilled)
+    if isinstance(request.clip_skip, SkipOfLabel):
+        values["clip_skip"] = request.clip_skip.from_layer(capabilities.layer)
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
     completed = object.__new__(Request)
@@ -99,7 +125,9 @@ def _completed(request: Request, height: int, width: int, capabilities: Capabili
         "height": height,
         "width": width,
         "strength": _strength(request, capabilities),
-        "hires_steps": request.hires_steps or request.num_inference_steps,
+        "hires_steps": request.hires_steps or values["num_inference_steps"],
+        "guidance_width": capabilities.guidance_width,
+        "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
     }
@@ -115,6 +143,14 @@ def _strength(request: Request, capabilities: Capabilities) -> float:
         if whole or "strength" in capabilities.task.refuses
         else default_strength(request, capabilities.task)
     )
+
+
+def _check_steps(request: FittedRequest) -> None:
+    """Raise `RequestError` for a strength that runs no step."""
+    if request.num_skipped_steps == request.num_inference_steps:
+        raise no_steps("strength", request.strength, request.num_inference_steps)
+    if request.hires_scale is not None and not request.num_hires_steps:
+        raise no_steps("hires_strength", request.hires_strength, request.hires_steps)
 
 
 def _check_ignored(request: Request, capabilities: Capabilities) -> None:
@@ -166,11 +202,6 @@ def _check_image(request: Request, task: Task, capabilities: Capabilities) -> No
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:
         raise _no_encoder("image", "an image prompt")
-    if request.denoising_start is not None:
-        return
-    strength, steps = default_strength(request, task), request.num_inference_steps
-    if "strength" not in task.refuses and not share_of(strength, steps):
-        raise no_steps("strength", strength, steps)
 
 
 def rounded_size(height: int, width: int, capabilities: Capabilities) -> tuple[int, int]:

@@ -28,7 +28,7 @@ class Arguments(Settings):
     prompt: str | Sequence[str] | None = positional(Settings, "prompt")
     height: int | None = positional(Settings, "height")
     width: int | None = positional(Settings, "width")
-    num_inference_steps: int = positional(Settings, "num_inference_steps")
+    num_inference_steps: int | None = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,

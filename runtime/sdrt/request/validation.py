@@ -138,8 +138,6 @@ def _check_image(request: DerivedSettings) -> None:
         _set(request, "image", checked_count("image", images, request.num_prompts))
     _check_mask(request)
     _check_outpaint(request)
-    if request.strength is not None:
-        _check_strength(request)
 
 
 def _latents_given(request: DerivedSettings) -> Latents | None:
@@ -182,10 +180,6 @@ def _check_unused(request: DerivedSettings, table: Sequence[Setting]) -> None:
 def _check_hires(request: DerivedSettings) -> None:
     if request.hires_scale is None:
         return
-    if not request.num_hires_steps:
-        raise no_steps(
-            "hires_strength", request.hires_strength, request.hires_steps or request.num_inference_steps
-        )
     if request.image is not None:
         raise RequestError.advised(
             "hires_scale cannot be used with an image",
@@ -193,11 +187,6 @@ def _check_hires(request: DerivedSettings) -> None:
             joint="; ",
             argument="hires_scale",
         )
-
-
-def _check_strength(request: DerivedSettings) -> None:
-    if request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
 def _check_mask(request: DerivedSettings) -> None:

@@ -67,7 +67,7 @@ class Conditioning:
         encodings.add("prompt", positive, request.clip_skip)
         encodings.add("negative prompt", negative, None)
         encodings.encode(text_encoder, max((half.shape[1] for half in given if half is not None), default=0))
-        scale = request.guidance_scale
+        scale = request.outer_guidance_scale
         pooled = request.pooled_prompt_embeds, request.negative_pooled_prompt_embeds
         rows = [
             replace(row, weight=scale * row.weight)

@@ -16,6 +16,7 @@ from sdrt.errors import ComponentError, RequestError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
+from sdrt.run.guidance import embedded_guidance
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -50,6 +51,7 @@ def bound_denoiser(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )
     fixed = _class_labels(component, spec, prepared, conditioning.batch)
+    fixed |= _guidance(component, spec, request, conditioning.batch)
     extra_channels = prepared.extra_channels
     if extra_channels is not None:
         extra_channels = conditioning.repeat_for_batch(
@@ -72,7 +74,7 @@ def bound_denoiser(
             batch=conditioning.batch,
             image_indices=conditioning.image_indices,
             weights=None if weights is None else weights * np.float32(share),
-            scale=request.guidance_scale * share,
+            scale=request.outer_guidance_scale * share,
             num_texts=conditioning.num_texts,
             rescale=request.guidance_rescale,
             notices=notices,
@@ -131,6 +133,16 @@ def _class_labels(
     if prepared.class_label is None:
         return {}
     return {spec.labels: np.full(batch, prepared.class_label, component.inputs[spec.labels].dtype)}
+
+
+def _guidance(
+    component: Component, spec: DenoiserSpec, request: FittedRequest, batch: int
+) -> dict[str, NDArray[Any]]:
+    """The input with the embedded guidance scale of each row; empty if the denoiser has no such input."""
+    if not request.guidance_width:
+        return {}
+    embedded = embedded_guidance(request.guidance_scale, request.guidance_width)
+    return {spec.guidance: np.tile(embedded, (batch, 1)).astype(component.inputs[spec.guidance].dtype)}
 
 
 class Denoiser:

@@ -17,6 +17,7 @@ from sdrt.families.capabilities import Capabilities
 from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
+from sdrt.run.guidance import unused_negative_prompt
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
@@ -24,7 +25,7 @@ from sdrt.run.refiner import Takeover
 from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_scheduler
 
 if TYPE_CHECKING:
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.model import Model
     from sdrt.run.components import LoadedComponents
 
 __all__ = ["Pass", "Timings", "encode", "make_room", "memory_error", "prepare", "timed"]
@@ -63,7 +64,7 @@ class Pass:
     first: ComponentCache | None = None
 
     @property
-    def model(self) -> ModelFolder:
+    def model(self) -> Model:
         """The model folder, with its family and configs."""
         return self.cache.model
 
@@ -94,9 +95,12 @@ class Pass:
 def encode(job: Pass) -> Conditioning:
     """Turn the prompts into text embeddings for every step."""
     with timed(job.timings, "text_encoder"):
-        return Conditioning.of(
+        conditioning = Conditioning.of(
             job.request, job.model.family, job.components.text_encoder, job.components.words
         )
+    if not conditioning.guided and (message := unused_negative_prompt(job.request)):
+        job.notices.warn(message)
+    return conditioning
 
 
 def prepare(job: Pass) -> Prepared:
@@ -129,7 +133,7 @@ def memory_error(error: Exception) -> OutOfMemoryError:
     return error if isinstance(error, OutOfMemoryError) else images_failure(error)
 
 
-def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
+def _low_res_noise(model: Model, level: int) -> tuple[float, float]:
     """Return √ᾱ and √(1 − ᾱ) for the noise that is added to an upscaling model's small image."""
     scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
     schedule = scheduler.noise_schedule

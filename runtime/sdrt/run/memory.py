@@ -17,10 +17,10 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
-from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
 from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ComponentCache", "MakeComponents"]
 
 MakeComponents = Callable[
-    [ModelFolder, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "LoadedComponents"
+    [Model, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "LoadedComponents"
 ]
 
 
@@ -43,7 +43,7 @@ class ComponentCache:
     `configure` or `close` is called meanwhile.
 
     Args:
-        model: the model folder.
+        model: the model.
         config: the settings of the sessions.
         notices: receives messages for the user.
         verify: whether to check the hashes of the files before they are loaded.
@@ -52,7 +52,7 @@ class ComponentCache:
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: Model,
         config: SessionConfig,
         notices: Notices,
         *,
@@ -234,11 +234,12 @@ class ComponentCache:
 
         if self._verify:
             self.model.verify(self._notices)
+        model = self.model.for_target(PROVIDERS[self.config.name].target)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
-                tell_of_target(self.model.target, self.model.name, self.config, self._notices)
+                tell_of_target(model.target, model.name, self.config, self._notices)
         if self.model.has_safety_checker and not self._told_of_safety_checker:
             self._told_of_safety_checker = True
             self._notices.inform(
@@ -247,7 +248,7 @@ class ComponentCache:
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents
-        self._loaded = make(self.model, config, self._notices, self._inversions, self.float32_retries)
+        self._loaded = make(model, config, self._notices, self._inversions, self.float32_retries)
         return self._loaded
 
     def _free(self) -> None:

@@ -57,12 +57,7 @@ def plan_passes(
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    plan = scheduler.plan(
-        request.num_inference_steps,
-        skip=request.num_skipped_steps,
-        start=request.denoising_start,
-        end=request.denoising_end,
-    )
+    plan = _plan(request, scheduler)
     hires = request.hires_scale is not None
     first = _planned(
         request, scheduler, plan, None if hires and request.hires_refiner == "second" else refining
@@ -85,6 +80,14 @@ def _planned(
     return PlannedPass(
         scheduler=scheduler, plan=plan, takeover=takeover(refiner, request, plan, scheduler, own)
     )
+
+
+def _plan(request: FittedRequest, scheduler: Scheduler) -> Plan:
+    """Plan a pass that runs all steps below the strength, or skips those above it."""
+    steps, start, end = request.num_inference_steps, request.denoising_start, request.denoising_end
+    if request.runs_all_steps and request.image is not None and start is None:
+        return scheduler.plan(steps, strength=request.strength, end=end)
+    return scheduler.plan(steps, skip=request.num_skipped_steps, start=start, end=end)
 
 
 def growths(request: FittedRequest) -> list[Growth]:
@@ -149,6 +152,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         width=width,
         latents=None,
         hires_scale=None,
+        runs_all_steps=False,
     )
 
 

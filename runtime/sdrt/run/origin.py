@@ -32,6 +32,8 @@ class Origin:
     """The name of the model that takes over in the middle, if there is one."""
     zeroes: bool = False
     """Whether an empty negative prompt differs from none."""
+    layer: int = 0
+    """How many layers before the last one the model's text encoders are usually read."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -81,8 +83,8 @@ class Origin:
             # With its spacing in its name, which A1111 reads too.
             spacing = SPACING_LABELS.get(other.spacing, other.spacing) if other.sampler.spacings else ""
             values["hires_scheduler"] = f"{other.sampler.display_name} {spacing}".rstrip()
-        # A clip_skip of 0 means none.
-        values["clip_skip"] = request.clip_skip or None
+        # A clip_skip of 0 means none. Metadata count from the last layer.
+        values["clip_skip"] = request.clip_skip + self.layer if request.clip_skip else None
         # If the call gave latents, the seed cannot reproduce them.
         return values | {"rng": "CPU" if request.latents is None else None}
 

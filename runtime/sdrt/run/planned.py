@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt.errors import RequestError
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
@@ -29,7 +29,7 @@ class PlannedRequest:
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     passes: tuple[PlannedPass, ...]
     """The passes, whose schedulers have the request's own `timesteps` or `sigmas`."""
-    model: ModelFolder
+    model: Model
     """The model that the request was planned for."""
     refiner: Refiner | None = None
     """The model that takes over in the middle of a run."""
@@ -39,7 +39,7 @@ class PlannedRequest:
         cls,
         request: Request,
         scheduler: Scheduler,
-        model: ModelFolder,
+        model: Model,
         hires_scheduler: Scheduler | None = None,
         refiner: Refiner | None = None,
     ) -> PlannedRequest:
@@ -50,15 +50,17 @@ class PlannedRequest:
         Raises:
             RequestError: a model or the scheduler cannot serve the request.
         """
-        refining = None
+        refining, is_distilled = None, scheduler.sampler.is_distilled
         if refiner is None:
-            fitted = fit(request, model.capabilities)
+            fitted = fit(request, model.capabilities, is_distilled=is_distilled)
         else:
             refiner.check_fits(model, scheduler.noise_schedule)
             second = refiner.model
-            fitted, own = fit_both(request, model.capabilities, second.capabilities, second.name)
+            fitted, own = fit_both(
+                request, model.capabilities, second.capabilities, second.name, is_distilled=is_distilled
+            )
             refining = (refiner, own)
-        with_levels = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,
             scheduler=scheduler,
@@ -74,10 +76,11 @@ class PlannedRequest:
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
             zeroes=self.model.capabilities.zeroes,
+            layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
         )
 
-    def check_for(self, model: ModelFolder, *, planned_again: bool) -> None:
+    def check_for(self, model: Model, *, planned_again: bool) -> None:
         """Check that a pipeline of `model` can run this.
 
         Raises:

@@ -18,7 +18,7 @@ import numpy as np
 from sdrt.common.messages import refused, wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import RequestError
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model
 from sdrt.model_folder.resolve import resolve_model
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
@@ -44,11 +44,11 @@ class Refiner:
     noise_schedule: NoiseSchedule | None = None
 
     @property
-    def model(self) -> ModelFolder:
+    def model(self) -> Model:
         """The model folder."""
         return self.cache.model
 
-    def check_fits(self, first: ModelFolder, schedule: NoiseSchedule) -> None:
+    def check_fits(self, first: Model, schedule: NoiseSchedule) -> None:
         """Check that the latents of the model `first`, trained on `schedule`, are of the same kind as this model's.
 
         Raises:
@@ -66,7 +66,7 @@ class Refiner:
                 )
 
 
-def _kind_of(model: ModelFolder, schedule: NoiseSchedule) -> dict[str, Any]:
+def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
     """What two models must have in common to work on the same latents, in words."""
     capabilities, spec = model.capabilities, model.family.vae
     scale = LatentScale.of(model.component_config(spec.decoder), spec.decoder, spec, capabilities.task)
@@ -202,15 +202,17 @@ class Refiners:
         with self._lock:
             config = self._first.config
             if name not in self._named:
-                target = PROVIDERS[config.name].target
-                model = resolve_model(name, target=target, notify=self._notify)
+                row = PROVIDERS[config.name]
+                model = resolve_model(
+                    name, target=row.target, in_memory=row.takes_memory, notify=self._notify
+                )
                 self._named[name] = self._of(model)
             found = self._named[name]
             if found.cache is not self._first:
                 found.cache.configure(config)
             return found
 
-    def _of(self, model: ModelFolder) -> Refiner:
+    def _of(self, model: Model) -> Refiner:
         if model.path == self._first.model.path:
             return Refiner(cache=self._first)
         schedule = resolve_scheduler(None, model.scheduler_config).noise_schedule

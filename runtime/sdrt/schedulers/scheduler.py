@@ -181,12 +181,15 @@ class Scheduler(ExplainsAttributes):
         num_inference_steps: int,
         *,
         skip: int = 0,
+        strength: float = 1.0,
         start: float | None = None,
         end: float | None = None,
     ) -> Plan:
         """The timesteps and noise levels of a run of `num_inference_steps` steps, without the first `skip` steps.
 
-        The run begins when the share `start` of the noise schedule is done, and stops at the share `end`, each between
+        `strength` is the share of the noise that an image has at the start of a run that skips no steps. Only a sampler
+        for distilled models can place all steps below it (`SamplerRow.is_distilled`). The run
+        begins when the share `start` of the noise schedule is done, and stops at the share `end`, each between
         0 and 1.
 
         Raises:
@@ -198,7 +201,8 @@ class Scheduler(ExplainsAttributes):
             raise wrong_value("num_inference_steps", num_inference_steps, f"1 to {trained}")
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
-            plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
+            settings = self.settings if strength == 1 else replace(self.settings, strength=strength)
+            plan = self.sampler.plan(settings, self.noise_schedule, num_inference_steps)
         if not _falls(plan, rises=self.sampler.rises):
             raise UnsupportedModelError.advised(
                 f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "

@@ -47,11 +47,6 @@ class TextEncoder:
         component.require(("input_ids", *ends), (_output_of(spec, 0), *pooled))
         self.tokenizer, self._component, self._notices, self._spec = tokenizer, component, notices, spec
 
-    @property
-    def pools(self) -> bool:
-        """Whether the encoder makes pooled embeddings too."""
-        return self._spec.pooled is not None
-
     def __call__(self, prompts: list[str], clip_skip: int | None = None, *, name: str = "prompt") -> Array:
         """Encode `prompts` as they are to embeddings [len(prompts), length, width].
 
@@ -102,6 +97,12 @@ class TextEncoder:
             encoded.append(embeds)
             pooled.append(made.pooled)
         return Encoded(embeds=np.concatenate(encoded), pooled=pooled[0])
+
+    def pooled(self, prompt: str) -> Array | None:
+        """Return the pooled embedding of the first chunk of a prompt as it is; None if the encoder makes none."""
+        if self._spec.pooled is None:
+            return None
+        return self._run(self.tokenizer(prompt).ids, self._output(None)).pooled
 
     def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Encoded:
         """Encode at most `tokenizer.room` tokens to embeddings [length, width]."""

@@ -25,8 +25,10 @@ __all__ = ["Tokenized", "Tokenizer", "from_vocabulary"]
 _LEAST_LENGTH = 3
 # How CLIP splits a text into words (Radford et al. 2021): contractions, letters, single digits, other characters.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a title.
+# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a
+# title.
 _MERGES = slice(1, 49152 - 256 - 2 + 1)
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _DEFAULT_SPECIAL = {
     "bos_token": "<|startoftext|>",
     "eos_token": "<|endoftext|>",
@@ -49,16 +51,25 @@ class Tokenizer:
         folder: the folder of the tokenizer.
         max_positions: the length of the text encoder's inputs, from its config.
         text_encoder: the component to name in an error about `max_positions`.
+        prefers_vocabulary: whether `vocab.json` and `merges.txt` decide if all files are there. A checkpoint's
+            `tokenizer.json` is a conversion, and may be of another tokenizer.
 
     Raises:
         IntegrityError: a file is missing or damaged.
         UnsupportedModelError: an added token would get another id than the model expects.
     """
 
-    def __init__(self, folder: Path, *, max_positions: int, text_encoder: str = "text_encoder") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_positions: int,
+        text_encoder: str = "text_encoder",
+        prefers_vocabulary: bool = False,
+    ) -> None:
         config, special = _configured(folder)
         self.length = _length(folder, config.get("model_max_length"), max_positions, text_encoder)
-        self._bpe = _load(folder, config, special)
+        self._bpe = _load(folder, config, special, prefers_vocabulary=prefers_vocabulary)
         self.inversions = Inversions(vocabulary=0)
         self._bos, self._eos, self._pad = (
             self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
@@ -145,9 +156,10 @@ def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
 
 
 def _configured(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a folder's config and the texts of its special tokens."""
+    """Return a folder's config with its table of special tokens, and the texts of these."""
     config = _read_optional(folder / "tokenizer_config.json")
-    return config, _special_tokens(folder, config | _read_optional(folder / "special_tokens_map.json"))
+    config |= _read_optional(folder / "special_tokens_map.json")
+    return config, _special_tokens(folder, config)
 
 
 def _read_optional(path: Path) -> dict[str, Any]:
@@ -192,11 +204,13 @@ def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return {"pad_token": special["eos_token"]} | special
 
 
-def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+def _load(
+    folder: Path, config: Mapping[str, Any], special: Mapping[str, str], *, prefers_vocabulary: bool
+) -> tokenizers.Tokenizer:
     import tokenizers
 
     path = folder / "tokenizer.json"
-    if not path.exists():
+    if not path.exists() or (prefers_vocabulary and not _lacking(folder)):
         _require_vocabulary(folder)
         return _build(folder, config, special)
     read_json(path, path.parent.name)
@@ -208,8 +222,13 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
     return bpe
 
 
+def _lacking(folder: Path) -> list[str]:
+    """The files of a vocabulary that a folder lacks."""
+    return [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+
+
 def _require_vocabulary(folder: Path) -> None:
-    if lacking := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
+    if lacking := _lacking(folder):
         raise damaged(
             folder / lacking[0],
             f"{folder / lacking[0]} is missing, and so is tokenizer.json",
@@ -274,8 +293,9 @@ def _add_tokens(
                 f"{folder}: the special token {text!r} is not in the vocabulary",
                 component=folder.name,
             )
-    extra = [AddedToken(text, special=True) for text in unlisted]
-    bpe.add_special_tokens(extra)
+    flags = _flags(config, special)
+    with _translated(folder / "special_tokens_map.json"):
+        bpe.add_special_tokens([AddedToken(text, special=True, **flags[text]) for text in unlisted])
     for index, entry in sorted(table.items()):
         with _translated(folder / "tokenizer_config.json"):
             bpe.add_tokens([AddedToken(**entry)])
@@ -286,6 +306,21 @@ def _add_tokens(
                 path=folder,
                 component=folder.name,
             )
+
+
+def _flags(config: Mapping[str, Any], special: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return how each special token is found in a text. The config may say so; else CLIPTokenizer's rules hold.
+
+    By these, the start and the end token are found in the normalised text, so in capitals too, but not the padding.
+    """
+    flags: dict[str, dict[str, Any]] = {}
+    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        found = config.get(key)
+        known = {"normalized": key != "pad_token"}
+        if isinstance(found, dict):
+            known |= {name: found[name] for name in _FLAGS if name in found}
+        flags.setdefault(special[key], known)
+    return flags
 
 
 def _added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, dict[str, Any]]:

@@ -231,16 +231,14 @@ def test_a_missing_provider_is_refused_before_any_download(
     assert not exporter.calls
 
 
-def test_a_checkpoint_without_the_exporter_names_both_commands(
-    checkpoint: Path, hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_checkpoint_without_the_exporter_names_the_command(
+    checkpoint: Path, hub: list[dict[str, Any]], in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
-    with pytest.raises(
-        ModelNotFoundError, match=r"pip install .*\[export\]', then sdrt export .*checkpoint -o"
-    ):
-        resolve_model(checkpoint)
-    with pytest.raises(ModelNotFoundError, match="then sdrt export owner/name --revision v1 -o model/"):
-        resolve_model("owner/name", revision="v1")
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
+    for name in (checkpoint, "owner/name"):
+        with pytest.raises(ModelNotFoundError, match=rf"{name} is .*: pip install .*\[export\]', then run"):
+            resolve_model(name, in_memory=in_memory)
 
 
 def test_an_unwritable_cache_names_the_variable(
@@ -269,7 +267,7 @@ def test_random_weights_are_exported_once(exporter: Exporter, monkeypatch: pytes
     with pytest.raises(RequestError, match="inpaint needs an input image"):
         export_random("inpaint", target="cpu", notices=notices)
     # An exported model needs no exporter.
-    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["torch"])
+    monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
     assert export_random("tiny", target="cpu", notices=notices).path == first.path
     with pytest.raises(
         ModelNotFoundError, match=r"sd15 with random weights must be exported first.*\[export\]"
