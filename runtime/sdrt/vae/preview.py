@@ -74,7 +74,7 @@ class LinearPreview:
         channels = model.capabilities.latent_channels
         if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():
             raise IntegrityError.expected(
-                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}",
+                f"{model.path}: the preview in sdrt.json is {brief(entry)}",
                 f"{channels + 1} rows of 3 numbers; export the model again",
                 component=model.family.vae.decoder,
                 path=model.path,
