@@ -131,9 +131,12 @@ class Generation:
 
     def _tell_of_prompts(self, request: FittedRequest) -> None:
         """Say what the prompts hold that is not read as words."""
-        for message in unread(
-            request.prompts, request.negative_prompts, request.prompt_syntax, self._cache.words
-        ):
+        prompts, negatives = request.prompts, request.negative_prompts
+        if request.prompt_2 is not None:
+            prompts = [*prompts, *request.prompts_2]
+        if request.negative_prompt_2 is not None:
+            negatives = [*negatives, *request.negative_prompts_2]
+        for message in unread(prompts, negatives, request.prompt_syntax, self._cache.words):
             self._notices.warn(message)
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:

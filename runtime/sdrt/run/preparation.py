@@ -172,7 +172,8 @@ class Preparation:
 
     def _instructions(self) -> Prepared:
         encoder = self.encoder()
-        encoded = [encoder.mean(image) for image in self._input_images()]
+        scaled = self.capabilities.scales_image
+        encoded = [encoder.mean(image, scaled=scaled) for image in self._input_images()]
         per_image = np.stack([latents for latents, _ in self._for_each_image(encoded)])
         return Prepared(x=self._noise(), extra_channels=per_image, zero_unconditional=True)
 
