@@ -82,7 +82,8 @@ _TASKS = (
         guidance_scale=5.0,
         needs=("image",),
         refuses=(
-            *("strength", "mask_image", "padding_mask_crop", "outpaint", "noise_level", "hires_scale"),
+            *("strength", "denoising_start", "mask_image", "padding_mask_crop", "outpaint"),
+            *("noise_level", "hires_scale"),
             *("negative_original_size", "negative_crops_coords_top_left", "negative_target_size"),
         ),
     ),
