@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from sdrt_export.checkpoints.finite import FiniteTensors
 from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.tensors import Tensors
 from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.graphs.graph import Graph
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.memory import bind
 from sdrt_export.precision import hardest_inputs, magnitudes, measure
 from sdrt_export.verify import modules
 from tests.export.built import config_of
@@ -128,11 +134,34 @@ def test_what_is_not_a_number_does_not_fit(checkpoint: Checkpoints) -> None:
     assert found.largest == float("inf") or found.largest > 1e20
 
 
-def test_weights_in_float16_are_measured_as_they_are(checkpoint: Checkpoints) -> None:
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.float64]
+)
+def test_other_types_are_measured_as_they_are(
+    checkpoint: Checkpoints, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Without copies of the file: a layer's weights are widened when it runs."""
     component, vae = load(checkpoint("sd1"), "vae_decoder")
-    halves = {name: tensor.half().numpy() for name, tensor in vae.state_dict().items()}
-    rounded = {name: array.astype(np.float32) for name, array in halves.items()}
-    ours, theirs = (magnitudes(component, config_of(vae), tensors) for tensors in (halves, rounded))
+    narrow = {name: tensor.to(dtype).contiguous() for name, tensor in vae.state_dict().items()}
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    tensors = FiniteTensors("vae", Tensors.of_files([tmp_path / "narrow.safetensors"]))
+    wide = {name: tensor.float().numpy() for name, tensor in narrow.items()}
+    ours, theirs = (magnitudes(component, config_of(vae), one) for one in (tensors, wide))
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, rel=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_weights_are_views_of_the_mapped_file(
+    checkpoint: Checkpoints, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    component, vae = load(checkpoint("sd1"), "vae_decoder")
+    save_file({name: tensor.to(dtype) for name, tensor in vae.state_dict().items()}, tmp_path / "file")
+    tensors = Tensors.of_files([tmp_path / "file"])
+    graph = Graph("vae_decoder")
+    component.write(config_of(vae), Layers(graph), False)
+    weights = bind(graph, FiniteTensors("vae", tensors)).weights
+    assert len(weights) > 50
+    for name, array in weights.items():
+        assert np.shares_memory(array, tensors.sources[name].file.raw(name)), name
