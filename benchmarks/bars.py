@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BARS", "HOLDS_FOR", "INT8_FASTER", "INT8_MEMORY", "Bar", "judge"]
+__all__ = ["BARS", "EXPORT", "HOLDS_FOR", "INT8_FASTER", "INT8_MEMORY", "Bar", "judge", "judge_export"]
 
 Turn = Mapping[str, Mapping[str, float]]
 """One round: system → figure → value."""
@@ -23,7 +23,8 @@ class Bar:
 
     - "faster": a peer's figure over ours, at least `limit`;
     - "share": our figure over a peer's, at most `limit`;
-    - "own": our figure alone, at most `limit`.
+    - "own": our figure alone, a share, at most `limit`;
+    - "bytes": our figure alone, in bytes, at most `limit`.
 
     Of several `peers`, the best one counts. `of` lists our systems that have this goal.
     """
@@ -91,10 +92,26 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
         ),
     ),
 }
+EXPORT: Mapping[tuple[str, str], tuple[Bar, ...]] = {
+    ("sd15", "folder"): (
+        Bar(what="CPU time, against 0.1.0", figure="cpu_seconds", kind="faster", limit=8.0, peers=("0.1.0",)),
+        Bar(
+            what="CPU time, against optimum",
+            figure="cpu_seconds",
+            kind="faster",
+            limit=30.0,
+            peers=("optimum",),
+        ),
+        Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=0.3e9),
+    ),
+    ("sdxl", "single"): (Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=0.5e9),),
+}
+"""The goals of an export, by architecture and kind of source."""
 _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
     "own": "at most {limit:.0%}",
+    "bytes": "at most {limit:,.0f} bytes",
 }
 
 
@@ -103,8 +120,13 @@ def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]
     return [_judge(bar, ours, turns) for bar in BARS[device] if ours in bar.of]
 
 
+def judge_export(architecture: str, source: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """Every goal of sdrt's export of an architecture, as `judge` gives them."""
+    return [_judge(bar, "sdrt", turns) for bar in EXPORT.get((architecture, source), ())]
+
+
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:
-    figure = _own(bar, ours, turns) if bar.kind == "own" else _beside(bar, ours, turns)
+    figure = _own(bar, ours, turns) if bar.kind in ("own", "bytes") else _beside(bar, ours, turns)
     verdict = "not measured"
     if figure is not None:
         verdict = "met" if _reaches(bar, figure) else "NOT met"

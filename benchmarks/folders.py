@@ -8,31 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import worker
 from benchmarks.measure import Failed, run
 
-__all__ = ["FOLDERS", "Maker", "checkpoint", "make"]
+__all__ = ["FOLDERS", "Maker", "checkpoint", "make", "single_file"]
 
 Command = list[str | Path]
 SEED, ARCHITECTURE = 0, "architecture.txt"
-_MAKE_CHECKPOINT = """
-import sys
-from pathlib import Path
-from diffusers import EulerDiscreteScheduler, StableDiffusionPipeline
-from transformers import CLIPTokenizer
-from sdrt_export.checkpoints.random import RandomCheckpoint
-from sdrt_export.tokenizer import write_byte_tokenizer
-from sdrt_export.verify.modules import load_part
-folder, architecture = Path(sys.argv[1]), sys.argv[2]
-source = RandomCheckpoint(architecture=architecture, seed=int(sys.argv[3]))
-noise = {key: value for key, value in source.scheduler_config().items() if key.startswith(("beta_", "num_train"))}
-write_byte_tokenizer(folder / "scratch", folder / "words", 77)
-StableDiffusionPipeline(
-    text_encoder=load_part(source, "text_encoder"), unet=load_part(source, "unet"), vae=load_part(source, "vae"),
-    tokenizer=CLIPTokenizer.from_pretrained(folder / "words"),
-    scheduler=EulerDiscreteScheduler(**noise),
-    safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-).save_pretrained(folder / "checkpoint")
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +97,30 @@ def checkpoint(work: Path, log: Path, architecture: str) -> Path:
     """A diffusers folder of an architecture with random weights. Raises `Failed`, also if `work` has another one."""
     folder, mark = work / "checkpoint", work / ARCHITECTURE
     if not (folder / "model_index.json").is_file():
-        run([sys.executable, "-c", _MAKE_CHECKPOINT, work, architecture, str(SEED)], log)
-        shutil.rmtree(work / "words")
+        shutil.rmtree(folder, ignore_errors=True)
+        _written("folder", architecture, folder, log)
         mark.write_text(architecture, encoding="utf-8")
     found = mark.read_text(encoding="utf-8") if mark.is_file() else "an unknown architecture"
     if found != architecture:
         raise Failed(f"{folder} holds {found}: expected {architecture}; give another --work")
     return folder
+
+
+def single_file(work: Path, log: Path, architecture: str) -> Path:
+    """The same weights as one file in float16, as A1111 has them. Raises `Failed`."""
+    path = work / f"{architecture}.safetensors"
+    if not path.is_file():
+        partial = path.with_suffix(".part")
+        partial.unlink(missing_ok=True)
+        _written("single", architecture, partial, log)
+        partial.replace(path)
+    return path
+
+
+def _written(kind: str, architecture: str, path: Path, log: Path) -> None:
+    """Write a checkpoint in another process, whose memory is its own."""
+    command = worker.command(sys.executable, "checkpoints")
+    run([*command, kind, architecture, str(SEED), path], log, environment=worker.environment())
 
 
 def make(name: str, work: Path, log: Path, *, device: str, architecture: str, python: str) -> Path:

@@ -1,10 +1,12 @@
-"""Runs a command as a process, and measures its wall time and the peak memory of it and its children together.
+"""Runs a command as a process, and measures its time and the peak memory of it and its children together.
 
-*Own* memory is what the kernel cannot take back (anonymous and shared pages). With too much of it, a process is
-killed. *Resident* memory adds pages of mapped files, such as weights, which the kernel drops when it needs room.
-*Device* memory is the peak of all programs on the GPU, minus what they used before. It is measured from outside, in
-the same way for every system. NVIDIA's library reports it in microseconds. Without `nvidia-ml-py`, one `nvidia-smi`
-reports it twice a second, and misses shorter peaks.
+CPU time is the kernel's count for the process and for those of its children that it waited for. *Own* memory is what
+the kernel cannot take back: `RssAnon` and `RssShmem` in `/proc/PID/status`, every 20 ms. With too much of it, a process
+is killed. (`Private_Clean` of `smaps_rollup` also counts mapped files that no other process has mapped.) *Resident*
+memory adds pages of mapped files, such as weights, which the kernel drops when it needs room. *Device* memory is the
+peak of all programs on the GPU, minus what they used before. It is measured from outside, in the same way for every
+system. NVIDIA's library reports it in microseconds. Without `nvidia-ml-py`, one `nvidia-smi` reports it twice a second,
+and misses shorter peaks.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -47,6 +50,7 @@ class Run:
     """A finished process. ``result`` is the JSON object on the last line of its stdout, or empty."""
 
     seconds: float
+    cpu_seconds: float
     own_bytes: int
     resident_bytes: int
     device_bytes: int | None
@@ -69,7 +73,7 @@ def run(
         stream.write(f"$ {_shown(command)}\n")
         stream.flush()
         watch = PeakMemory(_device() if gpu else None)
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu_seconds()
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=subprocess.PIPE,
@@ -96,11 +100,18 @@ def run(
         raise kind(f"exit code {process.returncode}: {_reason(log)} (more in {log.name})")
     return Run(
         seconds=seconds,
+        cpu_seconds=_cpu_seconds() - cpu,
         own_bytes=watch.own,
         resident_bytes=watch.resident,
         device_bytes=watch.device,
         result=_result(output),
     )
+
+
+def _cpu_seconds() -> float:
+    """The CPU time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _result(output: str) -> dict[str, Any]:

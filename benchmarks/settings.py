@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.systems import OURS, SYSTEMS
@@ -70,13 +70,13 @@ def chosen_systems(text: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def interpreters(pairs: Sequence[str]) -> dict[str, str]:
-    """System → interpreter, from `--python`. Exits for a value that is not a pair."""
+def interpreters(pairs: Sequence[str], known: Collection[str] = SYSTEMS) -> dict[str, str]:
+    """System → interpreter, from `--python`. Exits for a value that is not a pair, or for no `known` system."""
     if unpaired := [pair for pair in pairs if "=" not in pair]:
         raise SystemExit(f"--python {unpaired[0]}: expected SYSTEM=PATH")
     pythons = dict(pair.split("=", 1) for pair in pairs)
-    if unknown := [name for name in pythons if name not in SYSTEMS]:
-        raise SystemExit(f"--python {unknown[0]}=…: unknown system, choose from {', '.join(SYSTEMS)}")
+    if unknown := [name for name in pythons if name not in known]:
+        raise SystemExit(f"--python {unknown[0]}=…: unknown system, choose from {', '.join(known)}")
     return pythons
 
 

@@ -16,10 +16,13 @@ _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", 
 
 def save_file(tensors: Mapping[str, np.ndarray[Any, Any]], path: Path) -> None:
     """Write arrays by name, as `safetensors.numpy.save_file` does."""
-    header, data = {}, b""
+    header, end = {}, 0
     for name, array in tensors.items():
-        place = [len(data), len(data) + array.nbytes]
+        place = [end, end + array.nbytes]
         header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": place}
-        data += array.tobytes()
+        end += array.nbytes
     text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(array.tobytes())

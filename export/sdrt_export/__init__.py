@@ -1,7 +1,7 @@
 """sdrt_export turns a Stable Diffusion checkpoint into ONNX graphs, fused for the machine that runs them.
 
 This package needs the ``export`` extra (onnx). Only :mod:`sdrt_export.verify` needs torch, which graphs are compared
-with. The runtime imports it only to export. The names below are loaded at first use.
+with. The runtime imports it only to export or to open a checkpoint. The names below are loaded at first use.
 """
 
 from __future__ import annotations
@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
+    from sdrt_export.architectures.listing import list_architectures
+    from sdrt_export.direct import open_checkpoint
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.targets import TARGETS
 
-__all__ = ["ARCHITECTURES", "EXPORTERS", "TARGETS", "ProgressEvent", "Reporter", "export_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "EXPORTERS",
+    "TARGETS",
+    "ProgressEvent",
+    "Reporter",
+    "export_model",
+    "list_architectures",
+    "open_checkpoint",
+]
 
 _ELSEWHERE = {
     "ARCHITECTURES": "architectures",
@@ -24,6 +35,8 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "export_model": "export",
+    "open_checkpoint": "direct",
+    "list_architectures": "architectures.listing",
 }
 
 

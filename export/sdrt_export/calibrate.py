@@ -20,8 +20,10 @@ from sdrt import StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.errors import RequestError
 from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import WHOLE_GRAPH
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -231,7 +233,7 @@ class _Probe(Component):
             fold = np.minimum if name.startswith("low:") else np.maximum
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
-    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
+    def _create(self, config: SessionConfig, setting: Setting, memory: MemoryGraph | None) -> Any:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
@@ -240,7 +242,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(content or str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
 
 class _Watched:
@@ -273,10 +275,10 @@ class _ProbedGraphs(OpenGraphs):
         self.probed = probed
         self.probes: dict[str, _Probe] = {}
 
-    def open(self, name: str, path: Path | None = None, content: bytes | None = None) -> Component:
+    def open(self, name: str, kind: str = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
         """See `OpenGraphs`."""
-        if name not in self.probed or path is not None:
-            return super().open(name, path, content)
+        if name not in self.probed or kind != WHOLE_GRAPH:
+            return super().open(name, kind, memory)
         self.probes[name] = _Probe(name, self.probed[name].path, self.config, self.notices)
         return self.probes[name]
 

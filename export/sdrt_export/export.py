@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sdrt
 from sdrt.common.extras import install_command, missing_modules
+from sdrt.common.notices import Notify
 from sdrt.errors import ExportError, ModelNotFoundError, RequestError
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
-from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt.onnx.engine import ort
-from sdrt.request.checks import real
 from sdrt_export import optimum_exporter, tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
-from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.default_settings import checked_defaults, default_settings
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
 from sdrt_export.piece import Piece
@@ -55,32 +55,45 @@ def export_model(
     architecture: str | None = None,
     random_weights: int | None = None,
     guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
     taesd: str | Path | None = None,
     calibration_prompts: Sequence[str] | None = None,
+    vae: str | Path | None = None,
+    text_encoders: Sequence[str | Path] = (),
+    prediction_type: str | None = None,
+    config: str | Path | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     verify: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
+    notify: Notify | None = None,
 ) -> Manifest:
     """Turn a Stable Diffusion checkpoint into the model folder ``output``, whole or not at all.
 
     Args:
-        source: a folder in diffusers' layout, or a hub id. None with ``architecture`` and ``random_weights``.
+        source: a folder in diffusers' layout, a single file, or a hub id of either, such as
+            "owner/name/file.safetensors". None with ``architecture`` and ``random_weights``.
         output: the folder to write. ``force`` replaces a model that is there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
         dtype: "fp32", "fp16", "int8", or "auto", which suits the target (see :class:`sdrt_export.targets.Target`).
         exporter: "sdrt", whose graphs are fused, or "optimum", for models that "sdrt" does not support.
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
-        guidance_scale: the model's default, 7.5 if None. Models made for little guidance (LCM, turbo) need their own.
+        guidance_scale, num_inference_steps: the model's defaults. None for what the checkpoint says of itself, by its
+            kind, its name or its scheduler, else diffusers' defaults.
         taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
+        vae: a file, folder or hub id of a VAE, which replaces the checkpoint's.
+        text_encoders: files of text encoders, which replace a single file's.
+        prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not tell.
+        config: a folder in diffusers' layout or a hub id, whose configs a single file is of, if they are unusual.
         revision, token, cache_dir: huggingface_hub's, for a hub id.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. What "optimum"
             exports is always compared.
         reporter: is called as the work goes on.
+        notify: receives messages for the user.
 
     Returns the manifest, as written to ``sdrt.json``.
 
@@ -90,13 +103,19 @@ def export_model(
         ExportError: the disk is full, or, with ``verify``, a graph differs from torch.
         OutOfMemoryError: there is not enough memory to compare a graph with torch.
     """
-    plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts, verify)
+    given = checked_defaults(guidance_scale, num_inference_steps)
+    plan = _plan(target, dtype, exporter, given, taesd, calibration_prompts, verify)
     output, access = expand(output), {"token": token, "cache_dir": cache_dir}
-    checkpoint = _open(source, architecture, random_weights, {"revision": revision, **access})
+    beside = Beside(
+        vae=vae, text_encoders=tuple(text_encoders), prediction_type=prediction_type, config=config
+    )
+    checkpoint = _open(source, architecture, random_weights, beside, {"revision": revision, **access}, notify)
     _check(plan, checkpoint)
     # The revision is the checkpoint's.
     preview = None if taesd is None else load_taesd(taesd, access)
-    return _write(plan, checkpoint, preview, output, force, _read(source), reporter or (lambda event: None))
+    report = reporter or (lambda event: None)
+    plan = _with_own_defaults(plan, checkpoint, report)
+    return _write(plan, checkpoint, preview, output, force, _read(source), report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +125,7 @@ class _Plan:
     target: Target
     dtype: str
     exporter: str
-    defaults: dict[str, float]
+    defaults: dict[str, Any]
     versions: dict[str, str]
     calibration: Calibration | None
     verify: bool
@@ -116,7 +135,7 @@ def _plan(
     target: str,
     dtype: str,
     exporter: str,
-    guidance_scale: float | None,
+    defaults: dict[str, Any],
     taesd: str | Path | None,
     prompts: Sequence[str] | None,
     verify: bool,
@@ -124,7 +143,6 @@ def _plan(
     """Check the arguments that do not need the checkpoint."""
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
-    defaults = _defaults(guidance_scale)
     _check_exporter(exporter, target, dtype, taesd)
     if verify:
         _require_torch()
@@ -193,11 +211,15 @@ def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], h
     )
 
 
-def _defaults(guidance_scale: float | None) -> dict[str, float]:
-    """The model's default arguments, for the manifest."""
-    if guidance_scale is None:
-        return {}
-    return {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
+def _with_own_defaults(plan: _Plan, checkpoint: Checkpoint, report: Reporter) -> _Plan:
+    """Add the defaults that the checkpoint itself asks for to those that the user gave."""
+    own = default_settings(checkpoint)
+    if own.advice:
+        report(ProgressEvent(component="scheduler", stage="done", detail=own.advice))
+    entries = own.recorded()
+    if "num_inference_steps" in plan.defaults:
+        entries.pop("timesteps", None)
+    return replace(plan, defaults=entries | plan.defaults)
 
 
 def _read(source: str | Path | None) -> Path | None:
@@ -251,7 +273,9 @@ def _open(
     source: str | Path | None,
     architecture: str | None,
     random_weights: int | None,
+    beside: Beside,
     hub_options: Mapping[str, Any],
+    notify: Notify | None,
 ) -> Checkpoint:
     if source is None:
         if architecture is None or random_weights is None:
@@ -261,6 +285,7 @@ def _open(
                 argument="source",
             )
         refuse_revision(f"--architecture {architecture}", hub_options["revision"])
+        _refuse_beside(beside)
         return RandomCheckpoint(architecture=architecture, seed=random_weights)
     if architecture is not None or random_weights is not None:
         raise RequestError.advised(
@@ -275,17 +300,18 @@ def _open(
             f"DIR; for a folder of that name, write ./{source}",
             argument="source",
         )
-    folder = expand(source)
-    if exists(folder) or isinstance(source, Path):
-        refuse_revision(source, hub_options["revision"])
-        return open_folder(folder)
-    from sdrt.model_folder import hub
+    return open_checkpoint(source, beside=beside, notify=notify, **hub_options)
 
-    name = hub.check_id(source)
-    # Check the small index before gigabytes of weights are downloaded.
-    check_checkpoint_index(hub.download(name, **hub_options))
-    snapshot = hub.download_checkpoint(name, **hub_options)
-    return open_folder(snapshot, name=name, revision=snapshot.name)
+
+def _refuse_beside(beside: Beside) -> None:
+    """Raise `RequestError` for what is given beside random weights."""
+    for argument in ("vae", "text_encoders", "prediction_type", "config"):
+        if getattr(beside, argument):
+            raise RequestError.advised(
+                f"{argument} is given, but random weights replace a checkpoint",
+                "leave one of them out",
+                argument=argument,
+            )
 
 
 def _require_torch() -> None:

@@ -13,7 +13,7 @@ from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.weights import Shape
 from sdrt_export.targets import Target
 
-__all__ = ["GRAPH", "graphs_of", "needed", "tensors_of", "transposed_weights"]
+__all__ = ["GRAPH", "graph_of", "graphs_of", "needed", "tensors_of", "transposed_weights"]
 
 GRAPH = "model.onnx"
 
@@ -32,26 +32,27 @@ def graphs_of(
     Raises:
         UnsupportedModelError: the config says something that is not supported, or needs a kernel that the target lacks.
     """
-    graphs = {
-        GRAPH: _whole(component, config, target, half),
-        STAGES_GRAPH: _stages(component, config, target, half),
-    }
+    kinds = {GRAPH: (half, False), STAGES_GRAPH: (half, True)}
     if half:
-        graphs[WIDE_GRAPH] = _whole(component, config, target, False)
-        graphs[WIDE_STAGES_GRAPH] = _stages(component, config, target, False)
-    return {name: graph for name, graph in graphs.items() if graph is not None}
+        kinds |= {WIDE_GRAPH: (False, False), WIDE_STAGES_GRAPH: (False, True)}
+    return {
+        name: graph_of(component, config, target, half=half, stages=stages)
+        for name, (half, stages) in kinds.items()
+        if component.parts is not None or not stages
+    }
 
 
-def _whole(component: Component, config: Mapping[str, Any], target: Target, half: bool) -> Graph:
-    graph = Graph(component.name, HALF if half else FLOAT)
-    component.write(config, target.layers(graph), target.host_indices)
-    return graph
-
-
-def _stages(component: Component, config: Mapping[str, Any], target: Target, half: bool) -> Graph | None:
-    if component.parts is None:
-        return None
-    graph = Graph(f"{component.name} in stages", HALF if half else FLOAT)
+def graph_of(
+    component: Component, config: Mapping[str, Any], target: Target, *, half: bool, stages: bool
+) -> Graph:
+    """Build one of a component's graphs: whole or in `stages`, in float16 (`half`) or float32. See `graphs_of`."""
+    compute = HALF if half else FLOAT
+    if not stages:
+        graph = Graph(component.name, compute)
+        component.write(config, target.layers(graph), target.host_indices)
+        return graph
+    assert component.parts is not None, component.name
+    graph = Graph(f"{component.name} in stages", compute)
     write_stages(component.parts(config), target.layers(graph))
     return graph
 

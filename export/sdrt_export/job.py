@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import RequestError
+from sdrt.families.agreement import check_text_widths
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
@@ -73,6 +74,7 @@ class Job:
             pieces.append(self.taesd)
         graphs = {piece.component.name: self._build(piece) for piece in pieces}
         self._check_tensors(pieces, graphs)
+        self._check_parts()
         return {piece.component.name: self._finish(piece, graphs[piece.component.name]) for piece in pieces}
 
     def _build(self, piece: Piece) -> Graphs:
@@ -91,6 +93,12 @@ class Job:
                 [needed(graphs[piece.component.name][GRAPH]) for piece in own],
                 own[0].tensors,
             )
+
+    def _check_parts(self) -> None:
+        """Check that the text encoders and the U-Net are of the same model."""
+        family, config = self.checkpoint.family, self.checkpoint.config
+        texts = {spec.component: config(spec.component) for spec in family.text_encoders}
+        check_text_widths(family, config(family.denoiser.component), texts)
 
     def _finish(self, piece: Piece, graphs: Graphs) -> dict[str, Any]:
         """Write a component's files. Return its entry in the manifest."""
@@ -163,9 +171,10 @@ class Job:
         if not isinstance(self.checkpoint, FolderCheckpoint):
             raise RequestError.advised(
                 "exporter 'optimum' takes a checkpoint folder or hub id",
-                "for random weights use exporter 'sdrt'",
+                "for single files, other VAEs and random weights use exporter 'sdrt'",
                 argument="exporter",
             )
+        self._check_parts()
         self.report(ProgressEvent(component="pipeline", stage="export"))
         # The index names a known scheduler, so that optimum imports no class that the checkpoint names. The scheduler
         # config that optimum writes is replaced later.

@@ -7,16 +7,19 @@ weights do not tell, so the exporter runs the component. If an activation comes 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import Tensor, nn
 
+from sdrt_export.architectures.vae import VaeConfig, vae_encoder
 from sdrt_export.components import Component
+from sdrt_export.components.component import Config, Inputs
+from sdrt_export.graphs.fused import FusedLayers
+from sdrt_export.graphs.graph import Graph
+from sdrt_export.graphs.memory import Once, bind
+from sdrt_export.graphs.watched import WatchedLayers, add_extremes
+from sdrt_export.graphs.weights import Array
 
 __all__ = ["HEADROOM", "Activations", "measure"]
 
@@ -25,7 +28,7 @@ HEADROOM = 4.0
 _LIMIT = float(np.finfo(np.float16).max)
 _SIDE = 16
 
-Inputs = dict[str, Tensor]
+Tensors = Mapping[str, Array]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,97 +52,76 @@ class Activations:
         return {**asdict(self), "largest": float(f"{self.largest:.4g}")}
 
 
-def measure(component: Component, model: Any) -> Activations:
-    """Run ``model`` in float32 on the hardest inputs that need no data."""
-    largest: dict[str, float] = {}
-    with _watched(model, largest), torch.no_grad():
-        for inputs in _HARDEST.get(component.name, _examples)(component, model):
-            component.reference(model, inputs)
-    used = {name: weight for name, weight in model.named_parameters() if name.rpartition(".")[0] in largest}
-    largest |= {name: float(weight.detach().abs().max()) for name, weight in used.items()}
+def measure(component: Component, config: Config, tensors: Tensors) -> Activations:
+    """Run the component in float32 on the hardest inputs that need no data.
+
+    Each input runs on its own, and an activation is kept until the layers after it have run, so that this takes no more
+    memory than a step.
+    """
+    graph = Graph(component.name)
+    layers = WatchedLayers(graph)
+    component.write(config, layers, False)
+    bound = bind(graph, tensors)
+    outputs = add_extremes(bound.model, layers.seen)
+    largest = {name: _magnitude(weight) for name, weight in bound.weights.items()}
+    opened = Once(bound)
+    for inputs in _HARDEST.get(component.name, _examples)(component, config, tensors):
+        made = opened.run(list(outputs), inputs)
+        for path, end in zip(outputs.values(), made, strict=True):
+            largest[path] = max(largest.get(path, 0.0), _magnitude(end))
     module = max(largest, key=largest.__getitem__)
     return Activations(largest=largest[module], module=module)
 
 
-@contextmanager
-def _watched(model: nn.Module, largest: dict[str, float]) -> Iterator[None]:
-    running: list[str] = []
-
-    def see(name: str, made: Tensor) -> None:
-        if made.is_floating_point() and made.numel():
-            largest[name] = max(largest.get(name, 0.0), float(made.abs().max()))
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda module, given: running.append(name)
-
-    def leave(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, given: object, made: object) -> None:
-            while running.pop() != name:
-                pass
-            if isinstance(made, Tensor):
-                see(name, made)
-
-        return hook
-
-    fused = F.scaled_dot_product_attention
-
-    def attend(query: Tensor, key: Tensor, *rest: Any, **options: Any) -> Tensor:
-        scale = options.get("scale")
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        see(f"{running[-1]}.scores", query @ key.transpose(-1, -2) * scale)
-        return fused(query, key, *rest, **options)
-
-    handles = [
-        handle
-        for name, module in model.named_modules()
-        for handle in (
-            module.register_forward_pre_hook(enter(name)),
-            module.register_forward_hook(leave(name)),
-        )
-    ]
-    # diffusers and transformers look it up here at every call.
-    F.scaled_dot_product_attention = attend
-    try:
-        yield
-    finally:
-        F.scaled_dot_product_attention = fused
-        for handle in handles:
-            handle.remove()
+def _magnitude(array: Array) -> float:
+    """The largest magnitude in an array, without a copy of it. Infinity for what is not a number."""
+    if not array.size:
+        return 0.0
+    largest = max(float(array.max()), -float(array.min()))
+    return float("inf") if np.isnan(largest) else largest
 
 
-def _examples(component: Component, model: Any) -> Iterator[Inputs]:
+def _examples(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
     for size in (1, 2):
-        yield component.examples(model, size)
+        yield component.examples(config, size)
 
 
-def _unet(component: Component, model: Any) -> Iterator[Inputs]:
+def _unet(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
     """Timesteps from pure noise to none."""
     for timestep in (999.0, 500.0, 1.0):
-        yield {**component.examples(model, 2), "timestep": torch.tensor(timestep)}
+        yield {**component.examples(config, 2), "timestep": np.array(timestep, np.float32)}
 
 
-def _images(model: Any) -> Tensor:
-    """Images ``[4, channels, side, side]`` in -1 to 1: flat, edges, a ramp, and noise."""
-    side, channels = _SIDE * int(2 ** (len(model.config.block_out_channels) - 1)), model.config.in_channels
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    noise = torch.rand(channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    single = [
-        torch.ones(side, side),
-        ((rows // 16 + columns // 16) % 2 * 2 - 1).float(),
+def _images(config: VaeConfig) -> Iterator[Array]:
+    """Images ``[1, channels, side, side]`` in -1 to 1: flat, edges, a ramp, and noise."""
+    side, channels = _SIDE * config.factor, config.in_channels
+    rows, columns = np.indices((side, side))
+    noise = np.random.default_rng(0).uniform(-1, 1, (channels, side, side))
+    for image in (
+        np.ones((side, side)),
+        (rows // 16 + columns // 16) % 2 * 2 - 1,
         (rows + columns) / (side - 1) - 1,
-    ]
-    return torch.stack([*(one.expand(channels, side, side) for one in single), noise])
+        noise,
+    ):
+        yield np.broadcast_to(image, (1, channels, side, side)).astype(np.float32)
 
 
-def _encoder(component: Component, model: Any) -> Iterator[Inputs]:
-    yield {"sample": _images(model)}
+def _encoder(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
+    for image in _images(VaeConfig.of(config)):
+        yield {"sample": image}
 
 
-def _decoder(component: Component, model: Any) -> Iterator[Inputs]:
-    yield {"latent_sample": model.encode(_images(model)).latent_dist.mean}
+def _decoder(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
+    """The latents of those images."""
+    shape, graph = VaeConfig.of(config), Graph("vae_encoder")
+    vae_encoder(shape, FusedLayers(graph))
+    encoder = Once(bind(graph, tensors))
+    for image in _images(shape):
+        (moments,) = encoder.run(["latent_parameters"], {"sample": image})
+        yield {"latent_sample": moments[:, : shape.latent_channels]}
 
 
-_HARDEST: Mapping[str, Callable[[Component, Any], Iterator[Inputs]]] = {
+_HARDEST: Mapping[str, Callable[[Component, Config, Tensors], Iterator[Inputs]]] = {
     "unet": _unet,
     "vae_encoder": _encoder,
     "vae_decoder": _decoder,

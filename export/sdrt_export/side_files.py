@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.families import Family
+from sdrt.families import Family, Task
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.components import components_of
 
-__all__ = ["SCHEDULER", "index", "write_json", "write_side_files"]
+__all__ = ["SCHEDULER", "index", "index_of", "write_json", "write_side_files"]
 
 SCHEDULER = "PNDMScheduler"
 """The class of schedulers whose config names none."""
@@ -25,7 +25,6 @@ _DIFFUSERS_VERSION = "0.39.0"
 
 def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     """Write the tokenizer, the scheduler configs, and the index that optimum and diffusers read."""
-    scheduler = checkpoint.scheduler_config()
     family, sources = checkpoint.family, checkpoint.tokenizer_folders()
     for spec in family.text_encoders:
         tokens = staging / spec.tokenizer
@@ -36,14 +35,39 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
             text = _config(staging, spec.component)
             tokenizer.write_byte_tokenizer(staging / "scratch", tokens, text["max_position_embeddings"])
     (staging / "scheduler").mkdir(exist_ok=True)
-    write_json(staging / "scheduler" / "scheduler_config.json", scheduler)
-    entries = index(family, scheduler.get("_class_name", SCHEDULER))
-    channels = _config(staging, family.vae.decoder)["latent_channels"]
-    task = family.task_of(_config(staging, family.denoiser.component), channels)
-    entries["_class_name"] = task.pipeline
-    if task.has_noise_level:
-        entries |= _write_low_res_scheduler(checkpoint, staging)
+    write_json(staging / "scheduler" / "scheduler_config.json", checkpoint.scheduler_config())
+    low_res = checkpoint.low_res_scheduler_config()
+    entries = index_of(checkpoint, lambda component: _config(staging, component))
+    if low_res is not None and "low_res_scheduler" in entries:
+        (staging / "low_res_scheduler").mkdir()
+        write_json(staging / "low_res_scheduler" / "scheduler_config.json", low_res)
     write_json(staging / INDEX_NAME, entries)
+
+
+def index_of(checkpoint: Checkpoint, config: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of ``model_index.json`` for a checkpoint, whose components have these configs.
+
+    Raises:
+        ModelNotFoundError: an upscaler lacks its second scheduler.
+    """
+    family, scheduler = checkpoint.family, checkpoint.scheduler_config()
+    entries = index(family, scheduler.get("_class_name", SCHEDULER))
+    channels = config(family.vae.decoder)["latent_channels"]
+    task = family.task_of(config(family.denoiser.component), channels)
+    entries["_class_name"] = _pipeline(checkpoint, family, task)
+    return entries | (_low_res_entries(checkpoint) if task.has_noise_level else {}) | _options(checkpoint)
+
+
+def _pipeline(checkpoint: Checkpoint, family: Family, task: Task) -> str:
+    """The class in the index: the task's, or the checkpoint's own if it reads the same settings in another way."""
+    own = checkpoint.index().get("_class_name")
+    return own if own in family.consistency_pipelines and task is family.tasks[0] else task.pipeline
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, bool]:
+    """The options of the checkpoint's index that change images."""
+    given = checkpoint.index()
+    return {name: given[name] for name in checkpoint.family.options if isinstance(given.get(name), bool)}
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:
@@ -51,8 +75,8 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
     return config
 
 
-def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str, Any]:
-    """Write an upscaler's second scheduler. Return its entries in the index."""
+def _low_res_entries(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The entries of an upscaler's index."""
     config = checkpoint.low_res_scheduler_config()
     if config is None:
         raise ModelNotFoundError.advised(
@@ -60,8 +84,6 @@ def _write_low_res_scheduler(checkpoint: Checkpoint, staging: Path) -> dict[str,
             "download it again",
             component="low_res_scheduler",
         )
-    (staging / "low_res_scheduler").mkdir()
-    write_json(staging / "low_res_scheduler" / "scheduler_config.json", config)
     entries: dict[str, Any] = {"low_res_scheduler": ["diffusers", str(config.get("_class_name"))]}
     most = checkpoint.index().get("max_noise_level")
     return entries | ({"max_noise_level": most} if isinstance(most, int) else {})

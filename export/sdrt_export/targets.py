@@ -31,6 +31,7 @@ class Target:
         halves: whether graphs in float16 compute in float16. Without, they store weights in float16, widen them once at
             load and compute in float32.
         channels_last: whether images are in that layout, and some weights are packed.
+        turns: whether its provider multiplies with a matrix as checkpoints store it (FusedMatMul), as fast.
         host_indices: whether the text encoder takes the position where each text ends, because a search on the device
             would go through the CPU.
     """
@@ -40,6 +41,7 @@ class Target:
     dtypes: tuple[str, ...]
     halves: bool = False
     channels_last: bool = False
+    turns: bool = False
     host_indices: bool = False
 
     @property
@@ -49,7 +51,7 @@ class Target:
 
 
 TARGETS: Mapping[str, Target] = {
-    "cpu": Target(name="cpu", layers=FusedLayers, dtypes=("fp32", "fp16", "int8")),
+    "cpu": Target(name="cpu", layers=FusedLayers, dtypes=("fp32", "fp16", "int8"), turns=True),
     # Not bfloat16, for which ONNX Runtime's GroupNorm and NhwcConv have no kernels.
     "cuda": Target(
         name="cuda",

@@ -14,8 +14,9 @@ from sdrt.common.frames import forgets_locals
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
-from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.loading import Loading
+from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
@@ -61,7 +62,7 @@ class StableDiffusionPipeline(DiffusersMethods):
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: Model,
         config: SessionConfig,
         *,
         verify: bool = True,
@@ -160,6 +161,8 @@ class StableDiffusionPipeline(DiffusersMethods):
             model=self.model.name,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
+            zeroes=self._capabilities.zeroes,
+            layer=self._capabilities.layer,
         )
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)

@@ -22,6 +22,66 @@ ADDED = "added_token_embeddings"
 EOS_INDEX = "eos_index"
 _ACTIVATIONS = ("quick_gelu", "gelu")
 _LONGEST = 1 << 16
+_KNOWN = frozenset(
+    {
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("max_position_embeddings", "hidden_act", "layer_norm_eps", "eos_token_id", "projection_dim"),
+    }
+)
+_FIXED: Mapping[str, Any] = {"model_type": ("clip_text_model", None), "pruned_heads": ({}, None)}
+# What transformers adds to every config: about training, about texts that a language model writes, about the classes
+# of a classifier, about how results are returned.
+_IGNORED = frozenset(
+    {
+        *(
+            "attention_dropout",
+            "dropout",
+            "initializer_factor",
+            "initializer_range",
+            "use_bfloat16",
+            "tf_legacy_loss",
+        ),
+        *("architectures", "transformers_version", "torch_dtype", "dtype", "torchscript", "name_or_path"),
+        *(
+            "bos_token_id",
+            "pad_token_id",
+            "sep_token_id",
+            "decoder_start_token_id",
+            "tokenizer_class",
+            "prefix",
+        ),
+        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params"),
+        *(
+            "return_dict",
+            "output_attentions",
+            "output_hidden_states",
+            "output_scores",
+            "return_dict_in_generate",
+        ),
+        *(
+            "is_decoder",
+            "is_encoder_decoder",
+            "add_cross_attention",
+            "cross_attention_hidden_size",
+            "use_cache",
+        ),
+        *("tie_encoder_decoder", "tie_word_embeddings", "chunk_size_feed_forward", "gradient_checkpointing"),
+        *(
+            "max_length",
+            "min_length",
+            "do_sample",
+            "early_stopping",
+            "num_beams",
+            "num_beam_groups",
+            "temperature",
+        ),
+        *("diversity_penalty", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+        *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
+        *("begin_suppress_tokens", "exponential_decay_length_penalty", "attn_implementation", "xla_device"),
+        *("experts_implementation", "ignore_keys_at_rope_validation"),
+    }
+)
 # Configs from before transformers 4.31 say 2, which never was CLIP's end token.
 _OLD_EOS = 2
 
@@ -47,6 +107,7 @@ class ClipTextConfig:
     ) -> ClipTextConfig:
         """Read transformers' config. Raises `UnsupportedModelError` for what is not supported."""
         config = Config(component, values)
+        config.check_keys(_KNOWN, _FIXED, _IGNORED)
         activation = config.get("hidden_act", "quick_gelu")
         if activation not in _ACTIVATIONS:
             raise config.refused("hidden_act", " or ".join(_ACTIVATIONS))
@@ -58,7 +119,7 @@ class ClipTextConfig:
             heads=config.whole("num_attention_heads", 8, most=1 << 10),
             length=config.whole("max_position_embeddings", 77, most=_LONGEST),
             activation=activation,
-            eps=config.number("layer_norm_eps", 1e-5),
+            eps=config.number("layer_norm_eps", 1e-5, least=0, most=1),
             eos=config.whole("eos_token_id", 49407),
             projection=config.whole("projection_dim", 512, most=1 << 14) if projected else 0,
         )

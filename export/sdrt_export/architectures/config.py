@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
 __all__ = ["OPTIMUM", "Config"]
@@ -19,17 +20,28 @@ class Config:
     def __init__(self, component: str, values: Mapping[str, Any]) -> None:
         self.component, self._values = component, values
 
-    def check_keys(self, known: frozenset[str], fixed: Mapping[str, Any], ignored: frozenset[str]) -> None:
+    def check_keys(
+        self,
+        known: frozenset[str],
+        fixed: Mapping[str, Any],
+        ignored: frozenset[str],
+        *,
+        classes: tuple[str, ...] = (),
+    ) -> None:
         """Check the keys that a builder does not read.
 
         Args:
             known: the keys that the builder reads.
             fixed: keys with the only value that is supported, or a tuple of several.
             ignored: keys that do not change the result.
+            classes: what `_class_name` may be, if it is there. Empty for any.
 
         Raises:
             UnsupportedModelError: a key is unknown and not off, or a fixed one has another value.
         """
+        named = self.get("_class_name")
+        if classes and named is not None and named not in classes:
+            raise self.refused("_class_name", " or ".join(classes))
         for key, value in self._values.items():
             if key.startswith("_") or key in known or key in ignored:
                 continue
@@ -41,16 +53,19 @@ class Config:
             if value not in allowed:
                 raise self.refused(key, " or ".join(repr(one) for one in allowed))
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
     def get(self, key: str, default: Any = None) -> Any:
         """The value of a key; its default if it is missing or null."""
         value = self._values.get(key)
         return default if value is None else value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A finite number."""
+    def number(self, key: str, default: float | None = None, *, least: float, most: float) -> float:
+        """A finite number from `least` to `most`."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e30:
-            raise self.refused(key, "a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise self.refused(key, f"a number from {least:g} to {most:g}")
         return float(value)
 
     def whole(self, key: str, default: int | None = None, *, most: int = 1 << 20) -> int:
@@ -89,13 +104,15 @@ class Config:
 
     def refused(self, key: str, expected: str) -> UnsupportedModelError:
         """The error for a value that is not supported."""
-        value = repr(self._values.get(key))
-        shown = value if len(value) <= 80 else f"{value[:77]}…"
         return UnsupportedModelError.expected(
-            f"{self.component}/config.json: {key} is {shown}",
+            f"{self.component}/config.json: {_shown(key)} is {brief(self._values.get(key), 80)}",
             f"{expected}; for another model, try {OPTIMUM}",
             component=self.component,
         )
+
+    def raw(self, key: str) -> Any:
+        """The value as it stands: None if it is missing or null."""
+        return self._values.get(key)
 
     def _listed(self, key: str, value: Any) -> list[Any]:
         if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= 16:
@@ -106,3 +123,8 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
             raise self.refused(key, f"whole numbers from 1 to {most}")
         return value
+
+
+def _shown(key: Any) -> str:
+    """A key in a message: as it is, if it looks like one."""
+    return key if isinstance(key, str) and key.isidentifier() and len(key) <= 60 else brief(key)

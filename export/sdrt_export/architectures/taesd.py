@@ -48,7 +48,7 @@ class TaesdConfig:
     def of(cls, values: Mapping[str, Any], component: str = "taesd") -> TaesdConfig:
         """Read diffusers' config of an `AutoencoderTiny`. Raises `UnsupportedModelError`."""
         config = Config(component, values)
-        config.check_keys(_KNOWN, _FIXED, _IGNORED)
+        config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("AutoencoderTiny",))
         channels = config.wholes("decoder_block_out_channels", (64,) * 4, most=1 << 12)
         return cls(
             latent_channels=config.whole("latent_channels", 4, most=256),

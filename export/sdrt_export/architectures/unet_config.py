@@ -16,8 +16,9 @@ _MIDDLE = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 _CHANNELS = (320, 640, 1280, 1280)
 _DOWN_DEFAULT = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _UP_DEFAULT = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-# What SDXL and its refiner embed beside the pooled texts: 6 and 5 numbers.
-_TIME_IDS = (5, 6)
+# What SDXL and its refiner embed beside the pooled texts: 6 and 5 numbers. Their pooled texts are 1280 wide.
+_TIME_IDS = (6, 5)
+_POOLED_WIDTH = 1280
 _MOST_CHANNELS, _MOST_LAYERS = 1 << 14, 64
 
 _KNOWN = frozenset(
@@ -35,7 +36,7 @@ _KNOWN = frozenset(
         *("attention_head_dim", "num_attention_heads", "use_linear_projection", "addition_embed_type"),
         *("addition_time_embed_dim", "num_class_embeds", "resnet_time_scale_shift"),
         *("time_embedding_dim", "time_cond_proj_dim", "conv_in_kernel"),
-        *("conv_out_kernel", "projection_class_embeddings_input_dim", "mid_block_only_cross_attention"),
+        *("conv_out_kernel", "projection_class_embeddings_input_dim"),
     }
 )
 _FIXED: Mapping[str, Any] = {
@@ -51,12 +52,13 @@ _FIXED: Mapping[str, Any] = {
     "attention_type": "default",
     "cross_attention_norm": None,
 }
-# `upcast_attention` widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks
-# above do not read `resnet_skip_time_act` and `resnet_out_scale_factor`.
+# Of the middle blocks, only UNetMidBlock2DSimpleCrossAttn reads `mid_block_only_cross_attention`. `upcast_attention`
+# widens half precision in torch, where the kernels here accumulate in float32 anyway. The blocks above do not read
+# `resnet_skip_time_act` and `resnet_out_scale_factor`.
 _IGNORED = frozenset(
     {
         *("sample_size", "dropout", "upcast_attention", "addition_embed_type_num_heads"),
-        *("resnet_skip_time_act", "resnet_out_scale_factor"),
+        *("resnet_skip_time_act", "resnet_out_scale_factor", "mid_block_only_cross_attention"),
     }
 )
 
@@ -75,7 +77,11 @@ class BlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The shape of a U-Net."""
+    """The shape of a U-Net.
+
+    `added_width` is that of the pooled text and all sizes together, which the graph takes in any shares;
+    `pooled_width` and `num_time_ids` are the likely ones.
+    """
 
     in_channels: int
     out_channels: int
@@ -97,6 +103,7 @@ class UNetConfig:
     scale_and_shift: bool
     mid_scale: float
     num_class_embeds: int
+    added_width: int
     pooled_width: int
     size_width: int
     num_time_ids: int
@@ -106,7 +113,7 @@ class UNetConfig:
     def of(cls, values: Mapping[str, Any], component: str = "unet") -> UNetConfig:
         """Read diffusers' config. Raises `UnsupportedModelError` for what is not supported."""
         config = Config(component, values)
-        config.check_keys(_KNOWN, _FIXED, _IGNORED)
+        config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("UNet2DConditionModel",))
         channels = config.wholes("block_out_channels", _CHANNELS, most=_MOST_CHANNELS)
         down, mid, up = _blocks(config, channels)
         return cls(
@@ -117,11 +124,11 @@ class UNetConfig:
             mid=mid,
             up=up,
             groups=_groups(config, channels),
-            eps=config.number("norm_eps", 1e-5),
+            eps=config.number("norm_eps", 1e-5, least=0, most=1),
             context_width=_context_width(config),
             time_width=config.whole("time_embedding_dim", 4 * channels[0]),
             flip=config.flag("flip_sin_to_cos", True),
-            shift=config.number("freq_shift", 0),
+            shift=_shift(config, channels),
             center_input_sample=config.flag("center_input_sample"),
             conv_in_kernel=_odd(config, "conv_in_kernel"),
             conv_out_kernel=_odd(config, "conv_out_kernel"),
@@ -129,7 +136,7 @@ class UNetConfig:
             linear_projection=config.flag("use_linear_projection"),
             scale_and_shift=_choice(config, "resnet_time_scale_shift", "default", ("default", "scale_shift"))
             == "scale_shift",
-            mid_scale=config.number("mid_block_scale_factor", 1.0),
+            mid_scale=config.number("mid_block_scale_factor", 1.0, least=1e-3, most=1e3),
             num_class_embeds=config.whole("num_class_embeds", 1) if config.get("num_class_embeds") else 0,
             guidance_width=config.whole("time_cond_proj_dim", 1) if config.get("time_cond_proj_dim") else 0,
             **_text_and_size(config),
@@ -150,6 +157,16 @@ def _odd(config: Config, key: str) -> int:
     return kernel
 
 
+def _shift(config: Config, channels: tuple[int, ...]) -> float:
+    """What is taken from the number of frequencies before they are spread, so it must leave some."""
+    if channels[0] % 2:
+        raise config.refused("block_out_channels", "an even number first, for as many sines as cosines")
+    widths = [channels[0]]
+    if config.get("addition_time_embed_dim"):
+        widths.append(config.whole("addition_time_embed_dim", most=_MOST_CHANNELS))
+    return config.number("freq_shift", 0, least=0, most=min(widths) / 2 - 0.5)
+
+
 def _groups(config: Config, channels: tuple[int, ...]) -> int:
     groups = config.whole("norm_num_groups", 32, most=_MOST_CHANNELS)
     if any(each % groups for each in channels):
@@ -159,7 +176,7 @@ def _groups(config: Config, channels: tuple[int, ...]) -> int:
 
 def _context_width(config: Config) -> int:
     value = config.get("cross_attention_dim", 1280)
-    if isinstance(value, (list, tuple)) and len(set(value)) == 1:
+    if isinstance(value, (list, tuple)) and value and all(one == value[0] for one in value):
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_CHANNELS:
         raise config.refused("cross_attention_dim", "one whole number for all blocks")
@@ -167,16 +184,23 @@ def _context_width(config: Config) -> int:
 
 
 def _text_and_size(config: Config) -> dict[str, int]:
-    """The widths of SDXL's pooled texts and sizes. Zeros without them."""
+    """The widths of SDXL's pooled texts and sizes, alone and together. Zeros without them.
+
+    The config says only how wide both are together. With other widths than SDXL's, their shares are a guess.
+    """
     if _choice(config, "addition_embed_type", None, (None, "text_time")) is None:
-        return {"pooled_width": 0, "size_width": 0, "num_time_ids": 0}
+        return {"added_width": 0, "pooled_width": 0, "size_width": 0, "num_time_ids": 0}
     size = config.whole("addition_time_embed_dim", most=_MOST_CHANNELS)
+    if size % 2:
+        raise config.refused("addition_time_embed_dim", "an even number, for as many sines as cosines")
     whole = config.whole("projection_class_embeddings_input_dim", most=1 << 16)
-    # Pooled texts are 768, 1024 or 1280 wide, so only one count leaves such a width.
-    for count in reversed(_TIME_IDS):
-        if (pooled := whole - count * size) > 0 and pooled % 64 == 0:
-            return {"pooled_width": pooled, "size_width": size, "num_time_ids": count}
-    raise config.refused("projection_class_embeddings_input_dim", "room for a pooled text and 5 or 6 sizes")
+    shares = [(whole - count * size, count) for count in _TIME_IDS if whole > count * size]
+    if not shares:
+        raise config.refused(
+            "projection_class_embeddings_input_dim", "room for a pooled text and 5 or 6 sizes"
+        )
+    pooled, count = next((one for one in shares if one[0] == _POOLED_WIDTH), shares[0])
+    return {"added_width": whole, "pooled_width": pooled, "size_width": size, "num_time_ids": count}
 
 
 def _blocks(
@@ -223,21 +247,19 @@ def _blocks(
 def _middle(
     config: Config, channels: tuple[int, ...], heads: tuple[int, ...], depths: tuple[tuple[int, ...], ...]
 ) -> BlockConfig | None:
-    kind = config._values.get("mid_block_type", _MIDDLE[0])
+    kind = config.raw("mid_block_type") if "mid_block_type" in config else _MIDDLE[0]
     if kind not in _MIDDLE:
         raise config.refused("mid_block_type", " or ".join(repr(one) for one in _MIDDLE))
     if kind is None:
         return None
-    own = config.get("mid_block_only_cross_attention")
-    shared = config.get("only_cross_attention", False)
-    only_cross = own if isinstance(own, bool) else shared if isinstance(shared, bool) else False
     return BlockConfig(
         channels=channels[-1],
         heads=heads[-1],
         # A middle without attention has a single resnet.
-        depths=(depths[-1][-1],) if kind == _MIDDLE[0] else (),
+        depths=(depths[-1][0],) if kind == _MIDDLE[0] else (),
         attends=kind == _MIDDLE[0],
-        only_cross_attention=only_cross,
+        # diffusers hands `mid_block_only_cross_attention` to another kind of block only.
+        only_cross_attention=False,
         resamples=False,
     )
 

@@ -43,7 +43,7 @@ class VaeConfig:
     def of(cls, values: Mapping[str, Any], component: str = "vae") -> VaeConfig:
         """Read diffusers' config. Raises `UnsupportedModelError` for what is not supported."""
         config = Config(component, values)
-        config.check_keys(_KNOWN, _FIXED, _IGNORED)
+        config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("AutoencoderKL",))
         channels = config.wholes("block_out_channels", (64,), most=1 << 13)
         for key, kind in (("down_block_types", _DOWN), ("up_block_types", _UP)):
             if config.texts(key, (kind,)) != (kind,) * len(channels):

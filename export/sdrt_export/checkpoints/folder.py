@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdrt.errors import ModelNotFoundError
+from sdrt.common.messages import brief
+from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.file_kind import refusal_of_file
+from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.vae.latent_scale import LatentScale
@@ -39,7 +41,10 @@ class FolderCheckpoint:
 
     def config(self, part: str) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
-        values = completed(self._class(part).class_name, _read_config(self.folder / part / "config.json"))
+        path, wanted = self.folder / part / "config.json", self._class(part).class_name
+        read = _read_config(path)
+        _check_class(path, read.get("_class_name"), wanted)
+        values = completed(wanted, read)
         task = _task(self.folder, self.family)
         # What diffusers' pipeline changes after it has loaded a component.
         if part == self.family.denoiser.component:
@@ -76,6 +81,10 @@ class FolderCheckpoint:
         """See :class:`Checkpoint`."""
         return read_json(self.folder / INDEX_NAME)
 
+    def names(self) -> tuple[str, ...]:
+        """See :class:`Checkpoint`."""
+        return (self.name,)
+
     def tokenizer_folders(self) -> dict[str, Path]:
         """See :class:`Checkpoint`."""
         return {name: self.folder / name for name in self.family.tokenizers}
@@ -101,6 +110,17 @@ class FolderCheckpoint:
         )
 
 
+def _check_class(path: Path, found: object, wanted: str) -> None:
+    """Check the class that diffusers wrote into a config. transformers writes none there."""
+    if found not in (None, wanted):
+        raise UnsupportedModelError.expected(
+            f"{path.parent.name}/{path.name}: _class_name is {brief(found)}",
+            f"{wanted}, as model_index.json says",
+            path=path,
+            component=path.parent.name,
+        )
+
+
 def read_tensors(files: Iterable[Path], class_name: str) -> Tensors:
     """The tensors of some files, by the names that the builders use."""
     sources: dict[str, Source] = dict(Tensors.of_files(files).sources)
@@ -121,7 +141,7 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
             argument="source",
             path=folder,
         )
-    if folder.is_file():
+    if not folder.is_dir():
         raise refusal_of_file(folder)
     with readable(folder):
         return _open_folder(folder, name, revision)
@@ -129,23 +149,30 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
 
 def _open_folder(folder: Path, name: str | None, revision: str | None) -> FolderCheckpoint:
     if not (folder / "model_index.json").is_file():
-        raise ModelNotFoundError.expected(
-            f"{folder} has no model_index.json",
-            "a checkpoint in diffusers' layout",
-            argument="source",
-            path=folder,
-        )
+        raise refusal_of_folder(folder)
     family = check_checkpoint_index(folder)
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
         find_weights(folder / part, component.library)
-    _read_config(folder / "scheduler" / "scheduler_config.json")
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
         _check_tokenizer(folder / tokenizer)
     return FolderCheckpoint(
         folder=folder, name=name or folder.resolve().name, family=family, revision=revision
     )
+
+
+def _check_scheduler(path: Path) -> None:
+    """Check that a class is a name. Which ones the runtime knows is said when the model is used."""
+    found = _read_config(path).get("_class_name")
+    if found is not None and not isinstance(found, str):
+        raise UnsupportedModelError.expected(
+            f"scheduler/{path.name}: _class_name is {brief(found)}",
+            "a scheduler of diffusers, such as 'EulerDiscreteScheduler'",
+            path=path,
+            component="scheduler",
+        )
 
 
 def _check_task(folder: Path, family: Family) -> None:

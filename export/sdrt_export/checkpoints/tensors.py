@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, read_header
+from sdrt.common.messages import brief
+from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, check_unchanged, read_header
+from sdrt.errors import IntegrityError
 from sdrt_export.graphs.weights import Array, Shape
 
 __all__ = ["LazyTensors", "MappedFile", "Source", "Tensors", "shape_of"]
@@ -39,7 +41,12 @@ class MappedFile:
         return np.memmap(self.header.path, np.uint8, mode="r")
 
     def raw(self, name: str) -> NDArray[np.uint8]:
-        """The bytes of a tensor, a view of the mapped file."""
+        """The bytes of a tensor, a view of the mapped file.
+
+        Raises:
+            UnsupportedModelError: the file changed since its header was read.
+        """
+        check_unchanged(self.header)  # the kernel ends a process that reads what a file no longer has
         entry = self.header.tensors[name]
         return self._bytes[entry.start : entry.end]
 
@@ -95,15 +102,23 @@ class Tensors(LazyTensors):
 
     @classmethod
     def of_files(cls, paths: Iterable[Path]) -> Tensors:
-        """All tensors of some files, under their own names."""
-        files = [MappedFile.open(path) for path in paths]
-        return cls(
-            {
-                name: Source(file=file, name=name, shape=entry.shape)
-                for file in files
-                for name, entry in file.header.tensors.items()
-            }
-        )
+        """All tensors of some files, under their own names.
+
+        Raises:
+            IntegrityError: a tensor is in two files.
+            UnsupportedModelError, OSError: as `MappedFile.open`.
+        """
+        sources: dict[str, Source] = {}
+        for file in [MappedFile.open(path) for path in paths]:
+            for name, entry in file.header.tensors.items():
+                if name in sources:
+                    raise IntegrityError.advised(
+                        f"{brief(name)} is in {sources[name].file.header.path} and in {file.header.path}",
+                        "download the checkpoint again",
+                        path=file.header.path,
+                    )
+                sources[name] = Source(file=file, name=name, shape=entry.shape)
+        return cls(sources)
 
     def shape(self, name: str) -> Shape:
         """See `LazyTensors`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from sdrt.errors import UnsupportedModelError
 from sdrt_export.graphs.weights import Array, Weight
 
 __all__ = ["FLOAT", "HALF", "MICROSOFT", "OPSET", "Dims", "Graph", "Place"]
@@ -21,6 +23,8 @@ MICROSOFT = "com.microsoft"
 FLOAT: int = TensorProto.FLOAT
 HALF: int = TensorProto.FLOAT16
 _IR_VERSION = 10
+# The largest networks here are SDXL's U-Net, with 2.6e9 weights, and its graph, with 4,000 nodes.
+_MOST_WEIGHTS, _MOST_NODES = 16_000_000_000, 50_000
 _NUMPY: dict[int, Any] = {FLOAT: np.float32, HALF: np.float16}
 Dims = Sequence[int | str]
 
@@ -45,6 +49,7 @@ class Graph:
         self.name, self.compute = name, compute
         self.weights: dict[str, Weight] = {}
         self.path = ""
+        self._num_elements = 0
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -60,6 +65,8 @@ class Graph:
     ) -> tuple[str, ...]:
         """Add a node with `count` outputs. Return their names."""
         number = len(self._nodes)
+        if number >= _MOST_NODES:
+            raise self._too_large(f"{_MOST_NODES:,} operators")
         name = f"{self.path}/{kind}_{number}" if self.path else f"{kind}_{number}"
         outputs = [name if index == 0 else f"{name}.{index}" for index in range(count)]
         given = [one or "" for one in inputs]
@@ -68,6 +75,10 @@ class Graph:
 
     def weight(self, weight: Weight) -> str:
         """Name a weight. Return the name of its value."""
+        if weight.name not in self.weights:
+            self._num_elements += math.prod(weight.shape)
+            if self._num_elements > _MOST_WEIGHTS:
+                raise self._too_large(f"{_MOST_WEIGHTS:,} weights")
         known = self.weights.setdefault(weight.name, weight)
         assert (known.shape, known.sources) == (weight.shape, weight.sources), weight.name
         return weight.name
@@ -134,6 +145,14 @@ class Graph:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="sdrt")
         helper.set_model_props(model, self._metadata)
         return model
+
+    def _too_large(self, limit: str) -> UnsupportedModelError:
+        component = self.name.split(" ")[0]
+        return UnsupportedModelError.expected(
+            f"{component}: its config.json describes a network of more than {limit}",
+            "a network of at most that size: correct its numbers",
+            component=component,
+        )
 
     def _is_output(self, value: str) -> bool:
         return any(info.name == value for info in self._outputs)

@@ -173,12 +173,17 @@ class Layers:
         q, k, v = (graph.op("Reshape", one.name, apart) for one in (query, key, value))
         q, v = (graph.op("Transpose", one, perm=[0, 2, 1, 3]) for one in (q, v))
         k = graph.op("Transpose", k, perm=[0, 2, 3, 1])
-        scores = graph.op("MatMul", graph.op("Mul", q, graph.number(attention.scale)), k)
+        scores = self._scores(q, k, attention)
         if attention.causal:
             scores = graph.op("Add", scores, self._causal_mask(query))
         out = graph.op("MatMul", graph.op("Softmax", scores, axis=-1), v)
         out = graph.op("Transpose", out, perm=[0, 2, 1, 3])
         return Value(attention.width, graph.op("Reshape", out, graph.constant([0, 0, attention.width])))
+
+    def _scores(self, query: str, key: str, attention: Attention) -> str:
+        """`[batch, heads, queries, keys]` of queries `[batch, heads, queries, size]` and keys turned around."""
+        graph = self.graph
+        return graph.op("MatMul", graph.op("Mul", query, graph.number(attention.scale)), key)
 
     def _causal_mask(self, tokens: Value) -> str:
         """`[sequence, sequence]`: 0 where a token may look, else -∞."""

@@ -50,8 +50,17 @@ class Weight:
         """Whether it is one matrix of the checkpoint, transposed."""
         return self.arrange is transposed
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one tensor of the checkpoint, as it is."""
+        return self.arrange is _as_it_is
+
     def value(self, tensors: Mapping[str, Array]) -> Array:
-        """The weight, made of a checkpoint's `tensors`.
+        """The weight, made of a checkpoint's `tensors`. Raises like `parts`."""
+        return self.arrange(self.parts(tensors))
+
+    def parts(self, tensors: Mapping[str, Array]) -> list[Array]:
+        """The tensors that the weight is made of.
 
         Raises:
             IntegrityError: a tensor is missing, or has another shape than the config says.
@@ -60,11 +69,12 @@ class Weight:
         for name, shape in self.sources.items():
             if name not in tensors:
                 raise IntegrityError.advised(f"the weights lack {name}", "download the checkpoint again")
-            array = tensors[name]  # read once, because some are made when they are read
-            if array.shape != shape:
+            # Once, because some mappings convert a tensor whenever it is asked for.
+            tensor = tensors[name]
+            if tensor.shape != shape:
                 raise IntegrityError.expected(
-                    f"the weight {name} is of shape {list(array.shape)}",
+                    f"the weight {name} is of shape {list(tensor.shape)}",
                     f"{list(shape)}, as config.json says: the two files do not belong together",
                 )
-            arrays.append(array)
-        return self.arrange(arrays)
+            arrays.append(tensor)
+        return arrays

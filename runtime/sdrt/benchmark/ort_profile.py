@@ -20,7 +20,7 @@ from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.timed_generation import Generation, generator
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import SdrtError
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model as OpenedModel
 
 if TYPE_CHECKING:
     from sdrt.onnx.session import Component
@@ -91,7 +91,7 @@ def _rates(denoiser: Component) -> str | None:
     return {"cpu": "operators", "cuda": "step"}.get(denoiser.provider)
 
 
-def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> dict[str, Any] | None:
+def _ceiling(configuration: Configuration, model: OpenedModel, tell: Notify) -> dict[str, Any] | None:
     """The ceiling of the provider, or None with a notice: the profile is useful without it."""
     tell("measuring the highest rates of the provider")
     try:
@@ -101,7 +101,7 @@ def _ceiling(configuration: Configuration, model: ModelFolder, tell: Notify) -> 
         return None
 
 
-def _computes_in(model: ModelFolder) -> np.dtype[Any]:
+def _computes_in(model: OpenedModel) -> np.dtype[Any]:
     """The dtype that the U-Net multiplies in. Target cpu widens float16 weights; int8 counts as float32."""
     is_half = model.manifest is not None and model.manifest.target != "cpu"
     return np.dtype(

@@ -16,7 +16,7 @@ from sdrt.errors import RequestError
 from sdrt.model_folder.manifest import MANIFEST_NAME, sha256
 
 if TYPE_CHECKING:
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.model import Model
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "describe_model", "new_record", "read_record"]
 
@@ -26,7 +26,7 @@ _STEP = ("wall", "unet", "guidance", "scheduler", "transfers")
 _RECORD = "a record from sdrt benchmark --json"
 
 
-def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict[str, Any]:
+def new_record(command: Sequence[str], model: Model, rules: Rules) -> dict[str, Any]:
     """A new record without measurements. The caller sets `complete` when all of them are in it."""
     from sdrt.common.version import __version__
 
@@ -47,7 +47,7 @@ def new_record(command: Sequence[str], model: ModelFolder, rules: Rules) -> dict
     }
 
 
-def describe_model(model: ModelFolder) -> dict[str, Any]:
+def describe_model(model: Model) -> dict[str, Any]:
     """Facts that identify the model. The manifest contains the hashes of all files, so its hash covers them all."""
     manifest = model.manifest
     return {

@@ -27,7 +27,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("source", required=False, shell_complete=completers.folders)
+@click.argument("source", required=False, shell_complete=completers.files)
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
     "--target",
@@ -56,7 +56,11 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     show_default=True,
     help="optimum: a slower fallback for checkpoints that sdrt's exporter cannot export.",
 )
-@click.option("--architecture", metavar="NAME", help="Architecture for --random-weights, such as sd15.")
+@click.option(
+    "--architecture",
+    metavar="NAME",
+    help="Architecture for --random-weights, such as sd15. `sdrt models --architectures` lists them.",
+)
 @click.option(
     "--random-weights",
     metavar="SEED",
@@ -66,12 +70,43 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--guidance-scale",
     type=float,
-    help="The model's default guidance, for checkpoints that need little.  [default: 7.5]",
+    help="The model's default guidance.  [default: what the checkpoint is known to need, else diffusers']",
+)
+@click.option(
+    "--steps",
+    "num_inference_steps",
+    type=int,
+    help="The model's default number of steps.  [default: what the checkpoint is known to need, else 50]",
 )
 @click.option(
     "--taesd",
     metavar="FOLDER|ID",
     help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
+)
+@click.option(
+    "--vae",
+    metavar="FILE|FOLDER|ID",
+    shell_complete=completers.files,
+    help="Use this VAE in place of the checkpoint's.",
+)
+@click.option(
+    "--text-encoder",
+    "text_encoders",
+    metavar="FILE",
+    multiple=True,
+    shell_complete=completers.files,
+    help="Use this text encoder in place of the single file's. SDXL takes two.",
+)
+@click.option(
+    "--prediction-type",
+    type=click.Choice(["epsilon", "v_prediction"]),
+    help="What a single file's U-Net predicts. Asked for where the file does not tell: Stable Diffusion 2.",
+)
+@click.option(
+    "--config",
+    metavar="FOLDER|ID",
+    shell_complete=completers.folders,
+    help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
 )
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
@@ -86,16 +121,19 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
-    SOURCE is a diffusers folder or a hub id. The model folder appears when it is complete. An old folder stays until
-    then. The path of the model folder goes to stdout.
+    SOURCE is a diffusers folder, a single .safetensors file, a hub id, or a file on the hub
+    (owner/name/file.safetensors, or its address). The model folder appears when it is complete. An old folder stays
+    until then. The path of the model folder goes to stdout.
     """
     if (source is None) == (random_weights is None):
-        fits = "a SOURCE (a diffusers folder or a hub id), or --random-weights with no SOURCE"
+        fits = "a SOURCE (a diffusers folder, a single file or a hub id), or --random-weights with no SOURCE"
         raise RequestError(f"expected {fits}", argument="SOURCE", fits=fits)
     started = time.perf_counter()
     terminal = Terminal(quiet=quiet)
     with terminal.board() as board:
-        manifest = _export(source, output, board, random_weights=random_weights, **options)
+        manifest = _export(
+            source, output, board, random_weights=random_weights, notify=terminal.notice, **options
+        )
     size = human_size(sum(record.size for record in manifest.files.values()))
     terminal.notice(f"exported {size} in {time.perf_counter() - started:.0f} s")
     terminal.result(output)

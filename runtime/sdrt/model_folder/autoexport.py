@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +19,13 @@ from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.families import family_of
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.exporter import load_exporter
-from sdrt.model_folder.folder import ModelFolder, tail
+from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.manifest import MANIFEST_NAME, readable
+from sdrt.model_folder.source import Source
 
-__all__ = ["DTYPE", "Source", "export_once", "export_random"]
+__all__ = ["DTYPE", "Source", "export_once", "export_random", "require_exporter"]
 
 DTYPE = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A torch checkpoint: a folder, or a model on the hub.
-
-    Attributes:
-        name: the folder or hub id that the user gave.
-        configs: a folder with the checkpoint's configs. For a hub model it may lack the weights.
-        commit: the commit of a hub model; None for a folder.
-        revision, token, cache_dir: the options that the user gave for the hub.
-    """
-
-    name: str
-    configs: Path
-    commit: str | None = None
-    revision: str | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | Path | None = None
 
 
 def export_once(source: Source, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
@@ -56,10 +37,10 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
         RequestError: the cache cannot be written.
         ExportError: the export failed.
     """
-    name = tail(source.name)
+    name = source.model_name
     output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
     if not _is_exported(output):
-        _require_exporter(source)
+        require_exporter(source)
         _export_alone(
             source.name, output, notices, lambda: _export(source, output, target, notices, reporter)
         )
@@ -122,25 +103,30 @@ def _is_exported(output: Path) -> bool:
 def _key(source: Source, target: str) -> str:
     from sdrt.common.version import __version__
 
-    what = [source.name, source.commit] if source.commit else list(_file_stats(source.configs))
-    text = json.dumps([what, target, DTYPE, __version__])
+    what: list[Any] = [source.name, source.commit] if source.commit else list(_file_stats(source.configs))
+    given = {**source.parts.given(), "files": [list(_file_stats(path)) for path in source.parts.paths()]}
+    text = json.dumps(
+        [what, target, DTYPE, __version__, *([given] if source.parts.given() else [])], default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _file_stats(folder: Path) -> Iterator[tuple[str, int, int]]:
-    with readable(folder):
-        for path in sorted(folder.resolve().rglob("*")):
+def _file_stats(where: Path) -> Iterator[tuple[str, int, int]]:
+    """The path, size and time of a file, or of each file in a folder."""
+    with readable(where):
+        whole = where.resolve()
+        for path in sorted([whole, *whole.rglob("*")]):
             if path.is_file():
                 stat = path.stat()
                 yield str(path), stat.st_size, stat.st_mtime_ns
 
 
-def _require_exporter(source: Source) -> None:
+def require_exporter(source: Source) -> None:
+    """Raise `ModelNotFoundError` with the command that installs the exporter, unless it is there."""
     if missing_modules("export"):
-        revision = f" --revision {source.revision}" if source.revision else ""
         raise ModelNotFoundError.advised(
-            f"{source.name} is a torch checkpoint, which must be exported first",
-            f"{install_command('export')}, then sdrt export {source.name}{revision} -o model/",
+            f"{source.name} is a torch checkpoint, whose graphs sdrt's exporter builds, and it is not installed",
+            f"{install_command('export')}, then run this again",
             argument="model",
             path=source.configs,
         )
@@ -203,6 +189,7 @@ def _export(source: Source, output: Path, target: str, notices: Notices, reporte
             token=source.token,
             cache_dir=source.cache_dir,
             reporter=reporter or export_reporter(board),
+            **source.parts.given(),
         )
 
 

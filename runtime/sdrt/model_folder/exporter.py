@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from sdrt.common.extras import install_command
+from sdrt.common.notices import Notify
 from sdrt.errors import ExportError
 from sdrt.model_folder.manifest import Manifest
+from sdrt.model_folder.model import Model
 
 __all__ = ["GROUP", "Exporter", "load_exporter"]
 
@@ -23,6 +26,36 @@ class Exporter(Protocol):
 
     def export_model(self, checkpoint: Any, output: Any, **options: Any) -> Manifest:
         """Export `checkpoint` into the folder `output`."""
+
+    def open_checkpoint(
+        self,
+        path: Path,
+        *,
+        target: str,
+        name: str,
+        origin: str,
+        revision: str | None,
+        notify: Notify | None,
+        **parts: Any,
+    ) -> Model:
+        """Open a torch checkpoint, a folder or a file, as a model that is built in memory.
+
+        Args:
+            path: the checkpoint.
+            target: a row of the exporter's table.
+            name: the model's name.
+            origin: where it comes from: the path, or a name on the hub.
+            revision: the hub's commit.
+            notify: receives messages for the user.
+            parts: the attributes of `Parts` that were given.
+
+        Raises:
+            ModelError: the checkpoint is damaged, or sdrt does not support it.
+            RequestError: one of `parts` is wrong, or not for this kind of checkpoint.
+        """
+
+    def list_architectures(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 
 
 def load_exporter() -> Exporter:

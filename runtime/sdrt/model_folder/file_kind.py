@@ -10,13 +10,14 @@ from pathlib import Path
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 
-__all__ = ["EMBEDDING", "PICKLES", "FileKind", "kind_of", "refusal_of_file"]
+__all__ = ["EMBEDDING", "PICKLES", "FileKind", "check_checkpoint_file", "kind_of", "refusal_of_file"]
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _FOLDER = "a model folder: make one with sdrt export"
+_CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
 
 
 @dataclass(frozen=True)
@@ -53,17 +54,45 @@ _KINDS: Sequence[tuple[str, str]] = (
     (UNET, r"^(unet\.)?(input_blocks|down_blocks|middle_block|mid_block|time_embed(ding)?)\."),
     (
         TRANSFORMER,
-        r"^(transformer\.)?(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks)\.",
+        r"^(transformer\.|model\.)?(double_blocks|single_blocks|joint_blocks|(single_)?transformer_blocks"
+        r"|double_layers|single_layers|adaln_single|t_block|mlp_t5|cap_embedder|clip_txt_mapper|clip_mapper"
+        r"|head\.modulation|cond_seq_linear)\b",
     ),
     ("a text encoder", r"(^|\.)(text_model|transformer\.resblocks)\.|^(shared\.weight$|encoder\.block\.\d)"),
     ("an upscaler", r"^(conv_first\.|model\.\d+\.(sub|weight)|RRDB_trunk\.|body\.\d+\.rdb\d)"),
 )
+# Models of other families, which share names with Stable Diffusion's. The first row counts.
 _BASES: Sequence[tuple[str, str]] = (
+    ("Chroma", r"(^|\.)distilled_guidance_layer\."),
+    ("HunyuanVideo", r"(^|\.)txt_in\.individual_token_refiner\."),
+    ("Flux 2", r"(^|\.)(single_stream_modulation|double_stream_modulation_img)\."),
+    ("Stable Diffusion 2 with depth", r"^depth_model\."),
+    ("Stable unCLIP", r"^(embedder\.model|noise_augmentor)\."),
+    ("Stable Zero123", r"^cc_projection\."),
+    (
+        "Stable Video Diffusion",
+        r"(^|\.)(time_stack|time_mix_blocks|time_mixer|temporal_transformer_blocks)\.",
+    ),
+    ("AltDiffusion", r"^cond_stage_model\.roberta\."),
+    ("Playground 2.5", r"^edm_(mean|std)$"),
+    ("CosXL", r"^edm_vpred\.sigma_(max|min)$"),
+    (
+        "Stable Cascade",
+        r"(^|\.)(clip_txt_mapper|clip_mapper|effnet_mapper)\.|(^|\.)down_blocks\.\d+\.\d+\.channelwise\.",
+    ),
+    ("Kolors", r"(^|\.)encoder_hid_proj\."),
+    ("LTX-Video", r"(^|\.)patchify_proj\."),
+    ("PixArt", r"(^|\.)(adaln_single|t_block\.1|y_embedder\.y_(proj|embedding))\b"),
+    ("AuraFlow", r"(^|\.)(double_layers|single_layers|cond_seq_linear)\."),
+    ("HunyuanDiT", r"(^|\.)mlp_t5\."),
+    ("Lumina", r"(^|\.)cap_embedder\."),
+    ("Qwen-Image", r"(^|\.)transformer_blocks\.\d+\.(img_mod|txt_mod)\."),
+    ("Wan", r"(^|\.)head\.modulation$|(^|\.)blocks\.\d+\.cross_attn\.norm_k\."),
     ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
     ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
     (
         _SDXL,
-        r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.",
+        r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.0\.",
     ),
     (_SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
     (_SD2, r"^cond_stage_model\.model\."),
@@ -100,44 +129,76 @@ def _base_of_width(file: SafetensorsFile) -> str:
     return ""
 
 
+# Files of weights that no part of sdrt reads, and archives.
+_OTHER_FILES = {
+    ".gguf": "a GGUF file of quantised weights",
+    ".h5": "an HDF5 file of Keras",
+    ".msgpack": "a file of Flax",
+    ".tflite": "a TensorFlow Lite file",
+    ".mlmodel": "a Core ML file",
+    ".engine": "an engine of TensorRT",
+    ".json": "a config",
+    **dict.fromkeys((".zip", ".tar", ".gz", ".7z", ".rar"), "an archive, which must be unpacked first"),
+}
+
+
+def check_checkpoint_file(path: Path) -> SafetensorsFile:
+    """Read the header of a file that should be a whole model of Stable Diffusion 1, 2 or SDXL, or its U-Net.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or it holds something else, such as a LoRA. The error says what.
+        UnsupportedModelError: it is a pickle, damaged, or a model of another family, which the error names.
+    """
+    if path.suffix.lower() != ".safetensors":
+        raise refusal_of_file(path)
+    try:
+        file = read_header(path)
+    except OSError as error:
+        raise _no_model(path, f"cannot be read ({error.strerror or error})", _CHECKPOINT_FILE) from None
+    kind = kind_of(file)
+    if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
+        what = kind or "a safetensors file of an unknown kind"
+        raise _no_model(path, f"is {what}, not a whole model", _CHECKPOINT_FILE)
+    if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
+        raise UnsupportedModelError.expected(
+            f"{path} is {kind}, which is not supported", f"a model of {_SD1}, 2 or {_SDXL}", path=path
+        )
+    if kind.what == UNET and not any(name.startswith("input_blocks.") for name in file.tensors):
+        raise _no_model(
+            path,
+            f"is {kind} in diffusers' names, not a whole model",
+            "the folder of a model in diffusers' layout, with this file as its unet",
+        )
+    return file
+
+
 def refusal_of_file(path: Path) -> ModelError:
     """Return the error for a file that was given in place of a model's folder. It says what the file is."""
     suffix = path.suffix.lower()
     if suffix in PICKLES:
         return UnsupportedModelError.advised(
             f"{path} is a pickle, which runs code when it is read",
-            "if you trust it, convert it with diffusers' StableDiffusionPipeline.from_single_file(…)"
-            ".save_pretrained(DIR), then sdrt export DIR -o model/",
+            "take the .safetensors file of the same model, or, if you trust it, convert it with diffusers' "
+            "StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then sdrt export DIR -o model/",
             path=path,
         )
     if suffix == ".safetensors":
         return _refusal_of_weights(path)
     if suffix == ".onnx":
         return _no_model(path, "is one graph of a model", "the folder of the model")
-    return _no_model(path, "is a file", _FOLDER)
+    if not path.is_file():
+        return _no_model(path, "is a pipe or a device", _FOLDER)
+    return _no_model(path, f"is {_OTHER_FILES.get(suffix, 'a file')}", _FOLDER)
 
 
 def _refusal_of_weights(path: Path) -> ModelError:
     try:
-        kind = kind_of(read_header(path))
-    except UnsupportedModelError as error:
-        return UnsupportedModelError(
-            f"{error}; single-file checkpoints are not supported either", path=path, fits=error.fits
-        )
-    except OSError as error:
-        return _no_model(path, f"cannot be read ({error.strerror or error})", _FOLDER)
-    if kind is None or kind.what != CHECKPOINT:
-        return _no_model(
-            path, f"is {kind or 'a safetensors file of an unknown kind'}, not a whole model", _FOLDER
-        )
-    if kind.base not in ("", _SD1, _SD2):
-        return UnsupportedModelError.expected(
-            f"{path} is {kind}, which is not supported", f"a model of {_SD1} or 2", path=path
-        )
+        check_checkpoint_file(path)
+    except ModelError as error:
+        return error
     return UnsupportedModelError.advised(
-        f"{path} is {kind}, which is not supported yet",
-        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then "
-        "sdrt export DIR -o model/",
+        f"{path} is {CHECKPOINT}, not a model folder",
+        f"make one with sdrt export {path} -o model/",
         path=path,
     )
 

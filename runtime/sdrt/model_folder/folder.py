@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,27 @@ from sdrt.common.cache import cache_root
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
-from sdrt.families import FAMILIES, Family
-from sdrt.families.capabilities import Capabilities
+from sdrt.families import FAMILIES
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.file_kind import refusal_of_file
+from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
-from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
+from sdrt.model_folder.index import INDEX_NAME, check_index
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
+from sdrt.model_folder.model import (
+    STAGES_GRAPH,
+    WHOLE_GRAPH,
+    WIDE_GRAPH,
+    WIDE_STAGES_GRAPH,
+    GraphSource,
+    Model,
+)
 from sdrt.onnx.engine_cache import Weights
 
 __all__ = [
+    "STAGES_GRAPH",
+    "WIDE_GRAPH",
+    "WIDE_STAGES_GRAPH",
     "FileRecord",
     "Manifest",
     "ModelFolder",
@@ -33,8 +44,6 @@ __all__ = [
     "tail",
 ]
 
-STAGES_GRAPH, WIDE_GRAPH = "stages.onnx", "model_fp32.onnx"
-WIDE_STAGES_GRAPH = "stages_fp32.onnx"
 TAESD_DECODER = "taesd_decoder"
 """The folder of a small decoder for previews. Not every model has it."""
 LOW_RES_SCHEDULER = "low_res_scheduler"
@@ -42,14 +51,8 @@ LOW_RES_SCHEDULER = "low_res_scheduler"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFolder:
+class ModelFolder(Model):
     """The folder of one model, with its graphs, tokenizers and configs. `open` checks that it is complete."""
-
-    path: Path
-    name: str
-    family: Family
-    manifest: Manifest | None = None
-    index: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: str | Path, *, name: str | None = None) -> ModelFolder:
@@ -74,24 +77,21 @@ class ModelFolder:
         return model
 
     def component(self, name: str) -> Path:
-        """Return the path of the graph of the component `name`."""
+        """Return the path of the graph of the component `name`. It may not exist."""
         return self.path / name / GRAPH
 
     def stages(self, name: str) -> Path:
         """Return the path of the staged graph (for tiles) of the VAE's encoder or decoder. It may not exist."""
         return self.path / name / STAGES_GRAPH
 
-    def float32_graph(self, name: str) -> Path:
-        """Return the path of the float32 graph of `name`. Only components in float16 have one."""
-        return self.path / name / WIDE_GRAPH
+    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+        """See `Model`."""
+        path = self.path / name / kind
+        return GraphSource(path=path) if path.is_file() else None
 
-    def float32_stages(self, name: str) -> Path:
-        """Return the path of the float32 version of the staged graph."""
-        return self.path / name / WIDE_STAGES_GRAPH
-
-    def has(self, name: str) -> bool:
-        """Tell whether the folder has the graph of the component `name`."""
-        return self.component(name).is_file()
+    def tokenizer_folder(self, name: str) -> Path:
+        """See `Model`."""
+        return self.path / name
 
     def component_config(self, name: str) -> dict[str, Any]:
         """Read the `config.json` of the component `name`, or its graph in a folder without configs.
@@ -112,11 +112,6 @@ class ModelFolder:
         """The configs that were read off graphs, by component."""
         return {}
 
-    @property
-    def has_safety_checker(self) -> bool:
-        """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
-        return class_of(self.index.get("safety_checker")) is not None
-
     def weights(self, name: str) -> Weights:
         """Return the precision of the component `name` and a digest that identifies its files.
 
@@ -125,13 +120,6 @@ class ModelFolder:
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
         digest = hashlib.sha256(json.dumps([self._identity(path) for path in files]).encode())
         return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
-
-    def _dtype(self, name: str) -> str:
-        """Return the precision of the component `name`, which may differ from that of the model."""
-        if self.manifest is None:
-            return "float32"
-        own = self.manifest.components.get(name, {}).get("dtype")
-        return own if isinstance(own, str) else self.manifest.dtype
 
     def _identity(self, path: Path) -> list[str | int]:
         """Return what identifies a file: its name and hash, or its path, size and time if it was not hashed."""
@@ -142,31 +130,9 @@ class ModelFolder:
         return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
     @property
-    def target(self) -> str:
-        """The target that the model was exported for; empty without a manifest."""
-        return self.manifest.target if self.manifest else ""
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        """The sizes, inputs and task that the model supports.
-
-        Raises:
-            IntegrityError: a config is damaged.
-            UnsupportedModelError: the model fits none of its family's tasks.
-        """
-        manifest = self.manifest
-        family = self.family
-        return Capabilities.of(
-            family,
-            denoiser=self.component_config(family.denoiser.component),
-            vae=self.component_config(family.vae.decoder),
-            index=self.index,
-            defaults=manifest.defaults if manifest else {},
-            # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
-            any_size=manifest is not None and manifest.exporter != "optimum",
-            has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),
-            has_vae_encoder=self.has(family.vae.encoder),
-        )
+    def names(self) -> tuple[str, ...]:
+        """The names that may tell what the model was made for."""
+        return (self.name, self.path.name)
 
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
@@ -233,7 +199,7 @@ def exists(folder: Path) -> bool:
     """Tell whether `folder` exists.
 
     Raises:
-        ModelNotFoundError: permissions forbid to look.
+        ModelNotFoundError: permissions forbid to look, or it is a link to what does not exist.
     """
     try:
         folder.stat()
@@ -245,6 +211,13 @@ def exists(folder: Path) -> bool:
             path=folder,
         ) from None
     except OSError:
+        if os.path.islink(folder):  # noqa: PTH114  # Path's own raises for names that are too long
+            raise ModelNotFoundError.advised(
+                f"{folder} is a link to {folder.readlink()}, which does not exist",
+                "download or copy the model again",
+                argument="model",
+                path=folder,
+            ) from None
         # It does not exist, or the name is too long for a file; a hub id may be that long.
         return False
     return True
@@ -271,12 +244,4 @@ def _check_is_model(folder: Path) -> None:
     if not folder.is_dir():
         raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
-        state = "holds no model_index.json" if any(folder.iterdir()) else "is empty"
-        raise _no_model(folder, state)
-
-
-def _no_model(folder: Path, problem: str) -> ModelNotFoundError:
-    fits = "a model folder: make one with sdrt export"
-    return ModelNotFoundError(
-        f"{folder} {problem}, expected {fits}", argument="model", path=folder, fits=fits
-    )
+        raise refusal_of_folder(folder)

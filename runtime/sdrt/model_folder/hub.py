@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.onnx.graph_file import read_graph
 
-__all__ = ["check_id", "download", "download_checkpoint", "download_taesd"]
+__all__ = ["check_id", "download", "download_checkpoint", "download_taesd", "hub_errors"]
 
 # Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
@@ -160,11 +160,20 @@ def download_taesd(
 
 
 def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(name, revision):
+        return Path(snapshot_download(name, revision=revision, **options))
+
+
+@contextmanager
+def hub_errors(name: str, revision: str | None, file: str = "") -> Iterator[None]:
+    """Turn the errors of huggingface_hub about a model, or a file of it, into `ModelNotFoundError`."""
+    from huggingface_hub import errors
 
     where = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
     try:
-        folder = snapshot_download(name, revision=revision, **options)
+        yield
     except errors.GatedRepoError:
         raise ModelNotFoundError.advised(
             f"hub model {where} is gated",
@@ -172,7 +181,7 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelNotFoundError.advised(
-            f"there is no folder and no hub model {where}",
+            f"there is no {'file' if file else 'folder'} and no hub model {where}",
             "check the spelling. If the model is private, run hf auth login",
         ) from None
     except errors.RevisionNotFoundError:
@@ -186,6 +195,10 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
             f"hub model {where} is not in the cache, and the hub cannot be reached (offline?)",
             "connect to the network, unset HF_HUB_OFFLINE, or give the folder of an exported model",
         ) from None
+    except errors.EntryNotFoundError:
+        raise ModelNotFoundError.advised(
+            f"hub model {where} has no file {file!r}", f"see https://huggingface.co/{name}/tree/main"
+        ) from None
     except Exception as error:
         # huggingface_hub uses requests, httpx, httpx2 or xet, depending on its version. Their errors share no base
         # class.
@@ -193,4 +206,3 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
         raise ModelNotFoundError.advised(
             f"hub model {where} could not be downloaded ({reason})", "try again"
         ) from error
-    return Path(folder)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.arguments import argument
+from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notify
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.folder import expand
+from sdrt.model_folder.model import Model
 from sdrt.model_folder.resolve import resolve_model
+from sdrt.model_folder.source import Parts
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
 __all__ = ["Loading"]
@@ -22,7 +25,8 @@ class Loading:
 
     model: str | Path = field(
         metadata={
-            "about": 'A model folder, a hub id, or an embedded model ("shapes"). A torch checkpoint is exported once.'
+            "about": "A model folder, a torch checkpoint (a folder in diffusers' layout, or a .safetensors file), the "
+            'hub id of either, or an embedded model ("shapes").'
         }
     )
     _: KW_ONLY
@@ -40,6 +44,20 @@ class Loading:
     revision: str | None = argument(None, "Branch, tag or commit of a model on the hub.")
     token: str | bool | None = argument(None, "Access token of the hub. It is passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
+    vae: str | Path | None = argument(
+        None, "A VAE's .safetensors file or folder, in place of the checkpoint's own."
+    )
+    text_encoders: Sequence[str | Path] = argument(
+        (), "Files of text encoders, for a checkpoint in one file that lacks them."
+    )
+    config: str | Path | None = argument(
+        None, "A folder of configs in diffusers' layout, in place of those read off a checkpoint in one file."
+    )
+    prediction_type: str | None = argument(
+        None,
+        'What the U-Net of a checkpoint in one file predicts: "epsilon" or "v_prediction".',
+        usual="what the file tells",
+    )
     allow_fallback: bool = argument(False, "Let the CPU run operators that the provider cannot run.")
     vae_tiling: bool | None = argument(
         None,
@@ -60,7 +78,7 @@ class Loading:
     )
     reporter: Any = argument(
         None,
-        "Receives the exporter's ProgressEvents when a checkpoint is exported.",
+        "Receives the exporter's ProgressEvents when a checkpoint is exported (providers tensorrt, openvino, coreml).",
         usual="the events become messages for the user",
     )
 
@@ -81,14 +99,36 @@ class Loading:
             provider_options={} if self.provider_options is None else self.provider_options,
         )
 
-    def resolved(self, config: SessionConfig) -> ModelFolder:
-        """Return the folder of the model, for the provider that `config` names. Raises `ModelError`, `RequestError`."""
+    @property
+    def parts(self) -> Parts:
+        """What replaces parts of a checkpoint. Raises `RequestError` for a value of a wrong type."""
+        given = self.text_encoders
+        texts = [given] if isinstance(given, (str, Path)) else list(given)
+        return Parts(
+            vae=None if self.vae is None else _path("vae", self.vae),
+            text_encoders=tuple(_path("text_encoders", one) for one in texts),
+            config=None if self.config is None else _path("config", self.config),
+            prediction_type=self.prediction_type,
+        )
+
+    def resolved(self, config: SessionConfig) -> Model:
+        """Return the model, for the provider that `config` names. Raises `ModelError`, `RequestError`."""
+        row = PROVIDERS[config.name]
         return resolve_model(
             self.model,
+            parts=self.parts,
             revision=self.revision,
             token=self.token,
             cache_dir=self.cache_dir,
             notify=self.notify,
-            target=PROVIDERS[config.name].target,
+            target=row.target,
+            in_memory=row.takes_memory,
             reporter=self.reporter,
         )
+
+
+def _path(name: str, value: Any) -> Path:
+    """The path that an argument gives."""
+    if not isinstance(value, (str, Path)) or "\0" in str(value):
+        raise wrong_value(name, value, "the path of a .safetensors file or a folder")
+    return expand(value)

@@ -1,19 +1,24 @@
-"""Turns the model that the user named (an embedded model, a folder or a hub id) into a model folder."""
+"""Turns the model that the user named (an embedded model, a folder, a file or a hub id) into a `Model`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
-from sdrt.model_folder.autoexport import Source, export_once
+from sdrt.model_folder.autoexport import export_once, require_exporter
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
-from sdrt.model_folder.folder import ModelFolder, exists, expand, tail
+from sdrt.model_folder.exporter import load_exporter
+from sdrt.model_folder.file_kind import check_checkpoint_file
+from sdrt.model_folder.folder import ModelFolder, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index, known_family
+from sdrt.model_folder.model import Model
+from sdrt.model_folder.source import Parts, Source
 
-__all__ = ["holds_torch_checkpoint", "open_local", "refuse_revision", "resolve_model"]
+__all__ = ["holds_torch_checkpoint", "open_again", "open_local", "refuse_revision", "resolve_model"]
 
 
 def holds_torch_checkpoint(folder: Path) -> bool:
@@ -31,66 +36,76 @@ def holds_torch_checkpoint(folder: Path) -> bool:
 def resolve_model(
     model: str | Path,
     *,
+    parts: Parts = Parts(),  # noqa: B008 - frozen
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     notify: Notify | None = None,
     target: str = "cpu",
+    in_memory: bool = False,
     reporter: Any = None,
-) -> ModelFolder:
-    """Turn an embedded model's name, a folder or a hub id into a `ModelFolder`. Torch checkpoints are exported first.
+) -> Model:
+    """Open an embedded model, a folder, a file or a hub id.
 
-    An embedded model's name always means the embedded model. For a folder of that name, pass `./name`.
+    Torch checkpoints are built in memory, or exported into the cache first. An embedded model's name always means the
+    embedded model. For a folder of that name, pass `./name`.
 
     Args:
-        model: an embedded model's name, a folder or a hub id.
+        model: an embedded model's name, a folder, a checkpoint's file or a hub id.
+        parts: what replaces parts of a checkpoint.
         revision: a branch, tag or commit on the hub.
         token: passed to huggingface_hub.
         cache_dir: where huggingface_hub keeps downloads.
         notify: receives messages for the user.
-        target: the target to export a checkpoint for.
+        target: the target that a checkpoint's graphs are for.
+        in_memory: whether a checkpoint's graphs may be in memory.
         reporter: receives the exporter's `ProgressEvent`s.
 
     Raises:
         ModelError: there is no such model, it is damaged, or sdrt cannot run it.
-        RequestError: `model` cannot name a model, or `revision` is given for a model that is not on the hub.
+        RequestError: `model` cannot name a model, `revision` is given for a model that is not on the hub, or `parts`
+            for one that is no checkpoint.
     """
     notices = Notices(notify)
     folder = expand(model)
     if _is_embedded(model):
         refuse_revision(model, revision)
+        _refuse_parts(model, parts)
         if folder.is_dir():
             notices.warn(f"{model} means the embedded model: for the folder of that name, give ./{model}")
         return open_local(model)
     if exists(folder):
         refuse_revision(folder, revision)
-        source = Source(name=str(folder), configs=folder)
-        return _open_or_export(source, target, notices, reporter)
-    if model == DEFAULT_MODEL:
+        source = Source(name=str(folder), configs=folder, parts=parts)
+    elif model == DEFAULT_MODEL:
         raise ModelNotFoundError.advised(
             f"this installation lacks the embedded model {model}, the default",
             "install sdrt again, with its package sdrt_models, or choose another model",
             argument="model",
         )
-    source = _download(model, revision=revision, token=token, cache_dir=cache_dir)
-    return _open_or_export(source, target, notices, reporter)
+    else:
+        source = _download(model, parts=parts, revision=revision, token=token, cache_dir=cache_dir)
+    return _open(source, target, in_memory, notify, reporter)
 
 
 def _download(
-    model: str | Path, *, revision: str | None, token: str | bool | None, cache_dir: str | Path | None
+    model: str | Path,
+    *,
+    parts: Parts,
+    revision: str | None,
+    token: str | bool | None,
+    cache_dir: str | Path | None,
 ) -> Source:
     from sdrt.model_folder import hub
+    from sdrt.model_folder.hub_file import download_file, hub_file
 
+    access: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
+    if (file := hub_file(model)) is not None:
+        path, commit = download_file(file, revision=revision, **access)
+        return Source(name=str(file), configs=path, commit=commit, parts=parts, **access)
     name = hub.check_id(model)
-    snapshot = hub.download(name, revision=revision, token=token, cache_dir=cache_dir)
-    return Source(
-        name=name,
-        configs=snapshot,
-        commit=snapshot.name,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-    )
+    snapshot = hub.download(name, revision=revision, **access)
+    return Source(name=name, configs=snapshot, commit=snapshot.name, parts=parts, revision=revision, **access)
 
 
 def open_local(model: str | Path) -> ModelFolder:
@@ -127,10 +142,55 @@ def refuse_revision(model: str | Path, revision: str | None) -> None:
         )
 
 
-def _open_or_export(source: Source, target: str, notices: Notices, reporter: Any) -> ModelFolder:
-    folder = source.configs
-    if not (folder.is_dir() and holds_torch_checkpoint(folder)):
-        return ModelFolder.open(folder, name=tail(source.name) if source.commit else None)
-    # Checked first, because the export downloads the weights of a hub model.
-    check_checkpoint_index(folder)
-    return export_once(source, target=target, notices=notices, reporter=reporter)
+def _refuse_parts(model: str | Path, parts: Parts) -> None:
+    """Raise `RequestError` if `parts` are given for a model that is no checkpoint."""
+    for name in parts.given():
+        raise RequestError.advised(
+            f"{name} is given, but {model} has been exported already",
+            f"leave it out, or export the checkpoint with its own {name}",
+            argument=name,
+            path=Path(model),
+        )
+
+
+def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, reporter: Any) -> Model:
+    where = source.configs
+    if where.is_dir() and not holds_torch_checkpoint(where):
+        _refuse_parts(where, source.parts)
+        return ModelFolder.open(where, name=source.model_name if source.commit else None)
+    # Checked first, because the exporter may be missing, and because a hub model's weights are downloaded next.
+    if where.is_dir():
+        check_checkpoint_index(where)
+    else:
+        check_checkpoint_file(where)
+    if not in_memory:
+        return export_once(source, target=target, notices=Notices(notify), reporter=reporter)
+    require_exporter(source)
+    return _in_memory(source, target, notify)
+
+
+def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
+    path = source.configs
+    if source.commit and path.is_dir():
+        from sdrt.model_folder import hub
+
+        path = hub.download_checkpoint(
+            source.name, revision=source.commit, token=source.token, cache_dir=source.cache_dir
+        )
+    return load_exporter().open_checkpoint(
+        path,
+        target=target,
+        name=source.model_name,
+        origin=source.name,
+        revision=source.commit,
+        notify=notify,
+        **source.parts.given(),
+    )
+
+
+def open_again(path: Path, name: str, target: str) -> Model:
+    """Open a model's folder, or a checkpoint that runs in memory, in another process. Nothing is exported."""
+    if path.is_dir() and not holds_torch_checkpoint(path):
+        return ModelFolder.open(path, name=name)
+    opened = resolve_model(path, target=target, in_memory=True)
+    return replace(opened, name=name)

@@ -18,6 +18,7 @@ from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
 from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.linked_weights import LinkedWeights, is_refusal_of_links
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import is_refusal_to_fall_back, refusal, shortfall, unfit
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
@@ -64,11 +65,11 @@ def create_session(
     *,
     lock: threading.RLock | None,
     thread: Worker | None,
-    content: bytes | None = None,
+    memory: MemoryGraph | None = None,
 ) -> Any:
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
 
-    `content` is the graph if it differs from that in the file. Weights in other files are found beside the file.
+    `memory` is the graph if it is not that of the subject's file.
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
@@ -78,14 +79,14 @@ def create_session(
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
-        if content is not None:
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(subject.path.parent))
+        if memory is not None:
+            _give_weights(memory, options)
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
             maps = None if linked is None else linked.give_to(options)
             session = ort.InferenceSession(
-                content or str(subject.path),
+                str(subject.path) if memory is None else memory.content,
                 options,
                 list(providers),
                 list(providers.values()),
@@ -101,6 +102,19 @@ def create_session(
         return _following_links(subject.path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
+
+
+def _give_weights(memory: MemoryGraph, options: Any) -> None:
+    """Tell `options` where a graph's weights are. `memory` must outlive the session's creation."""
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(memory.folder))
+    values = []
+    for name, array in memory.values.items():
+        if name in memory.types:
+            values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, memory.types[name]))
+        else:
+            values.append(ort.OrtValue.ortvalue_from_numpy(array))
+    if values:
+        options.add_external_initializers(list(memory.values), values)
 
 
 def _following_links(graph: Path, create: Callable[[LinkedWeights | None], Any]) -> Any:

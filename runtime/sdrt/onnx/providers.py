@@ -47,6 +47,7 @@ class Provider:
         keeps_compiled: whether it gets a folder of the user's cache for compiled engines.
         lacks: the targets with operators that neither it nor the CPU supports.
         warms_up: what its first run at a size does besides its own work. Empty if nothing.
+        takes_memory: whether it takes graphs in memory. The others compile files, and keep what they compiled.
     """
 
     ort: str
@@ -62,12 +63,18 @@ class Provider:
     keeps_compiled: bool = False
     lacks: tuple[str, ...] = ()
     warms_up: str = ""
+    takes_memory: bool = False
 
 
 # DirectML is missing: it allows one run of a session at a time, and we have no machine to test it on.
 PROVIDERS: Mapping[str, Provider] = {
     "cpu": Provider(
-        ort="CPUExecutionProvider", needs="nothing more", extra="cpu", target="cpu", lacks=("cuda",)
+        ort="CPUExecutionProvider",
+        needs="nothing more",
+        extra="cpu",
+        target="cpu",
+        lacks=("cuda",),
+        takes_memory=True,
     ),
     "cuda": Provider(
         ort="CUDAExecutionProvider",
@@ -80,6 +87,7 @@ PROVIDERS: Mapping[str, Provider] = {
         takes=CUDA,
         compose=cuda_options,
         warms_up="cuDNN chooses its kernels",
+        takes_memory=True,
     ),
     "tensorrt": Provider(
         ort="TensorrtExecutionProvider",

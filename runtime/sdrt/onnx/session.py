@@ -22,6 +22,7 @@ from sdrt.onnx.engine import FAILURES, ort, preload_cuda, require_cudnn, require
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.error_messages import Subject, load_failure, run_failure
 from sdrt.onnx.float32_retry import Float32Retry
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.overflow import overflowed
 from sdrt.onnx.provider_check import require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
@@ -47,7 +48,8 @@ class Component:
     """One graph in one session, a component of a model.
 
     `weights` decides the precision of the provider's kernels, and which compiled engines can be reused. `repeats` says
-    that the graph runs many times at the same shape. `content` is the graph if it differs from that in the file `path`.
+    that the graph runs many times at the same shape. `memory` is the graph if it is not in the file `path`, which
+    messages name anyway.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -64,7 +66,7 @@ class Component:
         weights: Weights = Weights(),  # noqa: B008 - frozen
         *,
         repeats: bool = False,
-        content: bytes | None = None,
+        memory: MemoryGraph | None = None,
     ) -> None:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
@@ -83,7 +85,7 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
-        self._session = self._create(config, setting, content)
+        self._session = self._create(config, setting, memory)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
@@ -288,6 +290,6 @@ class Component:
 
         return options, terminate
 
-    def _create(self, config: SessionConfig, setting: Setting, content: bytes | None) -> Any:
+    def _create(self, config: SessionConfig, setting: Setting, memory: MemoryGraph | None) -> Any:
         lock, thread = self._device_lock, self._thread
-        return create_session(self._subject, config, setting, lock=lock, thread=thread, content=content)
+        return create_session(self._subject, config, setting, lock=lock, thread=thread, memory=memory)

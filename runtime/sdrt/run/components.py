@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
-from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.manifest import readable
+from sdrt.model_folder.model import STAGES_GRAPH, Model
 from sdrt.onnx.cpu import is_int8_faster
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -28,16 +29,16 @@ from sdrt.vae.stages import StagedVae
 
 __all__ = ["LoadedComponents"]
 
-MakeGraphs = Callable[[ModelFolder, SessionConfig, Notices, "Counter[str]"], OpenGraphs]
+MakeGraphs = Callable[[Model, SessionConfig, Notices, "Counter[str]"], OpenGraphs]
 
 
 class LoadedComponents:
-    """The text encoders, the denoiser and the VAE of a model folder. Each is loaded when it is first used.
+    """The text encoders, the denoiser and the VAE of a model. Each is loaded when it is first used.
 
     With `low_vram`, loading a component frees the others.
 
     Args:
-        model: the model folder.
+        model: the model.
         config: the settings of the sessions.
         notices: receives messages for the user.
         inversions: the words of textual inversions that the text encoder knows.
@@ -51,7 +52,7 @@ class LoadedComponents:
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: Model,
         config: SessionConfig,
         notices: Notices,
         inversions: Inversions | None = None,
@@ -62,7 +63,7 @@ class LoadedComponents:
         check_target(model.target, model.path, config)
         self._model, self._config, self._notices = model, config, notices
         self._family = model.family
-        if config.vae_tiling and not model.stages(model.family.vae.decoder).is_file():
+        if config.vae_tiling and model.graph(model.family.vae.decoder, STAGES_GRAPH) is None:
             raise UnsupportedModelError.advised(
                 f"vae_tiling is set, but {model.path} was exported without the VAE in stages",
                 "leave it out, or export the checkpoint again with this version of sdrt export",
@@ -97,7 +98,7 @@ class LoadedComponents:
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]
-        return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec))
+        return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec, number))
 
     @property
     def denoiser(self) -> Component:
@@ -134,7 +135,8 @@ class LoadedComponents:
         Raises:
             UnsupportedModelError: the text encoder does not support textual inversions.
         """
-        self.text_encoder().use(inversions)
+        for number, spec in enumerate(self._family.text_encoders):
+            self.text_encoder(number).use(self._of_encoder(inversions, number, spec.component))
         self._inversions = inversions
 
     def close(self) -> None:
@@ -151,7 +153,12 @@ class LoadedComponents:
         self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
-    def _make_text_encoder(self, spec: TextEncoderSpec) -> TextEncoder:
+    def _of_encoder(self, inversions: Inversions, number: int, name: str) -> Inversions:
+        return inversions.of_encoder(
+            number, whole_number(self._model.component_config(name), "vocab_size", name)
+        )
+
+    def _make_text_encoder(self, spec: TextEncoderSpec, number: int) -> TextEncoder:
         name = spec.component
         config = self._model.component_config(name)
         if config.get("use_attention_mask"):
@@ -160,10 +167,15 @@ class LoadedComponents:
                 component=name,
             )
         positions = whole_number(config, "max_position_embeddings", name)
-        tokenizer = Tokenizer(self._model.path / spec.tokenizer, max_positions=positions, text_encoder=name)
+        tokenizer = Tokenizer(
+            self._model.tokenizer_folder(spec.tokenizer),
+            max_positions=positions,
+            text_encoder=name,
+            prefers_vocabulary=self._model.prefers_vocabulary,
+        )
         encoder = TextEncoder(tokenizer, self._graphs.open(name), self._notices, spec)
         if self._inversions is not None:
-            encoder.use(self._inversions)
+            encoder.use(self._of_encoder(self._inversions, number, name))
         return encoder
 
     def _make_denoiser(self) -> Component:
@@ -194,7 +206,7 @@ class LoadedComponents:
     def _vae_graphs(self, name: str, takes: str, gives: str) -> VaeGraphs:
         # The functions below must not refer to `self`, which keeps them.
         model, graphs = self._model, self._graphs
-        path = model.stages(name)
+        has_stages = model.graph(name, STAGES_GRAPH) is not None
 
         def whole() -> Component:
             component = _open_vae(name, model, graphs)
@@ -202,31 +214,33 @@ class LoadedComponents:
             return component
 
         def staged() -> StagedVae:
-            return StagedVae(graphs.open(name, path))
+            return StagedVae(graphs.open(name, STAGES_GRAPH))
 
         return VaeGraphs(
             lambda: graphs.get(f"{name}, whole", whole),
-            (lambda: graphs.get(f"{name}, in stages", staged)) if path.is_file() else None,
-            tiling=self._tiling(path),
+            (lambda: graphs.get(f"{name}, in stages", staged)) if has_stages else None,
+            tiling=self._tiling(has_stages),
         )
 
-    def _tiling(self, stages: Path) -> bool | None:
+    def _tiling(self, has_stages: bool) -> bool | None:
         """Return whether the VAE always works in tiles (True), never (False), or only for large images (None)."""
         setting = self._config.vae_tiling
-        return True if setting is None and self.low_vram and stages.is_file() else setting
+        return True if setting is None and self.low_vram and has_stages else setting
 
 
-def _open_vae(name: str, model: ModelFolder, graphs: OpenGraphs) -> Component:
+def _open_vae(name: str, model: Model, graphs: OpenGraphs) -> Component:
     """Open the VAE's graph for whole images. Only sdrt's own encoders are known to give the posterior."""
-    spec, path = model.family.vae, model.component(name)
-    if name != spec.encoder or model.manifest is not None:
+    spec, source = model.family.vae, model.graph(name)
+    if source is None or name != spec.encoder or model.manifest is not None:
         return graphs.open(name)
+    path = source.path
     with readable(path):
         content = graph_with_posterior(path, spec)
-    return graphs.open(name, content=content)
+    memory = None if content is None else MemoryGraph(content=content, folder=path.parent)
+    return graphs.open(name, memory=memory)
 
 
-def _check_dtype(model: ModelFolder, config: SessionConfig, notices: Notices) -> None:
+def _check_dtype(model: Model, config: SessionConfig, notices: Notices) -> None:
     """Check that the provider and the CPU suit a model in int8. With `allow_fallback`, only warn.
 
     Raises:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError, UnsupportedModelError
+from sdrt.errors import OutOfMemoryError
+from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import tell_of_target
-from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
-from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
+from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
 
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ComponentCache", "MakeComponents"]
 
 MakeComponents = Callable[
-    [ModelFolder, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "LoadedComponents"
+    [Model, SessionConfig, Notices, "Inversions | None", "Counter[str]"], "LoadedComponents"
 ]
 
 
@@ -42,7 +43,7 @@ class ComponentCache:
     `configure` or `close` is called meanwhile.
 
     Args:
-        model: the model folder.
+        model: the model.
         config: the settings of the sessions.
         notices: receives messages for the user.
         verify: whether to check the hashes of the files before they are loaded.
@@ -51,7 +52,7 @@ class ComponentCache:
 
     def __init__(
         self,
-        model: ModelFolder,
+        model: Model,
         config: SessionConfig,
         notices: Notices,
         *,
@@ -157,29 +158,28 @@ class ComponentCache:
             return is_first
 
     def load_words(self, path: str | Path, token: str | None) -> list[str]:
-        """Read a textual inversion, add its words to the text encoder, and return them.
+        """Read a textual inversion, add its words to the text encoders, and return them.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError: see `read_inversions`, and `add_words`.
         """
-        name, *others = [spec.component for spec in self.model.family.text_encoders]
-        if others:
-            raise UnsupportedModelError.advised(
-                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
-                "leave it out",
-                joint="; ",
-                path=Path(path),
-            )
-        config = self.model.component_config(name)
         words = read_inversions(
             path,
             token=token,
-            width=whole(config, "hidden_size", name),
-            room=whole(config, "max_position_embeddings", name) - 2,
+            readers=[self._reader(spec) for spec in self.model.family.text_encoders],
             notices=self._notices,
         )
         self.add_words(words)
         return [word.token for word in words]
+
+    def _reader(self, spec: TextEncoderSpec) -> Reader:
+        name = spec.component
+        config = self.model.component_config(name)
+        return Reader(
+            width=whole(config, "hidden_size", name),
+            room=whole(config, "max_position_embeddings", name) - 2,
+            part=spec.part,
+        )
 
     def add_words(self, words: Sequence[Inversion]) -> None:
         """Add words of textual inversions to the text encoder.
@@ -190,9 +190,7 @@ class ComponentCache:
         """
         with self._lock:
             components = self.get()
-            name = self.model.family.text_encoders[0].component
-            vocabulary = whole(self.model.component_config(name), "vocab_size", name)
-            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words)
+            inversions = (self._inversions or Inversions(vocabulary=0)).with_words(words)
             components.use(inversions)
             self._inversions = inversions
 
@@ -229,11 +227,12 @@ class ComponentCache:
 
         if self._verify:
             self.model.verify(self._notices)
+        model = self.model.for_target(PROVIDERS[self.config.name].target)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
-                tell_of_target(self.model.target, self.model.name, self.config, self._notices)
+                tell_of_target(model.target, model.name, self.config, self._notices)
         if self.model.has_safety_checker and not self._told_of_safety_checker:
             self._told_of_safety_checker = True
             self._notices.inform(
@@ -242,7 +241,7 @@ class ComponentCache:
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents
-        self._loaded = make(self.model, config, self._notices, self._inversions, self.float32_retries)
+        self._loaded = make(model, config, self._notices, self._inversions, self.float32_retries)
         return self._loaded
 
     def _free(self) -> None:

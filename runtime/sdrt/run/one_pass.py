@@ -20,6 +20,7 @@ from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import bound_denoiser
+from sdrt.run.guidance import unused_negative_prompt
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
@@ -28,7 +29,7 @@ from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_sche
 from sdrt.tasks.inpainting import Canvas
 
 if TYPE_CHECKING:
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.model import Model
     from sdrt.run.components import LoadedComponents
 
 __all__ = ["Pass", "Timings", "decode", "denoise", "encode", "memory_error", "prepare", "run_pass"]
@@ -64,7 +65,7 @@ class Pass:
     origin: Origin | None = None
 
     @property
-    def model(self) -> ModelFolder:
+    def model(self) -> Model:
         """The model folder, with its family and configs."""
         return self.cache.model
 
@@ -92,9 +93,12 @@ def run_pass(job: Pass) -> Events:
 def encode(job: Pass) -> Conditioning:
     """Turn the prompts into text embeddings for every step."""
     with timed(job.timings, "text_encoder"):
-        return Conditioning.of(
+        conditioning = Conditioning.of(
             job.request, job.model.family, job.components.text_encoder, job.components.words
         )
+    if not conditioning.guided and (message := unused_negative_prompt(job.request)):
+        job.notices.warn(message)
+    return conditioning
 
 
 def prepare(job: Pass) -> Prepared:
@@ -199,7 +203,7 @@ def _noise(job: Pass, prepared: Prepared) -> Array:
     return np.stack([generator.randn(prepared.x.shape[1:]) for generator in job.generators])
 
 
-def _low_res_noise(model: ModelFolder, level: int) -> tuple[float, float]:
+def _low_res_noise(model: Model, level: int) -> tuple[float, float]:
     """Return √ᾱ and √(1 − ᾱ) for the noise that is added to an upscaling model's small image."""
     scheduler = resolve_scheduler(None, model.low_res_scheduler_config)
     schedule = scheduler.noise_schedule

@@ -16,9 +16,12 @@ from sdrt.common.allocator import trim
 from sdrt.common.cancelling import held
 from sdrt.common.notices import Notices
 from sdrt.common.program_end import at_work
-from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder
+from sdrt.model_folder.folder import TAESD_DECODER
+from sdrt.model_folder.manifest import missing
+from sdrt.model_folder.model import WHOLE_GRAPH, WIDE, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.float32_retry import Float32Retry
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 
@@ -37,14 +40,14 @@ class OpenGraphs:
     runs, which does not know how large sessions are.
 
     Args:
-        model: the model folder.
+        model: the model.
         config: the settings of the sessions.
         notices: receives messages for the user.
         float32_retries: counts the runs of each component that were repeated in float32.
     """
 
     def __init__(
-        self, model: ModelFolder, config: SessionConfig, notices: Notices, float32_retries: Counter[str]
+        self, model: Model, config: SessionConfig, notices: Notices, float32_retries: Counter[str]
     ) -> None:
         self._model, self.config, self.notices = model, config, notices
         self._float32_retries = float32_retries
@@ -73,29 +76,32 @@ class OpenGraphs:
             kept: T = self._kept[name]
             return kept
 
-    def open(self, name: str, path: Path | None = None, content: bytes | None = None) -> Component:
-        """Open the graph of the component `name`, or its graph in stages, which lies at `path`.
+    def open(self, name: str, kind: str = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
+        """Open a graph of the component `name`, by default the whole one.
 
-        `content` is the graph if it differs from that in the file.
+        `memory` is the graph if it differs from the model's.
         """
         model, weights = self._model, self._model.weights(name)
+        source = _source(model, name, kind)
+        if memory is None and source.build is not None:
+            memory = source.build()
         component = _component(
             name,
-            path or model.component(name),
+            source.path,
             self.config,
             self.notices,
             weights,
             self._opened,
             repeats=self._repeats(name),
-            content=content,
+            memory=memory,
         )
-        float32 = model.float32_graph(name) if path is None else model.float32_stages(name)
-        if float32.is_file():
+        wide = model.graph(name, WIDE[kind])
+        if wide is not None:
             # A function without `self`: see the class's docstring.
             again = partial(
-                _component,
+                _float32,
+                wide,
                 name,
-                float32,
                 self.config,
                 self.notices,
                 # The provider must not compute it in float16.
@@ -116,6 +122,20 @@ class OpenGraphs:
         return name == self._model.family.denoiser.component
 
 
+def _source(model: Model, name: str, kind: str) -> GraphSource:
+    """A graph of the model. Raises `IntegrityError` if it is missing."""
+    source = model.graph(name, kind)
+    if source is None:
+        raise missing(model.path / name / kind, name)
+    return source
+
+
+def _float32(source: GraphSource, name: str, *arguments: Any, repeats: bool) -> Component:
+    """Open a component's graph in float32."""
+    memory = None if source.build is None else source.build()
+    return _component(name, source.path, *arguments, repeats=repeats, memory=memory)
+
+
 def _component(
     name: str,
     path: Path,
@@ -125,8 +145,8 @@ def _component(
     opened: list[weakref.ref[Component]],
     *,
     repeats: bool,
-    content: bytes | None = None,
+    memory: MemoryGraph | None = None,
 ) -> Component:
-    component = Component(name, path, config, notices, weights, repeats=repeats, content=content)
+    component = Component(name, path, config, notices, weights, repeats=repeats, memory=memory)
     opened.append(weakref.ref(component, opened.remove))
     return component

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdrt.errors import RequestError
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model
 from sdrt.request.fitted import FittedRequest, fit
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import PlannedPass, plan_passes
@@ -24,7 +24,7 @@ class PlannedRequest:
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     passes: tuple[PlannedPass, ...]
     """The passes, whose schedulers have the request's own `timesteps` or `sigmas`."""
-    model: ModelFolder
+    model: Model
     """The model that the request was planned for."""
 
     @classmethod
@@ -32,7 +32,7 @@ class PlannedRequest:
         cls,
         request: Request,
         scheduler: Scheduler,
-        model: ModelFolder,
+        model: Model,
         hires_scheduler: Scheduler | None = None,
     ) -> PlannedRequest:
         """Complete a request and plan its steps. `hires_scheduler` is that of `request.hires_scheduler`.
@@ -40,8 +40,8 @@ class PlannedRequest:
         Raises:
             RequestError: the model or the scheduler cannot serve the request.
         """
-        fitted = fit(request, model.capabilities)
-        with_levels = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        fitted = fit(request, model.capabilities, is_distilled=scheduler.sampler.is_distilled)
+        with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,
             scheduler=scheduler,
@@ -49,7 +49,7 @@ class PlannedRequest:
             model=model,
         )
 
-    def check_for(self, model: ModelFolder, *, planned_again: bool) -> None:
+    def check_for(self, model: Model, *, planned_again: bool) -> None:
         """Check that a pipeline of `model` can run this.
 
         Raises:

@@ -51,16 +51,25 @@ class Tokenizer:
         folder: the folder of the tokenizer.
         max_positions: the length of the text encoder's inputs, from its config.
         text_encoder: the component to name in an error about `max_positions`.
+        prefers_vocabulary: whether `vocab.json` and `merges.txt` decide if all files are there. A checkpoint's
+            `tokenizer.json` is a conversion, and may be of another tokenizer.
 
     Raises:
         IntegrityError: a file is missing or damaged.
         UnsupportedModelError: an added token would get another id than the model expects.
     """
 
-    def __init__(self, folder: Path, *, max_positions: int, text_encoder: str = "text_encoder") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_positions: int,
+        text_encoder: str = "text_encoder",
+        prefers_vocabulary: bool = False,
+    ) -> None:
         config, special = _configured(folder)
         self.length = _length(folder, config.get("model_max_length"), max_positions, text_encoder)
-        self._bpe = _load(folder, config, special)
+        self._bpe = _load(folder, config, special, prefers_vocabulary=prefers_vocabulary)
         self.inversions = Inversions(vocabulary=0)
         self._bos, self._eos, self._pad = (
             self._id(special[f"{name}_token"], folder) for name in ("bos", "eos", "pad")
@@ -195,11 +204,13 @@ def _special_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     return {"pad_token": special["eos_token"]} | special
 
 
-def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> tokenizers.Tokenizer:
+def _load(
+    folder: Path, config: Mapping[str, Any], special: Mapping[str, str], *, prefers_vocabulary: bool
+) -> tokenizers.Tokenizer:
     import tokenizers
 
     path = folder / "tokenizer.json"
-    if not path.exists():
+    if not path.exists() or (prefers_vocabulary and not _lacking(folder)):
         _require_vocabulary(folder)
         return _build(folder, config, special)
     read_json(path, path.parent.name)
@@ -211,8 +222,13 @@ def _load(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -
     return bpe
 
 
+def _lacking(folder: Path) -> list[str]:
+    """The files of a vocabulary that a folder lacks."""
+    return [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]
+
+
 def _require_vocabulary(folder: Path) -> None:
-    if lacking := [name for name in ("vocab.json", "merges.txt") if not (folder / name).is_file()]:
+    if lacking := _lacking(folder):
         raise damaged(
             folder / lacking[0],
             f"{folder / lacking[0]} is missing, and so is tokenizer.json",

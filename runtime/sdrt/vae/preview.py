@@ -15,7 +15,7 @@ from sdrt.images.given_arrays import as_array, is_array_like
 if TYPE_CHECKING:
     from PIL import Image
 
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.model import Model
     from sdrt.onnx.session import Component
 
 __all__ = ["LinearPreview", "Preview", "TaesdPreview"]
@@ -52,15 +52,15 @@ class LinearPreview:
         self._matrix, self._factor = matrix, factor
 
     @classmethod
-    def of(cls, model: ModelFolder, *, channels: int, factor: int) -> LinearPreview:
+    def of(cls, model: Model, *, channels: int, factor: int) -> LinearPreview:
         """The map of a model whose latents have this many channels and stand for `factor` pixels a side.
 
         Raises:
             UnsupportedModelError: the model was exported without a map.
             IntegrityError: the map has a wrong shape, or is not finite.
         """
-        entry = model.manifest.components.get(model.family.vae.decoder, {}) if model.manifest else {}
-        if "preview" not in entry:
+        entry = model.preview_matrix()
+        if entry is None:
             raise UnsupportedModelError.advised(
                 f"{model.path} has no data for previews",
                 "export the checkpoint again with this version of sdrt",
@@ -68,7 +68,7 @@ class LinearPreview:
                 path=model.path,
             )
         try:
-            matrix = np.array(entry["preview"], dtype=np.float32)
+            matrix = np.array(entry, dtype=np.float32)
         except (TypeError, ValueError):
             matrix = np.empty(0, np.float32)
         if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ def test_files_of_the_library(tmp_path: Path) -> None:
     library = pytest.importorskip("safetensors.numpy")
     arrays = {
         np.dtype(kind).name: np.arange(6).astype(kind).reshape(2, 3)
-        for kind in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")
+        for kind in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "?")
     } | {"scalar": np.array(2.5, np.float32), "empty": np.zeros((0, 4), np.float32)}
     library.save_file(arrays, tmp_path / "a.safetensors", metadata={"name": "x"})
     file = read_header(tmp_path / "a.safetensors")
@@ -70,8 +73,35 @@ def test_every_number_of_a_type_that_numpy_lacks(tmp_path: Path, dtype: str, the
         ({"x": entry(shape=[-1])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(shape=[True])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(shape=[1] * 1000)}, b"1234", None, "does not describe 'x'"),
-        ({"x": entry(shape=[10**400])}, b"1234", None, "does not describe 'x'"),
-        ({"x": entry(place=[0, 5])}, b"1234", None, "does not describe 'x'"),
+        ({"x": entry(shape=[10**400])}, b"1234", None, "its header is not JSON"),
+        (
+            {"x": entry(shape=[2], place=[0, 8])},
+            b"1234",
+            None,
+            r"cut off: 'x' ends at byte \d+, and the file has",
+        ),
+        ({"x": entry(shape=[2**40, 2**40, 0], place=[0, 0])}, b"", None, "the shape of 'x' is too large"),
+        ({"x": entry(), "y": entry()}, b"1234", None, "the bytes of 'x' and 'y' overlap"),
+        (
+            {"x": entry(), "y": entry(shape=[0], place=[2, 2])},
+            b"1234",
+            None,
+            "the bytes of 'x' and 'y' overlap",
+        ),
+        ({"x": entry(place=[4, 8])}, b"12345678", None, "4 bytes before 'x' belong to no tensor"),
+        ({"x": entry()}, b"123456", None, "its last 2 bytes belong to no tensor"),
+        ({"x": entry("F4", [3], [0, 2])}, b"12", None, "the size of 'x' does not fit its shape"),
+        (b'{"x": 1, "x": 2}', b"", None, "its header names 'x' twice"),
+        (b'{"x": {"dtype": "F32", "dtype": "I32"}}', b"", None, "its header names 'dtype' twice"),
+        (b'{"x": NaN}', b"", None, "its header is not JSON"),
+        (
+            b'{"\\ud800": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}',
+            b"1234",
+            None,
+            "its header is not JSON",
+        ),
+        (json.dumps({"x": entry()}).encode("utf-16"), b"1234", None, "its header is not JSON"),
+        ({"__metadata__": {"a": 1}}, b"", None, "its __metadata__ is not an object of texts"),
         ({"x": entry(place=[4, 0])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(place=[0, 4, 8])}, b"1234", None, "does not describe 'x'"),
         ({"x": entry(shape=[2])}, b"1234", None, "the size of 'x' does not fit its shape"),
@@ -85,6 +115,36 @@ def test_damaged_headers(tmp_path: Path, header: Any, data: bytes, length: int |
     ) as caught:
         read_header(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+            "a pointer of Git LFS.*: .* git lfs pull",
+        ),
+        (b"<!DOCTYPE html><html>Log in</html>", "a web page.*: download it again"),
+        (b"GGUF\x03\0\0\0\0\0\0\0", "a GGUF file.*: use the model's .safetensors"),
+        (b"PK\x03\x04\x14\0\0\0\0\0", "a zip archive.*: only .safetensors is read"),
+        (pickle.dumps({"state_dict": {}}), "a pickle.*: only .safetensors is read"),
+        (b'{"_class_name": "UNet2DConditionModel"}', "a text in JSON"),
+    ],
+)
+def test_other_kinds_of_files(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(UnsupportedModelError, match=rf"cannot be read as a safetensors file \(it is {words}"):
+        read_header(tmp_path / "a.safetensors")
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    """A pipe would be waited for, a device read without an end."""
+    with pytest.raises(UnsupportedModelError, match="is a folder: expected a safetensors file"):
+        read_header(tmp_path)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for path in (tmp_path / "pipe.safetensors", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(UnsupportedModelError, match="is a pipe or a device: expected a safetensors file"):
+            read_header(path)
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
@@ -108,9 +168,32 @@ def test_a_huge_header_is_not_read(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_a_file_that_shrinks(tmp_path: Path) -> None:
+def _shorter(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _replaced(path: Path) -> None:
+    copy = path.with_name("b")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("change", [_shorter, _replaced, Path.unlink])
+def test_a_file_that_changes(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = written(tmp_path / "a.safetensors", {"x": entry()}, b"1234")
     file = read_header(path)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UnsupportedModelError, match="it was cut off while it was read"):
+    change(path)
+    with pytest.raises(UnsupportedModelError, match="changed while it was read: wait until the program"):
         read_tensor(file, "x")
+
+
+def test_a_header_of_the_largest_size(tmp_path: Path) -> None:
+    """Eight megabytes of what takes Python most memory: refused in seconds, in a bounded amount."""
+    path = written(tmp_path / "a.safetensors", b'{"x": [' + b"[]," * ((8 << 20) // 3 - 8) + b"[]]}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnsupportedModelError, match="does not describe 'x'"):
+            read_header(path)
+        assert tracemalloc.get_traced_memory()[1] < 300_000_000
+    finally:
+        tracemalloc.stop()

@@ -231,16 +231,14 @@ def test_a_missing_provider_is_refused_before_any_download(
     assert not exporter.calls
 
 
-def test_a_checkpoint_without_the_exporter_names_both_commands(
-    checkpoint: Path, hub: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_a_checkpoint_without_the_exporter_names_the_command(
+    checkpoint: Path, hub: list[dict[str, Any]], in_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autoexport_module, "missing_modules", lambda extra: ["onnx"])
-    with pytest.raises(
-        ModelNotFoundError, match=r"pip install .*\[export\]', then sdrt export .*checkpoint -o"
-    ):
-        resolve_model(checkpoint)
-    with pytest.raises(ModelNotFoundError, match="then sdrt export owner/name --revision v1 -o model/"):
-        resolve_model("owner/name", revision="v1")
+    for name in (checkpoint, "owner/name"):
+        with pytest.raises(ModelNotFoundError, match=rf"{name} is .*: pip install .*\[export\]', then run"):
+            resolve_model(name, in_memory=in_memory)
 
 
 def test_an_unwritable_cache_names_the_variable(

@@ -11,10 +11,13 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
+from sdrt import ModelNotFoundError, RequestError
 from sdrt.model_folder.hub import check_id
+from sdrt.model_folder.hub_file import HubFile, download_file, hub_file
 
 COMMIT = "a" * 40
 CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
@@ -51,6 +54,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 GRAPHS = {"owner/legacy": graph("weights.pb"), "owner/stars": graph("*")}
+REPOSITORIES["owner/single"] = ["README.md", "model.safetensors", "sub folder/v1.5-pruned.safetensors"]
 REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFound")}
 
 
@@ -71,6 +75,8 @@ class Hub(BaseHTTPRequestHandler):
             self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
         elif rest and rest[1] not in ("main", COMMIT):
             self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+        elif rest and rest[0] == "resolve" and unquote("/".join(rest[2:])) not in REPOSITORIES[name]:
+            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
         elif rest and rest[0] == "resolve":
             content = "/".join(rest[2:]).encode()
             if content.endswith(b"model.onnx"):
@@ -114,7 +120,11 @@ def hub() -> Iterator[str]:
 
 def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `sdrt.model_folder.hub.CALL` in a new process, because huggingface_hub reads its variables at import."""
-    script = f"import sdrt.model_folder.hub as h, sdrt\ntry: print(h.{call})\nexcept sdrt.SdrtError as e: exit(str(e))"
+    script = (
+        "import sdrt.model_folder.hub as h, sdrt.model_folder.hub_file as f, sdrt\n"
+        f"try: print({call if call.startswith('f.') else f'h.{call}'})\n"
+        "except sdrt.SdrtError as e: exit(str(e))"
+    )
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
     return subprocess.run(
@@ -210,8 +220,6 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "owner/näme", "../etc", "", "x" * 5000])
 def test_names_that_are_not_hub_ids(name: str) -> None:
-    from sdrt import ModelNotFoundError
-
     with pytest.raises(ModelNotFoundError, match="neither a folder"):
         check_id(name)
 
@@ -229,3 +237,86 @@ def test_an_interrupted_download_says_try_again(hub: str, tmp_path: Path) -> Non
     last = done.stderr.strip().splitlines()[-1]
     assert "hub model 'owner/cut' could not be downloaded (" in last
     assert last.endswith("): try again")
+
+
+# --- single files -------------------------------------------------------------------------------------------
+
+HUB_URL = "https://huggingface.co/owner/single"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("owner/single/model.safetensors", ("model.safetensors", None)),
+        ("owner/single/sub/model.ckpt", ("sub/model.ckpt", None)),
+        (f"{HUB_URL}/blob/main/model.safetensors", ("model.safetensors", "main")),
+        (f"{HUB_URL}/resolve/main/model.safetensors?download=true", ("model.safetensors", "main")),
+        (f"{HUB_URL}/resolve/refs%2Fpr%2F3/a%20b/m.safetensors", ("a b/m.safetensors", "refs/pr/3")),
+        (f"{HUB_URL}/model.safetensors", ("model.safetensors", None)),
+        ("huggingface.co/owner/single/blob/main/model.safetensors", ("model.safetensors", "main")),
+        ("https://hf.co/owner/single/blob/v1/model.safetensors", ("model.safetensors", "v1")),
+    ],
+)
+def test_files_on_the_hub(given: str, expected: tuple[str, str | None]) -> None:
+    assert hub_file(given) == HubFile(name="owner/single", file=expected[0], revision=expected[1])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "owner/name",
+        "model.safetensors",
+        "./owner/name/model.safetensors",
+        "/a/b/c.safetensors",
+        "a/../b/c.ckpt",
+        "",
+    ],
+)
+def test_what_is_no_file_on_the_hub(given: str) -> None:
+    assert hub_file(given) is None
+    assert hub_file(Path("owner/name/model.safetensors")) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("https://civitai.com/api/download/models/1", "another site"),
+        ("https://huggingface.co/owner/name", "no file on the hub"),
+        ("https://huggingface.co/owner/name/tree/main", "no file on the hub"),
+        ("https://huggingface.co/owner/name/blob/main/../../x.safetensors", "no file on the hub"),
+    ],
+)
+def test_addresses_of_something_else(given: str, words: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=words):
+        hub_file(given)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "sub folder/v1.5-pruned.safetensors"])
+def test_a_single_file_comes_alone_with_its_commit(name: str, hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, f"f.download_file(f.HubFile(name='owner/single', file='{name}'))[0]")
+    path = Path(done.stdout.strip())
+    assert path.read_text() == name.replace(" ", "%20"), done.stderr
+    done = ask(hub, tmp_path, f"f.download_file(f.HubFile(name='owner/single', file='{name}'))[1]")
+    assert done.stdout.strip() == COMMIT
+    assert {file.name for file in path.parent.iterdir()} == {path.name}
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("name='owner/single', file='x.safetensors'", "has no file 'x.safetensors': see https://"),
+        ("name='owner/missing', file='x.safetensors'", "no file and no hub model 'owner/missing'"),
+        ("name='owner/gated', file='x.safetensors'", "gated: accept its terms"),
+        ("name='owner/single', file='model.ckpt'", "is a pickle"),
+    ],
+)
+def test_errors_about_a_single_file(file: str, words: str, hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, f"f.download_file(f.HubFile({file}))")
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_two_revisions_are_refused() -> None:
+    with pytest.raises(RequestError, match="leave one of them out"):
+        download_file(HubFile(name="a/b", file="c.safetensors", revision="main"), revision="other")

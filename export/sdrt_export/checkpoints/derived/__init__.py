@@ -1,0 +1,1 @@
+"""Configs that are read off the shapes of a checkpoint's tensors."""

@@ -1,0 +1,133 @@
+"""Opens a checkpoint: a diffusers folder, a single file, or a hub id or address of either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.notices import Notify
+from sdrt.errors import RequestError
+from sdrt.model_folder import hub
+from sdrt.model_folder.folder import exists, expand
+from sdrt.model_folder.hub_file import download_file, hub_file
+from sdrt.model_folder.index import check_checkpoint_index
+from sdrt.model_folder.resolve import refuse_revision
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.replaced import with_vae
+from sdrt_export.checkpoints.single_file import open_single_file
+
+__all__ = ["Beside", "open_checkpoint"]
+
+_VAE = "vae"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """What the user gives beside a checkpoint. Files and folders may be on the hub.
+
+    Attributes:
+        vae: a VAE that replaces the checkpoint's.
+        text_encoders, prediction_type, config: see `open_single_file`. They are for single files.
+    """
+
+    vae: str | Path | None = None
+    text_encoders: Sequence[str | Path] = ()
+    prediction_type: str | None = None
+    config: str | Path | None = None
+
+
+def open_checkpoint(
+    source: str | Path,
+    *,
+    beside: Beside | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    notify: Notify | None = None,
+) -> Checkpoint:
+    """Open a checkpoint, and download it first if it is on the hub.
+
+    Args:
+        source: a folder in diffusers' layout, a single file, a hub id, or `owner/name/file.safetensors` or an address
+            of such a file on the hub.
+        beside: what the user gives beside it.
+        revision, token, cache_dir: huggingface_hub's. The revision is the checkpoint's.
+        notify: receives messages for the user.
+
+    Raises:
+        RequestError: an argument is wrong.
+        ModelNotFoundError, IntegrityError, UnsupportedModelError: the checkpoint cannot be used.
+    """
+    beside = beside or Beside()
+    access: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
+    path = expand(source)
+    if exists(path) or isinstance(source, Path):
+        refuse_revision(source, revision)
+        if path.is_file():
+            return _single(path, beside, access, notify)
+        return _folder(open_folder(path), beside, access)
+    if (file := hub_file(source)) is not None:
+        found, commit = download_file(file, revision=revision, **access)
+        return _single(found, beside, access, notify, name=str(file), revision=commit)
+    name = hub.check_id(source)
+    # Check the small index before gigabytes of weights are downloaded.
+    check_checkpoint_index(hub.download(name, revision=revision, **access))
+    snapshot = hub.download_checkpoint(name, revision=revision, **access)
+    return _folder(open_folder(snapshot, name=name, revision=snapshot.name), beside, access)
+
+
+def _single(
+    path: Path, beside: Beside, access: Mapping[str, Any], notify: Notify | None, **origin: str
+) -> Checkpoint:
+    config = None if beside.config is None else _configs(beside.config, access)
+    return open_single_file(
+        path,
+        vae=None if beside.vae is None else _local(beside.vae, access),
+        text_encoders=[_local(one, access) for one in beside.text_encoders],
+        prediction_type=beside.prediction_type,
+        config=config,
+        notify=notify,
+        **origin,
+    )
+
+
+def _local(given: str | Path, access: Mapping[str, Any]) -> Path:
+    """The path of a part, downloaded if it is on the hub."""
+    path = expand(given)
+    if exists(path) or isinstance(given, Path):
+        return path
+    if (file := hub_file(given)) is not None:
+        return download_file(file, **access)[0]
+    if str(given).lower().endswith(".safetensors"):
+        return path  # a file that is missing, which the error then names
+    # One network: a config and its weights.
+    return hub.download_taesd(hub.check_id(given), **access)
+
+
+def _configs(given: str | Path, access: Mapping[str, Any]) -> Path:
+    """The folder of configs, downloaded without weights if it is on the hub."""
+    path = expand(given)
+    if not exists(path) and not isinstance(given, Path):
+        return hub.download(hub.check_id(given), **access)
+    if not path.is_dir():
+        raise RequestError.expected(
+            f"config is {str(given)!r}", "a folder in diffusers' layout, or a hub id", argument="config"
+        )
+    return path
+
+
+def _folder(checkpoint: Checkpoint, beside: Beside, access: Mapping[str, Any]) -> Checkpoint:
+    """A diffusers folder, whose VAE may be replaced."""
+    for argument in ("text_encoders", "prediction_type", "config"):
+        if getattr(beside, argument):
+            raise RequestError.advised(
+                f"{argument} is for single files, but {checkpoint.name} is a folder in diffusers' layout",
+                "leave it out: the folder says it",
+                argument=argument,
+            )
+    if beside.vae is None:
+        return checkpoint
+    return with_vae(checkpoint, _local(beside.vae, access))

@@ -1,0 +1,311 @@
+"""A checkpoint in one file, as A1111 and ComfyUI take it: detected, checked, and read by diffusers' names."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.messages import brief
+from sdrt.common.notices import Notices, Notify
+from sdrt.errors import UnsupportedModelError
+from sdrt.families import Family, family_of
+from sdrt.families.few_steps import few_steps_scheduler
+from sdrt.model_folder.file_kind import check_checkpoint_file
+from sdrt.model_folder.manifest import read_json
+from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
+from sdrt_export.checkpoints.defaults import completed
+from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
+from sdrt_export.checkpoints.derived.unet import derived_unet
+from sdrt_export.checkpoints.keys.extras import extra_of
+from sdrt_export.checkpoints.kinds import Kind, TextPart, kind_of_unet
+from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, unet_part, vae_part
+from sdrt_export.checkpoints.prediction import check_prediction, predicted, scheduler_config
+from sdrt_export.checkpoints.separate import open_text_encoders, open_vae_file
+from sdrt_export.checkpoints.tensors import MappedFile, Tensors
+
+__all__ = ["SingleFile", "open_single_file"]
+
+_UNET, _VAE = "unet", "vae"
+# Files of a U-Net alone have no prefix.
+_UNET_PREFIXES, _VAE_PREFIXES = ("model.diffusion_model.", ""), ("first_stage_model.", "vae.")
+_REPLACED = "another file replaces this part"
+_EMA = "model_ema."
+_POSITIONS = "position_ids"
+_RESOLUTION = re.compile(r"(\d{2,4})x(\d{2,4})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """A single file, and the files that replace its parts. See `Checkpoint`.
+
+    Attributes:
+        path: the file.
+        name: its name, or where it is on the hub; `revision` is the hub's commit.
+        kind: what it is.
+        parts: its components, by their folders in diffusers' layout.
+        scheduler: the content of `scheduler_config.json`.
+        configs: a folder in diffusers' layout whose configs were given, or None.
+        left_over: the tensors that no part takes, each with the reason, or "" if none is known.
+        title: what its metadata call it.
+    """
+
+    path: Path
+    name: str
+    revision: str | None
+    kind: Kind
+    parts: Mapping[str, Part]
+    scheduler: Mapping[str, Any]
+    configs: Path | None = None
+    left_over: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
+
+    @property
+    def family(self) -> Family:
+        """The family of models. Raises `UnsupportedModelError` if sdrt cannot run it."""
+        family = family_of(self.index())
+        if family is None:
+            raise UnsupportedModelError(
+                f"{self.path} is of {self.kind.title}, which is not supported", path=self.path
+            )
+        return family
+
+    def config(self, part: str) -> Config:
+        """See `Checkpoint`."""
+        return completed(self.index()[part][1], self.parts[part].config)
+
+    def tensors(self, part: str) -> Tensors:
+        """See `Checkpoint`."""
+        return self.parts[part].tensors
+
+    def place(self, part: str) -> str:
+        """See `Checkpoint`."""
+        return self.parts[part].place
+
+    def scheduler_config(self) -> Config:
+        """See `Checkpoint`."""
+        return dict(self.scheduler)
+
+    def low_res_scheduler_config(self) -> Config | None:
+        """See `Checkpoint`."""
+        config = self.kind.low_res_scheduler
+        return None if config is None else dict(config)
+
+    def index(self) -> Config:
+        """See `Checkpoint`."""
+        classes: Config = {_UNET: ["diffusers", "UNet2DConditionModel"], _VAE: ["diffusers", "AutoencoderKL"]}
+        for spec in self.kind.text:
+            classes[spec.part] = ["transformers", spec.class_name]
+            classes[spec.tokenizer] = ["transformers", "CLIPTokenizer"]
+        return {"_class_name": self.kind.pipeline, **classes, **self.kind.index}
+
+    def names(self) -> tuple[str, ...]:
+        """See `Checkpoint`."""
+        return (self.name, self.title)
+
+    def tokenizer_folders(self) -> dict[str, Path]:
+        """See `Checkpoint`. Without given ones, they are CLIP's, which files do not hold."""
+        return {spec.tokenizer: self._tokenizer(spec) for spec in self.kind.text}
+
+    def _tokenizer(self, spec: TextPart) -> Path:
+        if self.configs is not None and (self.configs / spec.tokenizer).is_dir():
+            return self.configs / spec.tokenizer
+        size = self.parts[spec.part].config["vocab_size"]
+        if size < VOCABULARY:
+            raise UnsupportedModelError.expected(
+                f"{self.path}: the {spec.part} knows {size} words",
+                f"CLIP's {VOCABULARY}; for others, {CONFIG_REMEDY}, which has the tokenizer too",
+                path=self.path,
+                component=spec.part,
+            )
+        return clip_tokenizer(spec.pad)
+
+    def size(self) -> int:
+        """See `Checkpoint`."""
+        sources = [source for part in self.parts.values() for source in part.tensors.sources.values()]
+        return 4 * sum(math.prod(source.shape) for source in sources)
+
+
+def open_single_file(
+    path: Path,
+    *,
+    vae: Path | None = None,
+    text_encoders: Sequence[Path] = (),
+    prediction_type: str | None = None,
+    config: Path | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+    notify: Notify | None = None,
+) -> SingleFile:
+    """Open a checkpoint in one file. Only its header is read.
+
+    Args:
+        path: a safetensors file of Stable Diffusion 1, 2, the x4 upscaler, SDXL, or its refiner.
+        vae: a file or folder of a VAE, which replaces the file's.
+        text_encoders: files of text encoders, which replace the file's.
+        prediction_type: "epsilon" or "v_prediction", what the U-Net predicts, for files that do not tell.
+        config: a folder in diffusers' layout, whose configs replace those that are read off the tensors.
+        name, revision: where the file comes from, for the manifest.
+        notify: receives messages for the user.
+
+    Raises:
+        RequestError: an argument is wrong.
+        ModelNotFoundError: there is no such file, or it holds something else, such as a LoRA.
+        UnsupportedModelError: the file is damaged, of another family, or lacks a part.
+    """
+    check_prediction(prediction_type)
+    file = MappedFile(check_checkpoint_file(path))
+    unet = _unet_section(file)
+    kind = kind_of_unet(unet.shapes, file.header.tensors)
+    sections = _sections(file, kind, unet)
+    texts = _texts(file, kind, sections, text_encoders, config)
+    denoiser = unet_part(unet, _unet_config(kind, unet, texts, config))
+    into = denoiser.config["in_channels"]
+    prediction = predicted(kind, file.header, into, prediction_type)
+    title = str(file.header.metadata.get("modelspec.title", ""))
+    scheduler = scheduler_config(kind, file.header, prediction)
+    if prediction_type is None:
+        scheduler |= few_steps_scheduler(path.name, title)
+    _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
+    parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
+    left_over = _left_over(file, sections, parts)
+    _tell(file, left_over, Notices(notify))
+    return SingleFile(
+        path=path,
+        name=name or path.name,
+        revision=revision,
+        kind=kind,
+        parts=parts,
+        scheduler=_given(config, "scheduler", "scheduler_config.json") or scheduler,
+        configs=config,
+        left_over=left_over,
+        title=title,
+    )
+
+
+def _unet_section(file: MappedFile) -> Section:
+    unet = Section.of(file, _UNET, _UNET_PREFIXES)
+    assert unet is not None  # the empty prefix fits any file
+    return unet
+
+
+def _sections(file: MappedFile, kind: Kind, unet: Section) -> dict[str, Section]:
+    """What the file has, by part."""
+    found = {_UNET: unet, _VAE: Section.of(file, _VAE, _VAE_PREFIXES)}
+    found |= {spec.part: Section.of(file, spec.part, spec.prefixes) for spec in kind.text}
+    return {part: section for part, section in found.items() if section is not None}
+
+
+def _given(folder: Path | None, part: str, name: str = "config.json") -> Config | None:
+    """A config of the folder that the user gave. None without one."""
+    path = None if folder is None else folder / part / name
+    return read_json(path, part) if path is not None and path.is_file() else None
+
+
+def _texts(
+    file: MappedFile,
+    kind: Kind,
+    sections: Mapping[str, Section],
+    given: Sequence[Path],
+    config: Path | None,
+) -> dict[str, Part]:
+    own = open_text_encoders(given, kind, {spec.part: _given(config, spec.part) for spec in kind.text})
+    for spec in kind.text:
+        if spec.part in own:
+            continue
+        if spec.part not in sections:
+            raise _lacks(file, kind, spec.part, "--text-encoder FILE")
+        own[spec.part] = text_part(sections[spec.part], _given(config, spec.part), spec)
+    return {spec.part: own[spec.part] for spec in kind.text}
+
+
+def _lacks(file: MappedFile, kind: Kind, part: str, remedy: str) -> UnsupportedModelError:
+    path = file.header.path
+    return UnsupportedModelError.advised(
+        f"{path} is of {kind.title}, but has no {part}", f"give one with {remedy}", path=path, component=part
+    )
+
+
+def _unet_config(kind: Kind, unet: Section, texts: Mapping[str, Part], config: Path | None) -> Config:
+    given = _given(config, _UNET)
+    if given is not None:
+        return given
+    projected = [texts[spec.part].config["projection_dim"] for spec in kind.text if spec.projected]
+    return derived_unet(unet.shapes, pooled=projected[0] if projected else None, sizes=kind.sizes)
+
+
+def _set_size(unet: Config, kind: Kind, file: MappedFile, *, is_v: bool, given: bool) -> None:
+    """Set the default size in latents: the one that the file names, else the one that its kind was trained with."""
+    if given and unet.get("sample_size") is not None:
+        return
+    unet["sample_size"] = (kind.v_sample_size if is_v else None) or kind.sample_size
+    if found := _RESOLUTION.fullmatch(str(file.header.metadata.get("modelspec.resolution", ""))):
+        width, height = (int(side) // 8 for side in found.groups())
+        unet["sample_size"] = width if width == height else [height, width]
+
+
+def _vae(
+    file: MappedFile,
+    kind: Kind,
+    sections: Mapping[str, Section],
+    unet: Config,
+    given: Path | None,
+    config: Path | None,
+) -> Part:
+    own = {"scaling_factor": kind.scaling_factor, "sample_size": 8 * kind.sample_size}
+    if given is not None:
+        part = open_vae_file(given, config=_given(config, _VAE), given=own)
+    elif _VAE in sections:
+        part = vae_part(sections[_VAE], _given(config, _VAE), given=own)
+    else:
+        raise _lacks(file, kind, _VAE, "--vae FILE")
+    part.check_latents(unet, str(file.header.path))
+    return part
+
+
+def _left_over(
+    file: MappedFile, sections: Mapping[str, Section], parts: Mapping[str, Part]
+) -> dict[str, str]:
+    """The tensors that no part takes, with the reason if it is known."""
+    sources = [source for part in parts.values() for source in part.tensors.sources.values()]
+    used = {source.name for source in sources if source.file is file}
+    replaced = {name for section in sections.values() for name in section.names}
+    found = {}
+    for name in file.header.tensors:
+        if name not in used:
+            extra = extra_of(name)
+            found[name] = extra.reason if extra else _REPLACED if name in replaced else ""
+    return found
+
+
+def _tell(file: MappedFile, left_over: Mapping[str, str], notices: Notices) -> None:
+    """Say what is left out and might be missed."""
+    path = file.header.path
+    unknown = [name for name, reason in left_over.items() if not reason]
+    if unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is no part of the model and is left out")
+    if any(name.startswith(_EMA) for name in left_over):
+        notices.inform(
+            f"{path} has averaged weights too (model_ema): the plain ones are used, as in A1111 and diffusers"
+        )
+    for name in _damaged_positions(file, left_over):
+        notices.warn(
+            f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 obeys it)"
+        )
+
+
+def _damaged_positions(file: MappedFile, names: Iterable[str]) -> list[str]:
+    """The lists of positions, of a plausible size, that are not 0, 1, 2 …: merging programs round and average them."""
+    found = []
+    for name in names:
+        size = math.prod(file.header.tensors[name].shape)
+        if name.endswith(_POSITIONS) and size <= 1 << 16:
+            # A1111 makes whole numbers of them too.
+            values = file.array(name).reshape(-1).astype("int64")
+            if values.tolist() != list(range(size)):
+                found.append(name)
+    return found

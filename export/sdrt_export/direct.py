@@ -1,0 +1,229 @@
+"""`open_checkpoint`: a torch checkpoint as a model whose graphs are built in memory. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import sdrt
+from sdrt.common.notices import Notices, Notify
+from sdrt.errors import RequestError
+from sdrt.families import Family
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
+from sdrt.model_folder.folder import Manifest
+from sdrt.model_folder.model import STAGES_GRAPH, WHOLE_GRAPH, WIDE, GraphSource, Model
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.folder import open_folder
+from sdrt_export.checkpoints.replaced import with_vae
+from sdrt_export.checkpoints.single_file import open_single_file
+from sdrt_export.checkpoints.usage import check_usage
+from sdrt_export.default_settings import default_settings
+from sdrt_export.graph import graph_of, needed
+from sdrt_export.graphs.graph import Graph
+from sdrt_export.graphs.mapped import mapped
+from sdrt_export.piece import Piece, pieces_of
+from sdrt_export.side_files import index_of
+from sdrt_export.targets import OPSET, TARGETS
+
+__all__ = ["DirectModel", "open_checkpoint"]
+
+_HALF, _FLOAT = "float16", "float32"
+_NARROW = frozenset(WIDE.values())
+"""The kinds of graphs that only components in float16 have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectModel(Model):
+    """A checkpoint whose graphs are built when they are asked for, and whose weights stay in its files.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        pieces: what it has for each component, by the component's name.
+        scheduler: the content of `scheduler_config.json`.
+    """
+
+    checkpoint: Checkpoint
+    pieces: Mapping[str, Piece]
+    scheduler: Mapping[str, Any]
+
+    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+        """See `Model`. A component in float16 has another graph that computes in float32."""
+        if name not in self.pieces or (kind in _NARROW and self._dtype(name) != _HALF):
+            return None
+        if kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]) and self.pieces[name].component.parts is None:
+            return None
+        return GraphSource(path=self.path, build=partial(self._build, name, kind))
+
+    def _build(self, name: str, kind: str) -> MemoryGraph:
+        return mapped(
+            self._graph(name, kind),
+            self.checkpoint.tensors(self.pieces[name].component.checkpoint),
+            turned=TARGETS[self.target].turns,
+        )
+
+    def _graph(self, name: str, kind: str) -> Graph:
+        """Build a graph, once."""
+        key = (name, kind)
+        if key not in self._graphs:
+            piece, is_half = self.pieces[name], self._dtype(name) == _HALF and kind not in _NARROW
+            self._graphs[key] = graph_of(
+                piece.component,
+                piece.config,
+                TARGETS[self.target],
+                half=is_half,
+                stages=kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]),
+            )
+        return self._graphs[key]
+
+    @cached_property
+    def _graphs(self) -> dict[tuple[str, str], Graph]:
+        return {}
+
+    def check(self) -> None:
+        """Check that the graphs use every tensor of the checkpoint, with its shape.
+
+        Raises:
+            IntegrityError: a tensor is missing, or has another shape than the config says.
+            UnsupportedModelError: a tensor is left over, or a config says something that is not supported.
+        """
+        for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
+            own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
+            check_usage(
+                self.checkpoint.place(part),
+                [piece.component for piece in own.values()],
+                [needed(self._graph(name, WHOLE_GRAPH)) for name in own],
+                self.checkpoint.tensors(part),
+            )
+
+    def component_config(self, name: str) -> dict[str, Any]:
+        """See `Model`."""
+        return dict(self.pieces[name].config)
+
+    def weights(self, name: str) -> Weights:
+        """See `Model`. There is no digest, because nothing is compiled."""
+        return Weights(dtype=self._dtype(name))
+
+    def tokenizer_folder(self, name: str) -> Path:
+        """See `Model`."""
+        return self.checkpoint.tokenizer_folders()[name]
+
+    @property
+    def prefers_vocabulary(self) -> bool:
+        """See `Model`."""
+        return True
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        return dict(self.scheduler)
+
+    @property
+    def low_res_scheduler_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        return dict(self.checkpoint.low_res_scheduler_config() or {})
+
+    def preview_matrix(self) -> Any:
+        """See `Model`. It is fitted when it is first asked for."""
+        return self._preview
+
+    @cached_property
+    def _preview(self) -> Any:
+        piece = self.pieces[self.family.vae.decoder]
+        return piece.component.about(piece.config, piece.tensors).get("preview")
+
+    def for_target(self, target: str) -> DirectModel:
+        """See `Model`."""
+        if target == self.target:
+            return self
+        return replace(self, manifest=_manifest(self.checkpoint, self.pieces, target))
+
+
+def open_checkpoint(
+    path: Path,
+    *,
+    target: str,
+    name: str,
+    origin: str,
+    revision: str | None,
+    notify: Notify | None,
+    vae: Path | None = None,
+    text_encoders: Sequence[Path] = (),
+    config: Path | None = None,
+    prediction_type: str | None = None,
+) -> DirectModel:
+    """Open a torch checkpoint, a folder in diffusers' layout or a single file. See `sdrt.model_folder.exporter`."""
+    if path.is_dir():
+        _refuse_for_folders(text_encoders=text_encoders, config=config, prediction_type=prediction_type)
+        opened: Checkpoint = open_folder(path, name=origin, revision=revision)
+        opened = opened if vae is None else with_vae(opened, vae)
+    else:
+        opened = open_single_file(
+            path,
+            vae=vae,
+            text_encoders=text_encoders,
+            prediction_type=prediction_type,
+            config=config,
+            name=origin,
+            revision=revision,
+            notify=notify,
+        )
+    pieces = {piece.component.name: piece for piece in pieces_of(opened)}
+    model = DirectModel(
+        path=path,
+        name=name,
+        family=opened.family,
+        manifest=_manifest(opened, pieces, target),
+        index=index_of(opened, lambda component: pieces[component].config),
+        checkpoint=opened,
+        pieces=pieces,
+        scheduler=opened.scheduler_config(),
+    )
+    model.check()
+    advice = default_settings(opened).advice
+    if advice:
+        Notices(notify).warn(advice)
+    return model
+
+
+def _refuse_for_folders(**given: Any) -> None:
+    for name, value in given.items():
+        if value:
+            raise RequestError.advised(
+                f"{name} is for a checkpoint in one file, and this one is a folder, whose files say it",
+                "leave it out",
+                argument=name,
+            )
+
+
+def _manifest(checkpoint: Checkpoint, pieces: Mapping[str, Piece], target: str) -> Manifest:
+    """What an export's manifest would say, without hashes."""
+    dtypes = {name: _dtype_of(piece, checkpoint.family, target) for name, piece in pieces.items()}
+    return Manifest(
+        family=checkpoint.family.name,
+        target=target,
+        dtype=dtypes[checkpoint.family.denoiser.component],
+        opset=OPSET,
+        exporter="sdrt",
+        source={"id": checkpoint.name, "revision": checkpoint.revision},
+        versions={"sdrt": sdrt.__version__},
+        components={name: {"dtype": dtype} for name, dtype in dtypes.items()},
+        defaults=default_settings(checkpoint).recorded(),
+    )
+
+
+def _dtype_of(piece: Piece, family: Family, target: str) -> str:
+    """The type that a component computes in: float16 where that is the target's default.
+
+    An export measures first whether a component overflows float16. Here the run shows it, and is repeated in float32.
+    A VAE whose config says that it overflows is in float32 from the start. As in diffusers, nobody asks the config of
+    Stable Diffusion 1 and 2, which says so by default.
+    """
+    row = TARGETS[target]
+    if not row.halves or row.dtypes[0] != "fp16":
+        return _FLOAT
+    return _FLOAT if piece.config.get("force_upcast") and family.name != STABLE_DIFFUSION.name else _HALF

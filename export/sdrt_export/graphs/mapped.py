@@ -1,0 +1,80 @@
+"""Graphs whose weights stay in a checkpoint's own files, for a session of ONNX Runtime. Nothing is written.
+
+The graph says at which byte of which file each weight begins. ONNX Runtime maps the files, as it does with those of an
+exported model, and widens other number types once, when it makes the session. Weights that are joined, padded or
+transposed are in no file, so it is given their values.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt_export.checkpoints.stored import Stored, stored
+from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
+from sdrt_export.graphs.memory import turn
+from sdrt_export.graphs.weights import Array, Weight
+
+__all__ = ["mapped"]
+
+
+def mapped(graph: Graph, tensors: Mapping[str, Array], *, turned: bool) -> MemoryGraph:
+    """Bind a graph's weights to a checkpoint's `tensors`.
+
+    Args:
+        graph: the graph, whose weights were checked against the tensors.
+        tensors: those of the component.
+        turned: whether products take a matrix as checkpoints store it, by ONNX Runtime's FusedMatMul.
+    """
+    as_stored = {name for name, weight in graph.weights.items() if turned and weight.is_transposed}
+    kept = {
+        name: _kept(weight, tensors, graph.compute, as_stored=name in as_stored)
+        for name, weight in graph.weights.items()
+    }
+    folder = _common_folder(one.file for one in kept.values() if one.file is not None)
+    places = {name: _place(one, folder) for name, one in kept.items()}
+    model = graph.model(places, {name: one.dtype for name, one in kept.items()})
+    turn(model, as_stored)
+    loose = {name: one for name, one in kept.items() if places[name] == _IN_NO_FILE}
+    return MemoryGraph(
+        content=model.SerializeToString(),
+        folder=folder,
+        values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
+        types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
+    )
+
+
+_IN_NO_FILE = Place(location="memory")
+
+
+def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stored: bool) -> Stored:
+    """A weight as the session gets it."""
+    parts = [stored(tensors, name) for name in weight.sources]
+    if as_stored or weight.is_plain:
+        return parts[0]
+    dtype = parts[0].dtype
+    if any(one.dtype != dtype for one in parts):
+        return Stored(array=weight.value(tensors).astype(np.float32), dtype=FLOAT)
+    array = weight.arrange([one.array for one in parts])
+    if dtype == FLOAT and compute == HALF and not weight.exact:
+        # Here, because ONNX Runtime would hold both.
+        return Stored(array=array.astype(np.float16), dtype=HALF)
+    return Stored(array=array, dtype=dtype)
+
+
+def _common_folder(files: Iterable[Path]) -> Path:
+    """The folder below which the files are. On Windows, those on another drive count as in no file."""
+    folders = {file.parent for file in files}
+    first = min(folders, default=Path.cwd())
+    return Path(os.path.commonpath([one for one in folders if one.drive == first.drive] or [first]))
+
+
+def _place(one: Stored, folder: Path) -> Place:
+    if one.file is None or one.file.drive != folder.drive or not one.array.nbytes:
+        return _IN_NO_FILE
+    location = one.file.relative_to(folder).as_posix()
+    return Place(location=location, offset=one.offset, length=one.array.nbytes)

@@ -1,0 +1,146 @@
+"""Runs graphs whose weights are a checkpoint's tensors in memory. Nothing is written.
+
+A matrix that MatMul would take transposed goes in as the checkpoint has it, because FusedMatMul transposes it while it
+computes, with the same bits. So of a mapped file, only joined and padded weights are copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from sdrt.onnx.engine import ort
+from sdrt_export.graphs.graph import FLOAT, HALF, MICROSOFT, Graph, Place
+from sdrt_export.graphs.weights import Array
+
+__all__ = ["Bound", "Once", "bind", "ort_value", "turn"]
+
+_PLACE = Place(location="memory")
+_TYPES: Mapping[Any, int] = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): HALF}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A model, and the weights that it names.
+
+    `weights` are contiguous, and views of the checkpoint's tensors where no number had to move. Give them to
+    ``SessionOptions.add_external_initializers`` as `values`. ONNX Runtime copies them when it makes the session.
+    """
+
+    model: onnx.ModelProto
+    weights: Mapping[str, Array]
+
+    def content(self) -> bytes:
+        """The model as a session takes it."""
+        content: bytes = self.model.SerializeToString()
+        return content
+
+    def values(self) -> dict[str, Any]:
+        """The weights as ONNX Runtime's values, which do not copy them."""
+        return {name: ort_value(array) for name, array in self.weights.items()}
+
+
+def bind(graph: Graph, tensors: Mapping[str, Array], *, portable: bool = False) -> Bound:
+    """Take a graph's weights from a checkpoint's `tensors`.
+
+    Float16 stays as it is: the graph widens it, and ONNX Runtime does so once when it makes the session. With
+    `portable`, MatMul remains, for providers that have standard operators only, and its weights are copied.
+
+    Raises:
+        IntegrityError: a tensor is missing, or has another shape than the config says.
+    """
+    turned = {name for name, weight in graph.weights.items() if weight.is_transposed and not portable}
+    weights = {
+        name: _held(weight.parts(tensors)[0] if name in turned else weight.value(tensors))
+        for name, weight in graph.weights.items()
+    }
+    types = {name: _TYPES[array.dtype] for name, array in weights.items()}
+    model = graph.model(dict.fromkeys(weights, _PLACE), types)
+    turn(model, turned)
+    return Bound(model=model, weights=weights)
+
+
+def ort_value(array: Array) -> Any:
+    """An array as ONNX Runtime's value, without a copy. The caller keeps the array."""
+    return ort.OrtValue.ortvalue_from_numpy(array)
+
+
+def _held(array: Array) -> Array:
+    """A weight as a contiguous array of a type that graphs store."""
+    return np.ascontiguousarray(array if array.dtype in _TYPES else array.astype(np.float32))
+
+
+def turn(model: onnx.ModelProto, turned: Collection[str]) -> None:
+    """Let the products with `turned` weights take them as the checkpoint has them."""
+    for tensor in model.graph.initializer:
+        if tensor.name in turned:
+            tensor.dims[:] = tensor.dims[::-1]
+    widened = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
+    for node in model.graph.node:
+        if len(node.input) > 1 and widened.get(node.input[1], node.input[1]) in turned:
+            assert node.op_type == "MatMul", node
+            node.op_type, node.domain = "FusedMatMul", MICROSOFT
+            node.attribute.append(helper.make_attribute("transB", 1))
+    if turned and not any(opset.domain == MICROSOFT for opset in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+
+
+class Once:
+    """A graph on the CPU for a few runs, whose weights stay where they are.
+
+    They are inputs of the graph, so ONNX Runtime neither copies nor packs them, and widens a float16 weight right
+    before its layer. Opening a full-size U-Net takes 0.1 s and running it 70 MB of memory of its own.
+    """
+
+    def __init__(self, bound: Bound) -> None:
+        """Open a graph. It changes the model of `bound`."""
+        self.inputs = [value.name for value in bound.model.graph.input]
+        _weights_as_inputs(bound)
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        # By default, values that nothing else needs are computed last, and kept until then.
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        self._weights = bound.values()
+        self._arrays = bound.weights
+        self._session = ort.InferenceSession(bound.content(), options, providers=["CPUExecutionProvider"])
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
+        """Compute `outputs`. Other `feeds` than the graph's `inputs` are left out."""
+        given = {
+            name: ort_value(np.ascontiguousarray(array))
+            for name, array in feeds.items()
+            if name in self.inputs
+        }
+        made = self._session.run_with_ort_values(list(outputs), self._weights | given)
+        return [value.numpy() for value in made]
+
+
+def _weights_as_inputs(bound: Bound) -> None:
+    """Declare weights as inputs, and cast each right before its first use."""
+    graph = bound.model.graph
+    kept = [tensor for tensor in graph.initializer if tensor.name not in bound.weights]
+    graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if tensor.name in bound.weights
+    )
+    casts = {
+        node.output[0]: node
+        for node in graph.node
+        if node.op_type == "Cast" and node.input[0] in bound.weights
+    }
+    nodes = []
+    for node in graph.node:
+        if node.output[0] not in casts:
+            nodes += [casts.pop(name) for name in node.input if name in casts]
+            nodes.append(node)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)

@@ -1,0 +1,164 @@
+"""What the pipeline asks of a model, which is a folder of graphs or is built in memory."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.notices import Notices, Notify
+from sdrt.families import Family
+from sdrt.families.agreement import check_text_widths
+from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.index import class_of
+from sdrt.model_folder.manifest import Manifest
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.memory_graph import MemoryGraph
+
+__all__ = ["STAGES_GRAPH", "WHOLE_GRAPH", "WIDE", "WIDE_GRAPH", "WIDE_STAGES_GRAPH", "GraphSource", "Model"]
+
+WHOLE_GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
+"""A component's graph, and the VAE's graph in stages, for tiles."""
+WIDE_GRAPH, WIDE_STAGES_GRAPH = "model_fp32.onnx", "stages_fp32.onnx"
+WIDE: Mapping[str, str] = {WHOLE_GRAPH: WIDE_GRAPH, STAGES_GRAPH: WIDE_STAGES_GRAPH}
+"""For each graph, the one that computes in float32 instead. Only components in float16 have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSource:
+    """Where a graph comes from: the file `path`, or `build`. With `build`, messages name the path.
+
+    What `build` makes is large, and is freed when the session has been made.
+    """
+
+    path: Path
+    build: Callable[[], MemoryGraph] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(ABC):
+    """One model: its graphs, configs and tokenizers.
+
+    Attributes:
+        path: its folder, or the checkpoint that it is built from.
+        name: its name, in image metadata too.
+        family: its family of models.
+        manifest: how its graphs were made. None if another program made them.
+        index: the content of `model_index.json`.
+    """
+
+    path: Path
+    name: str
+    family: Family
+    manifest: Manifest | None = None
+    index: Mapping[str, Any] = field(default_factory=dict)
+
+    @abstractmethod
+    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+        """A graph of the component `name`. `kind` is a file's name. None if the model has no such graph."""
+
+    @abstractmethod
+    def component_config(self, name: str) -> dict[str, Any]:
+        """The config of the component `name`.
+
+        Raises:
+            IntegrityError: it is missing or damaged.
+        """
+
+    @abstractmethod
+    def weights(self, name: str) -> Weights:
+        """The precision of the component `name`, and a digest that identifies its weights."""
+
+    @abstractmethod
+    def tokenizer_folder(self, name: str) -> Path:
+        """The folder of the tokenizer `name`."""
+
+    @property
+    @abstractmethod
+    def scheduler_config(self) -> dict[str, Any]:
+        """The model's `scheduler_config.json`."""
+
+    @property
+    @abstractmethod
+    def low_res_scheduler_config(self) -> dict[str, Any]:
+        """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
+
+    def for_target(self, target: str) -> Model:
+        """The model with graphs for a row of the exporter's table, if it can have them. Otherwise as it is."""
+        return self
+
+    def preview_matrix(self) -> Any:
+        """The linear map from latents to colours, as the manifest has it. None without one."""
+        entry = self.manifest.components.get(self.family.vae.decoder, {}) if self.manifest else {}
+        return entry.get("preview")
+
+    def verify(self, notify: Notify | Notices | None = None) -> bool:
+        """Check every file against its hash. Return False if there are no hashes.
+
+        Raises:
+            IntegrityError: a file is missing or damaged.
+        """
+        return False
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is a graph of the component `name`."""
+        return self.graph(name) is not None
+
+    @property
+    def prefers_vocabulary(self) -> bool:
+        """Whether a tokenizer's `vocab.json` and `merges.txt` decide, if there is a `tokenizer.json` beside them."""
+        return False
+
+    @property
+    def target(self) -> str:
+        """The target that the graphs are for; empty if unknown."""
+        return self.manifest.target if self.manifest else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that may tell what the model was made for."""
+        return (self.name,)
+
+    @property
+    def has_safety_checker(self) -> bool:
+        """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
+        return class_of(self.index.get("safety_checker")) is not None
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """The sizes, inputs and task that the model supports.
+
+        Raises:
+            IntegrityError: a config is damaged, or the text encoders are of another model.
+            UnsupportedModelError: the model fits none of its family's tasks.
+        """
+        manifest = self.manifest
+        family = self.family
+        texts = [spec.component for spec in family.text_encoders]
+        if all(self.has(name) for name in texts):
+            denoiser = self.component_config(family.denoiser.component)
+            check_text_widths(family, denoiser, {name: self.component_config(name) for name in texts})
+        return Capabilities.of(
+            family,
+            denoiser=self.component_config(family.denoiser.component),
+            vae=self.component_config(family.vae.decoder),
+            text=self.component_config(texts[-1]) if self.has(texts[-1]) else {},
+            index=self.index,
+            scheduler=self.scheduler_config,
+            recorded=manifest.defaults if manifest else None,
+            names=self.names,
+            # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
+            any_size=manifest is not None and manifest.exporter != "optimum",
+            has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),
+            has_vae_encoder=self.has(family.vae.encoder),
+        )
+
+    def _dtype(self, name: str) -> str:
+        """Return the precision of the component `name`, which may differ from that of the model."""
+        if self.manifest is None:
+            return "float32"
+        own = self.manifest.components.get(name, {}).get("dtype")
+        return own if isinstance(own, str) else self.manifest.dtype

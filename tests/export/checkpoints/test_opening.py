@@ -1,0 +1,147 @@
+"""An export of a single file is the export of the same model's diffusers folder, byte by byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+
+from sdrt.cli import main
+from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.model_folder.hub_file import HubFile
+from sdrt_export import export_model
+from sdrt_export.checkpoints import opening
+from sdrt_export.checkpoints.clip_vocabulary import clip_tokenizer
+from sdrt_export.checkpoints.opening import Beside, open_checkpoint
+from sdrt_export.checkpoints.single_file import SingleFile
+from tests.export.checkpoints.ldm_files import SD1_UNET, VAE, Made, made
+from tests.safetensors_files import save_file
+
+COMMIT = "c" * 40
+
+
+@pytest.fixture(scope="module")
+def content() -> Made:
+    return made("sd1", whole=True)
+
+
+@pytest.fixture(scope="module")
+def file(content: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return content.saved(tmp_path_factory.mktemp("file") / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def folder(content: Made, file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as diffusers saves it."""
+    root = tmp_path_factory.mktemp("folder")
+    unet, vae = UNet2DConditionModel(**SD1_UNET, sample_size=64), AutoencoderKL(**VAE)
+    unet.load_state_dict(content.parts["unet"])
+    vae.load_state_dict(content.parts["vae"])
+    unet.save_pretrained(root / "unet")
+    vae.save_pretrained(root / "vae")
+    content.modules["text_encoder"].save_pretrained(root / "text_encoder")  # type: ignore[operator]
+    (root / "tokenizer").symlink_to(clip_tokenizer("<|endoftext|>"))
+    scheduler = open_checkpoint(file).scheduler_config()
+    PNDMScheduler.from_config(scheduler).save_config(root / "scheduler")
+    parts = {
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    index = {"_class_name": "StableDiffusionPipeline", **parts}
+    (root / "model_index.json").write_text(json.dumps(index))
+    return root
+
+
+def test_the_export_is_that_of_the_folder(file: Path, folder: Path, tmp_path: Path) -> None:
+    first = export_model(file, tmp_path / "of-file")
+    second = export_model(folder, tmp_path / "of-folder")
+    graphs = [name for name in first.files if ".onnx" in name or name.startswith("tokenizer/")]
+    assert len(graphs) > 8
+    assert {name: first.files[name].sha256 for name in graphs} == {
+        name: second.files[name].sha256 for name in graphs
+    }
+    assert first.family == second.family
+    assert first.source == {"id": "model.safetensors", "revision": None}
+    for name in ("text_encoder", "unet", "vae_decoder"):
+        one, two = (
+            json.loads((tmp_path / root / name / "config.json").read_text())
+            for root in ("of-file", "of-folder")
+        )
+        for key in (
+            "hidden_act",
+            "num_attention_heads",
+            "block_out_channels",
+            "scaling_factor",
+            "eos_token_id",
+        ):
+            assert one.get(key) == two.get(key), (name, key)
+
+
+def test_the_command_says_what_it_needs(content: Made, tmp_path: Path) -> None:
+    path = made("sd2").saved(tmp_path / "model.safetensors")
+    done = CliRunner().invoke(main, ["export", str(path), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 3
+    assert "--prediction-type" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_vae_for_a_folder(folder: Path, tmp_path: Path) -> None:
+    other = made("sd1", {"in_channels": 9})
+    path = tmp_path / "vae.safetensors"
+    save_file({name: tensor.numpy() for name, tensor in other.parts["vae"].items()}, path)
+    checkpoint = open_checkpoint(folder, beside=Beside(vae=path))
+    for name, tensor in other.parts["vae"].items():
+        np.testing.assert_array_equal(checkpoint.tensors("vae")[name], tensor.numpy())
+    assert checkpoint.config("vae")["scaling_factor"] == 0.18215
+    assert set(checkpoint.tensors("unet")) == set(open_checkpoint(folder).tensors("unet"))
+
+
+@pytest.mark.parametrize(
+    "beside", [{"text_encoders": ["x"]}, {"prediction_type": "epsilon"}, {"config": "folder"}]
+)
+def test_a_folder_says_the_rest_itself(beside: dict[str, Any], folder: Path) -> None:
+    with pytest.raises(RequestError, match="for single files"):
+        open_checkpoint(folder, beside=Beside(**beside))
+
+
+def test_random_weights_take_nothing_beside(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="vae is given"):
+        export_model(None, tmp_path / "out", architecture="tiny", random_weights=0, vae="vae.safetensors")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["owner/name/model.safetensors", "https://huggingface.co/owner/name/blob/main/model.safetensors"],
+)
+def test_a_file_on_the_hub(source: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[HubFile, Any]] = []
+
+    def download(found: HubFile, **options: Any) -> tuple[Path, str]:
+        asked.append((found, options.get("revision")))
+        return file, COMMIT
+
+    monkeypatch.setattr(opening, "download_file", download)
+    beside = Beside(vae="owner/other/vae.safetensors")
+    checkpoint = open_checkpoint(source, beside=beside)
+    assert isinstance(checkpoint, SingleFile)
+    assert (checkpoint.name, checkpoint.revision) == ("owner/name/model.safetensors", COMMIT)
+    assert [(one.name, one.file, revision) for one, revision in asked] == [
+        ("owner/name", "model.safetensors", None),
+        ("owner/other", "vae.safetensors", None),
+    ]
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError):
+        open_checkpoint(tmp_path / "no.safetensors")
+    with pytest.raises(ModelNotFoundError, match="cannot be read"):
+        open_checkpoint(made("sd1").saved(tmp_path / "m.safetensors"), beside=Beside(vae="vae.safetensors"))
