@@ -85,8 +85,10 @@ class Job:
 
     def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:
         """Check each part of the checkpoint against the graphs that are made of it, before any is written."""
-        for place in dict.fromkeys(piece.place for piece in pieces):
-            own = [piece for piece in pieces if piece.place == place]
+        parts: dict[tuple[str, str], list[Piece]] = {}
+        for piece in pieces:
+            parts.setdefault((piece.component.checkpoint, piece.place), []).append(piece)
+        for (_, place), own in parts.items():
             check_usage(
                 place,
                 [piece.component for piece in own],

@@ -124,9 +124,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], type[SdrtError], list[str]]] = {
         ["T5Tokenizer", "CLIPTokenizer"],
     ),
     "another pipeline": (
+        lambda f: _edit(f / "model_index.json", _class_name="KolorsPipeline"),
+        UnsupportedModelError,
+        ["KolorsPipeline", "StableDiffusionPipeline"],
+    ),
+    "the pipeline of another family": (
         lambda f: _edit(f / "model_index.json", _class_name="StableDiffusionXLPipeline"),
         UnsupportedModelError,
-        ["StableDiffusionXLPipeline", "StableDiffusionPipeline"],
+        ["text_encoder_2", "CLIPTextModelWithProjection"],
     ),
     "truncated": (_truncate, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
     "zeroed": (_zero, IntegrityError, ["diffusion_pytorch_model.safetensors", "download it again"]),
@@ -278,7 +283,7 @@ def test_the_text_encoder_of_a_whole_clip_config(checkpoint: Callable[[str], Pat
     ("name", "error", "word"),
     [
         ("model.ckpt", UnsupportedModelError, "pickle"),
-        ("model.safetensors", UnsupportedModelError, "single-file"),
+        ("model.safetensors", UnsupportedModelError, "it is a pickle"),
         ("nothing", ModelNotFoundError, "there is no checkpoint folder"),
     ],
 )
@@ -305,13 +310,13 @@ def test_sources_that_are_no_folders(name: str, error: type[SdrtError], word: st
         ({"source": None}, ["nothing to export", "--random-weights"]),
         (
             {"source": None, "architecture": "sd99", "random_weights": 0},
-            ["'sd99'", "sd15, sd15-inpainting, tiny, x4-upscaler"],
+            ["'sd99'", "sd15, sd15-inpainting, ", "tiny", "x4-upscaler"],
         ),
         ({"source": None, "architecture": "tiny", "random_weights": -1}, ["-1", "expected a seed from 0 to"]),
         (
             {"source": None, "architecture": "tiny", "random_weights": 0}
             | {"exporter": "optimum", "target": "portable"},
-            ["optimum", "for random weights use exporter 'sdrt'"],
+            ["optimum", "random weights use exporter 'sdrt'"],
         ),
     ],
     ids=str,
@@ -343,12 +348,13 @@ def test_an_existing_model_stays(checkpoint: Callable[[str], Path], tmp_path: Pa
     ("name", "key", "value"),
     [
         ("unet", "class_embed_type", "timestep"),
-        ("unet", "time_cond_proj_dim", 8),
+        ("unet", "encoder_hid_dim", 8),
         ("unet", "addition_embed_type", "text"),
     ],
 )
 def test_unet_configs_without_a_fused_form(name: str, key: str, value: Any) -> None:
     extra = {key: value} | ({"addition_embed_type_num_heads": 2} if "addition" in key else {})
+    extra |= {"encoder_hid_dim_type": "text_proj"} if "hid_dim" in key else {}
     module = diffusers.UNet2DConditionModel(**(UNET | VARIANTS["sd1"].unet | extra))
     with pytest.raises(UnsupportedModelError, match=f"{key}.*{value!r}.*--exporter optimum"):
         build(COMPONENTS[name], module, TARGETS["cpu"])

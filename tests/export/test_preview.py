@@ -46,7 +46,7 @@ def error(matrix: Array, rows: Array, colours: Array) -> float:
 
 def test_no_other_map_is_nearer_to_what_the_vae_decodes() -> None:
     vae = tiny_vae()
-    found, (rows, colours) = fitted(vae), by_torch(vae, _images(20))
+    found, (rows, colours) = fitted(vae), by_torch(vae, _images(16))
     assert error(found, rows, colours) < np.square(colours - colours.mean(0)).sum()
     for index in np.ndindex(found.shape):
         for step in (-0.01, 0.01):

@@ -18,7 +18,7 @@ _NUMPY: Mapping[int, Any] = {FLOAT: np.float32, HALF: np.float16}
 _HALF_MAX = float(np.finfo(np.float16).max)
 # Large weights begin at a page, so that they can be mapped.
 _PAGE, _LARGE, _SMALL = 4096, 1 << 20, 64
-# Bytes that are converted or transposed at a time, and the sides of the squares that fit into a core's cache.
+# Bytes that are written at a time: Linux takes twice as long for longer writes. The squares fit into a core's cache.
 _PIECE, _SQUARE = 4 << 20, 128
 
 
@@ -111,9 +111,10 @@ def append(file: Sink, array: Array, dtype: Any, location: str) -> Place:
 
 
 def _pieces(array: Array, dtype: Any) -> Iterator[Array]:
-    """The array in `dtype` as contiguous arrays that follow one another: itself if it is one already."""
+    """The array in `dtype` as contiguous arrays that follow one another. Those of an array that is so are views."""
     if array.flags.c_contiguous and array.dtype == dtype:
-        yield array
+        flat, step = array.reshape(-1), _PIECE // array.itemsize
+        yield from (flat[start : start + step] for start in range(0, flat.size, step))
         return
     rows = len(array) if array.ndim else 1
     step = max(_SQUARE, _PIECE * rows // max(1, array.size * np.dtype(dtype).itemsize))

@@ -149,8 +149,9 @@ def from_vocabulary(folder: Path) -> tokenizers.Tokenizer:
     ends = {
         name: (special[f"{name}_token"], bpe.token_to_id(special[f"{name}_token"])) for name in ("bos", "eos")
     }
+    # By position, because later versions of tokenizers call the second one `cls_token`.
     bpe.post_processor = processors.RobertaProcessing(
-        sep=ends["eos"], cls=ends["bos"], add_prefix_space=False, trim_offsets=False
+        ends["eos"], ends["bos"], add_prefix_space=False, trim_offsets=False
     )
     return bpe
 
