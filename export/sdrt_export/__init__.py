@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
-    from sdrt_export.direct import open_checkpoint
+    from sdrt_export.direct import open_direct
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.targets import TARGETS
@@ -23,7 +23,7 @@ __all__ = [
     "ProgressEvent",
     "Reporter",
     "export_model",
-    "open_checkpoint",
+    "open_direct",
 ]
 
 _ELSEWHERE = {
@@ -33,7 +33,7 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "export_model": "export",
-    "open_checkpoint": "direct",
+    "open_direct": "direct",
 }
 
 

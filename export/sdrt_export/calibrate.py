@@ -242,7 +242,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(content or str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
 
 
 class _Watched:

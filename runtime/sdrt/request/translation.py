@@ -219,6 +219,13 @@ def _resources(found: Translation) -> None:
         found.differs("Civitai resources", ", ".join(others))
 
 
+def _vae(found: Translation) -> None:
+    """Another VAE than the model's own. A name in the metadata never decides which file is read."""
+    value = found.texts.pop("VAE", None)
+    if value is not None and not has_no_effect("VAE", value):
+        found.differs("VAE", value, "vae")
+
+
 def _hashes(found: Translation) -> None:
     text = found.texts.pop("Hashes", None)
     if text is None:
@@ -238,5 +245,5 @@ def _json(text: str) -> Any:
 
 _CONVERSIONS = (
     *(_sampler, _eta, _clip_skip, _parser),
-    *(second_pass, image_to_image, _mask, _resources, _hashes),
+    *(second_pass, image_to_image, _mask, _resources, _hashes, _vae),
 )

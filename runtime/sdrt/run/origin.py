@@ -22,6 +22,8 @@ class Origin:
 
     model: str
     """The model's name."""
+    vae: str | None = None
+    """The name of the VAE, if it is not the model's own."""
     scheduler: Scheduler
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
@@ -101,6 +103,7 @@ class Origin:
 
         return {
             "model": self.model,
+            "vae": self.vae,
             "vae_tiling": self.vae_tiling,
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",
