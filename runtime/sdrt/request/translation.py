@@ -56,6 +56,7 @@ def translate(
     if _is_path(found.texts.get("Sampler", "")):
         # A scheduler may be a file, but only if the user names it.
         found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
+    _vae(found)
     if not found.texts.get("Version", "").startswith("sdrt "):
         for convert in _CONVERSIONS:
             convert(found)
@@ -220,7 +221,7 @@ def _resources(found: Translation) -> None:
 
 
 def _vae(found: Translation) -> None:
-    """Another VAE than the model's own. A name in the metadata never decides which file is read."""
+    """Another VAE than the model's own. Like a scheduler's file, it is read only if the user names it."""
     value = found.texts.pop("VAE", None)
     if value is not None and not has_no_effect("VAE", value):
         found.differs("VAE", value, "vae")
@@ -245,5 +246,5 @@ def _json(text: str) -> Any:
 
 _CONVERSIONS = (
     *(_sampler, _eta, _clip_skip, _parser),
-    *(second_pass, image_to_image, _mask, _resources, _hashes, _vae),
+    *(second_pass, image_to_image, _mask, _resources, _hashes),
 )

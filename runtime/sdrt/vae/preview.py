@@ -73,7 +73,7 @@ class LinearPreview:
             matrix = np.empty(0, np.float32)
         if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():
             raise IntegrityError.expected(
-                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}",
+                f"{model.path}: the preview in sdrt.json is {brief(entry)}",
                 f"{channels + 1} rows of 3 numbers; export the model again",
                 component=model.family.vae.decoder,
                 path=model.path,
