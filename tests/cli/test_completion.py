@@ -69,7 +69,7 @@ def test_models(tmp_path: Path) -> None:
         assert completed(*command, "") == ["shapes", "someone/some--model", "<file>"]
         assert completed(*command, "some") == ["someone/some--model", "<file>"]
     assert completed("info", "sha") == ["shapes", "<file>"]
-    assert completed("export", "ch") == ["<dir>"]
+    assert completed("export", "ch") == ["<file>"]
     shutil.rmtree(hub)
     assert completed("generate", "-m", "") == ["shapes", "<file>"]
 

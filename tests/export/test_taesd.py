@@ -96,7 +96,7 @@ def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="is of class AutoencoderKL: expected AutoencoderTiny"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     (tmp_path / "empty" / "config.json").write_bytes((taesd / "config.json").read_bytes())
-    with pytest.raises(Exception, match="cannot be loaded as AutoencoderTiny"):
+    with pytest.raises(ModelNotFoundError, match=r"empty has no \.safetensors weights"):
         export_model(None, output, taesd=tmp_path / "empty", **TINY)
     with pytest.raises(RequestError, match="--taesd needs exporter 'sdrt'"):
         export_model(None, output, taesd=taesd, exporter="optimum", target="portable", **TINY)

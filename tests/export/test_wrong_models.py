@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -84,3 +85,72 @@ def test_a_unet_of_another_model(checkpoint: Callable[[str], Path], tmp_path: Pa
         "unet reads texts of width 48, but text_encoder writes 32: they are of different models",
         *more,
     )
+
+
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+def _header(path: Path, change: Callable[[dict[str, Any]], object], data: bytes = b"") -> None:
+    """Change the header of a file, and add `data` at its end."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    change(header)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:] + data)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: f.write_bytes(f.read_bytes()[:-100]), "it is cut off: .* ends at byte"),
+        (lambda f: f.write_bytes(f.read_bytes() + b"12345678"), "its last 8 bytes belong to no tensor"),
+        (
+            lambda f: f.write_bytes(b"version https://git-lfs.github.com/spec/v1"),
+            "it is a pointer of Git LFS",
+        ),
+        (lambda f: f.write_bytes(b""), "it is cut off"),
+        (_pipe, "is a pipe or a device: expected a safetensors file"),
+        (
+            lambda f: _header(f, lambda h: h["conv_in.bias"].update(dtype="I32")),
+            "conv_in.bias is of the type I32",
+        ),
+        (
+            lambda f: _header(f, lambda h: h["conv_in.bias"].update(dtype="F128")),
+            "number type 'F128', which is not",
+        ),
+        (
+            lambda f: _header(f, lambda h: h["conv_in.weight"]["shape"].reverse()),
+            r"conv_in.weight is of shape \[3, 3",
+        ),
+        (lambda f: _header(f, lambda h: h.pop("conv_in.bias")), "bytes before .* belong to no tensor"),
+        (
+            lambda f: _header(
+                f, lambda h: h.update({"a\x1b[2J": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})
+            ),
+            r"the weights have a\\x1b\[2J",
+        ),
+    ],
+)
+def test_damaged_weights(
+    checkpoint: Callable[[str], Path], tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
+    damage(folder / UNET)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize("name", [5, ["EulerDiscreteScheduler"]])
+def test_a_scheduler_whose_class_is_no_name(
+    checkpoint: Callable[[str], Path], tmp_path: Path, name: Any
+) -> None:
+    folder = Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
+    (folder / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps({"_class_name": name}), encoding="utf-8"
+    )
+    refused(folder, "scheduler/scheduler_config.json: _class_name is .*: expected a scheduler of diffusers")

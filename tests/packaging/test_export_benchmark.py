@@ -127,3 +127,35 @@ def test_cpu_time_counts_children(tmp_path: Path) -> None:
     done = measure.run([sys.executable, "-c", busy], tmp_path / "log.txt")
     assert idle.cpu_seconds < 0.4 < idle.seconds
     assert done.cpu_seconds > 0.1
+
+
+@pytest.mark.parametrize("kind", ["sd1", "sd2"])
+def test_the_single_file_is_as_others_write_it(tmp_path: Path, kind: str) -> None:
+    """Every name and number, against diffusers' modules in the names of CompVis and OpenCLIP."""
+    pytest.importorskip("diffusers")
+    from tests.export.checkpoints import ldm_files
+
+    made = ldm_files.made(kind)
+    text = {**ldm_files.TEXT, "hidden_act": "gelu" if kind == "sd2" else "quick_gelu"}
+    configs = {"unet": ldm_files.SD1_UNET if kind == "sd1" else ldm_files.SD2_UNET, "vae": ldm_files.VAE}
+
+    class Fake:
+        family = TINY.family
+
+        def config(self, part: str) -> dict[str, Any]:
+            return text if part == "text_encoder" else configs[part]
+
+        def tensors(self, part: str) -> Any:
+            return Known({name: tensor.numpy() for name, tensor in made.parts[part].items()})
+
+    class Known(dict[str, Any]):
+        def shape(self, name: str) -> tuple[int, ...]:
+            return tuple(self[name].shape)
+
+    checkpoint: Any = Fake()
+    write_single_file(checkpoint, tmp_path / "a.safetensors")
+    file = read_header(tmp_path / "a.safetensors")
+    assert set(file.tensors) == set(made.tensors)
+    for name, wanted in made.tensors.items():
+        # The VAE's attention may be matrices or convolutions.
+        np.testing.assert_array_equal(read_tensor(file, name).ravel(), wanted.astype(np.float16).ravel())

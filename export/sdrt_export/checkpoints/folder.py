@@ -150,13 +150,25 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
         find_weights(folder / part, component.library)
-    _read_config(folder / "scheduler" / "scheduler_config.json")
+    _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
         _check_tokenizer(folder / tokenizer)
     return FolderCheckpoint(
         folder=folder, name=name or folder.resolve().name, family=family, revision=revision
     )
+
+
+def _check_scheduler(path: Path) -> None:
+    """Check that a class is a name. Which ones the runtime knows is said when the model is used."""
+    found = _read_config(path).get("_class_name")
+    if found is not None and not isinstance(found, str):
+        raise UnsupportedModelError.expected(
+            f"scheduler/{path.name}: _class_name is {brief(found)}",
+            "a scheduler of diffusers, such as 'EulerDiscreteScheduler'",
+            path=path,
+            component="scheduler",
+        )
 
 
 def _check_task(folder: Path, family: Family) -> None:

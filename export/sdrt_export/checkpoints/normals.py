@@ -28,7 +28,8 @@ def normals(seed: int, size: int, mean: float, std: float) -> Floats:
     numbers, computes in float32 and is five times as fast.
     """
     if size < _BLOCK:
-        return Generator(seed).randn(size) * np.float32(std) + np.float32(mean)
+        few: Floats = Generator(seed).randn(size) * np.float32(std) + np.float32(mean)
+        return few
     words = np.random.RandomState(seed % 2**32)
     made = np.empty(size, np.float32)
     whole = size - size % _BLOCK

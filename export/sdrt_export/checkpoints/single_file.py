@@ -156,9 +156,7 @@ def open_single_file(
     sections = _sections(file, kind, unet)
     texts = _texts(file, kind, sections, text_encoders, config)
     denoiser = unet_part(unet, _unet_config(kind, unet, texts, config))
-    into = denoiser.config["in_channels"]
-    prediction = predicted(kind, file.header, into, prediction_type)
-    scheduler = scheduler_config(kind, file.header, prediction)
+    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
     left_over = _left_over(file, sections, parts)
@@ -169,7 +167,8 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=_given(config, "scheduler", "scheduler_config.json") or scheduler,
+        scheduler=_given(config, "scheduler", "scheduler_config.json")
+        or scheduler_config(kind, file.header, prediction),
         configs=config,
         left_over=left_over,
     )

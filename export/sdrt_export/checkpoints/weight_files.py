@@ -22,7 +22,7 @@ _INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.j
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # The most precise first. Other variants, such as "non_ema", hold other weights.
 _VARIANTS = (None, "fp16", "bf16")
-_WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
+_NO_REALS = frozenset({"BOOL", "C64", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
 # What bitsandbytes, ComfyUI, quanto and torchao call the factors of quantised weights.
 _FACTORS = (
     ".SCB",
@@ -125,7 +125,7 @@ def _check_numbers(files: list[Path]) -> None:
     """Raise UnsupportedModelError for quantised weights, which mean nothing without the factors beside them."""
     for file in files:
         for name, entry in _header(file).tensors.items():
-            if name.endswith(_FACTORS) or (name.endswith(".weight") and entry.dtype in _WHOLE_NUMBERS):
+            if name.endswith(_FACTORS) or (name.endswith((".weight", ".bias")) and entry.dtype in _NO_REALS):
                 raise UnsupportedModelError.advised(
                     f"{file} is quantised ({name} is of the type {entry.dtype})",
                     "use a checkpoint with floating-point weights; sdrt export --dtype int8 quantises by itself",
@@ -137,16 +137,19 @@ def _header(file: Path) -> SafetensorsFile:
     """A file's header. Raises IntegrityError for a damaged one."""
     try:
         return read_header(file)
-    except (UnsupportedModelError, OSError) as error:
-        raise IntegrityError.advised(
-            f"{file} is not a complete safetensors file ({_reason(error)})", "download it again", path=file
-        ) from error
+    except UnsupportedModelError as error:
+        reason = re.search(r"\((.*)\)", str(error))
+        if reason is None:
+            raise IntegrityError(str(error), path=file, fits=error.fits) from error
+        raise _incomplete(file, reason[1]) from error
+    except OSError as error:
+        raise _incomplete(file, error.strerror or str(error)) from error
 
 
-def _reason(error: Exception) -> str:
-    """What `read_header` says in parentheses, or the system's own words."""
-    found = re.search(r"\((.*)\)", str(error))
-    return found[1] if found else str(error)
+def _incomplete(file: Path, reason: str) -> IntegrityError:
+    return IntegrityError.advised(
+        f"{file} is not a complete safetensors file ({reason})", "download it again", path=file
+    )
 
 
 def link_name(file: Path) -> str:

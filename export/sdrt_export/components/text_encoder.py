@@ -70,7 +70,8 @@ def eos_index(ids: NDArray[np.int64], *, eos: int, vocabulary: int) -> NDArray[n
     With old configs it is the largest id, except for added tokens, which are ids from `vocabulary` on.
     """
     hits = np.where(ids >= vocabulary, 0, ids) if eos == _OLD_EOS else ids == eos
-    return hits.argmax(axis=-1)
+    found: NDArray[np.int64] = hits.argmax(axis=-1)
+    return found
 
 
 TEXT_ENCODER = text_encoder()

@@ -140,7 +140,7 @@ def _pooled(model: Any, out: Any, inputs: _Torch) -> Tensor:
         found: Tensor = out.pooler_output if projected is None else projected
         return found
     rows: Tensor = out.last_hidden_state[torch.arange(len(ids)), inputs[EOS_INDEX]]
-    return rows if projected is None else model.text_projection(rows)  # type: ignore[no-any-return]
+    return rows if projected is None else model.text_projection(rows)
 
 
 def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:

@@ -17,7 +17,7 @@ EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _FOLDER = "a model folder: make one with sdrt export"
-_CHECKPOINT_FILE = "a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
+_CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ def refusal_of_file(path: Path) -> ModelError:
     if suffix in PICKLES:
         return UnsupportedModelError.advised(
             f"{path} is a pickle, which runs code when it is read",
-            "if you trust it, convert it with diffusers' StableDiffusionPipeline.from_single_file(…)"
-            ".save_pretrained(DIR), then sdrt export DIR -o model/",
+            "take the .safetensors file of the same model, or, if you trust it, convert it with diffusers' "
+            "StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then sdrt export DIR -o model/",
             path=path,
         )
     if suffix == ".safetensors":
@@ -193,25 +193,12 @@ def refusal_of_file(path: Path) -> ModelError:
 
 def _refusal_of_weights(path: Path) -> ModelError:
     try:
-        kind = kind_of(read_header(path))
-    except UnsupportedModelError as error:
-        return UnsupportedModelError(
-            f"{error}; single-file checkpoints are not supported either", path=path, fits=error.fits
-        )
-    except OSError as error:
-        return _no_model(path, f"cannot be read ({error.strerror or error})", _FOLDER)
-    if kind is None or kind.what != CHECKPOINT:
-        return _no_model(
-            path, f"is {kind or 'a safetensors file of an unknown kind'}, not a whole model", _FOLDER
-        )
-    if kind.base not in ("", _SD1, _SD2):
-        return UnsupportedModelError.expected(
-            f"{path} is {kind}, which is not supported", f"a model of {_SD1} or 2", path=path
-        )
+        check_checkpoint_file(path)
+    except ModelError as error:
+        return error
     return UnsupportedModelError.advised(
-        f"{path} is {kind}, which is not supported yet",
-        "convert it with diffusers' StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then "
-        "sdrt export DIR -o model/",
+        f"{path} is {CHECKPOINT}, not a model folder",
+        f"make one with sdrt export {path} -o model/",
         path=path,
     )
 

@@ -103,7 +103,8 @@ def download_file(
     from huggingface_hub import hf_hub_download
 
     revision = revision or file.revision
-    options = {"token": token, "cache_dir": cache_dir}
     with hub_errors(file.name, revision, file.file):
-        path = Path(hf_hub_download(file.name, file.file, revision=revision, **options))
+        path = Path(
+            hf_hub_download(file.name, file.file, revision=revision, token=token, cache_dir=cache_dir)
+        )
     return path, path.parents[file.file.count("/")].name

@@ -25,7 +25,8 @@ __all__ = ["Tokenized", "Tokenizer", "from_vocabulary"]
 _LEAST_LENGTH = 3
 # How CLIP splits a text into words (Radford et al. 2021): contractions, letters, single digits, other characters.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a title.
+# CLIP's tokenizers read no merges past 49152 tokens, less the bytes and the two special ones. The first line is a
+# title.
 _MERGES = slice(1, 49152 - 256 - 2 + 1)
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _DEFAULT_SPECIAL = {

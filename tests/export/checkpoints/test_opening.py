@@ -75,7 +75,13 @@ def test_the_export_is_that_of_the_folder(file: Path, folder: Path, tmp_path: Pa
             json.loads((tmp_path / root / name / "config.json").read_text())
             for root in ("of-file", "of-folder")
         )
-        for key in ("hidden_act", "num_attention_heads", "block_out_channels", "scaling_factor", "eos_token_id"):
+        for key in (
+            "hidden_act",
+            "num_attention_heads",
+            "block_out_channels",
+            "scaling_factor",
+            "eos_token_id",
+        ):
             assert one.get(key) == two.get(key), (name, key)
 
 

@@ -17,6 +17,20 @@ Tensors = dict[str, list[int]]
 ATTENTION = "down_blocks{0}0{0}attentions{0}0{0}transformer_blocks{0}0{0}attn2{0}to_k"
 KOHYA = f"lora_unet_{ATTENTION.format('_')}"
 DIFFUSERS = f"unet.{ATTENTION.format('.')}"
+# By the tensor that tells each from Stable Diffusion.
+FAMILIES = {
+    "depth_model.model.pretrained.cls_token": "Stable Diffusion 2 with depth",
+    "embedder.model.ln_final.weight": "Stable unCLIP",
+    "cc_projection.weight": "Stable Zero123",
+    "model.diffusion_model.input_blocks.1.1.time_stack.0.x": "Stable Video Diffusion",
+    "cond_stage_model.roberta.embeddings.word_embeddings.weight": "AltDiffusion",
+    "edm_mean": "Playground 2.5",
+    "edm_vpred.sigma_max": "CosXL",
+    "model.diffusion_model.distilled_guidance_layer.in_proj.weight": "Chroma",
+    "model.diffusion_model.cap_embedder.0.weight": "Lumina",
+    "model.diffusion_model.mlp_t5.0.weight": "HunyuanDiT",
+    "model.diffusion_model.patchify_proj.weight": "LTX-Video",
+}
 ORIGINAL = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
@@ -77,6 +91,15 @@ def written(path: Path, tensors: Tensors) -> Path:
         ({"conditioner.embedders.1.model.ln_final.weight": [1]}, "a single-file checkpoint of SDXL"),
         ({"model.diffusion_model.double_blocks.0.x": [1]}, "a single-file checkpoint of Flux"),
         ({"model.diffusion_model.joint_blocks.0.x": [1]}, "a single-file checkpoint of Stable Diffusion 3"),
+        *(
+            ({ORIGINAL: [320, 768], name: [1]}, f"a single-file checkpoint of {family}")
+            for name, family in FAMILIES.items()
+        ),
+        ({"model.diffusion_model.label_emb.weight": [1000, 1024]}, "a single-file checkpoint"),
+        ({"model.diffusion_model.label_emb.0.0.weight": [1, 1]}, "a single-file checkpoint of SDXL"),
+        ({"adaln_single.linear.weight": [1]}, "a diffusion transformer of PixArt"),
+        ({"clip_txt_mapper.weight": [1]}, "a diffusion transformer of Stable Cascade"),
+        ({"double_layers.0.attn.w1q.weight": [1]}, "a diffusion transformer of AuraFlow"),
         ({"encoder.conv_in.weight": [1], "decoder.conv_in.weight": [1]}, "a VAE"),
         ({"first_stage_model.decoder.mid.attn_1.q.weight": [1]}, "a VAE"),
         ({"decoder.layers.0.weight": [1]}, "a small VAE (TAESD)"),
@@ -105,18 +128,17 @@ def test_kinds(tmp_path: Path, tensors: Tensors, kind: str) -> None:
         (
             {ORIGINAL: [320, 768]},
             UnsupportedModelError,
-            "is a single-file checkpoint of Stable Diffusion 1, which is not supported yet: convert it with "
-            r"diffusers' .*save_pretrained\(DIR\), then sdrt export DIR",
+            r"is a single-file checkpoint, not a model folder: make one with sdrt export .*a\.safetensors -o model/",
         ),
         (
-            {"conditioner.embedders.1.x": [1]},
+            {"model.diffusion_model.joint_blocks.0.x": [1]},
             UnsupportedModelError,
-            "is a single-file checkpoint of SDXL, which is not supported: expected a model of",
+            "is a single-file checkpoint of Stable Diffusion 3, which is not supported: expected a model of",
         ),
         (
             {f"{KOHYA}.lora_down.weight": [4, 768]},
             ModelNotFoundError,
-            "is a LoRA for Stable Diffusion 1, not a whole model, expected a model folder: make",
+            "is a LoRA for Stable Diffusion 1, not a whole model, expected a model folder, or",
         ),
         ({"decoder.conv_in.weight": [1]}, ModelNotFoundError, "is a VAE, not a whole model"),
         (
@@ -137,11 +159,14 @@ def test_files_in_place_of_a_model(
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("a.ckpt", "is a pickle, which runs code when it is read: if you trust it, convert it"),
+        (
+            "a.ckpt",
+            "is a pickle, which runs code when it is read: take the .safetensors file of the same model, or",
+        ),
         ("a.pt", "is a pickle"),
         (
             "a.safetensors",
-            "cannot be read as a safetensors file .*; single-file checkpoints are not supported",
+            r"cannot be read as a safetensors file \(it is a pickle\): only \.safetensors is read",
         ),
         ("unet.onnx", "is one graph of a model, expected the folder of the model"),
         ("a.gguf", "is a GGUF file of quantised weights, expected a model folder: make one with sdrt export"),
