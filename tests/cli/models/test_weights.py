@@ -39,7 +39,7 @@ def test_a_lora_is_called_a_lora(lora: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.png"
     for options, words in (
         (("--embedding", lora), "is a LoRA for SDXL: expected a textual inversion"),
-        (("-m", lora), "is a LoRA for SDXL, not a whole model, expected a single-file checkpoint"),
+        (("-m", lora), "is a LoRA for SDXL, not a whole model, expected a model folder"),
     ):
         result = run("generate", "a cat", "-o", output, *options)
         assert result.exit_code == 3

@@ -49,7 +49,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """The headings of the help. Each has the options that come first; the other settings of the group follow."""
 
-_OTHER_OPTIONS = (
+_OTHER_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "-m",
         "--model",
