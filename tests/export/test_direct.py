@@ -343,9 +343,10 @@ def test_the_cuda_graph_is_the_exported_one_with_the_same_weights(
     for name in ("unet", "text_encoder", "vae_decoder"):
         exported = onnx.load(tmp_path / "cuda" / name / "model.onnx")
         graph = built(model.graph(name))
-        own = onnx.load_from_string(graph.content).graph.node
-        casts = {node.output[0]: node.input[0] for node in own if node.name.endswith("/Cast")}
-        kept = [node for node in own if node.output[0] not in casts]
+        own = onnx.load_from_string(graph.content).graph
+        names = {one.name for one in own.initializer}
+        # ONNX Runtime folds these when it loads the graph.
+        kept = [node for node in own.node if node.op_type != "Cast" or node.input[0] not in names]
         assert [node.op_type for node in kept] == [node.op_type for node in exported.graph.node]
         expected = {one.name: numpy_helper.to_array(one) for one in exported.graph.initializer}
         for key, value in weights(graph):

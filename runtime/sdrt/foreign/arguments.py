@@ -264,6 +264,7 @@ SINGLE_FILE = (
         "remove it; the plain weights are used, as in diffusers",
         (None, False),
     ),
+    Word("scaling_factor", "the scale of latents", _CONFIG, (None,)),
     Word("num_in_channels", "the inputs of the U-Net", "remove it; the file says it", (None,)),
     Word("upcast_attention", "attention in float32", "remove it; the CPU computes in float32", (None, False)),
     *LOADING,
