@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sdrt
-from sdrt.common.notices import Notify
+from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.folder import Manifest, tail
@@ -19,6 +19,7 @@ from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
+from sdrt_export.default_settings import default_settings
 from sdrt_export.graph import graph_of, needed
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.mapped import mapped
@@ -180,6 +181,9 @@ def open_direct(
         vae=tail(str(beside["vae"])) if "vae" in beside else None,
     )
     model.check()
+    advice = default_settings(opened).advice
+    if advice:
+        Notices(notify).warn(advice)
     return model
 
 
@@ -195,6 +199,7 @@ def _manifest(checkpoint: Checkpoint, pieces: Mapping[str, Piece], target: str) 
         source={"id": checkpoint.name, "revision": checkpoint.revision},
         versions={"sdrt": sdrt.__version__},
         components={name: {"dtype": dtype} for name, dtype in dtypes.items()},
+        defaults=default_settings(checkpoint).recorded(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt.onnx.engine import ort
-from sdrt.request.checks import real
 from sdrt_export import optimum_exporter, tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.default_settings import checked_defaults, default_settings
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
 from sdrt_export.piece import Piece
@@ -55,6 +55,7 @@ def export_model(
     architecture: str | None = None,
     random_weights: int | None = None,
     guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
     taesd: str | Path | None = None,
     calibration_prompts: Sequence[str] | None = None,
     vae: str | Path | None = None,
@@ -80,7 +81,8 @@ def export_model(
         exporter: "sdrt", whose graphs are fused, or "optimum", for models that "sdrt" does not support.
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
-        guidance_scale: the model's default, 7.5 if None. Models made for little guidance (LCM, turbo) need their own.
+        guidance_scale, num_inference_steps: the model's defaults. None for what the checkpoint says of itself, by its
+            kind, its name or its scheduler, else diffusers' defaults.
         taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
         vae: a file, folder or hub id of a VAE, which replaces the checkpoint's.
@@ -101,7 +103,8 @@ def export_model(
         ExportError: the disk is full, or, with ``verify``, a graph differs from torch.
         OutOfMemoryError: there is not enough memory to compare a graph with torch.
     """
-    plan = _plan(target, dtype, exporter, guidance_scale, taesd, calibration_prompts, verify)
+    given = checked_defaults(guidance_scale, num_inference_steps)
+    plan = _plan(target, dtype, exporter, given, taesd, calibration_prompts, verify)
     output, access = expand(output), {"token": token, "cache_dir": cache_dir}
     beside = Beside(
         vae=vae, text_encoders=tuple(text_encoders), prediction_type=prediction_type, config=config
@@ -110,7 +113,9 @@ def export_model(
     _check(plan, checkpoint)
     # The revision is the checkpoint's.
     preview = None if taesd is None else load_taesd(taesd, access)
-    return _write(plan, checkpoint, preview, output, force, _read(source), reporter or (lambda event: None))
+    report = reporter or (lambda event: None)
+    plan = _with_own_defaults(plan, checkpoint, report)
+    return _write(plan, checkpoint, preview, output, force, _read(source), report)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ class _Plan:
     target: Target
     dtype: str
     exporter: str
-    defaults: dict[str, float]
+    defaults: dict[str, Any]
     versions: dict[str, str]
     calibration: Calibration | None
     verify: bool
@@ -130,7 +135,7 @@ def _plan(
     target: str,
     dtype: str,
     exporter: str,
-    guidance_scale: float | None,
+    defaults: dict[str, Any],
     taesd: str | Path | None,
     prompts: Sequence[str] | None,
     verify: bool,
@@ -138,7 +143,6 @@ def _plan(
     """Check the arguments that do not need the checkpoint."""
     row = resolve_target(target, dtype)
     dtype = row.dtypes[0] if dtype == AUTO else dtype
-    defaults = _defaults(guidance_scale)
     _check_exporter(exporter, target, dtype, taesd)
     if verify:
         _require_torch()
@@ -207,11 +211,15 @@ def _manifest(plan: _Plan, checkpoint: Checkpoint, components: dict[str, Any], h
     )
 
 
-def _defaults(guidance_scale: float | None) -> dict[str, float]:
-    """The model's default arguments, for the manifest."""
-    if guidance_scale is None:
-        return {}
-    return {"guidance_scale": real("guidance_scale", guidance_scale, -1e4, 1e4)}
+def _with_own_defaults(plan: _Plan, checkpoint: Checkpoint, report: Reporter) -> _Plan:
+    """Add the defaults that the checkpoint itself asks for to those that the user gave."""
+    own = default_settings(checkpoint)
+    if own.advice:
+        report(ProgressEvent(component="scheduler", stage="done", detail=own.advice))
+    entries = own.recorded()
+    if "num_inference_steps" in plan.defaults:
+        entries.pop("timesteps", None)
+    return replace(plan, defaults=entries | plan.defaults)
 
 
 def _read(source: str | Path | None) -> Path | None:

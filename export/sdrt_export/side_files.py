@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import ModelNotFoundError
-from sdrt.families import Family
+from sdrt.families import Family, Task
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
@@ -54,8 +54,20 @@ def index_of(checkpoint: Checkpoint, config: Callable[[str], Mapping[str, Any]])
     entries = index(family, scheduler.get("_class_name", SCHEDULER))
     channels = config(family.vae.decoder)["latent_channels"]
     task = family.task_of(config(family.denoiser.component), channels)
-    entries["_class_name"] = task.pipeline
-    return entries | (_low_res_entries(checkpoint) if task.has_noise_level else {})
+    entries["_class_name"] = _pipeline(checkpoint, family, task)
+    return entries | (_low_res_entries(checkpoint) if task.has_noise_level else {}) | _options(checkpoint)
+
+
+def _pipeline(checkpoint: Checkpoint, family: Family, task: Task) -> str:
+    """The class in the index: the task's, or the checkpoint's own if it reads the same settings in another way."""
+    own = checkpoint.index().get("_class_name")
+    return own if own in family.consistency_pipelines and task is family.tasks[0] else task.pipeline
+
+
+def _options(checkpoint: Checkpoint) -> dict[str, bool]:
+    """The options of the checkpoint's index that change images."""
+    given = checkpoint.index()
+    return {name: given[name] for name in checkpoint.family.options if isinstance(given.get(name), bool)}
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:

@@ -178,6 +178,8 @@ class StableDiffusionPipeline(DiffusersMethods):
             vae=self.model.other_vae,
             scheduler=planned.scheduler,
             scheduler_config=self._scheduler_config,
+            zeroes=self._capabilities.zeroes,
+            layer=self._capabilities.layer,
         )
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["VARIANTS", "Variant", "make_checkpoint"]
+__all__ = ["VARIANTS", "Variant", "make_checkpoint", "randomise", "write_tokenizer"]
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 CORPUS = """
@@ -51,6 +51,7 @@ class Variant:
     seed: int
     pad: str = EOS
     low_res_scheduler: tuple[str, dict[str, Any]] | None = None
+    pipeline: str = ""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -143,6 +144,22 @@ VARIANTS["upscale"] = replace(
 # Stable Diffusion 1.x for inpainting: a mask and the masked image's latents beside the latents.
 VARIANTS["inpaint"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"in_channels": 9}, seed=5)
 
+# Latent consistency models: the guidance scale is an input. One is known by its class, too.
+VARIANTS["lcm"] = replace(
+    VARIANTS["sd1"],
+    unet=VARIANTS["sd1"].unet | {"time_cond_proj_dim": 16},
+    scheduler=("LCMScheduler", NOISE | {"original_inference_steps": 50, "steps_offset": 1}),
+    seed=8,
+)
+VARIANTS["lcm-class"] = replace(VARIANTS["lcm"], pipeline="LatentConsistencyModelPipeline", seed=9)
+# Stable Diffusion 2 in its other kinds: for 512x512, which predicts epsilon, and for inpainting.
+VARIANTS["sd2-epsilon"] = replace(VARIANTS["sd2"], scheduler=VARIANTS["sd1"].scheduler, seed=10)
+VARIANTS["sd2-inpaint"] = replace(
+    VARIANTS["sd2-epsilon"], unet=VARIANTS["sd2"].unet | {"in_channels": 9}, seed=11
+)
+# Pruned as BK-SDM is: no middle block, and as many levels with attention as without.
+VARIANTS["pruned"] = replace(VARIANTS["sd1"], unet=VARIANTS["sd1"].unet | {"mid_block_type": None}, seed=12)
+
 
 def _byte_symbols() -> list[str]:
     """GPT-2's printable stand-ins for the 256 byte values, in CLIP's order."""
@@ -178,7 +195,7 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> None:
         index += 1
 
 
-def _write_tokenizer(folder: Path, variant: Variant) -> int:
+def write_tokenizer(folder: Path, variant: Variant) -> int:
     """Write CLIP's tokenizer files and return the vocabulary's size."""
     symbols = _byte_symbols()
     merges = _train_merges(symbols)
@@ -208,7 +225,7 @@ def _write_tokenizer(folder: Path, variant: Variant) -> int:
     return len(vocabulary)
 
 
-def _randomise(module: Any, seed: int) -> Any:
+def randomise(module: Any, seed: int) -> Any:
     """Draw every parameter: norms around 1, biases around 0, matrices scaled to keep the signal's size."""
     import torch
 
@@ -232,13 +249,13 @@ def make_checkpoint(folder: Path | str, variant: str = "sd1") -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     folder, spec = Path(folder), VARIANTS[variant]
-    size = _write_tokenizer(folder / "tokenizer", spec)
+    size = write_tokenizer(folder / "tokenizer", spec)
     text = TEXT | {"bos_token_id": size - 2, "eos_token_id": size - 1, "pad_token_id": 1} | spec.text
     name, scheduler = spec.scheduler
     parts = {
-        "text_encoder": _randomise(CLIPTextModel(CLIPTextConfig(**(text | {"vocab_size": size}))), spec.seed),
-        "unet": _randomise(diffusers.UNet2DConditionModel(**(UNET | spec.unet)), spec.seed + 100),
-        "vae": _randomise(diffusers.AutoencoderKL(**(VAE | spec.vae)), spec.seed + 200),
+        "text_encoder": randomise(CLIPTextModel(CLIPTextConfig(**(text | {"vocab_size": size}))), spec.seed),
+        "unet": randomise(diffusers.UNet2DConditionModel(**(UNET | spec.unet)), spec.seed + 100),
+        "vae": randomise(diffusers.AutoencoderKL(**(VAE | spec.vae)), spec.seed + 200),
     }
     for part, module in parts.items():
         module.save_pretrained(folder / part, safe_serialization=True)
@@ -266,5 +283,7 @@ def make_checkpoint(folder: Path | str, variant: str = "sd1") -> Path:
         index["_class_name"] = "StableDiffusionUpscalePipeline"
     elif spec.unet["in_channels"] == 2 * spec.unet["out_channels"]:
         index["_class_name"] = "StableDiffusionInstructPix2PixPipeline"
+    if spec.pipeline:
+        index["_class_name"] = spec.pipeline
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return folder

@@ -18,10 +18,14 @@ collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
 
 @pytest.fixture(scope="session")
 def checkpoint(made_once: MadeOnce) -> Callable[[str], Path]:
-    """The folder of a checkpoint of `checkpoints.VARIANTS`."""
+    """The folder of a checkpoint of `checkpoints.VARIANTS`, or of `XL_VARIANTS`."""
     from tests.parity.checkpoints import make_checkpoint
+    from tests.parity.xl_checkpoints import XL_VARIANTS, make_xl_checkpoint
 
-    return lambda variant: made_once(f"checkpoint/{variant}", lambda folder: make_checkpoint(folder, variant))
+    def make(folder: Path, variant: str) -> None:
+        (make_xl_checkpoint if variant in XL_VARIANTS else make_checkpoint)(folder, variant)
+
+    return lambda variant: made_once(f"checkpoint/{variant}", lambda folder: make(folder, variant))
 
 
 @pytest.fixture(scope="session")

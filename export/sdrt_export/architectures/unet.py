@@ -174,21 +174,22 @@ def _embedding(config: UNetConfig, g: Layers) -> Value:
         labels = graph.input("class_labels", ["batch"], TensorProto.INT64)
         table = g.weight("class_embedding.weight", config.num_class_embeds, config.time_width)
         temb = g.add(Value(config.time_width, graph.op("Gather", table, labels)), temb)
-    if config.pooled_width:
+    if config.added_width:
         temb = g.add(_text_and_size(config, g, batch), temb)
     return g.silu(temb)
 
 
 def _text_and_size(config: UNetConfig, g: Layers, batch: str) -> Value:
     """The embedding of pooled texts and of the image's sizes (SDXL, Podell et al. 2023, arXiv:2307.01952)."""
-    graph, graph.path, count = g.graph, "add_embedding", config.num_time_ids
-    texts = g.computed(Value(config.pooled_width, graph.input("text_embeds", ["batch", config.pooled_width])))
-    ids = graph.input("time_ids", ["batch", count])
+    graph, graph.path = g.graph, "add_embedding"
+    # The config does not say how many numbers there are, and the network needs only the width of all.
+    texts = g.computed(Value(config.pooled_width, graph.input("text_embeds", ["batch", "pooled"])))
+    ids = graph.input("time_ids", ["batch", "sizes"])
     flat = graph.op("Reshape", ids, graph.constant([-1]))
     sizes = _sinusoid(g, flat, config.size_width, config.flip, config.shift)
-    shape = graph.op("Concat", batch, graph.constant([count * config.size_width]), axis=0)
-    sizes = g.computed(Value(count * config.size_width, graph.op("Reshape", sizes.name, shape)))
-    both = Value(texts.channels + sizes.channels, graph.op("Concat", texts.name, sizes.name, axis=-1))
+    shape = graph.op("Concat", batch, graph.constant([-1]), axis=0)
+    sizes = g.computed(Value(config.added_width, graph.op("Reshape", sizes.name, shape)))
+    both = Value(config.added_width, graph.op("Concat", texts.name, sizes.name, axis=-1))
     return _two_layers(g, "add_embedding", both, config.time_width, config.time_width)
 
 

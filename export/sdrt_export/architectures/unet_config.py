@@ -16,8 +16,9 @@ _MIDDLE = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 _CHANNELS = (320, 640, 1280, 1280)
 _DOWN_DEFAULT = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _UP_DEFAULT = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-# What SDXL and its refiner embed beside the pooled texts: 6 and 5 numbers.
-_TIME_IDS = (5, 6)
+# What SDXL and its refiner embed beside the pooled texts: 6 and 5 numbers. Their pooled texts are 1280 wide.
+_TIME_IDS = (6, 5)
+_POOLED_WIDTH = 1280
 _MOST_CHANNELS, _MOST_LAYERS = 1 << 14, 64
 
 _KNOWN = frozenset(
@@ -76,7 +77,11 @@ class BlockConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """The shape of a U-Net."""
+    """The shape of a U-Net.
+
+    `added_width` is that of the pooled text and all sizes together, which the graph takes in any shares;
+    `pooled_width` and `num_time_ids` are the likely ones.
+    """
 
     in_channels: int
     out_channels: int
@@ -98,6 +103,7 @@ class UNetConfig:
     scale_and_shift: bool
     mid_scale: float
     num_class_embeds: int
+    added_width: int
     pooled_width: int
     size_width: int
     num_time_ids: int
@@ -178,18 +184,23 @@ def _context_width(config: Config) -> int:
 
 
 def _text_and_size(config: Config) -> dict[str, int]:
-    """The widths of SDXL's pooled texts and sizes. Zeros without them."""
+    """The widths of SDXL's pooled texts and sizes, alone and together. Zeros without them.
+
+    The config says only how wide both are together. With other widths than SDXL's, their shares are a guess.
+    """
     if _choice(config, "addition_embed_type", None, (None, "text_time")) is None:
-        return {"pooled_width": 0, "size_width": 0, "num_time_ids": 0}
+        return {"added_width": 0, "pooled_width": 0, "size_width": 0, "num_time_ids": 0}
     size = config.whole("addition_time_embed_dim", most=_MOST_CHANNELS)
     if size % 2:
         raise config.refused("addition_time_embed_dim", "an even number, for as many sines as cosines")
     whole = config.whole("projection_class_embeddings_input_dim", most=1 << 16)
-    # Pooled texts are 768, 1024 or 1280 wide, so only one count leaves such a width.
-    for count in reversed(_TIME_IDS):
-        if (pooled := whole - count * size) > 0 and pooled % 64 == 0:
-            return {"pooled_width": pooled, "size_width": size, "num_time_ids": count}
-    raise config.refused("projection_class_embeddings_input_dim", "room for a pooled text and 5 or 6 sizes")
+    shares = [(whole - count * size, count) for count in _TIME_IDS if whole > count * size]
+    if not shares:
+        raise config.refused(
+            "projection_class_embeddings_input_dim", "room for a pooled text and 5 or 6 sizes"
+        )
+    pooled, count = next((one for one in shares if one[0] == _POOLED_WIDTH), shares[0])
+    return {"added_width": whole, "pooled_width": pooled, "size_width": size, "num_time_ids": count}
 
 
 def _blocks(
@@ -245,8 +256,9 @@ def _middle(
         channels=channels[-1],
         heads=heads[-1],
         # A middle without attention has a single resnet.
-        depths=(depths[-1][-1],) if kind == _MIDDLE[0] else (),
+        depths=(depths[-1][0],) if kind == _MIDDLE[0] else (),
         attends=kind == _MIDDLE[0],
+        # diffusers hands `mid_block_only_cross_attention` to another kind of block only.
         only_cross_attention=False,
         resamples=False,
     )

@@ -48,6 +48,9 @@ class Checkpoint(Protocol):
     def index(self) -> dict[str, Any]:
         """The content of `model_index.json`. Empty without one."""
 
+    def names(self) -> tuple[str, ...]:
+        """What it is called, by its file and in it. Few-step models tell nowhere else what they are."""
+
     def tokenizer_folders(self) -> dict[str, Path]:
         """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""
 

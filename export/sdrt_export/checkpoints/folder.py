@@ -81,6 +81,10 @@ class FolderCheckpoint:
         """See :class:`Checkpoint`."""
         return read_json(self.folder / INDEX_NAME)
 
+    def names(self) -> tuple[str, ...]:
+        """See :class:`Checkpoint`."""
+        return (self.name,)
+
     def tokenizer_folders(self) -> dict[str, Path]:
         """See :class:`Checkpoint`."""
         return {name: self.folder / name for name in self.family.tokenizers}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdrt_export.architectures.configs import ARCHITECTURES
+from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.checkpoints.derived.shapes import Shapes
 
 __all__ = ["KINDS", "Kind", "TextPart", "kind_of_unet"]

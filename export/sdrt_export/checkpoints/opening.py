@@ -9,7 +9,6 @@ from typing import Any
 
 from sdrt.common.notices import Notify
 from sdrt.errors import RequestError
-from sdrt.families import Family
 from sdrt.model_folder import hub
 from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.hub_file import download_file, hub_file
@@ -17,10 +16,8 @@ from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import open_folder
-from sdrt_export.checkpoints.parts import Config, Part
-from sdrt_export.checkpoints.separate import open_vae_file
+from sdrt_export.checkpoints.replaced import with_vae
 from sdrt_export.checkpoints.single_file import open_single_file
-from sdrt_export.graphs.weights import Array
 
 __all__ = ["Beside", "open_checkpoint"]
 
@@ -133,62 +130,4 @@ def _folder(checkpoint: Checkpoint, beside: Beside, access: Mapping[str, Any]) -
             )
     if beside.vae is None:
         return checkpoint
-    own = checkpoint.config(_VAE)
-    given: Config = {key: own[key] for key in ("scaling_factor", "sample_size") if key in own}
-    part = open_vae_file(_local(beside.vae, access), given=given)
-    part.check_latents(checkpoint.config("unet"), checkpoint.name)
-    return _Replaced(checkpoint, {_VAE: part})
-
-
-class _Replaced:
-    """A checkpoint some of whose parts are others. See `Checkpoint`."""
-
-    def __init__(self, checkpoint: Checkpoint, parts: Mapping[str, Part]) -> None:
-        self._checkpoint, self._parts = checkpoint, parts
-
-    @property
-    def name(self) -> str:
-        """See `Checkpoint`."""
-        return self._checkpoint.name
-
-    @property
-    def revision(self) -> str | None:
-        """See `Checkpoint`."""
-        return self._checkpoint.revision
-
-    @property
-    def family(self) -> Family:
-        """See `Checkpoint`."""
-        return self._checkpoint.family
-
-    def config(self, part: str) -> dict[str, Any]:
-        """See `Checkpoint`."""
-        return dict(self._parts[part].config) if part in self._parts else self._checkpoint.config(part)
-
-    def tensors(self, part: str) -> Mapping[str, Array]:
-        """See `Checkpoint`."""
-        return self._parts[part].tensors if part in self._parts else self._checkpoint.tensors(part)
-
-    def place(self, part: str) -> str:
-        """See `Checkpoint`."""
-        return self._parts[part].place if part in self._parts else self._checkpoint.place(part)
-
-    def scheduler_config(self) -> dict[str, Any]:
-        """See `Checkpoint`."""
-        return self._checkpoint.scheduler_config()
-
-    def low_res_scheduler_config(self) -> dict[str, Any] | None:
-        """See `Checkpoint`."""
-        return self._checkpoint.low_res_scheduler_config()
-
-    def index(self) -> dict[str, Any]:
-        """See `Checkpoint`."""
-        return self._checkpoint.index()
-
-    def tokenizer_folders(self) -> dict[str, Path]:
-        """See `Checkpoint`."""
-        return self._checkpoint.tokenizer_folders()
-
-    def size(self) -> int:
-        """See `Checkpoint`. VAEs are of one size, so that the replaced one stands for the other."""
-        return self._checkpoint.size()
+    return with_vae(checkpoint, _local(beside.vae, access))

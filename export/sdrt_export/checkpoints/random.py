@@ -88,7 +88,11 @@ class RandomCheckpoint:
 
     def index(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
-        return {}
+        return dict(self._configs.get("model_index", {}))
+
+    def names(self) -> tuple[str, ...]:
+        """See :class:`Checkpoint`."""
+        return (self.name,)
 
     def tokenizer_folders(self) -> dict[str, Path]:
         """Empty. Random weights know no words, so the exporter writes byte-level tokenizers."""

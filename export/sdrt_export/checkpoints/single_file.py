@@ -13,6 +13,7 @@ from sdrt.common.messages import brief
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family, family_of
+from sdrt.families.few_steps import few_steps_scheduler
 from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
@@ -49,6 +50,7 @@ class SingleFile:
         scheduler: the content of `scheduler_config.json`.
         configs: a folder in diffusers' layout whose configs were given, or None.
         left_over: the tensors that no part takes, each with the reason, or "" if none is known.
+        title: what its metadata call it.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class SingleFile:
     scheduler: Mapping[str, Any]
     configs: Path | None = None
     left_over: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
 
     @property
     def family(self) -> Family:
@@ -98,6 +101,10 @@ class SingleFile:
             classes[spec.part] = ["transformers", spec.class_name]
             classes[spec.tokenizer] = ["transformers", "CLIPTokenizer"]
         return {"_class_name": self.kind.pipeline, **classes, **self.kind.index}
+
+    def names(self) -> tuple[str, ...]:
+        """See `Checkpoint`."""
+        return (self.name, self.title)
 
     def tokenizer_folders(self) -> dict[str, Path]:
         """See `Checkpoint`. Without given ones, they are CLIP's, which files do not hold."""
@@ -156,7 +163,12 @@ def open_single_file(
     sections = _sections(file, kind, unet)
     texts = _texts(file, kind, sections, text_encoders, config)
     denoiser = unet_part(unet, _unet_config(kind, unet, texts, config))
-    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
+    into = denoiser.config["in_channels"]
+    prediction = predicted(kind, file.header, into, prediction_type)
+    title = str(file.header.metadata.get("modelspec.title", ""))
+    scheduler = scheduler_config(kind, file.header, prediction)
+    if prediction_type is None:
+        scheduler |= few_steps_scheduler(path.name, title)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
     left_over = _left_over(file, sections, parts)
@@ -167,10 +179,10 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=_given(config, "scheduler", "scheduler_config.json")
-        or scheduler_config(kind, file.header, prediction),
+        scheduler=_given(config, "scheduler", "scheduler_config.json") or scheduler,
         configs=config,
         left_over=left_over,
+        title=title,
     )
 
 

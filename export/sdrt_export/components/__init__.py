@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
+from sdrt.families.stable_diffusion_xl import STABLE_DIFFUSION_XL, STABLE_DIFFUSION_XL_REFINER
 from sdrt_export.components.component import Component
-from sdrt_export.components.text_encoder import TEXT_ENCODER
-from sdrt_export.components.unet import UNET
+from sdrt_export.components.text_encoder import TEXT_ENCODER, TEXT_ENCODER_2
+from sdrt_export.components.unet import UNET, UNET_XL
 from sdrt_export.components.vae import VAE_DECODER, VAE_ENCODER
 
 __all__ = ["COMPONENTS", "Component", "components_of", "parts_of"]
@@ -22,7 +23,14 @@ COMPONENTS: Mapping[str, Component] = {
 }
 """Those of Stable Diffusion 1 and 2."""
 
-_OF_FAMILY: Mapping[str, Mapping[str, Component]] = {STABLE_DIFFUSION.name: COMPONENTS}
+_REFINER: Mapping[str, Component] = {
+    component.name: component for component in (TEXT_ENCODER_2, UNET_XL, VAE_ENCODER, VAE_DECODER)
+}
+_OF_FAMILY: Mapping[str, Mapping[str, Component]] = {
+    STABLE_DIFFUSION.name: COMPONENTS,
+    STABLE_DIFFUSION_XL.name: {TEXT_ENCODER.name: TEXT_ENCODER, **_REFINER},
+    STABLE_DIFFUSION_XL_REFINER.name: _REFINER,
+}
 
 
 def components_of(family: Family) -> Mapping[str, Component]:

@@ -9,7 +9,7 @@ from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX, ClipTextConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise, whole_numbers
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["TEXT_ENCODER", "eos_index", "text_encoder"]
+__all__ = ["TEXT_ENCODER", "TEXT_ENCODER_2", "eos_index", "text_encoder"]
 
 # Configs from before transformers 4.31 say 2, which never was CLIP's end token.
 _OLD_EOS = 2
@@ -75,3 +75,4 @@ def eos_index(ids: NDArray[np.int64], *, eos: int, vocabulary: int) -> NDArray[n
 
 
 TEXT_ENCODER = text_encoder()
+TEXT_ENCODER_2 = text_encoder("text_encoder_2", projected=True)

@@ -13,7 +13,7 @@ from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["UNET", "unet_component"]
+__all__ = ["UNET", "UNET_XL", "unet_component"]
 
 # An image of 1024x1024 pixels, uncropped, as SDXL and its refiner are told; the last number is a score of 6.
 _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
@@ -64,17 +64,26 @@ def _more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
 
 def _check(values: Config, config: UNetConfig) -> None:
     """Refuse the inputs that Stable Diffusion 1 and 2 do not have."""
-    for key, asked in (
-        ("time_cond_proj_dim", config.guidance_width),
-        ("addition_embed_type", config.pooled_width),
-    ):
-        if asked:
-            raise UnsupportedModelError.advised(
-                f"unet: {key}={values[key]!r} is not supported",
-                f"export with {OPTIMUM}",
-                joint="; ",
-                component="unet",
-            )
+    if config.added_width:
+        raise _refused(values, "addition_embed_type")
+
+
+def _check_xl(values: Config, config: UNetConfig) -> None:
+    """Refuse the inputs that SDXL does not have, and a U-Net that lacks its own."""
+    if not config.added_width:
+        raise _refused(values, "addition_embed_type")
+    if config.num_class_embeds:
+        raise _refused(values, "num_class_embeds")
+
+
+def _refused(values: Config, key: str) -> UnsupportedModelError:
+    return UnsupportedModelError.advised(
+        f"unet: {key}={values.get(key)!r} is not supported",
+        f"export with {OPTIMUM}",
+        joint="; ",
+        component="unet",
+    )
 
 
 UNET = unet_component(_check)
+UNET_XL = unet_component(_check_xl)

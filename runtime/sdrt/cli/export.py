@@ -57,7 +57,11 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     show_default=True,
     help="optimum: a slower fallback for checkpoints that sdrt's exporter cannot export.",
 )
-@click.option("--architecture", metavar="NAME", help="Architecture for --random-weights, such as sd15.")
+@click.option(
+    "--architecture",
+    metavar="NAME",
+    help="Architecture for --random-weights, such as sd15. `sdrt models --architectures` lists them.",
+)
 @click.option(
     "--random-weights",
     metavar="SEED",
@@ -67,7 +71,13 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--guidance-scale",
     type=float,
-    help="The model's default guidance, for checkpoints that need little.  [default: 7.5]",
+    help="The model's default guidance.  [default: what the checkpoint is known to need, else diffusers']",
+)
+@click.option(
+    "--steps",
+    "num_inference_steps",
+    type=int,
+    help="The model's default number of steps.  [default: what the checkpoint is known to need, else 50]",
 )
 @click.option(
     "--taesd",

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-__all__ = ["Names", "Numbers", "Sizes"]
+from sdrt.request.pairs import Pair
+
+__all__ = ["Names", "Numbers", "Pairs", "Sizes"]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
@@ -44,6 +46,24 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are ge
         if not all(names):
             self.fail(f"{value!r} has an empty name", param, ctx)
         return names
+
+
+class Pairs(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
+    """Two whole numbers, such as a size `1024x768`."""
+
+    name = "pair"
+
+    def __init__(self, kind: type[Pair]) -> None:
+        self._kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Pair:
+        """Raises click's own error for text that is not such a pair."""
+        if isinstance(value, Pair):
+            return value
+        try:
+            return self._kind(value)
+        except ValueError:
+            self.fail(f"{value!r} is not of the form {self._kind.example}", param, ctx)
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs alone

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.common.messages import wrong_key
+from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
@@ -16,6 +17,7 @@ __all__ = ["Capabilities", "sample_size", "whole"]
 # No real model exceeds these. They stop a damaged config from making sdrt allocate huge arrays.
 _MAX_VALUE = 2**16
 _MAX_LEVELS = 16
+_USUAL = Defaults(guidance_scale=TEXT_TO_IMAGE.guidance_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +34,16 @@ class Capabilities:
         has_vae_encoder: whether the folder has the VAE's encoder.
         takes_pooled: whether the denoiser takes pooled embeddings.
         task: the task that the denoiser was trained for.
-        guidance_scale: the guidance scale if the call gives none.
+        defaults: what calls use for the settings that they do not give.
+        guidance_width: the width of the embedded guidance scale that the denoiser takes; 0 for a denoiser that is
+            guided by its unconditional half.
+        is_consistency: whether its pipeline is that of latent consistency models, which runs all steps of image to
+            image.
+        pooled_width: the width of a pooled embedding; None if it is unknown.
+        layer: how many layers before its last one a text encoder's usual layer is.
+        takes_score: whether the denoiser is told an aesthetic score.
+        zeroes: whether embeddings are zeros if there is no negative prompt.
+        ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
     """
 
@@ -46,7 +57,14 @@ class Capabilities:
     has_vae_encoder: bool = True
     takes_pooled: bool = False
     task: Task = TEXT_TO_IMAGE
-    guidance_scale: float = TEXT_TO_IMAGE.guidance_scale
+    defaults: Defaults = _USUAL
+    guidance_width: int = 0
+    is_consistency: bool = False
+    pooled_width: int | None = None
+    layer: int = 0
+    takes_score: bool = False
+    zeroes: bool = False
+    ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
 
     @classmethod
@@ -56,8 +74,11 @@ class Capabilities:
         *,
         denoiser: Mapping[str, Any],
         vae: Mapping[str, Any],
+        text: Mapping[str, Any],
         index: Mapping[str, Any],
-        defaults: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        recorded: Mapping[str, Any] | None,
+        names: Sequence[str | None],
         any_size: bool,
         has_text_encoder: bool,
         has_vae_encoder: bool,
@@ -68,8 +89,11 @@ class Capabilities:
             family: the model's family.
             denoiser: the denoiser's `config.json`.
             vae: the `config.json` of the VAE's decoder.
+            text: the `config.json` of the last text encoder; empty if the folder lacks it.
             index: `model_index.json`.
-            defaults: the manifest's defaults.
+            scheduler: `scheduler_config.json`.
+            recorded: the defaults in the manifest; None without a manifest.
+            names: what the model is called, the most certain name first.
             any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
                 that can be halved once per level.
             has_text_encoder: whether the folder has every text encoder.
@@ -77,13 +101,14 @@ class Capabilities:
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the denoiser fits none of the family's tasks.
+            UnsupportedModelError: the denoiser fits none of the family's tasks, or the text encoder.
         """
         spec, decoder = family.denoiser, family.vae.decoder
         channels = whole(vae, "latent_channels", decoder)
         task = _task(family, denoiser, channels)
         factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
         height, width = default_size(family, denoiser, task, factor)
+        takes_score = family.takes_score is not None and family.takes_score(denoiser, text, index)
         levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
         return cls(
             latent_channels=channels,
@@ -96,15 +121,46 @@ class Capabilities:
             has_vae_encoder=has_vae_encoder,
             takes_pooled=family.takes_pooled,
             task=task,
-            guidance_scale=float(defaults.get("guidance_scale", task.guidance_scale)),
+            defaults=_defaults(
+                task, family, recorded, index=index, denoiser=denoiser, scheduler=scheduler, names=names
+            ),
+            guidance_width=_guidance_width(denoiser, spec.component),
+            is_consistency=index.get("_class_name") in family.consistency_pipelines,
+            pooled_width=_pooled_width(family, text),
+            layer=family.text_encoders[0].layer or 0,
+            takes_score=takes_score,
+            zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
+            ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
         )
+
+    @property
+    def guidance_scale(self) -> float:
+        """The guidance scale if the call gives none."""
+        return self.defaults.guidance_scale
+
+
+def _defaults(task: Task, family: Family, recorded: Mapping[str, Any] | None, **facts: Any) -> Defaults:
+    """What the manifest records. Without a manifest, the model's name counts too, which an export has looked at."""
+    if recorded is None:
+        return Defaults.of(task, family, **facts)
+    return Defaults.of(task, family, **facts | {"names": (), "scheduler": {}}).with_recorded(recorded)
+
+
+def _guidance_width(denoiser: Mapping[str, Any], owner: str) -> int:
+    return whole(denoiser, "time_cond_proj_dim", owner) if denoiser.get("time_cond_proj_dim") else 0
 
 
 def _task(family: Family, denoiser: Mapping[str, Any], latent_channels: int) -> Task:
     for key in ("in_channels", "out_channels"):
         whole(denoiser, key, family.denoiser.component)
     return family.task_of(denoiser, latent_channels)
+
+
+def _pooled_width(family: Family, text: Mapping[str, Any]) -> int | None:
+    last = family.text_encoders[-1]
+    is_known = last.pooled is not None and last.pooled_width in text
+    return whole(text, last.pooled_width, last.component) if is_known else None
 
 
 def _max_noise_level(index: Mapping[str, Any], denoiser: Mapping[str, Any], owner: str) -> int:

@@ -26,6 +26,17 @@ __all__ = [
 ]
 
 Array = NDArray[np.float32]
+Config = Mapping[str, Any]
+
+# Settings that not every family has.
+_SECOND_PROMPT = ("prompt_2", "negative_prompt_2")
+_POOLED = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+_SIZES = (
+    *("original_size", "negative_original_size"),
+    *("crops_coords_top_left", "negative_crops_coords_top_left"),
+)
+_TARGET = ("target_size", "negative_target_size")
+_SCORE = ("aesthetic_score", "negative_aesthetic_score")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,12 +60,19 @@ class RowConditions:
         pooled: [width], the pooled embedding of the row's text; None in families without pooled embeddings.
         height, width: the image's size in pixels.
         guidance_scale: the request's guidance scale.
+        original_size, target_size: height and width in pixels that the model is told of.
+        crop: top and left edge, in pixels, of the crop that the model is told of.
+        aesthetic_score: the score that the model is told of; None for models that take none.
     """
 
     pooled: Array | None
     height: int
     width: int
     guidance_scale: float
+    original_size: tuple[int, int] = (0, 0)
+    crop: tuple[int, int] = (0, 0)
+    target_size: tuple[int, int] = (0, 0)
+    aesthetic_score: float | None = None
 
 
 def join_widths(encoded: Sequence[Encoded]) -> Encoded:
@@ -78,13 +96,20 @@ class TextEncoderSpec:
         component: its folder.
         tokenizer: the folder of its tokenizer.
         embeds: the output [batch, length, width]. With a `clip_skip` of N, sdrt reads the output `<embeds>.skip_N`.
+        layer: which of the outputs `<embeds>.0`, `<embeds>.1`, … is read instead, counted back from the last one; with
+            a `clip_skip` of N, N before that one. None if there is only one.
         pooled: the output [batch, width]; None if the family uses no pooled embedding of this encoder.
+        pooled_width: the config key for the width of `pooled`.
+        part: which part of a textual inversion for SDXL it reads: 0 for CLIP's, 1 for OpenCLIP's.
     """
 
     component: str = "text_encoder"
     tokenizer: str = "tokenizer"
     embeds: str = "last_hidden_state"
+    layer: int | None = None
     pooled: str | None = None
+    pooled_width: str = "projection_dim"
+    part: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +122,8 @@ class DenoiserSpec:
         timestep: the input for the timestep, a scalar or [1].
         embeds: the input [batch, length, width] for text embeddings.
         labels: the input [batch] for class labels. A model has it if its config has `num_class_embeds`.
+        guidance: the input [batch, width] for the embedded guidance scale. A model has it if its config has the width,
+            `time_cond_proj_dim`. It was trained to guide itself, so it runs without the unconditional half.
         extra: other inputs by name, each with the function that computes one row of it.
         output: the output, which has the shape of the noisy latents.
         embeds_width: the config key for the width of `embeds`.
@@ -109,6 +136,7 @@ class DenoiserSpec:
     timestep: str = "timestep"
     embeds: str = "encoder_hidden_states"
     labels: str = "class_labels"
+    guidance: str = "timestep_cond"
     extra: Mapping[str, Callable[[RowConditions], NDArray[Any]]] = field(default_factory=dict)
     output: str = "out_sample"
     embeds_width: str = "cross_attention_dim"
@@ -117,7 +145,8 @@ class DenoiserSpec:
     def inputs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the inputs that a graph with this `config.json` has."""
         labels = (self.labels,) if config.get("num_class_embeds") else ()
-        return (self.sample, self.timestep, self.embeds, *self.extra, *labels)
+        guidance = (self.guidance,) if config.get("time_cond_proj_dim") else ()
+        return (self.sample, self.timestep, self.embeds, *self.extra, *labels, *guidance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +187,8 @@ class Task:
         planes: how many further input channels it has, for a mask or for the colours of a small image.
         has_noise_level: whether it takes the noise level of the small image, as a class label.
         guidance_scale: diffusers' default guidance scale.
+        masked_guidance_scale: its default with a mask; None for the same.
+        strength, masked_strength: diffusers' default strengths, without a mask and with one.
         has_image_guidance: whether the image has its own guidance scale.
         needs: the arguments that a call must have.
         refuses: the arguments that have no meaning for the task.
@@ -172,6 +203,9 @@ class Task:
     planes: int = 0
     has_noise_level: bool = False
     guidance_scale: float = 7.5
+    masked_guidance_scale: float | None = None
+    strength: float = 0.8
+    masked_strength: float = 1.0
     has_image_guidance: bool = False
     needs: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()
@@ -209,6 +243,8 @@ class Family:
         title: the family's name in messages.
         pipelines: pipeline classes that an exported model's index may name, in addition to those of the tasks.
         checkpoint_pipelines: the same for the index of a torch checkpoint.
+        consistency_pipelines: the pipeline classes of latent consistency models. They run all steps of image to image,
+            at the timesteps below the strength. An exported model keeps the class of its checkpoint.
         index: the components that the index may list, by name. None means that the component's own config file names
             the class.
         ignored: components of a checkpoint that no task uses.
@@ -220,12 +256,20 @@ class Family:
         tasks: the tasks that models of the family may be trained for. The first is text to image.
         default_size: height and width in pixels if the denoiser's config has no `sample_size`.
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
+        lacks: the components that an index leaves empty. This tells the family from others with the same pipeline
+            classes.
+        zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. They
+            are if it is missing. Empty in families that always encode the empty text.
+        options: the options of an index that change images: true or false.
+        takes_score: tells from the configs of the denoiser and of the last text encoder, and from the index, whether a
+            model takes an aesthetic score instead of the target size. None in families that take no sizes.
     """
 
     name: str
     title: str
     pipelines: frozenset[str] = frozenset()
     checkpoint_pipelines: frozenset[str] = frozenset()
+    consistency_pipelines: frozenset[str] = frozenset()
     index: Mapping[str, IndexEntry | None]
     ignored: frozenset[str] = frozenset()
     absent: Mapping[str, Any] = field(default_factory=dict)
@@ -236,6 +280,10 @@ class Family:
     tasks: tuple[Task, ...]
     default_size: int | None = None
     noise_schedules: tuple[type[NoiseSchedule], ...] = (DiscreteNoiseSchedule, EdmNoiseSchedule)
+    lacks: frozenset[str] = frozenset()
+    zeroes: str = ""
+    options: tuple[str, ...] = ()
+    takes_score: Callable[[Config, Config, Config], bool] | None = None
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -272,6 +320,23 @@ class Family:
     def takes_pooled(self) -> bool:
         """Whether the denoiser takes pooled embeddings."""
         return any(spec.pooled is not None for spec in self.text_encoders)
+
+    def ignored_settings(self, *, takes_score: bool) -> dict[str, str]:
+        """Map each setting that has no effect on the family's models to the reason."""
+        reasons: dict[str, str] = {}
+        if len(self.text_encoders) < 2:
+            reasons |= dict.fromkeys(_SECOND_PROMPT, f"{self.title} has one text encoder")
+        if not self.takes_pooled:
+            reasons |= dict.fromkeys(_POOLED, f"{self.title} takes no pooled embeddings")
+        if self.takes_score is None:
+            reasons |= dict.fromkeys(
+                (*_SIZES, *_TARGET, *_SCORE), f"{self.title} is not told of sizes and scores"
+            )
+        elif takes_score:
+            reasons |= dict.fromkeys(_TARGET, "this model takes an aesthetic score instead")
+        else:
+            reasons |= dict.fromkeys(_SCORE, "this model takes no aesthetic score, unlike SDXL's refiner")
+        return reasons
 
     @cached_property
     def checkpoint_classes(self) -> frozenset[str]:

@@ -6,6 +6,10 @@ from sdrt.families.family import Family, IndexEntry, Task
 
 __all__ = ["STABLE_DIFFUSION", "TEXT_TO_IMAGE"]
 
+_CONSISTENCY = frozenset({"LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"})
+_EXPORTED_CONSISTENCY = frozenset(
+    {"ORTLatentConsistencyModelPipeline", "ORTLatentConsistencyModelImg2ImgPipeline"}
+)
 _REPAINTING = ("strength", "mask_image", "padding_mask_crop", "outpaint")
 
 TEXT_TO_IMAGE = Task(
@@ -54,8 +58,10 @@ STABLE_DIFFUSION = Family(
         | {"StableDiffusionInpaintPipelineLegacy", "OnnxStableDiffusionInpaintPipeline"}
         | {"OnnxStableDiffusionInpaintPipelineLegacy"}
         | {"ORTStableDiffusionImg2ImgPipeline", "ORTStableDiffusionInpaintPipeline"}
+        | _EXPORTED_CONSISTENCY
     ),
-    checkpoint_pipelines=frozenset({"StableDiffusionImg2ImgPipeline"}),
+    checkpoint_pipelines=frozenset({"StableDiffusionImg2ImgPipeline"}) | _CONSISTENCY,
+    consistency_pipelines=_CONSISTENCY | _EXPORTED_CONSISTENCY,
     index={
         "text_encoder": IndexEntry(
             library="transformers",

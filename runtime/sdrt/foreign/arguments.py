@@ -25,7 +25,7 @@ _PLACE = 'say where to run with provider=, such as provider="cuda"'
 _TASK = "remove it; one pipeline does every task"
 _LORA = "remove it; sdrt has no LoRA"
 _ADAPTER = "remove it; sdrt has no IP-Adapter"
-_XL = "remove it; it is for models that sdrt does not run"
+_OTHER_MODELS = "remove it; it is for models that sdrt does not run"
 
 LOADING = (
     Word("pretrained_model_name_or_path", "the model", "give the model as the first argument, or as model="),
@@ -152,14 +152,7 @@ _OTHERS = (
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
     Word("denoising_start", "a part of the steps", "give timesteps= or sigmas=", (None,)),
     Word("denoising_end", "a part of the steps", "give timesteps= or sigmas=", (None,)),
-    Word("prompt_2", "a second prompt", _XL, (None,)),
-    Word("negative_prompt_2", "a second negative prompt", _XL, (None,)),
-    Word("pooled_prompt_embeds", "a second kind of embeddings", _XL, (None,)),
-    Word("negative_pooled_prompt_embeds", "a second kind of embeddings", _XL, (None,)),
-    Word("original_size", "the size of training images", _XL, (None,)),
-    Word("target_size", "the size of training images", _XL, (None,)),
-    Word("crops_coords_top_left", "the crop of training images", _XL, (None,)),
-    Word("max_sequence_length", "the length of prompts", _XL, (None,)),
+    Word("max_sequence_length", "the length of prompts", _OTHER_MODELS, (None,)),
 )
 
 CALLING = (
@@ -174,6 +167,21 @@ CALLING = (
     Word("latents, prompt_embeds, negative_prompt_embeds", "arrays", "the same, as NumPy arrays", works=True),
     Word("image, mask_image, strength, padding_mask_crop", "", "the same", works=True),
     Word("image_guidance_scale, noise_level", "", "the same", works=True),
+    Word("prompt_2, negative_prompt_2", "SDXL's second prompts", "the same", works=True),
+    Word(
+        "pooled_prompt_embeds, negative_pooled_prompt_embeds",
+        "arrays",
+        "the same, as NumPy arrays",
+        works=True,
+    ),
+    Word("original_size, crops_coords_top_left, target_size", "what SDXL is told", "the same", works=True),
+    Word(
+        "negative_original_size, negative_crops_coords_top_left, negative_target_size",
+        "the same for the negative prompt",
+        "the same; one without an effect is an error",
+        works=True,
+    ),
+    Word("aesthetic_score, negative_aesthetic_score", "for SDXL's refiner", "the same", works=True),
     Word("generator", "the noise", "the same, or shorter: seed=0", works=True),
     Word("callback_on_step_end", "called after each step", "the same, with NumPy arrays", works=True),
     Word("callback_on_step_end_tensor_inputs", "what it is given", "the same", works=True),

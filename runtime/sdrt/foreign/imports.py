@@ -9,7 +9,7 @@ __all__ = ["IMPORTS"]
 _ONE = "import StableDiffusionPipeline, the one pipeline for every task"
 _IMAGE = "import StableDiffusionPipeline, and pass image= and strength= to its call"
 _MASK = "import StableDiffusionPipeline, and pass image=, mask_image= and composite=False to its call"
-_FAMILY = "sdrt runs Stable Diffusion 1 and 2, so keep diffusers for this model"
+_FAMILY = "sdrt runs Stable Diffusion 1, 2 and XL, so keep diffusers for this model"
 _CONTROL = "sdrt has none, so keep diffusers for this pipeline"
 _COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
 
@@ -35,6 +35,14 @@ IMPORTS = (
         "instructions",
         "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call",
     ),
+    Word("StableDiffusionXLPipeline", "text to image with SDXL", _ONE),
+    Word("StableDiffusionXLImg2ImgPipeline", "image to image with SDXL, and its refiner", _IMAGE),
+    Word("StableDiffusionXLInpaintPipeline", "inpainting with SDXL", _MASK),
+    Word(
+        "StableDiffusionXLInstructPix2PixPipeline",
+        "instructions with SDXL",
+        "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call",
+    ),
     Word("OnnxStableDiffusionPipeline", "text to image with ONNX", _ONE),
     Word("StableDiffusionOnnxPipeline", "text to image with ONNX", _ONE),
     Word("OnnxStableDiffusionImg2ImgPipeline", "image to image with ONNX", _IMAGE),
@@ -49,14 +57,19 @@ IMPORTS = (
     Word("ORTStableDiffusionPipeline", "text to image with optimum", _ONE),
     Word("ORTStableDiffusionImg2ImgPipeline", "image to image with optimum", _IMAGE),
     Word("ORTStableDiffusionInpaintPipeline", "inpainting with optimum", _MASK),
+    Word("ORTStableDiffusionXLPipeline", "text to image with SDXL and optimum", _ONE),
+    Word("ORTStableDiffusionXLImg2ImgPipeline", "image to image with SDXL and optimum", _IMAGE),
+    Word("ORTStableDiffusionXLInpaintPipeline", "inpainting with SDXL and optimum", _MASK),
     Word("ORTPipelineForText2Image", "text to image with optimum", _ONE),
     Word("ORTPipelineForImage2Image", "image to image with optimum", _IMAGE),
     Word("ORTPipelineForInpainting", "inpainting with optimum", _MASK),
     Word("*ControlNet*", "guidance by a second image", _CONTROL),
-    Word("*StableDiffusionXL*", "Stable Diffusion XL", _FAMILY),
     Word("*StableDiffusion3*", "Stable Diffusion 3", _FAMILY),
     Word("*Flux*", "Flux", _FAMILY),
-    Word("*LatentConsistencyModel*", "latent consistency models", _FAMILY),
+    Word("LatentConsistencyModelPipeline", "latent consistency models", _ONE),
+    Word("LatentConsistencyModelImg2ImgPipeline", "the same, image to image", _IMAGE),
+    Word("ORTLatentConsistencyModelPipeline", "the same with optimum", _ONE),
+    Word("ORTLatentConsistencyModelImg2ImgPipeline", "the same with optimum, image to image", _IMAGE),
     Word(
         "StableDiffusionSafetyChecker",
         "a filter for images",

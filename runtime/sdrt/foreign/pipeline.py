@@ -99,7 +99,7 @@ PIPELINE = (
     Word("upcast_vae", "the VAE in float32", "export it so: sdrt export --dtype fp32"),
     Word("pack_weights", "weights in another format", "sdrt export --dtype chooses how weights are stored"),
     Word("prepare_extra_step_kwargs", "arguments of a step", _INSIDE),
-    Word("get_guidance_scale_embedding", "guidance as an embedding", "sdrt runs no models that need it"),
+    Word("get_guidance_scale_embedding", "guidance as an embedding", "pass guidance_scale= to the call"),
     Word("decode_latents", "latents to images", "pipeline.preview(latents) makes coarse images of them"),
     Word("numpy_to_pil", "arrays to images", 'pass output_type="pil" to the call'),
     Word(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -55,6 +55,9 @@ class Exporter(Protocol):
             ModelError: the checkpoint is damaged, or sdrt does not support it.
             RequestError: one of `beside` is wrong, or not for this kind of checkpoint.
         """
+
+    def list_architectures(self) -> Sequence[Mapping[str, Any]]:
+        """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 
 
 def load_exporter() -> Exporter:

@@ -129,6 +129,11 @@ class ModelFolder(Model):
         state = path.stat()
         return [str(path.resolve()), state.st_size, state.st_mtime_ns]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that may tell what the model was made for."""
+        return (self.name, self.path.name)
+
     @cached_property
     def scheduler_config(self) -> dict[str, Any]:
         """The model's `scheduler_config.json`."""

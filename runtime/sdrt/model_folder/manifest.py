@@ -21,6 +21,7 @@ from sdrt.common.cancelling import stop_if_cancelled
 from sdrt.common.messages import wrong_key
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
+from sdrt.model_folder.manifest_defaults import DEFAULT_CHECKS
 
 __all__ = [
     "FORMAT_VERSION",
@@ -37,8 +38,6 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-DEFAULTS = ("guidance_scale",)
-_LARGEST_DEFAULT = 10_000
 MANIFEST_NAME = "sdrt.json"
 _BLOCK = 1 << 20
 _MOST_JSON = (
@@ -151,7 +150,8 @@ class Manifest:
         source: the `id` and `revision` of the checkpoint.
         versions: the version of each package that took part in the export.
         components: the parity results and details of each component.
-        defaults: values that calls use if they give none: `guidance_scale`.
+        defaults: values that calls use if they give none: `guidance_scale`, `num_inference_steps` and `timesteps`, and
+            in words what they come from, `origin`.
         files: the record of each file but `sdrt.json`, by its POSIX path relative to the folder.
         format_version: the version of this format.
     """
@@ -211,20 +211,16 @@ def _check_types(path: Path, data: dict[str, Any]) -> None:
             if not (isinstance(value, str) or (value is None and key == "source")):
                 raise damaged(path, f"{path}: {key}.{name} must be a JSON str")
     for name, value in data["defaults"].items():
-        if name not in DEFAULTS:
-            raise wrong_key(path, "a key of defaults", name, " or ".join(DEFAULTS), path=path)
-        if not _is_number(value):
-            numbers = f"a number from {-_LARGEST_DEFAULT} to {_LARGEST_DEFAULT}"
-            raise wrong_key(path, f"defaults.{name}", value, numbers, path=path)
+        if name not in DEFAULT_CHECKS:
+            raise wrong_key(path, "a key of defaults", name, " or ".join(DEFAULT_CHECKS), path=path)
+        fits, expected = DEFAULT_CHECKS[name]
+        if not fits(value):
+            raise wrong_key(path, f"defaults.{name}", value, expected, path=path)
     for name, entry in data["components"].items():
         if not _has_parity(entry):
             raise damaged(
                 path, f"{path}: components.{name} must list relative errors under 'parity'", component=name
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST_DEFAULT
 
 
 def _has_parity(entry: object) -> bool:

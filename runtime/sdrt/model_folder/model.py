@@ -123,6 +123,11 @@ class Model(ABC):
         return self.manifest.target if self.manifest else ""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names that may tell what the model was made for."""
+        return (self.name,)
+
+    @property
     def has_safety_checker(self) -> bool:
         """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
         return class_of(self.index.get("safety_checker")) is not None
@@ -145,8 +150,11 @@ class Model(ABC):
             family,
             denoiser=self.component_config(family.denoiser.component),
             vae=self.component_config(family.vae.decoder),
+            text=self.component_config(texts[-1]) if self.has(texts[-1]) else {},
             index=self.index,
-            defaults=manifest.defaults if manifest else {},
+            scheduler=self.scheduler_config,
+            recorded=manifest.defaults if manifest else None,
+            names=self.names,
             # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
             any_size=manifest is not None and manifest.exporter != "optimum",
             has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),

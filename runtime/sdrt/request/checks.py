@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import refused, wrong_value
 from sdrt.errors import RequestError
+from sdrt.request.clip_skip import SkipOfLabel
+from sdrt.request.pairs import Pair
 from sdrt.request.setting import Setting
 
 __all__ = [
@@ -59,6 +61,8 @@ def checked(row: Setting, value: Any) -> Any:
         return tensor(row.name, value, rank=row.rank)
     if row.kind is bool and not isinstance(value, bool):
         raise wrong_value(row.name, value, "True or False")
+    if row.kind is not None and issubclass(row.kind, Pair):
+        return _pair(row.name, value, row.kind)
     if row.choices and not (isinstance(value, str) and value in row.choices):
         raise wrong_value(row.name, value, f"one of {', '.join(row.choices)}")
     if row.bounds is None:
@@ -66,7 +70,17 @@ def checked(row: Setting, value: Any) -> Any:
     check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
     if row.max_items is not None:
         return numbers(row.name, value, row.max_items, check, *row.bounds)
-    return check(row.name, value, *row.bounds)
+    number = check(row.name, value, *row.bounds)
+    # The model decides from which layer on it counts.
+    return SkipOfLabel(number) if isinstance(value, SkipOfLabel) else number
+
+
+def _pair(name: str, value: Any, kind: type[Pair]) -> Pair:
+    """Check a pair of whole numbers of any integer type, or the text of one."""
+    try:
+        return kind(value if isinstance(value, str) else [operator.index(one) for one in value])
+    except (TypeError, ValueError):
+        raise wrong_value(name, value, kind.expected()) from None
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:

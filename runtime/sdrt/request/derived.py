@@ -9,7 +9,7 @@ from sdrt.request.bounds import DEFAULT_STRENGTH
 from sdrt.request.settings import Settings
 from sdrt.tasks.hires import Latents
 
-__all__ = ["DerivedSettings"]
+__all__ = ["DerivedSettings", "share_of"]
 
 
 class DerivedSettings(Settings):
@@ -17,7 +17,8 @@ class DerivedSettings(Settings):
 
     @property
     def num_steps(self) -> int:
-        """How many steps run."""
+        """How many steps run. Like the next two, it is known when the number of steps is: after `fit`."""
+        assert self.num_inference_steps is not None
         return self.num_inference_steps - self.num_skipped_steps
 
     @property
@@ -25,12 +26,15 @@ class DerivedSettings(Settings):
         """How many steps are skipped because the run starts from an image. The rule is that of diffusers."""
         if self.image is None:
             return 0
-        return self.num_inference_steps - _share(self.effective_strength, self.num_inference_steps)
+        assert self.num_inference_steps is not None
+        return self.num_inference_steps - share_of(self.effective_strength, self.num_inference_steps)
 
     @property
     def num_hires_steps(self) -> int:
         """How many steps run on the enlarged image of `hires_scale`."""
-        return _share(self.hires_strength, self.hires_steps or self.num_inference_steps)
+        steps = self.hires_steps or self.num_inference_steps
+        assert steps is not None
+        return share_of(self.hires_strength, steps)
 
     @property
     def image_is_latents(self) -> bool:
@@ -65,6 +69,21 @@ class DerivedSettings(Settings):
         return given * self.num_prompts if len(given) == 1 else given
 
     @property
+    def prompts_2(self) -> list[str]:
+        """One text for the second text encoder for each prompt. As in diffusers, an empty one stands for the prompt."""
+        return self._or_else(self.prompt_2, self.prompts)
+
+    @property
+    def negative_prompts_2(self) -> list[str]:
+        """One text for the second text encoder for each negative prompt. An empty one stands for that prompt."""
+        return self._or_else(self.negative_prompt_2, self.negative_prompts)
+
+    def _or_else(self, given: str | Sequence[str] | None, others: list[str]) -> list[str]:
+        texts = _listed(given or "")
+        texts = texts * len(others) if len(texts) == 1 else texts
+        return [text or other for text, other in zip(texts, others, strict=True)]
+
+    @property
     def effective_strength(self) -> float:
         """The strength, or its default: 1.0 with a mask or with outpainting, else 0.8."""
         if self.strength is not None:
@@ -72,7 +91,8 @@ class DerivedSettings(Settings):
         return DEFAULT_STRENGTH if self.mask_image is None and self.outpaint is None else 1.0
 
 
-def _share(strength: float, steps: int) -> int:
+def share_of(strength: float, steps: int) -> int:
+    """How many of `steps` steps run. The rule is that of diffusers."""
     return min(int(steps * strength), steps)
 
 

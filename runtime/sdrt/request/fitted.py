@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
-from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, MAX_SIZE, MAX_TILED_SIZE
-from sdrt.request.checks import check_shape, integer
+from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
+from sdrt.request.checks import check_shape
+from sdrt.request.clip_skip import SkipOfLabel
+from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.derived import DerivedSettings
+from sdrt.request.given_embeds import check_embeds, check_text_encoder
+from sdrt.request.model_defaults import runs_all_steps
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
+from sdrt.request.size_conditions import check_size_conditions
 from sdrt.request.validation import no_steps
 from sdrt.tasks.hires import enlarged_size
 
@@ -36,19 +41,36 @@ class FittedRequest(DerivedSettings):
     """The request as it was asked, completed with what the model decided. It makes the same images again."""
     height: int
     width: int
+    num_inference_steps: int
     guidance_scale: float
     seed: int | tuple[int, ...]
     strength: float
     hires_steps: int
     tile_overlap: int
+    zero_negative: bool = False
+    """Whether the unconditional embeddings are zeros, because there is no negative prompt."""
     steps_before: int = 0
     """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
+    guidance_width: int = 0
+    """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
+    runs_all_steps: bool = False
+    """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
 
     @property
     def guided(self) -> bool:
         """Whether to compute the unconditional half too. The rule is that of diffusers."""
         image_scale = self.image_guidance_scale
-        return self.guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+        return self.outer_guidance_scale > 1.0 and (image_scale is None or image_scale >= 1.0)
+
+    @property
+    def outer_guidance_scale(self) -> float:
+        """The guidance scale between the unconditional and the conditional half. 1 if the denoiser guides itself."""
+        return 1.0 if self.guidance_width else self.guidance_scale
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """How many steps are skipped because the run starts from an image."""
+        return 0 if self.runs_all_steps else super().num_skipped_steps
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,18 +83,25 @@ class FittedRequest(DerivedSettings):
         return self.num_images * self.height * self.width
 
 
-def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
-    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`."""
+def fit(request: Request, capabilities: Capabilities, *, is_distilled: bool = False) -> FittedRequest:
+    """Fill in the model's defaults, and check that the model can make the request. Raises `RequestError`.
+
+    `is_distilled` says whether the scheduler chooses its steps among those that a model was distilled on. Then the
+    model's own timesteps and its reading of the strength count.
+    """
+    _check_ignored(request, capabilities)
     _check_task(request, capabilities)
     height, width = _image_size(request, capabilities)
-    fitted = _completed(request, height, width, capabilities)
+    fitted = _completed(request, height, width, capabilities, is_distilled)
+    _check_steps(fitted)
     _check_tiles(request, capabilities)
     for name, size in (("height", height), ("width", width)):
         _check_size(request, name, size, capabilities)
-    _check_text_encoder(fitted, capabilities)
+    check_text_encoder(fitted, capabilities)
     factor, channels = capabilities.vae_scale_factor, capabilities.latent_channels
     check_shape("latents", request.latents, (request.num_images, channels, height // factor, width // factor))
-    _check_embeds(request, capabilities)
+    check_embeds(fitted, capabilities)
+    check_size_conditions(fitted)
     if request.hires_scale is not None:
         sizes = enlarged_size(height, width, request.hires_scale, capabilities.size_step)
         for name, size in zip(("height", "width"), sizes, strict=True):
@@ -80,11 +109,13 @@ def fit(request: Request, capabilities: Capabilities) -> FittedRequest:
     return fitted
 
 
-def _completed(request: Request, height: int, width: int, capabilities: Capabilities) -> FittedRequest:
+def _completed(
+    request: Request, height: int, width: int, capabilities: Capabilities, is_distilled: bool
+) -> FittedRequest:
     """Fill in every default."""
-    scale = request.guidance_scale
-    values = _task_values(request, capabilities)
-    values["guidance_scale"] = capabilities.guidance_scale if scale is None else scale
+    values = defaults_of(request, capabilities, is_distilled)
+    if isinstance(request.clip_skip, SkipOfLabel):
+        values["clip_skip"] = request.clip_skip.from_layer(capabilities.layer)
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
     completed = object.__new__(Request)
@@ -95,12 +126,32 @@ def _completed(request: Request, height: int, width: int, capabilities: Capabili
         "width": width,
         "strength": 1.0
         if request.image is None or "strength" in capabilities.task.refuses
-        else request.effective_strength,
-        "hires_steps": request.hires_steps or request.num_inference_steps,
+        else default_strength(request, capabilities.task),
+        "hires_steps": request.hires_steps or values["num_inference_steps"],
+        "guidance_width": capabilities.guidance_width,
+        "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
+        "zero_negative": zeroes_negative(request, capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
     }
     settings = {row.name: getattr(completed, row.name) for row in settings_of(Request)}
     return FittedRequest(**settings | decided, completed=completed)
+
+
+def _check_steps(request: FittedRequest) -> None:
+    """Raise `RequestError` for a strength that runs no step."""
+    if request.num_skipped_steps == request.num_inference_steps:
+        raise no_steps("strength", request.strength, request.num_inference_steps)
+    if request.hires_scale is not None and not request.num_hires_steps:
+        raise no_steps("hires_strength", request.hires_strength, request.hires_steps)
+
+
+def _check_ignored(request: Request, capabilities: Capabilities) -> None:
+    """Raise `RequestError` for a setting that only other families have."""
+    for name, reason in capabilities.ignored.items():
+        if getattr(request, name) is not None:
+            raise RequestError.advised(
+                f"{name} has no effect: {reason}", f"leave {name} out", joint="; ", argument=name
+            )
 
 
 def _check_task(request: Request, capabilities: Capabilities) -> None:
@@ -143,43 +194,6 @@ def _check_image(request: Request, task: Task, capabilities: Capabilities) -> No
         check_shape("image", request.image.array, (None, capabilities.latent_channels, None, None))
     elif not task.has_noise_level and not capabilities.has_vae_encoder:
         raise _no_encoder("image", "an image prompt")
-    if "strength" not in task.refuses and request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
-
-
-def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]:
-    """The default values for the task that the model is made for."""
-    task = capabilities.task
-    if request.image is None:
-        return {}
-    if "strength" not in task.refuses:
-        return {"strength": request.effective_strength}
-    if task.has_image_guidance:
-        scale = request.image_guidance_scale
-        return {"image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}
-    level, most = request.noise_level, capabilities.max_noise_level
-    level = min(DEFAULT_NOISE_LEVEL, most) if level is None else level
-    integer("noise_level", level, 0, most)
-    return {"noise_level": level}
-
-
-def _check_text_encoder(request: FittedRequest, capabilities: Capabilities) -> None:
-    if capabilities.has_text_encoder:
-        return
-    if request.prompt_embeds is None:
-        raise RequestError.advised(
-            "this model has no text encoder",
-            "give prompt_embeds instead of prompt",
-            joint="; ",
-            argument="prompt",
-        )
-    if request.guided and request.negative_prompt_embeds is None:
-        raise RequestError.advised(
-            "this model has no text encoder",
-            "give negative_prompt_embeds, or guidance_scale=1",
-            joint="; ",
-            argument="negative_prompt",
-        )
 
 
 def rounded_size(height: int, width: int, capabilities: Capabilities) -> tuple[int, int]:
@@ -251,26 +265,6 @@ def _check_tiles(request: Request, capabilities: Capabilities) -> None:
     if request.tile_overlap is not None and request.tile_overlap > request.tile_size // 2:
         raise wrong_value(
             "tile_overlap", request.tile_overlap, f"at most {request.tile_size // 2}, half of tile_size"
-        )
-
-
-def _check_embeds(request: Request, capabilities: Capabilities) -> None:
-    embeds, negative = request.prompt_embeds, request.negative_prompt_embeds
-    if capabilities.takes_pooled and (embeds is not None or negative is not None):
-        raise RequestError.advised(
-            "prompt_embeds: this model also needs pooled embeddings, for which there is no argument",
-            "give prompt instead",
-            joint="; ",
-            argument="prompt_embeds",
-        )
-    if embeds is not None:
-        check_shape("prompt_embeds", embeds, (None, None, capabilities.embeds_width))
-    if negative is not None:
-        length = embeds.shape[1] if embeds is not None else None
-        check_shape(
-            "negative_prompt_embeds",
-            negative,
-            (request.num_prompts, length, capabilities.embeds_width),
         )
 
 

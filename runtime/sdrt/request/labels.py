@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
+from sdrt.request.pairs import Corner, Size
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE, labelled_settings
 
@@ -94,4 +95,6 @@ _READERS: Mapping[Kind, tuple[Callable[[str], Any], str]] = {
     int: (int, "a whole number"),
     float: (_finite, "a number"),
     bool: (_switch, "True or False"),
+    Size: (Size, "a size such as 1024x1024"),
+    Corner: (Corner, "two whole numbers such as 0,0"),
 }

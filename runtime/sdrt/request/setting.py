@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sdrt.request.pairs import Corner, Size
+
 __all__ = [
     "GROUPS",
     "Group",
@@ -31,6 +33,7 @@ class Group:
     IMAGE_TO_IMAGE = "Image to image"
     PAINTING = "Inpainting and outpainting"
     LARGE = "Large images"
+    SIZES = "What SDXL is told"
     SAMPLING = "Sampling"
     PROGRAMS = "For programs"
 
@@ -42,12 +45,13 @@ GROUPS = (
     Group.IMAGE_TO_IMAGE,
     Group.PAINTING,
     Group.LARGE,
+    Group.SIZES,
     Group.SAMPLING,
     Group.PROGRAMS,
 )
 """All headings, in the order of the help."""
 
-Kind = type[str] | type[int] | type[float] | type[bool]
+Kind = type[str] | type[int] | type[float] | type[bool] | type[Size] | type[Corner]
 
 
 @dataclass(frozen=True, eq=False)

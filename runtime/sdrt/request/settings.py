@@ -1,4 +1,5 @@
-"""The table of settings. Each setting is declared here or in `usual_settings`, and nowhere else.
+"""The table of settings. Each setting is declared here, in `usual_settings` or in `size_settings`, and nowhere
+else.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
-from sdrt.request.usual_settings import UsualSettings
+from sdrt.request.size_settings import SizeSettings
 
 if TYPE_CHECKING:
     from sdrt.request.checks import Array
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
+_POOLED = "Pooled embeddings [prompts, width] that replace those of {{{}}}. For SDXL."
+_WITH_EMBEDS = "Embeddings need them."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Settings(UsualSettings):
+class Settings(SizeSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
     strength: float | None = setting(
@@ -254,6 +257,12 @@ class Settings(UsualSettings):
     prompt_embeds: Array | None = setting(None, _EMBEDS.format("prompt"), rank=3, group=Group.PROGRAMS)
     negative_prompt_embeds: Array | None = setting(
         None, _EMBEDS.format("negative_prompt"), rank=3, group=Group.PROGRAMS
+    )
+    pooled_prompt_embeds: Array | None = setting(
+        None, _POOLED.format("prompt"), more=_WITH_EMBEDS, rank=2, group=Group.PROGRAMS
+    )
+    negative_pooled_prompt_embeds: Array | None = setting(
+        None, _POOLED.format("negative_prompt"), more=_WITH_EMBEDS, rank=2, group=Group.PROGRAMS
     )
     output_type: str = setting(
         "pil",

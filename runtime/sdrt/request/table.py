@@ -28,7 +28,7 @@ class Arguments(Settings):
     prompt: str | Sequence[str] | None = positional(Settings, "prompt")
     height: int | None = positional(Settings, "height")
     width: int | None = positional(Settings, "width")
-    num_inference_steps: int = positional(Settings, "num_inference_steps")
+    num_inference_steps: int | None = positional(Settings, "num_inference_steps")
     _: KW_ONLY
     scheduler: str | Path | Mapping[str, Any] | Scheduler | None = setting(
         None,
@@ -116,6 +116,8 @@ FACTS = (
     # The texts before the choices of wildcards. The prompts in metadata are those after them.
     Setting(name="wildcard_prompt", kind=str, label=Label(WILDCARD_LABELS[0])),
     Setting(name="wildcard_negative_prompt", kind=str, label=Label(WILDCARD_LABELS[1])),
+    # An empty negative prompt is encoded. Without one, SDXL takes zeros.
+    Setting(name="empty_negative_prompt", kind=bool, label=Label("Empty negative prompt")),
     Setting(name="version", kind=str, label=Label("Version")),
 )
 """What metadata contain besides the settings: the size, and what made the image."""
@@ -127,6 +129,10 @@ _A1111_ORDER = (
     *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler", "clip_skip", "prompt_syntax"),
     *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
     *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
+    *("prompt_2", "negative_prompt_2", "empty_negative_prompt"),
+    *("original_size", "crops_coords_top_left", "target_size"),
+    *("negative_original_size", "negative_crops_coords_top_left", "negative_target_size"),
+    *("aesthetic_score", "negative_aesthetic_score"),
 )
 
 

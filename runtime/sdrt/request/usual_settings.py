@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.common.seeds import read_seed
 from sdrt.request.bounds import MAX_STEPS
+from sdrt.request.clip_skip import SkipOfLabel
 from sdrt.request.setting import Group, Label, Option, setting
 
 __all__ = ["UsualSettings"]
@@ -42,9 +43,10 @@ class UsualSettings:
         group=Group.USUAL,
         option=Option(("-W", "--width"), usual="the model's"),
     )
-    num_inference_steps: int = setting(
-        50,
+    num_inference_steps: int | None = setting(
+        None,
         "Number of denoising steps.",
+        usual="the model's, mostly 50",
         kind=int,
         bounds=(1, MAX_STEPS),
         group=Group.USUAL,
@@ -63,6 +65,7 @@ class UsualSettings:
         None,
         "How closely to follow the prompt. At 1 or less, the negative prompt has no effect, and a step takes half the "
         "time.",
+        more="Latent consistency models take it as an input. With them, the negative prompt never has an effect.",
         usual="the model's, mostly 7.5",
         kind=float,
         bounds=(-1e4, 1e4),
@@ -93,6 +96,27 @@ class UsualSettings:
         group=Group.USUAL,
         option=Option(("-i", "--image"), metavar="FILE|-"),
     )
+    prompt_2: str | Sequence[str] | None = setting(
+        None,
+        "What SDXL's second text encoder reads. Its pooled embedding is of this text.",
+        more="A string, or a list with one string for each prompt.",
+        usual="{prompt}",
+        kind=str,
+        only_with=("prompt",),
+        group=Group.PROMPTS,
+        option=Option(("--prompt-2",), metavar="TEXT", usual="the prompt"),
+        label=Label("Prompt 2"),
+    )
+    negative_prompt_2: str | Sequence[str] | None = setting(
+        None,
+        "What SDXL's second text encoder reads for the negative prompt.",
+        more="A string, or a list with one string for each prompt.",
+        usual="{negative_prompt}",
+        kind=str,
+        group=Group.PROMPTS,
+        option=Option(("--negative-prompt-2",), metavar="TEXT"),
+        label=Label("Negative prompt 2"),
+    )
     prompt_syntax: str = setting(
         "a1111",
         "How to read prompts: a1111 has (weights), BREAK, editing, alternation and AND; compel has weights+, .blend() "
@@ -121,5 +145,5 @@ class UsualSettings:
         group=Group.PROMPTS,
         option=Option(("--clip-skip",)),
         # A1111 counts the last layer as 1, diffusers as 0.
-        label=Label("Clip skip", read=lambda text: int(text) - 1, write=lambda skip: str(skip + 1)),
+        label=Label("Clip skip", read=SkipOfLabel.read, write=lambda skip: str(skip + 1)),
     )

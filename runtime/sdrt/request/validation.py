@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["no_steps", "validate"]
 
+_TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 _ROUNDED = 8
 """Sizes are often rounded to multiples of this many pixels, so proportions are only as exact."""
 
@@ -62,18 +63,13 @@ def _check_prompts(request: DerivedSettings) -> None:
         given = "neither" if request.prompt is None else "both"
         fits = "either prompt or prompt_embeds"
         raise RequestError(f"expected {fits}, got {given}", argument="prompt", fits=fits)
-    if request.negative_prompt is not None and request.negative_prompt_embeds is not None:
-        raise both_given("negative_prompt", "negative_prompt_embeds")
-    for name in ("prompt", "negative_prompt"):
+    for name in ("negative_prompt", "negative_prompt_2"):
+        if getattr(request, name) is not None and request.negative_prompt_embeds is not None:
+            raise both_given(name, "negative_prompt_embeds")
+    for name in _TEXTS:
         check_text(name, getattr(request, name))
-    negative = request.negative_prompt
-    if negative is not None and not isinstance(negative, str) and len(negative) != request.num_prompts:
-        raise RequestError.advised(
-            f"negative_prompt has {len(negative)} strings for {request.num_prompts} prompts",
-            "give one for each prompt, or a single string",
-            joint="; ",
-            argument="negative_prompt",
-        )
+    for name in _TEXTS[1:]:
+        _check_count(name, getattr(request, name), request.num_prompts)
     if request.num_prompts > MAX_IMAGES:
         raise RequestError.expected(
             f"there are {request.num_prompts} prompts",
@@ -82,8 +78,19 @@ def _check_prompts(request: DerivedSettings) -> None:
         )
 
 
+def _check_count(name: str, texts: object, prompts: int) -> None:
+    """Raise `RequestError` for a list of texts that has not one for each prompt."""
+    if isinstance(texts, (list, tuple)) and len(texts) != prompts:
+        raise RequestError.advised(
+            f"{name} has {len(texts)} strings for {prompts} prompts",
+            "give one for each prompt, or a single string",
+            joint="; ",
+            argument=name,
+        )
+
+
 def _leave_out_comments(request: DerivedSettings) -> None:
-    for name in ("prompt", "negative_prompt"):
+    for name in _TEXTS:
         given = getattr(request, name)
         if isinstance(given, str):
             _set(request, name, without_comments(given))
@@ -126,8 +133,6 @@ def _check_image(request: DerivedSettings) -> None:
         _set(request, "image", checked_count("image", images, request.num_prompts))
     _check_mask(request)
     _check_outpaint(request)
-    if request.strength is not None:
-        _check_strength(request)
 
 
 def _latents_given(request: DerivedSettings) -> Latents | None:
@@ -170,10 +175,6 @@ def _check_unused(request: DerivedSettings, table: Sequence[Setting]) -> None:
 def _check_hires(request: DerivedSettings) -> None:
     if request.hires_scale is None:
         return
-    if not request.num_hires_steps:
-        raise no_steps(
-            "hires_strength", request.hires_strength, request.hires_steps or request.num_inference_steps
-        )
     if request.image is not None:
         raise RequestError.advised(
             "hires_scale cannot be used with an image",
@@ -181,11 +182,6 @@ def _check_hires(request: DerivedSettings) -> None:
             joint="; ",
             argument="hires_scale",
         )
-
-
-def _check_strength(request: DerivedSettings) -> None:
-    if request.num_skipped_steps == request.num_inference_steps:
-        raise no_steps("strength", request.effective_strength, request.num_inference_steps)
 
 
 def _check_mask(request: DerivedSettings) -> None:

@@ -98,7 +98,7 @@ class LoadedComponents:
     def text_encoder(self, number: int = 0) -> TextEncoder:
         """Return one of the family's text encoders, counted from 0."""
         spec = self._family.text_encoders[number]
-        return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec))
+        return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec, number))
 
     @property
     def denoiser(self) -> Component:
@@ -135,7 +135,8 @@ class LoadedComponents:
         Raises:
             UnsupportedModelError: the text encoder does not support textual inversions.
         """
-        self.text_encoder().use(inversions)
+        for number, spec in enumerate(self._family.text_encoders):
+            self.text_encoder(number).use(self._of_encoder(inversions, number, spec.component))
         self._inversions = inversions
 
     def close(self) -> None:
@@ -152,7 +153,12 @@ class LoadedComponents:
         self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
-    def _make_text_encoder(self, spec: TextEncoderSpec) -> TextEncoder:
+    def _of_encoder(self, inversions: Inversions, number: int, name: str) -> Inversions:
+        return inversions.of_encoder(
+            number, whole_number(self._model.component_config(name), "vocab_size", name)
+        )
+
+    def _make_text_encoder(self, spec: TextEncoderSpec, number: int) -> TextEncoder:
         name = spec.component
         config = self._model.component_config(name)
         if config.get("use_attention_mask"):
@@ -169,7 +175,7 @@ class LoadedComponents:
         )
         encoder = TextEncoder(tokenizer, self._graphs.open(name), self._notices, spec)
         if self._inversions is not None:
-            encoder.use(self._inversions)
+            encoder.use(self._of_encoder(self._inversions, number, name))
         return encoder
 
     def _make_denoiser(self) -> Component:

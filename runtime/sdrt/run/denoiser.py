@@ -16,6 +16,7 @@ from sdrt.errors import ComponentError, RequestError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
+from sdrt.run.guidance import embedded_guidance
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -50,6 +51,7 @@ def bound_denoiser(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )
     fixed = _class_labels(component, spec, prepared, conditioning.batch)
+    fixed |= _guidance(component, spec, request, conditioning.batch)
     extra_channels = prepared.extra_channels
     if extra_channels is not None:
         extra_channels = conditioning.repeat_for_batch(
@@ -72,7 +74,8 @@ def bound_denoiser(
             batch=conditioning.batch,
             image_indices=conditioning.image_indices,
             weights=None if weights is None else weights * np.float32(share),
-            scale=request.guidance_scale * share,
+            scale=request.outer_guidance_scale * share,
+            num_texts=conditioning.num_texts,
             rescale=request.guidance_rescale,
             notices=notices,
             keeps_unconditional=sampler.needs_unconditional,
@@ -132,6 +135,16 @@ def _class_labels(
     return {spec.labels: np.full(batch, prepared.class_label, component.inputs[spec.labels].dtype)}
 
 
+def _guidance(
+    component: Component, spec: DenoiserSpec, request: FittedRequest, batch: int
+) -> dict[str, NDArray[Any]]:
+    """The input with the embedded guidance scale of each row; empty if the denoiser has no such input."""
+    if not request.guidance_width:
+        return {}
+    embedded = embedded_guidance(request.guidance_scale, request.guidance_width)
+    return {spec.guidance: np.tile(embedded, (batch, 1)).astype(component.inputs[spec.guidance].dtype)}
+
+
 class Denoiser:
     """The denoiser of one run, with buffers of one shape.
 
@@ -150,6 +163,7 @@ class Denoiser:
         weights: for each conditional row, the weight of its difference from the unconditional row. None without
             guidance: then each image has one row.
         scale: the guidance scale. The weights already include it.
+        num_texts: how many conditional rows have a text's weight. Those after them have the image's own.
         rescale: how far to restore the standard deviation that the output has without guidance, 0 to 1.
         notices: receives a warning if timesteps have to be rounded.
         keeps_unconditional: whether to keep the estimate without the prompt.
@@ -169,6 +183,7 @@ class Denoiser:
         image_indices: NDArray[np.intp],
         weights: Array | None,
         scale: float,
+        num_texts: int | None = None,
         rescale: float = 0.0,
         notices: Notices,
         keeps_unconditional: bool = False,
@@ -179,6 +194,7 @@ class Denoiser:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
         self._image_indices, self._weights, self._scale = image_indices, weights, np.float32(scale)
+        self._num_texts = len(image_indices) if num_texts is None else num_texts
         # At a scale of 0, guidance has no effect that could be taken back.
         self._rescale = np.float32(rescale if scale else 0)
         unconditional = [] if weights is None else range(batch - len(image_indices))
@@ -288,15 +304,18 @@ class Denoiser:
             return output
         unconditional, conditional = output[:images], output[images:]
         added = np.zeros_like(unconditional)
+        of_texts = added
         # A loop over the rows, because NumPy's gather and scatter take five times as long.
         for row, image in enumerate(self._image_indices):
+            if row == self._num_texts and self._rescale:
+                of_texts = added.copy()
             difference = conditional[row] - unconditional[image]
             difference *= self._weights[row]
             added[image] += difference
         total: Array = unconditional + added
         if self._rescale:
-            # The result at a scale of 1. With one conditional row per image, it is the conditional output.
-            text = unconditional + added / self._scale
+            # The result of the texts at a scale of 1. With one text per image, it is the conditional output.
+            text = unconditional + of_texts / self._scale
             spread = text.std((1, 2, 3), keepdims=True) / total.std((1, 2, 3), keepdims=True)
             total *= self._rescale * spread + (1 - self._rescale)
         return total

@@ -27,6 +27,8 @@ class Generation:
     def __init__(self, cache: ComponentCache, notices: Notices) -> None:
         self._cache, self._notices = cache, notices
         self._capabilities = cache.model.capabilities
+        if advice := self._capabilities.defaults.advice:
+            notices.warn(advice)
 
     def events(
         self,

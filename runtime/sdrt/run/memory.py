@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError, UnsupportedModelError
+from sdrt.errors import OutOfMemoryError
+from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.model import Model
@@ -22,7 +23,7 @@ from sdrt.onnx.placement import tell_of_target
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
-from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
+from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
 
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
@@ -157,29 +158,28 @@ class ComponentCache:
             return is_first
 
     def load_words(self, path: str | Path, token: str | None) -> list[str]:
-        """Read a textual inversion, add its words to the text encoder, and return them.
+        """Read a textual inversion, add its words to the text encoders, and return them.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError: see `read_inversions`, and `add_words`.
         """
-        name, *others = [spec.component for spec in self.model.family.text_encoders]
-        if others:
-            raise UnsupportedModelError.advised(
-                f"{path}: textual inversions need a model with one text encoder, and this model has {len(others) + 1}",
-                "leave it out",
-                joint="; ",
-                path=Path(path),
-            )
-        config = self.model.component_config(name)
         words = read_inversions(
             path,
             token=token,
-            width=whole(config, "hidden_size", name),
-            room=whole(config, "max_position_embeddings", name) - 2,
+            readers=[self._reader(spec) for spec in self.model.family.text_encoders],
             notices=self._notices,
         )
         self.add_words(words)
         return [word.token for word in words]
+
+    def _reader(self, spec: TextEncoderSpec) -> Reader:
+        name = spec.component
+        config = self.model.component_config(name)
+        return Reader(
+            width=whole(config, "hidden_size", name),
+            room=whole(config, "max_position_embeddings", name) - 2,
+            part=spec.part,
+        )
 
     def add_words(self, words: Sequence[Inversion]) -> None:
         """Add words of textual inversions to the text encoder.
@@ -190,9 +190,7 @@ class ComponentCache:
         """
         with self._lock:
             components = self.get()
-            name = self.model.family.text_encoders[0].component
-            vocabulary = whole(self.model.component_config(name), "vocab_size", name)
-            inversions = (self._inversions or Inversions(vocabulary=vocabulary)).with_words(words)
+            inversions = (self._inversions or Inversions(vocabulary=0)).with_words(words)
             components.use(inversions)
             self._inversions = inversions
 

@@ -45,8 +45,7 @@ def plan_passes(
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    plan = scheduler.plan(request.num_inference_steps, skip=request.num_skipped_steps)
-    first = PlannedPass(scheduler=scheduler, plan=plan)
+    first = PlannedPass(scheduler=scheduler, plan=_plan(request, scheduler))
     if request.outpaint is not None:
         return [first] * len(growths(request))
     if request.hires_scale is None:
@@ -54,6 +53,14 @@ def plan_passes(
     other = hires_scheduler or scheduler
     plan = other.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)
     return [first, PlannedPass(scheduler=other, plan=plan)]
+
+
+def _plan(request: FittedRequest, scheduler: Scheduler) -> Plan:
+    """Plan a pass that runs all steps below the strength, or skips those above it."""
+    steps, is_image_to_image = request.num_inference_steps, request.image is not None
+    if request.runs_all_steps and is_image_to_image:
+        return scheduler.plan(steps, strength=request.strength)
+    return scheduler.plan(steps, skip=request.num_skipped_steps)
 
 
 def growths(request: FittedRequest) -> list[Growth]:
@@ -118,6 +125,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
         width=width,
         latents=None,
         hires_scale=None,
+        runs_all_steps=False,
     )
 
 
@@ -149,21 +157,22 @@ def grown_request(
 def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:
     """Return the prompt settings of a request in which every image has its own prompt."""
     repeats = request.num_images_per_prompt
-    embeds, negative = (
-        None if given is None else np.repeat(given, repeats, axis=0)
-        for given in (request.prompt_embeds, request.negative_prompt_embeds)
-    )
-    prompts, negatives = (
-        [prompt for prompt in texts for _ in range(repeats)]
-        for texts in (request.prompts, request.negative_prompts)
-    )
-    return {
-        "prompt": prompts if embeds is None else None,
-        "negative_prompt": negatives if negative is None else None,
-        "prompt_embeds": embeds,
-        "negative_prompt_embeds": negative,
-        "num_images_per_prompt": 1,
+    texts = {
+        "prompt": request.prompts,
+        "negative_prompt": request.negative_prompts,
+        "prompt_2": request.prompts_2,
+        "negative_prompt_2": request.negative_prompts_2,
     }
+    repeated: dict[str, Any] = {
+        name: [text for text in listed for _ in range(repeats)]
+        for name, listed in texts.items()
+        if getattr(request, name) is not None
+    }
+    for name in ("prompt_embeds", "negative_prompt_embeds"):
+        for given in (name, name.replace("prompt", "pooled_prompt")):
+            if (array := getattr(request, given)) is not None:
+                repeated[given] = np.repeat(array, repeats, axis=0)
+    return repeated | {"num_images_per_prompt": 1}
 
 
 def _steps_of(events: Events) -> Generator[GenerationStep, None, StableDiffusionPipelineOutput]:

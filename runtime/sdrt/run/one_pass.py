@@ -20,6 +20,7 @@ from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.denoiser import bound_denoiser
+from sdrt.run.guidance import unused_negative_prompt
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
@@ -92,9 +93,12 @@ def run_pass(job: Pass) -> Events:
 def encode(job: Pass) -> Conditioning:
     """Turn the prompts into text embeddings for every step."""
     with timed(job.timings, "text_encoder"):
-        return Conditioning.of(
+        conditioning = Conditioning.of(
             job.request, job.model.family, job.components.text_encoder, job.components.words
         )
+    if not conditioning.guided and (message := unused_negative_prompt(job.request)):
+        job.notices.warn(message)
+    return conditioning
 
 
 def prepare(job: Pass) -> Prepared:

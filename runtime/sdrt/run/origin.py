@@ -30,6 +30,10 @@ class Origin:
     """The content of the model's `scheduler_config.json`."""
     vae_tiling: bool | None = None
     """The pipeline's `vae_tiling`."""
+    zeroes: bool = False
+    """Whether an empty negative prompt differs from none."""
+    layer: int = 0
+    """How many layers before the last one the model's text encoders are usually read."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -50,9 +54,15 @@ class Origin:
         values["size"] = size if request.outpaint is not None else (request.width, request.height)
         values["seed"] = request.seeds[index]
         values["batch_size"] = batch_size if batch_size > 1 else None
+        negative = None if request.negative_prompt is None else request.negative_prompts[which]
+        values["empty_negative_prompt"] = True if self.zeroes and negative == "" else None
+        if request.prompt_2 is not None:
+            values["prompt_2"] = request.prompts_2[which]
+        if request.negative_prompt_2 is not None:
+            values["negative_prompt_2"] = request.negative_prompts_2[which]
         return Parameters(
             prompt=request.prompts[which] if request.prompts else "",
-            negative_prompt="" if request.negative_prompt is None else request.negative_prompts[which],
+            negative_prompt=negative or "",
             settings=settings_text(values),
         )
 
@@ -73,8 +83,8 @@ class Origin:
             # With its spacing in its name, which A1111 reads too.
             spacing = SPACING_LABELS.get(other.spacing, other.spacing) if other.sampler.spacings else ""
             values["hires_scheduler"] = f"{other.sampler.display_name} {spacing}".rstrip()
-        # A clip_skip of 0 means none.
-        values["clip_skip"] = request.clip_skip or None
+        # A clip_skip of 0 means none. Metadata count from the last layer.
+        values["clip_skip"] = request.clip_skip + self.layer if request.clip_skip else None
         # If the call gave latents, the seed cannot reproduce them.
         return values | {"rng": "CPU" if request.latents is None else None}
 

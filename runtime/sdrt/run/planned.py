@@ -40,8 +40,8 @@ class PlannedRequest:
         Raises:
             RequestError: the model or the scheduler cannot serve the request.
         """
-        fitted = fit(request, model.capabilities)
-        with_levels = scheduler.with_levels(timesteps=request.timesteps, sigmas=request.sigmas)
+        fitted = fit(request, model.capabilities, is_distilled=scheduler.sampler.is_distilled)
+        with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,
             scheduler=scheduler,

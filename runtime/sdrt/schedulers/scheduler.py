@@ -174,8 +174,11 @@ class Scheduler(ExplainsAttributes):
         """Whether a run draws more noise after its initial noise. `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
 
-    def plan(self, num_inference_steps: int, *, skip: int = 0) -> Plan:
+    def plan(self, num_inference_steps: int, *, skip: int = 0, strength: float = 1.0) -> Plan:
         """The timesteps and noise levels of a run of `num_inference_steps` steps, without the first `skip` steps.
+
+        `strength` is the share of the noise that an image has at the start of a run that skips no steps. Only a sampler
+        for distilled models can place all steps below it (`SamplerRow.is_distilled`).
 
         Raises:
             RequestError: the number of steps is below 1, or too large for the model or the spacing.
@@ -186,7 +189,8 @@ class Scheduler(ExplainsAttributes):
             raise wrong_value("num_inference_steps", num_inference_steps, f"1 to {trained}")
         # Levels far from any model's leave the range of float32; the plan is checked below.
         with np.errstate(all="ignore"):
-            plan = self.sampler.plan(self.settings, self.noise_schedule, num_inference_steps)
+            settings = self.settings if strength == 1 else replace(self.settings, strength=strength)
+            plan = self.sampler.plan(settings, self.noise_schedule, num_inference_steps)
         if not _falls(plan, rises=self.sampler.rises):
             raise UnsupportedModelError.advised(
                 f"scheduler config ({self.sampler.class_name}): the noise levels of {num_inference_steps} steps do "

@@ -14,6 +14,7 @@ class Settings:
     `levels` is a name from `spacing.LEVELS`, or None if the spacing chooses timesteps. It stands for diffusers'
     `use_karras_sigmas`, `use_exponential_sigmas`, `use_beta_sigmas` and `sigma_schedule`, and for spacings that
     diffusers lacks. `timesteps`, or `sigmas` including the final one, are those that a call chose instead of a spacing.
+    `strength` is the share of the distilled steps that LCM and TCD choose theirs from.
     """
 
     num_train_timesteps: int = 1000
@@ -47,6 +48,7 @@ class Settings:
     disable_corrector: tuple[int, ...] = ()
     lambda_min_clipped: float = float("-inf")
     original_inference_steps: int = 50
+    strength: float = 1.0
     timestep_scaling: float = 10.0
     sigma_data: float = 0.5
     shift: float = 1.0

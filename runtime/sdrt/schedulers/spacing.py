@@ -132,18 +132,20 @@ def whole_timesteps(settings: Settings, n: int) -> list[int]:
 
 
 def consistency_timesteps(settings: Settings, n: int) -> list[int]:
-    """LCM and TCD: n of the `original_inference_steps` that the model was distilled on."""
+    """LCM and TCD: n of the `original_inference_steps` that the model was distilled on, below `strength`."""
     if settings.timesteps is not None:
         return [int(t) for t in settings.timesteps]
     original = settings.original_inference_steps
-    if n > original:
+    most = int(original * settings.strength)
+    if n > most:
+        weak = f", of which a strength of {settings.strength:g} leaves {most}" if most < original else ""
         raise refused(
             "num_inference_steps",
-            f"is {n}, but the model was distilled on {original} (original_inference_steps)",
-            f"at most {original}",
+            f"is {n}, but the model was distilled on {original} (original_inference_steps){weak}",
+            f"at most {most}" if most else f"a strength of at least {n / original:g}",
         )
-    distilled = np.arange(original, 0, -1) * (settings.num_train_timesteps // original) - 1
-    return [int(distilled[int(place)]) for place in np.floor(np.linspace(0, original, n, endpoint=False))]
+    distilled = np.arange(most, 0, -1) * (settings.num_train_timesteps // original) - 1
+    return [int(distilled[int(place)]) for place in np.floor(np.linspace(0, most, n, endpoint=False))]
 
 
 def sigma_of(settings: Settings, schedule: NoiseSchedule, timestep: int) -> float:

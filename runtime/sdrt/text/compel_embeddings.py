@@ -20,7 +20,7 @@ from sdrt.prompts.a1111 import Fragment
 from sdrt.prompts.compel import Clause
 from sdrt.text.chunks import Chunk, Reader, split_at_sentences
 
-__all__ = ["embed", "pooled"]
+__all__ = ["embed"]
 
 Array = NDArray[np.float32]
 _LEAST = 1e-5
@@ -42,12 +42,6 @@ def embed(clauses: Sequence[Clause], encoder: Encoder, clip_skip: int | None = N
     """Encode a prompt of any length to embeddings [chunks · length, width]."""
     embeddings = _Embeddings(encoder, clip_skip)
     return np.concatenate([embeddings.of_clause(clause) for clause in clauses])
-
-
-def pooled(clauses: Sequence[Clause], encoder: Encoder) -> Array | None:
-    """Return the pooled embedding of the first text's first chunk, without weights; None if the encoder makes none."""
-    fragments = [fragment for clause in clauses[:1] for fragment in clause.texts[0]]
-    return encoder.chunk(split_at_sentences(fragments, encoder.tokenizer)[0].tokens).pooled
 
 
 class _Embeddings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,8 @@ class TextEncoder:
     ) -> None:
         ends = (_EOS_INDEX,) if _EOS_INDEX in component.inputs else ()
         pooled = () if spec.pooled is None else (spec.pooled,)
-        component.require(("input_ids", *ends), (spec.embeds, *pooled))
+        component.require(("input_ids", *ends), (_output_of(spec, 0), *pooled))
         self.tokenizer, self._component, self._notices, self._spec = tokenizer, component, notices, spec
-
-    @property
-    def pools(self) -> bool:
-        """Whether the encoder makes pooled embeddings too."""
-        return self._spec.pooled is not None
 
     def __call__(self, prompts: list[str], clip_skip: int | None = None, *, name: str = "prompt") -> Array:
         """Encode `prompts` as they are to embeddings [len(prompts), length, width].
@@ -102,6 +98,12 @@ class TextEncoder:
             pooled.append(made.pooled)
         return Encoded(embeds=np.concatenate(encoded), pooled=pooled[0])
 
+    def pooled(self, prompt: str) -> Array | None:
+        """Return the pooled embedding of the first chunk of a prompt as it is; None if the encoder makes none."""
+        if self._spec.pooled is None:
+            return None
+        return self._run(self.tokenizer(prompt).ids, self._output(None)).pooled
+
     def chunk(self, tokens: Sequence[int], clip_skip: int | None = None) -> Encoded:
         """Encode at most `tokenizer.room` tokens to embeddings [length, width]."""
         return self._run(self.tokenizer.framed(tokens), self._output(clip_skip))
@@ -152,7 +154,13 @@ class TextEncoder:
         return Encoded(embeds=embeds, pooled=pooled)
 
     def _output(self, clip_skip: int | None) -> str:
-        """Return the name of the output for `clip_skip`: diffusers' hidden_states[-(clip_skip + 1)], normalised."""
+        """Return the name of the output for `clip_skip`.
+
+        It is diffusers' hidden_states[-(clip_skip + 1)], normalised. For a family that reads one of several layers, it
+        is hidden_states[-(clip_skip + 1 + layer)] as it is.
+        """
+        if self._spec.layer is not None:
+            return self._layer(self._spec.layer, clip_skip or 0)
         if not clip_skip:
             return self._spec.embeds
         name = f"{self._spec.embeds}.skip_{clip_skip}"
@@ -166,6 +174,27 @@ class TextEncoder:
                 argument="clip_skip",
             )
         raise wrong_value("clip_skip", clip_skip, f"0 to {offered} for this text encoder")
+
+    def _layer(self, layer: int, clip_skip: int) -> str:
+        outputs = self._component.outputs
+        last = next(
+            number for number in itertools.count() if _output_of(self._spec, number + 1) not in outputs
+        )
+        most = last - layer
+        if most < 0:
+            raise UnsupportedModelError.advised(
+                f"{self._component.name} has {last} layers, of which sdrt reads number {most}",
+                "use another model",
+                joint="; ",
+                component=self._component.name,
+            )
+        if clip_skip > most:
+            raise wrong_value("clip_skip", clip_skip, f"0 to {most} for {self._component.name}")
+        return _output_of(self._spec, most - clip_skip)
+
+
+def _output_of(spec: TextEncoderSpec, layer: int) -> str:
+    return spec.embeds if spec.layer is None else f"{spec.embeds}.{layer}"
 
 
 def _shorten(text: str, limit: int = 200) -> str:

@@ -10,7 +10,7 @@ from sdrt.prompts.a1111 import Part, parse_parts, parse_weights
 from sdrt.prompts.compel import parse_compel
 from sdrt.prompts.editing import scheduled
 from sdrt.prompts.tags import without_tags
-from sdrt.text.compel_embeddings import embed, pooled
+from sdrt.text.compel_embeddings import embed
 from sdrt.text.encoder import TextEncoder
 
 __all__ = ["SYNTAXES", "Syntax"]
@@ -56,7 +56,8 @@ def _embed_a1111(encoder: TextEncoder, text: str, clip_skip: int | None, name: s
 def _embed_compel(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Encoded:
     clauses = parse_compel(text)
     embeds = embed(clauses, encoder, clip_skip)
-    return Encoded(embeds=embeds, pooled=pooled(clauses, encoder) if encoder.pools else None)
+    # As in Compel, the pooled embedding is that of the text as it is written, with its signs, up to one chunk.
+    return Encoded(embeds=embeds, pooled=encoder.pooled(text))
 
 
 def _embed_plain(encoder: TextEncoder, text: str, clip_skip: int | None, name: str) -> Encoded:

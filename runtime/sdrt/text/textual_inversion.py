@@ -17,13 +17,14 @@ from sdrt.common.safetensors_file import SafetensorsFile, read_header, read_tens
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from sdrt.model_folder.file_kind import EMBEDDING, PICKLES, kind_of
 
-__all__ = ["Inversion", "Inversions", "read_inversions"]
+__all__ = ["Inversion", "Inversions", "Reader", "read_inversions"]
 
 Array = NDArray[np.float32]
 _FILE = "a .safetensors file with a textual inversion"
 # Names that programs give to every word. Such a word gets the name of its file.
 _NAMELESS = frozenset(
-    {"emb_params", "*", "string_to_param", "string_to_param.*", "clip_l", "text_encoders_0"}
+    {"emb_params", "*", "string_to_param", "string_to_param.*"}
+    | {"clip_l", "clip_g", "text_encoders_0", "text_encoders_1"}
 )
 # What A1111's web UI saves beside the embeddings.
 _BOOKKEEPING = re.compile(r"string_to_token(\.\*)?|step")
@@ -33,11 +34,31 @@ _SDXL = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inversion:
-    """A new word (`token`), the embeddings [tokens, width] that represent it (`vectors`), and its file's name."""
+    """A new word.
+
+    Attributes:
+        token: the word.
+        vectors: the embeddings [tokens, width] that represent it.
+        more: the embeddings for further text encoders. Their number of tokens may differ.
+        file: its file's name.
+    """
 
     token: str
     vectors: Array
+    more: tuple[Array, ...] = ()
     file: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A text encoder that reads words: the width of its embeddings, the most tokens that it reads at once, its part.
+
+    Files for SDXL have one part for each of its text encoders: 0 for CLIP, 1 for OpenCLIP.
+    """
+
+    width: int
+    room: int
+    part: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,6 +75,13 @@ class Inversions:
     vocabulary: int
     words: tuple[Inversion, ...] = ()
     forgotten: frozenset[int] = frozenset()
+
+    def of_encoder(self, number: int, vocabulary: int) -> Inversions:
+        """Return the words with their embeddings for another text encoder, whose vocabulary has this many tokens."""
+        words = self.words
+        if number:
+            words = tuple(replace(word, vectors=word.more[number - 1]) for word in words)
+        return replace(self, words=words, vocabulary=vocabulary)
 
     @property
     def usable(self) -> dict[int, Inversion]:
@@ -140,15 +168,14 @@ def _bounded(name: str) -> str:
 
 
 def read_inversions(
-    path: str | Path, *, token: str | None, width: int, room: int, notices: Notices | None = None
+    path: str | Path, *, token: str | None, readers: Sequence[Reader], notices: Notices | None = None
 ) -> list[Inversion]:
     """Read the words of a `.safetensors` file that diffusers, A1111's web UI, ComfyUI or a trainer wrote.
 
     Args:
         path: the file.
         token: the name of the word; by default the name in the file, or the file's own name if it has none.
-        width: the width of the text encoder's embeddings.
-        room: the most tokens that the text encoder reads at once.
+        readers: the model's text encoders.
         notices: is told if a part of the file is left out.
 
     Raises:
@@ -159,7 +186,7 @@ def read_inversions(
     if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
         raise wrong_value("path", path, "the name of a .safetensors file with a textual inversion")
     file = _read_header(Path(path))
-    names = _words(file, width, notices or Notices())
+    names = _words(file, readers, notices or Notices())
     if token is not None and len(names) > 1:
         raise RequestError.advised(
             f"{file.path} has {len(names)} words",
@@ -168,10 +195,14 @@ def read_inversions(
             path=file.path,
         )
     words = []
-    for name in names:
-        called = (file.path.stem if name in _NAMELESS else name) if token is None else token
-        vectors = _read_vectors(file, name, width, room)
-        words.append(Inversion(token=_checked_token(called, file.path), vectors=vectors, file=file.path.name))
+    for keys in names:
+        called = (file.path.stem if keys[0] in _NAMELESS else keys[0]) if token is None else token
+        first, *more = (_read_vectors(file, key, one) for key, one in zip(keys, readers, strict=True))
+        words.append(
+            Inversion(
+                token=_checked_token(called, file.path), vectors=first, more=tuple(more), file=file.path.name
+            )
+        )
     return words
 
 
@@ -202,25 +233,46 @@ def _unreadable(file: Path, error: OSError) -> UnsupportedModelError:
     )
 
 
-def _words(file: SafetensorsFile, width: int, notices: Notices) -> list[str]:
-    """Return the names of the tensors that hold the embeddings of a word."""
+def _words(file: SafetensorsFile, readers: Sequence[Reader], notices: Notices) -> list[tuple[str, ...]]:
+    """Return for each word the names of the tensors that hold its embeddings, one for each reader."""
     names = [name for name in file.tensors if not _BOOKKEEPING.fullmatch(name)]
     if not names:
         raise UnsupportedModelError.expected(
             f"{file.path} is empty", "the embeddings of a word", path=file.path
         )
     of_sdxl = [pair for pair in _SDXL if set(pair) & set(names)]
+    is_first_alone = [one.part for one in readers] == [0]
+    if not of_sdxl and is_first_alone:
+        return [(name,) for name in names]
     if not of_sdxl:
-        return names
-    # SDXL's first text encoder is that of Stable Diffusion 1. ComfyUI uses its part for Stable Diffusion 1 too.
-    first, second = of_sdxl[0]
-    if first not in names or file.tensors[first].shape[-1:] != (width,):
+        wanted = " and ".join(_SDXL[0][one.part] for one in readers)
+        raise UnsupportedModelError.expected(
+            f"{file.path} is a textual inversion for one text encoder",
+            f"one for SDXL, which has {wanted}",
+            path=file.path,
+        )
+    keys = tuple(of_sdxl[0][one.part] for one in readers)
+    if is_first_alone:
+        _check_first_part(file, keys[0], readers[0].width)
+        # SDXL's first text encoder is that of Stable Diffusion 1. ComfyUI uses its part for Stable Diffusion 1 too.
+        if of_sdxl[0][1] in names:
+            notices.warn(
+                f"{file.path} is for SDXL; only its part for the first text encoder ({keys[0]}) is used"
+            )
+    if missing := [key for key in keys if key not in names]:
+        raise UnsupportedModelError.expected(
+            f"{file.path} has no {missing[0]}",
+            f"a textual inversion for SDXL, which has {' and '.join(keys)}",
+            path=file.path,
+        )
+    return [keys]
+
+
+def _check_first_part(file: SafetensorsFile, key: str, width: int) -> None:
+    if key not in file.tensors or file.tensors[key].shape[-1:] != (width,):
         raise UnsupportedModelError.expected(
             f"{file.path} is a textual inversion for SDXL", "one for Stable Diffusion 1 or 2", path=file.path
         )
-    if second in names:
-        notices.warn(f"{file.path} is for SDXL; only its part for the first text encoder ({first}) is used")
-    return [first]
 
 
 def _check_is_file(file: Path) -> None:
@@ -261,8 +313,9 @@ def _checked_token(token: object, file: Path) -> str:
     )
 
 
-def _read_vectors(file: SafetensorsFile, name: str, width: int, room: int) -> Array:
+def _read_vectors(file: SafetensorsFile, name: str, reader: Reader) -> Array:
     """Read the embeddings [tokens, width] of a word. Their shape is checked before they take memory."""
+    width, room = reader.width, reader.room
     *tokens, last = file.tensors[name].shape or (0,)
     if len(tokens) > 1 or last != width:
         raise _misfit(file, name, width)

@@ -177,32 +177,68 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
     attends = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     attends_up = draw(st.lists(st.booleans(), min_size=count, max_size=count))
     layers = tuple(draw(st.lists(st.integers(1, 2), min_size=count, max_size=count)))
-    depths = tuple(tuple(draw(st.integers(1, 2)) for _ in range(n)) for n in layers)
-    back = tuple(tuple(draw(st.integers(1, 2)) for _ in range(n + 1)) for n in reversed(layers))
-    is_nested = draw(st.booleans())
+    heads = st.sampled_from((1, 2, 4))
     return {
         "block_out_channels": channels,
         "down_block_types": tuple("CrossAttnDownBlock2D" if one else "DownBlock2D" for one in attends),
         "up_block_types": tuple("CrossAttnUpBlock2D" if one else "UpBlock2D" for one in attends_up),
-        # A middle block takes the depth of the last block, which must be one number.
-        "mid_block_type": draw(
-            st.sampled_from((None, "UNetMidBlock2D", *(() if is_nested else ("UNetMidBlock2DCrossAttn",))))
-        ),
-        "layers_per_block": layers,
-        "transformer_layers_per_block": depths if is_nested else draw(st.integers(1, 2)),
-        "reverse_transformer_layers_per_block": back if is_nested else None,
-        "attention_head_dim": tuple(draw(st.sampled_from((1, 2, 4))) for _ in channels),
-        "only_cross_attention": tuple(draw(st.booleans()) for _ in channels),
+        "mid_block_type": draw(st.sampled_from((None, "UNetMidBlock2D", "UNetMidBlock2DCrossAttn"))),
+        "layers_per_block": layers if draw(st.booleans()) or len(set(layers)) > 1 else layers[0],
+        **draw(depths(layers)),
+        "attention_head_dim": draw(heads) if draw(st.booleans()) else tuple(draw(heads) for _ in channels),
+        "only_cross_attention": draw(st.sampled_from((True, False)))
+        if draw(st.booleans())
+        else tuple(draw(st.booleans()) for _ in channels),
+        "mid_block_only_cross_attention": draw(st.sampled_from((None, True, False))),
+        "cross_attention_dim": draw(st.sampled_from((8, 24))),
         "use_linear_projection": draw(st.booleans()),
         "resnet_time_scale_shift": draw(st.sampled_from(("default", "scale_shift"))),
+        "center_input_sample": draw(st.booleans()),
         "flip_sin_to_cos": draw(st.booleans()),
         "freq_shift": draw(st.integers(0, 1)),
+        "norm_num_groups": draw(st.sampled_from((1, 4, 8))),
         "in_channels": draw(st.integers(1, 9)),
         "out_channels": draw(st.integers(1, 5)),
+        "conv_in_kernel": draw(st.sampled_from((1, 3, 5))),
+        "conv_out_kernel": draw(st.sampled_from((1, 3))),
+        "time_embedding_dim": draw(st.sampled_from((None, 20))),
         "num_class_embeds": draw(st.sampled_from((None, 3))),
         "time_cond_proj_dim": draw(st.sampled_from((None, 6))),
         "downsample_padding": draw(st.integers(0, 1)),
         "mid_block_scale_factor": draw(st.sampled_from((1, 1.4))),
+        **draw(sizes()),
+    }
+
+
+@st.composite
+def depths(draw: st.DrawFn, layers: tuple[int, ...]) -> dict[str, Any]:
+    """The layers of transformers: one number, one for each block, or nested; on the way up mirrored, or their own."""
+    depth = st.integers(1, 2)
+
+    def blocks(counts: list[int], *, nested: bool) -> tuple[Any, ...]:
+        return tuple(
+            tuple(draw(depth) for _ in range(n)) if nested and draw(st.booleans()) else draw(depth)
+            for n in counts
+        )
+
+    kind = draw(st.sampled_from(("one", "each", "nested")))
+    down = draw(depth) if kind == "one" else blocks(list(layers), nested=kind == "nested")
+    is_nested = isinstance(down, tuple) and any(isinstance(one, tuple) for one in down)
+    up = [n + 1 for n in reversed(layers)]
+    back = blocks(up, nested=True) if is_nested or draw(st.booleans()) else None
+    return {"transformer_layers_per_block": down, "reverse_transformer_layers_per_block": back}
+
+
+@st.composite
+def sizes(draw: st.DrawFn) -> dict[str, Any]:
+    """SDXL's pooled texts and sizes, or its refiner's, or none."""
+    count = draw(st.sampled_from((0, 5, 6)))
+    if not count:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64 + count * 8,
     }
 
 
@@ -215,7 +251,7 @@ def check(config: dict[str, Any]) -> None:
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
-@settings(UNHURRIED, max_examples=5)
+@settings(UNHURRIED, max_examples=8)
 @given(configs())
 def test_random_configs(config: dict[str, Any]) -> None:
     check(config)

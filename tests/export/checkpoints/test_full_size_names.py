@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from sdrt_export.architectures.configs import ARCHITECTURES
+from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.checkpoints.derived.shapes import Shapes
 from sdrt_export.checkpoints.derived.unet import derived_unet

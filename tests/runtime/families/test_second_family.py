@@ -246,12 +246,13 @@ def test_other_samplers_are_refused(duet: StableDiffusionPipeline) -> None:
         duet("a cat", scheduler="ddim", **CALL)
 
 
-def test_unsupported_arguments_are_refused(duet: StableDiffusionPipeline, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="pooled embeddings") as error:
+def test_unsupported_arguments_are_refused(duet: StableDiffusionPipeline) -> None:
+    with pytest.raises(RequestError, match="takes pooled embeddings too; give pooled_prompt_embeds") as error:
         duet(prompt_embeds=np.zeros((1, 77, 8), np.float32), **CALL)
-    assert error.value.argument == "prompt_embeds"
-    with pytest.raises(UnsupportedModelError, match="one text encoder"):
-        duet.load_textual_inversion(tmp_path / "word.safetensors")
+    assert error.value.argument == "pooled_prompt_embeds"
+    for name in ("original_size", "negative_target_size"):
+        with pytest.raises(RequestError, match=f"{name} has no effect: Duet is not told of sizes"):
+            duet("a cat", **CALL, **{name: (64, 64)})
 
 
 def damage(folder: Path, file: str, **values: Any) -> None:

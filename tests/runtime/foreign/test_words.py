@@ -45,7 +45,7 @@ def test_an_import_says_what_to_import(word: Word) -> None:
     ("name", "words"),
     [
         ("FluxPipeline", "keep diffusers"),
-        ("StableDiffusionXLImg2ImgPipeline", "sdrt runs Stable Diffusion 1 and 2"),
+        ("StableDiffusion3Img2ImgPipeline", "sdrt runs Stable Diffusion 1, 2 and XL"),
         ("StableDiffusionControlNetPipeline", "sdrt has none"),
         ("UNet2DConditionModel", "loads the whole model folder"),
         ("KarrasVeScheduler", r"`sdrt schedulers` lists them"),

@@ -13,7 +13,7 @@ import pytest
 
 from sdrt import ModelError, RequestError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
-from sdrt.text.textual_inversion import Inversion, Inversions, read_inversions
+from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
 from tests.safetensors_files import save_file
 
 WIDTH = 32
@@ -30,7 +30,7 @@ def rows(count: int, width: int = WIDTH) -> np.ndarray:
 
 def read(path: Path, token: str | None = None, messages: list[str] | None = None) -> list[Inversion]:
     notices = Notices(([] if messages is None else messages).append)
-    return read_inversions(path, token=token, width=WIDTH, room=75, notices=notices)
+    return read_inversions(path, token=token, readers=[Reader(width=WIDTH, room=75)], notices=notices)
 
 
 @pytest.mark.parametrize(

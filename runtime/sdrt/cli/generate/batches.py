@@ -99,4 +99,5 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
 def _negative_prompt(batch: list[ImageJob]) -> str | list[str] | None:
     """The negative prompt of a batch: one for all images, or one for each if their wildcards differ."""
     negatives = [job.texts.negative_prompt for job in batch]
-    return negatives if len(set(negatives)) > 1 else negatives[0] or None
+    # Those of one batch are all given, or none is.
+    return [text or "" for text in negatives] if len(set(negatives)) > 1 else negatives[0]

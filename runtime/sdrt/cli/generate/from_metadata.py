@@ -22,7 +22,9 @@ __all__ = ["options_of"]
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
 # Labels that state facts. They belong to no option, so --from does not read them.
-_NOT_READ = frozenset({"Batch size", "RNG", "Embeddings", "Scheduler config", "Version"})
+_NOT_READ = frozenset(
+    {"Empty negative prompt", "Batch size", "RNG", "Embeddings", "Scheduler config", "Version"}
+)
 # Settings that every image has. A notice names those that the metadata leave out.
 _ALWAYS = {
     "num_inference_steps": "steps",
@@ -61,7 +63,7 @@ def options_of(
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
         raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
-    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt}
+    options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt or _unsaid_negative(found.texts)}
     if "prompts_file" not in given:
         options["prompts"] = (metadata.prompt,)
     # A seed that cannot be read does not matter beside one that is given.
@@ -77,6 +79,11 @@ def options_of(
     said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
     notices = (_differ(name, differences), _unsaid(name, said))
     return options | {"notices": tuple(filter(None, notices))}
+
+
+def _unsaid_negative(texts: Mapping[str, str]) -> str | None:
+    """An empty negative prompt that was encoded, or none. Without the label, other programs have none."""
+    return "" if texts.get("Empty negative prompt") == "True" else None
 
 
 def _read(name: str) -> ImageMetadata:

@@ -10,7 +10,7 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS
 from sdrt.cli.group import force_option
-from sdrt.cli.param_types import Numbers
+from sdrt.cli.param_types import Numbers, Pairs
 from sdrt.cli.provider_options import (
     MEMORY_OPTIONS,
     allow_fallback_option,
@@ -18,6 +18,7 @@ from sdrt.cli.provider_options import (
     provider_options_option,
 )
 from sdrt.model_folder.embedded import DEFAULT_MODEL
+from sdrt.request.pairs import Pair
 from sdrt.request.setting import Group, Setting, help_texts
 from sdrt.request.table import TABLE
 
@@ -39,6 +40,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
     Group.LARGE: (),
+    Group.SIZES: (),
     Group.SAMPLING: ("spacing",),
     "Provider, threads and memory": (
         *("provider", "provider_options", "allow_fallback", "threads"),
@@ -116,20 +118,27 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
             callback = _negated if row.is_turned_off else None
             options.append(click.option(*given, is_flag=True, callback=callback, help=texts[row.name]))
             continue
-        kind: Any = row.kind if row.max_items is None else Numbers(float if row.kind is float else int)
         options.append(
             click.option(
                 *given,
                 metavar=row.option.metavar,
-                type=click.Choice(row.choices) if row.choices else kind,
-                # The default is an empty text, not None: the metadata and the checks expect a text.
-                default="" if row.name == "negative_prompt" else row.default,
+                type=_type(row),
+                default=row.default,
                 show_default=row.default is not None,
                 shell_complete=_completer(row),
                 help=texts[row.name],
             )
         )
     return options
+
+
+def _type(row: Setting) -> Any:
+    """click's type for the values of a setting."""
+    if row.choices:
+        return click.Choice(row.choices)
+    if row.max_items is not None:
+        return Numbers(float if row.kind is float else int)
+    return Pairs(row.kind) if row.kind is not None and issubclass(row.kind, Pair) else row.kind
 
 
 def _completer(row: Setting) -> completers.Completer | None:

@@ -20,7 +20,8 @@ class Texts:
     """The texts of one image."""
 
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
+    """None if none was given, which differs from an empty one for some models."""
     templates: Mapping[str, str]
     """The texts before the choices, by their labels in metadata. Only texts in which something was chosen."""
     choices: tuple[str, ...]
@@ -44,7 +45,7 @@ class Texts:
         from sdrt.prompts.comments import without_comments
         from sdrt.prompts.wildcards import Expansion, expand
 
-        given = (prompt, settings["negative_prompt"])
+        given = (prompt, settings["negative_prompt"] or "")
         if settings["prompt_comments"]:
             # Before the choices, so that a comment asks for no file.
             given = (without_comments(given[0]), without_comments(given[1]))
@@ -57,7 +58,7 @@ class Texts:
         labelled = zip(WILDCARD_LABELS, given, made, strict=True)
         return cls(
             prompt=made[0].text,
-            negative_prompt=made[1].text,
+            negative_prompt=None if settings["negative_prompt"] is None else made[1].text,
             templates={label: text for label, text, one in labelled if text != one.text},
             choices=made[0].choices + made[1].choices,
         )
@@ -65,7 +66,7 @@ class Texts:
     @property
     def length(self) -> int:
         """The number of characters that the texts take in metadata."""
-        texts = (self.prompt, self.negative_prompt, *self.templates.values())
+        texts = (self.prompt, self.negative_prompt or "", *self.templates.values())
         return sum(map(len, texts))
 
     def labelled(self, parameters: Parameters) -> Parameters:

@@ -17,6 +17,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.foreign.command import OPTIONS
 from sdrt.foreign.word import find
+from sdrt.request.pairs import Corner, Pair, Size
 from sdrt.request.setting import Kind, Setting
 from sdrt.request.table import TABLE
 
@@ -38,8 +39,16 @@ _EXPECTED: Mapping[Kind, str] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
+    Size: "a text such as 1024x1024, or [height, width]",
+    Corner: "a text such as 0,0, or [top, left]",
 }
-_PLURAL: Mapping[Kind, str] = {str: "strings", int: "whole numbers", float: "numbers"}
+_PLURAL: Mapping[Kind, str] = {
+    str: "strings",
+    int: "whole numbers",
+    float: "numbers",
+    Size: "sizes such as 1024x1024",
+    Corner: 'pairs in quotes such as "0,0"',
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,11 +202,24 @@ def _checked(row: Setting, value: object, location: str) -> Any:
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
             )
         return tuple(value)
+    if issubclass(kind, Pair):
+        return _pair(row, value, kind, location)
     if not _has_kind(value, kind):
         raise RequestError.expected(
             f"{location}: {row.key} is {brief(value)}", _EXPECTED[kind], argument=row.name
         )
     return value
+
+
+def _pair(row: Setting, value: object, kind: type[Pair], location: str) -> Pair:
+    try:
+        if isinstance(value, (str, list)):
+            return kind(value)
+        raise ValueError(value)
+    except ValueError:
+        raise RequestError.expected(
+            f"{location}: {row.key} is {brief(value)}", kind.expected(), argument=row.name
+        ) from None
 
 
 def _has_kind(value: object, kind: Kind) -> bool:
@@ -257,5 +279,5 @@ def _axis_value(text: str, row: Setting, kind: Kind, location: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        ranges = "" if kind is str else ", or ranges such as 10-30:5"
+        ranges = "" if kind not in (int, float) else ", or ranges such as 10-30:5"
         raise RequestError.expected(location, f"{_PLURAL[kind]}{ranges}", argument=row.name) from None

@@ -41,19 +41,37 @@ class Row:
 
 
 @click.command(context_settings=CONTEXT)
+@click.option(
+    "--architectures",
+    is_flag=True,
+    help="List what `sdrt export --architecture` makes with random weights instead, with sizes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
-def models(as_json: bool) -> None:
+def models(architectures: bool, as_json: bool) -> None:
     """List the models that `-m` accepts without a download.
 
     These are the embedded model, checkpoints that sdrt exported into its cache, exported models in huggingface_hub's
     cache, and model folders in the working directory.
     """
+    if architectures:
+        _list_architectures(as_json)
+        return
     rows = [*_embedded(), *_exported(), *_from_hub(), *_here()]
     if as_json:
         echo_json({"default": DEFAULT_MODEL, "models": [asdict(row) for row in rows]})
     else:
         echo(_table(rows))
+
+
+def _list_architectures(as_json: bool) -> None:
+    from sdrt.cli.models.architectures import architectures_table, known_architectures
+
+    rows = known_architectures()
+    if as_json:
+        echo_json({"architectures": rows})
+    else:
+        echo(architectures_table(rows))
 
 
 def _embedded() -> Iterator[Row]:

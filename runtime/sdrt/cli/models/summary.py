@@ -73,11 +73,24 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
         "source": dict(manifest.source) if manifest else None,
         "versions": dict(manifest.versions) if manifest else None,
         "scheduler": folder.scheduler_config.get("_class_name"),
+        "defaults": _defaults(folder),
         "components": {
             name: {"bytes": size, "relative_error": parity.get(name)} for name, size in components.items()
         },
         "bytes": sum(components.values()),
         "hashes": _hash_state(folder, verified),
+    }
+
+
+def _defaults(folder: ModelFolder) -> dict[str, Any]:
+    """What calls use for the settings that they do not give, and what says so."""
+    defaults = folder.capabilities.defaults
+    timesteps = None if defaults.timesteps is None else list(defaults.timesteps)
+    return {
+        "num_inference_steps": defaults.num_inference_steps,
+        "guidance_scale": defaults.guidance_scale,
+        "timesteps": timesteps,
+        "origin": defaults.origin or None,
     }
 
 
@@ -114,12 +127,20 @@ def render(summary: dict[str, Any]) -> str:
             " at ".join(str(source[key]) for key in ("id", "revision") if source.get(key)) or "unknown",
         ),
         ("scheduler", summary["scheduler"] or "unknown"),
+        ("defaults", _shown_defaults(summary["defaults"])),
         ("size", human_size(summary["bytes"])),
         ("hashes", summary["hashes"]),
         *((f"  {visible(name)}", _component(part)) for name, part in summary["components"].items()),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {visible(str(value))}" for name, value in rows)
+
+
+def _shown_defaults(defaults: dict[str, Any]) -> str:
+    steps, origin = defaults["num_inference_steps"], defaults["origin"]
+    at = f" at timesteps {', '.join(map(str, defaults['timesteps']))}" if defaults["timesteps"] else ""
+    shown = f"{steps} step{'' if steps == 1 else 's'}{at}, guidance scale {defaults['guidance_scale']:g}"
+    return f"{shown}, because {origin}" if origin else shown
 
 
 def _component(part: dict[str, Any]) -> str:

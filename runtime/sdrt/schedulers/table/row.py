@@ -11,7 +11,7 @@ from sdrt.schedulers import samplers
 from sdrt.schedulers.config import NOISE_ALGORITHMS
 from sdrt.schedulers.discrete_schedule import build_discrete_schedule
 from sdrt.schedulers.edm_schedule import build_edm_schedule
-from sdrt.schedulers.evaluations import dpm_plan, pndm_plan, skip_evaluations
+from sdrt.schedulers.evaluations import consistency_plan, dpm_plan, pndm_plan, skip_evaluations
 from sdrt.schedulers.flow_schedule import build_flow_schedule
 from sdrt.schedulers.noise_schedule import NoiseSchedule
 from sdrt.schedulers.plan import Plan
@@ -165,6 +165,11 @@ class SamplerRow:
         """Whether a call may choose the timesteps. PLMS needs even ones; only models trained on betas have a table."""
         on_betas = self.schedule is build_discrete_schedule and self.plan is not pndm_plan
         return on_betas and not self.rises and (bool(self.spacings) or self.class_name != "")
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it chooses its steps among those that a model was distilled on, so that it has no spacings."""
+        return self.plan is consistency_plan
 
     @property
     def takes_sigmas(self) -> bool:

@@ -1,0 +1,21 @@
+"""What there is for random weights: each architecture with its size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sdrt_export.architectures.outline import num_parameters
+from sdrt_export.architectures.published import PUBLISHED
+
+__all__ = ["list_architectures"]
+
+
+def list_architectures() -> list[dict[str, Any]]:
+    """A row for each architecture: its name, what it is, and how many numbers its parts have."""
+    rows = []
+    for name, row in PUBLISHED.items():
+        parts = num_parameters(row.configs)
+        rows.append(
+            {"architecture": name, "title": row.title, "parameters": sum(parts.values()), "parts": parts}
+        )
+    return rows

@@ -1,0 +1,163 @@
+"""Published models that were distilled to run in a few steps, and the settings that each was trained for.
+
+Most say nothing of it in their files, so their names decide. A row is for a published model and for those named after
+it. Names of merges, such as "…XL Lightning", leave the number of steps open, so no row is for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["CONSISTENCY_SCHEDULERS", "FEW_STEPS", "FewSteps", "few_steps_of", "few_steps_scheduler"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewSteps:
+    """The settings of one distilled model.
+
+    Attributes:
+        title: the model's name in messages.
+        pattern: what its name contains. A name is compared in lower case, with one space between words and numbers.
+        num_inference_steps: the number of steps that it was trained for.
+        source: where the settings are published.
+        guidance_scale: 0 for a model that was trained to run without guidance.
+        timesteps: those that it was trained on, if no spacing has them.
+        scheduler: the keys of its `scheduler_config.json`, for a checkpoint without one.
+    """
+
+    title: str
+    pattern: str
+    num_inference_steps: int
+    source: str
+    guidance_scale: float = 0.0
+    timesteps: tuple[int, ...] | None = None
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+
+_TRAILING = {"timestep_spacing": "trailing"}
+_EULER = {"_class_name": "EulerDiscreteScheduler", **_TRAILING}
+_EULER_A = {"_class_name": "EulerAncestralDiscreteScheduler", **_TRAILING}
+# diffusers' class has another last level without this.
+_DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, **_TRAILING}
+_LCM = {"_class_name": "LCMScheduler"}
+
+_HUB = "https://huggingface.co"
+_LIGHTNING, _HYPER, _DMD2 = (
+    f"{_HUB}/ByteDance/SDXL-Lightning",
+    f"{_HUB}/ByteDance/Hyper-SD",
+    f"{_HUB}/tianweiy/DMD2",
+)
+_TURBO = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl_turbo"
+
+
+def _lightning(steps: int, **scheduler: Any) -> FewSteps:
+    return FewSteps(
+        title=f"SDXL-Lightning for {steps} step{'s' if steps > 1 else ''}",
+        pattern=rf"\blightning {steps} steps?\b",
+        num_inference_steps=steps,
+        scheduler=_EULER | scheduler,
+        source=_LIGHTNING,
+    )
+
+
+def _hyper(steps: int) -> FewSteps:
+    return FewSteps(
+        title=f"Hyper-SD for {steps} steps",
+        pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps?\b",
+        num_inference_steps=steps,
+        scheduler=_DDIM,
+        source=_HYPER,
+    )
+
+
+def _hyper_guided(steps: int) -> FewSteps:
+    """The variant that keeps guidance: 5 to 8, says its card."""
+    return FewSteps(
+        title=f"Hyper-SD for {steps} steps with guidance",
+        pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps? cfg\b",
+        num_inference_steps=steps,
+        guidance_scale=5.0,
+        scheduler=_DDIM,
+        source=_HYPER,
+    )
+
+
+FEW_STEPS: Sequence[FewSteps] = (
+    FewSteps(
+        title="SD-Turbo",
+        pattern=r"\bsd turbo\b",
+        num_inference_steps=1,
+        scheduler=_EULER,
+        source=f"{_HUB}/stabilityai/sd-turbo",
+    ),
+    FewSteps(
+        title="SDXL-Turbo",
+        pattern=r"\b(sdxl|sd xl) turbo\b",
+        num_inference_steps=1,
+        scheduler=_EULER_A,
+        source=_TURBO,
+    ),
+    # One step that predicts the image itself.
+    _lightning(1, prediction_type="sample"),
+    *(_lightning(steps) for steps in (2, 4, 8)),
+    FewSteps(
+        title="Hyper-SDXL for 1 step",
+        # Not the LoRA for 1 step, which is for TCD.
+        pattern=r"\bhyper (sd|sdxl) 1 step\b(?! lora)",
+        num_inference_steps=1,
+        timesteps=(800,),
+        scheduler=_LCM,
+        source=_HYPER,
+    ),
+    *(_hyper_guided(steps) for steps in (8, 12)),
+    *(_hyper(steps) for steps in (2, 4, 8)),
+    FewSteps(
+        title="DMD2 for 1 step",
+        pattern=r"\bdmd 2 (sdxl )?1 step\b",
+        num_inference_steps=1,
+        timesteps=(399,),
+        scheduler=_LCM,
+        source=_DMD2,
+    ),
+    # Also for merges named after it: what is merged is the LoRA, which is for 4 steps.
+    FewSteps(
+        title="DMD2 for 4 steps",
+        pattern=r"\bdmd 2\b",
+        num_inference_steps=4,
+        timesteps=(999, 749, 499, 249),
+        scheduler=_LCM,
+        source=_DMD2,
+    ),
+)
+"""The first row whose pattern is in a name counts."""
+
+CONSISTENCY_SCHEDULERS: Mapping[str, tuple[int, float, str]] = {
+    "LCMScheduler": (4, 1.0, "https://huggingface.co/docs/diffusers/using-diffusers/inference_with_lcm_lora"),
+    "TCDScheduler": (4, 0.0, "https://huggingface.co/docs/diffusers/using-diffusers/inference_with_tcd_lora"),
+}
+"""Steps, guidance and source for schedulers that only distilled models have as their own."""
+
+
+def few_steps_of(*names: str | None) -> FewSteps | None:
+    """The row for a model that is called by one of these names: a file's, a folder's, a hub id, a title in metadata."""
+    for name in names:
+        words = _words(name) if name else ""
+        for row in FEW_STEPS:
+            if re.search(row.pattern, words):
+                return row
+    return None
+
+
+def few_steps_scheduler(*names: str | None) -> Mapping[str, Any]:
+    """What replaces keys of the usual scheduler config, for a checkpoint that has none and is called by these names."""
+    row = few_steps_of(*names)
+    return {} if row is None else row.scheduler
+
+
+def _words(name: str) -> str:
+    """A name in lower case, with one space between words and numbers, as in "sdxl lightning 4 step"."""
+    name = name.lower().replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    return " ".join(re.findall(r"[a-z]+|[0-9]+", name))

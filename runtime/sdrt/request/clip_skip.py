@@ -1,0 +1,21 @@
+"""How many of a text encoder's last layers to skip, as images' metadata count them."""
+
+from __future__ import annotations
+
+__all__ = ["SkipOfLabel"]
+
+
+class SkipOfLabel(int):
+    """How many of the text encoder's last layers to skip, counted from the very last one, as metadata do.
+
+    diffusers counts from the layer that a model usually takes, which is SDXL's last but one.
+    """
+
+    @classmethod
+    def read(cls, text: str) -> SkipOfLabel:
+        """Read A1111's number, which is 1 for the last layer. Raises `ValueError`."""
+        return cls(int(text) - 1)
+
+    def from_layer(self, layer: int) -> int:
+        """The number to skip from a layer on. Other programs never take a later one, whatever their metadata say."""
+        return max(0, int(self) - layer)
