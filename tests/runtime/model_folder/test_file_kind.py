@@ -153,7 +153,9 @@ def test_files_in_place_of_a_model(
 
 def test_a_checkpoint_in_place_of_a_folder(tmp_path: Path) -> None:
     path = written(tmp_path / "a.safetensors", {ORIGINAL: [320, 768]})
-    with pytest.raises(UnsupportedModelError, match=r"not a model folder: make one with sdrt export .*a\.saf"):
+    with pytest.raises(
+        UnsupportedModelError, match=r"not a model folder: make one with sdrt export .*a\.saf"
+    ):
         open_local(path)
 
 
