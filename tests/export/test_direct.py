@@ -18,7 +18,13 @@ from onnx import numpy_helper
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
 from sdrt.common.safetensors_file import as_array, read_header
-from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError, UnsupportedModelError
+from sdrt.errors import (
+    ComponentError,
+    IntegrityError,
+    ModelNotFoundError,
+    RequestError,
+    UnsupportedModelError,
+)
 from sdrt.images.metadata import read_metadata
 from sdrt.model_folder.model import WIDE_GRAPH, WIDE_STAGES_GRAPH
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -290,6 +296,26 @@ def test_weights_that_do_not_fit_are_refused_before_anything_is_loaded(
         image(changed("shape", lambda arrays: arrays.update({"conv_in.bias": np.ones(3, np.float32)})))
     with pytest.raises(UnsupportedModelError, match="the weights have other"):
         image(changed("left", lambda arrays: arrays.update(other=np.ones(3, np.float32))))
+
+
+def test_damaged_weights_are_said_with_a_remedy(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    path = folder / "unet" / WEIGHTS["unet"]
+    data, entry = bytearray(path.read_bytes()), read_header(path).tensors["conv_out.bias"]
+    data[entry.start : entry.start + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(
+        ComponentError, match=r"unet: .*not finite.*download the checkpoint again; sdrt export"
+    ):
+        image(folder)
+
+
+def test_files_that_vanish_are_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, provider="cpu")
+    (folder / "unet" / WEIGHTS["unet"]).unlink()
+    with pytest.raises(ModelNotFoundError, match=r"unet has no \.safetensors weights"):
+        pipeline("a", num_inference_steps=1)
 
 
 def test_a_lora_is_still_refused_as_what_it_is(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ LOADING = (
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
     Word(
-        "export", "export while loading", "remove it; checkpoints are exported once, into the cache", (None,)
+        "export", "export while loading", "remove it; checkpoints run as they are", (None,)
     ),
     Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
