@@ -26,7 +26,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 how, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-count, side = 24, 512
+count, side = 40, 512
 size = side * side * 9 * 4
 if how == "write":
     rng = np.random.default_rng(0)
