@@ -151,6 +151,12 @@ def test_files_in_place_of_a_model(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["missing.safetensors", "models/missing.safetensors"])
+def test_a_file_that_does_not_exist_is_no_hub_id(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"there is no file {name}: check the path"):
+        resolve_model(name)
+
+
 def test_a_checkpoint_in_place_of_a_folder(tmp_path: Path) -> None:
     path = written(tmp_path / "a.safetensors", {ORIGINAL: [320, 768]})
     with pytest.raises(
