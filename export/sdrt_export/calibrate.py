@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+from onnx import NodeProto, helper
 
 from sdrt import StableDiffusionPipeline
 from sdrt.common.notices import Notices
@@ -29,7 +29,9 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.components import LoadedComponents
 from sdrt.run.open_graphs import OpenGraphs
-from sdrt_export.quantize import Layer, Span, constant, layers
+from sdrt_export.graphs.graph import FLOAT
+from sdrt_export.graphs.stored import StoredGraph
+from sdrt_export.quantize import Layer, Span, layers
 
 __all__ = ["PROMPTS", "Calibration", "Call", "Found", "Run", "calibrate"]
 
@@ -167,44 +169,48 @@ class _Probed:
 
 
 def _write(source: Path) -> _Probed:
-    model, path = ir.load(source), source.with_name("probed.onnx")
-    seen = {layer.name: (_input(layer), _output(layer)) for layer in layers(model)}
-    for value in dict.fromkeys(layer.node.inputs[0] for layer in layers(model)):
-        assert value is not None
-        _reduce(model.graph, value, str(value.name), axes=None)
-    for layer in layers(model):
+    graph, path = StoredGraph.read(source), source.with_name("probed.onnx")
+    found = list(layers(graph))
+    reductions = _Reductions(graph)
+    for name in dict.fromkeys(layer.node.input[0] for layer in found):
+        reductions.add(name, name, axes=None)
+    for layer in found:
         if layer.is_convolution:
-            _reduce(model.graph, layer.node.outputs[0], f"{layer.node.outputs[0].name}{_CHANNELS}", [0, 2, 3])
-    ir.save(model, path)
-    return _Probed(path=path, layers=seen)
-
-
-def _input(layer: Layer) -> str:
-    value = layer.node.inputs[0]
-    assert value is not None
-    return str(value.name)
+            reductions.add(layer.node.output[0], f"{layer.node.output[0]}{_CHANNELS}", axes=[0, 2, 3])
+    reductions.insert()
+    graph.save_beside(path, graph)
+    return _Probed(path=path, layers={layer.name: (layer.node.input[0], _output(layer)) for layer in found})
 
 
 def _output(layer: Layer) -> str | None:
-    return f"{layer.node.outputs[0].name}{_CHANNELS}" if layer.is_convolution else None
+    return f"{layer.node.output[0]}{_CHANNELS}" if layer.is_convolution else None
 
 
-def _reduce(graph: ir.Graph, value: ir.Value, name: str, axes: list[int] | None) -> None:
-    """Add the outputs ``low:NAME`` and ``high:NAME``, the extremes of ``value`` over ``axes``, all by default."""
-    for prefix, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
-        inputs = [value]
-        if axes is not None:
-            inputs.append(constant(graph, f"{prefix}:{name}:axes", np.array(axes, np.int64)))
-        node = ir.node(operator, inputs, attributes={"keepdims": 0}, name=f"{prefix}:{name}")
-        made = node.outputs[0]
-        made.name, made.type = node.name, ir.TensorType(ir.DataType.FLOAT)
-        made.shape = ir.Shape([] if axes is None else [None])
-        producer = value.producer()
-        if producer is None:
-            graph.insert_before(graph[0], node)
-        else:
-            graph.insert_after(producer, node)
-        graph.outputs.append(made)
+class _Reductions:
+    """Nodes for the extremes of values, each right after the node that makes the value."""
+
+    def __init__(self, graph: StoredGraph) -> None:
+        self._graph = graph
+        self._after: dict[str, list[NodeProto]] = {}
+
+    def add(self, value: str, name: str, axes: list[int] | None) -> None:
+        """Add the outputs ``low:NAME`` and ``high:NAME``, the extremes of `value` over `axes`, all by default."""
+        for prefix, operator in (("low", "ReduceMin"), ("high", "ReduceMax")):
+            inputs, made = [value], f"{prefix}:{name}"
+            if axes is not None:
+                inputs.append(self._graph.constant(f"{made}:axes", np.array(axes, np.int64)))
+            node = helper.make_node(operator, inputs, [made], name=made, keepdims=0)
+            self._after.setdefault(value, []).append(node)
+            shape = [] if axes is None else [None]
+            self._graph.model.graph.output.append(helper.make_tensor_value_info(made, FLOAT, shape))
+
+    def insert(self) -> None:
+        """Put the nodes into the graph. Those of the graph's inputs come first."""
+        nodes = self._graph.nodes
+        made = {name for node in nodes for name in node.output}
+        first = [one for value, added in self._after.items() if value not in made for one in added]
+        rest = [[node, *(one for name in node.output for one in self._after.get(name, ()))] for node in nodes]
+        self._graph.nodes = [*first, *(one for group in rest for one in group)]
 
 
 class _Probe(Component):

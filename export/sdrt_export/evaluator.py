@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from sdrt.onnx.tensor_spec import TensorSpec
 from sdrt_export import kernels
+from sdrt_export.graphs.stored import StoredGraph
 
 __all__ = ["Evaluator"]
 
@@ -29,24 +29,20 @@ class Evaluator:
     """Runs a graph's file with NumPy. Weights stay mapped from their file until they are read."""
 
     def __init__(self, path: Path) -> None:
-        model = ir.load(path)
-        self.metadata = dict(model.metadata_props)
-        self._weights = {
-            name: value.const_value for name, value in model.graph.initializers.items() if value.const_value
-        }
-        self.specs = {spec.name: spec for spec in map(_tensor_spec, model.graph.inputs)}
-        self.inputs = [name for name in self.specs if name not in self._weights]
-        self.output_specs = [_tensor_spec(value) for value in model.graph.outputs]
+        graph = StoredGraph.read(path)
+        self.metadata = dict(graph.metadata)
+        self._graph = graph
+        self.specs = {spec.name: spec for spec in map(_tensor_spec, graph.model.graph.input)}
+        self.inputs = [name for name in self.specs if name not in graph.initializers]
+        self.output_specs = [_tensor_spec(value) for value in graph.model.graph.output]
         self.outputs = [spec.name for spec in self.output_specs]
-        self._proto = _without_weights(model)
+        self._proto = _without_weights(graph)
         self._parts: dict[tuple[str, ...], ReferenceEvaluator] = {}
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str]) -> list[Array]:
         """Compute ``outputs`` with only the nodes they need. Inputs that have a default may be left out."""
         part = self._part(tuple(outputs))
-        given = {
-            name: feeds[name] if name in feeds else self._weights[name].numpy() for name in part.input_names
-        }
+        given = {name: feeds[name] if name in feeds else self._graph.array(name) for name in part.input_names}
         return list(part.run(None, given))
 
     def _part(self, outputs: tuple[str, ...]) -> ReferenceEvaluator:
@@ -55,20 +51,25 @@ class Evaluator:
         return self._parts[outputs]
 
 
-def _tensor_spec(value: ir.Value) -> TensorSpec:
-    assert value.dtype is not None
-    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape or ())
-    return TensorSpec(name=str(value.name), dtype=np.dtype(value.dtype.numpy()), shape=shape)
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in kind.shape.dim)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
 
 
-def _without_weights(model: ir.Model) -> onnx.ModelProto:
+def _without_weights(graph: StoredGraph) -> onnx.ModelProto:
     """The graph with its weights as inputs, because initializers would be copied twice."""
-    for value in list(model.graph.initializers.values()):
-        value.const_value = None
-        if value not in model.graph.inputs:
-            model.graph.inputs.append(value)
-    model.graph.initializers.clear()
-    return ir.to_proto(model)
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    known = {value.name for value in model.graph.input}
+    model.graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims)
+        for name, tensor in graph.initializers.items()
+        if name not in known
+    )
+    del model.graph.initializer[:]
+    return model
 
 
 def _pruned(model: onnx.ModelProto, outputs: tuple[str, ...]) -> onnx.ModelProto:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
@@ -19,7 +18,9 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
 from sdrt.vae.stages import StagedVae
 from sdrt_export.calibrate import Calibration, Call, Found, calibrate
-from sdrt_export.checkpoint import Checkpoint, FolderCheckpoint
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.folder import FolderCheckpoint
+from sdrt_export.graphs.stored import StoredGraph
 from sdrt_export.quantize import layers, quantize, stays_float
 
 __all__ = ["LIMITS", "QUANTIZED", "Conversion", "refuse_other_kinds"]
@@ -113,35 +114,15 @@ def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[st
 
     Returns the layers that run in int8, and those that ``FLOAT`` keeps in float32.
     """
-    model = ir.load(folder / path.name)
-    floats = [layer.name for layer in layers(model, every=True) if stays_float(layer.name)]
-    done = quantize(model, found.spans)
-    ir.save(model, path, external_data=f"{path.name}_data")
+    graph = StoredGraph.read(folder / path.name)
+    floats = [layer.name for layer in layers(graph, every=True) if stays_float(layer.name)]
+    done = quantize(graph, found.spans)
+    graph.save(path)
     if (stages := folder / STAGES_GRAPH).is_file():
-        tiles = ir.load(stages)
+        tiles = StoredGraph.read(stages)
         quantize(tiles, found.spans)
-        _save_beside(tiles, path.with_name(STAGES_GRAPH), path)
+        tiles.save_beside(path.with_name(STAGES_GRAPH), StoredGraph.read(path))
     return done, sorted(floats)
-
-
-def _save_beside(model: ir.Model, path: Path, whole: Path) -> None:
-    """Write ``model`` to ``path`` with the weights in the file of the graph ``whole``."""
-    there = ir.load(whole).graph.initializers
-    for name, value in model.graph.initializers.items():
-        tensor = there[name].const_value if name in there else None
-        own = value.const_value
-        if own is None:
-            continue
-        # Values that are missing there, or differ, belong to this graph.
-        is_shared = isinstance(tensor, ir.ExternalTensor) and _equal(tensor, own)
-        value.const_value = tensor if is_shared else ir.tensor(own.numpy(), name=name)
-    ir.save(model, path)
-    for value in model.graph.initializers.values():
-        value.const_value = None
-
-
-def _equal(one: ir.TensorProtocol, other: ir.TensorProtocol) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one.numpy(), other.numpy())
 
 
 def _compare(name: str, path: Path, calls: list[Call]) -> Rows:

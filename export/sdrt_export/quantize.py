@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
+from onnx import NodeProto, helper
 
-__all__ = ["FLOAT", "Layer", "Span", "constant", "layers", "quantize", "stays_float"]
+from sdrt_export.graphs.graph import MICROSOFT
+from sdrt_export.graphs.stored import StoredGraph
+
+__all__ = ["FLOAT", "Layer", "Span", "layers", "quantize", "stays_float"]
 
 Array = np.ndarray[Any, Any]
-_CONTRIB = "com.microsoft"
+_INT8 = ".int8"
 _LEVELS = 255
 _WEIGHT_LEVELS = 127
 _BIAS_LEVELS = 1 << 30
@@ -46,31 +49,24 @@ class Span:
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear with constant weights, and whether it can be rewritten."""
+    """A convolution or linear with constant weights. `name` is the weight's, the same in every graph of a component."""
 
-    node: ir.Node
-    weight: ir.Value
-
-    @property
-    def name(self) -> str:
-        """The weight's name, which is the same in every graph of a component."""
-        return str(self.weight.name)
+    node: NodeProto
+    name: str
 
     @property
     def is_convolution(self) -> bool:
         """Whether it is a convolution. Otherwise it is a linear, whose weight is [in, out]."""
-        return self.node.op_type == "Conv"
+        return bool(self.node.op_type == "Conv")
 
 
-def layers(model: ir.Model, *, every: bool = False) -> Iterator[Layer]:
-    """Convolutions and linears of ``model`` that are not in ``FLOAT``, or ``every`` one."""
-    for node in model.graph:
-        if node.op_type in ("Conv", "MatMul"):
-            weight = node.inputs[1]
-            if weight is None or not weight.is_initializer():
-                continue
-            if every or not stays_float(str(weight.name)):
-                yield Layer(node, weight)
+def layers(graph: StoredGraph, *, every: bool = False) -> Iterator[Layer]:
+    """Convolutions and linears of `graph` that are not in ``FLOAT``, or ``every`` one."""
+    for node in graph.model.graph.node:
+        if node.op_type in ("Conv", "MatMul") and node.input[1] in graph.initializers:
+            name = node.input[1]
+            if every or not stays_float(name):
+                yield Layer(node, name)
 
 
 def stays_float(name: str) -> bool:
@@ -78,109 +74,115 @@ def stays_float(name: str) -> bool:
     return any(re.search(pattern, name) for pattern in FLOAT)
 
 
-def quantize(model: ir.Model, spans: Mapping[str, Span]) -> list[str]:
-    """Rewrite the layers of ``model`` that are in ``spans``. Return the names of their weights.
+def quantize(graph: StoredGraph, spans: Mapping[str, Span]) -> list[str]:
+    """Rewrite the layers of `graph` that are in ``spans``. Return the names of their weights.
 
-    The weights are converted one at a time, when the model is written.
+    The weights are converted one at a time, when the graph is written.
     """
-    model.graph.opset_imports[_CONTRIB] = 1
-    rewriter = _Rewriter(model.graph)
-    done = [layer for layer in list(layers(model)) if layer.name in spans]
-    for layer in done:
-        (rewriter.convolution if layer.is_convolution else rewriter.linear)(layer, spans[layer.name])
+    done = [layer for layer in layers(graph) if layer.name in spans]
+    by_node = {layer.node.output[0]: layer for layer in done}
+    rewriter = _Rewriter(graph)
+    nodes: list[NodeProto] = []
+    for node in graph.model.graph.node:
+        layer = by_node.get(node.output[0])
+        if layer is not None:
+            rewrite = rewriter.convolution if layer.is_convolution else rewriter.linear
+            nodes += rewrite(layer, spans[layer.name])
+        elif node.output[0] not in rewriter.absorbed:
+            nodes.append(node)
+    graph.nodes = nodes
+    if not any(opset.domain == MICROSOFT for opset in graph.model.opset_import):
+        graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return [layer.name for layer in done]
 
 
 class _Rewriter:
-    """Rewrites one graph. An activation that several layers read is quantised once."""
+    """Makes the nodes of layers in one graph. An activation that several layers read is quantised once.
 
-    def __init__(self, graph: ir.Graph) -> None:
+    `absorbed` are the outputs of nodes that became part of a layer.
+    """
+
+    def __init__(self, graph: StoredGraph) -> None:
         self._graph = graph
-        self._bytes: dict[str, tuple[ir.Value, ir.Value, ir.Value]] = {}
+        self._bytes: set[str] = set()
+        self.absorbed: set[str] = set()
+        self._uses: dict[str, list[NodeProto]] = {}
+        for node in graph.model.graph.node:
+            for name in node.input:
+                self._uses.setdefault(name, []).append(node)
+        self._results = {value.name for value in graph.model.graph.output}
 
-    def convolution(self, layer: Layer, span: Span) -> None:
-        node, weight, name, graph = layer.node, layer.weight, layer.name, self._graph
-        data, scale, zero = self._quantized(node, span)
-        bias = _values(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else 0.0
-        folded = _Folded.of(_values(weight), bias, span, float(_values(scale)))
+    def convolution(self, layer: Layer, span: Span) -> list[NodeProto]:
+        """The nodes of a convolution."""
+        node, name, graph = layer.node, layer.name, self._graph
+        scale, made = self._quantized(node.input[0], span)
+        bias = graph.array(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+        folded = _Folded.of(graph.array(name), bias, span, float(graph.array(scale)))
+        self._to_integers(name, folded.steps, axis=0)
         inputs = [
-            *(data, scale, zero, self._integers(weight, folded.steps, axis=0)),
-            constant(graph, f"{name}.scale", (folded.steps / folded.out_scale).astype(np.float32)),
-            constant(graph, f"{name}.zero", np.zeros(len(folded.steps), np.int8)),
-            constant(graph, "one", np.float32(1)),
-            constant(graph, "zero", np.uint8(0)),
-            constant(graph, f"{name}.bias", folded.bias),
+            *(f"{node.input[0]}{_INT8}", scale, f"{node.input[0]}.zero", name),
+            graph.constant(f"{name}.scale", (folded.steps / folded.out_scale).astype(np.float32)),
+            graph.constant(f"{name}.zero", np.zeros(len(folded.steps), np.int8)),
+            graph.constant("one", np.float32(1)),
+            graph.constant("zero", np.uint8(0)),
+            graph.constant(f"{name}.bias", folded.bias),
         ]
-        made = self._before(node, "QLinearConv", inputs, dict(node.attributes), name=f"{name}.int8")
+        kernel = helper.make_node("QLinearConv", inputs, [f"{name}{_INT8}"], name=f"{name}{_INT8}")
+        kernel.attribute.extend(node.attribute)
         outputs = [
-            constant(graph, f"{name}.out_scale", folded.out_scale.astype(np.float32)),
-            constant(graph, f"{name}.out_zero", folded.out_zero.astype(np.uint8)),
+            graph.constant(f"{name}.out_scale", folded.out_scale.astype(np.float32)),
+            graph.constant(f"{name}.out_zero", folded.out_zero.astype(np.uint8)),
         ]
-        self._replace(node, "DequantizeLinear", [made, *outputs], {"axis": ir.AttrInt64("axis", 1)})
-
-    def linear(self, layer: Layer, span: Span) -> None:
-        node, weight, name = layer.node, layer.weight, layer.name
-        data, scale, zero = self._quantized(node, span)
-        steps = _steps(_values(weight), axis=1)
-        inputs: list[ir.Value | None] = [
-            *(data, self._integers(weight, steps, axis=1), scale),
-            constant(self._graph, f"{name}.scale", steps.astype(np.float32)),
-            *(zero, None),
-        ]
-        last, bias = _bias_after(node)
-        if bias is not None:
-            inputs.append(bias)
-        self._replace(last, "MatMulIntegerToFloat", inputs, {}, domain=_CONTRIB)
-        if last is not node:
-            self._graph.remove(node, safe=True)
-
-    def _quantized(self, node: ir.Node, span: Span) -> tuple[ir.Value, ir.Value, ir.Value]:
-        """The node's first input in bytes, its scale and its zero point."""
-        value = node.inputs[0]
-        assert value is not None
-        key = str(value.name)
-        if key not in self._bytes:
-            step, middle = _affine(np.float64(span.low), np.float64(span.high))
-            scale = constant(self._graph, f"{key}.scale", np.float32(step))
-            zero = constant(self._graph, f"{key}.zero", np.uint8(middle))
-            made = self._before(node, "QuantizeLinear", [value, scale, zero], {}, name=f"{key}.int8")
-            self._bytes[key] = (made, scale, zero)
-        return self._bytes[key]
-
-    def _integers(self, weight: ir.Value, steps: Array, *, axis: int) -> ir.Value:
-        """``weight`` itself, which is converted to bytes when it is written."""
-        tensor = weight.const_value
-        assert tensor is not None
-        shape = [1] * len(tensor.shape)
-        shape[axis] = -1
-        weight.const_value = ir.LazyTensor(
-            lambda: ir.tensor(np.rint(tensor.numpy() / steps.reshape(shape)).astype(np.int8)),
-            dtype=ir.DataType.INT8,
-            shape=ir.Shape(tuple(tensor.shape.numpy())),
-            name=weight.name,
+        back = helper.make_node(
+            "DequantizeLinear", [f"{name}{_INT8}", *outputs], node.output, name=node.name, axis=1
         )
-        weight.type = ir.TensorType(ir.DataType.INT8)
-        return weight
+        return [*made, kernel, back]
 
-    def _before(
-        self, node: ir.Node, op: str, inputs: list[Any], attributes: dict[str, Any], *, name: str
-    ) -> ir.Value:
-        made = ir.Node("", op, inputs, attributes=list(attributes.values()), name=name)
-        made.outputs[0].name, made.outputs[0].type = name, ir.TensorType(ir.DataType.UINT8)
-        self._graph.insert_before(node, made)
-        return made.outputs[0]
+    def linear(self, layer: Layer, span: Span) -> list[NodeProto]:
+        """The nodes of a linear, with its bias."""
+        node, name, graph = layer.node, layer.name, self._graph
+        scale, made = self._quantized(node.input[0], span)
+        steps = _steps(graph.array(name), axis=1)
+        self._to_integers(name, steps, axis=1)
+        weight_scale = graph.constant(f"{name}.scale", steps.astype(np.float32))
+        data = f"{node.input[0]}{_INT8}"
+        inputs = [data, name, scale, weight_scale, f"{node.input[0]}.zero", ""]
+        add, bias = self._bias_after(node)
+        last = node if add is None else add
+        if add is not None:
+            inputs.append(bias)
+            self.absorbed.add(add.output[0])
+        kind = "MatMulIntegerToFloat"
+        return [*made, helper.make_node(kind, inputs, last.output, name=last.name, domain=MICROSOFT)]
 
-    def _replace(
-        self, node: ir.Node, op: str, inputs: list[Any], attributes: dict[str, Any], domain: str = ""
-    ) -> None:
-        """Replace ``node`` by another node. The output keeps its name."""
-        old = node.outputs[0]
-        made = ir.Node(domain, op, inputs, attributes=list(attributes.values()), name=node.name)
-        new = made.outputs[0]
-        new.name, new.shape, new.type = old.name, old.shape, old.type
-        self._graph.insert_before(node, made)
-        old.replace_all_uses_with(new, replace_graph_outputs=True)
-        self._graph.remove(node, safe=True)
+    def _quantized(self, name: str, span: Span) -> tuple[str, list[NodeProto]]:
+        """The scale of a value in bytes, and the node that makes them, if there is none yet."""
+        step, middle = _affine(np.float64(span.low), np.float64(span.high))
+        scale = self._graph.constant(f"{name}.scale", np.float32(step))
+        if name in self._bytes:
+            return scale, []
+        self._bytes.add(name)
+        made = f"{name}{_INT8}"
+        inputs = [name, scale, self._graph.constant(f"{name}.zero", np.uint8(middle))]
+        return scale, [helper.make_node("QuantizeLinear", inputs, [made], name=made)]
+
+    def _to_integers(self, name: str, steps: Array, *, axis: int) -> None:
+        """Convert a weight to bytes when it is written."""
+        graph = self._graph
+        shape = [1] * len(graph.shape(name))
+        shape[axis] = -1
+        weight = graph.array(name)
+        graph.convert(name, np.int8, lambda: np.rint(weight / steps.reshape(shape)).astype(np.int8))
+
+    def _bias_after(self, node: NodeProto) -> tuple[NodeProto | None, str]:
+        """The sum with a bias behind a product, and the bias, if that is the product's only use."""
+        name = node.output[0]
+        uses = self._uses.get(name, [])
+        if len(uses) == 1 and uses[0].op_type == "Add" and name not in self._results:
+            (other,) = (one for one in uses[0].input if one != name)
+            if other in self._graph.initializers and len(self._graph.shape(other)) == 1:
+                return uses[0], other
+        return None, ""
 
 
 @dataclass(frozen=True)
@@ -203,33 +205,6 @@ class _Folded:
         # If weights are tiny beside the bias, the steps are larger, so that the bias fits into int32.
         steps = np.maximum(_steps(weight, axis=0), np.abs(offset) / (step_in * _BIAS_LEVELS))
         return cls(steps, np.rint(offset / (step_in * steps)).astype(np.int32), scale, zero)
-
-
-def _bias_after(node: ir.Node) -> tuple[ir.Node, ir.Value | None]:
-    """The last node of a linear, and its bias, if the only use of the product is a sum with a bias."""
-    uses = list(node.outputs[0].uses())
-    if len(uses) == 1 and uses[0].node.op_type == "Add":
-        add = uses[0].node
-        other = add.inputs[1 - uses[0].idx]
-        if other is not None and other.is_initializer() and len(other.shape or ()) == 1:
-            return add, other
-    return node, None
-
-
-def constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
-    """The initializer ``name`` of ``graph``, which is made from ``array`` if it does not exist."""
-    if name not in graph.initializers:
-        tensor = ir.tensor(np.asarray(array), name=name)
-        kind, shape = ir.TensorType(tensor.dtype), ir.Shape(np.shape(array))
-        graph.register_initializer(ir.Value(name=name, shape=shape, type=kind, const_value=tensor))
-    return graph.initializers[name]
-
-
-def _values(value: ir.Value) -> Array:
-    tensor = value.const_value
-    assert tensor is not None
-    array: Array = np.asarray(tensor.numpy())
-    return array
 
 
 def _steps(weight: Array, *, axis: int) -> Array:

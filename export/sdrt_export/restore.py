@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import onnx_ir as ir
-import torch
-from torch import nn
+import numpy as np
 
 from sdrt.common.visible import visible
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
@@ -21,12 +20,22 @@ from sdrt.families import Family
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder, expand
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.resolve import open_local
-from sdrt_export.components import components_of
+from sdrt_export.architectures.taesd import taesd_encoder_shapes
+from sdrt_export.checkpoints.defaults import DEFAULTS, completed
+from sdrt_export.checkpoints.safetensors_writer import write_safetensors
+from sdrt_export.components import Component, components_of
+from sdrt_export.graphs.graph import Graph
+from sdrt_export.graphs.layers import Layers
+from sdrt_export.graphs.stored import StoredGraph
+from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.side_files import write_json
 from sdrt_export.taesd import TAESD
 from sdrt_export.targets import TARGETS
 from sdrt_export.transaction import replace_folder
 
 __all__ = ["main", "restore_checkpoint"]
+
+_NAMING = ("_class_name", "_diffusers_version", "architectures", "transformers_version")
 
 
 def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) -> None:
@@ -49,13 +58,10 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             f"{output} is inside the model {folder.path}", "choose a folder outside", path=output
         )
     with replace_folder(output, force, reading=folder.path) as staging:
-        for part, names in _parts(folder.family).items():
-            weights = {key: value for name in names for key, value in _weights(folder, manifest, name)}
-            module = components_of(folder.family)[names[0]].build(folder.component_config(names[0]))
-            _load(folder, module, weights)
-            module.save_pretrained(staging / part)  # type: ignore[operator]
+        for part, components in _parts(folder.family).items():
+            _write(folder, manifest, components, staging / part)
         if folder.has(TAESD_DECODER):
-            _taesd(folder, manifest).save_pretrained(staging / TAESD_DECODER)
+            _write(folder, manifest, [TAESD], staging / TAESD_DECODER)
         names_of_folders = (*folder.family.tokenizers, "scheduler", "low_res_scheduler")
         copied_folders = tuple(f"{name}/" for name in names_of_folders)
         copied = (name for name in manifest.files if name.startswith(copied_folders))
@@ -63,17 +69,6 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             (staging / name).parent.mkdir(exist_ok=True)
             # Without the mode, because installed files may be read-only.
             shutil.copyfile(folder.path / name, staging / name)
-
-
-def _taesd(folder: ModelFolder, manifest: Manifest) -> Any:
-    """The TAESD for previews. Only its decoder was exported, so the weights of its encoder are zero."""
-    module = TAESD.build(folder.component_config(TAESD_DECODER))
-    decoder = module.get_submodule("decoder")
-    weights = dict(_weights(folder, manifest, TAESD_DECODER))
-    for parameter in module.parameters():
-        parameter.data.zero_()
-    _load(folder, decoder, {key.removeprefix("decoder."): value for key, value in weights.items()})
-    return module
 
 
 def _restorable(folder: ModelFolder) -> Manifest:
@@ -99,15 +94,48 @@ def _restorable(folder: ModelFolder) -> Manifest:
     return folder.manifest
 
 
-def _parts(family: Family) -> dict[str, list[str]]:
+def _parts(family: Family) -> dict[str, list[Component]]:
     """The components with the weights of each checkpoint folder."""
-    parts: dict[str, list[str]] = {}
+    parts: dict[str, list[Component]] = {}
     for component in components_of(family).values():
-        parts.setdefault(component.checkpoint, []).append(component.name)
+        parts.setdefault(component.checkpoint, []).append(component)
     return parts
 
 
-def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _write(folder: ModelFolder, manifest: Manifest, components: list[Component], output: Path) -> None:
+    """Write the config and the weights of the components that share a folder of the checkpoint."""
+    output.mkdir()
+    class_name = components[0].class_name
+    config = completed(class_name, folder.component_config(components[0].name))
+    weights: dict[str, Callable[[], Array]] = {}
+    shapes: dict[str, Shape] = {}
+    for component in components:
+        needed = _needed(component, config)
+        shapes |= needed
+        weights |= _weights(folder, manifest, component.name, needed)
+    if components == [TAESD]:
+        # Only its decoder was exported.
+        spare = taesd_encoder_shapes(config)
+        shapes |= spare
+        weights |= {name: partial(np.zeros, shape) for name, shape in spare.items()}
+    name = "model" if components[0].library == "transformers" else "diffusion_pytorch_model"
+    write_safetensors(output / f"{name}.safetensors", shapes, lambda key: weights[key]())
+    # Folders of older versions have keys that other classes of the library take.
+    known = {*DEFAULTS[class_name], *_NAMING}
+    write_json(output / "config.json", {key: value for key, value in config.items() if key in known})
+
+
+def _needed(component: Component, config: Mapping[str, Any]) -> dict[str, Shape]:
+    """The tensors of the checkpoint that a component is made of."""
+    graph = Graph(component.name)
+    component.write(config, Layers(graph), False)
+    return {name: shape for weight in graph.weights.values() for name, shape in weight.sources.items()}
+
+
+def _weights(
+    folder: ModelFolder, manifest: Manifest, name: str, needed: Mapping[str, Shape]
+) -> dict[str, Callable[[], Array]]:
+    """Functions that read the weights of an exported component."""
     entry = manifest.components.get(name, {})
     if "transposed" not in entry:
         raise UnsupportedModelError.advised(
@@ -116,24 +144,19 @@ def _weights(folder: ModelFolder, manifest: Manifest, name: str) -> Iterator[tup
             path=folder.path,
             component=name,
         )
-    transposed = set(entry["transposed"])
-    for key, value in ir.load(folder.component(name)).graph.initializers.items():
-        if value.const_value is not None and value.const_value.dtype in (
-            ir.DataType.FLOAT,
-            ir.DataType.FLOAT16,
-        ):
-            tensor = torch.from_numpy(value.const_value.numpy().copy()).float()
-            yield key, tensor.t().contiguous() if key in transposed else tensor
+    graph, transposed = StoredGraph.read(folder.component(name)), set(entry["transposed"])
 
+    def read(key: str) -> Array:
+        value = graph.array(key)
+        return value.T if key in transposed else value
 
-def _load(folder: ModelFolder, module: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Set every parameter. Other values in ``weights`` are constants of the graph."""
-    for key, parameter in module.named_parameters():
-        if key not in weights or weights[key].shape != parameter.shape:
+    for key, shape in needed.items():
+        found = graph.shape(key) if key in graph.initializers else ()
+        if (found[::-1] if key in transposed else found) != shape:
             raise UnsupportedModelError(
-                f"{folder.path} has no weight {key} of {list(parameter.shape)}", path=folder.path
+                f"{folder.path} has no weight {key} of {list(shape)}", path=folder.path
             )
-        parameter.data.copy_(weights[key])
+    return {key: partial(read, key) for key in needed}
 
 
 @click.command()

@@ -94,13 +94,15 @@ class Config:
         """A list of one to 16 whole numbers from 1 to `most`."""
         return tuple(self._whole(key, one, most) for one in self._listed(key, self.get(key, default)))
 
-    def each(self, key: str, default: int, count: int, *, most: int = 1 << 20) -> tuple[int, ...]:
+    def each(
+        self, key: str, default: int, count: int, *, least: int = 1, most: int = 1 << 20
+    ) -> tuple[int, ...]:
         """A whole number for each of `count` blocks; a single one holds for all."""
         value = self.get(key, default)
         values = self._listed(key, value) if isinstance(value, (list, tuple)) else [value] * count
         if len(values) != count:
             raise self.refused(key, f"one number, or one for each of {count} blocks")
-        return tuple(self._whole(key, one, most) for one in values)
+        return tuple(self._whole(key, one, most, least) for one in values)
 
     def refused(self, key: str, expected: str) -> UnsupportedModelError:
         """The error for a value that is not supported."""
@@ -119,9 +121,9 @@ class Config:
             raise self.refused(key, "a list of 1 to 16 numbers")
         return list(value)
 
-    def _whole(self, key: str, value: Any, most: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-            raise self.refused(key, f"whole numbers from 1 to {most}")
+    def _whole(self, key: str, value: Any, most: int, least: int = 1) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise self.refused(key, f"whole numbers from {least} to {most}")
         return value
 
 

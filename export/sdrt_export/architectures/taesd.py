@@ -10,7 +10,7 @@ from sdrt_export.architectures.config import Config
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.values import Value
 
-__all__ = ["TaesdConfig", "taesd_decoder"]
+__all__ = ["TaesdConfig", "taesd_decoder", "taesd_encoder_shapes"]
 
 _KNOWN = frozenset(
     {
@@ -54,13 +54,36 @@ class TaesdConfig:
             latent_channels=config.whole("latent_channels", 4, most=256),
             out_channels=config.whole("out_channels", 3, most=16),
             channels=channels,
-            blocks=config.each("num_decoder_blocks", 3, len(channels), most=64),
+            blocks=config.each("num_decoder_blocks", 3, len(channels), least=0, most=64),
         )
 
     @property
     def factor(self) -> int:
         """How many pixels a latent has on each side."""
         return 1 << (len(self.channels) - 1)
+
+
+def taesd_encoder_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the encoder's tensors, which no graph has, by diffusers' names."""
+    config = Config("taesd", values)
+    channels = config.wholes("encoder_block_out_channels", (64,) * 4, most=1 << 12)
+    blocks = config.each("num_encoder_blocks", 3, len(channels), least=0, most=64)
+    before, number = config.whole("in_channels", 3, most=16), 0
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def conv(path: str, before: int, out: int, *, bias: bool = True) -> None:
+        shapes[f"encoder.layers.{path}.weight"] = (out, before, 3, 3)
+        if bias:
+            shapes[f"encoder.layers.{path}.bias"] = (out,)
+
+    for index, (out, count) in enumerate(zip(channels, blocks, strict=True)):
+        conv(f"{number}", before, out, bias=index == 0)
+        for block in range(number + 1, number + 1 + count):
+            for layer in (0, 2, 4):
+                conv(f"{block}.conv.{layer}", out, out)
+        before, number = out, number + 1 + count
+    conv(f"{number}", before, config.whole("latent_channels", 4, most=256))
+    return shapes
 
 
 def taesd_decoder(config: TaesdConfig, g: Layers) -> None:

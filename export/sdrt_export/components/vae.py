@@ -27,9 +27,8 @@ def _decoder_examples(config: Config, size: int) -> Inputs:
 
 def _preview(config: Config, tensors: Mapping[str, Array]) -> dict[str, Any]:
     from sdrt_export.preview import fit_preview
-    from sdrt_export.verify import modules  # until preview.py does without torch
 
-    return {"preview": fit_preview(modules.load(VAE_DECODER, config, tensors))}
+    return {"preview": fit_preview(config, tensors)}
 
 
 VAE_ENCODER = Component(

@@ -12,7 +12,7 @@ import numpy as np
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
 from sdrt_export.graphs.weights import Array, Weight
 
-__all__ = ["Sink", "plain_file", "stored_type", "write_graphs"]
+__all__ = ["Sink", "append", "plain_file", "stored_type", "write_graphs"]
 
 _NUMPY: Mapping[int, Any] = {FLOAT: np.float32, HALF: np.float16}
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -79,7 +79,7 @@ def write_graphs(
         for name, weight in weights.items():
             value = weight.value(tensors)
             types[name] = stored_type(weight, value, graphs[first].compute, narrow=narrow)
-            places[name] = _append(file, value, _NUMPY[types[name]], data)
+            places[name] = append(file, value, _NUMPY[types[name]], data)
     for name, graph in graphs.items():
         (folder / name).write_bytes(graph.model(places, types).SerializeToString())
 
@@ -98,7 +98,8 @@ def stored_type(weight: Weight, value: Array, compute: int, *, narrow: bool) -> 
     return HALF if fits else FLOAT
 
 
-def _append(file: Sink, array: Array, dtype: Any, location: str) -> Place:
+def append(file: Sink, array: Array, dtype: Any, location: str) -> Place:
+    """Write an array in `dtype` to a file, which graphs call `location`. Return where it is."""
     length = array.size * np.dtype(dtype).itemsize
     step = _PAGE if length >= _LARGE else _SMALL
     if gap := -file.tell() % step:

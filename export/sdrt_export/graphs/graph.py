@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sdrt.errors import UnsupportedModelError
 from sdrt_export.graphs.weights import Array, Weight
 
-__all__ = ["FLOAT", "HALF", "MICROSOFT", "OPSET", "Dims", "Graph", "Place"]
+__all__ = ["FLOAT", "HALF", "MICROSOFT", "OPSET", "Dims", "Graph", "Place", "external"]
 
 OPSET = 20
 """Opset 20 has Gelu. For opset 21, some of ONNX Runtime's providers lack kernels."""
@@ -131,7 +131,7 @@ class Graph:
         """
         initializers, casts, wide = list(self._constants.values()), [], {}
         for name, weight in self.weights.items():
-            initializers.append(_external(weight, stored[name], places[name]))
+            initializers.append(external(name, stored[name], weight.shape, places[name]))
             wanted = FLOAT if weight.exact else self.compute
             if stored[name] != wanted:
                 wide[name] = f"{name}.widened"
@@ -165,9 +165,10 @@ class Graph:
                         names[index] = new
 
 
-def _external(weight: Weight, dtype: int, place: Place) -> TensorProto:
-    tensor = TensorProto(name=weight.name, data_type=dtype, data_location=TensorProto.EXTERNAL)
-    tensor.dims.extend(weight.shape)
+def external(name: str, dtype: int, shape: Sequence[int], place: Place) -> TensorProto:
+    """An initializer whose bytes are elsewhere."""
+    tensor = TensorProto(name=name, data_type=dtype, data_location=TensorProto.EXTERNAL)
+    tensor.dims.extend(shape)
     entries = {"location": place.location}
     if place.length:
         entries |= {"offset": str(place.offset), "length": str(place.length)}

@@ -103,10 +103,13 @@ class Once:
         _weights_as_inputs(bound)
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        # By default, values that nothing else needs are computed last, and kept until then.
+        # Nodes run in the order of the graph, as soon as they can. An optimiser's new nodes would come last, and all
+        # casts before them. By default, values that nothing else needs are computed last, and kept until then.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        # For a few runs, threads that wait would take more time than they save.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._weights = bound.values()
         self._arrays = bound.weights
         self._session = ort.InferenceSession(bound.content(), options, providers=["CPUExecutionProvider"])

@@ -105,16 +105,18 @@ class WatchedLayers(Layers):
 def add_extremes(model: onnx.ModelProto, seen: Mapping[str, str]) -> dict[str, str]:
     """Let a model return the least and the greatest number of each value that was `seen`.
 
-    Returns the path of each of these outputs.
+    They are computed right after the value, so that it need not be kept. Returns the path of each of these outputs.
     """
-    graph, found = model.graph, {}
-    made = {name for node in graph.node for name in node.output}
-    for name, path in seen.items():
-        if name not in made:
-            continue  # a result, which has got the output's name
-        for operator in ("ReduceMin", "ReduceMax"):
-            end = f"{name}/{operator}"
-            graph.node.append(helper.make_node(operator, [name], [end], name=end, keepdims=0))
-            graph.output.append(helper.make_tensor_value_info(end, FLOAT, []))
-            found[end] = path
+    graph, found, nodes = model.graph, {}, []
+    for node in graph.node:
+        nodes.append(node)
+        for name in node.output:
+            for operator in ("ReduceMin", "ReduceMax") if name in seen else ():
+                end = f"{name}/{operator}"
+                nodes.append(helper.make_node(operator, [name], [end], name=end, keepdims=0))
+                graph.output.append(helper.make_tensor_value_info(end, FLOAT, []))
+                found[end] = seen[name]
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
     return found

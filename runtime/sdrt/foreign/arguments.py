@@ -136,6 +136,8 @@ _OWN_WORDS = (
     Word("hr_scale", "the size of a second pass", "write hires_scale="),
     Word("hr_second_pass_steps", "the steps of a second pass", "write hires_steps="),
     Word("hr_upscaler", "what a second pass enlarges", "write hires_upscaler="),
+    Word("refiner_checkpoint", "a second model", "write refiner="),
+    Word("refiner_switch_at", "when the second model takes over", "write refiner_switch="),
 )
 
 _OTHERS = (
@@ -150,8 +152,6 @@ _OTHERS = (
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
-    Word("denoising_start", "a part of the steps", "give timesteps= or sigmas=", (None,)),
-    Word("denoising_end", "a part of the steps", "give timesteps= or sigmas=", (None,)),
     Word("max_sequence_length", "the length of prompts", _OTHER_MODELS, (None,)),
 )
 
@@ -167,6 +167,7 @@ CALLING = (
     Word("latents, prompt_embeds, negative_prompt_embeds", "arrays", "the same, as NumPy arrays", works=True),
     Word("image, mask_image, strength, padding_mask_crop", "", "the same", works=True),
     Word("image_guidance_scale, noise_level", "", "the same", works=True),
+    Word("denoising_start, denoising_end", "a part of the run", "the same", works=True),
     Word("prompt_2, negative_prompt_2", "SDXL's second prompts", "the same", works=True),
     Word(
         "pooled_prompt_embeds, negative_pooled_prompt_embeds",

@@ -125,9 +125,7 @@ _GENERATE = (
     *_same("medvram lowvram low-memory cpu-offload offload vae-slicing", "less memory", _MEMORY),
     *_same("enable-model-cpu-offload sequential-cpu-offload enable-cpu-offload", "less memory", _MEMORY),
     *_same("safety-checker disable-safety-checker no-safety-checker nsfw", "a filter for images", _CHECKER),
-    *_same(
-        "refiner styles style hypernetwork restore-faces face-restoration adetailer freeu", "A1111's", _NONE
-    ),
+    *_same("styles style hypernetwork restore-faces face-restoration adetailer freeu", "A1111's", _NONE),
     *_same("face-restore gfpgan codeformer facefix tome-ratio token-merging-ratio", "A1111's", _NONE),
     *_same("skip-grid", "a contact sheet", "leave it out"),
     *_same("skip-save laion400m fixed-code f c", "CompVis'", "leave it out"),

@@ -42,6 +42,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.LARGE: (),
     Group.SIZES: (),
     Group.SAMPLING: ("spacing",),
+    Group.TWO_MODELS: ("refiner", "refiner_switch"),
     "Provider, threads and memory": (
         *("provider", "provider_options", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "revision"),
@@ -143,7 +144,11 @@ def _type(row: Setting) -> Any:
 
 def _completer(row: Setting) -> completers.Completer | None:
     """What completes the values of a setting. Choices complete themselves."""
-    named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
+    named = {
+        "scheduler": completers.schedulers,
+        "spacing": completers.spacings,
+        "refiner": completers.models,
+    }
     is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)
 
