@@ -100,9 +100,7 @@ LOADING = (
     Word("dduf_file", "a model in one file", _GRAPH, (None,)),
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
-    Word(
-        "export", "export while loading", "remove it; checkpoints run as they are", (None,)
-    ),
+    Word("export", "export while loading", "remove it; checkpoints run as they are", (None,)),
     Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself", (None,)),
