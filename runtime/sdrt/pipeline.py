@@ -15,7 +15,7 @@ from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
 from sdrt.model_folder.folder import TAESD_DECODER
-from sdrt.model_folder.loading import Loading
+from sdrt.model_folder.loading import FileLoading, Loading
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
@@ -80,14 +80,30 @@ class StableDiffusionPipeline(DiffusersMethods):
     @classmethod
     @takes(Loading)
     def from_pretrained(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
-        """Open a model: a folder, an embedded model ("shapes") or a hub id. A torch checkpoint is exported once.
+        """Open a model: a folder, a checkpoint, an embedded model ("shapes") or a hub id.
+
+        The graphs of a torch checkpoint are built in memory, and nothing is written. For providers that compile files
+        (tensorrt, openvino, coreml), it is exported into the cache once.
 
         Raises:
             ModelError, ProviderError, RequestError.
         """
+        return cls._opened(Loading(*values, **named))
+
+    @classmethod
+    @takes(FileLoading)
+    def from_single_file(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
+        """Open a checkpoint in one file, as A1111 and ComfyUI take it.
+
+        Raises:
+            ModelError, ProviderError, RequestError.
+        """
+        return cls._opened(FileLoading(*values, **named))
+
+    @classmethod
+    def _opened(cls, given: Loading) -> StableDiffusionPipeline:
         from sdrt.onnx.engine import settle
 
-        given = Loading(*values, **named)
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
         return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)

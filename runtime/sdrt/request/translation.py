@@ -60,6 +60,7 @@ def translate(
     if _is_path(found.texts.get("Sampler", "")):
         # A scheduler may be a file, but only if the user names it.
         found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
+    _vae(found)
     if not found.texts.get("Version", "").startswith("sdrt "):
         for convert in _CONVERSIONS:
             convert(found)
@@ -237,6 +238,13 @@ def _resources(found: Translation) -> None:
     )
     if others := [kind for kind in kinds if kind.casefold() not in _CHECKPOINT]:
         found.differs("Civitai resources", ", ".join(others))
+
+
+def _vae(found: Translation) -> None:
+    """Another VAE than the model's own. Like a scheduler's file, it is read only if the user names it."""
+    value = found.texts.pop("VAE", None)
+    if value is not None and not has_no_effect("VAE", value):
+        found.differs("VAE", value, "vae")
 
 
 def _hashes(found: Translation) -> None:

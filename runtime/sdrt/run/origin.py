@@ -22,6 +22,8 @@ class Origin:
 
     model: str
     """The model's name."""
+    vae: str | None = None
+    """The name of the VAE, if it is not the model's own."""
     scheduler: Scheduler
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
@@ -113,6 +115,7 @@ class Origin:
 
         return {
             "model": self.model,
+            "vae": self.vae,
             "refiner": self.refiner,
             "vae_tiling": self.vae_tiling,
             "embeddings": ", ".join(self.embeddings) or None,

@@ -73,6 +73,7 @@ class PlannedRequest:
         """What made the images, for their metadata. `scheduler_config` is that of the model."""
         return Origin(
             model=self.model.name,
+            vae=self.model.other_vae,
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
             zeroes=self.model.capabilities.zeroes,
