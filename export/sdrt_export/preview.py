@@ -17,8 +17,8 @@ from sdrt_export.graphs.weights import Array
 
 __all__ = ["fit_preview"]
 
-# Decoding takes most of the time. Eight images of 12 cells take nine times as long, and the errors of their map are 2 to
-# 5% smaller.
+# Decoding takes most of the time. Eight images of 12 cells take nine times as long, and the errors of their map are 2
+# to 5% smaller.
 _IMAGES, _CELLS, _PATCHES = 2, 8, 4
 # The default of diffusers' AutoencoderKL.
 _SCALING_FACTOR = 0.18215
