@@ -27,6 +27,9 @@ ENTRIES: Mapping[str, Entry] = {
     "chart": Entry(module="chart", help="Draw seconds per step and peak memory."),
     "check": Entry(module="requirements", help="Say what this machine lacks."),
     "choices": Entry(module="choices", help="Compare other settings of the session."),
+    "direct": Entry(
+        module="direct", help="Compare a checkpoint that runs directly with its exported folder."
+    ),
     "export": Entry(module="export", help="Compare sdrt's export with 0.1.0's and optimum's."),
     "int8": Entry(module="int8", help="Compare int8 with float32 and OpenVINO."),
     "int8-attention": Entry(module="int8_attention", help="Compare attention in int8 with float32."),

@@ -7,7 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BARS", "EXPORT", "HOLDS_FOR", "INT8_FASTER", "INT8_MEMORY", "Bar", "judge", "judge_export"]
+__all__ = [
+    "BARS",
+    "DIRECT",
+    "EXPORT",
+    "HOLDS_FOR",
+    "INT8_FASTER",
+    "INT8_MEMORY",
+    "Bar",
+    "judge",
+    "judge_direct",
+    "judge_export",
+]
 
 Turn = Mapping[str, Mapping[str, float]]
 """One round: system → figure → value."""
@@ -107,6 +118,8 @@ EXPORT: Mapping[tuple[str, str], tuple[Bar, ...]] = {
     ("sdxl", "single"): (Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=0.5e9),),
 }
 """The goals of an export, by architecture and kind of source."""
+DIRECT = Bar(what="time to the first step", figure="seconds", kind="share", limit=1.3, peers=("exported",))
+"""The goal of a checkpoint that runs directly."""
 _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
@@ -123,6 +136,11 @@ def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]
 def judge_export(architecture: str, source: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Every goal of sdrt's export of an architecture, as `judge` gives them."""
     return [_judge(bar, "sdrt", turns) for bar in EXPORT.get((architecture, source), ())]
+
+
+def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goal of each kind of checkpoint that runs directly, as `judge` gives them."""
+    return [_judge(DIRECT, name, turns) for name in ("folder", "single")]
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sdrt.foreign.arguments import CALLING, LOADING, MOVING, TEXTUAL_INVERSION
+from sdrt.foreign.arguments import CALLING, LOADING, MOVING, SINGLE_FILE, TEXTUAL_INVERSION
 from sdrt.foreign.command import COMMANDS, OPTIONS
 from sdrt.foreign.devices import DEVICES
 from sdrt.foreign.imports import IMPORTS
@@ -19,6 +19,7 @@ BEGIN, END = "<!-- index:start -->", "<!-- index:end -->"
 _SECTIONS: Mapping[str, Sequence[Word]] = {
     "Imports": IMPORTS,
     "Arguments of `from_pretrained`": LOADING,
+    "Arguments of `from_single_file`, beside those": SINGLE_FILE[: -len(LOADING)],
     "Values of `provider`": DEVICES,
     "Arguments of a call": CALLING,
     "Methods and attributes of a pipeline": PIPELINE,

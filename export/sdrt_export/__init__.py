@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
     from sdrt_export.architectures.listing import list_architectures
-    from sdrt_export.direct import open_checkpoint
+    from sdrt_export.direct import open_direct
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.targets import TARGETS
@@ -25,7 +25,7 @@ __all__ = [
     "Reporter",
     "export_model",
     "list_architectures",
-    "open_checkpoint",
+    "open_direct",
 ]
 
 _ELSEWHERE = {
@@ -35,8 +35,8 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "export_model": "export",
-    "open_checkpoint": "direct",
     "list_architectures": "architectures.listing",
+    "open_direct": "direct",
 }
 
 

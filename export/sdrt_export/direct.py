@@ -1,8 +1,8 @@
-"""`open_checkpoint`: a torch checkpoint as a model whose graphs are built in memory. Nothing is written."""
+"""`open_direct`: a torch checkpoint as a model whose graphs are built in memory. Nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,17 +10,14 @@ from typing import Any
 
 import sdrt
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
-from sdrt.model_folder.folder import Manifest
+from sdrt.model_folder.folder import Manifest, tail
 from sdrt.model_folder.model import STAGES_GRAPH, WHOLE_GRAPH, WIDE, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checkpoint import Checkpoint
-from sdrt_export.checkpoints.folder import open_folder
-from sdrt_export.checkpoints.replaced import with_vae
-from sdrt_export.checkpoints.single_file import open_single_file
+from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.default_settings import default_settings
 from sdrt_export.graph import graph_of, needed
@@ -30,7 +27,7 @@ from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
 
-__all__ = ["DirectModel", "open_checkpoint"]
+__all__ = ["DirectModel", "open_direct"]
 
 _HALF, _FLOAT = "float16", "float32"
 _NARROW = frozenset(WIDE.values())
@@ -45,11 +42,13 @@ class DirectModel(Model):
         checkpoint: the checkpoint.
         pieces: what it has for each component, by the component's name.
         scheduler: the content of `scheduler_config.json`.
+        vae: the name of the VAE that replaces the checkpoint's.
     """
 
     checkpoint: Checkpoint
     pieces: Mapping[str, Piece]
     scheduler: Mapping[str, Any]
+    vae: str | None = None
 
     def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
         """See `Model`. A component in float16 has another graph that computes in float32."""
@@ -113,6 +112,11 @@ class DirectModel(Model):
         return self.checkpoint.tokenizer_folders()[name]
 
     @property
+    def other_vae(self) -> str | None:
+        """See `Model`."""
+        return self.vae
+
+    @property
     def prefers_vocabulary(self) -> bool:
         """See `Model`."""
         return True
@@ -143,35 +147,27 @@ class DirectModel(Model):
         return replace(self, manifest=_manifest(self.checkpoint, self.pieces, target))
 
 
-def open_checkpoint(
-    path: Path,
+def open_direct(
+    source: str | Path,
     *,
+    path: Path,
     target: str,
     name: str,
-    origin: str,
-    revision: str | None,
-    notify: Notify | None,
-    vae: Path | None = None,
-    text_encoders: Sequence[Path] = (),
-    config: Path | None = None,
-    prediction_type: str | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    notify: Notify | None = None,
+    **beside: Any,
 ) -> DirectModel:
-    """Open a torch checkpoint, a folder in diffusers' layout or a single file. See `sdrt.model_folder.exporter`."""
-    if path.is_dir():
-        _refuse_for_folders(text_encoders=text_encoders, config=config, prediction_type=prediction_type)
-        opened: Checkpoint = open_folder(path, name=origin, revision=revision)
-        opened = opened if vae is None else with_vae(opened, vae)
-    else:
-        opened = open_single_file(
-            path,
-            vae=vae,
-            text_encoders=text_encoders,
-            prediction_type=prediction_type,
-            config=config,
-            name=origin,
-            revision=revision,
-            notify=notify,
-        )
+    """Open a torch checkpoint as a model that is built in memory. See `sdrt.model_folder.exporter`."""
+    opened = open_checkpoint(
+        source,
+        beside=Beside(**beside),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        notify=notify,
+    )
     pieces = {piece.component.name: piece for piece in pieces_of(opened)}
     model = DirectModel(
         path=path,
@@ -182,22 +178,13 @@ def open_checkpoint(
         checkpoint=opened,
         pieces=pieces,
         scheduler=opened.scheduler_config(),
+        vae=tail(str(beside["vae"])) if "vae" in beside else None,
     )
     model.check()
     advice = default_settings(opened).advice
     if advice:
         Notices(notify).warn(advice)
     return model
-
-
-def _refuse_for_folders(**given: Any) -> None:
-    for name, value in given.items():
-        if value:
-            raise RequestError.advised(
-                f"{name} is for a checkpoint in one file, and this one is a folder, whose files say it",
-                "leave it out",
-                argument=name,
-            )
 
 
 def _manifest(checkpoint: Checkpoint, pieces: Mapping[str, Piece], target: str) -> Manifest:

@@ -11,17 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from sdrt_export.architectures.vae import VaeConfig, vae_encoder
 from sdrt_export.components import Component
 from sdrt_export.components.component import Config, Inputs
 from sdrt_export.graphs.fused import FusedLayers
-from sdrt_export.graphs.graph import Graph
+from sdrt_export.graphs.graph import FLOAT, Graph
 from sdrt_export.graphs.memory import Once, bind
 from sdrt_export.graphs.watched import WatchedLayers, add_extremes
 from sdrt_export.graphs.weights import Array
 
-__all__ = ["HEADROOM", "Activations", "measure"]
+__all__ = ["HEADROOM", "Activations", "hardest_inputs", "magnitudes", "measure"]
 
 HEADROOM = 4.0
 """The factor by which activations in use may exceed those measured here."""
@@ -53,7 +54,14 @@ class Activations:
 
 
 def measure(component: Component, config: Config, tensors: Tensors) -> Activations:
-    """Run the component in float32 on the hardest inputs that need no data.
+    """Run the component in float32 on the hardest inputs that need no data."""
+    found = magnitudes(component, config, tensors)
+    module = max(found, key=found.__getitem__)
+    return Activations(largest=found[module], module=module)
+
+
+def magnitudes(component: Component, config: Config, tensors: Tensors) -> dict[str, float]:
+    """The largest magnitude of each module's activations, and of each weight.
 
     Each input runs on its own, and an activation is kept until the layers after it have run, so that this takes no more
     memory than a step.
@@ -63,23 +71,29 @@ def measure(component: Component, config: Config, tensors: Tensors) -> Activatio
     component.write(config, layers, False)
     bound = bind(graph, tensors)
     outputs = add_extremes(bound.model, layers.seen)
-    largest = {name: _magnitude(weight) for name, weight in bound.weights.items()}
+    found = {name: _magnitude(weight, bound.types[name]) for name, weight in bound.weights.items()}
     opened = Once(bound)
-    for inputs in _HARDEST.get(component.name, _examples)(component, config, tensors):
+    for inputs in hardest_inputs(component, config, tensors):
         made = opened.run(list(outputs), inputs)
         for path, end in zip(outputs.values(), made, strict=True):
-            largest[path] = max(largest.get(path, 0.0), _magnitude(end))
-    module = max(largest, key=largest.__getitem__)
-    return Activations(largest=largest[module], module=module)
+            found[path] = max(found.get(path, 0.0), _magnitude(end))
+    return found
 
 
-def _magnitude(array: Array) -> float:
-    """The largest magnitude in an array. Infinity for what is not a number."""
+def hardest_inputs(component: Component, config: Config, tensors: Tensors) -> Iterator[Inputs]:
+    """Inputs that make large activations. A decoder's are what its encoder makes of images."""
+    return _HARDEST.get(component.name, _examples)(component, config, tensors)
+
+
+def _magnitude(array: Array, dtype: int = FLOAT) -> float:
+    """The largest magnitude in an array of ONNX's type `dtype`. Infinity for what is not a number."""
     if not array.size:
         return 0.0
-    if array.dtype == np.float16:
-        # Without their sign, bits are in the order of the numbers. NumPy compares them 30 times as fast.
-        largest = float((array.view(np.uint16) & 0x7FFF).max().view(np.float16))
+    kind = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))
+    if kind.itemsize < 4:
+        # Without their sign, bits are in the order of the numbers, and NumPy compares them 30 times as fast.
+        bits = array.view(f"u{kind.itemsize}") & (2 ** (8 * kind.itemsize - 1) - 1)
+        largest = float(bits.max().view(kind))
     else:
         largest = max(float(array.max()), -float(array.min()))
     return float("inf") if np.isnan(largest) else largest

@@ -15,7 +15,7 @@ from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.foreign.methods import DiffusersMethods, refuse_dtype
 from sdrt.model_folder.folder import TAESD_DECODER
-from sdrt.model_folder.loading import Loading
+from sdrt.model_folder.loading import FileLoading, Loading
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
@@ -25,8 +25,8 @@ from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.guarded import guarded
 from sdrt.run.memory import ComponentCache, MakeComponents
-from sdrt.run.origin import Origin
 from sdrt.run.planned import PlannedRequest
+from sdrt.run.refiner import Refiners
 from sdrt.run.result import (
     Events,
     GenerationStep,
@@ -57,7 +57,7 @@ class StableDiffusionPipeline(DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_generation", "__weakref__"),
+        *("_cache", "_refiners", "_generation", "__weakref__"),
     )
 
     def __init__(
@@ -74,19 +74,36 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
+        self._refiners = Refiners(self._cache, notify, verify=verify)
         self._generation = Generation(self._cache, self._notices)
 
     @classmethod
     @takes(Loading)
     def from_pretrained(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
-        """Open a model: a folder, an embedded model ("shapes") or a hub id. A torch checkpoint is exported once.
+        """Open a model: a folder, a checkpoint, an embedded model ("shapes") or a hub id.
+
+        The graphs of a torch checkpoint are built in memory, and nothing is written. For providers that compile files
+        (tensorrt, openvino, coreml), it is exported into the cache once.
 
         Raises:
             ModelError, ProviderError, RequestError.
         """
+        return cls._opened(Loading(*values, **named))
+
+    @classmethod
+    @takes(FileLoading)
+    def from_single_file(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
+        """Open a checkpoint in one file, as A1111 and ComfyUI take it.
+
+        Raises:
+            ModelError, ProviderError, RequestError.
+        """
+        return cls._opened(FileLoading(*values, **named))
+
+    @classmethod
+    def _opened(cls, given: Loading) -> StableDiffusionPipeline:
         from sdrt.onnx.engine import settle
 
-        given = Loading(*values, **named)
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
         return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
@@ -129,7 +146,8 @@ class StableDiffusionPipeline(DiffusersMethods):
             # Metadata may name it, so it is never a file.
             raise unknown_scheduler(name)
         other = None if name is None else self._resolved(name)
-        return PlannedRequest.of(request, self.scheduler_for(scheduler, spacing), self.model, other)
+        chosen = self.scheduler_for(scheduler, spacing)
+        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request.refiner))
 
     def stream(
         self,
@@ -157,13 +175,8 @@ class StableDiffusionPipeline(DiffusersMethods):
         else:
             planned = request
             planned.check_for(self.model, planned_again=(scheduler, spacing) != (None, None))
-        origin = Origin(
-            model=self.model.name,
-            scheduler=planned.scheduler,
-            scheduler_config=self._scheduler_config,
-            zeroes=self._capabilities.zeroes,
-            layer=self._capabilities.layer,
-        )
+        self._refiners.keep_only(planned.refiner)
+        origin = planned.origin(self._scheduler_config)
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)
 
@@ -208,10 +221,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         if self.model.has(TAESD_DECODER):
             return self._cache.get().taesd
         if self._preview is None:
-            capabilities = self._capabilities
-            self._preview = LinearPreview.of(
-                self.model, channels=capabilities.latent_channels, factor=capabilities.vae_scale_factor
-            )
+            self._preview = LinearPreview.of(self.model)
         return self._preview
 
     def scheduler_for(self, scheduler: SchedulerLike | None = None, spacing: str | None = None) -> Scheduler:
@@ -290,6 +300,7 @@ class StableDiffusionPipeline(DiffusersMethods):
     def close(self) -> None:
         """Free the sessions as soon as no run uses them. A later call creates them again."""
         self._cache.close()
+        self._refiners.keep_only(None)
 
     def __enter__(self) -> StableDiffusionPipeline:
         return self

@@ -66,12 +66,12 @@ def test_models(tmp_path: Path) -> None:
     (hub / "models--someone--some--model").mkdir(parents=True)
     (hub / "models--someone--odd\x1b[31m\nname").mkdir()
     for command in (["generate", "x", "-m"], ["plot", "x", "--model"], ["doctor", "-m"], ["benchmark", "-m"]):
-        assert completed(*command, "") == ["shapes", "someone/some--model", "<dir>"]
-        assert completed(*command, "some") == ["someone/some--model", "<dir>"]
+        assert completed(*command, "") == ["shapes", "someone/some--model", "<file>"]
+        assert completed(*command, "some") == ["someone/some--model", "<file>"]
     assert completed("info", "sha") == ["shapes", "<file>"]
     assert completed("export", "ch") == ["<file>"]
     shutil.rmtree(hub)
-    assert completed("generate", "-m", "") == ["shapes", "<dir>"]
+    assert completed("generate", "-m", "") == ["shapes", "<file>"]
 
 
 def test_files() -> None:

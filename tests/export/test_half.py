@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,45 @@ def test_restored_weights_are_the_checkpoint_s(
         for name, value in original.items():
             expected = value if dtype == "float32" or value.ndim < 2 else value.half().float()
             assert torch.equal(made[name], expected), name
+
+
+@pytest.mark.parametrize("model", ["sd1", "shapes"])
+def test_a_restored_checkpoint_loads_without_complaints(
+    request: pytest.FixtureRequest, tmp_path: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every tensor has a place, every place a tensor, and every key of a config is known."""
+    import diffusers
+    import transformers
+
+    source = request.getfixturevalue("sd1_export").folder if model == "sd1" else model
+    restore_checkpoint(source, tmp_path / "restored")
+    classes = {
+        "text_encoder": transformers.CLIPTextModel,
+        "unet": diffusers.UNet2DConditionModel,
+        "vae": diffusers.AutoencoderKL,
+    } | ({"taesd_decoder": diffusers.AutoencoderTiny} if model == "shapes" else {})
+    for logger in (diffusers.utils.logging, transformers.utils.logging):
+        logger.enable_propagation()
+    for part, model_class in classes.items():
+        with caplog.at_level("WARNING"):
+            module, info = model_class.from_pretrained(
+                tmp_path / "restored" / part, use_safetensors=True, output_loading_info=True
+            )
+        assert not any(info.values()), info
+        assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    for logger in (diffusers.utils.logging, transformers.utils.logging):
+        logger.disable_propagation()
+    assert [record.message for record in caplog.records] == []
+
+
+def test_restoring_loads_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys\nfrom sdrt_export.restore import restore_checkpoint\nfrom pathlib import Path\n"
+        f"restore_checkpoint('shapes', Path({str(tmp_path / 'restored')!r}))\n"
+        "print({'torch', 'diffusers', 'transformers', 'safetensors', 'onnx_ir'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
 
 
 def test_the_command_restores_the_embedded_model_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from click.testing import CliRunner
+from onnx import TensorProto, helper, numpy_helper
 
 from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
@@ -24,6 +25,7 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt_export import calibrate, export_model, int8
 from sdrt_export.calibrate import Calibration
+from sdrt_export.graphs.stored import StoredGraph
 from sdrt_export.quantize import Span, layers, quantize
 from sdrt_export.restore import restore_checkpoint
 from tests.made_once import MadeOnce
@@ -52,7 +54,7 @@ def operators(path: Path) -> Counter[str]:
 
 @pytest.mark.parametrize("name", int8.QUANTIZED)
 def test_every_layer_but_those_of_the_table_is_in_int8(small: Path, tiny_model: Path, name: str) -> None:
-    before = ir.load(tiny_model / name / "model.onnx")
+    before = StoredGraph.read(tiny_model / name / "model.onnx")
     kinds = Counter(layer.node.op_type for layer in layers(before))
     after = operators(small / name / "model.onnx")
     assert kinds["Conv"] > 5
@@ -174,31 +176,27 @@ def test_other_kinds_of_u_nets_are_refused(checkpoint: Callable[[str], Path], tm
 # --- one layer, in numbers ----------------------------------------------------------------------------------
 
 
-def one_layer(operator: str, weight: np.ndarray, bias: np.ndarray) -> ir.Model:
+def one_layer(operator: str, weight: np.ndarray, bias: np.ndarray) -> StoredGraph:
     shape = [None, weight.shape[1], None, None] if operator == "Conv" else [None, None, weight.shape[0]]
-    x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
-    constants = [
-        ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape))
-        for name, array in (("weight", weight), ("bias", bias))
-    ]
-    for value in constants:
-        value.type = ir.TensorType(ir.DataType.FLOAT)
     if operator == "Conv":
-        nodes = [ir.node("Conv", [x, *constants], attributes={"pads": [1, 1, 1, 1]})]
+        nodes = [helper.make_node("Conv", ["x", "weight", "bias"], ["y"], pads=[1, 1, 1, 1])]
     else:
-        product = ir.node("MatMul", [x, constants[0]])
-        nodes = [product, ir.node("Add", [product.outputs[0], constants[1]])]
-    out = nodes[-1].outputs[0]
-    out.name, out.type = "y", ir.TensorType(ir.DataType.FLOAT)
-    for index, node in enumerate(nodes):
-        node.outputs[0].name = node.outputs[0].name or f"value_{index}"
-    graph = ir.Graph([x], [out], nodes=nodes, initializers=constants, opset_imports={"": 20}, name="one")
-    return ir.Model(graph, ir_version=10)
+        nodes = [
+            helper.make_node("MatMul", ["x", "weight"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["y"]),
+        ]
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name, dims in (("x", shape), ("y", None))
+    )
+    constants = [numpy_helper.from_array(array, name) for name, array in (("weight", weight), ("bias", bias))]
+    graph = helper.make_graph(nodes, "one", [x], [y], constants)
+    return StoredGraph(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10))
 
 
-def run(model: ir.Model, x: np.ndarray, path: Path) -> np.ndarray:
+def run(graph: StoredGraph, x: np.ndarray, path: Path) -> np.ndarray:
     """As the runtime does: without VNNI, ONNX Runtime's own default would let sums overflow."""
-    ir.save(model, path)
+    graph.save(path)
     return Component("layer", path, SessionConfig(provider="cpu"), Notices(None)).run({"x": x}, "y")
 
 

@@ -6,6 +6,8 @@ Three odd configurations, the refiner, and models for inpainting and instruction
 from __future__ import annotations
 
 import functools
+import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -325,3 +327,19 @@ def test_optimum_s_folder(optimum_folder: Folders, diffusers_pipeline: Pipelines
         return
     options = {"prompt": PROMPT, "image": given_image(64, 64), "strength": 0.6}
     compare(optimum_folder(variant), theirs, **options)
+
+
+def test_cosxl_s_image_is_scaled(
+    checkpoint: Folders, sdrt_folder: Folders, diffusers_pipeline: Pipelines, tmp_path: Path
+) -> None:
+    """Its U-Net takes the image's latents with the scale of its own, as `model_index.json` says."""
+    folder = tmp_path / "cosxl"
+    shutil.copytree(sdrt_folder("xl-pix2pix"), folder, ignore=shutil.ignore_patterns("sdrt.json"))
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"is_cosxl_edit": True}))
+    theirs = diffusers.StableDiffusionXLInstructPix2PixPipeline.from_pretrained(
+        checkpoint("xl-pix2pix"), is_cosxl_edit=True
+    )
+    theirs.set_progress_bar_config(disable=True)
+    image = given_image(96, 64)
+    compare(folder, theirs, prompt="make it a castle", image=image, height=64, width=96)

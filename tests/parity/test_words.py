@@ -8,6 +8,7 @@ from typing import Any
 
 import diffusers
 import pytest
+from diffusers.loaders.single_file import FromSingleFileMixin
 from diffusers.pipelines.stable_diffusion.pipeline_onnx_stable_diffusion import OnnxStableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion.pipeline_onnx_stable_diffusion_img2img import (
     OnnxStableDiffusionImg2ImgPipeline,
@@ -15,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_onnx_stable_diffusion_img2img
 
 import sdrt
 from sdrt import StableDiffusionPipeline
-from sdrt.foreign.arguments import CALLING, LOADING
+from sdrt.foreign.arguments import CALLING, LOADING, SINGLE_FILE
 from sdrt.foreign.imports import IMPORTS
 from sdrt.foreign.pipeline import PIPELINE
 from sdrt.foreign.word import find
@@ -61,6 +62,15 @@ def test_arguments_of_loading() -> None:
     names |= set(inspect.signature(diffusers.StableDiffusionPipeline.__init__).parameters) - {"self"}
     assert len(names) > 20
     assert {name for name in names if name not in own and find(name, LOADING) is None} == set()
+
+
+def test_arguments_of_a_single_file() -> None:
+    own = inspect.signature(StableDiffusionPipeline.from_single_file).parameters
+    source = inspect.getsource(FromSingleFileMixin.from_single_file)
+    names = set(re.findall(r'kwargs\.(?:pop|get)\(\s*"(\w+)"', source))
+    names |= set(inspect.signature(FromSingleFileMixin.from_single_file).parameters) - {"kwargs"}
+    assert len(names) > 10
+    assert {name for name in names if name not in own and find(name, SINGLE_FILE) is None} == set()
 
 
 def test_names_to_import() -> None:

@@ -99,6 +99,18 @@ XL_VARIANTS: dict[str, XlVariant] = {
     ),
 }
 _BASE = XL_VARIANTS["xl"]
+# A few kilobytes, for `tests/models/tiny-xl`.
+XL_VARIANTS["xl-golden"] = replace(
+    _BASE,
+    text=_BASE.text and _BASE.text | {"hidden_size": 16, "intermediate_size": 24},
+    text_2=_BASE.text_2 | {"hidden_size": 20, "intermediate_size": 32, "projection_dim": 12},
+    unet=_BASE.unet
+    | {"block_out_channels": (8, 16), "cross_attention_dim": 36, "attention_head_dim": (2, 4)}
+    | {"down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "transformer_layers_per_block": (1, 2)}
+    | {"up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+    | _sizes(12, 6),
+    seed=27,
+)
 # The refiner: only the second text encoder, and a score in place of the target size.
 XL_VARIANTS["xl-refiner"] = replace(
     _BASE,

@@ -17,13 +17,13 @@ _BLOCK = 1 << 18
 
 
 class FiniteTensors(LazyTensors):
-    """The `tensors` of the part at `place`, which messages name."""
+    """The `tensors` of the part at `place`, which messages name. The attribute `tensors` gives them unchecked."""
 
     def __init__(self, place: str, tensors: Mapping[str, Array]) -> None:
-        self._place, self._tensors = place, tensors
+        self._place, self.tensors = place, tensors
 
     def __getitem__(self, name: str) -> Array:
-        array = self._tensors[name]
+        array = self.tensors[name]
         if array.dtype.itemsize > 4:
             with np.errstate(over="ignore"):  # becomes infinity, and is refused
                 array = array.astype(np.float32)
@@ -36,13 +36,13 @@ class FiniteTensors(LazyTensors):
 
     def shape(self, name: str) -> Shape:
         """See `LazyTensors`."""
-        return shape_of(self._tensors, name)
+        return shape_of(self.tensors, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self.tensors)
 
 
 def _is_finite(array: Array) -> bool:

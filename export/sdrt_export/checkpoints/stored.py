@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from sdrt_export.checkpoints.finite import FiniteTensors
 from sdrt_export.checkpoints.tensors import Source, Tensors
 from sdrt_export.graphs.weights import Array
 
@@ -57,7 +58,9 @@ _OF_NUMPY = {
 
 
 def stored(tensors: Mapping[str, Array], name: str) -> Stored:
-    """A tensor of a checkpoint, as its file has it if it is in one."""
+    """A tensor of a checkpoint, as its file has it if it is in one. Its numbers are not checked."""
+    if isinstance(tensors, FiniteTensors):
+        tensors = tensors.tensors
     source = tensors.sources[name] if isinstance(tensors, Tensors) else None
     if source is not None and source.entry.dtype in _KINDS:
         return _in_file(source)

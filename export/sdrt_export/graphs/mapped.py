@@ -43,12 +43,15 @@ def mapped(graph: Graph, tensors: Mapping[str, Array], *, turned: bool) -> Memor
     return MemoryGraph(
         content=model.SerializeToString(),
         folder=folder,
+        remedy=_REMEDY,
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
     )
 
 
 _IN_NO_FILE = Place(location="memory")
+# An export reads every weight, and names one that is not finite. A session only computes with them.
+_REMEDY = "download the checkpoint again; sdrt export says which weight is damaged"
 
 
 def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stored: bool) -> Stored:

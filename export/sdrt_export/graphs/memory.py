@@ -15,25 +15,27 @@ import onnx
 from onnx import helper
 
 from sdrt.onnx.engine import ort
-from sdrt_export.graphs.graph import FLOAT, HALF, MICROSOFT, Graph, Place
-from sdrt_export.graphs.weights import Array
+from sdrt_export.checkpoints.stored import Stored, stored
+from sdrt_export.graphs.graph import FLOAT, MICROSOFT, Graph, Place
+from sdrt_export.graphs.weights import Array, Weight
 
 __all__ = ["Bound", "Once", "bind", "ort_value", "turn"]
 
 _PLACE = Place(location="memory")
-_TYPES: Mapping[Any, int] = {np.dtype(np.float32): FLOAT, np.dtype(np.float16): HALF}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
     """A model, and the weights that it names.
 
-    `weights` are contiguous, and views of the checkpoint's tensors where no number had to move. Give them to
+    `weights` are contiguous, and views of the checkpoint's tensors where no number had to move. `types` are ONNX's
+    numbers of their types; types that NumPy lacks (bfloat16, float8) are bits. Give them to
     ``SessionOptions.add_external_initializers`` as `values`. ONNX Runtime copies them when it makes the session.
     """
 
     model: onnx.ModelProto
     weights: Mapping[str, Array]
+    types: Mapping[str, int]
 
     def content(self) -> bytes:
         """The model as a session takes it."""
@@ -42,37 +44,41 @@ class Bound:
 
     def values(self) -> dict[str, Any]:
         """The weights as ONNX Runtime's values, which do not copy them."""
-        return {name: ort_value(array) for name, array in self.weights.items()}
+        return {name: ort_value(array, self.types[name]) for name, array in self.weights.items()}
 
 
 def bind(graph: Graph, tensors: Mapping[str, Array], *, portable: bool = False) -> Bound:
     """Take a graph's weights from a checkpoint's `tensors`.
 
-    Float16 stays as it is: the graph widens it, and ONNX Runtime does so once when it makes the session. With
+    Narrow types stay as they are: the graph widens them, and ONNX Runtime does so once when it makes the session. With
     `portable`, MatMul remains, for providers that have standard operators only, and its weights are copied.
 
     Raises:
         IntegrityError: a tensor is missing, or has another shape than the config says.
     """
     turned = {name for name, weight in graph.weights.items() if weight.is_transposed and not portable}
-    weights = {
-        name: _held(weight.parts(tensors)[0] if name in turned else weight.value(tensors))
-        for name, weight in graph.weights.items()
-    }
-    types = {name: _TYPES[array.dtype] for name, array in weights.items()}
-    model = graph.model(dict.fromkeys(weights, _PLACE), types)
+    kept = {name: _held(weight, tensors, as_stored=name in turned) for name, weight in graph.weights.items()}
+    types = {name: one.dtype for name, one in kept.items()}
+    model = graph.model(dict.fromkeys(kept, _PLACE), types)
     turn(model, turned)
-    return Bound(model=model, weights=weights)
+    weights = {name: np.ascontiguousarray(one.array) for name, one in kept.items()}
+    return Bound(model=model, weights=weights, types=types)
 
 
-def ort_value(array: Array) -> Any:
-    """An array as ONNX Runtime's value, without a copy. The caller keeps the array."""
+def ort_value(array: Array, dtype: int | None = None) -> Any:
+    """An array as ONNX Runtime's value, without a copy. The caller keeps the array. Bits are of ONNX's type `dtype`."""
+    if dtype is not None and array.dtype.kind == "u":
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, dtype)
     return ort.OrtValue.ortvalue_from_numpy(array)
 
 
-def _held(array: Array) -> Array:
-    """A weight as a contiguous array of a type that graphs store."""
-    return np.ascontiguousarray(array if array.dtype in _TYPES else array.astype(np.float32))
+def _held(weight: Weight, tensors: Mapping[str, Array], *, as_stored: bool) -> Stored:
+    """A weight in the type of its tensors; in float32 if they differ."""
+    parts = [stored(tensors, name) for name in weight.sources if name in tensors]
+    if len({one.dtype for one in parts}) != 1 or len(parts) != len(weight.sources):
+        return Stored(array=weight.value(tensors).astype(np.float32), dtype=FLOAT)
+    arrays = weight.parts({name: one.array for name, one in zip(weight.sources, parts, strict=True)})
+    return Stored(array=arrays[0] if as_stored else weight.arrange(arrays), dtype=parts[0].dtype)
 
 
 def turn(model: onnx.ModelProto, turned: Collection[str]) -> None:

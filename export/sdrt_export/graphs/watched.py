@@ -16,7 +16,7 @@ __all__ = ["WatchedLayers", "add_extremes"]
 
 # The last layer of a module of diffusers or transformers that returns a sum with it.
 _LAST_LAYER = re.compile(
-    r"\.(attn\d\.to_out\.0|to_out\.0|self_attn\.out_proj|mlp\.fc2|ff\.net\.2|proj_out|conv\.\d|conv\d|conv_shortcut"
+    r"\.(attn\d\.to_out\.0|to_out\.0|self_attn\.out_proj|mlp\.fc2|ff\.net\.2|proj_out|conv\.\d|conv\d|norm\d|conv_shortcut"
     r"|skip|time_emb_proj|cond_proj|linear_2)$"
 )
 

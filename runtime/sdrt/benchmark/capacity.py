@@ -19,7 +19,8 @@ from sdrt.benchmark.nvidia import free_bytes, library, used_bytes
 from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.families.capabilities import Capabilities
-from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import STAGES_GRAPH
+from sdrt.model_folder.resolve import open_again
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.vae.autoencoder import LARGEST_WHOLE
 
@@ -121,8 +122,8 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
 
 
 def _has_stages(model: Model) -> bool:
-    folder = ModelFolder.open(Path(model[0]))
-    return folder.stages(folder.family.vae.decoder).is_file()
+    opened = open_again(Path(model[0]), model[1], target="cpu")
+    return opened.graph(opened.family.vae.decoder, STAGES_GRAPH) is not None
 
 
 def _sizes(configuration: Configuration, capabilities: Capabilities) -> list[tuple[int, int]]:

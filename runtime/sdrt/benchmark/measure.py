@@ -15,12 +15,12 @@ from sdrt.benchmark.memory import peak_resident
 from sdrt.benchmark.stats import median_interval
 from sdrt.benchmark.timed_generation import Generation, generator
 from sdrt.common.notices import Notify
-from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 __all__ = ["Model", "measure", "open_pipeline", "repeat", "session_config", "warm_up"]
 
 Model = tuple[str, str]
-"""Folder and name of a model."""
+"""Path and name of a model."""
 Generate = Callable[[], Generation]
 
 
@@ -70,13 +70,13 @@ def open_pipeline(
     """Open the pipeline of a configuration, without creating sessions."""
     # Imported here, so that loading includes the import of ONNX Runtime, as in `sdrt generate`.
     from sdrt.common.notices import Notices
-    from sdrt.model_folder.folder import ModelFolder
+    from sdrt.model_folder.resolve import open_again
     from sdrt.onnx.engine import settle
     from sdrt.pipeline import StableDiffusionPipeline
 
-    folder = ModelFolder.open(Path(model[0]), name=model[1])
     config = settle(session_config(configuration, profile), Notices(notify))
-    return StableDiffusionPipeline(folder, config, notify=notify)
+    opened = open_again(Path(model[0]), model[1], target=PROVIDERS[config.name].target)
+    return StableDiffusionPipeline(opened, config, notify=notify)
 
 
 def session_config(configuration: Configuration, profile: str | None = None) -> SessionConfig:

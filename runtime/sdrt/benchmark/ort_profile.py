@@ -59,7 +59,10 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
         roles = pipeline.model.family.roles
         opened = {roles.get(graph.name, graph.name): graph for graph in pipeline.graphs}
         rates = _rates(opened["unet"])
-        graphs = {name: (graph.path, graph.end_profile()) for name, graph in opened.items()}
+        graphs = {
+            name: (_graph_file(pipeline.model, graph, Path(folder)), graph.end_profile())
+            for name, graph in opened.items()
+        }
         runs = Counter(name for one in kept for name, _, _ in one.spans)
         steps = [step for one in kept for step in one.steps]
         pipeline.close()  # makes room for the ceiling
@@ -82,6 +85,16 @@ def profile(model: Model, configuration: Configuration, rules: Rules, tell: Noti
                 if runs[name]
             },
         }
+
+
+def _graph_file(model: OpenedModel, graph: Component, folder: Path) -> Path:
+    """The file of a graph. One in memory is written into `folder`."""
+    source = model.graph(graph.name)
+    if source is None or source.build is None:
+        return graph.path
+    path = folder / f"{graph.name}.onnx"
+    path.write_bytes(source.build().content)
+    return path
 
 
 def _rates(denoiser: Component) -> str | None:

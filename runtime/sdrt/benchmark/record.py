@@ -48,14 +48,17 @@ def new_record(command: Sequence[str], model: Model, rules: Rules) -> dict[str, 
 
 
 def describe_model(model: Model) -> dict[str, Any]:
-    """Facts that identify the model. The manifest contains the hashes of all files, so its hash covers them all."""
-    manifest = model.manifest
+    """Facts that identify the model. The manifest contains the hashes of all files, so its hash covers them all.
+
+    A checkpoint that runs in memory has no file with a manifest.
+    """
+    manifest, path = model.manifest, model.path / MANIFEST_NAME
     return {
         "name": model.name,
         **{key: getattr(manifest, key, None) for key in ("family", "target", "dtype", "opset", "exporter")},
         "source": dict(manifest.source) if manifest else None,
         "versions": dict(manifest.versions) if manifest else None,
-        "manifest_sha256": sha256(model.path / MANIFEST_NAME) if manifest else None,
+        "manifest_sha256": sha256(path) if path.is_file() else None,
     }
 
 

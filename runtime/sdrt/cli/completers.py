@@ -84,11 +84,11 @@ def providers(_: click.Context, __: click.Parameter, incomplete: str) -> Items:
 
 
 def models(_: click.Context, __: click.Parameter, incomplete: str) -> Items:
-    """Embedded models, models in the hub's cache, and folders."""
+    """Embedded models, models in the hub's cache, folders, and checkpoints' files."""
     from sdrt.model_folder.embedded import embedded_names
 
     names = [*embedded_names(), *_cached()]
-    return [*_starting(names, incomplete), CompletionItem(incomplete, type="dir")]
+    return [*_starting(names, incomplete), CompletionItem(incomplete, type="file")]
 
 
 def images_and_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.checkpoint_options import beside_options
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.cli.group import debug_option
@@ -83,31 +84,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     metavar="FOLDER|ID",
     help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
 )
-@click.option(
-    "--vae",
-    metavar="FILE|FOLDER|ID",
-    shell_complete=completers.files,
-    help="Use this VAE in place of the checkpoint's.",
-)
-@click.option(
-    "--text-encoder",
-    "text_encoders",
-    metavar="FILE",
-    multiple=True,
-    shell_complete=completers.files,
-    help="Use this text encoder in place of the single file's. SDXL takes two.",
-)
-@click.option(
-    "--prediction-type",
-    type=click.Choice(["epsilon", "v_prediction"]),
-    help="What a single file's U-Net predicts. Asked for where the file does not tell: Stable Diffusion 2.",
-)
-@click.option(
-    "--config",
-    metavar="FOLDER|ID",
-    shell_complete=completers.folders,
-    help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
-)
+@beside_options
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
 @click.option(

@@ -42,6 +42,7 @@ class Capabilities:
         pooled_width: the width of a pooled embedding; None if it is unknown.
         layer: how many layers before its last one a text encoder's usual layer is.
         takes_score: whether the denoiser is told an aesthetic score.
+        scales_image: whether the denoiser for instructions takes the image's latents with the scale of its own.
         zeroes: whether embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
@@ -63,6 +64,7 @@ class Capabilities:
     pooled_width: int | None = None
     layer: int = 0
     takes_score: bool = False
+    scales_image: bool = False
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
@@ -129,6 +131,7 @@ class Capabilities:
             pooled_width=_pooled_width(family, text),
             layer=family.text_encoders[0].layer or 0,
             takes_score=takes_score,
+            scales_image=index.get("is_cosxl_edit") is True,
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,

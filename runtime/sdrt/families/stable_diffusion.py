@@ -10,7 +10,7 @@ _CONSISTENCY = frozenset({"LatentConsistencyModelPipeline", "LatentConsistencyMo
 _EXPORTED_CONSISTENCY = frozenset(
     {"ORTLatentConsistencyModelPipeline", "ORTLatentConsistencyModelImg2ImgPipeline"}
 )
-_REPAINTING = ("strength", "mask_image", "padding_mask_crop", "outpaint")
+_REPAINTING = ("strength", "denoising_start", "mask_image", "padding_mask_crop", "outpaint")
 
 TEXT_TO_IMAGE = Task(
     name="text to image",

@@ -82,7 +82,8 @@ _TASKS = (
         guidance_scale=5.0,
         needs=("image",),
         refuses=(
-            *("strength", "mask_image", "padding_mask_crop", "outpaint", "noise_level", "hires_scale"),
+            *("strength", "denoising_start", "mask_image", "padding_mask_crop", "outpaint"),
+            *("noise_level", "hires_scale"),
             *("negative_original_size", "negative_crops_coords_top_left", "negative_target_size"),
         ),
     ),
@@ -123,7 +124,7 @@ STABLE_DIFFUSION_XL = Family(
     denoiser=DenoiserSpec(extra={"text_embeds": _text_embeds, "time_ids": _time_ids}),
     tasks=_TASKS,
     default_size=1024,
-    options=("force_zeros_for_empty_prompt", "requires_aesthetics_score"),
+    options=("force_zeros_for_empty_prompt", "requires_aesthetics_score", "is_cosxl_edit"),
     zeroes="force_zeros_for_empty_prompt",
     takes_score=_takes_score,
 )

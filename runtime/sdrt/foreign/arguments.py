@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from sdrt.foreign.word import Word
 
-__all__ = ["CALLING", "LOADING", "MOVING", "PIPELINE_ARGUMENTS", "REQUESTING", "TEXTUAL_INVERSION"]
+__all__ = [
+    "CALLING",
+    "LOADING",
+    "MOVING",
+    "PIPELINE_ARGUMENTS",
+    "REQUESTING",
+    "SINGLE_FILE",
+    "TEXTUAL_INVERSION",
+]
 
 _NO_CHECKER = "remove it; sdrt has no safety checker"
 _PRECISION = "remove it, and export the checkpoint in the precision that you need: sdrt export --dtype fp16"
@@ -62,7 +70,7 @@ LOADING = (
     Word("disable_mmap", "how files are read", "remove it", (None, False)),
     Word("scheduler", "another scheduler", "assign it after loading: pipeline.scheduler = …", (None,)),
     Word("unet", "another U-Net", _GRAPH),
-    Word("vae", "another VAE", _GRAPH),
+    Word("vae", "another VAE", "give its .safetensors file, its folder or its hub id", works=True),
     Word("text_encoder", "another text encoder", _GRAPH),
     Word("tokenizer", "another tokenizer", _GRAPH),
     Word("controlnet", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
@@ -92,9 +100,7 @@ LOADING = (
     Word("dduf_file", "a model in one file", _GRAPH, (None,)),
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
-    Word(
-        "export", "export while loading", "remove it; checkpoints are exported once, into the cache", (None,)
-    ),
+    Word("export", "export while loading", "remove it; checkpoints run as they are", (None,)),
     Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself", (None,)),
@@ -128,6 +134,8 @@ _OWN_WORDS = (
     Word("hr_scale", "the size of a second pass", "write hires_scale="),
     Word("hr_second_pass_steps", "the steps of a second pass", "write hires_steps="),
     Word("hr_upscaler", "what a second pass enlarges", "write hires_upscaler="),
+    Word("refiner_checkpoint", "a second model", "write refiner="),
+    Word("refiner_switch_at", "when the second model takes over", "write refiner_switch="),
 )
 
 _OTHERS = (
@@ -142,8 +150,6 @@ _OTHERS = (
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
-    Word("denoising_start", "a part of the steps", "give timesteps= or sigmas=", (None,)),
-    Word("denoising_end", "a part of the steps", "give timesteps= or sigmas=", (None,)),
     Word("max_sequence_length", "the length of prompts", _OTHER_MODELS, (None,)),
 )
 
@@ -159,6 +165,7 @@ CALLING = (
     Word("latents, prompt_embeds, negative_prompt_embeds", "arrays", "the same, as NumPy arrays", works=True),
     Word("image, mask_image, strength, padding_mask_crop", "", "the same", works=True),
     Word("image_guidance_scale, noise_level", "", "the same", works=True),
+    Word("denoising_start, denoising_end", "a part of the run", "the same", works=True),
     Word("prompt_2, negative_prompt_2", "SDXL's second prompts", "the same", works=True),
     Word(
         "pooled_prompt_embeds, negative_pooled_prompt_embeds",
@@ -249,9 +256,32 @@ _BAR = (
     Word("*", "a progress bar", "remove it; sdrt draws none in Python, and pipeline.stream yields the steps"),
 )
 
+_CONFIG = "give config= a folder or hub id of a model in diffusers' layout"
+SINGLE_FILE = (
+    Word("pretrained_model_link_or_path", "the file", "give the file as the first argument, or as model="),
+    Word("config", "the configs of another model", "the same", works=True),
+    Word("original_config", "a config of CompVis", _CONFIG, (None,)),
+    Word("original_config_file", "a config of CompVis", _CONFIG, (None,)),
+    Word("scheduler_type", "another scheduler", "assign it after loading: pipeline.scheduler = …", (None,)),
+    Word("load_safety_checker", "a filter for images", _NO_CHECKER, (None, False)),
+    Word("image_size", "the usual size", "give width= and height= to the call", (None,)),
+    Word(
+        "extract_ema",
+        "the averaged weights",
+        "remove it; the plain weights are used, as in diffusers",
+        (None, False),
+    ),
+    Word("scaling_factor", "the scale of latents", _CONFIG, (None,)),
+    Word("num_in_channels", "the inputs of the U-Net", "remove it; the file says it", (None,)),
+    Word("upcast_attention", "attention in float32", "remove it; the CPU computes in float32", (None, False)),
+    *LOADING,
+)
+"""Arguments of `from_single_file`."""
+
 PIPELINE_ARGUMENTS: Mapping[str, Sequence[Word]] = {
     "__init__": CONSTRUCTING,
     "from_pretrained": LOADING,
+    "from_single_file": SINGLE_FILE,
     "__call__": CALLING,
     "to": MOVING,
     "load_textual_inversion": TEXTUAL_INVERSION,

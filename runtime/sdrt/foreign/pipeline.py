@@ -19,7 +19,7 @@ _EXPORT = "export the checkpoint: sdrt export CHECKPOINT -o model/"
 _OPTION = "it is an argument of the call, and result.request has the value that was used"
 _PLAN = "pipeline.plan(Request(…)) checks a request and plans its steps"
 _INSIDE = "sdrt does it inside a call; pipeline.stream yields the steps"
-_SINGLE = "convert it with diffusers' from_single_file(…).save_pretrained(…), then run sdrt export"
+_SINGLE = "write StableDiffusionPipeline.from_single_file(…)"
 _HOOKS = "remove it; sdrt has no such hooks"
 
 PIPELINE = (
@@ -33,7 +33,7 @@ PIPELINE = (
     Word("load_textual_inversion, unload_textual_inversion", "textual inversions", "the same", works=True),
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
     Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
-    Word("from_single_file", "loads a checkpoint in one file", _SINGLE),
+    Word("from_single_file", "loads a checkpoint in one file", "the same", works=True),
     Word("from_pipe", "another pipeline with the same parts", "use the same pipeline; it does every task"),
     Word("from_config", "a pipeline from a config", "write StableDiffusionPipeline.from_pretrained(…)"),
     Word("download", "downloads a model", "write StableDiffusionPipeline.from_pretrained(…)"),

@@ -104,9 +104,9 @@ def _key(source: Source, target: str) -> str:
     from sdrt.common.version import __version__
 
     what: list[Any] = [source.name, source.commit] if source.commit else list(_file_stats(source.configs))
-    given = {**source.parts.given(), "files": [list(_file_stats(path)) for path in source.parts.paths()]}
+    given = {**source.beside.given(), "files": [list(_file_stats(path)) for path in source.beside.paths()]}
     text = json.dumps(
-        [what, target, DTYPE, __version__, *([given] if source.parts.given() else [])], default=str
+        [what, target, DTYPE, __version__, *([given] if source.beside.given() else [])], default=str
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -189,7 +189,7 @@ def _export(source: Source, output: Path, target: str, notices: Notices, reporte
             token=source.token,
             cache_dir=source.cache_dir,
             reporter=reporter or export_reporter(board),
-            **source.parts.given(),
+            **source.beside.given(),
         )
 
 

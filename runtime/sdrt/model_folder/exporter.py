@@ -27,31 +27,33 @@ class Exporter(Protocol):
     def export_model(self, checkpoint: Any, output: Any, **options: Any) -> Manifest:
         """Export `checkpoint` into the folder `output`."""
 
-    def open_checkpoint(
+    def open_direct(
         self,
-        path: Path,
+        source: str | Path,
         *,
+        path: Path,
         target: str,
         name: str,
-        origin: str,
         revision: str | None,
+        token: str | bool | None,
+        cache_dir: str | Path | None,
         notify: Notify | None,
-        **parts: Any,
+        **beside: Any,
     ) -> Model:
-        """Open a torch checkpoint, a folder or a file, as a model that is built in memory.
+        """Open a torch checkpoint as a model that is built in memory.
 
         Args:
-            path: the checkpoint.
+            source: a folder or a file, or where either is on the hub.
+            path: the folder or file.
             target: a row of the exporter's table.
             name: the model's name.
-            origin: where it comes from: the path, or a name on the hub.
-            revision: the hub's commit.
+            revision, token, cache_dir: huggingface_hub's, for a source on the hub.
             notify: receives messages for the user.
-            parts: the attributes of `Parts` that were given.
+            beside: the attributes of `Beside` that were given.
 
         Raises:
             ModelError: the checkpoint is damaged, or sdrt does not support it.
-            RequestError: one of `parts` is wrong, or not for this kind of checkpoint.
+            RequestError: one of `beside` is wrong, or not for this kind of checkpoint.
         """
 
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:

@@ -140,7 +140,9 @@ def _parts_of(checkpoint: Path) -> Sequence[str]:
     # Opening the folder reports a damaged index.
     with suppress(IntegrityError):
         family = known_family(checkpoint)
-    return _checkpoint_components() if family is None else family.checkpoint_components
+    if family is not None:
+        return family.checkpoint_components
+    return [part for part in _checkpoint_components() if (checkpoint / part).is_dir()]
 
 
 def download_taesd(

@@ -10,13 +10,20 @@ from typing import Any
 from sdrt.common.arguments import argument
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notify
+from sdrt.errors import RequestError
 from sdrt.model_folder.folder import expand
 from sdrt.model_folder.model import Model
 from sdrt.model_folder.resolve import resolve_model
-from sdrt.model_folder.source import Parts
+from sdrt.model_folder.source import Beside
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
-__all__ = ["Loading"]
+__all__ = ["FileLoading", "Loading"]
+
+_EXAMPLES = {
+    "vae": "vae.safetensors",
+    "config": "a folder in diffusers' layout",
+    "text_encoders": "clip_l.safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,14 @@ class Loading:
     token: str | bool | None = argument(None, "Access token of the hub. It is passed to huggingface_hub.")
     cache_dir: str | Path | None = argument(None, "Where huggingface_hub keeps downloads.")
     vae: str | Path | None = argument(
-        None, "A VAE's .safetensors file or folder, in place of the checkpoint's own."
+        None, "A VAE in place of the checkpoint's: a .safetensors file, a folder or a hub id."
     )
     text_encoders: Sequence[str | Path] = argument(
         (), "Files of text encoders, for a checkpoint in one file that lacks them."
     )
     config: str | Path | None = argument(
-        None, "A folder of configs in diffusers' layout, in place of those read off a checkpoint in one file."
+        None,
+        "A folder or hub id in diffusers' layout, whose configs replace those read off a checkpoint in one file.",
     )
     prediction_type: str | None = argument(
         None,
@@ -100,14 +108,22 @@ class Loading:
         )
 
     @property
-    def parts(self) -> Parts:
-        """What replaces parts of a checkpoint. Raises `RequestError` for a value of a wrong type."""
-        given = self.text_encoders
-        texts = [given] if isinstance(given, (str, Path)) else list(given)
-        return Parts(
-            vae=None if self.vae is None else _path("vae", self.vae),
-            text_encoders=tuple(_path("text_encoders", one) for one in texts),
-            config=None if self.config is None else _path("config", self.config),
+    def beside(self) -> Beside:
+        """What is given beside a checkpoint. Raises `RequestError` for a value of a wrong type."""
+        texts = [self.text_encoders] if isinstance(self.text_encoders, (str, Path)) else self.text_encoders
+        if not isinstance(texts, (list, tuple)):
+            raise wrong_value("text_encoders", texts, "a list of .safetensors files")
+        for name, value in (
+            ("vae", self.vae),
+            ("config", self.config),
+            *(("text_encoders", one) for one in texts),
+        ):
+            if not (value is None or isinstance(value, (str, Path))):
+                raise wrong_value(name, value, f"where it is, such as {_EXAMPLES[name]}")
+        return Beside(
+            vae=self.vae,
+            text_encoders=tuple(texts),
+            config=self.config,
             prediction_type=self.prediction_type,
         )
 
@@ -116,7 +132,7 @@ class Loading:
         row = PROVIDERS[config.name]
         return resolve_model(
             self.model,
-            parts=self.parts,
+            beside=self.beside,
             revision=self.revision,
             token=self.token,
             cache_dir=self.cache_dir,
@@ -127,8 +143,22 @@ class Loading:
         )
 
 
-def _path(name: str, value: Any) -> Path:
-    """The path that an argument gives."""
-    if not isinstance(value, (str, Path)) or "\0" in str(value):
-        raise wrong_value(name, value, "the path of a .safetensors file or a folder")
-    return expand(value)
+@dataclass(frozen=True)
+class FileLoading(Loading):
+    """Which checkpoint in one file to load, and how to run it."""
+
+    model: str | Path = field(
+        metadata={
+            "about": "A checkpoint's .safetensors file, or where it is on the hub: owner/name/file.safetensors, or the "
+            "address of its page."
+        }
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, (str, Path)) and expand(self.model).is_dir():
+            raise RequestError.advised(
+                f"{self.model} is a folder",
+                "open it with from_pretrained",
+                argument="model",
+                path=expand(self.model),
+            )

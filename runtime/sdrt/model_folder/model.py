@@ -108,6 +108,11 @@ class Model(ABC):
         return self.graph(name) is not None
 
     @property
+    def other_vae(self) -> str | None:
+        """The name of the VAE, if it replaces the model's own."""
+        return None
+
+    @property
     def prefers_vocabulary(self) -> bool:
         """Whether a tokenizer's `vocab.json` and `merges.txt` decide, if there is a `tokenizer.json` beside them."""
         return False

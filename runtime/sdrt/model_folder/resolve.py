@@ -16,7 +16,7 @@ from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt.model_folder.folder import ModelFolder, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index, known_family
 from sdrt.model_folder.model import Model
-from sdrt.model_folder.source import Parts, Source
+from sdrt.model_folder.source import Beside, Source
 
 __all__ = ["holds_torch_checkpoint", "open_again", "open_local", "refuse_revision", "resolve_model"]
 
@@ -36,7 +36,7 @@ def holds_torch_checkpoint(folder: Path) -> bool:
 def resolve_model(
     model: str | Path,
     *,
-    parts: Parts = Parts(),  # noqa: B008 - frozen
+    beside: Beside = Beside(),  # noqa: B008 - frozen
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -52,7 +52,7 @@ def resolve_model(
 
     Args:
         model: an embedded model's name, a folder, a checkpoint's file or a hub id.
-        parts: what replaces parts of a checkpoint.
+        beside: what is given beside a checkpoint.
         revision: a branch, tag or commit on the hub.
         token: passed to huggingface_hub.
         cache_dir: where huggingface_hub keeps downloads.
@@ -63,20 +63,20 @@ def resolve_model(
 
     Raises:
         ModelError: there is no such model, it is damaged, or sdrt cannot run it.
-        RequestError: `model` cannot name a model, `revision` is given for a model that is not on the hub, or `parts`
-            for one that is no checkpoint.
+        RequestError: `model` cannot name a model, `revision` is given for a model that is not on the hub, or `beside`
+            with one that is no checkpoint.
     """
     notices = Notices(notify)
     folder = expand(model)
     if _is_embedded(model):
         refuse_revision(model, revision)
-        _refuse_parts(model, parts)
+        _refuse_beside(model, beside)
         if folder.is_dir():
             notices.warn(f"{model} means the embedded model: for the folder of that name, give ./{model}")
         return open_local(model)
     if exists(folder):
         refuse_revision(folder, revision)
-        source = Source(name=str(folder), configs=folder, parts=parts)
+        source = Source(name=str(folder), configs=folder, beside=beside)
     elif model == DEFAULT_MODEL:
         raise ModelNotFoundError.advised(
             f"this installation lacks the embedded model {model}, the default",
@@ -84,14 +84,14 @@ def resolve_model(
             argument="model",
         )
     else:
-        source = _download(model, parts=parts, revision=revision, token=token, cache_dir=cache_dir)
+        source = _download(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
     return _open(source, target, in_memory, notify, reporter)
 
 
 def _download(
     model: str | Path,
     *,
-    parts: Parts,
+    beside: Beside,
     revision: str | None,
     token: str | bool | None,
     cache_dir: str | Path | None,
@@ -102,10 +102,20 @@ def _download(
     access: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
     if (file := hub_file(model)) is not None:
         path, commit = download_file(file, revision=revision, **access)
-        return Source(name=str(file), configs=path, commit=commit, parts=parts, **access)
+        return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)
+    if str(model).lower().endswith(".safetensors"):
+        # No repository is called so, but a path in a folder looks like a hub id.
+        raise ModelNotFoundError.advised(
+            f"there is no file {model}",
+            "check the path; a file on the hub is owner/name/file.safetensors",
+            argument="model",
+            path=Path(model),
+        )
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, **access)
-    return Source(name=name, configs=snapshot, commit=snapshot.name, parts=parts, revision=revision, **access)
+    return Source(
+        name=name, configs=snapshot, commit=snapshot.name, beside=beside, revision=revision, **access
+    )
 
 
 def open_local(model: str | Path) -> ModelFolder:
@@ -115,6 +125,13 @@ def open_local(model: str | Path) -> ModelFolder:
         ModelError: there is no such model, it is damaged, or sdrt cannot run it.
     """
     path = embedded_path(model) if isinstance(model, str) else None
+    if path is None and expand(model).is_dir() and holds_torch_checkpoint(expand(model)):
+        raise ModelNotFoundError.expected(
+            f"{model} is a torch checkpoint, which has no files of graphs",
+            "a model folder: make one with sdrt export, or run the checkpoint with sdrt generate -m",
+            argument="model",
+            path=expand(model),
+        )
     if path is None:
         return ModelFolder.open(model)
     try:
@@ -142,9 +159,9 @@ def refuse_revision(model: str | Path, revision: str | None) -> None:
         )
 
 
-def _refuse_parts(model: str | Path, parts: Parts) -> None:
-    """Raise `RequestError` if `parts` are given for a model that is no checkpoint."""
-    for name in parts.given():
+def _refuse_beside(model: str | Path, beside: Beside) -> None:
+    """Raise `RequestError` if anything is given beside for a model that is no checkpoint."""
+    for name in beside.given():
         raise RequestError.advised(
             f"{name} is given, but {model} has been exported already",
             f"leave it out, or export the checkpoint with its own {name}",
@@ -156,7 +173,7 @@ def _refuse_parts(model: str | Path, parts: Parts) -> None:
 def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, reporter: Any) -> Model:
     where = source.configs
     if where.is_dir() and not holds_torch_checkpoint(where):
-        _refuse_parts(where, source.parts)
+        _refuse_beside(where, source.beside)
         return ModelFolder.open(where, name=source.model_name if source.commit else None)
     # Checked first, because the exporter may be missing, and because a hub model's weights are downloaded next.
     if where.is_dir():
@@ -170,21 +187,16 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
 
 
 def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
-    path = source.configs
-    if source.commit and path.is_dir():
-        from sdrt.model_folder import hub
-
-        path = hub.download_checkpoint(
-            source.name, revision=source.commit, token=source.token, cache_dir=source.cache_dir
-        )
-    return load_exporter().open_checkpoint(
-        path,
+    return load_exporter().open_direct(
+        source.name if source.commit else source.configs,
+        path=source.configs,
         target=target,
         name=source.model_name,
-        origin=source.name,
         revision=source.commit,
+        token=source.token,
+        cache_dir=source.cache_dir,
         notify=notify,
-        **source.parts.given(),
+        **source.beside.given(),
     )
 
 

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sdrt.model_folder.folder import tail
+from sdrt.model_folder.folder import exists, expand, tail
 
-__all__ = ["Parts", "Source"]
+__all__ = ["Beside", "Source"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What replaces parts of a checkpoint, or says what its files do not tell.
+class Beside:
+    """What the user gives beside a checkpoint: what replaces its parts, and what its files do not tell.
 
     Attributes:
-        vae: a file or folder of a VAE.
-        text_encoders: files of text encoders. Only for a checkpoint in one file.
-        config: a folder with configs in diffusers' layout. Only for a checkpoint in one file.
-        prediction_type: what the U-Net predicts, "epsilon" or "v_prediction". Only for a checkpoint in one file.
+        vae: a file, folder or hub id of a VAE.
+        text_encoders: files of text encoders. Only for a checkpoint in one file, like those below.
+        config: a folder or hub id of a model in diffusers' layout, for its configs.
+        prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
     """
 
-    vae: Path | None = None
-    text_encoders: tuple[Path, ...] = ()
-    config: Path | None = None
+    vae: str | Path | None = None
+    text_encoders: tuple[str | Path, ...] = ()
+    config: str | Path | None = None
     prediction_type: str | None = None
 
     def given(self) -> dict[str, Any]:
-        """Those that were given, by name."""
+        """Those that are not missing, by name."""
         return {row.name: value for row in fields(self) if (value := getattr(self, row.name))}
 
-    def paths(self) -> Iterator[Path]:
-        """The files and folders that were given."""
-        yield from (path for path in (self.vae, *self.text_encoders, self.config) if path is not None)
+    def paths(self) -> list[Path]:
+        """The files and folders among them."""
+        given = [one for one in (self.vae, *self.text_encoders, self.config) if one is not None]
+        return [path for one in given if exists(path := expand(one))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,14 @@ class Source:
         name: the folder, file or hub id that the user gave.
         configs: the file, or a folder with the checkpoint's configs. For a hub model it may lack the weights.
         commit: the commit of a hub model; None for a folder or file.
-        parts: what replaces parts of it.
+        beside: what was given beside it.
         revision, token, cache_dir: the options that the user gave for the hub.
     """
 
     name: str
     configs: Path
     commit: str | None = None
-    parts: Parts = Parts()
+    beside: Beside = Beside()
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None

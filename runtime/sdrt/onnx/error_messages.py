@@ -50,12 +50,16 @@ _TOO_LARGE = ("maximum protobuf size",)
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """The component that failed, its graph's path, the provider, and ONNX Runtime's version."""
+    """The component that failed, its graph's path, the provider, and ONNX Runtime's version.
+
+    `remedy` is what to do if its weights are damaged; empty for a model that was exported.
+    """
 
     name: str
     path: Path
     provider: str
     version: str
+    remedy: str = ""
 
     @property
     def facts(self) -> Facts:
@@ -115,7 +119,8 @@ def load_failure(subject: Subject, error: BaseException) -> SdrtError:
         )
     if _says(error, _DAMAGED):
         return IntegrityError(
-            f"{name}: {path} is damaged: copy or export the model again; {reason}", **subject.facts
+            f"{name}: {path} is damaged: {subject.remedy or 'copy or export the model again'}; {reason}",
+            **subject.facts,
         )
     kind = ModelError if provider == "cpu" else ProviderError
     target = f"with --target {PROVIDERS[provider].target}"

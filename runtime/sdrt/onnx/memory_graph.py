@@ -22,10 +22,12 @@ class MemoryGraph:
         content: the bytes of the ONNX model.
         folder: where the files are that hold weights, at the places that the model says.
         values: weights that are in no file, by name, contiguous.
+        remedy: what to do if the weights turn out to be damaged.
         types: ONNX's number for the type of a value, by name, where NumPy has no such type. The value holds its bits.
     """
 
     content: bytes
     folder: Path
+    remedy: str = ""
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)

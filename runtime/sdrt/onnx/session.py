@@ -71,7 +71,13 @@ class Component:
         config = settle(config, notices)
         self.name, self._path, self.provider = name, path, config.name
         self._row, self._device_id, self._notices = PROVIDERS[self.provider], config.device_id, notices
-        self._subject = Subject(name=name, path=path, provider=self.provider, version=ort.__version__)
+        self._subject = Subject(
+            name=name,
+            path=path,
+            provider=self.provider,
+            version=ort.__version__,
+            remedy=memory.remedy if memory else "",
+        )
         if self._row.device == "cuda":
             preload_cuda()
         setting = session_setting(self._subject, config, weights, notices, repeats=repeats)
@@ -184,11 +190,12 @@ class Component:
     def check_finite(self, output: str, array: NDArray[np.float32]) -> None:
         """Raise `ComponentError` if `array`, this component's `output`, contains NaN or infinity."""
         if not np.isfinite(array).all():
+            remedy = self._subject.remedy
             raise ComponentError(
                 f"{self.name}: output {output!r} is not finite (NaN or infinity): the graph overflows or is "
-                "damaged; export it again in fp32",
+                f"damaged; {remedy or 'export it again in fp32'}",
                 **self._subject.facts,
-                fits="a model that was exported in fp32",
+                fits=remedy or "a model that was exported in fp32",
             )
 
     @property

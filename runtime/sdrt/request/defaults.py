@@ -53,7 +53,8 @@ def _task_values(request: Request, capabilities: Capabilities) -> dict[str, Any]
     if request.image is None:
         return {}
     if "strength" not in task.refuses:
-        return {"strength": default_strength(request, task)}
+        # With denoising_start, a strength has no effect.
+        return {} if request.denoising_start is not None else {"strength": default_strength(request, task)}
     if task.has_image_guidance:
         scale = request.image_guidance_scale
         return {"image_guidance_scale": DEFAULT_IMAGE_GUIDANCE if scale is None else scale}

@@ -17,14 +17,17 @@ class DerivedSettings(Settings):
 
     @property
     def num_steps(self) -> int:
-        """How many steps run. Like the next two, it is known when the number of steps is: after `fit`."""
+        """How many steps run, or would run without `denoising_start` and `denoising_end`.
+
+        Like the next two, it is known when the number of steps is: after `fit`.
+        """
         assert self.num_inference_steps is not None
         return self.num_inference_steps - self.num_skipped_steps
 
     @property
     def num_skipped_steps(self) -> int:
-        """How many steps are skipped because the run starts from an image. The rule is that of diffusers."""
-        if self.image is None:
+        """How many steps the strength skips, because the run starts from an image. The rule is that of diffusers."""
+        if self.image is None or self.denoising_start is not None:
             return 0
         assert self.num_inference_steps is not None
         return self.num_inference_steps - share_of(self.effective_strength, self.num_inference_steps)

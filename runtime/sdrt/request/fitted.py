@@ -124,9 +124,7 @@ def _completed(
     decided = {
         "height": height,
         "width": width,
-        "strength": 1.0
-        if request.image is None or "strength" in capabilities.task.refuses
-        else default_strength(request, capabilities.task),
+        "strength": _strength(request, capabilities),
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
@@ -135,6 +133,16 @@ def _completed(
     }
     settings = {row.name: getattr(completed, row.name) for row in settings_of(Request)}
     return FittedRequest(**settings | decided, completed=completed)
+
+
+def _strength(request: Request, capabilities: Capabilities) -> float:
+    """The strength that counts. It is 1 if the noise does not depend on it."""
+    whole = request.image is None or request.denoising_start is not None
+    return (
+        1.0
+        if whole or "strength" in capabilities.task.refuses
+        else default_strength(request, capabilities.task)
+    )
 
 
 def _check_steps(request: FittedRequest) -> None:

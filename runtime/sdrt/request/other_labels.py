@@ -64,7 +64,6 @@ _WITHOUT_EFFECT = (
     *(
         "variation seed",
         "cache fp16 weight for lora",
-        "refiner switch by sampling steps",
         "adetailer version",
     ),
 )

@@ -35,6 +35,7 @@ class Group:
     LARGE = "Large images"
     SIZES = "What SDXL is told"
     SAMPLING = "Sampling"
+    TWO_MODELS = "Two models, or a part of a run"
     PROGRAMS = "For programs"
 
 
@@ -47,6 +48,7 @@ GROUPS = (
     Group.LARGE,
     Group.SIZES,
     Group.SAMPLING,
+    Group.TWO_MODELS,
     Group.PROGRAMS,
 )
 """All headings, in the order of the help."""

@@ -1,5 +1,4 @@
-"""The table of settings. Each setting is declared here, in `usual_settings` or in `size_settings`, and nowhere
-else.
+"""The table of settings. Each setting is declared here, in `usual_settings`, `size_settings` or `two_model_settings`.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
 from sdrt.request.setting import Group, Label, Option, setting
-from sdrt.request.size_settings import SizeSettings
+from sdrt.request.two_model_settings import TwoModelSettings
 
 if TYPE_CHECKING:
     from sdrt.request.checks import Array
@@ -28,7 +27,7 @@ _WITH_EMBEDS = "Embeddings need them."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Settings(SizeSettings):
+class Settings(TwoModelSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
     strength: float | None = setting(

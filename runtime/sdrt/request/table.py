@@ -104,6 +104,8 @@ FACTS = (
         ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),
+    # Another VAE than the checkpoint's own.
+    Setting(name="vae", kind=str, label=Label("VAE")),
     Setting(name="vae_tiling", kind=bool, label=Label("VAE tiling")),
     # A1111's name of the spacing, or of the one nearest to it.
     Setting(name="schedule_type", kind=str, label=Label("Schedule type")),
@@ -121,12 +123,14 @@ FACTS = (
 """What metadata contain besides the settings: the size, and what made the image."""
 
 _A1111_ORDER = (
-    *("num_inference_steps", "scheduler", "schedule_type", "guidance_scale", "seed", "size", "model"),
+    *("num_inference_steps", "scheduler", "schedule_type", "guidance_scale", "seed", "size", "model", "vae"),
     *("strength", "hires_strength", "image_guidance_scale", "noise_level"),
     *("mask_blur", "padding_mask_crop", "outpaint", "composite", "vae_tiling"),
-    *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler", "clip_skip", "prompt_syntax"),
+    *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler"),
+    *("refiner", "refiner_switch", "refiner_switch_by_steps", "hires_refiner", "clip_skip", "prompt_syntax"),
     *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
     *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
+    *("denoising_start", "denoising_end"),
     *("prompt_2", "negative_prompt_2", "empty_negative_prompt"),
     *("original_size", "crops_coords_top_left", "target_size"),
     *("negative_original_size", "negative_crops_coords_top_left", "negative_target_size"),

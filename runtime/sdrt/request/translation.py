@@ -32,6 +32,10 @@ _TRAINED_FOR: tuple[Mapping[str, Any], ...] = (
 )
 # v1.10.1, 1.7.0, f2.0.1v1.10.1-previous-…
 _VERSION_OF_A1111 = re.compile(r"(f[\d.]*)?v?\d")
+_REFINER = ("Refiner switch at", "Refiner switch by sampling steps", "Hires refiner")
+_FIRST_WITH_TIMESTEPS = (1, 8)
+# A1111 writes "sd_xl_refiner_1.0 [7440042bbd]".
+_HASH = re.compile(r"\s*\[[0-9a-fA-F]{6,64}\]$")
 _CHECKPOINT = ("checkpoint", "model")
 # SD.Next's readers of prompts, by the names of several versions.
 _SYNTAXES = {
@@ -56,6 +60,7 @@ def translate(
     if _is_path(found.texts.get("Sampler", "")):
         # A scheduler may be a file, but only if the user names it.
         found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
+    _vae(found)
     if not found.texts.get("Version", "").startswith("sdrt "):
         for convert in _CONVERSIONS:
             convert(found)
@@ -192,6 +197,22 @@ def _parser(found: Translation) -> None:
         found.texts["Prompt syntax"] = syntax
 
 
+def _refiner(found: Translation) -> None:
+    """A1111 1.8 counts in timesteps, as sdrt does, and before it in steps. Other programs have rules of their own."""
+    from sdrt.schedulers import version_of_a1111
+
+    texts = found.texts
+    if "Refiner" in texts and not _is_a1111(texts):
+        found.differs("Refiner", texts.pop("Refiner"), "refiner")
+    if "Refiner" not in texts:
+        for label in _REFINER:
+            texts.pop(label, None)
+        return
+    texts["Refiner"] = _HASH.sub("", texts["Refiner"])
+    if version_of_a1111(texts.get("Version")) < _FIRST_WITH_TIMESTEPS:
+        texts["Refiner switch by sampling steps"] = "True"
+
+
 def _mask(found: Translation) -> None:
     texts = found.texts
     if not any(label in texts for label in _MASK):
@@ -219,6 +240,13 @@ def _resources(found: Translation) -> None:
         found.differs("Civitai resources", ", ".join(others))
 
 
+def _vae(found: Translation) -> None:
+    """Another VAE than the model's own. Like a scheduler's file, it is read only if the user names it."""
+    value = found.texts.pop("VAE", None)
+    if value is not None and not has_no_effect("VAE", value):
+        found.differs("VAE", value, "vae")
+
+
 def _hashes(found: Translation) -> None:
     text = found.texts.pop("Hashes", None)
     if text is None:
@@ -237,6 +265,6 @@ def _json(text: str) -> Any:
 
 
 _CONVERSIONS = (
-    *(_sampler, _eta, _clip_skip, _parser),
+    *(_sampler, _eta, _clip_skip, _parser, _refiner),
     *(second_pass, image_to_image, _mask, _resources, _hashes),
 )

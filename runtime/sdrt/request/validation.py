@@ -19,6 +19,7 @@ from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.setting import Setting, settings_of
+from sdrt.request.two_model_checks import check_part, check_refiner
 from sdrt.tasks.hires import Latents
 from sdrt.tasks.inpainting import resized_mask
 from sdrt.tasks.outpainting import parse_growth
@@ -51,6 +52,8 @@ def validate(request: DerivedSettings) -> None:
     _set(request, "num_images_per_prompt", count)
     _check_image(request)
     _check_hires(request)
+    check_part(request)
+    check_refiner(request)
     _check_seed(request)
 
 
@@ -119,7 +122,9 @@ def _check_image(request: DerivedSettings) -> None:
     if request.latents is not None:
         raise both_given("image", "latents")
     if latents := _latents_given(request):
-        for name in ("mask_image", "outpaint"):
+        # With denoising_start, the latents are those of a run with the same mask, as in diffusers.
+        masks = ("mask_image",) if request.denoising_start is None else ()
+        for name in (*masks, "padding_mask_crop", "outpaint"):
             if getattr(request, name) is not None:
                 raise RequestError.advised(
                     f"{name} needs pixels, but image contains latents",
@@ -146,14 +151,14 @@ def _latents_given(request: DerivedSettings) -> Latents | None:
         return None
     given = tensor("image", array, rank=4)
     assert given is not None  # because `array` is not None
-    if len(given) not in (1, request.num_prompts):
+    if len(given) not in (1, request.num_prompts, request.num_images):
         raise RequestError.advised(
             f"image has latents of {len(given)} images for {request.num_prompts} prompts",
-            "give one for each prompt, or one",
+            "give one for each prompt, one for each image, or one",
             joint="; ",
             argument="image",
         )
-    return Latents(np.broadcast_to(given, (request.num_prompts, *given.shape[1:])))
+    return Latents(np.broadcast_to(given, (max(len(given), request.num_prompts), *given.shape[1:])))
 
 
 def _check_unused(request: DerivedSettings, table: Sequence[Setting]) -> None:
@@ -188,6 +193,9 @@ def _check_mask(request: DerivedSettings) -> None:
     if request.mask_image is None:
         return
     masks = checked_count("mask_image", read_masks("mask_image", request.mask_image), request.num_prompts)
+    if request.image_is_latents:
+        _set(request, "mask_image", masks)
+        return
     (height, width), (tall, wide) = masks[0].shape, request.image[0].shape[:2]
     if min(abs(width * tall / wide - height), abs(height * wide / tall - width)) >= _ROUNDED:
         raise refused(

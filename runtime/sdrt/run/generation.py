@@ -7,13 +7,15 @@ from dataclasses import replace
 
 from sdrt.common import rng
 from sdrt.common.limits import is_of_memory
+from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
+from sdrt.run.job import Pass, Timings, memory_error
 from sdrt.run.memory import ComponentCache
 from sdrt.run.multi_pass import PlannedPass, make_twice, outpaint
-from sdrt.run.one_pass import Pass, Timings, memory_error, run_pass
+from sdrt.run.one_pass import run_pass
 from sdrt.run.origin import Origin
 from sdrt.run.result import Events
 from sdrt.text.unread import unread
@@ -44,10 +46,13 @@ class Generation:
             origin: the model and the settings, which the result keeps for its metadata.
         """
 
+        refiner = self._refiner_of(plans)
+
         def one_pass(request: FittedRequest, planned: PlannedPass) -> Events:
-            return self._one_pass(request, planned, origin)
+            return self._one_pass(request, planned, origin, refiner)
 
         self._tell_of_prompts(request)
+        self._tell_of_words(request, refiner)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -63,13 +68,26 @@ class Generation:
             if isinstance(error, OutOfMemoryError):
                 # Free the memory for the next request, which may be smaller.
                 self._cache.close()
+                if refiner is not None:
+                    refiner.close()
             raise advised from error
 
-    def _one_pass(self, request: FittedRequest, planned: PlannedPass, origin: Origin | None) -> Events:
+    def _refiner_of(self, plans: Sequence[PlannedPass]) -> ComponentCache | None:
+        """The refiner's components, if a pass has one and it is another model."""
+        caches = [one.takeover.refiner.cache for one in plans if one.takeover is not None]
+        return next((cache for cache in caches if cache is not self._cache), None)
+
+    def _one_pass(
+        self,
+        request: FittedRequest,
+        planned: PlannedPass,
+        origin: Origin | None,
+        refiner: ComponentCache | None,
+    ) -> Events:
         """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""
         timings: Timings = {}
         try:
-            yield from run_pass(self._prepare(request, planned, origin, timings))
+            yield from run_pass(self._prepare(request, planned, origin, timings, refiner))
             return
         except MemoryError as error:
             # Once a step is done the caller has seen it, and must not see it again.
@@ -77,7 +95,7 @@ class Generation:
             if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
         # Not inside `except`: the error's traceback would keep the old sessions in memory.
-        yield from run_pass(self._prepare(request, planned, origin, {}))
+        yield from run_pass(self._prepare(request, planned, origin, {}, refiner))
 
     def _prepare(
         self,
@@ -85,8 +103,12 @@ class Generation:
         planned: PlannedPass,
         origin: Origin | None,
         timings: Timings,
+        refiner: ComponentCache | None,
     ) -> Pass:
         components = self._cache.for_request(request)
+        if components.low_vram and refiner is not None:
+            # A pass before this one, or the last run, may have left it in memory.
+            refiner.free()
         if origin is not None:
             # Of these components, because the pipeline may get other settings and words meanwhile.
             origin = replace(
@@ -102,16 +124,32 @@ class Generation:
             generators=[rng.Generator(seed) for seed in request.seeds],
             timings=timings,
             origin=origin,
+            takeover=planned.takeover,
         )
         self._report_warming_up(request)
         return job
 
     def _tell_of_prompts(self, request: FittedRequest) -> None:
         """Say what the prompts hold that is not read as words."""
-        for message in unread(
-            request.prompts, request.negative_prompts, request.prompt_syntax, self._cache.words
-        ):
+        prompts, negatives = request.prompts, request.negative_prompts
+        if request.prompt_2 is not None:
+            prompts = [*prompts, *request.prompts_2]
+        if request.negative_prompt_2 is not None:
+            negatives = [*negatives, *request.negative_prompts_2]
+        for message in unread(prompts, negatives, request.prompt_syntax, self._cache.words):
             self._notices.warn(message)
+
+    def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
+        """Say which words of textual inversions the refiner reads as text."""
+        if refiner is None:
+            return
+        texts = [*request.prompts, *request.negative_prompts]
+        for word in self._cache.words:
+            if word not in refiner.words and any(word in text for text in texts):
+                self._notices.warn(
+                    f"refiner {refiner.model.name} reads {brief(word)} as text: load the textual inversion into a "
+                    "pipeline of that model too, and give the pipeline as refiner"
+                )
 
     def _report_warming_up(self, request: FittedRequest) -> None:
         """Tell the user if the first run at this size will take longer. Only some providers warm up."""

@@ -216,6 +216,13 @@ class ComponentCache:
                 self.close()
                 self.config, self._low_vram_pixels = config, math.inf
 
+    def free(self) -> bool:
+        """Free the sessions for another model, and tell whether there were any. A later run makes them again."""
+        with self._lock:
+            had_some = self._loaded is not None
+            self._free()
+            return had_some
+
     def close(self) -> None:
         """Free the sessions. Those that a run still uses are freed when it ends."""
         with self._lock:

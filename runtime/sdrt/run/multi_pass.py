@@ -15,6 +15,7 @@ from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
 from sdrt.request.fitted import FittedRequest, rounded_size
+from sdrt.run.refiner import Refiner, Takeover, takeover
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler
 from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size
@@ -24,43 +25,69 @@ __all__ = ["PlannedPass", "grown_request", "growths", "make_twice", "outpaint", 
 
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
+Refining = tuple[Refiner, Mapping[str, Any]]
 OnePass = Callable[[FittedRequest, "PlannedPass"], Events]
 _SEED_OF_PASS = 1_000_003
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedPass:
-    """A pass's scheduler, and the noise levels that the pass visits."""
+    """A pass's scheduler, the noise levels that the pass visits, and the refiner that takes over, if any."""
 
     scheduler: Scheduler
     plan: Plan
+    takeover: Takeover | None = None
 
 
 def plan_passes(
-    request: FittedRequest, scheduler: Scheduler, hires_scheduler: Scheduler | None = None
+    request: FittedRequest,
+    scheduler: Scheduler,
+    hires_scheduler: Scheduler | None = None,
+    refining: Refining | None = None,
 ) -> list[PlannedPass]:
-    """Plan each pass of a request. `hires_scheduler` is that of the second pass of `hires_scale`, if it differs.
+    """Plan each pass of a request.
+
+    Args:
+        request: the request, completed by `fit`.
+        scheduler: the scheduler of every pass.
+        hires_scheduler: that of the second pass of `hires_scale`, if it differs.
+        refining: the refiner, and the settings for which it decides otherwise.
 
     Raises:
         RequestError: the scheduler cannot take that many steps.
         UnsupportedModelError: the noise levels of the model's scheduler config are invalid.
     """
-    first = PlannedPass(scheduler=scheduler, plan=_plan(request, scheduler))
+    plan = _plan(request, scheduler)
+    hires = request.hires_scale is not None
+    first = _planned(
+        request, scheduler, plan, None if hires and request.hires_refiner == "second" else refining
+    )
     if request.outpaint is not None:
         return [first] * len(growths(request))
-    if request.hires_scale is None:
+    if not hires:
         return [first]
     other = hires_scheduler or scheduler
     plan = other.plan(request.hires_steps, skip=request.hires_steps - request.num_hires_steps)
-    return [first, PlannedPass(scheduler=other, plan=plan)]
+    return [first, _planned(request, other, plan, None if request.hires_refiner == "first" else refining)]
+
+
+def _planned(
+    request: FittedRequest, scheduler: Scheduler, plan: Plan, refining: Refining | None
+) -> PlannedPass:
+    if refining is None:
+        return PlannedPass(scheduler=scheduler, plan=plan)
+    refiner, own = refining
+    return PlannedPass(
+        scheduler=scheduler, plan=plan, takeover=takeover(refiner, request, plan, scheduler, own)
+    )
 
 
 def _plan(request: FittedRequest, scheduler: Scheduler) -> Plan:
     """Plan a pass that runs all steps below the strength, or skips those above it."""
-    steps, is_image_to_image = request.num_inference_steps, request.image is not None
-    if request.runs_all_steps and is_image_to_image:
-        return scheduler.plan(steps, strength=request.strength)
-    return scheduler.plan(steps, skip=request.num_skipped_steps)
+    steps, start, end = request.num_inference_steps, request.denoising_start, request.denoising_end
+    if request.runs_all_steps and request.image is not None and start is None:
+        return scheduler.plan(steps, strength=request.strength, end=end)
+    return scheduler.plan(steps, skip=request.num_skipped_steps, start=start, end=end)
 
 
 def growths(request: FittedRequest) -> list[Growth]:

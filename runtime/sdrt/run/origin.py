@@ -22,12 +22,16 @@ class Origin:
 
     model: str
     """The model's name."""
+    vae: str | None = None
+    """The name of the VAE, if it is not the model's own."""
     scheduler: Scheduler
     """The scheduler of the call, without the request's own `timesteps` or `sigmas`."""
     scheduler_config: Mapping[str, Any]
     """The content of the model's `scheduler_config.json`."""
     vae_tiling: bool | None = None
     """The pipeline's `vae_tiling`."""
+    refiner: str | None = None
+    """The name of the model that takes over in the middle, if there is one."""
     zeroes: bool = False
     """Whether an empty negative prompt differs from none."""
     layer: int = 0
@@ -72,7 +76,7 @@ class Origin:
             matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
             if row.label is not None and matters and (row.label.always or value != row.default):
                 values[row.name] = value
-        if request.hires_scale is not None:
+        if request.hires_scale is not None or request.denoising_start is not None:
             values.pop("strength", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
@@ -111,6 +115,8 @@ class Origin:
 
         return {
             "model": self.model,
+            "vae": self.vae,
+            "refiner": self.refiner,
             "vae_tiling": self.vae_tiling,
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
 from sdrt.request.fitted import FittedRequest, fit
+from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import PlannedPass, plan_passes
+from sdrt.run.origin import Origin
+from sdrt.run.refiner import Refiner
 from sdrt.schedulers import Scheduler
 
 __all__ = ["PlannedRequest"]
@@ -26,6 +31,8 @@ class PlannedRequest:
     """The passes, whose schedulers have the request's own `timesteps` or `sigmas`."""
     model: Model
     """The model that the request was planned for."""
+    refiner: Refiner | None = None
+    """The model that takes over in the middle of a run."""
 
     @classmethod
     def of(
@@ -34,19 +41,44 @@ class PlannedRequest:
         scheduler: Scheduler,
         model: Model,
         hires_scheduler: Scheduler | None = None,
+        refiner: Refiner | None = None,
     ) -> PlannedRequest:
-        """Complete a request and plan its steps. `hires_scheduler` is that of `request.hires_scheduler`.
+        """Complete a request and plan its steps.
+
+        `hires_scheduler` is that of `request.hires_scheduler`, and `refiner` the model of `request.refiner`.
 
         Raises:
-            RequestError: the model or the scheduler cannot serve the request.
+            RequestError: a model or the scheduler cannot serve the request.
         """
-        fitted = fit(request, model.capabilities, is_distilled=scheduler.sampler.is_distilled)
+        refining, is_distilled = None, scheduler.sampler.is_distilled
+        if refiner is None:
+            fitted = fit(request, model.capabilities, is_distilled=is_distilled)
+        else:
+            refiner.check_fits(model, scheduler.noise_schedule)
+            second = refiner.model
+            fitted, own = fit_both(
+                request, model.capabilities, second.capabilities, second.name, is_distilled=is_distilled
+            )
+            refining = (refiner, own)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,
             scheduler=scheduler,
-            passes=tuple(plan_passes(fitted, with_levels, hires_scheduler)),
+            passes=tuple(plan_passes(fitted, with_levels, hires_scheduler, refining)),
             model=model,
+            refiner=refiner,
+        )
+
+    def origin(self, scheduler_config: Mapping[str, Any]) -> Origin:
+        """What made the images, for their metadata. `scheduler_config` is that of the model."""
+        return Origin(
+            model=self.model.name,
+            vae=self.model.other_vae,
+            scheduler=self.scheduler,
+            scheduler_config=scheduler_config,
+            zeroes=self.model.capabilities.zeroes,
+            layer=self.model.capabilities.layer,
+            refiner=None if self.refiner is None else self.refiner.model.name,
         )
 
     def check_for(self, model: Model, *, planned_again: bool) -> None:

@@ -77,6 +77,7 @@ class Preparation:
         """Draw the noise and encode the images, as the request and the model's task need them."""
         request = self.request
         self._warn_of_stretching()
+        self._warn_of_strength()
         if request.latents is not None and request.image is None:
             return Prepared(x=np.asarray(request.latents * np.float32(self.plan.init_scale)))
         if request.image is None:
@@ -102,6 +103,10 @@ class Preparation:
                 f"to keep its proportions, give width {width} and height {fits}"
             )
 
+    def _warn_of_strength(self) -> None:
+        if self._starts_later and self.request.completed.strength is not None:
+            self.notices.warn("strength has no effect with denoising_start, which says where the run begins")
+
     def _warn_of_thin_masks(self, canvases: Sequence[Canvas]) -> None:
         factor = self.capabilities.vae_scale_factor
         if not self.request.composite and any(canvas.misses(factor) for canvas in canvases):
@@ -121,9 +126,15 @@ class Preparation:
         noise = np.stack([generator.randn(self._shape) for generator in self.generators])
         return np.asarray(noise * np.float32(self.plan.init_scale))
 
-    def _noised(self, clean: Array, noise: Array) -> Array:
-        """Return the first latents of a run that starts from an image, given its clean latents and unit noise."""
-        return self.plan.noise_schedule.noised(clean, noise, self.plan.sigmas[0])
+    def _noised(self, latents: Array, noise: Array) -> Array:
+        """Return the first latents of a run that starts from an image, given its latents and unit noise.
+
+        With `denoising_start`, the image's latents are those that diffusers has at this level. They get no noise.
+        """
+        first = self.plan.sigmas[0]
+        if self._starts_later:
+            return np.asarray(latents / np.float32(self.plan.latents_scale(first)))
+        return self.plan.noise_schedule.noised(latents, noise, first)
 
     def _for_each_image(self, per_prompt: Sequence[T]) -> Iterator[tuple[T, Generator]]:
         """Yield for every image the item of its prompt, and the image's generator."""
@@ -136,21 +147,33 @@ class Preparation:
         return [resized(image, height // shrink, width // shrink) for image in self.request.image]
 
     def _image_to_image(self) -> Prepared:
-        clean, noise = [], []
-        if self.request.image_is_latents:
-            for latents, generator in self._for_each_image(self.request.image.array):
-                clean.append(latents)
-                noise.append(generator.randn(self._shape))
-        else:
+        latents, noise = [], []
+        for one, generator in self._latents_of_images():
+            latents.append(one)
+            # As in diffusers, a run that adds no noise draws none.
+            noise.append(one if self._starts_later else generator.randn(self._shape))
+        return Prepared(x=self._noised(np.stack(latents), np.stack(noise)))
+
+    def _latents_of_images(self) -> Iterator[tuple[Array, Generator]]:
+        """Yield for every image the latents to start from, and the image's generator, which encoding draws from."""
+        request = self.request
+        if not request.image_is_latents:
             encoder = self.encoder()
             for image, generator in self._for_each_image(self._input_images()):
-                clean.append(encoder(image, generator.randn))
-                noise.append(generator.randn(self._shape))
-        return Prepared(x=self._noised(np.stack(clean), np.stack(noise)))
+                yield encoder(image, generator.randn), generator
+        elif len(request.image.array) == request.num_images:
+            yield from zip(request.image.array, self.generators, strict=True)
+        else:
+            yield from self._for_each_image(request.image.array)
+
+    @property
+    def _starts_later(self) -> bool:
+        return self.request.denoising_start is not None
 
     def _instructions(self) -> Prepared:
         encoder = self.encoder()
-        encoded = [encoder.mean(image) for image in self._input_images()]
+        scaled = self.capabilities.scales_image
+        encoded = [encoder.mean(image, scaled=scaled) for image in self._input_images()]
         per_image = np.stack([latents for latents, _ in self._for_each_image(encoded)])
         return Prepared(x=self._noise(), extra_channels=per_image, zero_unconditional=True)
 
@@ -166,17 +189,22 @@ class Preparation:
         return Prepared(x=self._noise(), extra_channels=np.stack(noisy), class_label=level)
 
     def _inpainting(self) -> Prepared:
-        request, capabilities, encoder = self.request, self.capabilities, self.encoder()
+        request, capabilities = self.request, self.capabilities
+        encoder = None if request.image_is_latents else self.encoder()
+        given = [one for one, _ in self._latents_of_images()] if request.image_is_latents else []
         canvases = tuple(canvas for canvas, _ in self._for_each_image(_canvases(request, capabilities)))
         self._warn_of_thin_masks(canvases)
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
         # A U-Net for inpainting takes the mask and the masked image's latents as further channels.
-        from_noise, takes_mask = request.strength == 1, capabilities.task.sees_latents
-        clean, noise, extra_channels = [], [], []
+        from_noise = request.strength == 1 and not self._starts_later
+        takes_mask = capabilities.task.sees_latents
+        clean, noise, extra_channels = list(given), list[Array](), list[Array]()
         for canvas, mask, generator in zip(canvases, masks, self.generators, strict=True):
-            if not (from_noise and takes_mask):
+            if encoder is not None and not (from_noise and takes_mask):
                 clean.append(encoder(canvas.seen, generator.randn))
             noise.append(generator.randn(self._shape))
+            if encoder is None:
+                continue
             if takes_mask:
                 kept = encoder(canvas.seen, generator.randn, blank=canvas.seen_mask)
                 extra_channels.append(np.concatenate([mask[np.newaxis], kept]))
@@ -189,14 +217,18 @@ class Preparation:
         if takes_mask:
             return Prepared(x=x, extra_channels=np.stack(extra_channels), canvases=canvases)
         known = KnownRegion(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
-        return Prepared(x=x, known_region=known, canvases=canvases)
+        # There are no pixels to keep beside latents.
+        return Prepared(x=x, known_region=known, canvases=() if given else canvases)
 
 
 def _canvases(request: FittedRequest, capabilities: Capabilities) -> list[Canvas]:
     """Return for each prompt its image, its mask, and the box of the image that the U-Net sees."""
+    images = request.image
+    if request.image_is_latents:
+        images = [np.zeros((*mask.shape, 3), np.uint8) for mask in request.mask_image]
     return [
         _canvas(request, capabilities, image, mask)
-        for image, mask in zip(request.image, request.mask_image, strict=True)
+        for image, mask in zip(images, request.mask_image, strict=True)
     ]
 
 

@@ -31,6 +31,8 @@ class Plan:
         numbers: the step, from 0, that each evaluation belongs to. Empty if the evaluations are spread evenly.
         adaptive: whether the sampler chooses its steps as it goes. Then `sigmas` are only the first and the last
             level, and there are no planned evaluations.
+        stops_after: how many evaluations run, if the run ends before its last level. The levels after it stay in the
+            plan, because the order of some rules depends on the steps that would follow, as in diffusers.
     """
 
     timesteps: tuple[float, ...]
@@ -43,17 +45,23 @@ class Plan:
     skipped: int = 0
     numbers: tuple[int, ...] = ()
     adaptive: bool = False
+    stops_after: int | None = None
 
     @property
     def num_evaluations(self) -> int:
         """How many times the U-Net is evaluated, and so how many steps a run yields. 0 if `adaptive`."""
+        return self.num_planned if self.stops_after is None else self.stops_after
+
+    @property
+    def num_planned(self) -> int:
+        """The number of evaluations down to the last level, including those that do not run."""
         return len(self.timesteps)
 
     def step_of(self, evaluation: int) -> int:
         """The step that an evaluation belongs to, out of `num_steps`. Both are counted from 0."""
         if self.numbers:
             return self.numbers[min(evaluation, len(self.numbers) - 1)]
-        return min(evaluation * self.num_steps // self.num_evaluations, self.num_steps - 1)
+        return min(evaluation * self.num_steps // self.num_planned, self.num_steps - 1)
 
     def step_at(self, sigma: float) -> int:
         """The step, out of `num_steps`, that begins at a level of an `adaptive` run, in proportion to log σ."""

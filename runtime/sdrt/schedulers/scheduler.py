@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from sdrt.foreign.checked import ExplainsAttributes, explains_assignment
 from sdrt.foreign.pipeline import SCHEDULER
 from sdrt.schedulers.config_rows import as_named, row_of_settings, rows_of_class, settings_of_row
 from sdrt.schedulers.noise_schedule import NoiseSchedule
+from sdrt.schedulers.parts import begun_at, ended_at
 from sdrt.schedulers.plan import Plan, Step, relabelling
 from sdrt.schedulers.samplers import AdaptiveState, Denoise, Latents, Noise, SamplerOptions, thresholded
 from sdrt.schedulers.settings import Settings
@@ -174,14 +176,24 @@ class Scheduler(ExplainsAttributes):
         """Whether a run draws more noise after its initial noise. `eta` counts only for samplers that read it."""
         return self._eta(eta) > 0
 
-    def plan(self, num_inference_steps: int, *, skip: int = 0, strength: float = 1.0) -> Plan:
+    def plan(
+        self,
+        num_inference_steps: int,
+        *,
+        skip: int = 0,
+        strength: float = 1.0,
+        start: float | None = None,
+        end: float | None = None,
+    ) -> Plan:
         """The timesteps and noise levels of a run of `num_inference_steps` steps, without the first `skip` steps.
 
         `strength` is the share of the noise that an image has at the start of a run that skips no steps. Only a sampler
-        for distilled models can place all steps below it (`SamplerRow.is_distilled`).
+        for distilled models can place all steps below it (`SamplerRow.is_distilled`). The run
+        begins when the share `start` of the noise schedule is done, and stops at the share `end`, each between
+        0 and 1.
 
         Raises:
-            RequestError: the number of steps is below 1, or too large for the model or the spacing.
+            RequestError: the number of steps is below 1, or too large for the model or the spacing, or no step is left.
             UnsupportedModelError: the config's levels do not fall from a finite level to one above zero.
         """
         trained = self.settings.num_train_timesteps
@@ -200,7 +212,11 @@ class Scheduler(ExplainsAttributes):
                 joint=". ",
                 component="scheduler",
             )
-        return self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations) if skip else plan
+        if skip:
+            plan = self.sampler.skip(self.settings, plan, skip, skip * self.sampler.evaluations)
+        if start is not None:
+            plan = begun_at(start, plan, self.sampler, self.settings)
+        return plan if end is None else ended_at(end, plan, self.sampler, self.settings)
 
     def sample(
         self,
@@ -242,7 +258,7 @@ class Scheduler(ExplainsAttributes):
 
     def _steps(self, denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> Iterator[Step]:
         states = self.sampler.integrate(denoise, x, plan, options)
-        for index, (state, denoised) in enumerate(states):
+        for index, (state, denoised) in enumerate(islice(states, plan.num_evaluations)):
             sigma, landed = plan.sigmas[index + 1], plan.transfers[index][1]
             if landed != sigma and plan.variance_preserving:
                 state *= relabelling(landed, sigma)

@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Latents:
-    """Latents [prompts, C, h, w], in place of images."""
+    """Latents [prompts or images, C, h, w], in place of images."""
 
     array: Array
 

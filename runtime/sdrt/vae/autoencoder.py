@@ -83,10 +83,10 @@ class VaeEncoder:
         std = np.exp(np.float32(0.5) * log_variance.clip(-30, 20))
         return self._scale.scaled(mean + std * noise(mean.shape))
 
-    def mean(self, image: NDArray[np.uint8]) -> Array:
-        """The posterior's mean, not scaled. Denoisers for instructions take it beside the latents."""
+    def mean(self, image: NDArray[np.uint8], *, scaled: bool = False) -> Array:
+        """The posterior's mean. Denoisers for instructions take it beside the latents, most of them not `scaled`."""
         mean, _ = self._parameters(signed(image), None)
-        return mean
+        return self._scale.scaled(mean) if scaled else mean
 
     def _parameters(self, image: Array, blank: NDArray[np.bool_] | None) -> tuple[Array, Array]:
         """The posterior's mean and log variance, each [C, h, w], of an image [3, H, W]."""

@@ -52,8 +52,8 @@ class LinearPreview:
         self._matrix, self._factor = matrix, factor
 
     @classmethod
-    def of(cls, model: Model, *, channels: int, factor: int) -> LinearPreview:
-        """The map of a model whose latents have this many channels and stand for `factor` pixels a side.
+    def of(cls, model: Model) -> LinearPreview:
+        """The map of a model's latents to colours.
 
         Raises:
             UnsupportedModelError: the model was exported without a map.
@@ -71,14 +71,15 @@ class LinearPreview:
             matrix = np.array(entry, dtype=np.float32)
         except (TypeError, ValueError):
             matrix = np.empty(0, np.float32)
+        channels = model.capabilities.latent_channels
         if matrix.shape != (channels + 1, 3) or not np.isfinite(matrix).all():
             raise IntegrityError.expected(
-                f"{model.path}: the preview in sdrt.json is {brief(entry['preview'])}",
+                f"{model.path}: the preview in sdrt.json is {brief(entry)}",
                 f"{channels + 1} rows of 3 numbers; export the model again",
                 component=model.family.vae.decoder,
                 path=model.path,
             )
-        return cls(matrix, factor)
+        return cls(matrix, model.capabilities.vae_scale_factor)
 
     def __call__(self, latents: Array) -> list[Image.Image]:
         """See `Preview`."""

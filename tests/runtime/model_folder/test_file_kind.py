@@ -10,7 +10,7 @@ import pytest
 from sdrt import ModelError, ModelNotFoundError, UnsupportedModelError
 from sdrt.common.safetensors_file import read_header
 from sdrt.model_folder.file_kind import kind_of
-from sdrt.model_folder.resolve import resolve_model
+from sdrt.model_folder.resolve import open_local, resolve_model
 
 Tensors = dict[str, list[int]]
 
@@ -126,11 +126,6 @@ def test_kinds(tmp_path: Path, tensors: Tensors, kind: str) -> None:
     ("tensors", "error", "words"),
     [
         (
-            {ORIGINAL: [320, 768]},
-            UnsupportedModelError,
-            r"is a single-file checkpoint, not a model folder: make one with sdrt export .*a\.safetensors -o model/",
-        ),
-        (
             {"model.diffusion_model.joint_blocks.0.x": [1]},
             UnsupportedModelError,
             "is a single-file checkpoint of Stable Diffusion 3, which is not supported: expected a model of",
@@ -154,6 +149,20 @@ def test_files_in_place_of_a_model(
     with pytest.raises(error, match=words) as caught:
         resolve_model(written(tmp_path / "a.safetensors", tensors))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "models/missing.safetensors"])
+def test_a_file_that_does_not_exist_is_no_hub_id(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=f"there is no file {name}: check the path"):
+        resolve_model(name)
+
+
+def test_a_checkpoint_in_place_of_a_folder(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.safetensors", {ORIGINAL: [320, 768]})
+    with pytest.raises(
+        UnsupportedModelError, match=r"not a model folder: make one with sdrt export .*a\.saf"
+    ):
+        open_local(path)
 
 
 @pytest.mark.parametrize(

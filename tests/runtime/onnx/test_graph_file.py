@@ -13,6 +13,7 @@ from sdrt.common.notices import Notices
 from sdrt.onnx.added_output import with_output
 from sdrt.onnx.engine import ort
 from sdrt.onnx.graph_file import read_graph
+from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 
@@ -100,6 +101,7 @@ def test_an_inner_tensor_becomes_an_output(tiny_model: Path) -> None:
     assert graph.external
     last = [node for node in graph.nodes if node.op == "Conv"][-1]
     content = with_output(path, last.outputs[0], "inner")
-    component = Component("vae_decoder", path, SessionConfig(provider="cpu"), Notices(), content=content)
+    memory = MemoryGraph(content=content, folder=path.parent)
+    component = Component("vae_decoder", path, SessionConfig(provider="cpu"), Notices(), memory=memory)
     given = {"latent_sample": np.ones((1, 4, 8, 8), np.float32)}
     np.testing.assert_array_equal(component.run(given, "inner"), component.run(given, "sample"))

@@ -81,7 +81,8 @@ def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> 
         ({"Hypernet": "a", "Hypernet strength": "1"}, "Hypernet"),
         ({"ADetailer model": "face_yolov8n.pt", "ADetailer version": "24"}, "ADetailer"),
         ({"ControlNet 0": "Module: canny", "ControlNet 1": "x"}, "ControlNet"),
-        ({"Refiner": "x [abc]", "Refiner switch at": "0.8"}, "Refiner"),
+        ({"Refiner": "x", "Refiner start": "0.8", "Pipeline": "Diffusers"}, "Refiner"),
+        ({"Refiner": "x.safetensors", "Refiner Switch": "0.8", "Version": "Fooocus v2.5.5"}, "Refiner"),
         ({"RP Active": "True", "RP Ratios": "1,1"}, "Regional Prompter"),
         ({"freeu_enabled": "True", "freeu_b1": "1.1"}, "FreeU"),
         ({"FreeU": "b1=1.1"}, "FreeU"),
@@ -124,6 +125,19 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        (
+            {"Refiner": "sd_xl_refiner_1.0 [7440042bbd]", "Refiner switch at": "0.7"},
+            {"refiner": "sd_xl_refiner_1.0", "refiner_switch": 0.7},
+        ),
+        (
+            {"Refiner": "x", "Refiner switch at": "0.7", "Version": "v1.6.0"},
+            {"refiner": "x", "refiner_switch": 0.7, "refiner_switch_by_steps": True},
+        ),
+        (
+            {"Refiner": "x", "Refiner switch by sampling steps": "True", "Hires refiner": "both passes"},
+            {"refiner": "x", "refiner_switch_by_steps": True, "hires_refiner": "both"},
+        ),
+        ({"Refiner switch by sampling steps": "True"}, {}),
         ({"CLiP-skip": "2"}, {"clip_skip": 1}),
         ({"Clip skip": "2.0"}, {"clip_skip": 1}),
         ({"Clip skip": "1"}, {}),

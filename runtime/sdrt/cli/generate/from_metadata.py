@@ -144,6 +144,7 @@ def _check_inputs(
         raise _unusable(
             name, f"the image was made by the model {brief(model)}", "give the model with -m", "model"
         )
+    _check_refiner(name, found, given, approximate=approximate)
     from_text = "Hires upscale" in texts
     if "image" not in given and not from_text and any(label in texts for label in _image_labels(table)):
         raise _unusable(name, "the image was made from another image", "give that one with -i", "image")
@@ -164,6 +165,19 @@ def _check_inputs(
                 spelling if argument == "embeddings" else argument,
             )
         found.differs(label, texts[label])
+
+
+def _check_refiner(name: str, found: Translation, given: Set[str], *, approximate: bool) -> None:
+    """Metadata name the refiner but never open it, unless it is an embedded model."""
+    refiner = found.texts.get("Refiner")
+    if refiner is None or "refiner" in given or refiner in embedded_names():
+        return
+    if not approximate:
+        problem = f"the image was made with the refiner {brief(refiner)}"
+        raise _unusable(name, problem, "give it with --refiner", "refiner")
+    found.differs("Refiner", refiner)
+    for label in ("Refiner", "Refiner switch at", "Refiner switch by sampling steps", "Hires refiner"):
+        found.texts.pop(label, None)
 
 
 def _note_noise(found: Translation) -> None:

@@ -54,6 +54,10 @@ class Options:
     literal: Set[str] = frozenset()
     """The texts whose wildcards stay as they are, because the text in an image's metadata is complete."""
     model: str
+    vae: str | None = None
+    text_encoders: tuple[str, ...] = ()
+    prediction_type: str | None = None
+    config: str | None = None
     embeddings: tuple[str, ...]
     wildcards: str | None
     batch_size: int

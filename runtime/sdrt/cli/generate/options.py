@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Numbers, Pairs
 from sdrt.cli.provider_options import (
@@ -41,15 +42,17 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.LARGE: (),
     Group.SIZES: (),
     Group.SAMPLING: ("spacing",),
+    Group.TWO_MODELS: ("refiner", "refiner_switch"),
     "Provider, threads and memory": (
         *("provider", "provider_options", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "revision"),
     ),
+    "Checkpoints": BESIDE,
     "Previews": ("preview", "preview_file", "preview_every"),
 }
 """The headings of the help. Each has the options that come first; the other settings of the group follow."""
 
-_OTHER_OPTIONS = (
+_OTHER_OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "-m",
         "--model",
@@ -57,8 +60,10 @@ _OTHER_OPTIONS = (
         default=DEFAULT_MODEL,
         show_default=True,
         shell_complete=completers.models,
-        help="Model folder, hub id, or name of an embedded model. `sdrt models` lists those that need no download.",
+        help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
+        "embedded model. `sdrt models` lists those that need no download.",
     ),
+    *CHECKPOINT_OPTIONS,
     click.option(
         "--embedding",
         "embeddings",
@@ -139,7 +144,11 @@ def _type(row: Setting) -> Any:
 
 def _completer(row: Setting) -> completers.Completer | None:
     """What completes the values of a setting. Choices complete themselves."""
-    named = {"scheduler": completers.schedulers, "spacing": completers.spacings}
+    named = {
+        "scheduler": completers.schedulers,
+        "spacing": completers.spacings,
+        "refiner": completers.models,
+    }
     is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)
 

@@ -115,6 +115,10 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
     with terminal.board() as board:
         return StableDiffusionPipeline.from_pretrained(
             options.model,
+            vae=options.vae,
+            text_encoders=options.text_encoders,
+            prediction_type=options.prediction_type,
+            config=options.config,
             provider=options.provider,
             provider_options=options.provider_options,
             threads=options.threads,

@@ -33,7 +33,7 @@ def tcd(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> St
     """
     for index, (sigma, target) in enumerate(plan.transfers):
         denoised = denoise(x, sigma)
-        last = index == plan.num_evaluations - 1
+        last = index == plan.num_planned - 1
         following = 0.0 if last else plan.timesteps[index + 1]
         below = float(plan.noise_schedule.sigma_at(math.floor((1 - options.eta) * following)))
         x = denoised + (below / sigma) * (x - denoised)

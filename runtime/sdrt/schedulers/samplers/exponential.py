@@ -152,7 +152,7 @@ def unipc(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> 
     """
     past: list[_Estimate] = []
     last, order = x, 1
-    count = plan.num_evaluations
+    count = plan.num_planned
     for index, (sigma, target) in enumerate(plan.transfers):
         newest = _Estimate(sigma, options.limit(denoise(x, sigma)))
         if index and index - 1 not in options.disable_corrector:
@@ -194,7 +194,7 @@ def sa_solver(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions)
     """
     past: list[_Estimate] = []
     last, noise, tau, corrected = x, x, 0.0, 2
-    count = plan.num_evaluations
+    count = plan.num_planned
     for index, (sigma, target) in enumerate(plan.transfers):
         newest = _Estimate(sigma, options.limit(denoise(x, sigma)))
         if index:

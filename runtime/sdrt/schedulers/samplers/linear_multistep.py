@@ -89,13 +89,13 @@ def _transferred(
 
 def ipndm(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """iPNDM (Zhang & Chen 2022, arXiv:2204.13902, appendix H.2): Adams–Bashforth from the first step on."""
-    orders = [min(index + 1, _MOST) for index in range(plan.num_evaluations)]
+    orders = [min(index + 1, _MOST) for index in range(plan.num_planned)]
     return _linear_multistep(denoise, x, plan, options, orders, _by_step)
 
 
 def lms(denoise: Denoise, x: Latents, plan: Plan, options: SamplerOptions) -> States:
     """LMS, k-diffusion's `sample_lms`: a polynomial in σ through up to four slopes."""
-    orders = [min(index + 1, _MOST) for index in range(plan.num_evaluations)]
+    orders = [min(index + 1, _MOST) for index in range(plan.num_planned)]
     return _linear_multistep(denoise, x, plan, options, orders, _by_sigma)
 
 

@@ -13,7 +13,7 @@ _SHORT_RUN = 15
 
 def multistep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
     """The orders of the steps, up to `options.order`: 1, 2, …, in short runs …, 2, 1 at the end. A step to 0 has 1."""
-    count = plan.num_evaluations
+    count = plan.num_planned
     orders = [min(index + 1, options.order) for index in range(count)]
     if options.lower_order_final and plan.skipped + count < _SHORT_RUN:
         orders = [min(order, count - index) for index, order in enumerate(orders)]
@@ -24,7 +24,7 @@ def multistep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
 
 def singlestep_orders(plan: Plan, options: SamplerOptions) -> list[int]:
     """The order of each step: 1, 2, …, `options.order`, again from 1, and lower at the end. A step to 0 has 1."""
-    count, order = plan.skipped + plan.num_evaluations, options.order
+    count, order = plan.skipped + plan.num_planned, options.order
     to_zero = plan.transfers[-1][1] == 0
     orders = [index % order + 1 for index in range(count)]
     if count % order == 0 and (options.lower_order_final or to_zero):

@@ -1,0 +1,50 @@
+"""What can be given beside a torch checkpoint, for `sdrt export`, `sdrt generate` and `sdrt plot`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from sdrt.cli import completers
+
+__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "beside_options"]
+
+BESIDE = ("vae", "text_encoders", "prediction_type", "config")
+"""The options by parameter name."""
+
+CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
+    click.option(
+        "--vae",
+        metavar="FILE|FOLDER|ID",
+        shell_complete=completers.files,
+        help="Use this VAE in place of the checkpoint's.",
+    ),
+    click.option(
+        "--text-encoder",
+        "text_encoders",
+        metavar="FILE",
+        multiple=True,
+        shell_complete=completers.files,
+        help="Use this text encoder in place of the single file's. SDXL takes two.",
+    ),
+    click.option(
+        "--prediction-type",
+        type=click.Choice(["epsilon", "v_prediction"]),
+        help="What a single file's U-Net predicts. Asked for where the file does not tell: Stable Diffusion 2.",
+    ),
+    click.option(
+        "--config",
+        metavar="FOLDER|ID",
+        shell_complete=completers.folders,
+        help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
+    ),
+)
+
+
+def beside_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a command with these options."""
+    for option in reversed(CHECKPOINT_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,227 @@
+"""A second model that takes over in the middle of a run: A1111's refiner, and diffusers' ensemble of SDXL's models.
+
+One sampler makes the whole run, as in A1111: it keeps its past estimates and its noise, and only the model changes.
+diffusers' two pipelines begin anew in the middle, which is the same for a sampler without past estimates whose steps
+have one evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sdrt.common.messages import refused, wrong_value
+from sdrt.common.notices import Notices, Notify
+from sdrt.errors import RequestError
+from sdrt.model_folder.model import Model
+from sdrt.model_folder.resolve import resolve_model
+from sdrt.onnx.providers import PROVIDERS
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.two_model_checks import is_name
+from sdrt.run.memory import ComponentCache
+from sdrt.schedulers import NoiseSchedule, Plan, Scheduler, Step, resolve_scheduler
+from sdrt.schedulers.parts import cutoff_of
+from sdrt.vae.latent_scale import LatentScale
+
+__all__ = ["Refiner", "Refiners", "Takeover", "takeover"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Refiner:
+    """A model that can take over a run.
+
+    Attributes:
+        cache: the model and its components in memory.
+        noise_schedule: what the model was trained on. None for the run's own.
+    """
+
+    cache: ComponentCache
+    noise_schedule: NoiseSchedule | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model folder."""
+        return self.cache.model
+
+    def check_fits(self, first: Model, schedule: NoiseSchedule) -> None:
+        """Check that the latents of the model `first`, trained on `schedule`, are of the same kind as this model's.
+
+        Raises:
+            RequestError: they differ in channels, size, scale or noise.
+        """
+        found, wanted = _kind_of(self.model, self.noise_schedule or schedule), _kind_of(first, schedule)
+        for (what, own), (_, theirs) in zip(found.items(), wanted.items(), strict=True):
+            if own != theirs:
+                raise RequestError.advised(
+                    f"refiner {self.model.name} has latents of another kind than {first.name}: {what} is {own}, and "
+                    f"{theirs} there",
+                    "give a refiner for this model",
+                    joint="; ",
+                    argument="refiner",
+                )
+
+
+def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
+    """What two models must have in common to work on the same latents, in words."""
+    capabilities, spec = model.capabilities, model.family.vae
+    scale = LatentScale.of(model.component_config(spec.decoder), spec.decoder, spec, capabilities.task)
+    return {
+        "the number of channels": capabilities.latent_channels,
+        "the number of pixels for each latent": capabilities.vae_scale_factor,
+        "the scaling factor": scale.factor,
+        "the shift": scale.shift,
+        "the noise schedule": type(schedule).__name__.removesuffix("NoiseSchedule").lower(),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Takeover:
+    """Where in a pass a refiner takes over, and how it sees the pass.
+
+    Attributes:
+        refiner: the model.
+        plan: the pass's plan, with the timesteps and the noise schedule of the refiner.
+        own: the settings that the refiner decides otherwise than the first model, by name.
+        evaluation: its first evaluation.
+        cutoff: in an adaptive run, the timestep below which it takes over.
+    """
+
+    refiner: Refiner
+    plan: Plan
+    own: Mapping[str, Any]
+    evaluation: int
+    cutoff: float
+
+    def begins_after(self, step: Step) -> bool:
+        """Whether the evaluation after `step` is the refiner's."""
+        if self.plan.adaptive and self.evaluation < 0:
+            return self.plan.timestep(step.sigma) < self.cutoff
+        return step.index + 1 >= self.evaluation
+
+    @property
+    def begins_at_once(self) -> bool:
+        """Whether the refiner makes the whole pass."""
+        return self.evaluation == 0
+
+    def request(self, request: FittedRequest) -> FittedRequest:
+        """The request of a pass, as the refiner makes it."""
+        return replace(request, **self.own)
+
+
+def takeover(
+    refiner: Refiner, request: FittedRequest, plan: Plan, scheduler: Scheduler, own: Mapping[str, Any]
+) -> Takeover:
+    """Plan where in a pass the refiner takes over.
+
+    Raises:
+        RequestError: it would run no step.
+    """
+    cutoff = cutoff_of(request.refiner_switch, scheduler.settings.num_train_timesteps)
+    return Takeover(
+        refiner=refiner,
+        plan=_seen_by(refiner, plan),
+        own=own,
+        evaluation=_first_evaluation(request, plan, scheduler, cutoff),
+        cutoff=cutoff,
+    )
+
+
+def _first_evaluation(request: FittedRequest, plan: Plan, scheduler: Scheduler, cutoff: int) -> int:
+    """The index of the refiner's first evaluation; -1 if only the noise level of an adaptive run tells."""
+    switch = request.refiner_switch
+    if request.refiner_switch_by_steps:
+        total = plan.num_steps * scheduler.sampler.evaluations
+        known = [index for index in range(total) if index / total >= switch]
+    elif plan.adaptive:
+        return -1
+    else:
+        known = [index for index, timestep in enumerate(plan.timesteps) if timestep < cutoff]
+    if not known or (not plan.adaptive and known[0] >= plan.num_evaluations):
+        raise refused(
+            "refiner_switch",
+            f"is {switch:g}, so the refiner would run none of the steps",
+            "a smaller share, or more steps",
+        )
+    return known[0]
+
+
+def _seen_by(refiner: Refiner, plan: Plan) -> Plan:
+    """The plan with the noise schedule of the refiner, and its timesteps if they differ at the same noise levels."""
+    schedule = refiner.noise_schedule
+    if schedule is None:
+        return plan
+    visited = np.array(plan.sigmas[:-1])
+    if np.array_equal(schedule.timestep_at(visited), plan.noise_schedule.timestep_at(visited)):
+        # The planned ones, which some spacings round.
+        return replace(plan, noise_schedule=schedule)
+    timesteps = () if plan.adaptive else tuple(schedule.timestep_at(visited).tolist())
+    return replace(plan, noise_schedule=schedule, timesteps=timesteps)
+
+
+class Refiners:
+    """The refiners that calls of a pipeline name. Only the last one stays in memory.
+
+    Args:
+        first: the pipeline's own model, and its components in memory.
+        notify: receives messages for the user.
+        verify: whether to check the hashes of the files before they are loaded.
+    """
+
+    def __init__(self, first: ComponentCache, notify: Notify | None, *, verify: bool = True) -> None:
+        self._first, self._notify, self._verify = first, notify, verify
+        self._named: dict[str, Refiner] = {}
+        self._lock = threading.Lock()
+
+    def of(self, given: Any) -> Refiner | None:
+        """The model that the setting `refiner` is, or names.
+
+        Raises:
+            ModelError, RequestError: see `named`; or it is a pipeline of another library.
+        """
+        if given is None:
+            return None
+        if is_name(given):
+            return self.named(os.fspath(given))
+        cache = getattr(given, "_cache", None)
+        if not isinstance(cache, ComponentCache):
+            raise wrong_value("refiner", given, "a model's name, or a StableDiffusionPipeline of sdrt")
+        own = cache is self._first
+        return Refiner(cache=cache, noise_schedule=None if own else given.scheduler.noise_schedule)
+
+    def named(self, name: str) -> Refiner:
+        """Open the model `name` as a refiner, with the settings of the first model.
+
+        Raises:
+            ModelError, RequestError: see `resolve_model`.
+        """
+        with self._lock:
+            config = self._first.config
+            if name not in self._named:
+                row = PROVIDERS[config.name]
+                model = resolve_model(
+                    name, target=row.target, in_memory=row.takes_memory, notify=self._notify
+                )
+                self._named[name] = self._of(model)
+            found = self._named[name]
+            if found.cache is not self._first:
+                found.cache.configure(config)
+            return found
+
+    def _of(self, model: Model) -> Refiner:
+        if model.path == self._first.model.path:
+            return Refiner(cache=self._first)
+        schedule = resolve_scheduler(None, model.scheduler_config).noise_schedule
+        notices = Notices(self._notify)
+        cache = ComponentCache(model, self._first.config, notices, verify=self._verify)
+        return Refiner(cache=cache, noise_schedule=schedule)
+
+    def keep_only(self, used: Refiner | None) -> None:
+        """Free the sessions of every named refiner but `used`."""
+        for one in list(self._named.values()):
+            if one is not used and one.cache is not self._first:
+                one.cache.close()

@@ -1,0 +1,425 @@
+"""Checkpoints that run directly: as their exports do, from every kind of file, with nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from sdrt import StableDiffusionPipeline
+from sdrt.cli import main
+from sdrt.common.safetensors_file import as_array, read_header
+from sdrt.errors import (
+    ComponentError,
+    IntegrityError,
+    ModelNotFoundError,
+    RequestError,
+    UnsupportedModelError,
+)
+from sdrt.images.metadata import read_metadata
+from sdrt.model_folder.model import WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt_export import export_model, open_direct
+from tests.export.checkpoints.ldm_files import made
+from tests.safetensors_files import save_file
+
+Checkpoint = Callable[[str], Path]
+Get = Callable[[str], Path]
+WEIGHTS = {
+    "text_encoder": "model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+}
+# What each number type becomes in a checkpoint's files.
+NARROWED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "F64": lambda array: array.astype(np.float64),
+    "F16": lambda array: array.astype(np.float16),
+    # The upper half of a float32.
+    "BF16": lambda array: (array.view(np.uint32) >> 16).astype(np.uint16),
+    # The upper half of a float16.
+    "F8_E5M2": lambda array: (array.astype(np.float16).view(np.uint16) >> 8).astype(np.uint8),
+    # 1.0 and -0.5, by the sign.
+    "F8_E4M3": lambda array: np.where(array < 0, np.uint8(0xB0), np.uint8(0x38)),
+}
+
+
+def image(model: Path | str, **options: Any) -> np.ndarray:
+    """An image of two steps. More steps would not show more, and random weights amplify rounding."""
+    with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=print, **options) as pipeline:
+        call: dict[str, Any] = {"num_inference_steps": 2, "seed": 0, "output_type": "np"}
+        made = pipeline("a red circle", negative_prompt="blue", **call)
+        return np.asarray(made.images)
+
+
+def narrowed(source: Path, folder: Path, dtype: str) -> Path:
+    """A copy of a checkpoint whose matrices are of another number type. Vectors stay, as in files in the wild."""
+    shutil.copytree(source, folder)
+    for part, name in WEIGHTS.items():
+        path = folder / part / name
+        header = read_header(path)
+        data = path.read_bytes()
+        entries: dict[str, Any] = {}
+        chunks = []
+        for key, entry in header.tensors.items():
+            array = as_array(header, key, data[entry.start : entry.end])
+            is_matrix = array.ndim > 1
+            chunks.append((NARROWED[dtype](array) if is_matrix else array).tobytes())
+            end = sum(map(len, chunks))
+            place = [end - len(chunks[-1]), end]
+            entries[key] = {
+                "dtype": dtype if is_matrix else entry.dtype,
+                "shape": list(entry.shape),
+                "data_offsets": place,
+            }
+        text = json.dumps(entries).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(chunks))
+    return folder
+
+
+def files(*folders: Path) -> dict[str, tuple[int, int]]:
+    """Every file below some folders, with its size and time."""
+    found = [path for folder in folders for path in folder.rglob("*")]
+    return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in found if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def export(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Get:
+    """The exported folder of a checkpoint."""
+    made: dict[str, Path] = {}
+
+    def get(variant: str) -> Path:
+        if variant not in made:
+            made[variant] = tmp_path_factory.mktemp("exported") / variant
+            export_model(checkpoint(variant), made[variant], target="cpu")
+        return made[variant]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made("sd1", whole=True).saved(tmp_path_factory.mktemp("single") / "my-model.safetensors")
+
+
+# --- the same images as an export -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["sd1", "sd2", "deep", "mixed"])
+def test_a_folder_runs_as_its_export_does_bit_by_bit(
+    checkpoint: Checkpoint, export: Get, variant: str
+) -> None:
+    np.testing.assert_array_equal(image(checkpoint(variant)), image(export(variant)))
+
+
+@pytest.mark.parametrize("dtype", list(NARROWED))
+def test_weights_of_other_number_types_run_as_their_export_does(
+    checkpoint: Checkpoint, tmp_path: Path, dtype: str
+) -> None:
+    source = narrowed(checkpoint("sd1"), tmp_path / "narrow", dtype)
+    export_model(source, tmp_path / "exported", target="cpu")
+    np.testing.assert_array_equal(image(source), image(tmp_path / "exported"))
+
+
+def test_tiles_and_low_memory_run_as_an_export_does(checkpoint: Checkpoint, export: Get) -> None:
+    options = {"vae_tiling": True, "low_vram": True}
+    np.testing.assert_array_equal(image(checkpoint("sd1"), **options), image(export("sd1"), **options))
+
+
+@pytest.mark.parametrize("variant", ["inpaint", "pix2pix", "upscale"])
+def test_tasks_with_an_image_run_as_their_export_does(
+    checkpoint: Checkpoint, export: Get, variant: str
+) -> None:
+    given = np.linspace(0, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
+    mask = {"mask_image": np.ones((64, 64), np.float32)} if variant == "inpaint" else {}
+    found = []
+    for model in (checkpoint(variant), export(variant)):
+        with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=print) as pipeline:
+            call: dict[str, Any] = {"num_inference_steps": 2, "seed": 0, "output_type": "np", **mask}
+            found.append(np.asarray(pipeline("a cat", image=given, **call).images))
+    np.testing.assert_array_equal(*found)
+
+
+def test_previews_are_those_of_an_export(checkpoint: Checkpoint, export: Get) -> None:
+    latents = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    found = []
+    for model in (checkpoint("sd1"), export("sd1")):
+        with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=print) as pipeline:
+            found.append(np.asarray(pipeline.preview(latents)[0]))
+    np.testing.assert_array_equal(*found)
+
+
+# --- files ---------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_written(
+    checkpoint: Checkpoint, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = shutil.copytree(checkpoint("sd1"), tmp_path / "source")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "here"))
+    before = files(tmp_path)
+    image(source)
+    assert files(tmp_path) == before
+    assert not own_cache.exists()
+
+
+def test_a_single_file_runs_by_every_way_to_name_it(single: Path, tmp_path: Path) -> None:
+    with StableDiffusionPipeline.from_single_file(single, provider="cpu", notify=print) as pipeline:
+        expected = np.asarray(
+            pipeline("a red circle", negative_prompt="blue", num_inference_steps=2, seed=0).images[0]
+        )
+        assert pipeline.model.name == "my-model"
+    given = ["generate", "a red circle", "-n", "blue", "-m", str(single), "--steps", "2", "--seed", "0"]
+    result = CliRunner().invoke(main, [*given, "-o", str(tmp_path / "a.png"), "--provider", "cpu"])
+    assert result.exit_code == 0, result.output
+    from PIL import Image
+
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), expected)
+    assert read_metadata(tmp_path / "a.png").settings["Model"] == "my-model"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("sd2", {"prediction_type": "v_prediction"}),
+        ("sdxl", {}),
+        ("sdxl-refiner", {}),
+    ],
+)
+def test_single_files_of_each_family_run_as_their_exports_do(
+    tmp_path: Path, kind: str, options: dict[str, Any]
+) -> None:
+    """OpenCLIP's projections are rows of one matrix in the file, so their graphs read from the middle of a tensor."""
+    path = made(kind, whole=True).saved(tmp_path / "model.safetensors")
+    export_model(path, tmp_path / "exported", target="cpu", **options)
+    found = []
+    for model, own in ((path, options), (tmp_path / "exported", {})):
+        with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=print, **own) as pipeline:
+            size = 8 * pipeline.model.capabilities.vae_scale_factor
+            call: dict[str, Any] = {"num_inference_steps": 2, "seed": 0, "output_type": "np"}
+            if kind == "sdxl-refiner":
+                given = np.linspace(0, 1, size * size * 3, dtype=np.float32).reshape(size, size, 3)
+                call |= {"image": given, "strength": 1.0}
+            else:
+                call |= {"width": size, "height": size}
+            found.append(np.asarray(pipeline("a red circle", negative_prompt="blue", **call).images))
+    np.testing.assert_array_equal(*found)
+
+
+def test_links_into_a_cache_of_blobs_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The hub's cache has links to files that are named by their hashes. ONNX Runtime refuses links that lead out."""
+    source, snapshot = checkpoint("sd1"), tmp_path / "snapshots" / "commit"
+    (tmp_path / "blobs").mkdir()
+    for number, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        link = snapshot / path.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, tmp_path / "blobs" / str(number))
+        link.symlink_to(os.path.relpath(tmp_path / "blobs" / str(number), link.parent))
+    np.testing.assert_array_equal(image(snapshot), image(source))
+
+
+def test_shards_that_lie_apart_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Weights of one component in two files, one of them a link to another folder."""
+    source = checkpoint("sd1")
+    folder = shutil.copytree(source, tmp_path / "checkpoint")
+    path = folder / "unet" / WEIGHTS["unet"]
+    header, data = read_header(path), path.read_bytes()
+    arrays = {key: as_array(header, key, data[one.start : one.end]) for key, one in header.tensors.items()}
+    names, place = sorted(arrays), "diffusion_pytorch_model-{:05}-of-00002.safetensors"
+    halves = (names[::2], names[1::2])
+    (tmp_path / "elsewhere").mkdir()
+    for number, (half, where) in enumerate(
+        zip(halves, (folder / "unet", tmp_path / "elsewhere"), strict=True), 1
+    ):
+        save_file({key: arrays[key] for key in half}, where / place.format(number))
+    (folder / "unet" / place.format(2)).symlink_to(tmp_path / "elsewhere" / place.format(2))
+    path.unlink()
+    index = {"weight_map": {key: place.format(1 + (key in halves[1])) for key in names}}
+    (folder / "unet" / f"{WEIGHTS['unet']}.index.json").write_text(json.dumps(index))
+    np.testing.assert_array_equal(image(folder), image(source))
+
+
+def test_almost_all_weights_stay_in_the_file(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    sdxl = made("sdxl", whole=True).saved(tmp_path / "model.safetensors")
+    for path, least in ((checkpoint("sd2"), 1.0), (sdxl, 0.99)):
+        model = open_direct(path, path=path, target="cpu", name="x")
+        for name, piece in model.pieces.items():
+            graph = built(model.graph(name))
+            loose = sum(array.nbytes for array in graph.values.values())
+            whole = sum(piece.tensors[tensor].nbytes for tensor in piece.tensors)
+            assert loose <= (1 - least) * whole, name
+
+
+# --- another VAE -------------------------------------------------------------------------------------------
+
+
+def test_another_vae_changes_the_image_and_is_in_its_metadata(single: Path, tmp_path: Path) -> None:
+    content = {
+        name.removeprefix("first_stage_model."): array * np.float32(1 if array.ndim < 2 else 0.9)
+        for name, array in made("sd1", whole=True).tensors.items()
+        if name.startswith("first_stage_model.")
+    }
+    save_file(content, tmp_path / "other.safetensors")
+    given = ["generate", "a", "-m", str(single), "--steps", "2", "--seed", "0", "--provider", "cpu"]
+    told = {}
+    for name, more in (("a", []), ("b", ["--vae", str(tmp_path / "other.safetensors")])):
+        result = CliRunner().invoke(main, [*given, *more, "-o", str(tmp_path / f"{name}.png")])
+        assert result.exit_code == 0, result.output
+        told[name] = read_metadata(tmp_path / f"{name}.png").settings.get("VAE")
+    assert told == {"a": None, "b": "other.safetensors"}
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+    again = ["generate", "--from", str(tmp_path / "b.png"), "-m", str(single), "-o", str(tmp_path / "c.png")]
+    result = CliRunner().invoke(main, [*again, "--provider", "cpu"])
+    assert result.exit_code != 0
+    assert "'VAE'" in result.output
+    more = ["--vae", str(tmp_path / "other.safetensors"), "--provider", "cpu"]
+    result = CliRunner().invoke(main, [*again, *more])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "c.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
+    checkpoint: Checkpoint, tiny_model: Path
+) -> None:
+    for model in (tiny_model, "shapes"):
+        with pytest.raises(
+            RequestError, match=r"vae is given, but .* has been exported already: leave it out"
+        ):
+            StableDiffusionPipeline.from_pretrained(model, vae="vae.safetensors", provider="cpu")
+    with pytest.raises(RequestError, match="prediction_type is for single files"):
+        image(checkpoint("sd1"), prediction_type="epsilon")
+    with pytest.raises(RequestError, match=r"vae is 5: expected where it is, such as vae\.safetensors"):
+        image(checkpoint("sd1"), vae=5)
+    with pytest.raises(RequestError, match="is a folder: open it with from_pretrained"):
+        StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
+
+
+# --- checkpoints that do not fit -------------------------------------------------------------------------------
+
+
+def test_weights_that_do_not_fit_are_refused_before_anything_is_loaded(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    def changed(name: str, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
+        folder = shutil.copytree(checkpoint("sd1"), tmp_path / name)
+        path = folder / "unet" / WEIGHTS["unet"]
+        header, data = read_header(path), path.read_bytes()
+        arrays = {k: as_array(header, k, data[one.start : one.end]) for k, one in header.tensors.items()}
+        change(arrays)
+        save_file(arrays, path)
+        return folder
+
+    with pytest.raises(IntegrityError, match=r"the weights lack conv_in\.bias"):
+        image(changed("missing", lambda arrays: arrays.pop("conv_in.bias")))
+    with pytest.raises(IntegrityError, match=r"conv_in\.bias is of shape \[3\]: expected \[16\]"):
+        image(changed("shape", lambda arrays: arrays.update({"conv_in.bias": np.ones(3, np.float32)})))
+    with pytest.raises(UnsupportedModelError, match="the weights have other"):
+        image(changed("left", lambda arrays: arrays.update(other=np.ones(3, np.float32))))
+
+
+def test_damaged_weights_are_said_with_a_remedy(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    path = folder / "unet" / WEIGHTS["unet"]
+    data, entry = bytearray(path.read_bytes()), read_header(path).tensors["conv_out.bias"]
+    data[entry.start : entry.start + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    with pytest.raises(
+        ComponentError, match=r"unet: .*not finite.*download the checkpoint again; sdrt export"
+    ):
+        image(folder)
+
+
+def test_files_that_vanish_are_named(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint")
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, provider="cpu")
+    (folder / "unet" / WEIGHTS["unet"]).unlink()
+    with pytest.raises(ModelNotFoundError, match=r"unet has no \.safetensors weights"):
+        pipeline("a", num_inference_steps=1)
+
+
+def test_a_lora_is_still_refused_as_what_it_is(tmp_path: Path) -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file({name: np.ones((4, 768), np.float32)}, tmp_path / "a.safetensors")
+    with pytest.raises(ModelNotFoundError, match="is a LoRA for Stable Diffusion 1, not a whole model"):
+        image(tmp_path / "a.safetensors")
+
+
+def test_info_says_that_a_folder_is_a_checkpoint(checkpoint: Checkpoint) -> None:
+    result = CliRunner().invoke(main, ["info", str(checkpoint("sd1"))])
+    assert result.exit_code == 3
+    assert "is a torch checkpoint" in result.output
+
+
+# --- targets -----------------------------------------------------------------------------------------------------
+
+
+def built(source: Any) -> MemoryGraph:
+    assert source is not None
+    graph = source.build()
+    assert isinstance(graph, MemoryGraph)
+    return graph
+
+
+def weights(graph: MemoryGraph) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights of a graph in memory as ONNX Runtime reads them, in float32."""
+    for tensor in onnx.load_from_string(graph.content).graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        entries = {one.key: one.value for one in tensor.external_data}
+        if tensor.name in graph.values:
+            value = graph.values[tensor.name]
+        else:
+            data = (graph.folder / entries["location"]).read_bytes()
+            offset, length = int(entries["offset"]), int(entries["length"])
+            raw = onnx.TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+            raw.raw_data = data[offset : offset + length]
+            value = numpy_helper.to_array(raw)
+        assert value.shape == tuple(tensor.dims)
+        yield tensor.name, value.astype(np.float32)
+
+
+def test_the_cuda_graph_is_the_exported_one_with_the_same_weights(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    export_model(checkpoint("sd2"), tmp_path / "cuda", target="cuda")
+    path = checkpoint("sd2")
+    model = open_direct(path, path=path, target="cpu", name="x").for_target("cuda")
+    assert model.target == "cuda"
+    for name in ("unet", "text_encoder", "vae_decoder"):
+        exported = onnx.load(tmp_path / "cuda" / name / "model.onnx")
+        graph = built(model.graph(name))
+        own = onnx.load_from_string(graph.content).graph
+        names = {one.name for one in own.initializer if one.external_data}
+        # ONNX Runtime folds these when it loads the graph.
+        kept = [node for node in own.node if node.op_type != "Cast" or node.input[0] not in names]
+        assert [node.op_type for node in kept] == [node.op_type for node in exported.graph.node]
+        expected = {one.name: numpy_helper.to_array(one) for one in exported.graph.initializer}
+        for key, value in weights(graph):
+            stored = expected[key]
+            np.testing.assert_array_equal(value.astype(stored.dtype), stored, err_msg=key)
+
+
+def test_components_in_float16_have_graphs_in_float32_for_what_overflows(checkpoint: Checkpoint) -> None:
+    path = checkpoint("sd1")
+    half = open_direct(path, path=path, target="cuda", name="x")
+    wide = open_direct(path, path=path, target="cpu", name="x")
+    for kind in (WIDE_GRAPH, WIDE_STAGES_GRAPH):
+        assert half.graph("vae_decoder", kind) is not None
+        assert wide.graph("vae_decoder", kind) is None
+    assert half.graph("unet", WIDE_STAGES_GRAPH) is None
+    assert half.weights("unet").dtype == "float16"
+    types = {
+        one.type.tensor_type.elem_type
+        for one in onnx.load_from_string(built(half.graph("unet", WIDE_GRAPH)).content).graph.output
+    }
+    assert types == {onnx.TensorProto.FLOAT}
