@@ -140,7 +140,10 @@ def _parts_of(checkpoint: Path) -> Sequence[str]:
     # Opening the folder reports a damaged index.
     with suppress(IntegrityError):
         family = known_family(checkpoint)
-    return _checkpoint_components() if family is None else family.checkpoint_components
+    if family is None:
+        # Of a family's components, only those that the model has.
+        return [name for name in _checkpoint_components() if (checkpoint / name).is_dir()]
+    return family.checkpoint_components
 
 
 def download_taesd(

@@ -207,8 +207,8 @@ def test_a_foreign_index_is_refused_before_the_weights(
     (checkpoint / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     for text, words in (
         (
-            INDEX.replace("StableDiffusionPipeline", "StableDiffusionXLPipeline"),
-            "XLPipeline' is not supported",
+            INDEX.replace("StableDiffusionPipeline", "StableDiffusion3Pipeline"),
+            "3Pipeline' is not supported",
         ),
         (INDEX.replace("UNet2DConditionModel", "UNet3DConditionModel"), r"unet is \['diffusers', 'UNet3D"),
         (INDEX.replace('"diffusers", "AutoencoderKL"', '"my_code", "AutoencoderKL"'), "vae is"),

@@ -202,7 +202,7 @@ def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"_class_name": "StableDiffusionXLPipeline"}, "'StableDiffusionXLPipeline' is not supported"),
+        ({"_class_name": "StableDiffusion3Pipeline"}, "'StableDiffusion3Pipeline' is not supported"),
         ({"_class_name": None}, "None is not supported"),
         ({"unet": ["my_module", "UNet2DConditionModel"]}, "unet names class my_module.UNet2DConditionModel"),
         ({"unet": ["diffusers", "SD3Transformer2DModel"]}, "unet names class"),
