@@ -140,10 +140,9 @@ def _parts_of(checkpoint: Path) -> Sequence[str]:
     # Opening the folder reports a damaged index.
     with suppress(IntegrityError):
         family = known_family(checkpoint)
-    if family is None:
-        # Of a family's components, only those that the model has.
-        return [name for name in _checkpoint_components() if (checkpoint / name).is_dir()]
-    return family.checkpoint_components
+    if family is not None:
+        return family.checkpoint_components
+    return [part for part in _checkpoint_components() if (checkpoint / part).is_dir()]
 
 
 def download_taesd(

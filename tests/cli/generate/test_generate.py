@@ -503,9 +503,9 @@ def test_every_batch_is_checked_fitted_and_planned_once(
     def counted(module: str, name: str) -> None:
         whole = getattr(importlib.import_module(module), name)
 
-        def count(*arguments: object) -> object:
+        def count(*arguments: object, **named: object) -> object:
             calls[name] += 1
-            return whole(*arguments)
+            return whole(*arguments, **named)
 
         monkeypatch.setattr(f"{module}.{name}", count)
 

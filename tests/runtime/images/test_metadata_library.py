@@ -17,6 +17,7 @@ from sdrt import RequestError, SdrtError, StableDiffusionPipeline, StableDiffusi
 from sdrt.images.files import FORMATS, write_image
 from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text, settings_values
+from sdrt.request.pairs import Corner, Pair, Size
 from sdrt.request.table import labelled_settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ from hypothesis import strategies as st  # noqa: E402
 _FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 _WHOLE = st.integers(0, 2**63)
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+_SIZES = st.tuples(st.integers(1, 999_999), st.integers(1, 999_999))
+
+
+def _pairs(least: int, kind: type[Pair]) -> SearchStrategy[Pair]:
+    side = st.integers(least, 2**16)
+    return st.tuples(side, side).map(kind)
+
+
 _OF_TYPE: dict[str, SearchStrategy[Any]] = {
     **dict.fromkeys(
         ["num_inference_steps", "seed", "noise_level", "padding_mask_crop", "hires_steps", "clip_skip"],
@@ -39,8 +48,14 @@ _OF_TYPE: dict[str, SearchStrategy[Any]] = {
     **dict.fromkeys(["mask_blur", "hires_scale", "guidance_rescale", "eta"], _FLOATS),
     **dict.fromkeys(["refiner_switch", "denoising_start", "denoising_end"], _FLOATS),
     **dict.fromkeys(["composite", "vae_tiling", "refiner_switch_by_steps"], st.booleans()),
+    **dict.fromkeys(["aesthetic_score", "negative_aesthetic_score"], _FLOATS),
+    "empty_negative_prompt": st.booleans(),
+    **dict.fromkeys(
+        ["original_size", "target_size", "negative_original_size", "negative_target_size"], _pairs(1, Size)
+    ),
+    **dict.fromkeys(["crops_coords_top_left", "negative_crops_coords_top_left"], _pairs(0, Corner)),
     "hires_refiner": st.sampled_from(["first", "second", "both"]),
-    "size": st.tuples(st.integers(1, 999_999), st.integers(1, 999_999)),
+    "size": _SIZES,
     "hires_upscaler": st.sampled_from(["latent", "lanczos"]),
     "timesteps": st.lists(_WHOLE, min_size=1).map(tuple),
     "sigmas": st.lists(_FLOATS, min_size=1).map(tuple),

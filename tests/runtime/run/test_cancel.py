@@ -93,9 +93,13 @@ def test_a_call_stops_inside_a_component(tiny_model: Path) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, verify=False).load()
     cancel, pressed = threading.Event(), []
     call: dict[str, Any] = {"width": 704, "height": 704, "seed": 0, "num_inference_steps": 1, "max_size": 704}
-    began = time.perf_counter()
-    pipeline("a", **call)
-    whole = time.perf_counter() - began
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        pipeline("a", **call)
+        return time.perf_counter() - began
+
+    whole = min(seconds(), seconds())
 
     def press() -> None:
         pressed.append(time.perf_counter())
