@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model
 from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.random import RandomCheckpoint
-from sdrt_export.components import COMPONENTS, Component
+from sdrt_export.components import COMPONENTS, Component, parts_of
 from sdrt_export.evaluator import Evaluator
 from sdrt_export.graph import graphs_of
 from sdrt_export.precision import HEADROOM
@@ -78,13 +80,41 @@ COUNTS: dict[str, dict[str, int]] = {
 TRANSPOSES = {name: [] if name == "text_encoder" else [(0, 2, 3, 1), (0, 3, 1, 2)] for name in COUNTS}
 
 
-@pytest.mark.full
+@cache
+def full_size(architecture: str, name: str) -> ir.Model:
+    """The graph of a component at full size, without weights."""
+    source = RandomCheckpoint(architecture=architecture, seed=0)
+    component = {one.name: one for parts in parts_of(source.family).values() for one in parts}[name]
+    return as_ir(graphs_of(component, source.config(component.checkpoint), CUDA, half=True)["model.onnx"])
+
+
+# The table's columns, and what they are of.
+COLUMNS: list[list[tuple[str, str]]] = [
+    [("sd15", "unet")],
+    [("sdxl", "unet")],
+    [("sd15", "vae_encoder"), ("sdxl", "vae_encoder")],
+    [("sd15", "vae_decoder"), ("sdxl", "vae_decoder")],
+    [("sd15", "text_encoder"), ("sdxl", "text_encoder")],
+    [("sdxl", "text_encoder_2")],
+]
+TABLE_ROW = re.compile(r"^\| `(\w+)`[^|]*\|(.+)\|$", re.M)
+
+
+@pytest.mark.parametrize("column", range(len(COLUMNS)))
+def test_the_document_has_the_operators_of_full_size(column: int) -> None:
+    rows = TABLE_ROW.findall((Path(__file__).parents[2] / "docs" / "cuda.md").read_text(encoding="utf-8"))
+    told = {op: cells.split("|")[column].strip().replace("–", "0") for op, cells in rows}
+    assert len(told) == 11
+    for architecture, name in COLUMNS[column]:
+        counts = Counter(node.op_type for node in full_size(architecture, name).graph.all_nodes())
+        # The embedding of the timestep has one, which repeats no pixels.
+        counts["Expand"] -= name == "unet"
+        assert {op: int(count) for op, count in told.items()} == {op: counts[op] for op in told}
+
+
 @pytest.mark.parametrize("name", COUNTS)
 def test_operators_of_full_size_sd15(name: str) -> None:
-    component = COMPONENTS[name]
-    config = RandomCheckpoint(architecture="sd15", seed=0).config(component.checkpoint)
-    model = as_ir(graphs_of(component, config, CUDA, half=True)["model.onnx"])
-    nodes = list(model.graph.all_nodes())
+    nodes = list(full_size("sd15", name).graph.all_nodes())
     counts = Counter(node.op_type for node in nodes)
     assert {op: counts[op] for op in COUNTS[name]} == COUNTS[name]
     transposes = [node for node in nodes if node.op_type == "Transpose"]

@@ -354,10 +354,34 @@ def test_a_lora_is_still_refused_as_what_it_is(tmp_path: Path) -> None:
         image(tmp_path / "a.safetensors")
 
 
-def test_info_says_that_a_folder_is_a_checkpoint(checkpoint: Checkpoint) -> None:
-    result = CliRunner().invoke(main, ["info", str(checkpoint("sd1"))])
-    assert result.exit_code == 3
-    assert "is a torch checkpoint" in result.output
+def test_info_says_what_a_checkpoint_runs_with(checkpoint: Checkpoint, single: Path, tmp_path: Path) -> None:
+    named = Path(shutil.copy(single, tmp_path / "sd-turbo.safetensors"))
+    for path, words in (
+        (checkpoint("sd1"), ("a checkpoint in diffusers' layout", "PNDMScheduler", "50 steps")),
+        (checkpoint("sd2"), ("a checkpoint in diffusers' layout", "v_prediction", "50 steps")),
+        (single, ("a single-file checkpoint of Stable Diffusion 1, in", "epsilon", "guidance scale 7.5")),
+        (named, ("EulerDiscreteScheduler", "1 step, guidance scale 0, because its name says")),
+    ):
+        result = CliRunner().invoke(main, ["info", str(path)])
+        assert result.exit_code == 0, result.output
+        assert [word for word in words if word not in result.stdout] == []
+    with StableDiffusionPipeline.from_single_file(named, provider="cpu", notify=print) as pipeline:
+        defaults = json.loads(CliRunner().invoke(main, ["info", str(named), "--json"]).stdout)["defaults"]
+        assert (
+            defaults["num_inference_steps"]
+            == pipeline("a cat", width=64, height=64).request.num_inference_steps
+        )
+
+
+def test_info_says_why_a_checkpoint_does_not_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    sd2 = made("sd2", whole=True).saved(tmp_path / "sd2.safetensors")
+    result = CliRunner().invoke(main, ["info", str(sd2)])
+    assert "problem    " in result.stdout
+    assert "give --prediction-type v_prediction" in result.stdout
+    assert json.loads(CliRunner().invoke(main, ["info", str(sd2), "--json"]).stdout)["scheduler"] is None
+    hashes = CliRunner().invoke(main, ["info", str(checkpoint("sd1")), "--verify"])
+    assert hashes.exit_code == 2
+    assert "is a checkpoint, which has no hashes: expected a model folder" in hashes.output
 
 
 # --- targets -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,15 @@ from pathlib import Path
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 
-__all__ = ["EMBEDDING", "PICKLES", "FileKind", "check_checkpoint_file", "kind_of", "refusal_of_file"]
+__all__ = [
+    "CHECKPOINT",
+    "EMBEDDING",
+    "PICKLES",
+    "FileKind",
+    "check_checkpoint_file",
+    "kind_of",
+    "refusal_of_file",
+]
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"

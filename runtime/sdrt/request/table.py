@@ -92,8 +92,13 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-WILDCARD_LABELS = ("Wildcard prompt", "Wildcard negative prompt")
-"""The labels of the prompts before the choices of wildcards. A1111's extension for wildcards writes the same."""
+WILDCARD_LABELS: Mapping[str, str] = {
+    "prompt": "Wildcard prompt",
+    "negative_prompt": "Wildcard negative prompt",
+    "prompt_2": "Wildcard prompt 2",
+    "negative_prompt_2": "Wildcard negative prompt 2",
+}
+"""The labels of the texts before the choices of wildcards. The first two are those of A1111's extension for them."""
 
 FACTS = (
     # The width and height in pixels.
@@ -114,8 +119,10 @@ FACTS = (
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
     # The texts before the choices of wildcards. The prompts in metadata are those after them.
-    Setting(name="wildcard_prompt", kind=str, label=Label(WILDCARD_LABELS[0])),
-    Setting(name="wildcard_negative_prompt", kind=str, label=Label(WILDCARD_LABELS[1])),
+    *(
+        Setting(name=f"wildcard_{text}", kind=str, label=Label(name))
+        for text, name in WILDCARD_LABELS.items()
+    ),
     # An empty negative prompt is encoded. Without one, SDXL takes zeros.
     Setting(name="empty_negative_prompt", kind=bool, label=Label("Empty negative prompt")),
     Setting(name="version", kind=str, label=Label("Version")),

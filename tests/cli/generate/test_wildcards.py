@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -15,6 +16,9 @@ from sdrt.cli.generate.variations import parse_axis
 from sdrt.images.metadata import Parameters, read_parameters, save_options
 from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.request.table import TABLE
+
+XL = str(Path(__file__).parents[2] / "models" / "tiny-xl")
+SEED_2 = ("-s", "2", "--steps", "1", "-o", "plain.png")
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +88,34 @@ def test_a_batch_has_the_negative_prompts_of_its_images(model: str) -> None:
     with Image.open(f"{seed}.png") as one, Image.open("alone.png") as other:
         difference = max(abs(a - b) for a, b in zip(one.tobytes(), other.tobytes(), strict=True))
     assert difference <= 1  # batches round differently
+
+
+@pytest.mark.parametrize("batch", ["1", "3"])
+def test_the_texts_of_both_encoders_make_the_same_choices(batch: str) -> None:
+    texts = ("{cat|dog|cow}", "-n", "{fog|rain}", "--prompt-2", "a __colors__ {cat|dog|cow}")
+    given = [*texts, "--negative-prompt-2", "in {fog|rain}", "--wildcards", "wild"]
+    result = generate(XL, *given, "--count", "3", "--batch-size", batch, "-o", "{seed}.png")
+    assert result.exit_code == 0, result.output
+    for seed in range(1, 4):
+        found = told(f"{seed}.png")
+        assert found.settings["Prompt 2"] == expand_wildcards("a __colors__ {cat|dog|cow}", seed, "wild")
+        assert found.settings["Negative prompt 2"] == f"in {found.negative_prompt}"
+        assert found.settings["Wildcard prompt 2"] == "a __colors__ {cat|dog|cow}"
+        assert found.settings["Wildcard negative prompt 2"] == "in {fog|rain}"
+    assert len({told(f"{seed}.png").settings["Prompt 2"] for seed in range(1, 4)}) > 1
+    words = told("2.png")
+    plain = ("--prompt-2", words.settings["Prompt 2"], "--negative-prompt-2", f"in {words.negative_prompt}")
+    result = run("generate", words.prompt, "-n", words.negative_prompt, *plain, "-m", XL, *SEED_2)
+    assert result.exit_code == 0, result.output
+    np.testing.assert_array_equal(np.asarray(Image.open("plain.png")), np.asarray(Image.open("2.png")))
+
+
+def test_braces_that_were_chosen_stay_in_the_second_prompt() -> None:
+    given = ("--prompt-syntax", "plain", "--prompt-2", "{cat|dog}", "-o", "plain.png")
+    assert generate(XL, "a cat", *given).exit_code == 0
+    again = run("generate", "--from", "plain.png", "-m", XL, "--prompt-syntax", "a1111", "-o", "again.png")
+    assert again.exit_code == 0, again.output
+    assert told("again.png").settings["Prompt 2"] == "{cat|dog}"
 
 
 def test_an_image_is_made_again_from_what_was_chosen(model: str) -> None:

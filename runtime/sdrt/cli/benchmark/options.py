@@ -31,7 +31,8 @@ _OPTIONS = (
         default=DEFAULT_MODEL,
         show_default=True,
         shell_complete=completers.models,
-        help="Model folder, hub id, or name of an embedded model.",
+        help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
+        "embedded model.",
     ),
     click.option(
         "--random-weights",

@@ -88,7 +88,7 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
         **{row.name: settings[row.name] for row in settings_of(Request) if row.name in settings}
         | {
             "prompt": [job.prompt for job in batch],
-            "negative_prompt": _negative_prompt(batch),
+            **{name: _text(name, batch) for name in batch[0].texts.made if name != "prompt"},
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
             "mask_image": files.mask(settings["mask_image"]),
@@ -96,8 +96,8 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
     )
 
 
-def _negative_prompt(batch: list[ImageJob]) -> str | list[str] | None:
-    """The negative prompt of a batch: one for all images, or one for each if their wildcards differ."""
-    negatives = [job.texts.negative_prompt for job in batch]
+def _text(name: str, batch: list[ImageJob]) -> str | list[str] | None:
+    """A text beside the prompts of a batch: one for all images, or one for each if their wildcards differ."""
+    texts = [job.texts.made[name] for job in batch]
     # Those of one batch are all given, or none is.
-    return [text or "" for text in negatives] if len(set(negatives)) > 1 else negatives[0]
+    return [text or "" for text in texts] if len(set(texts)) > 1 else texts[0]

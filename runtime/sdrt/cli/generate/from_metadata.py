@@ -13,7 +13,7 @@ from sdrt.images.metadata import ImageMetadata, read_metadata
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
-from sdrt.request.table import TABLE
+from sdrt.request.table import TABLE, WILDCARD_LABELS
 from sdrt.request.translated import Difference, Translation
 from sdrt.request.translation import translate
 
@@ -74,7 +74,7 @@ def options_of(
     dropped = _replaced(given)
     options = {option: value for option, value in options.items() if option not in dropped}
     # These texts are complete: their braces are no wildcards.
-    literal = {"prompts": "prompt", "negative_prompt": "negative_prompt"}
+    literal = {"prompts" if text == "prompt" else text: text for text in WILDCARD_LABELS}
     options["literal"] = frozenset(text for option, text in literal.items() if option in options)
     said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
     notices = (_differ(name, differences), _unsaid(name, said))

@@ -316,7 +316,7 @@ class Run:
             "files": [] if self.sheet_only else [str(job.path) for job in self.finished],
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
-            "negative_prompts": [job.texts.negative_prompt or "" for job in self.finished],
+            "negative_prompts": [job.texts.made["negative_prompt"] or "" for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},

@@ -1,4 +1,4 @@
-"""`sdrt info`: shows how an image was made, or what a model folder holds."""
+"""`sdrt info`: shows how an image was made, or what a model holds."""
 
 from __future__ import annotations
 
@@ -26,23 +26,28 @@ __all__ = ["info"]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
 def info(path: str, verify: bool, as_json: bool) -> None:
-    """Show how an image was made, or what a model folder holds.
+    """Show how an image was made, or what a model holds.
 
     FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
-    For a .safetensors file, sdrt says what it contains, such as a LoRA or a VAE.
-    MODEL is a model folder, or the name of an embedded model.
+    For a .safetensors file, sdrt says what it contains, such as a checkpoint, a LoRA or a VAE.
+    MODEL is a model folder, a checkpoint in diffusers' layout, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
+    from sdrt.model_folder.resolve import holds_torch_checkpoint
 
     target = Path(path)
-    is_file = target.exists() and not target.is_dir()  # or a pipe
-    if path == STDIN or (embedded_path(path) is None and is_file):
+    is_ours = path != STDIN and embedded_path(path) is not None
+    is_file = path == STDIN or (target.exists() and not target.is_dir())  # or a pipe
+    is_checkpoint = target.is_dir() and holds_torch_checkpoint(target)
+    if not is_ours and (is_file or is_checkpoint):
         if verify:
+            what = "a file" if is_file else "a checkpoint, which has no hashes"
             raise RequestError.expected(
-                f"--verify: {path} is a file", "a model folder", argument="--verify", path=target
+                f"--verify: {path} is {what}", "a model folder", argument="--verify", path=target
             )
         is_weights = target.suffix.lower() == ".safetensors"
-        about, text = weights_info(target) if is_weights else image_info(target)
+        read = folder_info if is_checkpoint else weights_info if is_weights else image_info
+        about, text = read(target)
     else:
         about, text = model_info(path, verify=verify)
     if as_json:
@@ -52,9 +57,10 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 
 def weights_info(path: Path) -> tuple[dict[str, Any], str]:
-    """What a file of weights holds, as JSON and as text."""
+    """What a file of weights holds, as JSON and as text. Of a checkpoint also what it runs with."""
+    from sdrt.cli.models.checkpoint import checkpoint_summary, render_checkpoint
     from sdrt.common.safetensors_file import read_header
-    from sdrt.model_folder.file_kind import kind_of
+    from sdrt.model_folder.file_kind import CHECKPOINT, kind_of
     from sdrt.model_folder.manifest import readable
 
     with readable(path):
@@ -67,7 +73,19 @@ def weights_info(path: Path) -> tuple[dict[str, Any], str]:
         "tensors": len(file.tensors),
     }
     count = len(file.tensors)
-    return about, f"{kind or 'an unknown kind of weights'}, in {count} tensor{'' if count == 1 else 's'}"
+    text = f"{kind or 'an unknown kind of weights'}, in {count} tensor{'' if count == 1 else 's'}"
+    if kind is None or kind.what != CHECKPOINT:
+        return about, text
+    summary = checkpoint_summary(path, echo_error)
+    return about | summary, render_checkpoint(text, summary)
+
+
+def folder_info(path: Path) -> tuple[dict[str, Any], str]:
+    """What a checkpoint in diffusers' layout runs with, as JSON and as text."""
+    from sdrt.cli.models.checkpoint import FOLDER, checkpoint_summary, render_checkpoint
+
+    summary = checkpoint_summary(path, echo_error)
+    return {"path": str(path), "kind": FOLDER, **summary}, render_checkpoint(FOLDER, summary)
 
 
 def image_info(path: Path) -> tuple[dict[str, Any], str]:

@@ -11,9 +11,10 @@ from sdrt.model_folder.manifest import readable
 from sdrt.onnx.providers import PROVIDERS
 
 if TYPE_CHECKING:
+    from sdrt.families.defaults import Defaults
     from sdrt.model_folder.folder import Manifest, ModelFolder
 
-__all__ = ["human_size", "parity_of", "render", "summarise", "verify_now"]
+__all__ = ["defaults_of", "human_size", "parity_of", "render", "shown_defaults", "summarise", "verify_now"]
 
 UNKNOWN = "unknown (exported by another program: no sdrt.json)"
 
@@ -73,7 +74,7 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
         "source": dict(manifest.source) if manifest else None,
         "versions": dict(manifest.versions) if manifest else None,
         "scheduler": folder.scheduler_config.get("_class_name"),
-        "defaults": _defaults(folder),
+        "defaults": defaults_of(folder.capabilities.defaults),
         "components": {
             name: {"bytes": size, "relative_error": parity.get(name)} for name, size in components.items()
         },
@@ -82,9 +83,8 @@ def summarise(folder: ModelFolder, *, verified: bool) -> dict[str, Any]:
     }
 
 
-def _defaults(folder: ModelFolder) -> dict[str, Any]:
-    """What calls use for the settings that they do not give, and what says so."""
-    defaults = folder.capabilities.defaults
+def defaults_of(defaults: Defaults) -> dict[str, Any]:
+    """What calls use for the settings that they do not give, and what says so, as JSON."""
     timesteps = None if defaults.timesteps is None else list(defaults.timesteps)
     return {
         "num_inference_steps": defaults.num_inference_steps,
@@ -127,7 +127,7 @@ def render(summary: dict[str, Any]) -> str:
             " at ".join(str(source[key]) for key in ("id", "revision") if source.get(key)) or "unknown",
         ),
         ("scheduler", summary["scheduler"] or "unknown"),
-        ("defaults", _shown_defaults(summary["defaults"])),
+        ("defaults", shown_defaults(summary["defaults"])),
         ("size", human_size(summary["bytes"])),
         ("hashes", summary["hashes"]),
         *((f"  {visible(name)}", _component(part)) for name, part in summary["components"].items()),
@@ -136,7 +136,8 @@ def render(summary: dict[str, Any]) -> str:
     return "\n".join(f"{name:{width}}  {visible(str(value))}" for name, value in rows)
 
 
-def _shown_defaults(defaults: dict[str, Any]) -> str:
+def shown_defaults(defaults: dict[str, Any]) -> str:
+    """The same in words."""
     steps, origin = defaults["num_inference_steps"], defaults["origin"]
     at = f" at timesteps {', '.join(map(str, defaults['timesteps']))}" if defaults["timesteps"] else ""
     shown = f"{steps} step{'' if steps == 1 else 's'}{at}, guidance scale {defaults['guidance_scale']:g}"
