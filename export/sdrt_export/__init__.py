@@ -1,7 +1,7 @@
 """sdrt_export turns a Stable Diffusion checkpoint into ONNX graphs, fused for the machine that runs them.
 
-This package needs the ``export`` extra (onnx). Only :mod:`sdrt_export.verify` needs torch, which graphs are compared
-with. The runtime imports it only to export or to open a checkpoint. The names below are loaded at first use.
+This package needs the ``export`` extra (onnx). Only :mod:`sdrt_export.verify` needs torch, to compare
+graphs with it. The runtime imports it only to export or to open a checkpoint. The names below are loaded at first use.
 """
 
 from __future__ import annotations

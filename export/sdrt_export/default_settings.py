@@ -23,7 +23,7 @@ def checked_defaults(guidance_scale: float | None, num_inference_steps: int | No
 
 
 def default_settings(checkpoint: Checkpoint) -> Defaults:
-    """What a checkpoint says of itself: its kind, its name, its scheduler."""
+    """The defaults by a checkpoint's kind, name and scheduler."""
     family = checkpoint.family
     denoiser = checkpoint.config(family.denoiser.component)
     channels = checkpoint.config(family.vae.checkpoint)["latent_channels"]

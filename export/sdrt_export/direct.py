@@ -188,7 +188,7 @@ def open_direct(
 
 
 def _manifest(checkpoint: Checkpoint, pieces: Mapping[str, Piece], target: str) -> Manifest:
-    """What an export's manifest would say, without hashes."""
+    """The manifest that an export would have, without hashes."""
     dtypes = {name: _dtype_of(piece, checkpoint.family, target) for name, piece in pieces.items()}
     return Manifest(
         family=checkpoint.family.name,

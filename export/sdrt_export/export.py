@@ -87,7 +87,7 @@ def export_model(
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
         vae: a file, folder or hub id of a VAE, which replaces the checkpoint's.
         text_encoders: files of text encoders, which replace a single file's.
-        prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not tell.
+        prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not say it.
         config: a folder in diffusers' layout or a hub id, whose configs a single file is of, if they are unusual.
         revision, token, cache_dir: huggingface_hub's, for a hub id.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. What "optimum"
@@ -304,7 +304,7 @@ def _open(
 
 
 def _refuse_beside(beside: Beside) -> None:
-    """Raise `RequestError` for what is given beside random weights."""
+    """Raise `RequestError` for an argument that has no effect with random weights."""
     for argument in ("vae", "text_encoders", "prediction_type", "config"):
         if getattr(beside, argument):
             raise RequestError.advised(

@@ -82,8 +82,8 @@ class StableDiffusionPipeline(DiffusersMethods):
     def from_pretrained(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
         """Open a model: a folder, a checkpoint, an embedded model ("shapes") or a hub id.
 
-        The graphs of a torch checkpoint are built in memory, and nothing is written. For providers that compile files
-        (tensorrt, openvino, coreml), it is exported into the cache once.
+        A torch checkpoint runs directly: its graphs are built in memory, and no files are written. For providers that
+        compile files (tensorrt, openvino, coreml), it is exported into the cache once.
 
         Raises:
             ModelError, ProviderError, RequestError.
@@ -93,7 +93,7 @@ class StableDiffusionPipeline(DiffusersMethods):
     @classmethod
     @takes(FileLoading)
     def from_single_file(cls, *values: Any, **named: Any) -> StableDiffusionPipeline:
-        """Open a checkpoint in one file, as A1111 and ComfyUI take it.
+        """Open a single-file checkpoint, as A1111 and ComfyUI use it.
 
         Raises:
             ModelError, ProviderError, RequestError.

@@ -18,7 +18,7 @@ _BLOCK = re.compile(r"```(?:sh|console)\n(.*?)```", re.DOTALL)
 _IN_TABLE = re.compile(r"\| `(sdrt [^`]+)` \|")
 # What someone new does not have yet: a checkpoint, and a model of another kind than the embedded one.
 _NOT_THERE = re.compile(
-    r"CHECKPOINT|MODEL|FILE|model/|pix2pix/|x4/|theirs|sdrt (?:export|benchmark|doctor)| -W 2048"
+    r"CHECKPOINT|MODEL|FILE|model/|pix2pix/|x4/|sdxl|theirs|sdrt (?:export|benchmark|doctor)| -W 2048"
 )
 
 

@@ -104,12 +104,20 @@ def test_optimum_s_folders(optimum_folder: Folders, diffusers_pipeline: Pipeline
 @pytest.mark.parametrize(
     ("variant", "options", "said"),
     [
-        ("lcm", {"negative_prompt": "fog"}, ["takes its guidance as a number"]),
+        ("lcm", {"negative_prompt": "fog"}, ["takes the guidance scale as an input"]),
         ("lcm", {}, []),
         # Each part of the prompt is compared with the negative one.
         ("lcm", {"prompt": "a lake AND snow", "negative_prompt": "fog"}, []),
-        ("sd1", {"negative_prompt": "fog", "guidance_scale": 1}, ["guidance_scale is 1; above 1 it has one"]),
-        ("sd1", {"negative_prompt": "fog", "guidance_scale": 0}, ["guidance_scale is 0; above 1 it has one"]),
+        (
+            "sd1",
+            {"negative_prompt": "fog", "guidance_scale": 1},
+            ["guidance_scale is 1; give a scale above 1"],
+        ),
+        (
+            "sd1",
+            {"negative_prompt": "fog", "guidance_scale": 0},
+            ["guidance_scale is 0; give a scale above 1"],
+        ),
         ("sd1", {"negative_prompt": "fog"}, []),
         ("sd1", {"guidance_scale": 0}, []),
     ],

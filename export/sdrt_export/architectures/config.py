@@ -113,7 +113,7 @@ class Config:
         )
 
     def raw(self, key: str) -> Any:
-        """The value as it stands: None if it is missing or null."""
+        """The value without a check. None if it is missing or null."""
         return self._values.get(key)
 
     def _listed(self, key: str, value: Any) -> list[Any]:

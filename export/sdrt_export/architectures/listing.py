@@ -1,4 +1,4 @@
-"""What there is for random weights: each architecture with its size."""
+"""Lists the architectures that can have random weights, with their sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["list_architectures"]
 
 
 def list_architectures() -> list[dict[str, Any]]:
-    """A row for each architecture: its name, what it is, and how many numbers its parts have."""
+    """A row for each architecture: its name, its title, and the number of parameters of each part."""
     rows = []
     for name, row in PUBLISHED.items():
         parts = num_parameters(row.configs)

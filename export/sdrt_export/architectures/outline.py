@@ -1,4 +1,4 @@
-"""The tensors that an architecture has, from its configs alone: what its builders name, without writing a graph."""
+"""The tensors of an architecture, from its configs alone. The builders name them; no graph is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Config = Mapping[str, Any]
 
 
 class _Outline(Graph):
-    """A graph that keeps the weights that are named, and forgets the nodes, so that it is made in milliseconds."""
+    """A graph that keeps only the names of weights, not the nodes, so that it is made in milliseconds."""
 
     def ops(
         self, kind: str, *inputs: str | None, domain: str = "", count: int = 1, **attributes: Any
@@ -65,7 +65,7 @@ def tensors_of_part(part: str, config: Config) -> dict[str, Shape]:
 
 
 def num_parameters(configs: Mapping[str, Config]) -> dict[str, int]:
-    """How many numbers each part of an architecture has."""
+    """The number of parameters of each part of an architecture."""
     return {part: _count(part, json.dumps(configs[part])) for part in PARTS if part in configs}
 
 

@@ -21,7 +21,7 @@ class Checkpoint(Protocol):
 
     @property
     def revision(self) -> str | None:
-        """The hub's commit. None for what is on the disk."""
+        """The hub's commit. None for local files."""
 
     @property
     def family(self) -> Family:
@@ -30,7 +30,7 @@ class Checkpoint(Protocol):
     def config(self, part: str) -> dict[str, Any]:
         """The config of the part `part` ("text_encoder", "unet", "vae"), as diffusers' pipeline has it after loading.
 
-        With the keys that the file leaves out where diffusers' class has another default than nothing.
+        It includes the defaults of diffusers' class for keys that the file leaves out.
         """
 
     def tensors(self, part: str) -> Mapping[str, Array]:
@@ -49,7 +49,7 @@ class Checkpoint(Protocol):
         """The content of `model_index.json`. Empty without one."""
 
     def names(self) -> tuple[str, ...]:
-        """What it is called, by its file and in it. Few-step models tell nowhere else what they are."""
+        """Its names: of the file, and in its metadata. Few-step models can be recognised only by these."""
 
     def tokenizer_folders(self) -> dict[str, Path]:
         """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""

@@ -1,4 +1,4 @@
-"""What the classes of diffusers and transformers take for keys that a config leaves out.
+"""The defaults of diffusers' and transformers' classes for keys that a config leaves out.
 
 Files of configs hold only what differed when they were written, or what a version knew. Other programs that read an
 exported folder find every key of today's classes. A test compares the table with the libraries.

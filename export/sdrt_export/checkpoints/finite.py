@@ -1,4 +1,4 @@
-"""Tensors that are checked for NaN and infinity when they are read, because images of such weights are black."""
+"""Checks tensors for NaN and infinity when they are read, because such weights make black images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder in diffusers' layout.
+"""The kind of checkpoint that is a folder in diffusers' layout.
 
 The classes of components come from :mod:`sdrt_export.components`. The names in ``model_index.json`` are
 only compared with it. Weights are read from safetensors, memory-mapped. Nothing in a checkpoint is executed.
@@ -164,7 +164,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
 
 
 def _check_scheduler(path: Path) -> None:
-    """Check that a class is a name. Which ones the runtime knows is said when the model is used."""
+    """Check that a class is a name. The runtime checks whether it knows the class when it opens the model."""
     found = _read_config(path).get("_class_name")
     if found is not None and not isinstance(found, str):
         raise UnsupportedModelError.expected(
@@ -176,7 +176,7 @@ def _check_scheduler(path: Path) -> None:
 
 
 def _check_task(folder: Path, family: Family) -> None:
-    """Check what would otherwise fail after the components are written, or when the model is used."""
+    """Check the configs that would otherwise fail after the components are written, or when the model is used."""
     task, part = _task(folder, family), family.vae.checkpoint
     if task.has_noise_level:
         _read_config(folder / "low_res_scheduler" / "scheduler_config.json")
@@ -185,7 +185,7 @@ def _check_task(folder: Path, family: Family) -> None:
 
 
 def _task(folder: Path, family: Family) -> Task:
-    """The task of a checkpoint. Its configs may leave out what are its classes' defaults."""
+    """The task of a checkpoint. Its configs may leave out the defaults of their classes."""
     parts = (family.denoiser.component, family.vae.checkpoint)
     denoiser, vae = (_read_config(folder / part / "config.json") for part in parts)
     channels = DEFAULTS["AutoencoderKL"]["latent_channels"]

@@ -1,4 +1,4 @@
-"""The kinds of single-file checkpoints: which parts each has, and what no tensor tells of its configs."""
+"""The kinds of single-file checkpoints: their parts, and the config values that the tensors do not show."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TextPart:
 
     Attributes:
         part, tokenizer: its folder and its tokenizer's in diffusers' layout.
-        prefixes: where files have it.
+        prefixes: of its tensors' names in files.
         projected: whether the model reads the projected pooled output.
         drops_last: whether the model leaves out the 24th layer.
-        pad: the token that fills up short texts.
+        pad: the token that pads short texts.
     """
 
     part: str = "text_encoder"
@@ -49,7 +49,7 @@ class Kind:
         text: the text encoders.
         sample_size: the default size in latents. `v_sample_size` is that of models that predict v.
         scaling_factor: the VAE's.
-        prediction: what the U-Net predicts if nothing says otherwise. None if that has to be told.
+        prediction: what the U-Net predicts by default. None if the file or the user must say it.
         scheduler: the content of `scheduler_config.json`, and of the one for models that predict v, without
             `prediction_type`.
         sizes: how many numbers the U-Net embeds beside the pooled text.

@@ -26,7 +26,7 @@ _VAE = "vae"
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What the user gives beside a checkpoint. Files and folders may be on the hub.
+    """The options that go with a checkpoint. Their files and folders may be on the hub.
 
     Attributes:
         vae: a VAE that replaces the checkpoint's.
@@ -53,7 +53,7 @@ def open_checkpoint(
     Args:
         source: a folder in diffusers' layout, a single file, a hub id, or `owner/name/file.safetensors` or an address
             of such a file on the hub.
-        beside: what the user gives beside it.
+        beside: the options that go with it.
         revision, token, cache_dir: huggingface_hub's. The revision is the checkpoint's.
         notify: receives messages for the user.
 
@@ -125,7 +125,7 @@ def _folder(checkpoint: Checkpoint, beside: Beside, access: Mapping[str, Any]) -
         if getattr(beside, argument):
             raise RequestError.advised(
                 f"{argument} is for single files, but {checkpoint.name} is a folder in diffusers' layout",
-                "leave it out: the folder says it",
+                "leave it out, because the folder has its own configs and text encoders",
                 argument=argument,
             )
     if beside.vae is None:

@@ -116,7 +116,7 @@ def unet_part(section: Section, config: Config) -> Part:
 
 
 def vae_part(section: Section, config: Config | None, *, given: Config) -> Part:
-    """The VAE. Its config is derived if there is none; `given` says what no tensor tells."""
+    """The VAE. Its config is derived if there is none; `given` has the values that the tensors do not show."""
     shapes = section.shapes
     config = {**derived_vae(shapes), **given} if config is None else config
     rows = old_vae_rows() if is_diffusers_vae(shapes) else vae_rows(VaeConfig.of(config))

@@ -1,4 +1,4 @@
-"""What a single file's U-Net predicts. No weight tells it, so others have to: the user, markers, texts."""
+"""Finds out what a single file's U-Net predicts: from the user, from markers, or from metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PREDICTIONS", "check_prediction", "predicted", "scheduler_config"]
 
 PREDICTIONS = ("epsilon", "v_prediction")
 _EPSILON, _V = PREDICTIONS
-# A1111 reads CompVis' config from a file of the same name beside the checkpoint. Nobody's is longer.
+# A1111 reads CompVis' config from a file of the same name beside the checkpoint. Such files are shorter than this.
 _MOST_YAML = 1 << 16
 _PARAMETERIZATION = re.compile(r"^\s*parameterization\s*:\s*[\"']?(\w+)", re.MULTILINE)
 _UNET_CONFIG = re.compile(r"^\s*unet_config\s*:", re.MULTILINE)
@@ -40,10 +40,10 @@ def check_prediction(given: str | None) -> None:
 
 
 def predicted(kind: Kind, file: SafetensorsFile, in_channels: int, given: str | None) -> str:
-    """What the U-Net predicts: what the user says, else the file's markers and texts, else what its kind does.
+    """What the U-Net predicts: by the user's choice, else the file's markers and metadata, else its kind's default.
 
     Raises:
-        UnsupportedModelError: nothing tells. Half of Stable Diffusion 2 predicts one, half the other.
+        UnsupportedModelError: none of these says it. Both kinds of Stable Diffusion 2 are common.
     """
     if given is not None:
         return given
@@ -52,11 +52,11 @@ def predicted(kind: Kind, file: SafetensorsFile, in_channels: int, given: str | 
             return found
     if kind.prediction is not None:
         return kind.prediction
-    # Stable Diffusion 2's own model for inpainting predicts noise, and all others were made of it.
+    # Stable Diffusion 2's own model for inpainting predicts noise, and all others derive from it.
     if in_channels != 4:
         return _EPSILON
     raise UnsupportedModelError.advised(
-        f"{file.path} is {kind.title}, whose tensors do not tell what it predicts",
+        f"{file.path} is {kind.title}, and does not say whether it predicts noise or v",
         "give --prediction-type v_prediction for models of 768×768 pixels, or epsilon for those of 512×512",
         path=file.path,
     )

@@ -1,4 +1,4 @@
-"""An architecture with random weights, a checkpoint that needs no download."""
+"""A checkpoint of an architecture with random weights, which needs no download."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from sdrt_export.graphs.weights import Array
 
 __all__ = ["with_vae"]
 
-# What no tensor of a VAE tells, and what the model it is for decides.
+# Config keys that a VAE's tensors do not show. The model decides them.
 _OF_MODEL = ("scaling_factor", "sample_size")
 
 

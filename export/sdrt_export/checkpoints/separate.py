@@ -42,7 +42,7 @@ def open_vae_file(path: Path, *, config: Config | None = None, given: Config) ->
     Args:
         path: the file or folder.
         config: the config, if it is known. A folder has its own.
-        given: the values of the config that no tensor tells.
+        given: the values of the config that the tensors do not show.
 
     Raises:
         ModelNotFoundError: there is no such file, or it is no VAE.
@@ -73,7 +73,7 @@ def _vae_folder(folder: Path, given: Config) -> Part:
 def open_text_encoders(
     paths: Sequence[Path], kind: Kind, configs: Mapping[str, Config | None]
 ) -> dict[str, Part]:
-    """Open files of text encoders, by the parts of the model that they are.
+    """Open files of text encoders. Return them by the model's part that each one is.
 
     Raises:
         ModelNotFoundError: there is no such file, or it is no text encoder.
@@ -88,7 +88,7 @@ def open_text_encoders(
         spec = _spec(kind, section)
         if spec.part in found:
             raise UnsupportedModelError.expected(
-                f"{path} is the {spec.part}, and so is another file",
+                f"{path} is a {spec.part}, and so is another file",
                 f"one for each of {kind.title}",
                 path=path,
             )

@@ -1,4 +1,4 @@
-"""A checkpoint in one file, as A1111 and ComfyUI take it: detected, checked, and read by diffusers' names."""
+"""A single-file checkpoint, as A1111 and ComfyUI use it: detected, checked, and read by diffusers' names."""
 
 from __future__ import annotations
 
@@ -140,13 +140,13 @@ def open_single_file(
     revision: str | None = None,
     notify: Notify | None = None,
 ) -> SingleFile:
-    """Open a checkpoint in one file. Only its header is read.
+    """Open a single-file checkpoint. Only its header is read.
 
     Args:
         path: a safetensors file of Stable Diffusion 1, 2, the x4 upscaler, SDXL, or its refiner.
         vae: a file or folder of a VAE, which replaces the file's.
         text_encoders: files of text encoders, which replace the file's.
-        prediction_type: "epsilon" or "v_prediction", what the U-Net predicts, for files that do not tell.
+        prediction_type: "epsilon" or "v_prediction", what the U-Net predicts, for files that do not say it.
         config: a folder in diffusers' layout, whose configs replace those that are read off the tensors.
         name, revision: where the file comes from, for the manifest.
         notify: receives messages for the user.
@@ -282,19 +282,19 @@ def _left_over(
 
 
 def _tell(file: MappedFile, left_over: Mapping[str, str], notices: Notices) -> None:
-    """Say what is left out and might be missed."""
+    """Print notices about tensors that are left out although the user might expect them."""
     path = file.header.path
     unknown = [name for name, reason in left_over.items() if not reason]
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is no part of the model and is left out")
+        notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is not part of the model and is left out")
     if any(name.startswith(_EMA) for name in left_over):
         notices.inform(
-            f"{path} has averaged weights too (model_ema): the plain ones are used, as in A1111 and diffusers"
+            f"{path} also has averaged weights (model_ema): the plain ones are used, as in A1111 and diffusers"
         )
     for name in _damaged_positions(file, left_over):
         notices.warn(
-            f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 obeys it)"
+            f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 uses the damaged ones)"
         )
 
 

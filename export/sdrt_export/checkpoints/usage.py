@@ -1,4 +1,4 @@
-"""Every tensor of a checkpoint's part goes into a graph exactly once, or the export says which do not.
+"""Checks that every tensor of a checkpoint's part goes into a graph exactly once, and names those that do not.
 
 Names and shapes that fit are what guards against a wrong config.
 """

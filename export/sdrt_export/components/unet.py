@@ -15,7 +15,7 @@ from sdrt_export.graphs.layers import Layers
 
 __all__ = ["UNET", "UNET_XL", "unet_component"]
 
-# An image of 1024x1024 pixels, uncropped, as SDXL and its refiner are told; the last number is a score of 6.
+# The sizes of an uncropped image of 1024x1024 pixels for SDXL and its refiner. The last number is a score of 6.
 _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 
 

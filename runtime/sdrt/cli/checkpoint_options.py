@@ -1,4 +1,4 @@
-"""What can be given beside a torch checkpoint, for `sdrt export`, `sdrt generate` and `sdrt plot`."""
+"""The options that go with a torch checkpoint, for `sdrt export`, `sdrt generate` and `sdrt plot`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
     click.option(
         "--prediction-type",
         type=click.Choice(["epsilon", "v_prediction"]),
-        help="What a single file's U-Net predicts. Asked for where the file does not tell: Stable Diffusion 2.",
+        help="What the U-Net of a single file predicts. Stable Diffusion 2 needs it if the file does not say it.",
     ),
     click.option(
         "--config",

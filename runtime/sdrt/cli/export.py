@@ -71,13 +71,13 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--guidance-scale",
     type=float,
-    help="The model's default guidance.  [default: what the checkpoint is known to need, else diffusers']",
+    help="The model's default guidance.  [default: that of a known few-step model, else diffusers']",
 )
 @click.option(
     "--steps",
     "num_inference_steps",
     type=int,
-    help="The model's default number of steps.  [default: what the checkpoint is known to need, else 50]",
+    help="The model's default number of steps.  [default: that of a known few-step model, else 50]",
 )
 @click.option(
     "--taesd",
@@ -90,7 +90,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option(
     "--verify",
     is_flag=True,
-    help="Compare each component with torch before the folder appears. Needs the extra verify.",
+    help="Compare each component with torch before the folder appears. This needs the extra verify.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")

@@ -33,7 +33,7 @@ _MOST_ELEMENTS = 1 << 48
 _PREFIX = 8
 _METADATA = "__metadata__"
 _PICKLE = "only .safetensors is read, because a pickle runs code: use a file in that format"
-# How other files begin that people have under such a name.
+# The first bytes of other files that people save under such a name.
 _OTHER_KINDS: Sequence[tuple[bytes, str, str]] = (
     (b"version ", "a pointer of Git LFS", "fetch the file itself with git lfs pull, or download it again"),
     (b"<", "a web page", "download it again; the site may want you to log in"),
@@ -66,7 +66,7 @@ class TensorEntry:
 class SafetensorsFile:
     """The header of a file: its tensors by name, and texts that the program which wrote it added.
 
-    `identity` tells the file from one that took its place or was written since (`check_unchanged`).
+    `identity` differs for a file that replaced this one, or that was written since (`check_unchanged`).
     """
 
     path: Path
@@ -196,7 +196,7 @@ def _metadata(path: Path, found: Any) -> dict[str, str]:
 
 
 def _other_kind(path: Path, prefix: bytes) -> UnsupportedModelError | None:
-    """The error that says what a file is instead, if its first bytes tell."""
+    """The error that says what a file is, if its first bytes show it."""
     for begins, what, remedy in _OTHER_KINDS:
         if prefix.startswith(begins):
             return _damaged(path, f"it is {what}", remedy)

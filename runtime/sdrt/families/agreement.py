@@ -1,4 +1,4 @@
-"""Checks by their configs that the text encoders of a model belong to its denoiser."""
+"""Checks that the configs of a model's text encoders fit its denoiser."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Config = Mapping[str, Any]
 
 
 def check_text_widths(family: Family, denoiser: Config, texts: Mapping[str, Config]) -> None:
-    """Check that the denoiser reads texts as wide as the text encoders write them.
+    """Check that the text encoders' embeddings have the width that the denoiser reads.
 
-    That it sees as many latents as the VAE has is checked with the model's task.
+    The check of the model's task compares the number of latent channels with the VAE's.
 
     Args:
         family: the model's family.
-        denoiser: the denoiser's config. With a list of widths, all blocks read the same.
+        denoiser: the denoiser's config. If it has a list of widths, the first one counts.
         texts: the configs of all text encoders, by component.
 
     Raises:
-        IntegrityError: it does not, because the parts are of different models.
+        IntegrityError: they have another width, because the parts are of different models.
     """
     wanted = denoiser.get(family.denoiser.embeds_width)
     if isinstance(wanted, (list, tuple)) and wanted:
         wanted = wanted[0]
     found = [texts[spec.component].get("hidden_size") for spec in family.text_encoders]
-    # What is no number is refused where it is read.
+    # Another check refuses values that are no numbers.
     widths = [width for width in (wanted, *found) if type(width) is int]
     if len(widths) < 1 + len(found) or sum(widths[1:]) == wanted:
         return

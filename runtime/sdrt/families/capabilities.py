@@ -35,15 +35,15 @@ class Capabilities:
         takes_pooled: whether the denoiser takes pooled embeddings.
         task: the task that the denoiser was trained for.
         defaults: what calls use for the settings that they do not give.
-        guidance_width: the width of the embedded guidance scale that the denoiser takes; 0 for a denoiser that is
-            guided by its unconditional half.
+        guidance_width: the width of the embedded guidance scale that the denoiser takes; 0 for a denoiser without this
+            input.
         is_consistency: whether its pipeline is that of latent consistency models, which runs all steps of image to
             image.
         pooled_width: the width of a pooled embedding; None if it is unknown.
         layer: how many layers before its last one a text encoder's usual layer is.
-        takes_score: whether the denoiser is told an aesthetic score.
-        scales_image: whether the denoiser for instructions takes the image's latents with the scale of its own.
-        zeroes: whether embeddings are zeros if there is no negative prompt.
+        takes_score: whether the denoiser takes an aesthetic score.
+        scales_image: whether a denoiser for instructions takes the image's latents multiplied by the scaling factor.
+        zeroes: whether the unconditional embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
     """
@@ -95,7 +95,7 @@ class Capabilities:
             index: `model_index.json`.
             scheduler: `scheduler_config.json`.
             recorded: the defaults in the manifest; None without a manifest.
-            names: what the model is called, the most certain name first.
+            names: the model's names, the most certain one first.
             any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
                 that can be halved once per level.
             has_text_encoder: whether the folder has every text encoder.

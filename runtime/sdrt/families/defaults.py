@@ -1,4 +1,4 @@
-"""The settings that a model uses if a call gives none, and what said so."""
+"""The settings that a model uses if a call gives none, and where they come from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Defaults:
         masked_guidance_scale: the same for a call with a mask, if it differs.
         num_inference_steps: the number of steps.
         timesteps: the timesteps of the model's own scheduler, if the call asks for no steps; None for the spacing's.
-        origin: what says so, in words; empty for diffusers' defaults.
+        origin: where they come from, in words; empty for diffusers' defaults.
         advice: what is wrong with the model's own scheduler, and the remedy; empty if nothing is.
     """
 
@@ -46,9 +46,9 @@ class Defaults:
         scheduler: Mapping[str, Any],
         names: Sequence[str | None],
     ) -> Defaults:
-        """Decide by what a model says of itself.
+        """Find the defaults of a model in its files and its names.
 
-        What its U-Net was trained for decides before its name does, and its name before its scheduler's class.
+        The U-Net's inputs take precedence over the names, and the names over the scheduler's class.
 
         Args:
             task: the task of the model.
@@ -56,7 +56,7 @@ class Defaults:
             index: its `model_index.json`.
             denoiser: the denoiser's `config.json`.
             scheduler: its `scheduler_config.json`.
-            names: what it is called, the most certain name first.
+            names: its names, the most certain one first.
         """
         usual = cls(guidance_scale=task.guidance_scale, masked_guidance_scale=task.masked_guidance_scale)
         class_name = scheduler.get("_class_name")
@@ -122,9 +122,9 @@ class Defaults:
 
 
 def _advice(row: FewSteps, scheduler: Mapping[str, Any]) -> str:
-    """What is wrong with the scheduler that a distilled model has in its files.
+    """Say what is wrong with the scheduler in a distilled model's files. Empty if nothing is.
 
-    A scheduler that chooses its steps among distilled ones is taken for a decision, whatever the row says.
+    A scheduler that chooses its steps among distilled ones is always accepted.
     """
     own = scheduler.get("_class_name")
     if own in CONSISTENCY_SCHEDULERS:

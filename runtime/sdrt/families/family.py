@@ -60,9 +60,9 @@ class RowConditions:
         pooled: [width], the pooled embedding of the row's text; None in families without pooled embeddings.
         height, width: the image's size in pixels.
         guidance_scale: the request's guidance scale.
-        original_size, target_size: height and width in pixels that the model is told of.
-        crop: top and left edge, in pixels, of the crop that the model is told of.
-        aesthetic_score: the score that the model is told of; None for models that take none.
+        original_size, target_size: height and width in pixels that the model is conditioned on.
+        crop: top and left edge, in pixels, of the crop that the model is conditioned on.
+        aesthetic_score: the score that the model is conditioned on; None for models that take none.
     """
 
     pooled: Array | None
@@ -256,12 +256,12 @@ class Family:
         tasks: the tasks that models of the family may be trained for. The first is text to image.
         default_size: height and width in pixels if the denoiser's config has no `sample_size`.
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
-        lacks: the components that an index leaves empty. This tells the family from others with the same pipeline
-            classes.
+        lacks: the components that an index leaves empty. This distinguishes the family from others with the same
+            pipeline classes.
         zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. They
             are if it is missing. Empty in families that always encode the empty text.
         options: the options of an index that change images: true or false.
-        takes_score: tells from the configs of the denoiser and of the last text encoder, and from the index, whether a
+        takes_score: decides by the configs of the denoiser and of the last text encoder, and from the index, whether a
             model takes an aesthetic score instead of the target size. None in families that take no sizes.
     """
 
@@ -329,9 +329,7 @@ class Family:
         if not self.takes_pooled:
             reasons |= dict.fromkeys(_POOLED, f"{self.title} takes no pooled embeddings")
         if self.takes_score is None:
-            reasons |= dict.fromkeys(
-                (*_SIZES, *_TARGET, *_SCORE), f"{self.title} is not told of sizes and scores"
-            )
+            reasons |= dict.fromkeys((*_SIZES, *_TARGET, *_SCORE), f"{self.title} takes no sizes and scores")
         elif takes_score:
             reasons |= dict.fromkeys(_TARGET, "this model takes an aesthetic score instead")
         else:

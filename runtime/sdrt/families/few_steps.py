@@ -1,7 +1,8 @@
 """Published models that were distilled to run in a few steps, and the settings that each was trained for.
 
-Most say nothing of it in their files, so their names decide. A row is for a published model and for those named after
-it. Names of merges, such as "…XL Lightning", leave the number of steps open, so no row is for them.
+Most have no record of these settings in their files, so sdrt goes by their names. A row is for a published model and
+for models named after it. Names of merges, such as "…XL Lightning", do not say the number of steps, so no row is for
+them.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _hyper(steps: int) -> FewSteps:
 
 
 def _hyper_guided(steps: int) -> FewSteps:
-    """The variant that keeps guidance: 5 to 8, says its card."""
+    """The variant that keeps guidance. Its model card recommends 5 to 8."""
     return FewSteps(
         title=f"Hyper-SD for {steps} steps with guidance",
         pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps? cfg\b",
@@ -122,7 +123,7 @@ FEW_STEPS: Sequence[FewSteps] = (
         scheduler=_LCM,
         source=_DMD2,
     ),
-    # Also for merges named after it: what is merged is the LoRA, which is for 4 steps.
+    # Also for merges named after it. They contain its LoRA, which is for 4 steps.
     FewSteps(
         title="DMD2 for 4 steps",
         pattern=r"\bdmd 2\b",
@@ -142,7 +143,7 @@ CONSISTENCY_SCHEDULERS: Mapping[str, tuple[int, float, str]] = {
 
 
 def few_steps_of(*names: str | None) -> FewSteps | None:
-    """The row for a model that is called by one of these names: a file's, a folder's, a hub id, a title in metadata."""
+    """The row for a model with one of these names: of a file or folder, a hub id, or a title in metadata."""
     for name in names:
         words = _words(name) if name else ""
         for row in FEW_STEPS:
@@ -152,7 +153,7 @@ def few_steps_of(*names: str | None) -> FewSteps | None:
 
 
 def few_steps_scheduler(*names: str | None) -> Mapping[str, Any]:
-    """What replaces keys of the usual scheduler config, for a checkpoint that has none and is called by these names."""
+    """The keys that replace those of the usual scheduler config, for a checkpoint without one that has these names."""
     row = few_steps_of(*names)
     return {} if row is None else row.scheduler
 

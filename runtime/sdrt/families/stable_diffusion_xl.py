@@ -1,6 +1,6 @@
 """Stable Diffusion XL and its refiner (Podell et al. 2023, arXiv:2307.01952), for every task.
 
-The base has two text encoders, the refiner only the second one. Both are told of sizes beside the text: those of the
+The base model has two text encoders, the refiner only the second one. Both take sizes beside the text: those of the
 training image and of the result, or an aesthetic score.
 """
 
@@ -35,7 +35,7 @@ def _time_ids(row: RowConditions) -> NDArray[Any]:
 
 
 def _takes_score(unet: Mapping[str, Any], text: Mapping[str, Any], index: Mapping[str, Any]) -> bool:
-    """Tell whether the U-Net takes five numbers. What it embeds is as wide as those, and the pooled text.
+    """Tell whether the U-Net takes five numbers. Its config has the width of these and of the pooled text together.
 
     Raises:
         UnsupportedModelError: it takes another count.

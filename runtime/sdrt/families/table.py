@@ -12,13 +12,13 @@ from sdrt.families.stable_diffusion_xl import STABLE_DIFFUSION_XL, STABLE_DIFFUS
 __all__ = ["FAMILIES", "family_of"]
 
 FAMILIES: list[Family] = [STABLE_DIFFUSION, STABLE_DIFFUSION_XL_REFINER, STABLE_DIFFUSION_XL]
-"""Of the families that a folder fits, the first counts."""
+"""If a folder fits several families, the first one counts."""
 
 
 def family_of(index: Mapping[str, Any]) -> Family | None:
     """Return the family whose pipeline class a `model_index.json` names, or None if no family has that class.
 
-    Of families with that class, it is one whose components the index does not have, such as SDXL's refiner.
+    If several families have that class, the components that the index lacks decide, as for SDXL's refiner.
     """
     name = index.get("_class_name")
     if not isinstance(name, str):

@@ -100,7 +100,7 @@ LOADING = (
     Word("dduf_file", "a model in one file", _GRAPH, (None,)),
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
-    Word("export", "export while loading", "remove it; checkpoints run as they are", (None,)),
+    Word("export", "export while loading", "remove it; sdrt runs checkpoints directly", (None,)),
     Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
     Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself", (None,)),
@@ -173,7 +173,7 @@ CALLING = (
         "the same, as NumPy arrays",
         works=True,
     ),
-    Word("original_size, crops_coords_top_left, target_size", "what SDXL is told", "the same", works=True),
+    Word("original_size, crops_coords_top_left, target_size", "SDXL's sizes", "the same", works=True),
     Word(
         "negative_original_size, negative_crops_coords_top_left, negative_target_size",
         "the same for the negative prompt",
@@ -256,7 +256,7 @@ _BAR = (
     Word("*", "a progress bar", "remove it; sdrt draws none in Python, and pipeline.stream yields the steps"),
 )
 
-_CONFIG = "give config= a folder or hub id of a model in diffusers' layout"
+_CONFIG = "pass config= with a folder or hub id in diffusers' layout"
 SINGLE_FILE = (
     Word("pretrained_model_link_or_path", "the file", "give the file as the first argument, or as model="),
     Word("config", "the configs of another model", "the same", works=True),
@@ -272,7 +272,7 @@ SINGLE_FILE = (
         (None, False),
     ),
     Word("scaling_factor", "the scale of latents", _CONFIG, (None,)),
-    Word("num_in_channels", "the inputs of the U-Net", "remove it; the file says it", (None,)),
+    Word("num_in_channels", "the inputs of the U-Net", "remove it; sdrt reads it from the file", (None,)),
     Word("upcast_attention", "attention in float32", "remove it; the CPU computes in float32", (None, False)),
     *LOADING,
 )

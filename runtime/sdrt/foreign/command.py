@@ -114,9 +114,11 @@ _GENERATE = (
     *_same("tiling", "textures without seams", "sdrt makes none; --tile-size makes large images in windows"),
     *_same("tile tiled tiles", "large images in windows", "write --tile-size 512"),
     Word("vae", "another VAE", "the same, for a checkpoint", works=True),
-    Word("text-encoder", "another text encoder", "the same, for a checkpoint in one file", works=True),
-    Word("config", "the configs of another model", "the same, for a checkpoint in one file", works=True),
-    Word("prediction-type", "what a checkpoint predicts", "the same, for one in one file", works=True),
+    Word("text-encoder", "another text encoder", "the same, for a single-file checkpoint", works=True),
+    Word("config", "the configs of another model", "the same, for a single-file checkpoint", works=True),
+    Word(
+        "prediction-type", "what a checkpoint predicts", "the same, for a single-file checkpoint", works=True
+    ),
     *_same("vae-path vae-dir", "another VAE", "write --vae FILE"),
     *_same("clip clip-l clip-g te te1 te2", "another text encoder", "write --text-encoder FILE"),
     *_same("unet", "another component", _PART),

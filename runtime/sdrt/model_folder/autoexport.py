@@ -125,7 +125,7 @@ def require_exporter(source: Source) -> None:
     """Raise `ModelNotFoundError` with the command that installs the exporter, unless it is there."""
     if missing_modules("export"):
         raise ModelNotFoundError.advised(
-            f"{source.name} is a torch checkpoint, whose graphs sdrt's exporter builds, and it is not installed",
+            f"{source.name} is a torch checkpoint, which needs sdrt's exporter, and this is not installed",
             f"{install_command('export')}, then run this again",
             argument="model",
             path=source.configs,

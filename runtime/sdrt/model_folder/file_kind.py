@@ -1,4 +1,4 @@
-"""What a file of weights holds, told by the names of its tensors. Only its header is read."""
+"""Finds out what a file of weights holds, by the names of its tensors. Only its header is read."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ModelFolder(Model):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that may tell what the model was made for."""
+        """See `Model`."""
         return (self.name, self.path.name)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a folder without a `model_index.json` holds, told by its configs and files. Nothing is loaded."""
+"""Finds out what a folder without a `model_index.json` holds, by its configs and files. It loads no weights."""
 
 from __future__ import annotations
 

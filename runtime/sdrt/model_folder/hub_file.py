@@ -1,4 +1,4 @@
-"""A single file of a hub model, given as `owner/name/file.safetensors` or as the address of its page."""
+"""A single file on the hub, given as `owner/name/file.safetensors` or as the address of its page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HubFile:
 
 
 def hub_file(model: str | Path) -> HubFile | None:
-    """Read what the user gave as a file on the hub. None if it cannot be one: a hub id, or a path.
+    """Return the file on the hub that `model` names. None for a hub id or a path.
 
     Raises:
         ModelNotFoundError: it is an address of something else, or of another site.
@@ -60,7 +60,7 @@ def _of_address(address: str) -> HubFile:
     own = urlsplit(os.environ.get("HF_ENDPOINT", "")).netloc
     if url.netloc not in (*_HOSTS, own):
         raise ModelNotFoundError.advised(
-            f"{address[:200]!r} is on another site than the hub",
+            f"{address[:200]!r} is not an address on the hub",
             "download the file, then give its path",
             argument="model",
         )

@@ -55,16 +55,16 @@ class Loading:
         None, "A VAE in place of the checkpoint's: a .safetensors file, a folder or a hub id."
     )
     text_encoders: Sequence[str | Path] = argument(
-        (), "Files of text encoders, for a checkpoint in one file that lacks them."
+        (), "Files of text encoders in place of those of a single-file checkpoint. SDXL takes two."
     )
     config: str | Path | None = argument(
         None,
-        "A folder or hub id in diffusers' layout, whose configs replace those read off a checkpoint in one file.",
+        "A folder or hub id in diffusers' layout, whose configs replace those derived from a single-file checkpoint.",
     )
     prediction_type: str | None = argument(
         None,
-        'What the U-Net of a checkpoint in one file predicts: "epsilon" or "v_prediction".',
-        usual="what the file tells",
+        'What the U-Net of a single-file checkpoint predicts: "epsilon" or "v_prediction".',
+        usual="what the file says",
     )
     allow_fallback: bool = argument(False, "Let the CPU run operators that the provider cannot run.")
     vae_tiling: bool | None = argument(
@@ -145,7 +145,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class FileLoading(Loading):
-    """Which checkpoint in one file to load, and how to run it."""
+    """Which single-file checkpoint to load, and how to run it."""
 
     model: str | Path = field(
         metadata={

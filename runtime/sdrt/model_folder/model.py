@@ -1,4 +1,4 @@
-"""What the pipeline asks of a model, which is a folder of graphs or is built in memory."""
+"""The interface of a model, which is a model folder, or a checkpoint whose graphs are built in memory."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WIDE: Mapping[str, str] = {WHOLE_GRAPH: WIDE_GRAPH, STAGES_GRAPH: WIDE_STAGES_GR
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSource:
-    """Where a graph comes from: the file `path`, or `build`. With `build`, messages name the path.
+    """Where a graph comes from: the file `path`, or `build`. With `build`, `path` is only for messages.
 
-    What `build` makes is large, and is freed when the session has been made.
+    The graph that `build` returns is large. It is freed after the session is created.
     """
 
     path: Path
@@ -114,7 +114,7 @@ class Model(ABC):
 
     @property
     def prefers_vocabulary(self) -> bool:
-        """Whether a tokenizer's `vocab.json` and `merges.txt` decide, if there is a `tokenizer.json` beside them."""
+        """Whether `vocab.json` and `merges.txt` take precedence over a `tokenizer.json` beside them."""
         return False
 
     @property
@@ -124,7 +124,7 @@ class Model(ABC):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names that may tell what the model was made for."""
+        """The names that may say which distilled model it is."""
         return (self.name,)
 
     @property

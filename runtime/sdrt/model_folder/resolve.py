@@ -104,7 +104,7 @@ def _download(
         path, commit = download_file(file, revision=revision, **access)
         return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)
     if str(model).lower().endswith(".safetensors"):
-        # No repository is called so, but a path in a folder looks like a hub id.
+        # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
         raise ModelNotFoundError.advised(
             f"there is no file {model}",
             "check the path; a file on the hub is owner/name/file.safetensors",
@@ -160,7 +160,7 @@ def refuse_revision(model: str | Path, revision: str | None) -> None:
 
 
 def _refuse_beside(model: str | Path, beside: Beside) -> None:
-    """Raise `RequestError` if anything is given beside for a model that is no checkpoint."""
+    """Raise `RequestError` if `beside` has anything for a model that is no checkpoint."""
     for name in beside.given():
         raise RequestError.advised(
             f"{name} is given, but {model} has been exported already",

@@ -13,11 +13,11 @@ __all__ = ["Beside", "Source"]
 
 @dataclass(frozen=True, kw_only=True)
 class Beside:
-    """What the user gives beside a checkpoint: what replaces its parts, and what its files do not tell.
+    """What the user gives beside a checkpoint: what replaces its parts, and what its files do not say.
 
     Attributes:
         vae: a file, folder or hub id of a VAE.
-        text_encoders: files of text encoders. Only for a checkpoint in one file, like those below.
+        text_encoders: files of text encoders. For single-file checkpoints only, like those below.
         config: a folder or hub id of a model in diffusers' layout, for its configs.
         prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
     """

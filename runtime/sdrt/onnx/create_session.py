@@ -105,7 +105,7 @@ def create_session(
 
 
 def _give_weights(memory: MemoryGraph, options: Any) -> None:
-    """Tell `options` where a graph's weights are. `memory` must outlive the session's creation."""
+    """Set in `options` where a graph's weights are. `memory` must exist until the session is created."""
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(memory.folder))
     values = []
     for name, array in memory.values.items():

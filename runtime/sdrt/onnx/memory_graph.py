@@ -16,11 +16,11 @@ __all__ = ["MemoryGraph"]
 class MemoryGraph:
     """A graph in memory.
 
-    ONNX Runtime maps weights in files and takes them one by one. Of `values` it makes copies, all at the same time.
+    ONNX Runtime maps weights in files and reads them one by one. It copies all of `values` at the same time.
 
     Attributes:
         content: the bytes of the ONNX model.
-        folder: where the files are that hold weights, at the places that the model says.
+        folder: the folder of the files with weights. The model contains their names and offsets.
         values: weights that are in no file, by name, contiguous.
         remedy: what to do if the weights turn out to be damaged.
         types: ONNX's number for the type of a value, by name, where NumPy has no such type. The value holds its bits.

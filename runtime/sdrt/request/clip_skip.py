@@ -17,5 +17,5 @@ class SkipOfLabel(int):
         return cls(int(text) - 1)
 
     def from_layer(self, layer: int) -> int:
-        """The number to skip from a layer on. Other programs never take a later one, whatever their metadata say."""
+        """The number to skip, counted from a model's usual layer. It is at least 0, as in other programs."""
         return max(0, int(self) - layer)

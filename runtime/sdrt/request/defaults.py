@@ -1,4 +1,4 @@
-"""The values that a model has for what a request leaves out."""
+"""The values that a model uses for the settings that a request leaves out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def zeroes_negative(request: Request, capabilities: Capabilities) -> bool:
 
 
 def default_strength(request: Request, task: Task) -> float:
-    """The strength of a request, or diffusers' default for the task. Outpainting has all of it, because it adds."""
+    """The strength of a request, or diffusers' default for the task. Outpainting adds content, so it has 1."""
     if request.strength is not None:
         return request.strength
     if request.outpaint is not None:

@@ -1,4 +1,4 @@
-"""Checks of the embeddings that a call gives in place of prompts, and of what they must replace."""
+"""Checks the embeddings that a call gives in place of prompts, and the prompts of models without text encoders."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _check_pooled(request: FittedRequest, capabilities: Capabilities) -> None:
         given = getattr(request, pooled)
         if getattr(request, name) is not None and given is None:
             raise RequestError.advised(
-                f"{name} has no {pooled}, and this model takes pooled embeddings too",
+                f"{name} is given without {pooled}, which this model needs too",
                 f"give {pooled}",
                 joint="; ",
                 argument=pooled,

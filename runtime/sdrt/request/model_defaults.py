@@ -1,4 +1,4 @@
-"""What a model decides about the steps and the guidance of a request that leaves them open."""
+"""The model's steps and guidance for a request that leaves them out."""
 
 from __future__ import annotations
 

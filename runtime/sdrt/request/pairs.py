@@ -1,4 +1,4 @@
-"""Settings of two whole numbers: the size of an image, and the place of a corner in it."""
+"""Settings of two whole numbers: the size of an image, and the top left corner of a crop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pair(tuple[int, int]):
 
     @classmethod
     def expected(cls) -> str:
-        """What a value may be, in words."""
+        """The allowed values, in words."""
         return f"{cls.named} from {cls.least} to {_MOST}, or a text such as {cls.example}"
 
 

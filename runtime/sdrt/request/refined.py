@@ -1,4 +1,4 @@
-"""Fit a request to two models, of which the second takes over in the middle of the run."""
+"""Fits a request to two models. The second one takes over in the middle of the run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _OF_THE_RUN = (
 def fit_both(
     request: Request, first: Capabilities, second: Capabilities, name: str, *, is_distilled: bool = False
 ) -> tuple[FittedRequest, dict[str, Any]]:
-    """Fit a request to two models. A setting that has a meaning for one of them only is for that one.
+    """Fit a request to two models. A setting that only one of them has is for that one.
 
-    The image has one size, one guidance scale and one number of steps, which the first model decides if the request
-    leaves them out.
+    Both use the same size, guidance scale and number of steps. If the request leaves these out, the first model's
+    defaults count.
 
     Args:
         request: the request.
@@ -42,7 +42,7 @@ def fit_both(
         is_distilled: see `fit`.
 
     Returns:
-        The request fitted to the first model, and the settings for which the second decides otherwise, by name.
+        The request fitted to the first model, and the settings that have other values for the second, by name.
 
     Raises:
         RequestError: one of the models cannot make the request.
@@ -58,18 +58,18 @@ def fit_both(
         refined = fit(_changed(request, decided | not_for_second), second, is_distilled=is_distilled)
     except RequestError as error:
         raise RequestError(f"refiner {name}: {error}", **vars(error)) from None
-    # The metadata are those of the request as it was asked.
+    # The metadata contain the settings of the original request.
     given = {row: value for row, value in for_second.items() if value is not None}
     return replace(fitted, completed=_changed(fitted.completed, given)), _differences(fitted, refined)
 
 
 def _refused(capabilities: Capabilities) -> set[str]:
-    """The settings that have no meaning for a model."""
+    """The settings that a model refuses."""
     return {*capabilities.task.refuses, *capabilities.ignored}
 
 
 def _changed(request: Request, values: Mapping[str, Any]) -> Request:
-    """The request with other values, which need no check."""
+    """The request with other values, which are not checked."""
     changed = object.__new__(Request)
     changed.__dict__.update(vars(request) | dict(values))
     return changed

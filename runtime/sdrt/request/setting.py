@@ -33,7 +33,7 @@ class Group:
     IMAGE_TO_IMAGE = "Image to image"
     PAINTING = "Inpainting and outpainting"
     LARGE = "Large images"
-    SIZES = "What SDXL is told"
+    SIZES = "Sizes and scores for SDXL"
     SAMPLING = "Sampling"
     TWO_MODELS = "Two models, or a part of a run"
     PROGRAMS = "For programs"

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["Settings"]
 
 _EMBEDS = "Embeddings [prompts, length, width] that replace {{{}}}."
-_POOLED = "Pooled embeddings [prompts, width] that replace those of {{{}}}. For SDXL."
-_WITH_EMBEDS = "Embeddings need them."
+_POOLED = "Pooled embeddings [prompts, width] that replace those of {{{}}}."
+_WITH_EMBEDS = "SDXL needs them with such embeddings."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

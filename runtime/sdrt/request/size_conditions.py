@@ -1,4 +1,4 @@
-"""The sizes and the score that SDXL is told of, beside the text: diffusers' rules for what a call leaves out."""
+"""The sizes and the score that SDXL is conditioned on, with diffusers' rules for what a call leaves out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEGATIVE = ("negative_original_size", "negative_crops_coords_top_left", "negati
 
 @dataclass(frozen=True, kw_only=True)
 class SizeConditions:
-    """What a row of the batch is told. Sizes are (height, width), and the crop is (top, left), all in pixels."""
+    """The sizes and the score of a row of the batch. Sizes are (height, width), the crop is (top, left), in pixels."""
 
     original_size: tuple[int, int]
     crop: tuple[int, int]
@@ -27,7 +27,7 @@ class SizeConditions:
 
     @classmethod
     def of(cls, request: FittedRequest, *, negative: bool) -> SizeConditions:
-        """Return what the rows of the prompt, or of the negative prompt, are told."""
+        """Return those of the prompt's rows, or of the negative prompt's."""
         positive = cls(
             original_size=request.original_size or request.size,
             crop=request.crops_coords_top_left or (0, 0),

@@ -1,4 +1,4 @@
-"""The settings of what SDXL is told beside the text: sizes, crops and scores (Podell et al. 2023, section 2.2)."""
+"""The settings that SDXL is conditioned on beside the text: sizes, crops, scores (Podell et al. 2023, section 2.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SizeSettings"]
 
 
 def _sized(spelling: str, about: str | None = None, usual: str | None = None) -> Option:
-    """The option of a size. Its text is the other way round than the pair in Python."""
+    """The option of a size. Its text has the width first; the pair in Python has the height first."""
     return Option((spelling,), metavar="WIDTHxHEIGHT", help=about, usual=usual)
 
 
@@ -22,37 +22,37 @@ class SizeSettings(UsualSettings):
 
     original_size: tuple[int, int] | None = setting(
         None,
-        "The size that the training image is said to have had, (height, width). A small one makes a blurred image.",
+        "The size of the training images to imitate, (height, width). A small size makes a blurred image.",
         usual="the image's own size",
         kind=Size,
         group=Group.SIZES,
         option=_sized(
             "--original-size",
-            "The size that the training image is said to have had. A small one makes a blurred image.",
+            "The size of the training images to imitate. A small size makes a blurred image.",
         ),
         label=Label("Original size"),
     )
     crops_coords_top_left: tuple[int, int] | None = setting(
         None,
-        "Where the training image is said to have been cropped, (top, left). Large numbers cut subjects off.",
+        "The crop of the training images to imitate, (top, left). Large numbers cut subjects off.",
         usual="(0, 0)",
         kind=Corner,
         group=Group.SIZES,
         option=Option(
             ("--crops-coords-top-left",),
             metavar="TOP,LEFT",
-            help="Where the training image is said to have been cropped. Large numbers cut subjects off.",
+            help="The crop of the training images to imitate. Large numbers cut subjects off.",
             usual="0,0",
         ),
         label=Label("Crop top left"),
     )
     target_size: tuple[int, int] | None = setting(
         None,
-        "The size that the image is said to have, (height, width).",
+        "The size of the image that the model is given, (height, width).",
         usual="the image's own size",
         kind=Size,
         group=Group.SIZES,
-        option=_sized("--target-size", "The size that the image is said to have."),
+        option=_sized("--target-size", "The size of the image that the model is given."),
         label=Label("Target size"),
     )
     negative_original_size: tuple[int, int] | None = setting(
@@ -88,7 +88,7 @@ class SizeSettings(UsualSettings):
     )
     aesthetic_score: float | None = setting(
         None,
-        "How beautiful the training image is said to have been. Only for SDXL's refiner.",
+        "The aesthetic score of the training images to imitate. Only for SDXL's refiner.",
         usual="6",
         kind=float,
         bounds=(-1e4, 1e4),

@@ -198,7 +198,7 @@ def _parser(found: Translation) -> None:
 
 
 def _refiner(found: Translation) -> None:
-    """A1111 1.8 counts in timesteps, as sdrt does, and before it in steps. Other programs have rules of their own."""
+    """Since 1.8, A1111 counts in timesteps, as sdrt does; before, it counted in steps. Other programs differ."""
     from sdrt.schedulers import version_of_a1111
 
     texts = found.texts
@@ -241,7 +241,7 @@ def _resources(found: Translation) -> None:
 
 
 def _vae(found: Translation) -> None:
-    """Another VAE than the model's own. Like a scheduler's file, it is read only if the user names it."""
+    """Another VAE than the model's own. Like a scheduler's file, sdrt opens it only if the user names it."""
     value = found.texts.pop("VAE", None)
     if value is not None and not has_no_effect("VAE", value):
         found.differs("VAE", value, "vae")

@@ -30,14 +30,14 @@ class OpenModel(Protocol):
 
 
 def is_name(refiner: object) -> TypeGuard[str | os.PathLike[str]]:
-    """Whether `refiner` names a model, rather than being one."""
+    """Whether `refiner` is the name of a model, and not a pipeline."""
     return isinstance(refiner, (str, os.PathLike))
 
 
 def check_part(request: DerivedSettings) -> None:
     """Check `denoising_start` and `denoising_end`. Raises `RequestError`.
 
-    diffusers ignores shares that are not between 0 and 1. A whole run is no reason to fail, but other values are.
+    diffusers ignores shares that are not between 0 and 1. Here they are errors, except an end of 1.
     """
     start, end = request.denoising_start, request.denoising_end
     if start in (0, 1):

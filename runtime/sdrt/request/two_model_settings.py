@@ -28,7 +28,7 @@ class TwoModelSettings(SizeSettings):
     denoising_end: float | None = setting(
         None,
         "Stop when this share of the noise schedule is done, from 0 to 1. Another model can go on from there.",
-        more='The images are still noisy. With output_type "latent", they can be the image of a call with '
+        more='The images are still noisy. With output_type "latent", you can pass them as image to a call with '
         "{denoising_start}.",
         kind=float,
         bounds=(0.0, 1.0),
@@ -38,7 +38,7 @@ class TwoModelSettings(SizeSettings):
     )
     denoising_start: float | None = setting(
         None,
-        "Begin where a run with this {denoising_end} stopped. The image gets no noise, because it still has some.",
+        "Begin where a run with the same {denoising_end} stopped. No noise is added, because the image is still noisy.",
         more="It replaces {strength}. The image may be the latents of that run, one for each prompt or for each image.",
         kind=float,
         bounds=(0.0, 1.0),
@@ -49,9 +49,9 @@ class TwoModelSettings(SizeSettings):
     )
     refiner: Any = setting(
         None,
-        "Another model, which takes over in the middle of the run, at {refiner_switch}.",
-        more="A folder, a hub id, the name of an embedded model, or a StableDiffusionPipeline. Its latents must be of "
-        "the same kind. Its VAE decodes the image.",
+        "Another model that takes over in the middle of the run, at {refiner_switch}.",
+        more="A model folder, a checkpoint, a hub id, the name of an embedded model, or a StableDiffusionPipeline. Its "
+        "latents must be of the same kind. Its VAE decodes the image.",
         kind=str,
         group=Group.TWO_MODELS,
         option=Option(("--refiner",), metavar="MODEL"),
@@ -78,7 +78,7 @@ class TwoModelSettings(SizeSettings):
     )
     hires_refiner: str = setting(
         "second",
-        "Which pass of {hires_scale} has the refiner: first, second or both.",
+        "Which pass of {hires_scale} uses the refiner: first, second or both.",
         kind=str,
         choices=tuple(_PASSES),
         only_with=("refiner",),

@@ -98,7 +98,7 @@ class UsualSettings:
     )
     prompt_2: str | Sequence[str] | None = setting(
         None,
-        "What SDXL's second text encoder reads. Its pooled embedding is of this text.",
+        "The prompt for SDXL's second text encoder. The pooled embedding comes from it.",
         more="A string, or a list with one string for each prompt.",
         usual="{prompt}",
         kind=str,
@@ -109,7 +109,7 @@ class UsualSettings:
     )
     negative_prompt_2: str | Sequence[str] | None = setting(
         None,
-        "What SDXL's second text encoder reads for the negative prompt.",
+        "The negative prompt for SDXL's second text encoder.",
         more="A string, or a list with one string for each prompt.",
         usual="{negative_prompt}",
         kind=str,

@@ -103,7 +103,7 @@ def _joined(parts: Sequence[Sequence[Part]]) -> list[tuple[Part, ...]]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _OfEncoder:
-    """What one text encoder made of the texts, and how many tokens its chunks have."""
+    """One text encoder's embeddings of the texts, and the number of tokens in its chunks."""
 
     encoded: dict[tuple[str, str], Encoded]
     chunk_length: int
@@ -120,7 +120,7 @@ class Encodings:
         self._encoded: dict[tuple[str, Texts], Encoded] = {}
 
     def add(self, name: str, scheduled: Sequence[ScheduledText], clip_skip: int | None) -> None:
-        """Add texts to encode. `name` is what notices call the prompt, and the key for `rows`."""
+        """Add texts to encode. `name` is the prompt's name in notices, and the key for `rows`."""
         self._skips[name] = clip_skip
         self._texts += dict.fromkeys((name, texts) for part in scheduled for texts in part.texts_per_step)
 

@@ -1,4 +1,4 @@
-"""The guidance scale as an input of latent consistency models, and what is said where guidance has no effect."""
+"""The guidance scale as an input of latent consistency models, and the notice about an unused negative prompt."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def embedded_guidance(scale: float, width: int) -> NDArray[np.float32]:
 
 
 def unused_negative_prompt(request: FittedRequest) -> str | None:
-    """What to say about a negative prompt of a request that runs without the unconditional half. None without one."""
+    """The notice for a negative prompt that has no effect. None without one."""
     if request.negative_prompt_embeds is None and not any(request.negative_prompts):
         return None
     if request.guidance_width:
-        return "the negative prompt has no effect: this model takes its guidance as a number, and sees no second prompt"
+        return "the negative prompt has no effect: this model takes the guidance scale as an input"
     own = (
         ""
         if request.guidance_scale > 1
-        else f"guidance_scale is {request.guidance_scale:g}; above 1 it has one"
+        else f"guidance_scale is {request.guidance_scale:g}; give a scale above 1"
     )
     return f"the negative prompt has no effect: {own or 'image_guidance_scale is below 1'}"

@@ -1,4 +1,4 @@
-"""What a pass uses, and what it makes before its first step: text embeddings and latents."""
+"""The parts of a pass, and its work before the first step: text embeddings and latents."""
 
 from __future__ import annotations
 

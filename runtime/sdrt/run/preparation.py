@@ -105,7 +105,9 @@ class Preparation:
 
     def _warn_of_strength(self) -> None:
         if self._starts_later and self.request.completed.strength is not None:
-            self.notices.warn("strength has no effect with denoising_start, which says where the run begins")
+            self.notices.warn(
+                "strength has no effect with denoising_start, which decides where the run begins"
+            )
 
     def _warn_of_thin_masks(self, canvases: Sequence[Canvas]) -> None:
         factor = self.capabilities.vae_scale_factor

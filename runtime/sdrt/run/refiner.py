@@ -1,8 +1,8 @@
-"""A second model that takes over in the middle of a run: A1111's refiner, and diffusers' ensemble of SDXL's models.
+"""A second model that takes over in the middle of a run: A1111's refiner, and diffusers' ensemble of expert denoisers.
 
 One sampler makes the whole run, as in A1111: it keeps its past estimates and its noise, and only the model changes.
-diffusers' two pipelines begin anew in the middle, which is the same for a sampler without past estimates whose steps
-have one evaluation.
+diffusers' second pipeline starts a new run in the middle. The result is the same for a sampler that keeps no past
+estimates and takes one evaluation a step.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Refiner:
 
 
 def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
-    """What two models must have in common to work on the same latents, in words."""
+    """The properties that two models must share to work on the same latents, by their names in messages."""
     capabilities, spec = model.capabilities, model.family.vae
     scale = LatentScale.of(model.component_config(spec.decoder), spec.decoder, spec, capabilities.task)
     return {
@@ -81,12 +81,12 @@ def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Takeover:
-    """Where in a pass a refiner takes over, and how it sees the pass.
+    """Where in a pass a refiner takes over, and its own plan and settings for the pass.
 
     Attributes:
         refiner: the model.
         plan: the pass's plan, with the timesteps and the noise schedule of the refiner.
-        own: the settings that the refiner decides otherwise than the first model, by name.
+        own: the settings that have other values for the refiner, by name.
         evaluation: its first evaluation.
         cutoff: in an adaptive run, the timestep below which it takes over.
     """
@@ -132,7 +132,7 @@ def takeover(
 
 
 def _first_evaluation(request: FittedRequest, plan: Plan, scheduler: Scheduler, cutoff: int) -> int:
-    """The index of the refiner's first evaluation; -1 if only the noise level of an adaptive run tells."""
+    """The index of the refiner's first evaluation; -1 in an adaptive run, where the noise level decides."""
     switch = request.refiner_switch
     if request.refiner_switch_by_steps:
         total = plan.num_steps * scheduler.sampler.evaluations
@@ -178,7 +178,7 @@ class Refiners:
         self._lock = threading.Lock()
 
     def of(self, given: Any) -> Refiner | None:
-        """The model that the setting `refiner` is, or names.
+        """The model that the setting `refiner` contains or names.
 
         Raises:
             ModelError, RequestError: see `named`; or it is a pipeline of another library.

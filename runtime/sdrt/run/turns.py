@@ -1,4 +1,4 @@
-"""Which model denoises: the pass's own, and from the refiner's first evaluation on the refiner."""
+"""Chooses the model that denoises: the pass's own, or the refiner after it has taken over."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """The denoiser of a pass, `(x, sigma) → denoised`. It changes the model between two evaluations.
+    """The denoiser of a pass, `(x, sigma) → denoised`. It may change the model between two evaluations.
 
     Attributes:
-        job: the pass, as the model that denoises now makes it.
+        job: the pass, with the model that denoises now.
     """
 
     def __init__(self, job: Pass) -> None:
@@ -64,7 +64,7 @@ class Turns:
 
     @property
     def guided(self) -> bool:
-        """Whether there is an estimate without the prompt."""
+        """Whether the model estimates without the prompt too."""
         return self._conditioning is not None and self._conditioning.guided
 
     def restore(self, step: Step) -> None:
@@ -74,7 +74,7 @@ class Turns:
             known.restore(step.x, step.sigma, self.job.plan, last=step.last)
 
     def event(self, step: Step) -> GenerationStep:
-        """What the caller gets of a step."""
+        """The event of a step, for the caller."""
         assert self._denoiser is not None
         job = self.job
         embeds = job.model.family.denoiser.embeds
@@ -142,16 +142,16 @@ class Turns:
 
 
 def _prepared_again(first: Pass, refined: Pass, prepared: Prepared) -> Prepared:
-    """What the refiner sees beside the latents, if that is not what the first model sees.
+    """The refiner's inputs beside the latents, if they differ from those of the first model.
 
-    It is made of fresh noise of the same seeds, so that the run's own noise does not depend on the refiner.
+    They are made with fresh noise of the same seeds, so that the run's own noise does not depend on the refiner.
     """
     if first.request.image is None or refined.capabilities.task == first.capabilities.task:
         return prepared
     if refined.request.mask_image is None and not refined.capabilities.task.sees_latents:
         return Prepared(x=prepared.x, canvases=prepared.canvases)
     generators = [rng.Generator(seed) for seed in refined.request.seeds]
-    # What there is to say of the image was said for the first model.
+    # The notices about the image were printed for the first model.
     made = prepare(replace(refined, generators=generators, notices=Notices(lambda _: None)))
     known = prepared.known_region if made.known_region is None else made.known_region
     return replace(made, x=prepared.x, known_region=known, canvases=prepared.canvases)

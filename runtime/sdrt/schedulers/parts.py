@@ -1,9 +1,9 @@
 """The part of a run between two shares of the noise schedule: `denoising_start` and `denoising_end` of diffusers.
 
 The rules are those of its pipelines for SDXL. A share s stands for the timestep `round(T - s·T)`, with T trained
-timesteps. A run that ends at s makes the evaluations at this timestep and above; a run that begins at s makes those
-below. With two evaluations a step, diffusers' second run begins an evaluation earlier where it would begin within a
-step, though the first run has ended there: the two make one evaluation of a step twice.
+timesteps. A run that ends at s makes the evaluations at this timestep and above. A run that begins at s makes those
+below. With two evaluations a step, s may fall within a step. The first run ends there, but diffusers' second run begins
+at the start of that step, so the two runs make one evaluation twice.
 """
 
 from __future__ import annotations

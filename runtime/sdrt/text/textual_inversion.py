@@ -51,7 +51,7 @@ class Inversion:
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """A text encoder that reads words: the width of its embeddings, the most tokens that it reads at once, its part.
+    """A text encoder that gets new words: the width of its embeddings, its most tokens at once, and its part.
 
     Files for SDXL have one part for each of its text encoders: 0 for CLIP, 1 for OpenCLIP.
     """

@@ -247,11 +247,11 @@ def test_other_samplers_are_refused(duet: StableDiffusionPipeline) -> None:
 
 
 def test_unsupported_arguments_are_refused(duet: StableDiffusionPipeline) -> None:
-    with pytest.raises(RequestError, match="takes pooled embeddings too; give pooled_prompt_embeds") as error:
+    with pytest.raises(RequestError, match="which this model needs too; give pooled_prompt_embeds") as error:
         duet(prompt_embeds=np.zeros((1, 77, 8), np.float32), **CALL)
     assert error.value.argument == "pooled_prompt_embeds"
     for name in ("original_size", "negative_target_size"):
-        with pytest.raises(RequestError, match=f"{name} has no effect: Duet is not told of sizes"):
+        with pytest.raises(RequestError, match=f"{name} has no effect: Duet takes no sizes"):
             duet("a cat", **CALL, **{name: (64, 64)})
 
 

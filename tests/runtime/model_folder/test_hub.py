@@ -280,7 +280,7 @@ def test_what_is_no_file_on_the_hub(given: str) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("https://civitai.com/api/download/models/1", "another site"),
+        ("https://civitai.com/api/download/models/1", "not an address on the hub"),
         ("https://huggingface.co/owner/name", "no file on the hub"),
         ("https://huggingface.co/owner/name/tree/main", "no file on the hub"),
         ("https://huggingface.co/owner/name/blob/main/../../x.safetensors", "no file on the hub"),

@@ -298,7 +298,7 @@ def test_a_strength_beside_denoising_start_has_no_effect_and_is_told(
     plain = loud("a cat", **call).images
     assert told == []
     np.testing.assert_array_equal(loud("a cat", strength=0.1, **call).images, plain)
-    assert told == ["strength has no effect with denoising_start, which says where the run begins"]
+    assert told == ["strength has no effect with denoising_start, which decides where the run begins"]
 
 
 def test_latents_of_several_images_of_one_prompt(pipeline: StableDiffusionPipeline) -> None:

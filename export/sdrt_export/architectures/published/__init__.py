@@ -55,7 +55,7 @@ def _xl(
     """SDXL, or a model made from it."""
     first, second = texts
     parts = {"text_encoder": first, "text_encoder_2": second, "unet": unet, "vae": vae}
-    # The text encoder tells it from the refiner.
+    # The text encoder distinguishes it from the refiner.
     index = {
         "_class_name": pipeline,
         "text_encoder": ["transformers", "CLIPTextModel"],

@@ -63,5 +63,5 @@ def clip_tokenizer(pad: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    # Not in the lines of the platform: the merges would end in another character.
+    # As bytes, because on Windows text mode would change the ends of lines.
     path.write_bytes(text.encode())

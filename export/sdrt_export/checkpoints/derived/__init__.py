@@ -1,1 +1,1 @@
-"""Configs that are read off the shapes of a checkpoint's tensors."""
+"""Derives configs from the shapes of a checkpoint's tensors."""

@@ -18,7 +18,7 @@ _HEAD_SIZE = 64
 
 
 class Shapes:
-    """The shapes of a component of the file `path`, named `part` in messages."""
+    """The shapes of a component of the file `path`. Messages call it `part`."""
 
     def __init__(self, path: Path, part: str, shapes: Mapping[str, Shape]) -> None:
         self.path, self.part, self._shapes = path, part, shapes
@@ -55,7 +55,7 @@ class Shapes:
 
 
 def heads_of(shapes: Shapes, width: int) -> int:
-    """How many heads an attention of this width has, if its heads are 64 wide. No tensor tells."""
+    """How many heads an attention of this width has, if its heads are 64 wide. The tensors do not show it."""
     if width % _HEAD_SIZE:
         raise shapes.refused(
             f"has an attention of width {width}",

@@ -37,7 +37,7 @@ def derived_unet(shapes: Shapes, *, pooled: int | None, sizes: int) -> dict[str,
         sizes: how many numbers SDXL or its refiner embeds beside it: 6 or 5.
 
     Raises:
-        UnsupportedModelError: a tensor is missing, or the blocks are such that no config can say it.
+        UnsupportedModelError: a tensor is missing, or no config can describe the blocks.
     """
     out, into = shapes.of("input_blocks.0.0.weight", 4)[:2]
     down, up = _down(shapes), _up(shapes)
@@ -65,7 +65,7 @@ def derived_unet(shapes: Shapes, *, pooled: int | None, sizes: int) -> dict[str,
 
 
 def _constant(shapes: Shapes, channels: Sequence[int]) -> dict[str, Any]:
-    """What every Stable Diffusion has in common, and no tensor tells."""
+    """The keys that are the same in every Stable Diffusion, and that the tensors do not show."""
     if any(each % _GROUPS for each in channels):
         raise shapes.refused(
             f"has blocks of {channels} channels", f"multiples of {_GROUPS}; for others, {CONFIG_REMEDY}"
@@ -168,7 +168,7 @@ def _middle(shapes: Shapes) -> str | None:
 
 
 def _only_cross(shapes: Shapes, down: list[Block], context: int) -> bool | list[bool]:
-    """Which blocks look at the text twice and never at themselves, as in the upscaler."""
+    """Which blocks have cross-attention in place of self-attention, as in the upscaler."""
     found, place = [], 1
     for block in down:
         name = f"input_blocks.{place}.1.transformer_blocks.0.attn1.to_k.weight"
@@ -183,7 +183,7 @@ def _only_cross(shapes: Shapes, down: list[Block], context: int) -> bool | list[
 
 
 def _layers(shapes: Shapes, down: list[Block], up: list[Block]) -> dict[str, Any]:
-    """Layers and depths, in the simplest form that says them."""
+    """The keys for layers and depths, in their simplest form."""
     counts = [len(block) for block in down]
     if [len(block) for block in up] != [count + 1 for count in reversed(counts)]:
         raise shapes.refused(

@@ -18,10 +18,10 @@ def is_diffusers_vae(shapes: Shapes) -> bool:
 
 
 def derived_vae(shapes: Shapes) -> dict[str, Any]:
-    """The config, as diffusers has it, without `scaling_factor` and `sample_size`, which no tensor tells.
+    """The config, as diffusers has it, without `scaling_factor` and `sample_size`, which the tensors do not show.
 
     Raises:
-        UnsupportedModelError: a tensor is missing, or the blocks are such that no config can say it.
+        UnsupportedModelError: a tensor is missing, or no config can describe the blocks.
     """
     theirs = is_diffusers_vae(shapes)
     pattern = _DIFFUSERS_BLOCKS if theirs else _BLOCKS

@@ -1,1 +1,1 @@
-"""Names to names: what CompVis', Stability's and OpenCLIP's names are in diffusers and transformers, table by table."""
+"""Tables that map CompVis', Stability's and OpenCLIP's tensor names to those of diffusers and transformers."""

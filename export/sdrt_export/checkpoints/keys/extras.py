@@ -1,4 +1,4 @@
-"""Tensors that files have beside the weights, and why an export leaves them out."""
+"""Tensors that files contain beside the model's weights, and the reasons to leave them out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _extra(pattern: str, reason: str) -> Extra:
 _TEXT = r"(cond_stage_model|conditioner\.embedders\.\d)\."
 
 EXTRAS: Sequence[Extra] = (
-    # Merging programs average and round them. A1111 obeys them, diffusers does not.
+    # Merging programs average and round them. A1111 uses them, diffusers does not.
     _extra(r"(^|\.)position_ids$", "positions are counted from 0, whatever the file says"),
     _extra(r"^model_ema\.", "averaged weights; the plain ones are used, as in A1111 and diffusers"),
     _extra(
@@ -36,7 +36,7 @@ EXTRAS: Sequence[Extra] = (
     _extra(r"^low_scale_model\.", "the noise schedule of the upscaler's small image"),
     _extra(r"^(v_pred|ztsnr)$", "a marker, which sets the scheduler's config"),
     _extra(r"^(global_step|epoch|iteration)$", "a count of the training"),
-    _extra(r"(^|\.)logit_scale$", "compares texts with images, which no model here does"),
+    _extra(r"(^|\.)logit_scale$", "a factor for comparing texts with images, which no model here does"),
     _extra(rf"^({_TEXT})?(model\.|transformer\.)?visual\.", "the half of CLIP that sees images"),
     _extra(
         rf"^({_TEXT})?(transformer\.)?(vision_model|visual_projection)\.",
@@ -48,7 +48,7 @@ EXTRAS: Sequence[Extra] = (
     ),
     _extra(
         r"(^|\.)(transformer\.resblocks|encoder\.layers)\.23\.",
-        "the last layer of Stable Diffusion 2's text encoder, which reads the layer before it",
+        "the last layer of Stable Diffusion 2's text encoder, which the model does not use",
     ),
     _extra(rf"^({_TEXT})?(model\.)?attn_mask$", "the causal mask, which the graph makes"),
     _extra(r"^(first_stage_model\.|vae\.)?loss\.", "what the VAE was trained with"),

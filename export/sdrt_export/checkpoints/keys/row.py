@@ -14,7 +14,7 @@ __all__ = ["LINEAR", "TRANSPOSED", "Row", "Taken", "inside", "taken", "third"]
 
 @dataclass(frozen=True)
 class _Take:
-    """How a tensor is made of the file's, and its shape; by moving numbers only."""
+    """How a tensor is rearranged, and the shape after that. Numbers do not change."""
 
     arrange: Callable[[Array], Array]
     shape: Callable[[Shape], Shape]
@@ -43,7 +43,7 @@ def third(index: int) -> _Take:
 
 @dataclass(frozen=True)
 class Row:
-    """`of`, a tensor or a module of the file, is `to` in diffusers. A module's tensors keep their names in it."""
+    """Maps `of`, a tensor or a module of the file, to diffusers' name `to`. A module's tensors keep their own names."""
 
     to: str
     of: str
@@ -111,5 +111,5 @@ def _source(file: MappedFile, name: str, row: Row) -> Source:
 def _twice(file: MappedFile, to: str, first: str, second: str) -> UnsupportedModelError:
     path = file.header.path
     return UnsupportedModelError.expected(
-        f"{path} has {to} twice, as {first} and as {second}", "each tensor once", path=path
+        f"{path} contains {to} twice, as {first} and as {second}", "each tensor once", path=path
     )

@@ -44,7 +44,7 @@ class Row:
 @click.option(
     "--architectures",
     is_flag=True,
-    help="List what `sdrt export --architecture` makes with random weights instead, with sizes.",
+    help="List the architectures of `sdrt export --architecture` instead, with their sizes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @debug_option
