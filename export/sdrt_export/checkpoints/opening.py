@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
+from sdrt.model_folder.source import Beside
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.replaced import with_vae
@@ -22,21 +22,6 @@ from sdrt_export.checkpoints.single_file import open_single_file
 __all__ = ["Beside", "open_checkpoint"]
 
 _VAE = "vae"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """What the user gives beside a checkpoint. Files and folders may be on the hub.
-
-    Attributes:
-        vae: a VAE that replaces the checkpoint's.
-        text_encoders, prediction_type, config: see `open_single_file`. They are for single files.
-    """
-
-    vae: str | Path | None = None
-    text_encoders: Sequence[str | Path] = ()
-    prediction_type: str | None = None
-    config: str | Path | None = None
 
 
 def open_checkpoint(
