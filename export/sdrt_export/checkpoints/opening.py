@@ -21,7 +21,13 @@ from sdrt_export.checkpoints.single_file import open_single_file
 
 __all__ = ["Beside", "open_checkpoint"]
 
-_VAE = "vae"
+_CONFIGS = (
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "scheduler/scheduler_config.json",
+)
 
 
 def open_checkpoint(
@@ -100,6 +106,12 @@ def _configs(given: str | Path, access: Mapping[str, Any]) -> Path:
     if not path.is_dir():
         raise RequestError.expected(
             f"config is {str(given)!r}", "a folder in diffusers' layout, or a hub id", argument="config"
+        )
+    if not any((path / name).is_file() for name in _CONFIGS):
+        raise RequestError.expected(
+            f"config is {str(given)!r}, which has none of {', '.join(_CONFIGS)}",
+            "a folder in diffusers' layout",
+            argument="config",
         )
     return path
 
