@@ -191,8 +191,11 @@ def expand(
     `argument` and what `fits` it are for the error.
 
     Raises:
-        RequestError: `path` is not a path, or is empty, which pathlib takes for the current folder.
+        RequestError: `path` is not a path, or an argument that names no model is empty.
+        ModelNotFoundError: `path` is the empty name of a model. pathlib takes it for the current folder.
     """
+    if path == "" and argument == "model":
+        raise ModelNotFoundError.expected("model is ''", fits, argument=argument)
     if not isinstance(path, (str, Path)) or path == "" or "\0" in str(path):
         raise wrong_value(argument, path, fits)
     try:

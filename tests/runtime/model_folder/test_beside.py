@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sdrt import StableDiffusionPipeline
-from sdrt.errors import RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt_export import export_model
 
 WRONG: list[tuple[str, Any, str]] = [
@@ -48,15 +48,14 @@ def test_one_text_encoder_is_one_file_and_not_its_letters(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("value", ["", 5, "a\0b"])
 def test_a_path_of_nothing_is_not_the_current_folder(value: Any, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"model is .*: expected a folder"):
+    kind = ModelNotFoundError if value == "" else RequestError
+    with pytest.raises(kind, match=r"model is .*: expected a folder"):
         StableDiffusionPipeline.from_pretrained(value)
     with pytest.raises(RequestError, match=r"output is .*: expected a folder to write"):
         export_model(tmp_path, value)
 
 
 def test_a_name_that_is_too_long_is_no_traceback() -> None:
-    from sdrt.errors import ModelNotFoundError
-
     with pytest.raises(ModelNotFoundError):
         StableDiffusionPipeline.from_single_file("x" * 5000)
 
