@@ -105,10 +105,8 @@ def export_model(
     """
     given = checked_defaults(guidance_scale, num_inference_steps)
     plan = _plan(target, dtype, exporter, given, taesd, calibration_prompts, verify)
-    output, access = expand(output), {"token": token, "cache_dir": cache_dir}
-    beside = Beside(
-        vae=vae, text_encoders=tuple(text_encoders), prediction_type=prediction_type, config=config
-    )
+    output, access = expand(output, "output", "a folder to write"), {"token": token, "cache_dir": cache_dir}
+    beside = Beside(vae=vae, text_encoders=text_encoders, prediction_type=prediction_type, config=config)
     checkpoint = _open(source, architecture, random_weights, beside, {"revision": revision, **access}, notify)
     _check(plan, checkpoint)
     # The revision is the checkpoint's.

@@ -72,7 +72,7 @@ def resolve_target(name: str, dtype: str) -> Target:
     Raises:
         RequestError: the target is unknown, or cannot be exported in ``dtype``.
     """
-    if name not in TARGETS:
+    if not isinstance(name, str) or name not in TARGETS:
         raise RequestError.expected(
             f"unknown target {name!r}", f"one of {', '.join(sorted(TARGETS))}", argument="target"
         )

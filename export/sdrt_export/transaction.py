@@ -133,6 +133,8 @@ def _only_writer(destination: Path) -> Iterator[None]:
     made = [parent for parent in destination.parents if not parent.exists()]
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
+        # filelock takes some folders that cannot be written, such as /proc, for locked ones.
+        path.touch()
         lock.acquire(timeout=0)
     except Timeout:
         raise RequestError.advised(

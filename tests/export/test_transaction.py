@@ -226,6 +226,15 @@ def test_unwritable_destination(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "precious"
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_a_folder_without_files_is_not_taken_for_a_locked_one() -> None:
+    with (
+        pytest.raises(RequestError, match=r"/proc/model cannot be written"),
+        replace_folder(Path("/proc/model"), force=False),
+    ):
+        raise AssertionError
+
+
 def test_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)

@@ -15,6 +15,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import default_size, sample_size
+from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
@@ -151,6 +152,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     if not (folder / "model_index.json").is_file():
         raise refusal_of_folder(folder)
     family = check_checkpoint_index(folder)
+    _refuse_exported(folder, family)
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
         find_weights(folder / part, component.library)
@@ -161,6 +163,18 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     return FolderCheckpoint(
         folder=folder, name=name or folder.resolve().name, family=family, revision=revision
     )
+
+
+def _refuse_exported(folder: Path, family: Family) -> None:
+    """Refuse a folder of graphs. Some repositories have graphs beside the weights of torch: those are checkpoints."""
+    denoiser = folder / family.denoiser.component
+    if (denoiser / GRAPH).is_file() and not any(denoiser.glob("*.safetensors*")):
+        raise ModelNotFoundError.advised(
+            f"{folder} is a model folder, which has been exported already",
+            "run it with sdrt generate -m, or export the checkpoint that it was made of",
+            argument="source",
+            path=folder,
+        )
 
 
 def _check_scheduler(path: Path) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.index import check_checkpoint_index
 from sdrt.model_folder.resolve import refuse_revision
+from sdrt.model_folder.source import Beside
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.replaced import with_vae
@@ -21,22 +21,13 @@ from sdrt_export.checkpoints.single_file import open_single_file
 
 __all__ = ["Beside", "open_checkpoint"]
 
-_VAE = "vae"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Beside:
-    """The options that go with a checkpoint. Their files and folders may be on the hub.
-
-    Attributes:
-        vae: a VAE that replaces the checkpoint's.
-        text_encoders, prediction_type, config: see `open_single_file`. They are for single files.
-    """
-
-    vae: str | Path | None = None
-    text_encoders: Sequence[str | Path] = ()
-    prediction_type: str | None = None
-    config: str | Path | None = None
+_CONFIGS = (
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "text_encoder_2/config.json",
+    "scheduler/scheduler_config.json",
+)
 
 
 def open_checkpoint(
@@ -115,6 +106,12 @@ def _configs(given: str | Path, access: Mapping[str, Any]) -> Path:
     if not path.is_dir():
         raise RequestError.expected(
             f"config is {str(given)!r}", "a folder in diffusers' layout, or a hub id", argument="config"
+        )
+    if not any((path / name).is_file() for name in _CONFIGS):
+        raise RequestError.expected(
+            f"config is {str(given)!r}, which has none of {', '.join(_CONFIGS)}",
+            "a folder in diffusers' layout",
+            argument="config",
         )
     return path
 

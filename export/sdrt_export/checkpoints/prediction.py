@@ -9,11 +9,11 @@ from typing import Any
 
 from sdrt.common.safetensors_file import SafetensorsFile
 from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.model_folder.source import PREDICTIONS
 from sdrt_export.checkpoints.kinds import Kind
 
 __all__ = ["PREDICTIONS", "check_prediction", "predicted", "scheduler_config"]
 
-PREDICTIONS = ("epsilon", "v_prediction")
 _EPSILON, _V = PREDICTIONS
 # A1111 reads CompVis' config from a file of the same name beside the checkpoint. Such files are shorter than this.
 _MOST_YAML = 1 << 16

@@ -181,14 +181,23 @@ def denoiser_graphs() -> list[str]:
     return [f"{family.denoiser.component}/{GRAPH}" for family in FAMILIES]
 
 
-def expand(path: str | Path) -> Path:
+def expand(
+    path: str | Path,
+    argument: str = "model",
+    fits: str = "a folder, the name of an embedded model or a hub id",
+) -> Path:
     """Expand a leading `~` as a shell does. The path stays as it is if there is no such user.
 
+    `argument` and what `fits` it are for the error.
+
     Raises:
-        RequestError: `path` is not a path.
+        RequestError: `path` is not a path, or an argument that names no model is empty.
+        ModelNotFoundError: `path` is the empty name of a model. pathlib takes it for the current folder.
     """
-    if not isinstance(path, (str, Path)) or "\0" in str(path):
-        raise wrong_value("model", path, "a folder, the name of an embedded model or a hub id")
+    if path == "" and argument == "model":
+        raise ModelNotFoundError.expected("model is ''", fits, argument=argument)
+    if not isinstance(path, (str, Path)) or path == "" or "\0" in str(path):
+        raise wrong_value(argument, path, fits)
     try:
         return Path(path).expanduser()
     except RuntimeError:

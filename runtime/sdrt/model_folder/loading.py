@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.arguments import argument
-from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notify
 from sdrt.errors import RequestError
 from sdrt.model_folder.folder import expand
@@ -18,12 +18,6 @@ from sdrt.model_folder.source import Beside
 from sdrt.onnx.providers import AUTO, PROVIDERS, SessionConfig
 
 __all__ = ["FileLoading", "Loading"]
-
-_EXAMPLES = {
-    "vae": "vae.safetensors",
-    "config": "a folder in diffusers' layout",
-    "text_encoders": "clip_l.safetensors",
-}
 
 
 @dataclass(frozen=True)
@@ -109,20 +103,10 @@ class Loading:
 
     @property
     def beside(self) -> Beside:
-        """What is given beside a checkpoint. Raises `RequestError` for a value of a wrong type."""
-        texts = [self.text_encoders] if isinstance(self.text_encoders, (str, Path)) else self.text_encoders
-        if not isinstance(texts, (list, tuple)):
-            raise wrong_value("text_encoders", texts, "a list of .safetensors files")
-        for name, value in (
-            ("vae", self.vae),
-            ("config", self.config),
-            *(("text_encoders", one) for one in texts),
-        ):
-            if not (value is None or isinstance(value, (str, Path))):
-                raise wrong_value(name, value, f"where it is, such as {_EXAMPLES[name]}")
+        """What is given beside a checkpoint. Raises `RequestError` for a value that does not fit."""
         return Beside(
             vae=self.vae,
-            text_encoders=tuple(texts),
+            text_encoders=self.text_encoders,
             config=self.config,
             prediction_type=self.prediction_type,
         )
@@ -155,10 +139,14 @@ class FileLoading(Loading):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.model, (str, Path)) and expand(self.model).is_dir():
+        if isinstance(self.model, (str, Path)) and _is_folder(expand(self.model)):
             raise RequestError.advised(
                 f"{self.model} is a folder",
                 "open it with from_pretrained",
                 argument="model",
                 path=expand(self.model),
             )
+
+
+def _is_folder(path: Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  # Path's own raises for names that are too long

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import wrong_value
 from sdrt.model_folder.folder import exists, expand, tail
 
-__all__ = ["Beside", "Source"]
+__all__ = ["PREDICTIONS", "Beside", "Source"]
+
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a U-Net predicts."""
+_EXAMPLES = {
+    "vae": "vae.safetensors",
+    "config": "a folder in diffusers' layout",
+    "text_encoders": "clip_l.safetensors",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +30,27 @@ class Beside:
         text_encoders: files of text encoders. For single-file checkpoints only, like those below.
         config: a folder or hub id of a model in diffusers' layout, for its configs.
         prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
+
+    Raises:
+        RequestError: a value is of a wrong type, or is empty.
     """
 
     vae: str | Path | None = None
-    text_encoders: tuple[str | Path, ...] = ()
+    text_encoders: Sequence[str | Path] = ()
     config: str | Path | None = None
     prediction_type: str | None = None
+
+    def __post_init__(self) -> None:
+        texts = [self.text_encoders] if isinstance(self.text_encoders, (str, Path)) else self.text_encoders
+        if not isinstance(texts, (list, tuple)):
+            raise wrong_value("text_encoders", texts, "a list of .safetensors files")
+        object.__setattr__(self, "text_encoders", tuple(texts))
+        _check_place("vae", self.vae)
+        _check_place("config", self.config)
+        for text in texts:
+            _check_place("text_encoders", text, optional=False)
+        if self.prediction_type is not None and self.prediction_type not in PREDICTIONS:
+            raise wrong_value("prediction_type", self.prediction_type, " or ".join(PREDICTIONS))
 
     def given(self) -> dict[str, Any]:
         """Those that are not missing, by name."""
@@ -35,6 +60,14 @@ class Beside:
         """The files and folders among them."""
         given = [one for one in (self.vae, *self.text_encoders, self.config) if one is not None]
         return [path for one in given if exists(path := expand(one))]
+
+
+def _check_place(argument: str, value: object, *, optional: bool = True) -> None:
+    """Check a path or hub id. An empty one, as of an unset variable, would otherwise be left out unsaid."""
+    if value is None and optional:
+        return
+    if not isinstance(value, (str, Path)) or value == "" or "\0" in str(value):
+        raise wrong_value(argument, value, f"where it is, such as {_EXAMPLES[argument]}")
 
 
 @dataclass(frozen=True, kw_only=True)

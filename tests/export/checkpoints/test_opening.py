@@ -145,3 +145,21 @@ def test_a_missing_file(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "no.safetensors")
     with pytest.raises(ModelNotFoundError, match="cannot be read"):
         open_checkpoint(made("sd1").saved(tmp_path / "m.safetensors"), beside=Beside(vae="vae.safetensors"))
+
+
+def test_a_folder_without_configs_is_no_config(tmp_path: Path) -> None:
+    """Nothing would be read from it, and nobody would be told."""
+    path = made("sd1").saved(tmp_path / "m.safetensors")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        RequestError, match=r"empty', which has none of unet/config\.json, .*: expected a folder"
+    ):
+        open_checkpoint(path, beside=Beside(config=tmp_path / "empty"))
+
+
+def test_a_model_folder_is_said_to_be_exported_already(tmp_path: Path) -> None:
+    export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
+    done = CliRunner().invoke(main, ["export", str(tmp_path / "model"), "-o", str(tmp_path / "out")])
+    assert done.exit_code == 3
+    assert "model is a model folder, which has been exported already: run it with" in done.stderr
+    assert not (tmp_path / "out").exists()
