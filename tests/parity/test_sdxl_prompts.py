@@ -138,6 +138,16 @@ def test_compel_pools_the_text_with_its_signs(sdrt_folder: Folders, theirs: Thei
     )
 
 
+def words(value: Any) -> str:
+    """A case's name. An image's own has an address, which differs from process to process."""
+    if not isinstance(value, dict):
+        return str(value)
+    return (
+        " ".join(f"{key}={one}" for key, one in value.items() if isinstance(one, (int, float, str, tuple)))
+        or "image"
+    )
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -147,7 +157,7 @@ def test_compel_pools_the_text_with_its_signs(sdrt_folder: Folders, theirs: Thei
         {"image": given_image(64, 64), "outpaint": "left=16", "height": None, "width": None},
         {"image": given_image(64, 64), "mask_image": given_image(64, 64), "padding_mask_crop": 8},
     ],
-    ids=str,
+    ids=words,
 )
 @pytest.mark.parametrize("variant", ["xl", "xl-refiner"])
 def test_tasks_of_several_passes(sdrt_folder: Folders, variant: str, given: dict[str, Any]) -> None:
@@ -215,7 +225,7 @@ def test_other_families_refuse_them_by_name(sdrt_folder: Folders, name: str) -> 
         ),
         ("xl-inpaint", {"image": given_image(64, 64)}, "made for inpainting; give mask_image"),
     ],
-    ids=str,
+    ids=words,
 )
 def test_what_a_model_refuses(
     sdrt_folder: Folders, variant: str, given: dict[str, Any], message: str
