@@ -8,7 +8,6 @@ A tensor is drawn when it is written, so no component is ever in memory.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +25,13 @@ from sdrt_export.checkpoints.keys.row import TRANSPOSED, Row
 from sdrt_export.checkpoints.keys.unet import unet_rows
 from sdrt_export.checkpoints.keys.vae import vae_rows
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.checkpoints.safetensors_writer import write_safetensors
 from sdrt_export.components import parts_of
 from sdrt_export.tokenizer import write_byte_tokenizer
 
 __all__ = ["write_folder", "write_single_file"]
 
 Array = NDArray[Any]
-_DTYPES = {"F32": np.float32, "F16": np.float16}
 _WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 # Every system has this scheduler, and it needs no other settings than the noise.
 _SCHEDULER = "EulerDiscreteScheduler"
@@ -139,17 +138,8 @@ def _joined(found: Sequence[tuple[int, Row, _Tensor]]) -> _Tensor:
 
 def _write_tensors(path: Path, tensors: Mapping[str, _Tensor], dtype: str) -> None:
     """Write a safetensors file, tensor by tensor."""
-    header, reached = {}, 0
-    for name, tensor in tensors.items():
-        end = reached + math.prod(tensor.shape) * np.dtype(_DTYPES[dtype]).itemsize
-        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [reached, end]}
-        reached = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
-            file.write(np.ascontiguousarray(tensor.make(), _DTYPES[dtype]).data)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    write_safetensors(path, shapes, lambda name: tensors[name].make(), dtype=dtype)
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["save_file"]
+__all__ = ["save_file", "write_file"]
 
 _NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32"}
 
@@ -21,8 +21,12 @@ def save_file(tensors: Mapping[str, np.ndarray[Any, Any]], path: Path) -> None:
         place = [end, end + array.nbytes]
         header[name] = {"dtype": _NAMES[array.dtype.name], "shape": list(array.shape), "data_offsets": place}
         end += array.nbytes
+    write_file(path, header, (array.tobytes() for array in tensors.values()))
+
+
+def write_file(path: Path, header: Mapping[str, Any], data: Iterable[bytes] = ()) -> None:
+    """Write a header as it is, and the bytes of the tensors behind it."""
     text = json.dumps(header).encode()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for array in tensors.values():
-            file.write(array.tobytes())
+        file.writelines(data)

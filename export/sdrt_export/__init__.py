@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
-    from sdrt_export.architectures.listing import list_architectures
+    from sdrt_export.components.listing import list_architectures
     from sdrt_export.direct import open_direct
     from sdrt_export.export import EXPORTERS, export_model
     from sdrt_export.job import ProgressEvent, Reporter
@@ -35,7 +35,7 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "export_model": "export",
-    "list_architectures": "architectures.listing",
+    "list_architectures": "components.listing",
     "open_direct": "direct",
 }
 

@@ -20,7 +20,7 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.default_settings import default_settings
-from sdrt_export.graph import graph_of, needed
+from sdrt_export.graph import graph_of
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.mapped import mapped
 from sdrt_export.piece import Piece, pieces_of
@@ -95,7 +95,7 @@ class DirectModel(Model):
             check_usage(
                 self.checkpoint.place(part),
                 [piece.component for piece in own.values()],
-                [needed(self._graph(name, WHOLE_GRAPH)) for name in own],
+                [self._graph(name, WHOLE_GRAPH).sources for name in own],
                 self.checkpoint.tensors(part),
             )
 

@@ -9,11 +9,9 @@ from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
 from sdrt_export.architectures.vae_stages import write_stages
 from sdrt_export.components import Component
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph
-from sdrt_export.graphs.layers import Layers
-from sdrt_export.graphs.weights import Shape
 from sdrt_export.targets import Target
 
-__all__ = ["GRAPH", "graph_of", "graphs_of", "needed", "tensors_of", "transposed_weights"]
+__all__ = ["GRAPH", "graph_of", "graphs_of", "transposed_weights"]
 
 GRAPH = "model.onnx"
 
@@ -55,18 +53,6 @@ def graph_of(
     graph = Graph(f"{component.name} in stages", compute)
     write_stages(component.parts(config), target.layers(graph))
     return graph
-
-
-def needed(graph: Graph) -> dict[str, Shape]:
-    """The checkpoint's tensors that a graph is made of, with their shapes."""
-    return {name: shape for weight in graph.weights.values() for name, shape in weight.sources.items()}
-
-
-def tensors_of(component: Component, config: Mapping[str, Any]) -> dict[str, Shape]:
-    """The tensors of a component with this config, by their names in a checkpoint."""
-    graph = Graph(component.name)
-    component.write(config, Layers(graph), False)
-    return needed(graph)
 
 
 def transposed_weights(graph: Graph) -> list[str]:

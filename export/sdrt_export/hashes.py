@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sdrt.model_folder.folder import FileRecord
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["HashedFile", "Hashes"]
 

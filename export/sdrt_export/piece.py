@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdrt_export.checkpoints.checkpoint import Checkpoint
-from sdrt_export.checkpoints.finite import FiniteTensors
 from sdrt_export.components import Component, components_of
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.finite import FiniteTensors
 
 __all__ = ["Piece", "pieces_of"]
 

@@ -20,7 +20,7 @@ from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import FLOAT, Graph
 from sdrt_export.graphs.memory import Once, bind
 from sdrt_export.graphs.watched import WatchedLayers, add_extremes
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["HEADROOM", "Activations", "hardest_inputs", "magnitudes", "measure"]
 

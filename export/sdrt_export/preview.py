@@ -13,7 +13,7 @@ from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.memory import Once, bind
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["fit_preview"]
 

@@ -9,28 +9,25 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 from sdrt.common.visible import visible
 from sdrt.errors import RequestError, SdrtError, UnsupportedModelError
-from sdrt.families import Family
 from sdrt.model_folder.folder import TAESD_DECODER, ModelFolder, expand
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.resolve import open_local
 from sdrt_export.architectures.taesd import taesd_encoder_shapes
 from sdrt_export.checkpoints.defaults import DEFAULTS, completed
 from sdrt_export.checkpoints.safetensors_writer import write_safetensors
-from sdrt_export.components import Component, components_of
-from sdrt_export.graphs.graph import Graph
-from sdrt_export.graphs.layers import Layers
+from sdrt_export.components import Component, parts_of
+from sdrt_export.components.outline import tensors_of
 from sdrt_export.graphs.stored import StoredGraph
-from sdrt_export.graphs.weights import Array, Shape
 from sdrt_export.side_files import write_json
 from sdrt_export.taesd import TAESD
 from sdrt_export.targets import TARGETS
+from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.transaction import replace_folder
 
 __all__ = ["main", "restore_checkpoint"]
@@ -58,7 +55,7 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
             f"{output} is inside the model {folder.path}", "choose a folder outside", path=output
         )
     with replace_folder(output, force, reading=folder.path) as staging:
-        for part, components in _parts(folder.family).items():
+        for part, components in parts_of(folder.family).items():
             _write(folder, manifest, components, staging / part)
         if folder.has(TAESD_DECODER):
             _write(folder, manifest, [TAESD], staging / TAESD_DECODER)
@@ -94,14 +91,6 @@ def _restorable(folder: ModelFolder) -> Manifest:
     return folder.manifest
 
 
-def _parts(family: Family) -> dict[str, list[Component]]:
-    """The components with the weights of each checkpoint folder."""
-    parts: dict[str, list[Component]] = {}
-    for component in components_of(family).values():
-        parts.setdefault(component.checkpoint, []).append(component)
-    return parts
-
-
 def _write(folder: ModelFolder, manifest: Manifest, components: list[Component], output: Path) -> None:
     """Write the config and the weights of the components that share a folder of the checkpoint."""
     output.mkdir()
@@ -110,7 +99,7 @@ def _write(folder: ModelFolder, manifest: Manifest, components: list[Component],
     weights: dict[str, Callable[[], Array]] = {}
     shapes: dict[str, Shape] = {}
     for component in components:
-        needed = _needed(component, config)
+        needed = tensors_of([component], config)
         shapes |= needed
         weights |= _weights(folder, manifest, component.name, needed)
     if components == [TAESD]:
@@ -123,13 +112,6 @@ def _write(folder: ModelFolder, manifest: Manifest, components: list[Component],
     # Folders of older versions have keys that other classes of the library take.
     known = {*DEFAULTS[class_name], *_NAMING}
     write_json(output / "config.json", {key: value for key, value in config.items() if key in known})
-
-
-def _needed(component: Component, config: Mapping[str, Any]) -> dict[str, Shape]:
-    """The tensors of the checkpoint that a component is made of."""
-    graph = Graph(component.name)
-    component.write(config, Layers(graph), False)
-    return {name: shape for weight in graph.weights.values() for name, shape in weight.sources.items()}
 
 
 def _weights(

@@ -12,13 +12,13 @@ from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.architectures.taesd import TaesdConfig, taesd_decoder
 from sdrt_export.checkpoints.defaults import completed
-from sdrt_export.checkpoints.finite import FiniteTensors
 from sdrt_export.checkpoints.folder import read_tensors
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.components import COMPONENTS
 from sdrt_export.components.component import Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.piece import Piece
+from sdrt_export.tensors.finite import FiniteTensors
 
 __all__ = ["TAESD", "load_taesd"]
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from sdrt.errors import ExportError, SdrtError
-from sdrt.text.tokenizer import from_vocabulary
+from sdrt.text.clip_bpe import from_vocabulary
 
 __all__ = ["check_tokenizer", "write_byte_tokenizer", "write_tokenizer"]
 

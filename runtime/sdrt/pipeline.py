@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,19 +21,14 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
+from sdrt.run.callback import StepCallback
 from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.guarded import guarded
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.planned import PlannedRequest
 from sdrt.run.refiner import Refiners
-from sdrt.run.result import (
-    Events,
-    GenerationStep,
-    StableDiffusionPipelineOutput,
-    callback_answer,
-    callback_tensors,
-)
+from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Scheduler, resolve_scheduler, split_name, unknown_scheduler
 from sdrt.schedulers.diffusers_classes import config_inside, without_source
 from sdrt.vae.preview import LinearPreview, Preview
@@ -43,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipelineOutput"]
 
-Callback = Callable[["StableDiffusionPipeline", int, float, dict[str, Any]], "Mapping[str, Any] | None"]
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
@@ -118,16 +112,13 @@ class StableDiffusionPipeline(DiffusersMethods):
         """
         given = Arguments(*values, **named)
         request = Request(**{row.name: getattr(given, row.name) for row in settings_of(Request)})
-        callback = given.callback_on_step_end
-        names = callback_tensors(given.callback_on_step_end_tensor_inputs)
-        if callback is not None and not callable(callback):
-            raise wrong_value("callback_on_step_end", callback, "a function")
+        callback = StepCallback(given.callback_on_step_end, given.callback_on_step_end_tensor_inputs)
         scheduler = self.scheduler_for(given.scheduler, given.spacing)
         request = with_generator(request, given, lambda: self.plan(request, scheduler=scheduler))
         events = self.stream(request, scheduler=scheduler, cancel=given.cancel)
         # Only now, when the request is known to be right.
         mark_used(given.generator)
-        return self._run(events, callback, names)
+        return callback.run(self, events)
 
     def plan(
         self, request: Request, *, scheduler: SchedulerLike | None = None, spacing: str | None = None
@@ -345,18 +336,3 @@ class StableDiffusionPipeline(DiffusersMethods):
     @scheduler.setter
     def scheduler(self, value: SchedulerLike) -> None:
         self._scheduler = self._resolved(value)
-
-    def _run(
-        self,
-        events: Events,
-        callback: Callback | None,
-        names: Sequence[str],
-    ) -> StableDiffusionPipelineOutput:
-        for event in events:
-            if isinstance(event, StableDiffusionPipelineOutput):
-                return event
-            if callback is not None:
-                event.update(
-                    callback_answer(callback(self, event.index, event.timestep, event.tensors(names)), names)
-                )
-        raise AssertionError("a stream ends with its result")

@@ -30,7 +30,7 @@ from sdrt.model_folder.model import WIDE_GRAPH, WIDE_STAGES_GRAPH
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export import export_model, open_direct
 from tests.export.checkpoints.ldm_files import made
-from tests.safetensors_files import save_file
+from tests.safetensors_files import save_file, write_file
 
 Checkpoint = Callable[[str], Path]
 Get = Callable[[str], Path]
@@ -80,8 +80,7 @@ def narrowed(source: Path, folder: Path, dtype: str) -> Path:
                 "shape": list(entry.shape),
                 "data_offsets": place,
             }
-        text = json.dumps(entries).encode()
-        path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(chunks))
+        write_file(path, entries, chunks)
     return folder
 
 

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from sdrt_export.checkpoints.finite import FiniteTensors
 from sdrt_export.checkpoints.folder import open_folder
-from sdrt_export.checkpoints.tensors import Tensors
 from sdrt_export.components import COMPONENTS, Component
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.memory import bind
 from sdrt_export.precision import hardest_inputs, magnitudes, measure
+from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.tensors.lazy import Tensors
 from sdrt_export.verify import modules
 from tests.export.built import config_of
 

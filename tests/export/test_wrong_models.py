@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from diffusers import UNet2DConditionModel
 
 from sdrt.cli import main
+from tests.safetensors_files import write_file
 from tests.wrong_models import WRONG_MODELS
 
 
@@ -96,8 +97,7 @@ def _header(path: Path, change: Callable[[dict[str, Any]], object], data: bytes 
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     change(header)
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:] + data)
+    write_file(path, header, [content[end:], data])
 
 
 def _pipe(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdrt.families import Family
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["Checkpoint"]
 

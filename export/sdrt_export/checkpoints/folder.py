@@ -23,10 +23,10 @@ from sdrt.model_folder.manifest import read_json, readable
 from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.checkpoints.defaults import DEFAULTS, completed
 from sdrt_export.checkpoints.old_names import current_names
-from sdrt_export.checkpoints.tensors import Source, Tensors
 from sdrt_export.checkpoints.weight_files import Weights, find_weights, num_elements
 from sdrt_export.components import Component, parts_of
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.lazy import Source, Tensors
 
 __all__ = ["FolderCheckpoint", "open_folder", "read_tensors"]
 

@@ -19,7 +19,7 @@ from sdrt_export.checkpoints.keys.row import Row, Taken, taken
 from sdrt_export.checkpoints.keys.unet import unet_rows
 from sdrt_export.checkpoints.keys.vae import old_vae_rows, vae_rows
 from sdrt_export.checkpoints.kinds import TextPart
-from sdrt_export.checkpoints.tensors import MappedFile, Tensors
+from sdrt_export.tensors.lazy import MappedFile, Tensors
 
 __all__ = ["Config", "Part", "Section", "text_part", "unet_part", "vae_part"]
 

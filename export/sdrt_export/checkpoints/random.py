@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.errors import RequestError
-from sdrt.families import Family, family_of
-from sdrt.families.stable_diffusion import STABLE_DIFFUSION
-from sdrt_export.architectures import ARCHITECTURES
+from sdrt.families import Family
+from sdrt_export.architectures.published import PUBLISHED
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.normals import normals
-from sdrt_export.checkpoints.tensors import LazyTensors
 from sdrt_export.components import parts_of
-from sdrt_export.graph import tensors_of
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.components.outline import tensors_of
+from sdrt_export.tensors.array import Array, Shape
+from sdrt_export.tensors.lazy import LazyTensors
 
 __all__ = ["RandomCheckpoint", "RandomTensors"]
 
@@ -32,8 +31,8 @@ class RandomCheckpoint:
     seed: int
 
     def __post_init__(self) -> None:
-        if self.architecture not in ARCHITECTURES:
-            known = ", ".join(sorted(ARCHITECTURES))
+        if self.architecture not in PUBLISHED:
+            known = ", ".join(sorted(PUBLISHED))
             raise RequestError.expected(
                 f"unknown architecture {self.architecture!r}", f"one of {known}", argument="architecture"
             )
@@ -49,8 +48,8 @@ class RandomCheckpoint:
 
     @property
     def family(self) -> Family:
-        """The family that the architecture's ``model_index`` names; Stable Diffusion without one."""
-        return family_of(self._configs.get("model_index", {})) or STABLE_DIFFUSION
+        """The architecture's."""
+        return PUBLISHED[self.architecture].family
 
     @property
     def revision(self) -> str | None:
@@ -59,7 +58,7 @@ class RandomCheckpoint:
 
     @property
     def _configs(self) -> Mapping[str, Mapping[str, Any]]:
-        return ARCHITECTURES[self.architecture]
+        return PUBLISHED[self.architecture].configs
 
     def config(self, part: str) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
@@ -67,11 +66,7 @@ class RandomCheckpoint:
 
     def tensors(self, part: str) -> RandomTensors:
         """See :class:`Checkpoint`. A builder says which there are."""
-        config = self.config(part)
-        shapes: dict[str, Shape] = {}
-        for component in parts_of(self.family)[part]:
-            shapes |= tensors_of(component, config)
-        return RandomTensors(shapes, self.seed)
+        return RandomTensors(tensors_of(parts_of(self.family)[part], self.config(part)), self.seed)
 
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""

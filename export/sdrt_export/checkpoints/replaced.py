@@ -11,7 +11,7 @@ from sdrt.families import Family
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.parts import Part
 from sdrt_export.checkpoints.separate import open_vae_file
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["with_vae"]
 

@@ -13,8 +13,8 @@ from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of
 from sdrt_export.checkpoints.folder import read_tensors
 from sdrt_export.checkpoints.kinds import Kind, TextPart
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, vae_part
-from sdrt_export.checkpoints.tensors import MappedFile
 from sdrt_export.checkpoints.weight_files import find_weights
+from sdrt_export.tensors.lazy import MappedFile
 
 __all__ = ["open_text_encoders", "open_vae_file"]
 

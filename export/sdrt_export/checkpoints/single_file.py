@@ -25,7 +25,7 @@ from sdrt_export.checkpoints.kinds import Kind, TextPart, kind_of_unet
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, unet_part, vae_part
 from sdrt_export.checkpoints.prediction import check_prediction, predicted, scheduler_config
 from sdrt_export.checkpoints.separate import open_text_encoders, open_vae_file
-from sdrt_export.checkpoints.tensors import MappedFile, Tensors
+from sdrt_export.tensors.lazy import MappedFile, Tensors
 
 __all__ = ["SingleFile", "open_single_file"]
 

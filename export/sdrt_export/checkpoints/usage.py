@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from sdrt.errors import IntegrityError, UnsupportedModelError
-from sdrt_export.checkpoints.tensors import shape_of
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.tensors.array import Array, Shape
+from sdrt_export.tensors.lazy import shape_of
 
 if TYPE_CHECKING:
     from sdrt_export.components import Component

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sdrt.common.rng import Generator
 from sdrt_export.architectures.vae_stages import Part
 from sdrt_export.graphs.layers import Layers
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["Component", "Config", "Inputs", "noise", "whole_numbers"]
 

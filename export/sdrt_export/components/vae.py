@@ -8,7 +8,7 @@ from typing import Any
 from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
 from sdrt_export.architectures.vae_stages import decoder_parts, encoder_parts
 from sdrt_export.components.component import Component, Config, Inputs, noise
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 __all__ = ["VAE_DECODER", "VAE_ENCODER"]
 

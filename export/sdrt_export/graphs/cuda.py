@@ -16,7 +16,8 @@ from sdrt_export import kernels
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import MICROSOFT
 from sdrt_export.graphs.values import Affine, Attention, Sum, Value
-from sdrt_export.graphs.weights import Array, Weight
+from sdrt_export.graphs.weights import Weight
+from sdrt_export.tensors.array import Array
 
 __all__ = ["CudaLayers"]
 

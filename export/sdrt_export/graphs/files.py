@@ -10,7 +10,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
-from sdrt_export.graphs.weights import Array, Weight
+from sdrt_export.graphs.weights import Weight
+from sdrt_export.tensors.array import Array
 
 __all__ = ["Sink", "append", "plain_file", "stored_type", "write_graphs"]
 

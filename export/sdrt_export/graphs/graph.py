@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sdrt.errors import UnsupportedModelError
-from sdrt_export.graphs.weights import Array, Weight
+from sdrt_export.graphs.weights import Weight
+from sdrt_export.tensors.array import Array, Shape
 
 __all__ = ["FLOAT", "HALF", "MICROSOFT", "OPSET", "Dims", "Graph", "Place", "external"]
 
@@ -82,6 +83,11 @@ class Graph:
         known = self.weights.setdefault(weight.name, weight)
         assert (known.shape, known.sources) == (weight.shape, weight.sources), weight.name
         return weight.name
+
+    @property
+    def sources(self) -> dict[str, Shape]:
+        """The checkpoint's tensors that the graph is made of, with their shapes."""
+        return {name: shape for weight in self.weights.values() for name, shape in weight.sources.items()}
 
     def constant(self, value: Any, dtype: Any = np.int64) -> str:
         """Add a constant, once for equal ones."""

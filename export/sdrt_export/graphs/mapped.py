@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from sdrt.onnx.memory_graph import MemoryGraph
-from sdrt_export.checkpoints.stored import Stored, stored
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
 from sdrt_export.graphs.memory import turn
-from sdrt_export.graphs.weights import Array, Weight
+from sdrt_export.graphs.weights import Weight
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.stored import Stored, stored
 
 __all__ = ["mapped"]
 

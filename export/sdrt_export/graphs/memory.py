@@ -15,9 +15,10 @@ import onnx
 from onnx import helper
 
 from sdrt.onnx.engine import ort
-from sdrt_export.checkpoints.stored import Stored, stored
 from sdrt_export.graphs.graph import FLOAT, MICROSOFT, Graph, Place
-from sdrt_export.graphs.weights import Array, Weight
+from sdrt_export.graphs.weights import Weight
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.stored import Stored, stored
 
 __all__ = ["Bound", "Once", "bind", "ort_value", "turn"]
 

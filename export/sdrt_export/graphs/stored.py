@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sdrt.errors import IntegrityError
 from sdrt_export.graphs.files import append, plain_file
 from sdrt_export.graphs.graph import Place, external
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.tensors.array import Array, Shape
 
 __all__ = ["StoredGraph"]
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from numpy.typing import NDArray
 
 from sdrt.errors import IntegrityError
+from sdrt_export.tensors.array import Array, Shape
 
-__all__ = ["Array", "Shape", "Weight", "transposed"]
+__all__ = ["Weight", "transposed"]
 
-Array = NDArray[Any]
-Shape = tuple[int, ...]
 Arrange = Callable[[Sequence[Array]], Array]
 
 

@@ -17,7 +17,7 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.usage import is_spare
 from sdrt_export.components import Component, parts_of
 from sdrt_export.components.component import Config, Inputs
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
 
 # At import, diffusers warns about optimum's packaging, which users cannot change.
 logging.getLogger("diffusers.utils.import_utils").setLevel(logging.ERROR)

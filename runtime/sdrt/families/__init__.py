@@ -1,15 +1,8 @@
 """Model families. Each family is a row of data that says how it differs from the others."""
 
-from sdrt.families.family import (
-    DenoiserSpec,
-    Encoded,
-    Family,
-    IndexEntry,
-    RowConditions,
-    Task,
-    TextEncoderSpec,
-    VaeSpec,
-)
+from sdrt.families.encoded import Encoded, RowConditions
+from sdrt.families.family import Family
+from sdrt.families.specs import DenoiserSpec, IndexEntry, Task, TextEncoderSpec, VaeSpec
 from sdrt.families.table import FAMILIES, family_of
 
 __all__ = [

@@ -9,7 +9,8 @@ from typing import Any
 
 from sdrt.common.messages import wrong_key
 from sdrt.families.defaults import Defaults
-from sdrt.families.family import Family, Task
+from sdrt.families.family import Family
+from sdrt.families.specs import Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "sample_size", "whole"]

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sdrt.families.family import Family, Task
+from sdrt.families.family import Family
 from sdrt.families.few_steps import CONSISTENCY_SCHEDULERS, FewSteps, few_steps_of
+from sdrt.families.specs import Task
 
 __all__ = ["Defaults"]
 

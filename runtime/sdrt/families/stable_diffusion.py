@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sdrt.families.family import Family, IndexEntry, Task
+from sdrt.families.family import Family
+from sdrt.families.specs import IndexEntry, Task
 
 __all__ = ["STABLE_DIFFUSION", "TEXT_TO_IMAGE"]
 

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.errors import UnsupportedModelError
-from sdrt.families.family import DenoiserSpec, Family, IndexEntry, RowConditions, Task, TextEncoderSpec
+from sdrt.families.encoded import RowConditions
+from sdrt.families.family import Family
+from sdrt.families.specs import DenoiserSpec, IndexEntry, Task, TextEncoderSpec
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 
 __all__ = ["STABLE_DIFFUSION_XL", "STABLE_DIFFUSION_XL_REFINER"]

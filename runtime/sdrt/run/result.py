@@ -33,8 +33,8 @@ __all__ = [
     "Events",
     "GenerationStep",
     "StableDiffusionPipelineOutput",
-    "callback_answer",
-    "callback_tensors",
+    "checked_names",
+    "wrong_return",
 ]
 
 Array = NDArray[np.float32]
@@ -222,7 +222,7 @@ class GenerationStep:
             "prompt_embeds": self._embeds.copy,
             "negative_prompt_embeds": self._negative,
         }
-        return {name: makers[name]() for name in _checked_names("names", names)}
+        return {name: makers[name]() for name in checked_names("names", names)}
 
     def update(self, tensors: Mapping[str, Any]) -> None:
         """Continue the run with other `latents` or `prompt_embeds` (with guidance, the unconditional half first).
@@ -240,7 +240,7 @@ class GenerationStep:
             raise wrong_value("tensors", tensors, "a dict of tensors")
         for name, value in tensors.items():
             if name not in CALLBACK_TENSORS:
-                raise _wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
+                raise wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
             if _unchanged(value, self.tensors([name])[name]):
                 continue
             if name == "latents":
@@ -276,9 +276,9 @@ def _checked(name: str, value: object, shape: tuple[int, ...]) -> Array:
     try:
         array = np.asarray(value)
     except ValueError:
-        raise _wrong_return(f"{name} with rows of unequal length", str(shape), name) from None
+        raise wrong_return(f"{name} with rows of unequal length", str(shape), name) from None
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise _wrong_return(
+        raise wrong_return(
             f"{name} of shape {array.shape} and dtype {array.dtype}", f"numbers of shape {shape}", name
         )
     return _finite(name, array)
@@ -290,16 +290,11 @@ def _finite(name: str, array: NDArray[Any], divisor: np.float32 = _ONE) -> Array
         divided = array.astype(np.float32)
         divided /= divisor
     if not np.isfinite(divided).all():
-        raise _wrong_return(f"{name} with NaN or infinity", "finite numbers", name)
+        raise wrong_return(f"{name} with NaN or infinity", "finite numbers", name)
     return divided
 
 
-def callback_tensors(names: Sequence[str]) -> tuple[str, ...]:
-    """Check the tensor names that a call gives. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
-    return _checked_names("callback_on_step_end_tensor_inputs", names)
-
-
-def _checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
+def checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     """Check a list of names of tensors. Raises `RequestError` if one is not in `CALLBACK_TENSORS`."""
     if not isinstance(names, (list, tuple)):
         raise wrong_value(argument, names, "a list of names")
@@ -308,20 +303,6 @@ def _checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def callback_answer(returned: object, names: Sequence[str]) -> Mapping[str, Any]:
-    """Check what a callback returned: None, or a dict with some of the tensors that it got. Raises `RequestError`."""
-    if returned is None:
-        return {}
-    if not isinstance(returned, Mapping):
-        raise _wrong_return(f"{type(returned).__name__}", "a dict or None", "callback_on_step_end")
-    if unasked := [name for name in returned if name not in names]:
-        raise _wrong_return(
-            f"{unasked[0]!r}",
-            f"only tensors that callback_on_step_end_tensor_inputs names ({', '.join(names) or 'none'})",
-            str(unasked[0]),
-        )
-    return returned
-
-
-def _wrong_return(what: str, fits: str, argument: str) -> RequestError:
+def wrong_return(what: str, fits: str, argument: str) -> RequestError:
+    """The error for what a callback returned, or a caller gave to `GenerationStep.update`."""
     return RequestError.expected(f"the callback returned {what}", fits, argument=argument)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from sdrt.common.safetensors_file import read_header
 from sdrt.errors import SdrtError
 from sdrt_export.checkpoints.single_file import open_single_file
 from tests.export.checkpoints.ldm_files import TEXTS, made
+from tests.safetensors_files import write_file
 
 TRIES = 60
 SIZES = [0, 1, 2, 3, 7, 32, 64, 100, 1 << 20, 1 << 40]
@@ -50,9 +50,8 @@ def test_each_is_a_checkpoint_or_one_line(kind: str, tmp_path: Path) -> None:
             name: {"dtype": "none", "shape": shape, "data_offsets": [0, 0]}
             for name, shape in changed(draw, tensors).items()
         }
-        text = json.dumps(entries).encode()
         path = tmp_path / "changed.safetensors"
-        path.write_bytes(len(text).to_bytes(8, "little") + text)
+        write_file(path, entries)
         try:
             open_single_file(path, prediction_type="epsilon", notify=lambda _: None)
         except SdrtError as error:

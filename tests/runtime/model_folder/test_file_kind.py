@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from sdrt import ModelError, ModelNotFoundError, UnsupportedModelError
 from sdrt.common.safetensors_file import read_header
 from sdrt.model_folder.file_kind import kind_of
 from sdrt.model_folder.resolve import open_local, resolve_model
+from tests.safetensors_files import write_file
 
 Tensors = dict[str, list[int]]
 
@@ -38,8 +38,7 @@ def written(path: Path, tensors: Tensors) -> Path:
     header = {
         name: {"dtype": "F8", "shape": shape, "data_offsets": [0, 0]} for name, shape in tensors.items()
     }
-    text = json.dumps(header).encode()
-    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    write_file(path, header)
     return path
 
 

@@ -14,7 +14,7 @@ import pytest
 from sdrt import ModelError, RequestError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.text.textual_inversion import Inversion, Inversions, Reader, read_inversions
-from tests.safetensors_files import save_file
+from tests.safetensors_files import save_file, write_file
 
 WIDTH = 32
 
@@ -123,8 +123,7 @@ def test_the_part_for_the_first_text_encoder_of_sdxl(tmp_path: Path, names: tupl
 
 def raw(path: Path, dtype: str, shape: list[int], data: bytes, name: str = "emb_params") -> Path:
     """Write a safetensors file with one tensor of any number type."""
-    header = json.dumps({name: {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
-    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    write_file(path, {name: {"dtype": dtype, "shape": shape, "data_offsets": [0, len(data)]}}, [data])
     return path
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdrt.families import Family, family_of
+from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt_export.architectures.published import schedulers, text_encoders, unets, vaes
 
 __all__ = ["ARCHITECTURES", "PUBLISHED", "Architecture"]
@@ -23,6 +25,11 @@ class Architecture:
 
     title: str
     configs: Mapping[str, Config]
+
+    @property
+    def family(self) -> Family:
+        """The family whose pipeline class its `model_index` names; Stable Diffusion without one."""
+        return family_of(self.configs.get("model_index", {})) or STABLE_DIFFUSION
 
 
 def _sd(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
-from sdrt_export.graphs.weights import Shape
+from sdrt_export.tensors.array import Shape
 
 __all__ = ["CONFIG_REMEDY", "Shapes", "heads_of"]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdrt.errors import UnsupportedModelError
-from sdrt_export.checkpoints.tensors import MappedFile, Source
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.tensors.array import Array, Shape
+from sdrt_export.tensors.lazy import MappedFile, Source
 
 __all__ = ["LINEAR", "TRANSPOSED", "Row", "Taken", "inside", "taken", "third"]
 

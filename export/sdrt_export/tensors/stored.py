@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from sdrt_export.checkpoints.finite import FiniteTensors
-from sdrt_export.checkpoints.tensors import Source, Tensors
-from sdrt_export.graphs.weights import Array
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.tensors.lazy import Source, Tensors
 
 __all__ = ["Stored", "stored"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from sdrt.errors import IntegrityError
-from sdrt_export.checkpoints.tensors import LazyTensors, shape_of
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.tensors.array import Array, Shape
+from sdrt_export.tensors.lazy import LazyTensors, shape_of
 
 __all__ = ["FiniteTensors"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief
 from sdrt.common.safetensors_file import SafetensorsFile, TensorEntry, as_array, check_unchanged, read_header
 from sdrt.errors import IntegrityError
-from sdrt_export.graphs.weights import Array, Shape
+from sdrt_export.tensors.array import Array, Shape
 
 __all__ = ["LazyTensors", "MappedFile", "Source", "Tensors", "shape_of"]
 
