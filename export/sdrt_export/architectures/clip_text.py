@@ -29,8 +29,8 @@ _KNOWN = frozenset(
     }
 )
 _FIXED: Mapping[str, Any] = {"model_type": ("clip_text_model", None), "pruned_heads": ({}, None)}
-# What transformers adds to every config: about training, about texts that a language model writes, about the classes
-# of a classifier, about how results are returned.
+# Keys that transformers adds to every config: for training, for text generation, for classifiers, and for the form of
+# results.
 _IGNORED = frozenset(
     {
         *(

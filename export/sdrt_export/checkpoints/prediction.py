@@ -108,7 +108,7 @@ def scheduler_config(kind: Kind, file: SafetensorsFile, prediction: str) -> dict
         "prediction_type": prediction,
     }
     if "ztsnr" in file.tensors:
-        # Such models begin at noise without a trace of the image, a timestep that leading spacing leaves out
-        # (Lin et al. 2023, arXiv:2305.08891).
+        # Such models begin with pure noise, at a timestep that leading spacing leaves out (Lin et al. 2023,
+        # arXiv:2305.08891).
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return config

@@ -50,7 +50,7 @@ class SingleFile:
         scheduler: the content of `scheduler_config.json`.
         configs: a folder in diffusers' layout whose configs were given, or None.
         left_over: the tensors that no part takes, each with the reason, or "" if none is known.
-        title: what its metadata call it.
+        title: the title in its metadata.
     """
 
     path: Path
@@ -147,7 +147,7 @@ def open_single_file(
         vae: a file or folder of a VAE, which replaces the file's.
         text_encoders: files of text encoders, which replace the file's.
         prediction_type: "epsilon" or "v_prediction", what the U-Net predicts, for files that do not say it.
-        config: a folder in diffusers' layout, whose configs replace those that are read off the tensors.
+        config: a folder in diffusers' layout, whose configs replace those derived from the tensors.
         name, revision: where the file comes from, for the manifest.
         notify: receives messages for the user.
 
@@ -193,7 +193,7 @@ def _unet_section(file: MappedFile) -> Section:
 
 
 def _sections(file: MappedFile, kind: Kind, unet: Section) -> dict[str, Section]:
-    """What the file has, by part."""
+    """The file's sections, by part."""
     found = {_UNET: unet, _VAE: Section.of(file, _VAE, _VAE_PREFIXES)}
     found |= {spec.part: Section.of(file, spec.part, spec.prefixes) for spec in kind.text}
     return {part: section for part, section in found.items() if section is not None}

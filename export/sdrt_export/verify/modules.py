@@ -28,7 +28,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
-# What the libraries raise about configs that they cannot make a module of.
+# Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 

@@ -16,7 +16,7 @@ _RESNET = [
     Row("conv_shortcut", "nin_shortcut"),
 ]
 _GROUP_NORM = Row("group_norm", "norm")
-# Newer programs write diffusers' names of the attention into CompVis' file: diffusers' before 0.17 and after.
+# Newer programs mix diffusers' names of the attention, from before 0.17 or later, with CompVis' other names.
 _ATTENTION = [
     (to, of)
     for to, names in {
