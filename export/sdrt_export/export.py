@@ -118,7 +118,7 @@ def export_model(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What to make of a checkpoint, checked before the checkpoint is opened."""
+    """The arguments of an export, checked before the checkpoint is opened."""
 
     target: Target
     dtype: str
@@ -320,7 +320,7 @@ def _require_torch() -> None:
 
 
 def _versions(*, torch: bool) -> dict[str, str]:
-    """The versions of what makes the graphs, and of `torch` and its libraries if they are used, for the manifest.
+    """The versions of the packages that make the graphs, and with `torch` of torch and its libraries.
 
     sdrt's own is in its code, because a checkout on the path is not an installed distribution.
     """

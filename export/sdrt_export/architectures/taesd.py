@@ -19,7 +19,7 @@ _KNOWN = frozenset(
     }
 )
 _FIXED: Mapping[str, Any] = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}
-# Of the encoder, and of diffusers' scaling of latents to images, which previews do not use.
+# Keys of the encoder, and of diffusers' scaling of latents to images. Previews use neither.
 _IGNORED = frozenset(
     {
         *(

@@ -111,7 +111,7 @@ class UNetConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], component: str = "unet") -> UNetConfig:
-        """Read diffusers' config. Raises `UnsupportedModelError` for what is not supported."""
+        """Read diffusers' config. Raises `UnsupportedModelError` for unsupported values."""
         config = Config(component, values)
         config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("UNet2DConditionModel",))
         channels = config.wholes("block_out_channels", _CHANNELS, most=_MOST_CHANNELS)

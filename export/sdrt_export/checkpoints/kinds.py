@@ -44,7 +44,7 @@ class Kind:
     """One kind of checkpoint.
 
     Attributes:
-        title: for messages.
+        title: its name in messages.
         pipeline: diffusers' pipeline class, which decides the family.
         text: the text encoders.
         sample_size: the default size in latents. `v_sample_size` is that of models that predict v.

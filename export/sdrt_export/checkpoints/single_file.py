@@ -45,7 +45,7 @@ class SingleFile:
     Attributes:
         path: the file.
         name: its name, or where it is on the hub; `revision` is the hub's commit.
-        kind: what it is.
+        kind: the kind of checkpoint.
         parts: its components, by their folders in diffusers' layout.
         scheduler: the content of `scheduler_config.json`.
         configs: a folder in diffusers' layout whose configs were given, or None.

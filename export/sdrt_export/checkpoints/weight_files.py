@@ -18,7 +18,7 @@ _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
 _NAME = re.compile(rf"(?P<stem>[^.]+?)(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")
 _INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.json")
-# The names that each library gives its files. A folder may have the same text encoder under both names, or a LoRA beside it.
+# The names that the libraries give their files. A folder may have a text encoder under both names, or a LoRA beside it.
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # The most precise first. Other variants, such as "non_ema", hold other weights.
 _VARIANTS = (None, "fp16", "bf16")

@@ -61,7 +61,7 @@ class Source:
 
     Attributes:
         file, name: the file, and the tensor's name in it.
-        shape: of the tensor as it is given.
+        shape: the tensor's shape after `arrange`.
         arrange: makes it from the file's, by moving numbers only: a row range, a transposition. None if it is the same.
     """
 

@@ -65,7 +65,7 @@ def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> 
     own = module.state_dict()
     state = {name: _tensor(tensors[name]) for name in tensors if name in own or not is_spare(component, name)}
     try:
-        # Without copies: float32 stays mapped from the file.
+        # Nothing is copied: float32 stays mapped from the file.
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise _refused(component, error) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 __all__ = ["VOCABULARY", "byte_symbols", "clip_tokenizer", "merges", "vocabulary"]
 
 VOCABULARY = 49408
-"""How many tokens there are."""
+"""The number of tokens."""
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 _LENGTH = 77
 
@@ -63,5 +63,5 @@ def clip_tokenizer(pad: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    # As bytes, because on Windows text mode would change the ends of lines.
+    # The files are written as bytes, because on Windows text mode would change the ends of lines.
     path.write_bytes(text.encode())
