@@ -14,7 +14,7 @@ _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
 def _vae(name: str) -> str:
-    """The current name of a VAE's tensor. SD 1's files are from diffusers before 0.15, with other attention names."""
+    """The current name of a VAE's tensor. SD 1's files are from diffusers before 0.17, with other attention names."""
     return _VAE_ATTENTION.sub(lambda found: f"{found[1]}.{_VAE_PARTS[found[2]]}.", name)
 
 

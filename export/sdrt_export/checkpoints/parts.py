@@ -101,7 +101,7 @@ class Section:
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise self.shapes.refused(
-                f"has the tensor {brief(unknown[0])}{more}, which its architecture does not explain",
+                f"has the tensor {brief(unknown[0])}{more}, which is not part of its architecture",
                 "a model without changes to its architecture",
             )
 

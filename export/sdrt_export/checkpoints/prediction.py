@@ -56,7 +56,7 @@ def predicted(kind: Kind, file: SafetensorsFile, in_channels: int, given: str | 
     if in_channels != 4:
         return _EPSILON
     raise UnsupportedModelError.advised(
-        f"{file.path} is {kind.title}, and does not say whether it predicts noise or v",
+        f"{file.path} is a checkpoint of {kind.title}, and does not say whether it predicts noise or v",
         "give --prediction-type v_prediction for models of 768×768 pixels, or epsilon for those of 512×512",
         path=file.path,
     )

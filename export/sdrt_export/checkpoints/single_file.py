@@ -69,7 +69,7 @@ class SingleFile:
         family = family_of(self.index())
         if family is None:
             raise UnsupportedModelError(
-                f"{self.path} is of {self.kind.title}, which is not supported", path=self.path
+                f"{self.path} is a checkpoint of {self.kind.title}, which is not supported", path=self.path
             )
         return family
 
@@ -225,7 +225,10 @@ def _texts(
 def _lacks(file: MappedFile, kind: Kind, part: str, remedy: str) -> UnsupportedModelError:
     path = file.header.path
     return UnsupportedModelError.advised(
-        f"{path} is of {kind.title}, but has no {part}", f"give one with {remedy}", path=path, component=part
+        f"{path} is a checkpoint of {kind.title}, but has no {part}",
+        f"give one with {remedy}",
+        path=path,
+        component=part,
     )
 
 

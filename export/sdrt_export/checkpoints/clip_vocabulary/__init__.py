@@ -17,7 +17,7 @@ _LENGTH = 77
 
 
 def byte_symbols() -> list[str]:
-    """The printable characters of byte-level BPE for all byte values: the byte itself, or one from U+0100 on."""
+    """The printable characters of byte-level BPE for all byte values: the byte's own, or one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
