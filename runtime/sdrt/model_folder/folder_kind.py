@@ -17,7 +17,7 @@ __all__ = ["refusal_of_folder"]
 
 _FITS = "a model folder: make one with sdrt export"
 _WEIGHTS = (".safetensors", ".gguf", *PICKLES)
-# Patterns of classes in configs, and what they are.
+# Patterns of classes in configs, and their names in messages.
 _CLASSES: Sequence[tuple[str, str]] = (
     (r"ControlNet.*|.*ControlNetModel", "a ControlNet"),
     (r"T2IAdapter|MultiAdapter", "a T2I-Adapter"),
@@ -34,7 +34,7 @@ _PARTS = ("unet", "transformer", "vae", "vae_decoder", "text_encoder")
 
 
 def refusal_of_folder(folder: Path) -> ModelError:
-    """Return the error for a folder that is no model, because it lacks `model_index.json`. It says what it holds."""
+    """Return the error for a folder that is no model, because it lacks `model_index.json`. It says what is there."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if not names:
         return _no_model(folder, "is empty")
@@ -55,7 +55,7 @@ def refusal_of_folder(folder: Path) -> ModelError:
 
 
 def _described(folder: Path) -> str | None:
-    """What the folder's config says that it is."""
+    """The kind of component in the folder, from its configs. None if no config names a class."""
     if (folder / "adapter_config.json").is_file():
         return "a LoRA of peft"
     for name in ("config.json", "scheduler_config.json"):
