@@ -14,6 +14,7 @@ __all__ = [
     "CHECKPOINT",
     "EMBEDDING",
     "PICKLES",
+    "WEIGHTS",
     "FileKind",
     "check_checkpoint_file",
     "kind_of",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+WEIGHTS = (".safetensors", ".gguf", *PICKLES)
+"""The suffixes of files of weights."""
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"

@@ -103,14 +103,6 @@ def _download(
     if (file := hub_file(model)) is not None:
         path, commit = download_file(file, revision=revision, **access)
         return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)
-    if str(model).lower().endswith(".safetensors"):
-        # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
-        raise ModelNotFoundError.advised(
-            f"there is no file {model}",
-            "check the path; a file on the hub is owner/name/file.safetensors",
-            argument="model",
-            path=Path(model),
-        )
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, **access)
     return Source(
