@@ -12,7 +12,7 @@ from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.generate.streams import STDIN, image_or_stdin
 from sdrt.cli.group import debug_option
 from sdrt.cli.settings import CONTEXT
-from sdrt.errors import RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 
 if TYPE_CHECKING:
     from sdrt.images.metadata import ImageMetadata
@@ -49,11 +49,26 @@ def info(path: str, verify: bool, as_json: bool) -> None:
         read = folder_info if is_checkpoint else weights_info if is_weights else image_info
         about, text = read(target)
     else:
+        if not is_ours:
+            check_exists(path)
         about, text = model_info(path, verify=verify)
     if as_json:
         echo_json(about)
     else:
         echo(text)
+
+
+def check_exists(path: str) -> None:
+    """Raise `ModelNotFoundError` if there is nothing at `path`, which may be meant for a file or a folder."""
+    from sdrt.model_folder.folder import exists, expand
+
+    if not exists(expand(path)):
+        raise ModelNotFoundError.advised(
+            f"there is no file or model folder {path}",
+            "check the path",
+            argument="FILE|MODEL",
+            path=Path(path),
+        )
 
 
 def weights_info(path: Path) -> tuple[dict[str, Any], str]:
