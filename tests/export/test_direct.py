@@ -372,6 +372,17 @@ def test_info_says_what_a_checkpoint_runs_with(checkpoint: Checkpoint, single: P
         )
 
 
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("sd1", "text to image"), ("sdxl", "text to image"), ("sdxl-refiner", "image to image")],
+)
+def test_info_says_the_task(kind: str, task: str, tmp_path: Path) -> None:
+    """SDXL's refiner finishes the images of another model."""
+    path = made(kind, whole=True).saved(tmp_path / "model.safetensors")
+    about = json.loads(CliRunner().invoke(main, ["info", str(path), "--json"]).stdout)
+    assert (about["problem"], about["task"]) == (None, task)
+
+
 def test_info_says_why_a_checkpoint_does_not_run(checkpoint: Checkpoint, tmp_path: Path) -> None:
     sd2 = made("sd2", whole=True).saved(tmp_path / "sd2.safetensors")
     result = CliRunner().invoke(main, ["info", str(sd2)])
