@@ -303,6 +303,25 @@ def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
         StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
 
 
+@pytest.mark.parametrize(
+    "command", [["benchmark", "--steps", "1", "--time-limit", "0.1"], ["doctor"]], ids=["benchmark", "doctor"]
+)
+def test_what_goes_beside_a_file_reaches_every_process(command: list[str], tmp_path: Path) -> None:
+    """Nothing in the file says what it predicts. Each process that opens it needs the option."""
+    content = made("sd2", whole=True)
+    vae = {name: one for name, one in content.tensors.items() if name.startswith("first_stage_model.")}
+    save_file(vae, tmp_path / "vae.safetensors")
+    rest = {name: one for name, one in content.tensors.items() if name not in vae}
+    save_file(rest, tmp_path / "sd2.safetensors")
+    given = [*command, "-m", str(tmp_path / "sd2.safetensors"), "--size", "64", "--provider", "cpu"]
+    without = CliRunner().invoke(main, given)
+    assert without.exit_code == 3, without.output
+    beside = ["--vae", str(tmp_path / "vae.safetensors"), "--prediction-type", "v_prediction"]
+    result = CliRunner().invoke(main, [*given, *beside])
+    assert result.exit_code == 0, result.output
+    assert "64x64" in result.stdout
+
+
 # --- checkpoints that do not fit -------------------------------------------------------------------------------
 
 

@@ -192,9 +192,9 @@ def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
     )
 
 
-def open_again(path: Path, name: str, target: str) -> Model:
+def open_again(path: Path, name: str, target: str, beside: Beside) -> Model:
     """Open a model's folder, or a checkpoint that runs in memory, in another process. Nothing is exported."""
     if path.is_dir() and not holds_torch_checkpoint(path):
         return ModelFolder.open(path, name=name)
-    opened = resolve_model(path, target=target, in_memory=True)
+    opened = resolve_model(path, beside=beside, target=target, in_memory=True)
     return replace(opened, name=name)

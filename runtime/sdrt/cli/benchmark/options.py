@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.checkpoint_options import CHECKPOINT_OPTIONS
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Names, Numbers, Sizes
 from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
@@ -34,6 +35,7 @@ _OPTIONS = (
         help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
         "embedded model.",
     ),
+    *CHECKPOINT_OPTIONS,
     click.option(
         "--random-weights",
         metavar="NAME",
