@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -18,8 +18,7 @@ __all__ = ["benchmark_options"]
 
 Command = Callable[..., Any]
 
-
-_OPTIONS = (
+_OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--compare",
         is_flag=True,

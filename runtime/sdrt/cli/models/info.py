@@ -49,8 +49,6 @@ def info(path: str, verify: bool, as_json: bool) -> None:
         read = folder_info if is_checkpoint else weights_info if is_weights else image_info
         about, text = read(target)
     else:
-        if not is_ours:
-            check_exists(path)
         about, text = model_info(path, verify=verify)
     if as_json:
         echo_json(about)
@@ -140,8 +138,11 @@ def _shown(found: ImageMetadata) -> str:
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
     """The contents of a model folder, as JSON and as text. With `verify`, a wrong file raises `IntegrityError`."""
     from sdrt.cli.models.summary import render, summarise, verify_now
+    from sdrt.model_folder.embedded import embedded_path
     from sdrt.model_folder.resolve import open_local
 
+    if embedded_path(model) is None:
+        check_exists(model)
     folder = open_local(model)
     if verify:
         verify_now(folder, echo_error)
