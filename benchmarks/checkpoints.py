@@ -99,7 +99,7 @@ def _layout(checkpoint: RandomCheckpoint) -> dict[str, tuple[str, Sequence[Row]]
         else:
             own = ("cond_stage_model.transformer.", transformers_rows(layers[part], projected=False))
         return {**layout, part: own}
-    # SDXL has both, its refiner the second one alone.
+    # SDXL has both encoders, its refiner only the second one.
     for place, part in enumerate(texts):
         prefix = f"conditioner.embedders.{place}"
         if part == "text_encoder":

@@ -33,11 +33,11 @@ TITLES = ("CPU time", "time", "peak memory", "with mapped files")
 
 
 def compare(work: Path, architecture: str, rounds: int, names: Sequence[str]) -> dict[str, Any]:
-    """Run in turn. What is run stays in `work`."""
+    """Run the systems in turn. Their models stay in `work`."""
     log = work / "log.txt"
     models = {name: _model(name, work, log, architecture) for name in names}
     if EXPORTED in names:
-        _turn(EXPORTED, models[EXPORTED], work, log)  # which checks the hashes
+        _turn(EXPORTED, models[EXPORTED], work, log)  # this first run checks the hashes
     turns: list[dict[str, dict[str, float]]] = []
     for number in range(rounds):
         order = [*names[number % len(names) :], *names[: number % len(names)]]
@@ -110,7 +110,7 @@ def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of("direct", __doc__)
     parser.add_argument(
-        "--work", type=Path, help="keep what is run here (about 10 GB); default: a temporary folder"
+        "--work", type=Path, help="keep the models here (about 10 GB); default: a temporary folder"
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--architecture", default="sd15", help="default: sd15")

@@ -5,7 +5,8 @@
 All start from the same random weights and end with a written model folder. 0.1.0 also compares every component with
 torch, and optimum's command line validates its output. Times and memory are those of the whole process and its children
 (`measure.py` says what counts). Before each turn, the checkpoint is in the page cache and all writes are on the disk,
-so that none pays for the other's work. Every round begins with another exporter; ratios are taken within a round.
+so that no exporter pays for another one's work. Every round begins with another exporter; ratios are taken within a
+round.
 
 0.1.0 has its own checkout (`--baseline DIR`) and environment (`--python 0.1.0=PATH`). Without them, the command makes
 both in the work folder, with git and pip. With `--source single`, the checkpoint is one file in float16.

@@ -26,8 +26,8 @@ class Exporter:
     """One way to export.
 
     Attributes:
-        about: for the record.
-        arguments: what follows the interpreter, for a source and the folder to write.
+        about: a description, for the results.
+        arguments: makes the arguments after the interpreter, from a source and the folder to write.
         sources: the kinds of source that it takes.
     """
 

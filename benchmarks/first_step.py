@@ -2,7 +2,7 @@
 
     python -m benchmarks.first_step MODEL
 
-The image is tiny, so that the first step itself takes no time to speak of.
+The image is tiny, so that the first step itself takes little time.
 """
 
 from __future__ import annotations

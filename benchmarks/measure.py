@@ -3,7 +3,7 @@
 CPU time is the kernel's count for the process and for those of its children that it waited for. *Own* memory is what
 the kernel cannot take back: `RssAnon` and `RssShmem` in `/proc/PID/status`, every 20 ms. With too much of it, a process
 is killed. (`Private_Clean` of `smaps_rollup` also counts mapped files that no other process has mapped.) *Resident*
-memory adds pages of mapped files, such as weights, which the kernel drops when it needs room. *Device* memory is the
+memory adds pages of mapped files, such as weights, which the kernel drops when it needs memory. *Device* memory is the
 peak of all programs on the GPU, minus what they used before. It is measured from outside, in the same way for every
 system. NVIDIA's library reports it in microseconds. Without `nvidia-ml-py`, one `nvidia-smi` reports it twice a second,
 and misses shorter peaks.

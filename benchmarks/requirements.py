@@ -43,9 +43,9 @@ REQUIRED = {
 }
 """Module → its requirement for pip. Without these modules there is nothing to compare."""
 RECORDS = "onnxruntime-gpu>=1.30"
-"""For recordings. Without them the runtime accepts older versions. All of these are for CUDA 13."""
+"""The requirement for recordings. Otherwise, the runtime accepts older versions. All of these are for CUDA 13."""
 WITH_CUDA = {"pynvml": "nvidia-ml-py>=12.535"}
-"""The same for a GPU. Without this module, `nvidia-smi` reports its memory and misses peaks."""
+"""The module for recordings on a GPU. Without it, `nvidia-smi` reports its memory and misses peaks."""
 INDIRECT = {
     "anyio": "anyio",
     "certifi": "certifi",

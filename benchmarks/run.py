@@ -36,7 +36,7 @@ _VERSIONED = (
 
 
 def _versions() -> dict[str, str]:
-    # Not from the metadata of sdrt: this checkout may not be installed, or another one may be.
+    # The metadata of sdrt do not count, because this checkout may not be installed, or another one may be.
     return {"sdrt": sdrt.__version__, **{name: version(name) for name in _VERSIONED}}
 
 

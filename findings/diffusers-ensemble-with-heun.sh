@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # diffusers: two halves of a run with Heun (`denoising_end`, `denoising_start`) do not make the image of the whole run.
 #
-# One would expect: with the same model for both halves, the second half goes on where the first ended. Euler does so. For
+# One would expect: with the same model for both halves, the second half continues where the first ended. Euler does so. For
 # Heun, a comment in `get_timesteps` says that one more timestep is taken so that no step is cut between its two
 # evaluations, and the documentation says that the ensemble works well for all schedulers.
-# What happens: `denoising_end` cuts all the same. It keeps every timestep at the cutoff and above, and all of Heun's but the
-# first are there twice: its last evaluation is the first of a step, after which the latents have the noise of that
-# step's end. `denoising_start` then begins with that step again, at the noise level of its beginning. 10 steps are 19
-# evaluations in one run and 20 in two, and the latents differ, where Euler's are equal bit for bit.
+# What happens: `denoising_end` still cuts a step in two. It keeps every timestep at the cutoff and above. Heun has all
+# timesteps twice, except the first. So the last evaluation of the first half is the first evaluation of a step, after
+# which the latents have the noise of that step's end. `denoising_start` then repeats that step from the noise level of
+# its beginning. 10 steps are 19 evaluations in one run and 20 in two, and the latents differ. Euler's are equal bit for
+# bit.
 #
 # Exits with 1 when the behaviour changes. Downloads torch.
 set -euo pipefail

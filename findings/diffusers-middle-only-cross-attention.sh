@@ -5,8 +5,8 @@
 # `mid_block_only_cross_attention` says otherwise. So the first attention of every transformer reads the text, and its
 # `to_k` is as wide as the text's embeddings.
 # What happens: the down and up blocks do so. The middle block, UNetMidBlock2DCrossAttn, which is the default, never gets
-# either setting: its first attention reads the pixels, whatever both settings say. Only
-# UNetMidBlock2DSimpleCrossAttn gets them. Whoever builds the network from its config has other shapes than the weights.
+# either setting: with any value of both, its first attention reads the pixels. Only UNetMidBlock2DSimpleCrossAttn gets
+# them. A program that builds the network from its documented config gets other shapes than those of the weights.
 #
 # Exits with 1 when the behaviour changes. Downloads torch.
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# diffusers: with `negative_original_size` and two images at once, SDXL's text to image mixes up what its rows are told.
+# diffusers: with `negative_original_size` and two images at once, SDXL's text to image mixes up the sizes of its rows.
 #
 # One would expect: the batch is [unconditional images, conditional images], so the first half of `time_ids` has the
 # negative sizes and the second half the positive ones. Each image then equals the one that is made alone.
 # What happens: the pair (negative, positive) is repeated as a whole, so rows alternate. Of two images, the second
 # unconditional row gets the positive sizes, and the first conditional row the negative ones. `text_embeds` is in the right
-# order. With one image all is well, and the pipelines for image to image and inpainting repeat each half by itself.
+# order. One image gets the right sizes. The pipelines for image to image and inpainting repeat each half by itself.
 #
 # Exits with 1 when the behaviour changes. Downloads torch.
 set -euo pipefail

@@ -1,12 +1,13 @@
 #!/bin/sh
-# diffusers 0.39: a single file with fewer layers than the config loads without a word where accelerate is not installed.
+# diffusers 0.39: a single file with fewer layers than the config loads without an error if accelerate is not installed.
 #
 # Pruned models are such files: diffusers itself chooses SDXL's config for SSD-1B's. Here it is a VAE whose decoder has no
 # attention, with the config of one that has it. One would expect an error, or at least the warning that names the missing
-# weights, as `from_pretrained` gives it.
+# weights, as `from_pretrained` does.
 #
-# With accelerate, `from_single_file` fails (on a meta tensor). Without it, which diffusers does not require, it leaves the
-# missing weights at random, so that two loads of the same file differ. Nothing is logged, at any level.
+# With accelerate, `from_single_file` fails (on a meta tensor). diffusers does not require accelerate. Without it,
+# `from_single_file` leaves the missing weights random, so two loads of the same file differ. diffusers logs nothing, at
+# any level.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -3,10 +3,10 @@
 #
 # One would expect: `add_external_initializers_from_files_in_memory` hands ONNX Runtime a file that is mapped already, so
 # that creating a session takes no more memory than when ONNX Runtime opens the file itself. Both read the same bytes.
-# What happens: of convolutions' weights, which ONNX Runtime reorders for the CPU, one more copy exists while the session is
-# made. Its peak of own memory is three times the weights, against two times by path. (For MatMul both are about one.) So
-# a program that has a checkpoint's file should name it with each weight's offset, also for a graph that is in memory
-# (`session.model_external_initializers_file_folder_path`).
+# What happens: ONNX Runtime reorders the weights of convolutions for the CPU, and has one more copy of them while it makes
+# the session. Its peak of own memory is three times the weights, instead of twice by path. (For MatMul, both are about
+# once.) So a program that has a checkpoint's file should name it, with each weight's offset, even if the graph itself is
+# in memory (`session.model_external_initializers_file_folder_path`).
 #
 # Exits with 1 when the behaviour changes. Linux only: it reads /proc.
 set -euo pipefail

@@ -2,9 +2,10 @@
 # transformers: a textual inversion moves the pooled output of SDXL's text encoders from the text's end to the new word.
 #
 # One would expect: CLIP's pooled output is the state of the end token, wherever new words are in the text.
-# What happens: for configs with `eos_token_id` 2, such as those of SDXL's checkpoints, CLIPTextModel takes the largest id for
-# the end. Words that diffusers' `load_textual_inversion` adds have ids above the end token's, so the pooled output, which
-# SDXL's U-Net gets as `text_embeds`, is that of the first new word. What follows the word has no effect on it.
+# What happens: for configs with `eos_token_id` 2, such as those of SDXL's checkpoints, CLIPTextModel takes the position of
+# the largest id for the end. Words that diffusers' `load_textual_inversion` adds have ids above the end token's. So the
+# pooled output, which SDXL's U-Net gets as `text_embeds`, is that of the first new word. Text after the word has no
+# effect on it.
 #
 # Exits with 1 when the behaviour changes. Downloads torch.
 set -euo pipefail

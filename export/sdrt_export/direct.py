@@ -40,7 +40,7 @@ class DirectModel(Model):
 
     Attributes:
         checkpoint: the checkpoint.
-        pieces: what it has for each component, by the component's name.
+        pieces: the checkpoint's config and tensors of each component, by the component's name.
         scheduler: the content of `scheduler_config.json`.
         vae: the name of the VAE that replaces the checkpoint's.
     """
@@ -207,8 +207,8 @@ def _dtype_of(piece: Piece, family: Family, target: str) -> str:
     """The type that a component computes in: float16 where that is the target's default.
 
     An export measures first whether a component overflows float16. Here the run shows it, and is repeated in float32.
-    A VAE whose config says that it overflows is in float32 from the start. As in diffusers, nobody asks the config of
-    Stable Diffusion 1 and 2, which says so by default.
+    A VAE whose config says that it overflows is in float32 from the start. As in diffusers, this key of the config is
+    ignored for Stable Diffusion 1 and 2, where it is true by default.
     """
     row = TARGETS[target]
     if not row.halves or row.dtypes[0] != "fp16":

@@ -1,7 +1,7 @@
 """Runs graphs of target ``cuda`` with NumPy, so that exports can be checked without a GPU.
 
 It is ONNX's reference evaluator with ONNX Runtime's operators. As in the kernels, products are summed in float32 and
-every result is rounded to the graph's dtype. It also refuses whatever the kernels refuse (:mod:`sdrt_export.kernels`).
+every result is rounded to the graph's dtype. It refuses inputs that the kernels refuse (:mod:`sdrt_export.kernels`).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ EXPORTERS = ("sdrt", "optimum")
 
 # int8 is made from float32, which is on the disk at the same time.
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 5}
-# What makes the graphs, and what they are compared with.
+# The packages that make the graphs, and those that make the results to compare with.
 _MAKERS, _TORCH = ("onnx", "numpy", "tokenizers"), ("torch", "diffusers", "transformers")
 # How often the weights are on the disk at the same time. optimum writes them as separate tensors first.
 _SPACE = {"sdrt": 1, "optimum": 2}
@@ -75,24 +75,24 @@ def export_model(
     Args:
         source: a folder in diffusers' layout, a single file, or a hub id of either, such as
             "owner/name/file.safetensors". None with ``architecture`` and ``random_weights``.
-        output: the folder to write. ``force`` replaces a model that is there.
+        output: the folder to write. ``force`` replaces a model that exists there.
         target: a row of :data:`sdrt_export.targets.TARGETS`.
         dtype: "fp32", "fp16", "int8", or "auto", which suits the target (see :class:`sdrt_export.targets.Target`).
         exporter: "sdrt", whose graphs are fused, or "optimum", for models that "sdrt" does not support.
         architecture: a row of :data:`sdrt_export.architectures.ARCHITECTURES`.
         random_weights: the seed of the weights of ``architecture``.
-        guidance_scale, num_inference_steps: the model's defaults. None for what the checkpoint says of itself, by its
-            kind, its name or its scheduler, else diffusers' defaults.
+        guidance_scale, num_inference_steps: the model's defaults. If None, sdrt derives them from the checkpoint's
+            kind, name and scheduler, and otherwise takes diffusers' defaults.
         taesd: a folder or hub id of a TAESD. Its decoder becomes part of the model, for previews.
         calibration_prompts: at least 2 prompts like those that an "int8" model is for. None: general ones.
         vae: a file, folder or hub id of a VAE, which replaces the checkpoint's.
         text_encoders: files of text encoders, which replace a single file's.
         prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not say it.
-        config: a folder in diffusers' layout or a hub id, whose configs a single file is of, if they are unusual.
+        config: a folder in diffusers' layout or a hub id, with the configs of a single file that has unusual ones.
         revision, token, cache_dir: huggingface_hub's, for a hub id.
-        verify: compare each component with torch before the folder appears. Needs the extra `verify`. What "optimum"
-            exports is always compared.
-        reporter: is called as the work goes on.
+        verify: compare each component with torch before the folder appears. Needs the extra `verify`. Exports by
+            "optimum" are always compared.
+        reporter: receives a `ProgressEvent` at each stage.
         notify: receives messages for the user.
 
     Returns the manifest, as written to ``sdrt.json``.
@@ -118,7 +118,7 @@ def export_model(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What to make of a checkpoint, checked before the checkpoint is opened."""
+    """The arguments of an export, checked before the checkpoint is opened."""
 
     target: Target
     dtype: str
@@ -320,7 +320,7 @@ def _require_torch() -> None:
 
 
 def _versions(*, torch: bool) -> dict[str, str]:
-    """The versions of what makes the graphs, and of `torch` and its libraries if they are used, for the manifest.
+    """The versions of the packages that make the graphs, and with `torch` of torch and its libraries.
 
     sdrt's own is in its code, because a checkout on the path is not an installed distribution.
     """

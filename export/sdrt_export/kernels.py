@@ -12,12 +12,12 @@ __all__ = ["SPLIT_GELU_WIDTHS", "bias_add", "bias_split_gelu", "group_norm", "nh
 
 SPLIT_GELU_WIDTHS = (1280, 2560, 5120)
 """The widths of one half for which BiasSplitGelu has kernels."""
-# In a group, because one block of threads sums it with two channels a thread.
+# The limit for one group, because one block of threads sums a group, with two channels per thread.
 _MOST_CHANNELS = 512
 
 
 def group_norm(channels: int, groups: int) -> str:
-    """For GroupNorm and SkipGroupNorm."""
+    """The reason why GroupNorm and SkipGroupNorm refuse these groups, or ""."""
     each, rest = divmod(channels, groups)
     if rest:
         return f"{channels} channels in {groups} groups"
@@ -27,7 +27,10 @@ def group_norm(channels: int, groups: int) -> str:
 
 
 def nhwc_conv(pads: Sequence[int], group: int, dilations: Sequence[int]) -> str:
-    """For NhwcConv. ``pads`` are those at the top, on the left, at the bottom and on the right."""
+    """The reason why NhwcConv refuses a convolution, or "".
+
+    ``pads`` are those at the top, on the left, at the bottom and on the right.
+    """
     if group != 1 or set(dilations) != {1}:
         return "a grouped or dilated convolution"
     # Depending on its version, cuDNN's frontend has no engine for this, or one with wrong results.
@@ -37,12 +40,12 @@ def nhwc_conv(pads: Sequence[int], group: int, dilations: Sequence[int]) -> str:
 
 
 def bias_split_gelu(width: int) -> str:
-    """For BiasSplitGelu. ``width`` is that of one half."""
+    """The reason why BiasSplitGelu refuses a ``width`` of one half, or ""."""
     if width not in SPLIT_GELU_WIDTHS:
         return f"a split GELU of width {width} (one of {', '.join(map(str, SPLIT_GELU_WIDTHS))} is needed)"
     return ""
 
 
 def bias_add(rank: int) -> str:
-    """For BiasAdd, with an input of ``rank`` dimensions."""
+    """The reason why BiasAdd refuses an input of ``rank`` dimensions, or ""."""
     return "" if rank == 3 else f"a sum with bias of {rank} dimensions (3 are needed)"

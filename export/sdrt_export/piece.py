@@ -16,7 +16,7 @@ __all__ = ["Piece", "pieces_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A component with what a checkpoint has for it. `place` is where that is, for messages."""
+    """A component, with its config and tensors from a checkpoint. `place` names where they are, for messages."""
 
     component: Component
     place: str

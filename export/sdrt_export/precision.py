@@ -1,7 +1,8 @@
 """Whether a component fits into float16: compares its largest activation in float32 with float16's limit.
 
 Inside some VAEs activations exceed 65,504, which makes images black in float16 (SDXL's does). U-Nets stay below. The
-weights do not tell, so the exporter runs the component. If an activation comes near the limit, it exports in float32.
+weights do not show this, so the exporter runs the component. If an activation comes near the limit, it exports in
+float32.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def hardest_inputs(component: Component, config: Config, tensors: Tensors) -> It
 
 
 def _magnitude(array: Array, dtype: int = FLOAT) -> float:
-    """The largest magnitude in an array of ONNX's type `dtype`. Infinity for what is not a number."""
+    """The largest magnitude in an array of ONNX's type `dtype`. Infinity if it contains NaN."""
     if not array.size:
         return 0.0
     kind = np.dtype(helper.tensor_dtype_to_np_dtype(dtype))

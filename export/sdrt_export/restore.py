@@ -64,7 +64,7 @@ def restore_checkpoint(model: str | Path, output: Path, *, force: bool = False) 
         copied = (name for name in manifest.files if name.startswith(copied_folders))
         for name in ("model_index.json", *copied):
             (staging / name).parent.mkdir(exist_ok=True)
-            # Without the mode, because installed files may be read-only.
+            # The mode is not copied, because installed files may be read-only.
             shutil.copyfile(folder.path / name, staging / name)
 
 

@@ -18,7 +18,7 @@ from sdrt_export.components import components_of
 __all__ = ["SCHEDULER", "index", "index_of", "write_json", "write_side_files"]
 
 SCHEDULER = "PNDMScheduler"
-"""The class of schedulers whose config names none."""
+"""The class of a scheduler whose config names none."""
 # The version of diffusers whose classes and config keys the exported folder has.
 _DIFFUSERS_VERSION = "0.39.0"
 

@@ -28,10 +28,10 @@ class Target:
     Attributes:
         layers: writes layers.
         dtypes: those that it can be exported in, the first by default ("auto").
-        halves: whether graphs in float16 compute in float16. Without, they store weights in float16, widen them once at
-            load and compute in float32.
+        halves: whether graphs in float16 compute in float16. Otherwise, they store weights in float16, widen them
+            once at load and compute in float32.
         channels_last: whether images are in that layout, and some weights are packed.
-        turns: whether its provider multiplies with a matrix as checkpoints store it (FusedMatMul), as fast.
+        turns: whether its provider multiplies just as fast with a matrix as checkpoints store it (FusedMatMul).
         host_indices: whether the text encoder takes the position where each text ends, because a search on the device
             would go through the CPU.
     """
@@ -52,7 +52,7 @@ class Target:
 
 TARGETS: Mapping[str, Target] = {
     "cpu": Target(name="cpu", layers=FusedLayers, dtypes=("fp32", "fp16", "int8"), turns=True),
-    # Not bfloat16, for which ONNX Runtime's GroupNorm and NhwcConv have no kernels.
+    # bfloat16 is missing, because ONNX Runtime's GroupNorm and NhwcConv have no kernels for it.
     "cuda": Target(
         name="cuda",
         layers=CudaLayers,

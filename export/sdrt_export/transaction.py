@@ -43,7 +43,7 @@ def replace_folder(destination: Path, force: bool, *, reading: Path | None = Non
             yield staging
             _swap(staging, destination)
         except OSError as error:
-            # From any file, such as a full disk or a missing source. A failed swap has been undone.
+            # Any file may cause this, by a full disk or a missing source. A failed swap has been undone.
             name, reason = error.filename or destination, error.strerror or error
             raise ExportError(f"{name}: {reason}; {destination} was not changed", path=destination) from error
         finally:
@@ -67,7 +67,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def _unique(destination: Path) -> Path:
-    """The same path for a folder whatever links lead there, for its lock and leftovers. Links at the end stay."""
+    """One path for a folder, by whichever links it is reached, for its lock and leftovers. Links at the end stay."""
     if destination.name in ("", ".."):
         return destination.resolve()
     return destination.parent.resolve() / destination.name

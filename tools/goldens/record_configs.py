@@ -2,7 +2,7 @@
 
     python -m tools.goldens.record_configs
 
-It downloads the wheels with pip and reads the classes' signatures in them. Nothing of them is imported.
+It downloads the wheels with pip and reads the signatures of their classes. It imports nothing from them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ VERSIONS = {
     "transformers": ("4.21.3", "4.27.4", "4.30.2", "4.41.2", "4.48.3", "4.57.6", "5.0.0"),
 }
 CLASSES = ("UNet2DConditionModel", "AutoencoderKL", "AutoencoderTiny", "CLIPTextConfig")
-# What transformers' base class adds to every config.
+# Keys that transformers' base class adds to every config.
 BASES = ("PretrainedConfig", "PreTrainedConfig")
 
 
@@ -64,7 +64,7 @@ def classes(module: ast.Module) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def signature(function: ast.FunctionDef) -> dict[str, Any]:
-    """The arguments with defaults."""
+    """The function's arguments that have defaults, with the defaults."""
     given = function.args
     pairs = [*zip(given.args[-len(given.defaults) or len(given.args) :], given.defaults, strict=True)]
     pairs += [(name, value) for name, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if value]

@@ -12,8 +12,8 @@ __all__ = ["CALLS", "PROMPTS", "given_array"]
 
 PROMPTS = ("", "a red circle", "word " * 40)
 
-# The arguments of a call to sdrt and to diffusers. With an image, it is `given_array`, and diffusers' pipeline is that
-# for image to image.
+# The arguments of a call to sdrt and to diffusers. A call with an image takes `given_array`, and
+# diffusers' pipeline for image to image.
 CALLS: Mapping[str, Mapping[str, Any]] = {
     "default": {"prompt": "a red circle", "num_inference_steps": 8},
     "empty negative": {"prompt": "a red circle", "negative_prompt": "", "num_inference_steps": 6},

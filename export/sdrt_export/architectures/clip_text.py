@@ -29,8 +29,8 @@ _KNOWN = frozenset(
     }
 )
 _FIXED: Mapping[str, Any] = {"model_type": ("clip_text_model", None), "pruned_heads": ({}, None)}
-# What transformers adds to every config: about training, about texts that a language model writes, about the classes
-# of a classifier, about how results are returned.
+# Keys that transformers adds to every config: for training, for text generation, for classifiers, and for the form of
+# results.
 _IGNORED = frozenset(
     {
         *(
@@ -82,7 +82,7 @@ _IGNORED = frozenset(
         *("experts_implementation", "ignore_keys_at_rope_validation"),
     }
 )
-# Configs from before transformers 4.31 say 2, which never was CLIP's end token.
+# Configs from before transformers 4.31 have the value 2, which was never CLIP's end token.
 _OLD_EOS = 2
 
 
@@ -105,7 +105,7 @@ class ClipTextConfig:
     def of(
         cls, values: Mapping[str, Any], component: str = "text_encoder", *, projected: bool = False
     ) -> ClipTextConfig:
-        """Read transformers' config. Raises `UnsupportedModelError` for what is not supported."""
+        """Read transformers' config. Raises `UnsupportedModelError` for unsupported values."""
         config = Config(component, values)
         config.check_keys(_KNOWN, _FIXED, _IGNORED)
         activation = config.get("hidden_act", "quick_gelu")

@@ -34,10 +34,10 @@ class Config:
             known: the keys that the builder reads.
             fixed: keys with the only value that is supported, or a tuple of several.
             ignored: keys that do not change the result.
-            classes: what `_class_name` may be, if it is there. Empty for any.
+            classes: the allowed values of `_class_name`, if the config has it. Empty allows all.
 
         Raises:
-            UnsupportedModelError: a key is unknown and not off, or a fixed one has another value.
+            UnsupportedModelError: an unknown key is not off, or a fixed key has another value.
         """
         named = self.get("_class_name")
         if classes and named is not None and named not in classes:
@@ -128,5 +128,5 @@ class Config:
 
 
 def _shown(key: Any) -> str:
-    """A key in a message: as it is, if it looks like one."""
+    """A key for a message: unchanged if it looks like a key, otherwise quoted and shortened."""
     return key if isinstance(key, str) and key.isidentifier() and len(key) <= 60 else brief(key)

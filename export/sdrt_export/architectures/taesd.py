@@ -19,7 +19,7 @@ _KNOWN = frozenset(
     }
 )
 _FIXED: Mapping[str, Any] = {"act_fn": "relu", "upsample_fn": "nearest", "upsampling_scaling_factor": 2}
-# Of the encoder, and of diffusers' scaling of latents to images, which previews do not use.
+# Keys of the encoder, and of diffusers' scaling of latents to images. Previews use neither.
 _IGNORED = frozenset(
     {
         *(
@@ -64,7 +64,7 @@ class TaesdConfig:
 
 
 def taesd_encoder_shapes(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shapes of the encoder's tensors, which no graph has, by diffusers' names."""
+    """The shapes of the encoder's tensors, which no graph uses, by diffusers' names."""
     config = Config("taesd", values)
     channels = config.wholes("encoder_block_out_channels", (64,) * 4, most=1 << 12)
     blocks = config.each("num_encoder_blocks", 3, len(channels), least=0, most=64)

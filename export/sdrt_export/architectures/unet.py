@@ -182,7 +182,7 @@ def _embedding(config: UNetConfig, g: Layers) -> Value:
 def _text_and_size(config: UNetConfig, g: Layers, batch: str) -> Value:
     """The embedding of pooled texts and of the image's sizes (SDXL, Podell et al. 2023, arXiv:2307.01952)."""
     graph, graph.path = g.graph, "add_embedding"
-    # The config does not contain how many numbers there are. The network needs only the width of all.
+    # The config does not say how many numbers there are. The network needs only their total width.
     texts = g.computed(Value(config.pooled_width, graph.input("text_embeds", ["batch", "pooled"])))
     ids = graph.input("time_ids", ["batch", "sizes"])
     flat = graph.op("Reshape", ids, graph.constant([-1]))

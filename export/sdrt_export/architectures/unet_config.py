@@ -16,7 +16,7 @@ _MIDDLE = ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None)
 _CHANNELS = (320, 640, 1280, 1280)
 _DOWN_DEFAULT = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
 _UP_DEFAULT = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-# What SDXL and its refiner embed beside the pooled texts: 6 and 5 numbers. Their pooled texts are 1280 wide.
+# SDXL embeds 6 numbers beside the pooled text, its refiner 5. The pooled text of both is 1280 wide.
 _TIME_IDS = (6, 5)
 _POOLED_WIDTH = 1280
 _MOST_CHANNELS, _MOST_LAYERS = 1 << 14, 64
@@ -79,8 +79,8 @@ class BlockConfig:
 class UNetConfig:
     """The shape of a U-Net.
 
-    `added_width` is that of the pooled text and all sizes together, which the graph takes in any shares;
-    `pooled_width` and `num_time_ids` are the likely ones.
+    `added_width` is the width of the pooled text and all sizes together. The graph takes any division of it.
+    `pooled_width` and `num_time_ids` are the likely division.
     """
 
     in_channels: int
@@ -111,7 +111,7 @@ class UNetConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], component: str = "unet") -> UNetConfig:
-        """Read diffusers' config. Raises `UnsupportedModelError` for what is not supported."""
+        """Read diffusers' config. Raises `UnsupportedModelError` for unsupported values."""
         config = Config(component, values)
         config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("UNet2DConditionModel",))
         channels = config.wholes("block_out_channels", _CHANNELS, most=_MOST_CHANNELS)
@@ -158,7 +158,7 @@ def _odd(config: Config, key: str) -> int:
 
 
 def _shift(config: Config, channels: tuple[int, ...]) -> float:
-    """What is taken from the number of frequencies before they are spread, so it must leave some."""
+    """The number that is subtracted from the number of frequencies. The result must be positive."""
     if channels[0] % 2:
         raise config.refused("block_out_channels", "an even number first, for as many sines as cosines")
     widths = [channels[0]]
@@ -258,7 +258,7 @@ def _middle(
         # A middle without attention has a single resnet.
         depths=(depths[-1][0],) if kind == _MIDDLE[0] else (),
         attends=kind == _MIDDLE[0],
-        # diffusers hands `mid_block_only_cross_attention` to another kind of block only.
+        # diffusers passes `mid_block_only_cross_attention` only to another kind of block.
         only_cross_attention=False,
         resamples=False,
     )

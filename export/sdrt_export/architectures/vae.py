@@ -41,7 +41,7 @@ class VaeConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any], component: str = "vae") -> VaeConfig:
-        """Read diffusers' config. Raises `UnsupportedModelError` for what is not supported."""
+        """Read diffusers' config. Raises `UnsupportedModelError` for unsupported values."""
         config = Config(component, values)
         config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("AutoencoderKL",))
         channels = config.wholes("block_out_channels", (64,), most=1 << 13)

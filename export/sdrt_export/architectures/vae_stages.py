@@ -1,8 +1,8 @@
 """Cuts the VAE at every group norm, so that the runtime can process images of any size in tiles, exactly.
 
-A group norm needs the mean and variance of the whole image, and estimates from tiles show. So the graph has a part for
-each stretch between two norms, which takes mean and variance as inputs. The runtime runs all tiles of a part before the
-next part, and measures its output (:mod:`sdrt.vae.stages`).
+A group norm needs the mean and variance of the whole image. Estimates from tiles would be visible. So the graph has a
+part for each stretch between two norms, which takes mean and variance as inputs. The runtime runs all tiles of a part
+before the next part, and measures its output (:mod:`sdrt.vae.stages`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every kind of checkpoint offers: a diffusers folder, a single file, an architecture with random weights."""
+"""The interface of every kind of checkpoint: a diffusers folder, a single file, an architecture with random weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Checkpoint(Protocol):
         """The content of `scheduler_config.json`."""
 
     def low_res_scheduler_config(self) -> dict[str, Any] | None:
-        """The same for an upscaler's second scheduler. None without one."""
+        """The config of an upscaler's second scheduler. None without one."""
 
     def index(self) -> dict[str, Any]:
         """The content of `model_index.json`. Empty without one."""

@@ -1,7 +1,8 @@
 """The defaults of diffusers' and transformers' classes for keys that a config leaves out.
 
-Files of configs hold only what differed when they were written, or what a version knew. Other programs that read an
-exported folder find every key of today's classes. A test compares the table with the libraries.
+A config file may have only the keys that differed from the defaults, or that the writing version knew. An exported
+folder has every key of today's classes, for the other programs that read it. A test compares the table with the
+libraries.
 """
 
 from __future__ import annotations
@@ -122,9 +123,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "shift_factor": 0.0,
     },
 }
-"""By class. Values are those of JSON."""
+"""The defaults by class, as JSON values."""
 
-# The path that it was loaded from, and the number type of weights, which an export changes.
+# The path that a config was loaded from, and the number type of the weights. An export changes both.
 _LEFT_OUT = ("_name_or_path", "torch_dtype", "dtype")
 
 

@@ -47,7 +47,7 @@ class FolderCheckpoint:
         _check_class(path, read.get("_class_name"), wanted)
         values = completed(wanted, read)
         task = _task(self.folder, self.family)
-        # What diffusers' pipeline changes after it has loaded a component.
+        # diffusers' pipeline makes these changes after it has loaded a component.
         if part == self.family.denoiser.component:
             values["sample_size"] = sample_size(values, task)
         if part == self.family.vae.checkpoint and task.scaling_factor is not None:

@@ -19,8 +19,8 @@ class TextPart:
     """A text encoder.
 
     Attributes:
-        part, tokenizer: its folder and its tokenizer's in diffusers' layout.
-        prefixes: of its tensors' names in files.
+        part, tokenizer: its folder, and its tokenizer's folder, in diffusers' layout.
+        prefixes: the prefixes of its tensors' names in files.
         projected: whether the model reads the projected pooled output.
         drops_last: whether the model leaves out the 24th layer.
         pad: the token that pads short texts.
@@ -44,14 +44,14 @@ class Kind:
     """One kind of checkpoint.
 
     Attributes:
-        title: for messages.
-        pipeline: diffusers' class, which says the family.
+        title: its name in messages.
+        pipeline: diffusers' pipeline class, which decides the family.
         text: the text encoders.
         sample_size: the default size in latents. `v_sample_size` is that of models that predict v.
-        scaling_factor: the VAE's.
+        scaling_factor: the VAE's scaling factor.
         prediction: what the U-Net predicts by default. None if the file or the user must say it.
-        scheduler: the content of `scheduler_config.json`, and of the one for models that predict v, without
-            `prediction_type`.
+        scheduler: the content of `scheduler_config.json`, without `prediction_type`. `v_scheduler` is that of models
+            that predict v.
         sizes: how many numbers the U-Net embeds beside the pooled text.
         index: further entries of `model_index.json`.
     """

@@ -13,7 +13,7 @@ __all__ = ["normals"]
 
 # torch makes 16 values at a time, from 8 radii and 8 angles; shorter draws take another path.
 _BLOCK = 16
-# Values at a time, so that temporary arrays stay in the processor's cache.
+# The number of values made at a time, so that temporary arrays stay in the processor's cache.
 _AT_ONCE = 1 << 16
 _STEP = np.float32(2.0**-24)
 _MASK = np.uint32(2**24 - 1)

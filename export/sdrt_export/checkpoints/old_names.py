@@ -14,12 +14,12 @@ _CLIP_PARTS = ("embeddings.", "encoder.", "final_layer_norm.")
 
 
 def _vae(name: str) -> str:
-    """diffusers before 0.15 names the VAE's attention in another way, and SD 1's own files are older."""
+    """The current name of a VAE's tensor. SD 1's files are from diffusers before 0.17, with other attention names."""
     return _VAE_ATTENTION.sub(lambda found: f"{found[1]}.{_VAE_PARTS[found[2]]}.", name)
 
 
 def _clip(name: str) -> str:
-    """transformers from 5.6 on leaves out the name of the model that the text encoder is a part of."""
+    """The current name of a text encoder's tensor. transformers leaves out `text_model.` since version 5.6."""
     return f"{_CLIP}{name}" if name.startswith(_CLIP_PARTS) else name
 
 

@@ -24,7 +24,7 @@ from sdrt_export.tensors.lazy import MappedFile, Tensors
 __all__ = ["Config", "Part", "Section", "text_part", "unet_part", "vae_part"]
 
 Config = dict[str, Any]
-# Whole numbers, and the factors of ComfyUI's and others' float8 and int8.
+# Signs of quantised weights: whole numbers, and the factors of float8 and int8 in files of ComfyUI and others.
 _WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
 _FACTORS = (".scale_weight", ".weight_scale", ".scale_input", ".SCB", ".absmax", ".quant_map", ".comfy_quant")
 
@@ -58,7 +58,7 @@ class Section:
 
     @classmethod
     def of(cls, file: MappedFile, part: str, prefixes: Iterable[str]) -> Section | None:
-        """The tensors behind the first prefix that is there. None if none is."""
+        """The tensors with the first of `prefixes` that the file has. None if it has none of them."""
         for prefix in prefixes:
             names = {name: name[len(prefix) :] for name in file.header.tensors if name.startswith(prefix)}
             if names:
@@ -101,7 +101,7 @@ class Section:
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             raise self.shapes.refused(
-                f"has the tensor {brief(unknown[0])}{more}, which its architecture does not explain",
+                f"has the tensor {brief(unknown[0])}{more}, which is not part of its architecture",
                 "a model without changes to its architecture",
             )
 

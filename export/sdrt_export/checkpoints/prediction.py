@@ -56,7 +56,7 @@ def predicted(kind: Kind, file: SafetensorsFile, in_channels: int, given: str | 
     if in_channels != 4:
         return _EPSILON
     raise UnsupportedModelError.advised(
-        f"{file.path} is {kind.title}, and does not say whether it predicts noise or v",
+        f"{file.path} is a checkpoint of {kind.title}, and does not say whether it predicts noise or v",
         "give --prediction-type v_prediction for models of 768×768 pixels, or epsilon for those of 512×512",
         path=file.path,
     )
@@ -108,7 +108,7 @@ def scheduler_config(kind: Kind, file: SafetensorsFile, prediction: str) -> dict
         "prediction_type": prediction,
     }
     if "ztsnr" in file.tensors:
-        # Such models begin at noise without a trace of the image, a timestep that leading spacing leaves out
-        # (Lin et al. 2023, arXiv:2305.08891).
+        # Such models begin with pure noise, at a timestep that leading spacing leaves out (Lin et al. 2023,
+        # arXiv:2305.08891).
         config |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return config

@@ -65,7 +65,7 @@ class RandomCheckpoint:
         return completed(parts_of(self.family)[part][0].class_name, self._configs[part])
 
     def tensors(self, part: str) -> RandomTensors:
-        """See :class:`Checkpoint`. A builder says which there are."""
+        """See :class:`Checkpoint`. The builder decides their names and shapes."""
         return RandomTensors(tensors_of(parts_of(self.family)[part], self.config(part)), self.seed)
 
     def place(self, part: str) -> str:
@@ -90,7 +90,7 @@ class RandomCheckpoint:
         return (self.name,)
 
     def tokenizer_folders(self) -> dict[str, Path]:
-        """Empty. Random weights know no words, so the exporter writes byte-level tokenizers."""
+        """Empty. Random weights belong to no vocabulary, so the exporter writes byte-level tokenizers."""
         return {}
 
     def size(self) -> int:

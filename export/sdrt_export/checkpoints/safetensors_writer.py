@@ -13,9 +13,9 @@ from sdrt_export.tensors.array import Array, Shape
 
 __all__ = ["write_safetensors"]
 
-# The header's end, so that numbers are aligned.
+# The header ends at a multiple of this many bytes, so that numbers are aligned.
 _ALIGNMENT = 8
-# transformers refuses files without it.
+# transformers refuses files without this entry.
 _METADATA = {"format": "pt"}
 _NUMPY: Mapping[str, np.dtype[Any]] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 
@@ -29,7 +29,7 @@ def write_safetensors(
         path: the file.
         shapes: of all tensors, by name. They are written in the order of their names.
         read: gives a tensor of any floating type. It is called when the tensor is written.
-        dtype: what they are stored in: "F32" or "F16".
+        dtype: the type that they are stored in: "F32" or "F16".
     """
     header: dict[str, Any] = {"__metadata__": _METADATA}
     end = 0

@@ -45,12 +45,12 @@ class SingleFile:
     Attributes:
         path: the file.
         name: its name, or where it is on the hub; `revision` is the hub's commit.
-        kind: what it is.
+        kind: the kind of checkpoint.
         parts: its components, by their folders in diffusers' layout.
         scheduler: the content of `scheduler_config.json`.
         configs: a folder in diffusers' layout whose configs were given, or None.
         left_over: the tensors that no part takes, each with the reason, or "" if none is known.
-        title: what its metadata call it.
+        title: the title in its metadata.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class SingleFile:
         family = family_of(self.index())
         if family is None:
             raise UnsupportedModelError(
-                f"{self.path} is of {self.kind.title}, which is not supported", path=self.path
+                f"{self.path} is a checkpoint of {self.kind.title}, which is not supported", path=self.path
             )
         return family
 
@@ -147,7 +147,7 @@ def open_single_file(
         vae: a file or folder of a VAE, which replaces the file's.
         text_encoders: files of text encoders, which replace the file's.
         prediction_type: "epsilon" or "v_prediction", what the U-Net predicts, for files that do not say it.
-        config: a folder in diffusers' layout, whose configs replace those that are read off the tensors.
+        config: a folder in diffusers' layout, whose configs replace those derived from the tensors.
         name, revision: where the file comes from, for the manifest.
         notify: receives messages for the user.
 
@@ -193,7 +193,7 @@ def _unet_section(file: MappedFile) -> Section:
 
 
 def _sections(file: MappedFile, kind: Kind, unet: Section) -> dict[str, Section]:
-    """What the file has, by part."""
+    """The file's sections, by part."""
     found = {_UNET: unet, _VAE: Section.of(file, _VAE, _VAE_PREFIXES)}
     found |= {spec.part: Section.of(file, spec.part, spec.prefixes) for spec in kind.text}
     return {part: section for part, section in found.items() if section is not None}
@@ -225,7 +225,10 @@ def _texts(
 def _lacks(file: MappedFile, kind: Kind, part: str, remedy: str) -> UnsupportedModelError:
     path = file.header.path
     return UnsupportedModelError.advised(
-        f"{path} is of {kind.title}, but has no {part}", f"give one with {remedy}", path=path, component=part
+        f"{path} is a checkpoint of {kind.title}, but has no {part}",
+        f"give one with {remedy}",
+        path=path,
+        component=part,
     )
 
 

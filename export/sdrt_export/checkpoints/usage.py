@@ -1,6 +1,6 @@
 """Checks that every tensor of a checkpoint's part goes into a graph exactly once, and names those that do not.
 
-Names and shapes that fit are what guards against a wrong config.
+With a wrong config, names or shapes do not fit.
 """
 
 from __future__ import annotations

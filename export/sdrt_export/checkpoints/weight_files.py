@@ -18,12 +18,12 @@ _SHARD = r"-\d{5}-of-\d{5}"
 # diffusers put the variant behind the number of the shard until version 0.28, and puts it before the number since then.
 _NAME = re.compile(rf"(?P<stem>[^.]+?)(?:{_SHARD})?(?:\.(?P<variant>\w+))?(?:{_SHARD})?\.safetensors")
 _INDEX = re.compile(r"(?P<name>[^.]+)(?:\.\w+)?\.safetensors\.index(?:\.\w+)?\.json")
-# What each library calls its files. A folder may have the same text encoder under both names, or a LoRA beside it.
+# The names that the libraries give their files. A folder may have a text encoder under both names, or a LoRA beside it.
 _STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # The most precise first. Other variants, such as "non_ema", hold other weights.
 _VARIANTS = (None, "fp16", "bf16")
 _NO_REALS = frozenset({"BOOL", "C64", "I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
-# What bitsandbytes, ComfyUI, quanto and torchao call the factors of quantised weights.
+# The names that bitsandbytes, ComfyUI, quanto and torchao give the factors of quantised weights.
 _FACTORS = (
     ".SCB",
     ".absmax",

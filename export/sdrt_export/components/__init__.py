@@ -21,7 +21,7 @@ __all__ = ["COMPONENTS", "Component", "components_of", "parts_of"]
 COMPONENTS: Mapping[str, Component] = {
     component.name: component for component in (TEXT_ENCODER, UNET, VAE_ENCODER, VAE_DECODER)
 }
-"""Those of Stable Diffusion 1 and 2."""
+"""The components of Stable Diffusion 1 and 2."""
 
 _REFINER: Mapping[str, Component] = {
     component.name: component for component in (TEXT_ENCODER_2, UNET_XL, VAE_ENCODER, VAE_DECODER)

@@ -1,4 +1,4 @@
-"""The tensors that an architecture has, from its configs alone: what its builders name, without writing a graph."""
+"""Lists the tensors of an architecture from its configs: its builders name them, and no graph is written."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tensors_of(components: Iterable[Component], config: Config) -> dict[str, Sha
 
 
 def num_parameters(family: Family, configs: Mapping[str, Config]) -> dict[str, int]:
-    """How many numbers each part of an architecture has."""
+    """The number of parameters of each part of an architecture."""
     return {
         part: _count(tuple(components), json.dumps(configs[part]))
         for part, components in parts_of(family).items()
@@ -59,5 +59,5 @@ def num_parameters(family: Family, configs: Mapping[str, Config]) -> dict[str, i
 
 @functools.cache
 def _count(components: tuple[Component, ...], config: str) -> int:
-    """Architectures share parts, so each is counted once."""
+    """The number of parameters of a part. It is cached, because architectures share parts."""
     return sum(math.prod(shape) for shape in tensors_of(components, json.loads(config)).values())

@@ -11,9 +11,9 @@ from sdrt_export.graphs.layers import Layers
 
 __all__ = ["TEXT_ENCODER", "TEXT_ENCODER_2", "eos_index", "text_encoder"]
 
-# Configs from before transformers 4.31 say 2, which never was CLIP's end token.
+# Configs from before transformers 4.31 have the value 2, which was never CLIP's end token.
 _OLD_EOS = 2
-# What files of a whole CLIP model have beside its text encoder.
+# Tensors that files of a whole CLIP model have beside its text encoder.
 _REST_OF_CLIP = ("vision_model.", "visual_projection.", "logit_scale")
 _PROJECTION = "text_projection."
 

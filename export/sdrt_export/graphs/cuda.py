@@ -120,7 +120,7 @@ class CudaLayers(FusedLayers):
     # --- norms ----------------------------------------------------------------------------------------------
 
     def group_norm(self, path: str, x: Value, groups: int, eps: float, *, silu: bool = False) -> Value:
-        """One operator, which also computes a sum that nothing has used yet. Its own weights stay in float32."""
+        """Use one operator, which also computes a sum that nothing has used yet. Its own weights stay in float32."""
         _require(kernels.group_norm(x.channels, groups), path)
         norm = [self.weight(f"{path}.{name}", x.channels, exact=True) for name in ("weight", "bias")]
         options = {"groups": groups, "epsilon": eps, "activation": int(silu), "channels_last": 1}
@@ -177,7 +177,7 @@ class CudaLayers(FusedLayers):
         return graph.op("Reshape", made, graph.constant(shape))
 
     def geglu(self, path: str, x: Value, out: int) -> Value:
-        """One operator for the bias, the GELU and the product, at the widths for which it has kernels."""
+        """Use one operator for the bias, the GELU and the product, at the widths for which it has kernels."""
         if kernels.bias_split_gelu(out):
             return super().geglu(path, x, out)
         both = self.linear(path, x, 2 * out)

@@ -112,7 +112,7 @@ def append(file: Sink, array: Array, dtype: Any, location: str) -> Place:
 
 
 def _pieces(array: Array, dtype: Any) -> Iterator[Array]:
-    """The array in `dtype` as contiguous arrays that follow one another. Those of an array that is so are views."""
+    """The array in `dtype` as contiguous arrays that follow one another. Parts that need no change are views."""
     if array.flags.c_contiguous and array.dtype == dtype:
         flat, step = array.reshape(-1), _PIECE // array.itemsize
         yield from (flat[start : start + step] for start in range(0, flat.size, step))
@@ -129,7 +129,7 @@ def _is_transposed(array: Array) -> bool:
 
 
 def _transposed(part: Array, dtype: Any) -> Array:
-    """A contiguous copy of a matrix whose columns are contiguous, in squares, three times as fast as NumPy's."""
+    """A contiguous copy of a matrix with contiguous columns. Copying by squares is three times as fast as NumPy."""
     made: Array = np.empty(part.shape, dtype)
     for row in range(0, part.shape[0], _SQUARE):
         for column in range(0, part.shape[1], _SQUARE):

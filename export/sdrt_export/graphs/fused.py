@@ -13,7 +13,7 @@ class FusedLayers(Layers):
     """Fused attention, activations, and sums with the norms that follow them."""
 
     def attend(self, query: Value, key: Value, value: Value, attention: Attention) -> Value:
-        """One operator."""
+        """Use one operator."""
         self.graph.path = attention.path
         return Value(attention.width, self._heads(attention, query.name, key.name, value.name))
 
@@ -23,7 +23,7 @@ class FusedLayers(Layers):
         return self.graph.op("MultiHeadAttention", *inputs, domain=MICROSOFT, **options)
 
     def quick_gelu(self, x: Value, alpha: float = 1.702) -> Value:
-        """One operator. SiLU is its case alpha = 1."""
+        """Use one operator. SiLU is its case alpha = 1."""
         return x.like(self.graph.op("QuickGelu", x.name, domain=MICROSOFT, alpha=alpha))
 
     def layer_norm(self, path: str, x: Value, eps: float) -> Value:

@@ -66,7 +66,7 @@ class Layers:
     # --- weights --------------------------------------------------------------------------------------------
 
     def weight(self, name: str, *shape: int, exact: bool = False) -> str:
-        """A tensor of the checkpoint, as it is."""
+        """A tensor of the checkpoint, unchanged."""
         return self.graph.weight(Weight(name=name, sources={name: shape}, shape=shape, exact=exact))
 
     def matrix(self, name: str, rows: int, columns: int) -> str:
@@ -297,7 +297,7 @@ class Layers:
         """
         return self.conv(path, x, out, stride=2, pads=(1, 1) if padding else (0, 1))
 
-    # --- images in NCHW, whatever the target's layout ---------------------------------------------------------
+    # --- images in NCHW, with every target's layout -----------------------------------------------------------
 
     def planes_conv(self, path: str, x: Value, out: int, *, kernel: int = 3) -> Value:
         """A convolution of an image in NCHW."""

@@ -65,13 +65,13 @@ def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stor
         return Stored(array=weight.value(tensors).astype(np.float32), dtype=FLOAT)
     array = weight.arrange([one.array for one in parts])
     if dtype == FLOAT and compute == HALF and not weight.exact:
-        # Here, because ONNX Runtime would hold both.
+        # Rounded here, because ONNX Runtime would keep the weight in both types.
         return Stored(array=array.astype(np.float16), dtype=HALF)
     return Stored(array=array, dtype=dtype)
 
 
 def _common_folder(files: Iterable[Path]) -> Path:
-    """The folder below which the files are. On Windows, those on another drive count as in no file."""
+    """The folder that contains all files. On Windows, files on another drive are read into memory instead."""
     folders = {file.parent for file in files}
     first = min(folders, default=Path.cwd())
     return Path(os.path.commonpath([one for one in folders if one.drive == first.drive] or [first]))

@@ -30,7 +30,7 @@ class Bound:
     """A model, and the weights that it names.
 
     `weights` are contiguous, and views of the checkpoint's tensors where no number had to move. `types` are ONNX's
-    numbers of their types; types that NumPy lacks (bfloat16, float8) are bits. Give them to
+    numbers of their types; weights of types that NumPy lacks (bfloat16, float8) are bits. Give them to
     ``SessionOptions.add_external_initializers`` as `values`. ONNX Runtime copies them when it makes the session.
     """
 

@@ -101,7 +101,7 @@ class StoredGraph:
         return name
 
     def convert(self, name: str, dtype: Any, make: Callable[[], Array]) -> None:
-        """Let an initializer have the value of `make`, which is called when it is needed."""
+        """Set an initializer to the value that `make` returns. It is called when the value is needed."""
         self._converted[name] = make
         tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
         tensor.dims.extend(self.shape(name))

@@ -14,7 +14,7 @@ class Value:
     """
 
     is_image = False
-    """Whether it is an image. Only targets whose operators want to know set it."""
+    """Whether it is an image. Only targets whose operators need to know this set it."""
 
     def __init__(self, channels: int, name: str = "", make: Callable[[], str] | None = None) -> None:
         self.channels, self._name, self._make = channels, name, make
@@ -85,5 +85,5 @@ class Attention:
 
     @property
     def scale(self) -> float:
-        """What the scores are multiplied with."""
+        """The factor of the scores."""
         return float((self.width // self.heads) ** -0.5)

@@ -48,7 +48,7 @@ class Weight:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is one tensor of the checkpoint, as it is."""
+        """Whether it is one tensor of the checkpoint, unchanged."""
         return self.arrange is _as_it_is
 
     def value(self, tensors: Mapping[str, Array]) -> Array:

@@ -46,7 +46,7 @@ class MappedFile:
         Raises:
             UnsupportedModelError: the file changed since its header was read.
         """
-        check_unchanged(self.header)  # the kernel ends a process that reads what a file no longer has
+        check_unchanged(self.header)  # the kernel ends a process that reads beyond a mapped file's end
         entry = self.header.tensors[name]
         return self._bytes[entry.start : entry.end]
 
@@ -61,7 +61,7 @@ class Source:
 
     Attributes:
         file, name: the file, and the tensor's name in it.
-        shape: of the tensor as it is given.
+        shape: the tensor's shape after `arrange`.
         arrange: makes it from the file's, by moving numbers only: a row range, a transposition. None if it is the same.
     """
 
@@ -72,7 +72,7 @@ class Source:
 
     @property
     def entry(self) -> TensorEntry:
-        """What the file's header says of the tensor."""
+        """The tensor's entry in the file's header."""
         return self.file.header.tensors[self.name]
 
     def array(self) -> Array:
@@ -90,7 +90,7 @@ class LazyTensors(Mapping[str, Array]):
 
 
 def shape_of(tensors: Mapping[str, Array], name: str) -> Shape:
-    """The shape of one of `tensors`, which is not read if it need not be."""
+    """The shape of one of `tensors`. It is read only if `tensors` cannot tell the shape otherwise."""
     return tensors.shape(name) if isinstance(tensors, LazyTensors) else tensors[name].shape
 
 

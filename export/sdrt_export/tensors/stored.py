@@ -26,7 +26,7 @@ class Stored:
     Attributes:
         array: its numbers, or their bits where NumPy has no such type.
         dtype: ONNX's number for the type.
-        file: the file that `array` is a view of, links followed. None if it is not in a file as it is.
+        file: the file that `array` is a view of, links followed. None if no file has these bytes.
         offset: where in the file it begins.
     """
 

@@ -28,7 +28,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
-# What the libraries raise about configs that they cannot make a module of.
+# Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 
 
@@ -65,7 +65,7 @@ def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> 
     own = module.state_dict()
     state = {name: _tensor(tensors[name]) for name in tensors if name in own or not is_spare(component, name)}
     try:
-        # Without copies: float32 stays mapped from the file.
+        # Nothing is copied: float32 stays mapped from the file.
         module.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise _refused(component, error) from error

@@ -188,7 +188,7 @@ def _cuda(dtype: str) -> SessionConfig:
     """The configuration for CUDA: the default one for graphs that compute in float16, others without TF32.
 
     By default the provider rounds float32's factors to TF32's 10 bits, an error of 1e-3 that the limits do not allow.
-    Graphs in float16 keep TF32, because without it convolutions would use other kernels than in use.
+    Graphs in float16 keep TF32, because without it convolutions would use other kernels than in generation.
     """
     return SessionConfig(provider="cuda", provider_options={} if dtype == HALF else {"use_tf32": False})
 

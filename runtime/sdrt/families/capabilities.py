@@ -41,7 +41,7 @@ class Capabilities:
         is_consistency: whether its pipeline is that of latent consistency models, which runs all steps of image to
             image.
         pooled_width: the width of a pooled embedding; None if it is unknown.
-        layer: how many layers before its last one a text encoder's usual layer is.
+        layer: how many layers a text encoder's usual layer is before the last one.
         takes_score: whether the denoiser takes an aesthetic score.
         scales_image: whether a denoiser for instructions takes the image's latents multiplied by the scaling factor.
         zeroes: whether the unconditional embeddings are zeros if there is no negative prompt.
@@ -104,7 +104,7 @@ class Capabilities:
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
-            UnsupportedModelError: the denoiser fits none of the family's tasks, or the text encoder.
+            UnsupportedModelError: the denoiser fits none of the family's tasks, or does not fit the text encoder.
         """
         spec, decoder = family.denoiser, family.vae.decoder
         channels = whole(vae, "latent_channels", decoder)
@@ -145,7 +145,7 @@ class Capabilities:
 
 
 def _defaults(task: Task, family: Family, recorded: Mapping[str, Any] | None, **facts: Any) -> Defaults:
-    """What the manifest records. Without a manifest, the model's name counts too, which an export has looked at."""
+    """The model's defaults. A manifest records those that an export derived from the name and the scheduler."""
     if recorded is None:
         return Defaults.of(task, family, **facts)
     return Defaults.of(task, family, **facts | {"names": (), "scheduler": {}}).with_recorded(recorded)

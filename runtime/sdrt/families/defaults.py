@@ -99,7 +99,7 @@ class Defaults:
         )
 
     def with_recorded(self, recorded: Mapping[str, Any]) -> Defaults:
-        """These defaults, with those that a manifest records instead."""
+        """These defaults, replaced by those that a manifest records."""
         known = {key: recorded[key] for key in ("guidance_scale", "num_inference_steps") if key in recorded}
         if "guidance_scale" in known:
             known |= {"guidance_scale": float(known["guidance_scale"]), "masked_guidance_scale": None}

@@ -1,4 +1,4 @@
-"""The embeddings of a text, and what a denoiser is told beside them."""
+"""The embeddings of a text, and the denoiser's other conditions."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ class Family:
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
         lacks: the components that an index leaves empty. This distinguishes the family from others with the same
             pipeline classes.
-        zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. They
-            are if it is missing. Empty in families that always encode the empty text.
+        zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. If
+            the option is missing, they are zeros. Empty in families that always encode the empty text.
         options: the options of an index that change images: true or false.
-        takes_score: decides by the configs of the denoiser and of the last text encoder, and from the index, whether a
+        takes_score: decides from the configs of the denoiser and the last text encoder, and from the index, whether a
             model takes an aesthetic score instead of the target size. None in families that take no sizes.
     """
 

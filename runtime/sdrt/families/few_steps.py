@@ -41,7 +41,7 @@ class FewSteps:
 _TRAILING = {"timestep_spacing": "trailing"}
 _EULER = {"_class_name": "EulerDiscreteScheduler", **_TRAILING}
 _EULER_A = {"_class_name": "EulerAncestralDiscreteScheduler", **_TRAILING}
-# diffusers' class has another last level without this.
+# Without `set_alpha_to_one`, diffusers' class would end at another noise level.
 _DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": False, **_TRAILING}
 _LCM = {"_class_name": "LCMScheduler"}
 
@@ -106,7 +106,7 @@ FEW_STEPS: Sequence[FewSteps] = (
     *(_lightning(steps) for steps in (2, 4, 8)),
     FewSteps(
         title="Hyper-SDXL for 1 step",
-        # Not the LoRA for 1 step, which is for TCD.
+        # The pattern excludes the LoRA for 1 step, which is for TCD.
         pattern=r"\bhyper (sd|sdxl) 1 step\b(?! lora)",
         num_inference_steps=1,
         timesteps=(800,),
@@ -123,7 +123,7 @@ FEW_STEPS: Sequence[FewSteps] = (
         scheduler=_LCM,
         source=_DMD2,
     ),
-    # Also for merges named after it. They contain its LoRA, which is for 4 steps.
+    # This row is also for merges named after it. They contain its LoRA, which is for 4 steps.
     FewSteps(
         title="DMD2 for 4 steps",
         pattern=r"\bdmd 2\b",
@@ -153,7 +153,7 @@ def few_steps_of(*names: str | None) -> FewSteps | None:
 
 
 def few_steps_scheduler(*names: str | None) -> Mapping[str, Any]:
-    """The keys that replace those of the usual scheduler config, for a checkpoint without one that has these names."""
+    """The keys that replace those of the usual scheduler config, for a checkpoint of these names without a config."""
     row = few_steps_of(*names)
     return {} if row is None else row.scheduler
 

@@ -21,8 +21,8 @@ class TextEncoderSpec:
         component: its folder.
         tokenizer: the folder of its tokenizer.
         embeds: the output [batch, length, width]. With a `clip_skip` of N, sdrt reads the output `<embeds>.skip_N`.
-        layer: which of the outputs `<embeds>.0`, `<embeds>.1`, … is read instead, counted back from the last one; with
-            a `clip_skip` of N, N before that one. None if there is only one.
+        layer: which of the outputs `<embeds>.0`, `<embeds>.1`, … is read instead, counted back from the last one. With
+            a `clip_skip` of N, sdrt reads the output N before it. None if there is only one output.
         pooled: the output [batch, width]; None if the family uses no pooled embedding of this encoder.
         pooled_width: the config key for the width of `pooled`.
         part: which part of a textual inversion for SDXL it reads: 0 for CLIP's, 1 for OpenCLIP's.
@@ -119,7 +119,7 @@ class Task:
         refuses: the arguments that have no meaning for the task.
         old_sample_size: what diffusers' pipeline takes for a smaller `sample_size` in a config older than diffusers
             0.9; 0 if it takes the config's.
-        scaling_factor: the VAE's factor in diffusers' pipeline, whatever the config says; None if it is the config's.
+        scaling_factor: the VAE's factor in diffusers' pipeline if it ignores the config's; None if it does not.
     """
 
     name: str

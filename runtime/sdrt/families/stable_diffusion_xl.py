@@ -21,7 +21,7 @@ from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 
 __all__ = ["STABLE_DIFFUSION_XL", "STABLE_DIFFUSION_XL_REFINER"]
 
-# The two numbers of each size, and the score.
+# How many numbers the U-Net takes: three pairs with the target size, or two pairs and the score.
 _WITH_TARGET, _WITH_SCORE = 6, 5
 
 

@@ -22,7 +22,7 @@ _WITHOUT_CONFIG = "OnnxRuntimeModel"
 
 
 class Folder(Protocol):
-    """What this module reads of a model folder."""
+    """The parts of a model folder that this module reads."""
 
     @property
     def path(self) -> Path:

@@ -188,7 +188,7 @@ def expand(
 ) -> Path:
     """Expand a leading `~` as a shell does. The path stays as it is if there is no such user.
 
-    `argument` and what `fits` it are for the error.
+    `argument` and `fits`, the expected value in words, are for the error.
 
     Raises:
         RequestError: `path` is not a path, or an argument that names no model is empty.
@@ -208,7 +208,7 @@ def exists(folder: Path) -> bool:
     """Tell whether `folder` exists.
 
     Raises:
-        ModelNotFoundError: permissions forbid to look, or it is a link to what does not exist.
+        ModelNotFoundError: permissions forbid access, or it is a broken link.
     """
     try:
         folder.stat()

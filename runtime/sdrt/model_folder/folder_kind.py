@@ -16,7 +16,7 @@ from sdrt.model_folder.manifest import read_json
 __all__ = ["refusal_of_folder"]
 
 _FITS = "a model folder: make one with sdrt export"
-# Patterns of classes in configs, and what they are.
+# Patterns of classes in configs, and their names in messages.
 _CLASSES: Sequence[tuple[str, str]] = (
     (r"ControlNet.*|.*ControlNetModel", "a ControlNet"),
     (r"T2IAdapter|MultiAdapter", "a T2I-Adapter"),
@@ -33,7 +33,7 @@ _PARTS = ("unet", "transformer", "vae", "vae_decoder", "text_encoder")
 
 
 def refusal_of_folder(folder: Path) -> ModelError:
-    """Return the error for a folder that is no model, because it lacks `model_index.json`. It says what it holds."""
+    """Return the error for a folder that is no model, because it lacks `model_index.json`. It says what is there."""
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if not names:
         return _no_model(folder, "is empty")
@@ -54,7 +54,7 @@ def refusal_of_folder(folder: Path) -> ModelError:
 
 
 def _described(folder: Path) -> str | None:
-    """What the folder's config says that it is."""
+    """The kind of component in the folder, from its configs. None if no config names a class."""
     if (folder / "adapter_config.json").is_file():
         return "a LoRA of peft"
     for name in ("config.json", "scheduler_config.json"):

@@ -1,4 +1,4 @@
-"""What a component's `config.json` would say, read off its graph.
+"""Derives a component's `config.json` from its graph.
 
 diffusers' first converter to ONNX wrote no configs. Its pipelines take what is not in the graphs as given: images of
 512x512 pixels, and a VAE whose latents are scaled by 0.18215.

@@ -15,7 +15,7 @@ __all__ = ["HubFile", "download_file", "hub_file"]
 
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SUFFIXES = (".safetensors", *PICKLES)
-# How the hub shows a file, serves it, and shows its text.
+# The parts of the hub's addresses for a file's page, its download, and its text.
 _VIEWS = ("blob", "resolve", "raw")
 _FITS = "https://huggingface.co/OWNER/NAME/blob/REVISION/FILE.safetensors"
 

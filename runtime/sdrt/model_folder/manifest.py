@@ -150,8 +150,8 @@ class Manifest:
         source: the `id` and `revision` of the checkpoint.
         versions: the version of each package that took part in the export.
         components: the parity results and details of each component.
-        defaults: values that calls use if they give none: `guidance_scale`, `num_inference_steps` and `timesteps`, and
-            in words what they come from, `origin`.
+        defaults: values that calls use if they give none: `guidance_scale`, `num_inference_steps` and `timesteps`.
+            `origin` says in words where they come from.
         files: the record of each file but `sdrt.json`, by its POSIX path relative to the folder.
         format_version: the version of this format.
     """
@@ -257,7 +257,7 @@ def _check_file_name(path: Path, name: str) -> None:
 
 
 def _write_atomically(path: Path, text: str) -> None:
-    # Not the tempfile module: only the owner can read its files, but a model may be shared.
+    # The tempfile module does not fit: only the owner can read its files, but a model may be shared.
     temporary = path.with_name(f".sdrt-{uuid.uuid4().hex}.part")
     try:
         with temporary.open("x", encoding="utf-8") as stream:
@@ -292,7 +292,7 @@ class Verifier:
                     self._seen[str((folder / name).resolve())] = _fingerprint(folder / name, files[name])
                 board.show("hashes", "correct", done=True)
         finally:
-            # Also after an error, so that intact files need not be hashed again.
+            # This runs after an error too, so that intact files need not be hashed again.
             self._write()
 
     def remembers(self, path: Path, record: FileRecord) -> bool:

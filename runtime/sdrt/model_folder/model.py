@@ -87,7 +87,7 @@ class Model(ABC):
         """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
 
     def for_target(self, target: str) -> Model:
-        """The model with graphs for a row of the exporter's table, if it can have them. Otherwise as it is."""
+        """The model with graphs for a row of the exporter's table, if it can have them; otherwise this model."""
         return self
 
     def preview_matrix(self) -> Any:

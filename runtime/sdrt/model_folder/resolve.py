@@ -64,7 +64,7 @@ def resolve_model(
     Raises:
         ModelError: there is no such model, it is damaged, or sdrt cannot run it.
         RequestError: `model` cannot name a model, `revision` is given for a model that is not on the hub, or `beside`
-            with one that is no checkpoint.
+            for a model that is no checkpoint.
     """
     notices = Notices(notify)
     folder = expand(model)

@@ -53,17 +53,17 @@ class Beside:
             raise wrong_value("prediction_type", self.prediction_type, " or ".join(PREDICTIONS))
 
     def given(self) -> dict[str, Any]:
-        """Those that are not missing, by name."""
+        """The values that are given, by name."""
         return {row.name: value for row in fields(self) if (value := getattr(self, row.name))}
 
     def paths(self) -> list[Path]:
-        """The files and folders among them."""
+        """The files and folders among the given values."""
         given = [one for one in (self.vae, *self.text_encoders, self.config) if one is not None]
         return [path for one in given if exists(path := expand(one))]
 
 
 def _check_place(argument: str, value: object, *, optional: bool = True) -> None:
-    """Check a path or hub id. An empty one, as of an unset variable, would otherwise be left out unsaid."""
+    """Check a path or hub id. An empty one, such as from an unset variable, would otherwise be ignored silently."""
     if value is None and optional:
         return
     if not isinstance(value, (str, Path)) or value == "" or "\0" in str(value):

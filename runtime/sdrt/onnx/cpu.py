@@ -1,4 +1,4 @@
-"""What this machine's processor supports."""
+"""Reports what this machine's processor supports."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def create_session(
 ) -> Any:
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
 
-    `memory` is the graph if it is not that of the subject's file.
+    `memory` is the graph if it is not in the subject's file.
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
@@ -127,7 +127,7 @@ def _following_links(graph: Path, create: Callable[[LinkedWeights | None], Any])
         linked = LinkedWeights(graph)
         if not linked:
             raise
-    # Not inside `except`: the error's traceback would keep the memory of the first attempt.
+    # This is outside `except`, because the error's traceback would keep the memory of the first attempt.
     return create(linked)
 
 

@@ -67,5 +67,5 @@ def _names(graph: Path) -> frozenset[str]:
 
 
 def _can_be_mapped(path: Path) -> bool:
-    # Not an empty file, nor a device, which has no end.
+    # This excludes an empty file, and a device, which has no end.
     return path.is_file() and path.stat().st_size > 0

@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option that users may set: what it does, the values it takes, and how to read one.
+    """One option that users may set: its effect, its values, and how to read one.
 
     `read` turns the user's text into ONNX Runtime's, and returns ONNX Runtime's unchanged. It raises `ValueError` for a
     text that is not as `expected`.

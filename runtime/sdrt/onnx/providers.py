@@ -41,12 +41,12 @@ class Provider:
         target: the target whose graphs suit it, a row of the exporter's table.
         defaults: options that it always gets.
         takes: options that users may set.
-        compose: makes the options that ONNX Runtime is passed from the user's options and a setting.
+        compose: makes ONNX Runtime's options from the user's options and a setting.
         helpers: rows of providers that may run what it refuses. It takes their options too.
         whole: whether it must take all nodes of its target's graphs, including those that compute shapes.
         keeps_compiled: whether it gets a folder of the user's cache for compiled engines.
         lacks: the targets with operators that neither it nor the CPU supports.
-        warms_up: what its first run at a size does besides its own work. Empty if nothing.
+        warms_up: what its first run at a size does in addition to its usual work. Empty for nothing.
         takes_memory: whether it takes graphs in memory. The others compile files, and keep what they compiled.
     """
 

@@ -11,7 +11,7 @@ __all__ = ["Wiring"]
 
 # Weights pass through these unchanged in shape.
 _SAME_SHAPE = frozenset({"Cast", "Identity", "DequantizeLinear"})
-# What they give says nothing of the numbers in what they take.
+# Their outputs contain no numbers of their inputs.
 _ONLY_SHAPES = frozenset({"Shape", "Size", "ConstantOfShape"})
 
 

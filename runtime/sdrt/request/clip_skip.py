@@ -8,7 +8,7 @@ __all__ = ["SkipOfLabel"]
 class SkipOfLabel(int):
     """How many of the text encoder's last layers to skip, counted from the very last one, as metadata do.
 
-    diffusers counts from the layer that a model usually takes, which is SDXL's last but one.
+    diffusers counts from the layer that a model usually takes. In SDXL this is the last but one.
     """
 
     @classmethod

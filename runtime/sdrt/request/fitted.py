@@ -38,7 +38,7 @@ class FittedRequest(DerivedSettings):
     """
 
     completed: Request
-    """The request as it was asked, completed with what the model decided. It makes the same images again."""
+    """The request, completed with the values that the model decided. It makes the same images again."""
     height: int
     width: int
     num_inference_steps: int

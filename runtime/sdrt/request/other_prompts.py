@@ -1,4 +1,4 @@
-"""What A1111 reads of prompts in another way than sdrt does.
+"""Finds the parts of prompts that A1111 reads in another way than sdrt does.
 
 The rules are those of A1111's `modules/infotext_versions.py`, `prompt_parser.py` and `sd_samplers_cfg_denoiser.py`
 (version 1.10).

@@ -13,7 +13,7 @@ P = TypeVar("P", bound="Pair")
 
 
 class Pair(tuple[int, int]):
-    """Two whole numbers in the order of diffusers. Its text is that of options and metadata.
+    """Two whole numbers in the order of diffusers. As a text, it has the form of options and metadata.
 
     Raises:
         ValueError: a text is not of this form, or a number is out of bounds.
@@ -25,7 +25,7 @@ class Pair(tuple[int, int]):
     least: ClassVar[int]
 
     def __new__(cls: type[P], given: str | Sequence[int]) -> P:
-        """Make it of a text, or of two numbers."""
+        """Make a pair from a text or from two numbers."""
         numbers = cls._read(given.strip()) if isinstance(given, str) else tuple(given)
         whole = all(isinstance(one, int) and not isinstance(one, bool) for one in numbers)
         if len(numbers) != 2 or not whole or not all(cls.least <= one <= _MOST for one in numbers):

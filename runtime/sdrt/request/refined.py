@@ -29,7 +29,7 @@ _OF_THE_RUN = (
 def fit_both(
     request: Request, first: Capabilities, second: Capabilities, name: str, *, is_distilled: bool = False
 ) -> tuple[FittedRequest, dict[str, Any]]:
-    """Fit a request to two models. A setting that only one of them has is for that one.
+    """Fit a request to two models. A setting that only one of them has applies to that one.
 
     Both use the same size, guidance scale and number of steps. If the request leaves these out, the first model's
     defaults count.
@@ -80,7 +80,7 @@ def _differences(first: FittedRequest, second: FittedRequest) -> dict[str, Any]:
     for one in fields(FittedRequest):
         before, after = getattr(first, one.name), getattr(second, one.name)
         of_the_run = one.name in (*_OF_THE_RUN, "strength", "runs_all_steps", "completed")
-        # Arrays are those of the request, so they are the same objects.
+        # Arrays are the request's own objects, so identity is enough to compare them.
         if not of_the_run and before is not after and not _are_equal(before, after):
             found[one.name] = after
     return found

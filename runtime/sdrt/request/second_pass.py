@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["ON_TIMESTEPS", "image_to_image", "number", "second_pass"]
 
 ON_TIMESTEPS = frozenset({"DDIM", "DDIM CFG++", "PLMS", "UniPC"})
-"""A1111's samplers that take whole timesteps. They have their own spacing, whatever the schedule type is."""
+"""A1111's samplers that take whole timesteps. They have their own spacing, with every schedule type."""
 _MOST_STRENGTH = 0.999
 _USUAL_SCALE = "2.0"
 _OLD_FIRST_PASS = 512 * 512
@@ -111,7 +111,7 @@ def _upscaler(found: Translation) -> None:
 
 
 def _steps_of_second_pass(found: Translation) -> None:
-    """A1111 runs all steps of the second pass, whatever the strength; sdrt runs the share that the strength says."""
+    """A1111 runs all steps of the second pass at every strength. sdrt runs the share that the strength sets."""
     texts = found.texts
     strength = number(texts.get("Denoising strength"))
     if number(texts.get("Hires steps")) == 0:

@@ -109,7 +109,7 @@ FACTS = (
         ),
     ),
     Setting(name="model", kind=str, label=Label("Model")),
-    # Another VAE than the checkpoint's own.
+    # The VAE that replaces the checkpoint's own.
     Setting(name="vae", kind=str, label=Label("VAE")),
     Setting(name="vae_tiling", kind=bool, label=Label("VAE tiling")),
     # A1111's name of the spacing, or of the one nearest to it.

@@ -241,7 +241,7 @@ def _resources(found: Translation) -> None:
 
 
 def _vae(found: Translation) -> None:
-    """Another VAE than the model's own. Like a scheduler's file, sdrt opens it only if the user names it."""
+    """Note another VAE than the model's own. As with a scheduler's file, sdrt opens it only if the user names it."""
     value = found.texts.pop("VAE", None)
     if value is not None and not has_no_effect("VAE", value):
         found.differs("VAE", value, "vae")

@@ -55,7 +55,7 @@ def check_part(request: DerivedSettings) -> None:
 
 
 def check_refiner(request: DerivedSettings) -> None:
-    """Check the type of `refiner`, and what has no effect beside it. Raises `RequestError`."""
+    """Check the type of `refiner`, and refuse settings that have no effect with it. Raises `RequestError`."""
     refiner = request.refiner
     if refiner is None:
         return

@@ -1,4 +1,4 @@
-"""What a user can still do when memory runs out. Nothing is advised that the run has done already."""
+"""Advises what a user can still do when memory runs out, without measures that the run has taken already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The function that a call wants to be called after each step, as in diffusers."""
+"""The function that a caller passes to be called after each step, as in diffusers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["StepCallback"]
 
 @dataclass(frozen=True)
 class StepCallback:
-    """`function`, which gets the pipeline, the step's index, its timestep and the tensors `names`. None for none.
+    """A `function` of the pipeline, the step's index, its timestep and the tensors `names`; None for no function.
 
     Raises:
         RequestError: it is no function, or a name is not in `CALLBACK_TENSORS`.

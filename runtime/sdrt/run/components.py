@@ -43,7 +43,7 @@ class LoadedComponents:
         notices: receives messages for the user.
         inversions: the words of textual inversions that the text encoder knows.
         float32_retries: counts the runs of each component that were repeated in float32.
-        make_graphs: makes what opens the graphs. The exporter's calibration passes its own.
+        make_graphs: makes the `OpenGraphs`. The exporter's calibration passes its own.
 
     Raises:
         ProviderError: the provider cannot run the model's target or precision.

@@ -57,7 +57,7 @@ class Conditioning:
         """
         positive = scheduled_texts(request, family, words)
         composed = len(positive) > len(request.prompts) or any(part.weight != 1 for part in positive)
-        # AND adds up differences from the unconditional row, so it needs that row whatever the guidance scale is.
+        # AND adds up differences from the unconditional row, so it needs that row with every guidance scale.
         guided = request.guided or composed
         encoded = guided and request.negative_prompt_embeds is None and not request.zero_negative
         negative = scheduled_texts(request, family, words, negative=True) if encoded else []

@@ -94,7 +94,7 @@ class Generation:
             has_steps = bool(timings.get("unet"))
             if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
-        # Not inside `except`: the error's traceback would keep the old sessions in memory.
+        # This is outside `except`, because the error's traceback would keep the old sessions in memory.
         yield from run_pass(self._prepare(request, planned, origin, {}, refiner))
 
     def _prepare(
@@ -110,7 +110,7 @@ class Generation:
             # A pass before this one, or the last run, may have left it in memory.
             refiner.free()
         if origin is not None:
-            # Of these components, because the pipeline may get other settings and words meanwhile.
+            # These belong to the run's components, because the pipeline may get other settings and words meanwhile.
             origin = replace(
                 origin, vae_tiling=components.config.vae_tiling, embeddings=components.embedding_files
             )
@@ -130,7 +130,7 @@ class Generation:
         return job
 
     def _tell_of_prompts(self, request: FittedRequest) -> None:
-        """Say what the prompts hold that is not read as words."""
+        """Warn about parts of the prompts that are not read as words."""
         prompts, negatives = request.prompts, request.negative_prompts
         if request.prompt_2 is not None:
             prompts = [*prompts, *request.prompts_2]
@@ -140,7 +140,7 @@ class Generation:
             self._notices.warn(message)
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
-        """Say which words of textual inversions the refiner reads as text."""
+        """Warn about words of textual inversions that the refiner reads as text."""
         if refiner is None:
             return
         texts = [*request.prompts, *request.negative_prompts]

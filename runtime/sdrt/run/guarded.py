@@ -24,7 +24,7 @@ def guarded(events: Events, is_cancelled: Callable[[], object] | None, num_steps
     steps = 0
     try:
         while True:
-            # Not around `yield`: what the caller does meanwhile is not part of the run.
+            # The block excludes `yield`, because the caller's work meanwhile is not part of the run.
             with at_work(), cancelling(is_cancelled):
                 stop_if_cancelled()
                 event = next(events)

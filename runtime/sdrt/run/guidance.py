@@ -13,14 +13,13 @@ __all__ = ["embedded_guidance", "unused_negative_prompt"]
 def embedded_guidance(scale: float, width: int) -> NDArray[np.float32]:
     """Embed a guidance scale as a vector [width], as timesteps are (Luo et al. 2023, arXiv:2310.04378, section 4.3).
 
-    The paper's ω is the scale minus 1, and a thousandth of what is embedded. All arithmetic is in float32, as in
-    diffusers.
+    The paper's ω is the scale minus 1. The embedded value is 1000 ω. All arithmetic is in float32, as in diffusers.
     """
     half = width // 2
     omega = np.float32(scale - 1) * np.float32(1000)
     rate = -(np.log(np.float32(10000)) / np.float32(max(1, half - 1)))
     angles = omega * np.exp(np.arange(half, dtype=np.float32) * rate)
-    # An odd width ends in a zero.
+    # A vector of odd width ends in a zero.
     return np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)])
 
 

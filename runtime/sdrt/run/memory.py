@@ -110,7 +110,7 @@ class ComponentCache:
             if components is not self._loaded:
                 # They were replaced meanwhile. Free the sessions that were created since then.
                 components.close()
-        # Not inside `except`: the error's traceback would keep the old sessions in memory.
+        # This is outside `except`, because the error's traceback would keep the old sessions in memory.
         self.get().load()
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:

@@ -51,7 +51,7 @@ def plan_passes(
         request: the request, completed by `fit`.
         scheduler: the scheduler of every pass.
         hires_scheduler: that of the second pass of `hires_scale`, if it differs.
-        refining: the refiner, and the settings for which it decides otherwise.
+        refining: the refiner, and the settings that have other values for it.
 
     Raises:
         RequestError: the scheduler cannot take that many steps.

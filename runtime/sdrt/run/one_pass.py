@@ -71,7 +71,7 @@ def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
     except MemoryError as error:
         if not make_room(job, error):
             raise
-    # Not inside `except`: the error's traceback would keep the old sessions in memory.
+    # This is outside `except`, because the error's traceback would keep the old sessions in memory.
     return _decode_with(job.cache.for_request(job.request), job, latents, canvases)
 
 

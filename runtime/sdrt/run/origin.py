@@ -33,9 +33,9 @@ class Origin:
     refiner: str | None = None
     """The name of the model that takes over in the middle, if there is one."""
     zeroes: bool = False
-    """Whether an empty negative prompt differs from none."""
+    """Whether an empty negative prompt differs from a missing one."""
     layer: int = 0
-    """How many layers before the last one the model's text encoders are usually read."""
+    """How many layers the text encoders' usual layer is before the last one."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -82,7 +82,7 @@ class Origin:
             values.pop("eta", None)
         if request.hires_scale is not None and request.hires_scheduler is not None:
             other = resolve_scheduler(request.hires_scheduler, self.scheduler_config)
-            # With its spacing in its name, which A1111 reads too.
+            # The name includes the spacing, which A1111 reads too.
             spacing = SPACING_LABELS.get(other.spacing, other.spacing) if other.sampler.spacings else ""
             values["hires_scheduler"] = f"{other.sampler.display_name} {spacing}".rstrip()
         # A clip_skip of 0 means none. Metadata count from the last layer.

@@ -219,7 +219,7 @@ class Preparation:
         if takes_mask:
             return Prepared(x=x, extra_channels=np.stack(extra_channels), canvases=canvases)
         known = KnownRegion(clean=np.stack(clean), noise=unit, mask=np.stack(masks)[:, np.newaxis])
-        # There are no pixels to keep beside latents.
+        # An image that was given as latents has no pixels to keep.
         return Prepared(x=x, known_region=known, canvases=() if given else canvases)
 
 

@@ -37,7 +37,7 @@ class Refiner:
 
     Attributes:
         cache: the model and its components in memory.
-        noise_schedule: what the model was trained on. None for the run's own.
+        noise_schedule: the one that the model was trained on. None for the run's own.
     """
 
     cache: ComponentCache

@@ -304,5 +304,5 @@ def checked_names(argument: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def wrong_return(what: str, fits: str, argument: str) -> RequestError:
-    """The error for what a callback returned, or a caller gave to `GenerationStep.update`."""
+    """The error for a wrong value that a callback returned or a caller gave to `GenerationStep.update`."""
     return RequestError.expected(f"the callback returned {what}", fits, argument=argument)

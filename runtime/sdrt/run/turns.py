@@ -94,7 +94,7 @@ class Turns:
             self._denoiser.condition(self._inputs)
 
     def close(self) -> None:
-        """Give the buffers back, and forget the graph, which must not stay in memory while the VAE decodes."""
+        """Return the buffers and drop the graph, which must not stay in memory while the VAE decodes."""
         self._denoiser = None
         self._open.close()
 
@@ -131,7 +131,7 @@ class Turns:
             self.close()
             if not make_room(self.job, error):
                 raise
-        # Not inside `except`: the error's traceback would keep the old sessions in memory.
+        # This is outside `except`, because the error's traceback would keep the old sessions in memory.
         self._enter_refiner(first, step)
 
     def _enter_refiner(self, first: Pass, step: int) -> None:

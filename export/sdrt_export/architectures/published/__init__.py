@@ -1,7 +1,7 @@
 """Published architectures, as the configs of their components.
 
-Each is a row: the configs of its parts, by the folders of a checkpoint, and `model_index`, which names the pipeline
-class, if that is not Stable Diffusion's.
+Each row has the configs of an architecture's parts, by folder of a checkpoint. Its `model_index` names the pipeline
+class if that is not Stable Diffusion's.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One published architecture: what it is, in words, and its configs by part."""
+    """One published architecture: its title, and its configs by part."""
 
     title: str
     configs: Mapping[str, Config]
 
     @property
     def family(self) -> Family:
-        """The family whose pipeline class its `model_index` names; Stable Diffusion without one."""
+        """The family whose pipeline class `model_index` names. Without one, Stable Diffusion."""
         return family_of(self.configs.get("model_index", {})) or STABLE_DIFFUSION
 
 
@@ -143,7 +143,7 @@ PUBLISHED: Mapping[str, Architecture] = {
         vae=vaes.TINY_XL,
     ),
 }
-"""The architectures by their names, those of one family together."""
+"""The architectures by name, grouped by family."""
 
 ARCHITECTURES: Mapping[str, Mapping[str, Config]] = {name: row.configs for name, row in PUBLISHED.items()}
-"""Their configs alone."""
+"""The configs of the architectures, by name."""

@@ -32,7 +32,7 @@ _USUAL = {
 }
 
 PNDM: Mapping[str, Any] = {"_class_name": "PNDMScheduler", **_BETAS, **_USUAL}
-"""Of Stable Diffusion 1, of 2 for 512x512, and of 2 for inpainting."""
+"""The scheduler of Stable Diffusion 1, of 2 for 512x512, and of 2 for inpainting."""
 
 DDIM_V: Mapping[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -40,7 +40,7 @@ DDIM_V: Mapping[str, Any] = {
     **_USUAL,
     "prediction_type": "v_prediction",
 }
-"""Of Stable Diffusion 2 for 768x768."""
+"""The scheduler of Stable Diffusion 2 for 768x768."""
 
 EULER: Mapping[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",
@@ -49,13 +49,13 @@ EULER: Mapping[str, Any] = {
     "prediction_type": "epsilon",
     "timestep_spacing": "leading",
 }
-"""Of SDXL, its refiner, its model for inpainting, and the models pruned from it."""
+"""The scheduler of SDXL, its refiner, its model for inpainting, and the models pruned from it."""
 
 EULER_TRAILING: Mapping[str, Any] = {**EULER, "timestep_spacing": "trailing"}
-"""Of SD-Turbo."""
+"""The scheduler of SD-Turbo."""
 
 EULER_A_TRAILING: Mapping[str, Any] = {**EULER_TRAILING, "_class_name": "EulerAncestralDiscreteScheduler"}
-"""Of SDXL-Turbo."""
+"""The scheduler of SDXL-Turbo."""
 
 LCM: Mapping[str, Any] = {
     "_class_name": "LCMScheduler",
@@ -67,7 +67,7 @@ LCM: Mapping[str, Any] = {
     "steps_offset": 0,
     "timestep_spacing": "leading",
 }
-"""Of latent consistency models."""
+"""The scheduler of latent consistency models."""
 
 UPSCALER: Mapping[str, Any] = {
     "_class_name": "DDIMScheduler",
@@ -77,4 +77,4 @@ UPSCALER: Mapping[str, Any] = {
 }
 
 UPSCALER_LOW_RES: Mapping[str, Any] = {"_class_name": "DDPMScheduler", **_UPSCALER_BETAS}
-"""How the x4 upscaler adds noise to the small image."""
+"""The x4 upscaler's second scheduler, which adds noise to the small image."""

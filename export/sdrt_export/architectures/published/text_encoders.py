@@ -21,7 +21,7 @@ CLIP_L: Mapping[str, Any] = {
     "projection_dim": 768,
     **_IDS,
 }
-"""Of Stable Diffusion 1, and the first of SDXL (CLIP ViT-L/14)."""
+"""The text encoder of Stable Diffusion 1, and the first of SDXL (CLIP ViT-L/14)."""
 
 CLIP_H: Mapping[str, Any] = {
     **CLIP_L,
@@ -32,7 +32,7 @@ CLIP_H: Mapping[str, Any] = {
     "hidden_act": "gelu",
     "projection_dim": 512,
 }
-"""Of Stable Diffusion 2 (OpenCLIP ViT-H/14), without the last layer, which those models do not use."""
+"""The text encoder of Stable Diffusion 2 (OpenCLIP ViT-H/14), without the last layer, which the models do not use."""
 
 CLIP_G: Mapping[str, Any] = {
     **CLIP_L,
@@ -43,7 +43,7 @@ CLIP_G: Mapping[str, Any] = {
     "hidden_act": "gelu",
     "projection_dim": 1280,
 }
-"""The second of SDXL, and the only one of its refiner (OpenCLIP ViT-bigG/14)."""
+"""The second text encoder of SDXL, and the only one of its refiner (OpenCLIP ViT-bigG/14)."""
 
 TINY: Mapping[str, Any] = {
     **CLIP_L,

@@ -56,7 +56,7 @@ X4_UPSCALER: Mapping[str, Any] = {
     "use_linear_projection": True,
     "num_class_embeds": 1000,
 }
-"""It has self-attention at the coarsest level only, whose cost limits the images' size."""
+"""The upscaler has self-attention only at the coarsest level, because its cost would limit the size of images."""
 
 SDXL: Mapping[str, Any] = {
     **SD1,
@@ -99,7 +99,7 @@ SEGMIND_VEGA: Mapping[str, Any] = {
     "reverse_transformer_layers_per_block": ((2, 2, 2), (1, 1, 1), 1),
 }
 
-# BK-SDM leaves a layer of each block out, then the middle, then the coarsest level (Kim et al. 2023, arXiv:2305.15798).
+# BK-SDM removes one layer of each block, then the middle, then the coarsest level (Kim et al. 2023, arXiv:2305.15798).
 BK_SDM_BASE: Mapping[str, Any] = {**SD1, "layers_per_block": 1}
 
 BK_SDM_SMALL: Mapping[str, Any] = {**BK_SDM_BASE, "mid_block_type": None}

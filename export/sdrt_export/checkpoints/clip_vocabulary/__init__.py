@@ -11,13 +11,13 @@ from pathlib import Path
 __all__ = ["VOCABULARY", "byte_symbols", "clip_tokenizer", "merges", "vocabulary"]
 
 VOCABULARY = 49408
-"""How many tokens there are."""
+"""The number of tokens."""
 _BOS, _EOS = "<|startoftext|>", "<|endoftext|>"
 _LENGTH = 77
 
 
 def byte_symbols() -> list[str]:
-    """The printable characters of byte-level BPE for all byte values: the byte itself, or one from U+0100 on."""
+    """The printable characters of byte-level BPE for all byte values: the byte's own, or one from U+0100 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(0x100 + index) for index in range(len(others))]
@@ -63,5 +63,5 @@ def clip_tokenizer(pad: str) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
-    # As bytes, because on Windows text mode would change the ends of lines.
+    # The files are written as bytes, because on Windows text mode would change the ends of lines.
     path.write_bytes(text.encode())

@@ -9,7 +9,7 @@ from sdrt_export.checkpoints.derived.shapes import Shapes, heads_of
 
 __all__ = ["derived_clip", "is_open_clip", "projection_of"]
 
-# The widths of OpenCLIP's encoders, in whatever names: Stable Diffusion 2's and SDXL's second.
+# The widths of OpenCLIP's encoders, whatever names the tensors have: Stable Diffusion 2's and SDXL's second.
 _OPEN_CLIP_WIDTHS = (1024, 1280)
 # The last layer of Stable Diffusion 2's encoder, which nothing reads.
 _UNREAD = 23

@@ -18,7 +18,7 @@ _HEAD_SIZE = 64
 
 
 class Shapes:
-    """The shapes of a component of the file `path`. Messages call it `part`."""
+    """The shapes of the tensors of the component `part` in the file `path`."""
 
     def __init__(self, path: Path, part: str, shapes: Mapping[str, Shape]) -> None:
         self.path, self.part, self._shapes = path, part, shapes
@@ -30,7 +30,7 @@ class Shapes:
         """The shape of a tensor that must have `axes` axes.
 
         Raises:
-            UnsupportedModelError: it is missing, or has others.
+            UnsupportedModelError: it is missing, or has another number of axes.
         """
         shape = self._shapes.get(name)
         if shape is None:
@@ -44,7 +44,7 @@ class Shapes:
         return len(self._shapes.get(name, ()))
 
     def counted(self, pattern: str) -> int:
-        """How many tensors there are whose names are `pattern` with 0, 1, 2 … in place of {}."""
+        """The number of tensors that are named `pattern` with 0, 1, 2 … in place of {}."""
         return next(index for index in count() if pattern.format(index) not in self._shapes)
 
     def refused(self, problem: str, fits: str) -> UnsupportedModelError:

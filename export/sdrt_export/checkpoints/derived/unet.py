@@ -11,9 +11,9 @@ from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY, Shapes, heads_
 __all__ = ["derived_unet"]
 
 _GROUPS = 32
-# Stable Diffusion 1 and the upscaler have as many heads at every width.
+# Stable Diffusion 1 and the upscaler have this many heads at every width.
 _HEADS = 8
-# The width that the sizes of SDXL are embedded in, where the text encoder is in another file.
+# The width of one embedded number of SDXL's sizes, for files without the text encoder.
 _SIZE_WIDTH = 256
 
 
@@ -84,7 +84,7 @@ def _constant(shapes: Shapes, channels: Sequence[int]) -> dict[str, Any]:
 
 
 def _layer(shapes: Shapes, place: str) -> _Layer | None:
-    """The layer at `input_blocks.2`, or None if there is none."""
+    """The layer at a place such as `input_blocks.2`. None if there is none."""
     if f"{place}.0.in_layers.0.weight" not in shapes:
         return None
     depth = None
@@ -94,7 +94,7 @@ def _layer(shapes: Shapes, place: str) -> _Layer | None:
 
 
 def _down(shapes: Shapes) -> list[Block]:
-    """The blocks on the way down, which a downsampling ends."""
+    """The blocks on the way down. Each ends with a downsampling, except the last."""
     blocks: list[Block] = [[]]
     place = 1
     while True:
@@ -109,7 +109,7 @@ def _down(shapes: Shapes) -> list[Block]:
 
 
 def _up(shapes: Shapes) -> list[Block]:
-    """The blocks on the way up, whose last layer has an upsampling."""
+    """The blocks on the way up. Each ends with a layer that has an upsampling, except the last."""
     blocks: list[Block] = [[]]
     place = 0
     while (layer := _layer(shapes, f"output_blocks.{place}")) is not None:
@@ -172,11 +172,11 @@ def _only_cross(shapes: Shapes, down: list[Block], context: int) -> bool | list[
     found, place = [], 1
     for block in down:
         name = f"input_blocks.{place}.1.transformer_blocks.0.attn1.to_k.weight"
-        # Both widths may be equal, in the upscaler's last block for one, which looks at itself.
+        # Both widths may be equal, as in the upscaler's last block, which has self-attention.
         width = shapes.of(name, 2)[1] if name in shapes else None
         found.append(width is not None and width != block[0].channels and width == context)
         place += len(block) + 1
-    # A block without attention has either value, and the upscaler's config says true.
+    # The value has no effect on a block without attention. It is true there in the upscaler's config.
     if any(found):
         return [is_cross or block[0].depth is None for is_cross, block in zip(found, down, strict=True)]
     return False
@@ -207,7 +207,7 @@ def _depths(down: list[list[int | None]], up: list[list[int | None]]) -> dict[st
     simple = [_one(row) for row in down]
     back = [_one(row) for row in up]
     known = {one for one in simple if isinstance(one, int)}
-    # Blocks without transformers have any depth. The same for all is the simplest.
+    # A block without transformers may have any depth. The simplest config has the same depth for all blocks.
     usual = known.pop() if len(known) == 1 else 1
     ours: list[Any] = [usual if one is None else one for one in simple]
     # The blocks on the way up follow those on the way down, unless a list of their own says otherwise.
@@ -234,7 +234,7 @@ def _written(row: list[int | None], one: Any) -> Any:
 
 
 def _embedded(shapes: Shapes, pooled: int | None, sizes: int) -> dict[str, Any]:
-    """What is embedded beside the timestep: labels, SDXL's pooled text and sizes, LCM's guidance."""
+    """The keys for what is embedded beside the timestep: labels, SDXL's pooled text and sizes, LCM's guidance."""
     found: dict[str, Any] = {
         "addition_embed_type": None,
         "addition_time_embed_dim": None,

@@ -22,7 +22,7 @@ _BLOCK = [
 
 
 def transformers_rows(layers: int, *, projected: bool) -> list[Row]:
-    """The table for transformers' names of an encoder with some layers. Some programs leave out `text_model.`"""
+    """The table for transformers' names of an encoder with `layers` layers. Some programs leave out `text_model.`"""
     modules = ["embeddings.token_embedding", "embeddings.position_embedding", "final_layer_norm"]
     modules += [f"encoder.layers.{index}" for index in range(layers)]
     rows = [Row(f"{_TEXT}.{module}", of) for module in modules for of in (f"{_TEXT}.{module}", module)]
@@ -30,7 +30,7 @@ def transformers_rows(layers: int, *, projected: bool) -> list[Row]:
 
 
 def open_clip_rows(layers: int, *, projected: bool) -> list[Row]:
-    """The table for OpenCLIP's names of an encoder with some layers. Further ones are left over."""
+    """The table for OpenCLIP's names of an encoder with `layers` layers. Further layers are left over."""
     rows = [
         Row(f"{_TEXT}.embeddings.token_embedding", "token_embedding"),
         Row(f"{_TEXT}.embeddings.position_embedding.weight", "positional_embedding"),
@@ -39,7 +39,7 @@ def open_clip_rows(layers: int, *, projected: bool) -> list[Row]:
     for index in range(layers):
         rows += inside(f"{_TEXT}.encoder.layers.{index}", f"transformer.resblocks.{index}", _BLOCK)
     if projected:
-        # A parameter that multiplies from the right, or since OpenCLIP 2.24 a Linear, which is as transformers' is.
+        # OpenCLIP has a parameter that multiplies from the right, or since 2.24 a Linear, as transformers has.
         rows += [
             Row("text_projection.weight", "text_projection", TRANSPOSED),
             Row("text_projection.weight", "text_projection.weight"),

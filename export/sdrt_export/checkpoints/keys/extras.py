@@ -25,7 +25,7 @@ _TEXT = r"(cond_stage_model|conditioner\.embedders\.\d)\."
 
 EXTRAS: Sequence[Extra] = (
     # Merging programs average and round them. A1111 uses them, diffusers does not.
-    _extra(r"(^|\.)position_ids$", "positions are counted from 0, whatever the file says"),
+    _extra(r"(^|\.)position_ids$", "sdrt counts positions from 0, as diffusers does"),
     _extra(r"^model_ema\.", "averaged weights; the plain ones are used, as in A1111 and diffusers"),
     _extra(
         r"^(betas|alphas_cumprod(_prev)?|(sqrt|log)_\w*alphas_cumprod\w*|posterior_\w+|lvlb_weights|logvar"
@@ -51,7 +51,7 @@ EXTRAS: Sequence[Extra] = (
         "the last layer of Stable Diffusion 2's text encoder, which the model does not use",
     ),
     _extra(rf"^({_TEXT})?(model\.)?attn_mask$", "the causal mask, which the graph makes"),
-    _extra(r"^(first_stage_model\.|vae\.)?loss\.", "what the VAE was trained with"),
+    _extra(r"^(first_stage_model\.|vae\.)?loss\.", "the loss for training the VAE"),
 )
 
 

@@ -21,7 +21,7 @@ class _Take:
 
 
 def _flat(shape: Shape) -> Shape:
-    """The shape of a 1x1 convolution's weight as a matrix. Others stay, for the check of shapes to find."""
+    """The shape of a 1x1 convolution's weight as a matrix. Other shapes stay, and a later check refuses them."""
     return shape[:2] if len(shape) > 2 and set(shape[2:]) == {1} else shape
 
 
@@ -91,7 +91,7 @@ def taken(file: MappedFile, names: Mapping[str, str], rows: Iterable[Row]) -> Ta
 
 
 def _found(table: Mapping[str, Sequence[Row]], name: str) -> list[tuple[str, Row]]:
-    """The rows for a tensor, with its names in diffusers. The longest module counts."""
+    """The rows for a tensor, with its names in diffusers. The longest module name that is in the table counts."""
     head, rest = name, ""
     while head:
         if head in table:

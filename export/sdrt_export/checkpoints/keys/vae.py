@@ -16,7 +16,7 @@ _RESNET = [
     Row("conv_shortcut", "nin_shortcut"),
 ]
 _GROUP_NORM = Row("group_norm", "norm")
-# Newer programs write diffusers' names of the attention into CompVis' file: diffusers' before 0.17 and after.
+# Newer programs mix diffusers' names of the attention, from before 0.17 or later, with CompVis' other names.
 _ATTENTION = [
     (to, of)
     for to, names in {
@@ -51,7 +51,7 @@ def old_vae_rows() -> list[Row]:
 
 
 def _attention(half: str, of: str, others: list[Row]) -> list[Row]:
-    """Each weight is a matrix, whatever the file has; each bias is a vector."""
+    """The rows of an attention. Each weight becomes a matrix; each bias stays a vector."""
     rows = [Row(f"{to}.weight", f"{name}.weight", LINEAR) for to, name in _ATTENTION]
     rows += [Row(f"{to}.bias", f"{name}.bias") for to, name in _ATTENTION]
     return inside(f"{half}.mid_block.attentions.0", of, [*rows, *others])
