@@ -23,6 +23,7 @@ from sdrt_export.tensors.finite import FiniteTensors
 __all__ = ["TAESD", "load_taesd"]
 
 _FACTOR = 8
+_FITS = "a folder or hub id of diffusers' AutoencoderTiny, such as madebyollin/taesd"
 
 
 def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
@@ -37,11 +38,9 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
     if not exists(folder):
         from sdrt.model_folder import hub
 
-        folder = hub.download_taesd(hub.check_id(source), **hub_options)
+        folder = hub.download_taesd(hub.check_id_of(source, "taesd", _FITS), **hub_options)
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError.expected(
-            f"--taesd {source} has no config.json", "a folder of diffusers' AutoencoderTiny", argument="taesd"
-        )
+        raise ModelNotFoundError.expected(f"--taesd {source} has no config.json", _FITS, argument="taesd")
     config = read_json(folder / "config.json")
     found = config.get("_class_name")
     if found != TAESD.class_name:

@@ -303,6 +303,25 @@ def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
         StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
 
 
+@pytest.mark.parametrize(
+    "command", [["benchmark", "--steps", "1", "--time-limit", "0.1"], ["doctor"]], ids=["benchmark", "doctor"]
+)
+def test_what_goes_beside_a_file_reaches_every_process(command: list[str], tmp_path: Path) -> None:
+    """Nothing in the file says what it predicts. Each process that opens it needs the option."""
+    content = made("sd2", whole=True)
+    vae = {name: one for name, one in content.tensors.items() if name.startswith("first_stage_model.")}
+    save_file(vae, tmp_path / "vae.safetensors")
+    rest = {name: one for name, one in content.tensors.items() if name not in vae}
+    save_file(rest, tmp_path / "sd2.safetensors")
+    given = [*command, "-m", str(tmp_path / "sd2.safetensors"), "--size", "64", "--provider", "cpu"]
+    without = CliRunner().invoke(main, given)
+    assert without.exit_code == 3, without.output
+    beside = ["--vae", str(tmp_path / "vae.safetensors"), "--prediction-type", "v_prediction"]
+    result = CliRunner().invoke(main, [*given, *beside])
+    assert result.exit_code == 0, result.output
+    assert "64x64" in result.stdout
+
+
 # --- checkpoints that do not fit -------------------------------------------------------------------------------
 
 
@@ -370,6 +389,17 @@ def test_info_says_what_a_checkpoint_runs_with(checkpoint: Checkpoint, single: P
             defaults["num_inference_steps"]
             == pipeline("a cat", width=64, height=64).request.num_inference_steps
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [("sd1", "text to image"), ("sdxl", "text to image"), ("sdxl-refiner", "image to image")],
+)
+def test_info_says_the_task(kind: str, task: str, tmp_path: Path) -> None:
+    """SDXL's refiner finishes the images of another model."""
+    path = made(kind, whole=True).saved(tmp_path / "model.safetensors")
+    about = json.loads(CliRunner().invoke(main, ["info", str(path), "--json"]).stdout)
+    assert (about["problem"], about["task"]) == (None, task)
 
 
 def test_info_says_why_a_checkpoint_does_not_run(checkpoint: Checkpoint, tmp_path: Path) -> None:

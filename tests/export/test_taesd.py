@@ -87,6 +87,14 @@ def test_the_command_previews_with_it(model: Path, tmp_path: Path, monkeypatch: 
         assert np.ptp(np.asarray(now)) > 0
 
 
+@pytest.mark.parametrize("name", ["nope", "taesd.safetensors", "models/taesd.pt"])
+def test_a_missing_taesd_is_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=f"taesd is '{name}', which does not exist: expected a folder or"
+    ):
+        export_model(None, tmp_path / "model", taesd=name, **TINY)
+
+
 def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     (tmp_path / "empty").mkdir()

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import brief
 from sdrt.common.notices import Notify
-from sdrt.errors import RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.model_folder import hub
 from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.hub_file import download_file, hub_file
@@ -28,6 +29,9 @@ _CONFIGS = (
     "text_encoder_2/config.json",
     "scheduler/scheduler_config.json",
 )
+_CONFIG = "a folder in diffusers' layout, or a hub id, owner/name"
+_VAE = "a .safetensors file, or a folder or hub id (owner/name) of diffusers' AutoencoderKL"
+_TEXT = "a .safetensors file of a text encoder, here or on the hub (owner/name/file.safetensors)"
 
 
 def open_checkpoint(
@@ -76,8 +80,8 @@ def _single(
     config = None if beside.config is None else _configs(beside.config, access)
     return open_single_file(
         path,
-        vae=None if beside.vae is None else _local(beside.vae, access),
-        text_encoders=[_local(one, access) for one in beside.text_encoders],
+        vae=None if beside.vae is None else _vae(beside.vae, access),
+        text_encoders=[_text_encoder(one, access) for one in beside.text_encoders],
         prediction_type=beside.prediction_type,
         config=config,
         notify=notify,
@@ -85,28 +89,42 @@ def _single(
     )
 
 
-def _local(given: str | Path, access: Mapping[str, Any]) -> Path:
-    """The path of a part, downloaded if it is on the hub."""
-    path = expand(given)
-    if exists(path) or isinstance(given, Path):
+def _vae(given: str | Path, access: Mapping[str, Any]) -> Path:
+    """The path of a VAE, downloaded if it is on the hub."""
+    return _local("vae", given, _VAE, access) or hub.download_taesd(
+        hub.check_id_of(given, "vae", _VAE), **access
+    )
+
+
+def _text_encoder(given: str | Path, access: Mapping[str, Any]) -> Path:
+    """The path of a text encoder's file, downloaded if it is on the hub."""
+    path = _local("text_encoders", given, _TEXT, access)
+    if path is None or path.is_dir():
+        problem = "which does not exist" if path is None else "a folder"
+        raise ModelNotFoundError.expected(
+            f"text_encoders is {brief(str(given), 200)}, {problem}",
+            _TEXT,
+            argument="text_encoders",
+            path=path,
+        )
+    return path
+
+
+def _local(argument: str, given: str | Path, fits: str, access: Mapping[str, Any]) -> Path | None:
+    """The path of a part that is here, or is a file on the hub. Otherwise None: it can be a hub id."""
+    path = expand(given, argument, fits)
+    if exists(path):
         return path
-    if (file := hub_file(given)) is not None:
-        return download_file(file, **access)[0]
-    if str(given).lower().endswith(".safetensors"):
-        return path  # a file that is missing, which the error then names
-    # One network: a config and its weights.
-    return hub.download_taesd(hub.check_id(given), **access)
+    return download_file(file, **access)[0] if (file := hub_file(given)) is not None else None
 
 
 def _configs(given: str | Path, access: Mapping[str, Any]) -> Path:
     """The folder of configs, downloaded without weights if it is on the hub."""
     path = expand(given)
-    if not exists(path) and not isinstance(given, Path):
-        return hub.download(hub.check_id(given), **access)
+    if not exists(path):
+        return hub.download(hub.check_id_of(given, "config", _CONFIG), **access)
     if not path.is_dir():
-        raise RequestError.expected(
-            f"config is {str(given)!r}", "a folder in diffusers' layout, or a hub id", argument="config"
-        )
+        raise RequestError.expected(f"config is {str(given)!r}", _CONFIG, argument="config")
     if not any((path / name).is_file() for name in _CONFIGS):
         raise RequestError.expected(
             f"config is {str(given)!r}, which has none of {', '.join(_CONFIGS)}",
@@ -127,4 +145,4 @@ def _folder(checkpoint: Checkpoint, beside: Beside, access: Mapping[str, Any]) -
             )
     if beside.vae is None:
         return checkpoint
-    return with_vae(checkpoint, _local(beside.vae, access))
+    return with_vae(checkpoint, _vae(beside.vae, access))

@@ -60,6 +60,13 @@ def open_vae_file(path: Path, *, config: Config | None = None, given: Config) ->
 def _vae_folder(folder: Path, given: Config) -> Part:
     """A folder of diffusers, or its `vae` in the folder of a whole model."""
     folder = folder / _VAE if (folder / _VAE / _CONFIG).is_file() else folder
+    if not (folder / _CONFIG).is_file():
+        raise ModelNotFoundError.expected(
+            f"vae is {str(folder)!r}, which has no {_CONFIG}",
+            "a folder of diffusers' AutoencoderKL, or a .safetensors file",
+            argument="vae",
+            path=folder,
+        )
     config = read_json(folder / _CONFIG, _VAE)
     if config.get("_class_name", "AutoencoderKL") != "AutoencoderKL":
         raise UnsupportedModelError.expected(

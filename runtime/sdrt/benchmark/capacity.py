@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from sdrt.benchmark.configurations import Configuration, Rules
@@ -20,7 +19,6 @@ from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.families.capabilities import Capabilities
 from sdrt.model_folder.model import STAGES_GRAPH
-from sdrt.model_folder.resolve import open_again
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.vae.autoencoder import LARGEST_WHOLE
 
@@ -122,7 +120,7 @@ def probe(model: Model, configuration: Configuration, rules: Rules, tell: Notify
 
 
 def _has_stages(model: Model) -> bool:
-    opened = open_again(Path(model[0]), model[1], target="cpu")
+    opened = model.open("cpu")
     return opened.graph(opened.family.vae.decoder, STAGES_GRAPH) is not None
 
 

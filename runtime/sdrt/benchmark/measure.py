@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdrt.benchmark.configurations import Configuration, Rules
 from sdrt.benchmark.machine import Others, clocks
@@ -15,13 +15,33 @@ from sdrt.benchmark.memory import peak_resident
 from sdrt.benchmark.stats import median_interval
 from sdrt.benchmark.timed_generation import Generation, generator
 from sdrt.common.notices import Notify
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import Model as OpenedModel
+from sdrt.model_folder.resolve import open_again
+from sdrt.model_folder.source import Beside
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 
 __all__ = ["Model", "measure", "open_pipeline", "repeat", "session_config", "warm_up"]
 
-Model = tuple[str, str]
-"""Path and name of a model."""
 Generate = Callable[[], Generation]
+
+
+class Model(NamedTuple):
+    """A model that another process opens again: its path, its name, and what is given beside its checkpoint."""
+
+    path: str
+    name: str
+    beside: Mapping[str, Any] = {}
+
+    @classmethod
+    def of(cls, opened: OpenedModel, beside: Mapping[str, Any]) -> Model:
+        """The model `opened`, with what the user gave `beside` it. An exported model contains that already."""
+        more = {} if isinstance(opened, ModelFolder) else {name: one for name, one in beside.items() if one}
+        return cls(str(opened.path.absolute()), opened.name, more)
+
+    def open(self, target: str) -> OpenedModel:
+        """Open it, with graphs for `target`."""
+        return open_again(Path(self.path), self.name, target, Beside(**self.beside))
 
 
 def measure(model: Model, configuration: Configuration, rules: Rules, tell: Notify) -> dict[str, Any]:
@@ -70,12 +90,11 @@ def open_pipeline(
     """Open the pipeline of a configuration, without creating sessions."""
     # Imported here, so that loading includes the import of ONNX Runtime, as in `sdrt generate`.
     from sdrt.common.notices import Notices
-    from sdrt.model_folder.resolve import open_again
     from sdrt.onnx.engine import settle
     from sdrt.pipeline import StableDiffusionPipeline
 
     config = settle(session_config(configuration, profile), Notices(notify))
-    opened = open_again(Path(model[0]), model[1], target=PROVIDERS[config.name].target)
+    opened = model.open(PROVIDERS[config.name].target)
     return StableDiffusionPipeline(opened, config, notify=notify)
 
 

@@ -103,7 +103,11 @@ def _first_picture(command: list[str]) -> float:
 
 def _generate_command(model: Model, configuration: Configuration, output: Path) -> list[str]:
     options = {
-        "--model": model[0],
+        "--model": model.path,
+        **{
+            f"--{name}": model.beside.get(name.replace("-", "_"))
+            for name in ("vae", "prediction-type", "config")
+        },
         "--width": configuration.width,
         "--height": configuration.height,
         "--batch-size": configuration.batch,
@@ -119,6 +123,7 @@ def _generate_command(model: Model, configuration: Configuration, output: Path) 
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     given += [f"--provider-option={key}={value}" for key, value in configuration.provider_options.items()]
+    given += [f"--text-encoder={one}" for one in model.beside.get("text_encoders", ())]
     switches = {
         "allow-fallback": configuration.allow_fallback or None,
         "vae-tiling": configuration.vae_tiling,

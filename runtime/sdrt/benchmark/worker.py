@@ -13,7 +13,7 @@ from typing import Any
 
 from sdrt.benchmark.capacity import probe
 from sdrt.benchmark.configurations import Configuration, Rules
-from sdrt.benchmark.measure import measure
+from sdrt.benchmark.measure import Model, measure
 from sdrt.benchmark.ort_profile import profile
 from sdrt.errors import OutOfMemoryError, SdrtError
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 def _do(job: Mapping[str, Any]) -> dict[str, Any]:
     return _WORK[job["work"]](
-        (job["model"][0], job["model"][1]),
+        Model(*job["model"]),
         Configuration(**job["configuration"]),
         Rules(**job["rules"]),
         lambda text: _tell("notice", text),

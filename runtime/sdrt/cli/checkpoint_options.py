@@ -1,4 +1,4 @@
-"""The options that go with a torch checkpoint, for `sdrt export`, `sdrt generate` and `sdrt plot`."""
+"""The options that go with a torch checkpoint, for every command that opens one."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Family:
         join: joins the embeddings that the text encoders make of one text into those that the denoiser takes.
         denoiser: the network that runs in every step.
         vae: the VAE's encoder and decoder.
-        tasks: the tasks that models of the family may be trained for. The first is text to image.
+        tasks: the tasks that models of the family may be trained for. The first needs no image.
         default_size: height and width in pixels if the denoiser's config has no `sample_size`.
         noise_schedules: the kinds of noise schedule that the family's models are trained on.
         lacks: the components that an index leaves empty. This distinguishes the family from others with the same

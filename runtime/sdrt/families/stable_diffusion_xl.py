@@ -140,7 +140,11 @@ STABLE_DIFFUSION_XL_REFINER = replace(
     index={name: entry for name, entry in STABLE_DIFFUSION_XL.index.items() if name not in _LACKS},
     absent={**STABLE_DIFFUSION_XL.absent, **dict.fromkeys(sorted(_LACKS), (None, None))},
     text_encoders=(_OPEN_CLIP,),
-    tasks=(replace(_TASKS[0], pipeline="StableDiffusionXLImg2ImgPipeline"), *_TASKS[1:]),
+    # It makes images from text too, but it was trained to finish the base model's images.
+    tasks=(
+        replace(_TASKS[0], name="image to image", pipeline="StableDiffusionXLImg2ImgPipeline"),
+        *_TASKS[1:],
+    ),
     checkpoint_pipelines=frozenset({"StableDiffusionXLPipeline"}),
     lacks=_LACKS,
 )

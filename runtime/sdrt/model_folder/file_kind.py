@@ -14,16 +14,21 @@ __all__ = [
     "CHECKPOINT",
     "EMBEDDING",
     "PICKLES",
+    "WEIGHTS",
     "FileKind",
     "check_checkpoint_file",
     "kind_of",
     "refusal_of_file",
+    "refusal_of_pickle",
 ]
 
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+WEIGHTS = (".safetensors", ".gguf", *PICKLES)
+"""The suffixes of files of weights."""
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
+_UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
 _CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
 
@@ -165,8 +170,7 @@ def check_checkpoint_file(path: Path) -> SafetensorsFile:
         raise _no_model(path, f"cannot be read ({error.strerror or error})", _CHECKPOINT_FILE) from None
     kind = kind_of(file)
     if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
-        what = kind or "a safetensors file of an unknown kind"
-        raise _no_model(path, f"is {what}, not a whole model", _CHECKPOINT_FILE)
+        raise _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
     if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
         raise UnsupportedModelError.expected(
             f"{path} is {kind}, which is not supported", f"a model of {_SD1}, 2 or {_SDXL}", path=path
@@ -183,20 +187,41 @@ def check_checkpoint_file(path: Path) -> SafetensorsFile:
 def refusal_of_file(path: Path) -> ModelError:
     """Return the error for a file that was given in place of a model's folder. It says what the file is."""
     suffix = path.suffix.lower()
-    if suffix in PICKLES:
-        return UnsupportedModelError.advised(
-            f"{path} is a pickle, which runs code when it is read",
-            "take the .safetensors file of the same model, or, if you trust it, convert it with diffusers' "
-            "StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then sdrt export DIR -o model/",
-            path=path,
-        )
     if suffix == ".safetensors":
         return _refusal_of_weights(path)
+    if path.is_file() and (error := _refusal_of_misnamed(path)) is not None:
+        return error
+    if suffix in PICKLES:
+        return refusal_of_pickle(path)
     if suffix == ".onnx":
         return _no_model(path, "is one graph of a model", "the folder of the model")
     if not path.is_file():
         return _no_model(path, "is a pipe or a device", _FOLDER)
     return _no_model(path, f"is {_OTHER_FILES.get(suffix, 'a file')}", _FOLDER)
+
+
+def refusal_of_pickle(path: Path) -> ModelError:
+    """Return the error for a file of weights that is a pickle, by its name."""
+    return UnsupportedModelError.advised(
+        f"{path} is a pickle, which runs code when it is read",
+        "take the .safetensors file of the same model, or, if you trust it, convert it with diffusers' "
+        "StableDiffusionPipeline.from_single_file(…).save_pretrained(DIR), then sdrt export DIR -o model/",
+        path=path,
+    )
+
+
+def _refusal_of_misnamed(path: Path) -> ModelError | None:
+    """The error for a safetensors file with another suffix, or none. None for other files."""
+    try:
+        kind = kind_of(read_header(path))
+    except (UnsupportedModelError, OSError):
+        return None
+    if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
+        return _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
+    name = path.with_suffix(".safetensors") if path.suffix.lower() in PICKLES else f"{path}.safetensors"
+    return UnsupportedModelError.advised(
+        f"{path} is {kind}, but its name does not end in .safetensors", f"rename it to {name}", path=path
+    )
 
 
 def _refusal_of_weights(path: Path) -> ModelError:

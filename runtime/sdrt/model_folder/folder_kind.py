@@ -10,13 +10,12 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.common.safetensors_file import read_header
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.file_kind import CHECKPOINT, PICKLES, kind_of
+from sdrt.model_folder.file_kind import CHECKPOINT, WEIGHTS, kind_of
 from sdrt.model_folder.manifest import read_json
 
 __all__ = ["refusal_of_folder"]
 
 _FITS = "a model folder: make one with sdrt export"
-_WEIGHTS = (".safetensors", ".gguf", *PICKLES)
 # Patterns of classes in configs, and their names in messages.
 _CLASSES: Sequence[tuple[str, str]] = (
     (r"ControlNet.*|.*ControlNetModel", "a ControlNet"),
@@ -48,7 +47,7 @@ def refusal_of_folder(folder: Path) -> ModelError:
             argument="model",
             path=folder,
         )
-    weights = [folder / name for name in names if Path(name).suffix.lower() in _WEIGHTS]
+    weights = [folder / name for name in names if Path(name).suffix.lower() in WEIGHTS]
     if weights:
         return _with_weights(folder, weights)
     return _no_model(folder, "holds no model_index.json")

@@ -13,12 +13,13 @@ from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import embedded_names
+from sdrt.model_folder.file_kind import WEIGHTS
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.onnx.graph_file import read_graph
 
-__all__ = ["check_id", "download", "download_checkpoint", "download_taesd", "hub_errors"]
+__all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_taesd", "hub_errors"]
 
 # Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
@@ -53,11 +54,18 @@ def check_id(model: str | Path) -> str:
     """Return `model` as a hub id.
 
     Raises:
-        ModelNotFoundError: it is not a hub id, so it is probably a mistyped folder.
+        ModelNotFoundError: it is not a hub id, so it is probably a mistyped folder or file.
     """
     name = str(model)
-    if isinstance(model, Path) or not _ID.fullmatch(name) or ".." in name:
-        shown = name if len(name) <= 200 else name[:200] + "…"
+    if name.lower().endswith(WEIGHTS):
+        # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
+        raise ModelNotFoundError.advised(
+            f"there is no file {_shown(name)}",
+            "check the path; a file on the hub is owner/name/file.safetensors",
+            argument="model",
+            path=Path(model),
+        )
+    if not _is_id(model):
         if name in embedded_names():
             raise ModelNotFoundError.advised(
                 f"there is no folder {name}",
@@ -67,12 +75,36 @@ def check_id(model: str | Path) -> str:
             )
         embedded = "".join(f", nor the embedded model {name}" for name in embedded_names())
         raise ModelNotFoundError.advised(
-            f"{shown!r} is neither a folder{embedded}, nor a hub id (owner/name, of ASCII letters, "
+            f"{_shown(name)!r} is neither a folder{embedded}, nor a hub id (owner/name, of ASCII letters, "
             "digits, '.', '_', '-')",
             "check the spelling, or make a folder with sdrt export CHECKPOINT -o model/",
             argument="model",
         )
     return name
+
+
+def check_id_of(given: str | Path, argument: str, fits: str) -> str:
+    """Return `given` as a hub id. It is what `argument`, such as "vae", names beside a model.
+
+    Raises:
+        ModelNotFoundError: it is not a hub id, or is the name of a file. The error says that `argument` takes `fits`.
+    """
+    if not _is_id(given) or str(given).lower().endswith(WEIGHTS):
+        raise ModelNotFoundError.expected(
+            f"{argument} is {_shown(str(given))!r}, which does not exist",
+            fits,
+            argument=argument,
+            path=Path(given),
+        )
+    return str(given)
+
+
+def _is_id(given: str | Path) -> bool:
+    return isinstance(given, str) and _ID.fullmatch(given) is not None and ".." not in given
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= 200 else name[:200] + "…"
 
 
 def download(

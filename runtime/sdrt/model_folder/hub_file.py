@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sdrt.errors import ModelNotFoundError, RequestError
-from sdrt.model_folder.file_kind import PICKLES, refusal_of_file
+from sdrt.model_folder.file_kind import PICKLES, refusal_of_pickle
 from sdrt.model_folder.hub import check_id, hub_errors
 
 __all__ = ["HubFile", "download_file", "hub_file"]
@@ -99,7 +99,7 @@ def download_file(
             argument="revision",
         )
     if file.file.lower().endswith(PICKLES):
-        raise refusal_of_file(Path(file.file))
+        raise refusal_of_pickle(Path(file.file))
     from huggingface_hub import hf_hub_download
 
     revision = revision or file.revision

@@ -103,14 +103,6 @@ def _download(
     if (file := hub_file(model)) is not None:
         path, commit = download_file(file, revision=revision, **access)
         return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)
-    if str(model).lower().endswith(".safetensors"):
-        # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
-        raise ModelNotFoundError.advised(
-            f"there is no file {model}",
-            "check the path; a file on the hub is owner/name/file.safetensors",
-            argument="model",
-            path=Path(model),
-        )
     name = hub.check_id(model)
     snapshot = hub.download(name, revision=revision, **access)
     return Source(
@@ -200,9 +192,9 @@ def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
     )
 
 
-def open_again(path: Path, name: str, target: str) -> Model:
+def open_again(path: Path, name: str, target: str, beside: Beside) -> Model:
     """Open a model's folder, or a checkpoint that runs in memory, in another process. Nothing is exported."""
     if path.is_dir() and not holds_torch_checkpoint(path):
         return ModelFolder.open(path, name=name)
-    opened = resolve_model(path, target=target, in_memory=True)
+    opened = resolve_model(path, beside=beside, target=target, in_memory=True)
     return replace(opened, name=name)

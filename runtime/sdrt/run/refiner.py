@@ -141,11 +141,18 @@ def _first_evaluation(request: FittedRequest, plan: Plan, scheduler: Scheduler, 
         return -1
     else:
         known = [index for index, timestep in enumerate(plan.timesteps) if timestep < cutoff]
-    if not known or (not plan.adaptive and known[0] >= plan.num_evaluations):
+    if not known:
         raise refused(
             "refiner_switch",
             f"is {switch:g}, so the refiner would run none of the steps",
             "a smaller share, or more steps",
+        )
+    # The run ends before its last level only because of denoising_end.
+    if not plan.adaptive and known[0] >= plan.num_evaluations:
+        raise refused(
+            "denoising_end",
+            f"is {request.denoising_end:g}, so the refiner would run none of the steps",
+            f"a larger share, or a refiner_switch smaller than {switch:g}",
         )
     return known[0]
 

@@ -35,6 +35,13 @@ def test_info_says_what_a_file_holds(lora: Path) -> None:
     assert "cannot be read as a safetensors file" in damaged.stderr
 
 
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing.png", "folder/missing", "missing-v1.5"])
+def test_info_of_what_does_not_exist(name: str, folder: Path) -> None:
+    done = run("info", name)
+    assert done.exit_code == 3
+    assert done.stderr == f"error: there is no file or model folder {name}: check the path\n"
+
+
 def test_a_lora_is_called_a_lora(lora: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.png"
     for options, words in (

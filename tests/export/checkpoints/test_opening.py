@@ -143,8 +143,48 @@ def test_a_file_on_the_hub(source: str, file: Path, monkeypatch: pytest.MonkeyPa
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError):
         open_checkpoint(tmp_path / "no.safetensors")
-    with pytest.raises(ModelNotFoundError, match="cannot be read"):
-        open_checkpoint(made("sd1").saved(tmp_path / "m.safetensors"), beside=Beside(vae="vae.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "name", ["nope", "nope.safetensors", "parts/nope.safetensors", "nope.pt", "./nope", "a/b/c"]
+)
+@pytest.mark.parametrize(
+    ("argument", "fits"),
+    [
+        ("vae", "a .safetensors file, or a folder or hub id"),
+        ("text_encoders", "a .safetensors file of a text encoder"),
+        ("config", "a folder in diffusers' layout, or a hub id"),
+    ],
+)
+def test_a_missing_part_is_named(argument: str, fits: str, name: str, file: Path) -> None:
+    beside = Beside(**{argument: [name] if argument == "text_encoders" else name})
+    with pytest.raises(ModelNotFoundError) as caught:
+        open_checkpoint(file, beside=beside)
+    assert str(caught.value).startswith(f"{argument} is {name!r}, which does not exist: expected {fits}")
+    assert caught.value.argument == argument
+
+
+def test_a_missing_vae_of_a_folder_is_named(folder: Path) -> None:
+    with pytest.raises(
+        ModelNotFoundError, match=r"vae is 'nope', which does not exist: expected a \.safeten"
+    ):
+        open_checkpoint(folder, beside=Beside(vae="nope"))
+
+
+def test_a_folder_that_is_no_part_is_named(file: Path, folder: Path, tmp_path: Path) -> None:
+    for source in (file, folder):
+        with pytest.raises(
+            ModelNotFoundError, match=r"vae is '.*', which has no config.json: expected a folder"
+        ):
+            open_checkpoint(source, beside=Beside(vae=tmp_path))
+    with pytest.raises(ModelNotFoundError, match=r"text_encoders is '.*', a folder: expected a .safetensors"):
+        open_checkpoint(file, beside=Beside(text_encoders=[tmp_path]))
+
+
+def test_a_hub_id_is_no_text_encoder(file: Path) -> None:
+    """Its weights would be downloaded for nothing."""
+    with pytest.raises(ModelNotFoundError, match="text_encoders is 'openai/clip', which does not exist"):
+        open_checkpoint(file, beside=Beside(text_encoders=["openai/clip"]))
 
 
 def test_a_folder_without_configs_is_no_config(tmp_path: Path) -> None:

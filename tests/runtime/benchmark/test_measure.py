@@ -15,7 +15,7 @@ import pytest
 from sdrt import OutOfMemoryError, RequestError, SdrtError, StableDiffusionPipeline
 from sdrt.benchmark import runner
 from sdrt.benchmark.configurations import Asked, Configuration, Rules, expand
-from sdrt.benchmark.measure import open_pipeline, repeat, warm_up
+from sdrt.benchmark.measure import Model, open_pipeline, repeat, warm_up
 from sdrt.benchmark.timed_generation import PARTS, Generation, Step, generator
 from sdrt.common.spans import listening, span
 from sdrt.onnx import engine as onnx_runtime
@@ -28,6 +28,19 @@ def configuration(pipeline: StableDiffusionPipeline, **asked: object) -> Configu
     return found
 
 
+def test_what_goes_beside_a_checkpoint_reaches_the_first_image(pipeline: StableDiffusionPipeline) -> None:
+    beside = {
+        "vae": "v.safetensors",
+        "text_encoders": ["l", "g"],
+        "config": "c",
+        "prediction_type": "epsilon",
+    }
+    command = runner._generate_command(Model("m", "m", beside), configuration(pipeline), Path("a.png"))
+    given = {"--vae=v.safetensors", "--text-encoder=l", "--text-encoder=g", "--config=c"}
+    assert given | {"--prediction-type=epsilon"} <= set(command)
+    assert Model.of(pipeline.model, beside).beside == {}  # an exported model contains it
+
+
 def test_what_is_passed_to_the_provider_reaches_every_process(
     pipeline: StableDiffusionPipeline, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -37,9 +50,9 @@ def test_what_is_passed_to_the_provider_reaches_every_process(
         configuration(pipeline, low_vram=True, provider_options={"enable_cuda_graph": "True"}),
         provider="cuda",
     )
-    open_pipeline((str(tiny_model), "tiny"), asked, print)
+    open_pipeline(Model(str(tiny_model), "tiny"), asked, print)
     assert (given[0].low_vram, given[0].provider_options) == (True, {"enable_cuda_graph": "True"})
-    command = runner._generate_command((str(tiny_model), "tiny"), asked, Path("a.png"))
+    command = runner._generate_command(Model(str(tiny_model), "tiny"), asked, Path("a.png"))
     assert {"--provider-option=enable_cuda_graph=True", "--low-vram", "--provider=cuda"} <= set(command)
 
 
@@ -187,7 +200,7 @@ def test_the_device_s_memory_is_what_was_added_to_it(
 
     monkeypatch.setattr(runner, "_work", work)
     on_gpu = replace(configuration(pipeline), provider="cuda:1")
-    memory = runner.measured(("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
+    memory = runner.measured(Model("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
     assert memory == {
         "own_bytes": 2,
         "resident_bytes": 3,
@@ -197,7 +210,7 @@ def test_the_device_s_memory_is_what_was_added_to_it(
     }
     assert heard == []
     monkeypatch.setattr(runner, "used_bytes", lambda device: None)
-    memory = runner.measured(("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
+    memory = runner.measured(Model("folder", "name"), on_gpu, Rules(), heard.append)["memory"]
     assert memory["device_bytes"] is None
     assert "memory is not measured" in heard[0]
     assert "[benchmark]'" in heard[0]
@@ -210,7 +223,7 @@ def test_a_worker_that_is_killed_ran_out_of_memory(
     dying = "import os, signal, sys; sys.stdin.read(); os.kill(os.getpid(), signal.SIGKILL)"
     monkeypatch.setattr(runner, "_WORKER", (sys.executable, "-c", dying))
     with pytest.raises(OutOfMemoryError, match="killed, probably because memory ran out"):
-        runner.measured(("folder", "name"), configuration(pipeline), Rules(), print)
+        runner.measured(Model("folder", "name"), configuration(pipeline), Rules(), print)
     monkeypatch.setattr(runner, "_WORKER", (sys.executable, "-c", "raise SystemExit(3)"))
     with pytest.raises(SdrtError, match="ended with code 3"):
-        runner.measured(("folder", "name"), configuration(pipeline), Rules(), print)
+        runner.measured(Model("folder", "name"), configuration(pipeline), Rules(), print)

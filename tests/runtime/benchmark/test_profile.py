@@ -13,6 +13,7 @@ import pytest
 from sdrt import IntegrityError, OutOfMemoryError, StableDiffusionPipeline
 from sdrt.benchmark.ceiling import GRAPHS, measure_ceiling
 from sdrt.benchmark.configurations import Asked, Rules, expand
+from sdrt.benchmark.measure import Model
 from sdrt.benchmark.onnx_blocks import blocks
 from sdrt.benchmark.ort_profile import _computes_in, _rates, operators, profile
 from sdrt.cli.benchmark.profile import profile_text
@@ -105,7 +106,7 @@ def test_a_graph_that_is_cut_short_is_named(tiny_model: Path, tmp_path: Path) ->
 def test_a_profile_adds_up(pipeline: StableDiffusionPipeline, tiny_model: Path) -> None:
     asked = Asked(steps=5, schedulers=("euler",), providers=("cpu",), threads=(1,))
     ((configuration, _),) = expand(asked, lambda provider, threads: pipeline)
-    found = profile((str(tiny_model), "tiny"), configuration, Rules(), lambda text: None)
+    found = profile(Model(str(tiny_model), "tiny"), configuration, Rules(), lambda text: None)
     unet = found["components"]["unet"]
     # Ten steps at least, so two generations of 5.
     assert (found["steps"], found["generations"], unet["runs"]) == (10, 2, 10)
@@ -148,7 +149,7 @@ def test_a_ceiling_that_cannot_be_measured_costs_no_profile(
     asked = Asked(steps=3, schedulers=("euler",), providers=("cpu",), threads=(1,))
     ((configuration, _),) = expand(asked, lambda provider, threads: pipeline)
     said: list[str] = []
-    found = profile((str(tiny_model), "tiny"), configuration, Rules(time_limit=0.1), said.append)
+    found = profile(Model(str(tiny_model), "tiny"), configuration, Rules(time_limit=0.1), said.append)
     assert (found["ceiling"], found["rates"]) == (None, None)
     assert "were not measured: no room" in said[-1]
     assert found["components"]["unet"]["operators"]

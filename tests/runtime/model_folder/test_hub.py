@@ -224,6 +224,16 @@ def test_names_that_are_not_hub_ids(name: str) -> None:
         check_id(name)
 
 
+@pytest.mark.parametrize(
+    "name", ["nope.ckpt", "models/nope.pt", "./nope.safetensors", "nope.GGUF", "~x/nope.bin"]
+)
+def test_a_missing_file_is_no_misspelt_hub_id(name: str) -> None:
+    for given in (name, Path(name)):
+        with pytest.raises(ModelNotFoundError) as caught:
+            check_id(given)
+        assert str(caught.value).startswith(f"there is no file {given}: check the path")
+
+
 def test_checkpoints_go_to_the_given_cache(hub: str, tmp_path: Path) -> None:
     done = ask(
         hub, tmp_path / "home", f"download_checkpoint('owner/both', cache_dir={str(tmp_path / 'mine')!r})"

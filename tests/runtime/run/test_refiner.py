@@ -352,8 +352,14 @@ def test_what_cannot_be_is_one_line(
         ({"denoising_start": 0.9999}, "denoising_start is 0.9999, so none of the 6 steps would run"),
         ({"refiner_switch": 1}, "refiner_switch is 1, so the refiner would run none of the steps"),
         (
+            {"denoising_end": 0.5},
+            "denoising_end is 0.5, so the refiner would run none of the steps: expected a larger share, or a "
+            "refiner_switch smaller than 0.8",
+        ),
+        (
             {"refiner_switch": 0.9, "denoising_end": 0.5},
-            "refiner_switch is 0.9, so the refiner would run none of the steps",
+            "denoising_end is 0.5, so the refiner would run none of the steps: expected a larger share, or a "
+            "refiner_switch smaller than 0.9",
         ),
     ],
     ids=str,
@@ -365,7 +371,7 @@ def test_shares_that_leave_nothing_to_do(
     settings: dict[str, Any],
     message: str,
 ) -> None:
-    extra = {"refiner": str(tiny_model)} if "refiner_switch" in settings else {"image": image}
+    extra = {"refiner": str(tiny_model)} if "refiner_switch" in message else {"image": image}
     with pytest.raises(RequestError, match=message):
         pipeline("a cat", scheduler="euler", **FAST | settings | extra)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.checkpoint_options import CHECKPOINT_OPTIONS
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Names, Numbers, Sizes
 from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
@@ -17,8 +18,7 @@ __all__ = ["benchmark_options"]
 
 Command = Callable[..., Any]
 
-
-_OPTIONS = (
+_OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--compare",
         is_flag=True,
@@ -34,6 +34,7 @@ _OPTIONS = (
         help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
         "embedded model.",
     ),
+    *CHECKPOINT_OPTIONS,
     click.option(
         "--random-weights",
         metavar="NAME",

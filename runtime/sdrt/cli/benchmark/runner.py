@@ -16,6 +16,7 @@ from sdrt.cli.benchmark.comparison import comparison_text
 from sdrt.cli.benchmark.labels import label
 from sdrt.cli.benchmark.profile import profile_text
 from sdrt.cli.benchmark.report import report
+from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.echo import echo
 from sdrt.cli.generate.outputs import plan_file, write_atomically
 from sdrt.cli.generate.terminal import Terminal
@@ -24,6 +25,7 @@ from sdrt.errors import RequestError, SdrtError
 
 if TYPE_CHECKING:
     from sdrt.benchmark.configurations import Asked, Configuration, Rules
+    from sdrt.benchmark.measure import Model
     from sdrt.pipeline import StableDiffusionPipeline
 
 __all__ = ["run", "run_compare"]
@@ -118,12 +120,14 @@ def run(
             "leave one out",
             argument="--profile",
         )
+    beside = {name: lists.pop(name) for name in BESIDE}
     rules, terminal = Rules(precision=precision, time_limit=time_limit), Terminal(quiet=quiet)
     asked = _asked(**lists)
     plots = {"latency": plot_file, "timeline": timeline_file, _FLAME: flame_file}
     files = Files.plan(json_file, plots, force=force)
-    opener = _opener(model, random_weights, revision, asked, terminal)
-    job = Job(expand(asked, opener), rules, terminal, profile=profile or flame_file is not None)
+    opener = _opener(model, random_weights, {"revision": revision, **beside}, asked, terminal)
+    planned = expand(asked, opener)
+    job = Job(planned, rules, terminal, beside=beside, profile=profile or flame_file is not None)
     try:
         job.measure()
     except BaseException:
@@ -167,34 +171,40 @@ def _asked(
 
 
 def _opener(
-    model: str, random_weights: str | None, revision: str | None, asked: Asked, terminal: Terminal
+    model: str, random_weights: str | None, more: Mapping[str, Any], asked: Asked, terminal: Terminal
 ) -> Callable[[str, int | None], StableDiffusionPipeline]:
     """A function that opens the model on a provider with a number of threads, without creating sessions.
 
-    Raises `RequestError` if both a model and random weights are given.
+    `more` are further arguments of `from_pretrained`. Raises `RequestError` if both a model and random weights are
+    given.
     """
     if random_weights is None:
-        return partial(_open_model, model, revision, asked, terminal)
+        return partial(_open_model, model, more, asked, terminal)
     model_is_given = (
         click.get_current_context().get_parameter_source("model") is not click.core.ParameterSource.DEFAULT
     )
-    if model_is_given or revision is not None:
-        fits = "--random-weights, or --model and its --revision"
+    if model_is_given or any(value not in (None, ()) for value in more.values()):
+        fits = "--random-weights, or --model and its options, such as --revision and --vae"
         raise RequestError(f"expected {fits}, got both", argument="--random-weights", fits=fits)
     return partial(_open_random, random_weights, asked, terminal)
 
 
 def _open_model(
-    model: str, revision: str | None, asked: Asked, terminal: Terminal, provider: str, threads: int | None
+    model: str,
+    more: Mapping[str, Any],
+    asked: Asked,
+    terminal: Terminal,
+    provider: str,
+    threads: int | None,
 ) -> StableDiffusionPipeline:
     from sdrt.pipeline import StableDiffusionPipeline
 
     with terminal.board() as board:
         return StableDiffusionPipeline.from_pretrained(
             model,
-            revision=revision,
             notify=terminal.notice,
             reporter=export_reporter(board),
+            **more,
             **_session_settings(asked, provider, threads),
         )
 
@@ -241,17 +251,20 @@ class Job:
         rules: Rules,
         terminal: Terminal,
         *,
+        beside: Mapping[str, Any],
         profile: bool,
     ) -> None:
         from sdrt.benchmark.record import new_record
 
         self._planned, self._rules, self._terminal, self._profile = planned, rules, terminal, profile
+        self._beside = beside
         self.failures: list[SdrtError] = []
         self.record = new_record(sys.argv[1:], planned[0][1].model, rules)
 
     def measure(self) -> None:
         """Measure all configurations, one after the other."""
         from sdrt.benchmark.machine import load_average
+        from sdrt.benchmark.measure import Model
         from sdrt.benchmark.record import describe_model
 
         for _, pipeline in self._planned:
@@ -261,7 +274,7 @@ class Job:
         for number, (configuration, pipeline) in enumerate(self._planned, start=1):
             name = f"{number} of {len(every)}, {label(every[number - 1], every)}"
             self._terminal.notice(f"{name}: loading on {configuration.provider}")
-            model = str(pipeline.model.path.absolute()), pipeline.model.name
+            model = Model.of(pipeline.model, self._beside)
             try:
                 measurement = self._one(model, configuration, partial(self._say, name))
             except SdrtError as error:
@@ -281,9 +294,7 @@ class Job:
     def _say(self, name: str, text: str) -> None:
         self._terminal.notice(f"{name}: {text}")
 
-    def _one(
-        self, model: tuple[str, str], configuration: Configuration, tell: Callable[[str], None]
-    ) -> dict[str, Any]:
+    def _one(self, model: Model, configuration: Configuration, tell: Callable[[str], None]) -> dict[str, Any]:
         from sdrt.benchmark.runner import first_pictures, measured, profiled
         from sdrt.benchmark.summary import summarise, warnings_of
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from sdrt.cli import completers
+from sdrt.cli.checkpoint_options import beside_options
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import debug_option
@@ -34,6 +35,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
     shell_complete=completers.models,
     help="Model to make an image with.",
 )
+@beside_options
 @click.option(
     "--size",
     "sizes",

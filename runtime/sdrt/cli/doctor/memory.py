@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.models.summary import human_size
 from sdrt.common.extras import install_command
@@ -17,6 +18,7 @@ from sdrt.errors import OutOfMemoryError, SdrtError
 if TYPE_CHECKING:
     from sdrt.benchmark.capacity import Estimate
     from sdrt.benchmark.configurations import Configuration
+    from sdrt.benchmark.measure import Model
 
 __all__ = ["check_available", "check_memory"]
 
@@ -51,6 +53,7 @@ def check_memory(
     `tell` receives progress messages, and `options` go to `from_pretrained`.
     """
     from sdrt.benchmark.configurations import Asked, expand
+    from sdrt.benchmark.measure import Model
     from sdrt.pipeline import StableDiffusionPipeline
 
     try:
@@ -65,13 +68,14 @@ def check_memory(
             low_vram=False,
             max_size=max((side for size in sizes for side in size if side is not None), default=None),
         )
+        opened = Model.of(pipeline.model, {name: options.get(name) for name in BESIDE})
         for configuration, _ in expand(asked, lambda provider, threads: pipeline):
-            yield _finding((str(pipeline.model.path.absolute()), pipeline.model.name), configuration, tell)
+            yield _finding(opened, configuration, tell)
     except SdrtError as error:
         yield Finding(name="memory", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code)
 
 
-def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify) -> Finding:
+def _finding(model: Model, configuration: Configuration, tell: Notify) -> Finding:
     from sdrt.benchmark.runner import estimated
 
     pixels, limit = configuration.width * configuration.height, memory_limit()
@@ -104,9 +108,7 @@ def _finding(model: tuple[str, str], configuration: Configuration, tell: Notify)
     return Finding(name="memory", detail=detail, status=Status.WARNING, remedy="; ".join(fits))
 
 
-def _without_estimate(
-    model: tuple[str, str], configuration: Configuration, what: str, tell: Notify
-) -> Finding:
+def _without_estimate(model: Model, configuration: Configuration, what: str, tell: Notify) -> Finding:
     """The finding for a model that does not fit into memory even for a small image."""
     try:
         fits = _with_low_vram(model, configuration, tell)
@@ -126,7 +128,7 @@ def _without_estimate(
     )
 
 
-def _with_low_vram(model: tuple[str, str], configuration: Configuration, tell: Notify) -> list[str]:
+def _with_low_vram(model: Model, configuration: Configuration, tell: Notify) -> list[str]:
     """What `--low-vram` takes and which size fits with it. Empty if the system does not report memory."""
     from sdrt.benchmark.runner import estimated
 

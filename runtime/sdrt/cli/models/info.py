@@ -12,7 +12,7 @@ from sdrt.cli.echo import echo, echo_error, echo_json
 from sdrt.cli.generate.streams import STDIN, image_or_stdin
 from sdrt.cli.group import debug_option
 from sdrt.cli.settings import CONTEXT
-from sdrt.errors import RequestError
+from sdrt.errors import ModelNotFoundError, RequestError
 
 if TYPE_CHECKING:
     from sdrt.images.metadata import ImageMetadata
@@ -54,6 +54,19 @@ def info(path: str, verify: bool, as_json: bool) -> None:
         echo_json(about)
     else:
         echo(text)
+
+
+def check_exists(path: str) -> None:
+    """Raise `ModelNotFoundError` if there is nothing at `path`, which may be meant for a file or a folder."""
+    from sdrt.model_folder.folder import exists, expand
+
+    if not exists(expand(path)):
+        raise ModelNotFoundError.advised(
+            f"there is no file or model folder {path}",
+            "check the path",
+            argument="FILE|MODEL",
+            path=Path(path),
+        )
 
 
 def weights_info(path: Path) -> tuple[dict[str, Any], str]:
@@ -125,8 +138,11 @@ def _shown(found: ImageMetadata) -> str:
 def model_info(model: str, *, verify: bool) -> tuple[dict[str, Any], str]:
     """The contents of a model folder, as JSON and as text. With `verify`, a wrong file raises `IntegrityError`."""
     from sdrt.cli.models.summary import render, summarise, verify_now
+    from sdrt.model_folder.embedded import embedded_path
     from sdrt.model_folder.resolve import open_local
 
+    if embedded_path(model) is None:
+        check_exists(model)
     folder = open_local(model)
     if verify:
         verify_now(folder, echo_error)
