@@ -479,7 +479,7 @@ def test_labels_tell_images_apart(prompts: tuple[str, ...], labels: tuple[str, .
         prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
     )
     settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
-    settings["prompt_comments"] = False
+    settings |= {"prompt_comments": False, "prompt_2": None, "negative_prompt_2": None}
     vars(options).update(prompts_file=None, settings=settings, with_settings=lambda _: options)
     vars(options).update(wildcard_files=lambda: None, literal=frozenset())
     assert tuple(image.label for image in plan(options)) == labels  # type: ignore[arg-type]

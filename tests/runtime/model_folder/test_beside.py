@@ -9,6 +9,8 @@ import pytest
 
 from sdrt import StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, RequestError
+
+pytest.importorskip("onnx")  # the exporter's
 from sdrt_export import export_model
 
 WRONG: list[tuple[str, Any, str]] = [
