@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 # The exporter comes with an extra; without it there is nothing to test.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+
+if not collect_ignore_glob and "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
+    # torch's threads wait in loops: two processes with two threads each, on two cores, take fifty times as long.
+    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,12 @@ from tests.made_once import MadeOnce
 
 # The oracles come with the test extra; without them there is nothing to compare with.
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*.py"]
+
+if not collect_ignore_glob and "PYTEST_XDIST_WORKER" in os.environ:
+    import torch
+
+    # torch's threads wait in loops: two processes with two threads each, on two cores, take fifty times as long.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

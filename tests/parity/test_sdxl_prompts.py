@@ -236,7 +236,7 @@ def test_what_a_model_refuses(
 
 def test_embeddings_need_pooled_ones(sdrt_folder: Folders) -> None:
     embeds = np.zeros((1, 77, 64), np.float32)
-    with pytest.raises(RequestError, match="prompt_embeds has no pooled_prompt_embeds"):
+    with pytest.raises(RequestError, match="prompt_embeds is given without pooled_prompt_embeds"):
         load(sdrt_folder("xl"))(prompt_embeds=embeds, **CALL)
     with pytest.raises(RequestError, match=r"pooled_prompt_embeds has shape \(1, 8\): expected \(1, 36\)"):
         load(sdrt_folder("xl"))(
