@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sdrt.families.specs import VaeSpec
 from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import Graph
@@ -20,8 +21,6 @@ __all__ = ["fit_preview"]
 # Decoding takes most of the time. Eight images of 12 cells take nine times as long, and the errors of their map are 2
 # to 5% smaller.
 _IMAGES, _CELLS, _PATCHES = 2, 8, 4
-# The default of diffusers' AutoencoderKL.
-_SCALING_FACTOR = 0.18215
 _GREYS = 0.4
 
 Doubles = NDArray[np.float64]
@@ -53,7 +52,7 @@ def fit_preview(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> list
 def _pairs(config: Mapping[str, Any], tensors: Mapping[str, Array], images: Array) -> tuple[Doubles, Doubles]:
     """The latents of images, with a constant 1 behind, and the mean colours that the VAE decodes from them."""
     shape, latents, colours = VaeConfig.of(config), [], []
-    scaling = config.get("scaling_factor") or _SCALING_FACTOR
+    scaling = config.get("scaling_factor") or VaeSpec().scaling_factor
     graphs = Graph("vae_encoder"), Graph("vae_decoder")
     vae_encoder(shape, FusedLayers(graphs[0]))
     vae_decoder(shape, FusedLayers(graphs[1]))
