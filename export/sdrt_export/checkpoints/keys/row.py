@@ -32,13 +32,20 @@ LINEAR = _Take(lambda tensor: tensor.reshape(_flat(tensor.shape)), _flat)
 
 
 def third(index: int) -> _Take:
-    """One of the three parts of a tensor that joins queries, keys and values along its first axis."""
+    """One of the three parts of a tensor that joins queries, keys and values along its first axis.
+
+    A tensor without three equal parts stays whole, and a later check refuses its shape.
+    """
 
     def part(tensor: Array) -> Array:
-        size = tensor.shape[0] // 3
+        (size, *_) = _third(tensor.shape)
         return tensor[index * size : (index + 1) * size]
 
-    return _Take(part, lambda shape: (shape[0] // 3, *shape[1:]))
+    return _Take(part, _third)
+
+
+def _third(shape: Shape) -> Shape:
+    return (shape[0] // 3, *shape[1:]) if shape and shape[0] % 3 == 0 else shape
 
 
 @dataclass(frozen=True)
