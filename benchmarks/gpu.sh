@@ -119,7 +119,7 @@ compare() {
 prepare() {
   compare --prepare "${passed[@]}" || return
   # A rehearsal exports for target cuda here, because nothing else does. NumPy compares the graphs with torch.
-  [[ -z $dry ]] || "$python" -m sdrt export --architecture tiny --random-weights 0 --target cuda --force \
+  [[ -z $dry ]] || "$python" -m sdrt export --architecture tiny --random-weights 0 --target cuda --verify --force \
     -o "$work/tiny/sdrt-cuda"
 }
 
