@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from sdrt.cli import completers
 
-__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "beside_options"]
+__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "SPELLINGS", "beside_options"]
 
+SPELLINGS: Mapping[str, str] = {
+    "vae": "--vae",
+    "text_encoders": "--text-encoder",
+    "prediction_type": "--prediction-type",
+    "config": "--config",
+    "refiner": "--refiner",
+    "taesd": "--taesd",
+}
+"""The options for the arguments of Python that name a model or a part of one. Their errors begin with these."""
 BESIDE = ("vae", "text_encoders", "prediction_type", "config")
 """The options by parameter name."""
 
