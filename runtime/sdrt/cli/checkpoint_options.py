@@ -17,6 +17,8 @@ SPELLINGS: Mapping[str, str] = {
     "prediction_type": "--prediction-type",
     "config": "--config",
     "refiner": "--refiner",
+    "refiner_prediction_type": "--refiner-prediction-type",
+    "refiner_config": "--refiner-config",
     "taesd": "--taesd",
 }
 """The options for the arguments of Python that name a model or a part of one. Their errors begin with these."""
