@@ -22,7 +22,15 @@ from numpy.typing import NDArray
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["SafetensorsFile", "TensorEntry", "as_array", "check_unchanged", "read_header", "read_tensor"]
+__all__ = [
+    "SafetensorsFile",
+    "TensorEntry",
+    "as_array",
+    "check_unchanged",
+    "is_safetensors",
+    "read_header",
+    "read_tensor",
+]
 
 Buffer = bytes | NDArray[np.uint8]
 
@@ -105,6 +113,21 @@ def read_header(path: Path) -> SafetensorsFile:
     )
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as this format does, whatever its name: with the length of a JSON object.
+
+    It may be damaged. Pipes and devices are not read.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start, size = file.read(_PREFIX + 1), os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    return start[_PREFIX:] == b"{" and int.from_bytes(start[:_PREFIX], "little") < size
+
+
 def check_unchanged(file: SafetensorsFile) -> None:
     """Check that a file is still the one whose header was read.
 
@@ -113,12 +136,22 @@ def check_unchanged(file: SafetensorsFile) -> None:
     """
     try:
         same = _identity(file.path.stat()) == file.identity
-    except OSError:
-        same = False
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnsupportedModelError.advised(
+            f"{file.path} was removed, renamed or moved while it was in use",
+            "put it back, or open it where it is now",
+            path=file.path,
+        ) from None
+    except OSError as error:
+        raise UnsupportedModelError.advised(
+            f"{file.path} can no longer be read ({error.strerror or error})",
+            "check its permissions, and whether its drive is still connected",
+            path=file.path,
+        ) from None
     if not same:
         raise UnsupportedModelError.advised(
-            f"{file.path} changed while it was read",
-            "wait until the program that writes it has finished, then try again",
+            f"{file.path} changed while it was in use",
+            "wait until the program that writes it has finished, then open it again",
             path=file.path,
         )
 
