@@ -327,9 +327,11 @@ def _read_vectors(file: SafetensorsFile, name: str, reader: Reader) -> Array:
         raise _unreadable(file.path, error) from error
     if vectors.dtype.kind != "f":
         raise _misfit(file, name, width)
+    with np.errstate(over="ignore"):  # a float64 may become infinity
+        vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise _wrong_tokens(file, name, len(vectors), room)
-    return vectors.astype(np.float32)
+        raise _not_finite(file, name, vectors)
+    return vectors
 
 
 def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelError:
@@ -343,7 +345,14 @@ def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelErr
 
 def _wrong_tokens(file: SafetensorsFile, name: str, tokens: int, room: int) -> UnsupportedModelError:
     return UnsupportedModelError.expected(
-        f"{file.path}: {brief(name)} has {tokens} tokens",
-        f"1 to {room} with finite values only",
+        f"{file.path}: {brief(name)} has {tokens} tokens", f"1 to {room}", path=file.path
+    )
+
+
+def _not_finite(file: SafetensorsFile, name: str, vectors: Array) -> UnsupportedModelError:
+    what = "NaN" if np.isnan(vectors).any() else "infinity"
+    return UnsupportedModelError.advised(
+        f"{file.path}: {brief(name)} contains {what}, so its training failed or the file is damaged",
+        "download it again, or use an earlier step of the training",
         path=file.path,
     )
