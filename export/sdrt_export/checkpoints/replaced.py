@@ -18,7 +18,7 @@ from sdrt_export.tensors.array import Array
 __all__ = ["with_vae"]
 
 # Config keys that a VAE's tensors do not show. The model decides them.
-_OF_MODEL = ("scaling_factor", "sample_size")
+_OF_MODEL = ("scaling_factor", "latents_mean", "latents_std", "sample_size")
 
 
 def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:

@@ -87,6 +87,8 @@ def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
         "the number of pixels for each latent": capabilities.vae_scale_factor,
         "the scaling factor": scale.factor,
         "the shift": scale.shift,
+        "the mean of each channel": scale.means or "none",
+        "the deviation of each channel": scale.deviations or "none",
         "the noise schedule": type(schedule).__name__.removesuffix("NoiseSchedule").lower(),
     }
 
