@@ -169,7 +169,7 @@ def _slightly_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     wrong = replace(row, layers=Wrong)
     monkeypatch.setitem(TARGETS, "cpu", wrong)  # type: ignore[arg-type]
-    monkeypatch.setattr("sdrt_export.export.resolve_target", lambda name, dtype: wrong)
+    monkeypatch.setattr("sdrt_export.plan.resolve_target", lambda name, dtype: wrong)
 
 
 def test_a_graph_that_onnxruntime_refuses_is_an_export_error(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_checkout_that_is_not_installed_exports(
             raise PackageNotFoundError(name)
         return importlib.metadata.version(name)
 
-    monkeypatch.setattr("sdrt_export.export.version", version)
+    monkeypatch.setattr("sdrt_export.plan.version", version)
     manifest = export_model(None, tmp_path / "model", architecture="tiny", random_weights=0)
     assert manifest.versions["sdrt"] == sdrt.__version__
     assert manifest.versions["onnx"] == importlib.metadata.version("onnx")
@@ -298,7 +298,7 @@ def test_a_version_that_nobody_knows_is_missed_before_any_work(
         raise PackageNotFoundError(name)
 
     events: list[ProgressEvent] = []
-    monkeypatch.setattr("sdrt_export.export.version", version)
+    monkeypatch.setattr("sdrt_export.plan.version", version)
     with pytest.raises(ExportError, match=r"onnx is not installed as a distribution.*pip"):
         export_model(checkpoint("sd1"), tmp_path / "model", reporter=events.append)
     assert not events
