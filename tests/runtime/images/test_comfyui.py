@@ -294,20 +294,7 @@ def test_one_image_of_a_batch_and_steps_left_out_are_said() -> None:
 
 
 def test_custom_samplers_are_put_together_from_their_parts() -> None:
-    parts: Graph = {
-        "3": node(
-            "SamplerCustomAdvanced",
-            noise=["20", 0],
-            guider=["21", 0],
-            sampler=["22", 0],
-            sigmas=["23", 0],
-            latent_image=["5", 0],
-        ),
-        "20": node("RandomNoise", noise_seed=11),
-        "21": node("CFGGuider", model=["4", 0], positive=["6", 0], negative=["7", 0], cfg=8),
-        "22": node("KSamplerSelect", sampler_name="dpmpp_2m"),
-        "23": node("BasicScheduler", model=["4", 0], scheduler="karras", steps=20, denoise=1),
-    }
+    parts = dict(PARTS)
     assert_same(read(graph(**parts)), Seed="11")
     parts["22"] = node("SamplerEulerAncestral", eta=1, s_noise=1)
     parts["23"] = node("KarrasScheduler", steps=20, sigma_max=14.6, sigma_min=0.03, rho=7)
