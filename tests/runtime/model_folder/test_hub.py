@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 
 from sdrt import ModelNotFoundError, RequestError
-from sdrt.model_folder.hub import check_id
+from sdrt.model_folder.hub import check_id, hub_errors
 from sdrt.model_folder.hub_file import HubFile, download_file, hub_file
 
 COMMIT = "a" * 40
@@ -247,6 +248,30 @@ def test_an_interrupted_download_says_try_again(hub: str, tmp_path: Path) -> Non
     last = done.stderr.strip().splitlines()[-1]
     assert "hub model 'owner/cut' could not be downloaded (" in last
     assert last.endswith("): try again")
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub: str, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    done = ask(hub, tmp_path / "home", f"download('owner/onnx', cache_dir={str(tmp_path / 'cache')!r})")
+    last = done.stderr.strip().splitlines()[-1]
+    assert "hub model 'owner/onnx' could not be saved (" in last
+    assert str(tmp_path / "cache") in last
+    assert last.endswith("make room there, or set HF_HOME to a folder that you can write to")
+
+
+def test_a_full_disk_is_no_reason_to_try_again() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/blob")
+    with (
+        pytest.raises(ModelNotFoundError, match=r"could not be saved \(No space left on device") as caught,
+        hub_errors("owner/name", None),
+    ):
+        raise full
+    assert "try again" not in str(caught.value)
+
+
+def test_memory_that_runs_out_while_downloading_is_no_missing_model() -> None:
+    with pytest.raises(MemoryError), hub_errors("owner/name", None):
+        raise MemoryError
 
 
 # --- single files -------------------------------------------------------------------------------------------
