@@ -29,7 +29,7 @@ UNET: dict[str, Any] = {
 
 def build(component: Component, module: Any, target: Target, *, half: bool = False) -> dict[str, Graph]:
     """The graphs of `module`, by file name."""
-    from sdrt_export.graph import graphs_of
+    from sdrt_export.component_graphs import graphs_of
 
     return graphs_of(component, config_of(module), target, half=half)
 

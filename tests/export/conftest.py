@@ -96,7 +96,7 @@ def exported(
 
     def _build(variant: str, target: str, name: str) -> Exported:
         from sdrt_export import TARGETS
-        from sdrt_export.graph import transposed_weights
+        from sdrt_export.component_graphs import transposed_weights
 
         component, module = _load(checkpoint(variant), name)
         folder = root / variant / target / name

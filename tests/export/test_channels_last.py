@@ -22,9 +22,9 @@ from sdrt.model_folder.folder import Manifest
 from sdrt_export import TARGETS, ProgressEvent, export_model
 from sdrt_export.checkpoints.folder import open_folder
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.component_graphs import graphs_of
 from sdrt_export.components import COMPONENTS, Component, parts_of
 from sdrt_export.evaluator import Evaluator
-from sdrt_export.graph import graphs_of
 from sdrt_export.precision import HEADROOM
 from sdrt_export.restore import restore_checkpoint
 from sdrt_export.verify.modules import load_part
