@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,3 +142,9 @@ def optimum_export(checkpoint: Callable[[str], Path], session_cache: Path, made_
             export_model(checkpoint("sd1"), folder, target="portable", exporter="optimum")
 
     return made_once("export-optimum", export)
+
+
+@pytest.fixture
+def damaged(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of sd1 to damage."""
+    return Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
