@@ -253,7 +253,7 @@ def test_every_batch_is_checked_fitted_and_planned_once(
         monkeypatch.setattr(f"{module}.{name}", count)
 
     counted("sdrt.request.request", "validate")
-    for module in ("sdrt.run.planned", "sdrt.request.fitted"):
+    for module in ("sdrt.run.planned", "sdrt.request.fitting"):
         counted(module, "fit")
     counted("sdrt.run.planned", "plan_passes")
     Path("p.jsonl").write_text('a cat\na cat\n{"prompt": "a dog", "cfg_scale": 2}\n')

@@ -11,7 +11,7 @@ import pytest
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common import rng
-from sdrt.request.fitted import fit
+from sdrt.request.fitting import fit
 from sdrt.run.conditioning import Conditioning
 from tests.runtime.families.second.duet import (
     CHANNELS,
