@@ -75,6 +75,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, cost: Mapping[str, float]) -> list[tupl
         return measure.Run(
             seconds=seconds,
             cpu_seconds=seconds,
+            system_seconds=seconds / 2,
             own_bytes=200_000_000,
             resident_bytes=1,
             device_bytes=None,
@@ -82,6 +83,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, cost: Mapping[str, float]) -> list[tupl
         )
 
     monkeypatch.setattr(export, "run", run)
+    monkeypatch.setattr(export, "touch_free_memory", lambda: None)
     return commands
 
 
