@@ -14,7 +14,7 @@ from sdrt import ComponentError, RequestError, SdrtWarning, StableDiffusionPipel
 from sdrt.onnx.buffers import Bound
 from sdrt.vae.autoencoder import VaeDecoder
 from tests.runtime.damage import poison
-from tests.runtime.fast_calls import images
+from tests.runtime.fast_calls import FAST, images
 
 
 def test_an_image(pipeline: StableDiffusionPipeline) -> None:
@@ -117,7 +117,7 @@ def test_a_dropped_end_of_a_prompt_is_said_every_time(
 ) -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(tiny_model, provider="cpu", threads=1, verify=False)
     for _ in range(2):
-        images(pipeline, prompt="castle " * 100, prompt_syntax="plain")
+        pipeline("castle " * 100, **FAST, prompt_syntax="plain")
     warned = [warning for warning in recwarn if warning.category is SdrtWarning]
     assert len(warned) == 2
     assert "the end is ignored" in str(warned[0].message)
