@@ -14,10 +14,12 @@ __all__ = [
     "HOLDS_FOR",
     "INT8_FASTER",
     "INT8_MEMORY",
+    "STEP",
     "Bar",
     "judge",
     "judge_direct",
     "judge_export",
+    "judge_step",
 ]
 
 Turn = Mapping[str, Mapping[str, float]]
@@ -102,6 +104,14 @@ EXPORT: Mapping[tuple[str, str], tuple[Bar, ...]] = {
     ("sdxl", "single"): (_bytes(0.5e9),),
 }
 """The goals of an export, by architecture and kind of source."""
+STEP = Bar(
+    what="step of the U-Net's graph, against 0.1.0's",
+    figure="step",
+    kind="share",
+    limit=1.03,
+    peers=("0.1.0",),
+)
+"""The goal of the graphs that an export writes."""
 DIRECT = Bar(what="time to the first step", figure="seconds", kind="share", limit=1.3, peers=("exported",))
 """The goal of a checkpoint that runs directly."""
 _SENTENCES = {
@@ -120,6 +130,11 @@ def judge(device: str, ours: str, turns: Sequence[Turn]) -> list[dict[str, Any]]
 def judge_export(architecture: str, source: str, turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """Every goal of sdrt's export of an architecture, as `judge` gives them."""
     return [_judge(bar, "sdrt", turns) for bar in EXPORT.get((architecture, source), ())]
+
+
+def judge_step(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goal of the U-Net's graph, as `judge` gives it."""
+    return [_judge(STEP, "sdrt", turns)]
 
 
 def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
