@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdrt.common.notices import Notify
 from sdrt.errors import ModelNotFoundError, RequestError
@@ -18,12 +18,15 @@ from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.default_settings import default_settings
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
-from sdrt_export.options import EXPORTERS, ExportOptions
+from sdrt_export.options import EXPORTERS, ExportKeywords, ExportOptions
 from sdrt_export.piece import Piece
 from sdrt_export.plan import ExportPlan, plan_of
 from sdrt_export.taesd import load_taesd
 from sdrt_export.targets import OPSET
 from sdrt_export.transaction import check_space, replace_folder
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["EXPORTERS", "ExportOptions", "ProgressEvent", "Reporter", "export_model"]
 
@@ -42,7 +45,7 @@ def export_model(
     force: bool = False,
     reporter: Reporter | None = None,
     notify: Notify | None = None,
-    **options: Any,
+    **options: Unpack[ExportKeywords],
 ) -> Manifest:
     """Turn a Stable Diffusion checkpoint into the model folder ``output``, whole or not at all.
 

@@ -5,14 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sdrt.model_folder.source import Beside
 from sdrt_export.targets import AUTO
 
-__all__ = ["EXPORTERS", "ExportOptions"]
+__all__ = ["EXPORTERS", "ExportKeywords", "ExportOptions"]
 
 EXPORTERS = ("sdrt", "optimum")
+
+
+class ExportKeywords(TypedDict, total=False):
+    """The attributes of `ExportOptions` as arguments, for type checkers and editors."""
+
+    target: str
+    dtype: str
+    exporter: str
+    architecture: str | None
+    random_weights: int | None
+    guidance_scale: float | None
+    num_inference_steps: int | None
+    taesd: str | Path | None
+    calibration_prompts: Sequence[str] | None
+    vae: str | Path | None
+    text_encoders: Sequence[str | Path]
+    prediction_type: str | None
+    config: str | Path | None
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    verify: bool
 
 
 @dataclass(frozen=True, kw_only=True)
