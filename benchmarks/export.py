@@ -4,9 +4,10 @@
 
 All start from the same random weights and end with a written model folder. 0.1.0 also compares every component with
 torch, and optimum's command line validates its output. Times and memory are those of the whole process and its children
-(`measure.py` says what counts). Before each turn, the checkpoint is in the page cache and all writes are on the disk,
-so that no exporter pays for another one's work. Every round begins with another exporter; ratios are taken within a
-round.
+(`measure.py` says what counts). Before each turn, the checkpoint is in the page cache, all writes are on the disk, and
+the free memory of a virtual machine is its own, so that no exporter pays for another one's work or for the machine's.
+Every round begins with another exporter; ratios are taken within a round. At the end, a step of sdrt's U-Net and of
+0.1.0's is timed in turn (`unet_step.py`).
 
 0.1.0 has its own checkout (`--baseline DIR`) and environment (`--python 0.1.0=PATH`). Without them, the command makes
 both in the work folder, with git and pip. With `--source single`, the checkpoint is one file in float16.
@@ -24,19 +25,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import tables
-from benchmarks.bars import judge_export
+from benchmarks import tables, worker
+from benchmarks.bars import judge_export, judge_step
 from benchmarks.command_line import parser_of
-from benchmarks.exporters import EXPORTERS, OURS, Environment, environments
+from benchmarks.exporters import EXPORTERS, OURS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, single_file
-from benchmarks.measure import device, markdown, run, spread
+from benchmarks.measure import device, markdown, run, spread, touch_free_memory
 from benchmarks.settings import interpreters, say
 
 __all__ = ["ExportSettings", "compare", "main", "met", "table"]
 
-FIGURES = ("cpu_seconds", "seconds", "own_bytes", "resident_bytes")
-TITLES = ("CPU time", "time", "peak memory", "with mapped files")
+FIGURES = ("cpu_seconds", "system_seconds", "seconds", "own_bytes", "resident_bytes")
+TITLES = ("CPU time", "of it in the kernel", "time", "peak memory", "with mapped files")
 SOURCES = ("folder", "single")
+_STEPS = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,23 @@ def compare(work: Path, settings: ExportSettings) -> dict[str, Any]:
     for number in range(settings.rounds):
         order = names[number % len(names) :] + names[: number % len(names)]
         turns.append({name: _turn(name, places[name], source, work, log) for name in order})
-    return _record(settings, names, turns)
+    record = _record(settings, names, turns)
+    if {OURS, RELEASED} <= set(names):
+        steps = _steps(work, log)
+        record["steps"] = {
+            "turns": steps,
+            "ratio_to_released": spread([turn[OURS]["step"] / turn[RELEASED]["step"] for turn in steps]),
+        }
+        record["bars"] += judge_step(steps)
+    return record
+
+
+def _steps(work: Path, log: Path) -> list[dict[str, dict[str, float]]]:
+    """The seconds of a call of each U-Net, by round."""
+    folders = [f"{name}={work / 'exported' / name}" for name in (OURS, RELEASED)]
+    command = [*worker.command(sys.executable, "unet_step"), "--rounds", str(_STEPS), *folders]
+    done = run(command, log, environment=worker.environment())
+    return [{name: {"step": took} for name, took in turn.items()} for turn in done.result["turns"]]
 
 
 def _able(settings: ExportSettings) -> tuple[str, ...]:
@@ -100,6 +118,7 @@ def _turn(name: str, place: Environment, source: Path, work: Path, log: Path) ->
         with path.open("rb") as stream:
             while stream.read(1 << 24):
                 pass
+    touch_free_memory()
     done = run([place.python, *EXPORTERS[name].arguments(source, output)], log, environment=place.variables)
     say(f"{name}: {done.cpu_seconds:.1f} s of CPU time, {done.seconds:.1f} s, {done.own_bytes / 1e9:.2f} GB")
     return {key: getattr(done, key) for key in FIGURES}

@@ -12,6 +12,7 @@ and misses shorter peaks.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import resource
@@ -30,7 +31,17 @@ import psutil
 
 from sdrt.benchmark import nvidia
 
-__all__ = ["Failed", "Killed", "PeakMemory", "Run", "device", "markdown", "run", "spread"]
+__all__ = [
+    "Failed",
+    "Killed",
+    "PeakMemory",
+    "Run",
+    "device",
+    "markdown",
+    "run",
+    "spread",
+    "touch_free_memory",
+]
 
 _INTERVAL = 0.02
 # `nvidia-smi` asks the driver for much more than one number. More often, it would disturb the measurement.
@@ -47,10 +58,16 @@ class Killed(Failed):
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A finished process. ``result`` is the JSON object on the last line of its stdout, or empty."""
+    """A finished process.
+
+    Attributes:
+        cpu_seconds: CPU time, of which the kernel took `system_seconds`.
+        result: the JSON object on the last line of its stdout, or empty.
+    """
 
     seconds: float
     cpu_seconds: float
+    system_seconds: float
     own_bytes: int
     resident_bytes: int
     device_bytes: int | None
@@ -73,7 +90,7 @@ def run(
         stream.write(f"$ {_shown(command)}\n")
         stream.flush()
         watch = PeakMemory(_device() if gpu else None)
-        start, cpu = time.perf_counter(), _cpu_seconds()
+        start, (user, system) = time.perf_counter(), _cpu_seconds()
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=subprocess.PIPE,
@@ -84,13 +101,7 @@ def run(
         )
         watch.begin(process.pid)
         try:
-            output, _ = process.communicate(timeout=timeout)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too
-            process.communicate()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise Killed(f"took longer than {timeout:g} s") from None
-            raise
+            output = _output(process, timeout)
         finally:
             seconds = time.perf_counter() - start
             watch.stop()
@@ -98,9 +109,11 @@ def run(
     if process.returncode:
         kind = Killed if process.returncode < 0 else Failed
         raise kind(f"exit code {process.returncode}: {_reason(log)} (more in {log.name})")
+    user, system = (after - before for after, before in zip(_cpu_seconds(), (user, system), strict=True))
     return Run(
         seconds=seconds,
-        cpu_seconds=_cpu_seconds() - cpu,
+        cpu_seconds=user + system,
+        system_seconds=system,
         own_bytes=watch.own,
         resident_bytes=watch.resident,
         device_bytes=watch.device,
@@ -108,10 +121,42 @@ def run(
     )
 
 
-def _cpu_seconds() -> float:
-    """The CPU time of all children that have ended."""
+def _output(process: subprocess.Popen[str], timeout: float | None) -> str:
+    """What the process writes until it ends. If it takes too long, or after Ctrl-C, it is ended."""
+    try:
+        return process.communicate(timeout=timeout)[0]
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Killed(f"took longer than {timeout:g} s") from None
+        raise
+
+
+def _cpu_seconds() -> tuple[float, float]:
+    """The CPU time of all children that have ended: their own, and the kernel's for them."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime, used.ru_stime
+
+
+def touch_free_memory() -> None:
+    """Write to the memory that is free, and free it again. Does nothing where Linux does not say how much there is.
+
+    The host of a virtual machine takes back memory that is free, and gives it again at the first write to a page. That
+    counts as CPU time of the process that writes: 0.5 s to 5 s for a file of 2 GB, whoever writes it.
+    """
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return
+    (kibibytes,) = re.findall(r"MemFree:\s+(\d+) kB", text)
+    size = int(kibibytes) * 1024 * 9 // 10
+    if size < mmap.PAGESIZE:
+        return
+    with mmap.mmap(-1, size) as memory:
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        for page in range(0, size, mmap.PAGESIZE):
+            memory[page] = 1
 
 
 def _result(output: str) -> dict[str, Any]:

@@ -31,7 +31,13 @@ def test_the_goal_is_a_ratio_within_a_round(
     def run(command: Any, log: Path, *, environment: Mapping[str, str]) -> measure.Run:
         took = cost[command[-1].name]
         return measure.Run(
-            seconds=took, cpu_seconds=took, own_bytes=1, resident_bytes=1, device_bytes=None, result={}
+            seconds=took,
+            cpu_seconds=took,
+            system_seconds=0.0,
+            own_bytes=1,
+            resident_bytes=1,
+            device_bytes=None,
+            result={},
         )
 
     def model(name: str, work: Path, log: Path, architecture: str) -> Path:

@@ -34,11 +34,12 @@ __all__ = ["FolderCheckpoint", "open_folder", "read_tensors"]
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCheckpoint:
-    """A folder in diffusers' layout, checked by :func:`open_folder`."""
+    """A folder in diffusers' layout, checked by :func:`open_folder`, which finds the files of each part's `weights`."""
 
     folder: Path
     name: str
     family: Family
+    weights: Mapping[str, Weights]
     revision: str | None = None
 
     def config(self, part: str) -> dict[str, Any]:
@@ -57,7 +58,10 @@ class FolderCheckpoint:
 
     def tensors(self, part: str) -> Mapping[str, Array]:
         """See :class:`Checkpoint`."""
-        return read_tensors(self._weights(part).files, self._class(part).class_name)
+        files = self.weights[part].files
+        if not all(file.is_file() for file in files):  # gone since it was opened: this names what is missing
+            files = find_weights(self.folder / part, self._class(part).library).files
+        return read_tensors(files, self._class(part).class_name)
 
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""
@@ -66,9 +70,6 @@ class FolderCheckpoint:
     def _class(self, part: str) -> Component:
         """A component of the part's class."""
         return parts_of(self.family)[part][0]
-
-    def _weights(self, part: str) -> Weights:
-        return find_weights(self.folder / part, self._class(part).library)
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
         """See `Checkpoint`."""
@@ -98,7 +99,7 @@ class FolderCheckpoint:
     def files(self) -> list[Path]:
         """The files that are read: weights, configs, tokenizer."""
         parts = [self.folder / part for part in self.family.checkpoint_components]
-        found = [path for part in self.family.checkpoint_components for path in self._weights(part).files]
+        found = [path for part in self.family.checkpoint_components for path in self.weights[part].files]
         found += [path for part in parts for path in part.glob("*.safetensors.index*.json")]
         found += [part / "config.json" for part in parts]
         tokenizers = self.tokenizer_folders().values()
@@ -112,7 +113,7 @@ class FolderCheckpoint:
         return 4 * sum(
             num_elements(file)
             for part in self.family.checkpoint_components
-            for file in self._weights(part).files
+            for file in self.weights[part].files
         )
 
 
@@ -158,15 +159,20 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
         raise refusal_of_folder(folder)
     family = check_checkpoint_index(folder)
     _refuse_exported(folder, family)
+    weights = {}
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
-        find_weights(folder / part, component.library)
+        weights[part] = find_weights(folder / part, component.library)
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
         _check_tokenizer(folder / tokenizer)
     return FolderCheckpoint(
-        folder=folder, name=name or folder.resolve().name, family=family, revision=revision
+        folder=folder,
+        name=name or folder.resolve().name,
+        family=family,
+        weights=weights,
+        revision=revision,
     )
 
 

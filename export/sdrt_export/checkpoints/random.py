@@ -130,6 +130,9 @@ class RandomTensors(LazyTensors):
     def __len__(self) -> int:
         return len(self._shapes)
 
+    def __contains__(self, name: Any) -> bool:
+        return name in self._shapes
+
 
 def _spread(name: str, shape: Shape) -> tuple[float, float]:
     """Mean and standard deviation: norms around 1, biases around 0, matrices by fan-in, which keeps a signal's size."""

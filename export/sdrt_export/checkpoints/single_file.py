@@ -170,12 +170,7 @@ def open_single_file(
     configs = GivenConfigs(config)
     texts = _texts(file, kind, sections, text_encoders, configs)
     denoiser = _denoiser(kind, unet, texts, configs)
-    into = denoiser.config["in_channels"]
-    prediction = predicted(kind, file.header, into, prediction_type)
-    title = str(file.header.metadata.get("modelspec.title", ""))
-    scheduler = scheduler_config(kind, file.header, prediction)
-    if prediction_type is None:
-        scheduler |= few_steps_scheduler(path.name, title)
+    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=configs.has(_UNET))
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, configs)}
     left_over = _left_over(file, sections, parts)
@@ -186,11 +181,27 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=configs.read("scheduler", "scheduler_config.json") or scheduler,
+        scheduler=_scheduler(file, kind, prediction, configs, by_name=prediction_type is None),
         configs=configs,
         left_over=left_over,
-        title=title,
+        title=_title(file),
     )
+
+
+def _title(file: MappedFile) -> str:
+    return str(file.header.metadata.get("modelspec.title", ""))
+
+
+def _scheduler(
+    file: MappedFile, kind: Kind, prediction: str, configs: GivenConfigs, *, by_name: bool
+) -> dict[str, Any]:
+    """The scheduler's config: the given one, else that of the kind, `by_name` with what distilled models need."""
+    if given := configs.read("scheduler", "scheduler_config.json"):
+        return given
+    own = scheduler_config(kind, file.header, prediction)
+    if by_name:
+        own |= few_steps_scheduler(file.header.path.name, _title(file))
+    return own
 
 
 def _unet_section(file: MappedFile) -> Section:

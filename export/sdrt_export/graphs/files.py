@@ -19,8 +19,8 @@ _NUMPY: Mapping[int, Any] = {FLOAT: np.float32, HALF: np.float16}
 _HALF_MAX = float(np.finfo(np.float16).max)
 # Large weights begin at a page, so that they can be mapped.
 _PAGE, _LARGE, _SMALL = 4096, 1 << 20, 64
-# Bytes that are written at a time: Linux takes twice as long for longer writes. The squares fit into a core's cache.
-_PIECE, _SQUARE = 4 << 20, 128
+# Bytes that are written at a time. With 4 MB, Linux (ext4) takes twice as long. The squares fit into a core's cache.
+_PIECE, _SQUARE = 1 << 20, 128
 
 
 class Sink(Protocol):

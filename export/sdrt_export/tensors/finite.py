@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ __all__ = ["FiniteTensors"]
 
 # Numbers at a time, so that a mask of them stays in the processor's cache.
 _BLOCK = 1 << 18
+# Bits of float16.
+_ALL_BUT_SIGN, _INFINITY = np.uint16(0x7FFF), np.uint16(0x7C00)
 
 
 class FiniteTensors(LazyTensors):
@@ -44,7 +47,21 @@ class FiniteTensors(LazyTensors):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def __contains__(self, name: Any) -> bool:
+        return name in self.tensors
+
 
 def _is_finite(array: Array) -> bool:
     flat = array.reshape(-1)
-    return all(np.isfinite(flat[at : at + _BLOCK]).all() for at in range(0, flat.size, _BLOCK))
+    check = _are_finite_halves if array.dtype == np.float16 else _are_finite
+    return all(check(flat[at : at + _BLOCK]) for at in range(0, flat.size, _BLOCK))
+
+
+def _are_finite(numbers: Array) -> bool:
+    return bool(np.isfinite(numbers).all())
+
+
+def _are_finite_halves(numbers: Array) -> bool:
+    """By their bits, because NumPy takes ten times as long for float16. The sign aside, infinity is the smallest
+    of the numbers that are not finite."""
+    return bool((numbers.view(np.uint16) & _ALL_BUT_SIGN).max() < _INFINITY)

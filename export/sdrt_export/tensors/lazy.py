@@ -88,6 +88,10 @@ class LazyTensors(Mapping[str, Array]):
     def shape(self, name: str) -> Shape:
         """The shape of a tensor, which is not made."""
 
+    @abstractmethod
+    def __contains__(self, name: Any) -> bool:
+        """Whether there is a tensor of this name. `Mapping` would make the tensor to find out."""
+
 
 def shape_of(tensors: Mapping[str, Array], name: str) -> Shape:
     """The shape of one of `tensors`. It is read only if `tensors` cannot tell the shape otherwise."""

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.file_identity import check_same, identity_of
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
@@ -27,7 +28,6 @@ __all__ = [
     "TensorEntry",
     "as_array",
     "check_unchanged",
-    "is_safetensors",
     "read_header",
     "read_tensor",
 ]
@@ -109,23 +109,8 @@ def read_header(path: Path) -> SafetensorsFile:
         path=path,
         tensors=tensors,
         metadata=_metadata(path, header.get(_METADATA)),
-        identity=_identity(state),
+        identity=identity_of(state),
     )
-
-
-def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as this format does, whatever its name: with the length of a JSON object.
-
-    It may be damaged. Pipes and devices are not read.
-    """
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            start, size = file.read(_PREFIX + 1), os.fstat(file.fileno()).st_size
-    except OSError:
-        return False
-    return start[_PREFIX:] == b"{" and int.from_bytes(start[:_PREFIX], "little") < size
 
 
 def check_unchanged(file: SafetensorsFile) -> None:
@@ -134,30 +119,7 @@ def check_unchanged(file: SafetensorsFile) -> None:
     Raises:
         UnsupportedModelError: it was written, replaced or removed since then.
     """
-    try:
-        same = _identity(file.path.stat()) == file.identity
-    except (FileNotFoundError, NotADirectoryError):
-        raise UnsupportedModelError.advised(
-            f"{file.path} was removed, renamed or moved while it was in use",
-            "put it back, or open it where it is now",
-            path=file.path,
-        ) from None
-    except OSError as error:
-        raise UnsupportedModelError.advised(
-            f"{file.path} can no longer be read ({error.strerror or error})",
-            "check its permissions, and whether its drive is still connected",
-            path=file.path,
-        ) from None
-    if not same:
-        raise UnsupportedModelError.advised(
-            f"{file.path} changed while it was in use",
-            "wait until the program that writes it has finished, then open it again",
-            path=file.path,
-        )
-
-
-def _identity(state: os.stat_result) -> tuple[int, ...]:
-    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    check_same(file.path, file.identity)
 
 
 def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:

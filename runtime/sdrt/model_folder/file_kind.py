@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ __all__ = [
     "FileKind",
     "check_checkpoint_file",
     "check_header",
+    "is_safetensors",
     "kind_of",
     "refusal_of_file",
     "refusal_of_pickle",
@@ -118,6 +120,21 @@ _BASES: Sequence[tuple[str, str]] = (
 # The width of the text embeddings that the network's cross-attention reads.
 _WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as a safetensors file does, whatever its name: with the length of a JSON object.
+
+    It may be damaged. Pipes and devices are not read.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start, size = file.read(9), os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < size
 
 
 def kind_of(file: SafetensorsFile) -> FileKind | None:

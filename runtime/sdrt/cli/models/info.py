@@ -57,8 +57,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 def _is_weights(path: Path) -> bool:
     """Whether a file is said to hold weights, or is a safetensors file under another name."""
-    from sdrt.common.safetensors_file import is_safetensors
-    from sdrt.model_folder.file_kind import WEIGHTS
+    from sdrt.model_folder.file_kind import WEIGHTS, is_safetensors
 
     return str(path) != STDIN and (path.suffix.lower() in WEIGHTS or is_safetensors(path))
 
