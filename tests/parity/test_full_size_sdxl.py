@@ -42,8 +42,10 @@ RUN: Mapping[str, Any] = {
     "original_size": (333, 1024),
     "crops_coords_top_left": (7, 120),
 }
-RELATIVE = 2e-3
-LEVEL = 1 / 255
+# Float32 sums in another order, of two steps with guidance. Measured: 1.2e-6 for the embeddings, 4.6e-6 for the latents
+# (largest difference over largest magnitude), and 1.4e-5 of an image's 1.0. The room is for other CPUs.
+RELATIVE = 5e-5
+IMAGE = 1.5e-4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,9 @@ def converted(path: Path, part: str) -> Any:
         ),
     }[part]
     with safe_open(path, "pt") as file:
-        state = convert({name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)})
+        state = convert(
+            {name: file.get_tensor(name) for name in sorted(file.keys()) if name.startswith(prefix)}
+        )
     return load(component, config, {name: tensor.numpy() for name, tensor in state.items()})
 
 
@@ -183,6 +187,7 @@ def found(checkpoint: Path, expected: Made) -> Made:
     with StableDiffusionPipeline.from_single_file(
         checkpoint, provider="cpu", notify=lambda message: None
     ) as pipeline:
+        pipeline.load()
         request = pipeline.plan(Request(seed=SEED, output_type="np", **TEXTS, **RUN))
         components = pipeline._cache.get()
         encoders = [components.text_encoder(number) for number in range(2)]
@@ -211,7 +216,7 @@ def test_latents(found: Made, expected: Made) -> None:
 
 
 def test_image(found: Made, expected: Made) -> None:
-    # A saturated or flat image would prove nothing.
+    # A flat or saturated image would prove nothing. Measured: 0.23, and 96 % of the values.
     assert np.std(expected.image) > 0.1
     assert np.mean((expected.image > 0) & (expected.image < 1)) > 0.5
-    assert np.abs(found.image - expected.image).max() <= LEVEL
+    assert np.abs(found.image - expected.image).max() <= IMAGE
