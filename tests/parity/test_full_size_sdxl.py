@@ -183,21 +183,33 @@ def expected(checkpoint: Path) -> Made:
 
 @pytest.fixture(scope="module")
 def found(checkpoint: Path, expected: Made) -> Made:
-    """What sdrt makes of the file, after diffusers has given its memory back."""
+    """What sdrt makes of the file, after diffusers has given its memory back. The text encoders are freed too."""
     with StableDiffusionPipeline.from_single_file(
         checkpoint, provider="cpu", notify=lambda message: None
     ) as pipeline:
-        pipeline.load()
-        request = pipeline.plan(Request(seed=SEED, output_type="np", **TEXTS, **RUN))
-        components = pipeline._cache.get()
-        encoders = [components.text_encoder(number) for number in range(2)]
-        ids = tuple(np.asarray(one.tokenizer(TEXTS["prompt"]).ids) for one in encoders)
-        conditioning = Conditioning.of(
-            request.request, pipeline.model.family, components.text_encoder, components.words
-        )
+        ids, told = encoded(pipeline)
+        pipeline.close()
+        request = Request(seed=SEED, output_type="np", **halves(told), **RUN)
         *_, last, result = pipeline.stream(request)
         assert isinstance(last, GenerationStep)
-        return Made(ids=ids, told=dict(conditioning.at(0)), latents=last.latents, image=result.images[0])
+        return Made(ids=ids, told=told, latents=last.latents, image=result.images[0])
+
+
+def encoded(pipeline: StableDiffusionPipeline) -> tuple[tuple[np.ndarray, ...], Arrays]:
+    """sdrt's token ids, and what its U-Net gets in the first step."""
+    request = pipeline.plan(Request(seed=SEED, **TEXTS, **RUN)).request
+    components = pipeline._cache.get()
+    encoders = [components.text_encoder(number) for number in range(2)]
+    ids = tuple(np.asarray(one.tokenizer(TEXTS["prompt"]).ids) for one in encoders)
+    conditioning = Conditioning.of(request, pipeline.model.family, components.text_encoder, components.words)
+    return ids, dict(conditioning.at(0))
+
+
+def halves(told: Arrays) -> Arrays:
+    """The arguments of a call that have the U-Net get these embeddings. The unconditional half is the first."""
+    names = {"prompt_embeds": "encoder_hidden_states", "pooled_prompt_embeds": "text_embeds"}
+    given = {name: told[what][1:] for name, what in names.items()}
+    return given | {f"negative_{name}": told[what][:1] for name, what in names.items()}
 
 
 def test_token_ids(found: Made, expected: Made) -> None:
