@@ -179,7 +179,7 @@ def test_nothing_is_written(
     sys.platform != "linux" or own_bytes("self") is None, reason="the system does not report memory"
 )
 def test_an_open_graph_takes_the_memory_of_its_weights(tmp_path: Path) -> None:
-    """Without `trim`, it is twice as much: glibc keeps the weights that ONNX Runtime has widened and reordered."""
+    """Without `trim`, it takes twice as much: glibc keeps the weights that ONNX Runtime has widened and reordered."""
     code = """
 import sys
 from pathlib import Path
@@ -503,7 +503,7 @@ def test_a_refiner_has_its_own_prediction_type(single: Path, second: Path, tmp_p
 
 
 def test_a_refiner_has_its_own_configs(single: Path, tmp_path: Path) -> None:
-    """The number of heads is in no tensor."""
+    """No tensor tells the number of heads."""
     config = open_direct(single, path=single, target="cpu", name="m").component_config("unet")
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config | {"attention_head_dim": 4}))
@@ -541,11 +541,12 @@ def test_the_first_models_own_file_needs_nothing_again(second: Path, tmp_path: P
         (["--refiner", "no.safetensors"], "--refiner: there is no file no.safetensors"),
         (
             ["--refiner", "shapes", "--refiner-prediction-type", "epsilon"],
-            "--refiner-prediction-type is given, but shapes has been exported already",
+            "--refiner-prediction-type is given, but shapes has been exported already: leave it out, or export the "
+            "checkpoint with its own --prediction-type",
         ),
         (
             ["--refiner", "{bare}"],
-            "but has no vae: give one with --vae FILE to sdrt export, and the folder that it writes as the refiner",
+            "but has no vae: give one with --vae FILE to sdrt export, and pass the exported folder as the refiner",
         ),
     ],
     ids=str,
