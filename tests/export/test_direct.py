@@ -340,7 +340,7 @@ def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
             StableDiffusionPipeline.from_pretrained(model, vae="vae.safetensors", provider="cpu")
     with pytest.raises(RequestError, match="prediction_type is for single files"):
         image(checkpoint("sd1"), prediction_type="epsilon")
-    with pytest.raises(RequestError, match=r"vae is 5: expected where it is, such as vae\.safetensors"):
+    with pytest.raises(RequestError, match=r"vae is 5: expected a path or hub id, such as vae\.safetensors"):
         image(checkpoint("sd1"), vae=5)
     with pytest.raises(RequestError, match="is a folder: open it with from_pretrained"):
         StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
@@ -536,7 +536,7 @@ def test_the_first_models_own_file_needs_nothing_again(second: Path, tmp_path: P
         ),
         ([], ": give --refiner-prediction-type v_prediction for"),
         (["--refiner-config", "owner/nope"], "--refiner-config: hub model 'owner/nope' is not in the cache"),
-        (["--refiner-config", ""], "--refiner-config is '': expected where it is"),
+        (["--refiner-config", ""], "--refiner-config is '': expected a path or hub id"),
         (["--refiner", "owner/nope"], "--refiner: hub model 'owner/nope' is not in the cache"),
         (["--refiner", "no.safetensors"], "--refiner: there is no file no.safetensors"),
         (
