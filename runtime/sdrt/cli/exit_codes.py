@@ -103,7 +103,7 @@ def _with_option(error: SdrtError) -> str:
     from sdrt.cli.checkpoint_options import SPELLINGS
 
     text, name = str(error), error.argument
-    if name not in SPELLINGS or not text.startswith((f"{name} ", f"{name}:")):
+    if name is None or name not in SPELLINGS or not text.startswith((f"{name} ", f"{name}:")):
         return text
     text = f"{SPELLINGS[name]}{text[len(name) :]}"
     return re.sub(
