@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdrt.errors import ModelError
+from sdrt.errors import ModelError, RequestError
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.defaults import completed
 
@@ -45,6 +45,24 @@ class GivenConfigs:
     def has(self, part: str) -> bool:
         """Whether a config of this part was given."""
         return self.folder is not None and (self.folder / part / "config.json").is_file()
+
+    def check_use(self, parts: Iterable[str], tokenizers: Iterable[str]) -> None:
+        """Check that the folder has something for a model of these parts and tokenizers.
+
+        Raises:
+            RequestError: it has nothing for them, so it would have no effect.
+        """
+        if self.folder is None:
+            return
+        files = [f"{part}/config.json" for part in parts] + ["scheduler/scheduler_config.json"]
+        if any((self.folder / file).exists() for file in (*files, *tokenizers)):
+            return
+        raise RequestError.expected(
+            f"config {self.folder} has no config that the file needs",
+            f"at least one of {', '.join(files)}",
+            argument="config",
+            path=self.folder,
+        )
 
     @contextmanager
     def errors_of(self, part: str) -> Iterator[None]:

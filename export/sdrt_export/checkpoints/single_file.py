@@ -168,6 +168,9 @@ def open_single_file(
     kind = kind_of_unet(unet.shapes, file.header.tensors)
     sections = _sections(file, kind, unet)
     configs = GivenConfigs(config)
+    configs.check_use(
+        [_UNET, _VAE, *(spec.part for spec in kind.text)], [spec.tokenizer for spec in kind.text]
+    )
     texts = _texts(file, kind, sections, text_encoders, configs)
     denoiser = _denoiser(kind, unet, texts, configs)
     prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)

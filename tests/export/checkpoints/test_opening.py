@@ -243,6 +243,17 @@ def test_a_file_of_another_kind_names_the_option(
         assert f"error: {option}: {lora} is a LoRA: expected a" in " ".join(done.stderr.split())
 
 
+def test_a_config_for_no_part_of_the_file_is_refused(file: Path, tmp_path: Path) -> None:
+    """A Stable Diffusion 1 checkpoint has one text encoder, so the config of a second one would have no effect."""
+    (tmp_path / "text_encoder_2").mkdir()
+    (tmp_path / "text_encoder_2" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(
+        RequestError,
+        match=r"config .* has no config that the file needs: expected at least one of unet/config\.json",
+    ):
+        open_checkpoint(file, beside=Beside(config=tmp_path))
+
+
 # --- configs that do not fit ------------------------------------------------------------------------------
 
 
