@@ -13,6 +13,12 @@ pytest.importorskip("onnx")
 from benchmarks import direct, measure
 
 
+@pytest.fixture(autouse=True)
+def _no_touching(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes seconds, and these tests compare no times."""
+    monkeypatch.setattr(direct, "touch_free_memory", lambda: None)
+
+
 def test_an_architecture_runs_both_ways(tmp_path: Path) -> None:
     figures = direct.compare(tmp_path, "tiny", 1, [direct.EXPORTED, direct.FOLDER])
     assert set(figures["systems"]) == {direct.EXPORTED, direct.FOLDER}
