@@ -23,7 +23,7 @@ from benchmarks import tables, worker
 from benchmarks.bars import judge_direct
 from benchmarks.command_line import parser_of
 from benchmarks.folders import checkpoint, make, single_file
-from benchmarks.measure import device, markdown, run, spread, touch_free_memory
+from benchmarks.measure import device, make_ready, markdown, run, spread
 from benchmarks.settings import say
 
 __all__ = ["compare", "main", "met", "table"]
@@ -55,11 +55,7 @@ def _model(name: str, work: Path, log: Path, architecture: str) -> Path:
 
 
 def _turn(name: str, model: Path, work: Path, log: Path) -> dict[str, float]:
-    for path in [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]:
-        with path.open("rb") as stream:
-            while stream.read(1 << 24):
-                pass
-    touch_free_memory()
+    make_ready([model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()])
     variables = {**worker.environment(), "SDRT_CACHE": os.fspath(work / "cache")}
     command = [*worker.command(sys.executable, "first_step"), model]
     done = run(command, log, environment=variables)

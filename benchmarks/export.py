@@ -30,7 +30,7 @@ from benchmarks.bars import judge_export, judge_step
 from benchmarks.command_line import parser_of
 from benchmarks.exporters import EXPORTERS, OURS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, single_file
-from benchmarks.measure import device, markdown, run, spread, touch_free_memory
+from benchmarks.measure import device, make_ready, markdown, run, spread
 from benchmarks.settings import interpreters, say
 
 __all__ = ["ExportSettings", "compare", "main", "met", "table"]
@@ -114,11 +114,7 @@ def _turn(name: str, place: Environment, source: Path, work: Path, log: Path) ->
     shutil.rmtree(output, ignore_errors=True)
     output.parent.mkdir(exist_ok=True)
     os.sync()
-    for path in [source] if source.is_file() else source.rglob("*.safetensors"):
-        with path.open("rb") as stream:
-            while stream.read(1 << 24):
-                pass
-    touch_free_memory()
+    make_ready([source] if source.is_file() else source.rglob("*.safetensors"))
     done = run([place.python, *EXPORTERS[name].arguments(source, output)], log, environment=place.variables)
     say(f"{name}: {done.cpu_seconds:.1f} s of CPU time, {done.seconds:.1f} s, {done.own_bytes / 1e9:.2f} GB")
     return {key: getattr(done, key) for key in FIGURES}

@@ -90,7 +90,7 @@ def ran(monkeypatch: pytest.MonkeyPatch, cost: Mapping[str, float]) -> list[tupl
         return finished(cost[name], {})
 
     monkeypatch.setattr(export, "run", run)
-    monkeypatch.setattr(export, "touch_free_memory", lambda: None)
+    monkeypatch.setattr(measure, "touch_free_memory", lambda: None)
     return commands
 
 
