@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
@@ -19,7 +20,7 @@ from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
-from sdrt.onnx.placement import tell_of_target
+from sdrt.onnx.placement import check_takes_weights, tell_of_target
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
@@ -60,6 +61,8 @@ class ComponentCache:
         make: MakeComponents | None = None,
     ) -> None:
         self.model, self.config, self._make = model, config, make
+        self.adaptation = NO_ADAPTATION
+        """The adapters that are active for calls that name none."""
         self.float32_retries: Counter[str] = Counter()
         """How many runs of each component were repeated in float32 because they overflowed float16."""
         self._notices, self._verify = notices, verify
@@ -83,9 +86,9 @@ class ComponentCache:
         return () if self._inversions is None else self._inversions.tokens
 
     def get(self) -> LoadedComponents:
-        """Return the components in memory. Make new ones if there are none."""
+        """Return the components with the active adapters. Make those that are not in memory."""
         with held(self._lock):
-            return self._loaded or self._load(low_vram=self._uses_low_vram(0))
+            return self._with(self.adaptation, low_vram=self._uses_low_vram(0))
 
     def load(self) -> None:
         """Create every session that text to image needs.
@@ -116,10 +119,7 @@ class ComponentCache:
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
         with held(self._lock):
-            low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
-            if loaded is not None and loaded.low_vram == low_vram:
-                return loaded
-            return self._load(low_vram=low_vram)
+            return self._with(request.adaptation, low_vram=self._uses_low_vram(request.num_pixels))
 
     def switch_to_low_vram(self, request: FittedRequest, error: OutOfMemoryError) -> bool:
         """Use `low_vram` for this request and larger ones from now on. Tell whether the request should be tried again.
@@ -229,12 +229,26 @@ class ComponentCache:
             self._free()
             self._sizes_run.clear()
 
-    def _load(self, *, low_vram: bool) -> LoadedComponents:
+    def _with(self, adaptation: Adaptation, *, low_vram: bool) -> LoadedComponents:
+        """The components in memory, changed by these adapters.
+
+        Raises `ProviderError` if the provider compiles graphs with their weights.
+        """
+        if adaptation.parts:
+            check_takes_weights(self.config)
+        loaded = self._loaded
+        if loaded is None or loaded.low_vram != low_vram:
+            return self._load(adaptation, low_vram=low_vram)
+        if loaded.adaptation != adaptation:
+            self._loaded = loaded = loaded.adapted(adaptation)
+        return loaded
+
+    def _load(self, adaptation: Adaptation, *, low_vram: bool) -> LoadedComponents:
         from sdrt.run.components import LoadedComponents
 
         if self._verify:
             self.model.verify(self._notices)
-        model = self.model.for_target(PROVIDERS[self.config.name].target)
+        model = self.model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
 from sdrt.request.fitted import FittedRequest, fit
@@ -42,10 +43,12 @@ class PlannedRequest:
         model: Model,
         hires_scheduler: Scheduler | None = None,
         refiner: Refiner | None = None,
+        adaptation: Adaptation = NO_ADAPTATION,
     ) -> PlannedRequest:
         """Complete a request and plan its steps.
 
-        `hires_scheduler` is that of `request.hires_scheduler`, and `refiner` the model of `request.refiner`.
+        `hires_scheduler` is that of `request.hires_scheduler`, `refiner` the model of `request.refiner`, and
+        `adaptation` what changes the model. Another model as refiner has the adapters of its own pipeline.
 
         Raises:
             RequestError: a model or the scheduler cannot serve the request.
@@ -59,7 +62,8 @@ class PlannedRequest:
             fitted, own = fit_both(
                 request, model.capabilities, second.capabilities, second.name, is_distilled=is_distilled
             )
-            refining = (refiner, own)
+            refining = (refiner, own if second is model else {**own, "adaptation": refiner.adaptation})
+        fitted = replace(fitted, adaptation=adaptation)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,

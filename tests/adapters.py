@@ -1,0 +1,59 @@
+"""Adapters that tests make by hand: arrays that are added to parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.adapters.change import Adapter, Array, Shape
+
+__all__ = ["Added", "noise_adapter", "of_arrays"]
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """Adds an array, times the weight."""
+
+    array: NDArray[np.float32]
+
+    @property
+    def shape(self) -> Shape:
+        return self.array.shape
+
+    def delta(self, base: Array, weight: float) -> NDArray[np.float32]:
+        assert base.dtype == np.float32
+        return np.float32(weight) * self.array
+
+
+def of_arrays(arrays: Mapping[str, Mapping[str, NDArray[np.float32]]], name: str = "noise") -> Adapter:
+    """An adapter that adds arrays, by component and parameter."""
+    return Adapter(
+        name=name,
+        path=Path(f"{name}.safetensors"),
+        changes={
+            component: {parameter: Added(array) for parameter, array in own.items()}
+            for component, own in arrays.items()
+        },
+    )
+
+
+def noise_adapter(
+    shapes: Mapping[str, Mapping[str, Shape]], *, seed: int = 0, scale: float = 0.02, name: str = "noise"
+) -> Adapter:
+    """An adapter that adds noise to every parameter of `shapes`."""
+    source = np.random.default_rng(seed)
+
+    def draw(shape: Shape) -> NDArray[np.float32]:
+        return (scale * source.standard_normal(shape)).astype(np.float32)
+
+    return of_arrays(
+        {
+            component: {parameter: draw(shape) for parameter, shape in own.items()}
+            for component, own in shapes.items()
+        },
+        name,
+    )
