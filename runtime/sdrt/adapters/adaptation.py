@@ -60,8 +60,8 @@ class Adaptation:
         Raises:
             UnsupportedModelError: the result has NaN or infinity.
         """
-        wide = base.astype(np.float32)
-        made = wide.copy()
+        wide: NDArray[np.float32] = base.astype(np.float32)
+        made: NDArray[np.float32] = wide.copy()
         for adapter, weight in self.key(component):
             change = adapter.changes[component].get(name)
             if change is None:

@@ -1,7 +1,7 @@
 """How graphs store weights: arranged from a checkpoint's tensors by moving numbers only.
 
-The exporter stores weights so, and writes into the manifest how. To change a weight, it is split into the tensors of the
-checkpoint again.
+The exporter stores weights so, and writes into the manifest how. A weight that adapters change is split into tensors of
+the checkpoint again.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class ByHead(Arrangement):
         rows, *rest = arrays[0].shape
         split = [array.reshape(self.heads, rows // self.heads, *rest) for array in arrays]
         joined: Array = np.stack(split, axis=1).reshape(len(arrays) * rows, *rest)
-        return joined.T
+        turned: Array = joined.T
+        return turned
 
     def split(self, weight: Array, count: int) -> list[Array]:
         """See `Arrangement`."""
