@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import brief
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.contents import GRAPH
-from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
@@ -57,7 +57,10 @@ class FolderCheckpoint:
 
     def tensors(self, part: str) -> Mapping[str, Array]:
         """See :class:`Checkpoint`."""
-        return read_tensors(self.weights[part].files, self._class(part).class_name)
+        files = self.weights[part].files
+        if not all(file.is_file() for file in files):  # gone since it was opened: this names what is missing
+            files = find_weights(self.folder / part, self._class(part).library).files
+        return read_tensors(files, self._class(part).class_name)
 
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""

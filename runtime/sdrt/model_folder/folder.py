@@ -14,13 +14,13 @@ from typing import Any
 from sdrt.adapters.change import Shape
 from sdrt.adapters.stored_weights import StoredWeights
 from sdrt.common.cache import cache_root
+from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.arranged import stored_weights
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
-from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index

@@ -11,6 +11,7 @@ from typing import Any
 
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation, Weighted
 from sdrt.adapters.change import Adapter, Shape
+from sdrt.adapters.lora.reader import listed, open_adapter
 from sdrt.adapters.lora_folder import LoraFolder
 from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.common.notices import Notices
@@ -19,17 +20,9 @@ from sdrt.request.loras import MOST_WEIGHT, LoraFile, lora_tags
 from sdrt.request.request import Request
 from sdrt.run.memory import ComponentCache
 
-__all__ = ["Adapters", "open_adapter", "weights_of"]
+__all__ = ["Adapters", "weights_of"]
 
 _MOST_FILES = 16
-_SHOWN = 5
-
-
-def open_adapter(path: Path, *, family: str, shapes: Mapping[str, Mapping[str, Shape]], name: str) -> Adapter:
-    """Read an adapter's file for a model of `family` with parameters of these `shapes`, by component."""
-    from sdrt.adapters.lora import open_adapter
-
-    return open_adapter(path, family=family, shapes=shapes, name=name)
 
 
 @dataclass(frozen=True)
@@ -188,11 +181,11 @@ class Adapters:
         model = self._cache.model
         if not self._shapes:
             self._shapes = {one: model.parameters(one) for one in self.components}
-        adapter = open_adapter(path, family=model.family.name, shapes=self._shapes, name=name)
+        adapter = open_adapter(path, family=model.family, shapes=self._shapes, name=name)
         if left := list(adapter.left_over):
-            shown = ", ".join(map(brief, left[:_SHOWN]))
-            more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-            self._notices.warn(f"{path}: {len(left)} keys match nothing in {model.name}: {shown}{more}")
+            self._notices.warn(f"{path}: {len(left)} keys match nothing in {model.name}: {listed(left)}")
+        for note in adapter.notes:
+            self._notices.inform(note)
         return adapter
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
-from sdrt.request.fitted import FittedRequest, fit
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import PlannedPass, plan_passes

@@ -13,7 +13,11 @@ from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 __all__ = [
     "CHECKPOINT",
     "EMBEDDING",
+    "LORA",
     "PICKLES",
+    "SD1",
+    "SD2",
+    "SDXL",
     "WEIGHTS",
     "FileKind",
     "check_checkpoint_file",
@@ -27,7 +31,8 @@ WEIGHTS = (".safetensors", ".gguf", *PICKLES)
 """The suffixes of files of weights."""
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
-_SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
+LORA = "a LoRA"
+SD1, SD2, SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
 _CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
@@ -54,9 +59,9 @@ _KINDS: Sequence[tuple[str, str]] = (
         r"^control_model\.|(^|\.)controlnet_(cond_embedding|down_blocks|mid_block|blocks|x_embedder)\b",
     ),
     ("a ControlNet", r"(^|\.)input_hint_block\.|^lora_controlnet$"),
-    ("a LoRA", r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
-    ("a LoRA", r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
-    ("a LoRA", r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
+    (LORA, r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
+    (LORA, r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
+    (LORA, r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
     ("an IP-Adapter", r"^(ip_adapter|image_proj(_model)?|adapter_modules)\."),
     ("a T2I-Adapter", r"^adapter\.(body|conv_in)\.|^body\.\d+\.(block1|block2|in_conv|resnets)\."),
     ("a motion module", r"(^|\.)motion_modules?\."),
@@ -104,15 +109,15 @@ _BASES: Sequence[tuple[str, str]] = (
     ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
     ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
     (
-        _SDXL,
+        SDXL,
         r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.0\.",
     ),
-    (_SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
-    (_SD2, r"^cond_stage_model\.model\."),
-    (_SD1, r"^cond_stage_model\.transformer\."),
+    (SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
+    (SD2, r"^cond_stage_model\.model\."),
+    (SD1, r"^cond_stage_model\.transformer\."),
 )
 # The width of the text embeddings that the network's cross-attention reads.
-_WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
+_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
 
 
@@ -171,9 +176,9 @@ def check_checkpoint_file(path: Path) -> SafetensorsFile:
     kind = kind_of(file)
     if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
         raise _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
-    if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
+    if kind.base not in ("", SD1, SD2, SDXL) or kind.what == TRANSFORMER:
         raise UnsupportedModelError.expected(
-            f"{path} is {kind}, which is not supported", f"a model of {_SD1}, 2 or {_SDXL}", path=path
+            f"{path} is {kind}, which is not supported", f"a model of {SD1}, 2 or {SDXL}", path=path
         )
     if kind.what == UNET and not any(name.startswith("input_blocks.") for name in file.tensors):
         raise _no_model(
