@@ -171,7 +171,8 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
             planned = request
             planned.check_for(self.model, planned_again=(scheduler, spacing) != (None, None))
         self._refiners.keep_only(planned.refiner)
-        origin = planned.origin(self._scheduler_config)
+        texts = self._adapters.texts(planned.request.completed, planned.request.adaptation)
+        origin = planned.origin(self._scheduler_config, texts)
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)
 
@@ -251,8 +252,8 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         return self
 
     @forgets_locals
-    def load(self) -> StableDiffusionPipeline:
-        """Create all sessions that text to image needs. Returns the pipeline.
+    def load(self, planned: PlannedRequest | None = None) -> StableDiffusionPipeline:
+        """Create all sessions that text to image needs, with the LoRAs of `planned`, if given. Returns the pipeline.
 
         If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.
@@ -260,7 +261,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         Raises:
             OutOfMemoryError, ModelError, ProviderError.
         """
-        self._cache.load()
+        self._cache.load(None if planned is None else planned.request.adaptation)
         return self
 
     @forgets_locals

@@ -21,6 +21,12 @@ class Weighted:
 
     adapter: Adapter
     weights: Mapping[str, float] = field(default_factory=dict, hash=False)
+    called: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How the call names it, which may be another name than its file's."""
+        return self.called or self.adapter.name
 
     def weight(self, component: str) -> float:
         """The weight in a component."""

@@ -8,7 +8,7 @@ from sdrt.foreign.word import Word
 
 __all__ = ["COMMANDS", "OPTIONS"]
 
-_LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lora, and export that"
+_LORA = "write sdrt generate --lora FILE:0.8, or --lora-dir DIR for <lora:name:0.8> in prompts"
 _CONTROL = "sdrt has no ControlNet"
 _ADAPTER = "sdrt has no IP-Adapter"
 _PRECISION = "the precision is chosen once, by sdrt export CHECKPOINT --dtype fp16"

@@ -14,7 +14,7 @@ from sdrt.prompts.tags import Tag, tags
 if TYPE_CHECKING:
     from sdrt.request.derived import DerivedSettings
 
-__all__ = ["LORA_TAGS", "LoraFile", "checked_loras", "lora_tags", "parse_lora"]
+__all__ = ["LORA_TAGS", "LoraFile", "checked_loras", "lora_tags", "lora_texts", "parse_lora"]
 
 LORA_TAGS = ("lora", "lyco")
 """The tags that ask for a LoRA. A1111 reads both alike."""
@@ -88,16 +88,21 @@ def lora_tags(request: DerivedSettings) -> list[Tag]:
     """
     if request.lora_dir is None or request.prompt_syntax == "plain":
         return []
-    found = [_of(text) for text in request.prompts] or [[]]
-    if any([one.text for one in own] != [one.text for one in found[0]] for own in found):
+    if len({lora_texts(text) for text in request.prompts}) > 1:
         raise refused(
             "prompt", "has texts with different LoRAs", "the same tags in each, or a call for each prompt"
         )
-    for tag in found[0]:
+    found = _of(request.prompts[0]) if request.prompts else []
+    for tag in found:
         for weight in (tag.text_encoder_multiplier, tag.unet_multiplier):
             if not abs(weight) <= MOST_WEIGHT:
                 raise refused("prompt", f"{brief(tag.text)} has a multiplier", f"at most {MOST_WEIGHT:g}")
-    return found[0]
+    return found
+
+
+def lora_texts(prompt: str) -> tuple[str, ...]:
+    """The tags of LoRAs in a prompt, as they are written."""
+    return tuple(tag.text for tag in _of(prompt))
 
 
 def _of(text: str) -> list[Tag]:

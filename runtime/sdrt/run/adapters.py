@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sdrt.common.notices import Notices
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.request.loras import MOST_WEIGHT, LoraFile, lora_tags
 from sdrt.request.request import Request
+from sdrt.run.lora_texts import LoraTexts
 from sdrt.run.memory import ComponentCache
 
 __all__ = ["Adapters", "weights_of"]
@@ -147,7 +148,9 @@ class Adapters:
             folder = LoraFolder(request.lora_dir)
             for tag in tags:
                 file = LoraFile(folder.find(tag.name), tag.text_encoder_multiplier, tag.unet_multiplier)
-                parts.append(self._weighted(file, tag.name))
+                part = self._weighted(file, tag.name)
+                seconds = dict.fromkeys(self._text_encoders[1:], tag.second_text_encoder_multiplier)
+                parts.append(replace(part, weights={**part.weights, **seconds}))
         if not parts:
             return NO_ADAPTATION
         return Adaptation(tuple(self._scaled(part, request.lora_scale) for part in parts))
@@ -155,13 +158,23 @@ class Adapters:
     def _weighted(self, file: LoraFile, name: str) -> Weighted:
         with self._lock:
             adapter = self._known(file.path, name)
-        denoiser = self._cache.model.family.denoiser.component
-        weights = {one: file.unet if one == denoiser else file.text_encoder for one in self.components}
-        return Weighted(adapter=adapter, weights=weights)
+        weights = {
+            one: file.text_encoder if one in self._text_encoders else file.unet for one in self.components
+        }
+        return Weighted(adapter=adapter, weights=weights, called=name)
 
     def _scaled(self, part: Weighted, scale: float) -> Weighted:
         weights = {one: part.weight(one) * scale for one in self.components}
-        return Weighted(adapter=part.adapter, weights=weights)
+        return replace(part, weights=weights)
+
+    def texts(self, request: Request, adaptation: Adaptation) -> LoraTexts:
+        """What the metadata of a call say of its adapters."""
+        unet = self._cache.model.family.denoiser.component
+        return LoraTexts.of(request, adaptation, self._text_encoders, unet)
+
+    @property
+    def _text_encoders(self) -> tuple[str, ...]:
+        return tuple(spec.component for spec in self._cache.model.family.text_encoders)
 
     def _known(self, path: Path, name: str) -> Adapter:
         """The adapter in a file, which is opened again only if the file changed."""

@@ -85,20 +85,21 @@ class ComponentCache:
         """The words of the textual inversions."""
         return () if self._inversions is None else self._inversions.tokens
 
-    def get(self) -> LoadedComponents:
-        """Return the components with the active adapters. Make those that are not in memory."""
+    def get(self, adaptation: Adaptation | None = None) -> LoadedComponents:
+        """Return the components with these adapters, or the active ones. Make them if there are none."""
+        chosen = self.adaptation if adaptation is None else adaptation
         with held(self._lock):
-            return self._with(self.adaptation, low_vram=self._uses_low_vram(0))
+            return self._with(chosen, low_vram=self._uses_low_vram(0))
 
-    def load(self) -> None:
-        """Create every session that text to image needs.
+    def load(self, adaptation: Adaptation | None = None) -> None:
+        """Create every session that text to image needs, with these adapters or the active ones.
 
         If they do not all fit into memory, change to `low_vram`, which creates each session when it is needed.
 
         Raises:
             OutOfMemoryError: they do not fit, and `low_vram` is False.
         """
-        used_low_vram, components = self._uses_low_vram(0), self.get()
+        used_low_vram, components = self._uses_low_vram(0), self.get(adaptation)
         try:
             components.load()
             return
@@ -114,7 +115,7 @@ class ComponentCache:
                 # They were replaced meanwhile. Free the sessions that were created since then.
                 components.close()
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
-        self.get().load()
+        self.get(adaptation).load()
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""

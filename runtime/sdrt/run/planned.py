@@ -13,6 +13,7 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
+from sdrt.run.lora_texts import NO_LORAS, LoraTexts
 from sdrt.run.multi_pass import PlannedPass, plan_passes
 from sdrt.run.origin import Origin
 from sdrt.run.refiner import Refiner
@@ -74,7 +75,7 @@ class PlannedRequest:
             refiner=refiner,
         )
 
-    def origin(self, scheduler_config: Mapping[str, Any]) -> Origin:
+    def origin(self, scheduler_config: Mapping[str, Any], loras: LoraTexts = NO_LORAS) -> Origin:
         """What made the images, for their metadata. `scheduler_config` is that of the model."""
         return Origin(
             model=self.model.name,
@@ -84,6 +85,7 @@ class PlannedRequest:
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
+            loras=loras,
         )
 
     def check_for(self, model: Model, *, planned_again: bool) -> None:

@@ -98,7 +98,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             )
         current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
         terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
-        pipeline.load()
+        pipeline.load(current.setup(groups[0].jobs[0]).planned)
         current.timings.load = time.perf_counter() - started
         try:
             current.make(terminal)
