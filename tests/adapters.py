@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.adapters.change import Adapter, Array, Shape
+from tests.safetensors_files import save_file
 
-__all__ = ["Added", "noise_adapter", "of_arrays"]
+__all__ = ["Added", "noise_adapter", "of_arrays", "write_lora"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +58,26 @@ def noise_adapter(
         },
         name,
     )
+
+
+def write_lora(
+    path: Path, shapes: Mapping[str, Mapping[str, Shape]], *, seed: int = 0, scale: float = 0.3, rank: int = 2
+) -> Path:
+    """Write a LoRA as kohya's trainer does, for the matrices and convolutions of the attention and the resnets."""
+    source, tensors = np.random.default_rng(seed), dict[str, NDArray[np.float32]]()
+    prefixes = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
+    if "text_encoder_2" in shapes:
+        prefixes["text_encoder"] = "lora_te1"
+    for component, own in shapes.items():
+        for parameter, shape in own.items():
+            if not parameter.endswith(
+                ("to_q.weight", "to_k.weight", "q_proj.weight", "fc1.weight", "conv1.weight")
+            ):
+                continue
+            key = f"{prefixes[component]}_{parameter.removesuffix('.weight').replace('.', '_')}"
+            ends = {"lora_down": (rank, *shape[1:]), "lora_up": (shape[0], rank, *(1 for _ in shape[2:]))}
+            for end, size in ends.items():
+                tensors[f"{key}.{end}.weight"] = (scale * source.standard_normal(size)).astype(np.float32)
+            tensors[f"{key}.alpha"] = np.float32(rank / 2).reshape(())
+    save_file(tensors, path)
+    return path

@@ -200,8 +200,8 @@ def _note_noise(found: Translation) -> None:
 def _in_words(differences: Sequence[Difference], program: str) -> str:
     """What sdrt cannot do, as a sentence about the image that `program` made."""
     whose = f"of {brief(program)[1:-1]}" if program not in ("", "sdrt") else "of another program"
-    labels = [one.label for one in differences if one.label != "RNG" and not one.minor]
-    parts = []
+    labels = [one.label for one in differences if one.label not in ("RNG", LORA_HASHES) and not one.minor]
+    parts = [f"was made with the LoRAs {brief(one.value)}" for one in differences if one.label == LORA_HASHES]
     if noise := [one for one in differences if one.label == "RNG"]:
         found = f"its RNG is {brief(noise[0].value)}" if noise[0].value else "it names no RNG"
         parts.append(f"was made with noise that sdrt cannot draw ({found}, expected CPU)")

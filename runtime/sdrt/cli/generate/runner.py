@@ -27,6 +27,7 @@ from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
 from sdrt.images.files import write_image
+from sdrt.request.loras import lora_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -185,6 +186,7 @@ class Run:
             if id(first.options) not in self.setups:
                 with first.errors_name_location():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
+        self._check_loras()
         self.has_previews = options.preview or options.preview_file is not None
         self.preview_path = preview_path
         self.preview_has_failed = False
@@ -196,6 +198,17 @@ class Run:
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
         self.sheet_path: Path | None = None
+
+    def _check_loras(self) -> None:
+        """Find the LoRAs of every prompt now, so that a missing one is named before any image is made."""
+        checked = set()
+        for batch in self.batches:
+            first = batch.jobs[0]
+            key = (id(first.options), lora_texts(first.prompt))
+            if key[1] and key not in checked:
+                checked.add(key)
+                with first.errors_name_location():
+                    self._planned(batch)
 
     def setup(self, job: ImageJob) -> Setup:
         """The setup that `job` shares with other images."""
