@@ -72,7 +72,8 @@ class Adaptation:
             change = adapter.changes[component].get(name)
             if change is None:
                 continue
-            made += change.delta(wide, weight)
+            with np.errstate(over="ignore", invalid="ignore"):
+                made += change.delta(wide, weight)
             if not np.isfinite(made).all():
                 raise not_finite(adapter.name, component, name)
         return made
