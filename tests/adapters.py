@@ -14,6 +14,13 @@ from tests.safetensors_files import save_file
 
 __all__ = ["Added", "noise_adapter", "of_arrays", "write_lora"]
 
+# Of a text encoder, diffusers reads all four projections or none.
+_UNET, _TEXT = (
+    ("to_q", "to_k", "to_v", "to_out.0", "conv1"),
+    ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+)
+_TRAINED = tuple(f"{name}.weight" for name in (*_UNET, *_TEXT))
+
 
 @dataclass(frozen=True, eq=False)
 class Added:
@@ -63,16 +70,14 @@ def noise_adapter(
 def write_lora(
     path: Path, shapes: Mapping[str, Mapping[str, Shape]], *, seed: int = 0, scale: float = 0.3, rank: int = 2
 ) -> Path:
-    """Write a LoRA as kohya's trainer does, for the matrices and convolutions of the attention and the resnets."""
+    """Write a LoRA as kohya's trainer does, for the attention, the resnets and the text encoders."""
     source, tensors = np.random.default_rng(seed), dict[str, NDArray[np.float32]]()
     prefixes = {"unet": "lora_unet", "text_encoder": "lora_te", "text_encoder_2": "lora_te2"}
     if "text_encoder_2" in shapes:
         prefixes["text_encoder"] = "lora_te1"
     for component, own in shapes.items():
         for parameter, shape in own.items():
-            if not parameter.endswith(
-                ("to_q.weight", "to_k.weight", "q_proj.weight", "fc1.weight", "conv1.weight")
-            ):
+            if not parameter.endswith(_TRAINED):
                 continue
             key = f"{prefixes[component]}_{parameter.removesuffix('.weight').replace('.', '_')}"
             ends = {"lora_down": (rank, *shape[1:]), "lora_up": (shape[0], rank, *(1 for _ in shape[2:]))}
