@@ -141,7 +141,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
             raise unknown_scheduler(name)
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
-        refiner, adaptation = self._refiners.of(request.refiner), self._adapters.of(request)
+        refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
         return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation)
 
     def stream(

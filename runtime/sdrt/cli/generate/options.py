@@ -148,6 +148,7 @@ def _completer(row: Setting) -> completers.Completer | None:
         "scheduler": completers.schedulers,
         "spacing": completers.spacings,
         "refiner": completers.models,
+        "refiner_config": completers.folders,
     }
     if row.option is not None and row.option.metavar == "DIR":
         return completers.folders
