@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tools.goldens.effective_weights import effective
 from tools.goldens.lora_cases import LYCORIS, SHAPES, Algorithm, base
 
 OUTPUT = Path(__file__).resolve().parents[2] / "tests" / "goldens" / "lora.npz"
@@ -39,35 +40,6 @@ def layer(name: str, seed: int) -> torch.nn.Module:
         for number, parameter in enumerate(made.parameters()):
             parameter.copy_(torch.from_numpy(base(tuple(parameter.shape), seed + number)))
     return made
-
-
-@torch.no_grad()
-def effective(attached: torch.nn.Module, shape: tuple[int, ...]) -> Arrays:
-    """The weight and bias that a layer computes with, by its outputs."""
-    if len(shape) == 1:
-        return norm(attached, shape[0])
-    if len(shape) == 2:
-        return {"weight": attached(torch.eye(shape[1])).T.numpy()}
-    size = 2 * shape[2] - 1
-    zeros = torch.zeros(1, shape[1], size, size)
-    bias = attached(zeros)[0, :, shape[2] - 1, shape[2] - 1]
-    impulses = torch.zeros(shape[1], shape[1], size, size)
-    impulses[range(shape[1]), range(shape[1]), shape[2] - 1, shape[2] - 1] = 1
-    seen = (attached(impulses) - bias[None, :, None, None]).flip(2, 3).transpose(0, 1)
-    margin = shape[2] // 2
-    return {
-        "weight": seen[:, :, margin : size - margin, margin : size - margin].numpy(),
-        "bias": bias.numpy(),
-    }
-
-
-def norm(attached: torch.nn.Module, channels: int) -> Arrays:
-    """A group norm is affine in its normalised input, which is ±1 here, up to its epsilon."""
-    x = torch.ones(1, channels, 2, 1)
-    x[:, :, 1] = -1
-    x *= 1e4
-    y = attached(x)[0, :, :, 0]
-    return {"weight": ((y[:, 0] - y[:, 1]) / 2).numpy(), "bias": ((y[:, 0] + y[:, 1]) / 2).numpy()}
 
 
 @torch.no_grad()
@@ -101,7 +73,7 @@ def main() -> None:
     arrays: Arrays = {}
     for name, algorithm in LYCORIS.items():
         record(name, algorithm, arrays)
-    np.savez_compressed(OUTPUT, **arrays)
+    np.savez_compressed(OUTPUT, allow_pickle=False, **arrays)
     print(f"{OUTPUT}: {len(arrays)} arrays, {OUTPUT.stat().st_size} bytes")
 
 
