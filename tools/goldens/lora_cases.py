@@ -68,4 +68,5 @@ LYCORIS: Mapping[str, Algorithm] = {
 
 def base(shape: Shape, seed: int) -> NDArray[np.float32]:
     """The same numbers on every machine."""
-    return np.random.default_rng(seed).standard_normal(shape, np.float32) / np.float32(4)
+    made: NDArray[np.float32] = np.random.default_rng(seed).standard_normal(shape, np.float32) / np.float32(4)
+    return made
