@@ -279,6 +279,8 @@ def _matrix(tensor: Tensor) -> Floats:
 def _rank(tensor: Tensor, axis: int, shape: Shape) -> int:
     """The rank, which is bounded by the parameter's shape."""
     _check_axes(tensor, 2)
+    if len(shape) < 2:
+        raise _misfit(tensor, shape, shape)
     rank, most = tensor.shape[axis], max(shape[0], math.prod(shape[1:])) + _MORE_THAN_FULL
     if not 1 <= rank <= most:
         raise tensor.refused(f"has rank {rank}", f"1 to {most} in this layer")
