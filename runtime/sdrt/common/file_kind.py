@@ -68,6 +68,7 @@ _KINDS: Sequence[tuple[str, str]] = (
     (LORA, r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
     (LORA, r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
     (LORA, r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
+    (LORA, r"\.(diff|diff_b|w_norm|b_norm|on_input|ia3_l)$"),
     ("an IP-Adapter", r"^(ip_adapter|image_proj(_model)?|adapter_modules)\."),
     ("a T2I-Adapter", r"^adapter\.(body|conv_in)\.|^body\.\d+\.(block1|block2|in_conv|resnets)\."),
     ("a motion module", r"(^|\.)motion_modules?\."),
@@ -88,7 +89,10 @@ _KINDS: Sequence[tuple[str, str]] = (
 # Models of other families, which share names with Stable Diffusion's. The first row counts.
 _BASES: Sequence[tuple[str, str]] = (
     ("Chroma", r"(^|\.)distilled_guidance_layer\."),
-    ("HunyuanVideo", r"(^|\.)txt_in\.individual_token_refiner\."),
+    (
+        "HunyuanVideo",
+        r"(^|\.)txt_in\.individual_token_refiner\.|(^|\.)double_blocks\.\d+\.(img|txt)_attn_(qkv|proj)\.",
+    ),
     ("Flux 2", r"(^|\.)(single_stream_modulation|double_stream_modulation_img)\."),
     ("Stable Diffusion 2 with depth", r"^depth_model\."),
     ("Stable unCLIP", r"^(embedder\.model|noise_augmentor)\."),
@@ -110,8 +114,15 @@ _BASES: Sequence[tuple[str, str]] = (
     ("AuraFlow", r"(^|\.)(double_layers|single_layers|cond_seq_linear)\."),
     ("HunyuanDiT", r"(^|\.)mlp_t5\."),
     ("Lumina", r"(^|\.)cap_embedder\."),
-    ("Qwen-Image", r"(^|\.)transformer_blocks\.\d+\.(img_mod|txt_mod)\."),
-    ("Wan", r"(^|\.)head\.modulation$|(^|\.)blocks\.\d+\.cross_attn\.norm_k\."),
+    ("Qwen-Image", r"(^|[._])transformer_blocks[._]\d+[._](img_mod|txt_mod|img_mlp|txt_mlp)[._]"),
+    (
+        "Wan",
+        r"(^|\.)head\.modulation$|(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._](norm_k|[kqvo])[._]",
+    ),
+    (
+        "Z-Image or Lumina 2",
+        r"(^|[._])(noise_refiner|context_refiner)[._]|(^|[._]unet[._]|\.)layers[._]\d+[._](attention|feed_forward)[._]",
+    ),
     ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
     ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
     (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["UNSUPPORTED", "split_key"]
+__all__ = ["FIELDS", "UNSUPPORTED", "split_key"]
 
-_FIELDS: Mapping[str, str] = {
+FIELDS: Mapping[str, str] = {
     # kohya, LyCORIS
     "lora_up.weight": "up",
     "lora_down.weight": "down",
@@ -38,6 +38,7 @@ _FIELDS: Mapping[str, str] = {
     "lora_linear_layer.up.weight": "up",
     "lora_linear_layer.down.weight": "down",
 }
+"""What programs call the tensors of a layer's adapter."""
 # PEFT puts the adapter's own name behind these: `lora_A.default.weight`, `lora_embedding_A.default`.
 _NAMED = frozenset({"lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector"})
 _OLD = "_lora"  # of diffusers' attention processors: `attn1.processor.to_q_lora.up.weight`
@@ -80,7 +81,7 @@ def split_key(key: str) -> tuple[str, str] | None:
 
 def _listed(parts: list[str], count: int) -> tuple[str, str] | None:
     tail = ".".join(parts[-count:])
-    return (".".join(parts[:-count]), _FIELDS[tail]) if tail in _FIELDS else None
+    return (".".join(parts[:-count]), FIELDS[tail]) if tail in FIELDS else None
 
 
 def _peft(parts: list[str]) -> tuple[str, str] | None:

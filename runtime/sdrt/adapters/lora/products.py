@@ -279,9 +279,11 @@ def _matrix(tensor: Tensor) -> Floats:
 def _rank(tensor: Tensor, axis: int, shape: Shape) -> int:
     """The rank, which is bounded by the parameter's shape."""
     _check_axes(tensor, 2)
+    if len(shape) < 2:
+        raise _misfit(tensor, shape, shape)
     rank, most = tensor.shape[axis], max(shape[0], math.prod(shape[1:])) + _MORE_THAN_FULL
     if not 1 <= rank <= most:
-        raise tensor.refused(f"has rank {rank}", f"1 to {most}")
+        raise tensor.refused(f"has rank {rank}", f"1 to {most} in this layer")
     return rank
 
 
@@ -312,8 +314,8 @@ def _without_ones(shape: Shape) -> Shape:
 
 
 def _misfit(tensor: Tensor, parameter: Shape, expected: Shape | None = None) -> UnsupportedModelError:
-    fits = f"{list(expected)}, because" if expected else "factors of"
+    fits = list(expected) if expected else "a factor of it"
     return tensor.refused(
-        f"is of shape {list(tensor.shape)}",
-        f"{fits} the model's weight is {list(parameter)}: choose a file for it",
+        f"is of shape {list(tensor.shape)}, and the model's weight is {list(parameter)}",
+        f"{fits}: choose a LoRA for this model",
     )

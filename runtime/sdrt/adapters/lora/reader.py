@@ -16,7 +16,7 @@ from sdrt.adapters.lora.tensor import Tensor
 from sdrt.common.file_kind import PICKLES
 from sdrt.common.mapped_file import MappedFile
 from sdrt.common.messages import brief, wrong_value
-from sdrt.common.safetensors_file import SafetensorsFile
+from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family
 
@@ -120,12 +120,27 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _refusal_of_pickle(path: Path) -> UnsupportedModelError:
+    """The error for a file that is a pickle by its name."""
+    if _is_safetensors(path):
+        return UnsupportedModelError.advised(
+            f"{path} is a safetensors file, but its name does not say so",
+            f"rename it to {path.with_suffix('.safetensors')}",
+            path=path,
+        )
     return UnsupportedModelError.advised(
         f"{path} is a pickle, which runs code when it is read",
         "take the .safetensors file of the same LoRA, or, if you trust it, convert it with torch.load and "
         "safetensors.torch.save_file",
         path=path,
     )
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        read_header(path)
+    except UnsupportedModelError:
+        return False
+    return True
 
 
 def _unsupported(path: Path, kind: str, key: str) -> UnsupportedModelError:
