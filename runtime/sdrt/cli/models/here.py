@@ -61,8 +61,8 @@ class Here:
             self._add(path)
 
     def _add(self, path: Path) -> None:
-        from sdrt.common.safetensors_file import read_header
         from sdrt.common.file_kind import MODELS, check_header, kind_of
+        from sdrt.common.safetensors_file import read_header
 
         try:
             file = read_header(path)
