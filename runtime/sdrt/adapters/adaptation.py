@@ -66,14 +66,15 @@ class Adaptation:
         Raises:
             UnsupportedModelError: the result has NaN or infinity.
         """
-        wide: NDArray[np.float32] = base.astype(np.float32)
-        made: NDArray[np.float32] = wide.copy()
+        wide: NDArray[np.float32] = np.asarray(base, np.float32)
+        made = wide
         for adapter, weight in self.key(component):
             change = adapter.changes[component].get(name)
             if change is None:
                 continue
+            # A new array each time: a sum in place would need a copy of the base before.
             with np.errstate(over="ignore", invalid="ignore"):
-                made += change.delta(wide, weight)
+                made = made + change.delta(wide, weight)
             if not np.isfinite(made).all():
                 raise not_finite(adapter.name, component, name)
         return made
