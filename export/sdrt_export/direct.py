@@ -92,12 +92,13 @@ class DirectModel(Model):
         """
         for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
             own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
-            check_usage(
-                self.checkpoint.place(part),
-                [piece.component for piece in own.values()],
-                [self._graph(name, WHOLE_GRAPH).sources for name in own],
-                self.checkpoint.tensors(part),
-            )
+            with self.checkpoint.errors_of(part):
+                check_usage(
+                    self.checkpoint.place(part),
+                    [piece.component for piece in own.values()],
+                    [self._graph(name, WHOLE_GRAPH).sources for name in own],
+                    self.checkpoint.tensors(part),
+                )
 
     def component_config(self, name: str) -> dict[str, Any]:
         """See `Model`."""

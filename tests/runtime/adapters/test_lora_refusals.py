@@ -218,7 +218,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
     adapter = opened(tmp_path, PAIR)
     (change,) = adapter.changes["unet"].values()
     save_file({**PAIR, "more": UP}, adapter.path)
-    with pytest.raises(UnsupportedModelError, match="changed while it was read"):
+    with pytest.raises(UnsupportedModelError, match="changed while it was in use"):
         change.delta(numbers(8, 12), 1.0)
 
 
