@@ -24,7 +24,10 @@ seen = {}
 for kind in ("locon", "loha", "lokr", "full", "ia3"):
     model = torch.nn.Sequential(torch.nn.Linear(8, 8))
     saved = create_lycoris(model, 1.0, linear_dim=2, linear_alpha=1.0, algo=kind)
+    saved.apply_to()
     state = {key: value.detach().clone() for key, value in saved.state_dict().items()}
+    saved.restore()
+    assert state
     try:
         create_lycoris_from_weights(1.0, None, model, weights_sd=state)
         seen[kind] = "loads"
