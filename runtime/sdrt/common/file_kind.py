@@ -35,10 +35,10 @@ WEIGHTS = (".safetensors", ".gguf", *PICKLES)
 """The suffixes of files of weights."""
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
-LORA = "a LoRA"
-SD1, SD2, SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 MODELS = (CHECKPOINT, UNET, TRANSFORMER)
 """The kinds that can be a model, in part or alone."""
+LORA = "a LoRA"
+SD1, SD2, SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
 _CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"

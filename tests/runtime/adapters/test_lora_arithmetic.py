@@ -337,3 +337,19 @@ def test_the_files_tensors_stay_in_the_file(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert adapter.changes
     assert most < 2 << 20
+
+
+@pytest.mark.parametrize("kind", LINEAR_KINDS)
+@pytest.mark.parametrize("is_dora", [False, True])
+def test_a_change_takes_the_memory_of_few_layers(kind: Kind, is_dora: bool, tmp_path: Path) -> None:
+    shape, rank = (1024, 1024), 8
+    file = {f"{kohya()}.{name}": numbers(*of) for name, of in kind.shapes(shape, rank).items()}
+    if is_dora:
+        file[f"{kohya()}.dora_scale"] = np.ones((1024, 1), np.float32)
+    change = change_of(opened(tmp_path, file, shapes={"unet": {f"{ATTENTION}.weight": shape}}))
+    base = numbers(*shape)
+    tracemalloc.start()
+    change.delta(base, 1.0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * base.nbytes

@@ -218,7 +218,7 @@ def test_a_file_that_changes_after_it_was_opened(tmp_path: Path) -> None:
     adapter = opened(tmp_path, PAIR)
     (change,) = adapter.changes["unet"].values()
     save_file({**PAIR, "more": UP}, adapter.path)
-    with pytest.raises(UnsupportedModelError, match="changed while it was read"):
+    with pytest.raises(UnsupportedModelError, match="changed while it was in use"):
         change.delta(numbers(8, 12), 1.0)
 
 
@@ -264,3 +264,23 @@ def test_a_damaged_config_in_the_metadata(tmp_path: Path) -> None:
     write_file(tmp_path / "a.safetensors", header)
     with pytest.raises(UnsupportedModelError, match="the config of PEFT is not a JSON object"):
         open_adapter(tmp_path / "a.safetensors", family=STABLE_DIFFUSION, shapes=SHAPES)
+
+
+def test_a_file_of_gigabytes_is_refused_by_its_header(tmp_path: Path) -> None:
+    """The file is sparse: reading it would take six gigabytes of memory."""
+    rank = 1 << 27
+    path = tmp_path / "large.safetensors"
+    end = 2 * rank * 8
+    header = {
+        f"{KEY}.lora_up.weight": {"dtype": "F16", "shape": [8, rank], "data_offsets": [0, end]},
+        f"{KEY}.lora_down.weight": {
+            "dtype": "F16",
+            "shape": [rank, 12],
+            "data_offsets": [end, end + 2 * rank * 12],
+        },
+    }
+    write_file(path, header)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + end + 2 * rank * 12)
+    with pytest.raises(UnsupportedModelError, match="has rank 134217728: expected 1 to 1036"):
+        open_adapter(path, family=STABLE_DIFFUSION, shapes=SHAPES)

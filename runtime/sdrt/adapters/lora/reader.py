@@ -13,10 +13,10 @@ from sdrt.adapters.lora.layers import Layer
 from sdrt.adapters.lora.modules import Module, ModuleNames
 from sdrt.adapters.lora.scales import read_scales
 from sdrt.adapters.lora.tensor import Tensor
-from sdrt.common.file_kind import PICKLES
+from sdrt.common.file_kind import PICKLES, is_safetensors
 from sdrt.common.mapped_file import MappedFile
 from sdrt.common.messages import brief, wrong_value
-from sdrt.common.safetensors_file import SafetensorsFile, read_header
+from sdrt.common.safetensors_file import SafetensorsFile
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family
 
@@ -121,7 +121,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _refusal_of_pickle(path: Path) -> UnsupportedModelError:
     """The error for a file that is a pickle by its name."""
-    if _is_safetensors(path):
+    if is_safetensors(path):
         return UnsupportedModelError.advised(
             f"{path} is a safetensors file, but its name does not say so",
             f"rename it to {path.with_suffix('.safetensors')}",
@@ -133,14 +133,6 @@ def _refusal_of_pickle(path: Path) -> UnsupportedModelError:
         "safetensors.torch.save_file",
         path=path,
     )
-
-
-def _is_safetensors(path: Path) -> bool:
-    try:
-        read_header(path)
-    except UnsupportedModelError:
-        return False
-    return True
 
 
 def _unsupported(path: Path, kind: str, key: str) -> UnsupportedModelError:
