@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from sdrt.cli.generate.jobs import (
 )
 from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
+from sdrt.cli.generate.timings import Timings
 from sdrt.cli.generate.variations import Axis, image_settings
 from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
@@ -44,25 +45,6 @@ _MAX_PREVIEWS = 8
 """How many images of a batch a preview shows."""
 _PREVIEW_SIDE = 2048
 """The longer side of a preview, in pixels. Every file format can hold this."""
-
-
-@dataclass(kw_only=True)
-class Timings:
-    """Seconds spent, summed over batches. `unet` has one value per call of the U-Net."""
-
-    load: float = 0.0
-    text_encoder: float = 0.0
-    vae_encoder: float = 0.0
-    unet: list[float] = field(default_factory=list)
-    vae_decoder: float = 0.0
-    total: float = 0.0
-
-    def add(self, timings: Mapping[str, Any]) -> None:
-        """Add the timings of one call of the pipeline."""
-        self.text_encoder += timings["text_encoder"]
-        self.vae_encoder += timings.get("vae_encoder", 0.0)
-        self.unet += timings["unet"]
-        self.vae_decoder += timings["vae_decoder"]
 
 
 def run(options: Options) -> None:
