@@ -34,6 +34,7 @@ ENTRIES: Mapping[str, Entry] = {
     "int8": Entry(module="int8", help="Compare int8 with float32 and OpenVINO."),
     "int8-attention": Entry(module="int8_attention", help="Compare attention in int8 with float32."),
     "kernels": Entry(module="kernels", help="List the GPU kernels of a step by time."),
+    "lora": Entry(module="lora", help="Compare changing a LoRA with loading the U-Net anew."),
     "peak": Entry(module="peak", help="Measure matrix multiplication alone."),
     "peers": Entry(module="peers", help="Compare sdrt with other systems, in turns."),
     "prepare": Entry(module="peers", first=("--prepare",), help="Make only the folders that `peers` loads."),

@@ -19,6 +19,7 @@ __all__ = [
     "judge",
     "judge_direct",
     "judge_export",
+    "judge_lora",
     "judge_step",
 ]
 
@@ -114,6 +115,11 @@ STEP = Bar(
 """The goal of the graphs that an export writes."""
 DIRECT = Bar(what="time to the first step", figure="seconds", kind="share", limit=1.3, peers=("exported",))
 """The goal of a checkpoint that runs directly."""
+LORA = (
+    Bar(what="time to change a LoRA", figure="seconds", kind="share", limit=1.3, peers=("anew",)),
+    Bar(what="more memory, in sets of the changed weights", figure="memory", kind="own", limit=1.0),
+)
+"""The goals of a change of the LoRA, against loading the U-Net anew."""
 _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
@@ -140,6 +146,11 @@ def judge_step(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The goal of each kind of checkpoint that runs directly, as `judge` gives them."""
     return [_judge(DIRECT, name, turns) for name in ("folder", "single")]
+
+
+def judge_lora(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goals of a LoRA that is added, and of one that is changed, as `judge` gives them."""
+    return [_judge(bar, name, turns) for name in ("added", "changed") for bar in LORA]
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sdrt_export.components import Component
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph
 from sdrt_export.targets import Target
 
-__all__ = ["GRAPH", "graph_of", "graphs_of", "transposed_weights"]
+__all__ = ["GRAPH", "arranged_weights", "graph_of", "graphs_of", "transposed_weights"]
 
 GRAPH = "model.onnx"
 
@@ -58,3 +58,12 @@ def graph_of(
 def transposed_weights(graph: Graph) -> list[str]:
     """The names of the weights that a graph stores transposed."""
     return sorted(weight.name for weight in graph.weights.values() if weight.is_transposed)
+
+
+def arranged_weights(graph: Graph) -> dict[str, dict[str, Any]]:
+    """How a graph stores the weights that are neither a tensor as it is nor a transposed one, by name."""
+    return {
+        weight.name: {"of": list(weight.sources), **weight.arrange.entry()}
+        for weight in graph.weights.values()
+        if not (weight.is_plain or weight.is_transposed)
+    }

@@ -26,6 +26,8 @@ from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
+from sdrt_export.tensors.array import Shape
+from sdrt_export.tensors.changed import ChangedTensors
 
 __all__ = ["DirectModel", "open_direct"]
 
@@ -59,11 +61,14 @@ class DirectModel(Model):
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: str) -> MemoryGraph:
-        return bind_in_place(
-            self._graph(name, kind),
-            self.checkpoint.tensors(self.pieces[name].component.checkpoint),
-            turned=TARGETS[self.target].turns,
-        )
+        tensors = self.checkpoint.tensors(self.pieces[name].component.checkpoint)
+        if self.adaptation.key(name):
+            tensors = ChangedTensors(tensors, self.adaptation, name)
+        return bind_in_place(self._graph(name, kind), tensors, turned=TARGETS[self.target].turns)
+
+    def parameters(self, name: str) -> Mapping[str, Shape]:
+        """See `Model`."""
+        return self._graph(name, WHOLE_GRAPH).sources
 
     def _graph(self, name: str, kind: str) -> Graph:
         """Build a graph, once."""

@@ -14,7 +14,7 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.component_graphs import GRAPH, graphs_of, transposed_weights
+from sdrt_export.component_graphs import GRAPH, arranged_weights, graphs_of, transposed_weights
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
@@ -121,7 +121,8 @@ class Job:
         create = self.hashes.create if self.is_final else plain_file
         write_graphs(path.parent, graphs, piece.tensors, narrow=narrow, create=create)
         write_json(path.with_name("config.json"), piece.config)
-        entry = {"transposed": transposed_weights(graphs[GRAPH]), **about}
+        first = graphs[GRAPH]
+        entry = {"transposed": transposed_weights(first), "arranged": arranged_weights(first), **about}
         entry |= piece.component.about(piece.config, piece.tensors)
         # The dtype is also part of the result, which stays on the screen, if it differs from the requested one.
         notes = [_stays(about["activations"])] if self.halves and dtype == "fp32" else []

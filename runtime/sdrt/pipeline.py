@@ -21,10 +21,12 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
+from sdrt.run.adapters import Adapters
 from sdrt.run.callback import StepCallback
 from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.guarded import guarded
+from sdrt.run.lora_methods import LoraMethods
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.planned import PlannedRequest
 from sdrt.run.refiner import Refiners
@@ -41,7 +43,7 @@ __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipeline
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
-class StableDiffusionPipeline(DiffusersMethods):
+class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
     """Makes images with a model folder. Several threads may call it at once.
 
     Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
@@ -51,7 +53,7 @@ class StableDiffusionPipeline(DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_refiners", "_generation", "__weakref__"),
+        *("_cache", "_adapters", "_refiners", "_generation", "__weakref__"),
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
+        self._adapters = Adapters(self._cache, self._notices)
         self._refiners = Refiners(self._cache, notify, verify=verify)
         self._generation = Generation(self._cache, self._notices)
 
@@ -138,7 +141,8 @@ class StableDiffusionPipeline(DiffusersMethods):
             raise unknown_scheduler(name)
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
-        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request))
+        refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
+        return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation)
 
     def stream(
         self,
@@ -167,7 +171,8 @@ class StableDiffusionPipeline(DiffusersMethods):
             planned = request
             planned.check_for(self.model, planned_again=(scheduler, spacing) != (None, None))
         self._refiners.keep_only(planned.refiner)
-        origin = planned.origin(self._scheduler_config)
+        texts = self._adapters.texts(planned.request.completed, planned.request.adaptation)
+        origin = planned.origin(self._scheduler_config, texts)
         events = self._generation.events(planned.request, planned.passes, origin)
         return guarded(events, is_cancelled, planned.num_evaluations)
 
@@ -247,8 +252,8 @@ class StableDiffusionPipeline(DiffusersMethods):
         return self
 
     @forgets_locals
-    def load(self) -> StableDiffusionPipeline:
-        """Create all sessions that text to image needs. Returns the pipeline.
+    def load(self, planned: PlannedRequest | None = None) -> StableDiffusionPipeline:
+        """Create all sessions that text to image needs, with the LoRAs of `planned`, if given. Returns the pipeline.
 
         If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.
@@ -256,7 +261,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         Raises:
             OutOfMemoryError, ModelError, ProviderError.
         """
-        self._cache.load()
+        self._cache.load(None if planned is None else planned.request.adaptation)
         return self
 
     @forgets_locals

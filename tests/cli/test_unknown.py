@@ -27,10 +27,13 @@ def options_of(command: str) -> dict[str, click.Option]:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["generate", "x", "--lora", "y"], "no option --lora (a LoRA): sdrt has no LoRA"),
-        (["generate", "x", "--lora=y"], "no option --lora (a LoRA): sdrt has no LoRA"),
-        (["generate", "x", "--no-lora"], "no option --no-lora (a LoRA): sdrt has no LoRA"),
-        (["generate", "x", "--LoRA_scale", "1"], "(a LoRA): sdrt has no LoRA"),
+        (
+            ["generate", "x", "--loras", "y"],
+            "no option --loras (a LoRA): write --lora FILE:0.8",
+        ),
+        (["benchmark", "x", "--lora=y"], "no option --lora (a LoRA): sdrt generate and sdrt plot take LoRAs"),
+        (["generate", "x", "--no-lora"], "no option --no-lora (a LoRA): write --lora"),
+        (["generate", "x", "--LoRA_path", "1"], "(a LoRA): write --lora"),
         (["plot", "x", "--controlnet", "y"], "sdrt has no ControlNet"),
         (["generate", "x", "--cuda"], "write --provider cuda"),
         (["doctor", "--cuda"], "write --provider cuda"),
@@ -46,7 +49,7 @@ def options_of(command: str) -> dict[str, click.Option]:
         (["generate", "x", "--hieght", "3"], "did you mean --height?"),
         (["generate", "x", "--colour"], "error: no option --colour; see `sdrt generate --help`"),
         (["--seed", "3"], "write the command first, as in sdrt generate … --seed"),
-        (["--lora", "3"], "sdrt has no LoRA"),
+        (["--lora", "3"], "write the command first, as in sdrt generate … --lora"),
         (["serve"], "unknown command 'serve' (a server); sdrt has no server: call sdrt from your own"),
         (["txt2img", "a cat"], 'write sdrt generate "a red circle"'),
         (["img2img"], "-i in.png --strength 0.6"),

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import brief
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.families import Family, Task
 from sdrt.families.capabilities import default_size, sample_size
 from sdrt.model_folder.contents import GRAPH
-from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.file_kind import PICKLES, kind_of
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of

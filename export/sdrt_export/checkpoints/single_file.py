@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import check_checkpoint_file
 from sdrt.common.messages import brief, naming
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family, family_of
 from sdrt.families.few_steps import few_steps_scheduler
-from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdrt.common.file_kind import PICKLES
 from sdrt.common.safetensors_file import SafetensorsFile, read_header
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.file_kind import PICKLES
 
 __all__ = ["Weights", "find_weights", "link_name", "num_elements"]
 

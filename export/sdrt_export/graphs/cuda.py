@@ -6,18 +6,15 @@ if there is none (BiasAdd). Projections of the same input are one product, inter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from sdrt.adapters.arrangement import ByHead, ChannelsLast
 from sdrt.errors import UnsupportedModelError
 from sdrt_export import kernels
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import MICROSOFT
 from sdrt_export.graphs.values import Affine, Attention, Sum, Value
 from sdrt_export.graphs.weights import Weight
-from sdrt_export.tensors.array import Array
 
 __all__ = ["CudaLayers"]
 
@@ -75,16 +72,10 @@ class CudaLayers(FusedLayers):
 
     def _filter(self, path: str, out: int, kernel: int, channels: int, zeros: int = 0) -> str:
         """A convolution's weights as `[out, rows, columns, in]`, with `zeros` rows above and columns on the left."""
-
-        def arrange(arrays: Sequence[Array]) -> Array:
-            padded = np.pad(arrays[0], ((0, 0), (0, 0), (zeros, 0), (zeros, 0))) if zeros else arrays[0]
-            last: Array = padded.transpose(0, 2, 3, 1)
-            return last
-
         name, side = f"{path}.weight", kernel + zeros
         sources = {name: (out, channels, kernel, kernel)}
         return self.graph.weight(
-            Weight(name=name, sources=sources, shape=(out, side, side, channels), arrange=arrange)
+            Weight(name=name, sources=sources, shape=(out, side, side, channels), arrange=ChannelsLast(zeros))
         )
 
     def _convolution(
@@ -161,7 +152,7 @@ class CudaLayers(FusedLayers):
                 name=f"{path}.weight",
                 sources={f"{part}.weight": (attention.width, x.channels) for part in parts},
                 shape=(x.channels, rows),
-                arrange=lambda arrays: _interleaved(arrays, heads).T,
+                arrange=ByHead(heads),
             )
         )
         made = graph.op("MatMul", x.name, weight)
@@ -170,7 +161,7 @@ class CudaLayers(FusedLayers):
                 name=f"{path}.bias",
                 sources={f"{part}.bias": (attention.width,) for part in parts},
                 shape=(rows,),
-                arrange=lambda arrays: _interleaved(arrays, heads),
+                arrange=ByHead(heads),
             )
             made = graph.op("Add", made, graph.weight(bias))
         shape = [0, 0, heads, count, attention.width // heads]
@@ -260,14 +251,6 @@ class CudaLayers(FusedLayers):
 def _as_image(value: Value) -> Value:
     value.is_image = True
     return value
-
-
-def _interleaved(arrays: Sequence[Array], heads: int) -> Array:
-    """The rows of all parts, by head: `[heads, parts, head_dim, …]`."""
-    rows, *rest = arrays[0].shape
-    split = [array.reshape(heads, rows // heads, *rest) for array in arrays]
-    joined: Array = np.stack(split, axis=1).reshape(len(arrays) * rows, *rest)
-    return joined
 
 
 def _require(reason: str, path: str) -> None:

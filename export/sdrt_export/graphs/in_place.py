@@ -58,15 +58,20 @@ _REMEDY = "download the checkpoint again; sdrt export says which weight is damag
 def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stored: bool) -> Stored:
     """A weight as the session gets it."""
     parts = [stored(tensors, name) for name in weight.sources]
-    if as_stored or weight.is_plain:
-        return parts[0]
     dtype = parts[0].dtype
     if any(one.dtype != dtype for one in parts):
-        return Stored(array=weight.value(tensors).astype(np.float32), dtype=FLOAT)
-    array = weight.arrange([one.array for one in parts])
+        array, dtype = weight.value(tensors).astype(np.float32), FLOAT
+    elif as_stored or weight.is_plain:
+        if parts[0].file is not None:
+            return parts[0]
+        array = parts[0].array
+    else:
+        array = weight.arrange([one.array for one in parts])
     if dtype == FLOAT and compute == HALF and not weight.exact:
-        # Rounded here, because ONNX Runtime would keep the weight in both types.
-        return Stored(array=array.astype(np.float16), dtype=HALF)
+        # Rounded here, because ONNX Runtime would keep the weight in both types. Where float16 is too narrow, the run
+        # overflows, and is repeated in float32.
+        with np.errstate(over="ignore"):
+            return Stored(array=array.astype(np.float16), dtype=HALF)
     return Stored(array=array, dtype=dtype)
 
 

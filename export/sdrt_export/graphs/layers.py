@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from sdrt.adapters.arrangement import Transposed
 from sdrt_export.graphs.graph import FLOAT, Graph
 from sdrt_export.graphs.values import Affine, Attention, Sum, Value
-from sdrt_export.graphs.weights import Weight, transposed
+from sdrt_export.graphs.weights import Weight
 
 __all__ = ["Layers"]
 
@@ -76,7 +77,7 @@ class Layers:
                 name=name,
                 sources={name: (rows, columns)},
                 shape=(columns, rows),
-                arrange=transposed,
+                arrange=Transposed(),
             )
         )
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sdrt.adapters.arrangement import Arrangement, AsItIs, Transposed
 from sdrt.errors import IntegrityError
 from sdrt_export.tensors.array import Array, Shape
 
-__all__ = ["Weight", "transposed"]
+__all__ = ["Weight"]
 
-Arrange = Callable[[Sequence[Array]], Array]
-
-
-def _as_it_is(arrays: Sequence[Array]) -> Array:
-    return arrays[0]
-
-
-def transposed(arrays: Sequence[Array]) -> Array:
-    """A matrix `[in, out]`, as MatMul takes it."""
-    matrix: Array = arrays[0].T
-    return matrix
+_AS_IT_IS, _TRANSPOSED = AsItIs(), Transposed()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,25 +22,25 @@ class Weight:
         name: in the graph, and in the file of its weights.
         sources: the tensors of the checkpoint that it is made of, with their shapes.
         shape: in the graph.
-        arrange: makes it from those tensors, by moving numbers only: transposing, joining, padding with zeros.
+        arrange: makes it from those tensors. The manifest says how, so that adapters can change the stored weight.
         exact: whether to keep it in float32 where the graph computes in float16.
     """
 
     name: str
     sources: Mapping[str, Shape]
     shape: Shape
-    arrange: Arrange = _as_it_is
+    arrange: Arrangement = _AS_IT_IS
     exact: bool = False
 
     @property
     def is_transposed(self) -> bool:
         """Whether it is one matrix of the checkpoint, transposed."""
-        return self.arrange is transposed
+        return self.arrange == _TRANSPOSED
 
     @property
     def is_plain(self) -> bool:
         """Whether it is one tensor of the checkpoint, unchanged."""
-        return self.arrange is _as_it_is
+        return self.arrange == _AS_IT_IS
 
     def value(self, tensors: Mapping[str, Array]) -> Array:
         """The weight, made of a checkpoint's `tensors`. Raises like `parts`."""

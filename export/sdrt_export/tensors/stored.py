@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.changed import ChangedTensors
 from sdrt_export.tensors.finite import FiniteTensors
 from sdrt_export.tensors.lazy import Source, Tensors
 
@@ -59,7 +60,9 @@ _OF_NUMPY = {
 
 def stored(tensors: Mapping[str, Array], name: str) -> Stored:
     """A tensor of a checkpoint, as its file has it if it is in one. Its numbers are not checked."""
-    if isinstance(tensors, FiniteTensors):
+    if isinstance(tensors, ChangedTensors) and name in tensors.names:
+        return Stored(array=tensors[name], dtype=TensorProto.FLOAT)
+    while isinstance(tensors, (ChangedTensors, FiniteTensors)):
         tensors = tensors.tensors
     source = tensors.sources[name] if isinstance(tensors, Tensors) else None
     if source is not None and source.entry.dtype in _KINDS:

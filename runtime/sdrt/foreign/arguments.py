@@ -24,7 +24,7 @@ _MEMORY = "remove it; low_vram=True takes less memory"
 _PLACE = 'say where to run with provider=, such as provider="cuda"'
 _TASK = "remove it; one pipeline does every task"
 _ASSIGN = "assign it after loading: pipeline.scheduler = …"
-_LORA = "remove it; sdrt has no LoRA"
+_LORA = "write lora_scale=, or use set_adapters"
 _ADAPTER = "remove it; sdrt has no IP-Adapter"
 _CONTROLNET = "remove it; sdrt has no ControlNet"
 _OTHER_MODELS = "remove it; it is for models that sdrt does not run"
@@ -143,8 +143,6 @@ _OWN_WORDS = (
 
 _OTHERS = (
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA, (None, {})),
-    Word("lora", "a LoRA", _LORA, (None,)),
-    Word("lora_scale", "how much of a LoRA", _LORA, (None,)),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
     *same("ip_adapter_image ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
     *same("control_image controlnet*", "guidance by a second image", _CONTROLNET, (None,)),

@@ -8,7 +8,8 @@ from sdrt.foreign.word import Word
 
 __all__ = ["COMMANDS", "OPTIONS"]
 
-_LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lora, and export that"
+_LORA = "sdrt generate and sdrt plot take LoRAs"
+_FILE = "write --lora FILE:0.8, or --lora-dir DIR for <lora:name:0.8> in prompts"
 _CONTROL = "sdrt has no ControlNet"
 _ADAPTER = "sdrt has no IP-Adapter"
 _PRECISION = "the precision is chosen once, by sdrt export CHECKPOINT --dtype fp16"
@@ -51,7 +52,6 @@ def _same(names: str, what: str, ours: str) -> tuple[Word, ...]:
 
 
 _ANY = (
-    *_same("lora lora-* loras", "a LoRA", _LORA),
     *_same("controlnet controlnet-* control-* control", "guidance by a second image", _CONTROL),
     *_same("ip-adapter ip-adapter-*", "an image as a prompt", _ADAPTER),
     *_same("api listen port share host server server-name webui", "a server", _SERVER),
@@ -133,6 +133,7 @@ _GENERATE = (
     *_same("skip-save laion400m fixed-code f c", "CompVis'", "leave it out"),
     *_same("num-threads jobs cores", "CPU threads", "write --threads"),
     *_same("token hf-token use-auth-token", "an access token", "set the environment variable HF_TOKEN"),
+    *_same("lora-* loras no-lora", "a LoRA", _FILE),
     *_ANY,
 )
 
@@ -157,10 +158,16 @@ _EXPORT = (
     *_same("provider device cuda gpu", "where it will run", "write --target cuda, cpu or portable"),
     *_same("opset task framework library", "an option of other exporters", "leave it out"),
     *_same("overwrite yes", "an existing folder", "write --force (-f)"),
+    *_same("lora lora-* loras", "a LoRA", _LORA),
     *_ANY,
 )
 
-_MEASURED = (*(Word(name, "where to run", f"write --provider {ours}") for name, ours in _PROVIDERS), *_ANY)
+_LORAS = _same("lora lora-* loras", "a LoRA", _LORA)
+_MEASURED = (
+    *_LORAS,
+    *(Word(name, "where to run", f"write --provider {ours}") for name, ours in _PROVIDERS),
+    *_ANY,
+)
 
 OPTIONS: Mapping[str, Sequence[Word]] = {
     "generate": _GENERATE,

@@ -72,7 +72,9 @@ IMPORTS = (
     Word("pipelines", "pipelines", _ONE),
     Word("models", "components of a model", _COMPONENT),
     Word(
-        "loaders", "LoRA, textual inversions", "pipeline.load_textual_inversion loads words; sdrt has no LoRA"
+        "loaders",
+        "LoRA, textual inversions",
+        "pipeline.load_textual_inversion loads words, and load_lora_weights LoRAs",
     ),
     Word("image_processor", "reads images", _READ),
     Word("Compel", "weights in prompts", 'pass prompt_syntax="compel" to a call'),

@@ -6,7 +6,8 @@ from sdrt.foreign.word import Word, same
 
 __all__ = ["PIPELINE", "RESULT", "SCHEDULER"]
 
-_LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lora, and export that"
+_LORA = "remove it; set_adapters changes the weights themselves, so nothing is left to fuse"
+_LORA_SCALE = "pass lora_scale= to the call, or weights to set_adapters"
 _ADAPTER = "sdrt has no IP-Adapter"
 _MEMORY = "load with from_pretrained(…, low_vram=True)"
 _TILES = "load with from_pretrained(…, vae_tiling=True); images above 1024x1024 are in tiles anyway"
@@ -31,6 +32,9 @@ PIPELINE = (
     ),
     Word("to", "choose the device", "the same", works=True),
     Word("load_textual_inversion, unload_textual_inversion", "textual inversions", "the same", works=True),
+    Word("load_lora_weights, set_adapters, unload_lora_weights", "LoRAs", "the same", works=True),
+    Word("get_active_adapters, get_list_adapters", "the names of LoRAs", "the same", works=True),
+    Word("delete_adapters, disable_lora, enable_lora", "fewer LoRAs", "the same", works=True),
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
     Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
     Word("from_single_file", "loads a single-file checkpoint", "the same", works=True),
@@ -115,7 +119,7 @@ PIPELINE = (
     *same("_interrupt interrupt", "stops a run", _STOP),
     *same("guidance_scale _guidance_scale", "the guidance of a call", _OPTION),
     *same("guidance_rescale image_guidance_scale clip_skip", "an option of a call", _OPTION),
-    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA),
+    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA_SCALE),
     Word(
         "do_classifier_free_guidance",
         "whether there is guidance",

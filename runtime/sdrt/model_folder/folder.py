@@ -5,18 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from sdrt.adapters.change import Shape
+from sdrt.adapters.stored_weights import StoredWeights
 from sdrt.common.cache import cache_root
+from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
+from sdrt.model_folder.arranged import stored_weights
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
-from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index
@@ -30,6 +34,8 @@ from sdrt.model_folder.model import (
     Model,
 )
 from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.graph_file import read_graph
+from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = [
     "STAGES_GRAPH",
@@ -87,7 +93,27 @@ class ModelFolder(Model):
     def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
         """See `Model`."""
         path = self.path / name / kind
-        return GraphSource(path=path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        if not self.adaptation.key(name):
+            return GraphSource(path=path)
+        return GraphSource(path=path, build=partial(self._changed, name, path))
+
+    def _changed(self, name: str, path: Path) -> MemoryGraph:
+        """A graph with the weights that adapters change."""
+        stored = self._stored_weights(name)
+        with readable(self.path):
+            graph = stored.graph if path == stored.path else read_graph(path)
+            values = stored.changed(self.adaptation, graph)
+            return MemoryGraph(content=path.read_bytes(), folder=path.parent, values=values)
+
+    def parameters(self, name: str) -> Mapping[str, Shape]:
+        """See `Model`."""
+        with readable(self.path):
+            return self._stored_weights(name).shapes
+
+    def _stored_weights(self, name: str) -> StoredWeights:
+        return stored_weights(self.component(name), name, self.manifest)
 
     def tokenizer_folder(self, name: str) -> Path:
         """See `Model`."""
@@ -118,7 +144,10 @@ class ModelFolder(Model):
         The digest is made from the files' hashes if they were checked, otherwise from their paths, sizes and times.
         """
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
-        digest = hashlib.sha256(json.dumps([self._identity(path) for path in files]).encode())
+        facts: list[Any] = [self._identity(path) for path in files]
+        if changes := self.adaptation.digest(name):
+            facts.append(changes)
+        digest = hashlib.sha256(json.dumps(facts).encode())
         return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
 
     def _identity(self, path: Path) -> list[str | int]:

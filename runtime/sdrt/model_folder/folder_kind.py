@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import CHECKPOINT, WEIGHTS, kind_of
 from sdrt.common.messages import brief
 from sdrt.common.safetensors_file import read_header
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, UnsupportedModelError
-from sdrt.model_folder.file_kind import CHECKPOINT, WEIGHTS, kind_of
 from sdrt.model_folder.manifest import read_json
 
 __all__ = ["refusal_of_folder"]

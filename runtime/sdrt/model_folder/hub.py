@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import WEIGHTS
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import embedded_names
-from sdrt.model_folder.file_kind import WEIGHTS
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from sdrt.common.file_kind import PICKLES, refusal_of_pickle
 from sdrt.errors import ModelNotFoundError, RequestError
-from sdrt.model_folder.file_kind import PICKLES, refusal_of_pickle
 from sdrt.model_folder.hub import check_id, hub_errors
 
 __all__ = ["HubFile", "download_file", "hub_file"]

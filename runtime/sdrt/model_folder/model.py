@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
+from sdrt.adapters.change import Shape
 from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.agreement import check_text_widths
@@ -19,6 +21,8 @@ from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = ["STAGES_GRAPH", "WHOLE_GRAPH", "WIDE", "WIDE_GRAPH", "WIDE_STAGES_GRAPH", "GraphSource", "Model"]
+
+M = TypeVar("M", bound="Model")
 
 WHOLE_GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
 """A component's graph, and the VAE's graph in stages, for tiles."""
@@ -48,6 +52,7 @@ class Model(ABC):
         family: its family of models.
         manifest: how its graphs were made. None if another program made them.
         index: the content of `model_index.json`.
+        adaptation: the adapters that change its weights.
     """
 
     path: Path
@@ -55,6 +60,7 @@ class Model(ABC):
     family: Family
     manifest: Manifest | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
+    adaptation: Adaptation = NO_ADAPTATION
 
     @abstractmethod
     def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
@@ -85,6 +91,19 @@ class Model(ABC):
     @abstractmethod
     def low_res_scheduler_config(self) -> dict[str, Any]:
         """The `scheduler_config.json` that says how an upscaling model adds noise to the small image."""
+
+    @abstractmethod
+    def parameters(self, name: str) -> Mapping[str, Shape]:
+        """The parameters of the component `name` that adapters can change, with their shapes in the checkpoint.
+
+        Raises:
+            UnsupportedModelError: nothing tells how the component's weights were made.
+            IntegrityError: the graph is damaged.
+        """
+
+    def adapted(self: M, adaptation: Adaptation) -> M:
+        """The model with the weights that `adaptation` makes of its own."""
+        return self if adaptation is self.adaptation else replace(self, adaptation=adaptation)
 
     def for_target(self, target: str) -> Model:
         """The model with graphs for a row of the exporter's table, if it can have them; otherwise this model."""

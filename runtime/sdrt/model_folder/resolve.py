@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.file_kind import check_checkpoint_file
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import IntegrityError, ModelError, ModelNotFoundError, RequestError
 from sdrt.model_folder.autoexport import export_once, require_exporter
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_path
 from sdrt.model_folder.exporter import load_exporter
-from sdrt.model_folder.file_kind import check_checkpoint_file
 from sdrt.model_folder.folder import ModelFolder, exists, expand
 from sdrt.model_folder.index import check_checkpoint_index, known_family
 from sdrt.model_folder.model import Model

@@ -7,20 +7,20 @@ only a few megabytes of memory.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdrt.errors import IntegrityError
 
-__all__ = ["GraphFile", "Node", "read_graph"]
+__all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph"]
 
 # Fields of onnx.proto3, by message.
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
-_TENSOR_DIMS, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 8, 13
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 2, 8, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
@@ -47,6 +47,23 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ElsewhereWeight:
+    """A weight that is in another file.
+
+    Attributes:
+        shape: its shape.
+        dtype: ONNX's number of its type.
+        location: the file's name, relative to the folder of the graph.
+        offset: where in the file it begins, in bytes.
+    """
+
+    shape: tuple[int, ...]
+    dtype: int
+    location: str
+    offset: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GraphFile:
     """A graph without its weights.
 
@@ -57,6 +74,7 @@ class GraphFile:
         nodes: the operators, in the order in which they run.
         constants: the shape of each weight and constant, by name.
         external: the names of the files that hold weights, relative to the folder of `path`.
+        elsewhere: the weights in those files, by name.
     """
 
     path: Path
@@ -65,6 +83,7 @@ class GraphFile:
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
     external: set[str] = field(default_factory=set)
+    elsewhere: dict[str, ElsewhereWeight] = field(default_factory=dict)
 
 
 def read_graph(path: Path) -> GraphFile:
@@ -149,16 +168,28 @@ class _Reader:
 
     def _read_tensor(self, tensor: Span, name: str = "") -> None:
         dims: list[int] = []
+        dtype, place = 0, dict[str, str]()
         for number, span in self._fields(*tensor):
             if number == _TENSOR_DIMS:
                 dims += self._numbers(span)
+            elif number == _TENSOR_TYPE:
+                dtype = span[0]
             elif number == _TENSOR_NAME:
                 name = name or self._text(span)
             elif number == _TENSOR_EXTERNAL:
                 entry = {key: self._text(at) for key, at in self._fields(*span)}
-                if entry.get(_ENTRY_KEY) == "location":
-                    self._found.external.add(entry.get(_ENTRY_VALUE, ""))
+                place[entry.get(_ENTRY_KEY, "")] = entry.get(_ENTRY_VALUE, "")
         self._found.constants[name] = tuple(dims)
+        if "location" in place:
+            self._add_elsewhere(name, tuple(dims), dtype, place)
+
+    def _add_elsewhere(self, name: str, shape: tuple[int, ...], dtype: int, place: Mapping[str, str]) -> None:
+        location, offset = place["location"], place.get("offset", "0")
+        self._found.external.add(location)
+        if offset.isdecimal() and len(offset) < 20:
+            self._found.elsewhere[name] = ElsewhereWeight(
+                shape=shape, dtype=dtype, location=location, offset=int(offset)
+            )
 
     def _read_value(self, value: Span, into: dict[str, tuple[int | str, ...]]) -> None:
         name: str = ""

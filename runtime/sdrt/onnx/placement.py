@@ -13,6 +13,7 @@ from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
 __all__ = [
+    "check_takes_weights",
     "check_target",
     "is_refusal_to_fall_back",
     "listed",
@@ -48,6 +49,19 @@ def check_target(target: str, path: Path, config: SessionConfig) -> None:
             path=path,
             provider=config.name,
             fits=f"provider {fit}, or a model that was exported with --target {row.target}",
+        )
+
+
+def check_takes_weights(config: SessionConfig) -> None:
+    """Raise `ProviderError` if the provider of `config` compiles weights, so that adapters cannot change them."""
+    if not PROVIDERS[config.name].takes_memory:
+        fit = ", ".join(name for name, row in PROVIDERS.items() if row.takes_memory)
+        raise ProviderError.advised(
+            f"provider {config.name} compiles a model with its weights, which adapters cannot change then",
+            f"use provider {fit}, or merge the adapter into the checkpoint",
+            joint="; ",
+            provider=config.name,
+            argument="lora",
         )
 
 

@@ -50,6 +50,15 @@ class Tag:
         """
         return self._number("unet", 1, self.text_encoder_multiplier)
 
+    @property
+    def second_text_encoder_multiplier(self) -> float:
+        """The strength in SDXL's second text encoder: ``te2=``, which is sdrt's own, else that of the first one.
+
+        Raises:
+            RequestError: it is not a number.
+        """
+        return self._number("te2", len(self.values), self.text_encoder_multiplier)
+
     def _number(self, key: str, place: int, usual: float) -> float:
         text = self.named.get(key, self.values[place] if place < len(self.values) else None)
         if text is None:

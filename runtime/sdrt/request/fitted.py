@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.request import Request
 
@@ -38,6 +39,8 @@ class FittedRequest(DerivedSettings):
     """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
     runs_all_steps: bool = False
     """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
+    adaptation: Adaptation = NO_ADAPTATION
+    """The adapters that change the model."""
 
     @property
     def guided(self) -> bool:

@@ -89,6 +89,8 @@ class Option:
     """The text of the help, if it differs from `Setting.about`."""
     usual: str | None = None
     """The default in the help, if it differs from `Setting.usual`."""
+    repeated: bool = False
+    """Whether the option may be repeated, so that the value is a list of texts. An axis varies a list of one text."""
 
 
 _NO_OPTION = Option()

@@ -118,6 +118,8 @@ FACTS = (
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
+    # Names and hashes of LoRAs. The prompt has their tags.
+    Setting(name="lora_hashes", kind=str, label=Label("Lora hashes")),
     # The texts before the choices of wildcards. The prompts in metadata are those after them.
     *(
         Setting(name=f"wildcard_{text}", kind=str, label=Label(name))
@@ -135,7 +137,7 @@ _A1111_ORDER = (
     *("mask_blur", "padding_mask_crop", "outpaint", "composite", "vae_tiling"),
     *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler"),
     *("refiner", "refiner_switch", "refiner_switch_by_steps", "hires_refiner", "clip_skip", "prompt_syntax"),
-    *("scheduler_config", "batch_size", "rng", "embeddings", "tile_size", "tile_overlap"),
+    *("scheduler_config", "batch_size", "rng", "embeddings", "lora_hashes", "tile_size", "tile_overlap"),
     *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
     *("denoising_start", "denoising_end"),
     *("prompt_2", "negative_prompt_2", "empty_negative_prompt"),

@@ -129,6 +129,38 @@ class UsualSettings:
         option=Option(("--prompt-syntax",)),
         label=Label("Prompt syntax"),
     )
+    lora: Any = setting(
+        None,
+        "Add the LoRA in this .safetensors file, with this weight.",
+        more="A path, a text such as style.safetensors:0.8, or a list of these. style.safetensors:0.8:0.5 has weight "
+        "0.8 in the text encoders and 0.5 in the U-Net. They are added to the adapters of load_lora_weights.",
+        kind=str,
+        group=Group.PROMPTS,
+        option=Option(
+            ("--lora",),
+            metavar="FILE[:WEIGHT]",
+            also=("loras",),
+            help="Add the LoRA in this .safetensors file, with this weight.  [default: 1]  Can be repeated.",
+            repeated=True,
+        ),
+    )
+    lora_dir: Any = setting(
+        None,
+        "Look up the files of <lora:name:0.8> in prompts in this folder.",
+        more="A path. Without it, such tags are left out of the prompt, with a notice.",
+        kind=str,
+        group=Group.PROMPTS,
+        option=Option(("--lora-dir",), metavar="DIR"),
+    )
+    lora_scale: float = setting(
+        1.0,
+        "Multiply the weights of all LoRAs. 0 is the model without them.",
+        kind=float,
+        bounds=(-1000.0, 1000.0),
+        keeps_int=True,
+        group=Group.PROMPTS,
+        option=Option(("--lora-scale",), also=("lora_weight",)),
+    )
     prompt_comments: bool = setting(
         False,
         "Leave out what follows a # in each line of the prompts, as A1111's web UI does.",

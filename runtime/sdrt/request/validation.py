@@ -5,12 +5,14 @@ They also convert values: they read images into arrays, and turn numbers into pl
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sdrt.common.messages import brief, refused
+from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.common.seeds import seeds_from, settled_seed
 from sdrt.errors import RequestError
 from sdrt.images.given_arrays import as_array, is_array_like, is_images
@@ -18,6 +20,7 @@ from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
+from sdrt.request.loras import checked_loras, lora_tags
 from sdrt.request.setting import Setting, settings_of
 from sdrt.request.two_model_checks import check_part, check_refiner
 from sdrt.tasks.hires import Latents
@@ -46,6 +49,8 @@ def validate(request: DerivedSettings) -> None:
     _check_prompts(request)
     if request.prompt_comments:
         _leave_out_comments(request)
+    _set(request, "lora", checked_loras(request.lora))
+    _check_lora_dir(request)
     _check_unused(request, table)
     most = max(1, MAX_IMAGES // max(1, request.num_prompts))
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
@@ -90,6 +95,16 @@ def _check_count(name: str, texts: object, prompts: int) -> None:
             joint="; ",
             argument=name,
         )
+
+
+def _check_lora_dir(request: DerivedSettings) -> None:
+    given = request.lora_dir
+    if given is None:
+        return
+    if not isinstance(given, (str, os.PathLike)) or not str(given) or "\0" in str(given):
+        raise wrong_value("lora_dir", given, "a folder")
+    _set(request, "lora_dir", Path(given).expanduser())
+    lora_tags(request)
 
 
 def _leave_out_comments(request: DerivedSettings) -> None:

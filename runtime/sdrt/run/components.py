@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable
 
+from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
@@ -76,6 +78,21 @@ class LoadedComponents:
         self._inversions = inversions
         retries = Counter() if float32_retries is None else float32_retries
         self._graphs = make_graphs(model, config, notices, retries)
+        self._forget_vae()
+
+    def adapted(self, adaptation: Adaptation) -> LoadedComponents:
+        """These components with the changes of `adaptation`. Those that it does not change are shared."""
+        made = copy.copy(self)
+        made._model, made._graphs = self._model.adapted(adaptation), self._graphs.adapted(adaptation)
+        made._forget_vae()
+        return made
+
+    @property
+    def adaptation(self) -> Adaptation:
+        """The adapters that change the components."""
+        return self._model.adaptation
+
+    def _forget_vae(self) -> None:
         # The VAE's objects hold no graph themselves. They refer to the open graphs, which must not keep them in turn.
         self._vae_encoder: VaeEncoder | None = None
         self._vae_decoder: VaeDecoder | None = None

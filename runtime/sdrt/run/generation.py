@@ -18,7 +18,7 @@ from sdrt.run.multi_pass import PlannedPass, make_twice, outpaint
 from sdrt.run.one_pass import run_pass
 from sdrt.run.origin import Origin
 from sdrt.run.result import Events
-from sdrt.text.unread import unread
+from sdrt.text.unread import NO_FOLDER, OTHER_TEXT, unread
 
 __all__ = ["Generation"]
 
@@ -132,12 +132,15 @@ class Generation:
 
     def _tell_of_prompts(self, request: FittedRequest) -> None:
         """Warn about parts of the prompts that are not read as words."""
-        prompts, negatives = request.prompts, request.negative_prompts
-        if request.prompt_2 is not None:
-            prompts = [*prompts, *request.prompts_2]
+        negatives = request.negative_prompts
         if request.negative_prompt_2 is not None:
             negatives = [*negatives, *request.negative_prompts_2]
-        for message in unread(prompts, negatives, request.prompt_syntax, self._cache.words):
+        syntax, words = request.prompt_syntax, self._cache.words
+        loras = NO_FOLDER if request.lora_dir is None else ""
+        messages = unread(request.prompts, negatives, syntax, words, loras=loras)
+        if request.prompt_2 is not None and request.prompts_2 != request.prompts:
+            messages += unread(request.prompts_2, [], syntax, words, loras=OTHER_TEXT)
+        for message in dict.fromkeys(messages):
             self._notices.warn(message)
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:

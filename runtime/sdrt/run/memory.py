@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
@@ -19,7 +20,7 @@ from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
-from sdrt.onnx.placement import tell_of_target
+from sdrt.onnx.placement import check_takes_weights, tell_of_target
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.advice import with_advice
@@ -60,6 +61,8 @@ class ComponentCache:
         make: MakeComponents | None = None,
     ) -> None:
         self.model, self.config, self._make = model, config, make
+        self.adaptation = NO_ADAPTATION
+        """The adapters that are active for calls that name none."""
         self.float32_retries: Counter[str] = Counter()
         """How many runs of each component were repeated in float32 because they overflowed float16."""
         self._notices, self._verify = notices, verify
@@ -82,20 +85,21 @@ class ComponentCache:
         """The words of the textual inversions."""
         return () if self._inversions is None else self._inversions.tokens
 
-    def get(self) -> LoadedComponents:
-        """Return the components in memory. Make new ones if there are none."""
+    def get(self, adaptation: Adaptation | None = None) -> LoadedComponents:
+        """Return the components with these adapters, or the active ones. Make them if there are none."""
+        chosen = self.adaptation if adaptation is None else adaptation
         with held(self._lock):
-            return self._loaded or self._load(low_vram=self._uses_low_vram(0))
+            return self._with(chosen, low_vram=self._uses_low_vram(0))
 
-    def load(self) -> None:
-        """Create every session that text to image needs.
+    def load(self, adaptation: Adaptation | None = None) -> None:
+        """Create every session that text to image needs, with these adapters or the active ones.
 
         If they do not all fit into memory, change to `low_vram`, which creates each session when it is needed.
 
         Raises:
             OutOfMemoryError: they do not fit, and `low_vram` is False.
         """
-        used_low_vram, components = self._uses_low_vram(0), self.get()
+        used_low_vram, components = self._uses_low_vram(0), self.get(adaptation)
         try:
             components.load()
             return
@@ -111,15 +115,12 @@ class ComponentCache:
                 # They were replaced meanwhile. Free the sessions that were created since then.
                 components.close()
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
-        self.get().load()
+        self.get(adaptation).load()
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
         with held(self._lock):
-            low_vram, loaded = self._uses_low_vram(request.num_pixels), self._loaded
-            if loaded is not None and loaded.low_vram == low_vram:
-                return loaded
-            return self._load(low_vram=low_vram)
+            return self._with(request.adaptation, low_vram=self._uses_low_vram(request.num_pixels))
 
     def switch_to_low_vram(self, request: FittedRequest, error: OutOfMemoryError) -> bool:
         """Use `low_vram` for this request and larger ones from now on. Tell whether the request should be tried again.
@@ -229,12 +230,26 @@ class ComponentCache:
             self._free()
             self._sizes_run.clear()
 
-    def _load(self, *, low_vram: bool) -> LoadedComponents:
+    def _with(self, adaptation: Adaptation, *, low_vram: bool) -> LoadedComponents:
+        """The components in memory, changed by these adapters.
+
+        Raises `ProviderError` if the provider compiles graphs with their weights.
+        """
+        if adaptation.parts:
+            check_takes_weights(self.config)
+        loaded = self._loaded
+        if loaded is None or loaded.low_vram != low_vram:
+            return self._load(adaptation, low_vram=low_vram)
+        if loaded.adaptation != adaptation:
+            self._loaded = loaded = loaded.adapted(adaptation)
+        return loaded
+
+    def _load(self, adaptation: Adaptation, *, low_vram: bool) -> LoadedComponents:
         from sdrt.run.components import LoadedComponents
 
         if self._verify:
             self.model.verify(self._notices)
-        model = self.model.for_target(PROVIDERS[self.config.name].target)
+        model = self.model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.

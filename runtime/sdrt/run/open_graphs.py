@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.allocator import trim
 from sdrt.common.cancelling import held
 from sdrt.common.notices import Notices
@@ -33,8 +34,21 @@ T = TypeVar("T")
 _SMALL = frozenset({TAESD_DECODER})
 
 
+class _Kept:
+    """What is in memory, by name, with the adapters that changed it. `OpenGraphs` of one model share it."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, tuple[Any, Any]] = {}
+        # Graphs that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
+        self.in_use: WeakValueDictionary[tuple[str, Any], Any] = WeakValueDictionary()
+        self.opened: list[weakref.ref[Component]] = []
+        self.lock = threading.Lock()
+
+
 class OpenGraphs:
     """Opens graphs, and keeps them in memory. With `low_vram`, opening one frees the others.
+
+    A component is in memory once: opening it with other adapters frees it.
 
     What it keeps must not refer to it: such a cycle would keep gigabytes in memory until Python's garbage collector
     runs, which does not know how large sessions are.
@@ -51,30 +65,47 @@ class OpenGraphs:
     ) -> None:
         self._model, self.config, self.notices = model, config, notices
         self._float32_retries = float32_retries
-        self._kept: dict[str, Any] = {}
-        # Graphs that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
-        self._in_use: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        self._opened: list[weakref.ref[Component]] = []
-        self._lock = threading.Lock()
+        self._kept = _Kept()
+
+    def adapted(self, adaptation: Adaptation) -> OpenGraphs:
+        """The graphs with the changes of `adaptation`. Those that it does not change are shared."""
+        made = OpenGraphs(self._model.adapted(adaptation), self.config, self.notices, self._float32_retries)
+        made._kept = self._kept
+        return made
 
     @property
     def current(self) -> tuple[Component, ...]:
         """The graphs in memory, in the order in which they were loaded."""
-        found = [reference() for reference in list(self._opened)]
+        found = [reference() for reference in list(self._kept.opened)]
         return tuple(component for component in found if component is not None)
 
     def get(self, name: str, load: Callable[[], T]) -> T:
         """Return what `load` made for this name. `load` is called if nothing is in memory under this name."""
-        with at_work(), held(self._lock):
-            if name not in self._kept:
-                if self.config.low_vram and name not in _SMALL:
-                    self._kept = {name: one for name, one in self._kept.items() if name in _SMALL}
-                    trim()
-                # Only now, because the lines above may have freed it.
-                in_use = self._in_use.get(name)
-                self._kept[name] = self._in_use[name] = load() if in_use is None else in_use
-            kept: T = self._kept[name]
-            return kept
+        kept, key = self._kept, self._model.adaptation.key(name)
+        with at_work(), held(kept.lock):
+            found = kept.by_name.get(name)
+            if found is None or found[0] != key:
+                del found
+                self._make_room(name)
+                # Only now, because the line above may have freed it.
+                in_use = kept.in_use.get((name, key))
+                made = load() if in_use is None else in_use
+                kept.by_name[name] = (key, made)
+                kept.in_use[name, key] = made
+            wanted: T = kept.by_name[name][1]
+            return wanted
+
+    def _make_room(self, name: str) -> None:
+        """Free what must not be in memory together with `name`."""
+        kept = self._kept.by_name
+        drop = [one for one in kept if one == name or (self._frees_others(name) and one not in _SMALL)]
+        for one in drop:
+            del kept[one]
+        if drop:
+            trim()
+
+    def _frees_others(self, name: str) -> bool:
+        return bool(self.config.low_vram) and name not in _SMALL
 
     def open(self, name: str, kind: str = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
         """Open a graph of the component `name`, by default the whole one.
@@ -91,7 +122,7 @@ class OpenGraphs:
             self.config,
             self.notices,
             weights,
-            self._opened,
+            self._kept.opened,
             repeats=self._repeats(name),
             memory=memory,
         )
@@ -106,7 +137,7 @@ class OpenGraphs:
                 self.notices,
                 # The provider must not compute it in float16.
                 replace(weights, dtype="float32"),
-                self._opened,
+                self._kept.opened,
                 repeats=self._repeats(name),
             )
             component.float32_retry = Float32Retry(name, again, self.notices, self._float32_retries)
@@ -114,8 +145,8 @@ class OpenGraphs:
 
     def close(self) -> None:
         """Free every graph. Those that a run still uses are freed when it ends."""
-        with self._lock:
-            self._kept.clear()
+        with self._kept.lock:
+            self._kept.by_name.clear()
         trim()
 
     def _repeats(self, name: str) -> bool:

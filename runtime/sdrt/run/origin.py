@@ -11,6 +11,7 @@ from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
+from sdrt.run.lora_texts import NO_LORAS, LoraTexts
 from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler, schedule_type_of
 
 __all__ = ["Origin"]
@@ -38,6 +39,8 @@ class Origin:
     """How many layers the text encoders' usual layer is before the last one."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
+    loras: LoraTexts = NO_LORAS
+    """What to say of LoRAs."""
 
     def parameters(
         self, request: Request, index: int, size: tuple[int, int], *, batch_size: int
@@ -63,7 +66,7 @@ class Origin:
         if request.negative_prompt_2 is not None:
             values["negative_prompt_2"] = request.negative_prompts_2[which]
         return Parameters(
-            prompt=request.prompts[which] if request.prompts else "",
+            prompt=self.loras.prompt(request.prompts[which] if request.prompts else ""),
             negative_prompt=negative or "",
             settings=settings_text(values),
         )
@@ -119,5 +122,6 @@ class Origin:
             "refiner": self.refiner,
             "vae_tiling": self.vae_tiling,
             "embeddings": ", ".join(self.embeddings) or None,
+            "lora_hashes": self.loras.hashes,
             "version": f"sdrt {__version__}",
         }

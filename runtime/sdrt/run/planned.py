@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
+from sdrt.run.lora_texts import NO_LORAS, LoraTexts
 from sdrt.run.multi_pass import PlannedPass, plan_passes
 from sdrt.run.origin import Origin
 from sdrt.run.refiner import Refiner
@@ -43,10 +45,12 @@ class PlannedRequest:
         model: Model,
         hires_scheduler: Scheduler | None = None,
         refiner: Refiner | None = None,
+        adaptation: Adaptation = NO_ADAPTATION,
     ) -> PlannedRequest:
         """Complete a request and plan its steps.
 
-        `hires_scheduler` is that of `request.hires_scheduler`, and `refiner` the model of `request.refiner`.
+        `hires_scheduler` is that of `request.hires_scheduler`, `refiner` the model of `request.refiner`, and
+        `adaptation` what changes the model. Another model as refiner has the adapters of its own pipeline.
 
         Raises:
             RequestError: a model or the scheduler cannot serve the request.
@@ -60,7 +64,8 @@ class PlannedRequest:
             fitted, own = fit_both(
                 request, model.capabilities, second.capabilities, second.name, is_distilled=is_distilled
             )
-            refining = (refiner, own)
+            refining = (refiner, own if second is model else {**own, "adaptation": refiner.adaptation})
+        fitted = replace(fitted, adaptation=adaptation)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         return cls(
             request=fitted,
@@ -70,7 +75,7 @@ class PlannedRequest:
             refiner=refiner,
         )
 
-    def origin(self, scheduler_config: Mapping[str, Any]) -> Origin:
+    def origin(self, scheduler_config: Mapping[str, Any], loras: LoraTexts = NO_LORAS) -> Origin:
         """What made the images, for their metadata. `scheduler_config` is that of the model."""
         return Origin(
             model=self.model.name,
@@ -80,6 +85,7 @@ class PlannedRequest:
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
+            loras=loras,
         )
 
     def check_for(self, model: Model, *, planned_again: bool) -> None:

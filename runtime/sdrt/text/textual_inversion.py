@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.file_kind import EMBEDDING, PICKLES, kind_of
 from sdrt.common.messages import brief, wrong_value
 from sdrt.common.notices import Notices
 from sdrt.common.safetensors_file import SafetensorsFile, read_header, read_tensor
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
-from sdrt.model_folder.file_kind import EMBEDDING, PICKLES, kind_of
 
 __all__ = ["Inversion", "Inversions", "Reader", "read_inversions"]
 

@@ -9,35 +9,47 @@ from sdrt.prompts.tags import Tag, embedding_names, tags
 from sdrt.prompts.wildcards import wildcard_names
 from sdrt.text.syntaxes import SYNTAXES
 
-__all__ = ["unread"]
+__all__ = ["NO_FOLDER", "OTHER_TEXT", "unread"]
 
 _KINDS = {"lora": "LoRAs", "lyco": "LyCORIS", "hypernet": "hypernetworks"}
 """The networks that A1111's tags ask for."""
+_LORAS = ("lora", "lyco")
+NO_FOLDER = "give the folder of LoRAs with --lora-dir, or lora_dir"
+"""Why LoRAs are left out if nothing says where they are."""
+OTHER_TEXT = "LoRAs are read in the prompt itself, and change every text"
+"""Why LoRAs are left out of negative prompts, and of texts for the second text encoder."""
 
 
 def unread(
-    prompts: Iterable[str], negative_prompts: Iterable[str], syntax: str, words: Sequence[str] = ()
+    prompts: Iterable[str],
+    negative_prompts: Iterable[str],
+    syntax: str,
+    words: Sequence[str] = (),
+    *,
+    loras: str = NO_FOLDER,
 ) -> list[str]:
     """Return a message for each thing in the prompts that is left out, or that a user may not expect.
 
-    `words` are those of the loaded textual inversions.
+    `words` are those of the loaded textual inversions. `loras` says why the LoRAs in the prompts are left out. It is
+    empty if they are applied.
     """
     found: list[str] = []
     for text in prompts:
-        found += [*_in_any(text, syntax, words), *_guidance(text, syntax, words)]
+        found += [*_in_any(text, syntax, words, loras), *_guidance(text, syntax, words)]
     for text in negative_prompts:
-        found += _in_any(text, syntax, words)
+        found += _in_any(text, syntax, words, OTHER_TEXT)
     return list(dict.fromkeys(found))
 
 
-def _in_any(text: str, syntax: str, words: Sequence[str]) -> Iterator[str]:
+def _in_any(text: str, syntax: str, words: Sequence[str], loras: str) -> Iterator[str]:
     if not SYNTAXES[syntax].has_tags:
         for tag in tags(text):
             if tag.kind in _KINDS:
                 yield f"{brief(tag.text)} is read as words, because prompt_syntax is {syntax!r}"
         return
     for tag in tags(text):
-        yield f"{brief(tag.text)} is left out of the prompt: {_reason(tag)}"
+        if reason := loras if tag.kind in _LORAS else _reason(tag):
+            yield f"{brief(tag.text)} is left out of the prompt: {reason}"
     for embedding in embedding_names(text, words):
         if embedding.word is None:
             yield (

@@ -43,7 +43,7 @@ def test_approximate_goes_on_and_says_what_differs(model: str) -> None:
     text = text.replace("Euler", "Euler a")
     refused = made_of(text, model)
     assert (refused.exit_code, refused.stdout) == (2, "")
-    for part in ("noise that sdrt cannot draw", "'ENSD'", "'Lora hashes'", "--approximate"):
+    for part in ("noise that sdrt cannot draw", "'ENSD'", "the LoRAs 'a: 1'", "--lora-dir", "--approximate"):
         assert part in refused.stderr
     assert not Path("made.png").exists()
 

@@ -146,7 +146,7 @@ def image_that_says(settings: dict[str, str]) -> str:
         ({"Size": "large"}, "its Size is 'large'"),
         ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
         ({"RNG": "GPU"}, "noise that sdrt cannot draw"),
-        ({"Lora hashes": "a"}, "has the setting 'Lora hashes' of another program"),
+        ({"Lora hashes": "a"}, "was made with the LoRAs 'a'; --lora-dir names"),
         ({"Mask blur": "4"}, "was made with a mask"),
         ({"Noise level": "4"}, "was made from another image"),
     ],

@@ -70,7 +70,8 @@ def test_names_without_a_word_are_known() -> None:
 def test_users_are_told_once_of_each() -> None:
     told = unread(["<lora:x:1> a", "<lora:x:1> b"], ["<lora:x:1> <hypernet:y>"], "a1111")
     assert told == [
-        "'<lora:x:1>' is left out of the prompt: LoRAs are not supported yet",
+        "'<lora:x:1>' is left out of the prompt: give the folder of LoRAs with --lora-dir, or lora_dir",
+        "'<lora:x:1>' is left out of the prompt: LoRAs are read in the prompt itself, and change every text",
         "'<hypernet:y>' is left out of the prompt: hypernetworks are not supported yet",
     ]
 
@@ -79,7 +80,7 @@ def test_users_are_told_once_of_each() -> None:
     ("prompt", "syntax", "message"),
     [
         ("<foo:bar>", "a1111", "'foo' is no kind of network"),
-        ("<lyco:bar>", "compel", "LyCORIS are not supported yet"),
+        ("<lyco:bar>", "compel", "give the folder of LoRAs with --lora-dir"),
         ("<lora:bar>", "plain", "is read as words, because prompt_syntax is 'plain'"),
         ("embedding:no, a", "a1111", "'embedding:no' is left out of the prompt: no textual inversion"),
         ("a __hair_color__ cat", "a1111", "'__hair_color__' is read as words"),

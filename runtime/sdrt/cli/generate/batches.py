@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sdrt.cli.generate.jobs import ImageJob
 from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.common.seeds import seeds_from
+from sdrt.request.loras import lora_texts
 from sdrt.request.setting import settings_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def batches(jobs: list[ImageJob]) -> list[Batch]:
             first, following = jobs[start], jobs[end]
             if (
                 following.options is not first.options
+                or lora_texts(following.prompt) != lora_texts(first.prompt)
                 or following.seed != seeds_from(first.seed, end - start + 1)[-1]
             ):
                 break

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.from_loras import LORA_HASHES, prompt_for
 from sdrt.cli.generate.streams import image_or_stdin
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
@@ -23,7 +24,7 @@ __all__ = ["options_of"]
 _OTHER_OPTIONS = ("model", "vae_tiling")
 # Labels that state facts. They belong to no option, so --from does not read them.
 _NOT_READ = frozenset(
-    {"Empty negative prompt", "Batch size", "RNG", "Embeddings", "Scheduler config", "Version"}
+    {"Empty negative prompt", "Batch size", "RNG", "Embeddings", LORA_HASHES, "Scheduler config", "Version"}
 )
 # Settings that every image has. A notice names those that the metadata leave out.
 _ALWAYS = {
@@ -35,11 +36,17 @@ _ALWAYS = {
 }
 _MOST_SETTINGS = 1000
 _MOST_SHOWN = 12
+_LORAS = "--lora-dir names the folder of its LoRAs"
 _REMEDY = "--approximate makes it as closely as possible"
 
 
 def options_of(
-    name: str, given: Set[str], table: Sequence[Setting] = TABLE, *, approximate: bool = False
+    name: str,
+    given: Set[str],
+    table: Sequence[Setting] = TABLE,
+    *,
+    approximate: bool = False,
+    lora_dir: str | None = None,
 ) -> dict[str, Any]:
     """Read the options of an image's metadata that are not in `given`, the names of the options that the user gave.
 
@@ -51,6 +58,7 @@ def options_of(
         given: names of click's parameters.
         table: the settings.
         approximate: whether to go on if the image that sdrt makes differs, instead of raising an error.
+        lora_dir: the folder of the LoRAs.
 
     Raises:
         RequestError: the file has no metadata, the metadata contains a setting that sdrt does not have, or the image
@@ -59,13 +67,16 @@ def options_of(
     metadata = _read(name)
     found = translate(metadata.settings, table, (metadata.prompt, metadata.negative_prompt))
     _check_inputs(name, found, given, table, approximate=approximate)
+    prompt = prompt_for(metadata, found, given, lora_dir)
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
-        raise _unusable(name, _in_words(differences, metadata.program), _REMEDY)
+        needs_loras = lora_dir is None and any(one.label == LORA_HASHES for one in differences)
+        remedy = f"{_LORAS}; {_REMEDY}" if needs_loras else _REMEDY
+        raise _unusable(name, _in_words(differences, metadata.program), remedy)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt or _unsaid_negative(found.texts)}
     if "prompts_file" not in given:
-        options["prompts"] = (metadata.prompt,)
+        options["prompts"] = (prompt,)
     # A seed that cannot be read does not matter beside one that is given.
     unread = {*_NOT_READ, "Seed"} if "seed" in given else _NOT_READ
     options |= _options(name, {one: found.texts[one] for one in found.texts if one not in unread}, table)
@@ -189,8 +200,8 @@ def _note_noise(found: Translation) -> None:
 def _in_words(differences: Sequence[Difference], program: str) -> str:
     """What sdrt cannot do, as a sentence about the image that `program` made."""
     whose = f"of {brief(program)[1:-1]}" if program not in ("", "sdrt") else "of another program"
-    labels = [one.label for one in differences if one.label != "RNG" and not one.minor]
-    parts = []
+    labels = [one.label for one in differences if one.label not in ("RNG", LORA_HASHES) and not one.minor]
+    parts = [f"was made with the LoRAs {brief(one.value)}" for one in differences if one.label == LORA_HASHES]
     if noise := [one for one in differences if one.label == "RNG"]:
         found = f"its RNG is {brief(noise[0].value)}" if noise[0].value else "it names no RNG"
         parts.append(f"was made with noise that sdrt cannot draw ({found}, expected CPU)")

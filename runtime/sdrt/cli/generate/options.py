@@ -35,7 +35,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("x", "y", "z", "batch_size", "count", "prompts_file", "wildcards", "from_image", "approximate"),
         "grid",
     ),
-    Group.PROMPTS: ("prompt_syntax", "embeddings"),
+    Group.PROMPTS: ("lora", "lora_dir", "lora_scale", "prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
     Group.LARGE: (),
@@ -109,6 +109,16 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
             callback = _negated if row.is_turned_off else None
             options.append(click.option(*given, is_flag=True, callback=callback, help=texts[row.name]))
             continue
+        if row.option.repeated:
+            made = click.option(
+                *given,
+                metavar=row.option.metavar,
+                multiple=True,
+                shell_complete=_completer(row),
+                help=texts[row.name],
+            )
+            options.append(made)
+            continue
         options.append(
             click.option(
                 *given,
@@ -140,6 +150,8 @@ def _completer(row: Setting) -> completers.Completer | None:
         "refiner": completers.models,
         "refiner_config": completers.folders,
     }
+    if row.option is not None and row.option.metavar == "DIR":
+        return completers.folders
     is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,13 @@ from sdrt.cli.generate.jobs import (
 )
 from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
+from sdrt.cli.generate.timings import Timings
 from sdrt.cli.generate.variations import Axis, image_settings
 from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
 from sdrt.images.files import write_image
+from sdrt.request.loras import lora_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,25 +45,6 @@ _MAX_PREVIEWS = 8
 """How many images of a batch a preview shows."""
 _PREVIEW_SIDE = 2048
 """The longer side of a preview, in pixels. Every file format can hold this."""
-
-
-@dataclass(kw_only=True)
-class Timings:
-    """Seconds spent, summed over batches. `unet` has one value per call of the U-Net."""
-
-    load: float = 0.0
-    text_encoder: float = 0.0
-    vae_encoder: float = 0.0
-    unet: list[float] = field(default_factory=list)
-    vae_decoder: float = 0.0
-    total: float = 0.0
-
-    def add(self, timings: Mapping[str, Any]) -> None:
-        """Add the timings of one call of the pipeline."""
-        self.text_encoder += timings["text_encoder"]
-        self.vae_encoder += timings.get("vae_encoder", 0.0)
-        self.unet += timings["unet"]
-        self.vae_decoder += timings["vae_decoder"]
 
 
 def run(options: Options) -> None:
@@ -98,7 +81,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             )
         current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
         terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
-        pipeline.load()
+        pipeline.load(current.setup(groups[0].jobs[0]).planned)
         current.timings.load = time.perf_counter() - started
         try:
             current.make(terminal)
@@ -185,6 +168,7 @@ class Run:
             if id(first.options) not in self.setups:
                 with first.errors_name_location():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
+        self._check_loras()
         self.has_previews = options.preview or options.preview_file is not None
         self.preview_path = preview_path
         self.preview_has_failed = False
@@ -196,6 +180,17 @@ class Run:
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
         self.sheet_path: Path | None = None
+
+    def _check_loras(self) -> None:
+        """Find the LoRAs of every prompt now, so that a missing one is named before any image is made."""
+        checked = set()
+        for batch in self.batches:
+            first = batch.jobs[0]
+            key = (id(first.options), lora_texts(first.prompt))
+            if key[1] and key not in checked:
+                checked.add(key)
+                with first.errors_name_location():
+                    self._planned(batch)
 
     def setup(self, job: ImageJob) -> Setup:
         """The setup that `job` shares with other images."""

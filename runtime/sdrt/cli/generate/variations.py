@@ -74,6 +74,8 @@ class Axis:
 
     def label(self, value: Any) -> str:
         """The text under an image that was made with `value`."""
+        if isinstance(value, tuple):
+            return ", ".join(value)
         return str(value) if isinstance(value, str) else f"{self.key.replace('_', ' ')} {value}"
 
 
@@ -196,7 +198,9 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
 
 def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
-    if row.max_items is not None:
+    if row.option is not None and row.option.repeated and isinstance(value, str):
+        value = [value]
+    if row.max_items is not None or (row.option is not None and row.option.repeated):
         if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
             raise RequestError.expected(
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
@@ -276,6 +280,8 @@ def _axis_values(values: Sequence[str], row: Setting, kind: Kind, location: str)
 
 
 def _axis_value(text: str, row: Setting, kind: Kind, location: str) -> Any:
+    if row.option is not None and row.option.repeated:
+        return (text,) if text else ()
     try:
         return kind(text)
     except ValueError:

@@ -62,8 +62,8 @@ class Here:
             self._add(path)
 
     def _add(self, path: Path) -> None:
+        from sdrt.common.file_kind import MODELS, check_header, kind_of
         from sdrt.common.safetensors_file import read_header
-        from sdrt.model_folder.file_kind import MODELS, check_header, kind_of
 
         try:
             file = read_header(path)

@@ -57,7 +57,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 def _is_weights(path: Path) -> bool:
     """Whether a file has the suffix of a file of weights, or is a safetensors file with another suffix."""
-    from sdrt.model_folder.file_kind import WEIGHTS, is_safetensors
+    from sdrt.common.file_kind import WEIGHTS, is_safetensors
 
     return str(path) != STDIN and (path.suffix.lower() in WEIGHTS or is_safetensors(path))
 
@@ -78,8 +78,8 @@ def check_exists(path: str) -> None:
 def weights_info(path: Path) -> tuple[dict[str, Any], str]:
     """What a file of weights holds, as JSON and as text. Of a checkpoint also what it runs with."""
     from sdrt.cli.models.checkpoint import checkpoint_summary, render_checkpoint
+    from sdrt.common.file_kind import CHECKPOINT, kind_of
     from sdrt.common.safetensors_file import read_header
-    from sdrt.model_folder.file_kind import CHECKPOINT, kind_of
     from sdrt.model_folder.manifest import readable
 
     with readable(path):

@@ -14,8 +14,12 @@ from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 __all__ = [
     "CHECKPOINT",
     "EMBEDDING",
+    "LORA",
     "MODELS",
     "PICKLES",
+    "SD1",
+    "SD2",
+    "SDXL",
     "WEIGHTS",
     "FileKind",
     "check_checkpoint_file",
@@ -33,7 +37,8 @@ EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 MODELS = (CHECKPOINT, UNET, TRANSFORMER)
 """The kinds that are a whole model or its denoiser."""
-_SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
+LORA = "a LoRA"
+SD1, SD2, SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
 _CHECKPOINT_FILE = "a model folder, or a single-file checkpoint of Stable Diffusion 1, 2 or SDXL"
@@ -60,9 +65,10 @@ _KINDS: Sequence[tuple[str, str]] = (
         r"^control_model\.|(^|\.)controlnet_(cond_embedding|down_blocks|mid_block|blocks|x_embedder)\b",
     ),
     ("a ControlNet", r"(^|\.)input_hint_block\.|^lora_controlnet$"),
-    ("a LoRA", r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
-    ("a LoRA", r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
-    ("a LoRA", r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
+    (LORA, r"^lora_(unet|te\d?|transformer|prior_unet)_|^(base_model\.model|lora)\.|(^|\.)dora_scale$"),
+    (LORA, r"[._]lora\d?([._](up|down|mid)|_[AB]|_embedding_[AB]|_linear_layer|_magnitude_vector)(\.|$)"),
+    (LORA, r"\.(hada_[wt][12](_[ab])?|lokr_[wt][12](_[ab])?|oft_(blocks|diag)|oft_R|boft_\w+)(\.|$)"),
+    (LORA, r"\.(diff|diff_b|w_norm|b_norm|on_input|ia3_l)$"),
     ("an IP-Adapter", r"^(ip_adapter|image_proj(_model)?|adapter_modules)\."),
     ("a T2I-Adapter", r"^adapter\.(body|conv_in)\.|^body\.\d+\.(block1|block2|in_conv|resnets)\."),
     ("a motion module", r"(^|\.)motion_modules?\."),
@@ -83,7 +89,10 @@ _KINDS: Sequence[tuple[str, str]] = (
 # Models of other families, which share names with Stable Diffusion's. The first row counts.
 _BASES: Sequence[tuple[str, str]] = (
     ("Chroma", r"(^|\.)distilled_guidance_layer\."),
-    ("HunyuanVideo", r"(^|\.)txt_in\.individual_token_refiner\."),
+    (
+        "HunyuanVideo",
+        r"(^|\.)txt_in\.individual_token_refiner\.|(^|\.)double_blocks\.\d+\.(img|txt)_attn_(qkv|proj)\.",
+    ),
     ("Flux 2", r"(^|\.)(single_stream_modulation|double_stream_modulation_img)\."),
     ("Stable Diffusion 2 with depth", r"^depth_model\."),
     ("Stable unCLIP", r"^(embedder\.model|noise_augmentor)\."),
@@ -105,20 +114,27 @@ _BASES: Sequence[tuple[str, str]] = (
     ("AuraFlow", r"(^|\.)(double_layers|single_layers|cond_seq_linear)\."),
     ("HunyuanDiT", r"(^|\.)mlp_t5\."),
     ("Lumina", r"(^|\.)cap_embedder\."),
-    ("Qwen-Image", r"(^|\.)transformer_blocks\.\d+\.(img_mod|txt_mod)\."),
-    ("Wan", r"(^|\.)head\.modulation$|(^|\.)blocks\.\d+\.cross_attn\.norm_k\."),
+    ("Qwen-Image", r"(^|[._])transformer_blocks[._]\d+[._](img_mod|txt_mod|img_mlp|txt_mlp)[._]"),
+    (
+        "Wan",
+        r"(^|\.)head\.modulation$|(^|[._])blocks[._]\d+[._](cross_attn|self_attn)[._](norm_k|[kqvo])[._]",
+    ),
+    (
+        "Z-Image or Lumina 2",
+        r"(^|[._])(noise_refiner|context_refiner)[._]|(^|[._]unet[._]|\.)layers[._]\d+[._](attention|feed_forward)[._]",
+    ),
     ("Flux", r"(^|[._])(double_blocks|single_transformer_blocks)[._]"),
     ("Stable Diffusion 3", r"(^|[._])joint_(transformer_)?blocks[._]|^transformer\.transformer_blocks\."),
     (
-        _SDXL,
+        SDXL,
         r"^conditioner\.embedders\.1\.|^lora_te2_|(^|\.)text_encoder_2\.|(^|\.)add_embedding\.|(^|\.)label_emb\.0\.",
     ),
-    (_SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
-    (_SD2, r"^cond_stage_model\.model\."),
-    (_SD1, r"^cond_stage_model\.transformer\."),
+    (SDXL, r"transformer_blocks[._][2-9][._]attn|^clip_g$"),
+    (SD2, r"^cond_stage_model\.model\."),
+    (SD1, r"^cond_stage_model\.transformer\."),
 )
 # The width of the text embeddings that the network's cross-attention reads.
-_WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
+_WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 # No model has longer names. The time of a pattern grows with the square of the length, and a header has megabytes.
 _LONGEST_NAME = 256
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
@@ -200,9 +216,9 @@ def check_header(file: SafetensorsFile) -> None:
     path, kind = file.path, kind_of(file)
     if kind is None or kind.what not in MODELS:
         raise _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
-    if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
+    if kind.base not in ("", SD1, SD2, SDXL) or kind.what == TRANSFORMER:
         raise UnsupportedModelError.expected(
-            f"{path} is {kind}, which is not supported", f"a model of {_SD1}, 2 or {_SDXL}", path=path
+            f"{path} is {kind}, which is not supported", f"a model of {SD1}, 2 or {SDXL}", path=path
         )
     if kind.what == UNET and not any(name.startswith("input_blocks.") for name in file.tensors):
         raise _no_model(

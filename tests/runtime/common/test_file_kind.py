@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sdrt import ModelError, ModelNotFoundError, UnsupportedModelError
+from sdrt.common.file_kind import kind_of
 from sdrt.common.safetensors_file import read_header
-from sdrt.model_folder.file_kind import kind_of
 from sdrt.model_folder.resolve import open_local, resolve_model
 from tests.safetensors_files import write_file
 

@@ -1,0 +1,159 @@
+"""The folder in which ``<lora:name>`` is looked up, by A1111's rules, and A1111's hash of a file."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sdrt.common.messages import brief, wrong_value
+from sdrt.common.safetensors_file import read_header
+from sdrt.errors import ModelNotFoundError, RequestError, SdrtError
+
+__all__ = ["LoraFolder", "file_in", "short_hash"]
+
+_SUFFIX = ".safetensors"
+# What diffusers saves.
+_USUAL = "pytorch_lora_weights.safetensors"
+_MOST_FILES = 50_000
+_BLOCK = 1 << 20
+_SHORT = 12
+
+
+class LoraFolder:
+    """A folder of LoRA files, with its subfolders.
+
+    Raises:
+        ModelNotFoundError: there is no such folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise ModelNotFoundError.expected(
+                f"lora_dir {path} is no folder",
+                "a folder of .safetensors files",
+                argument="lora_dir",
+                path=path,
+            )
+        self.path = path
+
+    def find(self, name: str) -> Path:
+        """The file of a name.
+
+        This is a file's name without its extension, also with its subfolders before it, or the name that the trainer
+        wrote into the file (`ss_output_name`).
+
+        Raises:
+            RequestError: no file has the name, or several have it.
+        """
+        files = dict(self._files())
+        wanted = name.replace("\\", "/").removesuffix(_SUFFIX)
+        found = [
+            file for relative, file in files.items() if wanted in (relative, relative.rpartition("/")[2])
+        ]
+        found = found or [file for file in files.values() if _trained_as(file) == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise RequestError.advised(
+                f"several files in {self.path} are called {brief(name)}",
+                "write the subfolder before the name, as in <lora:folder/name:1>",
+                argument="prompt",
+                path=self.path,
+            )
+        raise self._missing(name, list(files))
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """Each file, by its path in the folder without the extension."""
+        count = 0
+        for folder, _, names in os.walk(self.path, followlinks=True):
+            for name in sorted(names):
+                count += 1
+                if count > _MOST_FILES:
+                    raise RequestError.expected(
+                        f"lora_dir {self.path} has more than {_MOST_FILES} files",
+                        "a folder of LoRAs",
+                        argument="lora_dir",
+                        path=self.path,
+                    )
+                if name.lower().endswith(_SUFFIX):
+                    file = Path(folder, name)
+                    yield file.relative_to(self.path).as_posix()[: -len(_SUFFIX)], file
+
+    def _missing(self, name: str, known: list[str]) -> RequestError:
+        close = difflib.get_close_matches(name[:64], [one.rpartition("/")[2] for one in known], n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return RequestError.expected(
+            f"no LoRA in {self.path} is called {brief(name)}{hint}",
+            "the name of a .safetensors file in it",
+            argument="prompt",
+            path=self.path,
+        )
+
+
+def file_in(path: str | Path, name: str | None = None) -> Path:
+    """The file `path`, or the file `name` in that folder, or the only one that it has.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or the folder has several.
+    """
+    if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
+        raise wrong_value("path", path, "a .safetensors file, or a folder with one")
+    found = Path(path).expanduser()
+    if not found.is_dir():
+        if not found.is_file():
+            raise ModelNotFoundError.expected(
+                f"there is no LoRA file {found}",
+                "the path of a .safetensors file",
+                argument="path",
+                path=found,
+            )
+        return found
+    names = sorted(one.name for one in found.iterdir() if one.name.lower().endswith(_SUFFIX))
+    chosen = [name] if name else [one for one in names if one == _USUAL] or names
+    if len(chosen) != 1 or not (found / chosen[0]).is_file():
+        listed = ", ".join(names[:8]) or "none"
+        raise ModelNotFoundError.advised(
+            f"{found} has no single .safetensors file to take (it has {listed})",
+            "name one with weight_name",
+            joint="; ",
+            argument="weight_name",
+            path=found,
+        )
+    return found / chosen[0]
+
+
+def _trained_as(path: Path) -> str | None:
+    """The name that the trainer gave a file. None if it says none, or cannot be read."""
+    try:
+        return read_header(path).metadata.get("ss_output_name")
+    except (SdrtError, OSError):
+        return None
+
+
+def short_hash(path: Path) -> str:
+    """A1111's hash of a file, of 12 hex digits: that of its tensors, without the header.
+
+    Raises:
+        UnsupportedModelError: it is not a safetensors file.
+        OSError: it cannot be read.
+    """
+    state = path.stat()
+    return _short_hash(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _short_hash(path: Path, size: int, time: int) -> str:
+    said = read_header(path).metadata.get("sshs_model_hash", "")
+    if re.fullmatch(r"[0-9a-fA-F]{64}", said):
+        return said[:_SHORT].lower()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(int.from_bytes(file.read(8), "little"), os.SEEK_CUR)
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()[:_SHORT]

@@ -1,0 +1,143 @@
+"""The weights of an exported graph, and the tensors of a checkpoint that they are made of, which adapters change.
+
+The manifest says how a graph stores its weights (`Arrangement`). Only weights that change are read and held: ONNX
+Runtime maps the others, as it does without adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdrt.adapters.adaptation import Adaptation, not_finite
+from sdrt.adapters.arrangement import Arrangement, AsItIs, Transposed, arrangement_of
+from sdrt.adapters.change import Array, Shape
+from sdrt.errors import IntegrityError
+from sdrt.onnx.graph_file import ElsewhereWeight, GraphFile, read_graph
+
+__all__ = ["StoredWeights"]
+
+# ONNX's numbers of the types in which exports store weights.
+_NUMPY: Mapping[int, Any] = {1: np.float32, 10: np.float16}
+_MOST_PARTS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """How one weight is made: of which tensors, and how they are arranged."""
+
+    sources: tuple[str, ...]
+    arrangement: Arrangement
+    shape: Shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeights:
+    """The weights of an exported component.
+
+    Attributes:
+        path: the graph.
+        component: the component's name.
+        transposed: the names of the weights that are stored transposed.
+        arranged: how others are made, as the manifest says.
+    """
+
+    path: Path
+    component: str
+    transposed: frozenset[str]
+    arranged: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def graph(self) -> GraphFile:
+        """The graph. Raises `IntegrityError` or `OSError`."""
+        return read_graph(self.path)
+
+    @cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """The checkpoint's tensors of which the weights are made, with their shapes."""
+        return {source: made.shape for made in self._made.values() for source in made.sources}
+
+    @cached_property
+    def _made(self) -> dict[str, _Made]:
+        return {
+            name: self._how(name, weight.shape)
+            for name, weight in self.graph.elsewhere.items()
+            if weight.dtype in _NUMPY
+        }
+
+    def _how(self, name: str, shape: Shape) -> _Made:
+        entry = self.arranged.get(name)
+        sources: tuple[str, ...] = (name,)
+        arrangement: Arrangement = Transposed() if name in self.transposed else AsItIs()
+        if entry is not None:
+            try:
+                sources, arrangement = tuple(entry["of"]), arrangement_of(entry)
+            except (KeyError, TypeError, ValueError):
+                raise self._damaged(name) from None
+        known = 1 <= len(sources) <= _MOST_PARTS and all(isinstance(one, str) for one in sources)
+        split = arrangement.split_shape(shape, len(sources)) if known else None
+        if split is None:
+            raise self._damaged(name)
+        return _Made(sources=sources, arrangement=arrangement, shape=split)
+
+    def changed(self, adaptation: Adaptation, graph: GraphFile | None = None) -> dict[str, Array]:
+        """The weights that `adaptation` changes, as the graph stores them. Each is rounded once.
+
+        `graph` is another graph with the same weights.
+
+        Raises:
+            IntegrityError: the weights are not where the graph says.
+            UnsupportedModelError: a weight becomes infinite, or not a number.
+        """
+        stored = (graph or self.graph).elsewhere
+        names = adaptation.changes(self.component).keys()
+        return {
+            name: self._changed(name, made, stored[name], adaptation)
+            for name, made in self._made.items()
+            if name in stored and not names.isdisjoint(made.sources)
+        }
+
+    def _changed(self, name: str, made: _Made, stored: ElsewhereWeight, adaptation: Adaptation) -> Array:
+        parts = made.arrangement.split(self._array(name, stored), len(made.sources))
+        wide = [
+            adaptation.changed(self.component, source, part)
+            for source, part in zip(made.sources, parts, strict=True)
+        ]
+        with np.errstate(over="ignore"):
+            rounded: Array = np.ascontiguousarray(made.arrangement(wide), _NUMPY[stored.dtype])
+        if not np.isfinite(rounded).all():
+            raise not_finite(adaptation.key(self.component)[-1][0].name, self.component, name)
+        return rounded
+
+    def _array(self, name: str, stored: ElsewhereWeight) -> Array:
+        """A weight, mapped from its file."""
+        folders = (self.path.parent, self.path.resolve().parent)
+        files = [folder / stored.location for folder in folders]
+        file = next((one for one in files if one.is_file()), None)
+        if file is None or Path(stored.location).name != stored.location:
+            raise IntegrityError.advised(
+                f"there is no file of weights {files[0]}",
+                "copy or export the model again",
+                path=files[0],
+                component=self.component,
+            )
+        try:
+            mapped: Array = np.memmap(
+                file, np.dtype(_NUMPY[stored.dtype]), "r", offset=stored.offset, shape=stored.shape
+            )
+        except ValueError:
+            raise self._damaged(name) from None
+        return mapped
+
+    def _damaged(self, name: str) -> IntegrityError:
+        return IntegrityError.advised(
+            f"{self.path}: sdrt.json and the graph disagree about the weight {name}",
+            "copy or export the model again",
+            path=self.path,
+            component=self.component,
+        )
