@@ -13,7 +13,7 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.graph import GRAPH, graphs_of, transposed_weights
+from sdrt_export.component_graphs import GRAPH, graphs_of, transposed_weights
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes

@@ -57,7 +57,10 @@ class FolderCheckpoint:
 
     def tensors(self, part: str) -> Mapping[str, Array]:
         """See :class:`Checkpoint`."""
-        return read_tensors(self.weights[part].files, self._class(part).class_name)
+        files = self.weights[part].files
+        if not all(file.is_file() for file in files):  # gone since it was opened: this names what is missing
+            files = find_weights(self.folder / part, self._class(part).library).files
+        return read_tensors(files, self._class(part).class_name)
 
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""

@@ -163,12 +163,7 @@ def open_single_file(
     sections = _sections(file, kind, unet)
     texts = _texts(file, kind, sections, text_encoders, config)
     denoiser = unet_part(unet, _unet_config(kind, unet, texts, config))
-    into = denoiser.config["in_channels"]
-    prediction = predicted(kind, file.header, into, prediction_type)
-    title = str(file.header.metadata.get("modelspec.title", ""))
-    scheduler = scheduler_config(kind, file.header, prediction)
-    if prediction_type is None:
-        scheduler |= few_steps_scheduler(path.name, title)
+    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
     left_over = _left_over(file, sections, parts)
@@ -179,11 +174,27 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=_given(config, "scheduler", "scheduler_config.json") or scheduler,
+        scheduler=_scheduler(file, kind, prediction, config, by_name=prediction_type is None),
         configs=config,
         left_over=left_over,
-        title=title,
+        title=_title(file),
     )
+
+
+def _title(file: MappedFile) -> str:
+    return str(file.header.metadata.get("modelspec.title", ""))
+
+
+def _scheduler(
+    file: MappedFile, kind: Kind, prediction: str, config: Path | None, *, by_name: bool
+) -> dict[str, Any]:
+    """The scheduler's config: the given one, else that of the kind, `by_name` with what distilled models need."""
+    if given := _given(config, "scheduler", "scheduler_config.json"):
+        return given
+    own = scheduler_config(kind, file.header, prediction)
+    if by_name:
+        own |= few_steps_scheduler(file.header.path.name, _title(file))
+    return own
 
 
 def _unet_section(file: MappedFile) -> Section:

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from sdrt.families import scaling_factors
 from sdrt.families.encoded import RowConditions
 
 __all__ = ["DenoiserSpec", "IndexEntry", "Task", "TextEncoderSpec", "VaeSpec"]
@@ -97,7 +98,7 @@ class VaeSpec:
     parameters: str = "latent_parameters"
     latents: str = "latent_sample"
     decoded: str = "sample"
-    scaling_factor: float = 0.18215
+    scaling_factor: float = scaling_factors.SD
     shifts: bool = False
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sdrt.cli import main
 from sdrt.cli.generate.jobs import Options, plan, plan_plot
 from sdrt.cli.generate.variations import parse_axis
-from sdrt.images.metadata import Parameters, read_parameters, save_options
+from sdrt.images.metadata import Parameters, save_options
 from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.request.table import TABLE
+from tests.cli.commands import run, told
 
 XL = str(Path(__file__).parents[2] / "models" / "tiny-xl")
 SEED_2 = ("-s", "2", "--steps", "1", "-o", "plain.png")
@@ -27,16 +27,8 @@ def colors(folder: Path) -> None:
     (folder / "wild" / "colors.txt").write_text("# warm\nred\norange\n\nblue\n")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="sdrt")
-
-
 def generate(model: str, *arguments: str) -> Result:
     return run("generate", "-m", model, "--steps", "1", "-s", "1", *arguments)
-
-
-def told(path: str) -> Parameters:
-    return Parameters.parse(read_parameters(Path(path))[1] or "")
 
 
 def options(*prompts: str, **given: object) -> Options:

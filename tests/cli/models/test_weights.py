@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
-from sdrt.cli import main
+from tests.cli.commands import run
 from tests.safetensors_files import save_file
 
 
@@ -19,10 +18,6 @@ def lora(tmp_path: Path) -> Path:
     down = np.zeros((4, 2048), np.float32)
     save_file({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight": down}, path)
     return path
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(one) for one in arguments], prog_name="sdrt")
 
 
 def test_info_says_what_a_file_holds(lora: Path) -> None:

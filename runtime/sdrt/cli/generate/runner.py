@@ -215,7 +215,7 @@ class Run:
                         self._save(job, output, index)
                         if not self.options.as_json and not self.sheet_only and job.path != STDOUT:
                             terminal.result(job.path)
-        except BaseException:
+        except BaseException:  # Ctrl-C too
             # Write a sheet of the finished images, but do not replace a complete sheet by it. An error while writing
             # becomes a notice, because the user needs to see the error that ended the run.
             if self.grid is not None and self.sheet is not None and self.grid.path.exists():
