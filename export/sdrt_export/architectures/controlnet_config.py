@@ -10,7 +10,7 @@ from sdrt.errors import UnsupportedModelError
 from sdrt_export.architectures.config import Config
 from sdrt_export.architectures.unet_config import UNetConfig
 
-__all__ = ["ControlNetConfig"]
+__all__ = ["ControlNetConfig", "residual_channels"]
 
 _UP = {"DownBlock2D": "UpBlock2D", "CrossAttnDownBlock2D": "CrossAttnUpBlock2D"}
 # The keys that mean the same as in a U-Net. `UNetConfig` reads and checks them.
@@ -97,10 +97,15 @@ class ControlNetConfig:
     @property
     def residuals(self) -> list[int]:
         """The channels of each output for the blocks on the way down, in diffusers' order."""
-        channels = [self.unet.channels[0]]
-        for block in self.unet.down:
-            channels += [block.channels] * (len(block.depths) + block.resamples)
-        return channels
+        return residual_channels(self.unet)
+
+
+def residual_channels(unet: UNetConfig) -> list[int]:
+    """The channels of each value that a U-Net's way down passes to its way up, in diffusers' order."""
+    channels = [unet.channels[0]]
+    for block in unet.down:
+        channels += [block.channels] * (len(block.depths) + block.resamples)
+    return channels
 
 
 def _half(config: Config, values: Mapping[str, Any]) -> UNetConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["UNET", "UNET_XL", "unet_component"]
+__all__ = ["UNET", "UNET_XL", "more_examples", "unet_component"]
 
 # The sizes of an uncropped image of 1024x1024 pixels for SDXL and its refiner. The last number is a score of 6.
 _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
@@ -22,17 +23,18 @@ _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 def unet_component(check: Callable[[Config, UNetConfig], None] = lambda values, config: None) -> Component:
     """The U-Net of a family, whose `check` refuses configs with inputs that the family's runtime does not give."""
 
-    def write(values: Config, g: Layers, hosted: bool) -> None:
+    def write(values: Config, g: Layers, *, controlled: bool = False) -> None:
         config = UNetConfig.of(values)
         check(values, config)
-        unet(config, g)
+        unet(config, g, controlled=controlled)
 
     return Component(
         name="unet",
         checkpoint="unet",
         library="diffusers",
         class_name="UNet2DConditionModel",
-        write=write,
+        write=lambda values, g, hosted: write(values, g),
+        write_controlled=partial(write, controlled=True),
         examples=lambda config, size: _examples(UNetConfig.of(config), size),
         outputs=lambda config: ["out_sample"],
     )
@@ -44,11 +46,11 @@ def _examples(config: UNetConfig, size: int) -> Inputs:
         "sample": noise(batch, config.in_channels, height, width, seed=size),
         "timestep": np.array([451.0, 7.0, 7.0][size], np.float32),
         "encoder_hidden_states": noise(batch, length, config.context_width, seed=size + 10),
-        **_more_examples(config, batch, seed=size + 20),
+        **more_examples(config, batch, seed=size + 20),
     }
 
 
-def _more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
+def more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
     """The inputs that not every U-Net has."""
     inputs: Inputs = {}
     if config.num_class_embeds:

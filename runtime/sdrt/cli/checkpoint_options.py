@@ -12,7 +12,7 @@ from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "beside_options", "model_option"]
 
-BESIDE = ("vae", "text_encoders", "prediction_type", "config")
+BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet")
 """The options by parameter name."""
 
 CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
@@ -40,6 +40,13 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
         metavar="FOLDER|ID",
         shell_complete=completers.folders,
         help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
+    ),
+    click.option(
+        "--controlnet",
+        metavar="FILE|FOLDER|ID",
+        multiple=True,
+        shell_complete=completers.files,
+        help="Add a ControlNet, which lets a second image guide the model. Repeat the option for several.",
     ),
 )
 

@@ -22,8 +22,10 @@ from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
 from sdrt.model_folder.model import (
+    CONTROLLED_GRAPH,
     STAGES_GRAPH,
     WHOLE_GRAPH,
+    WIDE_CONTROLLED_GRAPH,
     WIDE_GRAPH,
     WIDE_STAGES_GRAPH,
     GraphSource,
@@ -32,7 +34,9 @@ from sdrt.model_folder.model import (
 from sdrt.onnx.engine_cache import Weights
 
 __all__ = [
+    "CONTROLLED_GRAPH",
     "STAGES_GRAPH",
+    "WIDE_CONTROLLED_GRAPH",
     "WIDE_GRAPH",
     "WIDE_STAGES_GRAPH",
     "FileRecord",
@@ -173,7 +177,7 @@ class ModelFolder(Model):
         )
 
     def _check_files(self) -> None:
-        check_files(self, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
+        check_files(self, (TAESD_DECODER, *self.controlnets, "scheduler", LOW_RES_SCHEDULER))
 
 
 def denoiser_graphs() -> list[str]:

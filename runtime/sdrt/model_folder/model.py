@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,42 @@ from sdrt.model_folder.manifest import Manifest
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 
-__all__ = ["STAGES_GRAPH", "WHOLE_GRAPH", "WIDE", "WIDE_GRAPH", "WIDE_STAGES_GRAPH", "GraphSource", "Model"]
+__all__ = [
+    "CONTROLLED_GRAPH",
+    "CONTROLNET",
+    "STAGES_GRAPH",
+    "WHOLE_GRAPH",
+    "WIDE",
+    "WIDE_CONTROLLED_GRAPH",
+    "WIDE_GRAPH",
+    "WIDE_STAGES_GRAPH",
+    "GraphSource",
+    "Model",
+    "controlnet_name",
+]
 
-WHOLE_GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
-"""A component's graph, and the VAE's graph in stages, for tiles."""
-WIDE_GRAPH, WIDE_STAGES_GRAPH = "model_fp32.onnx", "stages_fp32.onnx"
-WIDE: Mapping[str, str] = {WHOLE_GRAPH: WIDE_GRAPH, STAGES_GRAPH: WIDE_STAGES_GRAPH}
+WHOLE_GRAPH, STAGES_GRAPH, CONTROLLED_GRAPH = "model.onnx", "stages.onnx", "controlled.onnx"
+"""A component's graph, the VAE's graph in stages, for tiles, and the U-Net's graph with inputs for ControlNets."""
+WIDE_GRAPH, WIDE_STAGES_GRAPH, WIDE_CONTROLLED_GRAPH = (
+    "model_fp32.onnx",
+    "stages_fp32.onnx",
+    "controlled_fp32.onnx",
+)
+WIDE: Mapping[str, str] = {
+    WHOLE_GRAPH: WIDE_GRAPH,
+    STAGES_GRAPH: WIDE_STAGES_GRAPH,
+    CONTROLLED_GRAPH: WIDE_CONTROLLED_GRAPH,
+}
 """For each graph, the one that computes in float32 instead. Only components in float16 have it."""
+
+
+CONTROLNET = "controlnet"
+"""The folder of the first ControlNet. Further ones are `controlnet_2`, `controlnet_3`, and so on."""
+
+
+def controlnet_name(index: int) -> str:
+    """The component of the ControlNet number `index`, counted from 0."""
+    return CONTROLNET if index == 0 else f"{CONTROLNET}_{index + 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +136,12 @@ class Model(ABC):
     def has(self, name: str) -> bool:
         """Tell whether there is a graph of the component `name`."""
         return self.graph(name) is not None
+
+    @cached_property
+    def controlnets(self) -> tuple[str, ...]:
+        """The components that are ControlNets, in their order."""
+        names = (controlnet_name(index) for index in count())
+        return tuple(takewhile(self.has, names))
 
     @property
     def other_vae(self) -> str | None:
