@@ -129,7 +129,7 @@ def _refuse_others(values: Mapping[str, Any], component: str) -> None:
     named = values.get("_class_name")
     keys = [_OTHER_KEYS[key] for key, value in values.items() if key in _OTHER_KEYS and value is not None]
     found = named if isinstance(named, str) and named != "ControlNetModel" else next(iter(keys), None)
-    if found in _OTHERS:
+    if found is not None and found in _OTHERS:
         raise UnsupportedModelError.expected(
             f"{component}/config.json: the network is {_OTHERS[found]} ({found}), which sdrt cannot run",
             "a ControlNet (ControlNetModel)",

@@ -194,6 +194,7 @@ class Model(ABC):
             any_size=manifest is not None and manifest.exporter != "optimum",
             has_text_encoder=has_text_encoder,
             has_vae_encoder=self.has(family.vae.encoder),
+            controlnets={name: self.component_config(name) for name in self.controlnets},
         )
         return Capabilities.of(family, facts)
 

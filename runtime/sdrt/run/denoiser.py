@@ -16,6 +16,7 @@ from sdrt.errors import ComponentError, RequestError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
+from sdrt.run.controls import Controls, bound_controls
 from sdrt.run.guidance import embedded_guidance
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
@@ -46,7 +47,7 @@ def bound_denoiser(
     sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
     """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
-    component = components.denoiser
+    component = components.controlled_denoiser if request.controls else components.denoiser
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )
@@ -63,9 +64,22 @@ def bound_denoiser(
     _check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
     rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed)
+    added = components.residual_shapes(component, rows, size) if request.controls else {}
+    shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    with component.bound(shapes, (spec.output,)) as run:
+    with (
+        component.bound(shapes, (spec.output,)) as run,
+        bound_controls(
+            components,
+            spec,
+            request,
+            conditioning,
+            prepared.canvases,
+            shapes=shapes,
+            factor=factor,
+            evaluations=plan.num_evaluations,
+        ) as controls,
+    ):
         yield Denoiser(
             component,
             run,
@@ -82,6 +96,7 @@ def bound_denoiser(
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
+            controls=controls,
         )
 
 
@@ -91,10 +106,12 @@ def _shapes(
     rows: int,
     sample: tuple[int, ...],
     others: Mapping[str, NDArray[Any]],
+    added: Mapping[str, tuple[int, ...]],
 ) -> dict[str, tuple[int, ...]]:
     """The shapes of the inputs for `rows` rows. `sample` is the shape of one row's latents and extra channels."""
     shapes = {spec.sample: (rows, *sample), spec.timestep: _timestep_shape(component, spec, rows)}
     shapes |= {name: (rows, *array.shape[1:]) for name, array in others.items()}
+    shapes |= added
     return {name: shapes[name] for name in component.inputs}
 
 
@@ -170,6 +187,7 @@ class Denoiser:
         fixed: inputs [batch, …] by name that are the same in every step, such as class labels.
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
+        controls: the ControlNets that guide the network; None without any.
     """
 
     def __init__(
@@ -190,6 +208,7 @@ class Denoiser:
         fixed: Mapping[str, NDArray[Any]],
         extra_channels: Array | None = None,
         windows: Windows | None = None,
+        controls: Controls | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
@@ -211,7 +230,7 @@ class Denoiser:
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
-        self._windows = windows
+        self._windows, self._controls = windows, controls
         # With windows, each window needs its own part of the extra channels. Otherwise they are copied only once.
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
@@ -225,6 +244,11 @@ class Denoiser:
         self._conditions = {**inputs, **self._fixed}
         if self._is_whole:
             self._upload(slice(None))
+
+    def begin(self, evaluation: int) -> None:
+        """Tell which evaluation of the pass comes next, counted from 0."""
+        if self._controls is not None:
+            self._controls.begin(evaluation)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
@@ -256,19 +280,19 @@ class Denoiser:
             self._sample[row, : self._channels] = scaled[image]
         if self._extra_channels is not None:
             self._sample[:, self._channels :] = self._extra_channels[place]
-        output = self._evaluate(timestep)
+        output = self._evaluate(timestep, place)
         denoised: Array = self._guide(output, len(x)) * np.float32(c_out)
         denoised += np.float32(c_skip) * x
         if not self._keeps_unconditional:
             return denoised, denoised
         return denoised, output[: len(x)] * np.float32(c_out) + np.float32(c_skip) * x
 
-    def _evaluate(self, timestep: float) -> Array:
+    def _evaluate(self, timestep: float, place: Place) -> Array:
         """Return the network's output for the batch. The next call may overwrite it."""
         self._time.fill(_rounded(timestep, self._timestep.dtype))
         self._run.set(self._spec.timestep, self._time)
         start = time.perf_counter()
-        output = self._run_network()
+        output = self._run_network(place)
         self.seconds.append(time.perf_counter() - start)
         expected = (len(self._sample), self._channels, *self._sample.shape[2:])
         if output.shape != expected:
@@ -281,18 +305,30 @@ class Denoiser:
         self._component.check_finite(self._spec.output, output)
         return output
 
-    def _run_network(self) -> Array:
-        """Run the network once, or once for each group of rows."""
+    def _run_network(self, place: Place) -> Array:
+        """Run the network once, or once for each group of rows, and the ControlNets before it."""
         sample, output = self._spec.sample, self._spec.output
         if self._is_whole:
+            self._guide_inside(np.arange(len(self._sample)), place)
             self._run.set(sample, self._sample)
             return self._run()[output]
         outputs = []
         for rows in self._groups:
             self._upload(rows)
+            self._guide_inside(rows, place)
             self._run.set(sample, self._sample[rows])
             outputs.append(self._run()[output].copy())
         return np.concatenate(outputs)[: len(self._sample)]
+
+    def _guide_inside(self, rows: NDArray[np.intp], place: Place) -> None:
+        """Set what ControlNets add inside the network for these rows."""
+        if self._controls is None:
+            return
+        inputs = {name: array[rows] for name, array in self._conditions.items()}
+        inputs[self._spec.sample] = self._sample[rows, : self._channels]
+        inputs[self._spec.timestep] = self._time
+        for name, array in (self._controls(inputs, rows, place) or {}).items():
+            self._run.set(name, array)
 
     def _upload(self, rows: slice | NDArray[np.intp]) -> None:
         for name, array in self._conditions.items():

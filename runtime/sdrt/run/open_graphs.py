@@ -119,7 +119,7 @@ class OpenGraphs:
         trim()
 
     def _repeats(self, name: str) -> bool:
-        return name == self._model.family.denoiser.component
+        return name in (self._model.family.denoiser.component, *self._model.controlnets)
 
 
 def _source(model: Model, name: str, kind: str) -> GraphSource:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
+from sdrt.request.controls import check_shares
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
@@ -62,10 +63,12 @@ class PlannedRequest:
             )
             refining = (refiner, own)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
+        passes = tuple(plan_passes(fitted, with_levels, hires_scheduler, refining))
+        check_shares(fitted.controls, adaptive=any(one.plan.adaptive for one in passes))
         return cls(
             request=fitted,
             scheduler=scheduler,
-            passes=tuple(plan_passes(fitted, with_levels, hires_scheduler, refining)),
+            passes=passes,
             model=model,
             refiner=refiner,
         )

@@ -72,6 +72,15 @@ class _InputFiles:
 
         return self._read_once("mask_image", path, read_masks)
 
+    def controls(self, paths: list[str] | str | None) -> Any:
+        """The control images in files, or None without a path."""
+        from sdrt.images.reading import read_images
+
+        if paths is None:
+            return None
+        listed = [paths] if isinstance(paths, str) else paths
+        return [self._read_once("control_image", path, read_images)[0] for path in listed]
+
     def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
         if path is None:
             return None
@@ -92,6 +101,7 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
             "mask_image": files.mask(settings["mask_image"]),
+            "control_image": files.controls(settings["control_image"]),
         }
     )
 

@@ -58,6 +58,7 @@ class Options:
     text_encoders: tuple[str, ...] = ()
     prediction_type: str | None = None
     config: str | None = None
+    controlnet: tuple[str, ...] = ()
     embeddings: tuple[str, ...]
     wildcards: str | None
     batch_size: int

@@ -117,6 +117,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             options.model,
             vae=options.vae,
             text_encoders=options.text_encoders,
+            controlnet=options.controlnet,
             prediction_type=options.prediction_type,
             config=options.config,
             provider=options.provider,
