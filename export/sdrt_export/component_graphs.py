@@ -38,7 +38,7 @@ def graphs_of(
     """
     kinds = [GRAPH]
     kinds += [STAGES_GRAPH] if component.parts is not None else []
-    kinds += [CONTROLLED_GRAPH] if component.write_controlled is not None and controlled else []
+    kinds += [CONTROLLED_GRAPH] if component.controlled is not None and controlled else []
     made = {kind: graph_of(component, config, target, half=half, kind=kind) for kind in kinds}
     if half:
         made |= {WIDE[kind]: graph_of(component, config, target, half=False, kind=kind) for kind in kinds}
@@ -51,9 +51,9 @@ def graph_of(
     """Build one of a component's graphs, in float16 (`half`) or float32. `kind` is its file's name. See `graphs_of`."""
     compute = HALF if half else FLOAT
     if kind == CONTROLLED_GRAPH:
-        assert component.write_controlled is not None, component.name
+        assert component.controlled is not None, component.name
         graph = Graph(f"{component.name} for ControlNets", compute)
-        component.write_controlled(config, target.layers(graph))
+        component.controlled.write(config, target.layers(graph), target.host_indices)
         return graph
     if kind != STAGES_GRAPH:
         graph = Graph(component.name, compute)

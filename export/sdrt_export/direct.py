@@ -34,8 +34,6 @@ from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
-from sdrt_export.tensors.array import Array
-from sdrt_export.tensors.finite import FiniteTensors
 
 __all__ = ["DirectModel", "open_direct"]
 
@@ -67,14 +65,14 @@ class DirectModel(Model):
         component = self.pieces[name].component
         if kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]) and component.parts is None:
             return None
-        if kind in (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH]) and component.write_controlled is None:
+        if kind in (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH]) and component.controlled is None:
             return None
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: str) -> MemoryGraph:
         return bind_in_place(
             self._graph(name, kind),
-            self._tensors(name),
+            self.pieces[name].stored_tensors,
             turned=TARGETS[self.target].turns,
         )
 
@@ -91,11 +89,6 @@ class DirectModel(Model):
                 kind=_NARROW.get(kind, kind),
             )
         return self._graphs[key]
-
-    def _tensors(self, name: str) -> Mapping[str, Array]:
-        """The tensors of a component, as its files store them."""
-        tensors = self.pieces[name].tensors
-        return tensors.tensors if isinstance(tensors, FiniteTensors) else tensors
 
     @cached_property
     def _graphs(self) -> dict[tuple[str, str], Graph]:

@@ -23,6 +23,11 @@ class Piece:
     config: dict[str, Any]
     tensors: Mapping[str, Array]
 
+    @property
+    def stored_tensors(self) -> Mapping[str, Array]:
+        """The tensors as their files store them, without the check that they are finite."""
+        return self.tensors.tensors if isinstance(self.tensors, FiniteTensors) else self.tensors
+
 
 def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
     """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read."""

@@ -87,8 +87,8 @@ def images_of(task: str) -> dict[str, Any]:
     drawn = Image.new("L", SIZE)
     ImageDraw.Draw(drawn).ellipse((20, 8, 60, 38), fill=255)
     more = {"mask_image": drawn} if task == "Inpaint" else {}
-    # diffusers' pipeline for SDXL with a ControlNet has another default than the one without.
-    return {"image": given_image(*SIZE), "strength": 0.7, **more}
+    # diffusers' pipelines for SDXL with a ControlNet have other defaults than those without.
+    return {"image": given_image(*SIZE), "strength": 0.7, "guidance_scale": 5.0, **more}
 
 
 def compared(
@@ -135,3 +135,102 @@ def test_every_task(
     net = controlnet(variant, 0)
     theirs = oracle(diffusers_pipeline(variant), task, net)
     compared(variant, task, ours(checkpoint(variant), net), theirs, control_image())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"controlnet_conditioning_scale": 0.4},
+        {"control_guidance_start": 0.3, "control_guidance_end": 0.7},
+        {"guess_mode": True},
+        {"guess_mode": True, "guidance_scale": 1.0},
+        {"num_images_per_prompt": 2},
+    ],
+    ids=str,
+)
+def test_scale_steps_and_guess_mode(
+    options: dict[str, Any],
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+) -> None:
+    net = controlnet("sd1", 0)
+    theirs = oracle(diffusers_pipeline("sd1"), "", net)
+    compared("sd1", "", ours(checkpoint("sd1"), net), theirs, control_image(), **options)
+
+
+@pytest.mark.parametrize("variant", ["sd1", "xl"])
+def test_several_at_once(
+    variant: str,
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+) -> None:
+    nets = [controlnet(variant, number) for number in (0, 1)]
+    theirs = oracle(diffusers_pipeline(variant), "", *nets)
+    compared(
+        variant,
+        "",
+        ours(checkpoint(variant), *nets),
+        theirs,
+        [control_image(0), control_image(1)],
+        controlnet_conditioning_scale=[0.5, 0.8],
+        control_guidance_start=[0.0, 0.3],
+        control_guidance_end=[0.7, 1.0],
+        guess_mode=variant == "sd1",
+    )
+
+
+@pytest.mark.parametrize("scheduler", ["HeunDiscreteScheduler", "DDIMScheduler", "UniPCMultistepScheduler"])
+def test_shares_of_the_steps_with_other_schedulers(
+    scheduler: str,
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+) -> None:
+    """Heun evaluates the model twice in a step, and diffusers counts evaluations."""
+    net = controlnet("sd1", 0)
+    theirs = oracle(diffusers_pipeline("sd1"), "", net)
+    theirs.scheduler = getattr(diffusers, scheduler).from_config(theirs.scheduler.config)
+    pipeline = ours(checkpoint("sd1"), net)
+    pipeline.scheduler = json.loads(theirs.scheduler.to_json_string())
+    try:
+        compared(
+            "sd1", "", pipeline, theirs, control_image(), control_guidance_start=0.2, control_guidance_end=0.6
+        )
+    finally:
+        pipeline.scheduler = None
+
+
+def test_a_controlnet_that_pools(
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+    tmp_path: Path,
+) -> None:
+    """diffusers turns on guess mode for lllyasviel's shuffle, but does not weaken its fine layers."""
+    module = diffusers.ControlNetModel.from_pretrained(controlnet("sd1", 0))
+    module.register_to_config(global_pool_conditions=True)
+    module.save_pretrained(tmp_path)
+    theirs = oracle(diffusers_pipeline("sd1"), "", tmp_path)
+    compared("sd1", "", ours(checkpoint("sd1"), tmp_path), theirs, control_image())
+
+
+def test_the_control_image_is_scaled_as_in_diffusers(
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+) -> None:
+    net = controlnet("sd1", 0)
+    theirs = oracle(diffusers_pipeline("sd1"), "", net)
+    compared("sd1", "", ours(checkpoint("sd1"), net), theirs, control_image(0, (131, 77)))
+
+
+def test_an_inpainting_model_sees_more_channels_than_its_controlnet(
+    checkpoint: Callable[[str], Path],
+    controlnet: Controlled,
+    diffusers_pipeline: Callable[[str], Any],
+) -> None:
+    net = controlnet("sd1", 0)
+    theirs = oracle(diffusers_pipeline("inpaint"), "Inpaint", net)
+    compared("inpaint", "Inpaint", ours(checkpoint("inpaint"), net), theirs, control_image())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 
 from sdrt.errors import UnsupportedModelError
 from sdrt_export.architectures.config import OPTIMUM
+from sdrt_export.architectures.controlnet_config import residual_channels
 from sdrt_export.architectures.unet import unet
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
@@ -28,16 +29,21 @@ def unet_component(check: Callable[[Config, UNetConfig], None] = lambda values, 
         check(values, config)
         unet(config, g, controlled=controlled)
 
-    return Component(
+    plain = Component(
         name="unet",
         checkpoint="unet",
         library="diffusers",
         class_name="UNet2DConditionModel",
         write=lambda values, g, hosted: write(values, g),
-        write_controlled=partial(write, controlled=True),
         examples=lambda config, size: _examples(UNetConfig.of(config), size),
         outputs=lambda config: ["out_sample"],
     )
+    controlled = replace(
+        plain,
+        write=lambda values, g, hosted: write(values, g, controlled=True),
+        examples=lambda config, size: _controlled_examples(UNetConfig.of(config), size),
+    )
+    return replace(plain, controlled=controlled)
 
 
 def _examples(config: UNetConfig, size: int) -> Inputs:
@@ -48,6 +54,24 @@ def _examples(config: UNetConfig, size: int) -> Inputs:
         "encoder_hidden_states": noise(batch, length, config.context_width, seed=size + 10),
         **more_examples(config, batch, seed=size + 20),
     }
+
+
+def _controlled_examples(config: UNetConfig, size: int) -> Inputs:
+    """Example inputs with residuals, each as large as what it is added to."""
+    inputs = _examples(config, size)
+    batch, _, height, width = inputs["sample"].shape
+    sides, sizes = (height, width), [(height, width)]
+    for block in config.down:
+        sizes += [sides] * len(block.depths)
+        if block.resamples:
+            sides = tuple((side + config.downsample_padding) // 2 for side in sides)
+            sizes.append(sides)
+    channels = [*residual_channels(config), config.channels[-1]]
+    for index, (own, each) in enumerate(zip(channels, [*sizes, sides], strict=True)):
+        is_last = index == len(sizes)
+        name = "mid_block_additional_residual" if is_last else f"down_block_additional_residual_{index}"
+        inputs[name] = noise(batch, own, *each, seed=size + 40 + index)
+    return inputs
 
 
 def more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
