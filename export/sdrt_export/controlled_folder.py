@@ -86,6 +86,11 @@ class ControlledFolder(ModelFolder):
             remedy="export the model again",
         )
 
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(piece.name for piece in self.pieces.values())
+
     def component_config(self, name: str) -> dict[str, Any]:
         """See `Model`."""
         return dict(self.pieces[name].config) if name in self.pieces else super().component_config(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.families import Family
-from sdrt.model_folder.folder import exists, expand
+from sdrt.model_folder.folder import exists, expand, tail
 from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.model import CONTROLNET, controlnet_name
 from sdrt_export.architectures.vae import VaeConfig
@@ -66,10 +66,11 @@ def load_controlnets(
     latents = VaeConfig.of(vae)
     pieces = []
     for index, source in enumerate(given):
-        part = open_controlnet_part(_local(source, access), unet)
+        path = _local(source, access)
+        part = open_controlnet_part(path, unet)
         check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
         piece = Piece(
-            component=controlnet_component(controlnet_name(index)),
+            component=controlnet_component(controlnet_name(index), _title(source, path)),
             place=part.place,
             config=part.config,
             tensors=FiniteTensors(part.place, part.tensors),
@@ -77,6 +78,12 @@ def load_controlnets(
         _check_tensors(piece, target)
         pieces.append(piece)
     return pieces
+
+
+def _title(source: str | Path, path: Path) -> str:
+    """The name of a file without its suffix, as A1111 has it, of a folder, or of a hub id."""
+    name = tail(str(source))
+    return Path(name).stem if path.is_file() else name
 
 
 def _local(source: str | Path, access: Mapping[str, Any]) -> Path:

@@ -111,6 +111,11 @@ class DirectModel(Model):
                 first.tensors,
             )
 
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(self.pieces[name].name for name in self.controlnets)
+
     def component_config(self, name: str) -> dict[str, Any]:
         """See `Model`."""
         return dict(self.pieces[name].config)

@@ -24,6 +24,11 @@ class Piece:
     tensors: Mapping[str, Array]
 
     @property
+    def name(self) -> str:
+        """The name that users know a ControlNet by."""
+        return str(self.component.about(self.config, self.tensors)["name"])
+
+    @property
     def stored_tensors(self) -> Mapping[str, Array]:
         """The tensors as their files store them, without the check that they are finite."""
         return self.tensors.tensors if isinstance(self.tensors, FiniteTensors) else self.tensors

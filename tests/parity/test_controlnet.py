@@ -110,7 +110,9 @@ def compared(
     }
     their_images = {"control_image": images} if task else {"image": images}
     for kind, tolerance in (("np", LEVEL), ("latent", LATENTS)):
-        generator = torch.Generator("cpu").manual_seed(3)
+        seeds = [3 + index for index in range(options.get("num_images_per_prompt", 1))]
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        generator = generators if len(seeds) > 1 else generators[0]
         expected = theirs(
             **call, **their_images, height=height, width=width, generator=generator, output_type=kind
         ).images

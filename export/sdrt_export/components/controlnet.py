@@ -13,8 +13,8 @@ from sdrt_export.graphs.layers import Layers
 __all__ = ["controlnet_component"]
 
 
-def controlnet_component(name: str) -> Component:
-    """The ControlNet in the folder `name`."""
+def controlnet_component(name: str, title: str = "") -> Component:
+    """The ControlNet in the folder `name`. Its `title` is the name that users know it by."""
 
     def write(config: Config, g: Layers, hosted: bool) -> None:
         controlnet(ControlNetConfig.of(config, name), g)
@@ -27,6 +27,7 @@ def controlnet_component(name: str) -> Component:
         write=write,
         examples=lambda config, size: _examples(ControlNetConfig.of(config, name), size),
         outputs=lambda config: _outputs(ControlNetConfig.of(config, name)),
+        about=lambda config, tensors: {"name": title},
     )
 
 

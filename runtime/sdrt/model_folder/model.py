@@ -144,6 +144,12 @@ class Model(ABC):
         return tuple(takewhile(self.has, names))
 
     @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """The names of the ControlNets, in their order: of their files, or of their folders."""
+        entries = {} if self.manifest is None else self.manifest.components
+        return tuple(str(entries.get(name, {}).get("name", name)) for name in self.controlnets)
+
+    @property
     def other_vae(self) -> str | None:
         """The name of the VAE, if it replaces the model's own."""
         return None

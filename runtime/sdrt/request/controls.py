@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sdrt.families.capabilities import Capabilities
     from sdrt.request.derived import DerivedSettings
 
-__all__ = ["Control", "check_controls", "check_shares", "fit_controls", "guesses"]
+__all__ = ["Control", "check_controls", "check_shares", "fit_controls", "guesses", "settings_of_controls"]
 
 _NAME = "control_image"
 Image8 = NDArray[np.uint8]
@@ -161,6 +161,17 @@ def check_shares(controls: Sequence[Control], *, adaptive: bool) -> None:
             "leave them out, or use another scheduler",
             argument="control_guidance_end",
         )
+
+
+def settings_of_controls(controls: Sequence[Control]) -> dict[str, tuple[float, ...]]:
+    """The settings that `fit_controls` has completed, by name. Empty without ControlNets."""
+    if not controls:
+        return {}
+    return {
+        "controlnet_conditioning_scale": tuple(one.scale for one in controls),
+        "control_guidance_start": tuple(one.start for one in controls),
+        "control_guidance_end": tuple(one.end for one in controls),
+    }
 
 
 def _usual_scale(request: DerivedSettings, task: Task) -> float:

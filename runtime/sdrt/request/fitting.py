@@ -9,7 +9,7 @@ from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
 from sdrt.request.clip_skip import SkipOfLabel
-from sdrt.request.controls import fit_controls, guesses
+from sdrt.request.controls import fit_controls, guesses, settings_of_controls
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
@@ -62,6 +62,8 @@ def _completed(
         values["clip_skip"] = request.clip_skip.from_layer(capabilities.layer)
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
+    controls = fit_controls(request, capabilities)
+    values |= settings_of_controls(controls)
     completed = object.__new__(Request)
     completed.__dict__.update(vars(request) | values | size)
     overlap = request.tile_overlap
@@ -71,7 +73,7 @@ def _completed(
         "strength": _strength(request, capabilities),
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
-        "controls": fit_controls(request, capabilities),
+        "controls": controls,
         "guesses": guesses(request, capabilities),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),

@@ -103,7 +103,8 @@ class Controls:
         self._nets, self._unconditional, self._factor = nets, unconditional, factor
         self._evaluations, self._scales = evaluations, [0.0] * len(nets)
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._is_zero = True
+        # The denoiser's buffers may still hold what an earlier run added.
+        self._is_zero = False
         self.begin(0)
 
     def begin(self, evaluation: int) -> None:

@@ -11,6 +11,7 @@ from sdrt.images.metadata import Parameters
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
+from sdrt.run.control_labels import control_texts
 from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler, schedule_type_of
 
 __all__ = ["Origin"]
@@ -36,6 +37,8 @@ class Origin:
     """Whether an empty negative prompt differs from a missing one."""
     layer: int = 0
     """How many layers the text encoders' usual layer is before the last one."""
+    controlnets: tuple[str, ...] = ()
+    """The names of the ControlNets."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
 
@@ -65,7 +68,7 @@ class Origin:
         return Parameters(
             prompt=request.prompts[which] if request.prompts else "",
             negative_prompt=negative or "",
-            settings=settings_text(values),
+            settings=_before_version(settings_text(values), control_texts(request, self.controlnets)),
         )
 
     def _of_request(self, request: Request) -> dict[str, Any]:
@@ -121,3 +124,9 @@ class Origin:
             "embeddings": ", ".join(self.embeddings) or None,
             "version": f"sdrt {__version__}",
         }
+
+
+def _before_version(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The labelled texts with `more` of them. The version stays the last one."""
+    version = {name: text for name, text in settings.items() if name == "Version"}
+    return {**{name: text for name, text in settings.items() if name not in version}, **more, **version}

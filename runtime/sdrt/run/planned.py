@@ -83,6 +83,7 @@ class PlannedRequest:
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
+            controlnets=self.model.controlnet_names,
         )
 
     def check_for(self, model: Model, *, planned_again: bool) -> None:

@@ -38,7 +38,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.PROMPTS: ("prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
-    Group.CONTROL: ("controlnet", "control_image"),
+    Group.CONTROL: ("controlnet", "control_image", "control_preview"),
     Group.LARGE: (),
     Group.SIZES: (),
     Group.SAMPLING: ("spacing",),

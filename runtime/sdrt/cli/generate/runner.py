@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.batches import Batch, batches
+from sdrt.cli.generate.control_preview import write_control_preview
 from sdrt.cli.generate.jobs import (
     Grid,
     ImageJob,
@@ -97,6 +98,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
                 "--preview-file writes them to a file"
             )
         current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
+        write_control_preview(options, jobs, current.setup(jobs[0]).planned)
         terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
         current.timings.load = time.perf_counter() - started
