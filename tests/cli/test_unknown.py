@@ -31,7 +31,7 @@ def options_of(command: str) -> dict[str, click.Option]:
         (["generate", "x", "--lora=y"], "no option --lora (a LoRA): sdrt has no LoRA"),
         (["generate", "x", "--no-lora"], "no option --no-lora (a LoRA): sdrt has no LoRA"),
         (["generate", "x", "--LoRA_scale", "1"], "(a LoRA): sdrt has no LoRA"),
-        (["plot", "x", "--controlnet", "y"], "sdrt has no ControlNet"),
+        (["plot", "x", "--controlnet-model", "y"], "give the network with --controlnet"),
         (["generate", "x", "--cuda"], "write --provider cuda"),
         (["doctor", "--cuda"], "write --provider cuda"),
         (["generate", "x", "--fp16"], "sdrt export CHECKPOINT --dtype fp16"),

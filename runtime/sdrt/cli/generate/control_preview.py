@@ -1,4 +1,4 @@
-"""`--control-preview`: writes what the ControlNets see of the control images."""
+"""The command's own options for ControlNets: `--controlnet`, and `--control-preview`, which writes what they see."""
 
 from __future__ import annotations
 
@@ -10,9 +10,20 @@ from sdrt.errors import RequestError
 if TYPE_CHECKING:
     from sdrt.run.planned import PlannedRequest
 
-__all__ = ["write_control_preview"]
+__all__ = ["check_has_image", "write_control_preview"]
 
 _OPTION = "--control-preview"
+
+
+def check_has_image(options: Options, jobs: list[ImageJob]) -> None:
+    """Raise `RequestError` for `--controlnet` if no image of the command has a control image."""
+    if options.controlnet and not any(job.options.settings["control_image"] for job in jobs):
+        raise RequestError.advised(
+            "--controlnet has no effect without --control-image",
+            "give the image that guides the model",
+            joint="; ",
+            argument="--control-image",
+        )
 
 
 def write_control_preview(options: Options, jobs: list[ImageJob], planned: PlannedRequest) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.batches import Batch, batches
-from sdrt.cli.generate.control_preview import write_control_preview
+from sdrt.cli.generate.control_preview import check_has_image, write_control_preview
 from sdrt.cli.generate.jobs import (
     Grid,
     ImageJob,
@@ -84,6 +84,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             "-o - and --json both write to standard output", "one of them", argument="-o"
         )
     preview_path = plan_preview_path(options, [job.path for job in jobs])
+    check_has_image(options, jobs)
     groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
     for notice in options.notices:
