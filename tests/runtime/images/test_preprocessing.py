@@ -36,6 +36,6 @@ def test_canny_finds_the_outline() -> None:
 def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(
-        RequestError, match=r"needs OpenCV, which is not installed; run pip install .*control"
+        RequestError, match=r"needs OpenCV, which is not installed; run.*pip install .*control"
     ):
         preprocessed(square(), "canny", low=100, high=200)
