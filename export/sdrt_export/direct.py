@@ -104,12 +104,13 @@ class DirectModel(Model):
         for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
             own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
             first = next(iter(own.values()))
-            check_usage(
-                first.place,
-                [piece.component for piece in own.values()],
-                [self._graph(name, WHOLE_GRAPH).sources for name in own],
-                first.tensors,
-            )
+            with self.checkpoint.errors_of(part):
+                check_usage(
+                    first.place,
+                    [piece.component for piece in own.values()],
+                    [self._graph(name, WHOLE_GRAPH).sources for name in own],
+                    first.tensors,
+                )
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,8 @@ class Job:
 
     def _build(self, piece: Piece) -> Graphs:
         self._at(piece, "load")
-        graphs = self._graphs_of(piece)
+        with self._errors_of(piece):
+            graphs = self._graphs_of(piece)
         self._at(piece, "export")
         return graphs
 
@@ -95,18 +97,24 @@ class Job:
         controlled = any(one.component.name == CONTROLNET for one in self.more)
         return graphs_of(piece.component, piece.config, self.target, half=half, controlled=controlled)
 
+    def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
+        """See `Checkpoint`. A TAESD and ControlNets are no parts of the checkpoint."""
+        is_part = not any(piece is one for one in self.more)
+        return self.checkpoint.errors_of(piece.component.checkpoint) if is_part else nullcontext()
+
     def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:
         """Check each part of the checkpoint against the graphs that are made of it, before any is written."""
         parts: dict[tuple[str, str], list[Piece]] = {}
         for piece in pieces:
             parts.setdefault((piece.component.checkpoint, piece.place), []).append(piece)
         for (_, place), own in parts.items():
-            check_usage(
-                place,
-                [piece.component for piece in own],
-                [graphs[piece.component.name][GRAPH].sources for piece in own],
-                own[0].tensors,
-            )
+            with self._errors_of(own[0]):
+                check_usage(
+                    place,
+                    [piece.component for piece in own],
+                    [graphs[piece.component.name][GRAPH].sources for piece in own],
+                    own[0].tensors,
+                )
 
     def _check_parts(self) -> None:
         """Check that the text encoders and the U-Net are of the same model."""

@@ -138,7 +138,7 @@ class StableDiffusionPipeline(DiffusersMethods):
             raise unknown_scheduler(name)
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
-        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request.refiner))
+        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request))
 
     def stream(
         self,

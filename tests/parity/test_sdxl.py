@@ -245,6 +245,16 @@ def test_image_to_image(
     compare(sdrt_folder(variant), theirs, prompt=PROMPT, image=given_image(*SIZE), **given)
 
 
+def test_latents_that_are_normalised_channel_by_channel(
+    sdrt_folder: Folders, diffusers_pipeline: Pipelines
+) -> None:
+    """As in Playground 2.5, with EDM's scheduler."""
+    folder, theirs = sdrt_folder("xl-normalised"), diffusers_pipeline("xl-normalised")
+    compare(folder, theirs, prompt=PROMPT, negative_prompt="fog", **IMAGE)
+    options = {"prompt": PROMPT, "image": given_image(*SIZE), "strength": 0.6}
+    compare(folder, oracle(theirs, "Img2Img"), **options)
+
+
 @pytest.mark.parametrize(
     ("variant", "given"),
     [

@@ -7,6 +7,7 @@ only compared with it. Weights are read from safetensors, memory-mapped. Nothing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ class FolderCheckpoint:
     def _class(self, part: str) -> Component:
         """A component of the part's class."""
         return parts_of(self.family)[part][0]
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """See `Checkpoint`."""
+        return nullcontext()
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""

@@ -115,6 +115,8 @@ class VaeSpec:
         scaling_factor: the factor of a config that has none.
         shifts: True if the denoiser's latents are (latents - shift_factor) * scaling_factor. If False, sdrt refuses a
             config with a shift_factor.
+        normalises: whether a config may have a mean and a deviation for each channel, latents_mean and latents_std, as
+            Playground 2.5 has. If False, sdrt refuses them.
     """
 
     checkpoint: str = "vae"
@@ -126,6 +128,7 @@ class VaeSpec:
     decoded: str = "sample"
     scaling_factor: float = scaling_factors.SD
     shifts: bool = False
+    normalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

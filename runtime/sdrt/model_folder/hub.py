@@ -235,7 +235,7 @@ def hub_errors(name: str, revision: str | None, file: str = "") -> Iterator[None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise ModelNotFoundError.advised(
             f"hub model {where} is not in the cache, and the hub cannot be reached (offline?)",
-            "connect to the network, unset HF_HUB_OFFLINE, or give the folder of an exported model",
+            "connect to the network, unset HF_HUB_OFFLINE, or give a file or folder on this machine",
         ) from None
     except errors.EntryNotFoundError:
         raise ModelNotFoundError.advised(

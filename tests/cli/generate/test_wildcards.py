@@ -102,6 +102,18 @@ def test_the_texts_of_both_encoders_make_the_same_choices(batch: str) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open("plain.png")), np.asarray(Image.open("2.png")))
 
 
+def test_json_has_the_second_prompts_of_each_image() -> None:
+    texts = ("{cat|dog|cow}", "-n", "{fog|rain}", "--prompt-2", "a __colors__ {cat|dog|cow}")
+    given = [*texts, "--negative-prompt-2", "in {fog|rain}", "--wildcards", "wild", "--count", "3"]
+    about = json.loads(generate(XL, *given, "-o", "{seed}.png", "--json").stdout)
+    assert about["prompts_2"] == [told(f"{seed}.png").settings["Prompt 2"] for seed in range(1, 4)]
+    assert about["negative_prompts_2"] == [f"in {negative}" for negative in about["negative_prompts"]]
+    assert about["settings"]["prompt_2"] == "a __colors__ {cat|dog|cow}"
+    Path("p.jsonl").write_text('{"prompt": "a cat", "prompt_2": ""}\n{"prompt": "a dog"}\n')
+    about = json.loads(generate(XL, "--prompts-file", "p.jsonl", "-o", "p{seed}.png", "--json").stdout)
+    assert (about["prompts_2"], about["negative_prompts_2"]) == (["", None], [None, None])
+
+
 def test_braces_that_were_chosen_stay_in_the_second_prompt() -> None:
     given = ("--prompt-syntax", "plain", "--prompt-2", "{cat|dog}", "-o", "plain.png")
     assert generate(XL, "a cat", *given).exit_code == 0

@@ -54,11 +54,17 @@ def read(nodes: Any = None, **texts: str) -> ImageMetadata:
     info = PngImagePlugin.PngInfo()
     for name, text in ({"prompt": json.dumps(nodes)} if nodes is not None else {} | texts).items():
         info.add_text(name, text)
+    return sdrt.read_metadata(image_of(info, **texts))
+
+
+def image_of(info: PngImagePlugin.PngInfo | None = None, **texts: str) -> bytes:
+    """The content of a PNG with these texts."""
+    info = info or PngImagePlugin.PngInfo()
     for name, text in texts.items():
         info.add_text(name, text)
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48)).save(buffer, "PNG", pnginfo=info)
-    return sdrt.read_metadata(buffer.getvalue())
+    return buffer.getvalue()
 
 
 USUAL = {

@@ -90,16 +90,6 @@ def test_a_prompt_through_other_nodes(name: str) -> None:
     assert_same(read(graph(**{"6": changed("6", text=["20", 0])}, **nodes)), prompt=prompt)
 
 
-def test_encoders_of_sdxl_have_two_texts() -> None:
-    both = {"width": 1024, "height": 1024, "clip": ["4", 1]}
-    same = node("CLIPTextEncodeSDXL", text_g="a red circle", text_l="a red circle", **both)
-    assert_same(read(graph(**{"6": same})))
-    other = node("CLIPTextEncodeSDXL", text_g="a red circle", text_l="flat", **both)
-    assert_same(read(graph(**{"6": other})), Second_prompt="flat")
-    refiner = node("CLIPTextEncodeSDXLRefiner", text="a red circle", ascore=6.0, **both)
-    assert_same(read(graph(**{"6": refiner})))
-
-
 def test_conditioning_is_joined_and_what_changes_it_is_said() -> None:
     sampler = changed("3", positive=["20", 0])
     more = node("CLIPTextEncode", text="on white", clip=["4", 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -40,6 +41,42 @@ def fooocus_exif() -> bytes:
 )
 def test_fooocus(content: bytes) -> None:
     assert_made(content, "Fooocus", "a red circle, flat drawing", "blue, ugly", FOOOCUS_SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        # Fooocus counts steps: half of 30, or the user's own number.
+        ({}, {"Refiner switch at": "0.5", "Refiner switch by sampling steps": "True"}),
+        (
+            {"refiner_switch": 0.66},
+            {"Refiner switch at": repr(20 / 30), "Refiner switch by sampling steps": "True"},
+        ),
+        ({"overwrite_switch": 6}, {"Refiner switch at": "0.2", "Refiner switch by sampling steps": "True"}),
+        # The share is that of the performance's steps, though the user chose another number.
+        (
+            {"steps": 60},
+            {"Refiner switch at": "0.25", "Refiner switch by sampling steps": "True", "Steps": "60"},
+        ),
+        (
+            {"refiner_swap_method": "vae"},
+            {"Refiner switch at": "0.5", "Refiner switch by sampling steps": "True"}
+            | {"Fooocus refiner_swap_method": "vae"},
+        ),
+        ({"refiner_switch": "soon"}, {"Fooocus refiner_switch": "soon"}),
+    ],
+    ids=str,
+)
+def test_the_refiner_of_fooocus(more: dict[str, Any], said: dict[str, str]) -> None:
+    values = FOOOCUS | {"refiner_model": "sd_xl_refiner", "refiner_model_hash": "7440042bbd"} | more
+    found = sdrt.read_metadata(png(parameters=json.dumps(values)))
+    assert found.settings == FOOOCUS_SETTINGS | {"Refiner": "sd_xl_refiner"} | said
+
+
+def test_a_refiner_of_fooocus_that_never_takes_over() -> None:
+    for more in ({"refiner_switch": 1.0}, {"overwrite_switch": 30, "refiner_swap_method": "vae"}):
+        values = FOOOCUS | {"refiner_model": "sd_xl_refiner"} | more
+        assert sdrt.read_metadata(png(parameters=json.dumps(values))).settings == FOOOCUS_SETTINGS
 
 
 def test_fooocus_in_the_form_of_a1111() -> None:

@@ -54,6 +54,12 @@ def test_one_component_is_open_at_a_time(tiny_model: Path) -> None:
     assert "stages" in str(thrifty.graphs[0].path)
 
 
+def test_the_largest_component_is_loaded_first(tiny_model: Path) -> None:
+    """Loading takes more memory than is kept, so it takes least while the others are not there yet."""
+    with pipeline(tiny_model).load() as made:
+        assert [graph.name for graph in made.graphs] == ["unet", "text_encoder", "vae_decoder"]
+
+
 @pytest.mark.usefixtures("no_cycles")
 @pytest.mark.parametrize("low_vram", [True, False])
 def test_closing_frees_every_session(tiny_model: Path, low_vram: bool) -> None:

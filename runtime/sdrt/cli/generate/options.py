@@ -141,6 +141,7 @@ def _completer(row: Setting) -> completers.Completer | None:
         "scheduler": completers.schedulers,
         "spacing": completers.spacings,
         "refiner": completers.models,
+        "refiner_config": completers.folders,
     }
     is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)

@@ -321,6 +321,9 @@ class Run:
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
             "negative_prompts": [job.texts.made["negative_prompt"] or "" for job in self.finished],
+            # None stands for a text that was not given, which differs from an empty one.
+            "prompts_2": [job.texts.made["prompt_2"] for job in self.finished],
+            "negative_prompts_2": [job.texts.made["negative_prompt_2"] for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},
