@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import naming
 from sdrt.families import Family
 from sdrt.model_folder.folder import exists, expand, tail
 from sdrt.model_folder.hub_file import download_file, hub_file
@@ -66,16 +67,17 @@ def load_controlnets(
     latents = VaeConfig.of(vae)
     pieces = []
     for index, source in enumerate(given):
-        path = _local(source, access)
-        part = open_controlnet_part(path, unet)
-        check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
-        piece = Piece(
-            component=controlnet_component(controlnet_name(index), _title(source, path)),
-            place=part.place,
-            config=part.config,
-            tensors=FiniteTensors(part.place, part.tensors),
-        )
-        _check_tensors(piece, target)
+        with naming(CONTROLNET):
+            path = _local(source, access)
+            part = open_controlnet_part(path, unet)
+            check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
+            piece = Piece(
+                component=controlnet_component(controlnet_name(index), _title(source, path)),
+                place=part.place,
+                config=part.config,
+                tensors=FiniteTensors(part.place, part.tensors),
+            )
+            _check_tensors(piece, target)
         pieces.append(piece)
     return pieces
 

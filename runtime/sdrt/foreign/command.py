@@ -9,7 +9,7 @@ from sdrt.foreign.word import Word
 __all__ = ["COMMANDS", "OPTIONS"]
 
 _LORA = "sdrt has no LoRA: merge it into the checkpoint with diffusers' fuse_lora, and export that"
-_CONTROL = "give the network with --controlnet, and the image with --control-image"
+_CONTROL = "give the network with --controlnet"
 _ADAPTER = "sdrt has no IP-Adapter"
 _PRECISION = "the precision is chosen once, by sdrt export CHECKPOINT --dtype fp16"
 _MODEL = "write --model (-m)"
