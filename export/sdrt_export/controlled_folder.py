@@ -12,12 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.model import CONTROLLED_GRAPH, WHOLE_GRAPH, WIDE, GraphSource
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
-from sdrt_export.component_graphs import graph_of
+from sdrt_export.component_graphs import graph_of, transposed_weights
 from sdrt_export.components import components_of
 from sdrt_export.controlnets import load_controlnets
 from sdrt_export.graphs.graph import Graph, Place
@@ -79,12 +81,8 @@ class ControlledFolder(ModelFolder):
             half=is_half,
             kind=CONTROLLED_GRAPH,
         )
-        places, types = _places(graph, self.component(name))
-        return MemoryGraph(
-            content=graph.model(places, types).SerializeToString(),
-            folder=self.path / name,
-            remedy="export the model again",
-        )
+        entry = self.manifest.components.get(name, {}) if self.manifest else {}
+        return _bound(graph, self.component(name), entry.get("transposed", ()))
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:
@@ -102,25 +100,35 @@ class ControlledFolder(ModelFolder):
         return Weights(dtype=self._dtype(self.family.denoiser.component))
 
 
-def _places(graph: Graph, path: Path) -> tuple[dict[str, Place], dict[str, int]]:
-    """Where a folder's graph has the weights of `graph`, and in which types.
+def _bound(graph: Graph, path: Path, transposed: Sequence[str]) -> MemoryGraph:
+    """A graph with the weights of the one in `path`, of which those in `transposed` are stored so.
 
     Raises:
-        UnsupportedModelError: it lacks one, or has it in another arrangement.
+        UnsupportedModelError: that one lacks a weight, or has it in another arrangement.
     """
-    stored = StoredGraph.read(path)
-    places, types = {}, {}
-    for name, weight in graph.weights.items():
-        place = stored.place(name) if name in stored.initializers else None
-        if place is None or stored.shape(name) != weight.shape:
-            raise UnsupportedModelError.advised(
-                f"{path} stores its weights differently from this version of sdrt",
-                "export the checkpoint again, with --controlnet",
-                path=path,
-                argument="controlnet",
-            )
-        places[name], types[name] = place, stored.initializers[name].data_type
-    return places, types
+    stored, own = StoredGraph.read(path), graph.weights
+    fits = all(name in stored.initializers and stored.shape(name) == own[name].shape for name in own)
+    # The shape of a square matrix does not tell whether it is transposed.
+    if not fits or not set(transposed_weights(graph)) <= set(transposed):
+        raise UnsupportedModelError.advised(
+            f"{path} stores its weights differently from this version of sdrt",
+            "export the checkpoint again, with --controlnet",
+            path=path,
+            argument="controlnet",
+        )
+    places = {name: stored.place(name) for name in own}
+    # Earlier versions kept small weights in the graph's own file.
+    inside = {name: np.ascontiguousarray(stored.array(name)) for name in own if places[name] is None}
+    model = graph.model(
+        {name: place or Place(location="memory") for name, place in places.items()},
+        {name: stored.initializers[name].data_type for name in own},
+    )
+    return MemoryGraph(
+        content=model.SerializeToString(),
+        folder=path.parent,
+        remedy="export the model again",
+        values=inside,
+    )
 
 
 def add_controlnets(

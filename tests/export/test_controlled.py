@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt.cli import main
 from sdrt.errors import ModelNotFoundError, RequestError, UnsupportedModelError
 from sdrt.images.metadata import Parameters, read_parameters
+from sdrt.model_folder.embedded import embedded_path
 from sdrt_export import export_model
 from tests.parity.checkpoints import randomise
 
@@ -42,7 +44,7 @@ def controlnets(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
     return folders
 
 
-def made(source: Path, controlnets: list[Path], **options: Any) -> np.ndarray:
+def made(source: Path | str, controlnets: list[Path], **options: Any) -> np.ndarray:
     with StableDiffusionPipeline.from_pretrained(
         source, controlnet=controlnets, provider="cpu", notify=lambda _: None
     ) as pipeline:
@@ -280,3 +282,19 @@ def test_a_controlnet_without_an_image(plain: Path, controlnets: list[Path]) -> 
     result = generate(plain, f"--controlnet={controlnets[0]}")
     assert result.exit_code != 0
     assert "--controlnet has no effect without --control-image" in result.stderr
+
+
+def test_the_embedded_model(tmp_path: Path) -> None:
+    """Its weights are in float16, and an earlier version of sdrt has stored small ones in the graph's own file."""
+    config = json.loads((embedded_path("shapes") / "unet" / "config.json").read_text())  # type: ignore[operator]
+    known = inspect.signature(diffusers.ControlNetModel.__init__).parameters
+    module = diffusers.ControlNetModel(
+        **{key: value for key, value in config.items() if key in known},
+        conditioning_embedding_out_channels=(4, 6, 8, 10),
+    )
+    randomise(module, 7).save_pretrained(tmp_path)
+    given: dict[str, Any] = {"control_image": control_image(), "height": 64, "width": 64}
+    plain = made("shapes", [], height=64, width=64)
+    off = made("shapes", [tmp_path], controlnet_conditioning_scale=0, **given)
+    np.testing.assert_array_equal(off, plain)
+    assert np.abs(made("shapes", [tmp_path], **given) - plain).max() > 0.02
