@@ -254,6 +254,14 @@ def test_the_command(plain: Path, controlnets: list[Path]) -> None:
         "Control Mode: ControlNet is more important"
     )
     assert list(text)[-1] == "Version"
+    again = ["generate", "--from", "a.png", "-m", str(plain), "-o", "b.png"]
+    refused = CliRunner().invoke(main, again)
+    assert "the image was made with a ControlNet; give that one with --controlnet" in refused.stderr
+    images = ["--control-image", "edges.png"] * 2
+    assert CliRunner().invoke(main, [*again, *nets, *images]).exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("b.png")), found)
+    about = CliRunner().invoke(main, [*again, "--force", "--approximate"])
+    assert (about.exit_code, "ControlNet" in about.stderr) == (0, True)
 
 
 @pytest.mark.usefixtures("folder")

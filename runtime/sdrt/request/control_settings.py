@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdrt.request.setting import Group, Option, setting
+from sdrt.request.setting import Group, Label, Option, setting
 from sdrt.request.two_model_settings import TwoModelSettings
 
 __all__ = ["MAX_CONTROLNETS", "PREPROCESSORS", "ControlSettings"]
@@ -40,6 +40,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--control-preprocessor",)),
+        label=Label("ControlNet preprocessor"),
     )
     canny_low_threshold: float = setting(
         100.0,
@@ -50,6 +51,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--canny-low-threshold",)),
+        label=Label("ControlNet threshold A"),
     )
     canny_high_threshold: float = setting(
         200.0,
@@ -60,6 +62,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--canny-high-threshold",)),
+        label=Label("ControlNet threshold B"),
     )
     controlnet_conditioning_scale: float | Sequence[float] | None = setting(
         None,
@@ -73,6 +76,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--control-scale", "--controlnet-conditioning-scale"), key="control_scale"),
+        label=Label("ControlNet weight"),
     )
     control_guidance_start: float | Sequence[float] | None = setting(
         None,
@@ -86,6 +90,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--control-start", "--control-guidance-start"), key="control_start"),
+        label=Label("ControlNet guidance start"),
     )
     control_guidance_end: float | Sequence[float] | None = setting(
         None,
@@ -99,6 +104,7 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--control-end", "--control-guidance-end"), key="control_end"),
+        label=Label("ControlNet guidance end"),
     )
     guess_mode: bool = setting(
         False,
@@ -108,4 +114,5 @@ class ControlSettings(TwoModelSettings):
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--guess-mode",)),
+        label=Label("ControlNet guess mode"),
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from sdrt.request.control_texts import IMPORTANT
 from sdrt.request.request import Request
 
 __all__ = ["control_texts"]
-
-_GUESSES = {False: "Balanced", True: "ControlNet is more important"}
-"""The extension's control modes. The second one is diffusers' guess mode: it has the same weights of the layers."""
 
 
 def control_texts(request: Request, names: Sequence[str]) -> Mapping[str, str]:
@@ -31,7 +29,7 @@ def control_texts(request: Request, names: Sequence[str]) -> Mapping[str, str]:
             **_thresholds(request),
             "Guidance Start": _number(request.control_guidance_start, index),
             "Guidance End": _number(request.control_guidance_end, index),
-            "Control Mode": _GUESSES[request.guess_mode],
+            "Control Mode": IMPORTANT[request.guess_mode],
         }
         found[f"ControlNet {index}"] = ", ".join(f"{key}: {value}" for key, value in entries.items())
     return found
