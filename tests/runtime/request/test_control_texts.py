@@ -9,8 +9,8 @@ from sdrt.request.translation import translate
 
 CANNY = (
     "Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8, Resize Mode: Just Resize, "
-    "Processor Res: 512, Threshold A: 90, Threshold B: 180, Guidance Start: 0.1, Guidance End: 0.7, Pixel Perfect: False, "
-    "Control Mode: ControlNet is more important"
+    "Processor Res: 512, Threshold A: 90, Threshold B: 180, Guidance Start: 0.1, Guidance End: 0.7, "
+    "Pixel Perfect: False, Control Mode: ControlNet is more important"
 )
 POSE = (
     "Module: none, Model: control_v11p_sd15_openpose [cab727d4], Weight: 1, Resize Mode: Just Resize, "
