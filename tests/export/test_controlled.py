@@ -271,7 +271,7 @@ def test_the_command(plain: Path, controlnets: list[Path]) -> None:
         (["--control-preview", "m.png"], "--control-preview has no effect without --control-image"),
         (["--control-image", "no.png"], "'no.png' cannot be read"),
         (["--control-image", "edges.png"], "this model has no ControlNet"),
-        (["--controlnet", "no.safetensors"], "controlnet is 'no.safetensors'"),
+        (["--controlnet", "no.safetensors"], "--controlnet has no effect without --control-image"),
         (["--guess-mode"], "guess_mode has no effect without control_image"),
         (["--control-image", "-", "-i", "-"], "both read standard input"),
     ],

@@ -15,6 +15,7 @@ from sdrt.images.preprocessing import preprocessed
 from sdrt.images.reading import resized
 from sdrt.request.controls import Control
 from sdrt.request.fitted import FittedRequest
+from sdrt.schedulers import Plan
 from sdrt.tasks.windows import Place
 
 if TYPE_CHECKING:
@@ -165,12 +166,12 @@ def bound_controls(
     components: LoadedComponents,
     denoiser: DenoiserSpec,
     request: FittedRequest,
+    plan: Plan,
     conditioning: Conditioning,
     canvases: Sequence[Canvas],
     *,
     shapes: Mapping[str, tuple[int, ...]],
     factor: int,
-    evaluations: int,
 ) -> Iterator[Controls | None]:
     """The ControlNets of a pass, bound to buffers for the denoiser's inputs of these `shapes`. None without any.
 
@@ -178,11 +179,11 @@ def bound_controls(
         components: the model's components.
         denoiser: the denoiser's names.
         request: the request.
+        plan: the noise levels that the pass visits.
         conditioning: the rows of the batch.
         canvases: for each image, the image that the user gave and its mask; empty without a mask.
         shapes: the shapes of the denoiser's inputs, by name.
         factor: how many pixels one latent covers, along each side.
-        evaluations: how many evaluations the pass has.
     """
     if not request.controls:
         yield None
@@ -204,7 +205,7 @@ def bound_controls(
             )
         added = {name: shape for name, shape in shapes.items() if denoiser.is_added(name)}
         yield Controls(
-            nets, shapes=added, unconditional=unconditional, factor=factor, evaluations=evaluations
+            nets, shapes=added, unconditional=unconditional, factor=factor, evaluations=plan.num_evaluations
         )
 
 

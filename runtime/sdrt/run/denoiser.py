@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
 from sdrt.common.spans import DENOISE, span
-from sdrt.errors import ComponentError, RequestError
+from sdrt.errors import ComponentError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.controls import Controls, bound_controls
-from sdrt.run.guidance import embedded_guidance
+from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -51,35 +51,21 @@ def bound_denoiser(
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )
-    fixed = _class_labels(component, spec, prepared, conditioning.batch)
-    fixed |= _guidance(component, spec, request, conditioning.batch)
-    extra_channels = prepared.extra_channels
-    if extra_channels is not None:
-        extra_channels = conditioning.repeat_for_batch(
-            extra_channels, zero_unconditional=prepared.zero_unconditional
-        )
+    fixed = fixed_inputs(component, spec, request, prepared, conditioning.batch)
+    extra_channels = _extra_channels(prepared, conditioning)
     _, channels, *size = prepared.x.shape
     channels += 0 if extra_channels is None else extra_channels.shape[1]
     size = size if windows is None else list(windows.size)
-    _check_fixed_size(component, spec, size, factor)
+    check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
-    rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
+    rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     added = components.residual_shapes(component, rows, size) if request.controls else {}
-    shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
+    shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    with (
-        component.bound(shapes, (spec.output,)) as run,
-        bound_controls(
-            components,
-            spec,
-            request,
-            conditioning,
-            prepared.canvases,
-            shapes=shapes,
-            factor=factor,
-            evaluations=plan.num_evaluations,
-        ) as controls,
-    ):
+    controlled = bound_controls(
+        components, spec, request, plan, conditioning, prepared.canvases, shapes=shapes, factor=factor
+    )
+    with component.bound(shapes, (spec.output,)) as run, controlled as controls:
         yield Denoiser(
             component,
             run,
@@ -100,66 +86,13 @@ def bound_denoiser(
         )
 
 
-def _shapes(
-    component: Component,
-    spec: DenoiserSpec,
-    rows: int,
-    sample: tuple[int, ...],
-    others: Mapping[str, NDArray[Any]],
-    added: Mapping[str, tuple[int, ...]],
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs for `rows` rows. `sample` is the shape of one row's latents and extra channels."""
-    shapes = {spec.sample: (rows, *sample), spec.timestep: _timestep_shape(component, spec, rows)}
-    shapes |= {name: (rows, *array.shape[1:]) for name, array in others.items()}
-    shapes |= added
-    return {name: shapes[name] for name in component.inputs}
-
-
-def _fixed(component: Component, name: str, axis: int) -> int | None:
-    """The length of an axis of an input, or None if it is free."""
-    shape = component.inputs[name].shape
-    length = shape[axis] if axis < len(shape) else None
-    return length if isinstance(length, int) else None
-
-
-def _timestep_shape(component: Component, spec: DenoiserSpec, rows: int) -> tuple[int, ...]:
-    """The shape of the timestep: a scalar, or a list with one number, with one for each row, or of a fixed length."""
-    batch = component.inputs[spec.sample].shape[0]
-    lengths = {batch: rows} if isinstance(batch, str) and batch else {}
-    shape = component.inputs[spec.timestep].shape
-    return tuple(size if isinstance(size, int) else lengths.get(size, 1) for size in shape)
-
-
-def _check_fixed_size(component: Component, spec: DenoiserSpec, size: Sequence[int], factor: int) -> None:
-    """Raise `RequestError` for a size [h, w] of latents that a graph for only one size does not take."""
-    fixed = [_fixed(component, spec.sample, axis) or side for axis, side in zip((2, 3), size, strict=True)]
-    if fixed != list(size):
-        height, width = (side * factor for side in fixed)
-        found = "x".join(str(side * factor) for side in reversed(size))
-        raise RequestError.expected(
-            f"the image is {found}, but {component.name} was exported for one size",
-            f"width {width} and height {height}, or a model exported with sdrt export, which takes any size",
-            argument="width" if fixed[1] != size[1] else "height",
-        )
-
-
-def _class_labels(
-    component: Component, spec: DenoiserSpec, prepared: Prepared, batch: int
-) -> dict[str, NDArray[Any]]:
-    """The input with the class label of each row; empty if the denoiser has no such input."""
-    if prepared.class_label is None:
-        return {}
-    return {spec.labels: np.full(batch, prepared.class_label, component.inputs[spec.labels].dtype)}
-
-
-def _guidance(
-    component: Component, spec: DenoiserSpec, request: FittedRequest, batch: int
-) -> dict[str, NDArray[Any]]:
-    """The input with the embedded guidance scale of each row; empty if the denoiser has no such input."""
-    if not request.guidance_width:
-        return {}
-    embedded = embedded_guidance(request.guidance_scale, request.guidance_width)
-    return {spec.guidance: np.tile(embedded, (batch, 1)).astype(component.inputs[spec.guidance].dtype)}
+def _extra_channels(prepared: Prepared, conditioning: Conditioning) -> Array | None:
+    """The further input channels of each row of the batch."""
+    if prepared.extra_channels is None:
+        return None
+    return conditioning.repeat_for_batch(
+        prepared.extra_channels, zero_unconditional=prepared.zero_unconditional
+    )
 
 
 class Denoiser:

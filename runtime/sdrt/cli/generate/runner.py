@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.batches import Batch, batches
-from sdrt.cli.generate.control_preview import check_has_image, write_control_preview
+from sdrt.cli.generate.control_preview import check_controls
 from sdrt.cli.generate.jobs import (
     Grid,
     ImageJob,
@@ -40,10 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "run_plot"]
 
-_MAX_PREVIEWS = 8
-"""How many images of a batch a preview shows."""
-_PREVIEW_SIDE = 2048
-"""The longer side of a preview, in pixels. Every file format can hold this."""
+_MAX_PREVIEWS = 8  # images of a batch
+_PREVIEW_SIDE = 2048  # pixels of the longer side, which every file format can hold
 
 
 @dataclass(kw_only=True)
@@ -84,7 +82,6 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
             "-o - and --json both write to standard output", "one of them", argument="-o"
         )
     preview_path = plan_preview_path(options, [job.path for job in jobs])
-    check_has_image(options, jobs)
     groups = batches(jobs)
     terminal = Terminal(quiet=options.quiet)
     for notice in options.notices:
@@ -99,7 +96,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
                 "--preview-file writes them to a file"
             )
         current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
-        write_control_preview(options, jobs, current.setup(jobs[0]).planned)
+        check_controls(options, jobs, current.setup(jobs[0]).planned)
         terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load()
         current.timings.load = time.perf_counter() - started
