@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,11 @@ class ControlledFolder(ModelFolder):
         )
         entry = self.manifest.components.get(name, {}) if self.manifest else {}
         return _bound(graph, self.component(name), entry.get("transposed", ()))
+
+    @cached_property
+    def controlnets(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(self.pieces)
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:

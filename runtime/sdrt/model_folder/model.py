@@ -139,9 +139,10 @@ class Model(ABC):
 
     @cached_property
     def controlnets(self) -> tuple[str, ...]:
-        """The components that are ControlNets, in their order."""
+        """The components that are ControlNets, in their order. Those of other programs' folders have other inputs."""
+        known = {} if self.manifest is None else self.manifest.components
         names = (controlnet_name(index) for index in count())
-        return tuple(takewhile(self.has, names))
+        return tuple(takewhile(lambda name: name in known and self.has(name), names))
 
     @property
     def controlnet_names(self) -> tuple[str, ...]:
