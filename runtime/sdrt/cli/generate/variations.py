@@ -83,8 +83,9 @@ def image_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
 
 
 def axis_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
-    """The settings that a plot can vary: those whose value is one text or one number."""
-    return [row for row in image_settings(table) if row.max_items is None and row.kind is not bool]
+    """The settings that a plot can vary: those whose value is, or may be, one text or one number."""
+    rows = [row for row in image_settings(table) if row.kind is not bool]
+    return [row for row in rows if row.max_items is None or row.takes_one]
 
 
 def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
@@ -196,7 +197,10 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
 
 def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
-    if row.max_items is not None:
+    repeats = row.option is not None and row.option.repeats
+    if repeats and isinstance(value, list) and value and all(_has_kind(one, kind) for one in value):
+        return value
+    if row.max_items is not None and not (row.takes_one and _has_kind(value, kind)):
         if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
             raise RequestError.expected(
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
