@@ -98,7 +98,7 @@ class Job:
         return graphs_of(piece.component, piece.config, self.target, half=half, controlled=controlled)
 
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
-        """See `Checkpoint`. A TAESD and ControlNets are no parts of the checkpoint."""
+        """See `Checkpoint`. A TAESD and ControlNets are not parts of the checkpoint."""
         is_part = not any(piece is one for one in self.more)
         return self.checkpoint.errors_of(piece.component.checkpoint) if is_part else nullcontext()
 
