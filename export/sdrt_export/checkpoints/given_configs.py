@@ -35,7 +35,12 @@ class GivenConfigs:
     def read(self, part: str, name: str) -> dict[str, Any] | None:
         """The JSON file `name` of a part. None if there is none."""
         path = None if self.folder is None else self.folder / part / name
-        return read_json(path, part) if path is not None and path.is_file() else None
+        if path is None or not path.is_file():
+            return None
+        try:
+            return read_json(path, part)
+        except ModelError as error:
+            raise self._error(error) from error
 
     def has(self, part: str) -> bool:
         """Whether a config of this part was given."""
@@ -47,7 +52,7 @@ class GivenConfigs:
         try:
             yield
         except ModelError as error:
-            if error.component != part or not self.has(part):
+            if error.component != part or not self.has(part) or error.argument == "config":
                 raise
             raise self._error(error) from error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
+from sdrt_export.architectures.clip_text import ClipTextConfig
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.architectures.vae import VaeConfig
 from sdrt_export.checkpoints.derived.clip import derived_clip, is_open_clip
@@ -120,7 +121,8 @@ def vae_part(section: Section, config: Config | None, *, given: Config) -> Part:
     """The VAE. Its config is derived if there is none; `given` has the values that the tensors do not show."""
     shapes = section.shapes
     config = {**derived_vae(shapes), **given} if config is None else config
-    rows = old_vae_rows() if is_diffusers_vae(shapes) else vae_rows(VaeConfig.of(config))
+    checked = VaeConfig.of(config)
+    rows = old_vae_rows() if is_diffusers_vae(shapes) else vae_rows(checked)
     return _with(section.taken_by(rows), config)
 
 
@@ -129,5 +131,7 @@ def text_part(section: Section, config: Config | None, spec: TextPart) -> Part:
     shapes = section.shapes
     if config is None:
         config = derived_clip(shapes, projected=spec.projected, drops_last=spec.drops_last)
+    checked = ClipTextConfig.of(config, spec.part, projected=spec.projected)
     rows: Callable[..., Sequence[Row]] = open_clip_rows if is_open_clip(shapes) else transformers_rows
-    return _with(section.taken_by(rows(config["num_hidden_layers"], projected=spec.projected)), config)
+    part = section.taken_by(rows(checked.layers, projected=spec.projected))
+    return _with(part, {**config, "vocab_size": checked.vocabulary})

@@ -119,6 +119,8 @@ _BASES: Sequence[tuple[str, str]] = (
 )
 # The width of the text embeddings that the network's cross-attention reads.
 _WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
+# No model has longer names. The time of a pattern grows with the square of the length, and a header has megabytes.
+_LONGEST_NAME = 256
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
 
 
@@ -139,7 +141,7 @@ def is_safetensors(path: Path) -> bool:
 
 def kind_of(file: SafetensorsFile) -> FileKind | None:
     """Tell what a file holds; None for an unknown kind."""
-    names = list(file.tensors)
+    names = [name for name in file.tensors if len(name) <= _LONGEST_NAME]
     what = _first(_KINDS, names)
     if what is not None:
         return FileKind(what, _first(_BASES, names) or _base_of_width(file))
@@ -158,7 +160,7 @@ def _first(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> str | None:
 
 def _base_of_width(file: SafetensorsFile) -> str:
     for name, entry in file.tensors.items():
-        if len(entry.shape) > 1 and _READS_TEXT.search(name):
+        if len(entry.shape) > 1 and len(name) <= _LONGEST_NAME and _READS_TEXT.search(name):
             return _WIDTHS.get(entry.shape[1], "")
     return ""
 

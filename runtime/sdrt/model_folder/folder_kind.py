@@ -84,8 +84,11 @@ def _with_weights(folder: Path, weights: Sequence[Path]) -> ModelError:
         return _no_model(folder, f"holds {first.name}{more}, but no model_index.json")
     try:
         kind = kind_of(read_header(first))
-    except (UnsupportedModelError, OSError) as error:
+    except UnsupportedModelError as error:
         return _no_model(folder, f"holds no model_index.json; {error}")
+    except OSError as error:
+        problem = f"holds no model_index.json, and {first.name} cannot be read ({error.strerror or error})"
+        return _no_model(folder, problem)
     if kind is not None and kind.what == CHECKPOINT:
         return ModelNotFoundError.advised(
             f"{folder} is not in diffusers' layout, but holds {first.name}, {kind}{more}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sdrt.cli import main
 from sdrt.cli.models import here
 from sdrt.model_folder.manifest import Manifest
 from tests.safetensors_files import save_file
+from tests.safetensors_files import write_file as write_header
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -233,3 +235,14 @@ def test_many_files_are_not_all_read(folder: Path, monkeypatch: pytest.MonkeyPat
     assert "2 more files here were not read, to save time" in models().stderr
     monkeypatch.setattr(here, "_MOST_SECONDS", -1.0)
     assert json.loads(models("--json").stdout)["unread"] == 5
+
+
+def test_odd_headers_take_no_time_and_no_room(folder: Path) -> None:
+    header: dict[str, Any] = {
+        f"{prefix}.{index}": {"dtype": "X" * 100_000, "shape": [0, 0], "data_offsets": [0, 0]}
+        for index, prefix in enumerate(("model.diffusion_model", "attn2." * 300_000))
+    }
+    write_header(Path("odd.safetensors"), header)
+    started = time.monotonic()
+    assert max(map(len, models().stdout.splitlines())) < 200
+    assert time.monotonic() - started < 10  # patterns that try every beginning of the name take minutes

@@ -93,3 +93,13 @@ def test_a_checkpoint_under_another_name_says_how_to_rename_it(tmp_path: Path) -
 def test_other_files_are_no_weights(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(content)
     assert "expected an image" in run("info", tmp_path / "file").stderr
+
+
+def test_a_folder_of_links_to_files_that_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "a.safetensors").symlink_to("gone")
+    said = run("info", tmp_path)
+    assert said.exit_code == 3
+    assert (
+        "and a.safetensors cannot be read (No such file or directory), expected a model folder" in said.stderr
+    )
+    assert "Errno" not in said.stderr

@@ -274,6 +274,9 @@ def _configs(folder: Path, file: Path, part: str, **changes: Any) -> Path:
         ("vae", {"_class_name": "AutoencoderTiny"}, "vae/config.json: _class_name is 'AutoencoderTiny'"),
         ("text_encoder", {"num_hidden_layers": 1}, "not part of its architecture: give the configs of"),
         ("text_encoder", {"hidden_size": 32}, "is of shape"),
+        ("text_encoder", {"num_hidden_layers": "2"}, "num_hidden_layers is '2': expected a whole number"),
+        ("text_encoder", {"num_hidden_layers": 3_000_000}, "num_hidden_layers is 3000000: expected a whole"),
+        ("text_encoder", {"vocab_size": None, "hidden_size": 32}, "is of shape"),
     ],
     ids=str,
 )
@@ -291,9 +294,11 @@ def test_configs_of_another_model_are_named(
         assert "download" not in said
 
 
-def test_a_damaged_config_is_not_exported_again(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_damaged_config_is_not_exported_again(name: str, file: Path, tmp_path: Path) -> None:
     folder = _configs(tmp_path / "other", file, "unet")
-    (folder / "unet" / "config.json").write_text("{", encoding="utf-8")
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{", encoding="utf-8")
     with pytest.raises(
         IntegrityError, match=r"config .* does not fit: .* is not JSON .*: give the configs of"
     ):

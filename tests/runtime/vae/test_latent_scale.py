@@ -42,6 +42,8 @@ def test_each_channel_has_its_own_mean_and_deviation() -> None:
         ({"latents_mean": [True] * 4}, "latents_mean is"),
         ({"latent_channels": 16}, "expected 16 numbers"),
         ({"scaling_factor": float("nan")}, "scaling_factor is nan"),
+        ({"scaling_factor": 10**400}, "scaling_factor is 1000"),
+        ({"latents_mean": [10**400] * 4}, "latents_mean is \\[1000"),
     ],
 )
 def test_values_that_do_not_fit(changes: Mapping[str, Any], words: str) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Here", "visible_entries"]
 
 _MOST_FILES, _MOST_SECONDS = 1000, 10.0
+_LONGEST_DTYPE = 20
 _DIFFUSERS = "diffusers checkpoint"
 _NUMPY = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -173,4 +174,4 @@ def _dtype_of(file: SafetensorsFile) -> str | None:
     for entry in file.tensors.values():
         sizes[entry.dtype] += entry.end - entry.start
     most = sizes.most_common(1)
-    return _NUMPY.get(most[0][0], most[0][0].lower()) if most else None
+    return _NUMPY.get(most[0][0], most[0][0].lower()[:_LONGEST_DTYPE]) if most else None
