@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
     from sdrt_export.components.listing import list_architectures
+    from sdrt_export.controlled_folder import add_controlnets
     from sdrt_export.direct import open_direct
     from sdrt_export.export import export_model
     from sdrt_export.job import ProgressEvent, Reporter
@@ -25,6 +26,7 @@ __all__ = [
     "ExportOptions",
     "ProgressEvent",
     "Reporter",
+    "add_controlnets",
     "export_model",
     "list_architectures",
     "open_direct",
@@ -37,6 +39,7 @@ _ELSEWHERE = {
     "ProgressEvent": "job",
     "Reporter": "job",
     "TARGETS": "targets",
+    "add_controlnets": "controlled_folder",
     "export_model": "export",
     "list_architectures": "components.listing",
     "open_direct": "direct",

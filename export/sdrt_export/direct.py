@@ -13,13 +13,21 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.folder import Manifest, tail
-from sdrt.model_folder.model import STAGES_GRAPH, WHOLE_GRAPH, WIDE, GraphSource, Model
+from sdrt.model_folder.model import (
+    CONTROLLED_GRAPH,
+    STAGES_GRAPH,
+    WHOLE_GRAPH,
+    WIDE,
+    GraphSource,
+    Model,
+)
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import graph_of
+from sdrt_export.controlnets import controlnets_of
 from sdrt_export.default_settings import default_settings
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.in_place import bind_in_place
@@ -32,8 +40,8 @@ from sdrt_export.tensors.changed import ChangedTensors
 __all__ = ["DirectModel", "open_direct"]
 
 _HALF, _FLOAT = "float16", "float32"
-_NARROW = frozenset(WIDE.values())
-"""The kinds of graphs that only components in float16 have."""
+_NARROW = {wide: kind for kind, wide in WIDE.items()}
+"""The kinds of graphs that only components in float16 have, and what each is in float32 instead of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +50,7 @@ class DirectModel(Model):
 
     Attributes:
         checkpoint: the checkpoint.
-        pieces: the checkpoint's config and tensors of each component, by the component's name.
+        pieces: the config and tensors of each component, by its name: the checkpoint's, and ControlNets.
         scheduler: the content of `scheduler_config.json`.
         vae: the name of the VAE that replaces the checkpoint's.
     """
@@ -56,12 +64,15 @@ class DirectModel(Model):
         """See `Model`. A component in float16 has another graph that computes in float32."""
         if name not in self.pieces or (kind in _NARROW and self._dtype(name) != _HALF):
             return None
-        if kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]) and self.pieces[name].component.parts is None:
+        component = self.pieces[name].component
+        if kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]) and component.parts is None:
+            return None
+        if kind in (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH]) and component.controlled is None:
             return None
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: str) -> MemoryGraph:
-        tensors = self.checkpoint.tensors(self.pieces[name].component.checkpoint)
+        tensors = self.pieces[name].stored_tensors
         if self.adaptation.key(name):
             tensors = ChangedTensors(tensors, self.adaptation, name)
         return bind_in_place(self._graph(name, kind), tensors, turned=TARGETS[self.target].turns)
@@ -80,7 +91,7 @@ class DirectModel(Model):
                 piece.config,
                 TARGETS[self.target],
                 half=is_half,
-                stages=kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]),
+                kind=_NARROW.get(kind, kind),
             )
         return self._graphs[key]
 
@@ -97,13 +108,19 @@ class DirectModel(Model):
         """
         for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
             own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
+            first = next(iter(own.values()))
             with self.checkpoint.errors_of(part):
                 check_usage(
-                    self.checkpoint.place(part),
+                    first.place,
                     [piece.component for piece in own.values()],
                     [self._graph(name, WHOLE_GRAPH).sources for name in own],
-                    self.checkpoint.tensors(part),
+                    first.tensors,
                 )
+
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(self.pieces[name].name for name in self.controlnets)
 
     def component_config(self, name: str) -> dict[str, Any]:
         """See `Model`."""
@@ -174,7 +191,10 @@ def open_direct(
         cache_dir=cache_dir,
         notify=notify,
     )
-    pieces = {piece.component.name: piece for piece in pieces_of(opened)}
+    given = pieces_of(opened) + controlnets_of(
+        beside.get("controlnet", ()), opened, TARGETS[target], {"token": token, "cache_dir": cache_dir}
+    )
+    pieces = {piece.component.name: piece for piece in given}
     model = DirectModel(
         path=path,
         name=name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from sdrt_export import optimum_exporter, tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.controlnets import controlnets_of
 from sdrt_export.default_settings import default_settings
 from sdrt_export.hashes import Hashes
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
@@ -23,6 +26,7 @@ from sdrt_export.piece import Piece
 from sdrt_export.plan import ExportPlan, plan_of
 from sdrt_export.taesd import load_taesd
 from sdrt_export.targets import OPSET
+from sdrt_export.tensors.lazy import shape_of
 from sdrt_export.transaction import check_space, replace_folder
 
 if TYPE_CHECKING:
@@ -71,10 +75,11 @@ def export_model(
     output = expand(output, "output", "a folder to write")
     checkpoint = _open(source, given, notify)
     _check(plan, checkpoint)
-    preview = None if given.taesd is None else load_taesd(given.taesd, given.access)
+    more = controlnets_of(given.beside.controlnet, checkpoint, plan.target, given.access)
+    more += [] if given.taesd is None else [load_taesd(given.taesd, given.access)]
     report = reporter or (lambda event: None)
     plan = _with_own_defaults(plan, checkpoint, report)
-    return _write(plan, checkpoint, preview, output, force, _read(source), report)
+    return _write(plan, checkpoint, more, output, force, _read(source), report)
 
 
 def _check(plan: ExportPlan, checkpoint: Checkpoint) -> None:
@@ -90,7 +95,7 @@ def _check(plan: ExportPlan, checkpoint: Checkpoint) -> None:
 def _write(
     plan: ExportPlan,
     checkpoint: Checkpoint,
-    preview: Piece | None,
+    more: Sequence[Piece],
     output: Path,
     force: bool,
     reading: Path | None,
@@ -98,7 +103,7 @@ def _write(
 ) -> Manifest:
     """Write the components into a staging folder, which then replaces ``output``."""
     with replace_folder(output, force, reading=reading) as staging, Hashes(staging) as hashes:
-        check_space(output, _space(checkpoint, plan.dtype, plan.exporter))
+        check_space(output, _space(checkpoint, more, plan.dtype, plan.exporter))
         job = Job(
             checkpoint=checkpoint,
             staging=staging,
@@ -106,7 +111,7 @@ def _write(
             dtype=plan.dtype,
             report=report,
             hashes=hashes,
-            taesd=preview,
+            more=more,
             verify=plan.verify,
         )
         components = job.run(plan.exporter, plan.calibration, plan.defaults)
@@ -150,9 +155,11 @@ def _read(source: str | Path | None) -> Path | None:
     return folder if folder is not None and exists(folder) else None
 
 
-def _space(checkpoint: Checkpoint, dtype: str, exporter: str) -> int:
+def _space(checkpoint: Checkpoint, more: Sequence[Piece], dtype: str, exporter: str) -> int:
     """The bytes that an export needs on the disk."""
-    return checkpoint.size() * _BYTES[dtype] // _BYTES["fp32"] * _SPACE[exporter] + _SPACE_MARGIN
+    others = sum(math.prod(shape_of(piece.tensors, name)) for piece in more for name in piece.tensors)
+    size = checkpoint.size() + _BYTES["fp32"] * others
+    return size * _BYTES[dtype] // _BYTES["fp32"] * _SPACE[exporter] + _SPACE_MARGIN
 
 
 def _open(source: str | Path | None, options: ExportOptions, notify: Notify | None) -> Checkpoint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
+from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
@@ -43,7 +44,16 @@ Graphs = dict[str, Graph]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One running export. ``verify`` says whether graphs are compared with torch."""
+    """One running export.
+
+    Attributes:
+        checkpoint, staging, target, dtype: what is written, where and how.
+        report: receives the progress.
+        hashes: hashes the files while they are written.
+        more: the components that are given beside the checkpoint: ControlNets, a TAESD.
+        verify: whether graphs are compared with torch.
+        is_final: whether the files stay as they are.
+    """
 
     checkpoint: Checkpoint
     staging: Path
@@ -51,7 +61,7 @@ class Job:
     dtype: str
     report: Reporter
     hashes: Hashes
-    taesd: Piece | None = None
+    more: Sequence[Piece] = ()
     verify: bool = False
     is_final: bool = True
 
@@ -70,9 +80,7 @@ class Job:
 
     def _built(self) -> dict[str, Any]:
         """Build all graphs, check that they fit the checkpoint, then write them one by one."""
-        pieces = pieces_of(self.checkpoint)
-        if self.taesd is not None:
-            pieces.append(self.taesd)
+        pieces = [*pieces_of(self.checkpoint), *self.more]
         graphs = {piece.component.name: self._build(piece) for piece in pieces}
         self._check_tensors(pieces, graphs)
         self._check_parts()
@@ -81,13 +89,18 @@ class Job:
     def _build(self, piece: Piece) -> Graphs:
         self._at(piece, "load")
         with self._errors_of(piece):
-            graphs = graphs_of(piece.component, piece.config, self.target)
+            graphs = self._graphs_of(piece)
         self._at(piece, "export")
         return graphs
 
+    def _graphs_of(self, piece: Piece, *, half: bool = False) -> Graphs:
+        controlled = any(one.component.name == CONTROLNET for one in self.more)
+        return graphs_of(piece.component, piece.config, self.target, half=half, controlled=controlled)
+
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
-        """See `Checkpoint`. A TAESD is not part of the checkpoint."""
-        return nullcontext() if piece is self.taesd else self.checkpoint.errors_of(piece.component.checkpoint)
+        """See `Checkpoint`. A TAESD and ControlNets are not parts of the checkpoint."""
+        is_part = not any(piece is one for one in self.more)
+        return self.checkpoint.errors_of(piece.component.checkpoint) if is_part else nullcontext()
 
     def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:
         """Check each part of the checkpoint against the graphs that are made of it, before any is written."""
@@ -113,7 +126,7 @@ class Job:
         """Write a component's files. Return its entry in the manifest."""
         dtype, about = self._precision(piece)
         if dtype == "fp16":
-            graphs = graphs_of(piece.component, piece.config, self.target, half=True)
+            graphs = self._graphs_of(piece, half=True)
         path = self._graph(piece)
         path.parent.mkdir()
         self._at(piece, "write")

@@ -31,6 +31,7 @@ class ExportKeywords(TypedDict, total=False):
     text_encoders: Sequence[str | Path]
     prediction_type: str | None
     config: str | Path | None
+    controlnet: Sequence[str | Path]
     revision: str | None
     token: str | bool | None
     cache_dir: str | Path | None
@@ -55,6 +56,7 @@ class ExportOptions:
         text_encoders: files of text encoders, which replace a single file's.
         prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not say it.
         config: a folder in diffusers' layout or a hub id, with the configs of a single file that has unusual ones.
+        controlnet: files, folders or hub ids of ControlNets, which become components of the model.
         revision, token, cache_dir: huggingface_hub's, for a hub id. The revision is the checkpoint's.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. Exports by
             "optimum" are always compared.
@@ -73,6 +75,7 @@ class ExportOptions:
     text_encoders: Sequence[str | Path] = ()
     prediction_type: str | None = None
     config: str | Path | None = None
+    controlnet: Sequence[str | Path] = ()
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None
@@ -86,6 +89,7 @@ class ExportOptions:
             text_encoders=self.text_encoders,
             prediction_type=self.prediction_type,
             config=self.config,
+            controlnet=self.controlnet,
         )
 
     @property

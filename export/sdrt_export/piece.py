@@ -24,6 +24,16 @@ class Piece:
     config: dict[str, Any]
     tensors: Mapping[str, Array]
 
+    @property
+    def name(self) -> str:
+        """The name that users know a ControlNet by."""
+        return str(self.component.about(self.config, self.tensors)["name"])
+
+    @property
+    def stored_tensors(self) -> Mapping[str, Array]:
+        """The tensors as their files store them, without the check that they are finite."""
+        return self.tensors.tensors if isinstance(self.tensors, FiniteTensors) else self.tensors
+
 
 def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
     """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read.

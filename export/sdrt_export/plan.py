@@ -58,6 +58,13 @@ def plan_of(options: ExportOptions) -> ExportPlan:
     target = resolve_target(options.target, options.dtype)
     dtype = target.dtypes[0] if options.dtype == AUTO else options.dtype
     _check_exporter(options, dtype)
+    if options.beside.controlnet and (options.exporter == "optimum" or dtype == "int8"):
+        other = "exporter 'optimum'" if options.exporter == "optimum" else "dtype 'int8'"
+        raise RequestError.advised(
+            f"{other} makes no graphs for ControlNets",
+            f"leave out --controlnet or {other}",
+            argument="controlnet",
+        )
     if options.verify:
         _require_torch()
     return ExportPlan(

@@ -34,7 +34,7 @@ def options_of(command: str) -> dict[str, click.Option]:
         (["benchmark", "x", "--lora=y"], "no option --lora (a LoRA): sdrt generate and sdrt plot take LoRAs"),
         (["generate", "x", "--no-lora"], "no option --no-lora (a LoRA): write --lora"),
         (["generate", "x", "--LoRA_path", "1"], "(a LoRA): write --lora"),
-        (["plot", "x", "--controlnet", "y"], "sdrt has no ControlNet"),
+        (["plot", "x", "--controlnet-model", "y"], "give the network with --controlnet"),
         (["generate", "x", "--cuda"], "write --provider cuda"),
         (["doctor", "--cuda"], "write --provider cuda"),
         (["generate", "x", "--fp16"], "sdrt export CHECKPOINT --dtype fp16"),

@@ -8,17 +8,22 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["OPTIMUM", "Config"]
+__all__ = ["OPTIMUM", "OTHER_EXPORTER", "Config"]
 
 OPTIMUM = "--target portable --exporter optimum --dtype fp32"
 """The remedy for models that no builder supports. The exporter optimum refuses other targets and dtypes."""
+OTHER_EXPORTER = f"for another model, try {OPTIMUM}"
+"""What to do with a config that is not supported, if the exporter optimum may support it."""
 
 
 class Config:
-    """A component's config. Every key that is there must be known; each value is checked when it is read."""
+    """A component's config. Every key that is there must be known; each value is checked when it is read.
 
-    def __init__(self, component: str, values: Mapping[str, Any]) -> None:
-        self.component, self._values = component, values
+    `remedy` is what to do with a model whose config is not supported; empty for none.
+    """
+
+    def __init__(self, component: str, values: Mapping[str, Any], remedy: str = OTHER_EXPORTER) -> None:
+        self.component, self._values, self._remedy = component, values, remedy
 
     def check_keys(
         self,
@@ -108,7 +113,7 @@ class Config:
         """The error for a value that is not supported."""
         return UnsupportedModelError.expected(
             f"{self.component}/config.json: {_shown(key)} is {brief(self._values.get(key), 80)}",
-            f"{expected}; for another model, try {OPTIMUM}",
+            "; ".join(filter(None, (expected, self._remedy))),
             component=self.component,
         )
 

@@ -15,37 +15,51 @@ from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.values import Attention, Value
 
-__all__ = ["unet"]
+__all__ = ["down_block", "embedding", "middle_block", "unet"]
 
 _TRANSFORMER_EPS = 1e-6
 _LAYER_NORM_EPS = 1e-5
 
 
-def unet(config: UNetConfig, g: Layers) -> None:
+def unet(config: UNetConfig, g: Layers, *, controlled: bool = False) -> None:
     """Write the graph.
 
     Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
-    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
+    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`. With
+    `controlled`, also a ControlNet's residuals: `down_block_additional_residual_0` to `…_n` for what the blocks on the
+    way down pass to those on the way up, and `mid_block_additional_residual`, each as large as what it is added to.
     Output: `out_sample` [batch, out, height, width].
     """
     sample = g.image_input("sample", config.in_channels)
     if config.center_input_sample:
         sample = g.shifted(g.multiply(sample, 2.0), -1.0)
-    temb = _embedding(config, g)
+    temb = embedding(config, g)
     context = g.tokens_input("encoder_hidden_states", config.context_width)
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
     skips = [x]
     for index, block in enumerate(config.down):
-        x = _down(config, g, f"down_blocks.{index}", block, x, temb, context, skips)
+        x = down_block(config, g, f"down_blocks.{index}", block, x, temb, context, skips)
     if config.mid is not None:
-        x = _middle(config, g, config.mid, x, temb, context)
+        x = middle_block(config, g, config.mid, x, temb, context)
+    if controlled:
+        x, skips = _with_residuals(g, x, skips)
     for index, block in enumerate(config.up):
         x = _up(config, g, f"up_blocks.{index}", block, x, temb, context, skips)
     x = g.group_norm("conv_norm_out", x, config.groups, config.eps, silu=True)
     g.image_output("out_sample", g.conv("conv_out", x, config.out_channels, kernel=config.conv_out_kernel))
 
 
-def _down(
+def _with_residuals(g: Layers, x: Value, skips: list[Value]) -> tuple[Value, list[Value]]:
+    """Add a ControlNet's residuals to the middle's output and to the `skips`."""
+
+    def added(name: str, to: Value) -> Value:
+        return g.add(g.image_input(name, to.channels, (f"{name}_height", f"{name}_width")), to)
+
+    skips = [added(f"down_block_additional_residual_{index}", one) for index, one in enumerate(skips)]
+    return added("mid_block_additional_residual", x), skips
+
+
+def down_block(
     config: UNetConfig,
     g: Layers,
     path: str,
@@ -55,6 +69,7 @@ def _down(
     context: Value,
     skips: list[Value],
 ) -> Value:
+    """A block on the way down. Each of its values that the way up takes is appended to `skips`."""
     for index, depth in enumerate(block.depths):
         x = _resnet(config, g, f"{path}.resnets.{index}", x, block.channels, temb)
         if block.attends:
@@ -67,9 +82,10 @@ def _down(
     return x
 
 
-def _middle(
+def middle_block(
     config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Value
 ) -> Value:
+    """The block between both ways."""
     x = _resnet(config, g, "mid_block.resnets.0", x, block.channels, temb, config.mid_scale)
     for index, depth in enumerate(block.depths):
         if block.attends:
@@ -157,7 +173,7 @@ def _transformer_block(g: Layers, path: str, h: Value, context: Value, block: Bl
 # --- the timestep, and what is added to its embedding -------------------------------------------------------
 
 
-def _embedding(config: UNetConfig, g: Layers) -> Value:
+def embedding(config: UNetConfig, g: Layers) -> Value:
     """The embedding `[batch, width]` of the timestep and of other conditions, after its activation."""
     graph, graph.path = g.graph, "time_embedding"
     batch = graph.op("Shape", "sample", start=0, end=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from sdrt_export.architectures.config import Config
+from sdrt_export.architectures.config import OTHER_EXPORTER, Config
 
 __all__ = ["BlockConfig", "UNetConfig"]
 
@@ -108,11 +108,15 @@ class UNetConfig:
     size_width: int
     num_time_ids: int
     guidance_width: int
+    DOWN_BLOCKS: ClassVar[tuple[str, ...]] = _DOWN_DEFAULT
+    """The kinds of blocks on the way down, if a config does not say them."""
 
     @classmethod
-    def of(cls, values: Mapping[str, Any], component: str = "unet") -> UNetConfig:
-        """Read diffusers' config. Raises `UnsupportedModelError` for unsupported values."""
-        config = Config(component, values)
+    def of(
+        cls, values: Mapping[str, Any], component: str = "unet", remedy: str = OTHER_EXPORTER
+    ) -> UNetConfig:
+        """Read diffusers' config. Raises `UnsupportedModelError`, with a `remedy`, for unsupported values."""
+        config = Config(component, values, remedy)
         config.check_keys(_KNOWN, _FIXED, _IGNORED, classes=("UNet2DConditionModel",))
         channels = config.wholes("block_out_channels", _CHANNELS, most=_MOST_CHANNELS)
         down, mid, up = _blocks(config, channels)

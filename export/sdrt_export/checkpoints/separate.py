@@ -17,7 +17,7 @@ from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, vae_
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.tensors.lazy import MappedFile
 
-__all__ = ["open_text_encoders", "open_vae_file"]
+__all__ = ["open_text_encoders", "open_vae_file", "open_weights"]
 
 _VAE, _TEXT = "vae", "text_encoder"
 _VAE_PREFIXES = ("first_stage_model.", "vae.", "")
@@ -51,7 +51,7 @@ def open_vae_file(path: Path, *, config: Config | None = None, given: Config) ->
     """
     if path.is_dir():
         return _vae_folder(path, given)
-    file = _open(path, "a VAE")
+    file = open_weights(path, "a VAE")
     section = Section.of(file, _VAE, _VAE_PREFIXES)
     if section is None or "decoder.conv_in.weight" not in section.shapes:
         raise _other(file, "a VAE", "vae")
@@ -87,7 +87,7 @@ def open_text_encoders(paths: Sequence[Path], kind: Kind, configs: GivenConfigs)
     """
     found: dict[str, Part] = {}
     for path in paths:
-        file = _open(path, "a text encoder")
+        file = open_weights(path, "a text encoder")
         section = Section.of(file, _TEXT, _TEXT_PREFIXES)
         if section is None or not _is_clip(section):
             raise _other(file, "a text encoder of CLIP", "text_encoders")
@@ -122,7 +122,13 @@ def _spec(kind: Kind, section: Section) -> TextPart:
     return next(spec for spec in kind.text if spec.projected == is_big)
 
 
-def _open(path: Path, what: str) -> MappedFile:
+def open_weights(path: Path, what: str) -> MappedFile:
+    """Open a safetensors file, which should hold `what`, such as "a VAE".
+
+    Raises:
+        ModelNotFoundError: there is no such file.
+        UnsupportedModelError: it is a pickle, or damaged.
+    """
     if path.suffix.lower() in PICKLES:
         raise UnsupportedModelError.advised(
             f"{path} is a pickle, which runs code when it is read", f"give {what} as .safetensors", path=path

@@ -38,6 +38,7 @@ class Component:
             and 2 if a graph cannot take odd sizes).
         outputs: the names of the graph's outputs.
         parts: the parts of the graph in stages. None without one.
+        controlled: the same component with inputs for the residuals of ControlNets. None for others than the U-Net.
         unused: the beginnings of names of tensors that checkpoints have for this class and that no graph needs.
         about: gives other entries in the manifest, from a config and the checkpoint's tensors.
     """
@@ -50,6 +51,7 @@ class Component:
     examples: Callable[[Config, int], Inputs]
     outputs: Callable[[Config], list[str]]
     parts: Callable[[Config], list[Part]] | None = None
+    controlled: Component | None = None
     unused: tuple[str, ...] = ()
     about: Callable[[Config, Mapping[str, Array]], dict[str, Any]] = _nothing
 

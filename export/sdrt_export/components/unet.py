@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from sdrt.errors import UnsupportedModelError
 from sdrt_export.architectures.config import OPTIMUM
+from sdrt_export.architectures.controlnet_config import residual_channels
 from sdrt_export.architectures.unet import unet
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
 
-__all__ = ["UNET", "UNET_XL", "unet_component"]
+__all__ = ["UNET", "UNET_XL", "more_examples", "unet_component"]
 
 # The sizes of an uncropped image of 1024x1024 pixels for SDXL and its refiner. The last number is a score of 6.
 _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
@@ -22,20 +24,26 @@ _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 def unet_component(check: Callable[[Config, UNetConfig], None] = lambda values, config: None) -> Component:
     """The U-Net of a family, whose `check` refuses configs with inputs that the family's runtime does not give."""
 
-    def write(values: Config, g: Layers, hosted: bool) -> None:
+    def write(values: Config, g: Layers, *, controlled: bool = False) -> None:
         config = UNetConfig.of(values)
         check(values, config)
-        unet(config, g)
+        unet(config, g, controlled=controlled)
 
-    return Component(
+    plain = Component(
         name="unet",
         checkpoint="unet",
         library="diffusers",
         class_name="UNet2DConditionModel",
-        write=write,
+        write=lambda values, g, hosted: write(values, g),
         examples=lambda config, size: _examples(UNetConfig.of(config), size),
         outputs=lambda config: ["out_sample"],
     )
+    controlled = replace(
+        plain,
+        write=lambda values, g, hosted: write(values, g, controlled=True),
+        examples=lambda config, size: _controlled_examples(UNetConfig.of(config), size),
+    )
+    return replace(plain, controlled=controlled)
 
 
 def _examples(config: UNetConfig, size: int) -> Inputs:
@@ -44,11 +52,29 @@ def _examples(config: UNetConfig, size: int) -> Inputs:
         "sample": noise(batch, config.in_channels, height, width, seed=size),
         "timestep": np.array([451.0, 7.0, 7.0][size], np.float32),
         "encoder_hidden_states": noise(batch, length, config.context_width, seed=size + 10),
-        **_more_examples(config, batch, seed=size + 20),
+        **more_examples(config, batch, seed=size + 20),
     }
 
 
-def _more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
+def _controlled_examples(config: UNetConfig, size: int) -> Inputs:
+    """Example inputs with residuals, each as large as what it is added to."""
+    inputs = _examples(config, size)
+    batch, _, height, width = inputs["sample"].shape
+    sides, sizes = (height, width), [(height, width)]
+    for block in config.down:
+        sizes += [sides] * len(block.depths)
+        if block.resamples:
+            sides = tuple((side + config.downsample_padding) // 2 for side in sides)
+            sizes.append(sides)
+    channels = [*residual_channels(config), config.channels[-1]]
+    for index, (own, each) in enumerate(zip(channels, [*sizes, sides], strict=True)):
+        is_last = index == len(sizes)
+        name = "mid_block_additional_residual" if is_last else f"down_block_additional_residual_{index}"
+        inputs[name] = noise(batch, own, *each, seed=size + 40 + index)
+    return inputs
+
+
+def more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:
     """The inputs that not every U-Net has."""
     inputs: Inputs = {}
     if config.num_class_embeds:

@@ -261,6 +261,18 @@ class Layers:
         channels = sum(one.channels for one in images)
         return Value(channels, self.graph.op("Concat", *(one.name for one in images), axis=self.channel_axis))
 
+    def reversed_channels(self, image: Value) -> Value:
+        """The image with its channels in the other order."""
+        order = self.graph.constant(range(image.channels - 1, -1, -1))
+        return image.like(self.graph.op("Gather", image.name, order, axis=self.channel_axis))
+
+    def pooled(self, image: Value) -> Value:
+        """The image with the mean of all pixels in every pixel."""
+        graph = self.graph
+        axes = graph.constant([axis for axis in (1, 2, 3) if axis != self.channel_axis])
+        mean = graph.op("ReduceMean", image.name, axes, keepdims=1)
+        return image.like(graph.op("Expand", mean, graph.op("Shape", image.name)))
+
     channel_axis = 1
     """Where an image's channels are."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt.model_folder.model import CONTROLLED_GRAPH, WIDE
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
@@ -34,6 +35,22 @@ def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: s
     for name, own in ((STAGES_GRAPH, limit), (WIDE_STAGES_GRAPH, "fp16")):
         if name in graphs:
             rows += parity.compare_stages(component, path.with_name(name), expected, own, target)
+    return rows + (
+        _check_controlled(piece, path, graphs, limit, target) if CONTROLLED_GRAPH in graphs else []
+    )
+
+
+def _check_controlled(
+    piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target
+) -> Rows:
+    """The rows of the U-Net's graphs for ControlNets, with residuals."""
+    component = piece.component.controlled
+    assert component is not None  # because it has such a graph
+    names = component.outputs(piece.config)
+    expected = parity.reference(component, piece.config, piece.tensors)
+    rows = parity.compare(component, path.with_name(CONTROLLED_GRAPH), names, expected, limit, target)
+    if (wide := WIDE[CONTROLLED_GRAPH]) in graphs:
+        rows += parity.compare(component, path.with_name(wide), names, expected[:1], "fp16", target)
     return rows
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdrt.errors import ExportError
+from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.usage import is_spare
@@ -110,8 +111,13 @@ def run(component: Component, module: nn.Module, inputs: Inputs) -> list[Array]:
     """The module's outputs, in the order of the component's names."""
     given = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
     with torch.no_grad():
-        made = _RUN.get(component.name, _run_text_encoder)(module, given)
+        made = _RUN.get(_kind(component), _run_text_encoder)(module, given)
     return [one.numpy() for one in made]
+
+
+def _kind(component: Component) -> str:
+    """The component's name; that of the first one for further ControlNets."""
+    return CONTROLNET if component.class_name == "ControlNetModel" else component.name
 
 
 def _run_text_encoder(model: Any, inputs: _Torch) -> list[Tensor]:
@@ -145,12 +151,29 @@ def _pooled(model: Any, out: Any, inputs: _Torch) -> Tensor:
 
 def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:
     sizes = {name: inputs[name] for name in ("text_embeds", "time_ids") if name in inputs}
-    given = {name: value for name, value in inputs.items() if name not in sizes}
+    given: dict[str, Any] = {name: value for name, value in inputs.items() if name not in sizes}
+    down = [given.pop(name) for name in list(given) if name.startswith("down_block_additional_residual")]
+    if down:
+        given["down_block_additional_residuals"] = down
     return [model(**given, added_cond_kwargs=sizes or None, return_dict=False)[0]]
+
+
+def _run_controlnet(model: Any, inputs: _Torch) -> list[Tensor]:
+    """The residuals before their scale, times the given ones: torch's own scale is the same for all."""
+    given: dict[str, Any] = {**inputs, "conditioning_scale": 1.0}
+    sizes = {name: given.pop(name) for name in ("text_embeds", "time_ids") if name in given}
+    # A mean over all pixels is spread over them here, as in the graph.
+    pools = model.config.global_pool_conditions
+    model.register_to_config(global_pool_conditions=False)
+    down, middle = model(**given, added_cond_kwargs=sizes or None, return_dict=False)
+    model.register_to_config(global_pool_conditions=pools)
+    made = [one.mean((2, 3), keepdim=True).expand_as(one) if pools else one for one in (*down, middle)]
+    return [one * scale for one, scale in zip(made, inputs["conditioning_scale"], strict=True)]
 
 
 _RUN: Mapping[str, Callable[[Any, _Torch], list[Tensor]]] = {
     "unet": _run_unet,
+    CONTROLNET: _run_controlnet,
     "vae_encoder": lambda model, inputs: [model.encode(inputs["sample"]).latent_dist.parameters],
     "vae_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],
     "taesd_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],

@@ -124,6 +124,7 @@ def _generate_command(model: Model, configuration: Configuration, output: Path) 
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
     given += [f"--provider-option={key}={value}" for key, value in configuration.provider_options.items()]
     given += [f"--text-encoder={one}" for one in model.beside.get("text_encoders", ())]
+    given += [f"--controlnet={one}" for one in model.beside.get("controlnet", ())]
     switches = {
         "allow-fallback": configuration.allow_fallback or None,
         "vae-tiling": configuration.vae_tiling,

@@ -17,13 +17,14 @@ SPELLINGS: Mapping[str, str] = {
     "text_encoders": "--text-encoder",
     "prediction_type": "--prediction-type",
     "config": "--config",
+    "controlnet": "--controlnet",
     "refiner": "--refiner",
     "refiner_prediction_type": "--refiner-prediction-type",
     "refiner_config": "--refiner-config",
     "taesd": "--taesd",
 }
 """The options of Python arguments that name a model or a part of one. Errors on the command line show the options."""
-BESIDE = ("vae", "text_encoders", "prediction_type", "config")
+BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet")
 """The options by parameter name."""
 
 CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
@@ -51,6 +52,13 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
         metavar="FOLDER|ID",
         shell_complete=completers.folders,
         help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
+    ),
+    click.option(
+        "--controlnet",
+        metavar="FILE|FOLDER|ID",
+        multiple=True,
+        shell_complete=completers.files,
+        help="Add a ControlNet, which lets a second image guide the model. Repeat the option for several.",
     ),
 )
 

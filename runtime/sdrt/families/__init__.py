@@ -2,11 +2,12 @@
 
 from sdrt.families.encoded import Encoded, RowConditions
 from sdrt.families.family import Family
-from sdrt.families.specs import DenoiserSpec, IndexEntry, Task, TextEncoderSpec, VaeSpec
+from sdrt.families.specs import ControlNetSpec, DenoiserSpec, IndexEntry, Task, TextEncoderSpec, VaeSpec
 from sdrt.families.table import FAMILIES, family_of
 
 __all__ = [
     "FAMILIES",
+    "ControlNetSpec",
     "DenoiserSpec",
     "Encoded",
     "Family",

@@ -10,7 +10,7 @@ from typing import Any
 from sdrt.common.messages import wrong_key
 from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family
-from sdrt.families.specs import Task
+from sdrt.families.specs import ControlNetSpec, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "ModelFacts", "sample_size", "whole"]
@@ -37,6 +37,7 @@ class ModelFacts:
             that can be halved once per level.
         has_text_encoder: whether the folder has every text encoder.
         has_vae_encoder: whether the folder has the VAE's encoder.
+        controlnets: the `config.json` of each ControlNet, by its component.
     """
 
     denoiser: Mapping[str, Any]
@@ -49,6 +50,7 @@ class ModelFacts:
     any_size: bool
     has_text_encoder: bool
     has_vae_encoder: bool
+    controlnets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Capabilities:
         zeroes: whether the unconditional embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
+        controlnets: the ControlNets, in the order in which a call gives their images.
     """
 
     latent_channels: int
@@ -99,6 +102,7 @@ class Capabilities:
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
+    controlnets: tuple[ControlNetSpec, ...] = ()
 
     @classmethod
     def of(cls, family: Family, facts: ModelFacts) -> Capabilities:
@@ -135,6 +139,10 @@ class Capabilities:
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, owner) if task.has_noise_level else 0,
+            controlnets=tuple(
+                ControlNetSpec(component=name, pools=config.get("global_pool_conditions") is True)
+                for name, config in facts.controlnets.items()
+            ),
         )
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sdrt.families import scaling_factors
 from sdrt.families.encoded import RowConditions
 
-__all__ = ["DenoiserSpec", "IndexEntry", "Task", "TextEncoderSpec", "VaeSpec"]
+__all__ = ["ControlNetSpec", "DenoiserSpec", "IndexEntry", "Task", "TextEncoderSpec", "VaeSpec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +68,37 @@ class DenoiserSpec:
     embeds_width: str = "cross_attention_dim"
     levels: str | None = "block_out_channels"
 
+    def is_added(self, name: str) -> bool:
+        """Tell whether an input takes what a ControlNet gives. Only the graph for ControlNets has such inputs."""
+        return name.endswith("_additional_residual") or "_additional_residual_" in name
+
     def inputs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the inputs that a graph with this `config.json` has."""
         labels = (self.labels,) if config.get("num_class_embeds") else ()
         guidance = (self.guidance,) if config.get("time_cond_proj_dim") else ()
         return (self.sample, self.timestep, self.embeds, *self.extra, *labels, *guidance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlNetSpec:
+    """A network that sees a control image and guides the denoiser. It has the denoiser's inputs too.
+
+    Attributes:
+        component: its folder.
+        pools: whether it guides with the mean of all pixels only.
+        image: the input [batch, channels, H, W] for the control image, from 0 to 1.
+        scale: the input [outputs] for the factor of each output.
+    """
+
+    component: str
+    pools: bool = False
+    image: str = "controlnet_cond"
+    scale: str = "conditioning_scale"
+
+    @property
+    def middle(self) -> str:
+        """The last output. The others are called `down_block_res_sample_0`, and so on."""
+        return "mid_block_res_sample"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +144,7 @@ class Task:
         guidance_scale: diffusers' default guidance scale.
         masked_guidance_scale: its default with a mask; None for the same.
         strength, masked_strength: diffusers' default strengths, without a mask and with one.
+        control_scale, masked_control_scale: diffusers' default scales of ControlNets, with an image and with a mask.
         has_image_guidance: whether the image has its own guidance scale.
         needs: the arguments that a call must have.
         refuses: the arguments that have no meaning for the task.
@@ -135,6 +162,8 @@ class Task:
     masked_guidance_scale: float | None = None
     strength: float = 0.8
     masked_strength: float = 1.0
+    control_scale: float = 0.8
+    masked_control_scale: float = 0.5
     has_image_guidance: bool = False
     needs: tuple[str, ...] = ()
     refuses: tuple[str, ...] = ()

@@ -65,6 +65,7 @@ _TASKS = (
         masked_guidance_scale=7.5,
         strength=0.3,
         masked_strength=0.9999,
+        masked_control_scale=1.0,
         refuses=_REFUSES,
     ),
     Task(
@@ -73,6 +74,7 @@ _TASKS = (
         sees_latents=True,
         planes=1,
         masked_strength=0.9999,
+        masked_control_scale=1.0,
         needs=("image", "mask_image"),
         refuses=_REFUSES,
     ),

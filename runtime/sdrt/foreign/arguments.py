@@ -26,7 +26,6 @@ _TASK = "remove it; one pipeline does every task"
 _ASSIGN = "assign it after loading: pipeline.scheduler = …"
 _LORA = "write lora_scale=, or use set_adapters"
 _ADAPTER = "remove it; sdrt has no IP-Adapter"
-_CONTROLNET = "remove it; sdrt has no ControlNet"
 _OTHER_MODELS = "remove it; it is for models that sdrt does not run"
 
 LOADING = (
@@ -77,7 +76,12 @@ LOADING = (
     Word("vae", "another VAE", "give its .safetensors file, its folder or its hub id", works=True),
     Word("text_encoder", "another text encoder", _GRAPH),
     Word("tokenizer", "another tokenizer", _GRAPH),
-    Word("controlnet", "guidance by a second image", _CONTROLNET, (None,)),
+    Word(
+        "controlnet",
+        "guidance by a second image",
+        "give its .safetensors file, its folder or its hub id, or a list of them",
+        works=True,
+    ),
     Word("subfolder", "a folder inside the model's", "give the path of that folder", (None, "")),
     Word("custom_pipeline", "a pipeline from the hub", _TASK, (None,)),
     Word("custom_revision", "a version of that pipeline", _TASK, (None,)),
@@ -145,7 +149,6 @@ _OTHERS = (
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA, (None, {})),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
     *same("ip_adapter_image ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
-    *same("control_image controlnet*", "guidance by a second image", _CONTROLNET, (None,)),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),

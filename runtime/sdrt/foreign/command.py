@@ -10,7 +10,7 @@ __all__ = ["COMMANDS", "OPTIONS"]
 
 _LORA = "sdrt generate and sdrt plot take LoRAs"
 _FILE = "write --lora FILE:0.8, or --lora-dir DIR for <lora:name:0.8> in prompts"
-_CONTROL = "sdrt has no ControlNet"
+_CONTROL = "give the network with --controlnet"
 _ADAPTER = "sdrt has no IP-Adapter"
 _PRECISION = "the precision is chosen once, by sdrt export CHECKPOINT --dtype fp16"
 _MODEL = "write --model (-m)"
@@ -52,7 +52,7 @@ def _same(names: str, what: str, ours: str) -> tuple[Word, ...]:
 
 
 _ANY = (
-    *_same("controlnet controlnet-* control-* control", "guidance by a second image", _CONTROL),
+    *_same("controlnet-* control-* control", "guidance by a second image", _CONTROL),
     *_same("ip-adapter ip-adapter-*", "an image as a prompt", _ADAPTER),
     *_same("api listen port share host server server-name webui", "a server", _SERVER),
     *_same("verbose", "more messages", "leave it out; --debug shows the traceback of an error"),

@@ -13,7 +13,7 @@ _NOISE = "import StableDiffusionPipeline, and pass image= and noise_level= to it
 _INSTRUCTION = "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call"
 _READ = "pass the file's name, or a PIL image, as image="
 _FAMILY = "sdrt runs Stable Diffusion 1, 2 and XL, so keep diffusers for this model"
-_CONTROL = "sdrt has none, so keep diffusers for this pipeline"
+_CONTROL = "import StableDiffusionPipeline, and pass controlnet= and control_image="
 _COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
 
 

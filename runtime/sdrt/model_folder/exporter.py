@@ -56,6 +56,26 @@ class Exporter(Protocol):
             RequestError: one of `beside` is wrong, or not for this kind of checkpoint.
         """
 
+    def add_controlnets(
+        self,
+        model: Any,
+        controlnet: Sequence[str | Path],
+        *,
+        token: str | bool | None,
+        cache_dir: str | Path | None,
+    ) -> Model:
+        """A model folder with ControlNets that are not in it. Nothing is written.
+
+        Args:
+            model: the model folder.
+            controlnet: files, folders or hub ids of ControlNets.
+            token, cache_dir: huggingface_hub's.
+
+        Raises:
+            ModelError: a ControlNet is damaged, for another model, or not supported.
+            RequestError: the folder was not exported by sdrt, or is in int8.
+        """
+
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 

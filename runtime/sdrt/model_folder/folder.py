@@ -26,8 +26,10 @@ from sdrt.model_folder.graph_configs import config_of_graph
 from sdrt.model_folder.index import INDEX_NAME, check_index
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
 from sdrt.model_folder.model import (
+    CONTROLLED_GRAPH,
     STAGES_GRAPH,
     WHOLE_GRAPH,
+    WIDE_CONTROLLED_GRAPH,
     WIDE_GRAPH,
     WIDE_STAGES_GRAPH,
     GraphSource,
@@ -38,7 +40,9 @@ from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = [
+    "CONTROLLED_GRAPH",
     "STAGES_GRAPH",
+    "WIDE_CONTROLLED_GRAPH",
     "WIDE_GRAPH",
     "WIDE_STAGES_GRAPH",
     "FileRecord",
@@ -202,7 +206,7 @@ class ModelFolder(Model):
         )
 
     def _check_files(self) -> None:
-        check_files(self, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
+        check_files(self, (TAESD_DECODER, *self.controlnets, "scheduler", LOW_RES_SCHEDULER))
 
 
 def denoiser_graphs() -> list[str]:

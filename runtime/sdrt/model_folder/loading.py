@@ -60,6 +60,11 @@ class Loading:
         'What the U-Net of a single-file checkpoint predicts: "epsilon" or "v_prediction".',
         usual="what the file says",
     )
+    controlnet: str | Path | Sequence[str | Path] = argument(
+        (),
+        "ControlNets: .safetensors files, folders of diffusers' ControlNetModel, or hub ids. They replace those of an "
+        "exported model.",
+    )
     allow_fallback: bool = argument(False, "Let the CPU run operators that the provider cannot run.")
     vae_tiling: bool | None = argument(
         None,
@@ -109,6 +114,7 @@ class Loading:
             text_encoders=self.text_encoders,
             config=self.config,
             prediction_type=self.prediction_type,
+            controlnet=self.controlnet,  # type: ignore[arg-type]  # Beside makes a list of one
         )
 
     def resolved(self, config: SessionConfig) -> Model:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,15 +21,44 @@ from sdrt.model_folder.manifest import Manifest
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 
-__all__ = ["STAGES_GRAPH", "WHOLE_GRAPH", "WIDE", "WIDE_GRAPH", "WIDE_STAGES_GRAPH", "GraphSource", "Model"]
+__all__ = [
+    "CONTROLLED_GRAPH",
+    "CONTROLNET",
+    "STAGES_GRAPH",
+    "WHOLE_GRAPH",
+    "WIDE",
+    "WIDE_CONTROLLED_GRAPH",
+    "WIDE_GRAPH",
+    "WIDE_STAGES_GRAPH",
+    "GraphSource",
+    "Model",
+    "controlnet_name",
+]
 
 M = TypeVar("M", bound="Model")
 
-WHOLE_GRAPH, STAGES_GRAPH = "model.onnx", "stages.onnx"
-"""A component's graph, and the VAE's graph in stages, for tiles."""
-WIDE_GRAPH, WIDE_STAGES_GRAPH = "model_fp32.onnx", "stages_fp32.onnx"
-WIDE: Mapping[str, str] = {WHOLE_GRAPH: WIDE_GRAPH, STAGES_GRAPH: WIDE_STAGES_GRAPH}
+WHOLE_GRAPH, STAGES_GRAPH, CONTROLLED_GRAPH = "model.onnx", "stages.onnx", "controlled.onnx"
+"""A component's graph, the VAE's graph in stages, for tiles, and the U-Net's graph with inputs for ControlNets."""
+WIDE_GRAPH, WIDE_STAGES_GRAPH, WIDE_CONTROLLED_GRAPH = (
+    "model_fp32.onnx",
+    "stages_fp32.onnx",
+    "controlled_fp32.onnx",
+)
+WIDE: Mapping[str, str] = {
+    WHOLE_GRAPH: WIDE_GRAPH,
+    STAGES_GRAPH: WIDE_STAGES_GRAPH,
+    CONTROLLED_GRAPH: WIDE_CONTROLLED_GRAPH,
+}
 """For each graph, the one that computes in float32 instead. Only components in float16 have it."""
+
+
+CONTROLNET = "controlnet"
+"""The folder of the first ControlNet. Further ones are `controlnet_2`, `controlnet_3`, and so on."""
+
+
+def controlnet_name(index: int) -> str:
+    """The component of the ControlNet number `index`, counted from 0."""
+    return CONTROLNET if index == 0 else f"{CONTROLNET}_{index + 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +156,19 @@ class Model(ABC):
         """Tell whether there is a graph of the component `name`."""
         return self.graph(name) is not None
 
+    @cached_property
+    def controlnets(self) -> tuple[str, ...]:
+        """The components that are ControlNets, in their order. Those of other programs' folders have other inputs."""
+        known = {} if self.manifest is None else self.manifest.components
+        names = (controlnet_name(index) for index in count())
+        return tuple(takewhile(lambda name: name in known and self.has(name), names))
+
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """The names of the ControlNets, in their order: of their files, or of their folders."""
+        entries = {} if self.manifest is None else self.manifest.components
+        return tuple(str(entries.get(name, {}).get("name", name)) for name in self.controlnets)
+
     @property
     def other_vae(self) -> str | None:
         """The name of the VAE, if it replaces the model's own."""
@@ -177,6 +220,7 @@ class Model(ABC):
             any_size=manifest is not None and manifest.exporter != "optimum",
             has_text_encoder=has_text_encoder,
             has_vae_encoder=self.has(family.vae.encoder),
+            controlnets={name: self.component_config(name) for name in self.controlnets},
         )
         return Capabilities.of(family, facts)
 

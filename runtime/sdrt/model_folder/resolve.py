@@ -67,7 +67,8 @@ def resolve_model(
             for a model that is no checkpoint.
     """
     if _is_embedded(model):
-        return _open_embedded(model, revision, beside, Notices(notify))
+        opened = _open_embedded(model, revision, beside, Notices(notify))
+        return _controlled(opened, beside, in_memory=in_memory, token=token, cache_dir=cache_dir)
     source = _source(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
     return _open(source, target, in_memory, notify, reporter)
 
@@ -85,7 +86,7 @@ def _source(model: str | Path, *, beside: Beside, revision: str | None, **access
     folder = expand(model)
     if exists(folder):
         refuse_revision(folder, revision)
-        return Source(name=str(folder), configs=folder, beside=beside)
+        return Source(name=str(folder), configs=folder, beside=beside, **access)
     if model == DEFAULT_MODEL:
         raise ModelNotFoundError.advised(
             f"this installation lacks the embedded model {model}, the default",
@@ -153,6 +154,8 @@ def refuse_revision(model: str | Path, revision: str | None) -> None:
 def _refuse_beside(model: str | Path, beside: Beside) -> None:
     """Raise `RequestError` if `beside` has anything for a model that is no checkpoint."""
     for name in beside.given():
+        if name == "controlnet":
+            continue
         raise RequestError.advised(
             f"{name} is given, but {model} has been exported already",
             f"leave it out, or export the checkpoint with its own {name}",
@@ -165,7 +168,9 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
     where = source.configs
     if where.is_dir() and not holds_torch_checkpoint(where):
         _refuse_beside(where, source.beside)
-        return ModelFolder.open(where, name=source.model_name if source.commit else None)
+        model = ModelFolder.open(where, name=source.model_name if source.commit else None)
+        access = {"token": source.token, "cache_dir": source.cache_dir}
+        return _controlled(model, source.beside, in_memory=in_memory, **access)
     # Checked first, because the exporter may be missing, and because a hub model's weights are downloaded next.
     if where.is_dir():
         check_checkpoint_index(where)
@@ -175,6 +180,19 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
         return export_once(source, target=target, notices=Notices(notify), reporter=reporter)
     require_exporter(source)
     return _in_memory(source, target, notify)
+
+
+def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access: Any) -> Model:
+    """The model with the ControlNets that the user gave, if any. Their graphs are built in memory."""
+    if not beside.controlnet:
+        return model
+    if not in_memory:
+        raise RequestError.advised(
+            f"controlnet is given, but this provider runs only what is exported, and {model.path} is exported already",
+            "export the checkpoint with sdrt export --controlnet",
+            argument="controlnet",
+        )
+    return load_exporter().add_controlnets(model, beside.controlnet, **access)
 
 
 def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:

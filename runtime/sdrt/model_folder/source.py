@@ -18,6 +18,11 @@ _EXAMPLES = {
     "vae": "vae.safetensors",
     "config": "a folder in diffusers' layout",
     "text_encoders": "clip_l.safetensors",
+    "controlnet": "control_v11p_sd15_canny.safetensors",
+}
+_LISTS = {
+    "text_encoders": "a list of .safetensors files",
+    "controlnet": "a list of ControlNets: .safetensors files, folders or hub ids",
 }
 
 
@@ -30,6 +35,7 @@ class Beside:
         text_encoders: files of text encoders. For single-file checkpoints only, like those below.
         config: a folder or hub id of a model in diffusers' layout, for its configs.
         prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
+        controlnet: files, folders or hub ids of ControlNets.
 
     Raises:
         RequestError: a value is of a wrong type, or is empty.
@@ -39,16 +45,19 @@ class Beside:
     text_encoders: Sequence[str | Path] = ()
     config: str | Path | None = None
     prediction_type: str | None = None
+    controlnet: Sequence[str | Path] = ()
 
     def __post_init__(self) -> None:
-        texts = [self.text_encoders] if isinstance(self.text_encoders, (str, Path)) else self.text_encoders
-        if not isinstance(texts, (list, tuple)):
-            raise wrong_value("text_encoders", texts, "a list of .safetensors files")
-        object.__setattr__(self, "text_encoders", tuple(texts))
+        for argument, fits in _LISTS.items():
+            given = getattr(self, argument)
+            listed = [given] if isinstance(given, (str, Path)) else given
+            if not isinstance(listed, (list, tuple)):
+                raise wrong_value(argument, listed, fits)
+            object.__setattr__(self, argument, tuple(listed))
+            for one in listed:
+                _check_place(argument, one, optional=False)
         _check_place("vae", self.vae)
         _check_place("config", self.config)
-        for text in texts:
-            _check_place("text_encoders", text, optional=False)
         if self.prediction_type is not None and self.prediction_type not in PREDICTIONS:
             raise wrong_value("prediction_type", self.prediction_type, " or ".join(PREDICTIONS))
 
@@ -58,7 +67,8 @@ class Beside:
 
     def paths(self) -> list[Path]:
         """The files and folders among the given values."""
-        given = [one for one in (self.vae, *self.text_encoders, self.config) if one is not None]
+        places = (self.vae, *self.text_encoders, self.config, *self.controlnet)
+        given = [one for one in places if one is not None]
         return [path for one in given if exists(path := expand(one))]
 
 

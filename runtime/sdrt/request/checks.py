@@ -68,6 +68,8 @@ def checked(row: Setting, value: Any) -> Any:
     if row.bounds is None:
         return value
     check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
+    if row.takes_one and not isinstance(value, (list, tuple, np.ndarray)):
+        value = [value]
     if row.max_items is not None:
         return numbers(row.name, value, row.max_items, check, *row.bounds)
     number = check(row.name, value, *row.bounds)

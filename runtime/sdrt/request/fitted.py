@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
+from sdrt.request.controls import Control
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.request import Request
 
@@ -37,6 +38,10 @@ class FittedRequest(DerivedSettings):
     """The steps of the pass before this one, if both draw the same image. Prompt editing counts on from them."""
     guidance_width: int = 0
     """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
+    controls: tuple[Control, ...] = ()
+    """What each ControlNet does. Empty without control images."""
+    guesses: bool = False
+    """Whether the ControlNets guide only the half with the prompt."""
     runs_all_steps: bool = False
     """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
     adaptation: Adaptation = NO_ADAPTATION

@@ -9,6 +9,7 @@ from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
 from sdrt.request.clip_skip import SkipOfLabel
+from sdrt.request.controls import fit_controls, guesses, settings_of_controls
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
@@ -61,6 +62,8 @@ def _completed(
         values["clip_skip"] = request.clip_skip.from_layer(capabilities.layer)
     # The size of an outpainting follows from its image and its borders, so that both may be replaced.
     size = {} if request.outpaint is not None else {"height": height, "width": width}
+    controls = fit_controls(request, capabilities)
+    values |= settings_of_controls(controls)
     completed = object.__new__(Request)
     completed.__dict__.update(vars(request) | values | size)
     overlap = request.tile_overlap
@@ -70,6 +73,8 @@ def _completed(
         "strength": _strength(request, capabilities),
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
+        "controls": controls,
+        "guesses": guesses(request, capabilities),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,
@@ -156,8 +161,8 @@ def rounded_size(height: int, width: int, capabilities: Capabilities) -> tuple[i
 def _image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]:
     """Height and width of the result, in pixels.
 
-    These are the request's `height` and `width`. If they are missing, they come from the image, else from the latents,
-    else from the model.
+    These are the request's `height` and `width`. If they are missing, they come from the image, else from the control
+    image, else from the latents, else from the model.
     """
     height, width = capabilities.default_height, capabilities.default_width
     if request.image is not None and request.padding_mask_crop is None:
@@ -176,6 +181,10 @@ def _image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]
             height, width = height * capabilities.vae_scale_factor, width * capabilities.vae_scale_factor
         if request.outpaint is not None:
             width, height = request.outpaint.of(width, height)
+        height, width = rounded_size(height, width, capabilities)
+    elif request.image is None and request.control_image is not None:
+        first = request.control_image[0]
+        height, width = (first[0] if isinstance(first, tuple) else first).shape[:2]
         height, width = rounded_size(height, width, capabilities)
     elif request.latents is not None and request.height is None and request.width is None:
         height, width = (size * capabilities.vae_scale_factor for size in request.latents.shape[2:])

@@ -32,6 +32,7 @@ class Group:
     PROMPTS = "Prompts"
     IMAGE_TO_IMAGE = "Image to image"
     PAINTING = "Inpainting and outpainting"
+    CONTROL = "ControlNet"
     LARGE = "Large images"
     SIZES = "Sizes and scores for SDXL"
     SAMPLING = "Sampling"
@@ -45,6 +46,7 @@ GROUPS = (
     Group.PROMPTS,
     Group.IMAGE_TO_IMAGE,
     Group.PAINTING,
+    Group.CONTROL,
     Group.LARGE,
     Group.SIZES,
     Group.SAMPLING,
@@ -89,8 +91,8 @@ class Option:
     """The text of the help, if it differs from `Setting.about`."""
     usual: str | None = None
     """The default in the help, if it differs from `Setting.usual`."""
-    repeated: bool = False
-    """Whether the option may be repeated, so that the value is a list of texts. An axis varies a list of one text."""
+    repeats: bool = False
+    """Whether the option can be given several times. The value is then a list of texts. An axis varies lists of one."""
 
 
 _NO_OPTION = Option()
@@ -115,6 +117,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     max_items: int | None = None
     """The largest length of a list of numbers. None if the value is not a list."""
+    takes_one: bool = False
+    """Whether a list of numbers may also be a single number."""
     rank: int | None = None
     """The number of dimensions of an array of floating-point numbers."""
     keeps_int: bool = False

@@ -1,4 +1,4 @@
-"""The table of settings. Each setting is declared here, in `usual_settings`, `size_settings` or `two_model_settings`.
+"""The table of settings. Each setting is declared here, or in another module of settings.
 
 Each field is a row of the table: its name, type, default, and the other values of `Setting`. Many things are made from
 these rows: `Request` and the checks of its single values, the signature and documentation of a pipeline's call, the
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
+from sdrt.request.control_settings import ControlSettings
 from sdrt.request.setting import Group, Label, Option, setting
-from sdrt.request.two_model_settings import TwoModelSettings
 
 if TYPE_CHECKING:
     from sdrt.request.checks import Array
@@ -27,7 +27,7 @@ _WITH_EMBEDS = "SDXL needs them with such embeddings."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Settings(TwoModelSettings):
+class Settings(ControlSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
     strength: float | None = setting(

@@ -13,6 +13,7 @@ from typing import Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import SdrtError
+from sdrt.request.control_texts import read_controls
 from sdrt.request.labels import scheduler_name
 from sdrt.request.other_labels import ALIASES, group_of, has_no_effect, is_off, plain
 from sdrt.request.other_prompts import note_old_editing, note_padding
@@ -61,6 +62,7 @@ def translate(
         # A scheduler may be a file, but only if the user names it.
         found.differs("Sampler", found.texts.pop("Sampler"), "scheduler")
     _vae(found)
+    read_controls(found)
     if not found.texts.get("Version", "").startswith("sdrt "):
         for convert in _CONVERSIONS:
             convert(found)

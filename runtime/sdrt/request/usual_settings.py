@@ -141,7 +141,7 @@ class UsualSettings:
             metavar="FILE[:WEIGHT]",
             also=("loras",),
             help="Add the LoRA in this .safetensors file, with this weight.  [default: 1]  Can be repeated.",
-            repeated=True,
+            repeats=True,
         ),
     )
     lora_dir: Any = setting(

@@ -20,6 +20,7 @@ from sdrt.images.reading import checked_count, read_images, read_masks
 from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
+from sdrt.request.controls import check_controls
 from sdrt.request.loras import checked_loras, lora_tags
 from sdrt.request.setting import Setting, settings_of
 from sdrt.request.two_model_checks import check_part, check_refiner
@@ -56,6 +57,7 @@ def validate(request: DerivedSettings) -> None:
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
     _set(request, "num_images_per_prompt", count)
     _check_image(request)
+    check_controls(request)
     _check_hires(request)
     check_part(request)
     check_refiner(request)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
-from sdrt.families import TextEncoderSpec
+from sdrt.families import ControlNetSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.manifest import readable
-from sdrt.model_folder.model import STAGES_GRAPH, Model
+from sdrt.model_folder.model import CONTROLLED_GRAPH, STAGES_GRAPH, Model
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
+from sdrt.run.controls import residual_shapes
 from sdrt.run.open_graphs import OpenGraphs
 from sdrt.text.encoder import TextEncoder
 from sdrt.text.textual_inversion import Inversions
@@ -28,6 +30,10 @@ from sdrt.vae.latent_scale import LatentScale
 from sdrt.vae.posterior import graph_with_posterior
 from sdrt.vae.preview import TaesdPreview
 from sdrt.vae.stages import StagedVae
+
+if TYPE_CHECKING:
+    from sdrt.request.controls import Control
+    from sdrt.request.fitted import FittedRequest
 
 __all__ = ["LoadedComponents"]
 
@@ -123,6 +129,29 @@ class LoadedComponents:
         return self._graphs.get(self._family.denoiser.component, self._make_denoiser)
 
     @property
+    def controlled_denoiser(self) -> Component:
+        """The graph of the denoiser that takes what ControlNets give."""
+        component = self._family.denoiser.component
+        return self._graphs.get(f"{component}, controlled", self._make_controlled_denoiser, component)
+
+    def controlnet(self, spec: ControlNetSpec) -> Component:
+        """The graph of a ControlNet."""
+        return self._graphs.get(spec.component, lambda: self._make_controlnet(spec))
+
+    def residual_shapes(
+        self, component: Component, rows: int, size: Sequence[int]
+    ) -> dict[str, tuple[int, ...]]:
+        """The shapes of what ControlNets give, for `rows` rows of latents of this `size` [h, w]."""
+        spec = self._family.denoiser
+        return residual_shapes(
+            self._model.component_config(spec.component), spec, component.inputs, rows, size
+        )
+
+    def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
+        """The model's ControlNets, each with what it does in a request."""
+        return list(zip(self._model.capabilities.controlnets, request.controls, strict=True))
+
+    @property
     def vae_encoder(self) -> VaeEncoder:
         """The VAE's encoder, which turns images into latents."""
         if self._vae_encoder is None:
@@ -201,6 +230,21 @@ class LoadedComponents:
         spec = self._family.denoiser
         component = self._graphs.open(spec.component)
         component.require(spec.inputs(self._model.component_config(spec.component)), (spec.output,))
+        return component
+
+    def _make_controlled_denoiser(self) -> Component:
+        spec = self._family.denoiser
+        component = self._graphs.open(spec.component, CONTROLLED_GRAPH)
+        added = [name for name in component.inputs if spec.is_added(name)]
+        own = spec.inputs(self._model.component_config(spec.component))
+        component.require((*own, *added), (spec.output,))
+        return component
+
+    def _make_controlnet(self, spec: ControlNetSpec) -> Component:
+        component, denoiser = self._graphs.open(spec.component), self._family.denoiser
+        own = denoiser.inputs(self._model.component_config(denoiser.component))
+        taken = [name for name in component.inputs if name in own]
+        component.require((*taken, spec.image, spec.scale), (spec.middle,))
         return component
 
     def _make_vae_encoder(self) -> VaeEncoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
 from sdrt.common.spans import DENOISE, span
-from sdrt.errors import ComponentError, RequestError
+from sdrt.errors import ComponentError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
-from sdrt.run.guidance import embedded_guidance
+from sdrt.run.controls import Controls, bound_controls
+from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -46,26 +47,25 @@ def bound_denoiser(
     sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
     """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
-    component = components.denoiser
+    component = components.controlled_denoiser if request.controls else components.denoiser
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )
-    fixed = _class_labels(component, spec, prepared, conditioning.batch)
-    fixed |= _guidance(component, spec, request, conditioning.batch)
-    extra_channels = prepared.extra_channels
-    if extra_channels is not None:
-        extra_channels = conditioning.repeat_for_batch(
-            extra_channels, zero_unconditional=prepared.zero_unconditional
-        )
+    fixed = fixed_inputs(component, spec, request, prepared, conditioning.batch)
+    extra_channels = _extra_channels(prepared, conditioning)
     _, channels, *size = prepared.x.shape
     channels += 0 if extra_channels is None else extra_channels.shape[1]
     size = size if windows is None else list(windows.size)
-    _check_fixed_size(component, spec, size, factor)
+    check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
-    rows = _fixed(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    shapes = _shapes(component, spec, rows, (channels, *size), conditioning.at(0) | fixed)
+    rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
+    added = components.residual_shapes(component, rows, size) if request.controls else {}
+    shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    with component.bound(shapes, (spec.output,)) as run:
+    controlled = bound_controls(
+        components, spec, request, plan, conditioning, prepared.canvases, shapes=shapes, factor=factor
+    )
+    with component.bound(shapes, (spec.output,)) as run, controlled as controls:
         yield Denoiser(
             component,
             run,
@@ -82,67 +82,17 @@ def bound_denoiser(
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
+            controls=controls,
         )
 
 
-def _shapes(
-    component: Component,
-    spec: DenoiserSpec,
-    rows: int,
-    sample: tuple[int, ...],
-    others: Mapping[str, NDArray[Any]],
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of the inputs for `rows` rows. `sample` is the shape of one row's latents and extra channels."""
-    shapes = {spec.sample: (rows, *sample), spec.timestep: _timestep_shape(component, spec, rows)}
-    shapes |= {name: (rows, *array.shape[1:]) for name, array in others.items()}
-    return {name: shapes[name] for name in component.inputs}
-
-
-def _fixed(component: Component, name: str, axis: int) -> int | None:
-    """The length of an axis of an input, or None if it is free."""
-    shape = component.inputs[name].shape
-    length = shape[axis] if axis < len(shape) else None
-    return length if isinstance(length, int) else None
-
-
-def _timestep_shape(component: Component, spec: DenoiserSpec, rows: int) -> tuple[int, ...]:
-    """The shape of the timestep: a scalar, or a list with one number, with one for each row, or of a fixed length."""
-    batch = component.inputs[spec.sample].shape[0]
-    lengths = {batch: rows} if isinstance(batch, str) and batch else {}
-    shape = component.inputs[spec.timestep].shape
-    return tuple(size if isinstance(size, int) else lengths.get(size, 1) for size in shape)
-
-
-def _check_fixed_size(component: Component, spec: DenoiserSpec, size: Sequence[int], factor: int) -> None:
-    """Raise `RequestError` for a size [h, w] of latents that a graph for only one size does not take."""
-    fixed = [_fixed(component, spec.sample, axis) or side for axis, side in zip((2, 3), size, strict=True)]
-    if fixed != list(size):
-        height, width = (side * factor for side in fixed)
-        found = "x".join(str(side * factor) for side in reversed(size))
-        raise RequestError.expected(
-            f"the image is {found}, but {component.name} was exported for one size",
-            f"width {width} and height {height}, or a model exported with sdrt export, which takes any size",
-            argument="width" if fixed[1] != size[1] else "height",
-        )
-
-
-def _class_labels(
-    component: Component, spec: DenoiserSpec, prepared: Prepared, batch: int
-) -> dict[str, NDArray[Any]]:
-    """The input with the class label of each row; empty if the denoiser has no such input."""
-    if prepared.class_label is None:
-        return {}
-    return {spec.labels: np.full(batch, prepared.class_label, component.inputs[spec.labels].dtype)}
-
-
-def _guidance(
-    component: Component, spec: DenoiserSpec, request: FittedRequest, batch: int
-) -> dict[str, NDArray[Any]]:
-    """The input with the embedded guidance scale of each row; empty if the denoiser has no such input."""
-    if not request.guidance_width:
-        return {}
-    embedded = embedded_guidance(request.guidance_scale, request.guidance_width)
-    return {spec.guidance: np.tile(embedded, (batch, 1)).astype(component.inputs[spec.guidance].dtype)}
+def _extra_channels(prepared: Prepared, conditioning: Conditioning) -> Array | None:
+    """The further input channels of each row of the batch."""
+    if prepared.extra_channels is None:
+        return None
+    return conditioning.repeat_for_batch(
+        prepared.extra_channels, zero_unconditional=prepared.zero_unconditional
+    )
 
 
 class Denoiser:
@@ -170,6 +120,7 @@ class Denoiser:
         fixed: inputs [batch, …] by name that are the same in every step, such as class labels.
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
+        controls: the ControlNets that guide the network; None without any.
     """
 
     def __init__(
@@ -190,6 +141,7 @@ class Denoiser:
         fixed: Mapping[str, NDArray[Any]],
         extra_channels: Array | None = None,
         windows: Windows | None = None,
+        controls: Controls | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
@@ -211,7 +163,7 @@ class Denoiser:
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
-        self._windows = windows
+        self._windows, self._controls = windows, controls
         # With windows, each window needs its own part of the extra channels. Otherwise they are copied only once.
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
@@ -225,6 +177,11 @@ class Denoiser:
         self._conditions = {**inputs, **self._fixed}
         if self._is_whole:
             self._upload(slice(None))
+
+    def begin(self, evaluation: int) -> None:
+        """Tell which evaluation of the pass comes next, counted from 0."""
+        if self._controls is not None:
+            self._controls.begin(evaluation)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
@@ -256,19 +213,19 @@ class Denoiser:
             self._sample[row, : self._channels] = scaled[image]
         if self._extra_channels is not None:
             self._sample[:, self._channels :] = self._extra_channels[place]
-        output = self._evaluate(timestep)
+        output = self._evaluate(timestep, place)
         denoised: Array = self._guide(output, len(x)) * np.float32(c_out)
         denoised += np.float32(c_skip) * x
         if not self._keeps_unconditional:
             return denoised, denoised
         return denoised, output[: len(x)] * np.float32(c_out) + np.float32(c_skip) * x
 
-    def _evaluate(self, timestep: float) -> Array:
+    def _evaluate(self, timestep: float, place: Place) -> Array:
         """Return the network's output for the batch. The next call may overwrite it."""
         self._time.fill(_rounded(timestep, self._timestep.dtype))
         self._run.set(self._spec.timestep, self._time)
         start = time.perf_counter()
-        output = self._run_network()
+        output = self._run_network(place)
         self.seconds.append(time.perf_counter() - start)
         expected = (len(self._sample), self._channels, *self._sample.shape[2:])
         if output.shape != expected:
@@ -281,18 +238,30 @@ class Denoiser:
         self._component.check_finite(self._spec.output, output)
         return output
 
-    def _run_network(self) -> Array:
-        """Run the network once, or once for each group of rows."""
+    def _run_network(self, place: Place) -> Array:
+        """Run the network once, or once for each group of rows, and the ControlNets before it."""
         sample, output = self._spec.sample, self._spec.output
         if self._is_whole:
+            self._guide_inside(np.arange(len(self._sample)), place)
             self._run.set(sample, self._sample)
             return self._run()[output]
         outputs = []
         for rows in self._groups:
             self._upload(rows)
+            self._guide_inside(rows, place)
             self._run.set(sample, self._sample[rows])
             outputs.append(self._run()[output].copy())
         return np.concatenate(outputs)[: len(self._sample)]
+
+    def _guide_inside(self, rows: NDArray[np.intp], place: Place) -> None:
+        """Set what ControlNets add inside the network for these rows."""
+        if self._controls is None:
+            return
+        inputs = {name: array[rows] for name, array in self._conditions.items()}
+        inputs[self._spec.sample] = self._sample[rows, : self._channels]
+        inputs[self._spec.timestep] = self._time
+        for name, array in (self._controls(inputs, rows, place) or {}).items():
+            self._run.set(name, array)
 
     def _upload(self, rows: slice | NDArray[np.intp]) -> None:
         for name, array in self._conditions.items():

@@ -53,6 +53,7 @@ class Generation:
 
         self._tell_of_prompts(request)
         self._tell_of_words(request, refiner)
+        self._tell_of_controls(request, refiner)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -142,6 +143,11 @@ class Generation:
             messages += unread(request.prompts_2, [], syntax, words, loras=OTHER_TEXT)
         for message in dict.fromkeys(messages):
             self._notices.warn(message)
+
+    def _tell_of_controls(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
+        """Warn that ControlNets do not guide the refiner, which is another model."""
+        if refiner is not None and request.controls:
+            self._notices.warn(f"refiner {refiner.model.name} runs without the ControlNets")
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Warn about words of textual inversions that the refiner reads as text."""

@@ -38,7 +38,8 @@ class _Kept:
     """What is in memory, by name, with the adapters that changed it. `OpenGraphs` of one model share it."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, tuple[Any, Any]] = {}
+        # The component, what changed it, and what was made.
+        self.by_name: dict[str, tuple[str, Any, Any]] = {}
         # Graphs that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
         self.in_use: WeakValueDictionary[tuple[str, Any], Any] = WeakValueDictionary()
         self.opened: list[weakref.ref[Component]] = []
@@ -48,7 +49,7 @@ class _Kept:
 class OpenGraphs:
     """Opens graphs, and keeps them in memory. With `low_vram`, opening one frees the others.
 
-    A component is in memory once: opening it with other adapters frees it.
+    Opening a component with other adapters frees all of its graphs.
 
     What it keeps must not refer to it: such a cycle would keep gigabytes in memory until Python's garbage collector
     runs, which does not know how large sessions are.
@@ -79,26 +80,31 @@ class OpenGraphs:
         found = [reference() for reference in list(self._kept.opened)]
         return tuple(component for component in found if component is not None)
 
-    def get(self, name: str, load: Callable[[], T]) -> T:
-        """Return what `load` made for this name. `load` is called if nothing is in memory under this name."""
-        kept, key = self._kept, self._model.adaptation.key(name)
+    def get(self, name: str, load: Callable[[], T], component: str = "") -> T:
+        """Return what `load` made for this name. `load` is called if nothing is in memory under this name.
+
+        The adapters count that change the `component`, which has the same name by default.
+        """
+        component = component or name
+        kept, key = self._kept, self._model.adaptation.key(component)
         with at_work(), held(kept.lock):
             found = kept.by_name.get(name)
-            if found is None or found[0] != key:
+            if found is None or found[1] != key:
                 del found
-                self._make_room(name)
+                self._make_room(name, component)
                 # Only now, because the line above may have freed it.
                 in_use = kept.in_use.get((name, key))
                 made = load() if in_use is None else in_use
-                kept.by_name[name] = (key, made)
+                kept.by_name[name] = (component, key, made)
                 kept.in_use[name, key] = made
-            wanted: T = kept.by_name[name][1]
+            wanted: T = kept.by_name[name][2]
             return wanted
 
-    def _make_room(self, name: str) -> None:
-        """Free what must not be in memory together with `name`."""
-        kept = self._kept.by_name
-        drop = [one for one in kept if one == name or (self._frees_others(name) and one not in _SMALL)]
+    def _make_room(self, name: str, component: str) -> None:
+        """Free what must not be in memory together with `name`, a graph of `component`."""
+        kept, key = self._kept.by_name, self._model.adaptation.key(component)
+        old = [one for one, (own, own_key, _) in kept.items() if own == component and own_key != key]
+        drop = old + [one for one in kept if self._frees_others(name) and one not in (*_SMALL, *old)]
         for one in drop:
             del kept[one]
         if drop:
@@ -150,7 +156,7 @@ class OpenGraphs:
         trim()
 
     def _repeats(self, name: str) -> bool:
-        return name == self._model.family.denoiser.component
+        return name in (self._model.family.denoiser.component, *self._model.controlnets)
 
 
 def _source(model: Model, name: str, kind: str) -> GraphSource:

@@ -8,9 +8,11 @@ from typing import Any
 
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.images.metadata import Parameters
+from sdrt.request.control_texts import CONTROL_LABELS
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
+from sdrt.run.control_labels import control_texts
 from sdrt.run.lora_texts import NO_LORAS, LoraTexts
 from sdrt.schedulers import SPACING_LABELS, Scheduler, resolve_scheduler, schedule_type_of
 
@@ -37,6 +39,8 @@ class Origin:
     """Whether an empty negative prompt differs from a missing one."""
     layer: int = 0
     """How many layers the text encoders' usual layer is before the last one."""
+    controlnets: tuple[str, ...] = ()
+    """The names of the ControlNets."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
     loras: LoraTexts = NO_LORAS
@@ -68,7 +72,7 @@ class Origin:
         return Parameters(
             prompt=self.loras.prompt(request.prompts[which] if request.prompts else ""),
             negative_prompt=negative or "",
-            settings=settings_text(values),
+            settings=_before_version(settings_text(values), control_texts(request, self.controlnets)),
         )
 
     def _of_request(self, request: Request) -> dict[str, Any]:
@@ -77,7 +81,9 @@ class Origin:
         for row in settings_of(type(request)):
             value = getattr(request, row.name)
             matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
-            if row.label is not None and matters and (row.label.always or value != row.default):
+            if row.label is None or row.label.name in CONTROL_LABELS:
+                continue  # what ControlNets do is one text for each
+            if matters and (row.label.always or value != row.default):
                 values[row.name] = value
         if request.hires_scale is not None or request.denoising_start is not None:
             values.pop("strength", None)
@@ -125,3 +131,9 @@ class Origin:
             "lora_hashes": self.loras.hashes,
             "version": f"sdrt {__version__}",
         }
+
+
+def _before_version(settings: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
+    """The labelled texts with `more` of them. The version stays the last one."""
+    version = {name: text for name, text in settings.items() if name == "Version"}
+    return {**{name: text for name, text in settings.items() if name not in version}, **more, **version}

@@ -9,6 +9,7 @@ from typing import Any
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
+from sdrt.request.controls import check_shares
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
@@ -67,10 +68,12 @@ class PlannedRequest:
             refining = (refiner, own if second is model else {**own, "adaptation": refiner.adaptation})
         fitted = replace(fitted, adaptation=adaptation)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
+        passes = tuple(plan_passes(fitted, with_levels, hires_scheduler, refining))
+        check_shares(fitted.controls, adaptive=any(one.plan.adaptive for one in passes))
         return cls(
             request=fitted,
             scheduler=scheduler,
-            passes=tuple(plan_passes(fitted, with_levels, hires_scheduler, refining)),
+            passes=passes,
             model=model,
             refiner=refiner,
         )
@@ -85,6 +88,7 @@ class PlannedRequest:
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
+            controlnets=self.model.controlnet_names,
             loras=loras,
         )
 

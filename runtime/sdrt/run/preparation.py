@@ -22,7 +22,7 @@ from sdrt.tasks.inpainting import WHITE, Canvas, KnownRegion, crop_box, fitted, 
 if TYPE_CHECKING:
     from sdrt.vae.autoencoder import VaeEncoder
 
-__all__ = ["Preparation", "Prepared"]
+__all__ = ["Preparation", "Prepared", "canvases_of"]
 
 T = TypeVar("T")
 Array = NDArray[np.float32]
@@ -195,7 +195,7 @@ class Preparation:
         request, capabilities = self.request, self.capabilities
         encoder = None if request.image_is_latents else self.encoder()
         given = [one for one, _ in self._latents_of_images()] if request.image_is_latents else []
-        canvases = tuple(canvas for canvas, _ in self._for_each_image(_canvases(request, capabilities)))
+        canvases = tuple(canvas for canvas, _ in self._for_each_image(canvases_of(request, capabilities)))
         self._warn_of_thin_masks(canvases)
         masks = [canvas.latent_mask(capabilities.vae_scale_factor) for canvas in canvases]
         # A U-Net for inpainting takes the mask and the masked image's latents as further channels.
@@ -224,8 +224,10 @@ class Preparation:
         return Prepared(x=x, known_region=known, canvases=() if given else canvases)
 
 
-def _canvases(request: FittedRequest, capabilities: Capabilities) -> list[Canvas]:
-    """Return for each prompt its image, its mask, and the box of the image that the U-Net sees."""
+def canvases_of(request: FittedRequest, capabilities: Capabilities) -> list[Canvas]:
+    """For each prompt its image, its mask, and the box of the image that the U-Net sees. Empty without a mask."""
+    if request.mask_image is None:
+        return []
     images = request.image
     if request.image_is_latents:
         images = [np.zeros((*mask.shape, 3), np.uint8) for mask in request.mask_image]

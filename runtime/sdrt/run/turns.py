@@ -92,6 +92,7 @@ class Turns:
         elif self._conditioning.changes(step.number, step.following):
             self._inputs = self._conditioning.at(step.following)
             self._denoiser.condition(self._inputs)
+        self._denoiser.begin(step.index + 1)
 
     def close(self) -> None:
         """Return the buffers and drop the graph, which must not stay in memory while the VAE decodes."""

@@ -80,8 +80,13 @@ class Canvas:
     @cached_property
     def seen(self) -> Image8:
         """The part of the image that the U-Net sees, [height, width, 3]. Its edge is repeated around it."""
+        return self.cut(self.image)
+
+    def cut(self, image: Image8) -> Image8:
+        """The same part of another image, which is scaled to the size of this one first."""
         left, top, right, bottom = self.box
-        scaled = resized(self.image[top:bottom, left:right], *self.scaled)
+        whole = resized(image, *self.mask.shape)
+        scaled = resized(whole[top:bottom, left:right], *self.scaled)
         return np.pad(scaled, (*self._around, (0, 0)), mode="edge")
 
     @cached_property

@@ -37,7 +37,7 @@ def unread(
     for text in prompts:
         found += [*_in_any(text, syntax, words, loras), *_guidance(text, syntax, words)]
     for text in negative_prompts:
-        found += _in_any(text, syntax, words, OTHER_TEXT)
+        found += _in_any(text, syntax, words, loras or OTHER_TEXT)
     return list(dict.fromkeys(found))
 
 

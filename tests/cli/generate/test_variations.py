@@ -124,8 +124,8 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "sigmas": [1, "x"]}', "expected a list of numbers"),
         ('{"prompt": "a", "composite": 1}', "composite is 1: expected true or false"),
         (
-            'a\n{"colour": 5}',
-            "p.txt, line 2: unknown setting 'colour': expected one of prompt, height, width, steps",
+            'a\n{"palette": 5}',
+            "p.txt, line 2: unknown setting 'palette': expected one of prompt, height, width, steps",
         ),
         ('{"steps": 5}', "p.txt, line 1: expected a prompt"),
         ('{"prompt": 5}', "p.txt, line 1: prompt is 5: expected a string"),

@@ -46,7 +46,7 @@ def test_an_import_says_what_to_import(word: Word) -> None:
     [
         ("FluxPipeline", "keep diffusers"),
         ("StableDiffusion3Img2ImgPipeline", "sdrt runs Stable Diffusion 1, 2 and XL"),
-        ("StableDiffusionControlNetPipeline", "sdrt has none"),
+        ("StableDiffusionControlNetPipeline", "pass controlnet= and control_image="),
         ("UNet2DConditionModel", "loads the whole model folder"),
         ("KarrasVeScheduler", r"`sdrt schedulers` lists them"),
         ("PixArtAlphaPipeline", "import StableDiffusionPipeline"),

@@ -41,6 +41,14 @@ def test_the_name_comes_from_the_source(signed: Path, model_copy: Path) -> None:
     assert ModelFolder.open(signed).name == "model"
 
 
+def test_another_programs_controlnet_is_left_alone(model_copy: Path) -> None:
+    """Its graph has other inputs than sdrt's, and no config."""
+    (model_copy / "sdrt.json").unlink(missing_ok=True)
+    (model_copy / "controlnet").mkdir()
+    shutil.copy(model_copy / "unet" / "model.onnx", model_copy / "controlnet")
+    assert ModelFolder.open(model_copy).capabilities.controlnets == ()
+
+
 @pytest.mark.parametrize("name", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"])
 @pytest.mark.parametrize("text", MALFORMED.values(), ids=MALFORMED)
 def test_malformed_json_names_the_file(model_copy: Path, name: str, text: str) -> None:

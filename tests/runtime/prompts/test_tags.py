@@ -71,8 +71,10 @@ def test_users_are_told_once_of_each() -> None:
     told = unread(["<lora:x:1> a", "<lora:x:1> b"], ["<lora:x:1> <hypernet:y>"], "a1111")
     assert told == [
         "'<lora:x:1>' is left out of the prompt: give the folder of LoRAs with --lora-dir, or lora_dir",
-        "'<lora:x:1>' is left out of the prompt: LoRAs are read in the prompt itself, and change every text",
         "'<hypernet:y>' is left out of the prompt: hypernetworks are not supported yet",
+    ]
+    assert unread(["<lora:x:1> a"], ["<lora:x:1> b"], "a1111", loras="") == [
+        "'<lora:x:1>' is left out of the prompt: LoRAs are read in the prompt itself, and change every text"
     ]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.checkpoints.keys.row import Row, inside
 
-__all__ = ["unet_rows"]
+__all__ = ["half_rows", "unet_rows"]
 
-_OUTER = [
+_EMBEDDINGS = [
     Row("time_embedding.linear_1", "time_embed.0"),
     Row("time_embedding.linear_2", "time_embed.2"),
     Row("time_embedding.cond_proj", "time_embed.cond_proj"),
@@ -15,9 +15,8 @@ _OUTER = [
     Row("add_embedding.linear_1", "label_emb.0.0"),
     Row("add_embedding.linear_2", "label_emb.0.2"),
     Row("conv_in", "input_blocks.0.0"),
-    Row("conv_norm_out", "out.0"),
-    Row("conv_out", "out.2"),
 ]
+_LAST = [Row("conv_norm_out", "out.0"), Row("conv_out", "out.2")]
 _RESNET = [
     Row("norm1", "in_layers.0"),
     Row("conv1", "in_layers.2"),
@@ -30,7 +29,12 @@ _RESNET = [
 
 def unet_rows(config: UNetConfig) -> list[Row]:
     """The table for a U-Net, without the prefix `model.diffusion_model.`"""
-    return [*_OUTER, *_down(config), *_middle(config.mid), *_up(config)]
+    return [*half_rows(config), *_up(config), *_LAST]
+
+
+def half_rows(config: UNetConfig) -> list[Row]:
+    """The table for the first half of a U-Net, up to its middle."""
+    return [*_EMBEDDINGS, *_down(config), *_middle(config.mid)]
 
 
 def _down(config: UNetConfig) -> list[Row]:

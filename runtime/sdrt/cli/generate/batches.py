@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,12 @@ class _InputFiles:
 
         return self._read_once("mask_image", path, read_masks)
 
+    def controls(self, paths: Sequence[str] | None) -> Any:
+        """The control images in files, or None without a path."""
+        from sdrt.images.reading import read_images
+
+        return [self._read_once("control_image", path, read_images)[0] for path in paths or ()] or None
+
     def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
         if path is None:
             return None
@@ -94,6 +100,7 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
             "mask_image": files.mask(settings["mask_image"]),
+            "control_image": files.controls(settings["control_image"]),
         }
     )
 

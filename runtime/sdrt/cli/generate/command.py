@@ -71,6 +71,12 @@ __all__ = ["generate"]
     show_default=True,
     help="Update the preview after this many steps.",
 )
+@click.option(
+    "--control-preview",
+    metavar="FILE",
+    shell_complete=files,
+    help="Write what the ControlNets see to this file: the control images, scaled and preprocessed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print files, seeds, settings and timings as JSON.")
 @debug_option
 @click.pass_context

@@ -12,6 +12,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import RequestError
 from sdrt.images.metadata import ImageMetadata, read_metadata
 from sdrt.model_folder.embedded import DEFAULT_MODEL, embedded_names
+from sdrt.request.control_texts import CONTROL_LABELS
 from sdrt.request.labels import settings_values
 from sdrt.request.setting import Setting
 from sdrt.request.table import TABLE, WILDCARD_LABELS
@@ -92,6 +93,22 @@ def options_of(
     return options | {"notices": tuple(filter(None, notices))}
 
 
+def _check_controls(name: str, found: Translation, given: Set[str], *, approximate: bool) -> None:
+    """Raise `RequestError` if the image needs a control image that is not given. Without it, it is approximated."""
+    if "control_image" in given or not any(label in found.texts for label in CONTROL_LABELS):
+        return
+    if not approximate:
+        raise _unusable(
+            name,
+            "the image was made with a ControlNet",
+            "give that one with --controlnet, and its image with --control-image",
+            "control_image",
+        )
+    found.differs("ControlNet", "", "control_image")
+    for label in CONTROL_LABELS:
+        found.texts.pop(label, None)
+
+
 def _unsaid_negative(texts: Mapping[str, str]) -> str | None:
     """An empty negative prompt that was encoded, or none. Without the label, other programs have none."""
     return "" if texts.get("Empty negative prompt") == "True" else None
@@ -161,6 +178,7 @@ def _check_inputs(
         raise _unusable(name, "the image was made from another image", "give that one with -i", "image")
     if "mask_image" not in given and "Mask blur" in texts and "Outpaint" not in texts:
         raise _unusable(name, "the image was made with a mask", "give the mask with --mask", "mask_image")
+    _check_controls(name, found, given, approximate=approximate)
     for label, argument, spelling, file in (
         ("Embeddings", "embeddings", "--embedding", "files"),
         ("Scheduler config", "scheduler", "--scheduler", "file"),

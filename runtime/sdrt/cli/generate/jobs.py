@@ -34,6 +34,7 @@ __all__ = [
     "plan_grid",
     "plan_plot",
     "plan_preview_path",
+    "plan_side_file",
 ]
 
 _MOST_SEEDS = 8
@@ -58,6 +59,7 @@ class Options:
     text_encoders: tuple[str, ...] = ()
     prediction_type: str | None = None
     config: str | None = None
+    controlnet: tuple[str, ...] = ()
     embeddings: tuple[str, ...]
     wildcards: str | None
     batch_size: int
@@ -76,6 +78,7 @@ class Options:
     preview: bool = False
     preview_file: str | None = None
     preview_every: int = 5
+    control_preview: str | None = None
     as_json: bool
     quiet: bool
     notices: tuple[str, ...] = ()
@@ -241,15 +244,22 @@ def plan_preview_path(options: Options, image_paths: Sequence[Path]) -> Path | N
 
     The file is checked as those of images are. It must not be one of `image_paths`.
     """
-    if options.preview_file is None:
+    return plan_side_file(options.preview_file, "--preview-file", options, image_paths)
+
+
+def plan_side_file(
+    name: str | None, spelling: str, options: Options, image_paths: Sequence[Path]
+) -> Path | None:
+    """The file that the option `spelling` names, or None without it. See `plan_preview_path`."""
+    if name is None:
         return None
-    (path,) = plan_paths(options.preview_file, [0], force=options.force, option="--preview-file")
+    (path,) = plan_paths(name, [0], force=options.force, option=spelling)
     if path.resolve() in {image_path.resolve() for image_path in image_paths}:
         raise RequestError.advised(
-            f"--preview-file {path}: an image has this name too",
+            f"{spelling} {path}: an image has this name too",
             "choose another name",
             joint="; ",
-            argument="--preview-file",
+            argument=spelling,
             path=path,
         )
     return path

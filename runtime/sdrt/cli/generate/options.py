@@ -38,6 +38,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.PROMPTS: ("lora", "lora_dir", "lora_scale", "prompt_syntax", "embeddings"),
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
+    Group.CONTROL: ("controlnet", "control_image", "control_preview"),
     Group.LARGE: (),
     Group.SIZES: (),
     Group.SAMPLING: ("spacing",),
@@ -46,7 +47,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("provider", "provider_options", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "revision"),
     ),
-    "Checkpoints": BESIDE,
+    "Checkpoints": tuple(name for name in BESIDE if name != "controlnet"),
     "Previews": ("preview", "preview_file", "preview_every"),
 }
 """The headings of the help. Each has the options that come first; the other settings of the group follow."""
@@ -109,22 +110,14 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
             callback = _negated if row.is_turned_off else None
             options.append(click.option(*given, is_flag=True, callback=callback, help=texts[row.name]))
             continue
-        if row.option.repeated:
-            made = click.option(
-                *given,
-                metavar=row.option.metavar,
-                multiple=True,
-                shell_complete=_completer(row),
-                help=texts[row.name],
-            )
-            options.append(made)
-            continue
         options.append(
             click.option(
                 *given,
                 metavar=row.option.metavar,
                 type=_type(row),
                 default=row.default,
+                multiple=row.option.repeats,
+                callback=_listed if row.option.repeats else None,
                 show_default=row.default is not None,
                 shell_complete=_completer(row),
                 help=texts[row.name],
@@ -158,6 +151,11 @@ def _completer(row: Setting) -> completers.Completer | None:
 
 def _negated(_: click.Context, __: click.Parameter, given: bool) -> bool:
     return not given
+
+
+def _listed(_: click.Context, __: click.Parameter, given: Sequence[str] | None) -> list[str] | None:
+    """The values of an option that can be repeated. None without any."""
+    return list(given) if given else None
 
 
 def image_options(command: Command) -> Command:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.echo import echo_json
 from sdrt.cli.generate.batches import Batch, batches
+from sdrt.cli.generate.control_preview import check_controls
 from sdrt.cli.generate.jobs import (
     Grid,
     ImageJob,
@@ -41,10 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run", "run_plot"]
 
-_MAX_PREVIEWS = 8
-"""How many images of a batch a preview shows."""
-_PREVIEW_SIDE = 2048
-"""The longer side of a preview, in pixels. Every file format can hold this."""
+_MAX_PREVIEWS = 8  # images of a batch
+_PREVIEW_SIDE = 2048  # pixels of the longer side, which every file format can hold
 
 
 def run(options: Options) -> None:
@@ -80,6 +79,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
                 "--preview-file writes them to a file"
             )
         current = Run(options, pipeline, grid, groups, sheet_only=sheet_only, preview_path=preview_path)
+        check_controls(options, jobs, current.setup(jobs[0]).planned)
         terminal.notice(f"{describe_seeds(jobs)}; loading {pipeline.model.name} on {pipeline.provider}")
         pipeline.load(current.setup(groups[0].jobs[0]).planned)
         current.timings.load = time.perf_counter() - started
@@ -100,6 +100,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             options.model,
             vae=options.vae,
             text_encoders=options.text_encoders,
+            controlnet=options.controlnet,
             prediction_type=options.prediction_type,
             config=options.config,
             provider=options.provider,

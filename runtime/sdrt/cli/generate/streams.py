@@ -21,18 +21,33 @@ STDOUT = Path("-")
 """The output file that stands for standard output. No image file has this name, because it has no extension."""
 _MOST_BYTES = 1 << 30
 
-_READERS = {"from_image": "--from", "prompts_file": "--prompts-file", "image": "-i", "mask_image": "--mask"}
+_READERS = {
+    "from_image": "--from",
+    "prompts_file": "--prompts-file",
+    "image": "-i",
+    "mask_image": "--mask",
+    "control_image": "--control-image",
+}
 
 
 def check_stdin(options: Mapping[str, Any]) -> None:
     """Raise `RequestError` if several of click's parameters take standard input, which can be read once."""
-    takers = [spelling for name, spelling in _READERS.items() if options.get(name) == STDIN]
+    takers = [
+        spelling
+        for name, spelling in _READERS.items()
+        for given in _listed(options.get(name))
+        if given == STDIN
+    ]
     if len(takers) > 1:
         raise RequestError.advised(
             f"{' and '.join(takers)} both read standard input, which can be read once",
             "give one of them a file",
             argument=takers[1],
         )
+
+
+def _listed(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, (list, tuple)) else [given]
 
 
 def read_stdin(option: str) -> bytes:

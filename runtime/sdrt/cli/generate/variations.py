@@ -85,8 +85,9 @@ def image_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
 
 
 def axis_settings(table: Sequence[Setting] = TABLE) -> list[Setting]:
-    """The settings that a plot can vary: those whose value is one text or one number."""
-    return [row for row in image_settings(table) if row.max_items is None and row.kind is not bool]
+    """The settings that a plot can vary: those whose value is, or may be, one text or one number."""
+    rows = [row for row in image_settings(table) if row.kind is not bool]
+    return [row for row in rows if row.max_items is None or row.takes_one]
 
 
 def _find(name: str, rows: Sequence[Setting], location: str) -> Setting:
@@ -198,9 +199,10 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
 
 def _checked(row: Setting, value: object, location: str) -> Any:
     kind = row.kind or str
-    if row.option is not None and row.option.repeated and isinstance(value, str):
+    repeats = row.option is not None and row.option.repeats
+    if repeats and isinstance(value, str):
         value = [value]
-    if row.max_items is not None or (row.option is not None and row.option.repeated):
+    if repeats or (row.max_items is not None and not (row.takes_one and _has_kind(value, kind))):
         if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
             raise RequestError.expected(
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
@@ -280,7 +282,7 @@ def _axis_values(values: Sequence[str], row: Setting, kind: Kind, location: str)
 
 
 def _axis_value(text: str, row: Setting, kind: Kind, location: str) -> Any:
-    if row.option is not None and row.option.repeated:
+    if row.option is not None and row.option.repeats:
         return (text,) if text else ()
     try:
         return kind(text)

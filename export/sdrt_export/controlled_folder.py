@@ -1,0 +1,169 @@
+"""ControlNets beside a model folder that was exported without them. Nothing is written.
+
+The U-Net's graph for ControlNets has the same weights as the one in the folder, so it is built in memory and takes them
+from the folder's own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sdrt.errors import RequestError, UnsupportedModelError
+from sdrt.model_folder.folder import ModelFolder
+from sdrt.model_folder.model import CONTROLLED_GRAPH, WHOLE_GRAPH, WIDE, GraphSource
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt_export.component_graphs import graph_of, transposed_weights
+from sdrt_export.components import components_of
+from sdrt_export.controlnets import load_controlnets
+from sdrt_export.graphs.graph import Graph, Place
+from sdrt_export.graphs.in_place import bind_in_place
+from sdrt_export.graphs.stored import StoredGraph
+from sdrt_export.piece import Piece
+from sdrt_export.targets import TARGETS
+
+__all__ = ["add_controlnets"]
+
+_CONTROLLED = (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH])
+_HALF = "float16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlledFolder(ModelFolder):
+    """A model folder with ControlNets that are not in it.
+
+    Attributes:
+        pieces: the config and tensors of each ControlNet, by its component's name. They replace those of the folder.
+    """
+
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+
+    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+        """See `Model`."""
+        if name in self.pieces:
+            return self._of_piece(name, kind)
+        if name.startswith("controlnet"):
+            return None
+        found = super().graph(name, kind)
+        if found is not None or name != self.family.denoiser.component or kind not in _CONTROLLED:
+            return found
+        if kind == WIDE[CONTROLLED_GRAPH] and self._dtype(name) != _HALF:
+            return None
+        return GraphSource(path=self.path / name / kind, build=partial(self._controlled, name, kind))
+
+    def _of_piece(self, name: str, kind: str) -> GraphSource | None:
+        """A graph of a ControlNet, which computes in float16 where the U-Net does."""
+        is_half = self._dtype(self.family.denoiser.component) == _HALF and TARGETS[self.target].halves
+        if kind not in (WHOLE_GRAPH, WIDE[WHOLE_GRAPH]) or (kind != WHOLE_GRAPH and not is_half):
+            return None
+        half = is_half and kind == WHOLE_GRAPH
+        return GraphSource(path=Path(self.pieces[name].place), build=partial(self._built, name, half=half))
+
+    def _built(self, name: str, *, half: bool) -> MemoryGraph:
+        piece, target = self.pieces[name], TARGETS[self.target]
+        graph = graph_of(piece.component, piece.config, target, half=half)
+        return bind_in_place(graph, piece.stored_tensors, turned=target.turns)
+
+    def _controlled(self, name: str, kind: str) -> MemoryGraph:
+        """The U-Net's graph for ControlNets, with the weights of the one in the folder."""
+        is_half = kind == CONTROLLED_GRAPH and self._dtype(name) == _HALF and TARGETS[self.target].halves
+        component = components_of(self.family)[name]
+        graph = graph_of(
+            component,
+            self.component_config(name),
+            TARGETS[self.target],
+            half=is_half,
+            kind=CONTROLLED_GRAPH,
+        )
+        entry = self.manifest.components.get(name, {}) if self.manifest else {}
+        bound = _bound(graph, self.component(name), entry.get("transposed", ()))
+        if not self.adaptation.key(name):
+            return bound
+        return replace(bound, values={**bound.values, **self._stored_weights(name).changed(self.adaptation)})
+
+    @cached_property
+    def controlnets(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(self.pieces)
+
+    @property
+    def controlnet_names(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return tuple(piece.name for piece in self.pieces.values())
+
+    def component_config(self, name: str) -> dict[str, Any]:
+        """See `Model`."""
+        return dict(self.pieces[name].config) if name in self.pieces else super().component_config(name)
+
+    def weights(self, name: str) -> Weights:
+        """See `Model`. A ControlNet has no digest, because nothing is compiled."""
+        if name not in self.pieces:
+            return super().weights(name)
+        return Weights(dtype=self._dtype(self.family.denoiser.component))
+
+
+def _bound(graph: Graph, path: Path, transposed: Sequence[str]) -> MemoryGraph:
+    """A graph with the weights of the one in `path`, of which those in `transposed` are stored so.
+
+    Raises:
+        UnsupportedModelError: that one lacks a weight, or has it in another arrangement.
+    """
+    stored, own = StoredGraph.read(path), graph.weights
+    fits = all(name in stored.initializers and stored.shape(name) == own[name].shape for name in own)
+    # The shape of a square matrix does not tell whether it is transposed.
+    if not fits or not set(transposed_weights(graph)) <= set(transposed):
+        raise UnsupportedModelError.advised(
+            f"{path} stores its weights differently from this version of sdrt",
+            "export the checkpoint again, with --controlnet",
+            path=path,
+            argument="controlnet",
+        )
+    places = {name: stored.place(name) for name in own}
+    # Earlier versions kept small weights in the graph's own file.
+    inside = {name: np.ascontiguousarray(stored.array(name)) for name in own if places[name] is None}
+    model = graph.model(
+        {name: place or Place(location="memory") for name, place in places.items()},
+        {name: stored.initializers[name].data_type for name in own},
+    )
+    return MemoryGraph(
+        content=model.SerializeToString(),
+        folder=path.parent,
+        remedy="export the model again",
+        values=inside,
+    )
+
+
+def add_controlnets(
+    model: ModelFolder,
+    controlnet: Sequence[str | Path],
+    *,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+) -> ModelFolder:
+    """A model folder with these ControlNets. See `sdrt.model_folder.exporter`."""
+    manifest = model.manifest
+    if manifest is None or manifest.exporter != "sdrt" or manifest.dtype == "int8":
+        by = "in int8" if manifest is not None and manifest.exporter == "sdrt" else "by another program"
+        raise RequestError.advised(
+            f"controlnet is given, but {model.path} was exported {by}",
+            "export the checkpoint with sdrt export --controlnet, in another dtype than int8",
+            argument="controlnet",
+            path=model.path,
+        )
+    pieces = load_controlnets(
+        controlnet,
+        family=model.family,
+        unet=model.component_config(model.family.denoiser.component),
+        vae=model.component_config(model.family.vae.decoder),
+        model=model.name,
+        target=TARGETS[model.target],
+        access={"token": token, "cache_dir": cache_dir},
+    )
+    own = {one.name: getattr(model, one.name) for one in fields(model)}
+    return ControlledFolder(**own, pieces={piece.component.name: piece for piece in pieces})

@@ -1,0 +1,105 @@
+"""The ControlNets that are given beside a checkpoint, as components of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sdrt.common.messages import naming
+from sdrt.families import Family
+from sdrt.model_folder.folder import exists, expand, tail
+from sdrt.model_folder.hub_file import download_file, hub_file
+from sdrt.model_folder.model import CONTROLNET, controlnet_name
+from sdrt_export.architectures.vae import VaeConfig
+from sdrt_export.checkpoints.checkpoint import Checkpoint
+from sdrt_export.checkpoints.controlnet import FITS, check_fits, open_controlnet_part
+from sdrt_export.checkpoints.usage import check_usage
+from sdrt_export.component_graphs import GRAPH, graph_of
+from sdrt_export.components.controlnet import controlnet_component
+from sdrt_export.piece import Piece
+from sdrt_export.targets import Target
+from sdrt_export.tensors.finite import FiniteTensors
+
+__all__ = ["controlnets_of", "load_controlnets"]
+
+
+def controlnets_of(
+    given: Sequence[str | Path], checkpoint: Checkpoint, target: Target, access: Mapping[str, Any]
+) -> list[Piece]:
+    """The ControlNets `given` beside a checkpoint. See `load_controlnets`."""
+    return load_controlnets(
+        given,
+        family=checkpoint.family,
+        unet=checkpoint.config(checkpoint.family.denoiser.component),
+        vae=checkpoint.config(checkpoint.family.vae.checkpoint),
+        model=checkpoint.name,
+        target=target,
+        access=access,
+    )
+
+
+def load_controlnets(
+    given: Sequence[str | Path],
+    *,
+    family: Family,
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    model: str,
+    target: Target,
+    access: Mapping[str, Any],
+) -> list[Piece]:
+    """Open ControlNets, download those on the hub, and check that they fit a model.
+
+    Args:
+        given: for each, a file, a folder, a hub id, or a file on the hub.
+        family: the model's family.
+        unet, vae: the configs of the model's U-Net and VAE.
+        model: the model's name, for messages.
+        target: how layers are written.
+        access: huggingface_hub's options.
+
+    Raises:
+        ModelNotFoundError: there is no such file, or it is no ControlNet.
+        UnsupportedModelError: it is for another model, or not supported.
+        IntegrityError: it is damaged.
+    """
+    latents = VaeConfig.of(vae)
+    pieces = []
+    for index, source in enumerate(given):
+        with naming(CONTROLNET):
+            path = _local(source, access)
+            part = open_controlnet_part(path, unet)
+            check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
+            piece = Piece(
+                component=controlnet_component(controlnet_name(index), _title(source, path)),
+                place=part.place,
+                config=part.config,
+                tensors=FiniteTensors(part.place, part.tensors),
+            )
+            _check_tensors(piece, target)
+        pieces.append(piece)
+    return pieces
+
+
+def _title(source: str | Path, path: Path) -> str:
+    """The name of a file without its suffix, as A1111 has it, of a folder, or of a hub id."""
+    name = tail(str(source))
+    return Path(name).stem if path.is_file() else name
+
+
+def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
+    path = expand(source, CONTROLNET, FITS)
+    if exists(path):
+        return path
+    if (file := hub_file(source)) is not None:
+        return download_file(file, **access)[0]
+    from sdrt.model_folder import hub
+
+    return hub.download_taesd(hub.check_id_of(source, CONTROLNET, FITS), **access)
+
+
+def _check_tensors(piece: Piece, target: Target) -> None:
+    """Check that the graph uses every tensor of the file, with its shape."""
+    graph = graph_of(piece.component, piece.config, target, half=False, kind=GRAPH)
+    check_usage(piece.place, [piece.component], [graph.sources], piece.tensors)
