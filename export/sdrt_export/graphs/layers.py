@@ -30,7 +30,9 @@ class Layers:
 
     # --- inputs and outputs ---------------------------------------------------------------------------------
 
-    def image_input(self, name: str, channels: int, sizes: tuple[str, str] = ("height", "width")) -> Value:
+    def image_input(
+        self, name: str, channels: int, sizes: tuple[int | str, int | str] = ("height", "width")
+    ) -> Value:
         """An image `[batch, channels, height, width]` in float32."""
         return self._image(
             Value(channels, self._computed(self.graph.input(name, ["batch", channels, *sizes])))
