@@ -131,6 +131,18 @@ class DirectModel(Model):
         """See `Model`."""
         return dict(self.checkpoint.low_res_scheduler_config() or {})
 
+    @property
+    def safety_checker_problem(self) -> str:
+        """See `Model`."""
+        checker = self.checkpoint.checker()
+        return "" if checker is None else checker.problem
+
+    @property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        checker = self.checkpoint.checker()
+        return {} if checker is None else dict(checker.preprocessor)
+
     def preview_matrix(self) -> Any:
         """See `Model`. It is fitted when it is first asked for."""
         return self._preview

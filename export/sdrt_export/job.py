@@ -9,6 +9,7 @@ from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
+from sdrt.model_folder.checker import SAFETY_CHECKER
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
@@ -75,6 +76,7 @@ class Job:
         graphs = {piece.component.name: self._build(piece) for piece in pieces}
         self._check_tensors(pieces, graphs)
         self._check_parts()
+        self._tell_of_checker()
         return {piece.component.name: self._finish(piece, graphs[piece.component.name]) for piece in pieces}
 
     def _build(self, piece: Piece) -> Graphs:
@@ -101,6 +103,13 @@ class Job:
         family, config = self.checkpoint.family, self.checkpoint.config
         texts = {spec.component: config(spec.component) for spec in family.text_encoders}
         check_text_widths(family, config(family.denoiser.component), texts)
+
+    def _tell_of_checker(self) -> None:
+        """Say that the model will have no safety checker, though the checkpoint names one."""
+        checker = self.checkpoint.checker()
+        if checker is not None and checker.problem:
+            detail = f"left out: it {checker.problem}; images will not be filtered"
+            self.report(ProgressEvent(component=SAFETY_CHECKER, stage="done", detail=detail))
 
     def _finish(self, piece: Piece, graphs: Graphs) -> dict[str, Any]:
         """Write a component's files. Return its entry in the manifest."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.components import Component, components_of
+from sdrt_export.components.image_encoder import SAFETY_CHECKER
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.finite import FiniteTensors
 
@@ -26,7 +27,7 @@ class Piece:
 
 def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
     """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read."""
-    rows = components_of(checkpoint.family).values()
+    rows = [*components_of(checkpoint.family).values(), *_checker(checkpoint)]
     parts = {
         part: (checkpoint.place(part), checkpoint.tensors(part), checkpoint.config(part))
         for part in dict.fromkeys(row.checkpoint for row in rows)
@@ -36,3 +37,9 @@ def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
         place, tensors, config = parts[row.checkpoint]
         made.append(Piece(component=row, place=place, config=config, tensors=FiniteTensors(place, tensors)))
     return made
+
+
+def _checker(checkpoint: Checkpoint) -> list[Component]:
+    """The safety checker, if the checkpoint has one that can be read."""
+    found = checkpoint.checker()
+    return [] if found is None or found.problem else [SAFETY_CHECKER]

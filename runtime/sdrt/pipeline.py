@@ -18,7 +18,7 @@ from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.loading import FileLoading, Loading
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
-from sdrt.request.request import Request
+from sdrt.request.request import Request, without_checker
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.callback import StepCallback
@@ -51,7 +51,7 @@ class StableDiffusionPipeline(DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_refiners", "_generation", "__weakref__"),
+        *("_cache", "_refiners", "_generation", "_filters", "__weakref__"),
     )
 
     def __init__(
@@ -67,6 +67,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
+        self._filters = True
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._refiners = Refiners(self._cache, notify, verify=verify)
         self._generation = Generation(self._cache, self._notices)
@@ -100,7 +101,9 @@ class StableDiffusionPipeline(DiffusersMethods):
 
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
-        return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
+        made = cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
+        made.safety_checker = given.safety_checker
+        return made
 
     @takes(Arguments)
     @forgets_locals
@@ -138,6 +141,7 @@ class StableDiffusionPipeline(DiffusersMethods):
             raise unknown_scheduler(name)
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
+        request = request if self._filters else without_checker(request)
         return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request.refiner))
 
     def stream(

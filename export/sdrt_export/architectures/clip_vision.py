@@ -97,7 +97,7 @@ def vision_config(values: Mapping[str, Any], component: str) -> dict[str, Any]:
         part = config.get(key, {})
         if not isinstance(part, Mapping):
             raise config.refused(key, "an object")
-        made |= (_DEFAULTS if part and key == "vision_config_dict" else {}) | dict(part)
+        made |= {**(_DEFAULTS if part and key == "vision_config_dict" else {}), **part}
     return made | {"projection_dim": config.get("projection_dim", 512)}
 
 

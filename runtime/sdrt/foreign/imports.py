@@ -73,7 +73,7 @@ IMPORTS = (
     Word(
         "StableDiffusionSafetyChecker",
         "a filter for images",
-        "remove it; sdrt has no safety checker",
+        "remove it; sdrt runs the safety checker that the model has",
     ),
     Word("Autoencoder*", "a component of a model", _COMPONENT),
     Word("UNet*", "a component of a model", _COMPONENT),

@@ -54,12 +54,13 @@ class ClipInput:
 
     def __call__(self, image: NDArray[np.uint8]) -> Array:
         """Prepare an image [H, W, 3] of 8 bits. Return [1, 3, H', W'] in float32."""
-        values = _cropped(self._resized(image), self.crop)
-        made = values.astype(np.float32)
+        made: Array = _cropped(self._resized(image), self.crop).astype(np.float32)
         if self.scale is not None:
-            made = (values.astype(np.float64) * self.scale).astype(np.float32)
+            # The bytes are exact in either type; the product is rounded once.
+            made = np.multiply(made, self.scale, dtype=np.float64).astype(np.float32)
         if self.mean is not None:
-            made = (made - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+            mean, std = (np.array(one, np.float32) for one in (self.mean, self.std))
+            made = np.divide(made - mean, std)
         return np.ascontiguousarray(made.transpose(2, 0, 1)[None])
 
     def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -15,11 +15,12 @@ from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.file_kind import refusal_of_file
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
-from sdrt.model_folder.index import INDEX_NAME, check_index
+from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
 from sdrt.model_folder.model import (
     STAGES_GRAPH,
@@ -145,6 +146,20 @@ class ModelFolder(Model):
         return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json", LOW_RES_SCHEDULER)
 
     @cached_property
+    def safety_checker_problem(self) -> str:
+        """See `Model`."""
+        if class_of(self.index.get(SAFETY_CHECKER)) is None:
+            return ""
+        needed = (self.component(SAFETY_CHECKER), self.path / FEATURE_EXTRACTOR / PREPROCESSOR)
+        missing = [path.relative_to(self.path).as_posix() for path in needed if not path.is_file()]
+        return f"is incomplete: {missing[0]} is missing" if missing else ""
+
+    @cached_property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        return read_json(self.path / FEATURE_EXTRACTOR / PREPROCESSOR, FEATURE_EXTRACTOR)
+
+    @cached_property
     def _verifier(self) -> Verifier:
         try:
             return Verifier(cache_root() / "verified.json")
@@ -173,7 +188,8 @@ class ModelFolder(Model):
         )
 
     def _check_files(self) -> None:
-        check_files(self, (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER))
+        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER, SAFETY_CHECKER, FEATURE_EXTRACTOR)
+        check_files(self, others)
 
 
 def denoiser_graphs() -> list[str]:

@@ -13,6 +13,7 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.agreement import check_text_widths
 from sdrt.families.capabilities import Capabilities
+from sdrt.model_folder.checker import SAFETY_CHECKER
 from sdrt.model_folder.index import class_of
 from sdrt.model_folder.manifest import Manifest
 from sdrt.onnx.engine_cache import Weights
@@ -129,8 +130,19 @@ class Model(ABC):
 
     @property
     def has_safety_checker(self) -> bool:
-        """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
-        return class_of(self.index.get("safety_checker")) is not None
+        """Whether images are checked after they are decoded, as in the model's own pipeline."""
+        names_one = class_of(self.index.get(SAFETY_CHECKER)) is not None
+        return names_one and not self.safety_checker_problem
+
+    @property
+    @abstractmethod
+    def safety_checker_problem(self) -> str:
+        """Why the safety checker that the model names cannot run, such as "is incomplete". Empty otherwise."""
+
+    @property
+    @abstractmethod
+    def preprocessor_config(self) -> dict[str, Any]:
+        """The `preprocessor_config.json` that says how images are prepared for the safety checker."""
 
     @cached_property
     def capabilities(self) -> Capabilities:

@@ -118,6 +118,8 @@ FACTS = (
     Setting(name="batch_size", kind=int, label=Label("Batch size")),
     Setting(name="rng", kind=str, label=Label("RNG")),
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
+    # Whether the safety checker flagged the image, which is then black. Absent if it did not look.
+    Setting(name="nsfw_content_detected", kind=bool, label=Label("NSFW content detected")),
     # The texts before the choices of wildcards. The prompts in metadata are those after them.
     *(
         Setting(name=f"wildcard_{text}", kind=str, label=Label(name))

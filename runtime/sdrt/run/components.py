@@ -9,6 +9,8 @@ from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
+from sdrt.images.clip_input import ClipInput
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, SAFETY_CHECKER
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.manifest import readable
 from sdrt.model_folder.model import STAGES_GRAPH, Model
@@ -18,6 +20,7 @@ from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.open_graphs import OpenGraphs
+from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
 from sdrt.text.textual_inversion import Inversions
 from sdrt.text.tokenizer import Tokenizer
@@ -120,6 +123,11 @@ class LoadedComponents:
         return self._vae_decoder
 
     @property
+    def safety_checker(self) -> SafetyChecker:
+        """What finds images that must not be shown. Not every model has it."""
+        return self._graphs.get(SAFETY_CHECKER, self._make_safety_checker)
+
+    @property
     def taesd(self) -> TaesdPreview:
         """The small decoder for previews. Not every model has one."""
         return self._graphs.get(TAESD_DECODER, lambda: TaesdPreview(self._graphs.open(TAESD_DECODER)))
@@ -183,6 +191,10 @@ class LoadedComponents:
         component = self._graphs.open(spec.component)
         component.require(spec.inputs(self._model.component_config(spec.component)), (spec.output,))
         return component
+
+    def _make_safety_checker(self) -> SafetyChecker:
+        prepare = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
+        return SafetyChecker(self._graphs.open(SAFETY_CHECKER), prepare)
 
     def _make_vae_encoder(self) -> VaeEncoder:
         spec = self._family.vae

@@ -240,11 +240,9 @@ class ComponentCache:
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
                 tell_of_target(model.target, model.name, self.config, self._notices)
-        if self.model.has_safety_checker and not self._told_of_safety_checker:
+        if (problem := self.model.safety_checker_problem) and not self._told_of_safety_checker:
             self._told_of_safety_checker = True
-            self._notices.inform(
-                f"{self.model.name} comes with a safety checker, which sdrt does not run: images are not filtered"
-            )
+            self._notices.warn(f"the safety checker of {self.model.name} {problem}. Images are not filtered")
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents

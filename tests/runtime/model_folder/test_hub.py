@@ -23,11 +23,12 @@ COMMIT = "a" * 40
 CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
 CONFIGS += [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")]
 WEIGHTS = ["text_encoder/model.safetensors"]
+WEIGHTS += ["safety_checker/model.safetensors"]
 WEIGHTS += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
 OTHERS = [
     "unet/diffusion_pytorch_model.bin",
     "v1-5-pruned.ckpt",
-    "safety_checker/model.safetensors",
+    "safety_checker/pytorch_model.bin",
     "README.md",
 ]
 REPOSITORIES = {

@@ -54,6 +54,7 @@ class Timings:
     vae_encoder: float = 0.0
     unet: list[float] = field(default_factory=list)
     vae_decoder: float = 0.0
+    safety_checker: float = 0.0
     total: float = 0.0
 
     def add(self, timings: Mapping[str, Any]) -> None:
@@ -62,6 +63,7 @@ class Timings:
         self.vae_encoder += timings.get("vae_encoder", 0.0)
         self.unet += timings["unet"]
         self.vae_decoder += timings["vae_decoder"]
+        self.safety_checker += timings.get("safety_checker", 0.0)
 
 
 def run(options: Options) -> None:
@@ -192,6 +194,7 @@ class Run:
             pipeline.preview  # noqa: B018 - raises now if the model cannot make previews
         self.timings = Timings()
         self.finished: list[ImageJob] = []
+        self.flagged: list[bool | None] = []
         self.size = (0, 0)
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
@@ -281,6 +284,9 @@ class Run:
         if not self.sheet_only:
             self._write(job.path, image, parameters)
         self.finished.append(job)
+        self.flagged.append(
+            None if output.nsfw_content_detected is None else output.nsfw_content_detected[index]
+        )
         self.size = image.size
         if self.grid is not None:
             self._add_to_sheet(self.grid, job, image, parameters)
@@ -318,6 +324,8 @@ class Run:
             "prompts": [job.prompt for job in self.finished],
             "negative_prompts": [job.texts.made["negative_prompt"] or "" for job in self.finished],
             "seeds": [job.seed for job in self.finished],
+            # None for an image that no safety checker has seen.
+            "nsfw_content_detected": self.flagged,
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},
             "own_settings": [self._differences(self.setup(job), common) for job in self.finished],
