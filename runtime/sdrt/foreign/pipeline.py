@@ -146,7 +146,12 @@ PIPELINE = (
 
 RESULT = (
     Word("images", "the images", "the same", works=True),
-    Word("nsfw_content_detected", "what the filter of images found", "is None, as there is none", works=True),
+    Word(
+        "nsfw_content_detected",
+        "what the filter of images found",
+        "the same; None if no safety checker has seen the images",
+        works=True,
+    ),
     Word('result[0], result["images"]', "the images", "the same", works=True),
     Word("to_tuple", "the result as a tuple", "unpack it: images, nsfw = result"),
     Word("keys", "the names in a result", "the images are result.images"),
