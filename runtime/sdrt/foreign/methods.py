@@ -10,7 +10,6 @@ from sdrt.foreign.arguments import MOVING, PIPELINE_ARGUMENTS
 from sdrt.foreign.checked import ExplainsAttributes, ExplainsClassAttributes, cannot_assign
 from sdrt.foreign.pipeline import PIPELINE
 from sdrt.foreign.word import no_argument
-from sdrt.model_folder.model import Model
 
 __all__ = ["DiffusersMethods", "refuse_dtype"]
 
@@ -28,7 +27,7 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
     _words, _shown = PIPELINE, "StableDiffusionPipeline"
     _arguments = PIPELINE_ARGUMENTS
     _filters: bool
-    model: Model
+    model: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign an attribute that there is. Raises `UnknownAttributeError` for another name."""
