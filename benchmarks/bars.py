@@ -24,6 +24,7 @@ __all__ = [
 
 Turn = Mapping[str, Mapping[str, float]]
 """One round: system → figure → value."""
+_OURS = ("sdrt", "sdrt-cuda-graph")
 HOLDS_FOR = "SD 1.5's architecture at 512x512"
 
 
@@ -47,7 +48,7 @@ class Bar:
     kind: str
     limit: float
     peers: tuple[str, ...] = ()
-    of: tuple[str, ...] = ("sdrt", "sdrt-cuda-graph")
+    of: tuple[str, ...] = _OURS
 
 
 INT8_FASTER, INT8_MEMORY = 1.1, 0.5
@@ -55,18 +56,31 @@ INT8_FASTER, INT8_MEMORY = 1.1, 0.5
 _INT8 = ("sdrt-int8",)
 _COMPILED = ("diffusers-compile", "diffusers-max-autotune")
 
+
+def _step(against: str, limit: float, *peers: str, of: tuple[str, ...] = _OURS) -> Bar:
+    return Bar(
+        what=f"step time, against {against}", figure="step", kind="faster", limit=limit, peers=peers, of=of
+    )
+
+
+def _memory(limit: float, peer: str, of: tuple[str, ...] = _OURS) -> Bar:
+    return Bar(what="own peak memory", figure="own", kind="share", limit=limit, peers=(peer,), of=of)
+
+
+def _cpu_time(limit: float, peer: str) -> Bar:
+    return Bar(
+        what=f"CPU time, against {peer}", figure="cpu_seconds", kind="faster", limit=limit, peers=(peer,)
+    )
+
+
+def _bytes(limit: float) -> Bar:
+    return Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=limit)
+
+
 BARS: Mapping[str, tuple[Bar, ...]] = {
     "cuda": (
-        Bar(
-            what="step time, against torch.compile", figure="step", kind="faster", limit=1.3, peers=_COMPILED
-        ),
-        Bar(
-            what="step time, against diffusers eager",
-            figure="step",
-            kind="faster",
-            limit=2.0,
-            peers=("diffusers",),
-        ),
+        _step("torch.compile", 1.3, *_COMPILED),
+        _step("diffusers eager", 2.0, "diffusers"),
         Bar(what="share of the loop outside the U-Net", figure="outside_unet", kind="own", limit=0.03),
         Bar(what="peak device memory", figure="device", kind="share", limit=0.8, peers=("diffusers",)),
         Bar(
@@ -78,46 +92,16 @@ BARS: Mapping[str, tuple[Bar, ...]] = {
         ),
     ),
     "cpu": (
-        Bar(what="step time, against optimum", figure="step", kind="faster", limit=1.0, peers=("optimum",)),
-        Bar(
-            what="step time, against diffusers eager",
-            figure="step",
-            kind="faster",
-            limit=1.0,
-            peers=("diffusers",),
-        ),
-        Bar(what="own peak memory", figure="own", kind="share", limit=0.6, peers=("optimum",)),
-        Bar(
-            what="step time, against OpenVINO in bf16",
-            figure="step",
-            kind="faster",
-            limit=INT8_FASTER,
-            peers=("openvino-bf16",),
-            of=_INT8,
-        ),
-        Bar(
-            what="own peak memory",
-            figure="own",
-            kind="share",
-            limit=INT8_MEMORY,
-            peers=("sdrt",),
-            of=_INT8,
-        ),
+        _step("optimum", 1.0, "optimum"),
+        _step("diffusers eager", 1.0, "diffusers"),
+        _memory(0.6, "optimum"),
+        _step("OpenVINO in bf16", INT8_FASTER, "openvino-bf16", of=_INT8),
+        _memory(INT8_MEMORY, "sdrt", of=_INT8),
     ),
 }
 EXPORT: Mapping[tuple[str, str], tuple[Bar, ...]] = {
-    ("sd15", "folder"): (
-        Bar(what="CPU time, against 0.1.0", figure="cpu_seconds", kind="faster", limit=8.0, peers=("0.1.0",)),
-        Bar(
-            what="CPU time, against optimum",
-            figure="cpu_seconds",
-            kind="faster",
-            limit=30.0,
-            peers=("optimum",),
-        ),
-        Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=0.3e9),
-    ),
-    ("sdxl", "single"): (Bar(what="own peak memory", figure="own_bytes", kind="bytes", limit=0.5e9),),
+    ("sd15", "folder"): (_cpu_time(8.0, "0.1.0"), _cpu_time(30.0, "optimum"), _bytes(0.3e9)),
+    ("sdxl", "single"): (_bytes(0.5e9),),
 }
 """The goals of an export, by architecture and kind of source."""
 STEP = Bar(

@@ -101,13 +101,7 @@ def run(
         )
         watch.begin(process.pid)
         try:
-            output, _ = process.communicate(timeout=timeout)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too
-            process.communicate()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise Killed(f"took longer than {timeout:g} s") from None
-            raise
+            output = _output(process, timeout)
         finally:
             seconds = time.perf_counter() - start
             watch.stop()
@@ -125,6 +119,18 @@ def run(
         device_bytes=watch.device,
         result=_result(output),
     )
+
+
+def _output(process: subprocess.Popen[str], timeout: float | None) -> str:
+    """What the process writes until it ends. If it takes too long, or after Ctrl-C, it is ended."""
+    try:
+        return process.communicate(timeout=timeout)[0]
+    except BaseException as error:
+        os.killpg(process.pid, signal.SIGKILL)  # its workers too
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise Killed(f"took longer than {timeout:g} s") from None
+        raise
 
 
 def _cpu_seconds() -> tuple[float, float]:

@@ -90,7 +90,7 @@ import importlib.util, json, sys
 def found(name):
     try:
         return importlib.util.find_spec(name) is not None
-    except Exception:
+    except Exception:  # find_spec imports the packages above a module, which may fail in any way
         return False
 print(json.dumps([name for name in sys.argv[1:] if not found(name)]))
 """

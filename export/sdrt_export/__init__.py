@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
     from sdrt_export.components.listing import list_architectures
     from sdrt_export.direct import open_direct
-    from sdrt_export.export import EXPORTERS, export_model
+    from sdrt_export.export import export_model
     from sdrt_export.job import ProgressEvent, Reporter
+    from sdrt_export.options import EXPORTERS, ExportOptions
     from sdrt_export.targets import TARGETS
 
 __all__ = [
     "ARCHITECTURES",
     "EXPORTERS",
     "TARGETS",
+    "ExportOptions",
     "ProgressEvent",
     "Reporter",
     "export_model",
@@ -30,7 +32,8 @@ __all__ = [
 
 _ELSEWHERE = {
     "ARCHITECTURES": "architectures",
-    "EXPORTERS": "export",
+    "EXPORTERS": "options",
+    "ExportOptions": "options",
     "ProgressEvent": "job",
     "Reporter": "job",
     "TARGETS": "targets",

@@ -19,10 +19,10 @@ from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
+from sdrt_export.component_graphs import graph_of
 from sdrt_export.default_settings import default_settings
-from sdrt_export.graph import graph_of
 from sdrt_export.graphs.graph import Graph
-from sdrt_export.graphs.mapped import mapped
+from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
@@ -59,7 +59,7 @@ class DirectModel(Model):
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
     def _build(self, name: str, kind: str) -> MemoryGraph:
-        return mapped(
+        return bind_in_place(
             self._graph(name, kind),
             self.checkpoint.tensors(self.pieces[name].component.checkpoint),
             turned=TARGETS[self.target].turns,
@@ -92,12 +92,13 @@ class DirectModel(Model):
         """
         for part in dict.fromkeys(piece.component.checkpoint for piece in self.pieces.values()):
             own = {name: one for name, one in self.pieces.items() if one.component.checkpoint == part}
-            check_usage(
-                self.checkpoint.place(part),
-                [piece.component for piece in own.values()],
-                [self._graph(name, WHOLE_GRAPH).sources for name in own],
-                self.checkpoint.tensors(part),
-            )
+            with self.checkpoint.errors_of(part):
+                check_usage(
+                    self.checkpoint.place(part),
+                    [piece.component for piece in own.values()],
+                    [self._graph(name, WHOLE_GRAPH).sources for name in own],
+                    self.checkpoint.tensors(part),
+                )
 
     def component_config(self, name: str) -> dict[str, Any]:
         """See `Model`."""

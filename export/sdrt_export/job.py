@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.graph import GRAPH, graphs_of, transposed_weights
+from sdrt_export.component_graphs import GRAPH, graphs_of, transposed_weights
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
@@ -81,9 +82,14 @@ class Job:
 
     def _build(self, piece: Piece) -> Graphs:
         self._at(piece, "load")
-        graphs = graphs_of(piece.component, piece.config, self.target)
+        with self._errors_of(piece):
+            graphs = graphs_of(piece.component, piece.config, self.target)
         self._at(piece, "export")
         return graphs
+
+    def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
+        """See `Checkpoint`. A TAESD is no part of the checkpoint."""
+        return nullcontext() if piece is self.taesd else self.checkpoint.errors_of(piece.component.checkpoint)
 
     def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:
         """Check each part of the checkpoint against the graphs that are made of it, before any is written."""
@@ -91,12 +97,13 @@ class Job:
         for piece in pieces:
             parts.setdefault((piece.component.checkpoint, piece.place), []).append(piece)
         for (_, place), own in parts.items():
-            check_usage(
-                place,
-                [piece.component for piece in own],
-                [graphs[piece.component.name][GRAPH].sources for piece in own],
-                own[0].tensors,
-            )
+            with self._errors_of(own[0]):
+                check_usage(
+                    place,
+                    [piece.component for piece in own],
+                    [graphs[piece.component.name][GRAPH].sources for piece in own],
+                    own[0].tensors,
+                )
 
     def _check_parts(self) -> None:
         """Check that the text encoders and the U-Net are of the same model."""

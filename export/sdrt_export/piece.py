@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.components import Component, components_of
 from sdrt_export.components.image_encoder import SAFETY_CHECKER
@@ -26,12 +27,19 @@ class Piece:
 
 
 def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
-    """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read."""
-    rows = [*components_of(checkpoint.family).values(), *_checker(checkpoint)]
+    """The pieces of a checkpoint. Those of the same part share its tensors, which are checked when they are read.
+
+    Raises:
+        IntegrityError, UnsupportedModelError: the family's latents are not scaled as the VAE's config says.
+    """
+    family = checkpoint.family
+    rows, vae = [*components_of(family).values(), *_checker(checkpoint)], family.vae
     parts = {
         part: (checkpoint.place(part), checkpoint.tensors(part), checkpoint.config(part))
         for part in dict.fromkeys(row.checkpoint for row in rows)
     }
+    with checkpoint.errors_of(vae.checkpoint):
+        LatentScale.of(parts[vae.checkpoint][2], vae.checkpoint, vae, family.tasks[0])
     made = []
     for row in rows:
         place, tensors, config = parts[row.checkpoint]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sdrt.families.specs import VaeSpec
+from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import Graph
@@ -52,7 +53,11 @@ def fit_preview(config: Mapping[str, Any], tensors: Mapping[str, Array]) -> list
 def _pairs(config: Mapping[str, Any], tensors: Mapping[str, Array], images: Array) -> tuple[Doubles, Doubles]:
     """The latents of images, with a constant 1 behind, and the mean colours that the VAE decodes from them."""
     shape, latents, colours = VaeConfig.of(config), [], []
-    scaling = config.get("scaling_factor") or VaeSpec().scaling_factor
+    scale = LatentScale(
+        factor=config.get("scaling_factor") or VaeSpec().scaling_factor,
+        means=tuple(config.get("latents_mean") or ()),
+        deviations=tuple(config.get("latents_std") or ()),
+    )
     graphs = Graph("vae_encoder"), Graph("vae_decoder")
     vae_encoder(shape, FusedLayers(graphs[0]))
     vae_decoder(shape, FusedLayers(graphs[1]))
@@ -61,7 +66,7 @@ def _pairs(config: Mapping[str, Any], tensors: Mapping[str, Array], images: Arra
         (moments,) = encoder.run(["latent_parameters"], {"sample": image[np.newaxis]})
         mean = moments[:, : shape.latent_channels]
         (decoded,) = decoder.run(["sample"], {"latent_sample": mean})
-        latents.append(_rows(mean * scaling))
+        latents.append(_rows(scale.scaled(mean)))
         colours.append(_rows(_cells(decoded.clip(-1, 1), shape.factor)))
     rows = np.concatenate(latents)
     return np.hstack([rows, np.ones_like(rows[:, :1])]), np.concatenate(colours)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import naming
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.folder import TAESD_DECODER, exists, expand
 from sdrt.model_folder.manifest import read_json
@@ -38,7 +39,8 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
     if not exists(folder):
         from sdrt.model_folder import hub
 
-        folder = hub.download_taesd(hub.check_id_of(source, "taesd", _FITS), **hub_options)
+        with naming("taesd"):
+            folder = hub.download_taesd(hub.check_id_of(source, "taesd", _FITS), **hub_options)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError.expected(f"--taesd {source} has no config.json", _FITS, argument="taesd")
     config = read_json(folder / "config.json")

@@ -142,7 +142,7 @@ class StableDiffusionPipeline(DiffusersMethods):
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
         request = request if self._filters else without_checker(request)
-        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request.refiner))
+        return PlannedRequest.of(request, chosen, self.model, other, self._refiners.of(request))
 
     def stream(
         self,

@@ -53,7 +53,7 @@ def _tell(told: int) -> None:
 
 def _end_with(parent: int) -> None:
     """End this process when its parent is killed."""
-    with suppress(Exception):
+    with suppress(ImportError, OSError, AttributeError):  # no ctypes, no C library, no such function
         import ctypes
 
         ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
@@ -64,6 +64,7 @@ def _end_with(parent: int) -> None:
 def _share_heap() -> None:
     """Let all threads share one heap. By default, glibc reserves 64 MB or more for each thread, which counts."""
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for processes that this one starts
+    # Without it, the limit is reached earlier. The variable may hold anything, and ctypes raises errors of its own.
     with suppress(Exception):
         import ctypes
 

@@ -9,19 +9,15 @@ import sys
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 import sdrt
 from sdrt.cli import main
 from sdrt.cli.exit_codes import describe
 from sdrt.errors import OutOfMemoryError, ProviderError, UnsupportedModelError
+from tests.cli.commands import run
 
 COMMANDS = ("generate", "export", "benchmark", "info", "doctor")
 HEAVY = ("numpy", "PIL", "onnxruntime", "rich", "huggingface_hub", "tokenizers", "torch", "sdrt_export")
-
-
-def sdrt_command(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="sdrt")
 
 
 def loaded_after(arguments: list[str]) -> set[str]:
@@ -44,7 +40,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_help_lists_commands_and_exit_codes() -> None:
-    text = sdrt_command("--help").stdout
+    text = run("--help").stdout
     for word in (
         *COMMANDS,
         "0    done",
@@ -55,11 +51,11 @@ def test_help_lists_commands_and_exit_codes() -> None:
         "130  inter",
     ):
         assert word in text
-    assert sdrt_command().stdout == text
+    assert run().stdout == text
 
 
 def test_version() -> None:
-    assert sdrt_command("--version").stdout == f"sdrt {sdrt.__version__}\n"
+    assert run("--version").stdout == f"sdrt {sdrt.__version__}\n"
 
 
 def options() -> list[tuple[str, str]]:
@@ -76,7 +72,7 @@ def options() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("command", "option"), options())
 def test_every_option_is_also_spelt_with_underscores(command: str, option: str) -> None:
     spelt = "--" + option[2:].replace("-", "_")
-    assert sdrt_command(command, spelt, "1", "--help").exit_code == 0
+    assert run(command, spelt, "1", "--help").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -98,7 +94,7 @@ def test_every_option_is_also_spelt_with_underscores(command: str, option: str) 
     ],
 )
 def test_usage_errors_are_one_line(arguments: list[str], line: str) -> None:
-    result = sdrt_command(*arguments)
+    result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("error: ")
     assert line in result.stderr
@@ -122,11 +118,11 @@ def test_exit_codes(error: BaseException, code: int, monkeypatch: pytest.MonkeyP
         raise error
 
     monkeypatch.setattr("sdrt.cli.models.info.model_info", fail)
-    result = sdrt_command("info", "folder")
+    result = run("info", "folder")
     assert result.exit_code == code
     assert result.stderr.strip().startswith("error: ")
     assert "Traceback" not in result.stderr
-    assert "Traceback" in sdrt_command("info", "folder", "--debug").stderr
+    assert "Traceback" in run("info", "folder", "--debug").stderr
 
 
 def test_a_defect_says_how_to_report_it() -> None:
@@ -143,7 +139,7 @@ def test_missing_export_extra_says_what_to_install(monkeypatch: pytest.MonkeyPat
     for name in [name for name in sys.modules if name.partition(".")[0] == "sdrt_export"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "onnx", None)
-    result = sdrt_command("export", "folder", "-o", "x")
+    result = run("export", "folder", "-o", "x")
     assert result.exit_code == 3
     line = r"error: exporting needs onnx, which is not installed; run: pip install .*\[export\]'\n"
     assert re.fullmatch(line, result.stderr)
@@ -151,7 +147,7 @@ def test_missing_export_extra_says_what_to_install(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("command", ["generate", "plot"])
 def test_help_shows_every_option_once_and_the_usual_ones_first(command: str) -> None:
-    text = sdrt_command(command, "--help").stdout
+    text = run(command, "--help").stdout
     headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert headings[0] == "The options that most people need:"
     assert headings[-1] == "Output and messages:"

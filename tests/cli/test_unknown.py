@@ -6,14 +6,10 @@ import re
 
 import click
 import pytest
-from click.testing import CliRunner, Result
 
 from sdrt.cli import main
 from sdrt.foreign.command import COMMANDS, OPTIONS
-
-
-def sdrt_command(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="sdrt")
+from tests.cli.commands import run
 
 
 def options_of(command: str) -> dict[str, click.Option]:
@@ -63,7 +59,7 @@ def options_of(command: str) -> dict[str, click.Option]:
     ids=" ".join,
 )
 def test_an_error_says_what_there_is(arguments: list[str], line: str) -> None:
-    result = sdrt_command(*arguments)
+    result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert line in result.stderr
     assert result.stderr.count("\n") == 1
@@ -106,12 +102,12 @@ def test_other_spellings(alias: str, name: str) -> None:
     for command in ("generate", "plot", "benchmark"):
         known = options_of(command)
         assert known[alias] is known[name]
-    assert "unknown scheduler 'nope'" in sdrt_command("generate", "x", "--sampler", "nope").stderr
-    assert "unknown provider 'nope'" in sdrt_command("generate", "x", "--device", "nope").stderr
+    assert "unknown scheduler 'nope'" in run("generate", "x", "--sampler", "nope").stderr
+    assert "unknown provider 'nope'" in run("generate", "x", "--device", "nope").stderr
 
 
 def test_help() -> None:
-    assert sdrt_command("help").stdout == sdrt_command("--help").stdout
+    assert run("help").stdout == run("--help").stdout
     for command in ("generate", "export", "completion", "help"):
-        assert sdrt_command("help", command).stdout == sdrt_command(command, "--help").stdout
-    assert sdrt_command("help", "generate").stdout.startswith("Usage: sdrt generate [OPTIONS] PROMPT...")
+        assert run("help", command).stdout == run(command, "--help").stdout
+    assert run("help", "generate").stdout.startswith("Usage: sdrt generate [OPTIONS] PROMPT...")

@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from sdrt_export.targets import Target
 
 
+UNET: dict[str, Any] = {
+    "block_out_channels": (16, 32),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "layers_per_block": 1,
+    "cross_attention_dim": 24,
+    "attention_head_dim": 4,
+    "norm_num_groups": 4,
+}
+"""The config of a U-Net with every kind of block."""
+
+
 def build(component: Component, module: Any, target: Target, *, half: bool = False) -> dict[str, Graph]:
     """The graphs of `module`, by file name."""
-    from sdrt_export.graph import graphs_of
+    from sdrt_export.component_graphs import graphs_of
 
     return graphs_of(component, config_of(module), target, half=half)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def exported(
 
     def _build(variant: str, target: str, name: str) -> Exported:
         from sdrt_export import TARGETS
-        from sdrt_export.graph import transposed_weights
+        from sdrt_export.component_graphs import transposed_weights
 
         component, module = _load(checkpoint(variant), name)
         folder = root / variant / target / name
@@ -141,3 +142,9 @@ def optimum_export(checkpoint: Callable[[str], Path], session_cache: Path, made_
             export_model(checkpoint("sd1"), folder, target="portable", exporter="optimum")
 
     return made_once("export-optimum", export)
+
+
+@pytest.fixture
+def damaged(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A copy of sd1 to damage."""
+    return Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))

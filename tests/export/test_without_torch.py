@@ -77,7 +77,7 @@ def test_what_is_verified_and_what_is_not_are_the_same_files(
 def test_without_torch_verify_names_the_command(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sdrt_export.export.missing_modules", lambda extra: ["torch", "diffusers"])
+    monkeypatch.setattr("sdrt_export.plan.missing_modules", lambda extra: ["torch", "diffusers"])
     with pytest.raises(ExportError, match=r"--verify needs torch, diffusers; run: pip install .*\[verify\]'"):
         export_model(checkpoint("sd1"), tmp_path / "model", verify=True)
 

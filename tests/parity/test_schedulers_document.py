@@ -25,7 +25,7 @@ def test_it_says_what_is_measured() -> None:
     assert [_without_error(line) for line in written] == [_without_error(line) for line in found]
     for before, now in zip(written[2:], found[2:], strict=True):
         assert _error(now) <= max(2 * _error(before), _ROUNDING), before
-    # Rules that neither diffusers nor k-diffusion has are compared in tests/runtime/schedulers/test_samplers.py.
+    # Rules that neither diffusers nor k-diffusion has are compared in tests/runtime/schedulers/test_accuracy.py.
     unmeasured = [line.split("`")[1] for line in written[2:] if line.endswith("| – |")]
     assert unmeasured == ["restart", "ddim_cfgpp"]
 

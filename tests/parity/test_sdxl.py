@@ -245,45 +245,41 @@ def test_image_to_image(
     compare(sdrt_folder(variant), theirs, prompt=PROMPT, image=given_image(*SIZE), **given)
 
 
+def test_latents_that_are_normalised_channel_by_channel(
+    sdrt_folder: Folders, diffusers_pipeline: Pipelines
+) -> None:
+    """As in Playground 2.5, with EDM's scheduler."""
+    folder, theirs = sdrt_folder("xl-normalised"), diffusers_pipeline("xl-normalised")
+    compare(folder, theirs, prompt=PROMPT, negative_prompt="fog", **IMAGE)
+    options = {"prompt": PROMPT, "image": given_image(*SIZE), "strength": 0.6}
+    compare(folder, oracle(theirs, "Img2Img"), **options)
+
+
 @pytest.mark.parametrize(
-    "given",
+    ("variant", "given"),
     [
-        {},
-        {"aesthetic_score": 7.5, "negative_aesthetic_score": 1.0, "negative_prompt": "fog"},
-        {"original_size": (300, 200), "crops_coords_top_left": (5, 6)},
-        {"negative_original_size": (300, 200), "negative_crops_coords_top_left": (5, 6)},
+        ("xl", {}),
+        ("xl", SIZES),
+        ("xl", {"negative_original_size": (300, 200)}),
+        ("xl", {**SIZES, "negative_target_size": (64, 32)}),
+        ("xl-refiner", {}),
+        ("xl-refiner", {"aesthetic_score": 7.5, "negative_aesthetic_score": 1.0, "negative_prompt": "fog"}),
+        ("xl-refiner", {"original_size": (300, 200), "crops_coords_top_left": (5, 6)}),
+        ("xl-refiner", {"negative_original_size": (300, 200), "negative_crops_coords_top_left": (5, 6)}),
     ],
     ids=str,
 )
 @pytest.mark.parametrize("masked", [False, True])
-def test_what_the_refiner_is_told(
-    sdrt_folder: Folders, diffusers_pipeline: Pipelines, masked: bool, given: dict[str, Any]
+def test_what_a_model_is_told_with_an_image(
+    sdrt_folder: Folders, diffusers_pipeline: Pipelines, masked: bool, variant: str, given: dict[str, Any]
 ) -> None:
     given = {"prompt": PROMPT, "image": given_image(*SIZE), "strength": 0.9, **given}
     size: dict[str, int] = {}
     if masked:
         given, size = {**given, "mask_image": mask()}, {"height": SIZE[1], "width": SIZE[0]}
-    theirs = oracle(diffusers_pipeline("xl-refiner"), "Inpaint" if masked else "Img2Img")
-    found, expected = told(sdrt_folder("xl-refiner"), **given), heard(theirs, **given, **size)
-    assert found["time_ids"].shape == (2, 5)
-    np.testing.assert_array_equal(found["time_ids"], expected["time_ids"])
-
-
-@pytest.mark.parametrize(
-    "given",
-    [{}, SIZES, {"negative_original_size": (300, 200)}, {**SIZES, "negative_target_size": (64, 32)}],
-    ids=str,
-)
-@pytest.mark.parametrize("masked", [False, True])
-def test_what_the_base_is_told_with_an_image(
-    sdrt_folder: Folders, diffusers_pipeline: Pipelines, masked: bool, given: dict[str, Any]
-) -> None:
-    given = {"prompt": PROMPT, "image": given_image(*SIZE), "strength": 0.9, **given}
-    size: dict[str, int] = {}
-    if masked:
-        given, size = {**given, "mask_image": mask()}, {"height": SIZE[1], "width": SIZE[0]}
-    theirs = oracle(diffusers_pipeline("xl"), "Inpaint" if masked else "Img2Img")
-    found, expected = told(sdrt_folder("xl"), **given), heard(theirs, **given, **size)
+    theirs = oracle(diffusers_pipeline(variant), "Inpaint" if masked else "Img2Img")
+    found, expected = told(sdrt_folder(variant), **given), heard(theirs, **given, **size)
+    assert found["time_ids"].shape == (2, 5 if variant == "xl-refiner" else 6)
     np.testing.assert_array_equal(found["time_ids"], expected["time_ids"])
 
 

@@ -135,6 +135,17 @@ XL_VARIANTS["xl-pix2pix"] = replace(
     pipeline="StableDiffusionXLInstructPix2PixPipeline",
 )
 # LCM-SDXL: the guidance scale is an input.
+# Playground 2.5: latents that are normalised channel by channel, and EDM's noise levels and preconditioning.
+XL_VARIANTS["xl-normalised"] = replace(
+    _BASE,
+    vae=_TINY_VAE
+    | {"scaling_factor": 0.5, "latents_mean": (-1.5, 0.25, 0.0, 2.5), "latents_std": (3.0, 0.5, 1.25, 2.0)},
+    scheduler=(
+        "EDMDPMSolverMultistepScheduler",
+        {"sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "rho": 7.0, "final_sigmas_type": "zero"},
+    ),
+    seed=28,
+)
 XL_VARIANTS["xl-lcm"] = replace(
     _BASE,
     unet=_BASE.unet | {"time_cond_proj_dim": 10},

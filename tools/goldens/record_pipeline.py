@@ -33,8 +33,8 @@ def texts(pipeline: Any) -> dict[str, NDArray[Any]]:
         tokens = pipeline.tokenizer(
             prompt, padding="max_length", truncation=True, return_tensors="pt"
         ).input_ids
-        arrays[f"ids/{index}"] = tokens[0].numpy()
-        arrays[f"embeds/{index}"] = pipeline.text_encoder(tokens)[0][0].numpy()
+        arrays[f"ids/0/{index}"] = tokens[0].numpy()
+        arrays[f"embeds/0/{index}"] = pipeline.text_encoder(tokens)[0][0].numpy()
     return arrays
 
 
@@ -61,7 +61,7 @@ def images(pipeline: Any) -> dict[str, NDArray[Any]]:
         count = len(prompts) * options.get("num_images_per_prompt", 1)
         generators = [torch.Generator("cpu").manual_seed(SEED + index) for index in range(count)]
         images = pipeline(generator=generators, **options).images
-        arrays[f"picture/{name}"] = np.stack([np.asarray(image) for image in images])
+        arrays[f"image/{name}"] = np.stack([np.asarray(image) for image in images])
     return arrays
 
 

@@ -21,9 +21,11 @@ _KNOWN = frozenset(
         "mid_block_add_attention",
     }
 )
-_FIXED: Mapping[str, Any] = {"act_fn": ("silu", "swish"), "latents_mean": None, "latents_std": None}
-# The runtime reads `scaling_factor` and `shift_factor`.
-_IGNORED = frozenset({"sample_size", "scaling_factor", "shift_factor", "force_upcast"})
+_FIXED: Mapping[str, Any] = {"act_fn": ("silu", "swish")}
+# The runtime reads those that scale the latents.
+_IGNORED = frozenset(
+    {"sample_size", "scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,6 +40,9 @@ class Checkpoint(Protocol):
 
     def place(self, part: str) -> str:
         """Where the part's tensors are, for messages: a folder, a file, or a name."""
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """Within this block, errors about the part say so if the user gave its config."""
 
     def scheduler_config(self) -> dict[str, Any]:
         """The content of `scheduler_config.json`."""

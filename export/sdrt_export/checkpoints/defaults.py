@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from sdrt.families import scaling_factors
+
 __all__ = ["DEFAULTS", "completed"]
 
 _CLIP_TEXT: Mapping[str, Any] = {
@@ -96,7 +98,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "latent_channels": 4,
         "norm_num_groups": 32,
         "sample_size": 32,
-        "scaling_factor": 0.18215,
+        "scaling_factor": scaling_factors.SD,
         "shift_factor": None,
         "latents_mean": None,
         "latents_std": None,

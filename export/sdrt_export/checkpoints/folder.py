@@ -7,6 +7,7 @@ only compared with it. Weights are read from safetensors, memory-mapped. Nothing
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ class FolderCheckpoint:
 
     def tensors(self, part: str) -> Mapping[str, Array]:
         """See :class:`Checkpoint`."""
-        return read_tensors(self.weights[part].files, self._class(part).class_name)
+        files = self.weights[part].files
+        if not all(file.is_file() for file in files):  # gone since it was opened: this names what is missing
+            files = find_weights(self.folder / part, self._class(part).library).files
+        return read_tensors(files, self._class(part).class_name)
 
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""
@@ -73,6 +77,10 @@ class FolderCheckpoint:
     def checker(self) -> Checker | None:
         """See :class:`Checkpoint`."""
         return self.safety_checker
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """See `Checkpoint`."""
+        return nullcontext()
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdrt.families import scaling_factors
 from sdrt_export.architectures import ARCHITECTURES
 from sdrt_export.checkpoints.derived.shapes import Shapes
 
@@ -104,7 +105,7 @@ KINDS: Mapping[str, Kind] = {
         pipeline="StableDiffusionPipeline",
         text=(_CLIP_L,),
         sample_size=64,
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factors.SD,
         scheduler=_PNDM,
     ),
     "sd2": Kind(
@@ -113,7 +114,7 @@ KINDS: Mapping[str, Kind] = {
         text=(_OPEN_CLIP_H,),
         sample_size=64,
         v_sample_size=96,
-        scaling_factor=0.18215,
+        scaling_factor=scaling_factors.SD,
         prediction=None,
         scheduler=_PNDM,
         v_scheduler=_DDIM,
@@ -123,7 +124,7 @@ KINDS: Mapping[str, Kind] = {
         pipeline="StableDiffusionUpscalePipeline",
         text=(_OPEN_CLIP_H,),
         sample_size=128,
-        scaling_factor=0.08333,
+        scaling_factor=scaling_factors.X4_UPSCALER,
         prediction="v_prediction",
         scheduler=_UPSCALER["scheduler"],
         low_res_scheduler=_UPSCALER["low_res_scheduler"],
@@ -134,7 +135,7 @@ KINDS: Mapping[str, Kind] = {
         pipeline="StableDiffusionXLPipeline",
         text=(TextPart(prefixes=("conditioner.embedders.0.transformer.",)), _big_g(1)),
         sample_size=128,
-        scaling_factor=0.13025,
+        scaling_factor=scaling_factors.SDXL,
         scheduler=_EULER,
         sizes=6,
         index={"force_zeros_for_empty_prompt": True},
@@ -144,7 +145,7 @@ KINDS: Mapping[str, Kind] = {
         pipeline="StableDiffusionXLImg2ImgPipeline",
         text=(_big_g(0),),
         sample_size=128,
-        scaling_factor=0.13025,
+        scaling_factor=scaling_factors.SDXL,
         scheduler=_EULER,
         sizes=5,
         index={

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, naming
 from sdrt.common.notices import Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.model_folder import hub
@@ -91,14 +91,16 @@ def _single(
 
 def _vae(given: str | Path, access: Mapping[str, Any]) -> Path:
     """The path of a VAE, downloaded if it is on the hub."""
-    return _local("vae", given, _VAE, access) or hub.download_taesd(
-        hub.check_id_of(given, "vae", _VAE), **access
-    )
+    with naming("vae"):
+        return _local("vae", given, _VAE, access) or hub.download_taesd(
+            hub.check_id_of(given, "vae", _VAE), **access
+        )
 
 
 def _text_encoder(given: str | Path, access: Mapping[str, Any]) -> Path:
     """The path of a text encoder's file, downloaded if it is on the hub."""
-    path = _local("text_encoders", given, _TEXT, access)
+    with naming("text_encoders"):
+        path = _local("text_encoders", given, _TEXT, access)
     if path is None or path.is_dir():
         problem = "which does not exist" if path is None else "a folder"
         raise ModelNotFoundError.expected(
@@ -122,7 +124,8 @@ def _configs(given: str | Path, access: Mapping[str, Any]) -> Path:
     """The folder of configs, downloaded without weights if it is on the hub."""
     path = expand(given)
     if not exists(path):
-        return hub.download(hub.check_id_of(given, "config", _CONFIG), **access)
+        with naming("config"):
+            return hub.download(hub.check_id_of(given, "config", _CONFIG), **access)
     if not path.is_dir():
         raise RequestError.expected(f"config is {str(given)!r}", _CONFIG, argument="config")
     if not any((path / name).is_file() for name in _CONFIGS):

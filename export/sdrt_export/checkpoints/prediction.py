@@ -59,6 +59,7 @@ def predicted(kind: Kind, file: SafetensorsFile, in_channels: int, given: str | 
         f"{file.path} is a checkpoint of {kind.title}, and does not say whether it predicts noise or v",
         "give --prediction-type v_prediction for models of 768×768 pixels, or epsilon for those of 512×512",
         path=file.path,
+        argument="prediction_type",
     )
 
 

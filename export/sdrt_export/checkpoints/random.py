@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +72,10 @@ class RandomCheckpoint:
     def place(self, part: str) -> str:
         """See :class:`Checkpoint`."""
         return f"{part} of {self.name}"
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """See `Checkpoint`."""
+        return nullcontext()
 
     def scheduler_config(self) -> dict[str, Any]:
         """See :class:`Checkpoint`."""

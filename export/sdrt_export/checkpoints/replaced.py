@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.messages import naming
 from sdrt.families import Family
 from sdrt_export.checkpoints.checker import Checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
@@ -17,7 +19,7 @@ from sdrt_export.tensors.array import Array
 __all__ = ["with_vae"]
 
 # Config keys that a VAE's tensors do not show. The model decides them.
-_OF_MODEL = ("scaling_factor", "sample_size")
+_OF_MODEL = ("scaling_factor", "latents_mean", "latents_std", "sample_size")
 
 
 def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
@@ -29,8 +31,9 @@ def with_vae(checkpoint: Checkpoint, path: Path) -> Checkpoint:
     """
     name = checkpoint.family.vae.checkpoint
     own = checkpoint.config(name)
-    part = open_vae_file(path, given={key: own[key] for key in _OF_MODEL if key in own})
-    part.check_latents(checkpoint.config(checkpoint.family.denoiser.component), checkpoint.name)
+    with naming("vae"):
+        part = open_vae_file(path, given={key: own[key] for key in _OF_MODEL if key in own})
+        part.check_latents(checkpoint.config(checkpoint.family.denoiser.component), checkpoint.name)
     return _Replaced(checkpoint=checkpoint, part=name, by=part)
 
 
@@ -65,6 +68,9 @@ class _Replaced:
 
     def place(self, part: str) -> str:
         return self.by.place if part == self.part else self.checkpoint.place(part)
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        return nullcontext() if part == self.part else self.checkpoint.errors_of(part)
 
     def scheduler_config(self) -> dict[str, Any]:
         return self.checkpoint.scheduler_config()

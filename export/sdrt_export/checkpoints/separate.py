@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
@@ -11,6 +11,7 @@ from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.clip import is_open_clip, projection_of
 from sdrt_export.checkpoints.folder import read_tensors
+from sdrt_export.checkpoints.given_configs import GivenConfigs
 from sdrt_export.checkpoints.kinds import Kind, TextPart
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, vae_part
 from sdrt_export.checkpoints.weight_files import find_weights
@@ -53,7 +54,7 @@ def open_vae_file(path: Path, *, config: Config | None = None, given: Config) ->
     file = _open(path, "a VAE")
     section = Section.of(file, _VAE, _VAE_PREFIXES)
     if section is None or "decoder.conv_in.weight" not in section.shapes:
-        raise _other(file, "a VAE", "--vae")
+        raise _other(file, "a VAE", "vae")
     return vae_part(section, config, given=given)
 
 
@@ -77,9 +78,7 @@ def _vae_folder(folder: Path, given: Config) -> Part:
     return Part(config=completed("AutoencoderKL", {**scaling, **config}), tensors=tensors, place=str(folder))
 
 
-def open_text_encoders(
-    paths: Sequence[Path], kind: Kind, configs: Mapping[str, Config | None]
-) -> dict[str, Part]:
+def open_text_encoders(paths: Sequence[Path], kind: Kind, configs: GivenConfigs) -> dict[str, Part]:
     """Open files of text encoders. Return them by the model's part that each one is.
 
     Raises:
@@ -91,7 +90,7 @@ def open_text_encoders(
         file = _open(path, "a text encoder")
         section = Section.of(file, _TEXT, _TEXT_PREFIXES)
         if section is None or not _is_clip(section):
-            raise _other(file, "a text encoder of CLIP", "--text-encoder")
+            raise _other(file, "a text encoder of CLIP", "text_encoders")
         spec = _spec(kind, section)
         if spec.part in found:
             raise UnsupportedModelError.expected(
@@ -99,7 +98,8 @@ def open_text_encoders(
                 f"one for each of {kind.title}",
                 path=path,
             )
-        found[spec.part] = text_part(section, configs.get(spec.part), spec)
+        with configs.errors_of(spec.part):
+            found[spec.part] = text_part(section, configs.config(spec.part, spec.class_name), spec)
     return found
 
 

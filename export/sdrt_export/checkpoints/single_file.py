@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.messages import brief
+from sdrt.common.messages import brief, naming
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family, family_of
 from sdrt.families.few_steps import few_steps_scheduler
 from sdrt.model_folder.file_kind import check_checkpoint_file
-from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
 from sdrt_export.checkpoints.derived.unet import derived_unet
+from sdrt_export.checkpoints.given_configs import GivenConfigs
 from sdrt_export.checkpoints.keys.extras import extra_of
 from sdrt_export.checkpoints.kinds import Kind, TextPart, kind_of_unet
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, unet_part, vae_part
@@ -48,7 +49,7 @@ class SingleFile:
         kind: the kind of checkpoint.
         parts: its components, by their folders in diffusers' layout.
         scheduler: the content of `scheduler_config.json`.
-        configs: a folder in diffusers' layout whose configs were given, or None.
+        configs: the configs that were given.
         left_over: the tensors that no part takes, each with the reason, or "" if none is known.
         title: the title in its metadata.
     """
@@ -59,7 +60,7 @@ class SingleFile:
     kind: Kind
     parts: Mapping[str, Part]
     scheduler: Mapping[str, Any]
-    configs: Path | None = None
+    configs: GivenConfigs = GivenConfigs()  # noqa: RUF009 - frozen
     left_over: Mapping[str, str] = field(default_factory=dict)
     title: str = ""
 
@@ -84,6 +85,10 @@ class SingleFile:
     def place(self, part: str) -> str:
         """See `Checkpoint`."""
         return self.parts[part].place
+
+    def errors_of(self, part: str) -> AbstractContextManager[None]:
+        """See `Checkpoint`."""
+        return self.configs.errors_of(part)
 
     def scheduler_config(self) -> Config:
         """See `Checkpoint`."""
@@ -114,8 +119,9 @@ class SingleFile:
         return {spec.tokenizer: self._tokenizer(spec) for spec in self.kind.text}
 
     def _tokenizer(self, spec: TextPart) -> Path:
-        if self.configs is not None and (self.configs / spec.tokenizer).is_dir():
-            return self.configs / spec.tokenizer
+        folder = self.configs.folder
+        if folder is not None and (folder / spec.tokenizer).is_dir():
+            return folder / spec.tokenizer
         size = self.parts[spec.part].config["vocab_size"]
         if size < VOCABULARY:
             raise UnsupportedModelError.expected(
@@ -164,16 +170,12 @@ def open_single_file(
     unet = _unet_section(file)
     kind = kind_of_unet(unet.shapes, file.header.tensors)
     sections = _sections(file, kind, unet)
-    texts = _texts(file, kind, sections, text_encoders, config)
-    denoiser = unet_part(unet, _unet_config(kind, unet, texts, config))
-    into = denoiser.config["in_channels"]
-    prediction = predicted(kind, file.header, into, prediction_type)
-    title = str(file.header.metadata.get("modelspec.title", ""))
-    scheduler = scheduler_config(kind, file.header, prediction)
-    if prediction_type is None:
-        scheduler |= few_steps_scheduler(path.name, title)
-    _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=config is not None)
-    parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, config)}
+    configs = GivenConfigs(config)
+    texts = _texts(file, kind, sections, text_encoders, configs)
+    denoiser = _denoiser(kind, unet, texts, configs)
+    prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
+    _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=configs.has(_UNET))
+    parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, configs)}
     left_over = _left_over(file, sections, parts)
     _tell(file, left_over, Notices(notify))
     return SingleFile(
@@ -182,11 +184,27 @@ def open_single_file(
         revision=revision,
         kind=kind,
         parts=parts,
-        scheduler=_given(config, "scheduler", "scheduler_config.json") or scheduler,
-        configs=config,
+        scheduler=_scheduler(file, kind, prediction, configs, by_name=prediction_type is None),
+        configs=configs,
         left_over=left_over,
-        title=title,
+        title=_title(file),
     )
+
+
+def _title(file: MappedFile) -> str:
+    return str(file.header.metadata.get("modelspec.title", ""))
+
+
+def _scheduler(
+    file: MappedFile, kind: Kind, prediction: str, configs: GivenConfigs, *, by_name: bool
+) -> dict[str, Any]:
+    """The scheduler's config: the given one, else that of the kind, `by_name` with what distilled models need."""
+    if given := configs.read("scheduler", "scheduler_config.json"):
+        return given
+    own = scheduler_config(kind, file.header, prediction)
+    if by_name:
+        own |= few_steps_scheduler(file.header.path.name, _title(file))
+    return own
 
 
 def _unet_section(file: MappedFile) -> Section:
@@ -202,26 +220,22 @@ def _sections(file: MappedFile, kind: Kind, unet: Section) -> dict[str, Section]
     return {part: section for part, section in found.items() if section is not None}
 
 
-def _given(folder: Path | None, part: str, name: str = "config.json") -> Config | None:
-    """A config of the folder that the user gave. None without one."""
-    path = None if folder is None else folder / part / name
-    return read_json(path, part) if path is not None and path.is_file() else None
-
-
 def _texts(
     file: MappedFile,
     kind: Kind,
     sections: Mapping[str, Section],
     given: Sequence[Path],
-    config: Path | None,
+    configs: GivenConfigs,
 ) -> dict[str, Part]:
-    own = open_text_encoders(given, kind, {spec.part: _given(config, spec.part) for spec in kind.text})
+    with naming("text_encoders"):
+        own = open_text_encoders(given, kind, configs)
     for spec in kind.text:
         if spec.part in own:
             continue
         if spec.part not in sections:
             raise _lacks(file, kind, spec.part, "--text-encoder FILE")
-        own[spec.part] = text_part(sections[spec.part], _given(config, spec.part), spec)
+        with configs.errors_of(spec.part):
+            own[spec.part] = text_part(sections[spec.part], configs.config(spec.part, spec.class_name), spec)
     return {spec.part: own[spec.part] for spec in kind.text}
 
 
@@ -235,10 +249,14 @@ def _lacks(file: MappedFile, kind: Kind, part: str, remedy: str) -> UnsupportedM
     )
 
 
-def _unet_config(kind: Kind, unet: Section, texts: Mapping[str, Part], config: Path | None) -> Config:
-    given = _given(config, _UNET)
-    if given is not None:
-        return given
+def _denoiser(kind: Kind, unet: Section, texts: Mapping[str, Part], configs: GivenConfigs) -> Part:
+    with configs.errors_of(_UNET):
+        return unet_part(
+            unet, configs.config(_UNET, "UNet2DConditionModel") or _unet_config(kind, unet, texts)
+        )
+
+
+def _unet_config(kind: Kind, unet: Section, texts: Mapping[str, Part]) -> Config:
     projected = [texts[spec.part].config["projection_dim"] for spec in kind.text if spec.projected]
     return derived_unet(unet.shapes, pooled=projected[0] if projected else None, sizes=kind.sizes)
 
@@ -259,16 +277,20 @@ def _vae(
     sections: Mapping[str, Section],
     unet: Config,
     given: Path | None,
-    config: Path | None,
+    configs: GivenConfigs,
 ) -> Part:
     own = {"scaling_factor": kind.scaling_factor, "sample_size": 8 * kind.sample_size}
+    config = configs.config(_VAE, "AutoencoderKL")
     if given is not None:
-        part = open_vae_file(given, config=_given(config, _VAE), given=own)
-    elif _VAE in sections:
-        part = vae_part(sections[_VAE], _given(config, _VAE), given=own)
-    else:
+        with naming("vae"), configs.errors_of(_VAE):
+            part = open_vae_file(given, config=config, given=own)
+            part.check_latents(unet, str(file.header.path))
+        return part
+    if _VAE not in sections:
         raise _lacks(file, kind, _VAE, "--vae FILE")
-    part.check_latents(unet, str(file.header.path))
+    with configs.errors_of(_VAE):
+        part = vae_part(sections[_VAE], config, given=own)
+        part.check_latents(unet, str(file.header.path))
     return part
 
 

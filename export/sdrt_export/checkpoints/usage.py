@@ -45,36 +45,39 @@ def check_usage(
         IntegrityError: a tensor is missing, or has another shape than the config says.
         UnsupportedModelError: a tensor is left over.
     """
+    known = list(components)
+    part = known[0].checkpoint
     wanted: dict[str, Shape] = {}
     for one in needed:
         twice = sorted(wanted.keys() & one.keys())
         assert not twice, f"{place}: two graphs use {twice[0]}"
         wanted |= one
-    _check_missing(place, [name for name in wanted if name not in tensors])
+    _check_missing(place, part, [name for name in wanted if name not in tensors])
     for name, shape in wanted.items():
         if (found := shape_of(tensors, name)) != shape:
             raise IntegrityError.expected(
                 f"{place}: the weight {name} is of shape {list(found)}",
                 f"{list(shape)}, as config.json says: the two files do not belong together",
+                component=part,
             )
-    known = list(components)
     spare = [name for name in tensors if name not in wanted]
-    _check_left_over(place, [name for name in spare if not any(is_spare(one, name) for one in known)])
+    _check_left_over(place, part, [name for name in spare if not any(is_spare(one, name) for one in known)])
 
 
-def _check_missing(place: str, missing: list[str]) -> None:
+def _check_missing(place: str, part: str, missing: list[str]) -> None:
     if missing:
         raise IntegrityError.advised(
-            f"{place}: the weights lack {_listed(missing)}", "download the checkpoint again"
+            f"{place}: the weights lack {_listed(missing)}", "download the checkpoint again", component=part
         )
 
 
-def _check_left_over(place: str, names: list[str]) -> None:
+def _check_left_over(place: str, part: str, names: list[str]) -> None:
     if names:
         raise UnsupportedModelError.expected(
             f"{place}: the weights have {_listed(names)}",
             "only weights that the graphs of config.json use: another config belongs to them, or the model has "
             "parts that sdrt does not know",
+            component=part,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -44,19 +45,9 @@ class WatchedLayers(Layers):
         """See `Layers`."""
         return self._see(path, super().dense(path, x, out, bias=bias))
 
-    def conv(
-        self,
-        path: str,
-        x: Value,
-        out: int,
-        *,
-        kernel: int = 3,
-        stride: int = 1,
-        pads: tuple[int, int] | None = None,
-        bias: bool = True,
-    ) -> Value:
+    def conv(self, path: str, x: Value, out: int, **window: Any) -> Value:
         """See `Layers`."""
-        return self._see(path, super().conv(path, x, out, kernel=kernel, stride=stride, pads=pads, bias=bias))
+        return self._see(path, super().conv(path, x, out, **window))
 
     def group_norm(self, path: str, x: Value, groups: int, eps: float, *, silu: bool = False) -> Value:
         """See `Layers`. The value before SiLU is the larger one."""

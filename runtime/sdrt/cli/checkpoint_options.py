@@ -1,16 +1,28 @@
-"""The options that go with a torch checkpoint, for every command that opens one."""
+"""The options that say which model a command opens: its place, and what goes with a torch checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from sdrt.cli import completers
+from sdrt.model_folder.embedded import DEFAULT_MODEL
 
-__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "beside_options"]
+__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "SPELLINGS", "beside_options", "model_option"]
 
+SPELLINGS: Mapping[str, str] = {
+    "vae": "--vae",
+    "text_encoders": "--text-encoder",
+    "prediction_type": "--prediction-type",
+    "config": "--config",
+    "refiner": "--refiner",
+    "refiner_prediction_type": "--refiner-prediction-type",
+    "refiner_config": "--refiner-config",
+    "taesd": "--taesd",
+}
+"""The options for the arguments of Python that name a model or a part of one. Their errors begin with these."""
 BESIDE = ("vae", "text_encoders", "prediction_type", "config")
 """The options by parameter name."""
 
@@ -41,6 +53,25 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
         help="A model in diffusers' layout whose configs fit the single file, if its architecture is unusual.",
     ),
 )
+
+
+MODEL_HELP = (
+    "Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
+    "embedded model."
+)
+
+
+def model_option(about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option `--model`. `about` is its help."""
+    return click.option(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        default=DEFAULT_MODEL,
+        show_default=True,
+        shell_complete=completers.models,
+        help=about,
+    )
 
 
 def beside_options(command: Callable[..., Any]) -> Callable[..., Any]:

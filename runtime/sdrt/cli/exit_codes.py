@@ -8,12 +8,16 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import click
 
 from sdrt.cli.echo import echo_error
 from sdrt.cli.process import ignore_signals
 from sdrt.common.visible import visible
+
+if TYPE_CHECKING:
+    from sdrt.errors import SdrtError
 
 __all__ = ["Boundary", "State"]
 
@@ -79,7 +83,7 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(_usage(error))
     if isinstance(error, SdrtError):
-        return error.exit_code, _one_line(str(error))
+        return error.exit_code, _one_line(_with_option(error))
     if is_of_memory(error):
         return OUT_OF_MEMORY, _out_of_memory()
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -88,6 +92,15 @@ def describe(error: BaseException) -> tuple[int, str]:
         # An error without a file name is about stdout; all other files are opened by name.
         return 1, _one_line(f"{error.filename or 'standard output'}: {error.strerror}")
     return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
+
+
+def _with_option(error: SdrtError) -> str:
+    """The message of an error. If it begins with an argument of Python that is about a model, its option is there."""
+    from sdrt.cli.checkpoint_options import SPELLINGS
+
+    text, name = str(error), error.argument
+    option = SPELLINGS.get(name or "", name)
+    return f"{option}{text[len(name) :]}" if name and text.startswith((f"{name} ", f"{name}:")) else text
 
 
 def _out_of_memory() -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sdrt.errors import IntegrityError, RequestError
+from sdrt.errors import IntegrityError, ModelError, RequestError
 
-__all__ = ["brief", "refused", "wrong_key", "wrong_value"]
+__all__ = ["brief", "naming", "refused", "wrong_key", "wrong_value"]
 
 
 def brief(value: object, limit: int = 60) -> str:
@@ -36,3 +38,14 @@ def wrong_key(where: object, key: str, value: object, fits: str, **facts: Any) -
         fits=fits,
         **facts,
     )
+
+
+@contextmanager
+def naming(argument: str) -> Iterator[None]:
+    """Within this block, every error is about the value of `argument`, and its message begins with that name."""
+    try:
+        yield
+    except (ModelError, RequestError) as error:
+        if str(error).startswith(f"{argument} "):
+            raise
+        raise type(error)(f"{argument}: {error}", **vars(error) | {"argument": argument}) from error

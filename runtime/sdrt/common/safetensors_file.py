@@ -19,10 +19,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.common.file_identity import check_same, identity_of
 from sdrt.common.messages import brief
 from sdrt.errors import UnsupportedModelError
 
-__all__ = ["SafetensorsFile", "TensorEntry", "as_array", "check_unchanged", "read_header", "read_tensor"]
+__all__ = [
+    "SafetensorsFile",
+    "TensorEntry",
+    "as_array",
+    "check_unchanged",
+    "read_header",
+    "read_tensor",
+]
 
 Buffer = bytes | NDArray[np.uint8]
 
@@ -101,7 +109,7 @@ def read_header(path: Path) -> SafetensorsFile:
         path=path,
         tensors=tensors,
         metadata=_metadata(path, header.get(_METADATA)),
-        identity=_identity(state),
+        identity=identity_of(state),
     )
 
 
@@ -111,20 +119,7 @@ def check_unchanged(file: SafetensorsFile) -> None:
     Raises:
         UnsupportedModelError: it was written, replaced or removed since then.
     """
-    try:
-        same = _identity(file.path.stat()) == file.identity
-    except OSError:
-        same = False
-    if not same:
-        raise UnsupportedModelError.advised(
-            f"{file.path} changed while it was read",
-            "wait until the program that writes it has finished, then try again",
-            path=file.path,
-        )
-
-
-def _identity(state: os.stat_result) -> tuple[int, ...]:
-    return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    check_same(file.path, file.identity)
 
 
 def _header_text(path: Path, file: BinaryIO, size: int) -> bytes:

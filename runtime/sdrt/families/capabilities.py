@@ -13,12 +13,42 @@ from sdrt.families.family import Family
 from sdrt.families.specs import Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
-__all__ = ["Capabilities", "sample_size", "whole"]
+__all__ = ["Capabilities", "ModelFacts", "sample_size", "whole"]
 
 # No real model exceeds these. They stop a damaged config from making sdrt allocate huge arrays.
 _MAX_VALUE = 2**16
 _MAX_LEVELS = 16
 _USUAL = Defaults(guidance_scale=TEXT_TO_IMAGE.guidance_scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What a model's files say.
+
+    Attributes:
+        denoiser: the denoiser's `config.json`.
+        vae: the `config.json` of the VAE's decoder.
+        text: the `config.json` of the last text encoder; empty if the folder lacks it.
+        index: `model_index.json`.
+        scheduler: `scheduler_config.json`.
+        recorded: the defaults in the manifest; None without a manifest.
+        names: the model's names, the most certain one first.
+        any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
+            that can be halved once per level.
+        has_text_encoder: whether the folder has every text encoder.
+        has_vae_encoder: whether the folder has the VAE's encoder.
+    """
+
+    denoiser: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    text: Mapping[str, Any]
+    index: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    recorded: Mapping[str, Any] | None
+    names: Sequence[str | None]
+    any_size: bool
+    has_text_encoder: bool
+    has_vae_encoder: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,71 +101,40 @@ class Capabilities:
     max_noise_level: int = 0
 
     @classmethod
-    def of(
-        cls,
-        family: Family,
-        *,
-        denoiser: Mapping[str, Any],
-        vae: Mapping[str, Any],
-        text: Mapping[str, Any],
-        index: Mapping[str, Any],
-        scheduler: Mapping[str, Any],
-        recorded: Mapping[str, Any] | None,
-        names: Sequence[str | None],
-        any_size: bool,
-        has_text_encoder: bool,
-        has_vae_encoder: bool,
-    ) -> Capabilities:
-        """Read the capabilities from the configs.
-
-        Args:
-            family: the model's family.
-            denoiser: the denoiser's `config.json`.
-            vae: the `config.json` of the VAE's decoder.
-            text: the `config.json` of the last text encoder; empty if the folder lacks it.
-            index: `model_index.json`.
-            scheduler: `scheduler_config.json`.
-            recorded: the defaults in the manifest; None without a manifest.
-            names: the model's names, the most certain one first.
-            any_size: False for a graph that was traced with a fixed upsampling factor of 2. Such a graph needs latents
-                that can be halved once per level.
-            has_text_encoder: whether the folder has every text encoder.
-            has_vae_encoder: whether the folder has the VAE's encoder.
+    def of(cls, family: Family, facts: ModelFacts) -> Capabilities:
+        """Read the capabilities of a model of this family from what its files say.
 
         Raises:
             IntegrityError: a value is missing or out of bounds.
             UnsupportedModelError: the denoiser fits none of the family's tasks, or does not fit the text encoder.
         """
-        spec, decoder = family.denoiser, family.vae.decoder
-        channels = whole(vae, "latent_channels", decoder)
+        owner, denoiser, index = family.denoiser.component, facts.denoiser, facts.index
+        channels = whole(facts.vae, "latent_channels", family.vae.decoder)
         task = _task(family, denoiser, channels)
-        factor = 2 ** (len(_list(vae, "block_out_channels", decoder)) - 1)
+        factor = 2 ** (len(_list(facts.vae, "block_out_channels", family.vae.decoder)) - 1)
         height, width = default_size(family, denoiser, task, factor)
-        takes_score = family.takes_score is not None and family.takes_score(denoiser, text, index)
-        levels = 1 if spec.levels is None else len(_list(denoiser, spec.levels, spec.component))
+        takes_score = family.takes_score is not None and family.takes_score(denoiser, facts.text, index)
         return cls(
             latent_channels=channels,
-            embeds_width=whole(denoiser, spec.embeds_width, spec.component),
+            embeds_width=whole(denoiser, family.denoiser.embeds_width, owner),
             vae_scale_factor=factor,
             default_height=height,
             default_width=width,
-            size_step=factor if any_size else factor * 2 ** (levels - 1),
-            has_text_encoder=has_text_encoder,
-            has_vae_encoder=has_vae_encoder,
+            size_step=_size_step(family, facts, factor),
+            has_text_encoder=facts.has_text_encoder,
+            has_vae_encoder=facts.has_vae_encoder,
             takes_pooled=family.takes_pooled,
             task=task,
-            defaults=_defaults(
-                task, family, recorded, index=index, denoiser=denoiser, scheduler=scheduler, names=names
-            ),
-            guidance_width=_guidance_width(denoiser, spec.component),
+            defaults=_defaults(task, family, facts),
+            guidance_width=_guidance_width(denoiser, owner),
             is_consistency=index.get("_class_name") in family.consistency_pipelines,
-            pooled_width=_pooled_width(family, text),
+            pooled_width=_pooled_width(family, facts.text),
             layer=family.text_encoders[0].layer or 0,
             takes_score=takes_score,
             scales_image=index.get("is_cosxl_edit") is True,
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
-            max_noise_level=_max_noise_level(index, denoiser, spec.component) if task.has_noise_level else 0,
+            max_noise_level=_max_noise_level(index, denoiser, owner) if task.has_noise_level else 0,
         )
 
     @property
@@ -144,11 +143,21 @@ class Capabilities:
         return self.defaults.guidance_scale
 
 
-def _defaults(task: Task, family: Family, recorded: Mapping[str, Any] | None, **facts: Any) -> Defaults:
+def _size_step(family: Family, facts: ModelFacts, factor: int) -> int:
+    """What height and width must be multiples of, in pixels. `factor` is how many of them one latent covers."""
+    levels, owner = family.denoiser.levels, family.denoiser.component
+    halved = 0 if levels is None else len(_list(facts.denoiser, levels, owner)) - 1
+    return factor if facts.any_size else factor * 2**halved
+
+
+def _defaults(task: Task, family: Family, facts: ModelFacts) -> Defaults:
     """The model's defaults. A manifest records those that an export derived from the name and the scheduler."""
-    if recorded is None:
-        return Defaults.of(task, family, **facts)
-    return Defaults.of(task, family, **facts | {"names": (), "scheduler": {}}).with_recorded(recorded)
+    recorded = facts.recorded
+    scheduler, names = (facts.scheduler, facts.names) if recorded is None else ({}, ())
+    own = Defaults.of(
+        task, family, index=facts.index, denoiser=facts.denoiser, scheduler=scheduler, names=names
+    )
+    return own if recorded is None else own.with_recorded(recorded)
 
 
 def _guidance_width(denoiser: Mapping[str, Any], owner: str) -> int:

@@ -46,12 +46,10 @@ _DDIM = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one
 _LCM = {"_class_name": "LCMScheduler"}
 
 _HUB = "https://huggingface.co"
-_LIGHTNING, _HYPER, _DMD2 = (
-    f"{_HUB}/ByteDance/SDXL-Lightning",
-    f"{_HUB}/ByteDance/Hyper-SD",
-    f"{_HUB}/tianweiy/DMD2",
-)
-_TURBO = "https://huggingface.co/docs/diffusers/using-diffusers/sdxl_turbo"
+_LIGHTNING = f"{_HUB}/ByteDance/SDXL-Lightning"
+_HYPER = f"{_HUB}/ByteDance/Hyper-SD"
+_DMD2 = f"{_HUB}/tianweiy/DMD2"
+_TURBO = f"{_HUB}/docs/diffusers/using-diffusers/sdxl_turbo"
 
 
 def _lightning(steps: int, **scheduler: Any) -> FewSteps:
@@ -64,25 +62,27 @@ def _lightning(steps: int, **scheduler: Any) -> FewSteps:
     )
 
 
-def _hyper(steps: int) -> FewSteps:
+def _hyper(steps: int, *, guided: bool = False) -> FewSteps:
+    """A variant may keep guidance. Its model card recommends 5 to 8."""
     return FewSteps(
-        title=f"Hyper-SD for {steps} steps",
-        pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps?\b",
+        title=f"Hyper-SD for {steps} steps{' with guidance' if guided else ''}",
+        pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps?{' cfg' if guided else ''}\b",
         num_inference_steps=steps,
+        guidance_scale=5.0 if guided else 0.0,
         scheduler=_DDIM,
         source=_HYPER,
     )
 
 
-def _hyper_guided(steps: int) -> FewSteps:
-    """The variant that keeps guidance. Its model card recommends 5 to 8."""
+def _on_timesteps(*timesteps: int, title: str, pattern: str, source: str) -> FewSteps:
+    """A model that runs on LCM's scheduler, at timesteps of its own."""
     return FewSteps(
-        title=f"Hyper-SD for {steps} steps with guidance",
-        pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps? cfg\b",
-        num_inference_steps=steps,
-        guidance_scale=5.0,
-        scheduler=_DDIM,
-        source=_HYPER,
+        title=title,
+        pattern=pattern,
+        num_inference_steps=len(timesteps),
+        timesteps=timesteps,
+        scheduler=_LCM,
+        source=source,
     )
 
 
@@ -104,40 +104,21 @@ FEW_STEPS: Sequence[FewSteps] = (
     # One step that predicts the image itself.
     _lightning(1, prediction_type="sample"),
     *(_lightning(steps) for steps in (2, 4, 8)),
-    FewSteps(
-        title="Hyper-SDXL for 1 step",
-        # The pattern excludes the LoRA for 1 step, which is for TCD.
-        pattern=r"\bhyper (sd|sdxl) 1 step\b(?! lora)",
-        num_inference_steps=1,
-        timesteps=(800,),
-        scheduler=_LCM,
-        source=_HYPER,
+    # The pattern excludes the LoRA for 1 step, which is for TCD.
+    _on_timesteps(
+        800, title="Hyper-SDXL for 1 step", pattern=r"\bhyper (sd|sdxl) 1 step\b(?! lora)", source=_HYPER
     ),
-    *(_hyper_guided(steps) for steps in (8, 12)),
+    *(_hyper(steps, guided=True) for steps in (8, 12)),
     *(_hyper(steps) for steps in (2, 4, 8)),
-    FewSteps(
-        title="DMD2 for 1 step",
-        pattern=r"\bdmd 2 (sdxl )?1 step\b",
-        num_inference_steps=1,
-        timesteps=(399,),
-        scheduler=_LCM,
-        source=_DMD2,
-    ),
+    _on_timesteps(399, title="DMD2 for 1 step", pattern=r"\bdmd 2 (sdxl )?1 step\b", source=_DMD2),
     # This row is also for merges named after it. They contain its LoRA, which is for 4 steps.
-    FewSteps(
-        title="DMD2 for 4 steps",
-        pattern=r"\bdmd 2\b",
-        num_inference_steps=4,
-        timesteps=(999, 749, 499, 249),
-        scheduler=_LCM,
-        source=_DMD2,
-    ),
+    _on_timesteps(999, 749, 499, 249, title="DMD2 for 4 steps", pattern=r"\bdmd 2\b", source=_DMD2),
 )
 """The first row whose pattern is in a name counts."""
 
 CONSISTENCY_SCHEDULERS: Mapping[str, tuple[int, float, str]] = {
-    "LCMScheduler": (4, 1.0, "https://huggingface.co/docs/diffusers/using-diffusers/inference_with_lcm_lora"),
-    "TCDScheduler": (4, 0.0, "https://huggingface.co/docs/diffusers/using-diffusers/inference_with_tcd_lora"),
+    "LCMScheduler": (4, 1.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_lcm_lora"),
+    "TCDScheduler": (4, 0.0, f"{_HUB}/docs/diffusers/using-diffusers/inference_with_tcd_lora"),
 }
 """Steps, guidance and source for schedulers that only distilled models have as their own."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from sdrt.families import scaling_factors
 from sdrt.families.encoded import RowConditions
 
 __all__ = ["DenoiserSpec", "IndexEntry", "Task", "TextEncoderSpec", "VaeSpec"]
@@ -88,6 +89,8 @@ class VaeSpec:
         scaling_factor: the factor of a config that has none.
         shifts: True if the denoiser's latents are (latents - shift_factor) * scaling_factor. If False, sdrt refuses a
             config with a shift_factor.
+        normalises: whether a config may have a mean and a deviation for each channel, latents_mean and latents_std, as
+            Playground 2.5 has. If False, sdrt refuses them.
     """
 
     checkpoint: str = "vae"
@@ -97,8 +100,9 @@ class VaeSpec:
     parameters: str = "latent_parameters"
     latents: str = "latent_sample"
     decoded: str = "sample"
-    scaling_factor: float = 0.18215
+    scaling_factor: float = scaling_factors.SD
     shifts: bool = False
+    normalises: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

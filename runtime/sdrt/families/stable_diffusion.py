@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sdrt.families import scaling_factors
 from sdrt.families.family import Family
 from sdrt.families.specs import IndexEntry, Task
 
@@ -46,7 +47,7 @@ _TASKS = (
         guidance_scale=9.0,
         needs=("image",),
         refuses=(*_REPAINTING, "image_guidance_scale", "hires_scale"),
-        scaling_factor=0.08333,
+        scaling_factor=scaling_factors.X4_UPSCALER,
     ),
 )
 

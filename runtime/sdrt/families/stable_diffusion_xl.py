@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sdrt.errors import UnsupportedModelError
 from sdrt.families.encoded import RowConditions
 from sdrt.families.family import Family
-from sdrt.families.specs import DenoiserSpec, IndexEntry, Task, TextEncoderSpec
+from sdrt.families.specs import DenoiserSpec, IndexEntry, Task, TextEncoderSpec, VaeSpec
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 
 __all__ = ["STABLE_DIFFUSION_XL", "STABLE_DIFFUSION_XL_REFINER"]
@@ -124,6 +124,7 @@ STABLE_DIFFUSION_XL = Family(
     absent=dict.fromkeys(("feature_extractor", "image_encoder"), (None, None)),
     text_encoders=(_CLIP, _OPEN_CLIP),
     denoiser=DenoiserSpec(extra={"text_embeds": _text_embeds, "time_ids": _time_ids}),
+    vae=VaeSpec(normalises=True),
     tasks=_TASKS,
     default_size=1024,
     options=("force_zeros_for_empty_prompt", "requires_aesthetics_score", "is_cosxl_edit"),

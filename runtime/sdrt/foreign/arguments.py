@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sdrt.foreign.word import Word
+from sdrt.foreign.word import Word, same
 
 __all__ = [
     "CALLING",
@@ -23,13 +23,18 @@ _GRAPH = "export the checkpoint that has it: sdrt export CHECKPOINT -o model/"
 _MEMORY = "remove it; low_vram=True takes less memory"
 _PLACE = 'say where to run with provider=, such as provider="cuda"'
 _TASK = "remove it; one pipeline does every task"
+_ASSIGN = "assign it after loading: pipeline.scheduler = …"
 _LORA = "remove it; sdrt has no LoRA"
 _ADAPTER = "remove it; sdrt has no IP-Adapter"
+_CONTROLNET = "remove it; sdrt has no ControlNet"
 _OTHER_MODELS = "remove it; it is for models that sdrt does not run"
 
 LOADING = (
-    Word("pretrained_model_name_or_path", "the model", "give the model as the first argument, or as model="),
-    Word("model_id", "the model", "give the model as the first argument, or as model="),
+    *same(
+        "pretrained_model_name_or_path model_id",
+        "the model",
+        "give the model as the first argument, or as model=",
+    ),
     Word("revision", "a version on the hub", "the same", works=True),
     Word("token", "an access token of the hub", "the same", works=True),
     Word("use_auth_token", "an access token of the hub", "write token=", (None,)),
@@ -42,8 +47,7 @@ LOADING = (
         "give one provider=; allow_fallback=True adds the CPU",
         (None,),
     ),
-    Word("torch_dtype", "the precision", _PRECISION, (None, "auto")),
-    Word("dtype", "the precision", _PRECISION, (None, "auto")),
+    *same("torch_dtype dtype", "the precision", _PRECISION, (None, "auto")),
     Word("variant", "which copy of the weights", _PRECISION, (None,)),
     Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
     Word("requires_safety_checker", "whether there must be a filter", _OWN_CHECKER, (None, False)),
@@ -68,12 +72,12 @@ LOADING = (
     Word("offload_folder", "where parts of a model wait", _MEMORY, (None,)),
     Word("offload_state_dict", "weights that wait on disk", _MEMORY, (None, False)),
     Word("disable_mmap", "how files are read", "remove it", (None, False)),
-    Word("scheduler", "another scheduler", "assign it after loading: pipeline.scheduler = …", (None,)),
+    Word("scheduler", "another scheduler", _ASSIGN, (None,)),
     Word("unet", "another U-Net", _GRAPH),
     Word("vae", "another VAE", "give its .safetensors file, its folder or its hub id", works=True),
     Word("text_encoder", "another text encoder", _GRAPH),
     Word("tokenizer", "another tokenizer", _GRAPH),
-    Word("controlnet", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
+    Word("controlnet", "guidance by a second image", _CONTROLNET, (None,)),
     Word("subfolder", "a folder inside the model's", "give the path of that folder", (None, "")),
     Word("custom_pipeline", "a pipeline from the hub", _TASK, (None,)),
     Word("custom_revision", "a version of that pipeline", _TASK, (None,)),
@@ -101,8 +105,12 @@ LOADING = (
     Word("use_flashpack", "another format of weights", _GRAPH, (None, False)),
     Word("load_connected_pipeline", "more pipelines", _TASK, (None, False)),
     Word("export", "export while loading", "remove it; sdrt runs checkpoints directly", (None,)),
-    Word("sess_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
-    Word("session_options", "settings of ONNX Runtime", "give threads=; sdrt chooses the others", (None,)),
+    *same(
+        "sess_options session_options",
+        "settings of ONNX Runtime",
+        "give threads=; sdrt chooses the others",
+        (None,),
+    ),
     Word("use_io_binding", "tensors that stay on the device", "remove it; sdrt binds them itself", (None,)),
     Word("add_watermarker", "an invisible mark", "remove it; sdrt adds none", (None, False)),
 )
@@ -114,14 +122,9 @@ CONSTRUCTING = (
 """Arguments of the class itself."""
 
 _OWN_WORDS = (
-    Word("steps", "the number of steps", "write num_inference_steps="),
-    Word("num_steps", "the number of steps", "write num_inference_steps="),
-    Word("sampling_steps", "the number of steps", "write num_inference_steps="),
-    Word("cfg", "the guidance", "write guidance_scale="),
-    Word("cfg_scale", "the guidance", "write guidance_scale="),
-    Word("sampler", "the scheduler", "write scheduler="),
-    Word("sampler_name", "the scheduler", "write scheduler="),
-    Word("sampler_index", "the scheduler", "write scheduler="),
+    *same("steps num_steps sampling_steps", "the number of steps", "write num_inference_steps="),
+    *same("cfg cfg_scale", "the guidance", "write guidance_scale="),
+    *same("sampler sampler_name sampler_index", "the scheduler", "write scheduler="),
     Word("schedule_type", "the spacing", "write spacing="),
     Word("denoising_strength", "how much to change the image", "write strength="),
     Word("init_image", "the image to start from", "write image="),
@@ -143,10 +146,8 @@ _OTHERS = (
     Word("lora", "a LoRA", _LORA, (None,)),
     Word("lora_scale", "how much of a LoRA", _LORA, (None,)),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
-    Word("ip_adapter_image", "an image as a prompt", _ADAPTER, (None,)),
-    Word("ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
-    Word("control_image", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
-    Word("controlnet*", "guidance by a second image", "remove it; sdrt has no ControlNet", (None,)),
+    *same("ip_adapter_image ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
+    *same("control_image controlnet*", "guidance by a second image", _CONTROLNET, (None,)),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
@@ -213,10 +214,8 @@ REQUESTING = (
 """Arguments of a `Request`."""
 
 MOVING = (
-    Word("device", "where to run", "give it as the first argument, or as provider="),
-    Word("torch_device", "where to run", "give it as the first argument, or as provider="),
-    Word("dtype", "the precision", _PRECISION, (None,)),
-    Word("torch_dtype", "the precision", _PRECISION, (None,)),
+    *same("device torch_device", "where to run", "give it as the first argument, or as provider="),
+    *same("dtype torch_dtype", "the precision", _PRECISION, (None,)),
     Word("silence_dtype_warnings", "fewer warnings", "remove it", (None, True, False)),
 )
 """Arguments of `to`."""
@@ -231,16 +230,11 @@ TEXTUAL_INVERSION = (
     Word(
         "use_safetensors", "which file format to read", "remove it; only .safetensors is read", (None, True)
     ),
-    *(
-        Word(name, "how to download", "download the file, for example with hf download", (None, False))
-        for name in (
-            "cache_dir",
-            "force_download",
-            "local_files_only",
-            "revision",
-            "proxies",
-            "use_auth_token",
-        )
+    *same(
+        "cache_dir force_download local_files_only revision proxies use_auth_token",
+        "how to download",
+        "download the file, for example with hf download",
+        (None, False),
     ),
 )
 """Arguments of `load_textual_inversion` and `unload_textual_inversion`."""
@@ -260,9 +254,8 @@ _CONFIG = "pass config= with a folder or hub id in diffusers' layout"
 SINGLE_FILE = (
     Word("pretrained_model_link_or_path", "the file", "give the file as the first argument, or as model="),
     Word("config", "the configs of another model", "the same", works=True),
-    Word("original_config", "a config of CompVis", _CONFIG, (None,)),
-    Word("original_config_file", "a config of CompVis", _CONFIG, (None,)),
-    Word("scheduler_type", "another scheduler", "assign it after loading: pipeline.scheduler = …", (None,)),
+    *same("original_config original_config_file", "a config of CompVis", _CONFIG, (None,)),
+    Word("scheduler_type", "another scheduler", _ASSIGN, (None,)),
     Word("load_safety_checker", "a filter for images", _OWN_CHECKER, (None, False)),
     Word("image_size", "the usual size", "give width= and height= to the call", (None,)),
     Word(

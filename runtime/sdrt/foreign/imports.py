@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from sdrt.foreign.word import Word
+from sdrt.foreign.word import Word, same
 
 __all__ = ["IMPORTS"]
 
 _ONE = "import StableDiffusionPipeline, the one pipeline for every task"
 _IMAGE = "import StableDiffusionPipeline, and pass image= and strength= to its call"
 _MASK = "import StableDiffusionPipeline, and pass image=, mask_image= and composite=False to its call"
+_NOISE = "import StableDiffusionPipeline, and pass image= and noise_level= to its call"
+_INSTRUCTION = "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call"
+_READ = "pass the file's name, or a PIL image, as image="
 _FAMILY = "sdrt runs Stable Diffusion 1, 2 and XL, so keep diffusers for this model"
 _CONTROL = "sdrt has none, so keep diffusers for this pipeline"
 _COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
+
+
+def _pipelines(prefix: str, of: str) -> tuple[Word, ...]:
+    """The three pipelines of one kind of model."""
+    return (
+        Word(f"{prefix}Pipeline", f"text to image {of}", _ONE),
+        Word(f"{prefix}Img2ImgPipeline", f"image to image {of}", _IMAGE),
+        Word(f"{prefix}InpaintPipeline", f"inpainting {of}", _MASK),
+    )
+
 
 IMPORTS = (
     Word("StableDiffusionPipeline", "text to image", "the same, and it does every task", works=True),
@@ -25,41 +38,20 @@ IMPORTS = (
     Word("StableDiffusionImg2ImgPipeline", "image to image", _IMAGE),
     Word("StableDiffusionInpaintPipeline", "inpainting", _MASK),
     Word("StableDiffusionInpaintPipelineLegacy", "inpainting", _MASK),
-    Word(
-        "StableDiffusionUpscalePipeline",
-        "the x4 upscaler",
-        "import StableDiffusionPipeline, and pass image= and noise_level= to its call",
-    ),
-    Word(
-        "StableDiffusionInstructPix2PixPipeline",
-        "instructions",
-        "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call",
-    ),
+    Word("StableDiffusionUpscalePipeline", "the x4 upscaler", _NOISE),
+    Word("StableDiffusionInstructPix2PixPipeline", "instructions", _INSTRUCTION),
     Word("StableDiffusionXLPipeline", "text to image with SDXL", _ONE),
     Word("StableDiffusionXLImg2ImgPipeline", "image to image with SDXL, and its refiner", _IMAGE),
     Word("StableDiffusionXLInpaintPipeline", "inpainting with SDXL", _MASK),
-    Word(
-        "StableDiffusionXLInstructPix2PixPipeline",
-        "instructions with SDXL",
-        "import StableDiffusionPipeline, and pass image= and image_guidance_scale= to its call",
-    ),
-    Word("OnnxStableDiffusionPipeline", "text to image with ONNX", _ONE),
-    Word("StableDiffusionOnnxPipeline", "text to image with ONNX", _ONE),
+    Word("StableDiffusionXLInstructPix2PixPipeline", "instructions with SDXL", _INSTRUCTION),
+    *same("OnnxStableDiffusionPipeline StableDiffusionOnnxPipeline", "text to image with ONNX", _ONE),
     Word("OnnxStableDiffusionImg2ImgPipeline", "image to image with ONNX", _IMAGE),
     Word("OnnxStableDiffusionInpaintPipeline", "inpainting with ONNX", _MASK),
     Word("OnnxStableDiffusionInpaintPipelineLegacy", "inpainting with ONNX", _MASK),
-    Word(
-        "OnnxStableDiffusionUpscalePipeline",
-        "the x4 upscaler with ONNX",
-        "import StableDiffusionPipeline, and pass image= and noise_level= to its call",
-    ),
+    Word("OnnxStableDiffusionUpscalePipeline", "the x4 upscaler with ONNX", _NOISE),
     Word("ORTDiffusionPipeline", "any pipeline of optimum", _ONE),
-    Word("ORTStableDiffusionPipeline", "text to image with optimum", _ONE),
-    Word("ORTStableDiffusionImg2ImgPipeline", "image to image with optimum", _IMAGE),
-    Word("ORTStableDiffusionInpaintPipeline", "inpainting with optimum", _MASK),
-    Word("ORTStableDiffusionXLPipeline", "text to image with SDXL and optimum", _ONE),
-    Word("ORTStableDiffusionXLImg2ImgPipeline", "image to image with SDXL and optimum", _IMAGE),
-    Word("ORTStableDiffusionXLInpaintPipeline", "inpainting with SDXL and optimum", _MASK),
+    *_pipelines("ORTStableDiffusion", "with optimum"),
+    *_pipelines("ORTStableDiffusionXL", "with SDXL and optimum"),
     Word("ORTPipelineForText2Image", "text to image with optimum", _ONE),
     Word("ORTPipelineForImage2Image", "image to image with optimum", _IMAGE),
     Word("ORTPipelineForInpainting", "inpainting with optimum", _MASK),
@@ -70,26 +62,19 @@ IMPORTS = (
     Word("LatentConsistencyModelImg2ImgPipeline", "the same, image to image", _IMAGE),
     Word("ORTLatentConsistencyModelPipeline", "the same with optimum", _ONE),
     Word("ORTLatentConsistencyModelImg2ImgPipeline", "the same with optimum, image to image", _IMAGE),
-    Word(
-        "StableDiffusionSafetyChecker",
-        "a filter for images",
-        "remove it; sdrt runs the safety checker that the model has",
-    ),
-    Word("Autoencoder*", "a component of a model", _COMPONENT),
-    Word("UNet*", "a component of a model", _COMPONENT),
-    Word("CLIP*", "a component of a model", _COMPONENT),
-    Word("OnnxRuntimeModel", "a component of a model", _COMPONENT),
+    Word("StableDiffusionSafetyChecker", "a filter for images", "remove it; sdrt runs the model's own"),
+    *same("Autoencoder* UNet* CLIP* OnnxRuntimeModel", "a component of a model", _COMPONENT),
     Word("ORT*", "a class of optimum", _ONE),
-    Word("load_image", "reads an image", "pass the file's name, or a PIL image, as image="),
+    Word("load_image", "reads an image", _READ),
     Word("make_image_grid", "puts images on a sheet", "use sdrt generate --grid, or sdrt plot"),
-    Word("utils", "helpers such as load_image", "pass the file's name, or a PIL image, as image="),
+    Word("utils", "helpers such as load_image", _READ),
     Word("logging", "how much is said", "pass notify= to StableDiffusionPipeline.from_pretrained"),
     Word("pipelines", "pipelines", _ONE),
     Word("models", "components of a model", _COMPONENT),
     Word(
         "loaders", "LoRA, textual inversions", "pipeline.load_textual_inversion loads words; sdrt has no LoRA"
     ),
-    Word("image_processor", "reads images", "pass the file's name, or a PIL image, as image="),
+    Word("image_processor", "reads images", _READ),
     Word("Compel", "weights in prompts", 'pass prompt_syntax="compel" to a call'),
     Word("Flax*", "a class for JAX", _ONE),
     Word(
@@ -97,8 +82,6 @@ IMPORTS = (
         "a scheduler that sdrt lacks",
         'choose another by name, as in pipeline.scheduler = "euler" (`sdrt schedulers` lists them)',
     ),
-    Word("*Pipeline", "another pipeline", _ONE),
-    Word("AutoPipeline*", "another pipeline", _ONE),
-    Word("*StableDiffusion*", "another pipeline", _ONE),
+    *same("*Pipeline AutoPipeline* *StableDiffusion*", "another pipeline", _ONE),
 )
 """Names that `from sdrt import …` does not find. Every scheduler's class that sdrt has can be imported."""

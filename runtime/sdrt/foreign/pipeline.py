@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdrt.foreign.word import Word
+from sdrt.foreign.word import Word, same
 
 __all__ = ["PIPELINE", "RESULT", "SCHEDULER"]
 
@@ -57,8 +57,7 @@ PIPELINE = (
     Word("vae_scale_factor", "pixels for each latent", "write pipeline.model.capabilities.vae_scale_factor"),
     Word("config", "the config", "pipeline.model has what is known of the model"),
     Word("name_or_path", "the model", "write pipeline.model.name or pipeline.model.path"),
-    Word("device", "where it runs", "write pipeline.provider"),
-    Word("_execution_device", "where it runs", "write pipeline.provider"),
+    *same("device _execution_device", "where it runs", "write pipeline.provider"),
     Word("dtype", "the precision", "sdrt info MODEL shows it, and sdrt export --dtype chooses it"),
     Word("hf_device_map", "which device holds what", "write pipeline.provider"),
     Word("reset_device_map", "which device holds what", 'write pipeline.to("cpu")'),
@@ -77,22 +76,24 @@ PIPELINE = (
     Word("disable_vae_tiling", "the VAE in tiles", "load with from_pretrained(…, vae_tiling=False)"),
     Word("enable_vae_slicing", "the VAE for one image at a time", _MEMORY),
     Word("disable_vae_slicing", "the VAE for one image at a time", "remove it"),
-    Word("enable_xformers_memory_efficient_attention", "fused attention", _FUSED),
-    Word("disable_xformers_memory_efficient_attention", "fused attention", _FUSED),
-    Word("set_use_memory_efficient_attention_xformers", "fused attention", _FUSED),
-    Word("fuse_qkv_projections", "fused attention", _FUSED),
-    Word("unfuse_qkv_projections", "fused attention", _FUSED),
-    Word("enable_freeu", "FreeU", _FREEU),
-    Word("disable_freeu", "FreeU", _FREEU),
-    Word("*lora*", "LoRA", _LORA),
-    Word("*adapters", "LoRA", _LORA),
-    Word("load_ip_adapter", "an image as a prompt", _ADAPTER),
-    Word("unload_ip_adapter", "an image as a prompt", _ADAPTER),
-    Word("set_ip_adapter_scale", "an image as a prompt", _ADAPTER),
-    Word("prepare_ip_adapter_image_embeds", "an image as a prompt", _ADAPTER),
-    Word("encode_image", "an image as a prompt", _ADAPTER),
-    Word("encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
-    Word("_encode_prompt", "embeddings of a prompt", "pass the prompt; a call also takes prompt_embeds="),
+    *same(
+        "enable_xformers_memory_efficient_attention disable_xformers_memory_efficient_attention "
+        "set_use_memory_efficient_attention_xformers fuse_qkv_projections unfuse_qkv_projections",
+        "fused attention",
+        _FUSED,
+    ),
+    *same("enable_freeu disable_freeu", "FreeU", _FREEU),
+    *same("*lora* *adapters", "LoRA", _LORA),
+    *same(
+        "load_ip_adapter unload_ip_adapter set_ip_adapter_scale prepare_ip_adapter_image_embeds encode_image",
+        "an image as a prompt",
+        _ADAPTER,
+    ),
+    *same(
+        "encode_prompt _encode_prompt",
+        "embeddings of a prompt",
+        "pass the prompt; a call also takes prompt_embeds=",
+    ),
     Word("maybe_convert_prompt", "words of textual inversions", "pass the prompt; sdrt finds their words"),
     Word("check_inputs", "checks arguments", _PLAN),
     Word("get_timesteps", "the timesteps of a run", _PLAN),
@@ -115,28 +116,18 @@ PIPELINE = (
     Word("train", "switches training on", "sdrt only makes images: train with diffusers, then export"),
     Word("requires_grad_", "switches gradients off", "remove it; sdrt has none"),
     Word("from_ckpt", "loads a single-file checkpoint", _SINGLE),
-    Word(
-        "run_safety_checker",
-        "a filter for images",
-        "remove it; a call runs it, and the result has nsfw_content_detected",
-    ),
-    Word("progress_bar", "a progress bar", _BAR),
-    Word("_progress_bar_config", "a progress bar", _BAR),
-    Word("_interrupt", "stops a run", _STOP),
-    Word("interrupt", "stops a run", _STOP),
-    Word("guidance_scale", "the guidance of a call", _OPTION),
-    Word("_guidance_scale", "the guidance of a call", _OPTION),
-    Word("guidance_rescale", "an option of a call", _OPTION),
-    Word("image_guidance_scale", "an option of a call", _OPTION),
-    Word("clip_skip", "an option of a call", _OPTION),
+    Word("run_safety_checker", "a filter for images", "remove it; a call runs it"),
+    *same("progress_bar _progress_bar_config", "a progress bar", _BAR),
+    *same("_interrupt interrupt", "stops a run", _STOP),
+    *same("guidance_scale _guidance_scale", "the guidance of a call", _OPTION),
+    *same("guidance_rescale image_guidance_scale clip_skip", "an option of a call", _OPTION),
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA),
     Word(
         "do_classifier_free_guidance",
         "whether there is guidance",
         "guidance is on if result.request.guidance_scale is above 1",
     ),
-    Word("maybe_free_model_hooks", "hooks that move components", _HOOKS),
-    Word("remove_all_hooks", "hooks that move components", _HOOKS),
+    *same("maybe_free_model_hooks remove_all_hooks", "hooks that move components", _HOOKS),
     Word("register_modules", "changes the parts of a pipeline", _EXPORT),
     Word("parameters", "the weights", _FOLDER),
     Word("providers", "the execution providers", "write pipeline.provider"),
@@ -158,8 +149,7 @@ RESULT = (
     Word("items", "the names and values in a result", "the images are result.images"),
     Word("image", "the image", "write result.images[0]"),
     Word("seed", "the seed", "write result.seeds[0]"),
-    Word("info", "how an image was made", "write result.metadata(0)"),
-    Word("parameters", "how an image was made", "write result.metadata(0)"),
+    *same("info parameters", "how an image was made", "write result.metadata(0)"),
 )
 """Attributes of what a call returns."""
 
@@ -170,20 +160,18 @@ SCHEDULER = (
         "reads a config",
         "assign the file's path: pipeline.scheduler = 'scheduler_config.json'",
     ),
-    Word("save_pretrained", "writes the config", "write json.dump(pipeline.scheduler.config, file)"),
-    Word("save_config", "writes the config", "write json.dump(pipeline.scheduler.config, file)"),
+    *same(
+        "save_pretrained save_config", "writes the config", "write json.dump(pipeline.scheduler.config, file)"
+    ),
     Word("compatibles", "the schedulers that suit a model", "`sdrt schedulers` lists them"),
     Word("timesteps", "the timesteps of a run", "write scheduler.plan(steps).timesteps"),
     Word("sigmas", "the noise levels of a run", "write scheduler.plan(steps).sigmas"),
     Word("set_timesteps", "plans a run", "write scheduler.plan(steps)"),
     Word("num_inference_steps", "the number of steps", "it is an argument of the call"),
     Word("init_noise_sigma", "the first noise level", "write scheduler.plan(steps).init_scale"),
-    Word("step", "one step", _INSIDE),
-    Word("scale_model_input", "one step", _INSIDE),
+    *same("step scale_model_input", "one step", _INSIDE),
     Word("add_noise", "noise on latents", "pass image= and strength= to the call"),
     Word("order", "calls of the U-Net in a step", "write scheduler.sampler.evaluations"),
-    Word("betas", "the training's noise", "write scheduler.noise_schedule"),
-    Word("alphas", "the training's noise", "write scheduler.noise_schedule"),
-    Word("alphas_cumprod", "the training's noise", "write scheduler.noise_schedule"),
+    *same("betas alphas alphas_cumprod", "the training's noise", "write scheduler.noise_schedule"),
 )
 """Attributes of a scheduler."""

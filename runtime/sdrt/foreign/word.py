@@ -11,7 +11,7 @@ from typing import Any
 from sdrt.common.messages import brief
 from sdrt.errors import UnknownArgumentError, UnknownAttributeError, UnknownNameError
 
-__all__ = ["Word", "find", "no_argument", "no_attribute", "no_name"]
+__all__ = ["Word", "find", "no_argument", "no_attribute", "no_name", "same"]
 
 _LONGEST = 64
 """How many characters of a name are compared with the known names."""
@@ -40,6 +40,11 @@ class Word:
         """Tell whether `value` asks for what sdrt does anyway."""
         # By type and value, because 0 == False. Arrays and objects of other libraries never count.
         return any(type(value) is type(one) and value == one for one in self.harmless)
+
+
+def same(names: str, what: str, ours: str, harmless: tuple[Any, ...] = ()) -> tuple[Word, ...]:
+    """A row for each of `names`, which are separated by spaces and mean the same."""
+    return tuple(Word(name, what, ours, harmless) for name in names.split())
 
 
 def find(name: str, words: Sequence[Word]) -> Word | None:

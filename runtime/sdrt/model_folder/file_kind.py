@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from sdrt.errors import ModelError, ModelNotFoundError, UnsupportedModelError
 __all__ = [
     "CHECKPOINT",
     "EMBEDDING",
+    "MODELS",
     "PICKLES",
     "WEIGHTS",
     "FileKind",
     "check_checkpoint_file",
+    "check_header",
+    "is_safetensors",
     "kind_of",
     "refusal_of_file",
     "refusal_of_pickle",
@@ -27,6 +31,8 @@ WEIGHTS = (".safetensors", ".gguf", *PICKLES)
 """The suffixes of files of weights."""
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
+MODELS = (CHECKPOINT, UNET, TRANSFORMER)
+"""The kinds that can be a model, in part or alone."""
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
@@ -116,6 +122,21 @@ _WIDTHS = {768: _SD1, 1024: _SD2, 2048: _SDXL}
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as a safetensors file does, whatever its name: with the length of a JSON object.
+
+    It may be damaged. Pipes and devices are not read.
+    """
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            start, size = file.read(9), os.fstat(file.fileno()).st_size
+    except OSError:
+        return False
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < size
+
+
 def kind_of(file: SafetensorsFile) -> FileKind | None:
     """Tell what a file holds; None for an unknown kind."""
     names = list(file.tensors)
@@ -168,8 +189,14 @@ def check_checkpoint_file(path: Path) -> SafetensorsFile:
         file = read_header(path)
     except OSError as error:
         raise _no_model(path, f"cannot be read ({error.strerror or error})", _CHECKPOINT_FILE) from None
-    kind = kind_of(file)
-    if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
+    check_header(file)
+    return file
+
+
+def check_header(file: SafetensorsFile) -> None:
+    """Check what a file holds, by its header. See `check_checkpoint_file`."""
+    path, kind = file.path, kind_of(file)
+    if kind is None or kind.what not in MODELS:
         raise _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
     if kind.base not in ("", _SD1, _SD2, _SDXL) or kind.what == TRANSFORMER:
         raise UnsupportedModelError.expected(
@@ -181,7 +208,6 @@ def check_checkpoint_file(path: Path) -> SafetensorsFile:
             f"is {kind} in diffusers' names, not a whole model",
             "the folder of a model in diffusers' layout, with this file as its unet",
         )
-    return file
 
 
 def refusal_of_file(path: Path) -> ModelError:
@@ -216,7 +242,7 @@ def _refusal_of_misnamed(path: Path) -> ModelError | None:
         kind = kind_of(read_header(path))
     except (UnsupportedModelError, OSError):
         return None
-    if kind is None or kind.what not in (CHECKPOINT, UNET, TRANSFORMER):
+    if kind is None or kind.what not in MODELS:
         return _no_model(path, f"is {kind or _UNKNOWN}, not a whole model", _CHECKPOINT_FILE)
     name = path.with_suffix(".safetensors") if path.suffix.lower() in PICKLES else f"{path}.safetensors"
     return UnsupportedModelError.advised(

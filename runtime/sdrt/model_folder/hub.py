@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_taesd", "hub_errors"]
 
+# A full disk or quota; a cache that cannot be written to, or is no folder.
+_OF_DISK = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+)
 # Other copies of the weights. sdrt takes the first kind that there is if the weights in full precision are missing.
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
@@ -205,7 +210,10 @@ def _snapshot(name: str, revision: str | None, **options: Any) -> Path:
 
 @contextmanager
 def hub_errors(name: str, revision: str | None, file: str = "") -> Iterator[None]:
-    """Turn the errors of huggingface_hub about a model, or a file of it, into `ModelNotFoundError`."""
+    """Turn the errors of huggingface_hub about a model, or a file of it, into `ModelNotFoundError`.
+
+    The block calls nothing but huggingface_hub.
+    """
     from huggingface_hub import errors
 
     where = f"{name!r}" + (f" at revision {revision!r}" if revision else "")
@@ -230,15 +238,22 @@ def hub_errors(name: str, revision: str | None, file: str = "") -> Iterator[None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
         raise ModelNotFoundError.advised(
             f"hub model {where} is not in the cache, and the hub cannot be reached (offline?)",
-            "connect to the network, unset HF_HUB_OFFLINE, or give the folder of an exported model",
+            "connect to the network, unset HF_HUB_OFFLINE, or give a file or folder on this machine",
         ) from None
     except errors.EntryNotFoundError:
         raise ModelNotFoundError.advised(
             f"hub model {where} has no file {file!r}", f"see https://huggingface.co/{name}/tree/main"
         ) from None
+    except MemoryError:
+        raise
     except Exception as error:
         # huggingface_hub uses requests, httpx, httpx2 or xet, depending on its version. Their errors share no base
-        # class.
+        # class, and answers of other servers than the hub's raise KeyError and the like in it.
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            raise ModelNotFoundError.advised(
+                f"hub model {where} could not be saved ({error.strerror}: {error.filename or 'the cache'})",
+                "make room there, or set HF_HOME to a folder that you can write to",
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelNotFoundError.advised(
             f"hub model {where} could not be downloaded ({reason})", "try again"

@@ -263,7 +263,7 @@ def _write_atomically(path: Path, text: str) -> None:
         with temporary.open("x", encoding="utf-8") as stream:
             stream.write(text)
         temporary.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too
         temporary.unlink(missing_ok=True)
         raise
 

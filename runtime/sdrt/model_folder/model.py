@@ -12,7 +12,7 @@ from typing import Any
 from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.agreement import check_text_widths
-from sdrt.families.capabilities import Capabilities
+from sdrt.families.capabilities import Capabilities, ModelFacts
 from sdrt.model_folder.checker import SAFETY_CHECKER
 from sdrt.model_folder.index import class_of
 from sdrt.model_folder.manifest import Manifest
@@ -152,15 +152,14 @@ class Model(ABC):
             IntegrityError: a config is damaged, or the text encoders are of another model.
             UnsupportedModelError: the model fits none of its family's tasks.
         """
-        manifest = self.manifest
-        family = self.family
+        manifest, family = self.manifest, self.family
         texts = [spec.component for spec in family.text_encoders]
-        if all(self.has(name) for name in texts):
-            denoiser = self.component_config(family.denoiser.component)
+        has_text_encoder = all(self.has(name) for name in texts)
+        denoiser = self.component_config(family.denoiser.component)
+        if has_text_encoder:
             check_text_widths(family, denoiser, {name: self.component_config(name) for name in texts})
-        return Capabilities.of(
-            family,
-            denoiser=self.component_config(family.denoiser.component),
+        facts = ModelFacts(
+            denoiser=denoiser,
             vae=self.component_config(family.vae.decoder),
             text=self.component_config(texts[-1]) if self.has(texts[-1]) else {},
             index=self.index,
@@ -169,9 +168,10 @@ class Model(ABC):
             names=self.names,
             # A traced graph (without sdrt.json) upsamples by a fixed factor of 2. sdrt's own graphs take any size.
             any_size=manifest is not None and manifest.exporter != "optimum",
-            has_text_encoder=all(self.has(spec.component) for spec in family.text_encoders),
+            has_text_encoder=has_text_encoder,
             has_vae_encoder=self.has(family.vae.encoder),
         )
+        return Capabilities.of(family, facts)
 
     def _dtype(self, name: str) -> str:
         """Return the precision of the component `name`, which may differ from that of the model."""

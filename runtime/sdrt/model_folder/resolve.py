@@ -66,40 +66,39 @@ def resolve_model(
         RequestError: `model` cannot name a model, `revision` is given for a model that is not on the hub, or `beside`
             for a model that is no checkpoint.
     """
-    notices = Notices(notify)
-    folder = expand(model)
     if _is_embedded(model):
-        refuse_revision(model, revision)
-        _refuse_beside(model, beside)
-        if folder.is_dir():
-            notices.warn(f"{model} means the embedded model: for the folder of that name, give ./{model}")
-        return open_local(model)
+        return _open_embedded(model, revision, beside, Notices(notify))
+    source = _source(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
+    return _open(source, target, in_memory, notify, reporter)
+
+
+def _open_embedded(model: str | Path, revision: str | None, beside: Beside, notices: Notices) -> ModelFolder:
+    refuse_revision(model, revision)
+    _refuse_beside(model, beside)
+    if expand(model).is_dir():
+        notices.warn(f"{model} means the embedded model: for the folder of that name, give ./{model}")
+    return open_local(model)
+
+
+def _source(model: str | Path, *, beside: Beside, revision: str | None, **access: Any) -> Source:
+    """Where a folder, file or hub id is. A model on the hub is downloaded. `access` are huggingface_hub's options."""
+    folder = expand(model)
     if exists(folder):
         refuse_revision(folder, revision)
-        source = Source(name=str(folder), configs=folder, beside=beside)
-    elif model == DEFAULT_MODEL:
+        return Source(name=str(folder), configs=folder, beside=beside)
+    if model == DEFAULT_MODEL:
         raise ModelNotFoundError.advised(
             f"this installation lacks the embedded model {model}, the default",
             "install sdrt again, with its package sdrt_models, or choose another model",
             argument="model",
         )
-    else:
-        source = _download(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
-    return _open(source, target, in_memory, notify, reporter)
+    return _download(model, beside=beside, revision=revision, **access)
 
 
-def _download(
-    model: str | Path,
-    *,
-    beside: Beside,
-    revision: str | None,
-    token: str | bool | None,
-    cache_dir: str | Path | None,
-) -> Source:
+def _download(model: str | Path, *, beside: Beside, revision: str | None, **access: Any) -> Source:
     from sdrt.model_folder import hub
     from sdrt.model_folder.hub_file import download_file, hub_file
 
-    access: dict[str, Any] = {"token": token, "cache_dir": cache_dir}
     if (file := hub_file(model)) is not None:
         path, commit = download_file(file, revision=revision, **access)
         return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from sdrt.common.allocator import trim
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
@@ -99,9 +100,12 @@ def create_session(
             return interruptible(work, lambda: cancel(True), thread)
 
     try:
-        return _following_links(subject.path, create)
+        session = _following_links(subject.path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
+    # ONNX Runtime has freed the weights that it converted, reordered or packed.
+    trim()
+    return session
 
 
 def _give_weights(memory: MemoryGraph, options: Any) -> None:

@@ -48,7 +48,7 @@ _WITHOUT_EFFECT = (
         "date",
         "time",
     ),
-    *("model hash", "vae hash", "module hash*", "init image*", "low vram"),
+    *("model hash", "refiner hash", "vae hash", "module hash*", "init image*", "low vram"),
     *("batch", "batch size", "batch pos", "index", "grid", "script", "? type", "? values", "fixed ? values"),
     *("x script*", "y script*", "z script*", "fixed ? script values", "civitai metadata"),
     # These made the prompt that is in the text.

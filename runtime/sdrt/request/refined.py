@@ -7,7 +7,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from sdrt.errors import RequestError
-from sdrt.request.fitted import FittedRequest, fit
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import fit
 from sdrt.request.request import Request
 
 if TYPE_CHECKING:

@@ -202,15 +202,37 @@ def _refiner(found: Translation) -> None:
     from sdrt.schedulers import version_of_a1111
 
     texts = found.texts
-    if "Refiner" in texts and not _is_a1111(texts):
-        found.differs("Refiner", texts.pop("Refiner"), "refiner")
+    _refiner_of_others(found)
     if "Refiner" not in texts:
         for label in _REFINER:
             texts.pop(label, None)
         return
     texts["Refiner"] = _HASH.sub("", texts["Refiner"])
-    if version_of_a1111(texts.get("Version")) < _FIRST_WITH_TIMESTEPS:
+    if _is_a1111(texts) and version_of_a1111(texts.get("Version")) < _FIRST_WITH_TIMESTEPS:
         texts["Refiner switch by sampling steps"] = "True"
+
+
+def _refiner_of_others(found: Translation) -> None:
+    """Say where the refiner takes over in other programs, as far as their texts do.
+
+    In SD.Next it makes a run of its own, with its own number of steps, from the share of the noise schedule where the
+    first run ended. Fooocus counts steps, and goes on as sdrt does.
+    """
+    texts = found.texts
+    start = texts.pop("Refiner start", None)
+    switch, steps = number(texts.pop("Overwrite Switch", None)), number(texts.get("Steps"))
+    if "Refiner" not in texts or _is_a1111(texts):
+        return
+    if start is not None:
+        texts["Refiner switch at"] = start
+        found.differs("Refiner", texts["Refiner"])
+    elif switch and steps and switch < steps:
+        texts |= {
+            "Refiner switch at": repr(switch / steps),
+            "Refiner switch by sampling steps": "True",
+        }
+    elif "Refiner switch at" not in texts:
+        found.differs("Refiner", texts.pop("Refiner"), "refiner")
 
 
 def _mask(found: Translation) -> None:

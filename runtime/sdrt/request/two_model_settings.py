@@ -57,6 +57,24 @@ class TwoModelSettings(SizeSettings):
         option=Option(("--refiner",), metavar="MODEL"),
         label=Label("Refiner"),
     )
+    refiner_prediction_type: str | None = setting(
+        None,
+        "What the U-Net of the refiner predicts, if the refiner is a single file.",
+        usual="what the file says",
+        kind=str,
+        choices=("epsilon", "v_prediction"),
+        only_with=("refiner",),
+        group=Group.TWO_MODELS,
+        option=Option(("--refiner-prediction-type",)),
+    )
+    refiner_config: Any = setting(
+        None,
+        "A model in diffusers' layout whose configs fit the refiner, if that is a single file of unusual architecture.",
+        kind=str,
+        only_with=("refiner",),
+        group=Group.TWO_MODELS,
+        option=Option(("--refiner-config",), metavar="FOLDER|ID"),
+    )
     refiner_switch: float = setting(
         0.8,
         "The share of the noise schedule, from 0 to 1, after which the refiner takes over.",

@@ -155,10 +155,12 @@ class LoadedComponents:
         """Load every component that text to image needs. With `low_vram`, load nothing in advance."""
         if self.low_vram:
             return
+        # While ONNX Runtime loads a graph, it takes more memory than afterwards. So the largest one comes first, when
+        # the others take none yet.
+        self.denoiser  # noqa: B018
         for number, spec in enumerate(self._family.text_encoders):
             if self._model.has(spec.component):
                 self.text_encoder(number)
-        self.denoiser  # noqa: B018
         self.vae_decoder.load()
 
     def _of_encoder(self, inversions: Inversions, number: int, name: str) -> Inversions:

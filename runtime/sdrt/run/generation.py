@@ -62,7 +62,8 @@ class Generation:
             else:
                 yield from one_pass(request, plans[0])
         except Exception as error:
-            # NumPy and late imports raise errors of their own.
+            # Errors about memory have many types: MemoryError, NumPy's, ONNX Runtime's, ImportError from late imports.
+            # `is_of_memory` knows them. Every other error goes on unchanged.
             if not is_of_memory(error):
                 raise
             advised = self._cache.with_advice(memory_error(error), request)

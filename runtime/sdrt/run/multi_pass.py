@@ -14,7 +14,8 @@ from sdrt.errors import RunCancelledError
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
-from sdrt.request.fitted import FittedRequest, rounded_size
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import rounded_size
 from sdrt.run.refiner import Refiner, Takeover, takeover
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler

@@ -8,7 +8,8 @@ from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.model_folder.model import Model
-from sdrt.request.fitted import FittedRequest, fit
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import fit
 from sdrt.request.refined import fit_both
 from sdrt.request.request import Request
 from sdrt.run.multi_pass import PlannedPass, plan_passes

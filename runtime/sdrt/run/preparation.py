@@ -14,7 +14,8 @@ from sdrt.common.rng import Generator
 from sdrt.families.capabilities import Capabilities
 from sdrt.images.arrays import signed
 from sdrt.images.reading import resized
-from sdrt.request.fitted import FittedRequest, rounded_size
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import rounded_size
 from sdrt.schedulers import Plan
 from sdrt.tasks.inpainting import WHITE, Canvas, KnownRegion, crop_box, fitted, resized_mask, spread
 

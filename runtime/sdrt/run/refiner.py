@@ -8,20 +8,26 @@ estimates and takes one evaluation a step.
 from __future__ import annotations
 
 import os
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sdrt.common.messages import refused, wrong_value
+from sdrt.common.messages import naming, refused, wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError
+from sdrt.errors import ModelError, RequestError
+from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.model import Model
 from sdrt.model_folder.resolve import resolve_model
+from sdrt.model_folder.source import Beside
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
+from sdrt.request.request import Request
 from sdrt.request.two_model_checks import is_name
 from sdrt.run.memory import ComponentCache
 from sdrt.schedulers import NoiseSchedule, Plan, Scheduler, Step, resolve_scheduler
@@ -29,6 +35,12 @@ from sdrt.schedulers.parts import cutoff_of
 from sdrt.vae.latent_scale import LatentScale
 
 __all__ = ["Refiner", "Refiners", "Takeover", "takeover"]
+
+
+# What may be given beside a refiner, and the options of these names for the first model.
+_BESIDE = ("config", "prediction_type")
+_OWN_OPTIONS = re.compile(r"--(config|prediction-type)\b")
+_EXPORT_OPTIONS = re.compile(r"--(vae|text-encoder) FILE$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,6 +87,8 @@ def _kind_of(model: Model, schedule: NoiseSchedule) -> dict[str, Any]:
         "the number of pixels for each latent": capabilities.vae_scale_factor,
         "the scaling factor": scale.factor,
         "the shift": scale.shift,
+        "the mean of each channel": scale.means or "none",
+        "the deviation of each channel": scale.deviations or "none",
         "the noise schedule": type(schedule).__name__.removesuffix("NoiseSchedule").lower(),
     }
 
@@ -170,6 +184,44 @@ def _seen_by(refiner: Refiner, plan: Plan) -> Plan:
     return replace(plan, noise_schedule=schedule, timesteps=timesteps)
 
 
+def _beside(request: Request) -> Beside:
+    return Beside(config=request.refiner_config, prediction_type=request.refiner_prediction_type)
+
+
+def _refuse_beside(request: Request) -> None:
+    """Raise `RequestError` if the request has anything beside a refiner that is open already."""
+    for name in _BESIDE:
+        if getattr(request, f"refiner_{name}") is not None:
+            raise RequestError.advised(
+                f"refiner_{name} is given, but the refiner is a pipeline",
+                f"leave it out, or open the pipeline with its own {name}",
+                argument=f"refiner_{name}",
+            )
+
+
+@contextmanager
+def _errors_of_refiner() -> Iterator[None]:
+    """Within this block, errors are about the refiner. The options that they advise are the refiner's own.
+
+    There are none for its VAE and text encoders, which an export takes.
+    """
+    try:
+        with naming("refiner"):
+            yield
+    except (ModelError, RequestError) as error:
+        text, facts = str(error), vars(error)
+        for name in _BESIDE:
+            if text.startswith((f"refiner: {name} ", f"refiner: {name}:")):
+                text, facts = (
+                    f"refiner_{text.removeprefix('refiner: ')}",
+                    facts | {"argument": f"refiner_{name}"},
+                )
+        text = _OWN_OPTIONS.sub(r"--refiner-\1", text)
+        if _EXPORT_OPTIONS.search(text):
+            text = f"{text} to sdrt export, and the folder that it writes as the refiner"
+        raise type(error)(text, **facts) from error
+
+
 class Refiners:
     """The refiners that calls of a pipeline name. Only the last one stays in memory.
 
@@ -181,51 +233,60 @@ class Refiners:
 
     def __init__(self, first: ComponentCache, notify: Notify | None, *, verify: bool = True) -> None:
         self._first, self._notify, self._verify = first, notify, verify
-        self._named: dict[str, Refiner] = {}
+        self._named: dict[tuple[str, Beside], Refiner] = {}
         self._lock = threading.Lock()
 
-    def of(self, given: Any) -> Refiner | None:
-        """The model that the setting `refiner` contains or names.
+    def of(self, request: Request) -> Refiner | None:
+        """The model that the setting `refiner` of a request contains or names.
 
         Raises:
             ModelError, RequestError: see `named`; or it is a pipeline of another library.
         """
+        given = request.refiner
         if given is None:
             return None
         if is_name(given):
-            return self.named(os.fspath(given))
+            with _errors_of_refiner():
+                return self.named(os.fspath(given), _beside(request))
+        _refuse_beside(request)
         cache = getattr(given, "_cache", None)
         if not isinstance(cache, ComponentCache):
             raise wrong_value("refiner", given, "a model's name, or a StableDiffusionPipeline of sdrt")
         own = cache is self._first
         return Refiner(cache=cache, noise_schedule=None if own else given.scheduler.noise_schedule)
 
-    def named(self, name: str) -> Refiner:
-        """Open the model `name` as a refiner, with the settings of the first model.
+    def named(self, name: str, beside: Beside = Beside()) -> Refiner:  # noqa: B008 - frozen
+        """Open the model `name` as a refiner, with the settings of the first model and what is given `beside` it.
 
         Raises:
             ModelError, RequestError: see `resolve_model`.
         """
         with self._lock:
             config = self._first.config
-            if name not in self._named:
-                row = PROVIDERS[config.name]
-                model = resolve_model(
-                    name, target=row.target, in_memory=row.takes_memory, notify=self._notify
-                )
-                self._named[name] = self._of(model)
-            found = self._named[name]
+            if (name, beside) not in self._named:
+                self._named[name, beside] = self._opened(name, beside)
+            found = self._named[name, beside]
             if found.cache is not self._first:
                 found.cache.configure(config)
             return found
 
-    def _of(self, model: Model) -> Refiner:
-        if model.path == self._first.model.path:
+    def _opened(self, name: str, beside: Beside) -> Refiner:
+        # The first model's own file may say less than what was given beside it.
+        if not beside.given() and self._is_first(expand(name)):
+            return Refiner(cache=self._first)
+        row = PROVIDERS[self._first.config.name]
+        model = resolve_model(
+            name, beside=beside, target=row.target, in_memory=row.takes_memory, notify=self._notify
+        )
+        if not beside.given() and self._is_first(model.path):
             return Refiner(cache=self._first)
         schedule = resolve_scheduler(None, model.scheduler_config).noise_schedule
         notices = Notices(self._notify)
         cache = ComponentCache(model, self._first.config, notices, verify=self._verify)
         return Refiner(cache=cache, noise_schedule=schedule)
+
+    def _is_first(self, path: Path) -> bool:
+        return exists(path) and path.resolve() == self._first.model.path.resolve()
 
     def keep_only(self, used: Refiner | None) -> None:
         """Free the sessions of every named refiner but `used`."""

@@ -320,16 +320,22 @@ def _read_vectors(file: SafetensorsFile, name: str, reader: Reader) -> Array:
     if len(tokens) > 1 or last != width:
         raise _misfit(file, name, width)
     if tokens and not 1 <= tokens[0] <= room:
-        raise _wrong_tokens(file, name, tokens[0], room)
+        problem = f"{file.path}: {brief(name)} has {tokens[0]} tokens"
+        raise UnsupportedModelError.expected(problem, f"1 to {room}", path=file.path)
     try:
         vectors = np.atleast_2d(read_tensor(file, name))
     except OSError as error:
         raise _unreadable(file.path, error) from error
     if vectors.dtype.kind != "f":
         raise _misfit(file, name, width)
+    with np.errstate(over="ignore"):  # a float64 may become infinity
+        vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise _wrong_tokens(file, name, len(vectors), room)
-    return vectors.astype(np.float32)
+        what = "NaN" if np.isnan(vectors).any() else "infinity"
+        problem = f"{file.path}: {brief(name)} contains {what}, so its training failed or the file is damaged"
+        remedy = "download it again, or use an earlier step of the training"
+        raise UnsupportedModelError.advised(problem, remedy, path=file.path)
+    return vectors
 
 
 def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelError:
@@ -338,12 +344,4 @@ def _misfit(file: SafetensorsFile, name: str, width: int) -> UnsupportedModelErr
         "choose a file for this text encoder",
         path=file.path,
         fits=f"float embeddings of width {width}",
-    )
-
-
-def _wrong_tokens(file: SafetensorsFile, name: str, tokens: int, room: int) -> UnsupportedModelError:
-    return UnsupportedModelError.expected(
-        f"{file.path}: {brief(name)} has {tokens} tokens",
-        f"1 to {room} with finite values only",
-        path=file.path,
     )

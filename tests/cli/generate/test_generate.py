@@ -1,111 +1,27 @@
-"""`sdrt generate` and `sdrt info` on a real tiny model."""
+"""`sdrt generate` on a real tiny model: images, prompts, inputs and errors."""
 
 from __future__ import annotations
 
 import importlib
-import io
 import json
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
-from rich.console import Console
 
-import sdrt
 from sdrt.cli import main
-from sdrt.cli.generate.jobs import plan
-from sdrt.cli.generate.terminal_image import ImageProgress, draw
 from sdrt.images.metadata import Parameters, read_parameters
+from tests.cli.commands import generate, pixels, run
 
 pytestmark = pytest.mark.usefixtures("folder")
+
+
 FORBIDDEN = {"torch", "diffusers", "transformers", "optimum", "onnx", "sdrt_export"}
-
-
-def sdrt_command(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="sdrt")
-
-
-def generate(model: str, *arguments: str, prompt: str = "a red circle") -> Result:
-    return sdrt_command("generate", prompt, "-m", model, "--steps", "2", *arguments)
-
-
-def pixels(path: Path | str) -> bytes:
-    with Image.open(path) as image:
-        return image.convert("RGB").tobytes()
-
-
-def test_the_file_is_the_image_that_the_python_api_gives(model: str) -> None:
-    result = generate(model, "-s", "3", "-o", "a.png", "-n", "blue")
-    assert (result.exit_code, result.stdout) == (0, "a.png\n")
-    pipeline = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None)
-    output = pipeline("a red circle", negative_prompt="blue", seed=3, num_inference_steps=2)
-    assert pixels("a.png") == output.images[0].tobytes()
-
-
-def test_metadata_is_complete_and_printed_back(model: str) -> None:
-    generate(
-        model, "-s", "3", "-o", "a.png", "-n", "blue", "--scheduler", "DPM++ 2M Karras", "--cfg_scale", "7"
-    )
-    text = sdrt_command("info", "a.png").stdout
-    with Image.open("a.png") as image:
-        size = f"{image.width}x{image.height}"
-    name = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.name
-    if "," in name:
-        name = json.dumps(name)
-    assert text == (
-        "a red circle\nNegative prompt: blue\n"
-        f"Steps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.0, Seed: 3, Size: {size}, Model: {name}, "
-        f"RNG: CPU, Version: sdrt {sdrt.__version__}\n"
-    )
-    about = json.loads(sdrt_command("info", "a.png", "--json").stdout)
-    assert about["prompt"] == "a red circle"
-    assert about["negative_prompt"] == "blue"
-    assert about["settings"]["Seed"] == "3"
-
-
-def test_clip_skip_and_eta_are_recorded_as_others_count_them(model: str) -> None:
-    assert (
-        generate(model, "-o", "a.png", "--clip-skip", "1", "--scheduler", "ddim", "--eta", "0.5").exit_code
-        == 0
-    )
-    settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
-    assert (settings["Clip skip"], settings["Eta"]) == ("2", "0.5")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--scheduler", "euler", "--spacing", "Uniform", "--eta", "0.5"], {"Schedule type": "Uniform"}),
-        (["--scheduler", "ddim", "--eta", "0.5"], {"Eta": "0.5"}),
-        # A1111 has nothing equal to these, and without a type it would take a default of the sampler.
-        (
-            ["--scheduler", "dpmpp_2m", "--spacing", "leading"],
-            {"Schedule type": "DDIM", "Spacing": "leading"},
-        ),
-        (
-            ["--scheduler", "dpmpp_2m", "--spacing", "linspace"],
-            {"Schedule type": "SGM Uniform", "Spacing": "linspace"},
-        ),
-        (["--scheduler", "dpmpp_2m", "--spacing", "Automatic"], {"Schedule type": "Karras"}),
-        (["--spacing", "trailing"], {"Spacing": "trailing"}),
-        (["--spacing", "leading"], {}),
-        (["--scheduler", "dpmpp_2m", "--spacing", "karras"], {"Schedule type": "Karras"}),
-    ],
-)
-def test_only_what_made_the_image_is_recorded(model: str, arguments: list[str], said: dict[str, str]) -> None:
-    assert generate(model, "-o", "a.png", "--steps", "2", *arguments).exit_code == 0
-    settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
-    assert {
-        key: value for key, value in settings.items() if key in ("Eta", "Schedule type", "Spacing")
-    } == said
 
 
 def test_progress_of_a_sampler_that_chooses_its_steps_promises_nothing(model: str) -> None:
@@ -116,19 +32,6 @@ def test_progress_of_a_sampler_that_chooses_its_steps_promises_nothing(model: st
     other = generate(model, "-o", "b.png")
     assert ": step 1/3, " in other.stderr
     assert " left" in other.stderr
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "webp"])
-def test_other_formats_carry_the_text_too(model: str, suffix: str) -> None:
-    assert generate(model, "-s", "1", "-o", f"a.{suffix}", prompt="Grüße").exit_code == 0
-    assert sdrt_command("info", f"a.{suffix}").stdout.startswith("Grüße\nSteps: 2, ")
-
-
-def test_no_metadata_leaves_it_out(model: str) -> None:
-    generate(model, "-o", "a.png", "--no-metadata")
-    result = sdrt_command("info", "a.png")
-    assert result.exit_code == 2
-    assert "does not say how it was made" in result.stderr
 
 
 def test_image_i_has_seed_plus_i_whatever_the_batch_size(model: str) -> None:
@@ -145,9 +48,7 @@ def test_a_batch_size_alone_makes_one_batch(model: str) -> None:
 
 
 def test_several_prompts(model: str) -> None:
-    result = sdrt_command(
-        "generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "-b", "2", "--count", "1"
-    )
+    result = run("generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "-b", "2", "--count", "1")
     assert result.stdout == "sdrt-5.png\nsdrt-6.png\n"
     prompts = [Parameters.parse(read_parameters(Path(f"sdrt-{seed}.png"))[1] or "").prompt for seed in (5, 6)]
     assert prompts == ["one", "two"]
@@ -159,7 +60,7 @@ def test_seeds_of_64_bits_and_negative_ones(model: str) -> None:
     assert pixels("long.png") == pixels("short.png")
     report = json.loads(generate(model, "-s", "-2", "--count", "3", "-o", "{index}.png", "--json").stdout)
     assert report["seeds"] == [2**64 - 2, 2**64 - 1, 0]
-    again = sdrt_command("generate", "--from", "1.png", "-m", model, "-o", "again.png")
+    again = run("generate", "--from", "1.png", "-m", model, "-o", "again.png")
     assert (again.exit_code, pixels("again.png")) == (0, pixels("1.png"))
 
 
@@ -321,168 +222,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 def test_without_a_model_the_embedded_one_draws() -> None:
-    result = sdrt_command("generate", "a red circle", "-s", "1", "--steps", "2", "-o", "a.png")
+    result = run("generate", "a red circle", "-s", "1", "--steps", "2", "-o", "a.png")
     assert (result.exit_code, result.stdout) == (0, "a.png\n")
     settings = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
     assert (settings["Model"], settings["Size"]) == ("shapes", "128x128")
-
-
-def test_a_grid_shows_every_image_beside_their_files(model: str) -> None:
-    result = sdrt_command(
-        *("generate", "one", "two", "-m", model, "--steps", "1", "-s", "5", "--count", "3"),
-        *("-o", "x.png", "--grid", "--json"),
-    )
-    report = json.loads(result.stdout)
-    assert report["grid"] == "x-grid.png"
-    assert len(report["files"]) == 6
-    with Image.open("x-grid.png") as sheet, Image.open(report["files"][0]) as first:
-        assert sheet.width > 3 * first.width  # a row per prompt
-        assert 2 * first.height < sheet.height < 4 * first.height
-        assert sheet.crop((8, 8, 8 + first.width, 8 + first.height)).tobytes() == first.tobytes()
-    # As A1111's: how the first image was made.
-    assert Parameters.parse(read_parameters(Path("x-grid.png"))[1] or "").settings["Seed"] == "5"
-
-
-def test_the_name_of_a_grid_is_told_last_and_checked_first(model: str) -> None:
-    arguments = ("-s", "4", "--count", "2", "-o", "p-{seed}.png", "--grid")
-    assert generate(model, *arguments).stdout.splitlines() == ["p-4.png", "p-5.png", "p-4-grid.png"]
-    Path("p-4.png").unlink()
-    Path("p-5.png").unlink()
-    refused = generate(model, *arguments)
-    assert refused.exit_code == 2
-    assert "p-4-grid.png exists already" in refused.stderr
-    assert not Path("p-4.png").exists()
-
-
-def test_previews_are_written_as_it_goes(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = []
-    preview = sdrt.StableDiffusionPipeline.preview.fget
-    assert preview is not None
-
-    def spied(self: sdrt.StableDiffusionPipeline) -> Any:
-        written.append(Path("now.png").exists())
-        return preview(self)
-
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "preview", property(spied))
-    options = (
-        "--preview-file",
-        "now.png",
-        "--preview-every",
-        "1",
-        "-b",
-        "2",
-        "--preview",
-        "--scheduler",
-        "euler",
-    )
-    assert generate(model, "-o", "a.png", *options).exit_code == 0
-    assert written == [False, False, True]  # once to see that there is one, then after each of two steps
-    with Image.open("now.png") as now, Image.open("a-0.png") as made:
-        assert now.size == (2 * made.width, made.height)
-    refused = generate(model, "-o", "b.png", "--preview-file", "now.png")
-    assert (refused.exit_code, "--preview-file now.png exists already" in refused.stderr) == (2, True)
-    same = generate(model, "-o", "b.png", "--preview-file", "./b.png")
-    assert (same.exit_code, "an image has this name too" in same.stderr) == (2, True)
-
-
-@pytest.mark.parametrize("quiet", [(), ("-q",)])
-def test_a_preview_that_cannot_be_written_is_a_warning(
-    model: str, monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...]
-) -> None:
-    preview = sdrt.StableDiffusionPipeline.preview.fget
-    assert preview is not None
-    expected = generate(model, "-o", "b.png", "-b", "2", "-s", "3")
-
-    def spied(self: sdrt.StableDiffusionPipeline) -> Any:
-        # As when somebody takes the name after the check.
-        Path("now.png").mkdir(exist_ok=True)
-        return preview(self)
-
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "preview", property(spied))
-    found = generate(
-        *(model, "-o", "a.png", "-b", "2", "-s", "3"),
-        *("--preview-file", "now.png", "--preview-every", "1", *quiet),
-    )
-    assert (expected.exit_code, found.exit_code) == (0, 0)
-    assert found.stderr.count("warning: no preview: now.png cannot be written") == (not quiet)
-    for made, other in (("a-0.png", "b-0.png"), ("a-1.png", "b-1.png")):
-        with Image.open(made) as image, Image.open(other) as same:
-            assert image.tobytes() == same.tobytes()
-
-
-def test_a_terminal_gets_images_of_half_blocks() -> None:
-    console = _console(no_color=False)
-    image = Image.new("RGB", (4, 2), (200, 30, 30))
-    image.paste((20, 40, 220), (0, 1, 4, 2))
-    console.print(draw(image, 4, 20))
-    assert console.file.getvalue().count("▀") == 4 * 1  # type: ignore[attr-defined]
-    assert "38;2;200;30;30" in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "48;2;20;40;220" in console.file.getvalue()  # type: ignore[attr-defined]
-    with ImageProgress(console=console) as progress:
-        progress.add_task("steps", total=2)
-        progress.show(image)
-    assert console.file.getvalue().count("▀") > 4  # type: ignore[attr-defined]
-
-
-def test_a_terminal_without_colours_gets_no_images(model: str) -> None:
-    console = _console(no_color=True)
-    with ImageProgress(console=console) as progress:
-        progress.add_task("steps", total=2)
-        progress.show(Image.new("RGB", (4, 2), (200, 30, 30)))
-    assert "▀" not in console.file.getvalue()  # type: ignore[attr-defined]
-    told = generate(model, "-o", "a.png", "--preview").stderr
-    assert "--preview: cannot show images, because stderr is not a terminal with colours" in told
-
-
-def _console(*, no_color: bool) -> Console:
-    return Console(
-        file=io.StringIO(),
-        force_terminal=True,
-        color_system="truecolor",
-        no_color=no_color,
-        width=40,
-        height=20,
-    )
-
-
-def test_an_error_is_not_hidden_by_the_sheet_that_fails_after_it(
-    model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    original = sdrt.StableDiffusionPipeline.stream
-    calls = []
-
-    def short_of_memory(*arguments: Any, **named: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 2:
-            Path("x-grid.png").write_text("somebody else's")
-            raise sdrt.OutOfMemoryError("no memory for the U-Net")
-        return original(*arguments, **named)
-
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "stream", short_of_memory)
-    result = generate(model, "-s", "1", "--count", "2", "-o", "x.png", "--grid")
-    assert result.exit_code == 5
-    assert "no memory for the U-Net" in result.stderr
-    assert "no contact sheet: " in result.stderr
-    assert Path("x-grid.png").read_text() == "somebody else's"
-
-
-@pytest.mark.parametrize(
-    ("prompts", "labels"),
-    [
-        (("a cat", "a dog"), ("a cat", "a dog")),
-        (("a", "a", "b"), ("1: a", "2: a", "b")),
-        (("東京", " "), ("1: 東京", "2:  ")),
-    ],
-)
-def test_labels_tell_images_apart(prompts: tuple[str, ...], labels: tuple[str, ...]) -> None:
-    options = SimpleNamespace(
-        prompts=prompts, count=None, batch_size=1, output=None, force=False, no_metadata=True
-    )
-    settings = {"prompt_syntax": "a1111", "negative_prompt": "", "width": None, "height": None, "seed": 1}
-    settings |= {"prompt_comments": False, "prompt_2": None, "negative_prompt_2": None}
-    vars(options).update(prompts_file=None, settings=settings, with_settings=lambda _: options)
-    vars(options).update(wildcard_files=lambda: None, literal=frozenset())
-    assert tuple(image.label for image in plan(options)) == labels  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -510,7 +253,7 @@ def test_every_batch_is_checked_fitted_and_planned_once(
         monkeypatch.setattr(f"{module}.{name}", count)
 
     counted("sdrt.request.request", "validate")
-    for module in ("sdrt.run.planned", "sdrt.request.fitted"):
+    for module in ("sdrt.run.planned", "sdrt.request.fitting"):
         counted(module, "fit")
     counted("sdrt.run.planned", "plan_passes")
     Path("p.jsonl").write_text('a cat\na cat\n{"prompt": "a dog", "cfg_scale": 2}\n')
@@ -521,27 +264,11 @@ def test_every_batch_is_checked_fitted_and_planned_once(
     assert calls == {"validate": batches, "fit": batches, "plan_passes": batches}
 
 
-def test_an_interrupted_grid_shows_what_was_made(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = sdrt.StableDiffusionPipeline.stream
-    calls = []
-
-    def interrupted(self: sdrt.StableDiffusionPipeline, *args: object, **options: object) -> object:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(self, *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sdrt.StableDiffusionPipeline, "stream", interrupted)
-    result = generate(model, "-s", "1", "--count", "4", "-o", "x.png", "--grid")
-    assert result.exit_code == 130
-    assert result.stdout.splitlines() == ["x-0.png", "x-1.png", "x-grid.png"]
-
-
 @pytest.mark.parametrize("made", [False, True])
 def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
     if made:
         (folder / "gone").mkdir()
-    result = sdrt_command("generate", "x", "-m", "./gone", "-o", "a.png")
+    result = run("generate", "x", "-m", "./gone", "-o", "a.png")
     assert result.exit_code == 3
     assert "gone" in result.stderr
     assert not Path("a.png").exists()
@@ -550,79 +277,13 @@ def test_a_missing_or_empty_model_folder(made: bool, folder: Path) -> None:
 def test_a_missing_provider_is_refused_before_any_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdrt.model_folder.hub.download", lambda *_, **__: pytest.fail("downloaded"))
     monkeypatch.setattr("sdrt.onnx.engine.available_providers", lambda: ("cpu",))
-    result = sdrt_command("generate", "x", "-m", "owner/name", "--provider", "cuda")
+    result = run("generate", "x", "-m", "owner/name", "--provider", "cuda")
     assert result.exit_code == 4
     assert "no cuda provider" in result.stderr
 
 
-def test_info_on_a_malformed_manifest(model: str, folder: Path) -> None:
-    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
-    copy = Path(shutil.copytree(source, folder / "copy"))
-    manifest = json.loads((copy / "sdrt.json").read_text(encoding="utf-8"))
-    (copy / "sdrt.json").write_text(json.dumps(manifest | {"components": {"unet": 5}}), encoding="utf-8")
-    result = sdrt_command("info", "copy")
-    assert result.exit_code == 3
-    assert "components.unet must list" in result.stderr
-
-
-def test_force_is_needed_to_overwrite(model: str) -> None:
-    Path("a.png").write_bytes(b"mine")
-    assert generate(model, "-o", "a.png").exit_code == 2
-    assert Path("a.png").read_bytes() == b"mine"
-    assert generate(model, "-o", "a.png", "--force").exit_code == 0
-    assert pixels("a.png")
-
-
-@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
-def test_a_failure_in_the_middle_leaves_no_file(
-    model: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
-    monkeypatch.setattr("PIL.Image.Image.save", fail)
-    result = generate(model, "-o", "a.png")
-    assert result.exit_code == {MemoryError: 5, KeyboardInterrupt: 130}[type(error)]
-    assert not list(folder.iterdir())
-
-
-def test_info_summarises_a_model(model: str) -> None:
-    about = json.loads(sdrt_command("info", model, "--json").stdout)
-    assert about["target"] == "cpu"
-    assert about["components"]["unet"]["bytes"] > 0
-    assert about["components"]["unet"]["relative_error"] < 1e-4
-    assert about["hashes"] == "not verified"
-    assert json.loads(sdrt_command("info", model, "--verify", "--json").stdout)["hashes"] == "verified"
-    generate(model, "-o", "a.png")
-    assert "hashes          verified" in sdrt_command("info", model).stdout
-
-
-def test_info_names_a_damaged_file(model: str, folder: Path) -> None:
-    import shutil
-
-    damaged = folder / "copy"
-    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
-    shutil.copytree(source, damaged)
-    graph = damaged / "unet" / "model.onnx"
-    content = bytearray(graph.read_bytes())
-    content[-100] ^= 1
-    graph.write_bytes(content)
-    result = sdrt_command("info", "copy", "--verify")
-    assert result.exit_code == 3
-    assert "unet/model.onnx" in result.stderr
-
-
-def test_info_of_a_folder_without_a_manifest(model: str, folder: Path) -> None:
-    import shutil
-
-    source = sdrt.StableDiffusionPipeline.from_pretrained(model, notify=lambda text: None).model.path
-    shutil.copytree(source, folder / "copy", ignore=shutil.ignore_patterns("sdrt.json"))
-    assert "no sdrt.json" in sdrt_command("info", "copy").stdout
-    assert sdrt_command("info", "copy", "--verify").exit_code == 3
-
-
 def test_doctor_makes_an_image(model: str) -> None:
-    result = sdrt_command("doctor", "-m", model, "--json")
+    result = run("doctor", "-m", model, "--json")
     report = json.loads(result.stdout)
     last = report["findings"][-1]
     assert (last["name"], last["status"]) == ("generation", "ok")
@@ -630,7 +291,7 @@ def test_doctor_makes_an_image(model: str) -> None:
 
 
 def test_doctor_fails_with_the_code_of_what_failed() -> None:
-    assert sdrt_command("doctor", "-m", "./none").exit_code == 3
+    assert run("doctor", "-m", "./none").exit_code == 3
 
 
 def run_apart(*arguments: str) -> subprocess.Popen[str]:

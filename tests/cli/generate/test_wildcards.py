@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from PIL import Image
 
-from sdrt.cli import main
 from sdrt.cli.generate.jobs import Options, plan, plan_plot
 from sdrt.cli.generate.variations import parse_axis
-from sdrt.images.metadata import Parameters, read_parameters, save_options
+from sdrt.images.metadata import Parameters, save_options
 from sdrt.prompts.wildcards import expand_wildcards
 from sdrt.request.table import TABLE
+from tests.cli.commands import run, told
 
 XL = str(Path(__file__).parents[2] / "models" / "tiny-xl")
 SEED_2 = ("-s", "2", "--steps", "1", "-o", "plain.png")
@@ -27,16 +27,8 @@ def colors(folder: Path) -> None:
     (folder / "wild" / "colors.txt").write_text("# warm\nred\norange\n\nblue\n")
 
 
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, arguments, prog_name="sdrt")
-
-
 def generate(model: str, *arguments: str) -> Result:
     return run("generate", "-m", model, "--steps", "1", "-s", "1", *arguments)
-
-
-def told(path: str) -> Parameters:
-    return Parameters.parse(read_parameters(Path(path))[1] or "")
 
 
 def options(*prompts: str, **given: object) -> Options:
@@ -108,6 +100,18 @@ def test_the_texts_of_both_encoders_make_the_same_choices(batch: str) -> None:
     result = run("generate", words.prompt, "-n", words.negative_prompt, *plain, "-m", XL, *SEED_2)
     assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(np.asarray(Image.open("plain.png")), np.asarray(Image.open("2.png")))
+
+
+def test_json_has_the_second_prompts_of_each_image() -> None:
+    texts = ("{cat|dog|cow}", "-n", "{fog|rain}", "--prompt-2", "a __colors__ {cat|dog|cow}")
+    given = [*texts, "--negative-prompt-2", "in {fog|rain}", "--wildcards", "wild", "--count", "3"]
+    about = json.loads(generate(XL, *given, "-o", "{seed}.png", "--json").stdout)
+    assert about["prompts_2"] == [told(f"{seed}.png").settings["Prompt 2"] for seed in range(1, 4)]
+    assert about["negative_prompts_2"] == [f"in {negative}" for negative in about["negative_prompts"]]
+    assert about["settings"]["prompt_2"] == "a __colors__ {cat|dog|cow}"
+    Path("p.jsonl").write_text('{"prompt": "a cat", "prompt_2": ""}\n{"prompt": "a dog"}\n')
+    about = json.loads(generate(XL, "--prompts-file", "p.jsonl", "-o", "p{seed}.png", "--json").stdout)
+    assert (about["prompts_2"], about["negative_prompts_2"]) == (["", None], [None, None])
 
 
 def test_braces_that_were_chosen_stay_in_the_second_prompt() -> None:

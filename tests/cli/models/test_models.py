@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 import sdrt_models
 from sdrt.cli import main
+from sdrt.cli.models import here
 from sdrt.model_folder.manifest import Manifest
+from tests.safetensors_files import save_file
 
 pytestmark = pytest.mark.usefixtures("folder")
 
@@ -126,3 +130,106 @@ def test_a_folder_that_may_not_be_entered_hides_no_other(
 
     monkeypatch.setattr(Path, "is_file", refused)
     assert "mine/" in rows()
+
+
+# --- checkpoints in the working directory -----------------------------------------------------------------
+
+CONV_IN, CONTEXT = "input_blocks.0.0.weight", "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+
+
+def write_file(name: str, tensors: dict[str, tuple[int, ...]]) -> None:
+    save_file({key: np.zeros(shape, np.float16) for key, shape in tensors.items()}, Path(name))
+
+
+def write_checkpoint(name: str) -> None:
+    unet = {CONV_IN: (8, 4, 3, 3), CONTEXT: (8, 768)}
+    write_file(
+        name,
+        {f"model.diffusion_model.{key}": shape for key, shape in unet.items()}
+        | {"cond_stage_model.transformer.text_model.embeddings.position_embedding.weight": (77, 768)},
+    )
+
+
+def test_single_files_here(folder: Path) -> None:
+    write_checkpoint("mine.safetensors")
+    write_checkpoint("-m.SAFETENSORS")
+    write_checkpoint(".hidden.safetensors")
+    found = rows()
+    assert list(found) == ["shapes", "./-m.SAFETENSORS", "mine.safetensors"]
+    row = found["mine.safetensors"]
+    assert (row["where"], row["kind"], row["base"]) == (
+        "here",
+        "single-file checkpoint",
+        "Stable Diffusion 1",
+    )
+    assert (row["dtype"], row["problem"]) == ("float16", None)
+    assert row["bytes"] == Path("mine.safetensors").stat().st_size
+    line = models().stdout.splitlines()[-1]
+    assert line.split("  ")[0] == "mine.safetensors"
+    assert line.endswith("here, single-file checkpoint")
+    assert "Stable Diffusion 1" in line
+
+
+def test_a_diffusers_folder_here(folder: Path) -> None:
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+    }
+    for name, changes in {"sd": {}, "flux": {"_class_name": "FluxPipeline"}}.items():
+        Path(name, "unet").mkdir(parents=True)
+        Path(name, "model_index.json").write_text(json.dumps(index | changes))
+        write_file(f"{name}/unet/diffusion_pytorch_model.safetensors", {"conv_in.weight": (4, 4, 3, 3)})
+    Path("empty").mkdir()
+    found = rows()
+    assert list(found) == ["shapes", "flux/", "sd/"]
+    row = found["sd/"]
+    assert (row["kind"], row["family"], row["dtype"]) == (
+        "diffusers checkpoint",
+        "stable-diffusion",
+        "float16",
+    )
+    assert row["bytes"] == Path("sd/unet/diffusion_pytorch_model.safetensors").stat().st_size
+    assert "'FluxPipeline' is not supported" in found["flux/"]["problem"]
+
+
+def test_files_that_are_no_model_are_counted(folder: Path) -> None:
+    write_file("a.safetensors", {"lora_unet_x.lora_down.weight": (4, 8)})
+    write_file("b.safetensors", {"lora_unet_x.lora_down.weight": (4, 8)})
+    write_file("vae.safetensors", {"decoder.conv_in.weight": (4, 4, 3, 3)})
+    write_file("odd.safetensors", {"x.weight": (4,), "y.weight": (4,)})
+    said = json.loads(models("--json").stdout)
+    assert [row["model"] for row in said["models"]] == ["shapes"]
+    assert said["left_out"] == {"a LoRA": 2, "a VAE": 1, "an unknown kind": 1}
+    result = models()
+    assert len(result.stdout.splitlines()) == 2
+    assert "files here that are no model: 2 × LoRA, 1 × VAE, 1 × unknown kind" in result.stderr
+
+
+def test_files_that_cannot_be_used_say_why(folder: Path) -> None:
+    write_checkpoint("cut.safetensors")
+    Path("cut.safetensors").write_bytes(Path("cut.safetensors").read_bytes()[:-9])
+    Path("page.safetensors").write_text("<html>")
+    Path("loop.safetensors").symlink_to("loop.safetensors")
+    Path("folder.safetensors").mkdir()
+    os.mkfifo("pipe.safetensors")
+    write_file("flux.safetensors", {"double_blocks.0.img_attn.qkv.weight": (4, 4)})
+    found = rows()
+    assert list(found) == ["shapes", "cut.safetensors", "flux.safetensors", "page.safetensors"]
+    assert "it is cut off" in found["cut.safetensors"]["problem"]
+    assert "a web page" in found["page.safetensors"]["problem"]
+    assert "a diffusion transformer of Flux, which is not supported" in found["flux.safetensors"]["problem"]
+    assert "here: cut.safetensors cannot be read" in models().stdout
+
+
+def test_many_files_are_not_all_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        write_checkpoint(f"{number}.safetensors")
+    monkeypatch.setattr(here, "_MOST_FILES", 3)
+    assert json.loads(models("--json").stdout)["unread"] == 2
+    assert "2 more files here were not read" in models().stderr
+    monkeypatch.setattr(here, "_MOST_SECONDS", -1.0)
+    assert json.loads(models("--json").stdout)["unread"] == 5

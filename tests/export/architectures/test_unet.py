@@ -23,18 +23,10 @@ from sdrt_export.graphs.files import write_graphs
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import FLOAT, Graph, Place
 from sdrt_export.graphs.layers import Layers
+from tests.export.built import UNET
 
 Array = np.ndarray[Any, Any]
 
-BASE: dict[str, Any] = {
-    "block_out_channels": (16, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "layers_per_block": 1,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-    "norm_num_groups": 4,
-}
 SDXL = {
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
@@ -76,7 +68,7 @@ SIZES = ((2, 16, 24, 77), (1, 9, 11, 5))
 def make(config: dict[str, Any]) -> UNet2DConditionModel:
     """A U-Net with random weights, of norms too."""
     torch.manual_seed(0)
-    module = UNet2DConditionModel(**BASE | config).eval().requires_grad_(False)
+    module = UNet2DConditionModel(**UNET | config).eval().requires_grad_(False)
     for parameter in module.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     return module
@@ -293,9 +285,9 @@ def test_many_random_configs(config: dict[str, Any]) -> None:
 )
 def test_what_it_does_not_know_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(UnsupportedModelError, match=f"unet/config.json: .*{key}.* is .*: expected") as error:
-        UNetConfig.of(BASE | {key: value})
+        UNetConfig.of(UNET | {key: value})
     assert error.value.component == "unet"
 
 
 def test_private_keys_and_those_without_an_effect_pass() -> None:
-    UNetConfig.of(BASE | {"_class_name": "UNet2DConditionModel", "sample_size": 64, "dropout": 0.1})
+    UNetConfig.of(UNET | {"_class_name": "UNet2DConditionModel", "sample_size": 64, "dropout": 0.1})

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 
 from sdrt.cli import main
-from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.errors import IntegrityError, ModelNotFoundError, RequestError
 from sdrt.model_folder.hub_file import HubFile
 from sdrt_export import export_model
 from sdrt_export.checkpoints import opening
@@ -203,3 +203,109 @@ def test_a_model_folder_is_said_to_be_exported_already(tmp_path: Path) -> None:
     assert done.exit_code == 3
     assert "model is a model folder, which has been exported already: run it with" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+TWO_LEVELS = {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+}
+PARTS = [("vae", "--vae"), ("text_encoders", "--text-encoder"), ("config", "--config")]
+
+
+@pytest.mark.parametrize(("argument", "option"), PARTS)
+def test_errors_of_the_hub_name_the_option(argument: str, option: str, file: Path, tmp_path: Path) -> None:
+    source = "owner/nope/x.safetensors" if argument == "text_encoders" else "owner/nope"
+    beside = Beside(**{argument: [source] if argument == "text_encoders" else source})
+    with pytest.raises(
+        ModelNotFoundError, match=f"^{argument}: hub model 'owner/nope' is not in the"
+    ) as caught:
+        open_checkpoint(file, beside=beside)
+    assert caught.value.argument == argument
+    for command in (["generate", "x", "-m"], ["export"]):
+        done = CliRunner().invoke(
+            main, [*command, str(file), option, source, "-o", str(tmp_path / "out.png")]
+        )
+        assert done.exit_code == 3
+        assert f"error: {option}: hub model 'owner/nope' is not in the cache" in done.stderr
+
+
+@pytest.mark.parametrize(("argument", "option"), PARTS[:2])
+def test_a_file_of_another_kind_names_the_option(
+    argument: str, option: str, file: Path, folder: Path, tmp_path: Path
+) -> None:
+    lora = tmp_path / "style.safetensors"
+    save_file({"lora_unet_down_blocks_0.lora_up.weight": np.zeros((4, 4), np.float32)}, lora)
+    for source in [file, *([folder] if argument == "vae" else [])]:
+        done = CliRunner().invoke(
+            main, ["export", str(source), option, str(lora), "-o", str(tmp_path / "out")]
+        )
+        assert done.exit_code == 3
+        assert f"error: {option}: {lora} is a LoRA: expected a" in " ".join(done.stderr.split())
+
+
+# --- configs that do not fit ------------------------------------------------------------------------------
+
+
+def _configs(folder: Path, file: Path, part: str, **changes: Any) -> Path:
+    """A folder with the config of one part of the file, changed."""
+    (folder / part).mkdir(parents=True)
+    config = open_checkpoint(file).config(part) | changes
+    (folder / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        (
+            "unet",
+            {"block_out_channels": [64, 64]},
+            "is of shape [128, 32]: expected [256, 64], as config.json",
+        ),
+        ("unet", {"layers_per_block": 3}, "not part of its architecture: give the configs of"),
+        ("unet", {"act_fn": "mish"}, "unet/config.json: act_fn is 'mish'"),
+        ("unet", {"in_channels": 9}, "conv_in.weight is of shape"),
+        (
+            "vae",
+            {"block_out_channels": [32, 64]} | TWO_LEVELS,
+            "which is not part of its architecture: give the configs of",
+        ),
+        ("vae", {"latent_channels": 16}, "the VAE has 16 latent channels"),
+        ("vae", {"_class_name": "AutoencoderTiny"}, "vae/config.json: _class_name is 'AutoencoderTiny'"),
+        ("text_encoder", {"num_hidden_layers": 1}, "not part of its architecture: give the configs of"),
+        ("text_encoder", {"hidden_size": 32}, "is of shape"),
+    ],
+    ids=str,
+)
+def test_configs_of_another_model_are_named(
+    part: str, changes: dict[str, Any], words: str, file: Path, tmp_path: Path
+) -> None:
+    folder = _configs(tmp_path / "other", file, part, **changes)
+    for command in (["generate", "x", "-q", "-s", "1", "-m"], ["export"]):
+        output = ["-o", str(tmp_path / "out.png")]
+        done = CliRunner().invoke(main, [*command, str(file), "--config", str(folder), *output])
+        assert done.exit_code == 3
+        said = done.stderr.strip().splitlines()[-1]
+        assert said.startswith(f"error: --config {folder} does not fit: ")
+        assert words in said
+        assert "download" not in said
+
+
+def test_a_damaged_config_is_not_exported_again(file: Path, tmp_path: Path) -> None:
+    folder = _configs(tmp_path / "other", file, "unet")
+    (folder / "unet" / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(
+        IntegrityError, match=r"config .* does not fit: .* is not JSON .*: give the configs of"
+    ):
+        open_checkpoint(file, beside=Beside(config=folder))
+
+
+def test_a_config_may_leave_out_the_defaults_of_diffusers(content: Made, file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sparse"
+    for part, config in {"unet": SD1_UNET, "vae": VAE}.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    checkpoint = open_checkpoint(file, beside=Beside(config=folder))
+    assert checkpoint.config("unet")["in_channels"] == 4
+    for part in ("unet", "vae"):
+        assert set(checkpoint.tensors(part)) == set(content.parts[part])

@@ -17,23 +17,14 @@ from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.memory import Once, bind
+from tests.export.built import UNET
 
 Array = np.ndarray[Any, Any]
-
-CONFIG = {
-    "block_out_channels": (16, 32),
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "layers_per_block": 1,
-    "cross_attention_dim": 24,
-    "attention_head_dim": 4,
-    "norm_num_groups": 4,
-}
 
 
 def make(layers: type[Layers]) -> Graph:
     graph = Graph("unet")
-    unet(UNetConfig.of(CONFIG), layers(graph))
+    unet(UNetConfig.of(UNET), layers(graph))
     return graph
 
 

@@ -178,12 +178,49 @@ def _replaced(path: Path) -> None:
     copy.replace(path)
 
 
-@pytest.mark.parametrize("change", [_shorter, _replaced, Path.unlink])
-def test_a_file_that_changes(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    path = written(tmp_path / "a.safetensors", {"x": entry()}, b"1234")
+def _moved(path: Path) -> None:
+    path.rename(path.with_name("b"))
+
+
+def _without_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def _under_a_file(path: Path) -> None:
+    _without_folder(path)
+    path.parent.write_bytes(b"")
+
+
+def _in_a_circle(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+CHANGED = r"changed while it was in use: wait until the program .*, then open it again"
+GONE = "was removed, renamed or moved while it was in use: put it back, or open it where it is now"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_shorter, CHANGED),
+        (_replaced, CHANGED),
+        (Path.unlink, GONE),
+        (_moved, GONE),
+        (_without_folder, GONE),
+        (_under_a_file, GONE),
+        (
+            _in_a_circle,
+            r"can no longer be read \(.*symbolic links.*\): check its permissions, and whether its",
+        ),
+    ],
+)
+def test_a_file_that_changes(tmp_path: Path, change: Callable[[Path], None], words: str) -> None:
+    (tmp_path / "folder").mkdir()
+    path = written(tmp_path / "folder" / "a.safetensors", {"x": entry()}, b"1234")
     file = read_header(path)
     change(path)
-    with pytest.raises(UnsupportedModelError, match="changed while it was read: wait until the program"):
+    with pytest.raises(UnsupportedModelError, match=words):
         read_tensor(file, "x")
 
 

@@ -2,139 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import errno
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
-from sdrt import ModelNotFoundError, RequestError
-from sdrt.model_folder.hub import check_id
-from sdrt.model_folder.hub_file import HubFile, download_file, hub_file
-
-COMMIT = "a" * 40
-CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
-CONFIGS += [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")]
-WEIGHTS = ["text_encoder/model.safetensors"]
-WEIGHTS += ["safety_checker/model.safetensors"]
-WEIGHTS += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
-OTHERS = [
-    "unet/diffusion_pytorch_model.bin",
-    "v1-5-pruned.ckpt",
-    "safety_checker/pytorch_model.bin",
-    "README.md",
-]
-REPOSITORIES = {
-    "owner/both": [*CONFIGS, *WEIGHTS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS), *OTHERS],
-    "owner/half": [*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)],
-    "owner/onnx": [*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json", "unet/model.xml"],
-}
-REPOSITORIES["owner/cut"] = REPOSITORIES["owner/onnx"]
-REPOSITORIES["owner/bf16"] = [*CONFIGS, *(name.replace(".safe", ".bf16.safe") for name in WEIGHTS)]
-# As diffusers' first converter and others name the weights of a graph; the graph itself names them too.
-REPOSITORIES["owner/legacy"] = ["model_index.json", "unet/model.onnx", "unet/weights.pb", "unet/other.pb"]
-REPOSITORIES["owner/stars"] = ["model_index.json", "unet/model.onnx", "unet/other.pb"]
-
-
-def graph(location: str) -> bytes:
-    """An ONNX file with one operator and one weight, which is in the file `location`."""
-    entry = field(1, b"location") + field(2, location.encode())
-    tensor = field(8, b"w") + field(13, entry)
-    return field(7, field(1, field(4, b"Neg")) + field(5, tensor))
-
-
-def field(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2, len(content)]) + content
-
-
-GRAPHS = {"owner/legacy": graph("weights.pb"), "owner/stars": graph("*")}
-REPOSITORIES["owner/single"] = ["README.md", "model.safetensors", "sub folder/v1.5-pruned.safetensors"]
-REFUSALS = {"owner/gated": (403, "GatedRepo"), "owner/missing": (404, "RepoNotFound")}
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Lists a repository at `/api/models/ID/revision/REV` and serves its files at `/ID/resolve/REV/FILE`.
-
-    huggingface_hub 2 asks for the list at `/api/models/ID/tree/REV`.
-    """
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0].removeprefix("/api/models").strip("/").split("/")
-        name, rest = "/".join(path[:2]), path[2:]
-        if name in REFUSALS:
-            status, code = REFUSALS[name]
-            self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code})
-        elif rest and rest[1] not in ("main", COMMIT):
-            self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        elif rest and rest[0] == "resolve" and unquote("/".join(rest[2:])) not in REPOSITORIES[name]:
-            self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
-        elif rest and rest[0] == "resolve":
-            content = "/".join(rest[2:]).encode()
-            if content.endswith(b"model.onnx"):
-                content = GRAPHS.get(name, content)
-            etag = f'"{hashlib.sha1(content).hexdigest()}"'
-            promised = len(content) + (100 if name == "owner/cut" and rest[-1] == "model.onnx" else 0)
-            headers = {"ETag": etag, "X-Repo-Commit": COMMIT, "Content-Length": str(promised)}
-            self._send(200, content, headers)
-            self.close_connection = promised > len(content)
-        elif rest and rest[0] == "tree":
-            tree = [
-                {"type": "file", "path": file, "size": len(file), "oid": file} for file in REPOSITORIES[name]
-            ]
-            self._send(200, json.dumps(tree).encode(), {})
-        else:
-            siblings = [{"rfilename": file} for file in REPOSITORIES[name]]
-            self._send(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings}).encode(), {})
-
-    def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def ask(hub: str, home: Path, call: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `sdrt.model_folder.hub.CALL` in a new process, because huggingface_hub reads its variables at import."""
-    script = (
-        "import sdrt.model_folder.hub as h, sdrt.model_folder.hub_file as f, sdrt\n"
-        f"try: print({call if call.startswith('f.') else f'h.{call}'})\n"
-        "except sdrt.SdrtError as e: exit(str(e))"
-    )
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    variables = kept | {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env=variables | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+from sdrt import ModelNotFoundError
+from sdrt.model_folder.hub import check_id, hub_errors
+from tests.runtime.model_folder.hub_server import COMMIT, CONFIGS, WEIGHTS, ask
 
 
 def files(folder: str) -> set[str]:
@@ -250,84 +126,25 @@ def test_an_interrupted_download_says_try_again(hub: str, tmp_path: Path) -> Non
     assert last.endswith("): try again")
 
 
-# --- single files -------------------------------------------------------------------------------------------
-
-HUB_URL = "https://huggingface.co/owner/single"
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("owner/single/model.safetensors", ("model.safetensors", None)),
-        ("owner/single/sub/model.ckpt", ("sub/model.ckpt", None)),
-        (f"{HUB_URL}/blob/main/model.safetensors", ("model.safetensors", "main")),
-        (f"{HUB_URL}/resolve/main/model.safetensors?download=true", ("model.safetensors", "main")),
-        (f"{HUB_URL}/resolve/refs%2Fpr%2F3/a%20b/m.safetensors", ("a b/m.safetensors", "refs/pr/3")),
-        (f"{HUB_URL}/model.safetensors", ("model.safetensors", None)),
-        ("huggingface.co/owner/single/blob/main/model.safetensors", ("model.safetensors", "main")),
-        ("https://hf.co/owner/single/blob/v1/model.safetensors", ("model.safetensors", "v1")),
-    ],
-)
-def test_files_on_the_hub(given: str, expected: tuple[str, str | None]) -> None:
-    assert hub_file(given) == HubFile(name="owner/single", file=expected[0], revision=expected[1])
+def test_a_cache_that_cannot_be_written_is_named(hub: str, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no folder")
+    done = ask(hub, tmp_path / "home", f"download('owner/onnx', cache_dir={str(tmp_path / 'cache')!r})")
+    last = done.stderr.strip().splitlines()[-1]
+    assert "hub model 'owner/onnx' could not be saved (" in last
+    assert str(tmp_path / "cache") in last
+    assert last.endswith("make room there, or set HF_HOME to a folder that you can write to")
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        "owner/name",
-        "model.safetensors",
-        "./owner/name/model.safetensors",
-        "/a/b/c.safetensors",
-        "a/../b/c.ckpt",
-        "",
-    ],
-)
-def test_what_is_no_file_on_the_hub(given: str) -> None:
-    assert hub_file(given) is None
-    assert hub_file(Path("owner/name/model.safetensors")) is None
+def test_a_full_disk_is_no_reason_to_try_again() -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/blob")
+    with (
+        pytest.raises(ModelNotFoundError, match=r"could not be saved \(No space left on device") as caught,
+        hub_errors("owner/name", None),
+    ):
+        raise full
+    assert "try again" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ("https://civitai.com/api/download/models/1", "not an address on the hub"),
-        ("https://huggingface.co/owner/name", "no file on the hub"),
-        ("https://huggingface.co/owner/name/tree/main", "no file on the hub"),
-        ("https://huggingface.co/owner/name/blob/main/../../x.safetensors", "no file on the hub"),
-    ],
-)
-def test_addresses_of_something_else(given: str, words: str) -> None:
-    with pytest.raises(ModelNotFoundError, match=words):
-        hub_file(given)
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "sub folder/v1.5-pruned.safetensors"])
-def test_a_single_file_comes_alone_with_its_commit(name: str, hub: str, tmp_path: Path) -> None:
-    done = ask(hub, tmp_path, f"f.download_file(f.HubFile(name='owner/single', file='{name}'))[0]")
-    path = Path(done.stdout.strip())
-    assert path.read_text() == name.replace(" ", "%20"), done.stderr
-    done = ask(hub, tmp_path, f"f.download_file(f.HubFile(name='owner/single', file='{name}'))[1]")
-    assert done.stdout.strip() == COMMIT
-    assert {file.name for file in path.parent.iterdir()} == {path.name}
-
-
-@pytest.mark.parametrize(
-    ("file", "words"),
-    [
-        ("name='owner/single', file='x.safetensors'", "has no file 'x.safetensors': see https://"),
-        ("name='owner/missing', file='x.safetensors'", "no file and no hub model 'owner/missing'"),
-        ("name='owner/gated', file='x.safetensors'", "gated: accept its terms"),
-        ("name='owner/single', file='model.ckpt'", "is a pickle"),
-    ],
-)
-def test_errors_about_a_single_file(file: str, words: str, hub: str, tmp_path: Path) -> None:
-    done = ask(hub, tmp_path, f"f.download_file(f.HubFile({file}))")
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-
-
-def test_two_revisions_are_refused() -> None:
-    with pytest.raises(RequestError, match="leave one of them out"):
-        download_file(HubFile(name="a/b", file="c.safetensors", revision="main"), revision="other")
+def test_memory_that_runs_out_while_downloading_is_no_missing_model() -> None:
+    with pytest.raises(MemoryError), hub_errors("owner/name", None):
+        raise MemoryError

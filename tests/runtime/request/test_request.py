@@ -9,7 +9,8 @@ import pytest
 
 from sdrt import Request, RequestError
 from sdrt.families.capabilities import Capabilities
-from sdrt.request.fitted import FittedRequest, fit
+from sdrt.request.fitted import FittedRequest
+from sdrt.request.fitting import fit
 
 LIMITS = Capabilities(
     latent_channels=5,

@@ -122,6 +122,14 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
     settings_values(found.texts)
 
 
+def test_the_refiner_of_sdnext_makes_a_run_of_its_own() -> None:
+    """It begins at the same share of the noise schedule, but has its own number of steps."""
+    found = of({"Refiner": "x", "Refiner start": "0.7", "Refiner steps": "10", "Pipeline": "XL"})
+    assert settings_values(found.texts).items() >= {"refiner": "x", "refiner_switch": 0.7}.items()
+    # Not even with --refiner is the image the same.
+    assert [(one.label, one.option) for one in found.differences] == [("Refiner", "")]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -138,6 +146,16 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
             {"refiner": "x", "refiner_switch_by_steps": True, "hires_refiner": "both"},
         ),
         ({"Refiner switch by sampling steps": "True"}, {}),
+        (
+            {"Refiner": "x", "Refiner switch at": "0.5", "Refiner switch by sampling steps": "True"}
+            | {"Refiner hash": "7440042bbd", "Version": "Fooocus v2.5.5"},
+            {"refiner": "x", "refiner_switch": 0.5, "refiner_switch_by_steps": True},
+        ),
+        (
+            {"Refiner": "x", "Overwrite Switch": "5", "Steps": "20", "Version": "Fooocus v2.5.5"},
+            {"refiner": "x", "refiner_switch": 0.25, "refiner_switch_by_steps": True},
+        ),
+        ({"Refiner start": "0.8", "Pipeline": "StableDiffusionXLPipeline"}, {}),
         ({"CLiP-skip": "2"}, {"clip_skip": 1}),
         ({"Clip skip": "2.0"}, {"clip_skip": 1}),
         ({"Clip skip": "1"}, {}),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sdrt import Request, RequestError, SdrtWarning, StableDiffusionPipeline
-from sdrt.request.fitted import fit
+from sdrt.request.fitting import fit
 from sdrt.run.conditioning import Conditioning
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

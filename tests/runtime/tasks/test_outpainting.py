@@ -11,7 +11,7 @@ from PIL import Image
 
 from sdrt import Request, RequestError, StableDiffusionPipeline
 from sdrt.common.seeds import MAX_SEED
-from sdrt.request.fitted import fit
+from sdrt.request.fitting import fit
 from sdrt.run.multi_pass import grown_request, growths
 from sdrt.tasks.outpainting import Growth, grown, parse_growth, passes
 

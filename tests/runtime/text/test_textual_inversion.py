@@ -72,7 +72,13 @@ def test_files(
             "expected float embeddings of width 32: choose a file for this text encoder",
         ),
         ({"<shell>": rows(80)}, None, "has 80 tokens: expected 1 to 75"),
-        ({"<shell>": np.full((1, WIDTH), np.nan, np.float32)}, None, "with finite values only"),
+        (
+            {"<shell>": np.full((1, WIDTH), np.nan, np.float32)},
+            None,
+            "'<shell>' contains NaN, so its training",
+        ),
+        ({"<shell>": np.full((2, WIDTH), -np.inf, np.float16)}, None, "'<shell>' contains infinity, so its"),
+        ({"<shell>": np.full((1, WIDTH), 1e300, np.float64)}, None, "'<shell>' contains infinity, so its"),
         ({"<shell>": np.ones((1, WIDTH), np.int32)}, None, "is int32 of shape"),
         ({}, None, "is empty"),
         ({"clip_l": rows(1, 24), "clip_g": rows(1, 40)}, None, "for SDXL"),
@@ -91,6 +97,8 @@ def test_files(
         "width",
         "long",
         "nan",
+        "infinity",
+        "too large",
         "integers",
         "empty file",
         "sdxl",
@@ -148,7 +156,7 @@ def test_number_types_that_are_not_read(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has the number type 'F8_E8M0', which is not supported: save it in"):
         read(path)
     path = raw(tmp_path / "shell.safetensors", "F8_E4M3", [1, WIDTH], b"\x7f" * WIDTH)
-    with pytest.raises(ModelError, match="with finite values only"):
+    with pytest.raises(ModelError, match="'emb_params' contains NaN"):
         read(path)
 
 

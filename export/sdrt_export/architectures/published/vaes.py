@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sdrt.families import scaling_factors
+
 __all__ = ["SD", "SDXL", "TINY", "TINY_XL", "X4_UPSCALER"]
 
 SD: Mapping[str, Any] = {
@@ -17,10 +19,15 @@ SD: Mapping[str, Any] = {
     "latent_channels": 4,
     "norm_num_groups": 32,
     "sample_size": 512,
-    "scaling_factor": 0.18215,
+    "scaling_factor": scaling_factors.SD,
 }
 
-SDXL: Mapping[str, Any] = {**SD, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
+SDXL: Mapping[str, Any] = {
+    **SD,
+    "sample_size": 1024,
+    "scaling_factor": scaling_factors.SDXL,
+    "force_upcast": True,
+}
 
 X4_UPSCALER: Mapping[str, Any] = {
     **SD,
@@ -28,7 +35,7 @@ X4_UPSCALER: Mapping[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 3,
     "block_out_channels": (128, 256, 512),
     "sample_size": 256,
-    "scaling_factor": 0.08333,
+    "scaling_factor": scaling_factors.X4_UPSCALER,
 }
 
 TINY: Mapping[str, Any] = {
@@ -39,4 +46,4 @@ TINY: Mapping[str, Any] = {
     "sample_size": 64,
 }
 
-TINY_XL: Mapping[str, Any] = {**TINY, "scaling_factor": 0.13025, "force_upcast": True}
+TINY_XL: Mapping[str, Any] = {**TINY, "scaling_factor": scaling_factors.SDXL, "force_upcast": True}

@@ -7,12 +7,10 @@ from typing import Any
 
 import click
 
-from sdrt.cli import completers
-from sdrt.cli.checkpoint_options import CHECKPOINT_OPTIONS
+from sdrt.cli.checkpoint_options import CHECKPOINT_OPTIONS, MODEL_HELP, model_option
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Names, Numbers, Sizes
 from sdrt.cli.provider_options import MEMORY_OPTIONS, allow_fallback_option, provider_options_option
-from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["benchmark_options"]
 
@@ -24,16 +22,7 @@ _OPTIONS: Sequence[Callable[[Command], Command]] = (
         is_flag=True,
         help="Measure nothing. Compare the records in FILE... with the first one.",
     ),
-    click.option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        default=DEFAULT_MODEL,
-        show_default=True,
-        shell_complete=completers.models,
-        help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
-        "embedded model.",
-    ),
+    model_option(MODEL_HELP),
     *CHECKPOINT_OPTIONS,
     click.option(
         "--random-weights",

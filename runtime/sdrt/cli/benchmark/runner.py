@@ -130,8 +130,9 @@ def run(
     job = Job(planned, rules, terminal, beside=beside, profile=profile or flame_file is not None)
     try:
         job.measure()
-    except BaseException:
-        # The user needs to see the error that ended the measurements. A failure to write becomes a notice.
+    except BaseException:  # Ctrl-C too
+        # The user needs to see the error that ended the measurements. A failure to write becomes a notice, and a plot
+        # may fail in any way.
         try:
             _report(job.record, files, terminal)
         except Exception as error:

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from sdrt.cli import completers
-from sdrt.cli.checkpoint_options import beside_options
+from sdrt.cli.checkpoint_options import beside_options, model_option
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.echo import echo, echo_json
 from sdrt.cli.group import debug_option
@@ -18,7 +17,6 @@ from sdrt.cli.provider_options import allow_fallback_option, provider_option, pr
 from sdrt.cli.settings import CONTEXT
 from sdrt.common.progress import Display
 from sdrt.common.visible import visible
-from sdrt.model_folder.embedded import DEFAULT_MODEL
 
 __all__ = ["doctor"]
 
@@ -26,15 +24,7 @@ MARKS = {Status.OK: "ok   ", Status.NOTE: "note ", Status.WARNING: "warn ", Stat
 
 
 @click.command(context_settings=CONTEXT)
-@click.option(
-    "-m",
-    "--model",
-    metavar="MODEL",
-    default=DEFAULT_MODEL,
-    show_default=True,
-    shell_complete=completers.models,
-    help="Model to make an image with.",
-)
+@model_option("Model to make an image with.")
 @beside_options
 @click.option(
     "--size",

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from sdrt.cli import completers
-from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS
+from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS, MODEL_HELP, model_option
 from sdrt.cli.group import force_option
 from sdrt.cli.param_types import Numbers, Pairs
 from sdrt.cli.provider_options import (
@@ -17,7 +17,6 @@ from sdrt.cli.provider_options import (
     provider_option,
     provider_options_option,
 )
-from sdrt.model_folder.embedded import DEFAULT_MODEL
 from sdrt.request.pairs import Pair
 from sdrt.request.setting import Group, Setting, help_texts
 from sdrt.request.table import TABLE
@@ -53,16 +52,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 """The headings of the help. Each has the options that come first; the other settings of the group follow."""
 
 _OTHER_OPTIONS: tuple[Decorator, ...] = (
-    click.option(
-        "-m",
-        "--model",
-        metavar="MODEL",
-        default=DEFAULT_MODEL,
-        show_default=True,
-        shell_complete=completers.models,
-        help="Model folder, checkpoint (a .safetensors file or a diffusers folder), hub id of either, or name of an "
-        "embedded model. `sdrt models` lists those that need no download.",
-    ),
+    model_option(f"{MODEL_HELP} `sdrt models` lists those that need no download."),
     *CHECKPOINT_OPTIONS,
     click.option(
         "--embedding",
@@ -148,6 +138,7 @@ def _completer(row: Setting) -> completers.Completer | None:
         "scheduler": completers.schedulers,
         "spacing": completers.spacings,
         "refiner": completers.models,
+        "refiner_config": completers.folders,
     }
     is_file = "FILE" in ((row.option.metavar if row.option else None) or "")
     return named.get(row.name) or (completers.files if is_file else None)

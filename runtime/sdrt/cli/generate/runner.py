@@ -218,7 +218,7 @@ class Run:
                         self._save(job, output, index)
                         if not self.options.as_json and not self.sheet_only and job.path != STDOUT:
                             terminal.result(job.path)
-        except BaseException:
+        except BaseException:  # Ctrl-C too
             # Write a sheet of the finished images, but do not replace a complete sheet by it. An error while writing
             # becomes a notice, because the user needs to see the error that ended the run.
             if self.grid is not None and self.sheet is not None and self.grid.path.exists():
@@ -323,6 +323,9 @@ class Run:
             "grid": str(self.sheet_path) if self.sheet_path else None,
             "prompts": [job.prompt for job in self.finished],
             "negative_prompts": [job.texts.made["negative_prompt"] or "" for job in self.finished],
+            # None stands for a text that was not given, which differs from an empty one.
+            "prompts_2": [job.texts.made["prompt_2"] for job in self.finished],
+            "negative_prompts_2": [job.texts.made["negative_prompt_2"] for job in self.finished],
             "seeds": [job.seed for job in self.finished],
             # None for an image that no safety checker has seen.
             "nsfw_content_detected": self.flagged,

@@ -29,7 +29,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
     """Show how an image was made, or what a model holds.
 
     FILE is an image from `sdrt generate` or another program, a text file with the same text, or - for standard input.
-    For a .safetensors file, sdrt says what it contains, such as a checkpoint, a LoRA or a VAE.
+    For a safetensors file, sdrt says what it contains, such as a checkpoint, a LoRA or a VAE.
     MODEL is a model folder, a checkpoint in diffusers' layout, or the name of an embedded model.
     """
     from sdrt.model_folder.embedded import embedded_path
@@ -45,8 +45,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
             raise RequestError.expected(
                 f"--verify: {path} is {what}", "a model folder", argument="--verify", path=target
             )
-        is_weights = target.suffix.lower() == ".safetensors"
-        read = folder_info if is_checkpoint else weights_info if is_weights else image_info
+        read = folder_info if is_checkpoint else weights_info if _is_weights(target) else image_info
         about, text = read(target)
     else:
         about, text = model_info(path, verify=verify)
@@ -54,6 +53,13 @@ def info(path: str, verify: bool, as_json: bool) -> None:
         echo_json(about)
     else:
         echo(text)
+
+
+def _is_weights(path: Path) -> bool:
+    """Whether a file is said to hold weights, or is a safetensors file under another name."""
+    from sdrt.model_folder.file_kind import WEIGHTS, is_safetensors
+
+    return str(path) != STDIN and (path.suffix.lower() in WEIGHTS or is_safetensors(path))
 
 
 def check_exists(path: str) -> None:

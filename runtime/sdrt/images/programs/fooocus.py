@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sdrt.images.programs.made import Fields, Made, Size, load_object
+from sdrt.images.programs.made import Fields, Made, Size, load_object, whole
 from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
 
 __all__ = ["read_fooocus"]
@@ -19,6 +19,9 @@ _HARMLESS = (
     *("metadata_scheme", "created_by", "base_model_hash", "refiner_model_hash", "full_prompt"),
     *("full_negative_prompt", "lora_hashes", "styles", "performance", "image_number"),
 )
+_OF_REFINER = ("refiner_switch", "overwrite_switch", "refiner_swap_method")
+_STEPS = {"Quality": 60, "Speed": 30, "Extreme Speed": 8, "Lightning": 4, "Hyper-SD": 4}
+"""The steps of each performance."""
 _PAIR = re.compile(r"(\d+)\D+(\d+)")
 
 
@@ -50,9 +53,9 @@ def _fooocus(values: dict[str, Any], text: str) -> Made:
     if (vae := fields.text("vae")) and not vae.startswith("Default"):
         fields.put("VAE", vae)
     if (refiner := fields.text("refiner_model")) and refiner != "None":
-        fields.put("Refiner", refiner)
+        _refiner(fields, refiner, values)
     else:
-        fields.drop(["refiner_switch", "refiner_swap_method"])
+        fields.drop(_OF_REFINER)
     fields.move("sharpness", "Sharpness")
     fields.move("adm_guidance", "ADM Guidance")
     _loras(fields, [name for name in values if name.startswith("lora_combined_")])
@@ -63,6 +66,26 @@ def _fooocus(values: dict[str, Any], text: str) -> Made:
     return Made(
         program="Fooocus", text=text, prompt=prompt, negative_prompt=negative, settings=fields.settings
     )
+
+
+def _refiner(fields: Fields, refiner: str, values: Mapping[str, Any]) -> None:
+    """The refiner takes over after a number of steps: the user's own, or a share of those of the performance.
+
+    Its sampler goes on, as sdrt's does, unless there is a swap method: the usual one is not written.
+    """
+    steps, switch = whole(values.get("steps")), whole(values.get("overwrite_switch"))
+    share = values.get("refiner_switch")
+    if switch is None and steps and isinstance(share, (int, float)) and 0 <= share <= 1:
+        switch = round(_STEPS.get(str(values.get("performance")), steps) * share)
+    if steps and switch is not None and 0 <= switch < steps:
+        fields.put("Refiner switch at", repr(switch / steps))
+        fields.put("Refiner switch by sampling steps", "True")
+    elif steps and switch is not None and switch >= steps:
+        # It never takes over.
+        fields.drop(_OF_REFINER)
+        return
+    fields.put("Refiner", refiner)
+    fields.drop(_OF_REFINER[:2] if switch is not None and steps else ())
 
 
 def _joined(lines: Any) -> str:

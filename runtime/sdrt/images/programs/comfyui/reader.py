@@ -11,6 +11,7 @@ from sdrt.images.programs.comfyui.latents import read_latents
 from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
 from sdrt.images.programs.comfyui.output import read_output
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
+from sdrt.images.programs.comfyui.sizes import put_sizes
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
 from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
 from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
@@ -68,6 +69,13 @@ def _read(
     output = read_output(graph, samplers[0], list(samplers))
     fields.put("VAE", output.vae)
     fields.put("Behind the sampler", "; ".join(output.changes))
+    for label, condition in (("Prompt 2", positive), ("Negative prompt 2", negative)):
+        if condition.text_2 != condition.text:
+            # An empty text is encoded too.
+            fields.settings[label] = condition.text_2
+    # ComfyUI encodes an empty text. A missing one would be zeros in SDXL.
+    fields.put("Empty negative prompt", True if negative.encoders and not negative.text else None)
+    put_sizes(fields, graph, positive, negative)
     _put_differences(fields, sampling, positive, negative)
     if len(samplers) > 1:
         fields.put("Sampler node", str(samplers[0]))
@@ -127,8 +135,8 @@ def _put_differences(
     unread = [f"{name}, from {', '.join(nodes)}" for name, nodes in texts if nodes]
     if unread:
         sampling.notes["Not read"] = "; ".join(filter(None, [sampling.notes.get("Not read"), *unread]))
-    fields.put("Second prompt", positive.second)
-    fields.put("Second negative prompt", negative.second)
+    fields.put("Second prompt", positive.other)
+    fields.put("Second negative prompt", negative.other)
     for name, note in sampling.notes.items():
         fields.put(name, note)
     if any(map(_WEIGHTS.search, [*positive.words, *negative.words])):

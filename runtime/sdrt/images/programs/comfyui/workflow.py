@@ -32,6 +32,7 @@ _WIDGETS: Mapping[str, tuple[str, ...]] = {
         *("width", "height", "crop_w", "crop_h", "target_width", "target_height"),
         *("text_g", "text_l"),
     ),
+    "CLIPTextEncodeSDXLRefiner": ("ascore", "width", "height", "text"),
     "CLIPSetLastLayer": ("stop_at_clip_layer",),
     "CheckpointLoaderSimple": ("ckpt_name",),
     "UNETLoader": ("unet_name", "weight_dtype"),

@@ -1,4 +1,4 @@
-"""Graphs whose weights stay in a checkpoint's own files, for a session of ONNX Runtime. Nothing is written.
+"""Graphs whose weights stay in place, in a checkpoint's own files, for a session of ONNX Runtime. Nothing is written.
 
 The graph says at which byte of which file each weight begins. ONNX Runtime maps the files, as it does with those of an
 exported model, and widens other number types once, when it makes the session. Weights that are joined, padded or
@@ -20,10 +20,10 @@ from sdrt_export.graphs.weights import Weight
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.stored import Stored, stored
 
-__all__ = ["mapped"]
+__all__ = ["bind_in_place"]
 
 
-def mapped(graph: Graph, tensors: Mapping[str, Array], *, turned: bool) -> MemoryGraph:
+def bind_in_place(graph: Graph, tensors: Mapping[str, Array], *, turned: bool) -> MemoryGraph:
     """Bind a graph's weights to a checkpoint's `tensors`.
 
     Args:

@@ -16,15 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sdrt.families import (
-    DenoiserSpec,
-    Family,
-    IndexEntry,
-    RowConditions,
-    Task,
-    TextEncoderSpec,
-    VaeSpec,
-)
+from sdrt.families import DenoiserSpec, Family, IndexEntry, RowConditions, Task, TextEncoderSpec, VaeSpec
 from sdrt.schedulers import FlowNoiseSchedule
 
 Array = np.ndarray[Any, np.dtype[np.float32]]

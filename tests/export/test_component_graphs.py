@@ -13,8 +13,8 @@ import pytest
 
 from sdrt_export import TARGETS
 from sdrt_export.checkpoints.random import RandomCheckpoint
+from sdrt_export.component_graphs import graphs_of, transposed_weights
 from sdrt_export.components import COMPONENTS
-from sdrt_export.graph import graphs_of, transposed_weights
 from sdrt_export.verify import modules
 from tests.export.built import as_ir
 
