@@ -7,32 +7,70 @@ added to the timestep's. SDXL has transformers of several layers, and pooled tex
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
 
 from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.graphs.layers import Layers
-from sdrt_export.graphs.values import Attention, Value
+from sdrt_export.graphs.values import Attention, ImagePrompt, Value
 
-__all__ = ["unet"]
+__all__ = ["Context", "image_prompt_layers", "unet"]
 
 _TRANSFORMER_EPS = 1e-6
 _LAYER_NORM_EPS = 1e-5
 
 
-def unet(config: UNetConfig, g: Layers) -> None:
+@dataclass(frozen=True)
+class Context:
+    """What cross-attention reads: the text, and the images of IP-Adapters with the scales `[layers]` of each."""
+
+    text: Value
+    images: Sequence[tuple[Value, str]] = ()
+
+    def prompts(self, g: Layers, layer: int) -> list[ImagePrompt]:
+        """The images' tokens for a cross-attention, counted as the adapters' files count them."""
+        index = g.graph.constant(layer) if self.images else ""
+        return [
+            ImagePrompt(number, tokens, g.graph.op("Gather", scales, index))
+            for number, (tokens, scales) in enumerate(self.images)
+        ]
+
+
+def image_prompt_layers(config: UNetConfig) -> list[str]:
+    """The cross-attentions, in the order in which diffusers and files of IP-Adapters count them.
+
+    The middle comes last. A file's keys have only the odd numbers, because self-attention counts too.
+    """
+    blocks = [(f"down_blocks.{index}", block) for index, block in enumerate(config.down)]
+    blocks += [(f"up_blocks.{index}", block) for index, block in enumerate(config.up)]
+    blocks += [] if config.mid is None else [("mid_block", config.mid)]
+    return [
+        f"{path}.attentions.{index}.transformer_blocks.{layer}.attn2"
+        for path, block in blocks
+        if block.attends
+        for index, depth in enumerate(block.depths)
+        for layer in range(depth)
+    ]
+
+
+def unet(config: UNetConfig, g: Layers, *, adapters: Sequence[int] = ()) -> None:
     """Write the graph.
 
     Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
-    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
+    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`. For each of
+    `adapters`, the widths of IP-Adapters' tokens, also `image_tokens_n` [batch, length, width] and the scales
+    `image_scales_n` [layers] of all cross-attentions, in the order of `image_prompt_layers`.
     Output: `out_sample` [batch, out, height, width].
     """
     sample = g.image_input("sample", config.in_channels)
     if config.center_input_sample:
         sample = g.shifted(g.multiply(sample, 2.0), -1.0)
     temb = _embedding(config, g)
-    context = g.tokens_input("encoder_hidden_states", config.context_width)
+    text = g.tokens_input("encoder_hidden_states", config.context_width)
+    context = Context(text, _images(config, g, adapters))
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
     skips = [x]
     for index, block in enumerate(config.down):
@@ -45,6 +83,16 @@ def unet(config: UNetConfig, g: Layers) -> None:
     g.image_output("out_sample", g.conv("conv_out", x, config.out_channels, kernel=config.conv_out_kernel))
 
 
+def _images(config: UNetConfig, g: Layers, adapters: Sequence[int]) -> list[tuple[Value, str]]:
+    """The inputs for IP-Adapters."""
+    layers, made = len(image_prompt_layers(config)), []
+    for number, width in enumerate(adapters):
+        tokens = g.tokens_input(f"image_tokens_{number}", width, f"image_sequence_{number}")
+        scales = g.computed(Value(layers, g.graph.input(f"image_scales_{number}", [layers])))
+        made.append((tokens, scales.name))
+    return made
+
+
 def _down(
     config: UNetConfig,
     g: Layers,
@@ -52,7 +100,7 @@ def _down(
     block: BlockConfig,
     x: Value,
     temb: Value,
-    context: Value,
+    context: Context,
     skips: list[Value],
 ) -> Value:
     for index, depth in enumerate(block.depths):
@@ -68,7 +116,7 @@ def _down(
 
 
 def _middle(
-    config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Value
+    config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Context
 ) -> Value:
     x = _resnet(config, g, "mid_block.resnets.0", x, block.channels, temb, config.mid_scale)
     for index, depth in enumerate(block.depths):
@@ -85,7 +133,7 @@ def _up(
     block: BlockConfig,
     x: Value,
     temb: Value,
-    context: Value,
+    context: Context,
     skips: list[Value],
 ) -> Value:
     for index, depth in enumerate(block.depths):
@@ -124,16 +172,19 @@ def _scaled_and_shifted(g: Layers, h: Value, both: Value) -> Value:
 
 
 def _transformer(
-    config: UNetConfig, g: Layers, path: str, x: Value, context: Value, block: BlockConfig, depth: int
+    config: UNetConfig, g: Layers, path: str, x: Value, context: Context, block: BlockConfig, depth: int
 ) -> Value:
     """Blocks of attention over the pixels, and to the text."""
+    layers = image_prompt_layers(config) if context.images else []
     h = g.group_norm(f"{path}.norm", x, config.groups, _TRANSFORMER_EPS)
     if config.linear_projection:
         h = g.linear(f"{path}.proj_in", g.tokens(h), x.channels)
     else:
         h = g.tokens(g.conv(f"{path}.proj_in", h, x.channels, kernel=1))
     for index in range(depth):
-        h = _transformer_block(g, f"{path}.transformer_blocks.{index}", h, context, block)
+        layer = f"{path}.transformer_blocks.{index}"
+        prompts = context.prompts(g, layers.index(f"{layer}.attn2")) if context.images else ()
+        h = _transformer_block(g, layer, h, context.text, block, prompts)
     if config.linear_projection:
         h = g.image(g.linear(f"{path}.proj_out", h, x.channels), x)
     else:
@@ -141,13 +192,15 @@ def _transformer(
     return g.add(h, x)
 
 
-def _transformer_block(g: Layers, path: str, h: Value, context: Value, block: BlockConfig) -> Value:
+def _transformer_block(
+    g: Layers, path: str, h: Value, text: Value, block: BlockConfig, prompts: Sequence[ImagePrompt]
+) -> Value:
     """Self-attention, cross-attention, feed-forward, each after a norm and around a residual."""
     attention = Attention(f"{path}.attn1", heads=block.heads, width=h.channels, packed="to_{}")
-    other = context if block.only_cross_attention else None
+    other = text if block.only_cross_attention else None
     h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm1", h, _LAYER_NORM_EPS), other), h)
     attention = Attention(f"{path}.attn2", heads=block.heads, width=h.channels, packed="to_{}")
-    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), context), h)
+    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), text, prompts), h)
     inner = g.geglu(
         f"{path}.ff.net.0.proj", g.layer_norm(f"{path}.norm3", h, _LAYER_NORM_EPS), 4 * h.channels
     )

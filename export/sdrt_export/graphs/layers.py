@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sdrt_export.graphs.graph import FLOAT, Graph
-from sdrt_export.graphs.values import Affine, Attention, Sum, Value
+from sdrt_export.graphs.values import Affine, Attention, ImagePrompt, Sum, Value
 from sdrt_export.graphs.weights import Weight, transposed
 
 __all__ = ["Layers"]
@@ -157,15 +157,36 @@ class Layers:
             x.channels, self.graph.op("LayerNormalization", x.name, scale, shift, epsilon=eps, axis=-1)
         )
 
-    def attention(self, attention: Attention, x: Value, context: Value | None = None) -> Value:
-        """Attention of tokens `x` to themselves or to `context`, with its output projection."""
+    def attention(
+        self,
+        attention: Attention,
+        x: Value,
+        context: Value | None = None,
+        prompts: Sequence[ImagePrompt] = (),
+    ) -> Value:
+        """Attention of tokens `x` to themselves or to `context`, with its output projection.
+
+        Before that, what the same queries find in each of `prompts` is added (IP-Adapter's decoupled attention).
+        """
+        query, made = self._attended(attention, x, context)
+        for one in prompts:
+            key, value = (
+                self.linear(path, one.tokens, attention.width, bias=False)
+                for path in attention.image_prompt(one.number)
+            )
+            found = self.attend(query, key, value, attention)
+            scaled = self.graph.op("Mul", found.name, one.scale)
+            made = Value(attention.width, self.graph.op("Add", made.name, scaled))
+        return self.linear(attention.out, made, x.channels)
+
+    def _attended(self, attention: Attention, x: Value, context: Value | None) -> tuple[Value, Value]:
+        """The queries, and what they find in `x` itself or in `context`."""
         other = context or x
         query, key, value = (
             self.linear(path, tokens, attention.width, bias=attention.bias)
             for path, tokens in ((attention.query, x), (attention.key, other), (attention.value, other))
         )
-        made = self.attend(query, key, value, attention)
-        return self.linear(attention.out, made, x.channels)
+        return query, self.attend(query, key, value, attention)
 
     def attend(self, query: Value, key: Value, value: Value, attention: Attention) -> Value:
         """Softmax of the scores, times the values. TensorRT, OpenVINO and DirectML fuse this pattern themselves."""
