@@ -52,7 +52,8 @@ def _plus(width: int, seed: int, *, renamed: bool) -> dict[str, torch.Tensor]:
     )
     state = module.state_dict()
     if not renamed:
-        return dict(state)
+        # As diffusers' loader expects it, which adds the number again.
+        return {name.replace("to_out.0.", "to_out."): tensor for name, tensor in state.items()}
     names = {"ln0": "0.norm1", "ln1": "0.norm2", "attn.to_q": "0.to_q", "attn.to_out.0": "0.to_out"}
     names |= {"ff.0": "1.0", "ff.1.net.0.proj": "1.1", "ff.1.net.2": "1.3"}
     made = {}

@@ -135,16 +135,24 @@ def _rows(names: Any) -> list[Row]:
         rows += [
             Row(f"{path}.ln0", f"{path}.0.norm1"),
             Row(f"{path}.ln1", f"{path}.0.norm2"),
-            Row(f"{path}.attn.to_q", f"{path}.0.to_q"),
-            Row(f"{path}.attn.to_k", f"{path}.0.to_kv", half(0)),
-            Row(f"{path}.attn.to_v", f"{path}.0.to_kv", half(1)),
-            Row(f"{path}.attn.to_out.0", f"{path}.0.to_out"),
+            *(row for own in ("0", "attn") for row in _attention_rows(path, own)),
             Row(f"{path}.ff.0", f"{path}.1.0"),
             Row(f"{path}.ff.1.net.0.proj", f"{path}.1.1"),
             Row(f"{path}.ff.1.net.2", f"{path}.1.3"),
-            *(Row(f"{path}.{own}", f"{path}.{own}") for own in ("ln0", "ln1", "attn", "ff")),
+            *(Row(f"{path}.{own}", f"{path}.{own}") for own in ("ln0", "ln1", "ff")),
         ]
     return rows
+
+
+def _attention_rows(path: str, own: str) -> list[Row]:
+    """The rows of a resampler's attention, which its file calls `own`."""
+    made, given = f"{path}.attn", f"{path}.{own}"
+    return [
+        *(Row(f"{made}.{name}", f"{given}.{name}") for name in ("to_q", "to_k", "to_v", "to_out.0")),
+        Row(f"{made}.to_k", f"{given}.to_kv", half(0)),
+        Row(f"{made}.to_v", f"{given}.to_kv", half(1)),
+        Row(f"{made}.to_out.0", f"{given}.to_out"),
+    ]
 
 
 def _shape(path: Path, tensors: Tensors) -> ProjectionConfig:
