@@ -7,7 +7,7 @@ added to the timestep's. SDXL has transformers of several layers, and pooled tex
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,25 +17,55 @@ from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.values import Attention, ImagePrompt, Value
 
-__all__ = ["Context", "image_prompt_layers", "unet"]
+__all__ = ["Context", "ImageInput", "image_prompt_layers", "image_prompt_levels", "unet"]
 
 _TRANSFORMER_EPS = 1e-6
 _LAYER_NORM_EPS = 1e-5
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """Tokens that the U-Net takes from images.
+
+    Attributes:
+        adapter: the number of the IP-Adapter whose projections read them. Several inputs may have the same.
+        width: the width of its tokens.
+        masked: whether only a part of the image sees them.
+    """
+
+    adapter: int
+    width: int
+    masked: bool = False
+
+
+@dataclass(frozen=True)
+class Images:
+    """An `ImageInput` in the graph: its tokens, its scales `[layers]`, and its masks by level."""
+
+    adapter: int
+    tokens: Value
+    scales: str
+    masks: Mapping[int, str]
+
+
 @dataclass(frozen=True)
 class Context:
-    """What cross-attention reads: the text, and the images of IP-Adapters with the scales `[layers]` of each."""
+    """What cross-attention reads: the text, and images."""
 
     text: Value
-    images: Sequence[tuple[Value, str]] = ()
+    images: Sequence[Images] = ()
 
-    def prompts(self, g: Layers, layer: int) -> list[ImagePrompt]:
-        """The images' tokens for a cross-attention, counted as the adapters' files count them."""
-        index = g.graph.constant(layer) if self.images else ""
+    def prompts(self, g: Layers, config: UNetConfig, path: str) -> list[ImagePrompt]:
+        """What the cross-attention `path` reads of the images."""
+        if not self.images:
+            return []
+        index = g.graph.constant(image_prompt_layers(config).index(path))
+        level = _level(config, path)
         return [
-            ImagePrompt(number, tokens, g.graph.op("Gather", scales, index))
-            for number, (tokens, scales) in enumerate(self.images)
+            ImagePrompt(
+                one.adapter, one.tokens, g.graph.op("Gather", one.scales, index), one.masks.get(level, "")
+            )
+            for one in self.images
         ]
 
 
@@ -56,13 +86,28 @@ def image_prompt_layers(config: UNetConfig) -> list[str]:
     ]
 
 
-def unet(config: UNetConfig, g: Layers, *, adapters: Sequence[int] = ()) -> None:
+def image_prompt_levels(config: UNetConfig) -> list[int]:
+    """The levels with cross-attentions. At level n, an image has half as many pixels n times along each side."""
+    return sorted({_level(config, path) for path in image_prompt_layers(config)})
+
+
+def _level(config: UNetConfig, path: str) -> int:
+    kind, _, rest = path.partition(".")
+    last = len(config.down) - 1
+    if kind == "mid_block":
+        return last
+    number = int(rest.partition(".")[0])
+    return number if kind == "down_blocks" else last - number
+
+
+def unet(config: UNetConfig, g: Layers, *, images: Sequence[ImageInput] = ()) -> None:
     """Write the graph.
 
     Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
     and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`. For each of
-    `adapters`, the widths of IP-Adapters' tokens, also `image_tokens_n` [batch, length, width] and the scales
-    `image_scales_n` [layers] of all cross-attentions, in the order of `image_prompt_layers`.
+    `images`, also `image_tokens_n` [batch, length, width] and the scales `image_scales_n` [layers] of all
+    cross-attentions, in the order of `image_prompt_layers`, and with a mask `image_mask_n_level`
+    [1 or batch, pixels, 1] for each of `image_prompt_levels`.
     Output: `out_sample` [batch, out, height, width].
     """
     sample = g.image_input("sample", config.in_channels)
@@ -70,7 +115,7 @@ def unet(config: UNetConfig, g: Layers, *, adapters: Sequence[int] = ()) -> None
         sample = g.shifted(g.multiply(sample, 2.0), -1.0)
     temb = _embedding(config, g)
     text = g.tokens_input("encoder_hidden_states", config.context_width)
-    context = Context(text, _images(config, g, adapters))
+    context = Context(text, _images(config, g, images))
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
     skips = [x]
     for index, block in enumerate(config.down):
@@ -83,13 +128,18 @@ def unet(config: UNetConfig, g: Layers, *, adapters: Sequence[int] = ()) -> None
     g.image_output("out_sample", g.conv("conv_out", x, config.out_channels, kernel=config.conv_out_kernel))
 
 
-def _images(config: UNetConfig, g: Layers, adapters: Sequence[int]) -> list[tuple[Value, str]]:
+def _images(config: UNetConfig, g: Layers, images: Sequence[ImageInput]) -> list[Images]:
     """The inputs for IP-Adapters."""
     layers, made = len(image_prompt_layers(config)), []
-    for number, width in enumerate(adapters):
-        tokens = g.tokens_input(f"image_tokens_{number}", width, f"image_sequence_{number}")
+    for number, one in enumerate(images):
+        tokens = g.tokens_input(f"image_tokens_{number}", one.width, f"image_sequence_{number}")
         scales = g.computed(Value(layers, g.graph.input(f"image_scales_{number}", [layers])))
-        made.append((tokens, scales.name))
+        masks = {}
+        for level in image_prompt_levels(config) if one.masked else ():
+            name = f"image_mask_{number}_{level}"
+            mask = g.graph.input(name, [f"image_mask_{number}_batch", f"image_pixels_{level}", 1])
+            masks[level] = g.computed(Value(1, mask)).name
+        made.append(Images(one.adapter, tokens, scales.name, masks))
     return made
 
 
@@ -175,7 +225,6 @@ def _transformer(
     config: UNetConfig, g: Layers, path: str, x: Value, context: Context, block: BlockConfig, depth: int
 ) -> Value:
     """Blocks of attention over the pixels, and to the text."""
-    layers = image_prompt_layers(config) if context.images else []
     h = g.group_norm(f"{path}.norm", x, config.groups, _TRANSFORMER_EPS)
     if config.linear_projection:
         h = g.linear(f"{path}.proj_in", g.tokens(h), x.channels)
@@ -183,7 +232,7 @@ def _transformer(
         h = g.tokens(g.conv(f"{path}.proj_in", h, x.channels, kernel=1))
     for index in range(depth):
         layer = f"{path}.transformer_blocks.{index}"
-        prompts = context.prompts(g, layers.index(f"{layer}.attn2")) if context.images else ()
+        prompts = context.prompts(g, config, f"{layer}.attn2")
         h = _transformer_block(g, layer, h, context.text, block, prompts)
     if config.linear_projection:
         h = g.image(g.linear(f"{path}.proj_out", h, x.channels), x)

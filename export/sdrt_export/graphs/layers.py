@@ -175,7 +175,8 @@ class Layers:
                 for path in attention.image_prompt(one.number)
             )
             found = self.attend(query, key, value, attention)
-            scaled = self.graph.op("Mul", found.name, one.scale)
+            seen = self.graph.op("Mul", found.name, one.mask) if one.mask else found.name
+            scaled = self.graph.op("Mul", seen, one.scale)
             made = Value(attention.width, self.graph.op("Add", made.name, scaled))
         return self.linear(attention.out, made, x.channels)
 

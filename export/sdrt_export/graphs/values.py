@@ -64,11 +64,12 @@ class Sum(Value):
 class ImagePrompt:
     """Tokens `[batch, length, width]` of images, and by how much an attention adds what it finds in them.
 
-    `number` is the IP-Adapter's, and `scale` a scalar in the type of the activations.
+    `number` is the IP-Adapter's, `scale` a scalar in the type of the activations, and `mask` how much each of the
+    attention's pixels sees, `[1 or batch, pixels, 1]`; empty if all see everything.
     """
 
-    def __init__(self, number: int, tokens: Value, scale: str) -> None:
-        self.number, self.tokens, self.scale = number, tokens, scale
+    def __init__(self, number: int, tokens: Value, scale: str, mask: str = "") -> None:
+        self.number, self.tokens, self.scale, self.mask = number, tokens, scale, mask
 
 
 class Attention:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,13 +13,17 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from diffusers.image_processor import IPAdapterMaskProcessor
 from safetensors.torch import load_file, save_file
 
 from sdrt.errors import IntegrityError, ModelNotFoundError, UnsupportedModelError
 from sdrt_export.architectures.image_projection import TOKENS, image_projection
+from sdrt_export.architectures.unet import ImageInput, image_prompt_levels
 from sdrt_export.architectures.unet import unet as write_unet
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.checkpoints.ip_adapter import IpAdapter, open_ip_adapter
+from sdrt_export.evaluator import Evaluator
+from sdrt_export.graphs.files import write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.graphs.memory import bind
 from sdrt_export.targets import TARGETS
@@ -52,6 +58,12 @@ def theirs_and_files(variant: str, folder: Path, kinds: tuple[str, ...]) -> tupl
 
 
 def run(graph: Graph, tensors: Mapping[str, Any], target: str, output: str, feeds: Mapping[str, Any]) -> Any:
+    if target == "cuda":
+        folder = Path(tempfile.mkdtemp())
+        write_graphs(folder, {"model.onnx": graph}, tensors, narrow=False)
+        (made,) = Evaluator(folder / "model.onnx").run(dict(feeds), [output])
+        shutil.rmtree(folder)
+        return made
     bound = bind(graph, tensors, portable=target == "portable")
     options = ort.SessionOptions()
     options.add_external_initializers(list(bound.weights), list(bound.values().values()))
@@ -98,7 +110,7 @@ def unet_feeds(module: Any) -> dict[str, torch.Tensor]:
     return made
 
 
-@pytest.mark.parametrize("target", ["cpu", "portable"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("variant", LAYOUTS)
 def test_a_unet_with_image_prompts_equals_diffusers(variant: str, target: str, tmp_path: Path) -> None:
     """Two adapters, of which one has two images, and a scale of its own for each cross-attention."""
@@ -132,16 +144,58 @@ def test_a_unet_with_image_prompts_equals_diffusers(variant: str, target: str, t
     assert np.abs(without - expected).max() > 0.01
 
 
+@pytest.mark.parametrize("variant", ["sd1", "xl"])
+def test_images_with_masks_are_seen_as_in_diffusers(variant: str, tmp_path: Path) -> None:
+    """Two images of one adapter, each in its part of the image, which has odd sizes at the lower levels."""
+    module, files = theirs_and_files(variant, tmp_path, ("plus",))
+    adapters = [open_ip_adapter(files[0], unet_values(module))]
+    feeds = unet_feeds(module) | {"sample": torch.randn((2, 4, 6, 10))}
+    given, scales = torch.randn((2, 2, 7, PATCH)), [0.7, 1.3]
+    masks = torch.rand((1, 2, 48, 80), generator=torch.Generator().manual_seed(4)).round()
+    layers = len(adapters[0].layers)
+    for processor in (one for name, one in module.attn_processors.items() if "attn2" in name):
+        processor.scale = [scales]
+    plain = {name: value for name, value in feeds.items() if name not in ("text_embeds", "time_ids")}
+    extra = {name: feeds[name] for name in ("text_embeds", "time_ids") if name in feeds}
+    with torch.no_grad():
+        expected = module(
+            **plain,
+            added_cond_kwargs={"image_embeds": [given], **extra},
+            cross_attention_kwargs={"ip_adapter_masks": [masks]},
+        ).sample.numpy()
+        (tokens,) = module.encoder_hid_proj([given])
+    config = UNetConfig.of(unet_values(module))
+    arrays = {name: value.numpy() for name, value in feeds.items()}
+    for number in range(2):
+        arrays[f"image_tokens_{number}"] = tokens[:, number].numpy()
+        arrays[f"image_scales_{number}"] = np.full(layers, scales[number], np.float32)
+        for level in image_prompt_levels(config):
+            pixels = -(-6 // 2**level) * -(-10 // 2**level)
+            small = IPAdapterMaskProcessor.downsample(masks[:, number], 1, pixels, 1)
+            arrays[f"image_mask_{number}_{level}"] = small.numpy()
+    width = adapters[0].projection.width
+    inputs = [ImageInput(adapter=0, width=width, masked=True)] * 2
+    graph, tensors = prompted(module, adapters, "cpu", inputs)
+    ours = run(graph, tensors, "cpu", "out_sample", arrays)
+    assert np.abs(ours - expected).max() <= LIMIT * np.abs(expected).max()
+
+
 def set_scales(module: Any, scales: list[Any]) -> None:
     processors = [one for name, one in module.attn_processors.items() if "attn2" in name]
     for layer, processor in enumerate(processors):
         processor.scale = [float(one[layer]) for one in scales]
 
 
-def prompted(module: Any, adapters: list[IpAdapter], target: str) -> tuple[Graph, dict[str, Any]]:
+def plain_inputs(adapters: list[IpAdapter]) -> list[ImageInput]:
+    return [ImageInput(adapter=number, width=one.projection.width) for number, one in enumerate(adapters)]
+
+
+def prompted(
+    module: Any, adapters: list[IpAdapter], target: str, inputs: list[ImageInput] | None = None
+) -> tuple[Graph, dict[str, Any]]:
     graph = Graph("unet")
     config = UNetConfig.of(unet_values(module))
-    write_unet(config, TARGETS[target].layers(graph), adapters=[one.projection.width for one in adapters])
+    write_unet(config, TARGETS[target].layers(graph), images=inputs or plain_inputs(adapters))
     tensors = {name: value.numpy() for name, value in module.state_dict().items() if "_ip." not in name}
     for number, adapter in enumerate(adapters):
         tensors |= {name: source.array() for name, source in adapter.in_unet(number).items()}
