@@ -1,4 +1,8 @@
-"""SDXL's full-size architecture with random weights: one float16 file, 512×512, two steps with guidance."""
+"""SDXL's full-size architecture with random weights: one float16 file, 512×512, two steps with guidance.
+
+On two cores, this takes 4 minutes, 12.4 GB of own memory at its peak and 7 GB on the disk. One thing is in memory at a time:
+diffusers' text encoders, its U-Net and VAE, sdrt's text encoders, its U-Net and VAE.
+"""
 
 from __future__ import annotations
 

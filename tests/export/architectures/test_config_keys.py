@@ -21,7 +21,8 @@ from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.architectures.vae import VaeConfig, vae_decoder, vae_encoder
 from sdrt_export.graphs.fused import FusedLayers
 from sdrt_export.graphs.graph import Graph
-from tests.export.architectures.test_unet import BASE, build, by_onnxruntime, make, worst
+from tests.export.architectures.test_unet import build, by_onnxruntime, make, worst
+from tests.export.built import UNET as BASE
 
 RECORDED: Mapping[str, Mapping[str, Mapping[str, Any]]] = json.loads(
     (Path(__file__).parents[2] / "goldens" / "configs.json").read_text(encoding="utf-8")
