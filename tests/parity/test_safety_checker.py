@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,3 +258,35 @@ def test_the_command_says_it(exported: Path, tmp_path: Path) -> None:
     made = subprocess.run([*again, "-o", tmp_path / "again.png"], check=True, capture_output=True, text=True)
     assert "images are not filtered" in made.stderr
     np.testing.assert_array_equal(read(tmp_path / "again.png")[0], pixels)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_graphs_of_diffusers_onnx_pipelines_give_verdicts(
+    half: bool, checked: Path, exported: Path, tmp_path: Path
+) -> None:
+    """They take the image too, as `forward_onnx` does, and give the verdict without rounding the scores."""
+    folder = shutil.copytree(exported, tmp_path / "legacy")
+    (folder / "sdrt.json").unlink()
+    checker = StableDiffusionSafetyChecker.from_pretrained(checked / "safety_checker")
+    checker.forward = checker.forward_onnx
+    dtype = torch.float16 if half else torch.float32
+    graph = folder / "safety_checker" / "model.onnx"
+    shutil.rmtree(graph.parent)
+    graph.parent.mkdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            checker.to(dtype),
+            (torch.zeros((1, 3, 30, 30), dtype=dtype), torch.zeros((1, 64, 64, 3), dtype=dtype)),
+            str(graph),
+            input_names=["clip_input", "images"],
+            output_names=["out_images", "has_nsfw_concepts"],
+            dynamic_axes={
+                "clip_input": {0: "batch"},
+                "images": {0: "batch", 1: "height", 2: "width", 3: "channels"},
+            },
+            opset_version=17,
+            dynamo=False,
+        )
+    _, verdicts, _ = theirs(checked)
+    assert opened(folder)(PROMPTS, seed=3, **CALL).nsfw_content_detected == verdicts

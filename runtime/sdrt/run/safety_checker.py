@@ -44,7 +44,11 @@ class SafetyChecker:
         """
         given = self._prepare(to_bytes(image))
         if self._is_foreign:
-            return bool(self._component.run({INPUT: given, _IMAGES: image[None]}, _VERDICT)[0])
+            feeds = {INPUT: given, _IMAGES: image[None]}
+            inputs = self._component.inputs
+            # Such graphs may be in float16.
+            typed = {name: array.astype(inputs[name].dtype) for name, array in feeds.items()}
+            return bool(self._component.run(typed, _VERDICT)[0])
         return is_flagged(*self._scores(given))
 
     def _scores(self, given: Array) -> list[Array]:
