@@ -4,10 +4,10 @@
 
 All start from the same random weights and end with a written model folder. 0.1.0 also compares every component with
 torch, and optimum's command line validates its output. Times and memory are those of the whole process and its children
-(`measure.py` says what counts). Before each turn, the checkpoint is in the page cache, all writes are on the disk, and
-the free memory of a virtual machine is its own, so that no exporter pays for another one's work or for the machine's.
-Every round begins with another exporter; ratios are taken within a round. At the end, a step of sdrt's U-Net and of
-0.1.0's is timed in turn (`unet_step.py`).
+(`measure.py` says what counts). Before each turn, the command reads the checkpoint into the page cache, waits until all
+writes are on the disk, and touches the free memory. So no exporter pays for the work of another one, or of the host of
+a virtual machine. Every round begins with another exporter; ratios are taken within a round. At the end, a step of
+sdrt's U-Net and one of 0.1.0's are timed in turn (`unet_step.py`).
 
 0.1.0 has its own checkout (`--baseline DIR`) and environment (`--python 0.1.0=PATH`). Without them, the command makes
 both in the work folder, with git and pip. With `--source single`, the checkpoint is one file in float16.
@@ -36,7 +36,7 @@ from benchmarks.settings import interpreters, say
 __all__ = ["ExportSettings", "compare", "main", "met", "table"]
 
 FIGURES = ("cpu_seconds", "system_seconds", "seconds", "own_bytes", "resident_bytes")
-TITLES = ("CPU time", "of it in the kernel", "time", "peak memory", "with mapped files")
+TITLES = ("CPU time", "of which kernel", "time", "peak memory", "with mapped files")
 SOURCES = ("folder", "single")
 _STEPS = 7
 

@@ -122,7 +122,7 @@ def run(
 
 
 def _output(process: subprocess.Popen[str], timeout: float | None) -> str:
-    """What the process writes until it ends. If it takes too long, or after Ctrl-C, it is ended."""
+    """What the process writes to stdout. A process that takes too long is killed, and so it is after Ctrl-C."""
     try:
         return process.communicate(timeout=timeout)[0]
     except BaseException as error:
@@ -134,16 +134,16 @@ def _output(process: subprocess.Popen[str], timeout: float | None) -> str:
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """The CPU time of all children that have ended: their own, and the kernel's for them."""
+    """The CPU time of all children that have ended: in user mode and in the kernel."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime, used.ru_stime
 
 
 def touch_free_memory() -> None:
-    """Write to the memory that is free, and free it again. Does nothing where Linux does not say how much there is.
+    """Write to most of the free memory, and free it again. Does nothing without Linux's `/proc/meminfo`.
 
-    The host of a virtual machine takes back memory that is free, and gives it again at the first write to a page. That
-    counts as CPU time of the process that writes: 0.5 s to 5 s for a file of 2 GB, whoever writes it.
+    The host of a virtual machine takes free memory back, and provides it again at the first write to a page. This
+    counts as CPU time of the process that writes: 0.5 s to 5 s for a file of 2 GB, with any exporter.
     """
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")

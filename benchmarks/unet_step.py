@@ -2,9 +2,9 @@
 
     python -m benchmarks.unet_step --rounds 5 --size 512 NAME=FOLDER NAME=FOLDER
 
-The last line of its output is a JSON object: for each round the seconds of each name. Both rows of guidance are in a
-batch. ONNX Runtime has its default settings, so that only the graphs differ. Every round begins with another graph, and
-the first call of each is not counted.
+The last line of its output is a JSON object with the seconds of each name, by round. A call has a batch of two, as with
+guidance. ONNX Runtime has its default settings, so that only the graphs differ. Every round begins with another graph,
+and the first call of each graph is not counted.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def turns(sessions: Mapping[str, Any], rounds: int, size: int) -> list[dict[str,
 
 
 def _feed(session: Any, size: int) -> dict[str, Any]:
-    """The same random inputs for every session, because they come in the order of their names."""
+    """Random inputs, drawn in the order of their names, so that every session gets the same."""
     numbers = np.random.default_rng(0)
     sides: Mapping[Any, int] = {
         "batch": BATCH,

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# onnxruntime: by default, every Cast of a weight runs before the first layer, so that all results are in memory at once.
+# onnxruntime: by default, every Cast of a weight runs before the first layer, so a run holds all widened weights at once.
 #
 # One would expect: a graph that lists its nodes as Cast, MatMul, Cast, MatMul, … runs them in this order, on one thread.
-# Each float16 weight is widened right before its layer, and freed after it, so a run takes the memory of one weight.
-# What happens: ONNX Runtime sorts the nodes again, from the outputs backwards. All Casts come first, that of the last
-# layer before all others. A run takes the memory of all weights in float32. With `ExecutionOrder.PRIORITY_BASED`, the
-# nodes run in the order of the graph, and the memory is that of one weight. No optimisation is on in either case.
+# Each float16 weight is widened right before its layer and freed after it, so a run takes the memory of one weight.
+# What happens: ONNX Runtime sorts the nodes again, from the outputs backwards. All Casts run first, from the
+# last layer's to the first layer's. A run takes the memory of all weights in float32. With `ExecutionOrder.PRIORITY_BASED`, the
+# nodes run in the order of the graph, and a run takes the memory of one weight. Graph optimisations are off in both cases.
 #
 # Exits with 1 when the behaviour changes. Linux only: it reads /proc.
 set -euo pipefail

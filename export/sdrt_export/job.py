@@ -88,7 +88,7 @@ class Job:
         return graphs
 
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
-        """See `Checkpoint`. A TAESD is no part of the checkpoint."""
+        """See `Checkpoint`. A TAESD is not part of the checkpoint."""
         return nullcontext() if piece is self.taesd else self.checkpoint.errors_of(piece.component.checkpoint)
 
     def _check_tensors(self, pieces: list[Piece], graphs: Mapping[str, Graphs]) -> None:

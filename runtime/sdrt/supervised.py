@@ -64,7 +64,7 @@ def _end_with(parent: int) -> None:
 def _share_heap() -> None:
     """Let all threads share one heap. By default, glibc reserves 64 MB or more for each thread, which counts."""
     os.environ.setdefault("MALLOC_ARENA_MAX", "1")  # for processes that this one starts
-    # Without it, the limit is reached earlier. The variable may hold anything, and ctypes raises errors of its own.
+    # If this fails, the limit is only reached earlier. The variable may not be a number, and ctypes has its own errors.
     with suppress(Exception):
         import ctypes
 

@@ -1,4 +1,4 @@
-"""Target `cuda` without a GPU: by NumPy, its graphs are the model."""
+"""Target `cuda` without a GPU: NumPy runs its graphs, and their results are the model's."""
 
 from __future__ import annotations
 

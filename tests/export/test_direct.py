@@ -179,7 +179,7 @@ def test_nothing_is_written(
     sys.platform != "linux" or own_bytes("self") is None, reason="the system does not report memory"
 )
 def test_an_open_graph_takes_the_memory_of_its_weights(tmp_path: Path) -> None:
-    """Without `trim`, it is twice as much: glibc keeps the weights that ONNX Runtime has widened and reordered."""
+    """Without `trim`, it takes twice as much: glibc keeps the weights that ONNX Runtime has widened and reordered."""
     code = """
 import sys
 from pathlib import Path
@@ -340,7 +340,7 @@ def test_what_goes_beside_a_checkpoint_is_refused_beside_other_models(
             StableDiffusionPipeline.from_pretrained(model, vae="vae.safetensors", provider="cpu")
     with pytest.raises(RequestError, match="prediction_type is for single files"):
         image(checkpoint("sd1"), prediction_type="epsilon")
-    with pytest.raises(RequestError, match=r"vae is 5: expected where it is, such as vae\.safetensors"):
+    with pytest.raises(RequestError, match=r"vae is 5: expected a path or hub id, such as vae\.safetensors"):
         image(checkpoint("sd1"), vae=5)
     with pytest.raises(RequestError, match="is a folder: open it with from_pretrained"):
         StableDiffusionPipeline.from_single_file(checkpoint("sd1"))
@@ -503,7 +503,7 @@ def test_a_refiner_has_its_own_prediction_type(single: Path, second: Path, tmp_p
 
 
 def test_a_refiner_has_its_own_configs(single: Path, tmp_path: Path) -> None:
-    """The number of heads is in no tensor."""
+    """No tensor tells the number of heads."""
     config = open_direct(single, path=single, target="cpu", name="m").component_config("unet")
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text(json.dumps(config | {"attention_head_dim": 4}))
@@ -536,16 +536,17 @@ def test_the_first_models_own_file_needs_nothing_again(second: Path, tmp_path: P
         ),
         ([], ": give --refiner-prediction-type v_prediction for"),
         (["--refiner-config", "owner/nope"], "--refiner-config: hub model 'owner/nope' is not in the cache"),
-        (["--refiner-config", ""], "--refiner-config is '': expected where it is"),
+        (["--refiner-config", ""], "--refiner-config is '': expected a path or hub id"),
         (["--refiner", "owner/nope"], "--refiner: hub model 'owner/nope' is not in the cache"),
         (["--refiner", "no.safetensors"], "--refiner: there is no file no.safetensors"),
         (
             ["--refiner", "shapes", "--refiner-prediction-type", "epsilon"],
-            "--refiner-prediction-type is given, but shapes has been exported already",
+            "--refiner-prediction-type is given, but shapes has been exported already: leave it out, or export the "
+            "checkpoint with its own --prediction-type",
         ),
         (
             ["--refiner", "{bare}"],
-            "but has no vae: give one with --vae FILE to sdrt export, and the folder that it writes as the refiner",
+            "but has no vae: give one with --vae FILE to sdrt export, and pass the exported folder as the refiner",
         ),
     ],
     ids=str,

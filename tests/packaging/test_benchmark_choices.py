@@ -1,4 +1,4 @@
-"""What a session on a GPU tries beside the usual way, and how it judges it."""
+"""The alternatives to the usual graph and settings that a session on a GPU measures, and their verdicts."""
 
 from __future__ import annotations
 

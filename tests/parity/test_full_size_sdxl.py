@@ -1,7 +1,7 @@
 """SDXL's full-size architecture with random weights: one float16 file, 512×512, two steps with guidance.
 
-On two cores, this takes 4 minutes, 12.4 GB of own memory at its peak and 7 GB on the disk. One thing is in memory at a time:
-diffusers' text encoders, its U-Net and VAE, sdrt's text encoders, its U-Net and VAE.
+On two cores, this takes 4 minutes, 12.4 GB of own memory at its peak and 7 GB on the disk. One group is in memory at
+a time: diffusers' text encoders, its U-Net and VAE, sdrt's text encoders, its U-Net and VAE.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.comparison import relative_error
 
 pytestmark = [
     pytest.mark.full,
-    # One worker, and after the other full-size models.
+    # In one worker, after the other full-size models.
     pytest.mark.xdist_group("full-size"),
 ]
 
@@ -46,8 +46,8 @@ RUN: Mapping[str, Any] = {
     "original_size": (333, 1024),
     "crops_coords_top_left": (7, 120),
 }
-# Float32 sums in another order, of two steps with guidance. Measured: 1.2e-6 for the embeddings, 4.6e-6 for the latents
-# (largest difference over largest magnitude), and 1.4e-5 of an image's 1.0. The room is for other CPUs.
+# float32 sums in another order, after two steps with guidance. Measured: 1.2e-6 for the embeddings and 4.6e-6 for the
+# latents (largest difference over largest magnitude), and 1.4e-5 for the image (0 to 1). Other CPUs may differ more.
 RELATIVE = 5e-5
 IMAGE = 1.5e-4
 
@@ -137,7 +137,7 @@ def encode(path: Path) -> tuple[tuple[np.ndarray, ...], Arrays]:
 
 
 def generate(path: Path, embeddings: Arrays) -> tuple[Arrays, np.ndarray, np.ndarray]:
-    """What diffusers' pipeline tells its U-Net, the latents and the image that it makes."""
+    """What diffusers' U-Net gets in the first step, and the latents and the image that its pipeline makes."""
     import torch
 
     pipeline = diffusers_pipeline(unet=converted(path, "unet"), vae=converted(path, "vae"))
@@ -165,7 +165,7 @@ def generate(path: Path, embeddings: Arrays) -> tuple[Arrays, np.ndarray, np.nda
 
 
 def apart(function: Callable[..., T], *values: Any) -> T:
-    """Call the function in a process of its own, which gives all memory back."""
+    """Call the function in a process of its own, so that all its memory is freed."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *values).result()
 
@@ -187,7 +187,7 @@ def expected(checkpoint: Path) -> Made:
 
 @pytest.fixture(scope="module")
 def found(checkpoint: Path, expected: Made) -> Made:
-    """What sdrt makes of the file, after diffusers has given its memory back. The text encoders are freed too."""
+    """What sdrt makes, after diffusers has freed its memory. The text encoders are freed before the U-Net is loaded."""
     with StableDiffusionPipeline.from_single_file(
         checkpoint, provider="cpu", notify=lambda message: None
     ) as pipeline:
@@ -210,7 +210,7 @@ def encoded(pipeline: StableDiffusionPipeline) -> tuple[tuple[np.ndarray, ...], 
 
 
 def halves(told: Arrays) -> Arrays:
-    """The arguments of a call that have the U-Net get these embeddings. The unconditional half is the first."""
+    """The arguments with which a call passes these embeddings to the U-Net. The unconditional half comes first."""
     names = {"prompt_embeds": "encoder_hidden_states", "pooled_prompt_embeds": "text_embeds"}
     given = {name: told[what][1:] for name, what in names.items()}
     return given | {f"negative_{name}": told[what][:1] for name, what in names.items()}
@@ -232,7 +232,7 @@ def test_latents(found: Made, expected: Made) -> None:
 
 
 def test_image(found: Made, expected: Made) -> None:
-    # A flat or saturated image would prove nothing. Measured: 0.23, and 96 % of the values.
+    # A flat or saturated image would prove nothing. Measured: a deviation of 0.23, and 96 % of the values.
     assert np.std(expected.image) > 0.1
     assert np.mean((expected.image > 0) & (expected.image < 1)) > 0.5
     assert np.abs(found.image - expected.image).max() <= IMAGE

@@ -134,7 +134,6 @@ XL_VARIANTS["xl-pix2pix"] = replace(
     seed=26,
     pipeline="StableDiffusionXLInstructPix2PixPipeline",
 )
-# LCM-SDXL: the guidance scale is an input.
 # Playground 2.5: latents that are normalised channel by channel, and EDM's noise levels and preconditioning.
 XL_VARIANTS["xl-normalised"] = replace(
     _BASE,
@@ -146,6 +145,7 @@ XL_VARIANTS["xl-normalised"] = replace(
     ),
     seed=28,
 )
+# LCM-SDXL: the guidance scale is an input.
 XL_VARIANTS["xl-lcm"] = replace(
     _BASE,
     unet=_BASE.unet | {"time_cond_proj_dim": 10},

@@ -42,7 +42,7 @@ class Checkpoint(Protocol):
         """Where the part's tensors are, for messages: a folder, a file, or a name."""
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
-        """Within this block, errors about the part say so if the user gave its config."""
+        """Within this block, errors about the part name its config, if the user gave that config."""
 
     def scheduler_config(self) -> dict[str, Any]:
         """The content of `scheduler_config.json`."""

@@ -36,7 +36,15 @@ __all__ = ["FolderCheckpoint", "open_folder", "read_tensors"]
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCheckpoint:
-    """A folder in diffusers' layout, checked by :func:`open_folder`, which finds the files of each part's `weights`."""
+    """A folder in diffusers' layout, checked by :func:`open_folder`.
+
+    Attributes:
+        folder: the folder.
+        name: the name of the model.
+        family: its family.
+        weights: the files of weights of each part.
+        revision: the revision on the hub; None for a local folder.
+    """
 
     folder: Path
     name: str
@@ -62,7 +70,8 @@ class FolderCheckpoint:
     def tensors(self, part: str) -> Mapping[str, Array]:
         """See :class:`Checkpoint`."""
         files = self.weights[part].files
-        if not all(file.is_file() for file in files):  # gone since it was opened: this names what is missing
+        if not all(file.is_file() for file in files):
+            # A file is gone since the folder was opened. The error of `find_weights` names it.
             files = find_weights(self.folder / part, self._class(part).library).files
         return read_tensors(files, self._class(part).class_name)
 

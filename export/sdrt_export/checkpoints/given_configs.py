@@ -1,4 +1,4 @@
-"""The configs that the user gives beside a single file, and the errors of a part that they do not fit."""
+"""The configs that the user gives with a single file, and the errors about configs that do not fit it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class GivenConfigs:
         config = self.read(part, "config.json")
         if config is None:
             return None
-        # Another class of diffusers is refused when the config is used.
+        # Keep the class that the config names, so that a wrong one is refused later.
         named = {key: config[key] for key in ("_class_name",) if key in config}
         return completed(class_name, config) | named
 
@@ -54,7 +54,7 @@ class GivenConfigs:
     def _error(self, error: ModelError) -> ModelError:
         text, facts = str(error), vars(error) | {"argument": "config"}
         if "config.json" not in text or (error.path is not None and error.path.suffix == ".json"):
-            # Its remedy is for a damaged download or export.
+            # The remedy of this error is for a damaged download or export. Replace it.
             problem = text.removesuffix(error.fits or "").removesuffix(": expected ").removesuffix(": ")
             text, facts = f"{problem}: {_REMEDY}", facts | {"fits": _REMEDY}
         return type(error)(f"config {self.folder} does not fit: {text}", **facts)

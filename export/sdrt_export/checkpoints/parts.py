@@ -100,8 +100,9 @@ class Section:
         unknown = [name for name in found.left_over if extra_of(name) is None]
         if unknown:
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            are = "are" if more else "is"
             raise self.shapes.refused(
-                f"has the tensor {brief(unknown[0])}{more}, which is not part of its architecture",
+                f"has the tensor {brief(unknown[0])}{more}, which {are} not part of its architecture",
                 "a model without changes to its architecture",
             )
 

@@ -198,7 +198,10 @@ def _title(file: MappedFile) -> str:
 def _scheduler(
     file: MappedFile, kind: Kind, prediction: str, configs: GivenConfigs, *, by_name: bool
 ) -> dict[str, Any]:
-    """The scheduler's config: the given one, else that of the kind, `by_name` with what distilled models need."""
+    """The scheduler's config: the given one, else that of the kind.
+
+    With `by_name`, the name or title of a distilled model adds what that model needs.
+    """
     if given := configs.read("scheduler", "scheduler_config.json"):
         return given
     own = scheduler_config(kind, file.header, prediction)

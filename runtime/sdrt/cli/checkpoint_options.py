@@ -1,4 +1,4 @@
-"""The options that say which model a command opens: its place, and what goes with a torch checkpoint."""
+"""The options that choose the model of a command: `--model`, and what can be given with a torch checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPELLINGS: Mapping[str, str] = {
     "refiner_config": "--refiner-config",
     "taesd": "--taesd",
 }
-"""The options for the arguments of Python that name a model or a part of one. Their errors begin with these."""
+"""The options of Python arguments that name a model or a part of one. Errors on the command line show the options."""
 BESIDE = ("vae", "text_encoders", "prediction_type", "config")
 """The options by parameter name."""
 

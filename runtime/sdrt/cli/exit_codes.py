@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -95,12 +96,19 @@ def describe(error: BaseException) -> tuple[int, str]:
 
 
 def _with_option(error: SdrtError) -> str:
-    """The message of an error. If it begins with an argument of Python that is about a model, its option is there."""
+    """The message of an error. If it begins with an argument in `SPELLINGS`, options replace this and other arguments.
+
+    After the beginning, only names with an underscore are replaced, because "refiner" and "config" are also words.
+    """
     from sdrt.cli.checkpoint_options import SPELLINGS
 
     text, name = str(error), error.argument
-    option = SPELLINGS.get(name or "", name)
-    return f"{option}{text[len(name) :]}" if name and text.startswith((f"{name} ", f"{name}:")) else text
+    if name is None or name not in SPELLINGS or not text.startswith((f"{name} ", f"{name}:")):
+        return text
+    text = f"{SPELLINGS[name]}{text[len(name) :]}"
+    return re.sub(
+        r"(?<![\w/.-])[a-z]+_[a-z_]+(?![\w/.-])", lambda found: SPELLINGS.get(found[0], found[0]), text
+    )
 
 
 def _out_of_memory() -> str:

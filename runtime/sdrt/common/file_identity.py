@@ -11,7 +11,7 @@ __all__ = ["check_same", "identity_of"]
 
 
 def identity_of(state: os.stat_result) -> tuple[int, ...]:
-    """Numbers that differ for a file that replaced another, or that was written since."""
+    """Numbers that change when a file is written or replaced."""
     return (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
 
 

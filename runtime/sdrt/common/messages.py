@@ -42,7 +42,7 @@ def wrong_key(where: object, key: str, value: object, fits: str, **facts: Any) -
 
 @contextmanager
 def naming(argument: str) -> Iterator[None]:
-    """Within this block, every error is about the value of `argument`, and its message begins with that name."""
+    """Within this block, every error is about the value of `argument`. Its message begins with the argument's name."""
     try:
         yield
     except (ModelError, RequestError) as error:

@@ -144,7 +144,7 @@ class Capabilities:
 
 
 def _size_step(family: Family, facts: ModelFacts, factor: int) -> int:
-    """What height and width must be multiples of, in pixels. `factor` is how many of them one latent covers."""
+    """What height and width must be multiples of, in pixels. `factor` is the width of a latent in pixels."""
     levels, owner = family.denoiser.levels, family.denoiser.component
     halved = 0 if levels is None else len(_list(facts.denoiser, levels, owner)) - 1
     return factor if facts.any_size else factor * 2**halved

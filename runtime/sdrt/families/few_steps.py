@@ -63,7 +63,7 @@ def _lightning(steps: int, **scheduler: Any) -> FewSteps:
 
 
 def _hyper(steps: int, *, guided: bool = False) -> FewSteps:
-    """A variant may keep guidance. Its model card recommends 5 to 8."""
+    """`guided` is for the variants that keep guidance. Their model card recommends a scale of 5 to 8."""
     return FewSteps(
         title=f"Hyper-SD for {steps} steps{' with guidance' if guided else ''}",
         pattern=rf"\bhyper (sd|sdxl|sd 15) {steps} steps?{' cfg' if guided else ''}\b",
@@ -75,7 +75,7 @@ def _hyper(steps: int, *, guided: bool = False) -> FewSteps:
 
 
 def _on_timesteps(*timesteps: int, title: str, pattern: str, source: str) -> FewSteps:
-    """A model that runs on LCM's scheduler, at timesteps of its own."""
+    """A model that uses LCM's scheduler with timesteps of its own."""
     return FewSteps(
         title=title,
         pattern=pattern,

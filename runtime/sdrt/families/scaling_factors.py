@@ -14,4 +14,4 @@ SDXL = 0.13025
 """SDXL and its refiner (Podell et al. 2023, arXiv:2307.01952)."""
 
 X4_UPSCALER = 0.08333
-"""Stable Diffusion's x4 upscaler. diffusers' pipeline has it in its code, and ignores the config's."""
+"""Stable Diffusion's x4 upscaler. diffusers' pipeline sets it in place of the config's."""

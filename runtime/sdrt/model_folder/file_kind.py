@@ -32,7 +32,7 @@ WEIGHTS = (".safetensors", ".gguf", *PICKLES)
 EMBEDDING, CHECKPOINT = "a textual inversion", "a single-file checkpoint"
 UNET, TRANSFORMER = "a U-Net", "a diffusion transformer"
 MODELS = (CHECKPOINT, UNET, TRANSFORMER)
-"""The kinds that can be a model, in part or alone."""
+"""The kinds that are a whole model or its denoiser."""
 _SD1, _SD2, _SDXL = "Stable Diffusion 1", "Stable Diffusion 2", "SDXL"
 _UNKNOWN = "a safetensors file of an unknown kind"
 _FOLDER = "a model folder: make one with sdrt export"
@@ -123,9 +123,9 @@ _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as a safetensors file does, whatever its name: with the length of a JSON object.
+    """Whether a file begins like a safetensors file, with the length of a JSON object, under any name.
 
-    It may be damaged. Pipes and devices are not read.
+    The file may still be damaged. Pipes and devices are not read.
     """
     try:
         if not path.is_file():

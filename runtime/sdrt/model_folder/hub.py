@@ -23,7 +23,7 @@ from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_taesd", "hub_errors"]
 
-# A full disk or quota; a cache that cannot be written to, or is no folder.
+# A full disk or quota; a cache that cannot be written to, or is not a folder.
 _OF_DISK = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 )
@@ -248,7 +248,7 @@ def hub_errors(name: str, revision: str | None, file: str = "") -> Iterator[None
         raise
     except Exception as error:
         # huggingface_hub uses requests, httpx, httpx2 or xet, depending on its version. Their errors share no base
-        # class, and answers of other servers than the hub's raise KeyError and the like in it.
+        # class. Answers of servers other than the hub's make it raise KeyError and others.
         if isinstance(error, OSError) and error.errno in _OF_DISK:
             raise ModelNotFoundError.advised(
                 f"hub model {where} could not be saved ({error.strerror}: {error.filename or 'the cache'})",

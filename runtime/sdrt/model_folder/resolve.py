@@ -81,7 +81,7 @@ def _open_embedded(model: str | Path, revision: str | None, beside: Beside, noti
 
 
 def _source(model: str | Path, *, beside: Beside, revision: str | None, **access: Any) -> Source:
-    """Where a folder, file or hub id is. A model on the hub is downloaded. `access` are huggingface_hub's options."""
+    """The source of a folder, file or hub id. Downloads a model on the hub. `access` has huggingface_hub's options."""
     folder = expand(model)
     if exists(folder):
         refuse_revision(folder, revision)

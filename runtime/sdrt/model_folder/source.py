@@ -67,7 +67,7 @@ def _check_place(argument: str, value: object, *, optional: bool = True) -> None
     if value is None and optional:
         return
     if not isinstance(value, (str, Path)) or value == "" or "\0" in str(value):
-        raise wrong_value(argument, value, f"where it is, such as {_EXAMPLES[argument]}")
+        raise wrong_value(argument, value, f"a path or hub id, such as {_EXAMPLES[argument]}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,7 +103,7 @@ def create_session(
         session = _following_links(subject.path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
-    # ONNX Runtime has freed the weights that it converted, reordered or packed.
+    # ONNX Runtime has freed the weights that it converted, reordered or packed. This gives the memory to the system.
     trim()
     return session
 

@@ -1,4 +1,4 @@
-"""A request that was fitted to a model: every default is decided."""
+"""A request that was fitted to a model, with every default filled in."""
 
 from __future__ import annotations
 

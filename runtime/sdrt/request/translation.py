@@ -213,10 +213,10 @@ def _refiner(found: Translation) -> None:
 
 
 def _refiner_of_others(found: Translation) -> None:
-    """Say where the refiner takes over in other programs, as far as their texts do.
+    """Translate where the refiner of other programs takes over, as far as their metadata tell.
 
-    In SD.Next it makes a run of its own, with its own number of steps, from the share of the noise schedule where the
-    first run ended. Fooocus counts steps, and goes on as sdrt does.
+    SD.Next's refiner makes a run of its own, with its own number of steps. It begins at the share of the noise schedule
+    where the first run ended. Fooocus counts steps, and its sampler continues as sdrt's does.
     """
     texts = found.texts
     start = texts.pop("Refiner start", None)

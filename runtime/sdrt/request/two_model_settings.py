@@ -69,7 +69,7 @@ class TwoModelSettings(SizeSettings):
     )
     refiner_config: Any = setting(
         None,
-        "A model in diffusers' layout whose configs fit the refiner, if that is a single file of unusual architecture.",
+        "A model in diffusers' layout whose configs fit the refiner, if it is a single file of unusual architecture.",
         kind=str,
         only_with=("refiner",),
         group=Group.TWO_MODELS,

@@ -155,8 +155,8 @@ class LoadedComponents:
         """Load every component that text to image needs. With `low_vram`, load nothing in advance."""
         if self.low_vram:
             return
-        # While ONNX Runtime loads a graph, it takes more memory than afterwards. So the largest one comes first, when
-        # the others take none yet.
+        # ONNX Runtime takes more memory while it loads a graph than afterwards. So the largest graph comes first,
+        # before the others take memory.
         self.denoiser  # noqa: B018
         for number, spec in enumerate(self._family.text_encoders):
             if self._model.has(spec.component):

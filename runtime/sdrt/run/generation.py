@@ -63,7 +63,7 @@ class Generation:
                 yield from one_pass(request, plans[0])
         except Exception as error:
             # Errors about memory have many types: MemoryError, NumPy's, ONNX Runtime's, ImportError from late imports.
-            # `is_of_memory` knows them. Every other error goes on unchanged.
+            # `is_of_memory` knows them. Every other error is raised unchanged.
             if not is_of_memory(error):
                 raise
             advised = self._cache.with_advice(memory_error(error), request)

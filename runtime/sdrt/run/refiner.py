@@ -37,7 +37,7 @@ from sdrt.vae.latent_scale import LatentScale
 __all__ = ["Refiner", "Refiners", "Takeover", "takeover"]
 
 
-# What may be given beside a refiner, and the options of these names for the first model.
+# What can be given with a refiner, and the first model's options of the same names.
 _BESIDE = ("config", "prediction_type")
 _OWN_OPTIONS = re.compile(r"--(config|prediction-type)\b")
 _EXPORT_OPTIONS = re.compile(r"--(vae|text-encoder) FILE$")
@@ -189,7 +189,7 @@ def _beside(request: Request) -> Beside:
 
 
 def _refuse_beside(request: Request) -> None:
-    """Raise `RequestError` if the request has anything beside a refiner that is open already."""
+    """Raise `RequestError` if the request has settings for opening a refiner that is open already."""
     for name in _BESIDE:
         if getattr(request, f"refiner_{name}") is not None:
             raise RequestError.advised(
@@ -201,9 +201,9 @@ def _refuse_beside(request: Request) -> None:
 
 @contextmanager
 def _errors_of_refiner() -> Iterator[None]:
-    """Within this block, errors are about the refiner. The options that they advise are the refiner's own.
+    """Within this block, errors name the refiner, and advise the refiner's own options.
 
-    There are none for its VAE and text encoders, which an export takes.
+    It has no options for another VAE or text encoder. The errors advise an export, which has them.
     """
     try:
         with naming("refiner"):
@@ -218,7 +218,7 @@ def _errors_of_refiner() -> Iterator[None]:
                 )
         text = _OWN_OPTIONS.sub(r"--refiner-\1", text)
         if _EXPORT_OPTIONS.search(text):
-            text = f"{text} to sdrt export, and the folder that it writes as the refiner"
+            text = f"{text} to sdrt export, and pass the exported folder as the refiner"
         raise type(error)(text, **facts) from error
 
 
@@ -271,7 +271,7 @@ class Refiners:
             return found
 
     def _opened(self, name: str, beside: Beside) -> Refiner:
-        # The first model's own file may say less than what was given beside it.
+        # The first model is open already. Its file alone may lack what was given with it.
         if not beside.given() and self._is_first(expand(name)):
             return Refiner(cache=self._first)
         row = PROVIDERS[self._first.config.name]

@@ -328,7 +328,7 @@ def _read_vectors(file: SafetensorsFile, name: str, reader: Reader) -> Array:
         raise _unreadable(file.path, error) from error
     if vectors.dtype.kind != "f":
         raise _misfit(file, name, width)
-    with np.errstate(over="ignore"):  # a float64 may become infinity
+    with np.errstate(over="ignore"):  # float64 may overflow to infinity
         vectors = vectors.astype(np.float32)
     if not np.isfinite(vectors).all():
         what = "NaN" if np.isnan(vectors).any() else "infinity"

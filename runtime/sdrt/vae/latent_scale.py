@@ -104,7 +104,7 @@ def _of_channels(config: Mapping[str, Any], name: str) -> tuple[tuple[float, ...
         values = config.get(key)
         listed = values if isinstance(values, (list, tuple)) else ()
         if len(listed) != count or not all(_is_number(one) and least <= one <= _MOST for one in listed):
-            fits = f"{count} numbers from {least:g} to {_MOST:g}, beside {_STD if key == _MEAN else _MEAN}"
+            fits = f"{count} numbers from {least:g} to {_MOST:g}, together with {_STD if key == _MEAN else _MEAN}"
             raise wrong_key(f"{name}/config.json", key, values, fits, component=name)
         found[key] = tuple(float(one) for one in listed)
     return found[_MEAN], found[_STD]

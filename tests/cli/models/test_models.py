@@ -196,7 +196,7 @@ def test_a_diffusers_folder_here(folder: Path) -> None:
     assert "'FluxPipeline' is not supported" in found["flux/"]["problem"]
 
 
-def test_files_that_are_no_model_are_counted(folder: Path) -> None:
+def test_other_files_are_counted(folder: Path) -> None:
     write_file("a.safetensors", {"lora_unet_x.lora_down.weight": (4, 8)})
     write_file("b.safetensors", {"lora_unet_x.lora_down.weight": (4, 8)})
     write_file("vae.safetensors", {"decoder.conv_in.weight": (4, 4, 3, 3)})
@@ -206,7 +206,7 @@ def test_files_that_are_no_model_are_counted(folder: Path) -> None:
     assert said["left_out"] == {"a LoRA": 2, "a VAE": 1, "an unknown kind": 1}
     result = models()
     assert len(result.stdout.splitlines()) == 2
-    assert "files here that are no model: 2 × LoRA, 1 × VAE, 1 × unknown kind" in result.stderr
+    assert "other files here: 2 × LoRA, 1 × VAE, 1 × unknown kind" in result.stderr
 
 
 def test_files_that_cannot_be_used_say_why(folder: Path) -> None:
@@ -230,6 +230,6 @@ def test_many_files_are_not_all_read(folder: Path, monkeypatch: pytest.MonkeyPat
         write_checkpoint(f"{number}.safetensors")
     monkeypatch.setattr(here, "_MOST_FILES", 3)
     assert json.loads(models("--json").stdout)["unread"] == 2
-    assert "2 more files here were not read" in models().stderr
+    assert "2 more files here were not read, to save time" in models().stderr
     monkeypatch.setattr(here, "_MOST_SECONDS", -1.0)
     assert json.loads(models("--json").stdout)["unread"] == 5

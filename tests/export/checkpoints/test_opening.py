@@ -268,7 +268,7 @@ def _configs(folder: Path, file: Path, part: str, **changes: Any) -> Path:
         (
             "vae",
             {"block_out_channels": [32, 64]} | TWO_LEVELS,
-            "which is not part of its architecture: give the configs of",
+            "which are not part of its architecture: give the configs of",
         ),
         ("vae", {"latent_channels": 16}, "the VAE has 16 latent channels"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "vae/config.json: _class_name is 'AutoencoderTiny'"),

@@ -1,4 +1,4 @@
-"""Weights that are not finite are refused, and a weight is only read for its numbers."""
+"""Weights that are not finite are refused, and names and shapes are known without reading a weight."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_the_editors_encoder_of_the_refiner() -> None:
 
 
 def test_sdxls_encoders_are_made_again(tmp_path: Path) -> None:
-    """With a tiny SDXL: what the file says of ComfyUI's node is what the image was conditioned on."""
+    """A tiny SDXL makes the image from what the file says of ComfyUI's nodes."""
     size = {"width": 128, "height": 96, "crop_w": 8, "crop_h": 16, "target_width": 64, "target_height": 64}
     nodes = graph(
         **{

@@ -14,13 +14,13 @@ pytest.importorskip("onnx")  # the exporter's
 from sdrt_export import export_model
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("vae", "", r"vae is '': expected where it is"),
-    ("vae", 5, r"vae is 5: expected where it is"),
-    ("vae", "a\0b", r"vae is 'a\\x00b': expected where it is"),
-    ("config", "", r"config is '': expected where it is"),
-    ("config", ["a"], r"config is \['a'\]: expected where it is"),
-    ("text_encoders", "", r"text_encoders is '': expected where it is"),
-    ("text_encoders", [None], r"text_encoders is None: expected where it is"),
+    ("vae", "", r"vae is '': expected a path or hub id"),
+    ("vae", 5, r"vae is 5: expected a path or hub id"),
+    ("vae", "a\0b", r"vae is 'a\\x00b': expected a path or hub id"),
+    ("config", "", r"config is '': expected a path or hub id"),
+    ("config", ["a"], r"config is \['a'\]: expected a path or hub id"),
+    ("text_encoders", "", r"text_encoders is '': expected a path or hub id"),
+    ("text_encoders", [None], r"text_encoders is None: expected a path or hub id"),
     ("text_encoders", 5, r"text_encoders is 5: expected a list"),
     ("text_encoders", None, r"text_encoders is None: expected a list"),
     ("prediction_type", "", r"prediction_type is '': expected epsilon or v_prediction"),

@@ -1,4 +1,4 @@
-"""The hashes of a model's files: what damages are found, and what is remembered."""
+"""The hashes of a model's files: which damage is found, and what is remembered."""
 
 from __future__ import annotations
 

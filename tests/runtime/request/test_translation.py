@@ -123,10 +123,10 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
 
 
 def test_the_refiner_of_sdnext_makes_a_run_of_its_own() -> None:
-    """It begins at the same share of the noise schedule, but has its own number of steps."""
+    """Its run begins at the same share of the noise schedule, but has its own number of steps."""
     found = of({"Refiner": "x", "Refiner start": "0.7", "Refiner steps": "10", "Pipeline": "XL"})
     assert settings_values(found.texts).items() >= {"refiner": "x", "refiner_switch": 0.7}.items()
-    # Not even with --refiner is the image the same.
+    # The image differs even with --refiner.
     assert [(one.label, one.option) for one in found.differences] == [("Refiner", "")]
 
 

@@ -55,7 +55,7 @@ def test_one_component_is_open_at_a_time(tiny_model: Path) -> None:
 
 
 def test_the_largest_component_is_loaded_first(tiny_model: Path) -> None:
-    """Loading takes more memory than is kept, so it takes least while the others are not there yet."""
+    """A graph takes more memory while it loads than afterwards, so the peak is lowest if the largest comes first."""
     with pipeline(tiny_model).load() as made:
         assert [graph.name for graph in made.graphs] == ["unet", "text_encoder", "vae_decoder"]
 

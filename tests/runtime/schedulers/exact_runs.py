@@ -1,4 +1,4 @@
-"""Runs of samplers on distributions whose solution is known."""
+"""Runs of samplers on distributions whose exact solution is known."""
 
 from __future__ import annotations
 

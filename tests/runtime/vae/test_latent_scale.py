@@ -51,6 +51,6 @@ def test_values_that_do_not_fit(changes: Mapping[str, Any], words: str) -> None:
 
 @pytest.mark.parametrize("key", ["latents_mean", "latents_std", "shift_factor"])
 def test_stable_diffusion_1_has_none(key: str) -> None:
-    """diffusers' pipelines for it ignore such values, and make another image than the VAE was trained for."""
+    """diffusers' pipelines for it ignore these values, so the VAE gets latents that it was not trained for."""
     with pytest.raises(UnsupportedModelError, match=f"vae_decoder/config.json: {key} .* is not supported"):
         scale({key: 0.1 if key == "shift_factor" else MEAN}, STABLE_DIFFUSION)

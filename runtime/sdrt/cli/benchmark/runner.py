@@ -131,8 +131,8 @@ def run(
     try:
         job.measure()
     except BaseException:  # Ctrl-C too
-        # The user needs to see the error that ended the measurements. A failure to write becomes a notice, and a plot
-        # may fail in any way.
+        # The user needs to see the error that ended the measurements. A failure to write becomes a notice. Drawing a
+        # plot can raise any exception.
         try:
             _report(job.record, files, terminal)
         except Exception as error:

@@ -36,8 +36,8 @@ def models(architectures: bool, as_json: bool) -> None:
     """List the models that `-m` accepts without a download.
 
     These are the embedded model, checkpoints that sdrt exported into its cache, exported models in huggingface_hub's
-    cache, and those in the working directory: model folders, checkpoints in diffusers' layout, and single-file
-    checkpoints. Other files of weights, such as LoRAs, are counted.
+    cache, and the models in the working directory: model folders, checkpoints in diffusers' layout, and single-file
+    checkpoints. Other files of weights there, such as LoRAs, are only counted.
     """
     if architectures:
         _list_architectures(as_json)
@@ -54,14 +54,14 @@ def models(architectures: bool, as_json: bool) -> None:
 
 
 def _notes(here: Here) -> Iterator[str]:
-    """What the table does not show of the working directory."""
+    """What the working directory has besides the models of the table."""
     if here.left_out:
         counted = ", ".join(
             f"{count} × {what.partition(' ')[2]}" for what, count in sorted(here.left_out.items())
         )
-        yield f"files here that are no model: {counted}; `sdrt info FILE` describes each"
+        yield f"other files here: {counted}; `sdrt info FILE` describes each"
     if here.unread:
-        yield f"{here.unread} more files here were not read; `sdrt info FILE` describes each"
+        yield f"{here.unread} more files here were not read, to save time; `sdrt info FILE` describes each"
 
 
 def _list_architectures(as_json: bool) -> None:

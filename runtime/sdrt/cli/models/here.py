@@ -1,7 +1,7 @@
 """The models in the working directory: exported folders, and checkpoints in files and folders.
 
-Of files of weights only the headers are read. A directory may have hundreds of them, so their number and the time are
-limited.
+sdrt reads only the headers of files of weights. A directory may have thousands of them, so `_MOST_FILES` and
+`_MOST_SECONDS` limit how many it reads and for how long.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _NUMPY = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat1
 
 @dataclass(kw_only=True)
 class Here:
-    """What the working directory has.
+    """What is in the working directory.
 
     Attributes:
         rows: the models, and files and folders that look like one but cannot be used.
-        left_out: files of weights that are no model, such as LoRAs, counted by what they are.
-        unread: how many files were not read, because there are too many.
+        left_out: how many other files of weights there are, by kind, such as LoRAs.
+        unread: how many files were not read, because of a limit.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Here:
 
     @classmethod
     def found(cls) -> Here:
-        """Look into the working directory."""
+        """Read the working directory."""
         here = cls()
         with suppress(OSError):  # the working directory is gone or not readable
             entries = visible_entries(Path())
@@ -117,12 +117,12 @@ def _is_file(path: Path) -> bool:
 
 
 def _argument(path: Path, end: str = "") -> str:
-    """The value for `-m`. A hyphen would begin an option, and a tilde a user's folder."""
+    """The value for `-m`. A leading hyphen would begin an option, and a leading tilde a user's folder."""
     return f"./{path}{end}" if str(path).startswith(("-", "~")) else f"{path}{end}"
 
 
 def _of_folder(folder: Path) -> Row | None:
-    """The row of a folder. None if it is no model."""
+    """The row of a folder. None if it is not a model."""
     from sdrt.model_folder.folder import denoiser_graphs
     from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 
@@ -168,7 +168,7 @@ def _dtype_of_folder(folder: Path) -> str | None:
 
 
 def _dtype_of(file: SafetensorsFile) -> str | None:
-    """The number type of most bytes of a file."""
+    """The number type that most of a file's bytes have."""
     sizes = Counter[str]()
     for entry in file.tensors.values():
         sizes[entry.dtype] += entry.end - entry.start

@@ -56,7 +56,7 @@ def info(path: str, verify: bool, as_json: bool) -> None:
 
 
 def _is_weights(path: Path) -> bool:
-    """Whether a file is said to hold weights, or is a safetensors file under another name."""
+    """Whether a file has the suffix of a file of weights, or is a safetensors file with another suffix."""
     from sdrt.model_folder.file_kind import WEIGHTS, is_safetensors
 
     return str(path) != STDIN and (path.suffix.lower() in WEIGHTS or is_safetensors(path))

@@ -21,7 +21,7 @@ _HARMLESS = (
 )
 _OF_REFINER = ("refiner_switch", "overwrite_switch", "refiner_swap_method")
 _STEPS = {"Quality": 60, "Speed": 30, "Extreme Speed": 8, "Lightning": 4, "Hyper-SD": 4}
-"""The steps of each performance."""
+"""The steps of each performance, Fooocus's name for a number of steps."""
 _PAIR = re.compile(r"(\d+)\D+(\d+)")
 
 
@@ -69,9 +69,9 @@ def _fooocus(values: dict[str, Any], text: str) -> Made:
 
 
 def _refiner(fields: Fields, refiner: str, values: Mapping[str, Any]) -> None:
-    """The refiner takes over after a number of steps: the user's own, or a share of those of the performance.
+    """Read a refiner. It takes over after a number of steps: the user's own, or a share of the performance's steps.
 
-    Its sampler goes on, as sdrt's does, unless there is a swap method: the usual one is not written.
+    The sampler continues with it, as sdrt's does, unless there is a swap method. Fooocus does not write the usual one.
     """
     steps, switch = whole(values.get("steps")), whole(values.get("overwrite_switch"))
     share = values.get("refiner_switch")

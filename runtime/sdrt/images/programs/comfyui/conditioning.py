@@ -11,7 +11,7 @@ __all__ = ["Conditioning", "read_conditioning"]
 _TEXT_INPUTS = ("text", "prompt", "populated_text", "string", "text_l", "text_g", "clip_l", "wildcard_text")
 _SECOND_INPUTS = ("t5xxl", "clip_g", "text_2")
 _FIRST, _SECOND = "text_l", "text_g"
-"""SDXL's text encoders: CLIP's own, which is the first one in diffusers, and OpenCLIP's bigG."""
+"""The inputs for SDXL's text encoders: CLIP ViT-L, which is the first one in diffusers, and OpenCLIP ViT-bigG."""
 _JOINING = ("conditioningconcat", "concat")
 _PLAIN = ("reroute", "cliptextencode", "primitivenode", "getnode", "setnode")
 """Kinds of nodes, by how they begin, that change nothing beyond the text."""
@@ -25,7 +25,7 @@ _DEPTH = 200
 class Conditioning:
     """A prompt, the encoders' nodes, and the nodes that change more.
 
-    `text_2` is the prompt of SDXL's second text encoder. `other` is a further prompt of other models' encoders.
+    `text_2` is the prompt of SDXL's second text encoder. `other` is the second prompt of encoders for other models.
     """
 
     text: str = ""
@@ -71,7 +71,7 @@ class _Walk:
             self.found.changes.append(str(node))
 
     def _own_texts(self, node: Node) -> Texts | None:
-        """The texts of a node that encodes any, or None."""
+        """The texts of a node that encodes text. None for other nodes, and if no text can be read."""
         if (
             "clip" not in node.inputs
             and "positive" in node.inputs
@@ -90,7 +90,7 @@ class _Walk:
         return None
 
     def _input(self, node: Node, name: str) -> str | None:
-        """The text that reaches an input, or None if it cannot be told."""
+        """The text that reaches an input. None if it cannot be read."""
         if (text := self.graph.text(node, name)) is not None:
             self.found.makers += map(str, self.graph.makers(node, name))
             return text

@@ -73,7 +73,7 @@ def _read(
         if condition.text_2 != condition.text:
             # An empty text is encoded too.
             fields.settings[label] = condition.text_2
-    # ComfyUI encodes an empty text. A missing one would be zeros in SDXL.
+    # ComfyUI encodes an empty text. For SDXL, diffusers takes zeros in place of a missing negative prompt.
     fields.put("Empty negative prompt", True if negative.encoders and not negative.text else None)
     put_sizes(fields, graph, positive, negative)
     _put_differences(fields, sampling, positive, negative)

@@ -1,4 +1,4 @@
-"""What ComfyUI's text encoders for SDXL and its refiner give the model beside the text: sizes, crops and scores.
+"""What ComfyUI's text encoders for SDXL and its refiner give the model besides the text: sizes, crops and scores.
 
 The rules are those of ComfyUI's `SDXL.encode_adm` and `SDXLRefiner.encode_adm`: without such an encoder, both sizes are
 the image's, and the scores are 6 and 2.5, as in diffusers.
@@ -22,7 +22,7 @@ _SCORES = {"Aesthetic score": "6", "Negative aesthetic score": "2.5"}
 
 @dataclass(frozen=True, kw_only=True)
 class _Sizes:
-    """In the texts of metadata. A target is "" for the refiner, which has none."""
+    """The sizes and the corner of the crop, as texts of the metadata."""
 
     original: str
     corner: str = "0,0"
@@ -40,7 +40,7 @@ def put_sizes(fields: Fields, graph: Graph, positive: Conditioning, negative: Co
     own = _sizes(graph, first, usual)
     for label, text, plain in zip(_LABELS, own.texts(), usual.texts(), strict=True):
         fields.put(label, text if text != plain else None)
-    # A prompt without an encoder of its own, such as one of zeros, has the sizes of the other.
+    # A prompt without an encoder of its own, such as zeros, has the sizes of the other prompt.
     other = own if second is None else _sizes(graph, second, usual)
     if other != own:
         for label, text in zip(_LABELS, other.texts(), strict=True):
@@ -51,7 +51,7 @@ def put_sizes(fields: Fields, graph: Graph, positive: Conditioning, negative: Co
 
 
 def _sizes(graph: Graph, node: Node | None, usual: _Sizes) -> _Sizes:
-    """The sizes of an encoder. Those that cannot be told are the usual ones."""
+    """The sizes of an encoder. Sizes that cannot be read are the usual ones. The refiner has no target size."""
     if node is None or not (node.kind.startswith(_KIND) or "crop_w" in node.inputs):
         return usual
     width, height, left, top, target_width, target_height = (
