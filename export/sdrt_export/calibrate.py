@@ -20,7 +20,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt.common.notices import Notices
 from sdrt.errors import RequestError
 from sdrt.model_folder.folder import ModelFolder
-from sdrt.model_folder.model import WHOLE_GRAPH
+from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -281,7 +281,7 @@ class _ProbedGraphs(OpenGraphs):
         self.probed = probed
         self.probes: dict[str, _Probe] = {}
 
-    def open(self, name: str, kind: str = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
+    def open(self, name: str, kind: GraphKind = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
         """See `OpenGraphs`."""
         if name not in self.probed or kind != WHOLE_GRAPH:
             return super().open(name, kind, memory)

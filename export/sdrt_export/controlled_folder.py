@@ -16,7 +16,8 @@ import numpy as np
 
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
-from sdrt.model_folder.model import CONTROLLED_GRAPH, WHOLE_GRAPH, WIDE, GraphSource
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, WHOLE_GRAPH, GraphKind
+from sdrt.model_folder.model import GraphSource
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.component_graphs import graph_of, transposed_weights
@@ -30,7 +31,6 @@ from sdrt_export.targets import TARGETS
 
 __all__ = ["add_controlnets"]
 
-_CONTROLLED = (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH])
 _HALF = "float16"
 
 
@@ -44,42 +44,42 @@ class ControlledFolder(ModelFolder):
 
     pieces: Mapping[str, Piece] = field(default_factory=dict)
 
-    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+    def graph(self, name: str, kind: GraphKind = WHOLE_GRAPH) -> GraphSource | None:
         """See `Model`."""
         if name in self.pieces:
             return self._of_piece(name, kind)
         if name.startswith("controlnet"):
             return None
         found = super().graph(name, kind)
-        if found is not None or name != self.family.denoiser.component or kind not in _CONTROLLED:
+        is_added = name == self.family.denoiser.component and kind.narrowed == CONTROLLED_GRAPH
+        if found is not None or not is_added or (kind.wide and self._dtype(name) != _HALF):
             return found
-        if kind == WIDE[CONTROLLED_GRAPH] and self._dtype(name) != _HALF:
-            return None
-        return GraphSource(path=self.path / name / kind, build=partial(self._controlled, name, kind))
+        return GraphSource(path=self.path / name / kind.file, build=partial(self._controlled, name, kind))
 
-    def _of_piece(self, name: str, kind: str) -> GraphSource | None:
+    def _of_piece(self, name: str, kind: GraphKind) -> GraphSource | None:
         """A graph of a ControlNet, which computes in float16 where the U-Net does."""
         is_half = self._dtype(self.family.denoiser.component) == _HALF and TARGETS[self.target].halves
-        if kind not in (WHOLE_GRAPH, WIDE[WHOLE_GRAPH]) or (kind != WHOLE_GRAPH and not is_half):
+        if kind.narrowed != WHOLE_GRAPH or (kind.wide and not is_half):
             return None
-        half = is_half and kind == WHOLE_GRAPH
-        return GraphSource(path=Path(self.pieces[name].place), build=partial(self._built, name, half=half))
+        return GraphSource(
+            path=Path(self.pieces[name].place), build=partial(self._built, name, kind, half=is_half)
+        )
 
-    def _built(self, name: str, *, half: bool) -> MemoryGraph:
+    def _built(self, name: str, kind: GraphKind, *, half: bool) -> MemoryGraph:
         piece, target = self.pieces[name], TARGETS[self.target]
-        graph = graph_of(piece.component, piece.config, target, half=half)
+        graph = graph_of(piece.component, piece.config, target, half=half, kind=kind)
         return bind_in_place(graph, piece.stored_tensors, turned=target.turns)
 
-    def _controlled(self, name: str, kind: str) -> MemoryGraph:
+    def _controlled(self, name: str, kind: GraphKind) -> MemoryGraph:
         """The U-Net's graph for ControlNets, with the weights of the one in the folder."""
-        is_half = kind == CONTROLLED_GRAPH and self._dtype(name) == _HALF and TARGETS[self.target].halves
+        is_half = self._dtype(name) == _HALF and TARGETS[self.target].halves
         component = components_of(self.family)[name]
         graph = graph_of(
             component,
             self.component_config(name),
             TARGETS[self.target],
             half=is_half,
-            kind=CONTROLLED_GRAPH,
+            kind=kind,
         )
         entry = self.manifest.components.get(name, {}) if self.manifest else {}
         bound = _bound(graph, self.component(name), entry.get("transposed", ()))

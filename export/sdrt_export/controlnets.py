@@ -15,7 +15,7 @@ from sdrt_export.architectures.vae import VaeConfig
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.controlnet import FITS, check_fits, open_controlnet_part
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.component_graphs import GRAPH, graph_of
+from sdrt_export.component_graphs import graph_of
 from sdrt_export.components.controlnet import controlnet_component
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
@@ -101,5 +101,5 @@ def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
 
 def _check_tensors(piece: Piece, target: Target) -> None:
     """Check that the graph uses every tensor of the file, with its shape."""
-    graph = graph_of(piece.component, piece.config, target, half=False, kind=GRAPH)
+    graph = graph_of(piece.component, piece.config, target, half=False)
     check_usage(piece.place, [piece.component], [graph.sources], piece.tensors)

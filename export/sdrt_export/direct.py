@@ -13,20 +13,14 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from sdrt.model_folder.folder import Manifest, tail
-from sdrt.model_folder.model import (
-    CONTROLLED_GRAPH,
-    STAGES_GRAPH,
-    WHOLE_GRAPH,
-    WIDE,
-    GraphSource,
-    Model,
-)
+from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
+from sdrt.model_folder.model import GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
-from sdrt_export.component_graphs import graph_of
+from sdrt_export.component_graphs import graph_of, has_kind
 from sdrt_export.controlnets import controlnets_of
 from sdrt_export.default_settings import default_settings
 from sdrt_export.graphs.graph import Graph
@@ -40,8 +34,6 @@ from sdrt_export.tensors.changed import ChangedTensors
 __all__ = ["DirectModel", "open_direct"]
 
 _HALF, _FLOAT = "float16", "float32"
-_NARROW = {wide: kind for kind, wide in WIDE.items()}
-"""The kinds of graphs that only components in float16 have, and what each is in float32 instead of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +52,19 @@ class DirectModel(Model):
     scheduler: Mapping[str, Any]
     vae: str | None = None
 
-    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+    def graph(self, name: str, kind: GraphKind = WHOLE_GRAPH) -> GraphSource | None:
         """See `Model`. A component in float16 has another graph that computes in float32."""
-        if name not in self.pieces or (kind in _NARROW and self._dtype(name) != _HALF):
+        if name not in self.pieces or (kind.wide and self._dtype(name) != _HALF):
             return None
-        component = self.pieces[name].component
-        if kind in (STAGES_GRAPH, WIDE[STAGES_GRAPH]) and component.parts is None:
-            return None
-        if kind in (CONTROLLED_GRAPH, WIDE[CONTROLLED_GRAPH]) and component.controlled is None:
+        if not has_kind(self.pieces[name].component, kind):
             return None
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
-    def _build(self, name: str, kind: str) -> MemoryGraph:
-        tensors = self.pieces[name].stored_tensors
+    def _build(self, name: str, kind: GraphKind) -> MemoryGraph:
+        piece = self.pieces[name]
+        # The checkpoint looks for its files again, because they may have been moved or replaced.
+        is_part = name not in self.controlnets
+        tensors = self.checkpoint.tensors(piece.component.checkpoint) if is_part else piece.stored_tensors
         if self.adaptation.key(name):
             tensors = ChangedTensors(tensors, self.adaptation, name)
         return bind_in_place(self._graph(name, kind), tensors, turned=TARGETS[self.target].turns)
@@ -81,22 +73,18 @@ class DirectModel(Model):
         """See `Model`."""
         return self._graph(name, WHOLE_GRAPH).sources
 
-    def _graph(self, name: str, kind: str) -> Graph:
+    def _graph(self, name: str, kind: GraphKind) -> Graph:
         """Build a graph, once."""
         key = (name, kind)
         if key not in self._graphs:
-            piece, is_half = self.pieces[name], self._dtype(name) == _HALF and kind not in _NARROW
+            piece, is_half = self.pieces[name], self._dtype(name) == _HALF
             self._graphs[key] = graph_of(
-                piece.component,
-                piece.config,
-                TARGETS[self.target],
-                half=is_half,
-                kind=_NARROW.get(kind, kind),
+                piece.component, piece.config, TARGETS[self.target], half=is_half, kind=kind
             )
         return self._graphs[key]
 
     @cached_property
-    def _graphs(self) -> dict[tuple[str, str], Graph]:
+    def _graphs(self) -> dict[tuple[str, GraphKind], Graph]:
         return {}
 
     def check(self) -> None:
@@ -153,6 +141,18 @@ class DirectModel(Model):
     def low_res_scheduler_config(self) -> dict[str, Any]:
         """See `Model`."""
         return dict(self.checkpoint.low_res_scheduler_config() or {})
+
+    @property
+    def safety_checker_problem(self) -> str:
+        """See `Model`."""
+        checker = self.checkpoint.checker()
+        return "" if checker is None else checker.problem
+
+    @property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        checker = self.checkpoint.checker()
+        return {} if checker is None else dict(checker.preprocessor)
 
     def preview_matrix(self) -> Any:
         """See `Model`. It is fitted when it is first asked for."""

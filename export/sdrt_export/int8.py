@@ -12,7 +12,7 @@ import numpy as np
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, SdrtError, UnsupportedModelError
-from sdrt.model_folder.folder import STAGES_GRAPH
+from sdrt.model_folder.graph_kind import STAGES_GRAPH
 from sdrt.model_folder.manifest import read_json
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component as Session
@@ -99,8 +99,8 @@ class Conversion:
         (folder / "config.json").rename(path.with_name("config.json"))
         self.report(name, "check", "")
         rows = _compare(name, path, found.calls)
-        if path.with_name(STAGES_GRAPH).is_file():
-            rows += _compare_stages(name, path.with_name(STAGES_GRAPH), found.calls[0])
+        if path.with_name(STAGES_GRAPH.file).is_file():
+            rows += _compare_stages(name, path.with_name(STAGES_GRAPH.file), found.calls[0])
         worst = max(row["relative_error"] for row in rows)
         if self.judged:
             _judge(name, worst)
@@ -118,10 +118,10 @@ def _rewrite(folder: Path, path: Path, found: Found) -> tuple[list[str], list[st
     floats = [layer.name for layer in layers(graph, every=True) if stays_float(layer.name)]
     done = quantize(graph, found.spans)
     graph.save(path)
-    if (stages := folder / STAGES_GRAPH).is_file():
+    if (stages := folder / STAGES_GRAPH.file).is_file():
         tiles = StoredGraph.read(stages)
         quantize(tiles, found.spans)
-        tiles.save_beside(path.with_name(STAGES_GRAPH), StoredGraph.read(path))
+        tiles.save_beside(path.with_name(STAGES_GRAPH.file), StoredGraph.read(path))
     return done, sorted(floats)
 
 

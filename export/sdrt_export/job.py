@@ -10,6 +10,8 @@ from typing import Any
 
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
+from sdrt.model_folder.checker import SAFETY_CHECKER
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
@@ -84,6 +86,7 @@ class Job:
         graphs = {piece.component.name: self._build(piece) for piece in pieces}
         self._check_tensors(pieces, graphs)
         self._check_parts()
+        self._tell_of_checker()
         return {piece.component.name: self._finish(piece, graphs[piece.component.name]) for piece in pieces}
 
     def _build(self, piece: Piece) -> Graphs:
@@ -94,8 +97,9 @@ class Job:
         return graphs
 
     def _graphs_of(self, piece: Piece, *, half: bool = False) -> Graphs:
-        controlled = any(one.component.name == CONTROLNET for one in self.more)
-        return graphs_of(piece.component, piece.config, self.target, half=half, controlled=controlled)
+        is_controlled = any(one.component.name == CONTROLNET for one in self.more)
+        more = [CONTROLLED_GRAPH.inputs] if is_controlled else []
+        return graphs_of(piece.component, piece.config, self.target, half=half, more=more)
 
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
         """See `Checkpoint`. A TAESD and ControlNets are not parts of the checkpoint."""
@@ -121,6 +125,13 @@ class Job:
         family, config = self.checkpoint.family, self.checkpoint.config
         texts = {spec.component: config(spec.component) for spec in family.text_encoders}
         check_text_widths(family, config(family.denoiser.component), texts)
+
+    def _tell_of_checker(self) -> None:
+        """Say that the model will have no safety checker, though the checkpoint names one."""
+        checker = self.checkpoint.checker()
+        if checker is not None and checker.problem:
+            detail = f"left out: it {checker.problem}; images will not be filtered"
+            self.report(ProgressEvent(component=SAFETY_CHECKER, stage="done", detail=detail))
 
     def _finish(self, piece: Piece, graphs: Graphs) -> dict[str, Any]:
         """Write a component's files. Return its entry in the manifest."""
@@ -205,7 +216,8 @@ class Job:
             self.checkpoint, index(self.checkpoint.family, SCHEDULER), self.staging
         )
         entries = {}
-        for piece in pieces_of(self.checkpoint):
+        # optimum writes no safety checker. The index names it, so that the runtime says that images are not filtered.
+        for piece in (one for one in pieces_of(self.checkpoint) if one.component.name != SAFETY_CHECKER):
             self._at(piece, "check")
             rows = checks.check_foreign(
                 piece, self._graph(piece), self.dtype, self.target, _OTHER_THAN_OPTIMUM

@@ -9,6 +9,7 @@ from typing import Any
 from sdrt.vae.latent_scale import LatentScale
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.components import Component, components_of
+from sdrt_export.components.image_encoder import SAFETY_CHECKER
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.finite import FiniteTensors
 
@@ -42,7 +43,7 @@ def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
         IntegrityError, UnsupportedModelError: the family's latents are not scaled as the VAE's config says.
     """
     family = checkpoint.family
-    rows, vae = components_of(family).values(), family.vae
+    rows, vae = [*components_of(family).values(), *_checker(checkpoint)], family.vae
     parts = {
         part: (checkpoint.place(part), checkpoint.tensors(part), checkpoint.config(part))
         for part in dict.fromkeys(row.checkpoint for row in rows)
@@ -54,3 +55,9 @@ def pieces_of(checkpoint: Checkpoint) -> list[Piece]:
         place, tensors, config = parts[row.checkpoint]
         made.append(Piece(component=row, place=place, config=config, tensors=FiniteTensors(place, tensors)))
     return made
+
+
+def _checker(checkpoint: Checkpoint) -> list[Component]:
+    """The safety checker, if the checkpoint has one that can be read."""
+    found = checkpoint.checker()
+    return [] if found is None or found.problem else [SAFETY_CHECKER]

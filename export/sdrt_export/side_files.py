@@ -10,6 +10,7 @@ from typing import Any
 
 from sdrt.errors import ModelNotFoundError
 from sdrt.families import Family, Task
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
 from sdrt.model_folder.index import INDEX_NAME
 from sdrt_export import tokenizer
 from sdrt_export.checkpoints.checkpoint import Checkpoint
@@ -41,7 +42,16 @@ def write_side_files(checkpoint: Checkpoint, staging: Path) -> None:
     if low_res is not None and "low_res_scheduler" in entries:
         (staging / "low_res_scheduler").mkdir()
         write_json(staging / "low_res_scheduler" / "scheduler_config.json", low_res)
+    _write_preprocessor(checkpoint, staging)
     write_json(staging / INDEX_NAME, entries)
+
+
+def _write_preprocessor(checkpoint: Checkpoint, staging: Path) -> None:
+    """Write how images are prepared for the safety checker, if there is one."""
+    checker = checkpoint.checker()
+    if checker is not None and not checker.problem and (staging / SAFETY_CHECKER).is_dir():
+        (staging / FEATURE_EXTRACTOR).mkdir(exist_ok=True)
+        write_json(staging / FEATURE_EXTRACTOR / PREPROCESSOR, checker.preprocessor)
 
 
 def index_of(checkpoint: Checkpoint, config: Callable[[str], Mapping[str, Any]]) -> dict[str, Any]:
@@ -55,7 +65,19 @@ def index_of(checkpoint: Checkpoint, config: Callable[[str], Mapping[str, Any]])
     channels = config(family.vae.decoder)["latent_channels"]
     task = family.task_of(config(family.denoiser.component), channels)
     entries["_class_name"] = _pipeline(checkpoint, family, task)
-    return entries | (_low_res_entries(checkpoint) if task.has_noise_level else {}) | _options(checkpoint)
+    more = _low_res_entries(checkpoint) if task.has_noise_level else {}
+    return entries | more | _options(checkpoint) | _checker_entries(checkpoint)
+
+
+def _checker_entries(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The entries of a checkpoint that has a safety checker, whether it can be read or not."""
+    if checkpoint.checker() is None:
+        return {}
+    return {
+        SAFETY_CHECKER: ["stable_diffusion", "StableDiffusionSafetyChecker"],
+        FEATURE_EXTRACTOR: ["transformers", "CLIPImageProcessor"],
+        "requires_safety_checker": checkpoint.index().get("requires_safety_checker") is not False,
+    }
 
 
 def _pipeline(checkpoint: Checkpoint, family: Family, task: Task) -> str:

@@ -18,7 +18,7 @@ from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.loading import FileLoading, Loading
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import SessionConfig
-from sdrt.request.request import Request
+from sdrt.request.request import Request, without_checker
 from sdrt.request.setting import settings_of
 from sdrt.request.table import Arguments
 from sdrt.run.adapters import Adapters
@@ -53,7 +53,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_adapters", "_refiners", "_generation", "__weakref__"),
+        *("_cache", "_adapters", "_refiners", "_generation", "_filters", "__weakref__"),
     )
 
     def __init__(
@@ -69,6 +69,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
+        self._filters = True
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._adapters = Adapters(self._cache, self._notices)
         self._refiners = Refiners(self._cache, notify, verify=verify)
@@ -103,7 +104,9 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
 
         # Check the provider first, before anything is downloaded or exported.
         config = settle(given.session_config, Notices(given.notify))
-        return cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
+        made = cls(given.resolved(config), config, verify=given.verify, notify=given.notify)
+        made.safety_checker = given.safety_checker
+        return made
 
     @takes(Arguments)
     @forgets_locals
@@ -142,6 +145,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
+        request = request if self._filters else without_checker(request)
         return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation)
 
     def stream(
@@ -253,7 +257,9 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
 
     @forgets_locals
     def load(self, planned: PlannedRequest | None = None) -> StableDiffusionPipeline:
-        """Create all sessions that text to image needs, with the LoRAs of `planned`, if given. Returns the pipeline.
+        """Create all sessions that text to image needs. Returns the pipeline.
+
+        With `planned`, they are those for its LoRAs and ControlNets.
 
         If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.
@@ -261,7 +267,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         Raises:
             OutOfMemoryError, ModelError, ProviderError.
         """
-        self._cache.load(None if planned is None else planned.request.adaptation)
+        self._cache.load(None if planned is None else planned.request)
         return self
 
     @forgets_locals

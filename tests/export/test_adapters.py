@@ -18,7 +18,7 @@ from sdrt.common.safetensors_file import read_header, read_tensor
 from sdrt.errors import IntegrityError, UnsupportedModelError
 from sdrt.model_folder.arranged import stored_weights
 from sdrt.model_folder.folder import ModelFolder
-from sdrt.model_folder.model import WIDE_GRAPH
+from sdrt.model_folder.graph_kind import WHOLE_GRAPH
 from sdrt_export import export_model, open_direct
 from sdrt_export.graphs.stored import StoredGraph
 from tests.adapters import noise_adapter
@@ -139,7 +139,7 @@ def test_the_graph_in_float32_changes_too(
 ) -> None:
     folder = ModelFolder.open(exports("portable", "fp16")[0])
     adapted = folder.adapted(Adaptation((Weighted(adapter=adapter),)))
-    half, wide = (adapted.graph("unet", kind) for kind in ("model.onnx", WIDE_GRAPH))
+    half, wide = (adapted.graph("unet", kind) for kind in (WHOLE_GRAPH, WHOLE_GRAPH.widened))
     assert half is not None
     assert half.build is not None
     assert wide is not None

@@ -29,7 +29,7 @@ from sdrt.errors import (
     UnsupportedModelError,
 )
 from sdrt.images.metadata import read_metadata
-from sdrt.model_folder.model import WIDE_GRAPH, WIDE_STAGES_GRAPH
+from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export import export_model, open_direct
 from tests.export.checkpoints.ldm_files import made
@@ -626,13 +626,13 @@ def test_components_in_float16_have_graphs_in_float32_for_what_overflows(checkpo
     path = checkpoint("sd1")
     half = open_direct(path, path=path, target="cuda", name="x")
     wide = open_direct(path, path=path, target="cpu", name="x")
-    for kind in (WIDE_GRAPH, WIDE_STAGES_GRAPH):
+    for kind in (WHOLE_GRAPH.widened, STAGES_GRAPH.widened):
         assert half.graph("vae_decoder", kind) is not None
         assert wide.graph("vae_decoder", kind) is None
-    assert half.graph("unet", WIDE_STAGES_GRAPH) is None
+    assert half.graph("unet", STAGES_GRAPH.widened) is None
     assert half.weights("unet").dtype == "float16"
     types = {
         one.type.tensor_type.elem_type
-        for one in onnx.load_from_string(built(half.graph("unet", WIDE_GRAPH)).content).graph.output
+        for one in onnx.load_from_string(built(half.graph("unet", WHOLE_GRAPH.widened)).content).graph.output
     }
     assert types == {onnx.TensorProto.FLOAT}

@@ -82,7 +82,7 @@ def test_the_disk_must_hold_the_weights_in_their_dtype(
     source = open_folder(checkpoint("sd1"))
     modules = [load_part(source, part) for part in ("text_encoder", "unet", "vae")]
     count = sum(parameter.numel() for module in modules for parameter in module.parameters())
-    assert _space(source, dtype, "sdrt") - _SPACE_MARGIN == pytest.approx(width * count, rel=1e-3)
+    assert _space(source, (), dtype, "sdrt") - _SPACE_MARGIN == pytest.approx(width * count, rel=1e-3)
 
 
 def test_the_image_is_the_same_but_for_rounding(half: Path, sd1_export: Any) -> None:

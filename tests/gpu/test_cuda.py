@@ -32,7 +32,7 @@ def test_auto_takes_the_gpu(tiny_model: Path) -> None:
 def test_all_heavy_work_is_on_the_gpu(on_cuda: StableDiffusionPipeline) -> None:
     # Had it landed elsewhere, `load` would have failed.
     assert on_cuda.provider == "cuda"
-    assert on_cuda._cache.get().denoiser._session.get_providers()[0] == "CUDAExecutionProvider"
+    assert on_cuda._cache.get().denoiser()._session.get_providers()[0] == "CUDAExecutionProvider"
 
 
 def test_the_image_is_the_cpu_s(on_cuda: StableDiffusionPipeline, pipeline: StableDiffusionPipeline) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
+from sdrt_export.architectures.clip_layers import IGNORED, activation_of, clip_states
 from sdrt_export.architectures.config import Config
 from sdrt_export.graphs.layers import Layers
-from sdrt_export.graphs.values import Attention, Value
+from sdrt_export.graphs.values import Value
 
 __all__ = ["ADDED", "EOS_INDEX", "ClipTextConfig", "clip_text"]
 
 ADDED = "added_token_embeddings"
 EOS_INDEX = "eos_index"
-_ACTIVATIONS = ("quick_gelu", "gelu")
 _LONGEST = 1 << 16
 _KNOWN = frozenset(
     {
@@ -29,59 +29,6 @@ _KNOWN = frozenset(
     }
 )
 _FIXED: Mapping[str, Any] = {"model_type": ("clip_text_model", None), "pruned_heads": ({}, None)}
-# Keys that transformers adds to every config: for training, for text generation, for classifiers, and for the form of
-# results.
-_IGNORED = frozenset(
-    {
-        *(
-            "attention_dropout",
-            "dropout",
-            "initializer_factor",
-            "initializer_range",
-            "use_bfloat16",
-            "tf_legacy_loss",
-        ),
-        *("architectures", "transformers_version", "torch_dtype", "dtype", "torchscript", "name_or_path"),
-        *(
-            "bos_token_id",
-            "pad_token_id",
-            "sep_token_id",
-            "decoder_start_token_id",
-            "tokenizer_class",
-            "prefix",
-        ),
-        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params"),
-        *(
-            "return_dict",
-            "output_attentions",
-            "output_hidden_states",
-            "output_scores",
-            "return_dict_in_generate",
-        ),
-        *(
-            "is_decoder",
-            "is_encoder_decoder",
-            "add_cross_attention",
-            "cross_attention_hidden_size",
-            "use_cache",
-        ),
-        *("tie_encoder_decoder", "tie_word_embeddings", "chunk_size_feed_forward", "gradient_checkpointing"),
-        *(
-            "max_length",
-            "min_length",
-            "do_sample",
-            "early_stopping",
-            "num_beams",
-            "num_beam_groups",
-            "temperature",
-        ),
-        *("diversity_penalty", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
-        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
-        *("forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
-        *("begin_suppress_tokens", "exponential_decay_length_penalty", "attn_implementation", "xla_device"),
-        *("experts_implementation", "ignore_keys_at_rope_validation"),
-    }
-)
 # Configs from before transformers 4.31 have the value 2, which was never CLIP's end token.
 _OLD_EOS = 2
 
@@ -107,10 +54,7 @@ class ClipTextConfig:
     ) -> ClipTextConfig:
         """Read transformers' config. Raises `UnsupportedModelError` for unsupported values."""
         config = Config(component, values)
-        config.check_keys(_KNOWN, _FIXED, _IGNORED)
-        activation = config.get("hidden_act", "quick_gelu")
-        if activation not in _ACTIVATIONS:
-            raise config.refused("hidden_act", " or ".join(_ACTIVATIONS))
+        config.check_keys(_KNOWN, _FIXED, IGNORED)
         made = cls(
             vocabulary=config.whole("vocab_size", 49408),
             width=config.whole("hidden_size", 512, most=1 << 14),
@@ -118,7 +62,7 @@ class ClipTextConfig:
             layers=config.whole("num_hidden_layers", 12, most=128),
             heads=config.whole("num_attention_heads", 8, most=1 << 10),
             length=config.whole("max_position_embeddings", 77, most=_LONGEST),
-            activation=activation,
+            activation=activation_of(config),
             eps=config.number("layer_norm_eps", 1e-5, least=0, most=1),
             eos=config.whole("eos_token_id", 49407),
             projection=config.whole("projection_dim", 512, most=1 << 14) if projected else 0,
@@ -137,13 +81,8 @@ def clip_text(config: ClipTextConfig, g: Layers, *, host_index: bool = False) ->
     """
     ids = g.graph.input("input_ids", ["batch", "sequence"], TensorProto.INT64)
     h = _embedded(config, g, ids)
-    states = [h]
-    for index in range(config.layers):
-        path = f"text_model.encoder.layers.{index}"
-        h = g.add(_self_attention(config, g, path, g.layer_norm(f"{path}.layer_norm1", h, config.eps)), h)
-        h = g.add(_feed_forward(config, g, path, g.layer_norm(f"{path}.layer_norm2", h, config.eps)), h)
-        states.append(h)
-    last = _final_norm(config, g, h)
+    states = clip_states(config, g, "text_model", h, causal=True)
+    last = _final_norm(config, g, states[-1])
     pooled = _pooled(config, g, ids, last, host_index=host_index)
     tokens: list[int | str] = ["batch", "sequence", config.width]
     g.output("last_hidden_state", last, tokens)
@@ -183,24 +122,6 @@ def _positions(config: ClipTextConfig, g: Layers, ids: str) -> str:
     table = g.weight("text_model.embeddings.position_embedding.weight", config.length, config.width)
     length = graph.op("Shape", ids, start=1, end=2)
     return graph.op("Slice", table, graph.constant([0]), length, graph.constant([0]))
-
-
-def _self_attention(config: ClipTextConfig, g: Layers, path: str, x: Value) -> Value:
-    attention = Attention(
-        f"{path}.self_attn",
-        heads=config.heads,
-        width=config.width,
-        names=("q_proj", "k_proj", "v_proj", "out_proj"),
-        bias=True,
-        causal=True,
-        packed="{}_proj",
-    )
-    return g.attention(attention, x)
-
-
-def _feed_forward(config: ClipTextConfig, g: Layers, path: str, x: Value) -> Value:
-    activate = g.quick_gelu if config.activation == "quick_gelu" else g.gelu
-    return g.linear(f"{path}.mlp.fc2", activate(g.linear(f"{path}.mlp.fc1", x, config.inner)), config.width)
 
 
 def _final_norm(config: ClipTextConfig, g: Layers, x: Value) -> Value:

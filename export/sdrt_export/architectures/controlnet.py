@@ -7,6 +7,7 @@ It is the first half of a U-Net, which also sees a control image. What each laye
 from __future__ import annotations
 
 from sdrt_export.architectures.controlnet_config import ControlNetConfig
+from sdrt_export.architectures.image_prompts import Context
 from sdrt_export.architectures.unet import down_block, embedding, middle_block
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.values import Value
@@ -28,7 +29,7 @@ def controlnet(config: ControlNetConfig, g: Layers) -> None:
     assert shape.mid is not None  # the config was checked
     sample = g.image_input("sample", shape.in_channels)
     temb = embedding(shape, g)
-    context = g.tokens_input("encoder_hidden_states", shape.context_width)
+    context = Context(g.tokens_input("encoder_hidden_states", shape.context_width))
     x = g.conv("conv_in", sample, shape.channels[0])
     x = g.add(x, _condition(config, g))
     made = [x]

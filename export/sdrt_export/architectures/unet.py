@@ -7,13 +7,16 @@ added to the timestep's. SDXL has transformers of several layers, and pooled tex
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from onnx import TensorProto
 
+from sdrt.model_folder.graph_kind import NO_MORE, MoreInputs
+from sdrt_export.architectures.image_prompts import Context, image_prompt_inputs
 from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.graphs.layers import Layers
-from sdrt_export.graphs.values import Attention, Value
+from sdrt_export.graphs.values import Attention, ImagePrompt, Value
 
 __all__ = ["down_block", "embedding", "middle_block", "unet"]
 
@@ -21,27 +24,31 @@ _TRANSFORMER_EPS = 1e-6
 _LAYER_NORM_EPS = 1e-5
 
 
-def unet(config: UNetConfig, g: Layers, *, controlled: bool = False) -> None:
+def unet(config: UNetConfig, g: Layers, more: MoreInputs = NO_MORE) -> None:
     """Write the graph.
 
     Inputs: `sample` [batch, in, height, width], `timestep` scalar, `encoder_hidden_states` [batch, sequence, width],
-    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`. With
-    `controlled`, also a ControlNet's residuals: `down_block_additional_residual_0` to `…_n` for what the blocks on the
-    way down pass to those on the way up, and `mid_block_additional_residual`, each as large as what it is added to.
+    and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
+    With `more.residuals`, also those of ControlNets: `down_block_additional_residual_0` to `…_n` for what the blocks on
+    the way down pass to those on the way up, and `mid_block_additional_residual`, each as large as what it is added to.
+    For each of `more.images`, also `image_tokens_n` [batch, length, width] and the scales `image_scales_n` [layers] of
+    all cross-attentions, in the order of `image_prompt_layers`, and with a mask `image_mask_n_level`
+    [1 or batch, pixels, 1] for each of `image_prompt_levels`.
     Output: `out_sample` [batch, out, height, width].
     """
     sample = g.image_input("sample", config.in_channels)
     if config.center_input_sample:
         sample = g.shifted(g.multiply(sample, 2.0), -1.0)
     temb = embedding(config, g)
-    context = g.tokens_input("encoder_hidden_states", config.context_width)
+    text = g.tokens_input("encoder_hidden_states", config.context_width)
+    context = Context(text, image_prompt_inputs(config, g, more.images))
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
     skips = [x]
     for index, block in enumerate(config.down):
         x = down_block(config, g, f"down_blocks.{index}", block, x, temb, context, skips)
     if config.mid is not None:
         x = middle_block(config, g, config.mid, x, temb, context)
-    if controlled:
+    if more.residuals:
         x, skips = _with_residuals(g, x, skips)
     for index, block in enumerate(config.up):
         x = _up(config, g, f"up_blocks.{index}", block, x, temb, context, skips)
@@ -66,7 +73,7 @@ def down_block(
     block: BlockConfig,
     x: Value,
     temb: Value,
-    context: Value,
+    context: Context,
     skips: list[Value],
 ) -> Value:
     """A block on the way down. Each of its values that the way up takes is appended to `skips`."""
@@ -83,7 +90,7 @@ def down_block(
 
 
 def middle_block(
-    config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Value
+    config: UNetConfig, g: Layers, block: BlockConfig, x: Value, temb: Value, context: Context
 ) -> Value:
     """The block between both ways."""
     x = _resnet(config, g, "mid_block.resnets.0", x, block.channels, temb, config.mid_scale)
@@ -101,7 +108,7 @@ def _up(
     block: BlockConfig,
     x: Value,
     temb: Value,
-    context: Value,
+    context: Context,
     skips: list[Value],
 ) -> Value:
     for index, depth in enumerate(block.depths):
@@ -140,7 +147,7 @@ def _scaled_and_shifted(g: Layers, h: Value, both: Value) -> Value:
 
 
 def _transformer(
-    config: UNetConfig, g: Layers, path: str, x: Value, context: Value, block: BlockConfig, depth: int
+    config: UNetConfig, g: Layers, path: str, x: Value, context: Context, block: BlockConfig, depth: int
 ) -> Value:
     """Blocks of attention over the pixels, and to the text."""
     h = g.group_norm(f"{path}.norm", x, config.groups, _TRANSFORMER_EPS)
@@ -149,7 +156,9 @@ def _transformer(
     else:
         h = g.tokens(g.conv(f"{path}.proj_in", h, x.channels, kernel=1))
     for index in range(depth):
-        h = _transformer_block(g, f"{path}.transformer_blocks.{index}", h, context, block)
+        layer = f"{path}.transformer_blocks.{index}"
+        prompts = context.prompts(g, config, f"{layer}.attn2")
+        h = _transformer_block(g, layer, h, context.text, block, prompts)
     if config.linear_projection:
         h = g.image(g.linear(f"{path}.proj_out", h, x.channels), x)
     else:
@@ -157,13 +166,15 @@ def _transformer(
     return g.add(h, x)
 
 
-def _transformer_block(g: Layers, path: str, h: Value, context: Value, block: BlockConfig) -> Value:
+def _transformer_block(
+    g: Layers, path: str, h: Value, text: Value, block: BlockConfig, prompts: Sequence[ImagePrompt]
+) -> Value:
     """Self-attention, cross-attention, feed-forward, each after a norm and around a residual."""
     attention = Attention(f"{path}.attn1", heads=block.heads, width=h.channels, packed="to_{}")
-    other = context if block.only_cross_attention else None
+    other = text if block.only_cross_attention else None
     h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm1", h, _LAYER_NORM_EPS), other), h)
     attention = Attention(f"{path}.attn2", heads=block.heads, width=h.channels, packed="to_{}")
-    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), context), h)
+    h = g.add(g.attention(attention, g.layer_norm(f"{path}.norm2", h, _LAYER_NORM_EPS), text, prompts), h)
     inner = g.geglu(
         f"{path}.ff.net.0.proj", g.layer_norm(f"{path}.norm3", h, _LAYER_NORM_EPS), 4 * h.channels
     )

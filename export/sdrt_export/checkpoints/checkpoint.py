@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdrt.families import Family
+from sdrt_export.checkpoints.checker import Checker
 from sdrt_export.tensors.array import Array
 
 __all__ = ["Checkpoint"]
@@ -54,6 +55,9 @@ class Checkpoint(Protocol):
 
     def names(self) -> tuple[str, ...]:
         """Its names: of the file, and in its metadata. Few-step models can be recognised only by these."""
+
+    def checker(self) -> Checker | None:
+        """The safety checker that its index names. None if it names none."""
 
     def tokenizer_folders(self) -> dict[str, Path]:
         """The folders of the tokenizers' files, by the tokenizers' names. Empty without files."""

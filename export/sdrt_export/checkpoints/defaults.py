@@ -166,15 +166,14 @@ _LEFT_OUT = ("_name_or_path", "torch_dtype", "dtype")
 
 
 def completed(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with every key of its class."""
-    own = config.get("text_config")
-    if config.get("model_type") == "clip" and isinstance(own, Mapping):
+    """A config with every key of its class. That of the safety checker, which is a whole CLIP's, stays as it is."""
+    defaults, own = DEFAULTS.get(class_name, {}), config.get("text_config")
+    if defaults is _CLIP_TEXT and config.get("model_type") == "clip" and isinstance(own, Mapping):
         # The config of a whole CLIP model, whose text encoder transformers takes.
         config = own
-    naming = (
-        {"architectures": [class_name]} if DEFAULTS[class_name] is _CLIP_TEXT else {"_class_name": class_name}
-    )
-    made = {**DEFAULTS[class_name], **config, **naming}
+    of_transformers = defaults is _CLIP_TEXT or class_name not in DEFAULTS
+    naming = {"architectures": [class_name]} if of_transformers else {"_class_name": class_name}
+    made = {**defaults, **config, **naming}
     # Tuples of our own tables become lists, as in a file.
     found: dict[str, Any] = json.loads(json.dumps({k: v for k, v in made.items() if k not in _LEFT_OUT}))
     return found

@@ -22,10 +22,12 @@ from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.index import INDEX_NAME, check_checkpoint_index
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.vae.latent_scale import LatentScale
+from sdrt_export.checkpoints.checker import Checker, find_checker
 from sdrt_export.checkpoints.defaults import DEFAULTS, completed
 from sdrt_export.checkpoints.old_names import current_names
 from sdrt_export.checkpoints.weight_files import Weights, find_weights, num_elements
 from sdrt_export.components import Component, parts_of
+from sdrt_export.components.image_encoder import SAFETY_CHECKER
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.lazy import Source, Tensors
 
@@ -49,6 +51,7 @@ class FolderCheckpoint:
     family: Family
     weights: Mapping[str, Weights]
     revision: str | None = None
+    safety_checker: Checker | None = None
 
     def config(self, part: str) -> dict[str, Any]:
         """See :class:`Checkpoint`."""
@@ -78,7 +81,11 @@ class FolderCheckpoint:
 
     def _class(self, part: str) -> Component:
         """A component of the part's class."""
-        return parts_of(self.family)[part][0]
+        return SAFETY_CHECKER if part == SAFETY_CHECKER.checkpoint else parts_of(self.family)[part][0]
+
+    def checker(self) -> Checker | None:
+        """See :class:`Checkpoint`."""
+        return self.safety_checker
 
     def errors_of(self, part: str) -> AbstractContextManager[None]:
         """See `Checkpoint`."""
@@ -107,6 +114,7 @@ class FolderCheckpoint:
 
     def files(self) -> list[Path]:
         """The files that are read: weights, configs, tokenizer."""
+        # optimum, which reads these, is not given the safety checker.
         parts = [self.folder / part for part in self.family.checkpoint_components]
         found = [path for part in self.family.checkpoint_components for path in self.weights[part].files]
         found += [path for part in parts for path in part.glob("*.safetensors.index*.json")]
@@ -119,11 +127,7 @@ class FolderCheckpoint:
 
     def size(self) -> int:
         """See :class:`Checkpoint`. Reads the headers of the safetensors files."""
-        return 4 * sum(
-            num_elements(file)
-            for part in self.family.checkpoint_components
-            for file in self.weights[part].files
-        )
+        return 4 * sum(num_elements(file) for weights in self.weights.values() for file in weights.files)
 
 
 def _check_class(path: Path, found: object, wanted: str) -> None:
@@ -172,6 +176,9 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
         weights[part] = find_weights(folder / part, component.library)
+    checker = find_checker(folder, read_json(folder / INDEX_NAME)) if family.checks_images else None
+    if checker is not None and checker.weights is not None:
+        weights[SAFETY_CHECKER.checkpoint] = checker.weights
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")
     _check_task(folder, family)
     for tokenizer in family.tokenizers:
@@ -182,6 +189,7 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
         family=family,
         weights=weights,
         revision=revision,
+        safety_checker=checker,
     )
 
 

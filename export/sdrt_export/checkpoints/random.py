@@ -90,6 +90,9 @@ class RandomCheckpoint:
         """See :class:`Checkpoint`."""
         return dict(self._configs.get("model_index", {}))
 
+    def checker(self) -> None:
+        """None: a safety checker with random weights would mean nothing."""
+
     def names(self) -> tuple[str, ...]:
         """See :class:`Checkpoint`."""
         return (self.name,)

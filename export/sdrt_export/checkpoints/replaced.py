@@ -10,6 +10,7 @@ from typing import Any
 
 from sdrt.common.messages import naming
 from sdrt.families import Family
+from sdrt_export.checkpoints.checker import Checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.parts import Part
 from sdrt_export.checkpoints.separate import open_vae_file
@@ -76,6 +77,9 @@ class _Replaced:
 
     def low_res_scheduler_config(self) -> dict[str, Any] | None:
         return self.checkpoint.low_res_scheduler_config()
+
+    def checker(self) -> Checker | None:
+        return self.checkpoint.checker()
 
     def index(self) -> dict[str, Any]:
         return self.checkpoint.index()

@@ -99,6 +99,9 @@ class SingleFile:
         config = self.kind.low_res_scheduler
         return None if config is None else dict(config)
 
+    def checker(self) -> None:
+        """None, because such files hold no safety checker."""
+
     def index(self) -> Config:
         """See `Checkpoint`."""
         classes: Config = {_UNET: ["diffusers", "UNet2DConditionModel"], _VAE: ["diffusers", "AutoencoderKL"]}

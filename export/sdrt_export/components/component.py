@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.rng import Generator
+from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt_export.architectures.vae_stages import Part
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.tensors.array import Array
@@ -38,7 +39,7 @@ class Component:
             and 2 if a graph cannot take odd sizes).
         outputs: the names of the graph's outputs.
         parts: the parts of the graph in stages. None without one.
-        controlled: the same component with inputs for the residuals of ControlNets. None for others than the U-Net.
+        extended: gives the same component with more inputs. None for others than the U-Net.
         unused: the beginnings of names of tensors that checkpoints have for this class and that no graph needs.
         about: gives other entries in the manifest, from a config and the checkpoint's tensors.
     """
@@ -51,7 +52,7 @@ class Component:
     examples: Callable[[Config, int], Inputs]
     outputs: Callable[[Config], list[str]]
     parts: Callable[[Config], list[Part]] | None = None
-    controlled: Component | None = None
+    extended: Callable[[MoreInputs], Component] | None = None
     unused: tuple[str, ...] = ()
     about: Callable[[Config, Mapping[str, Array]], dict[str, Any]] = _nothing
 

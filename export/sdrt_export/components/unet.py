@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from sdrt.errors import UnsupportedModelError
+from sdrt.model_folder.graph_kind import NO_MORE, MoreInputs
 from sdrt_export.architectures.config import OPTIMUM
 from sdrt_export.architectures.controlnet_config import residual_channels
+from sdrt_export.architectures.image_prompts import image_prompt_layers, image_prompt_levels
 from sdrt_export.architectures.unet import unet
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
@@ -24,26 +27,29 @@ _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 def unet_component(check: Callable[[Config, UNetConfig], None] = lambda values, config: None) -> Component:
     """The U-Net of a family, whose `check` refuses configs with inputs that the family's runtime does not give."""
 
-    def write(values: Config, g: Layers, *, controlled: bool = False) -> None:
+    def write(values: Config, g: Layers, more: MoreInputs) -> None:
         config = UNetConfig.of(values)
         check(values, config)
-        unet(config, g, controlled=controlled)
+        unet(config, g, more)
 
     plain = Component(
         name="unet",
         checkpoint="unet",
         library="diffusers",
         class_name="UNet2DConditionModel",
-        write=lambda values, g, hosted: write(values, g),
+        write=lambda values, g, hosted: write(values, g, NO_MORE),
         examples=lambda config, size: _examples(UNetConfig.of(config), size),
         outputs=lambda config: ["out_sample"],
     )
-    controlled = replace(
-        plain,
-        write=lambda values, g, hosted: write(values, g, controlled=True),
-        examples=lambda config, size: _controlled_examples(UNetConfig.of(config), size),
-    )
-    return replace(plain, controlled=controlled)
+
+    def extended(more: MoreInputs) -> Component:
+        return replace(
+            plain,
+            write=lambda values, g, hosted: write(values, g, more),
+            examples=lambda config, size: _extended_examples(UNetConfig.of(config), more, size),
+        )
+
+    return replace(plain, extended=extended)
 
 
 def _examples(config: UNetConfig, size: int) -> Inputs:
@@ -56,22 +62,38 @@ def _examples(config: UNetConfig, size: int) -> Inputs:
     }
 
 
-def _controlled_examples(config: UNetConfig, size: int) -> Inputs:
-    """Example inputs with residuals, each as large as what it is added to."""
+def _extended_examples(config: UNetConfig, more: MoreInputs, size: int) -> Inputs:
+    """Example inputs with `more` of them."""
     inputs = _examples(config, size)
     batch, _, height, width = inputs["sample"].shape
-    sides, sizes = (height, width), [(height, width)]
+    if more.residuals:
+        inputs |= _residual_examples(config, (batch, height, width), seed=size + 40)
+    layers = len(image_prompt_layers(config))
+    for number, one in enumerate(more.images):
+        inputs[f"image_tokens_{number}"] = noise(batch, 4, one.width, seed=size + 80 + number)
+        inputs[f"image_scales_{number}"] = np.linspace(0.5, 1, layers, dtype=np.float32)
+        for level in image_prompt_levels(config) if one.masked else ():
+            pixels = math.ceil(height / 2**level) * math.ceil(width / 2**level)
+            inputs[f"image_mask_{number}_{level}"] = np.full((1, pixels, 1), 0.5, np.float32)
+    return inputs
+
+
+def _residual_examples(config: UNetConfig, shape: tuple[int, int, int], seed: int) -> Inputs:
+    """Residuals for latents of this batch, height and width, each as large as what it is added to."""
+    batch, height, width = shape
+    sizes = [(height, width)]
     for block in config.down:
-        sizes += [sides] * len(block.depths)
+        sizes += [sizes[-1]] * len(block.depths)
         if block.resamples:
-            sides = tuple((side + config.downsample_padding) // 2 for side in sides)
-            sizes.append(sides)
+            height, width = ((side + config.downsample_padding) // 2 for side in sizes[-1])
+            sizes.append((height, width))
     channels = [*residual_channels(config), config.channels[-1]]
-    for index, (own, each) in enumerate(zip(channels, [*sizes, sides], strict=True)):
+    made = {}
+    for index, (own, each) in enumerate(zip(channels, [*sizes, sizes[-1]], strict=True)):
         is_last = index == len(sizes)
         name = "mid_block_additional_residual" if is_last else f"down_block_additional_residual_{index}"
-        inputs[name] = noise(batch, own, *each, seed=size + 40 + index)
-    return inputs
+        made[name] = noise(batch, own, *each, seed=seed + index)
+    return made
 
 
 def more_examples(config: UNetConfig, batch: int, seed: int) -> Inputs:

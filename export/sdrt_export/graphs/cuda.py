@@ -129,18 +129,16 @@ class CudaLayers(FusedLayers):
 
     # --- attention ------------------------------------------------------------------------------------------
 
-    def attention(self, attention: Attention, x: Value, context: Value | None = None) -> Value:
-        """Attention with packed projections, if there are several of the same input."""
+    def _attended(self, attention: Attention, x: Value, context: Value | None) -> tuple[Value, Value]:
+        """With packed projections, if there are several of the same input. Self-attention then has no queries apart."""
         if not attention.packed:
-            return super().attention(attention, x, context)
+            return super()._attended(attention, x, context)
         if context is None:
             packed = self._packed(attention, "qkv", x, (attention.query, attention.key, attention.value))
-            made = self._heads(attention, packed)
-        else:
-            query = self.linear(attention.query, x, attention.width, bias=attention.bias).name
-            packed = self._packed(attention, "kv", context, (attention.key, attention.value))
-            made = self._heads(attention, query, packed)
-        return self.linear(attention.out, Value(attention.width, made), x.channels)
+            return Value(attention.width, packed), Value(attention.width, self._heads(attention, packed))
+        query = self.linear(attention.query, x, attention.width, bias=attention.bias)
+        name, packed = query.name, self._packed(attention, "kv", context, (attention.key, attention.value))
+        return query, Value(attention.width, self._heads(attention, name, packed))
 
     def _packed(self, attention: Attention, name: str, x: Value, parts: tuple[str, ...]) -> str:
         """The `parts` of each head side by side: `[batch, sequence, heads, parts, head_dim]`."""

@@ -16,22 +16,22 @@ from typing import Any
 import numpy as np
 
 from sdrt.adapters.arrangement import Transposed
-from sdrt_export.graphs.graph import FLOAT, Graph
-from sdrt_export.graphs.values import Affine, Attention, Sum, Value
+from sdrt_export.graphs.activations import Activations
+from sdrt_export.graphs.graph import FLOAT
+from sdrt_export.graphs.values import Affine, Attention, ImagePrompt, Sum, Value
 from sdrt_export.graphs.weights import Weight
 
 __all__ = ["Layers"]
 
 
-class Layers:
+class Layers(Activations):
     """Writes layers in standard operators, with images in NCHW."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
 
     # --- inputs and outputs ---------------------------------------------------------------------------------
 
-    def image_input(self, name: str, channels: int, sizes: tuple[str, str] = ("height", "width")) -> Value:
+    def image_input(
+        self, name: str, channels: int, sizes: tuple[int | str, int | str] = ("height", "width")
+    ) -> Value:
         """An image `[batch, channels, height, width]` in float32."""
         return self._image(
             Value(channels, self._computed(self.graph.input(name, ["batch", channels, *sizes])))
@@ -106,6 +106,11 @@ class Layers:
     def _product(self, x: str, path: str, channels: int, out: int) -> str:
         return self.graph.op("MatMul", x, self.matrix(f"{path}.weight", out, channels))
 
+    def geglu(self, path: str, x: Value, out: int) -> Value:
+        """``a · gelu(b)`` for the halves `a` and `b` of a linear layer of twice the width."""
+        a, b = self.graph.ops("Split", self.linear(path, x, 2 * out).name, count=2, axis=-1, num_outputs=2)
+        return Value(out, self.graph.op("Mul", a, self.graph.op("Gelu", b)))
+
     def conv(
         self,
         path: str,
@@ -156,15 +161,37 @@ class Layers:
             x.channels, self.graph.op("LayerNormalization", x.name, scale, shift, epsilon=eps, axis=-1)
         )
 
-    def attention(self, attention: Attention, x: Value, context: Value | None = None) -> Value:
-        """Attention of tokens `x` to themselves or to `context`, with its output projection."""
+    def attention(
+        self,
+        attention: Attention,
+        x: Value,
+        context: Value | None = None,
+        prompts: Sequence[ImagePrompt] = (),
+    ) -> Value:
+        """Attention of tokens `x` to themselves or to `context`, with its output projection.
+
+        Before that, what the same queries find in each of `prompts` is added (IP-Adapter's decoupled attention).
+        """
+        query, made = self._attended(attention, x, context)
+        for one in prompts:
+            key, value = (
+                self.linear(path, one.tokens, attention.width, bias=False)
+                for path in attention.image_prompt(one.number)
+            )
+            found = self.attend(query, key, value, attention)
+            seen = self.graph.op("Mul", found.name, one.mask) if one.mask else found.name
+            scaled = self.graph.op("Mul", seen, one.scale)
+            made = Value(attention.width, self.graph.op("Add", made.name, scaled))
+        return self.linear(attention.out, made, x.channels)
+
+    def _attended(self, attention: Attention, x: Value, context: Value | None) -> tuple[Value, Value]:
+        """The queries, and what they find in `x` itself or in `context`."""
         other = context or x
         query, key, value = (
             self.linear(path, tokens, attention.width, bias=attention.bias)
             for path, tokens in ((attention.query, x), (attention.key, other), (attention.value, other))
         )
-        made = self.attend(query, key, value, attention)
-        return self.linear(attention.out, made, x.channels)
+        return query, self.attend(query, key, value, attention)
 
     def attend(self, query: Value, key: Value, value: Value, attention: Attention) -> Value:
         """Softmax of the scores, times the values. TensorRT, OpenVINO and DirectML fuse this pattern themselves."""
@@ -195,35 +222,6 @@ class Layers:
         return graph.op(
             "Where", graph.op("Greater", positions, column), graph.number(-np.inf), graph.number(0)
         )
-
-    # --- activations ----------------------------------------------------------------------------------------
-
-    def silu(self, x: Value) -> Value:
-        """``x · sigmoid(x)``."""
-        return self.quick_gelu(x, 1.0)
-
-    def quick_gelu(self, x: Value, alpha: float = 1.702) -> Value:
-        """``x · sigmoid(alpha · x)``."""
-        graph = self.graph
-        scaled = x.name if alpha == 1.0 else graph.op("Mul", x.name, graph.number(alpha))
-        return x.like(graph.op("Mul", x.name, graph.op("Sigmoid", scaled)))
-
-    def gelu(self, x: Value) -> Value:
-        """``x · Φ(x)``, exactly."""
-        return x.like(self.graph.op("Gelu", x.name))
-
-    def relu(self, x: Value) -> Value:
-        """``max(x, 0)``."""
-        return x.like(self.graph.op("Relu", x.name))
-
-    def tanh(self, x: Value) -> Value:
-        """The hyperbolic tangent."""
-        return x.like(self.graph.op("Tanh", x.name))
-
-    def geglu(self, path: str, x: Value, out: int) -> Value:
-        """``a · gelu(b)`` for the halves `a` and `b` of a linear layer of twice the width."""
-        a, b = self.graph.ops("Split", self.linear(path, x, 2 * out).name, count=2, axis=-1, num_outputs=2)
-        return Value(out, self.graph.op("Mul", a, self.graph.op("Gelu", b)))
 
     # --- sums and shapes ------------------------------------------------------------------------------------
 

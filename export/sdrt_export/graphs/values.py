@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["Affine", "Attention", "Sum", "Value"]
+__all__ = ["Affine", "Attention", "ImagePrompt", "Sum", "Value"]
 
 
 class Value:
@@ -61,6 +61,17 @@ class Sum(Value):
         self._name = name
 
 
+class ImagePrompt:
+    """Tokens `[batch, length, width]` of images, and by how much an attention adds what it finds in them.
+
+    `number` is the IP-Adapter's, `scale` a scalar in the type of the activations, and `mask` how much each of the
+    attention's pixels sees, `[1 or batch, pixels, 1]`; empty if all see everything.
+    """
+
+    def __init__(self, number: int, tokens: Value, scale: str, mask: str = "") -> None:
+        self.number, self.tokens, self.scale, self.mask = number, tokens, scale, mask
+
+
 class Attention:
     """The weights of one attention: names of its projections, heads, and width of all heads together.
 
@@ -82,6 +93,10 @@ class Attention:
         self.path, self.heads, self.width, self.bias, self.causal = path, heads, width, bias, causal
         self.packed = packed
         self.query, self.key, self.value, self.out = (f"{path}.{name}" for name in names)
+
+    def image_prompt(self, number: int) -> tuple[str, str]:
+        """The names of the key's and the value's projection of the IP-Adapter `number`, as diffusers has them."""
+        return f"{self.path}.processor.to_k_ip.{number}", f"{self.path}.processor.to_v_ip.{number}"
 
     @property
     def scale(self) -> float:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdrt.model_folder.folder import STAGES_GRAPH, WIDE_GRAPH, WIDE_STAGES_GRAPH
-from sdrt.model_folder.model import CONTROLLED_GRAPH, WIDE
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, STAGES_GRAPH, WHOLE_GRAPH
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
@@ -29,14 +28,13 @@ def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: s
     names = component.outputs(piece.config)
     expected = parity.reference(component, piece.config, piece.tensors)
     rows = parity.compare(component, path, names, expected, limit, target)
-    if WIDE_GRAPH in graphs:
-        wide = path.with_name(WIDE_GRAPH)
-        rows += parity.compare(component, wide, names, expected[:1], "fp16", target)
-    for name, own in ((STAGES_GRAPH, limit), (WIDE_STAGES_GRAPH, "fp16")):
+    if (wide := WHOLE_GRAPH.widened.file) in graphs:
+        rows += parity.compare(component, path.with_name(wide), names, expected[:1], "fp16", target)
+    for name, own in ((STAGES_GRAPH.file, limit), (STAGES_GRAPH.widened.file, "fp16")):
         if name in graphs:
             rows += parity.compare_stages(component, path.with_name(name), expected, own, target)
     return rows + (
-        _check_controlled(piece, path, graphs, limit, target) if CONTROLLED_GRAPH in graphs else []
+        _check_controlled(piece, path, graphs, limit, target) if CONTROLLED_GRAPH.file in graphs else []
     )
 
 
@@ -44,12 +42,12 @@ def _check_controlled(
     piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target
 ) -> Rows:
     """The rows of the U-Net's graphs for ControlNets, with residuals."""
-    component = piece.component.controlled
-    assert component is not None  # because it has such a graph
+    assert piece.component.extended is not None  # because it has such a graph
+    component = piece.component.extended(CONTROLLED_GRAPH.inputs)
     names = component.outputs(piece.config)
     expected = parity.reference(component, piece.config, piece.tensors)
-    rows = parity.compare(component, path.with_name(CONTROLLED_GRAPH), names, expected, limit, target)
-    if (wide := WIDE[CONTROLLED_GRAPH]) in graphs:
+    rows = parity.compare(component, path.with_name(CONTROLLED_GRAPH.file), names, expected, limit, target)
+    if (wide := CONTROLLED_GRAPH.widened.file) in graphs:
         rows += parity.compare(component, path.with_name(wide), names, expected[:1], "fp16", target)
     return rows
 

@@ -29,6 +29,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
+_CHECKER = "StableDiffusionSafetyChecker"
 # Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 
@@ -49,7 +50,11 @@ def build(component: Component, config: Config) -> nn.Module:
 
 def _made(class_name: str, config: dict[str, Any]) -> nn.Module:
     module: nn.Module
-    if hasattr(diffusers, class_name):
+    if class_name == _CHECKER:
+        from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
+
+        module = StableDiffusionSafetyChecker(transformers.CLIPConfig.from_dict(config))
+    elif hasattr(diffusers, class_name):
         module = getattr(diffusers, class_name).from_config(config)
     else:
         module = getattr(transformers, class_name)(transformers.CLIPTextConfig.from_dict(config))
@@ -171,9 +176,20 @@ def _run_controlnet(model: Any, inputs: _Torch) -> list[Tensor]:
     return [one * scale for one, scale in zip(made, inputs["conditioning_scale"], strict=True)]
 
 
+def _run_checker(model: Any, inputs: _Torch) -> list[Tensor]:
+    """The cosines between images and concepts, and the thresholds."""
+    from diffusers.pipelines.stable_diffusion.safety_checker import cosine_distance
+
+    embeds = model.visual_projection(model.vision_model(inputs["clip_input"])[1])
+    tables = (model.special_care_embeds, model.concept_embeds)
+    cosines = [cosine_distance(embeds, table) for table in tables]
+    return [*cosines, model.special_care_embeds_weights, model.concept_embeds_weights]
+
+
 _RUN: Mapping[str, Callable[[Any, _Torch], list[Tensor]]] = {
     "unet": _run_unet,
     CONTROLNET: _run_controlnet,
+    "safety_checker": _run_checker,
     "vae_encoder": lambda model, inputs: [model.encode(inputs["sample"]).latent_dist.parameters],
     "vae_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],
     "taesd_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],

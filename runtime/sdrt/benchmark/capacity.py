@@ -18,7 +18,7 @@ from sdrt.benchmark.nvidia import free_bytes, library, used_bytes
 from sdrt.common.limits import memory_limit
 from sdrt.common.notices import Notify
 from sdrt.families.capabilities import Capabilities
-from sdrt.model_folder.model import STAGES_GRAPH
+from sdrt.model_folder.graph_kind import STAGES_GRAPH
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.vae.autoencoder import LARGEST_WHOLE
 

@@ -54,6 +54,7 @@ class Family:
         zeroes: the option of an index that says whether the embeddings are zeros if there is no negative prompt. If
             the option is missing, they are zeros. Empty in families that always encode the empty text.
         options: the options of an index that change images: true or false.
+        checks_images: whether the family's pipelines have a safety checker. Not every checkpoint comes with one.
         takes_score: decides from the configs of the denoiser and the last text encoder, and from the index, whether a
             model takes an aesthetic score instead of the target size. None in families that take no sizes.
     """
@@ -76,6 +77,7 @@ class Family:
     lacks: frozenset[str] = frozenset()
     zeroes: str = ""
     options: tuple[str, ...] = ()
+    checks_images: bool = False
     takes_score: Callable[[Config, Config, Config], bool] | None = None
 
     @property

@@ -68,10 +68,6 @@ class DenoiserSpec:
     embeds_width: str = "cross_attention_dim"
     levels: str | None = "block_out_channels"
 
-    def is_added(self, name: str) -> bool:
-        """Tell whether an input takes what a ControlNet gives. Only the graph for ControlNets has such inputs."""
-        return name.endswith("_additional_residual") or "_additional_residual_" in name
-
     def inputs(self, config: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the names of the inputs that a graph with this `config.json` has."""
         labels = (self.labels,) if config.get("num_class_embeds") else ()

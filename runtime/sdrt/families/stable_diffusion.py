@@ -104,5 +104,6 @@ STABLE_DIFFUSION = Family(
         "requires_safety_checker": False,
     },
     tasks=_TASKS,
+    checks_images=True,
     default_size=512,
 )

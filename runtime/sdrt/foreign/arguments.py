@@ -16,7 +16,7 @@ __all__ = [
     "TEXTUAL_INVERSION",
 ]
 
-_NO_CHECKER = "remove it; sdrt has no safety checker"
+_OWN_CHECKER = "remove it; sdrt runs the safety checker that the model has"
 _PRECISION = "remove it, and export the checkpoint in the precision that you need: sdrt export --dtype fp16"
 _WHOLE = "remove it; a model folder is loaded whole"
 _GRAPH = "export the checkpoint that has it: sdrt export CHECKPOINT -o model/"
@@ -48,9 +48,9 @@ LOADING = (
     ),
     *same("torch_dtype dtype", "the precision", _PRECISION, (None, "auto")),
     Word("variant", "which copy of the weights", _PRECISION, (None,)),
-    Word("safety_checker", "a filter for images", _NO_CHECKER, (None,)),
-    Word("requires_safety_checker", "whether there must be a filter", _NO_CHECKER, (None, False)),
-    Word("feature_extractor", "what the filter of images reads", _NO_CHECKER, (None,)),
+    Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
+    Word("requires_safety_checker", "whether there must be a filter", _OWN_CHECKER, (None, False)),
+    Word("feature_extractor", "what the filter of images reads", _OWN_CHECKER, (None,)),
     Word("image_encoder", "what an IP-Adapter reads", _ADAPTER, (None,)),
     Word("device_map", "which device holds what", _PLACE, (None,)),
     Word("device", "where to run", _PLACE, (None,)),
@@ -257,7 +257,7 @@ SINGLE_FILE = (
     Word("config", "the configs of another model", "the same", works=True),
     *same("original_config original_config_file", "a config of CompVis", _CONFIG, (None,)),
     Word("scheduler_type", "another scheduler", _ASSIGN, (None,)),
-    Word("load_safety_checker", "a filter for images", _NO_CHECKER, (None, False)),
+    Word("load_safety_checker", "a filter for images", _OWN_CHECKER, (None, False)),
     Word("image_size", "the usual size", "give width= and height= to the call", (None,)),
     Word(
         "extract_ema",

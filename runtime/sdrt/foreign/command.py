@@ -27,7 +27,7 @@ _MEMORY = "write --low-vram"
 _FUSED = "leave it out; the exported graphs have fused attention"
 _SERVER = "sdrt has no server: call sdrt from your own, with its Python API (docs/python.md)"
 _PART = "it is a part of the model: export a checkpoint that has it, with sdrt export"
-_CHECKER = "leave it out; sdrt has no safety checker"
+_CHECKER = "leave it out; the model's own safety checker runs unless --no-safety-checker is given"
 _NONE = "sdrt has nothing like it"
 _NOISE = "sdrt has no variation seeds; --seed and --eta are what there is"
 
@@ -126,7 +126,7 @@ _GENERATE = (
     *_same("xformers opt-* attention-slicing enable-attention-slicing", "fused attention", _FUSED),
     *_same("medvram lowvram low-memory cpu-offload offload vae-slicing", "less memory", _MEMORY),
     *_same("enable-model-cpu-offload sequential-cpu-offload enable-cpu-offload", "less memory", _MEMORY),
-    *_same("safety-checker disable-safety-checker no-safety-checker nsfw", "a filter for images", _CHECKER),
+    *_same("safety-checker disable-safety-checker nsfw", "a filter for images", _CHECKER),
     *_same("styles style hypernetwork restore-faces face-restoration adetailer freeu", "A1111's", _NONE),
     *_same("face-restore gfpgan codeformer facefix tome-ratio token-merging-ratio", "A1111's", _NONE),
     *_same("skip-grid", "a contact sheet", "leave it out"),

@@ -62,7 +62,7 @@ IMPORTS = (
     Word("LatentConsistencyModelImg2ImgPipeline", "the same, image to image", _IMAGE),
     Word("ORTLatentConsistencyModelPipeline", "the same with optimum", _ONE),
     Word("ORTLatentConsistencyModelImg2ImgPipeline", "the same with optimum, image to image", _IMAGE),
-    Word("StableDiffusionSafetyChecker", "a filter for images", "remove it; sdrt has no safety checker"),
+    Word("StableDiffusionSafetyChecker", "a filter for images", "remove it; sdrt runs the model's own"),
     *same("Autoencoder* UNet* CLIP* OnnxRuntimeModel", "a component of a model", _COMPONENT),
     Word("ORT*", "a class of optimum", _ONE),
     Word("load_image", "reads an image", _READ),

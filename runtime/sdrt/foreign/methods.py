@@ -26,6 +26,8 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
     __slots__ = ()
     _words, _shown = PIPELINE, "StableDiffusionPipeline"
     _arguments = PIPELINE_ARGUMENTS
+    _filters: bool
+    model: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign an attribute that there is. Raises `UnknownAttributeError` for another name."""
@@ -51,14 +53,18 @@ class DiffusersMethods(ExplainsAttributes, metaclass=ExplainsClassAttributes):
         )
 
     @property
-    def safety_checker(self) -> None:
-        """None, because sdrt has no safety checker. As in diffusers, None may be assigned."""
-        return None
+    def safety_checker(self) -> bool | None:
+        """True if the model's safety checker looks at images. None, as in diffusers, if there is none or it is off.
+
+        None turns it off, and True turns it on again.
+        """
+        return True if self._filters and self.model.has_safety_checker else None
 
     @safety_checker.setter
-    def safety_checker(self, value: None) -> None:
-        if value is not None:
-            raise wrong_value("safety_checker", value, "None, because sdrt has no safety checker")
+    def safety_checker(self, value: bool | None) -> None:
+        if value is not None and not isinstance(value, bool):
+            raise wrong_value("safety_checker", value, "None to turn the model's own off, or True")
+        self._filters = bool(value)
 
     def set_progress_bar_config(self, *, disable: bool = True) -> None:
         """Accept that there is no progress bar. sdrt draws none in Python.

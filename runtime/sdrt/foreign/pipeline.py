@@ -36,7 +36,7 @@ PIPELINE = (
     Word("get_active_adapters, get_list_adapters", "the names of LoRAs", "the same", works=True),
     Word("delete_adapters, disable_lora, enable_lora", "fewer LoRAs", "the same", works=True),
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
-    Word("safety_checker", "a filter for images", "is None, and None may be assigned", works=True),
+    Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
     Word("from_single_file", "loads a single-file checkpoint", "the same", works=True),
     Word("from_pipe", "another pipeline with the same parts", "use the same pipeline; it does every task"),
     Word("from_config", "a pipeline from a config", "write StableDiffusionPipeline.from_pretrained(…)"),
@@ -51,7 +51,11 @@ PIPELINE = (
     Word("vae_decoder", "the VAE's decoder", _FOLDER),
     Word("text_encoder", "the text encoder", _FOLDER),
     Word("tokenizer", "the tokenizer", _FOLDER),
-    Word("feature_extractor", "what the filter of images reads", "sdrt has no safety checker"),
+    Word(
+        "feature_extractor",
+        "what the filter of images reads",
+        "remove it; sdrt reads its config from the model",
+    ),
     Word("image_encoder", "what an IP-Adapter reads", _ADAPTER),
     Word("image_processor", "reads images", "pass a file's name, a PIL image or an array as image="),
     Word("vae_scale_factor", "pixels for each latent", "write pipeline.model.capabilities.vae_scale_factor"),
@@ -108,13 +112,15 @@ PIPELINE = (
     Word("decode_latents", "latents to images", "pipeline.preview(latents) makes coarse images of them"),
     Word("numpy_to_pil", "arrays to images", 'pass output_type="pil" to the call'),
     Word(
-        "requires_safety_checker", "whether there must be a filter", "remove it; sdrt has no safety checker"
+        "requires_safety_checker",
+        "whether there must be a filter",
+        "remove it; sdrt runs the safety checker that the model has",
     ),
     Word("eval", "switches training off", "remove it; sdrt only makes images"),
     Word("train", "switches training on", "sdrt only makes images: train with diffusers, then export"),
     Word("requires_grad_", "switches gradients off", "remove it; sdrt has none"),
     Word("from_ckpt", "loads a single-file checkpoint", _SINGLE),
-    Word("run_safety_checker", "a filter for images", "remove it; sdrt has no safety checker"),
+    Word("run_safety_checker", "a filter for images", "remove it; a call runs it"),
     *same("progress_bar _progress_bar_config", "a progress bar", _BAR),
     *same("_interrupt interrupt", "stops a run", _STOP),
     *same("guidance_scale _guidance_scale", "the guidance of a call", _OPTION),
@@ -135,7 +141,12 @@ PIPELINE = (
 
 RESULT = (
     Word("images", "the images", "the same", works=True),
-    Word("nsfw_content_detected", "what the filter of images found", "is None, as there is none", works=True),
+    Word(
+        "nsfw_content_detected",
+        "what the filter of images found",
+        "the same; None if no safety checker has seen the images",
+        works=True,
+    ),
     Word('result[0], result["images"]', "the images", "the same", works=True),
     Word("to_tuple", "the result as a tuple", "unpack it: images, nsfw = result"),
     Word("keys", "the names in a result", "the images are result.images"),

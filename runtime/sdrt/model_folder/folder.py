@@ -20,31 +20,19 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.arranged import stored_weights
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
-from sdrt.model_folder.index import INDEX_NAME, check_index
+from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH, GraphKind
+from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
-from sdrt.model_folder.model import (
-    CONTROLLED_GRAPH,
-    STAGES_GRAPH,
-    WHOLE_GRAPH,
-    WIDE_CONTROLLED_GRAPH,
-    WIDE_GRAPH,
-    WIDE_STAGES_GRAPH,
-    GraphSource,
-    Model,
-)
+from sdrt.model_folder.model import GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = [
-    "CONTROLLED_GRAPH",
-    "STAGES_GRAPH",
-    "WIDE_CONTROLLED_GRAPH",
-    "WIDE_GRAPH",
-    "WIDE_STAGES_GRAPH",
     "FileRecord",
     "Manifest",
     "ModelFolder",
@@ -92,12 +80,12 @@ class ModelFolder(Model):
 
     def stages(self, name: str) -> Path:
         """Return the path of the staged graph (for tiles) of the VAE's encoder or decoder. It may not exist."""
-        return self.path / name / STAGES_GRAPH
+        return self.path / name / STAGES_GRAPH.file
 
-    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+    def graph(self, name: str, kind: GraphKind = WHOLE_GRAPH) -> GraphSource | None:
         """See `Model`."""
-        path = self.path / name / kind
-        if not path.is_file():
+        path = self.path / name / kind.file
+        if not kind.is_stored or not path.is_file():
             return None
         if not self.adaptation.key(name):
             return GraphSource(path=path)
@@ -178,6 +166,20 @@ class ModelFolder(Model):
         return read_json(self.path / LOW_RES_SCHEDULER / "scheduler_config.json", LOW_RES_SCHEDULER)
 
     @cached_property
+    def safety_checker_problem(self) -> str:
+        """See `Model`."""
+        if class_of(self.index.get(SAFETY_CHECKER)) is None:
+            return ""
+        needed = (self.component(SAFETY_CHECKER), self.path / FEATURE_EXTRACTOR / PREPROCESSOR)
+        missing = [path.relative_to(self.path).as_posix() for path in needed if not path.is_file()]
+        return f"is incomplete: {missing[0]} is missing" if missing else ""
+
+    @cached_property
+    def preprocessor_config(self) -> dict[str, Any]:
+        """See `Model`."""
+        return read_json(self.path / FEATURE_EXTRACTOR / PREPROCESSOR, FEATURE_EXTRACTOR)
+
+    @cached_property
     def _verifier(self) -> Verifier:
         try:
             return Verifier(cache_root() / "verified.json")
@@ -206,7 +208,8 @@ class ModelFolder(Model):
         )
 
     def _check_files(self) -> None:
-        check_files(self, (TAESD_DECODER, *self.controlnets, "scheduler", LOW_RES_SCHEDULER))
+        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER, SAFETY_CHECKER, FEATURE_EXTRACTOR)
+        check_files(self, (*others, *self.controlnets))
 
 
 def denoiser_graphs() -> list[str]:

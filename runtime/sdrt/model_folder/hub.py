@@ -13,6 +13,7 @@ from typing import Any
 from sdrt.common.file_kind import WEIGHTS
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
+from sdrt.model_folder.checker import SAFETY_CHECKER
 from sdrt.model_folder.contents import GRAPH
 from sdrt.model_folder.embedded import embedded_names
 from sdrt.model_folder.folder import TAESD_DECODER
@@ -37,7 +38,9 @@ def _patterns() -> list[str]:
 
     Of a torch checkpoint they match only a few kilobytes.
     """
-    graphs = dict.fromkeys([name for family in FAMILIES for name in family.components] + [TAESD_DECODER])
+    graphs = dict.fromkeys(
+        [name for family in FAMILIES for name in family.components] + [TAESD_DECODER, SAFETY_CHECKER]
+    )
     vaes = dict.fromkeys(name for family in FAMILIES for name in (family.vae.decoder, family.vae.encoder))
     tokenizers = dict.fromkeys(name for family in FAMILIES for name in family.tokenizers)
     return [
@@ -161,7 +164,7 @@ def download_checkpoint(
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
-    weights = [f"{part}/*.safetensors*" for part in _checkpoint_components()]
+    weights = [f"{part}/*.safetensors*" for part in (*_checkpoint_components(), SAFETY_CHECKER)]
     allow = [*_patterns(), *weights]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)

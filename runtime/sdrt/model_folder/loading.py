@@ -77,6 +77,10 @@ class Loading:
         "U-Net twice for guidance, and run the VAE in tiles. With False, an error is raised if memory runs out.",
         usual="after memory has run out, for images of that size and larger",
     )
+    safety_checker: bool | None = argument(
+        True,
+        "None turns the model's safety checker off, as in diffusers. `pipeline.safety_checker` does it later.",
+    )
     verify: bool = argument(True, "Check the hashes of files that were not checked before.")
     notify: Notify | None = argument(
         None,

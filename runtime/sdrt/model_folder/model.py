@@ -16,41 +16,16 @@ from sdrt.common.notices import Notices, Notify
 from sdrt.families import Family
 from sdrt.families.agreement import check_text_widths
 from sdrt.families.capabilities import Capabilities, ModelFacts
+from sdrt.model_folder.checker import SAFETY_CHECKER
+from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.model_folder.index import class_of
 from sdrt.model_folder.manifest import Manifest
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 
-__all__ = [
-    "CONTROLLED_GRAPH",
-    "CONTROLNET",
-    "STAGES_GRAPH",
-    "WHOLE_GRAPH",
-    "WIDE",
-    "WIDE_CONTROLLED_GRAPH",
-    "WIDE_GRAPH",
-    "WIDE_STAGES_GRAPH",
-    "GraphSource",
-    "Model",
-    "controlnet_name",
-]
+__all__ = ["CONTROLNET", "GraphSource", "Model", "controlnet_name"]
 
 M = TypeVar("M", bound="Model")
-
-WHOLE_GRAPH, STAGES_GRAPH, CONTROLLED_GRAPH = "model.onnx", "stages.onnx", "controlled.onnx"
-"""A component's graph, the VAE's graph in stages, for tiles, and the U-Net's graph with inputs for ControlNets."""
-WIDE_GRAPH, WIDE_STAGES_GRAPH, WIDE_CONTROLLED_GRAPH = (
-    "model_fp32.onnx",
-    "stages_fp32.onnx",
-    "controlled_fp32.onnx",
-)
-WIDE: Mapping[str, str] = {
-    WHOLE_GRAPH: WIDE_GRAPH,
-    STAGES_GRAPH: WIDE_STAGES_GRAPH,
-    CONTROLLED_GRAPH: WIDE_CONTROLLED_GRAPH,
-}
-"""For each graph, the one that computes in float32 instead. Only components in float16 have it."""
-
 
 CONTROLNET = "controlnet"
 """The folder of the first ControlNet. Further ones are `controlnet_2`, `controlnet_3`, and so on."""
@@ -93,7 +68,7 @@ class Model(ABC):
     adaptation: Adaptation = NO_ADAPTATION
 
     @abstractmethod
-    def graph(self, name: str, kind: str = WHOLE_GRAPH) -> GraphSource | None:
+    def graph(self, name: str, kind: GraphKind = WHOLE_GRAPH) -> GraphSource | None:
         """A graph of the component `name`. `kind` is a file's name. None if the model has no such graph."""
 
     @abstractmethod
@@ -191,8 +166,19 @@ class Model(ABC):
 
     @property
     def has_safety_checker(self) -> bool:
-        """Whether the model's own pipeline blacks out images that a safety checker rejects. sdrt runs none."""
-        return class_of(self.index.get("safety_checker")) is not None
+        """Whether images are checked after they are decoded, as in the model's own pipeline."""
+        names_one = class_of(self.index.get(SAFETY_CHECKER)) is not None
+        return names_one and not self.safety_checker_problem
+
+    @property
+    @abstractmethod
+    def safety_checker_problem(self) -> str:
+        """Why the safety checker that the model names cannot run, such as "is incomplete". Empty otherwise."""
+
+    @property
+    @abstractmethod
+    def preprocessor_config(self) -> dict[str, Any]:
+        """The `preprocessor_config.json` that says how images are prepared for the safety checker."""
 
     @cached_property
     def capabilities(self) -> Capabilities:

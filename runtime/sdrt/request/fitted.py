@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
+from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.request.controls import Control
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.request import Request
@@ -62,6 +63,11 @@ class FittedRequest(DerivedSettings):
     def num_skipped_steps(self) -> int:
         """How many steps are skipped because the run starts from an image."""
         return 0 if self.runs_all_steps else super().num_skipped_steps
+
+    @property
+    def denoiser_inputs(self) -> MoreInputs:
+        """What the denoiser takes beside its usual inputs."""
+        return MoreInputs(residuals=bool(self.controls))
 
     @property
     def size(self) -> tuple[int, int]:

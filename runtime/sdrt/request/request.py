@@ -10,7 +10,7 @@ from sdrt.foreign.checked import explains_construction
 from sdrt.request.derived import DerivedSettings
 from sdrt.request.validation import validate
 
-__all__ = ["Request"]
+__all__ = ["Request", "without_checker"]
 
 
 @explains_construction("Request", REQUESTING)
@@ -27,3 +27,10 @@ class Request(DerivedSettings):
 
     def __post_init__(self) -> None:
         validate(self)
+
+
+def without_checker(request: Request) -> Request:
+    """The request with the safety checker turned off. Its other values, which were checked, stay the same."""
+    made = object.__new__(Request)
+    made.__dict__.update(vars(request) | {"safety_checker": False})
+    return made

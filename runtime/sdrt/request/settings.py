@@ -204,6 +204,18 @@ class Settings(ControlSettings):
         group=Group.LARGE,
         option=Option(("--max-size",)),
     )
+    safety_checker: bool = setting(
+        True,
+        "Look at the images with the model's safety checker, if it has one. Images that it flags are black.",
+        more="As in diffusers, {output_type} latent is not checked. Neither are previews.",
+        kind=bool,
+        group=Group.USUAL,
+        option=Option(
+            ("--no-safety-checker",),
+            help="Show images that the model's safety checker would make black.",
+        ),
+        label=Label("Safety checker"),
+    )
     eta: float = setting(
         0.0,
         "How much noise DDIM adds in each step, from 0 to 1.",

@@ -120,6 +120,8 @@ FACTS = (
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
     # Names and hashes of LoRAs. The prompt has their tags.
     Setting(name="lora_hashes", kind=str, label=Label("Lora hashes")),
+    # Whether the safety checker flagged the image, which is then black. Absent if it did not look.
+    Setting(name="nsfw_content_detected", kind=bool, label=Label("NSFW content detected")),
     # The texts before the choices of wildcards. The prompts in metadata are those after them.
     *(
         Setting(name=f"wildcard_{text}", kind=str, label=Label(name))

@@ -12,9 +12,12 @@ from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
 from sdrt.families import ControlNetSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
+from sdrt.images.clip_input import ClipInput
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR, SAFETY_CHECKER
 from sdrt.model_folder.folder import TAESD_DECODER
+from sdrt.model_folder.graph_kind import NO_MORE, STAGES_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import readable
-from sdrt.model_folder.model import CONTROLLED_GRAPH, STAGES_GRAPH, Model
+from sdrt.model_folder.model import Model
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
@@ -22,6 +25,7 @@ from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.controls import residual_shapes
 from sdrt.run.open_graphs import OpenGraphs
+from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
 from sdrt.text.textual_inversion import Inversions
 from sdrt.text.tokenizer import Tokenizer
@@ -123,16 +127,10 @@ class LoadedComponents:
         spec = self._family.text_encoders[number]
         return self._graphs.get(spec.component, lambda: self._make_text_encoder(spec, number))
 
-    @property
-    def denoiser(self) -> Component:
-        """The graph of the denoiser, such as the U-Net. `Denoiser` runs it."""
-        return self._graphs.get(self._family.denoiser.component, self._make_denoiser)
-
-    @property
-    def controlled_denoiser(self) -> Component:
-        """The graph of the denoiser that takes what ControlNets give."""
-        component = self._family.denoiser.component
-        return self._graphs.get(f"{component}, controlled", self._make_controlled_denoiser, component)
+    def denoiser(self, more: MoreInputs = NO_MORE) -> Component:
+        """The graph of the denoiser, such as the U-Net, with `more` inputs than usual. `Denoiser` runs it."""
+        name = self._family.denoiser.component
+        return self._graphs.get(name, lambda: self._make_denoiser(more), more)
 
     def controlnet(self, spec: ControlNetSpec) -> Component:
         """The graph of a ControlNet."""
@@ -142,10 +140,8 @@ class LoadedComponents:
         self, component: Component, rows: int, size: Sequence[int]
     ) -> dict[str, tuple[int, ...]]:
         """The shapes of what ControlNets give, for `rows` rows of latents of this `size` [h, w]."""
-        spec = self._family.denoiser
-        return residual_shapes(
-            self._model.component_config(spec.component), spec, component.inputs, rows, size
-        )
+        config = self._model.component_config(self._family.denoiser.component)
+        return residual_shapes(config, component.inputs, rows, size)
 
     def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
         """The model's ControlNets, each with what it does in a request."""
@@ -164,6 +160,11 @@ class LoadedComponents:
         if self._vae_decoder is None:
             self._vae_decoder = self._make_vae_decoder()
         return self._vae_decoder
+
+    @property
+    def safety_checker(self) -> SafetyChecker:
+        """What finds images that must not be shown. Not every model has it."""
+        return self._graphs.get(SAFETY_CHECKER, self._make_safety_checker)
 
     @property
     def taesd(self) -> TaesdPreview:
@@ -189,13 +190,16 @@ class LoadedComponents:
         """Free every session. Those that a run still uses are freed when it ends."""
         self._graphs.close()
 
-    def load(self) -> None:
-        """Load every component that text to image needs. With `low_vram`, load nothing in advance."""
+    def load(self, more: MoreInputs = NO_MORE) -> None:
+        """Load every component that text to image needs, the denoiser with `more` inputs than usual.
+
+        With `low_vram`, load nothing in advance.
+        """
         if self.low_vram:
             return
         # ONNX Runtime takes more memory while it loads a graph than afterwards. So the largest graph comes first,
         # before the others take memory.
-        self.denoiser  # noqa: B018
+        self.denoiser(more)
         for number, spec in enumerate(self._family.text_encoders):
             if self._model.has(spec.component):
                 self.text_encoder(number)
@@ -226,16 +230,10 @@ class LoadedComponents:
             encoder.use(self._of_encoder(self._inversions, number, name))
         return encoder
 
-    def _make_denoiser(self) -> Component:
+    def _make_denoiser(self, more: MoreInputs) -> Component:
         spec = self._family.denoiser
-        component = self._graphs.open(spec.component)
-        component.require(spec.inputs(self._model.component_config(spec.component)), (spec.output,))
-        return component
-
-    def _make_controlled_denoiser(self) -> Component:
-        spec = self._family.denoiser
-        component = self._graphs.open(spec.component, CONTROLLED_GRAPH)
-        added = [name for name in component.inputs if spec.is_added(name)]
+        component = self._graphs.open(spec.component, GraphKind(inputs=more))
+        added = [name for name in component.inputs if more.has(name)]
         own = spec.inputs(self._model.component_config(spec.component))
         component.require((*own, *added), (spec.output,))
         return component
@@ -246,6 +244,10 @@ class LoadedComponents:
         taken = [name for name in component.inputs if name in own]
         component.require((*taken, spec.image, spec.scale), (spec.middle,))
         return component
+
+    def _make_safety_checker(self) -> SafetyChecker:
+        prepare = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
+        return SafetyChecker(self._graphs.open(SAFETY_CHECKER), prepare)
 
     def _make_vae_encoder(self) -> VaeEncoder:
         spec = self._family.vae

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sdrt.families import ControlNetSpec, DenoiserSpec
 from sdrt.images.preprocessing import preprocessed
 from sdrt.images.reading import resized
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
 from sdrt.request.controls import Control
 from sdrt.request.fitted import FittedRequest
 from sdrt.schedulers import Plan
@@ -203,7 +204,7 @@ def bound_controls(
             nets.append(
                 _Net(component=component, run=run, spec=spec, control=control, images=images, scales=scales)
             )
-        added = {name: shape for name, shape in shapes.items() if denoiser.is_added(name)}
+        added = {name: shape for name, shape in shapes.items() if CONTROLLED_GRAPH.inputs.has(name)}
         yield Controls(
             nets, shapes=added, unconditional=unconditional, factor=factor, evaluations=plan.num_evaluations
         )
@@ -247,13 +248,12 @@ def _scales(count: int, *, grows: bool) -> Array:
 
 
 def residual_shapes(
-    config: Mapping[str, Any], spec: DenoiserSpec, inputs: Mapping[str, Any], rows: int, size: Sequence[int]
+    config: Mapping[str, Any], inputs: Mapping[str, Any], rows: int, size: Sequence[int]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of a denoiser's further inputs.
+    """The shapes of a denoiser's inputs for what ControlNets give.
 
     Args:
         config: the denoiser's config.
-        spec: its names.
         inputs: the specs of the graph's inputs, by name, which say the channels.
         rows: the rows of a call.
         size: height and width of the latents.
@@ -269,7 +269,7 @@ def residual_shapes(
         if level < len(layers) - 1:
             current = tuple((side + up) // 2 for side in current)
             sizes.append(current)
-    names = [name for name in inputs if spec.is_added(name)]
+    names = [name for name in inputs if CONTROLLED_GRAPH.inputs.has(name)]
     return {
         name: (rows, inputs[name].shape[1], *each)
         for name, each in zip(names, [*sizes, current], strict=True)

@@ -47,7 +47,7 @@ def bound_denoiser(
     sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
     """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
-    component = components.controlled_denoiser if request.controls else components.denoiser
+    component = components.denoiser(request.denoiser_inputs)
     windows = Windows.of_image(
         *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
     )

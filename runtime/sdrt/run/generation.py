@@ -54,6 +54,7 @@ class Generation:
         self._tell_of_prompts(request)
         self._tell_of_words(request, refiner)
         self._tell_of_controls(request, refiner)
+        self._tell_of_checker(request)
         try:
             if request.outpaint is not None:
                 yield from outpaint(request, plans, one_pass, self._capabilities)
@@ -148,6 +149,16 @@ class Generation:
         """Warn that ControlNets do not guide the refiner, which is another model."""
         if refiner is not None and request.controls:
             self._notices.warn(f"refiner {refiner.model.name} runs without the ControlNets")
+
+    def _tell_of_checker(self, request: FittedRequest) -> None:
+        """Say that nothing looks at the images, because the request turns the safety checker off."""
+        model = self._cache.model
+        if request.safety_checker or request.output_type == "latent":
+            return
+        if model.has_safety_checker:
+            self._notices.inform(f"the safety checker of {model.name} is off: images are not filtered")
+        elif not model.safety_checker_problem:
+            self._notices.inform(f"{model.name} has no safety checker to turn off")
 
     def _tell_of_words(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Warn about words of textual inversions that the refiner reads as text."""

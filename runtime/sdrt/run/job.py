@@ -69,6 +69,11 @@ class Pass:
         return self.cache.model
 
     @property
+    def checks_images(self) -> bool:
+        """Whether the safety checker looks at the images."""
+        return self.request.safety_checker and self.model.has_safety_checker
+
+    @property
     def capabilities(self) -> Capabilities:
         """The sizes, inputs and task that the model supports."""
         return self.model.capabilities

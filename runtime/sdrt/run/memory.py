@@ -18,6 +18,7 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
+from sdrt.model_folder.graph_kind import NO_MORE
 from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import check_takes_weights, tell_of_target
@@ -91,17 +92,20 @@ class ComponentCache:
         with held(self._lock):
             return self._with(chosen, low_vram=self._uses_low_vram(0))
 
-    def load(self, adaptation: Adaptation | None = None) -> None:
-        """Create every session that text to image needs, with these adapters or the active ones.
+    def load(self, request: FittedRequest | None = None) -> None:
+        """Create every session that text to image needs: for this request, or with the active adapters.
 
         If they do not all fit into memory, change to `low_vram`, which creates each session when it is needed.
 
         Raises:
             OutOfMemoryError: they do not fit, and `low_vram` is False.
         """
+        adaptation, inputs = (
+            (None, NO_MORE) if request is None else (request.adaptation, request.denoiser_inputs)
+        )
         used_low_vram, components = self._uses_low_vram(0), self.get(adaptation)
         try:
-            components.load()
+            components.load(inputs)
             return
         except OutOfMemoryError as error:
             where = "for all images: the components do not fit into memory together"
@@ -115,7 +119,7 @@ class ComponentCache:
                 # They were replaced meanwhile. Free the sessions that were created since then.
                 components.close()
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
-        self.get(adaptation).load()
+        self.get(adaptation).load(inputs)
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
@@ -255,11 +259,9 @@ class ComponentCache:
             # There is only one export of an embedded model, so the user cannot choose another target.
             if self.model.path != embedded_path(self.model.name):
                 tell_of_target(model.target, model.name, self.config, self._notices)
-        if self.model.has_safety_checker and not self._told_of_safety_checker:
+        if (problem := self.model.safety_checker_problem) and not self._told_of_safety_checker:
             self._told_of_safety_checker = True
-            self._notices.inform(
-                f"{self.model.name} comes with a safety checker, which sdrt does not run: images are not filtered"
-            )
+            self._notices.warn(f"the safety checker of {self.model.name} {problem}. Images are not filtered")
         self._free()  # before new ones are made, because both may not fit into memory
         config = replace(self.config, low_vram=low_vram)
         make = self._make or LoadedComponents

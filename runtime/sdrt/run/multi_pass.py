@@ -105,12 +105,15 @@ def outpaint(
     timings: list[Mapping[str, Any]] = []
     for number, (growth, plan) in enumerate(zip(growths(request), plans, strict=True)):
         part = grown_request(request, images, growth, number, capabilities)
+        if number + 1 < len(plans):
+            part = replace(part, safety_checker=False)
         made = yield from _steps_of(one_pass(part, plan))
         images = [to_bytes(image) for image in made.images]
         timings.append(made.timings)
     yield StableDiffusionPipelineOutput(
         images=made.images if request.output_type == "np" else [to_pil(image) for image in made.images],
         seeds=list(request.seeds),
+        nsfw_content_detected=made.nsfw_content_detected,
         request=request.completed,
         timings=_added(timings),
         origin=made.origin,
@@ -122,7 +125,8 @@ def make_twice(
 ) -> Events:
     """Make small images, then large images from them, for `hires_scale`."""
     kind = "latent" if request.hires_upscaler == "latent" else "np"
-    first = replace(request, output_type=kind, hires_scale=None)
+    # Only the result is checked.
+    first = replace(request, output_type=kind, hires_scale=None, safety_checker=False)
     small = yield from _steps_of(one_pass(first, plans[0]))
     large = yield from _steps_of(one_pass(_enlarged(request, small.images, capabilities), plans[1]))
     yield replace(large, timings=_added([small.timings, large.timings]))

@@ -31,9 +31,10 @@ def run_pass(job: Pass) -> Events:
     turns.encode()
     prepared = prepare(job)
     latents = yield from denoise(turns, prepared)
-    images = decode(turns.job, latents, prepared.canvases)
+    images, flagged = decode(turns.job, latents, prepared.canvases)
     yield StableDiffusionPipelineOutput(
         images=images,
+        nsfw_content_detected=flagged,
         seeds=list(job.request.seeds),
         request=job.request.completed,
         timings=job.timings,
@@ -64,8 +65,11 @@ def denoise(turns: Turns, prepared: Prepared) -> Generator[GenerationStep, None,
     return event.latents
 
 
-def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
-    """Turn latents into images. If memory runs out, decode again with `low_vram`, so that the steps are not lost."""
+def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> tuple[Any, list[bool] | None]:
+    """Turn latents into images, and say which of them the safety checker flagged; None if it did not look.
+
+    If memory runs out, decode again with `low_vram`, so that the steps are not lost.
+    """
     try:
         return _decode_with(job.components, job, latents, canvases)
     except MemoryError as error:
@@ -75,7 +79,9 @@ def decode(job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
     return _decode_with(job.cache.for_request(job.request), job, latents, canvases)
 
 
-def _decode_with(components: LoadedComponents, job: Pass, latents: Array, canvases: Sequence[Canvas]) -> Any:
+def _decode_with(
+    components: LoadedComponents, job: Pass, latents: Array, canvases: Sequence[Canvas]
+) -> tuple[Any, list[bool] | None]:
     """Decode one image at a time. With `composite`, put each repainted part into the image that the user gave."""
     request, name = job.request, job.model.family.denoiser.component
     if not np.isfinite(latents).all():
@@ -84,17 +90,47 @@ def _decode_with(components: LoadedComponents, job: Pass, latents: Array, canvas
             component=name,
         )
     if request.output_type == "latent":
-        return latents
-    made: list[Array] = []
+        return latents, None
+    decoded: list[Array] = []
+    checks, composes = job.checks_images, request.composite and bool(canvases)
+
+    def shown(image: Array, index: int) -> Array:
+        return canvases[index].composite(image) if composes else image
+
     try:
         with timed(job.timings, "vae_decoder"):
-            for index, one in enumerate(latents):
-                image = components.vae_decoder(one)
-                made.append(canvases[index].composite(image) if request.composite and canvases else image)
+            for one in latents:
+                decoded.append(components.vae_decoder(one))
     except RunCancelledError as error:
-        error.images = made if request.output_type == "np" else [to_pil(image) for image in made]
+        # Images that nothing has checked are not shown.
+        kept = [] if checks else [shown(image, index) for index, image in enumerate(decoded)]
+        error.images = _as_asked(kept, request.output_type)
         raise
-    return np.stack(made) if request.output_type == "np" else [to_pil(image) for image in made]
+    flagged = _flagged(components, job, decoded) if checks else None
+    made = [shown(image, index) for index, image in enumerate(decoded)]
+    if flagged is not None:
+        made = [np.zeros_like(one) if bad else one for one, bad in zip(made, flagged, strict=True)]
+    return (np.stack(made) if request.output_type == "np" else _as_asked(made, "pil")), flagged
+
+
+def _as_asked(images: list[Array], output_type: str) -> list[Any]:
+    """A list of images as the request's output type has them."""
+    return list(images) if output_type == "np" else [to_pil(image) for image in images]
+
+
+def _flagged(components: LoadedComponents, job: Pass, images: Sequence[Array]) -> list[bool]:
+    """Which images [H, W, 3] the safety checker flags. It sees what the model made, as in diffusers."""
+    with timed(job.timings, "safety_checker"):
+        checker = components.safety_checker
+        found = [checker(image) for image in images]
+    if any(found):
+        numbers = ", ".join(str(index) for index, bad in enumerate(found, start=1) if bad)
+        which = f"image {numbers} of {len(found)}" if len(found) > 1 else "the image"
+        job.notices.warn(
+            f"{which} may show what the safety checker of {job.model.name} filters out, and is black: "
+            "try another prompt or seed"
+        )
+    return found
 
 
 def _noise(job: Pass, prepared: Prepared) -> Array:

@@ -18,8 +18,9 @@ from sdrt.common.cancelling import held
 from sdrt.common.notices import Notices
 from sdrt.common.program_end import at_work
 from sdrt.model_folder.folder import TAESD_DECODER
+from sdrt.model_folder.graph_kind import NO_MORE, WHOLE_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import missing
-from sdrt.model_folder.model import WHOLE_GRAPH, WIDE, GraphSource, Model
+from sdrt.model_folder.model import GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -34,14 +35,17 @@ T = TypeVar("T")
 _SMALL = frozenset({TAESD_DECODER})
 
 
+_Key = tuple[str, MoreInputs]
+
+
 class _Kept:
     """What is in memory, by name, with the adapters that changed it. `OpenGraphs` of one model share it."""
 
     def __init__(self) -> None:
-        # The component, what changed it, and what was made.
-        self.by_name: dict[str, tuple[str, Any, Any]] = {}
+        # What changed a component, and what was made, by its name and its further inputs.
+        self.made: dict[_Key, tuple[Any, Any]] = {}
         # Graphs that were freed, but that a run still uses. Other runs use them too, so none is loaded twice.
-        self.in_use: WeakValueDictionary[tuple[str, Any], Any] = WeakValueDictionary()
+        self.in_use: WeakValueDictionary[tuple[_Key, Any], Any] = WeakValueDictionary()
         self.opened: list[weakref.ref[Component]] = []
         self.lock = threading.Lock()
 
@@ -80,31 +84,34 @@ class OpenGraphs:
         found = [reference() for reference in list(self._kept.opened)]
         return tuple(component for component in found if component is not None)
 
-    def get(self, name: str, load: Callable[[], T], component: str = "") -> T:
-        """Return what `load` made for this name. `load` is called if nothing is in memory under this name.
+    def get(self, name: str, load: Callable[[], T], inputs: MoreInputs = NO_MORE) -> T:
+        """Return what `load` made for the component `name` with these further inputs.
 
-        The adapters count that change the `component`, which has the same name by default.
+        `load` is called if nothing is in memory for them.
         """
-        component = component or name
-        kept, key = self._kept, self._model.adaptation.key(component)
+        kept, key, changes = self._kept, (name, inputs), self._model.adaptation.key(name)
         with at_work(), held(kept.lock):
-            found = kept.by_name.get(name)
-            if found is None or found[1] != key:
+            found = kept.made.get(key)
+            if found is None or found[0] != changes:
                 del found
-                self._make_room(name, component)
+                self._make_room(name)
                 # Only now, because the line above may have freed it.
-                in_use = kept.in_use.get((name, key))
+                in_use = kept.in_use.get((key, changes))
                 made = load() if in_use is None else in_use
-                kept.by_name[name] = (component, key, made)
-                kept.in_use[name, key] = made
-            wanted: T = kept.by_name[name][2]
+                kept.made[key] = (changes, made)
+                kept.in_use[key, changes] = made
+            wanted: T = kept.made[key][1]
             return wanted
 
-    def _make_room(self, name: str, component: str) -> None:
-        """Free what must not be in memory together with `name`, a graph of `component`."""
-        kept, key = self._kept.by_name, self._model.adaptation.key(component)
-        old = [one for one, (own, own_key, _) in kept.items() if own == component and own_key != key]
-        drop = old + [one for one in kept if self._frees_others(name) and one not in (*_SMALL, *old)]
+    def _make_room(self, name: str) -> None:
+        """Free what must not be in memory together with the component `name`."""
+        kept, changes = self._kept.made, self._model.adaptation.key(name)
+        frees = self._frees_others(name)
+        drop = [
+            (one, inputs)
+            for (one, inputs), (own, _) in kept.items()
+            if (one == name and own != changes) or (frees and one not in _SMALL)
+        ]
         for one in drop:
             del kept[one]
         if drop:
@@ -113,7 +120,7 @@ class OpenGraphs:
     def _frees_others(self, name: str) -> bool:
         return bool(self.config.low_vram) and name not in _SMALL
 
-    def open(self, name: str, kind: str = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
+    def open(self, name: str, kind: GraphKind = WHOLE_GRAPH, memory: MemoryGraph | None = None) -> Component:
         """Open a graph of the component `name`, by default the whole one.
 
         `memory` is the graph if it differs from the model's.
@@ -132,7 +139,7 @@ class OpenGraphs:
             repeats=self._repeats(name),
             memory=memory,
         )
-        wide = model.graph(name, WIDE[kind])
+        wide = model.graph(name, kind.widened)
         if wide is not None:
             # A function without `self`: see the class's docstring.
             again = partial(
@@ -152,18 +159,18 @@ class OpenGraphs:
     def close(self) -> None:
         """Free every graph. Those that a run still uses are freed when it ends."""
         with self._kept.lock:
-            self._kept.by_name.clear()
+            self._kept.made.clear()
         trim()
 
     def _repeats(self, name: str) -> bool:
         return name in (self._model.family.denoiser.component, *self._model.controlnets)
 
 
-def _source(model: Model, name: str, kind: str) -> GraphSource:
+def _source(model: Model, name: str, kind: GraphKind) -> GraphSource:
     """A graph of the model. Raises `IntegrityError` if it is missing."""
     source = model.graph(name, kind)
     if source is None:
-        raise missing(model.path / name / kind, name)
+        raise missing(model.path / name / kind.file, name)
     return source
 
 

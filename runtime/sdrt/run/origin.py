@@ -35,6 +35,8 @@ class Origin:
     """The pipeline's `vae_tiling`."""
     refiner: str | None = None
     """The name of the model that takes over in the middle, if there is one."""
+    has_safety_checker: bool = False
+    """Whether the model has a safety checker, which a request can turn off."""
     zeroes: bool = False
     """Whether an empty negative prompt differs from a missing one."""
     layer: int = 0
@@ -47,7 +49,13 @@ class Origin:
     """What to say of LoRAs."""
 
     def parameters(
-        self, request: Request, index: int, size: tuple[int, int], *, batch_size: int
+        self,
+        request: Request,
+        index: int,
+        size: tuple[int, int],
+        *,
+        batch_size: int,
+        flagged: bool | None = None,
     ) -> Parameters:
         """Return the metadata of image `index`: how it was made.
 
@@ -56,12 +64,14 @@ class Origin:
             index: the image's index among the images of the request.
             size: the image's width and height in pixels.
             batch_size: the number of images that were denoised at once.
+            flagged: whether the safety checker flagged the image; None if it did not look.
         """
         which = index // request.num_images_per_prompt
         values = self._of_request(request) | self._of_scheduler() | self._of_model()
         # As in A1111, the size of the first pass. It is smaller than the image's with hires_scale or a cropped mask.
         values["size"] = size if request.outpaint is not None else (request.width, request.height)
         values["seed"] = request.seeds[index]
+        values["nsfw_content_detected"] = flagged
         values["batch_size"] = batch_size if batch_size > 1 else None
         negative = None if request.negative_prompt is None else request.negative_prompts[which]
         values["empty_negative_prompt"] = True if self.zeroes and negative == "" else None
@@ -87,6 +97,8 @@ class Origin:
                 values[row.name] = value
         if request.hires_scale is not None or request.denoising_start is not None:
             values.pop("strength", None)
+        if not self.has_safety_checker:
+            values.pop("safety_checker", None)
         if not self.scheduler.reads_eta:
             values.pop("eta", None)
         if request.hires_scale is not None and request.hires_scheduler is not None:

@@ -85,6 +85,7 @@ class PlannedRequest:
             vae=self.model.other_vae,
             scheduler=self.scheduler,
             scheduler_config=scheduler_config,
+            has_safety_checker=self.model.has_safety_checker,
             zeroes=self.model.capabilities.zeroes,
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,

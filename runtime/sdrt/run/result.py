@@ -59,8 +59,10 @@ class StableDiffusionPipelineOutput(ExplainsAttributes):
         images: PIL images; float32 [N, H, W, 3] in 0..1 for `output_type="np"`; latents [N, C, h, w] for "latent".
         seeds: for each image, the seed that makes it again on its own.
         request: the request, completed with the size, the seed and the guidance scale. It makes the same images again.
-        timings: the seconds that `text_encoder`, `vae_encoder` and `vae_decoder` took. In every family, `unet` is
-            a list with the seconds of each evaluation of the denoiser.
+        nsfw_content_detected: for each image, whether the safety checker flagged it, so that it is black. None, as in
+            diffusers, if no safety checker has seen the images.
+        timings: the seconds that `text_encoder`, `vae_encoder`, `vae_decoder` and `safety_checker` took. In every
+            family, `unet` is a list with the seconds of each evaluation of the denoiser.
         origin: the model and the pipeline's settings, for `metadata` and `save`.
     """
 
@@ -70,13 +72,9 @@ class StableDiffusionPipelineOutput(ExplainsAttributes):
     images: Any
     seeds: list[int]
     request: Request
+    nsfw_content_detected: list[bool] | None = None
     timings: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
-
-    @property
-    def nsfw_content_detected(self) -> None:
-        """None, as in diffusers for images that no safety checker has seen."""
-        return None
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the images, then `nsfw_content_detected`."""
@@ -108,7 +106,10 @@ class StableDiffusionPipelineOutput(ExplainsAttributes):
                 "this output does not say what made it", "an output that a pipeline returned"
             )
         batch = len(self.seeds) if batch_size is None else integer("batch_size", batch_size, 1, 2**31)
-        return self.origin.parameters(self.request, index, self._size(index), batch_size=batch)
+        flagged = None if self.nsfw_content_detected is None else self.nsfw_content_detected[index]
+        return self.origin.parameters(
+            self.request, index, self._size(index), batch_size=batch, flagged=flagged
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False, metadata: bool = True) -> list[Path]:
         """Write every image to a PNG, JPEG or WebP file, chosen by the extension. Return the paths of the files.

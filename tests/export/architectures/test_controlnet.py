@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sdrt.errors import UnsupportedModelError
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
 from sdrt_export.architectures.controlnet import controlnet
 from sdrt_export.architectures.controlnet_config import ControlNetConfig
 from sdrt_export.architectures.unet import unet
@@ -270,7 +271,7 @@ def test_the_unet_adds_the_residuals(name: str, layers: type[Layers], compute: i
     torch.manual_seed(0)
     module = randomised(UNet2DConditionModel(**UNET | UNETS[name]))
     config, graph = UNetConfig.of(dict(module.config)), Graph("unet", compute)
-    unet(config, layers(graph), controlled=True)
+    unet(config, layers(graph), CONTROLLED_GRAPH.inputs)
     run = written(graph, module, tmp_path, layers)
     for batch, height, width, length in SIZES:
         feeds = inputs(ControlNetConfig.of(BASE | CONFIGS.get(name, {})), batch, height, width, length)
@@ -292,11 +293,10 @@ def test_the_plain_unet_has_the_same_weights_and_no_more_inputs() -> None:
     config = UNetConfig.of(UNET | UNETS["sd1"])
     plain, controlled = Graph("unet"), Graph("unet")
     unet(config, FusedLayers(plain))
-    unet(config, FusedLayers(controlled), controlled=True)
+    unet(config, FusedLayers(controlled), CONTROLLED_GRAPH.inputs)
     assert plain.weights == controlled.weights
-    model = plain.model(
-        dict.fromkeys(plain.weights, Place(location="x")), dict.fromkeys(plain.weights, FLOAT)
-    )
+    places = dict.fromkeys(plain.weights, Place(location="x"))
+    model = plain.model(places, dict.fromkeys(plain.weights, FLOAT))
     assert [one.name for one in model.graph.input] == ["sample", "timestep", "encoder_hidden_states"]
 
 

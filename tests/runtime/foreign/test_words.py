@@ -117,11 +117,13 @@ def test_a_subclass_may_have_attributes(pipeline: StableDiffusionPipeline) -> No
     assert own.note == 3  # type: ignore[attr-defined]
 
 
-def test_there_is_no_safety_checker(pipeline: StableDiffusionPipeline) -> None:
+def test_a_model_without_a_safety_checker_has_none_to_turn_on(pipeline: StableDiffusionPipeline) -> None:
     pipeline.safety_checker = None
     assert pipeline.safety_checker is None
+    pipeline.safety_checker = True
+    assert pipeline.safety_checker is None
     with pytest.raises(
-        RequestError, match=r"safety_checker is .*: expected None, because sdrt has no safety"
+        RequestError, match=r"safety_checker is .*: expected None to turn the model's own off"
     ):
         pipeline.safety_checker = lambda images, **_: (images, False)  # type: ignore[assignment]
 

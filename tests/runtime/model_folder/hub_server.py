@@ -20,7 +20,7 @@ CONFIGS = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/voc
 CONFIGS += [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")]
 
 
-WEIGHTS = ["text_encoder/model.safetensors"]
+WEIGHTS = ["text_encoder/model.safetensors", "safety_checker/model.safetensors"]
 
 
 WEIGHTS += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
@@ -29,7 +29,7 @@ WEIGHTS += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "
 OTHERS = [
     "unet/diffusion_pytorch_model.bin",
     "v1-5-pruned.ckpt",
-    "safety_checker/model.safetensors",
+    "safety_checker/pytorch_model.bin",
     "README.md",
 ]
 

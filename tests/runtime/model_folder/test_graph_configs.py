@@ -54,7 +54,10 @@ def test_images_are_those_of_the_folder_with_configs(bare: Path, pipeline: Stabl
     np.testing.assert_array_equal(image, pipeline("a cat", **options).images)
     options |= {"image": image[0], "strength": 0.5}
     np.testing.assert_array_equal(ours("a dog", **options).images, pipeline("a dog", **options).images)
-    assert messages == ["model comes with a safety checker, which sdrt does not run: images are not filtered"]
+    assert messages == [
+        "the safety checker of model is incomplete: safety_checker/model.onnx is missing. "
+        "Images are not filtered"
+    ]
 
 
 def test_images_are_of_512_pixels(bare: Path) -> None:

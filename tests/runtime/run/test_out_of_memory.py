@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
 from sdrt.benchmark.memory import own_bytes
 from sdrt.cli import main
+from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort
 from sdrt.onnx.error_messages import run_failure
@@ -232,11 +233,11 @@ def test_two_threads_can_load_at_once(tiny_model: Path, monkeypatch: pytest.Monk
     made = pipeline(tiny_model)
     both, plain = threading.Barrier(2, timeout=30), LoadedComponents.load
 
-    def load(components: LoadedComponents) -> None:
+    def load(components: LoadedComponents, more: MoreInputs) -> None:
         if not components.low_vram:
             # Both threads begin without low_vram.
             both.wait()
-        plain(components)
+        plain(components, more)
 
     monkeypatch.setattr(LoadedComponents, "load", load)
     failed: list[BaseException] = []

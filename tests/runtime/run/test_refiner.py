@@ -22,6 +22,7 @@ from sdrt import (
     read_metadata,
 )
 from sdrt.cli import main
+from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.request.two_model_settings import TwoModelSettings
 from sdrt.run.components import LoadedComponents
 from sdrt.schedulers import SAMPLERS
@@ -418,11 +419,11 @@ def test_out_of_memory_at_the_switch_frees_the_first_model(
     second.close()
     load, failed = LoadedComponents._make_denoiser, list[str]()
 
-    def fail_beside_the_first(self: LoadedComponents) -> Any:
+    def fail_beside_the_first(self: LoadedComponents, more: MoreInputs) -> Any:
         if self._model is second.model and "unet" in [graph.name for graph in first.graphs]:
             failed.append(self._model.name)
             raise OutOfMemoryError("unet: out of memory", component="unet", provider="cpu")
-        return load(self)
+        return load(self, more)
 
     monkeypatch.setattr(LoadedComponents, "_make_denoiser", fail_beside_the_first)
     made = first("a cat", **call).images

@@ -121,9 +121,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     made: list[str] = []
     once = OpenGraphs.get
 
-    def spied(graphs: OpenGraphs, name: str, make: Any) -> Any:
+    def spied(graphs: OpenGraphs, name: str, make: Any, *more: Any) -> Any:
         made.append(name)
-        return once(graphs, name, make)
+        return once(graphs, name, make, *more)
 
     monkeypatch.setattr(OpenGraphs, "get", spied)
     return made

@@ -9,7 +9,7 @@ from sdrt.errors import UnsupportedModelError
 from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.tensors.lazy import MappedFile, Source
 
-__all__ = ["LINEAR", "TRANSPOSED", "Row", "Taken", "inside", "taken", "third"]
+__all__ = ["LINEAR", "TRANSPOSED", "Row", "Taken", "half", "inside", "taken", "third"]
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,23 @@ def third(index: int) -> _Take:
 
     A tensor without three equal parts stays whole, and a later check refuses its shape.
     """
+    return _part(index, 3)
+
+
+def half(index: int) -> _Take:
+    """One of the two parts of a tensor that joins keys and values, as `third`."""
+    return _part(index, 2)
+
+
+def _part(index: int, count: int) -> _Take:
+    def cut(shape: Shape) -> Shape:
+        return (shape[0] // count, *shape[1:]) if shape and shape[0] % count == 0 else shape
 
     def part(tensor: Array) -> Array:
-        (size, *_) = _third(tensor.shape)
+        (size, *_) = cut(tensor.shape)
         return tensor[index * size : (index + 1) * size]
 
-    return _Take(part, _third)
-
-
-def _third(shape: Shape) -> Shape:
-    return (shape[0] // 3, *shape[1:]) if shape and shape[0] % 3 == 0 else shape
+    return _Take(part, cut)
 
 
 @dataclass(frozen=True)

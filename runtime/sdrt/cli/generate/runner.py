@@ -21,6 +21,7 @@ from sdrt.cli.generate.jobs import (
     plan_plot,
     plan_preview_path,
 )
+from sdrt.cli.generate.previews import Previews
 from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.timings import Timings
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from sdrt.schedulers import Scheduler
 
 __all__ = ["run", "run_plot"]
-
-_MAX_PREVIEWS = 8  # images of a batch
-_PREVIEW_SIDE = 2048  # pixels of the longer side, which every file format can hold
 
 
 def run(options: Options) -> None:
@@ -170,13 +168,10 @@ class Run:
                 with first.errors_name_location():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
         self._check_loras()
-        self.has_previews = options.preview or options.preview_file is not None
-        self.preview_path = preview_path
-        self.preview_has_failed = False
-        if self.has_previews:
-            pipeline.preview  # noqa: B018 - raises now if the model cannot make previews
+        self.previews = Previews(options, pipeline, preview_path)
         self.timings = Timings()
         self.finished: list[ImageJob] = []
+        self.flagged: list[bool | None] = []
         self.size = (0, 0)
         self.sheet: ContactSheet | None = None
         self.sheet_parameters = ""
@@ -239,8 +234,7 @@ class Run:
             if isinstance(event, StableDiffusionPipelineOutput):
                 return event
             steps.advance()
-            if self.has_previews and (event.last or (event.index + 1) % self.options.preview_every == 0):
-                self._try_to_show(event.denoised, steps, terminal)
+            self.previews.after(event, steps, terminal)
         raise AssertionError("a stream ends with its result")
 
     def _planned(self, batch: Batch) -> PlannedRequest:
@@ -250,26 +244,6 @@ class Run:
             return setup.planned
         return self.pipeline.plan(batch.request, scheduler=setup.scheduler)
 
-    def _try_to_show(self, denoised: Any, steps: Steps, terminal: Terminal) -> None:
-        """Show the images of a batch. If that fails, tell the user once, because the images themselves are fine."""
-        try:
-            self._show(denoised, steps)
-        except SdrtError as error:
-            if not self.preview_has_failed:
-                self.preview_has_failed = True
-                terminal.notice(f"warning: no preview: {error}")
-
-    def _show(self, denoised: Any, steps: Steps) -> None:
-        """Show the images of a batch side by side, in the terminal and in the preview file."""
-        from sdrt.images.arrays import side_by_side
-
-        preview = side_by_side(self.pipeline.preview(denoised[:_MAX_PREVIEWS]))
-        preview.thumbnail((_PREVIEW_SIDE, _PREVIEW_SIDE))
-        if self.options.preview:
-            steps.show(preview)
-        if self.preview_path is not None:
-            write_image(self.preview_path, preview, None, force=True)
-
     def _save(self, job: ImageJob, output: StableDiffusionPipelineOutput, index: int) -> None:
         image: Image = output.images[index]
         metadata = output.metadata(index, batch_size=self.setup(job).options.batch_size)
@@ -277,6 +251,9 @@ class Run:
         if not self.sheet_only:
             self._write(job.path, image, parameters)
         self.finished.append(job)
+        self.flagged.append(
+            None if output.nsfw_content_detected is None else output.nsfw_content_detected[index]
+        )
         self.size = image.size
         if self.grid is not None:
             self._add_to_sheet(self.grid, job, image, parameters)
@@ -317,6 +294,8 @@ class Run:
             "prompts_2": [job.texts.made["prompt_2"] for job in self.finished],
             "negative_prompts_2": [job.texts.made["negative_prompt_2"] for job in self.finished],
             "seeds": [job.seed for job in self.finished],
+            # None for an image that no safety checker has seen.
+            "nsfw_content_detected": self.flagged,
             # "settings" are those of the first image. "own_settings" has the differences of each image from them.
             "settings": self._settings(common) | {"width": width, "height": height},
             "own_settings": [self._differences(self.setup(job), common) for job in self.finished],

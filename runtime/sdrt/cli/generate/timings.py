@@ -18,6 +18,7 @@ class Timings:
     vae_encoder: float = 0.0
     unet: list[float] = field(default_factory=list)
     vae_decoder: float = 0.0
+    safety_checker: float = 0.0
     total: float = 0.0
 
     def add(self, timings: Mapping[str, Any]) -> None:
@@ -26,3 +27,4 @@ class Timings:
         self.vae_encoder += timings.get("vae_encoder", 0.0)
         self.unet += timings["unet"]
         self.vae_decoder += timings["vae_decoder"]
+        self.safety_checker += timings.get("safety_checker", 0.0)
