@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -204,3 +205,34 @@ def test_providers_that_compile_weights_are_refused(
         ProviderError, match=r"openvino compiles a model with its weights.*use provider cpu, cuda"
     ):
         cache.for_request(planned.request)
+
+
+@pytest.fixture
+def twin(tiny_model: Path, tmp_path: Path) -> Path:
+    """Another model with the same weights."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "twin"))
+
+
+def test_a_refiner_has_the_loras_of_the_call(
+    pipe: StableDiffusionPipeline, lora: Callable[[int], Path], twin: Path
+) -> None:
+    plain = image(pipe, lora=lora(1))
+    np.testing.assert_array_equal(image(pipe, lora=lora(1), refiner=str(twin)), plain)
+    # Those of load_lora_weights belong to their pipeline.
+    pipe.load_lora_weights(lora(1))
+    assert np.abs(image(pipe, refiner=str(twin)) - plain).max() > 0.01
+    second = StableDiffusionPipeline.from_pretrained(twin, provider="cpu", threads=1)
+    second.load_lora_weights(lora(1))
+    np.testing.assert_array_equal(image(pipe, refiner=second), plain)
+
+
+def test_a_refiner_that_a_lora_does_not_fit_runs_without_it_and_says_so(
+    pipe: StableDiffusionPipeline, lora: Callable[[int], Path], twin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (twin / "sdrt.json").unlink()
+    file = lora(1)
+    changed = image(pipe, lora=file, refiner=str(twin))
+    assert "refiner twin runs without the LoRA 'lora-1': adapters cannot change" in capsys.readouterr().out
+    assert np.abs(changed - image(pipe, lora=file)).max() > 0.01
+    image(pipe, lora=file, refiner=str(twin))
+    assert "refiner twin" not in capsys.readouterr().out
