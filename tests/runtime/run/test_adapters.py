@@ -236,3 +236,9 @@ def test_a_refiner_that_a_lora_does_not_fit_runs_without_it_and_says_so(
     assert np.abs(changed - image(pipe, lora=file)).max() > 0.01
     image(pipe, lora=file, refiner=str(twin))
     assert "refiner twin" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["fuse_lora", "unfuse_lora"])
+def test_nothing_needs_to_be_fused(pipe: StableDiffusionPipeline, method: str) -> None:
+    with pytest.raises(AttributeError, match=r"steps take no longer.*write set_adapters\(names, 0\.7\)"):
+        getattr(pipe, method)
