@@ -41,7 +41,7 @@ def _timed(pipeline: StableDiffusionPipeline, loras: Sequence[str]) -> dict[str,
 def _load(pipeline: StableDiffusionPipeline, loras: Sequence[str]) -> None:
     """Open the LoRAs' files, and the U-Net's session. Other components stay closed."""
     planned = pipeline.plan(_request(loras))
-    pipeline._cache.for_request(planned.request).denoiser  # noqa: B018
+    pipeline._cache.for_request(planned.request).denoiser()
 
 
 def _request(loras: Sequence[str]) -> Request:

@@ -36,6 +36,9 @@ class Added:
         assert base.dtype == np.float32
         return np.float32(weight) * self.array
 
+    def as_factors(self, weight: float) -> None:
+        return None
+
 
 def of_arrays(arrays: Mapping[str, Mapping[str, NDArray[np.float32]]], name: str = "noise") -> Adapter:
     """An adapter that adds arrays, by component and parameter."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sdrt.adapters.adaptation import NO_ADAPTATION
 from sdrt.common.arguments import takes
 from sdrt.common.cancelling import Cancel, is_set_of
 from sdrt.common.frames import forgets_locals
@@ -145,8 +146,9 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
+        second = NO_ADAPTATION if refiner is None else self._adapters.of_refiner(request, refiner.cache)
         request = request if self._filters else without_checker(request)
-        return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation)
+        return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation, second)
 
     def stream(
         self,

@@ -13,6 +13,8 @@ import pytest
 
 from sdrt.adapters.adaptation import Adaptation, Weighted
 from sdrt.adapters.change import Adapter
+from sdrt.adapters.lora.changes import Added as LoraAdded
+from sdrt.adapters.lora.reader import open_adapter
 from sdrt.adapters.stored_weights import StoredWeights
 from sdrt.common.safetensors_file import read_header, read_tensor
 from sdrt.errors import IntegrityError, UnsupportedModelError
@@ -21,7 +23,7 @@ from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.graph_kind import WHOLE_GRAPH
 from sdrt_export import export_model, open_direct
 from sdrt_export.graphs.stored import StoredGraph
-from tests.adapters import noise_adapter
+from tests.adapters import noise_adapter, write_lora
 from tests.made_once import MadeOnce
 from tests.safetensors_files import save_file
 
@@ -122,6 +124,48 @@ def test_stored_weights_are_those_of_a_changed_checkpoint(
     for key, value in values.items():
         assert value.dtype == expected.dtype(key), key
         np.testing.assert_array_equal(value, expected.array(key), err_msg=key)
+
+
+@pytest.mark.parametrize("target", ["cpu", "portable", "cuda"])
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_products_that_are_added_in_the_graph_s_layout_are_those_of_the_parameters(
+    exports: Callable[[str, str], tuple[Path, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    target: str,
+    dtype: str,
+) -> None:
+    """Two LoRAs on every kind of weight, also packed ones of which only one part changes."""
+    folder = ModelFolder.open(exports(target, dtype)[0])
+    shapes = {part: folder.parameters(part) for part in PARTS}
+    only = {
+        "unet": {name: one for name, one in shapes["unet"].items() if "to_k" in name or "conv" in name},
+        "text_encoder": {name: one for name, one in shapes["text_encoder"].items() if "v_proj" in name},
+    }
+    files = [
+        write_lora(tmp_path / f"{number}.safetensors", own, seed=number, scale=0.1)
+        for number, own in enumerate([shapes, only, only])
+    ]
+    opened = [open_adapter(file, family=folder.family, shapes=shapes) for file in files]
+
+    def values(*names: int) -> list[Mapping[str, np.ndarray]]:
+        weights = (0.75, -0.5, 1.5)
+        parts = [Weighted(adapter=opened[one], weights=dict.fromkeys(PARTS, weights[one])) for one in names]
+        sources = [folder.adapted(Adaptation(tuple(parts))).graph(part) for part in PARTS]
+        assert all(source is not None and source.build is not None for source in sources)
+        return [source.build().values for source in sources]  # type: ignore[union-attr, misc]
+
+    added = values(0, 1) + values(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraAdded, "as_factors", lambda self, weight: None)
+        expected = values(0, 1) + values(2)
+    # The products are summed in another order, and rounded to the type of the graph.
+    close = {"fp32": 1e-6, "fp16": 1e-3}[dtype]
+    for mine, theirs in zip(added, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert value.dtype == theirs[name].dtype
+            np.testing.assert_allclose(value, theirs[name], rtol=close, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sdrt.adapters.adaptation import Adaptation
+from sdrt.adapters.workspace import Workspace
 from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.tensors.lazy import LazyTensors, shape_of
 
@@ -20,11 +21,13 @@ class ChangedTensors(LazyTensors):
 
     def __init__(self, tensors: Mapping[str, Array], adaptation: Adaptation, component: str) -> None:
         self.tensors, self.names = tensors, adaptation.changes(component).keys()
-        self._adaptation, self._component = adaptation, component
+        self._adaptation, self._component, self._workspace = adaptation, component, Workspace()
 
     def __getitem__(self, name: str) -> Array:
         array = self.tensors[name]
-        return self._adaptation.changed(self._component, name, array) if name in self.names else array
+        if name not in self.names:
+            return array
+        return self._adaptation.changed(self._component, name, array, self._workspace)
 
     def shape(self, name: str) -> Shape:
         """See `LazyTensors`."""

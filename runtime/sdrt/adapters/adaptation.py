@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.adapters.change import Adapter, Array, Change
+from sdrt.adapters.change import Adapter, Array, Change, Factors, Shape
+from sdrt.adapters.workspace import Workspace
+from sdrt.common.finite import is_finite
 from sdrt.errors import UnsupportedModelError
 
 __all__ = ["NO_ADAPTATION", "Adaptation", "Weighted"]
@@ -60,22 +62,60 @@ class Adaptation:
                 found.setdefault(name, []).append((change, weight))
         return found
 
-    def changed(self, component: str, name: str, base: Array) -> NDArray[np.float32]:
-        """A parameter with the changes of every adapter, in float32. `base` is the model's own.
+    def factors(self, component: str, name: str, shape: Shape) -> Factors | None:
+        """The changes of a parameter together, as one product: their factors side by side.
 
-        Raises:
-            UnsupportedModelError: the result has NaN or infinity.
+        The rank is 0 without a change. None if a change is no product.
         """
-        wide: NDArray[np.float32] = np.asarray(base, np.float32)
-        made = wide
+        found = [Factors(np.empty((shape[0], 0), np.float32), np.empty((0, *shape[1:]), np.float32))]
         for adapter, weight in self.key(component):
             change = adapter.changes[component].get(name)
             if change is None:
                 continue
-            # A new array each time: a sum in place would need a copy of the base before.
+            with np.errstate(over="ignore"):
+                own = change.as_factors(weight)
+            if own is None:
+                return None
+            found.append(Factors(own.rows, own.columns.reshape(-1, *shape[1:])))
+        if len(found) == 2:
+            return found[1]
+        return Factors(
+            np.concatenate([one.rows for one in found], axis=1),
+            np.concatenate([one.columns for one in found]),
+        )
+
+    def changed(
+        self, component: str, name: str, base: Array, workspace: Workspace | None = None
+    ) -> NDArray[np.float32]:
+        """A parameter with the changes of every adapter, in float32. `base` is the model's own.
+
+        The result is in the memory of `workspace`.
+
+        Raises:
+            UnsupportedModelError: the result has NaN or infinity.
+        """
+        made = np.empty(base.shape, np.float32) if workspace is None else workspace.empty(base.shape)
+        factors = self.factors(component, name, base.shape) if base.ndim > 1 else None
+        if factors is not None:
+            np.copyto(made, base)
+            (workspace or Workspace()).add(made, factors)
+            if is_finite(made):
+                return made
+        return self._one_by_one(component, name, base, made)
+
+    def _one_by_one(
+        self, component: str, name: str, base: Array, made: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The same, in `made`, for changes that are no products. The error names the adapter."""
+        wide: NDArray[np.float32] = np.asarray(base, np.float32)
+        np.copyto(made, wide)
+        for adapter, weight in self.key(component):
+            change = adapter.changes[component].get(name)
+            if change is None:
+                continue
             with np.errstate(over="ignore", invalid="ignore"):
-                made = made + change.delta(wide, weight)
-            if not np.isfinite(made).all():
+                made += change.delta(wide, weight)
+            if not is_finite(made):
                 raise not_finite(adapter.name, component, name)
         return made
 

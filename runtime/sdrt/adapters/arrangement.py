@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sdrt.adapters.change import Array, Shape
+from sdrt.adapters.change import Array, Factors, Shape
 
 __all__ = ["ARRANGEMENTS", "Arrangement", "AsItIs", "ByHead", "ChannelsLast", "Transposed", "arrangement_of"]
 
@@ -34,6 +34,10 @@ class Arrangement(ABC):
     @abstractmethod
     def split_shape(self, shape: Shape, count: int) -> Shape | None:
         """The shape of each of `count` tensors of which a weight of this shape is made. None if it cannot be."""
+
+    @abstractmethod
+    def factors(self, parts: Sequence[Factors]) -> Factors:
+        """The factors of the weight, as a matrix, for those of its tensors. A tensor without a change has rank 0."""
 
     def entry(self) -> dict[str, Any]:
         """Its entry in a manifest."""
@@ -58,6 +62,11 @@ class AsItIs(Arrangement):
         """See `Arrangement`."""
         return shape if count == 1 else None
 
+    def factors(self, parts: Sequence[Factors]) -> Factors:
+        """See `Arrangement`."""
+        (rows, columns), *_ = parts
+        return Factors(rows, columns.reshape(len(columns), -1))
+
 
 @dataclass(frozen=True)
 class Transposed(Arrangement):
@@ -77,6 +86,11 @@ class Transposed(Arrangement):
     def split_shape(self, shape: Shape, count: int) -> Shape | None:
         """See `Arrangement`."""
         return shape[::-1] if count == 1 and len(shape) == 2 else None
+
+    def factors(self, parts: Sequence[Factors]) -> Factors:
+        """See `Arrangement`."""
+        (rows, columns), *_ = parts
+        return Factors(columns.T, rows.T)
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,11 @@ class ChannelsLast(Arrangement):
             return None
         out, rows, columns, channels = shape
         return (out, channels, rows - self.zeros, columns - self.zeros)
+
+    def factors(self, parts: Sequence[Factors]) -> Factors:
+        """See `Arrangement`."""
+        (rows, columns), *_ = parts
+        return Factors(rows, self([columns]).reshape(len(columns), -1))
 
 
 @dataclass(frozen=True)
@@ -134,6 +153,18 @@ class ByHead(Arrangement):
         rows, *rest = shape[::-1] or (0,)
         fits = len(shape) in (1, 2) and count >= 1 and self.heads >= 1 and rows % (count * self.heads) == 0
         return (rows // count, *rest) if fits else None
+
+    def factors(self, parts: Sequence[Factors]) -> Factors:
+        """See `Arrangement`."""
+        columns = np.concatenate([part.columns for part in parts])
+        apart, at = [], 0
+        for rows, own in parts:
+            # Zeros, so that the ranks of one tensor change no other.
+            wide = np.zeros((len(rows), len(columns)), np.float32)
+            wide[:, at : at + len(own)] = rows
+            apart.append(wide)
+            at += len(own)
+        return Factors(columns.T, self(apart))
 
 
 ARRANGEMENTS: Mapping[str, type[Arrangement]] = {

@@ -7,15 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Adapter", "Array", "Change", "Shape", "no_change"]
+__all__ = ["Adapter", "Array", "Change", "Factors", "Shape", "no_change"]
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
+
+
+class Factors(NamedTuple):
+    """A change as a product: `rows` [out, rank] times `columns` [rank, in, …], in float32."""
+
+    rows: NDArray[np.float32]
+    columns: NDArray[np.float32]
 
 
 class Change(Protocol):
@@ -27,6 +34,13 @@ class Change(Protocol):
 
     def delta(self, base: Array, weight: float) -> NDArray[np.float32]:
         """What to add to `base`, of its shape. It is exactly zero at weight 0.
+
+        Raises:
+            UnsupportedModelError: the file changed since it was opened.
+        """
+
+    def as_factors(self, weight: float) -> Factors | None:
+        """What to add as a product of two small arrays. None if it is none, or depends on the base.
 
         Raises:
             UnsupportedModelError: the file changed since it was opened.

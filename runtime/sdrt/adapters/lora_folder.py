@@ -8,17 +8,18 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from sdrt.common.messages import brief, wrong_value
 from sdrt.common.safetensors_file import read_header
 from sdrt.errors import ModelNotFoundError, RequestError, SdrtError
 
-__all__ = ["LoraFolder", "file_in", "short_hash"]
+__all__ = ["USUAL_NAME", "LoraFolder", "file_in", "short_hash"]
 
 _SUFFIX = ".safetensors"
-# What diffusers saves.
-_USUAL = "pytorch_lora_weights.safetensors"
+USUAL_NAME = "pytorch_lora_weights.safetensors"
+"""What diffusers calls the file that it saves."""
 _MOST_FILES = 50_000
 _BLOCK = 1 << 20
 _SHORT = 12
@@ -44,8 +45,8 @@ class LoraFolder:
     def find(self, name: str) -> Path:
         """The file of a name.
 
-        This is a file's name without its extension, also with its subfolders before it, or the name that the trainer
-        wrote into the file (`ss_output_name`).
+        This is a file's name without its extension, also with its subfolders before it, or with "./" and all of its
+        subfolders, or the name that the trainer wrote into the file (`ss_output_name`).
 
         Raises:
             RequestError: no file has the name, or several have it.
@@ -53,7 +54,9 @@ class LoraFolder:
         files = dict(self._files())
         wanted = name.replace("\\", "/").removesuffix(_SUFFIX)
         found = [
-            file for relative, file in files.items() if wanted in (relative, relative.rpartition("/")[2])
+            file
+            for relative, file in files.items()
+            if wanted in (relative, f"./{relative}", relative.rpartition("/")[2])
         ]
         found = found or [file for file in files.values() if _trained_as(file) == name]
         if len(found) == 1:
@@ -61,11 +64,22 @@ class LoraFolder:
         if found:
             raise RequestError.advised(
                 f"several files in {self.path} are called {brief(name)}",
-                "write the subfolder before the name, as in <lora:folder/name:1>",
+                "write the subfolder before the name, as in <lora:folder/name:1> or <lora:./name:1>",
                 argument="prompt",
                 path=self.path,
             )
         raise self._missing(name, list(files))
+
+    def of_hash(self, wanted: str) -> str | None:
+        """The name by which `find` finds the file with this `short_hash`. None without such a file."""
+        files = dict(self._files())
+        for relative, file in files.items():
+            with suppress(SdrtError, OSError):
+                if short_hash(file) == wanted and not set(relative) & set("<>:="):
+                    own = relative.rpartition("/")[2]
+                    same = [one for one in files if own == one.rpartition("/")[2]]
+                    return own if len(same) == 1 else f"./{relative}"
+        return None
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         """Each file, by its path in the folder without the extension."""
@@ -114,7 +128,7 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
             )
         return found
     names = sorted(one.name for one in found.iterdir() if one.name.lower().endswith(_SUFFIX))
-    chosen = [name] if name else [one for one in names if one == _USUAL] or names
+    chosen = [name] if name else [one for one in names if one == USUAL_NAME] or names
     if len(chosen) != 1 or not (found / chosen[0]).is_file():
         listed = ", ".join(names[:8]) or "none"
         raise ModelNotFoundError.advised(

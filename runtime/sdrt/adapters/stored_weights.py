@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sdrt.adapters.adaptation import Adaptation, not_finite
 from sdrt.adapters.arrangement import Arrangement, AsItIs, Transposed, arrangement_of
 from sdrt.adapters.change import Array, Shape
+from sdrt.adapters.workspace import Workspace
+from sdrt.common.finite import is_finite
 from sdrt.errors import IntegrityError
 from sdrt.onnx.graph_file import ElsewhereWeight, GraphFile, read_graph
 
@@ -94,28 +97,93 @@ class StoredWeights:
             IntegrityError: the weights are not where the graph says.
             UnsupportedModelError: a weight becomes infinite, or not a number.
         """
-        stored = (graph or self.graph).elsewhere
+        stored, workspace = (graph or self.graph).elsewhere, Workspace()
         names = adaptation.changes(self.component).keys()
         return {
-            name: self._changed(name, made, stored[name], adaptation)
+            name: self._changed(name, made, stored[name], adaptation, workspace)
             for name, made in self._made.items()
             if name in stored and not names.isdisjoint(made.sources)
         }
 
-    def _changed(self, name: str, made: _Made, stored: ElsewhereWeight, adaptation: Adaptation) -> Array:
+    def _changed(
+        self,
+        name: str,
+        made: _Made,
+        stored: ElsewhereWeight,
+        adaptation: Adaptation,
+        workspace: Workspace,
+    ) -> Array:
+        added = self._as_product(name, made, stored, adaptation, workspace)
+        if added is not None:
+            return added
         parts = made.arrangement.split(self._array(name, stored), len(made.sources))
         wide = [
             adaptation.changed(self.component, source, part)
             for source, part in zip(made.sources, parts, strict=True)
         ]
+        rounded = workspace.empty(stored.shape, _NUMPY[stored.dtype])
         with np.errstate(over="ignore"):
-            rounded: Array = np.ascontiguousarray(made.arrangement(wide), _NUMPY[stored.dtype])
-        if not np.isfinite(rounded).all():
+            np.copyto(rounded, made.arrangement(wide), casting="same_kind")
+        if not is_finite(rounded):
             raise not_finite(adaptation.key(self.component)[-1][0].name, self.component, name)
         return rounded
 
+    def _as_product(
+        self,
+        name: str,
+        made: _Made,
+        stored: ElsewhereWeight,
+        adaptation: Adaptation,
+        workspace: Workspace,
+    ) -> Array | None:
+        """The weight with one product added in the graph's own layout. None if the changes are no products.
+
+        None as well if the result is not finite: the other way says which adapter is at fault.
+        """
+        if len(stored.shape) < 2:
+            return None
+        found = [adaptation.factors(self.component, source, made.shape) for source in made.sources]
+        parts = [one for one in found if one is not None]
+        if len(parts) < len(found):
+            return None
+        weight = workspace.empty(stored.shape, _NUMPY[stored.dtype])
+        wide = weight if weight.dtype == np.float32 else workspace.scratch(stored.shape)
+        self._read(name, stored, wide)
+        workspace.add(wide, made.arrangement.factors(parts))
+        if wide is not weight:
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.copyto(weight, wide, casting="same_kind")
+        return weight if is_finite(weight) else None
+
+    def _read(self, name: str, stored: ElsewhereWeight, to: NDArray[np.float32]) -> None:
+        """Read a weight into `to`, widened. Reading takes a third of the time of mapping."""
+        if _NUMPY[stored.dtype] is not np.float32:
+            np.copyto(to, self._array(name, stored))
+            return
+        view, done = to.data.cast("B"), 0
+        with self._file(stored).open("rb", buffering=0) as file:
+            file.seek(stored.offset)
+            while done < len(view) and (count := file.readinto(view[done:])):
+                done += count
+        if done < len(view):
+            raise self._damaged(name)
+
     def _array(self, name: str, stored: ElsewhereWeight) -> Array:
         """A weight, mapped from its file."""
+        try:
+            mapped: Array = np.memmap(
+                self._file(stored),
+                np.dtype(_NUMPY[stored.dtype]),
+                "r",
+                offset=stored.offset,
+                shape=stored.shape,
+            )
+        except ValueError:
+            raise self._damaged(name) from None
+        return mapped
+
+    def _file(self, stored: ElsewhereWeight) -> Path:
+        """The file of a weight."""
         folders = (self.path.parent, self.path.resolve().parent)
         files = [folder / stored.location for folder in folders]
         file = next((one for one in files if one.is_file()), None)
@@ -126,13 +194,7 @@ class StoredWeights:
                 path=files[0],
                 component=self.component,
             )
-        try:
-            mapped: Array = np.memmap(
-                file, np.dtype(_NUMPY[stored.dtype]), "r", offset=stored.offset, shape=stored.shape
-            )
-        except ValueError:
-            raise self._damaged(name) from None
-        return mapped
+        return file
 
     def _damaged(self, name: str) -> IntegrityError:
         return IntegrityError.advised(

@@ -7,6 +7,10 @@ from sdrt.foreign.word import Word, same
 __all__ = ["PIPELINE", "RESULT", "SCHEDULER"]
 
 _LORA = "remove it; set_adapters changes the weights themselves, so nothing is left to fuse"
+_FUSE = (
+    "remove it, and unload_lora_weights after it; a LoRA's weights are part of the model, and steps take no longer. "
+    "For fuse_lora(lora_scale=0.7), write set_adapters(names, 0.7)"
+)
 _LORA_SCALE = "pass lora_scale= to the call, or weights to set_adapters"
 _ADAPTER = "sdrt has no IP-Adapter"
 _MEMORY = "load with from_pretrained(…, low_vram=True)"
@@ -87,6 +91,7 @@ PIPELINE = (
         _FUSED,
     ),
     *same("enable_freeu disable_freeu", "FreeU", _FREEU),
+    *same("fuse_lora unfuse_lora", "a LoRA in the model's weights", _FUSE),
     *same("*lora* *adapters", "LoRA", _LORA),
     *same(
         "load_ip_adapter unload_ip_adapter set_ip_adapter_scale prepare_ip_adapter_image_embeds encode_image",

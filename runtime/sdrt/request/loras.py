@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sdrt.common.messages import brief, refused, wrong_value
+from sdrt.errors import RequestError
 from sdrt.prompts.tags import Tag, tags
 
 if TYPE_CHECKING:
@@ -20,6 +21,13 @@ LORA_TAGS = ("lora", "lyco")
 """The tags that ask for a LoRA. A1111 reads both alike."""
 MOST_WEIGHT = 1000.0
 _MOST_LORAS = 64
+_NAMED = ("te", "unet", "te2")
+# Of the extension for block weights, and A1111's own dyn.
+_OF_BLOCKS = ("lbw", "lbwe")
+_MEANINGS = {
+    **dict.fromkeys(("start", "stop", "step"), " (a part of the steps)"),
+    "dyn": " (a smaller rank)",
+}
 _EXPECTED = "a path, or a path and a weight such as style.safetensors:0.8"
 
 
@@ -94,10 +102,31 @@ def lora_tags(request: DerivedSettings) -> list[Tag]:
         )
     found = _of(request.prompts[0]) if request.prompts else []
     for tag in found:
+        _check_parts(tag)
         for weight in (tag.text_encoder_multiplier, tag.unet_multiplier):
             if not abs(weight) <= MOST_WEIGHT:
                 raise refused("prompt", f"{brief(tag.text)} has a multiplier", f"at most {MOST_WEIGHT:g}")
     return found
+
+
+def _check_parts(tag: Tag) -> None:
+    """Refuse parts of a tag that would change the image otherwise than by a weight, such as those of extensions."""
+    texts = [one for one in tag.values[1:] if _number(one) is None]
+    other = [name for name in tag.named if name not in _NAMED]
+    blocks = [f"{name}=" for name in other if name in _OF_BLOCKS] or texts
+    if blocks:
+        problem = f"weights for single blocks ({brief(blocks[0])})"
+    elif other:
+        problem = f"{brief(f'{other[0]}=')}{_MEANINGS.get(other[0], '')}"
+    elif len(tag.values) > 2:
+        problem = f"a third number{_MEANINGS['dyn']}"
+    else:
+        return
+    raise RequestError.expected(
+        f"{brief(tag.text)} has {problem}, which sdrt does not support",
+        "one weight, or one for the text encoders and one for the U-Net: <lora:name:0.5:1>",
+        argument="prompt",
+    )
 
 
 def lora_texts(prompt: str) -> tuple[str, ...]:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation, Weighted
-from sdrt.adapters.change import Adapter, Shape
-from sdrt.adapters.lora.reader import listed, open_adapter
-from sdrt.adapters.lora_folder import LoraFolder
 from sdrt.common.messages import brief, refused, wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import ModelNotFoundError, RequestError
-from sdrt.request.loras import MOST_WEIGHT, LoraFile, lora_tags
+from sdrt.errors import RequestError
+from sdrt.request.loras import MOST_WEIGHT
 from sdrt.request.request import Request
+from sdrt.run.call_adapters import CallAdapters
 from sdrt.run.lora_texts import LoraTexts
 from sdrt.run.memory import ComponentCache
 
 __all__ = ["Adapters", "weights_of"]
-
-_MOST_FILES = 16
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,8 @@ class Adapters:
     def __init__(self, cache: ComponentCache, notices: Notices) -> None:
         self._cache, self._notices = cache, notices
         self._state = _State()
-        self._shapes: dict[str, Mapping[str, Shape]] = {}
-        self._files: OrderedDict[tuple[Path, int, int], Adapter] = OrderedDict()
+        self._calls = CallAdapters(cache.model, notices)
+        self._refining: CallAdapters | None = None
         self._lock = threading.RLock()
 
     # --- loaded adapters --------------------------------------------------------------------------------------
@@ -67,7 +62,7 @@ class Adapters:
                     f"is {brief(name)}, which is loaded already",
                     "another name, or delete_adapters first",
                 )
-            made = Weighted(adapter=self._open(path, name))
+            made = Weighted(adapter=self._calls.open(path, name))
             self._set(_State({**state.loaded, name: made}, (name,), state.enabled))
             return name
 
@@ -118,9 +113,7 @@ class Adapters:
     @property
     def components(self) -> tuple[str, ...]:
         """The components that adapters can change."""
-        family = self._cache.model.family
-        names = (family.denoiser.component, *(spec.component for spec in family.text_encoders))
-        return tuple(name for name in names if self._cache.model.has(name))
+        return self._calls.components
 
     def _check_name(self, name: str) -> None:
         if name not in self._state.loaded:
@@ -141,71 +134,35 @@ class Adapters:
         Raises:
             RequestError, ModelError: a file is not found, or is none for this model.
         """
-        parts = list(self._cache.adaptation.parts)
-        parts += [self._weighted(one, one.path.stem) for one in request.lora or ()]
-        if tags := lora_tags(request):
-            assert request.lora_dir is not None
-            folder = LoraFolder(request.lora_dir)
-            for tag in tags:
-                file = LoraFile(folder.find(tag.name), tag.text_encoder_multiplier, tag.unet_multiplier)
-                part = self._weighted(file, tag.name)
-                seconds = dict.fromkeys(self._text_encoders[1:], tag.second_text_encoder_multiplier)
-                parts.append(replace(part, weights={**part.weights, **seconds}))
-        if not parts:
-            return NO_ADAPTATION
-        return Adaptation(tuple(self._scaled(part, request.lora_scale) for part in parts))
+        return _together((*self._cache.adaptation.parts, *self._calls.of(request)), self._calls, request)
 
-    def _weighted(self, file: LoraFile, name: str) -> Weighted:
+    def of_refiner(self, request: Request, refiner: ComponentCache) -> Adaptation:
+        """What changes a refiner in a call: its own active adapters, and those that the call names if they fit it.
+
+        Raises:
+            RequestError, ModelError: as in `of`.
+        """
+        if refiner is self._cache:
+            return self.of(request)
         with self._lock:
-            adapter = self._known(file.path, name)
-        weights = {
-            one: file.text_encoder if one in self._text_encoders else file.unet for one in self.components
-        }
-        return Weighted(adapter=adapter, weights=weights, called=name)
-
-    def _scaled(self, part: Weighted, scale: float) -> Weighted:
-        weights = {one: part.weight(one) * scale for one in self.components}
-        return replace(part, weights=weights)
+            if self._refining is None or self._refining.model is not refiner.model:
+                self._refining = CallAdapters(refiner.model, self._notices, refines=True)
+            calls = self._refining
+        return _together((*refiner.adaptation.parts, *calls.of(request)), calls, request)
 
     def texts(self, request: Request, adaptation: Adaptation) -> LoraTexts:
         """What the metadata of a call say of its adapters."""
         unet = self._cache.model.family.denoiser.component
-        return LoraTexts.of(request, adaptation, self._text_encoders, unet)
-
-    @property
-    def _text_encoders(self) -> tuple[str, ...]:
-        return tuple(spec.component for spec in self._cache.model.family.text_encoders)
-
-    def _known(self, path: Path, name: str) -> Adapter:
-        """The adapter in a file, which is opened again only if the file changed."""
-        try:
-            state = path.stat()
-        except OSError:
-            raise _no_file(path) from None
-        key = (path.resolve(), state.st_size, state.st_mtime_ns)
-        if key not in self._files:
-            self._files[key] = self._open(path, name)
-        self._files.move_to_end(key)
-        while len(self._files) > _MOST_FILES:
-            self._files.popitem(last=False)
-        return self._files[key]
-
-    def _open(self, path: Path, name: str) -> Adapter:
-        model = self._cache.model
-        if not self._shapes:
-            self._shapes = {one: model.parameters(one) for one in self.components}
-        adapter = open_adapter(path, family=model.family, shapes=self._shapes, name=name)
-        if left := list(adapter.left_over):
-            self._notices.warn(f"{path}: {len(left)} keys match nothing in {model.name}: {listed(left)}")
-        for note in adapter.notes:
-            self._notices.inform(note)
-        return adapter
+        return LoraTexts.of(request, adaptation, self._calls.text_encoders, unet)
 
 
-def _no_file(path: Path) -> ModelNotFoundError:
-    return ModelNotFoundError.expected(
-        f"there is no LoRA file {path}", "the path of a .safetensors file", argument="lora", path=path
-    )
+def _together(parts: Sequence[Weighted], calls: CallAdapters, request: Request) -> Adaptation:
+    """Adapters with their weights times the setting `lora_scale`."""
+    scaled = [
+        replace(part, weights={one: part.weight(one) * request.lora_scale for one in calls.components})
+        for part in parts
+    ]
+    return Adaptation(tuple(scaled)) if scaled else NO_ADAPTATION
 
 
 def weights_of(given: Any, components: Sequence[str], name: str) -> dict[str, float]:

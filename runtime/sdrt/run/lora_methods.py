@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdrt.adapters.lora_folder import file_in
 from sdrt.common.messages import refused, wrong_value
 from sdrt.run.adapters import Adapters, weights_of
+from sdrt.run.lora_sources import file_of
 
 __all__ = ["LoraMethods"]
 
@@ -25,21 +25,28 @@ class LoraMethods:
     _adapters: Adapters
 
     def load_lora_weights(
-        self, path: str | Path, adapter_name: str | None = None, *, weight_name: str | None = None
+        self,
+        path: str | Path,
+        adapter_name: str | None = None,
+        *,
+        weight_name: str | None = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
     ) -> None:
         """Load a LoRA, and make it the only active one. `set_adapters` combines several.
 
         Args:
-            path: a `.safetensors` file, or a folder with one.
+            path: a `.safetensors` file, a folder with one, or the id of a model on the hub.
             adapter_name: how to call it. By default default_0, default_1 and so on.
-            weight_name: the file in the folder `path`.
+            weight_name: the file in the folder or model `path`.
+            revision, token: the revision of the model on the hub, and a token for it.
 
         Raises:
             ModelNotFoundError, UnsupportedModelError, RequestError.
         """
         if adapter_name is not None and not (isinstance(adapter_name, str) and adapter_name):
             raise wrong_value("adapter_name", adapter_name, "a name, or None")
-        self._adapters.load(file_in(path, weight_name), adapter_name)
+        self._adapters.load(file_of(path, weight_name, revision=revision, token=token), adapter_name)
 
     def set_adapters(
         self, adapter_names: str | Sequence[str], adapter_weights: Weights | Sequence[Weights] = None

@@ -47,11 +47,12 @@ class PlannedRequest:
         hires_scheduler: Scheduler | None = None,
         refiner: Refiner | None = None,
         adaptation: Adaptation = NO_ADAPTATION,
+        refiner_adaptation: Adaptation = NO_ADAPTATION,
     ) -> PlannedRequest:
         """Complete a request and plan its steps.
 
         `hires_scheduler` is that of `request.hires_scheduler`, `refiner` the model of `request.refiner`, and
-        `adaptation` what changes the model. Another model as refiner has the adapters of its own pipeline.
+        `adaptation` and `refiner_adaptation` what changes the two models.
 
         Raises:
             RequestError: a model or the scheduler cannot serve the request.
@@ -65,7 +66,7 @@ class PlannedRequest:
             fitted, own = fit_both(
                 request, model.capabilities, second.capabilities, second.name, is_distilled=is_distilled
             )
-            refining = (refiner, own if second is model else {**own, "adaptation": refiner.adaptation})
+            refining = (refiner, own if second is model else {**own, "adaptation": refiner_adaptation})
         fitted = replace(fitted, adaptation=adaptation)
         with_levels = scheduler.with_levels(timesteps=fitted.timesteps, sigmas=fitted.sigmas)
         passes = tuple(plan_passes(fitted, with_levels, hires_scheduler, refining))

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.messages import naming, refused, wrong_value
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelError, RequestError
@@ -60,11 +59,6 @@ class Refiner:
     def model(self) -> Model:
         """The model folder."""
         return self.cache.model
-
-    @property
-    def adaptation(self) -> Adaptation:
-        """The adapters that are active in the refiner's own pipeline."""
-        return self.cache.adaptation
 
     def check_fits(self, first: Model, schedule: NoiseSchedule) -> None:
         """Check that the latents of the model `first`, trained on `schedule`, are of the same kind as this model's.

@@ -75,6 +75,29 @@ def test_another_file_of_the_same_name_is_noticed(model: str, loras: Path) -> No
     assert "these differ: 'Lora hashes' ('ink: " in generate(model, *again, "--approximate")
 
 
+def test_renamed_files_are_found_by_their_hash(model: str, loras: Path) -> None:
+    generate(model, "a cat <lora:ink:1:0.5>, <lora:oil>", "--lora-dir", "loras", *QUICK, "-o", "made.png")
+    (loras / "ink.safetensors").rename(loras / "pen.safetensors")
+    (loras / "more" / "oil.safetensors").rename(loras / "ink.safetensors")
+    generate(model, "--from", "made.png", "--lora-dir", "loras", "-o", "again.png")
+    np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+    assert told("again.png").prompt == "a cat <lora:pen:1:0.5>, <lora:ink>"
+
+
+def test_two_files_of_one_name(model: str, loras: Path) -> None:
+    """In the metadata they have one name and two hashes."""
+    (loras / "more" / "oil.safetensors").rename(loras / "more" / "ink.safetensors")
+    files = ("--lora", "loras/ink.safetensors", "--lora", "loras/more/ink.safetensors:0.5")
+    generate(model, "a cat", *files, *QUICK, "-o", "made.png")
+    assert told("made.png").prompt == "a cat<lora:ink:1><lora:ink:0.5>"
+    error = generate(model, told("made.png").prompt, "--lora-dir", "loras", *QUICK, "-o", "no.png", ok=False)
+    assert "several files in loras are called 'ink': write the subfolder before the name" in error
+    generate(model, "--from", "made.png", "--lora-dir", "loras", "-o", "again.png")
+    np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+    generate(model, "a cat", *files[:2], *QUICK, "-o", "one.png")
+    assert not np.array_equal(pixels("one.png"), pixels("made.png"))
+
+
 def test_a_missing_lora_is_named_before_any_image_is_made(model: str) -> None:
     error = generate(model, "a", "b <lora:ing>", "--lora-dir", "loras", *QUICK, "-o", "{seed}.png", ok=False)
     assert "no LoRA in loras is called 'ing' (did you mean ink?)" in error

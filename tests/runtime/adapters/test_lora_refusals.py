@@ -20,6 +20,8 @@ from tests.safetensors_files import save_file, write_file
 Array = np.ndarray[Any, Any]
 KEY = kohya()
 UP, DOWN = numbers(8, 2), numbers(2, 12)
+SIGNALLING = np.full((8, 2), 0x7FF0000000000001, np.uint64).view(np.float64)
+"""NaN that NumPy calls invalid when it is cast."""
 PAIR = {f"{KEY}.lora_up.weight": UP, f"{KEY}.lora_down.weight": DOWN}
 SD1 = {"unet": {f"{ATTENTION}.weight": (320, 768)}}
 XL = {"unet": {f"{ATTENTION}.weight": (640, 2048)}}
@@ -59,6 +61,7 @@ def refusal(folder: Path, tensors: dict[str, Array], **how: Any) -> str:
             with_field("lora_up.weight", UP.astype(np.float64) * 1e300),
             "contains NaN or infinity",
         ),
+        (with_field("lora_up.weight", SIGNALLING), "contains NaN or infinity"),
         (
             {f"{KEY}.lora_up.weight": numbers(8, 0), f"{KEY}.lora_down.weight": numbers(0, 12)},
             "has rank 0: expected 1 to 1036 in this layer",
@@ -239,6 +242,7 @@ PEFT = {
         ('{"lora_alpha": true}', "lora_alpha is True: expected a number"),
         ('{"lora_alpha": NaN}', "lora_alpha is nan: expected a number"),
         ('{"lora_alpha": 1e999}', "lora_alpha is inf: expected a number"),
+        ('{"lora_alpha": 1' + "0" * 400 + "}", "lora_alpha is 1000"),
         ('{"alpha_pattern": [1]}', "alpha_pattern is [1]: expected an object"),
         ('{"alpha_pattern": {"(a+)+$": 1}}', "the expression '(a+)+$': expected names of modules"),
         ('{"alpha_pattern": {"q_proj": null}}', "alpha_pattern of 'q_proj' is None: expected a number"),
@@ -250,6 +254,14 @@ def test_a_damaged_config_of_peft(config: str, says: str, tmp_path: Path) -> Non
         opened(tmp_path, PEFT)
     assert says in str(caught.value)
     assert caught.value.path == tmp_path / "adapter_config.json"
+
+
+@pytest.mark.parametrize("rank", ["0", "-3", "1.5", "NaN", '"8"', "1" + "0" * 400])
+def test_a_damaged_rank_in_the_config_of_a_lokr(rank: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(f'{{"peft_type": "LOKR", "alpha": 4, "r": {rank}}}')
+    module = f"base_model.model.{TEXT}"
+    with pytest.raises(UnsupportedModelError, match=r"the config of PEFT, .*expected a (whole )?number"):
+        opened(tmp_path, {f"{module}.lokr_w1": numbers(3, 3), f"{module}.lokr_w2": numbers(4, 4)})
 
 
 def test_a_file_of_peft_without_its_config_says_that_its_strength_is_unknown(tmp_path: Path) -> None:

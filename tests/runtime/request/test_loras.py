@@ -59,6 +59,14 @@ def test_tags_count_with_a_folder() -> None:
         (["<lora:x>", "x"], "prompt has texts with different LoRAs"),
         ("<lora:x:big>", "the multiplier of '<lora:x:big>' is 'big': expected a number"),
         ("<lora:x:1:1e9>", "has a multiplier"),
+        ("<lora:x:1:lbw=IN02>", r"has weights for single blocks \('lbw='\), which sdrt does not support"),
+        ("<lyco:x:1:1:lbwe=0>", "has weights for single blocks"),
+        ("<lora:x:1:MIDD>", r"has weights for single blocks \('MIDD'\).*expected one weight, or one for"),
+        ("<lora:x:1:1,0,0,1>", "has weights for single blocks"),
+        ("<lora:x:1:stop=10>", r"has 'stop=' \(a part of the steps\)"),
+        ("<lora:x:1:dyn=8>", r"has 'dyn=' \(a smaller rank\)"),
+        ("<lora:x:1:1:8>", "has a third number"),
+        ("<lora:x:1:te3=1>", "has 'te3=', which sdrt does not support"),
     ],
 )
 def test_tags_that_cannot_be_followed_are_refused(prompt: Any, message: str) -> None:

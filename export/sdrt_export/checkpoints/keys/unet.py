@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
+from sdrt.adapters.lora.ldm_names import FIRST, LAST, RESNET
 from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.checkpoints.keys.row import Row, inside
 
 __all__ = ["half_rows", "unet_rows"]
 
-_EMBEDDINGS = [
-    Row("time_embedding.linear_1", "time_embed.0"),
-    Row("time_embedding.linear_2", "time_embed.2"),
-    Row("time_embedding.cond_proj", "time_embed.cond_proj"),
-    Row("class_embedding", "label_emb"),
-    Row("add_embedding.linear_1", "label_emb.0.0"),
-    Row("add_embedding.linear_2", "label_emb.0.2"),
-    Row("conv_in", "input_blocks.0.0"),
-]
-_LAST = [Row("conv_norm_out", "out.0"), Row("conv_out", "out.2")]
-_RESNET = [
-    Row("norm1", "in_layers.0"),
-    Row("conv1", "in_layers.2"),
-    Row("time_emb_proj", "emb_layers.1"),
-    Row("norm2", "out_layers.0"),
-    Row("conv2", "out_layers.3"),
-    Row("conv_shortcut", "skip_connection"),
-]
+_FIRST, _LAST, _RESNET = ([Row(to, of) for to, of in names.items()] for names in (FIRST, LAST, RESNET))
 
 
 def unet_rows(config: UNetConfig) -> list[Row]:
@@ -34,7 +18,7 @@ def unet_rows(config: UNetConfig) -> list[Row]:
 
 def half_rows(config: UNetConfig) -> list[Row]:
     """The table for the first half of a U-Net, up to its middle."""
-    return [*_EMBEDDINGS, *_down(config), *_middle(config.mid)]
+    return [*_FIRST, *_down(config), *_middle(config.mid)]
 
 
 def _down(config: UNetConfig) -> list[Row]:

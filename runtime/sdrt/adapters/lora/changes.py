@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.adapters.change import Array, Change, Shape, no_change
+from sdrt.adapters.change import Array, Change, Factors, Shape, no_change
 from sdrt.adapters.lora.products import Product
 from sdrt.adapters.lora.tensor import Tensor
 
@@ -37,6 +37,13 @@ class Added:
             return no_change(self.shape)
         made: Floats = self.product.product(self.shape) * np.float32(self.scale * weight)
         return made
+
+    def as_factors(self, weight: float) -> Factors | None:
+        """See `Change`."""
+        found = self.product.factors()
+        if found is None:
+            return None
+        return Factors(found.rows * np.float32(self.scale * weight), found.columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +79,10 @@ class Decomposed:
         made *= np.float32(weight)
         return made
 
+    def as_factors(self, weight: float) -> Factors | None:
+        """See `Change`."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scaled:
@@ -96,6 +107,10 @@ class Scaled:
         made: Floats = base.astype(np.float32) * (factors * np.float32(weight))
         return made
 
+    def as_factors(self, weight: float) -> Factors | None:
+        """See `Change`."""
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class FirstChannels:
@@ -118,6 +133,10 @@ class FirstChannels:
             channels = self.change.shape[1]
             made[:, :channels] = self.change.delta(base[:, :channels], weight)
         return made
+
+    def as_factors(self, weight: float) -> Factors | None:
+        """See `Change`."""
+        return None
 
 
 def is_by_rows(tensor: Tensor, shape: Shape) -> bool:

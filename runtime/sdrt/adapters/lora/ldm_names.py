@@ -1,13 +1,16 @@
-"""What the first code of Stable Diffusion calls a U-Net's modules, which is also what kohya calls SDXL's."""
+"""What the first code of Stable Diffusion calls a U-Net's modules, which is also what kohya calls SDXL's.
+
+The exporter's tables of single-file checkpoints are made of these.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 
-__all__ = ["ldm_names"]
+__all__ = ["FIRST", "LAST", "RESNET", "ldm_names"]
 
-_OUTER: Mapping[str, str] = {
+FIRST: Mapping[str, str] = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
     "time_embedding.cond_proj": "time_embed.cond_proj",
@@ -15,10 +18,11 @@ _OUTER: Mapping[str, str] = {
     "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
-    "conv_norm_out": "out.0",
-    "conv_out": "out.2",
 }
-_RESNET: Mapping[str, str] = {
+"""The modules before the blocks, by diffusers' names."""
+LAST: Mapping[str, str] = {"conv_norm_out": "out.0", "conv_out": "out.2"}
+"""The modules after the blocks."""
+RESNET: Mapping[str, str] = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -26,11 +30,13 @@ _RESNET: Mapping[str, str] = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
+"""The modules of a resnet."""
 _MIDDLE: Mapping[str, str] = {
     "mid_block.resnets.0": "middle_block.0",
     "mid_block.attentions.0": "middle_block.1",
     "mid_block.resnets.1": "middle_block.2",
 }
+_OUTER = {**FIRST, **LAST}
 _LAYER = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.")
 _RESNETS = re.compile(r"((?:(?:down|up)_blocks\.\d+|mid_block)\.resnets\.\d+)\.(.+)")
 _OTHERS = re.compile(
@@ -49,7 +55,7 @@ def _name(module: str, layers: Mapping[str, str]) -> str | None:
     if module in _OUTER:
         return _OUTER[module]
     if found := _RESNETS.fullmatch(module):
-        layer, inner = layers.get(found[1]), _RESNET.get(found[2])
+        layer, inner = layers.get(found[1]), RESNET.get(found[2])
         return f"{layer}.{inner}" if layer and inner else None
     found = _OTHERS.fullmatch(module)
     if found is None or found[1] not in layers:

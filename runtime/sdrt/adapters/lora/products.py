@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sdrt.adapters.change import Shape
+from sdrt.adapters.change import Factors, Shape
 from sdrt.adapters.lora.tensor import Tensor
 from sdrt.errors import UnsupportedModelError
 
@@ -42,6 +42,9 @@ class Product(Protocol):
     def product(self, shape: Shape) -> Floats:
         """The change of a parameter of `shape`."""
 
+    def factors(self) -> Factors | None:
+        """The change as two factors, if it is the product of two matrices."""
+
 
 @dataclass(frozen=True)
 class Whole:
@@ -62,6 +65,10 @@ class Whole:
     def product(self, shape: Shape) -> Floats:
         """See `Product`."""
         return self.diff.array().reshape(shape)
+
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,10 @@ class LowRank:
         made: Floats = _matrix(self.up) @ _matrix(self.down)
         return made.reshape(shape)
 
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return Factors(_matrix(self.up), self.down.array())
+
 
 @dataclass(frozen=True)
 class Embedding:
@@ -115,6 +126,10 @@ class Embedding:
         """See `Product`."""
         made: Floats = self.down.array().T @ self.up.array().T
         return made
+
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return Factors(self.down.array().T, self.up.array().T)
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,10 @@ class Tucker:
         """See `Product`."""
         return _tucker(self.mid.array(), _matrix(self.up), _matrix(self.down))
 
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return Factors(_matrix(self.up), _columns(self.mid.array(), _matrix(self.down)))
+
 
 @dataclass(frozen=True)
 class Hadamard:
@@ -168,6 +187,10 @@ class Hadamard:
         made = LowRank(self.w1_a, self.w1_b).product(shape)
         made *= LowRank(self.w2_a, self.w2_b).product(shape)
         return made
+
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -200,6 +223,10 @@ class TuckerHadamard:
         made = _tucker(self.t1.array(), self.w1_a.array().T, self.w1_b.array())
         made *= _tucker(self.t2.array(), self.w2_a.array().T, self.w2_b.array())
         return made
+
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -237,6 +264,10 @@ class Kronecker:
         made: Floats = w1[:, None, :, None, None] * w2[None, :, None]
         return made.reshape(shape)
 
+    def factors(self) -> Factors | None:
+        """See `Product`."""
+        return None
+
 
 def _half(factors: tuple[Tensor, ...], shape: Shape) -> int | None:
     """Check a half of a Kronecker product, and return its rank."""
@@ -269,6 +300,13 @@ def _tucker(core: Floats, rows: Floats, columns: Floats) -> Floats:
     half = (rows @ core.reshape(i, -1)).reshape(len(rows), j, -1)
     made: Floats = np.matmul(columns.T[None], half)
     return made.reshape(len(rows), columns.shape[1], *kernel)
+
+
+def _columns(core: Floats, columns: Floats) -> Floats:
+    """(i, in, height, width) of a core (i, j, height, width) and `columns` (j, in)."""
+    i, j, *kernel = core.shape
+    made: Floats = np.matmul(columns.T[None], core.reshape(i, j, -1))
+    return made.reshape(i, columns.shape[1], *kernel)
 
 
 def _matrix(tensor: Tensor) -> Floats:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sdrt.errors import RequestError
 from sdrt.images.metadata import ImageMetadata
 from sdrt.prompts.tags import Tag, tags
 from sdrt.request.loras import LORA_TAGS
 from sdrt.request.translated import Translation
+
+if TYPE_CHECKING:
+    from sdrt.adapters.lora_folder import LoraFolder
 
 __all__ = ["LORA_HASHES", "prompt_for"]
 
 LORA_HASHES = "Lora hashes"
 """The label of names and hashes: `a: 0123456789ab, b: ba9876543210`."""
 _HASH = re.compile(r"([^,]+?):\s*([0-9a-fA-F]{6,64})(?=\s*(?:,|$))")
+_SHORT = 12
 
 
 def prompt_for(metadata: ImageMetadata, found: Translation, given: Set[str], lora_dir: str | None) -> str:
@@ -30,7 +36,7 @@ def prompt_for(metadata: ImageMetadata, found: Translation, given: Set[str], lor
     if hashes is None or given & {"prompts", "prompts_file"}:
         return prompt
     if lora_dir is not None:
-        _compare(_loras(prompt), hashes, found, Path(lora_dir).expanduser())
+        prompt = _found(prompt, hashes, found, Path(lora_dir).expanduser())
     elif "lora" in given:
         for tag in _loras(prompt):
             prompt = prompt.replace(tag.text, "")
@@ -43,14 +49,57 @@ def _loras(prompt: str) -> list[Tag]:
     return [tag for tag in tags(prompt) if tag.kind in LORA_TAGS]
 
 
-def _compare(loras: list[Tag], hashes: str, found: Translation, folder: Path) -> None:
-    """Note a LoRA whose file is not the one that made the image."""
-    from sdrt.adapters.lora_folder import LoraFolder, short_hash
+def _found(prompt: str, hashes: str, found: Translation, folder: Path) -> str:
+    """The prompt with the names that the image's LoRAs have in `folder`. Notes a file that did not make the image.
 
-    known = {name.strip(): value.lower() for name, value in _HASH.findall(hashes)}
-    files = LoraFolder(folder)
-    for tag in loras:
-        wanted = known.get(tag.name.replace(":", "").replace(",", ""))
-        # A1111 writes 12 digits; some of its forks write 8 or 10, of the whole file.
-        if wanted is not None and len(wanted) == 12 and short_hash(files.find(tag.name)) != wanted:
+    A file that was renamed, or has a namesake, is found by its hash.
+    """
+    from sdrt.adapters.lora_folder import LoraFolder
+
+    known, files, at = _known(hashes), LoraFolder(folder), 0
+    for tag in _loras(prompt):
+        own = known.get(_plain(tag.name), [])
+        wanted = own.pop(0) if own else ""
+        text = tag.text
+        if (name := _name(files, tag.name, wanted)) is not None:
+            text = text.replace(tag.name, name, 1)
+        else:
             found.differs(LORA_HASHES, f"{tag.name}: {wanted}")
+        at = prompt.index(tag.text, at)
+        prompt = prompt[:at] + text + prompt[at + len(tag.text) :]
+        at += len(text)
+    return prompt
+
+
+def _name(files: LoraFolder, name: str, wanted: str) -> str | None:
+    """What a LoRA is called in a folder. None if the file of its name is another one.
+
+    Raises:
+        RequestError: no file has the name or the hash, or several have the name and none the hash.
+    """
+    from sdrt.adapters.lora_folder import short_hash
+
+    # A1111 writes 12 digits; some of its forks write 8 or 10, of the whole file.
+    if len(wanted) != _SHORT:
+        files.find(name)
+        return name
+    try:
+        if short_hash(files.find(name)) == wanted:
+            return name
+    except RequestError:
+        if (other := files.of_hash(wanted)) is None:
+            raise
+        return other
+    return files.of_hash(wanted)
+
+
+def _known(hashes: str) -> dict[str, list[str]]:
+    """The hashes of each name, in order."""
+    known: dict[str, list[str]] = {}
+    for name, value in _HASH.findall(hashes):
+        known.setdefault(name.strip(), []).append(value.lower())
+    return known
+
+
+def _plain(name: str) -> str:
+    return name.replace(":", "").replace(",", "")
