@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,27 +58,59 @@ def _options(request: FittedRequest) -> dict[str, float]:
     return {"low": request.canny_low_threshold, "high": request.canny_high_threshold}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Net:
-    """One ControlNet with its buffers. `images` are what each row [batch, 3, H, W] sees, from 0 to 1."""
+    """One ControlNet with its buffers.
 
-    component: Component
-    run: Bound
-    spec: ControlNetSpec
-    control: Control
-    images: Array
-    scales: Array
-    """The factor of each output at a scale of 1."""
+    Args:
+        component: the graph.
+        run: its buffers.
+        spec: the names of its inputs and outputs.
+        control: what it does.
+        images: what each row of the batch sees [batch, 3, H, W], from 0 to 1.
+        scales: the factor of each output at a scale of 1.
+    """
 
-    def __call__(self, scale: float, inputs: Mapping[str, NDArray[Any]], image: Array) -> list[Array]:
-        """The outputs for some rows, in the order of the graph."""
-        given = {**inputs, self.spec.image: image, self.spec.scale: self.scales * np.float32(scale)}
-        for name, array in given.items():
-            if name in self.component.inputs:
-                self.run.set(name, array)
-        outputs = self.run()
-        self.component.check_finite(self.spec.middle, outputs[self.spec.middle])
-        return [outputs[name] for name in self.run.outputs]
+    def __init__(
+        self,
+        component: Component,
+        run: Bound,
+        spec: ControlNetSpec,
+        control: Control,
+        images: Array,
+        scales: Array,
+    ) -> None:
+        self.control, self._component, self._run, self._spec = control, component, run, spec
+        self._images, self._scales = images, scales
+        # Which image the buffers hold. They may have it from an earlier run.
+        self._shown: tuple[bytes, Place] | None = None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in the order of the graph."""
+        return self._run.outputs
+
+    def __call__(
+        self, scale: float, inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], place: Place
+    ) -> Mapping[str, Array]:
+        """The outputs for some `rows` of the batch at a `place` in the image, by name, except those of `deliver`."""
+        for name, array in {**inputs, self._spec.scale: self._scales * np.float32(scale)}.items():
+            if name in self._component.inputs:
+                self._run.set(name, array)
+        if self._shown != (shown := (rows.tobytes(), place)):
+            self._run.set(self._spec.image, self._images[rows][place])
+            self._shown = shown
+        outputs = self._run()
+        self._component.check_finite(self._spec.middle, outputs[self._spec.middle])
+        return outputs
+
+    def deliver(self, denoiser: Bound, names: Sequence[str]) -> None:
+        """Write the outputs to the denoiser's inputs `names` directly, as far as it can.
+
+        The middle's is small. It stays in the host's memory, where it tells whether the run overflowed.
+        """
+        for output, name in zip(self.outputs, names, strict=True):
+            if output != self._spec.middle:
+                self._run.write_to(output, denoiser, name)
 
 
 class Controls:
@@ -91,6 +122,7 @@ class Controls:
         unconditional: how many rows of the batch, the first ones, are not guided.
         factor: how many pixels one latent covers, along each side.
         evaluations: how many evaluations the pass has.
+        denoiser: the denoiser's buffers. A ControlNet that is alone and guides all rows writes to them itself.
     """
 
     def __init__(
@@ -101,10 +133,14 @@ class Controls:
         unconditional: int,
         factor: int,
         evaluations: int,
+        denoiser: Bound,
     ) -> None:
         self._nets, self._unconditional, self._factor = nets, unconditional, factor
         self._evaluations, self._scales = evaluations, [0.0] * len(nets)
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self._delivers = len(nets) == 1 and not unconditional
+        if self._delivers:
+            nets[0].deliver(denoiser, [*self._sums])
         # The denoiser's buffers may still hold what an earlier run added.
         self._is_zero = False
         self.begin(0)
@@ -127,11 +163,14 @@ class Controls:
         active = [(net, scale) for net, scale in zip(self._nets, self._scales, strict=True) if scale]
         if not active or not len(guided):
             return self._nothing()
-        for number, (net, scale) in enumerate(active):
-            image = net.images[rows[guided]][self._pixels(place)]
-            own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
-            self._add(net(scale, own, image), guided, first=number == 0)
         self._is_zero = False
+        for number, (net, scale) in enumerate(active):
+            own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
+            outputs = net(scale, own, rows[guided], self._pixels(place))
+            if self._delivers:
+                named = zip(self._sums, net.outputs, strict=True)
+                return {name: outputs[output] for name, output in named if output in outputs}
+            self._add([outputs[output] for output in net.outputs], guided, first=number == 0)
         return self._sums
 
     def _nothing(self) -> Mapping[str, Array] | None:
@@ -170,6 +209,7 @@ def bound_controls(
     plan: Plan,
     conditioning: Conditioning,
     canvases: Sequence[Canvas],
+    run: Bound,
     *,
     shapes: Mapping[str, tuple[int, ...]],
     factor: int,
@@ -183,6 +223,7 @@ def bound_controls(
         plan: the noise levels that the pass visits.
         conditioning: the rows of the batch.
         canvases: for each image, the image that the user gave and its mask; empty without a mask.
+        run: the denoiser's buffers.
         shapes: the shapes of the denoiser's inputs, by name.
         factor: how many pixels one latent covers, along each side.
     """
@@ -199,14 +240,18 @@ def bound_controls(
             images = conditioning.repeat_for_batch(per_image, zero_unconditional=False)
             component = components.controlnet(spec)
             own = _shapes(component, spec, denoiser, shapes, rows=guided, factor=factor)
-            run = stack.enter_context(component.bound(own, tuple(component.outputs)))
+            buffers = stack.enter_context(component.bound(own, tuple(component.outputs)))
+            stack.callback(buffers.write_here)
             scales = _scales(len(component.outputs), grows=request.guesses and not spec.pools)
-            nets.append(
-                _Net(component=component, run=run, spec=spec, control=control, images=images, scales=scales)
-            )
+            nets.append(_Net(component, buffers, spec, control, images, scales))
         added = {name: shape for name, shape in shapes.items() if CONTROLLED_GRAPH.inputs.has(name)}
         yield Controls(
-            nets, shapes=added, unconditional=unconditional, factor=factor, evaluations=plan.num_evaluations
+            nets,
+            shapes=added,
+            unconditional=unconditional,
+            factor=factor,
+            evaluations=plan.num_evaluations,
+            denoiser=run,
         )
 
 
