@@ -13,6 +13,7 @@ from sdrt.families import ControlNetSpec, DenoiserSpec
 from sdrt.images.preprocessing import preprocessed
 from sdrt.images.reading import resized
 from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
+from sdrt.request.control_modes import BALANCED, CONTROL_MODES, GUESS
 from sdrt.request.controls import Control
 from sdrt.request.fitted import FittedRequest
 from sdrt.schedulers import Plan
@@ -45,15 +46,15 @@ def control_maps(control: Control, request: FittedRequest, canvases: Sequence[Ca
         made.append(
             preprocessed(
                 scaled,
-                request.control_preprocessor,
-                **_options(request),
+                control.preprocessor,
+                **_options(control, request),
             )
         )
     return made
 
 
-def _options(request: FittedRequest) -> dict[str, float]:
-    if request.control_preprocessor != "canny":
+def _options(control: Control, request: FittedRequest) -> dict[str, float]:
+    if control.preprocessor != "canny":
         return {}
     return {"low": request.canny_low_threshold, "high": request.canny_high_threshold}
 
@@ -67,7 +68,7 @@ class _Net:
         spec: the names of its inputs and outputs.
         control: what it does.
         images: what each row of the batch sees [batch, 3, H, W], from 0 to 1.
-        scales: the factor of each output at a scale of 1.
+        first: the first row of the batch that it guides. It guides all that follow.
     """
 
     def __init__(
@@ -77,10 +78,13 @@ class _Net:
         spec: ControlNetSpec,
         control: Control,
         images: Array,
-        scales: Array,
+        first: int,
     ) -> None:
         self.control, self._component, self._run, self._spec = control, component, run, spec
-        self._images, self._scales = images, scales
+        self._images, self.first = images, first
+        # The factor of each output at a scale of 1. What guess mode weakens is nothing that a network pools.
+        is_even = spec.pools and control.mode is GUESS
+        self._scales = (CONTROL_MODES[BALANCED] if is_even else control.mode).weights(len(component.outputs))
         # Which image the buffers hold. They may have it from an earlier run.
         self._shown: tuple[bytes, Place] | None = None
 
@@ -119,7 +123,6 @@ class Controls:
     Args:
         nets: the ControlNets.
         shapes: the shapes of the denoiser's further inputs for one call, by name.
-        unconditional: how many rows of the batch, the first ones, are not guided.
         factor: how many pixels one latent covers, along each side.
         evaluations: how many evaluations the pass has.
         denoiser: the denoiser's buffers. A ControlNet that is alone and guides all rows writes to them itself.
@@ -130,15 +133,14 @@ class Controls:
         nets: Sequence[_Net],
         *,
         shapes: Mapping[str, tuple[int, ...]],
-        unconditional: int,
         factor: int,
         evaluations: int,
         denoiser: Bound,
     ) -> None:
-        self._nets, self._unconditional, self._factor = nets, unconditional, factor
+        self._nets, self._factor = nets, factor
         self._evaluations, self._scales = evaluations, [0.0] * len(nets)
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._delivers = len(nets) == 1 and not unconditional
+        self._delivers = len(nets) == 1 and not nets[0].first
         if self._delivers:
             nets[0].deliver(denoiser, [*self._sums])
         # The denoiser's buffers may still hold what an earlier run added.
@@ -159,12 +161,15 @@ class Controls:
             rows: the rows' indices in the batch.
             place: which part of the image the latents are.
         """
-        guided = np.flatnonzero(rows >= self._unconditional)
-        active = [(net, scale) for net, scale in zip(self._nets, self._scales, strict=True) if scale]
-        if not active or not len(guided):
+        active = [
+            (net, scale, guided)
+            for net, scale in zip(self._nets, self._scales, strict=True)
+            if scale and len(guided := np.flatnonzero(rows >= net.first))
+        ]
+        if not active:
             return self._nothing()
         self._is_zero = False
-        for number, (net, scale) in enumerate(active):
+        for number, (net, scale, guided) in enumerate(active):
             own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
             outputs = net(scale, own, rows[guided], self._pixels(place))
             if self._delivers:
@@ -230,8 +235,7 @@ def bound_controls(
     if not request.controls:
         yield None
         return
-    unconditional = conditioning.batch - len(conditioning.image_indices) if request.guesses else 0
-    guided = min(shapes[denoiser.sample][0], conditioning.batch - unconditional)
+    unconditional = conditioning.batch - len(conditioning.image_indices)
     with ExitStack() as stack:
         nets = []
         for spec, control in components.controls_of(request):
@@ -239,16 +243,16 @@ def bound_controls(
             per_image = np.stack([_unit(one) for one in maps for _ in range(request.num_images_per_prompt)])
             images = conditioning.repeat_for_batch(per_image, zero_unconditional=False)
             component = components.controlnet(spec)
+            first = unconditional if control.prompt_only else 0
+            guided = min(shapes[denoiser.sample][0], conditioning.batch - first)
             own = _shapes(component, spec, denoiser, shapes, rows=guided, factor=factor)
             buffers = stack.enter_context(component.bound(own, tuple(component.outputs)))
             stack.callback(buffers.write_here)
-            scales = _scales(len(component.outputs), grows=request.guesses and not spec.pools)
-            nets.append(_Net(component, buffers, spec, control, images, scales))
+            nets.append(_Net(component, buffers, spec, control, images, first))
         added = {name: shape for name, shape in shapes.items() if CONTROLLED_GRAPH.inputs.has(name)}
         yield Controls(
             nets,
             shapes=added,
-            unconditional=unconditional,
             factor=factor,
             evaluations=plan.num_evaluations,
             denoiser=run,
@@ -283,13 +287,6 @@ def _channels(component: Component, name: str) -> int:
 def _unit(image: Image8) -> Array:
     """An image [H, W, 3] of 8 bits as a ControlNet takes it, [3, H, W] from 0 to 1."""
     return np.ascontiguousarray((image.astype(np.float32) / np.float32(255)).transpose(2, 0, 1))
-
-
-def _scales(count: int, *, grows: bool) -> Array:
-    """The factor of each output. In guess mode they grow from 0.1 to 1, from the finest layer to the coarsest."""
-    if not grows:
-        return np.ones(count, np.float32)
-    return np.logspace(-1, 0, count).astype(np.float32)
 
 
 def residual_shapes(

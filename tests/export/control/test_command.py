@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,14 +30,21 @@ def generate(plain: Path, *options: str) -> Result:
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "setting"),
+    [(("--guess-mode",), {"guess_mode": True}), (("--control-mode", "control"), {"control_mode": "control"})],
+    ids=["guess", "control"],
+)
 @pytest.mark.usefixtures("folder")
-def test_the_command(plain: Path, controlnets: list[Path]) -> None:
+def test_the_command(
+    mode: Sequence[str], setting: dict[str, Any], plain: Path, controlnets: list[Path]
+) -> None:
     nets = [f"--controlnet={one}" for one in controlnets]
     result = generate(
         plain,
         *nets,
         *("--control-image", "edges.png", "--control-image", "edges.png", "--control-scale", "0.5,0.8"),
-        *("--control-end", "0.7", "--guess-mode", "--control-preview", "map.png", "-o", "a.png"),
+        *("--control-end", "0.7", *mode, "--control-preview", "map.png", "-o", "a.png"),
     )
     assert result.exit_code == 0, result.output
     found = np.asarray(Image.open("a.png"))
@@ -45,7 +54,7 @@ def test_the_command(plain: Path, controlnets: list[Path]) -> None:
         control_image=[control_image()] * 2,
         controlnet_conditioning_scale=[0.5, 0.8],
         control_guidance_end=0.7,
-        guess_mode=True,
+        **setting,
         output_type="pil",
     )
     np.testing.assert_array_equal(found, wanted[0])
@@ -56,12 +65,15 @@ def test_the_command(plain: Path, controlnets: list[Path]) -> None:
     text = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
     assert text["ControlNet 1"] == (
         "Module: none, Model: net-1, Weight: 0.8, Resize Mode: Just Resize, Guidance Start: 0, Guidance End: 0.7, "
-        "Control Mode: ControlNet is more important"
+        "Pixel Perfect: False, Control Mode: ControlNet is more important"
     )
-    assert list(text)[-1] == "Version"
+    assert ("ControlNet guess mode" in text, list(text)[-1]) == ("guess_mode" in setting, "Version")
     again = ["generate", "--from", "a.png", "-m", str(plain), "-o", "b.png"]
     refused = CliRunner().invoke(main, again)
-    assert "the image was made with a ControlNet; give that one with --controlnet" in refused.stderr
+    assert (
+        "the image was made with the ControlNets 'net-0', 'net-1'; give each with --controlnet"
+        in refused.stderr
+    )
     images = ["--control-image", "edges.png"] * 2
     assert CliRunner().invoke(main, [*again, *nets, *images]).exit_code == 0
     np.testing.assert_array_equal(np.asarray(Image.open("b.png")), found)
@@ -70,10 +82,35 @@ def test_the_command(plain: Path, controlnets: list[Path]) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_mode_for_each(plain: Path, controlnets: list[Path]) -> None:
+    nets = [f"--controlnet={one}" for one in controlnets]
+    images = ["--control-image", "edges.png"] * 2
+    more = ["--control-mode", "prompt, balanced", "--control-scale", "0.30000001", "-o", "a.png"]
+    assert generate(plain, *nets, *images, *more).exit_code == 0
+    text = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
+    assert "Weight: 0.30000001" in text["ControlNet 0"]
+    modes = [text[f"ControlNet {index}"].rpartition(": ")[2] for index in (0, 1)]
+    assert modes == ["My prompt is more important", "Balanced"]
+    again = ["generate", "--from", "a.png", "-m", str(plain), *nets, *images, "-o", "b.png"]
+    assert CliRunner().invoke(main, again).exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("b.png")), np.asarray(Image.open("a.png")))
+    wrong = generate(plain, *nets, *images, "--control-mode", "prompt,both")
+    assert "'both' is not one of 'balanced', 'prompt', 'control'" in wrong.stderr
+    sheet = ["-x", "control_mode=balanced,prompt,control", *nets, *images, "-o", "sheet.png"]
+    options = ["plot", "a red circle", "-m", str(plain), "--steps", "1", "--seed", "0", *sheet]
+    assert CliRunner().invoke(main, options).exit_code == 0
+
+
+@pytest.mark.usefixtures("folder")
 def test_prompts_files_and_plots(plain: Path, controlnets: list[Path]) -> None:
     lines = [
         {"prompt": "a red circle", "control_image": "edges.png", "control_scale": 0.5},
-        {"prompt": "a red circle", "control_image": ["edges.png"], "control_scale": [0.5]},
+        {
+            "prompt": "a red circle",
+            "control_image": ["edges.png"],
+            "control_scale": [0.5],
+            "control_mode": ["balanced"],
+        },
     ]
     Path("prompts.txt").write_text("\n".join(map(json.dumps, lines)))
     options = ["-m", str(plain), f"--controlnet={controlnets[0]}", "--steps", "2", "--seed", "0"]

@@ -29,6 +29,14 @@ Checkpoint = Callable[[str], Path]
         ({"control_guidance_end": 1.5}, "control_guidance_end"),
         ({"controlnet_conditioning_scale": [1, 2, 3]}, "has 3 numbers for 2 ControlNets"),
         ({"controlnet_conditioning_scale": "much"}, "controlnet_conditioning_scale"),
+        ({"guess_mode": True, "control_mode": "prompt"}, "at most one of guess_mode and control_mode"),
+        ({"control_mode": "both"}, "control_mode is 'both': expected one of balanced, prompt, control"),
+        ({"control_mode": 3}, "control_mode is 3: expected one of balanced, prompt, control"),
+        ({"control_mode": []}, "control_mode"),
+        (
+            {"control_mode": ["prompt"] * 3, "control_image": [control_image()] * 2},
+            "has 3 names for 2 ControlNets: expected one, or one for each",
+        ),
         ({"control_image": None, "guess_mode": True}, "guess_mode has no effect without control_image"),
         ({"image": control_image(), "outpaint": "left=8"}, "at most one of control_image and outpaint"),
         (
