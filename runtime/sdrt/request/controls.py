@@ -69,8 +69,6 @@ def check_controls(request: DerivedSettings) -> None:
     """
     if request.control_image is None:
         return
-    if request.outpaint is not None:
-        raise both_given(_NAME, "outpaint")
     if request.guess_mode and request.control_mode != BALANCED:
         raise both_given("guess_mode", "control_mode")
     given = request.control_image
@@ -207,7 +205,8 @@ def _usual_scale(request: DerivedSettings, task: Task) -> float:
     """diffusers' default for a request of this kind."""
     if request.image is None:
         return 1.0
-    return task.control_scale if request.mask_image is None else task.masked_control_scale
+    repaints = request.mask_image is not None or request.outpaint is not None
+    return task.masked_control_scale if repaints else task.control_scale
 
 
 def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Image8, ...]]:

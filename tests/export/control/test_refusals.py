@@ -38,7 +38,6 @@ Checkpoint = Callable[[str], Path]
             "has 3 names for 2 ControlNets: expected one, or one for each",
         ),
         ({"control_image": None, "guess_mode": True}, "guess_mode has no effect without control_image"),
-        ({"image": control_image(), "outpaint": "left=8"}, "at most one of control_image and outpaint"),
         (
             {
                 "scheduler": "dpm_adaptive",
