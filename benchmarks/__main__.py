@@ -27,6 +27,7 @@ ENTRIES: Mapping[str, Entry] = {
     "chart": Entry(module="chart", help="Draw seconds per step and peak memory."),
     "check": Entry(module="requirements", help="Say what this machine lacks."),
     "choices": Entry(module="choices", help="Compare other settings of the session."),
+    "control": Entry(module="control", help="Compare a step with a ControlNet with both parts alone."),
     "direct": Entry(
         module="direct", help="Compare a checkpoint that runs directly with its exported folder."
     ),

@@ -17,6 +17,7 @@ __all__ = [
     "STEP",
     "Bar",
     "judge",
+    "judge_control",
     "judge_direct",
     "judge_export",
     "judge_lora",
@@ -120,6 +121,14 @@ LORA = (
     Bar(what="more memory, in sets of the changed weights", figure="memory", kind="own", limit=1.0),
 )
 """The goals of a change of the LoRA, against loading the U-Net anew."""
+CONTROL = Bar(
+    what="a step with a ControlNet",
+    figure="step",
+    kind="share",
+    limit=1.05,
+    peers=("both parts",),
+)
+"""The goal of a ControlNet, against a plain step and the ControlNet alone."""
 _SENTENCES = {
     "faster": "at least {limit:g}x as fast as {peers}",
     "share": "at most {limit:g}x that of {peers}",
@@ -151,6 +160,11 @@ def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def judge_lora(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The goals of a LoRA that is added, and of one that is changed, as `judge` gives them."""
     return [_judge(bar, name, turns) for name in ("added", "changed") for bar in LORA]
+
+
+def judge_control(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goal of a step with a ControlNet, as `judge` gives it."""
+    return [_judge(CONTROL, "step with it", turns)]
 
 
 def _judge(bar: Bar, ours: str, turns: Sequence[Turn]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ With `SDRT_GPU_REHEARSAL` set NumPy takes the GPU's place (`stand_in.py`).
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ import pytest
 
 from sdrt import OutOfMemoryError, StableDiffusionPipeline
 from sdrt.common.notices import Notices
+from sdrt.onnx.buffers import Bound
 from sdrt.onnx.overflow import failed
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -140,7 +142,8 @@ def test_an_export_is_checked_on_the_gpu(exports: Exports, tmp_path: Path) -> No
 
 
 def pipeline(export: Export, **options: Any) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(export.folder, provider="cuda", notify=fail, **options)
+    given = {"provider": "cuda", **options}
+    return StableDiffusionPipeline.from_pretrained(export.folder, notify=fail, **given)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -172,6 +175,40 @@ def test_recordings_draw_the_same(exports: Exports, variant: str) -> None:
         np.testing.assert_allclose(recorded(**call).images, image, atol=LEVELS)
     (unet,) = (graph for graph in recorded.graphs if graph.name == "unet")
     assert unet.records
+
+
+def test_what_a_controlnet_gives_stays_on_the_gpu(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.control import write_controlnet
+    from sdrt_export import export_model
+
+    checkpoint = exports("sd1").checkpoint
+    net = write_controlnet(checkpoint / "unet", tmp_path / "net")
+    call = CALL | {"control_image": np.full((72, 64, 3), 200, np.uint8)}
+    images, copied = {}, Counter[str]()
+    copy = Bound.set
+
+    def spied(self: Bound, name: str, array: np.ndarray) -> None:
+        copied[name] += 1
+        copy(self, name, array)
+
+    monkeypatch.setattr(Bound, "set", spied)
+    for target in ("cpu", "cuda"):
+        folder = tmp_path / target
+        export_model(checkpoint, folder, target=target, controlnet=[net])
+        with pipeline(Export(checkpoint=checkpoint, folder=folder), provider=target) as made:
+            copied.clear()
+            images[target] = made(**call).images
+            # The first step is checked. The middle's is small, and tells whether a later one overflowed.
+            residuals = {name: count for name, count in copied.items() if "residual" in name}
+            assert residuals.pop("mid_block_additional_residual") > 1
+            assert set(residuals.values()) == {1}
+            # Those of the first run are gone from the buffers.
+            off = made(**call, controlnet_conditioning_scale=0).images
+            np.testing.assert_array_equal(off, made(**CALL).images)
+    assert np.abs(images["cuda"] - off).max() > 0.02
+    np.testing.assert_allclose(images["cuda"], images["cpu"], atol=HALF)
 
 
 @pytest.fixture

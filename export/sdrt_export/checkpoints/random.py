@@ -141,6 +141,6 @@ def _spread(name: str, shape: Shape) -> tuple[float, float]:
     """Mean and standard deviation: norms around 1, biases around 0, matrices by fan-in, which keeps a signal's size."""
     if len(shape) == 1:
         return float("norm" in name and name.endswith("weight")), 0.02
-    if "embedding" in name and "linear" not in name:
-        return 0.0, 0.5
+    if "embedding" in name and "linear" not in name and len(shape) == 2:
+        return 0.0, 0.5  # a row for each token
     return 0.0, math.prod(shape[1:]) ** -0.5

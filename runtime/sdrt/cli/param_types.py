@@ -8,7 +8,7 @@ import click
 
 from sdrt.request.pairs import Pair
 
-__all__ = ["Names", "Numbers", "Pairs", "Sizes"]
+__all__ = ["Choices", "Names", "Numbers", "Pairs", "Sizes"]
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic
@@ -46,6 +46,17 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are ge
         if not all(names):
             self.fail(f"{value!r} has an empty name", param, ctx)
         return names
+
+
+class Choices(click.Choice):  # type: ignore[type-arg]  # only its stubs are generic
+    """One of several names, or a comma-separated list of them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises click's own error for a name that is not one of them."""
+        if isinstance(value, tuple):
+            return value
+        names = [super(Choices, self).convert(part.strip(), param, ctx) for part in value.split(",")]
+        return names[0] if len(names) == 1 else tuple(names)
 
 
 class Pairs(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic

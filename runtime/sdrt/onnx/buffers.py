@@ -32,9 +32,13 @@ class _Owner(Protocol):
 
     name: str
     records: bool
+    provider: str
 
     @property
     def inputs(self) -> Mapping[str, TensorSpec]: ...
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]: ...
 
     @property
     def float32_retry(self) -> _Retry | None: ...
@@ -64,7 +68,7 @@ class Bound:
     If sdrt can write to the provider's memory, inputs are kept there, so that inputs which do not change (text
     embeddings) are uploaded once. For other providers an input is bound again whenever it is set: the CPU shares the
     array, other providers copy it. Outputs are written to host memory. Outputs of recorded runs are written to the
-    device, then copied to host memory.
+    device, then copied to host memory. With `write_to`, an output goes where another component reads it.
     """
 
     def __init__(
@@ -88,6 +92,9 @@ class Bound:
         self.overflows = False
         """Whether a run of the user who has these buffers now overflowed float16."""
         self._fetched: dict[str, Any] = {}
+        # The outputs that go to the inputs of others, and those of the inputs here that others write to.
+        self._targets: dict[str, tuple[Bound, str]] = {}
+        self._written: set[str] = set()
         for name in self.outputs:
             self.binding.bind_output(name, *component.output_device)
 
@@ -99,8 +106,12 @@ class Bound:
 
     @property
     def inputs(self) -> Mapping[str, NDArray[Any]]:
-        """The inputs that were set last."""
-        return self._host
+        """The inputs that were set last, by `set` or by another component."""
+        on_device = [name for name in self._written if name in self._device]
+        if not on_device:
+            return self._host
+        with self._component.device():
+            return {**self._host, **{name: self._device[name].numpy() for name in on_device}}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -128,8 +139,45 @@ class Bound:
             with component.device():
                 self._hand_over(name)
 
+    def write_to(self, output: str, other: Bound, name: str) -> bool:
+        """Let runs write `output` where `other` reads its input `name`, until `write_here`. Nobody copies it then.
+
+        Returns False, and changes nothing, if their types or places differ.
+        """
+        component, host, value = self._component, other._host[name], other._device.get(name)
+        is_same = component.outputs[output].dtype == host.dtype
+        # A recording writes where it did when it was made. Providers that are neither copy their inputs.
+        reads_there = value is not None or other._component.provider == "cpu"
+        if component.records or not is_same or not reads_there:
+            return False
+        with component.device():
+            if value is not None:
+                self.binding.bind_ortvalue_output(output, value)
+            else:
+                where = host.ctypes.data
+                self.binding.bind_output(output, "cpu", 0, host.dtype.type, list(host.shape), where)
+        self._targets[output] = (other, name)
+        other._written.add(name)
+        for kept in (self._results, self._raw):
+            kept.pop(output, None)
+        return True
+
+    def write_here(self) -> None:
+        """Undo `write_to` for all outputs."""
+        component = self._component
+        for output, (other, name) in self._targets.items():
+            other._written.discard(name)
+            # Work that was cancelled may still write there, so nobody else may get those buffers.
+            other.in_use = other.in_use or self.in_use
+            if not self.in_use:
+                self.binding.bind_output(output, *component.output_device)
+        if not self.in_use:
+            self._targets.clear()
+
     def __call__(self) -> Mapping[str, NDArray[Any]]:
         """Run and return the outputs, floats as float32, in arrays that the next run overwrites.
+
+        Those that go to another component are missing, unless the run was repeated.
 
         If a float16 graph overflows and the model has a float32 graph too, the run is repeated in float32. Later runs
         use float32 at once, because an overflow in one step is followed by others.
@@ -140,7 +188,7 @@ class Bound:
             return retry.again(self)
         self._run(component)
         with span(DOWNLOAD), component.device():
-            if not self._results:
+            if any(name not in self._raw and name not in self._targets for name in self.outputs):
                 self._keep_outputs(component)
                 self.recording = component.new_recording()
             elif self._fetched:
@@ -182,8 +230,10 @@ class Bound:
             self.binding.bind_cpu_input(name, self._host[name])
 
     def _keep_outputs(self, component: _Owner) -> None:
-        """Bind fixed output buffers. Only the first run tells the outputs' shapes."""
+        """Bind fixed buffers for the outputs that have none. Only a run tells their shapes."""
         for name, value in zip(self.outputs, self.binding.get_outputs(), strict=True):
+            if name in self._targets or name in self._raw:
+                continue
             raw = np.array(value.numpy())
             if component.records:
                 self._fetched[name] = component.device_value(raw.dtype, raw.shape)

@@ -63,8 +63,8 @@ def checked(row: Setting, value: Any) -> Any:
         raise wrong_value(row.name, value, "True or False")
     if row.kind is not None and issubclass(row.kind, Pair):
         return _pair(row.name, value, row.kind)
-    if row.choices and not (isinstance(value, str) and value in row.choices):
-        raise wrong_value(row.name, value, f"one of {', '.join(row.choices)}")
+    if row.choices:
+        return _chosen(row, value)
     if row.bounds is None:
         return value
     check: Callable[..., Any] = integer if row.kind is int else real_or_int if row.keeps_int else real
@@ -75,6 +75,18 @@ def checked(row: Setting, value: Any) -> Any:
     number = check(row.name, value, *row.bounds)
     # The model decides from which layer on it counts.
     return SkipOfLabel(number) if isinstance(value, SkipOfLabel) else number
+
+
+def _chosen(row: Setting, value: Any) -> Any:
+    """Check a name, or a list of names if the setting takes one."""
+    is_list = row.max_items is not None and isinstance(value, (list, tuple))
+    names = tuple(value) if is_list else (value,)
+    if not names or len(names) > (row.max_items or 1):
+        raise wrong_value(row.name, value, f"a list of 1 to {row.max_items} names")
+    for name in names:
+        if not (isinstance(name, str) and name in row.choices):
+            raise wrong_value(row.name, name, f"one of {', '.join(row.choices)}")
+    return names if is_list else value
 
 
 def _pair(name: str, value: Any, kind: type[Pair]) -> Pair:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sdrt.request.control_modes import BALANCED, CONTROL_MODES
 from sdrt.request.setting import Group, Label, Option, setting
 from sdrt.request.two_model_settings import TwoModelSettings
 
@@ -15,6 +16,7 @@ MAX_CONTROLNETS = 16
 """How many ControlNets a call can use at once."""
 PREPROCESSORS = ("none", "canny")
 """What makes the control image of the image that the user gave."""
+_ONE_NAME = "One name for all ControlNets, or a list with one for each."
 _EACH = "One number for all ControlNets, or a list with one for each."
 
 
@@ -32,11 +34,14 @@ class ControlSettings(TwoModelSettings):
         group=Group.CONTROL,
         option=Option(("--control-image",), metavar="FILE", repeats=True),
     )
-    control_preprocessor: str = setting(
+    control_preprocessor: str | Sequence[str] = setting(
         "none",
         "How to make the control image: canny finds edges; none takes the image as it is.",
+        more=_ONE_NAME,
         kind=str,
         choices=PREPROCESSORS,
+        max_items=MAX_CONTROLNETS,
+        takes_one=True,
         only_with=("control_image",),
         group=Group.CONTROL,
         option=Option(("--control-preprocessor",)),
@@ -106,9 +111,24 @@ class ControlSettings(TwoModelSettings):
         option=Option(("--control-end", "--control-guidance-end"), key="control_end"),
         label=Label("ControlNet guidance end"),
     )
+    control_mode: str | Sequence[str] = setting(
+        BALANCED,
+        "What counts more, as in A1111: balanced; prompt weakens the fine layers; control does too, and guides only "
+        "the half with the prompt.",
+        more=_ONE_NAME,
+        kind=str,
+        choices=tuple(CONTROL_MODES),
+        max_items=MAX_CONTROLNETS,
+        takes_one=True,
+        only_with=("control_image",),
+        group=Group.CONTROL,
+        option=Option(("--control-mode",)),
+        label=Label("ControlNet control mode"),
+    )
     guess_mode: bool = setting(
         False,
-        "Let the ControlNet guide only the half with the prompt, and its coarse layers more than its fine ones.",
+        "diffusers' guess mode: let the ControlNet guide only the half with the prompt, and its coarse layers more "
+        "than its fine ones.",
         more="It makes sense of the control image without a prompt too. A guidance scale of 3 to 5 is recommended.",
         kind=bool,
         only_with=("control_image",),

@@ -13,13 +13,14 @@ from sdrt.common.messages import refused
 from sdrt.errors import RequestError
 from sdrt.images.reading import checked_count, read_images
 from sdrt.request.checks import both_given
+from sdrt.request.control_modes import BALANCED, CONTROL_MODES, GUESS, ControlMode
 
 if TYPE_CHECKING:
     from sdrt.families import Task
     from sdrt.families.capabilities import Capabilities
     from sdrt.request.derived import DerivedSettings
 
-__all__ = ["Control", "check_controls", "check_shares", "fit_controls", "guesses", "settings_of_controls"]
+__all__ = ["Control", "check_controls", "check_shares", "fit_controls", "names_of", "settings_of_controls"]
 
 _NAME = "control_image"
 Image8 = NDArray[np.uint8]
@@ -34,12 +35,18 @@ class Control:
         images: the control image [H, W, 3] of each prompt, in 8 bits.
         scale: how much it guides the model.
         start, end: the shares of the steps between which it does so.
+        preprocessor: what makes the images that it sees.
+        mode: how it shares the image with the prompt.
+        prompt_only: whether it guides only the half with the prompt.
     """
 
     images: tuple[Image8, ...]
     scale: float
     start: float
     end: float
+    preprocessor: str
+    mode: ControlMode
+    prompt_only: bool
 
     @property
     def is_always_on(self) -> bool:
@@ -62,8 +69,8 @@ def check_controls(request: DerivedSettings) -> None:
     """
     if request.control_image is None:
         return
-    if request.outpaint is not None:
-        raise both_given(_NAME, "outpaint")
+    if request.guess_mode and request.control_mode != BALANCED:
+        raise both_given("guess_mode", "control_mode")
     given = request.control_image
     nested = (
         isinstance(given, (list, tuple))
@@ -146,10 +153,30 @@ def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[
             ("control_guidance_end", 1.0),
         )
     )
-    return tuple(
-        Control(images=own, scale=scale, start=start, end=end)
-        for own, scale, start, end in zip(images, scales, starts, ends, strict=True)
+    preprocessors, modes = (
+        _of_each(name, names_of(getattr(request, name)), count)
+        for name in ("control_preprocessor", "control_mode")
     )
+    # As in diffusers, a first one that pools turns on guess mode.
+    pools = capabilities.controlnets[0].pools
+    guesses = request.guess_mode or (pools and request.control_mode == BALANCED)
+    return tuple(
+        Control(
+            images=images[index],
+            scale=scales[index],
+            start=starts[index],
+            end=ends[index],
+            preprocessor=preprocessors[index],
+            mode=(mode := GUESS if guesses else CONTROL_MODES[modes[index]]),
+            prompt_only=mode.prompt_only or pools,
+        )
+        for index in range(count)
+    )
+
+
+def names_of(given: str | Sequence[str]) -> Sequence[str]:
+    """A setting that is one name, or a list with one for each ControlNet."""
+    return (given,) if isinstance(given, str) else given
 
 
 def check_shares(controls: Sequence[Control], *, adaptive: bool) -> None:
@@ -178,7 +205,8 @@ def _usual_scale(request: DerivedSettings, task: Task) -> float:
     """diffusers' default for a request of this kind."""
     if request.image is None:
         return 1.0
-    return task.control_scale if request.mask_image is None else task.masked_control_scale
+    repaints = request.mask_image is not None or request.outpaint is not None
+    return task.masked_control_scale if repaints else task.control_scale
 
 
 def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Image8, ...]]:
@@ -189,7 +217,7 @@ def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Imag
         if len(given[0]) != count:
             raise _other_count(len(given[0]), count)
         return [checked_count(_NAME, column, prompts) for column in zip(*given, strict=True)]
-    if count == 1:
+    if count == 1 and (len(given) == 1 or prompts > 1):
         return [checked_count(_NAME, given, prompts)]
     if len(given) != count:
         raise _other_count(len(given), count)
@@ -199,17 +227,16 @@ def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Imag
 def _other_count(found: int, count: int) -> RequestError:
     return refused(
         _NAME,
-        f"has {found} image{'s' * (found != 1)}, and the model has {count} ControlNets",
+        f"has {found} image{'s' * (found != 1)}, and the model has {count} ControlNet{'s' * (count != 1)}",
         "one image for each ControlNet",
     )
 
 
-def _of_each(name: str, values: Sequence[float], count: int) -> list[float]:
+def _of_each(name: str, values: Sequence[T], count: int) -> list[T]:
     if len(values) not in (1, count):
-        raise refused(name, f"has {len(values)} numbers for {count} ControlNets", "one, or one for each")
+        kind = "names" if isinstance(values[0], str) else "numbers"
+        nets = f"{count} ControlNet{'s' * (count != 1)}"
+        raise refused(
+            name, f"has {len(values)} {kind} for {nets}", "one, or one for each" if count > 1 else "one"
+        )
     return _each(values, count)
-
-
-def guesses(request: DerivedSettings, capabilities: Capabilities) -> bool:
-    """Whether the ControlNets guide only the half with the prompt. As in diffusers, a first one that pools does."""
-    return request.guess_mode or any(one.pools for one in capabilities.controlnets[:1])

@@ -41,8 +41,6 @@ class FittedRequest(DerivedSettings):
     """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
     controls: tuple[Control, ...] = ()
     """What each ControlNet does. Empty without control images."""
-    guesses: bool = False
-    """Whether the ControlNets guide only the half with the prompt."""
     runs_all_steps: bool = False
     """Whether image to image runs all steps, from the noise of the strength, instead of a share of them."""
     adaptation: Adaptation = NO_ADAPTATION

@@ -9,7 +9,7 @@ from sdrt.errors import RequestError
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
 from sdrt.request.clip_skip import SkipOfLabel
-from sdrt.request.controls import fit_controls, guesses, settings_of_controls
+from sdrt.request.controls import fit_controls, settings_of_controls
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
@@ -74,7 +74,6 @@ def _completed(
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
         "controls": controls,
-        "guesses": guesses(request, capabilities),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,

@@ -60,7 +60,8 @@ def scheduler_name(sampler: str, schedule_type: str | None) -> str:
 def _text(row: Setting, value: Any) -> str:
     if row.label is not None and row.label.write is not None:
         return row.label.write(value)
-    return str(value) if row.max_items is None else ",".join(map(str, value))
+    is_one = row.max_items is None or isinstance(value, str)
+    return str(value) if is_one else ",".join(map(str, value))
 
 
 def _value(row: Setting, text: str) -> Any:

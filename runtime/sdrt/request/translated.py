@@ -26,6 +26,8 @@ class Translation:
 
     texts: dict[str, str]
     differences: list[Difference] = field(default_factory=list)
+    controlnets: list[str] = field(default_factory=list)
+    """The names of the ControlNets."""
 
     def differs(self, label: str, value: str, option: str = "", *, minor: bool = False) -> None:
         """Note that `label` cannot be done. Only the first of several with the same name is kept."""

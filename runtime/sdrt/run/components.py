@@ -144,8 +144,11 @@ class LoadedComponents:
         return residual_shapes(config, component.inputs, rows, size)
 
     def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
-        """The model's ControlNets, each with what it does in a request."""
-        return list(zip(self._model.capabilities.controlnets, request.controls, strict=True))
+        """The ControlNets that guide the denoiser in a request, each with what it does. Those with scale 0 do not."""
+        if not request.controls:
+            return []
+        every = zip(self._model.capabilities.controlnets, request.controls, strict=True)
+        return [(spec, control) for spec, control in every if control.scale]
 
     @property
     def vae_encoder(self) -> VaeEncoder:
@@ -190,8 +193,8 @@ class LoadedComponents:
         """Free every session. Those that a run still uses are freed when it ends."""
         self._graphs.close()
 
-    def load(self, more: MoreInputs = NO_MORE) -> None:
-        """Load every component that text to image needs, the denoiser with `more` inputs than usual.
+    def load(self, request: FittedRequest | None = None) -> None:
+        """Load every component that text to image needs, and the ControlNets of a request.
 
         With `low_vram`, load nothing in advance.
         """
@@ -199,7 +202,9 @@ class LoadedComponents:
             return
         # ONNX Runtime takes more memory while it loads a graph than afterwards. So the largest graph comes first,
         # before the others take memory.
-        self.denoiser(more)
+        self.denoiser(NO_MORE if request is None else request.denoiser_inputs)
+        for net, _ in () if request is None else self.controls_of(request):
+            self.controlnet(net)
         for number, spec in enumerate(self._family.text_encoders):
             if self._model.has(spec.component):
                 self.text_encoder(number)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
-from sdrt.request.control_texts import IMPORTANT
+from sdrt.request.control_modes import CONTROL_MODES, GUESS
+from sdrt.request.controls import names_of
 from sdrt.request.request import Request
 
 __all__ = ["control_texts"]
@@ -21,27 +23,37 @@ def control_texts(request: Request, names: Sequence[str]) -> Mapping[str, str]:
         return {}
     found = {}
     for index, name in enumerate(names):
+        module = _name(request.control_preprocessor, index)
+        mode = GUESS if request.guess_mode else CONTROL_MODES[_name(request.control_mode, index)]
         entries = {
-            "Module": request.control_preprocessor,
-            "Model": name,
+            "Module": module,
+            # Both separate the values.
+            "Model": re.sub(r"[,:]", "_", name),
             "Weight": _number(request.controlnet_conditioning_scale, index),
             "Resize Mode": "Just Resize",
-            **_thresholds(request),
+            **(_thresholds(request) if module == "canny" else {}),
             "Guidance Start": _number(request.control_guidance_start, index),
             "Guidance End": _number(request.control_guidance_end, index),
-            "Control Mode": IMPORTANT[request.guess_mode],
+            # Edges are found in the size that the network sees.
+            "Pixel Perfect": str(module != "none"),
+            "Control Mode": mode.title,
         }
         found[f"ControlNet {index}"] = ", ".join(f"{key}: {value}" for key, value in entries.items())
     return found
 
 
 def _thresholds(request: Request) -> dict[str, str]:
-    if request.control_preprocessor != "canny":
-        return {}
     low, high = request.canny_low_threshold, request.canny_high_threshold
     return {"Threshold A": f"{low:g}", "Threshold B": f"{high:g}"}
 
 
+def _name(values: str | Sequence[str], index: int) -> str:
+    names = names_of(values)
+    return names[index if len(names) > 1 else 0]
+
+
 def _number(values: object, index: int) -> str:
     assert isinstance(values, tuple)  # `fit` has one number for each ControlNet
-    return f"{values[index]:g}"
+    value = values[index]
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sdrt.families import ControlNetSpec, DenoiserSpec
 from sdrt.images.preprocessing import preprocessed
 from sdrt.images.reading import resized
 from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
+from sdrt.request.control_modes import BALANCED, CONTROL_MODES, GUESS
 from sdrt.request.controls import Control
 from sdrt.request.fitted import FittedRequest
 from sdrt.schedulers import Plan
@@ -46,40 +46,82 @@ def control_maps(control: Control, request: FittedRequest, canvases: Sequence[Ca
         made.append(
             preprocessed(
                 scaled,
-                request.control_preprocessor,
-                **_options(request),
+                control.preprocessor,
+                **_options(control, request),
             )
         )
     return made
 
 
-def _options(request: FittedRequest) -> dict[str, float]:
-    if request.control_preprocessor != "canny":
+def _options(control: Control, request: FittedRequest) -> dict[str, float]:
+    if control.preprocessor != "canny":
         return {}
     return {"low": request.canny_low_threshold, "high": request.canny_high_threshold}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _Net:
-    """One ControlNet with its buffers. `images` are what each row [batch, 3, H, W] sees, from 0 to 1."""
+    """One ControlNet with its buffers.
 
-    component: Component
-    run: Bound
-    spec: ControlNetSpec
-    control: Control
-    images: Array
-    scales: Array
-    """The factor of each output at a scale of 1."""
+    Args:
+        component: the graph.
+        run: its buffers.
+        spec: the names of its inputs and outputs.
+        control: what it does.
+        images: what each row of the batch sees [batch, 3, H, W], from 0 to 1.
+        first: the first row of the batch that it guides. It guides all that follow.
+    """
 
-    def __call__(self, scale: float, inputs: Mapping[str, NDArray[Any]], image: Array) -> list[Array]:
-        """The outputs for some rows, in the order of the graph."""
-        given = {**inputs, self.spec.image: image, self.spec.scale: self.scales * np.float32(scale)}
-        for name, array in given.items():
-            if name in self.component.inputs:
-                self.run.set(name, array)
-        outputs = self.run()
-        self.component.check_finite(self.spec.middle, outputs[self.spec.middle])
-        return [outputs[name] for name in self.run.outputs]
+    def __init__(
+        self,
+        component: Component,
+        run: Bound,
+        spec: ControlNetSpec,
+        control: Control,
+        images: Array,
+        first: int,
+    ) -> None:
+        self.control, self._component, self._run, self._spec = control, component, run, spec
+        self._images, self.first = images, first
+        # The factor of each output at a scale of 1. What guess mode weakens is nothing that a network pools.
+        is_even = spec.pools and control.mode is GUESS
+        self._scales = (CONTROL_MODES[BALANCED] if is_even else control.mode).weights(len(component.outputs))
+        # Which image the buffers hold. They may have it from an earlier run.
+        self._shown: tuple[bytes, Place] | None = None
+        self._checked = self._delivers = False
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs, in the order of the graph."""
+        return self._run.outputs
+
+    def __call__(
+        self, scale: float, inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], place: Place
+    ) -> Mapping[str, Array]:
+        """The outputs for some `rows` of the batch at a `place` in the image, by name, except those of `deliver`."""
+        for name, array in {**inputs, self._spec.scale: self._scales * np.float32(scale)}.items():
+            if name in self._component.inputs:
+                self._run.set(name, array)
+        if self._shown != (shown := (rows.tobytes(), place)):
+            self._run.set(self._spec.image, self._images[rows][place])
+            self._shown = shown
+        outputs = self._run()
+        # What overflows does so in the middle too. A damaged weight may be behind any output, from the first call on.
+        for name in [self._spec.middle] if self._checked else outputs:
+            self._component.check_finite(name, outputs[name])
+        self._checked = True
+        return outputs
+
+    def deliver(self, denoiser: Bound, names: Sequence[str]) -> None:
+        """From the next call on, write the outputs to the denoiser's inputs `names` directly, as far as it can.
+
+        The middle's is small. It stays in the host's memory, where it tells whether the run overflowed.
+        """
+        if self._delivers or self._run.overflows:
+            return
+        self._delivers = True
+        for output, name in zip(self.outputs, names, strict=True):
+            if output != self._spec.middle:
+                self._run.write_to(output, denoiser, name)
 
 
 class Controls:
@@ -88,9 +130,9 @@ class Controls:
     Args:
         nets: the ControlNets.
         shapes: the shapes of the denoiser's further inputs for one call, by name.
-        unconditional: how many rows of the batch, the first ones, are not guided.
         factor: how many pixels one latent covers, along each side.
         evaluations: how many evaluations the pass has.
+        denoiser: the denoiser's buffers. A ControlNet that is alone and guides all rows writes to them itself.
     """
 
     def __init__(
@@ -98,13 +140,14 @@ class Controls:
         nets: Sequence[_Net],
         *,
         shapes: Mapping[str, tuple[int, ...]],
-        unconditional: int,
         factor: int,
         evaluations: int,
+        denoiser: Bound,
     ) -> None:
-        self._nets, self._unconditional, self._factor = nets, unconditional, factor
+        self._nets, self._factor = nets, factor
         self._evaluations, self._scales = evaluations, [0.0] * len(nets)
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        self._denoiser = denoiser if len(nets) == 1 and not nets[0].first else None
         # The denoiser's buffers may still hold what an earlier run added.
         self._is_zero = False
         self.begin(0)
@@ -123,15 +166,23 @@ class Controls:
             rows: the rows' indices in the batch.
             place: which part of the image the latents are.
         """
-        guided = np.flatnonzero(rows >= self._unconditional)
-        active = [(net, scale) for net, scale in zip(self._nets, self._scales, strict=True) if scale]
-        if not active or not len(guided):
+        active = [
+            (net, scale, guided)
+            for net, scale in zip(self._nets, self._scales, strict=True)
+            if scale and len(guided := np.flatnonzero(rows >= net.first))
+        ]
+        if not active:
             return self._nothing()
-        for number, (net, scale) in enumerate(active):
-            image = net.images[rows[guided]][self._pixels(place)]
-            own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
-            self._add(net(scale, own, image), guided, first=number == 0)
         self._is_zero = False
+        for number, (net, scale, guided) in enumerate(active):
+            own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
+            outputs = net(scale, own, rows[guided], self._pixels(place))
+            if self._denoiser is not None:
+                named = zip(self._sums, net.outputs, strict=True)
+                given = {name: outputs[output] for name, output in named if output in outputs}
+                net.deliver(self._denoiser, [*self._sums])
+                return given
+            self._add([outputs[output] for output in net.outputs], guided, first=number == 0)
         return self._sums
 
     def _nothing(self) -> Mapping[str, Array] | None:
@@ -170,6 +221,7 @@ def bound_controls(
     plan: Plan,
     conditioning: Conditioning,
     canvases: Sequence[Canvas],
+    run: Bound,
     *,
     shapes: Mapping[str, tuple[int, ...]],
     factor: int,
@@ -183,14 +235,14 @@ def bound_controls(
         plan: the noise levels that the pass visits.
         conditioning: the rows of the batch.
         canvases: for each image, the image that the user gave and its mask; empty without a mask.
+        run: the denoiser's buffers.
         shapes: the shapes of the denoiser's inputs, by name.
         factor: how many pixels one latent covers, along each side.
     """
     if not request.controls:
         yield None
         return
-    unconditional = conditioning.batch - len(conditioning.image_indices) if request.guesses else 0
-    guided = min(shapes[denoiser.sample][0], conditioning.batch - unconditional)
+    unconditional = conditioning.batch - len(conditioning.image_indices)
     with ExitStack() as stack:
         nets = []
         for spec, control in components.controls_of(request):
@@ -198,15 +250,19 @@ def bound_controls(
             per_image = np.stack([_unit(one) for one in maps for _ in range(request.num_images_per_prompt)])
             images = conditioning.repeat_for_batch(per_image, zero_unconditional=False)
             component = components.controlnet(spec)
+            first = unconditional if control.prompt_only else 0
+            guided = min(shapes[denoiser.sample][0], conditioning.batch - first)
             own = _shapes(component, spec, denoiser, shapes, rows=guided, factor=factor)
-            run = stack.enter_context(component.bound(own, tuple(component.outputs)))
-            scales = _scales(len(component.outputs), grows=request.guesses and not spec.pools)
-            nets.append(
-                _Net(component=component, run=run, spec=spec, control=control, images=images, scales=scales)
-            )
+            buffers = stack.enter_context(component.bound(own, tuple(component.outputs)))
+            stack.callback(buffers.write_here)
+            nets.append(_Net(component, buffers, spec, control, images, first))
         added = {name: shape for name, shape in shapes.items() if CONTROLLED_GRAPH.inputs.has(name)}
         yield Controls(
-            nets, shapes=added, unconditional=unconditional, factor=factor, evaluations=plan.num_evaluations
+            nets,
+            shapes=added,
+            factor=factor,
+            evaluations=plan.num_evaluations,
+            denoiser=run,
         )
 
 
@@ -238,13 +294,6 @@ def _channels(component: Component, name: str) -> int:
 def _unit(image: Image8) -> Array:
     """An image [H, W, 3] of 8 bits as a ControlNet takes it, [3, H, W] from 0 to 1."""
     return np.ascontiguousarray((image.astype(np.float32) / np.float32(255)).transpose(2, 0, 1))
-
-
-def _scales(count: int, *, grows: bool) -> Array:
-    """The factor of each output. In guess mode they grow from 0.1 to 1, from the finest layer to the coarsest."""
-    if not grows:
-        return np.ones(count, np.float32)
-    return np.logspace(-1, 0, count).astype(np.float32)
 
 
 def residual_shapes(

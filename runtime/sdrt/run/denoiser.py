@@ -62,10 +62,20 @@ def bound_denoiser(
     added = components.residual_shapes(component, rows, size) if request.controls else {}
     shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    controlled = bound_controls(
-        components, spec, request, plan, conditioning, prepared.canvases, shapes=shapes, factor=factor
-    )
-    with component.bound(shapes, (spec.output,)) as run, controlled as controls:
+    with (
+        component.bound(shapes, (spec.output,)) as run,
+        bound_controls(
+            components,
+            spec,
+            request,
+            plan,
+            conditioning,
+            prepared.canvases,
+            run,
+            shapes=shapes,
+            factor=factor,
+        ) as controls,
+    ):
         yield Denoiser(
             component,
             run,

@@ -18,7 +18,6 @@ from sdrt.errors import OutOfMemoryError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
-from sdrt.model_folder.graph_kind import NO_MORE
 from sdrt.model_folder.model import Model
 from sdrt.onnx.error_messages import out_of_memory
 from sdrt.onnx.placement import check_takes_weights, tell_of_target
@@ -100,12 +99,10 @@ class ComponentCache:
         Raises:
             OutOfMemoryError: they do not fit, and `low_vram` is False.
         """
-        adaptation, inputs = (
-            (None, NO_MORE) if request is None else (request.adaptation, request.denoiser_inputs)
-        )
+        adaptation = None if request is None else request.adaptation
         used_low_vram, components = self._uses_low_vram(0), self.get(adaptation)
         try:
-            components.load(inputs)
+            components.load(request)
             return
         except OutOfMemoryError as error:
             where = "for all images: the components do not fit into memory together"
@@ -119,7 +116,7 @@ class ComponentCache:
                 # They were replaced meanwhile. Free the sessions that were created since then.
                 components.close()
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
-        self.get(adaptation).load(inputs)
+        self.get(adaptation).load(request)
 
     def for_request(self, request: FittedRequest) -> LoadedComponents:
         """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""

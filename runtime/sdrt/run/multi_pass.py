@@ -16,13 +16,14 @@ from sdrt.images.arrays import to_bytes, to_pil
 from sdrt.images.reading import resized
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.fitting import rounded_size
+from sdrt.run.control_passes import on_canvas, one_per_image
 from sdrt.run.refiner import Refiner, Takeover, takeover
 from sdrt.run.result import Events, GenerationStep, StableDiffusionPipelineOutput
 from sdrt.schedulers import Plan, Scheduler
 from sdrt.tasks.hires import Latents, enlarged_latents, enlarged_size
 from sdrt.tasks.outpainting import Growth, grown, passes
 
-__all__ = ["PlannedPass", "grown_request", "growths", "make_twice", "outpaint", "plan_passes"]
+__all__ = ["PlannedPass", "grown_request", "growths", "last_part", "make_twice", "outpaint", "plan_passes"]
 
 Array = NDArray[np.float32]
 Image = NDArray[np.uint8]
@@ -149,6 +150,7 @@ def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capa
     return replace(
         request,
         **_one_prompt_per_image(request),
+        **one_per_image(request),
         image=image,
         strength=request.hires_strength,
         num_inference_steps=request.hires_steps,
@@ -175,6 +177,7 @@ def grown_request(
     return replace(
         request,
         **_one_prompt_per_image(request),
+        **on_canvas(request, growths(request), number),
         image=canvases,
         mask_image=masks,
         outpaint=growth,
@@ -184,6 +187,16 @@ def grown_request(
         # Each pass has its own noise, because the same noise would draw the same things again.
         seed=tuple((seed + number * _SEED_OF_PASS) % (MAX_SEED + 1) for seed in request.seeds),
     )
+
+
+def last_part(request: FittedRequest, capabilities: Capabilities) -> FittedRequest:
+    """The last pass of an outpainting, around images of one colour. Its sizes and control images are right."""
+    parts = growths(request)
+    width, height = request.image[0].shape[1::-1]
+    for part in parts[:-1]:
+        width, height = part.of(width, height)
+    images = [np.zeros((height, width, 3), np.uint8)] * request.num_images
+    return grown_request(request, images, parts[-1], len(parts) - 1, capabilities)
 
 
 def _one_prompt_per_image(request: FittedRequest) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.images.metadata import Parameters
-from sdrt.request.control_texts import CONTROL_LABELS
+from sdrt.request.control_texts import UNIT_LABELS
 from sdrt.request.labels import settings_text
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
@@ -91,7 +91,7 @@ class Origin:
         for row in settings_of(type(request)):
             value = getattr(request, row.name)
             matters = not row.only_with or any(getattr(request, one) is not None for one in row.only_with)
-            if row.label is None or row.label.name in CONTROL_LABELS:
+            if row.label is None or row.label.name in UNIT_LABELS:
                 continue  # what ControlNets do is one text for each
             if matters and (row.label.always or value != row.default):
                 values[row.name] = value

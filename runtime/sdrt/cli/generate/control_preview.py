@@ -48,9 +48,12 @@ def _write_maps(path: Path, planned: PlannedRequest, *, force: bool) -> None:
     from sdrt.images.arrays import side_by_side
     from sdrt.images.files import write_image
     from sdrt.run.controls import control_maps
+    from sdrt.run.multi_pass import last_part
     from sdrt.run.preparation import canvases_of
 
     request = planned.request
+    if request.outpaint is not None:
+        request = last_part(request, planned.model.capabilities)
     canvases = [
         canvas
         for canvas in canvases_of(request, planned.model.capabilities)

@@ -100,13 +100,20 @@ def _check_controls(name: str, found: Translation, given: Set[str], *, approxima
     if not approximate:
         raise _unusable(
             name,
-            "the image was made with a ControlNet",
-            "give that one with --controlnet, and its image with --control-image",
+            f"the image was made with {_named(found.controlnets)}",
+            f"give {'that one' if len(found.controlnets) < 2 else 'each'} with --controlnet, and its image with "
+            "--control-image",
             "control_image",
         )
     found.differs("ControlNet", "", "control_image")
     for label in CONTROL_LABELS:
         found.texts.pop(label, None)
+
+
+def _named(controlnets: Sequence[str]) -> str:
+    """The ControlNets by the names in the metadata, if these have them."""
+    names = ", ".join(brief(name) for name in controlnets if name)
+    return f"the ControlNet{'s' * (len(controlnets) > 1)} {names}" if names else "a ControlNet"
 
 
 def _unsaid_negative(texts: Mapping[str, str]) -> str | None:

@@ -10,7 +10,7 @@ import click
 from sdrt.cli import completers
 from sdrt.cli.checkpoint_options import BESIDE, CHECKPOINT_OPTIONS, MODEL_HELP, model_option
 from sdrt.cli.group import force_option
-from sdrt.cli.param_types import Numbers, Pairs
+from sdrt.cli.param_types import Choices, Numbers, Pairs
 from sdrt.cli.provider_options import (
     MEMORY_OPTIONS,
     allow_fallback_option,
@@ -129,7 +129,7 @@ def setting_options(table: Sequence[Setting] = TABLE) -> list[Decorator]:
 def _type(row: Setting) -> Any:
     """click's type for the values of a setting."""
     if row.choices:
-        return click.Choice(row.choices)
+        return click.Choice(row.choices) if row.max_items is None else Choices(row.choices)
     if row.max_items is not None:
         return Numbers(float if row.kind is float else int)
     return Pairs(row.kind) if row.kind is not None and issubclass(row.kind, Pair) else row.kind

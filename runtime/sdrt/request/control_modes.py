@@ -1,0 +1,55 @@
+"""How a ControlNet shares an image with the prompt: the modes of A1111's extension, and diffusers' guess mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BALANCED", "CONTROL_MODES", "GUESS", "ControlMode"]
+
+Array = NDArray[np.float32]
+_SOFT = 0.825
+
+
+def _even(count: int) -> Array:
+    return np.ones(count, np.float32)
+
+
+def _soft(count: int) -> Array:
+    """The weights of sd-webui-controlnet. SDXL's network is shorter, and there too they are the first ones of 13."""
+    return np.array([_SOFT ** max(12 - index, 0) for index in range(count)], np.float32)
+
+
+def _guess(count: int) -> Array:
+    """The weights of diffusers, which go from 0.1 to 1 however many there are."""
+    return np.logspace(-1, 0, count).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlMode:
+    """One mode.
+
+    Attributes:
+        title: its name in metadata, which is that of A1111's extension.
+        weights: for a number of outputs, the weight of each, from the finest layer to the coarsest.
+        prompt_only: whether it guides only the half with the prompt.
+    """
+
+    title: str
+    weights: Callable[[int], Array] = _even
+    prompt_only: bool = False
+
+
+BALANCED = "balanced"
+"""The name of the usual mode."""
+CONTROL_MODES: Mapping[str, ControlMode] = {
+    BALANCED: ControlMode(title="Balanced"),
+    "prompt": ControlMode(title="My prompt is more important", weights=_soft),
+    "control": ControlMode(title="ControlNet is more important", weights=_soft, prompt_only=True),
+}
+"""The modes that users name."""
+GUESS = ControlMode(title=CONTROL_MODES["control"].title, weights=_guess, prompt_only=True)
+"""diffusers' guess mode. The nearest of A1111's modes has almost the same weights for Stable Diffusion 1 and 2."""
