@@ -54,6 +54,7 @@ def adapter(made_once: MadeOnce, diffusers_pipeline: Callable[[str], Any]) -> Ad
     from tests.parity.ip_adapters import adapter_file
 
     def make(variant: str, kind: str, number: int, folder: Path) -> None:
+        folder.mkdir()
         adapter_file(folder / "adapter.safetensors", diffusers_pipeline(variant).unet, kind, 60 + number)
 
     return lambda variant, kind, number: (

@@ -78,7 +78,8 @@ def _completed(
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
         "controls": controls,
-        "image_prompts": image_prompts,
+        # Without any effect, the model's usual graph makes the image, so that it is the same bit for bit.
+        "image_prompts": image_prompts if any(one.scale for one in image_prompts) else (),
         "guesses": guesses(request, capabilities),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),
