@@ -1,4 +1,4 @@
-"""Image prompts against diffusers' pipelines, on tiny random weights: every task, several images and adapters, masks."""
+"""Image prompts against diffusers' pipelines, on tiny random weights: tasks, several images and adapters, masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 
 from sdrt import StableDiffusionPipeline
 from tests.made_once import MadeOnce
-from tests.parity.image_prompts import given_image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -161,3 +160,139 @@ def test_an_image_prompt(
 ) -> None:
     source, files = checkpoint(variant), [adapter(variant, kind, 0)]
     compared(ours(source, files, encoder), oracle(source, files, encoder), prompt_image(), scale=0.6)
+
+
+def test_two_images_of_one_adapter(
+    checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path
+) -> None:
+    source, files = checkpoint("sd1"), [adapter("sd1", "plus", 0)]
+    images = [[prompt_image(0), prompt_image(1, (31, 64))]]
+    compared(ours(source, files, encoder), oracle(source, files, encoder), images, num_images_per_prompt=2)
+
+
+@pytest.mark.parametrize("variant", ["sd1", "xl"])
+def test_two_adapters(
+    variant: str, checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path
+) -> None:
+    source, files = checkpoint(variant), [adapter(variant, kind, 1) for kind in ADAPTERS]
+    pipeline, theirs = ours(source, files, encoder), oracle(source, files, encoder)
+    compared(pipeline, theirs, [prompt_image(0), [prompt_image(1), prompt_image(2)]], scale=[0.4, 0.8])
+
+
+@pytest.mark.parametrize("variant", ["sd1", "xl"])
+def test_masks(variant: str, checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path) -> None:
+    """One adapter has two images, each in its half. The other one sees its image everywhere in white."""
+    source, files = checkpoint(variant), [adapter(variant, kind, 1) for kind in ADAPTERS]
+    pipeline, theirs = ours(source, files, encoder), oracle(source, files, encoder)
+    everywhere = Image.new("L", SIZE, 255)
+    compared(
+        pipeline,
+        theirs,
+        [[prompt_image(0), prompt_image(1)], [prompt_image(2)]],
+        scale=[[0.7, 0.7], [0.4]],
+        masks=[[mask(True), mask(False)], [everywhere]],
+    )
+
+
+@pytest.mark.parametrize("task", ["Img2Img", "Inpaint"])
+def test_with_an_image_to_start_from(
+    task: str, checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path
+) -> None:
+    source, files = checkpoint("sd1"), [adapter("sd1", "base", 0)]
+    theirs = oracle(source, files, encoder, f"StableDiffusion{task}Pipeline")
+    more: dict[str, Any] = {"mask_image": mask(True)} if task == "Inpaint" else {}
+    own = {"composite": False} if task == "Inpaint" else {}
+    compared(
+        ours(source, files, encoder),
+        theirs,
+        prompt_image(),
+        own=own,
+        image=given_image(*SIZE),
+        strength=0.7,
+        **more,
+    )
+
+
+def test_without_guidance_there_is_one_row(
+    checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path
+) -> None:
+    source, files = checkpoint("sd1"), [adapter("sd1", "plus", 0)]
+    pipeline, theirs = ours(source, files, encoder), oracle(source, files, encoder)
+    compared(pipeline, theirs, prompt_image(), scale=0.6, guidance_scale=1.0, negative_prompt=None)
+
+
+def test_several_prompts_see_the_same_image(
+    checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path
+) -> None:
+    source, files = checkpoint("sd1"), [adapter("sd1", "base", 0)]
+    options: dict[str, Any] = {
+        "prompt": ["a lake", "a hill"],
+        "negative_prompt": ["fog", "rain"],
+        "num_inference_steps": 4,
+        "height": SIZE[1],
+        "width": SIZE[0],
+        "output_type": "np",
+        "ip_adapter_image": prompt_image(),
+    }
+    theirs = oracle(source, files, encoder)
+    expected = theirs(**options, generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)]).images
+    found = ours(source, files, encoder)(**options, seed=3).images
+    assert np.abs(found - expected).max() <= LEVEL
+
+
+def test_with_a_controlnet_and_a_lora(
+    checkpoint: Callable[[str], Path],
+    adapter: Adapter,
+    encoder: Path,
+    diffusers_pipeline: Callable[[str], Any],
+    tmp_path: Path,
+) -> None:
+    """All three at once, from a checkpoint and from a folder."""
+    from tests.adapters import write_lora
+    from tests.parity.checkpoints import randomise
+
+    source, files = checkpoint("sd1"), [adapter("sd1", "base", 0)]
+    module = diffusers.ControlNetModel.from_unet(
+        diffusers_pipeline("sd1").unet, conditioning_embedding_out_channels=(4, 6, 8, 10)
+    )
+    randomise(module, 50).save_pretrained(tmp_path / "net")
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        source,
+        provider="cpu",
+        threads=1,
+        notify=lambda _: None,
+        controlnet=tmp_path / "net",
+        ip_adapter=files,
+        image_encoder=encoder,
+    )
+    parts = ("unet", "text_encoder")
+    lora = write_lora(
+        tmp_path / "a.safetensors",
+        {part: pipeline.model.parameters(part) for part in parts},
+        seed=1,
+        scale=0.15,
+    )
+    theirs = diffusers.StableDiffusionControlNetPipeline.from_pretrained(
+        source,
+        controlnet=diffusers.ControlNetModel.from_pretrained(tmp_path / "net"),
+        image_encoder=oracle(source, files, encoder).image_encoder,
+    )
+    theirs.set_progress_bar_config(disable=True)
+    theirs.load_lora_weights(tmp_path / "a.safetensors")
+    theirs.load_ip_adapter(
+        str(files[0].parent), subfolder="", weight_name=files[0].name, image_encoder_folder=None
+    )
+    pipeline.load_lora_weights(tmp_path / "a.safetensors")
+    control = given_image(*SIZE)
+    compared(
+        pipeline,
+        theirs,
+        prompt_image(),
+        scale=0.6,
+        more={"image": control},
+        own={"control_image": control},
+    )
+    without = pipeline("a lake", seed=3, num_inference_steps=4, output_type="np").images
+    pipeline.unload_lora_weights()
+    changed = pipeline("a lake", seed=3, num_inference_steps=4, output_type="np").images
+    assert np.abs(without - changed).max() > 0.01
