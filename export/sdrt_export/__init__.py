@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
     from sdrt_export.components.listing import list_architectures
-    from sdrt_export.controlled_folder import add_controlnets
+    from sdrt_export.controlled_folder import add_controlnets, graph_of_folder
     from sdrt_export.direct import open_direct
     from sdrt_export.export import export_model
     from sdrt_export.job import ProgressEvent, Reporter
@@ -30,6 +30,7 @@ __all__ = [
     "add_controlnets",
     "add_ip_adapters",
     "export_model",
+    "graph_of_folder",
     "list_architectures",
     "open_direct",
 ]
@@ -44,6 +45,7 @@ _ELSEWHERE = {
     "add_controlnets": "controlled_folder",
     "add_ip_adapters": "prompted_model",
     "export_model": "export",
+    "graph_of_folder": "controlled_folder",
     "list_architectures": "components.listing",
     "open_direct": "direct",
 }

@@ -32,7 +32,7 @@ from sdrt_export.targets import TARGETS
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.stored import Stored
 
-__all__ = ["add_controlnets", "folder_with_images"]
+__all__ = ["add_controlnets", "folder_with_images", "graph_of_folder"]
 
 _HALF = "float16"
 
@@ -107,8 +107,18 @@ class ControlledFolder(ModelFolder):
         return Weights(dtype=self._dtype(self.family.denoiser.component))
 
 
-def folder_with_images(model: ModelFolder, kind: GraphKind, more: Mapping[str, Array]) -> MemoryGraph:
-    """A graph of a folder's U-Net that sees images, with the folder's weights and `more` of its IP-Adapters."""
+def graph_of_folder(model: ModelFolder, kind: GraphKind, path: Path) -> MemoryGraph:
+    """A graph of a folder's U-Net that sees images, with the weights of another one. See `Exporter`."""
+    return folder_with_images(model, kind, {}, path)
+
+
+def folder_with_images(
+    model: ModelFolder, kind: GraphKind, more: Mapping[str, Array], path: Path | None = None
+) -> MemoryGraph:
+    """A graph of a folder's U-Net that sees images, with the folder's weights and `more` of its IP-Adapters.
+
+    `path` is the folder's graph with the weights, by default the usual one.
+    """
     name = model.family.denoiser.component
     target, is_half = TARGETS[model.target], model.weights(name).dtype == _HALF
     graph = graph_of(
@@ -118,7 +128,7 @@ def folder_with_images(model: ModelFolder, kind: GraphKind, more: Mapping[str, A
         half=is_half and target.halves,
         kind=kind,
     )
-    path = model.component(name)
+    path = path or model.component(name)
     stored = StoredGraph.read(path)
     own = {one: weight for one, weight in graph.weights.items() if not more.keys() & set(weight.sources)}
     _check_arrangement(graph, own, stored, path, _transposed(model), "ip_adapter")

@@ -10,6 +10,7 @@ from typing import Any
 from sdrt.common.messages import naming
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.folder import exists, expand
+from sdrt.model_folder.graph_kind import ImageInput, MoreInputs
 from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.model import IMAGE_ENCODER, IP_ADAPTER, ip_adapter_name
 from sdrt_export.architectures.image_projection import ProjectionConfig
@@ -61,6 +62,12 @@ class ImagePrompts:
                 for name, source in one.in_unet(number).items()
             }
         )
+
+    @property
+    def inputs(self) -> MoreInputs:
+        """The further inputs of the U-Net's graph that folders store: one for each adapter."""
+        widths = [one.projection.width for one in self.adapters]
+        return MoreInputs(images=tuple(ImageInput(adapter=n, width=width) for n, width in enumerate(widths)))
 
     @property
     def files(self) -> tuple[str, ...]:

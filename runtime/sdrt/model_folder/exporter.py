@@ -9,8 +9,10 @@ from typing import Any, Protocol, cast
 from sdrt.common.extras import install_command
 from sdrt.common.notices import Notify
 from sdrt.errors import ExportError
+from sdrt.model_folder.graph_kind import GraphKind
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.model import Model
+from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = ["GROUP", "Exporter", "load_exporter"]
 
@@ -97,6 +99,9 @@ class Exporter(Protocol):
             ModelError: an adapter is damaged, for another model, or not supported, or there is no image encoder.
             RequestError: the model was not exported by sdrt, or is in int8.
         """
+
+    def graph_of_folder(self, model: Any, kind: GraphKind, path: Path) -> MemoryGraph:
+        """A graph for image prompts of a model folder's U-Net, with the weights of the graph `path` in the folder."""
 
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
