@@ -70,9 +70,11 @@ def _projection(config: Mapping[str, int]) -> nn.Module:
     from diffusers.models import embeddings
 
     embeds, width, tokens = config["embeds_width"], config["width"], config["tokens"]
+    module: nn.Module
     if not config["layers"]:
-        return embeddings.ImageProjection(embeds, width, num_image_text_embeds=tokens)
-    return embeddings.IPAdapterPlusImageProjection(
+        module = embeddings.ImageProjection(embeds, width, num_image_text_embeds=tokens)
+        return module
+    module = embeddings.IPAdapterPlusImageProjection(
         embed_dims=embeds,
         output_dims=width,
         hidden_dims=config["hidden"],
@@ -82,6 +84,7 @@ def _projection(config: Mapping[str, int]) -> nn.Module:
         num_queries=tokens,
         ffn_ratio=config["inner"] / config["hidden"],
     )
+    return module
 
 
 def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> nn.Module:

@@ -92,7 +92,7 @@ class Conditioning:
         told = [self._conditions(one, index < len(self.unconditional)) for index, one in enumerate(encoded)]
         for name, compute in spec.extra.items():
             inputs[name] = self._batch([compute(one) for one in told])
-        return inputs | self.image_tokens
+        return {**inputs, **self.image_tokens}
 
     def _batch(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.repeat(np.stack(rows), self.repeats, axis=0)

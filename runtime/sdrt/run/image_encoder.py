@@ -58,4 +58,5 @@ def _computed(component: Component, name: str, given: NDArray[Any], output: str)
         made = run()[output]
         component.check_finite(output, made)
         # The next run overwrites the buffers.
-        return made.copy()
+        copied: Array = made.copy()
+        return copied

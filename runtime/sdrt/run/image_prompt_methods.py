@@ -98,7 +98,7 @@ class ImagePromptMethods:
 
     def _use(self, model: Model) -> None:
         self._cache.use_model(model)
-        self.model = model
+        self.model = model  # type: ignore[misc]  # the subclass has the slot
         self._image_prompts.scale = None
 
     def _with_image_scale(self, request: Request) -> Request:

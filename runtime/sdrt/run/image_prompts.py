@@ -108,7 +108,8 @@ class ImageMasks:
         repeats = request.num_images_per_prompt
         cuts = bool(canvases) and request.padding_mask_crop is not None
         # For each row of the batch, the prompt whose image it makes. One row does for all if their masks are the same.
-        rows = conditioning.repeat_for_batch(np.arange(request.num_images), zero_unconditional=False)
+        images = np.arange(request.num_images, dtype=np.float32)
+        rows = conditioning.repeat_for_batch(images, zero_unconditional=False).astype(np.intp)
         self._prompt_of_row = rows // repeats if cuts else np.zeros(1, np.intp)
         self._made: dict[tuple[Any, ...], dict[str, Array]] = {}
 

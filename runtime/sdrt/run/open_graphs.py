@@ -38,6 +38,12 @@ _SMALL = frozenset({TAESD_DECODER})
 _Key = tuple[str, MoreInputs]
 
 
+def _is_of_images(key: _Key) -> bool:
+    """Whether what is kept belongs to IP-Adapters."""
+    name, inputs = key
+    return name.startswith((IMAGE_ENCODER, IP_ADAPTER)) or bool(inputs.images)
+
+
 class _Kept:
     """What is in memory, by name, with the adapters that changed it. `OpenGraphs` of one model share it."""
 
@@ -83,15 +89,11 @@ class OpenGraphs:
         made = OpenGraphs(model, self.config, self.notices, self._float32_retries)
         made._kept = self._kept
         with held(self._kept.lock):
-            kept = self._kept.made
-            drop = [key for key in kept if key[0].startswith((IMAGE_ENCODER, IP_ADAPTER)) or key[1].images]
-            for one in drop:
-                del kept[one]
-            # Components without such inputs are the same for every adapter; these are not.
-            for one in [
-                key for key in self._kept.in_use if key[0][0].startswith((IMAGE_ENCODER, IP_ADAPTER))
-            ]:
-                del self._kept.in_use[one]
+            drop = [key for key in self._kept.made if _is_of_images(key)]
+            for key in drop:
+                del self._kept.made[key]
+            for used in [one for one in self._kept.in_use if _is_of_images(one[0])]:
+                del self._kept.in_use[used]
         if drop:
             trim()
         return made
