@@ -28,7 +28,7 @@ from sdrt_export.tensors.lazy import Tensors
 
 __all__ = ["ImagePrompts", "load_image_prompts"]
 
-_FITS = "a .safetensors file, or where it is on the hub: owner/name/file.safetensors"
+_FITS = "a .safetensors file, or where it is on the hub, such as h94/IP-Adapter/models/ip-adapter_sd15.safetensors"
 _FITS_ENCODER = "a folder of transformers' CLIPVisionModelWithProjection, or its .safetensors file"
 
 
@@ -109,7 +109,8 @@ def load_image_prompts(
         projections = tuple(_projection(index, one, target) for index, one in enumerate(adapters))
     encoder = None
     if image_encoder is not None or encoder_config is None:
-        encoder = _encoder(_encoder_place(image_encoder, folder, paths, model))
+        with naming(IMAGE_ENCODER):
+            encoder = _encoder(_encoder_place(image_encoder, folder, paths, model))
         encoder_config = encoder.config
     for adapter in adapters:
         _check_encoder(adapter, encoder_config)
@@ -118,9 +119,11 @@ def load_image_prompts(
 
 def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
     path = expand(source, IP_ADAPTER, _FITS)
-    if not exists(path) and (file := hub_file(source)) is not None:
+    if exists(path):
+        return path
+    if (file := hub_file(source)) is not None:
         return download_file(file, **access)[0]
-    return path
+    raise ModelNotFoundError.expected(f"there is no file {source}", _FITS, argument=IP_ADAPTER, path=path)
 
 
 def _identity(path: Path) -> str:

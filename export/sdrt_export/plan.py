@@ -92,7 +92,7 @@ def _check_adapters(options: ExportOptions, dtype: str) -> None:
     if beside.image_encoder is not None and not beside.ip_adapter:
         raise RequestError.advised(
             "image_encoder has no effect without an IP-Adapter",
-            "give --ip-adapter FILE, or leave it out",
+            "give an IP-Adapter (--ip-adapter FILE), or leave it out",
             joint="; ",
             argument="image_encoder",
         )

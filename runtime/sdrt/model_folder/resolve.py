@@ -194,7 +194,7 @@ def _prompted(model: Model, beside: Beside, *, in_memory: bool = True, **access:
         if beside.image_encoder is not None:
             raise RequestError.advised(
                 "image_encoder has no effect without an IP-Adapter",
-                "give ip_adapter=… (--ip-adapter FILE), or leave it out",
+                "give an IP-Adapter (--ip-adapter FILE), or leave it out",
                 joint="; ",
                 argument="image_encoder",
             )

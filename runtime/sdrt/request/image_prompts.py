@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = ["ImagePrompt", "check_image_prompts", "fit_image_prompts", "image_inp
 
 _IMAGE, _MASKS, _SCALE = "ip_adapter_image", "ip_adapter_masks", "ip_adapter_scale"
 _MOST_IMAGES = 64
+_WHITE = "white where the image is seen"
 Image8 = NDArray[np.uint8]
 
 
@@ -55,7 +57,7 @@ def check_image_prompts(request: DerivedSettings) -> None:
     object.__setattr__(request, _IMAGE, images)
     if request.ip_adapter_masks is None:
         return
-    masks = _nested(_MASKS, request.ip_adapter_masks, read_masks)
+    masks = _nested(_MASKS, request.ip_adapter_masks, partial(read_masks, white=_WHITE))
     if list(map(_count, masks)) != list(map(_count, images)):
         raise refused(_MASKS, f"has {_words(masks, 'mask')}", f"{_words(images, 'mask')}, one for each image")
     object.__setattr__(request, _MASKS, masks)

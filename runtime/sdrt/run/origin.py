@@ -113,6 +113,7 @@ class Origin:
         # If the call gave latents, the seed cannot reproduce them.
         if request.ip_adapter_image is not None:
             values["ip_adapters"] = ", ".join(self.ip_adapters)
+            values["ip_adapter_masked"] = True if request.ip_adapter_masks is not None else None
         return values | {"rng": "CPU" if request.latents is None else None}
 
     def _of_scheduler(self) -> dict[str, Any]:

@@ -84,7 +84,10 @@ class _InputFiles:
         """The masks in files for a setting that takes several, or None without a path."""
         from sdrt.images.reading import read_masks
 
-        return [self._read_once(name, path, read_masks)[0] for path in paths or ()] or None
+        def read(name: str, value: Any) -> Any:
+            return read_masks(name, value, white="white where the image is seen")
+
+        return [self._read_once(name, path, read)[0] for path in paths or ()] or None
 
     def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
         if path is None:

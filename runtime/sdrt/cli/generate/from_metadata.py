@@ -23,7 +23,7 @@ __all__ = ["options_of"]
 
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
-_ADAPTER = "IP-Adapter"
+_ADAPTER, _MASKS = "IP-Adapter", "IP-Adapter masks"
 # Labels that state facts. They belong to no option, so --from does not read them.
 _NOT_READ = frozenset(
     {
@@ -35,6 +35,7 @@ _NOT_READ = frozenset(
         "Scheduler config",
         "Version",
         _ADAPTER,
+        _MASKS,
     }
 )
 # Settings that every image has. A notice names those that the metadata leave out.
@@ -121,7 +122,12 @@ def _check_controls(name: str, found: Translation, given: Set[str], *, approxima
 
 def _check_image_prompts(name: str, found: Translation, given: Set[str], *, approximate: bool) -> None:
     """Raise `RequestError` if the image needs an image prompt that is not given. Without it, it is approximated."""
-    if "ip_adapter_image" in given or _ADAPTER not in found.texts:
+    if _ADAPTER not in found.texts:
+        return
+    if "ip_adapter_image" in given:
+        if _MASKS in found.texts and "ip_adapter_masks" not in given and not approximate:
+            problem = "the image was made with a mask of its image prompt"
+            raise _unusable(name, problem, "give the mask with --ip-mask", "ip_adapter_masks")
         return
     if not approximate:
         raise _unusable(
@@ -131,7 +137,7 @@ def _check_image_prompts(name: str, found: Translation, given: Set[str], *, appr
             "ip_adapter_image",
         )
     found.differs(_ADAPTER, found.texts[_ADAPTER], "ip_adapter_image")
-    for label in (_ADAPTER, "IP-Adapter scale"):
+    for label in (_ADAPTER, _MASKS, "IP-Adapter scale"):
         found.texts.pop(label, None)
 
 
