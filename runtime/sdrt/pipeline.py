@@ -70,10 +70,9 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
-        self._filters = True
+        self._filters, self._image_prompts = True, ImagePromptState()
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._adapters = Adapters(self._cache, self._notices)
-        self._image_prompts = ImagePromptState()
         self._refiners = Refiners(self._cache, notify, verify=verify)
         self._generation = Generation(self._cache, self._notices)
 
@@ -259,9 +258,7 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
 
     @forgets_locals
     def load(self, planned: PlannedRequest | None = None) -> StableDiffusionPipeline:
-        """Create all sessions that text to image needs. Returns the pipeline.
-
-        With `planned`, they are those for its LoRAs and ControlNets.
+        """Create all sessions that text to image needs, or a `planned` request. Returns the pipeline.
 
         If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.

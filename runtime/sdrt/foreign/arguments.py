@@ -8,6 +8,7 @@ from sdrt.foreign.word import Word, same
 
 __all__ = [
     "CALLING",
+    "IP_ADAPTER",
     "LOADING",
     "MOVING",
     "PIPELINE_ARGUMENTS",

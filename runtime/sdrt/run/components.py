@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
@@ -23,9 +23,7 @@ from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.controls import residual_shapes
 from sdrt.run.image_encoder import ImageEncoder, ImageProjection
-from sdrt.run.image_prompts import ImageMasks
 from sdrt.run.open_graphs import OpenGraphs
 from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
@@ -40,8 +38,6 @@ from sdrt.vae.stages import StagedVae
 if TYPE_CHECKING:
     from sdrt.request.controls import Control
     from sdrt.request.fitted import FittedRequest
-    from sdrt.run.conditioning import Conditioning
-    from sdrt.tasks.inpainting import Canvas
 
 __all__ = ["LoadedComponents"]
 
@@ -147,12 +143,10 @@ class LoadedComponents:
         """The graph of a ControlNet."""
         return self._graphs.get(spec.component, lambda: self._make_controlnet(spec))
 
-    def residual_shapes(
-        self, component: Component, rows: int, size: Sequence[int]
-    ) -> dict[str, tuple[int, ...]]:
-        """The shapes of what ControlNets give, for `rows` rows of latents of this `size` [h, w]."""
-        config = self._model.component_config(self._family.denoiser.component)
-        return residual_shapes(config, component.inputs, rows, size)
+    @property
+    def denoiser_config(self) -> dict[str, Any]:
+        """The config of the denoiser."""
+        return self._model.component_config(self._family.denoiser.component)
 
     def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
         """The model's ControlNets, each with what it does in a request."""
@@ -161,27 +155,13 @@ class LoadedComponents:
     @property
     def image_encoder(self) -> ImageEncoder:
         """What sees image prompts. Models with IP-Adapters have it."""
-        return self._graphs.get(IMAGE_ENCODER, self._make_image_encoder)
+        graphs, model = self._graphs, self._model
+        return graphs.get(IMAGE_ENCODER, lambda: ImageEncoder.of(model, graphs.open(IMAGE_ENCODER)))
 
     def image_projection(self, spec: IpAdapterSpec) -> ImageProjection:
         """What makes tokens of image prompts for an IP-Adapter."""
         name = spec.component
         return self._graphs.get(name, lambda: ImageProjection(self._graphs.open(name), spec))
-
-    def image_masks(
-        self,
-        request: FittedRequest,
-        conditioning: Conditioning,
-        canvases: Sequence[Canvas],
-        inputs: Collection[str],
-        *,
-        factor: int,
-    ) -> ImageMasks | None:
-        """Where the denoiser sees image prompts. None if it sees them everywhere. See `ImageMasks`."""
-        if not any(one.masks for one in request.image_prompts):
-            return None
-        config = self._model.component_config(self._family.denoiser.component)
-        return ImageMasks(request, conditioning, canvases, inputs, factor=factor, config=config)
 
     @property
     def vae_encoder(self) -> VaeEncoder:
@@ -284,15 +264,6 @@ class LoadedComponents:
     def _make_safety_checker(self) -> SafetyChecker:
         prepare = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
         return SafetyChecker(self._graphs.open(SAFETY_CHECKER), prepare)
-
-    def _make_image_encoder(self) -> ImageEncoder:
-        size = whole_number(self._model.component_config(IMAGE_ENCODER), "image_size", IMAGE_ENCODER)
-        # As in diffusers, the checkpoint's own preprocessor precedes, if it makes images of this size.
-        prepare = ClipInput.square(size)
-        if self._model.has_safety_checker:
-            own = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
-            prepare = own if own.crop == prepare.crop else prepare
-        return ImageEncoder(self._graphs.open(IMAGE_ENCODER), prepare)
 
     def _make_vae_encoder(self) -> VaeEncoder:
         spec = self._family.vae

@@ -16,7 +16,7 @@ from sdrt.errors import ComponentError
 from sdrt.families import DenoiserSpec
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
-from sdrt.run.controls import Controls, bound_controls
+from sdrt.run.controls import Controls, bound_controls, residual_shapes
 from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
 from sdrt.run.image_prompts import ImageMasks, image_scales
 from sdrt.run.preparation import Prepared
@@ -60,9 +60,12 @@ def bound_denoiser(
     check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    added = components.residual_shapes(component, rows, size) if request.controls else {}
+    config = components.denoiser_config
+    added = residual_shapes(config, component.inputs, rows, size) if request.controls else {}
     scales = image_scales(request, component.inputs)
-    masks = components.image_masks(request, conditioning, prepared.canvases, component.inputs, factor=factor)
+    masks = ImageMasks.of(
+        request, conditioning, prepared.canvases, component.inputs, factor=factor, config=config
+    )
     added |= {name: array.shape for name, array in scales.items()}
     if masks is not None:
         added |= masks.shapes(rows, size)

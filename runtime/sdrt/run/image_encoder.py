@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.families import IpAdapterSpec
+from sdrt.families.capabilities import whole
 from sdrt.images.clip_input import ClipInput
+from sdrt.model_folder.checker import FEATURE_EXTRACTOR
+from sdrt.model_folder.model import IMAGE_ENCODER, Model
 from sdrt.onnx.session import Component
 
 __all__ = ["ImageEncoder", "ImageProjection"]
@@ -23,6 +26,20 @@ class ImageEncoder:
     def __init__(self, component: Component, prepare: ClipInput) -> None:
         component.require((INPUT,), (EMBEDS, PATCHES))
         self._component, self._prepare = component, prepare
+
+    @classmethod
+    def of(cls, model: Model, component: Component) -> ImageEncoder:
+        """The vision encoder of a model, whose graph is `component`.
+
+        As in diffusers, the preprocessor of the model's own pipeline prepares images, if it makes them of the size that
+        the encoder takes.
+        """
+        size = whole(model.component_config(IMAGE_ENCODER), "image_size", IMAGE_ENCODER)
+        prepare = ClipInput.square(size)
+        if model.has_safety_checker:
+            own = ClipInput.of(model.preprocessor_config, FEATURE_EXTRACTOR)
+            prepare = own if own.crop == prepare.crop else prepare
+        return cls(component, prepare)
 
     def __call__(self, image: NDArray[np.uint8], *, patches: bool) -> Array:
         """What it sees in an image [H, W, 3] of 8 bits.

@@ -10,6 +10,8 @@ from typing import Any
 
 from sdrt.common.messages import refused, wrong_value
 from sdrt.errors import RequestError
+from sdrt.foreign.arguments import IP_ADAPTER
+from sdrt.foreign.checked import explains_arguments
 from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.model import Model
@@ -40,6 +42,7 @@ class ImagePromptMethods:
     _cache: ComponentCache
     _image_prompts: ImagePromptState
 
+    @explains_arguments("StableDiffusionPipeline.load_ip_adapter", IP_ADAPTER)
     def load_ip_adapter(
         self,
         path: Place | Sequence[Place],

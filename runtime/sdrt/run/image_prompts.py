@@ -87,6 +87,11 @@ class ImageMasks:
         config: the denoiser's config.
     """
 
+    @classmethod
+    def of(cls, request: FittedRequest, *where: Any, **how: Any) -> ImageMasks | None:
+        """The masks of a request. None without any."""
+        return cls(request, *where, **how) if any(one.masks for one in request.image_prompts) else None
+
     def __init__(
         self,
         request: FittedRequest,
