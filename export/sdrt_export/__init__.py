@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sdrt_export.architectures import ARCHITECTURES
     from sdrt_export.components.listing import list_architectures
-    from sdrt_export.controlled_folder import add_controlnets
+    from sdrt_export.controlled_folder import add_controlnets, graph_of_folder
     from sdrt_export.direct import open_direct
     from sdrt_export.export import export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.options import EXPORTERS, ExportOptions
+    from sdrt_export.prompted_model import add_ip_adapters
     from sdrt_export.targets import TARGETS
 
 __all__ = [
@@ -27,7 +28,9 @@ __all__ = [
     "ProgressEvent",
     "Reporter",
     "add_controlnets",
+    "add_ip_adapters",
     "export_model",
+    "graph_of_folder",
     "list_architectures",
     "open_direct",
 ]
@@ -40,7 +43,9 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "add_controlnets": "controlled_folder",
+    "add_ip_adapters": "prompted_model",
     "export_model": "export",
+    "graph_of_folder": "controlled_folder",
     "list_architectures": "components.listing",
     "open_direct": "direct",
 }

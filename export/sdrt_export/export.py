@@ -20,12 +20,13 @@ from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.controlnets import controlnets_of
 from sdrt_export.default_settings import default_settings
 from sdrt_export.hashes import Hashes
+from sdrt_export.image_prompts import ImagePrompts, load_image_prompts
 from sdrt_export.job import DTYPE_NAMES, Job, ProgressEvent, Reporter
 from sdrt_export.options import EXPORTERS, ExportKeywords, ExportOptions
 from sdrt_export.piece import Piece
 from sdrt_export.plan import ExportPlan, plan_of
 from sdrt_export.taesd import load_taesd
-from sdrt_export.targets import OPSET
+from sdrt_export.targets import OPSET, Target
 from sdrt_export.tensors.lazy import shape_of
 from sdrt_export.transaction import check_space, replace_folder
 
@@ -76,10 +77,31 @@ def export_model(
     checkpoint = _open(source, given, notify)
     _check(plan, checkpoint)
     more = controlnets_of(given.beside.controlnet, checkpoint, plan.target, given.access)
+    prompts = _image_prompts(given, checkpoint, plan.target, source)
+    more += [] if prompts is None else list(prompts.pieces.values())
     more += [] if given.taesd is None else [load_taesd(given.taesd, given.access)]
     report = reporter or (lambda event: None)
     plan = _with_own_defaults(plan, checkpoint, report)
-    return _write(plan, checkpoint, more, output, force, _read(source), report)
+    return _write(plan, checkpoint, more, prompts, output, force, _read(source), report)
+
+
+def _image_prompts(
+    options: ExportOptions, checkpoint: Checkpoint, target: Target, source: str | Path | None
+) -> ImagePrompts | None:
+    """The IP-Adapters that are given beside the checkpoint. None without any."""
+    beside = options.beside
+    if not beside.ip_adapter:
+        return None
+    return load_image_prompts(
+        beside.ip_adapter,
+        beside.image_encoder,
+        unet=checkpoint.config(checkpoint.family.denoiser.component),
+        model=checkpoint.name,
+        folder=_read(source) or Path(),
+        encoder_config=None,
+        target=target,
+        access=options.access,
+    )
 
 
 def _check(plan: ExportPlan, checkpoint: Checkpoint) -> None:
@@ -96,6 +118,7 @@ def _write(
     plan: ExportPlan,
     checkpoint: Checkpoint,
     more: Sequence[Piece],
+    prompts: ImagePrompts | None,
     output: Path,
     force: bool,
     reading: Path | None,
@@ -112,6 +135,7 @@ def _write(
             report=report,
             hashes=hashes,
             more=more,
+            prompts=prompts,
             verify=plan.verify,
         )
         components = job.run(plan.exporter, plan.calibration, plan.defaults)

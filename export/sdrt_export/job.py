@@ -11,7 +11,7 @@ from typing import Any
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
 from sdrt.model_folder.checker import SAFETY_CHECKER
-from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
+from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, NO_MORE
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
@@ -21,9 +21,12 @@ from sdrt_export.component_graphs import GRAPH, arranged_weights, graphs_of, tra
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
+from sdrt_export.image_prompts import ImagePrompts
 from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import SCHEDULER, index, write_json, write_side_files
 from sdrt_export.targets import Target
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.joined import JoinedTensors
 
 __all__ = ["DTYPE_NAMES", "Job", "ProgressEvent", "Reporter"]
 
@@ -52,7 +55,8 @@ class Job:
         checkpoint, staging, target, dtype: what is written, where and how.
         report: receives the progress.
         hashes: hashes the files while they are written.
-        more: the components that are given beside the checkpoint: ControlNets, a TAESD.
+        more: the components that are given beside the checkpoint: ControlNets, a TAESD, what sees image prompts.
+        prompts: the IP-Adapters. None without any.
         verify: whether graphs are compared with torch.
         is_final: whether the files stay as they are.
     """
@@ -64,6 +68,7 @@ class Job:
     report: Reporter
     hashes: Hashes
     more: Sequence[Piece] = ()
+    prompts: ImagePrompts | None = None
     verify: bool = False
     is_final: bool = True
 
@@ -99,6 +104,8 @@ class Job:
     def _graphs_of(self, piece: Piece, *, half: bool = False) -> Graphs:
         is_controlled = any(one.component.name == CONTROLNET for one in self.more)
         more = [CONTROLLED_GRAPH.inputs] if is_controlled else []
+        if self.prompts is not None:
+            more += [replace(one, images=self.prompts.inputs.images) for one in (NO_MORE, *more)]
         return graphs_of(piece.component, piece.config, self.target, half=half, more=more)
 
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
@@ -143,10 +150,10 @@ class Job:
         self._at(piece, "write")
         narrow = self.dtype == "fp16" and not self.target.halves
         create = self.hashes.create if self.is_final else plain_file
-        write_graphs(path.parent, graphs, piece.tensors, narrow=narrow, create=create)
+        write_graphs(path.parent, graphs, self._tensors(piece), narrow=narrow, create=create)
         write_json(path.with_name("config.json"), piece.config)
-        first = graphs[GRAPH]
-        entry = {"transposed": transposed_weights(first), "arranged": arranged_weights(first), **about}
+        transposed = {name for graph in graphs.values() for name in transposed_weights(graph)}
+        entry = {"transposed": sorted(transposed), "arranged": arranged_weights(graphs[GRAPH]), **about}
         entry |= piece.component.about(piece.config, piece.tensors)
         # The dtype is also part of the result, which stays on the screen, if it differs from the requested one.
         notes = [_stays(about["activations"])] if self.halves and dtype == "fp32" else []
@@ -155,6 +162,12 @@ class Job:
             notes.insert(0, error)
         self._at(piece, "done", "; ".join(notes))
         return entry
+
+    def _tensors(self, piece: Piece) -> Mapping[str, Array]:
+        """The tensors of a component; for the U-Net also those of the IP-Adapters."""
+        if self.prompts is None or piece.component.extended is None:
+            return piece.tensors
+        return JoinedTensors(piece.tensors, self.prompts.tensors)
 
     def _verified(self, piece: Piece, graphs: Graphs, dtype: str) -> tuple[list[dict[str, Any]], str]:
         """Compare a component with torch. Return the manifest's rows, and the largest error as a text."""

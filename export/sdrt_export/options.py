@@ -32,6 +32,8 @@ class ExportKeywords(TypedDict, total=False):
     prediction_type: str | None
     config: str | Path | None
     controlnet: Sequence[str | Path]
+    ip_adapter: Sequence[str | Path]
+    image_encoder: str | Path | None
     revision: str | None
     token: str | bool | None
     cache_dir: str | Path | None
@@ -57,6 +59,8 @@ class ExportOptions:
         prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not say it.
         config: a folder in diffusers' layout or a hub id, with the configs of a single file that has unusual ones.
         controlnet: files, folders or hub ids of ControlNets, which become components of the model.
+        ip_adapter: files of IP-Adapters, which become components of the model, too.
+        image_encoder: a file or folder with CLIP's vision encoder, for the IP-Adapters.
         revision, token, cache_dir: huggingface_hub's, for a hub id. The revision is the checkpoint's.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. Exports by
             "optimum" are always compared.
@@ -76,6 +80,8 @@ class ExportOptions:
     prediction_type: str | None = None
     config: str | Path | None = None
     controlnet: Sequence[str | Path] = ()
+    ip_adapter: Sequence[str | Path] = ()
+    image_encoder: str | Path | None = None
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None
@@ -90,6 +96,8 @@ class ExportOptions:
             prediction_type=self.prediction_type,
             config=self.config,
             controlnet=self.controlnet,
+            ip_adapter=self.ip_adapter,
+            image_encoder=self.image_encoder,
         )
 
     @property

@@ -65,6 +65,7 @@ def plan_of(options: ExportOptions) -> ExportPlan:
             f"leave out --controlnet or {other}",
             argument="controlnet",
         )
+    _check_adapters(options, dtype)
     if options.verify:
         _require_torch()
     return ExportPlan(
@@ -76,6 +77,25 @@ def plan_of(options: ExportOptions) -> ExportPlan:
         calibration=_calibration(dtype, options.calibration_prompts),
         verify=options.verify,
     )
+
+
+def _check_adapters(options: ExportOptions, dtype: str) -> None:
+    """Refuse IP-Adapters where there are no graphs for them, and an image encoder without one."""
+    beside = options.beside
+    if beside.ip_adapter and (options.exporter == "optimum" or dtype == "int8"):
+        other = "exporter 'optimum'" if options.exporter == "optimum" else "dtype 'int8'"
+        raise RequestError.advised(
+            f"{other} makes no graphs for IP-Adapters",
+            f"leave out --ip-adapter or {other}",
+            argument="ip_adapter",
+        )
+    if beside.image_encoder is not None and not beside.ip_adapter:
+        raise RequestError.advised(
+            "image_encoder has no effect without an IP-Adapter",
+            "give an IP-Adapter (--ip-adapter FILE), or leave it out",
+            joint="; ",
+            argument="image_encoder",
+        )
 
 
 def _check_exporter(options: ExportOptions, dtype: str) -> None:

@@ -27,6 +27,7 @@ from sdrt.run.callback import StepCallback
 from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.guarded import guarded
+from sdrt.run.image_prompt_methods import ImagePromptMethods, ImagePromptState
 from sdrt.run.lora_methods import LoraMethods
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.planned import PlannedRequest
@@ -44,7 +45,7 @@ __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipeline
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
-class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
+class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods):
     """Makes images with a model folder. Several threads may call it at once.
 
     Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
@@ -54,7 +55,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_adapters", "_refiners", "_generation", "_filters", "__weakref__"),
+        *("_cache", "_adapters", "_image_prompts", "_refiners", "_generation", "_filters", "__weakref__"),
     )
 
     def __init__(
@@ -70,7 +71,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         self._scheduler_config = model.scheduler_config
         self._scheduler: Scheduler | None = None
         self._preview: Preview | None = None
-        self._filters = True
+        self._filters, self._image_prompts = True, ImagePromptState()
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._adapters = Adapters(self._cache, self._notices)
         self._refiners = Refiners(self._cache, notify, verify=verify)
@@ -147,7 +148,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         chosen = self.scheduler_for(scheduler, spacing)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
         second = NO_ADAPTATION if refiner is None else self._adapters.of_refiner(request, refiner.cache)
-        request = request if self._filters else without_checker(request)
+        request = self._with_image_scale(request if self._filters else without_checker(request))
         return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation, second)
 
     def stream(
@@ -259,9 +260,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
 
     @forgets_locals
     def load(self, planned: PlannedRequest | None = None) -> StableDiffusionPipeline:
-        """Create all sessions that text to image needs. Returns the pipeline.
-
-        With `planned`, they are those for its LoRAs and ControlNets.
+        """Create all sessions that text to image needs, or a `planned` request. Returns the pipeline.
 
         If they do not fit into memory together, each is created when it is needed from now on, unless `low_vram` is
         False.

@@ -34,7 +34,7 @@ class Context:
         """What the cross-attention `path` reads of the images."""
         if not self.images:
             return []
-        index = g.graph.constant(image_prompt_layers(config).index(path))
+        index = g.graph.constant(list(image_prompt_layers(config)).index(path))
         level = _level(config, path)
         return [
             ImagePrompt(
@@ -44,21 +44,21 @@ class Context:
         ]
 
 
-def image_prompt_layers(config: UNetConfig) -> list[str]:
-    """The cross-attentions, in the order in which diffusers and files of IP-Adapters count them.
+def image_prompt_layers(config: UNetConfig) -> dict[str, int]:
+    """The cross-attentions with their channels, in the order in which diffusers and files of IP-Adapters count them.
 
     The middle comes last. A file's keys have only the odd numbers, because self-attention counts too.
     """
     blocks = [(f"down_blocks.{index}", block) for index, block in enumerate(config.down)]
     blocks += [(f"up_blocks.{index}", block) for index, block in enumerate(config.up)]
     blocks += [] if config.mid is None else [("mid_block", config.mid)]
-    return [
-        f"{path}.attentions.{index}.transformer_blocks.{layer}.attn2"
+    return {
+        f"{path}.attentions.{index}.transformer_blocks.{layer}.attn2": block.channels
         for path, block in blocks
         if block.attends
         for index, depth in enumerate(block.depths)
         for layer in range(depth)
-    ]
+    }
 
 
 def image_prompt_levels(config: UNetConfig) -> list[int]:

@@ -212,6 +212,10 @@ def _layers(file: MappedFile, config: UNetConfig) -> dict[str, tuple[Source, Sou
             f"{len(layers)}, as this model's U-Net has: the adapter is for another family of models",
             path=header.path,
         )
+    for index, channels in enumerate(layers.values()):
+        for letter in "kv":
+            name = f"{_ATTENTION}{2 * index + 1}.to_{letter}_ip.weight"
+            _check_shape(file, name, (channels, config.context_width))
     return {
         layer: (
             _source(file, f"{_ATTENTION}{2 * index + 1}.to_k_ip.weight"),
@@ -219,6 +223,16 @@ def _layers(file: MappedFile, config: UNetConfig) -> dict[str, tuple[Source, Sou
         )
         for index, layer in enumerate(layers)
     }
+
+
+def _check_shape(file: MappedFile, name: str, wanted: Shape) -> None:
+    found, path = file.header.tensors[name].shape, file.header.path
+    if found != wanted:
+        raise UnsupportedModelError.expected(
+            f"{path}: {name} is of shape {list(found)}",
+            f"{list(wanted)}, as this model's U-Net has: the adapter is damaged, or for another model",
+            path=path,
+        )
 
 
 def _source(file: MappedFile, name: str) -> Source:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdrt.errors import ExportError
-from sdrt.model_folder.model import CONTROLNET
+from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
 from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.usage import is_spare
@@ -29,7 +29,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
-_CHECKER = "StableDiffusionSafetyChecker"
+_CHECKER, _PROJECTION = "StableDiffusionSafetyChecker", "ImageProjection"
 # Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 
@@ -54,10 +54,36 @@ def _made(class_name: str, config: dict[str, Any]) -> nn.Module:
         from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
         module = StableDiffusionSafetyChecker(transformers.CLIPConfig.from_dict(config))
+    elif class_name == _PROJECTION:
+        module = _projection(config)
+    elif class_name.startswith("CLIPVision"):
+        module = getattr(transformers, class_name)(transformers.CLIPVisionConfig.from_dict(config))
     elif hasattr(diffusers, class_name):
         module = getattr(diffusers, class_name).from_config(config)
     else:
         module = getattr(transformers, class_name)(transformers.CLIPTextConfig.from_dict(config))
+    return module
+
+
+def _projection(config: Mapping[str, int]) -> nn.Module:
+    """The projection of an IP-Adapter."""
+    from diffusers.models import embeddings
+
+    embeds, width, tokens = config["embeds_width"], config["width"], config["tokens"]
+    module: nn.Module
+    if not config["layers"]:
+        module = embeddings.ImageProjection(embeds, width, num_image_text_embeds=tokens)
+        return module
+    module = embeddings.IPAdapterPlusImageProjection(
+        embed_dims=embeds,
+        output_dims=width,
+        hidden_dims=config["hidden"],
+        depth=config["layers"],
+        dim_head=64,
+        heads=config["heads"],
+        num_queries=tokens,
+        ffn_ratio=config["inner"] / config["hidden"],
+    )
     return module
 
 
@@ -121,8 +147,8 @@ def run(component: Component, module: nn.Module, inputs: Inputs) -> list[Array]:
 
 
 def _kind(component: Component) -> str:
-    """The component's name; that of the first one for further ControlNets."""
-    return CONTROLNET if component.class_name == "ControlNetModel" else component.name
+    """The component's name; that of the first one for further ControlNets and IP-Adapters."""
+    return {"ControlNetModel": CONTROLNET, _PROJECTION: IP_ADAPTER}.get(component.class_name, component.name)
 
 
 def _run_text_encoder(model: Any, inputs: _Torch) -> list[Tensor]:
@@ -176,6 +202,11 @@ def _run_controlnet(model: Any, inputs: _Torch) -> list[Tensor]:
     return [one * scale for one, scale in zip(made, inputs["conditioning_scale"], strict=True)]
 
 
+def _run_image_encoder(model: Any, inputs: _Torch) -> list[Tensor]:
+    made = model(pixel_values=inputs["pixel_values"], output_hidden_states=True)
+    return [made.image_embeds, made.hidden_states[-2]]
+
+
 def _run_checker(model: Any, inputs: _Torch) -> list[Tensor]:
     """The cosines between images and concepts, and the thresholds."""
     from diffusers.pipelines.stable_diffusion.safety_checker import cosine_distance
@@ -190,6 +221,8 @@ _RUN: Mapping[str, Callable[[Any, _Torch], list[Tensor]]] = {
     "unet": _run_unet,
     CONTROLNET: _run_controlnet,
     "safety_checker": _run_checker,
+    IMAGE_ENCODER: _run_image_encoder,
+    IP_ADAPTER: lambda model, inputs: [model(inputs["image_embeds"])],
     "vae_encoder": lambda model, inputs: [model.encode(inputs["sample"]).latent_dist.parameters],
     "vae_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],
     "taesd_decoder": lambda model, inputs: [model.decode(inputs["latent_sample"], return_dict=False)[0]],

@@ -18,13 +18,18 @@ SPELLINGS: Mapping[str, str] = {
     "prediction_type": "--prediction-type",
     "config": "--config",
     "controlnet": "--controlnet",
+    "ip_adapter": "--ip-adapter",
+    "image_encoder": "--image-encoder",
     "refiner": "--refiner",
     "refiner_prediction_type": "--refiner-prediction-type",
     "refiner_config": "--refiner-config",
     "taesd": "--taesd",
 }
 """The options of Python arguments that name a model or a part of one. Errors on the command line show the options."""
-BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet")
+BESIDE = (
+    *("vae", "text_encoders", "prediction_type", "config", "controlnet"),
+    *("ip_adapter", "image_encoder"),
+)
 """The options by parameter name."""
 
 CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
@@ -59,6 +64,19 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
         multiple=True,
         shell_complete=completers.files,
         help="Add a ControlNet, which lets a second image guide the model. Repeat the option for several.",
+    ),
+    click.option(
+        "--ip-adapter",
+        metavar="FILE|ID",
+        multiple=True,
+        shell_complete=completers.files,
+        help="Add an IP-Adapter, which lets the model see an image as a prompt. Repeat the option for several.",
+    ),
+    click.option(
+        "--image-encoder",
+        metavar="FILE|FOLDER",
+        shell_complete=completers.files,
+        help="CLIP's vision encoder for the IP-Adapters.  [default: the model's, or image_encoder beside the adapter]",
     ),
 )
 

@@ -8,6 +8,7 @@ from sdrt.foreign.word import Word, same
 
 __all__ = [
     "CALLING",
+    "IP_ADAPTER",
     "LOADING",
     "MOVING",
     "PIPELINE_ARGUMENTS",
@@ -24,8 +25,7 @@ _MEMORY = "remove it; low_vram=True takes less memory"
 _PLACE = 'say where to run with provider=, such as provider="cuda"'
 _TASK = "remove it; one pipeline does every task"
 _ASSIGN = "assign it after loading: pipeline.scheduler = …"
-_LORA = "write lora_scale=, or use set_adapters"
-_ADAPTER = "remove it; sdrt has no IP-Adapter"
+_ATTENTION = "write lora_scale= for a LoRA, and ip_adapter_masks= for masks"
 _OTHER_MODELS = "remove it; it is for models that sdrt does not run"
 
 LOADING = (
@@ -51,7 +51,7 @@ LOADING = (
     Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
     Word("requires_safety_checker", "whether there must be a filter", _OWN_CHECKER, (None, False)),
     Word("feature_extractor", "what the filter of images reads", _OWN_CHECKER, (None,)),
-    Word("image_encoder", "what an IP-Adapter reads", _ADAPTER, (None,)),
+    Word("image_encoder", "what sees image prompts", "give its folder or file", works=True),
     Word("device_map", "which device holds what", _PLACE, (None,)),
     Word("device", "where to run", _PLACE, (None,)),
     Word(
@@ -146,9 +146,15 @@ _OWN_WORDS = (
 )
 
 _OTHERS = (
-    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _LORA, (None, {})),
+    Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _ATTENTION, (None, {})),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
-    *same("ip_adapter_image ip_adapter_image_embeds", "an image as a prompt", _ADAPTER, (None,)),
+    Word("ip_adapter_image", "an image as a prompt", "the same", works=True),
+    Word(
+        "ip_adapter_image_embeds",
+        "embeddings of an image prompt",
+        "pass the image as ip_adapter_image=",
+        (None,),
+    ),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),
@@ -240,6 +246,18 @@ TEXTUAL_INVERSION = (
 )
 """Arguments of `load_textual_inversion` and `unload_textual_inversion`."""
 
+IP_ADAPTER = (
+    *same(
+        "pretrained_model_name_or_path_or_dict pretrained_model_name_or_path",
+        "the file",
+        "give the file as the first argument, or as path=",
+    ),
+    Word("image_encoder_folder", "what sees the images", "write image_encoder=", (None, "image_encoder")),
+    Word("low_cpu_mem_usage", "how to load", "remove it; weights are mapped", (None, True, False)),
+    *same("force_download local_files_only revision proxies", "how to download", "remove it", (None, False)),
+)
+"""Arguments of `load_ip_adapter`."""
+
 _UNLOADING = (
     Word("token", "its words", "write tokens="),
     *(row for row in TEXTUAL_INVERSION if row.harmless),
@@ -280,6 +298,7 @@ PIPELINE_ARGUMENTS: Mapping[str, Sequence[Word]] = {
     "to": MOVING,
     "load_textual_inversion": TEXTUAL_INVERSION,
     "unload_textual_inversion": _UNLOADING,
+    "load_ip_adapter": IP_ADAPTER,
     "set_progress_bar_config": _BAR,
     "plan": _PLANNING,
     "stream": _PLANNING,

@@ -11,7 +11,7 @@ __all__ = ["COMMANDS", "OPTIONS"]
 _LORA = "sdrt generate and sdrt plot take LoRAs"
 _FILE = "write --lora FILE:0.8, or --lora-dir DIR for <lora:name:0.8> in prompts"
 _CONTROL = "give the network with --controlnet"
-_ADAPTER = "sdrt has no IP-Adapter"
+_ADAPTER = "give the adapter with --ip-adapter"
 _PRECISION = "the precision is chosen once, by sdrt export CHECKPOINT --dtype fp16"
 _MODEL = "write --model (-m)"
 _NEGATIVE = "write --negative-prompt (-n)"
@@ -53,7 +53,7 @@ def _same(names: str, what: str, ours: str) -> tuple[Word, ...]:
 
 _ANY = (
     *_same("controlnet-* control-* control", "guidance by a second image", _CONTROL),
-    *_same("ip-adapter ip-adapter-*", "an image as a prompt", _ADAPTER),
+    *_same("ip-adapter-*", "an image as a prompt", _ADAPTER),
     *_same("api listen port share host server server-name webui", "a server", _SERVER),
     *_same("verbose", "more messages", "leave it out; --debug shows the traceback of an error"),
     *_same(

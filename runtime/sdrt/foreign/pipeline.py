@@ -12,7 +12,7 @@ _FUSE = (
     "For fuse_lora(lora_scale=0.7), write set_adapters(names, 0.7)"
 )
 _LORA_SCALE = "pass lora_scale= to the call, or weights to set_adapters"
-_ADAPTER = "sdrt has no IP-Adapter"
+_ENCODER = "pass image_encoder= to from_pretrained or load_ip_adapter"
 _MEMORY = "load with from_pretrained(…, low_vram=True)"
 _TILES = "load with from_pretrained(…, vae_tiling=True); images above 1024x1024 are in tiles anyway"
 _FUSED = "remove it; the exported graphs have fused attention"
@@ -38,6 +38,7 @@ PIPELINE = (
     Word("load_textual_inversion, unload_textual_inversion", "textual inversions", "the same", works=True),
     Word("load_lora_weights, set_adapters, unload_lora_weights", "LoRAs", "the same", works=True),
     Word("get_active_adapters, get_list_adapters", "the names of LoRAs", "the same", works=True),
+    Word("load_ip_adapter, set_ip_adapter_scale, unload_ip_adapter", "image prompts", "the same", works=True),
     Word("delete_adapters, disable_lora, enable_lora", "fewer LoRAs", "the same", works=True),
     Word("set_progress_bar_config(disable=True)", "no progress bar", "the same: there is none", works=True),
     Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
@@ -60,7 +61,7 @@ PIPELINE = (
         "what the filter of images reads",
         "remove it; sdrt reads its config from the model",
     ),
-    Word("image_encoder", "what an IP-Adapter reads", _ADAPTER),
+    Word("image_encoder", "what sees image prompts", _ENCODER),
     Word("image_processor", "reads images", "pass a file's name, a PIL image or an array as image="),
     Word("vae_scale_factor", "pixels for each latent", "write pipeline.model.capabilities.vae_scale_factor"),
     Word("config", "the config", "pipeline.model has what is known of the model"),
@@ -94,9 +95,9 @@ PIPELINE = (
     *same("fuse_lora unfuse_lora", "a LoRA in the model's weights", _FUSE),
     *same("*lora* *adapters", "LoRA", _LORA),
     *same(
-        "load_ip_adapter unload_ip_adapter set_ip_adapter_scale prepare_ip_adapter_image_embeds encode_image",
-        "an image as a prompt",
-        _ADAPTER,
+        "prepare_ip_adapter_image_embeds encode_image",
+        "embeddings of an image prompt",
+        "pass the image as ip_adapter_image=",
     ),
     *same(
         "encode_prompt _encode_prompt",

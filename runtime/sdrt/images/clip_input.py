@@ -19,6 +19,7 @@ _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
 _SIDE, _BICUBIC = 224, 3
 _LARGEST = 1 << 12
+_MOST_PIXELS = 1 << 24
 _CLASSES = ("CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast")
 _SWITCHES = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 # Names of the class, and what only transformers' own loading reads.
@@ -52,6 +53,11 @@ class ClipInput:
         """
         return _Read(config, component).made()
 
+    @classmethod
+    def square(cls, side: int) -> ClipInput:
+        """The usual preparation, for images of this side."""
+        return cls(shortest=side, crop=(side, side))
+
     def __call__(self, image: NDArray[np.uint8]) -> Array:
         """Prepare an image [H, W, 3] of 8 bits. Return [1, 3, H', W'] in float32."""
         made: Array = _cropped(self._resized(image), self.crop).astype(np.float32)
@@ -66,15 +72,32 @@ class ClipInput:
     def _resized(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         from PIL import Image
 
-        height, width = image.shape[:2]
+        height, width = given = image.shape[:2]
         if self.shortest is not None:
             short, long = sorted((height, width))
             longer = int(self.shortest * long / short)
             height, width = (self.shortest, longer) if height <= width else (longer, self.shortest)
         elif self.size is not None:
             height, width = self.size
-        made = Image.fromarray(image).resize((width, height), resample=Image.Resampling(self.resample))
+        # Of an image that is hundreds of times longer than wide, only what the crop keeps is made, because all of it
+        # could take gigabytes.
+        box = (0.0, 0.0, float(given[1]), float(given[0]))
+        if self.crop is not None and height * width > _MOST_PIXELS:
+            (height, top, bottom), (width, left, right) = (
+                _kept(whole, own, wanted)
+                for whole, own, wanted in zip(given, (height, width), self.crop, strict=True)
+            )
+            box = (left, top, right, bottom)
+        made = Image.fromarray(image).resize((width, height), Image.Resampling(self.resample), box=box)
         return np.asarray(made)
+
+
+def _kept(given: int, made: int, wanted: int) -> tuple[int, float, float]:
+    """How many of the `made` pixels of a side the crop keeps, and where they begin and end among the `given` ones."""
+    if made <= wanted:
+        return made, 0.0, float(given)
+    first = (made - wanted) // 2
+    return wanted, first * given / made, min(float(given), (first + wanted) * given / made)
 
 
 def _cropped(image: NDArray[np.uint8], size: tuple[int, int] | None) -> NDArray[np.uint8]:

@@ -86,11 +86,13 @@ def _was_read(value: object, dimensions: int) -> bool:
     )
 
 
-def read_masks(name: str, value: object) -> tuple[Image8, ...]:
+def read_masks(name: str, value: object, *, white: str = "white where to repaint") -> tuple[Image8, ...]:
     """Read one or several masks [H, W] of the same size. White pixels are repainted, transparent ones count as black.
 
     `value` is what `read_images` takes, or an array [H, W] or [N, H, W], also of whole numbers. A mask of zeros and
     ones is white where it is 1.
+
+    `white` says in messages what white pixels mean.
 
     Raises:
         RequestError: as in `read_images`, or a mask has no white pixel.
@@ -100,7 +102,7 @@ def read_masks(name: str, value: object) -> tuple[Image8, ...]:
     images = read_images(name, value, ground=(0, 0, 0), gray=True)
     masks = _sealed(tuple(image[..., 0].copy() for image in images))
     if not all((mask >= 128).any() for mask in masks):
-        raise refused(name, "has no white pixel, so nothing would change", "white where to repaint")
+        raise refused(name, "has no white pixel, so nothing would change", white)
     return masks
 
 

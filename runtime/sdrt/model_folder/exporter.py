@@ -9,8 +9,10 @@ from typing import Any, Protocol, cast
 from sdrt.common.extras import install_command
 from sdrt.common.notices import Notify
 from sdrt.errors import ExportError
+from sdrt.model_folder.graph_kind import GraphKind
 from sdrt.model_folder.manifest import Manifest
 from sdrt.model_folder.model import Model
+from sdrt.onnx.memory_graph import MemoryGraph
 
 __all__ = ["GROUP", "Exporter", "load_exporter"]
 
@@ -75,6 +77,31 @@ class Exporter(Protocol):
             ModelError: a ControlNet is damaged, for another model, or not supported.
             RequestError: the folder was not exported by sdrt, or is in int8.
         """
+
+    def add_ip_adapters(
+        self,
+        model: Any,
+        ip_adapter: Sequence[str | Path],
+        image_encoder: str | Path | None,
+        *,
+        token: str | bool | None,
+        cache_dir: str | Path | None,
+    ) -> Model:
+        """A model with IP-Adapters, in place of those that it has. Nothing is written.
+
+        Args:
+            model: a model folder, or a checkpoint that was opened by `open_direct`.
+            ip_adapter: the adapters' files, or where they are on the hub.
+            image_encoder: a file or folder with CLIP's vision encoder. None: the model's, or that beside the adapter.
+            token, cache_dir: huggingface_hub's.
+
+        Raises:
+            ModelError: an adapter is damaged, for another model, or not supported, or there is no image encoder.
+            RequestError: the model was not exported by sdrt, or is in int8.
+        """
+
+    def graph_of_folder(self, model: Any, kind: GraphKind, path: Path) -> MemoryGraph:
+        """A graph for image prompts of a model folder's U-Net, with the weights of the graph `path` in the folder."""
 
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""

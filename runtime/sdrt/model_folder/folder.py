@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ from typing import Any
 from sdrt.adapters.change import Shape
 from sdrt.adapters.stored_weights import StoredWeights
 from sdrt.common.cache import cache_root
+from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.file_kind import refusal_of_file
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import ModelNotFoundError, RequestError
+from sdrt.errors import ExportError, ModelNotFoundError, RequestError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.arranged import stored_weights
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, PREPROCESSOR, SAFETY_CHECKER
 from sdrt.model_folder.contents import CONFIG_NAME, GRAPH, check_files, lacks_config
+from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder_kind import refusal_of_folder
 from sdrt.model_folder.graph_configs import config_of_graph
-from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH, GraphKind
+from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.index import INDEX_NAME, check_index, class_of
 from sdrt.model_folder.manifest import MANIFEST_NAME, FileRecord, Manifest, Verifier, read_json, readable
-from sdrt.model_folder.model import GraphSource, Model
+from sdrt.model_folder.model import IMAGE_ENCODER, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -50,7 +52,13 @@ LOW_RES_SCHEDULER = "low_res_scheduler"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder(Model):
-    """The folder of one model, with its graphs, tokenizers and configs. `open` checks that it is complete."""
+    """The folder of one model, with its graphs, tokenizers and configs. `open` checks that it is complete.
+
+    Attributes:
+        sees_images: whether it has the IP-Adapters that are in it.
+    """
+
+    sees_images: bool = True
 
     @classmethod
     def open(cls, path: str | Path, *, name: str | None = None) -> ModelFolder:
@@ -86,10 +94,35 @@ class ModelFolder(Model):
         """See `Model`."""
         path = self.path / name / kind.file
         if not kind.is_stored or not path.is_file():
-            return None
+            return self._of_images(name, kind)
         if not self.adaptation.key(name):
             return GraphSource(path=path)
         return GraphSource(path=path, build=partial(self._changed, name, path))
+
+    def _of_images(self, name: str, kind: GraphKind) -> GraphSource | None:
+        """A graph for image prompts that the folder does not have, with the weights of the one that it has."""
+        stored = GraphKind(inputs=MoreInputs(images=kind.inputs.images[:1])).file
+        path = self.path / name / stored
+        if not kind.inputs.images or not path.is_file() or (kind.wide and self._dtype(name) != "float16"):
+            return None
+        return GraphSource(path=path, build=partial(self._seeing, kind, path))
+
+    def _seeing(self, kind: GraphKind, path: Path) -> MemoryGraph:
+        if missing_modules("export"):
+            raise ExportError.advised(
+                "masks of image prompts need sdrt's exporter, which is not installed",
+                install_command("export"),
+            )
+        return load_exporter().graph_of_folder(self, kind, path)
+
+    @cached_property
+    def ip_adapters(self) -> tuple[str, ...]:
+        """See `Model`."""
+        return super().ip_adapters if self.sees_images else ()
+
+    def without_ip_adapters(self) -> ModelFolder:
+        """See `Model`."""
+        return replace(self, sees_images=False) if self.ip_adapters else self
 
     def _changed(self, name: str, path: Path) -> MemoryGraph:
         """A graph with the weights that adapters change."""
@@ -209,7 +242,7 @@ class ModelFolder(Model):
 
     def _check_files(self) -> None:
         others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER, SAFETY_CHECKER, FEATURE_EXTRACTOR)
-        check_files(self, (*others, *self.controlnets))
+        check_files(self, (*others, *self.controlnets, *self.ip_adapters, IMAGE_ENCODER))
 
 
 def denoiser_graphs() -> list[str]:

@@ -23,11 +23,13 @@ class ImageInput:
         adapter: the number of the IP-Adapter whose projections read them. Several inputs may have the same.
         width: the width of its tokens.
         masked: whether only a part of the image sees them.
+        file: what identifies the weights of the adapter, so that no other one is taken for it.
     """
 
     adapter: int
     width: int
     masked: bool = False
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +86,17 @@ class GraphKind:
 
     @property
     def is_stored(self) -> bool:
-        """Whether model folders may have it. Graphs for image prompts are made in memory, for the images of a call."""
-        return not self.inputs.images
+        """Whether model folders may have it. Of the graphs for image prompts, that is the one without masks."""
+        images = self.inputs.images
+        in_order = [one.adapter for one in images] == list(range(len(images)))
+        return in_order and not any(one.masked for one in images)
 
     @property
     def file(self) -> str:
         """The name of its file in a model folder. If none has it, the name is only for messages."""
         name = "stages" if self.stages else "controlled" if self.inputs.residuals else "model"
-        name = "prompted" if self.inputs.images else name
+        if self.inputs.images:
+            name = "prompted_controlled" if self.inputs.residuals else "prompted"
         return f"{name}_fp32.onnx" if self.wide else f"{name}.onnx"
 
 

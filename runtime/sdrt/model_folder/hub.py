@@ -19,6 +19,7 @@ from sdrt.model_folder.embedded import embedded_names
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
+from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
 from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_taesd", "hub_errors"]
@@ -31,6 +32,10 @@ _OF_DISK = frozenset(
 _VARIANTS = ["*fp16*", "*bf16*", "*non_ema*"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+_ADDED = (f"{CONTROLNET}*", f"{IP_ADAPTER}*", IMAGE_ENCODER)
+_KINDS = ("controlled*.onnx", "prompted*.onnx")
 
 
 def _patterns() -> list[str]:
@@ -51,6 +56,9 @@ def _patterns() -> list[str]:
         *(f"{name}/config.json" for name in dict.fromkeys([*graphs, *_checkpoint_components()])),
         *(f"{name}/stages.onnx" for name in vaes),
         *(f"{name}/model.onnx*" for name in graphs),
+        # What an exported model may have beside its family's components.
+        *(f"{name}/{file}" for name in _ADDED for file in ("config.json", "model.onnx*")),
+        *(f"{family.denoiser.component}/{file}" for family in FAMILIES for file in _KINDS),
     ]
 
 

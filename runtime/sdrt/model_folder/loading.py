@@ -65,6 +65,16 @@ class Loading:
         "ControlNets: .safetensors files, folders of diffusers' ControlNetModel, or hub ids. They replace those of an "
         "exported model.",
     )
+    ip_adapter: str | Path | Sequence[str | Path] = argument(
+        (),
+        "IP-Adapters: .safetensors files, or where they are on the hub. They replace those of an exported model. "
+        "load_ip_adapter loads them later.",
+    )
+    image_encoder: str | Path | None = argument(
+        None,
+        "CLIP's vision encoder for the IP-Adapters: a folder of transformers, or a .safetensors file.",
+        usual="the model's own, or the folder image_encoder beside the first adapter",
+    )
     allow_fallback: bool = argument(False, "Let the CPU run operators that the provider cannot run.")
     vae_tiling: bool | None = argument(
         None,
@@ -119,6 +129,8 @@ class Loading:
             config=self.config,
             prediction_type=self.prediction_type,
             controlnet=self.controlnet,  # type: ignore[arg-type]  # Beside makes a list of one
+            ip_adapter=self.ip_adapter,  # type: ignore[arg-type]  # the same
+            image_encoder=self.image_encoder,
         )
 
     def resolved(self, config: SessionConfig) -> Model:

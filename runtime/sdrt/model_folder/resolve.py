@@ -68,7 +68,7 @@ def resolve_model(
     """
     if _is_embedded(model):
         opened = _open_embedded(model, revision, beside, Notices(notify))
-        return _controlled(opened, beside, in_memory=in_memory, token=token, cache_dir=cache_dir)
+        return _with_adapters(opened, beside, in_memory=in_memory, token=token, cache_dir=cache_dir)
     source = _source(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
     return _open(source, target, in_memory, notify, reporter)
 
@@ -154,7 +154,7 @@ def refuse_revision(model: str | Path, revision: str | None) -> None:
 def _refuse_beside(model: str | Path, beside: Beside) -> None:
     """Raise `RequestError` if `beside` has anything for a model that is no checkpoint."""
     for name in beside.given():
-        if name == "controlnet":
+        if name in ("controlnet", "ip_adapter", "image_encoder"):
             continue
         raise RequestError.advised(
             f"{name} is given, but {model} has been exported already",
@@ -170,7 +170,7 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
         _refuse_beside(where, source.beside)
         model = ModelFolder.open(where, name=source.model_name if source.commit else None)
         access = {"token": source.token, "cache_dir": source.cache_dir}
-        return _controlled(model, source.beside, in_memory=in_memory, **access)
+        return _with_adapters(model, source.beside, in_memory=in_memory, **access)
     # Checked first, because the exporter may be missing, and because a hub model's weights are downloaded next.
     if where.is_dir():
         check_checkpoint_index(where)
@@ -180,6 +180,32 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
         return export_once(source, target=target, notices=Notices(notify), reporter=reporter)
     require_exporter(source)
     return _in_memory(source, target, notify)
+
+
+def _with_adapters(model: ModelFolder, beside: Beside, *, in_memory: bool, **access: Any) -> Model:
+    """The model with the ControlNets and IP-Adapters that the user gave, if any."""
+    opened = _controlled(model, beside, in_memory=in_memory, **access)
+    return _prompted(opened, beside, in_memory=in_memory, **access)
+
+
+def _prompted(model: Model, beside: Beside, *, in_memory: bool = True, **access: Any) -> Model:
+    """The model with the IP-Adapters that the user gave, if any. Their graphs are built in memory."""
+    if not beside.ip_adapter:
+        if beside.image_encoder is not None:
+            raise RequestError.advised(
+                "image_encoder has no effect without an IP-Adapter",
+                "give an IP-Adapter (--ip-adapter FILE), or leave it out",
+                joint="; ",
+                argument="image_encoder",
+            )
+        return model
+    if not in_memory:
+        raise RequestError.advised(
+            f"ip_adapter is given, but this provider runs only what is exported, and {model.path} is exported already",
+            "export the checkpoint with sdrt export --ip-adapter",
+            argument="ip_adapter",
+        )
+    return load_exporter().add_ip_adapters(model, beside.ip_adapter, beside.image_encoder, **access)
 
 
 def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access: Any) -> Model:
@@ -196,7 +222,7 @@ def _controlled(model: ModelFolder, beside: Beside, *, in_memory: bool, **access
 
 
 def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
-    return load_exporter().open_direct(
+    opened = load_exporter().open_direct(
         source.name if source.commit else source.configs,
         path=source.configs,
         target=target,
@@ -207,6 +233,7 @@ def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
         notify=notify,
         **source.beside.given(),
     )
+    return _prompted(opened, source.beside, token=source.token, cache_dir=source.cache_dir)
 
 
 def open_again(path: Path, name: str, target: str, beside: Beside) -> Model:

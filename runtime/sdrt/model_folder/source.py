@@ -19,10 +19,13 @@ _EXAMPLES = {
     "config": "a folder in diffusers' layout",
     "text_encoders": "clip_l.safetensors",
     "controlnet": "control_v11p_sd15_canny.safetensors",
+    "ip_adapter": "ip-adapter_sd15.safetensors",
+    "image_encoder": "models/image_encoder",
 }
 _LISTS = {
     "text_encoders": "a list of .safetensors files",
     "controlnet": "a list of ControlNets: .safetensors files, folders or hub ids",
+    "ip_adapter": "a list of IP-Adapters: .safetensors files",
 }
 
 
@@ -36,6 +39,8 @@ class Beside:
         config: a folder or hub id of a model in diffusers' layout, for its configs.
         prediction_type: what the U-Net predicts, "epsilon" or "v_prediction".
         controlnet: files, folders or hub ids of ControlNets.
+        ip_adapter: files of IP-Adapters, or where they are on the hub.
+        image_encoder: a file or folder with CLIP's vision encoder, for IP-Adapters.
 
     Raises:
         RequestError: a value is of a wrong type, or is empty.
@@ -46,6 +51,8 @@ class Beside:
     config: str | Path | None = None
     prediction_type: str | None = None
     controlnet: Sequence[str | Path] = ()
+    ip_adapter: Sequence[str | Path] = ()
+    image_encoder: str | Path | None = None
 
     def __post_init__(self) -> None:
         for argument, fits in _LISTS.items():
@@ -58,6 +65,7 @@ class Beside:
                 _check_place(argument, one, optional=False)
         _check_place("vae", self.vae)
         _check_place("config", self.config)
+        _check_place("image_encoder", self.image_encoder)
         if self.prediction_type is not None and self.prediction_type not in PREDICTIONS:
             raise wrong_value("prediction_type", self.prediction_type, " or ".join(PREDICTIONS))
 
@@ -67,7 +75,10 @@ class Beside:
 
     def paths(self) -> list[Path]:
         """The files and folders among the given values."""
-        places = (self.vae, *self.text_encoders, self.config, *self.controlnet)
+        places = (
+            *(self.vae, *self.text_encoders, self.config, *self.controlnet),
+            *(*self.ip_adapter, self.image_encoder),
+        )
         given = [one for one in places if one is not None]
         return [path for one in given if exists(path := expand(one))]
 

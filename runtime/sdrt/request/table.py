@@ -120,6 +120,10 @@ FACTS = (
     Setting(name="embeddings", kind=str, label=Label("Embeddings")),
     # Names and hashes of LoRAs. The prompt has their tags.
     Setting(name="lora_hashes", kind=str, label=Label("Lora hashes")),
+    # The names of the IP-Adapters that saw an image.
+    Setting(name="ip_adapters", kind=str, label=Label("IP-Adapter")),
+    # Whether they saw it only in a part of the image.
+    Setting(name="ip_adapter_masked", kind=bool, label=Label("IP-Adapter masks")),
     # Whether the safety checker flagged the image, which is then black. Absent if it did not look.
     Setting(name="nsfw_content_detected", kind=bool, label=Label("NSFW content detected")),
     # The texts before the choices of wildcards. The prompts in metadata are those after them.

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
-from sdrt.families import ControlNetSpec, TextEncoderSpec
+from sdrt.families import ControlNetSpec, IpAdapterSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.images.clip_input import ClipInput
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, SAFETY_CHECKER
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.graph_kind import NO_MORE, STAGES_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import readable
-from sdrt.model_folder.model import Model
+from sdrt.model_folder.model import IMAGE_ENCODER, Model
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.run.controls import residual_shapes
+from sdrt.run.image_encoder import ImageEncoder, ImageProjection
 from sdrt.run.open_graphs import OpenGraphs
 from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
@@ -97,6 +97,13 @@ class LoadedComponents:
         made._forget_vae()
         return made
 
+    def of_model(self, model: Model) -> LoadedComponents:
+        """These components for the same model with other IP-Adapters. Those that both have are shared."""
+        made = copy.copy(self)
+        made._model, made._graphs = model, self._graphs.of_model(model)
+        made._forget_vae()
+        return made
+
     @property
     def adaptation(self) -> Adaptation:
         """The adapters that change the components."""
@@ -136,12 +143,10 @@ class LoadedComponents:
         """The graph of a ControlNet."""
         return self._graphs.get(spec.component, lambda: self._make_controlnet(spec))
 
-    def residual_shapes(
-        self, component: Component, rows: int, size: Sequence[int]
-    ) -> dict[str, tuple[int, ...]]:
-        """The shapes of what ControlNets give, for `rows` rows of latents of this `size` [h, w]."""
-        config = self._model.component_config(self._family.denoiser.component)
-        return residual_shapes(config, component.inputs, rows, size)
+    @property
+    def denoiser_config(self) -> dict[str, Any]:
+        """The config of the denoiser."""
+        return self._model.component_config(self._family.denoiser.component)
 
     def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
         """The ControlNets that guide the denoiser in a request, each with what it does. Those with scale 0 do not."""
@@ -149,6 +154,17 @@ class LoadedComponents:
             return []
         every = zip(self._model.capabilities.controlnets, request.controls, strict=True)
         return [(spec, control) for spec, control in every if control.scale]
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """What sees image prompts. Models with IP-Adapters have it."""
+        graphs, model = self._graphs, self._model
+        return graphs.get(IMAGE_ENCODER, lambda: ImageEncoder.of(model, graphs.open(IMAGE_ENCODER)))
+
+    def image_projection(self, spec: IpAdapterSpec) -> ImageProjection:
+        """What makes tokens of image prompts for an IP-Adapter."""
+        name = spec.component
+        return self._graphs.get(name, lambda: ImageProjection(self._graphs.open(name), spec))
 
     @property
     def vae_encoder(self) -> VaeEncoder:

@@ -146,9 +146,11 @@ class Generation:
             self._notices.warn(message)
 
     def _tell_of_controls(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
-        """Warn that ControlNets do not guide the refiner, which is another model."""
+        """Warn that ControlNets and image prompts do not guide the refiner, which is another model."""
         if refiner is not None and request.controls:
             self._notices.warn(f"refiner {refiner.model.name} runs without the ControlNets")
+        if refiner is not None and request.image_prompts:
+            self._notices.warn(f"refiner {refiner.model.name} does not see the image prompts")
 
     def _tell_of_checker(self, request: FittedRequest) -> None:
         """Say that nothing looks at the images, because the request turns the safety checker off."""

@@ -43,6 +43,8 @@ class Origin:
     """How many layers the text encoders' usual layer is before the last one."""
     controlnets: tuple[str, ...] = ()
     """The names of the ControlNets."""
+    ip_adapters: tuple[str, ...] = ()
+    """The names of the IP-Adapters."""
     embeddings: tuple[str, ...] = ()
     """The names of the files from which textual inversions were read."""
     loras: LoraTexts = NO_LORAS
@@ -109,6 +111,9 @@ class Origin:
         # A clip_skip of 0 means none. Metadata count from the last layer.
         values["clip_skip"] = request.clip_skip + self.layer if request.clip_skip else None
         # If the call gave latents, the seed cannot reproduce them.
+        if request.ip_adapter_image is not None:
+            values["ip_adapters"] = ", ".join(self.ip_adapters)
+            values["ip_adapter_masked"] = True if request.ip_adapter_masks is not None else None
         return values | {"rng": "CPU" if request.latents is None else None}
 
     def _of_scheduler(self) -> dict[str, Any]:

@@ -91,6 +91,7 @@ class PlannedRequest:
             layer=self.model.capabilities.layer,
             refiner=None if self.refiner is None else self.refiner.model.name,
             controlnets=self.model.controlnet_names,
+            ip_adapters=self.model.ip_adapter_names,
             loras=loras,
         )
 

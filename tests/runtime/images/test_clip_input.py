@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -63,3 +65,21 @@ def test_another_preparation_is_refused(config: dict[str, Any], message: str) ->
     assert message in str(caught.value)
     assert str(caught.value).startswith("feature_extractor/preprocessor_config.json: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on memory")
+@pytest.mark.parametrize("shape", [(1, 65_000), (65_000, 1)])
+def test_an_image_of_extreme_proportions_takes_little_memory(shape: tuple[int, int]) -> None:
+    """What the crop keeps is made without the rest, which would have billions of pixels."""
+    script = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+import numpy as np
+from sdrt.images.clip_input import ClipInput
+ramp = np.linspace(0, 255, 65_000).astype(np.uint8)
+print(*ClipInput()(np.repeat(ramp.reshape({shape}), 3).reshape({(*shape, 3)})).mean((0, 2, 3)))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    # The middle of the ramp is grey.
+    middle = (127.5 / 255 - np.array([0.48145466, 0.4578275, 0.40821073])) / 0.27
+    np.testing.assert_allclose([float(one) for one in found.stdout.split()], middle, atol=0.05)

@@ -49,11 +49,14 @@ _OF_TYPE: dict[str, SearchStrategy[Any]] = {
     **dict.fromkeys(["refiner_switch", "denoising_start", "denoising_end"], _FLOATS),
     **dict.fromkeys(["composite", "vae_tiling", "refiner_switch_by_steps"], st.booleans()),
     **dict.fromkeys(["aesthetic_score", "negative_aesthetic_score"], _FLOATS),
-    **dict.fromkeys(["empty_negative_prompt", "guess_mode"], st.booleans()),
+    **dict.fromkeys(["empty_negative_prompt", "guess_mode", "ip_adapter_masked"], st.booleans()),
     **dict.fromkeys(["safety_checker", "nsfw_content_detected"], st.booleans()),
     **dict.fromkeys(["canny_low_threshold", "canny_high_threshold"], _FLOATS),
     **dict.fromkeys(
-        ["controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"],
+        [
+            *("controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"),
+            "ip_adapter_scale",
+        ],
         st.lists(_FLOATS, min_size=1).map(tuple),
     ),
     **dict.fromkeys(

@@ -74,11 +74,20 @@ class _InputFiles:
 
         return self._read_once("mask_image", path, read_masks)
 
-    def controls(self, paths: Sequence[str] | None) -> Any:
-        """The control images in files, or None without a path."""
+    def images(self, name: str, paths: Sequence[str] | None) -> Any:
+        """The images in files for a setting that takes several, or None without a path."""
         from sdrt.images.reading import read_images
 
-        return [self._read_once("control_image", path, read_images)[0] for path in paths or ()] or None
+        return [self._read_once(name, path, read_images)[0] for path in paths or ()] or None
+
+    def masks(self, name: str, paths: Sequence[str] | None) -> Any:
+        """The masks in files for a setting that takes several, or None without a path."""
+        from sdrt.images.reading import read_masks
+
+        def read(name: str, value: Any) -> Any:
+            return read_masks(name, value, white="white where the image is seen")
+
+        return [self._read_once(name, path, read)[0] for path in paths or ()] or None
 
     def _read_once(self, name: str, path: str | None, read: Callable[[str, Any], Any]) -> Any:
         if path is None:
@@ -100,7 +109,8 @@ def _request(batch: list[ImageJob], files: _InputFiles) -> Request:
             "seed": batch[0].seed,
             "image": files.image(settings["image"]),
             "mask_image": files.mask(settings["mask_image"]),
-            "control_image": files.controls(settings["control_image"]),
+            **{name: files.images(name, settings[name]) for name in ("control_image", "ip_adapter_image")},
+            "ip_adapter_masks": files.masks("ip_adapter_masks", settings["ip_adapter_masks"]),
         }
     )
 

@@ -17,13 +17,17 @@ _OPTION = "--control-preview"
 
 
 def check_controls(options: Options, jobs: list[ImageJob], planned: PlannedRequest) -> None:
-    """Check the command's own options for ControlNets, and write the preview. `planned` is the first request.
+    """Check the command's own options for ControlNets and IP-Adapters, and write the preview.
+
+    `planned` is the first request.
 
     Raises:
         RequestError: there is no control image, or the file cannot be written.
     """
     if options.controlnet and not any(job.options.settings["control_image"] for job in jobs):
         raise _needs_image("--controlnet")
+    if options.ip_adapter and not any(job.options.settings["ip_adapter_image"] for job in jobs):
+        raise _needs_image("--ip-adapter", "--ip-image")
     path = plan_side_file(options.control_preview, _OPTION, options, [job.path for job in jobs])
     if path is None:
         return
@@ -32,10 +36,10 @@ def check_controls(options: Options, jobs: list[ImageJob], planned: PlannedReque
     _write_maps(path, planned, force=options.force)
 
 
-def _needs_image(option: str) -> RequestError:
+def _needs_image(option: str, image: str = "--control-image") -> RequestError:
     return RequestError.advised(
-        f"{option} has no effect without --control-image",
-        "give --control-image, or leave it out",
+        f"{option} has no effect without {image}",
+        f"give {image}, or leave it out",
         joint="; ",
         argument=option,
     )

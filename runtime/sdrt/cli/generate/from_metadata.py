@@ -23,9 +23,20 @@ __all__ = ["options_of"]
 
 # Options that are not settings. The metadata has them under the same name.
 _OTHER_OPTIONS = ("model", "vae_tiling")
+_ADAPTER, _MASKS = "IP-Adapter", "IP-Adapter masks"
 # Labels that state facts. They belong to no option, so --from does not read them.
 _NOT_READ = frozenset(
-    {"Empty negative prompt", "Batch size", "RNG", "Embeddings", LORA_HASHES, "Scheduler config", "Version"}
+    {
+        "Empty negative prompt",
+        "Batch size",
+        "RNG",
+        "Embeddings",
+        LORA_HASHES,
+        "Scheduler config",
+        "Version",
+        _ADAPTER,
+        _MASKS,
+    }
 )
 # Settings that every image has. A notice names those that the metadata leave out.
 _ALWAYS = {
@@ -116,6 +127,27 @@ def _named(controlnets: Sequence[str]) -> str:
     return f"the ControlNet{'s' * (len(controlnets) > 1)} {names}" if names else "a ControlNet"
 
 
+def _check_image_prompts(name: str, found: Translation, given: Set[str], *, approximate: bool) -> None:
+    """Raise `RequestError` if the image needs an image prompt that is not given. Without it, it is approximated."""
+    if _ADAPTER not in found.texts:
+        return
+    if "ip_adapter_image" in given:
+        if _MASKS in found.texts and "ip_adapter_masks" not in given and not approximate:
+            problem = "the image was made with a mask of its image prompt"
+            raise _unusable(name, problem, "give the mask with --ip-mask", "ip_adapter_masks")
+        return
+    if not approximate:
+        raise _unusable(
+            name,
+            f"the image was made with an image prompt and the IP-Adapter {brief(found.texts[_ADAPTER])}",
+            "give that one with --ip-adapter, and the image with --ip-image",
+            "ip_adapter_image",
+        )
+    found.differs(_ADAPTER, found.texts[_ADAPTER], "ip_adapter_image")
+    for label in (_ADAPTER, _MASKS, "IP-Adapter scale"):
+        found.texts.pop(label, None)
+
+
 def _unsaid_negative(texts: Mapping[str, str]) -> str | None:
     """An empty negative prompt that was encoded, or none. Without the label, other programs have none."""
     return "" if texts.get("Empty negative prompt") == "True" else None
@@ -186,6 +218,7 @@ def _check_inputs(
     if "mask_image" not in given and "Mask blur" in texts and "Outpaint" not in texts:
         raise _unusable(name, "the image was made with a mask", "give the mask with --mask", "mask_image")
     _check_controls(name, found, given, approximate=approximate)
+    _check_image_prompts(name, found, given, approximate=approximate)
     for label, argument, spelling, file in (
         ("Embeddings", "embeddings", "--embedding", "files"),
         ("Scheduler config", "scheduler", "--scheduler", "file"),

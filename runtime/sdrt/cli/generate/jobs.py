@@ -60,6 +60,8 @@ class Options:
     prediction_type: str | None = None
     config: str | None = None
     controlnet: tuple[str, ...] = ()
+    ip_adapter: tuple[str, ...] = ()
+    image_encoder: str | None = None
     embeddings: tuple[str, ...]
     wildcards: str | None
     batch_size: int

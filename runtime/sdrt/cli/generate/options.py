@@ -39,6 +39,13 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.IMAGE_TO_IMAGE: (),
     Group.PAINTING: (),
     Group.CONTROL: ("controlnet", "control_image", "control_preview"),
+    Group.IMAGE_PROMPTS: (
+        "ip_adapter",
+        "ip_adapter_image",
+        "ip_adapter_scale",
+        "ip_adapter_masks",
+        "image_encoder",
+    ),
     Group.LARGE: (),
     Group.SIZES: (),
     Group.SAMPLING: ("spacing",),
@@ -47,7 +54,9 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
         *("provider", "provider_options", "allow_fallback", "threads"),
         *("vae_tiling", "low_vram", "revision"),
     ),
-    "Checkpoints": tuple(name for name in BESIDE if name != "controlnet"),
+    "Checkpoints": tuple(
+        name for name in BESIDE if name not in ("controlnet", "ip_adapter", "image_encoder")
+    ),
     "Previews": ("preview", "preview_file", "preview_every"),
 }
 """The headings of the help. Each has the options that come first; the other settings of the group follow."""

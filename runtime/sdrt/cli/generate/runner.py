@@ -99,6 +99,8 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             vae=options.vae,
             text_encoders=options.text_encoders,
             controlnet=options.controlnet,
+            ip_adapter=options.ip_adapter,
+            image_encoder=options.image_encoder,
             prediction_type=options.prediction_type,
             config=options.config,
             provider=options.provider,

@@ -27,6 +27,8 @@ _READERS = {
     "image": "-i",
     "mask_image": "--mask",
     "control_image": "--control-image",
+    "ip_adapter_image": "--ip-image",
+    "ip_adapter_masks": "--ip-mask",
 }
 
 

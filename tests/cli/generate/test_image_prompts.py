@@ -1,0 +1,172 @@
+"""`sdrt generate --ip-adapter`: images as prompts, in metadata, plots and errors, with a tiny adapter for `shapes`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from sdrt.cli import main
+from tests.cli.commands import told
+from tests.safetensors_files import save_file
+
+pytest.importorskip("onnx")
+
+# The U-Net of `shapes`: the channels of its cross-attentions, in the order of an adapter's file, and its texts' width.
+CHANNELS, WIDTH, EMBEDS = (128, 160, 160, 160, 128, 128, 160), 128, 20
+CLIP = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 0.05) -> np.ndarray:
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def vision_tensors() -> dict[str, np.ndarray]:
+    """The tensors of a vision encoder of transformers with images of 30 pixels in patches of 6."""
+    root, width, inner = "vision_model", CLIP["hidden_size"], CLIP["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{root}.embeddings.class_embedding": (width,),
+        f"{root}.embeddings.patch_embedding.weight": (width, 3, 6, 6),
+        f"{root}.embeddings.position_embedding.weight": (26, width),
+        "visual_projection.weight": (EMBEDS, width),
+    }
+    norms = [f"{root}.pre_layrnorm", f"{root}.post_layernorm"]
+    for index in range(CLIP["num_hidden_layers"]):
+        layer = f"{root}.encoder.layers.{index}"
+        norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+        linear = dict.fromkeys(
+            (f"self_attn.{one}" for one in ("q_proj", "k_proj", "v_proj", "out_proj")), (width, width)
+        )
+        for name, size in {**linear, "mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}.items():
+            shapes |= {f"{layer}.{name}.weight": size, f"{layer}.{name}.bias": size[:1]}
+    made = {name: drawn(*shape, seed=seed, scale=0.5) for seed, (name, shape) in enumerate(shapes.items())}
+    for name in norms:
+        made |= {f"{name}.weight": np.ones(width, np.float32), f"{name}.bias": np.zeros(width, np.float32)}
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the adapter a.safetensors, its encoder, and a few images."""
+    made = tmp_path_factory.mktemp("prompts")
+    tensors = {
+        "image_proj.proj.weight": drawn(4 * WIDTH, EMBEDS, scale=1.0),
+        "image_proj.proj.bias": np.zeros(4 * WIDTH, np.float32),
+        "image_proj.norm.weight": np.ones(WIDTH, np.float32),
+        "image_proj.norm.bias": np.zeros(WIDTH, np.float32),
+    }
+    for index, channels in enumerate(CHANNELS):
+        for letter in "kv":
+            name = f"ip_adapter.{2 * index + 1}.to_{letter}_ip.weight"
+            tensors[name] = drawn(channels, WIDTH, seed=index)
+    save_file(tensors, made / "a.safetensors")
+    (made / "image_encoder").mkdir()
+    save_file(vision_tensors(), made / "image_encoder" / "model.safetensors")
+    config = {**CLIP, "image_size": 30, "patch_size": 6, "projection_dim": EMBEDS}
+    (made / "image_encoder" / "config.json").write_text(json.dumps(config))
+    Image.new("RGB", (64, 40), "red").save(made / "red.png")
+    Image.new("RGB", (1, 20_000), "blue").save(made / "long.png")
+    Image.new("L", (64, 64), 255).save(made / "white.png")
+    Image.new("L", (64, 64), 0).save(made / "black.png")
+    (made / "junk.png").write_bytes(b"junk")
+    return made
+
+
+def run(folder: Path, *arguments: str, command: str = "generate") -> Result:
+    """Run a command in which words that begin with @ are files of `folder`."""
+    words = [str(folder / one[1:]) if one.startswith("@") else one for one in arguments]
+    return CliRunner().invoke(main, [command, *words])
+
+
+ADAPTER = ("--ip-adapter", "@a.safetensors")
+BASE = ("a red circle", "--seed", "0", "--steps", "2", "--force", "--quiet")
+
+
+def made(folder: Path, path: Path, *arguments: str) -> np.ndarray:
+    result = run(folder, *BASE, *arguments, "-o", str(path))
+    assert result.exit_code == 0, result.stderr
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def test_an_image_prompt_and_its_metadata(folder: Path, tmp_path: Path) -> None:
+    path, again = tmp_path / "a.png", tmp_path / "b.png"
+    seen = made(folder, path, *ADAPTER, "--ip-image", "@red.png", "--ip-scale", "0.6")
+    assert np.abs(seen - made(folder, again)).max() > 8
+    settings = told(str(path)).settings
+    assert (settings["IP-Adapter"], settings["IP-Adapter scale"]) == ("a", "0.6")
+    arguments = ("--from", str(path), "--quiet", "--force", "-o", str(again))
+    result = run(folder, *arguments)
+    assert result.exit_code != 0
+    assert "give that one with --ip-adapter, and the image with --ip-image" in result.stderr
+    result = run(folder, *arguments, *ADAPTER, "--ip-image", "@red.png")
+    assert result.exit_code == 0, result.stderr
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_a_mask_is_needed_again(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    prompt = (*ADAPTER, "--ip-image", "@red.png")
+    made(folder, path, *prompt, "--ip-mask", "@white.png")
+    arguments = ("--from", str(path), "--quiet", "-o", str(tmp_path / "b.png"), *prompt)
+    assert "give the mask with --ip-mask" in run(folder, *arguments).stderr
+    result = run(folder, *arguments, "--ip-mask", "@white.png")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "b.png").read_bytes() == path.read_bytes()
+
+
+def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None:
+    prompt = (*ADAPTER, "--ip-image", "@red.png", "--ip-image", "@long.png")
+    without = made(folder, tmp_path / "a.png")
+    np.testing.assert_array_equal(made(folder, tmp_path / "b.png", *prompt, "--ip-scale", "0"), without)
+    sheet = str(tmp_path / "sheet.png")
+    words = (
+        "a red circle",
+        "-x",
+        "ip_scale=0,1",
+        "--seed",
+        "0",
+        "--steps",
+        "2",
+        "--quiet",
+        *prompt,
+        "-o",
+        sheet,
+    )
+    result = run(folder, *words, command="plot")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (ADAPTER, "--ip-adapter has no effect without --ip-image"),
+        (("--ip-image", "@red.png"), "this model has no IP-Adapter"),
+        (("--image-encoder", "@image_encoder"), "--image-encoder has no effect without an IP-Adapter"),
+        (("--ip-scale", "0.5"), "ip_adapter_scale has no effect without ip_adapter_image"),
+        ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", "1,2"), "has 2 numbers for 1 IP-Adapter"),
+        ((*ADAPTER, "--ip-image", "@junk.png"), "is not an image"),
+        ((*ADAPTER, "--ip-image", "@red.png", "--ip-mask", "@black.png"), "white where the image is seen"),
+        (
+            (*ADAPTER, "--ip-image", "@red.png", "--ip-mask", "@white.png", "--ip-mask", "@white.png"),
+            "has 2 masks: expected 1 mask, one for each image",
+        ),
+        ((*ADAPTER, *ADAPTER, "--ip-image", "@red.png"), "the model has 2 IP-Adapters"),
+        ((*ADAPTER, "--image-encoder", "@none", "--ip-image", "@red.png"), "--image-encoder: "),
+        (("--ip-adapter", "@none.safetensors", "--ip-image", "@red.png"), "--ip-adapter: there is no file"),
+        (("--ip-adapter", "@image_encoder/model.safetensors", "--ip-image", "@red.png"), "--ip-adapter: "),
+        (("--ip-adapter", "@a.bin", "--ip-image", "@red.png"), "--ip-adapter: there is no file"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_named_in_one_line(
+    arguments: tuple[str, ...], message: str, folder: Path, tmp_path: Path
+) -> None:
+    result = run(folder, *BASE, *arguments, "-o", str(tmp_path / "a.png"))
+    assert result.exit_code != 0
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "a.png").exists()
