@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sdrt_export.export import export_model
     from sdrt_export.job import ProgressEvent, Reporter
     from sdrt_export.options import EXPORTERS, ExportOptions
+    from sdrt_export.prompted_model import add_ip_adapters
     from sdrt_export.targets import TARGETS
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ProgressEvent",
     "Reporter",
     "add_controlnets",
+    "add_ip_adapters",
     "export_model",
     "list_architectures",
     "open_direct",
@@ -40,6 +42,7 @@ _ELSEWHERE = {
     "Reporter": "job",
     "TARGETS": "targets",
     "add_controlnets": "controlled_folder",
+    "add_ip_adapters": "prompted_model",
     "export_model": "export",
     "list_architectures": "components.listing",
     "open_direct": "direct",

@@ -26,10 +26,13 @@ from sdrt_export.controlnets import load_controlnets
 from sdrt_export.graphs.graph import Graph, Place
 from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.graphs.stored import StoredGraph
+from sdrt_export.graphs.weights import Weight
 from sdrt_export.piece import Piece
 from sdrt_export.targets import TARGETS
+from sdrt_export.tensors.array import Array
+from sdrt_export.tensors.stored import Stored
 
-__all__ = ["add_controlnets"]
+__all__ = ["add_controlnets", "folder_with_images"]
 
 _HALF = "float16"
 
@@ -81,11 +84,7 @@ class ControlledFolder(ModelFolder):
             half=is_half,
             kind=kind,
         )
-        entry = self.manifest.components.get(name, {}) if self.manifest else {}
-        bound = _bound(graph, self.component(name), entry.get("transposed", ()))
-        if not self.adaptation.key(name):
-            return bound
-        return replace(bound, values={**bound.values, **self._stored_weights(name).changed(self.adaptation)})
+        return with_changes(self, _bound(graph, self.component(name), _transposed(self)))
 
     @cached_property
     def controlnets(self) -> tuple[str, ...]:
@@ -108,6 +107,48 @@ class ControlledFolder(ModelFolder):
         return Weights(dtype=self._dtype(self.family.denoiser.component))
 
 
+def folder_with_images(model: ModelFolder, kind: GraphKind, more: Mapping[str, Array]) -> MemoryGraph:
+    """A graph of a folder's U-Net that sees images, with the folder's weights and `more` of its IP-Adapters."""
+    name = model.family.denoiser.component
+    target, is_half = TARGETS[model.target], model.weights(name).dtype == _HALF
+    graph = graph_of(
+        components_of(model.family)[name],
+        model.component_config(name),
+        target,
+        half=is_half and target.halves,
+        kind=kind,
+    )
+    path = model.component(name)
+    stored = StoredGraph.read(path)
+    own = {one: weight for one, weight in graph.weights.items() if not more.keys() & set(weight.sources)}
+    _check_arrangement(graph, own, stored, path, _transposed(model), "ip_adapter")
+    given = {one: _as_stored(stored, one, path.parent) for one in own}
+    return with_changes(model, bind_in_place(graph, more, turned=target.turns, given=given))
+
+
+def with_changes(model: ModelFolder, bound: MemoryGraph) -> MemoryGraph:
+    """A graph of the U-Net with the changes of the folder's adapters (LoRA)."""
+    name = model.family.denoiser.component
+    if not model.adaptation.key(name):
+        return bound
+    return replace(bound, values={**bound.values, **model._stored_weights(name).changed(model.adaptation)})
+
+
+def _transposed(model: ModelFolder) -> Sequence[str]:
+    """The weights that the folder's U-Net stores transposed."""
+    entry = model.manifest.components.get(model.family.denoiser.component, {}) if model.manifest else {}
+    found: Sequence[str] = entry.get("transposed", ())
+    return found
+
+
+def _as_stored(graph: StoredGraph, name: str, folder: Path) -> Stored:
+    """A weight as a graph's file stores it."""
+    array, place, dtype = graph.array(name), graph.place(name), graph.initializers[name].data_type
+    if place is None:
+        return Stored(array=array, dtype=dtype)
+    return Stored(array=array, dtype=dtype, file=(folder / place.location).resolve(), offset=place.offset)
+
+
 def _bound(graph: Graph, path: Path, transposed: Sequence[str]) -> MemoryGraph:
     """A graph with the weights of the one in `path`, of which those in `transposed` are stored so.
 
@@ -115,15 +156,7 @@ def _bound(graph: Graph, path: Path, transposed: Sequence[str]) -> MemoryGraph:
         UnsupportedModelError: that one lacks a weight, or has it in another arrangement.
     """
     stored, own = StoredGraph.read(path), graph.weights
-    fits = all(name in stored.initializers and stored.shape(name) == own[name].shape for name in own)
-    # The shape of a square matrix does not tell whether it is transposed.
-    if not fits or not set(transposed_weights(graph)) <= set(transposed):
-        raise UnsupportedModelError.advised(
-            f"{path} stores its weights differently from this version of sdrt",
-            "export the checkpoint again, with --controlnet",
-            path=path,
-            argument="controlnet",
-        )
+    _check_arrangement(graph, own, stored, path, transposed, "controlnet")
     places = {name: stored.place(name) for name in own}
     # Earlier versions kept small weights in the graph's own file.
     inside = {name: np.ascontiguousarray(stored.array(name)) for name in own if places[name] is None}
@@ -137,6 +170,26 @@ def _bound(graph: Graph, path: Path, transposed: Sequence[str]) -> MemoryGraph:
         remedy="export the model again",
         values=inside,
     )
+
+
+def _check_arrangement(
+    graph: Graph,
+    own: Mapping[str, Weight],
+    stored: StoredGraph,
+    path: Path,
+    transposed: Sequence[str],
+    argument: str,
+) -> None:
+    """Check that a file has the weights `own` of a graph, arranged as this version of sdrt arranges them."""
+    fits = all(name in stored.initializers and stored.shape(name) == own[name].shape for name in own)
+    # The shape of a square matrix does not tell whether it is transposed.
+    if not fits or not set(transposed_weights(graph)) & own.keys() <= set(transposed):
+        raise UnsupportedModelError.advised(
+            f"{path} stores its weights differently from this version of sdrt",
+            f"export the checkpoint again, with --{argument.replace('_', '-')}",
+            path=path,
+            argument=argument,
+        )
 
 
 def add_controlnets(

@@ -28,8 +28,9 @@ from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.piece import Piece, pieces_of
 from sdrt_export.side_files import index_of
 from sdrt_export.targets import OPSET, TARGETS
-from sdrt_export.tensors.array import Shape
+from sdrt_export.tensors.array import Array, Shape
 from sdrt_export.tensors.changed import ChangedTensors
+from sdrt_export.tensors.joined import JoinedTensors
 
 __all__ = ["DirectModel", "open_direct"]
 
@@ -60,14 +61,23 @@ class DirectModel(Model):
             return None
         return GraphSource(path=self.path, build=partial(self._build, name, kind))
 
-    def _build(self, name: str, kind: GraphKind) -> MemoryGraph:
+    def _build(self, name: str, kind: GraphKind, more: Mapping[str, Array] | None = None) -> MemoryGraph:
+        return bind_in_place(
+            self._graph(name, kind), self._tensors(name, more), turned=TARGETS[self.target].turns
+        )
+
+    def with_images(self, kind: GraphKind, more: Mapping[str, Array]) -> MemoryGraph:
+        """A graph of the U-Net that sees images. `more` are the tensors of its IP-Adapters."""
+        return self._build(self.family.denoiser.component, kind, more)
+
+    def _tensors(self, name: str, more: Mapping[str, Array] | None) -> Mapping[str, Array]:
         piece = self.pieces[name]
         # The checkpoint looks for its files again, because they may have been moved or replaced.
         is_part = name not in self.controlnets
         tensors = self.checkpoint.tensors(piece.component.checkpoint) if is_part else piece.stored_tensors
         if self.adaptation.key(name):
             tensors = ChangedTensors(tensors, self.adaptation, name)
-        return bind_in_place(self._graph(name, kind), tensors, turned=TARGETS[self.target].turns)
+        return tensors if more is None else JoinedTensors(tensors, more)
 
     def parameters(self, name: str) -> Mapping[str, Shape]:
         """See `Model`."""

@@ -26,6 +26,7 @@ from sdrt.run.callback import StepCallback
 from sdrt.run.generation import Generation
 from sdrt.run.generators import mark_used, with_generator
 from sdrt.run.guarded import guarded
+from sdrt.run.image_prompt_methods import ImagePromptMethods, ImagePromptState
 from sdrt.run.lora_methods import LoraMethods
 from sdrt.run.memory import ComponentCache, MakeComponents
 from sdrt.run.planned import PlannedRequest
@@ -43,7 +44,7 @@ __all__ = ["GenerationStep", "StableDiffusionPipeline", "StableDiffusionPipeline
 SchedulerLike = str | Path | Mapping[str, Any] | Scheduler
 
 
-class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
+class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods):
     """Makes images with a model folder. Several threads may call it at once.
 
     Make a pipeline with `from_pretrained`. It creates its ONNX Runtime sessions at first use, or in `load`. A run keeps
@@ -53,7 +54,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
     # Without a dict, an attribute that is assigned by mistake is an error.
     __slots__ = (
         *("model", "_notices", "_capabilities", "_scheduler_config", "_scheduler", "_preview"),
-        *("_cache", "_adapters", "_refiners", "_generation", "_filters", "__weakref__"),
+        *("_cache", "_adapters", "_image_prompts", "_refiners", "_generation", "_filters", "__weakref__"),
     )
 
     def __init__(
@@ -72,6 +73,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         self._filters = True
         self._cache = ComponentCache(model, config, self._notices, verify=verify, make=make_components)
         self._adapters = Adapters(self._cache, self._notices)
+        self._image_prompts = ImagePromptState()
         self._refiners = Refiners(self._cache, notify, verify=verify)
         self._generation = Generation(self._cache, self._notices)
 
@@ -145,7 +147,7 @@ class StableDiffusionPipeline(LoraMethods, DiffusersMethods):
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)
-        request = request if self._filters else without_checker(request)
+        request = self._with_image_scale(request if self._filters else without_checker(request))
         return PlannedRequest.of(request, chosen, self.model, other, refiner, adaptation)
 
     def stream(

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from tests.parity.checkpoints import randomise
 
-__all__ = ["EMBEDS", "PATCH", "adapter_file", "attention_channels"]
+__all__ = ["EMBEDS", "PATCH", "adapter_file", "attention_channels", "image_encoder_folder"]
 
 EMBEDS, PATCH = 20, 24
 """The widths of the image's embedding and of its patches' tokens."""
@@ -68,3 +68,20 @@ def _plus(width: int, seed: int, *, renamed: bool) -> dict[str, torch.Tensor]:
                     break
             made[name] = tensor
     return made
+
+
+def image_encoder_folder(path: Path, seed: int = 11) -> Path:
+    """Write a tiny vision encoder as transformers does."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    config = CLIPVisionConfig(
+        hidden_size=PATCH,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=30,
+        patch_size=6,
+        projection_dim=EMBEDS,
+    )
+    randomise(CLIPVisionModelWithProjection(config), seed).save_pretrained(path)
+    return path

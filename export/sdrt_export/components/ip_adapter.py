@@ -14,8 +14,8 @@ __all__ = ["projection_component", "projection_config", "projection_values"]
 _MOST = 1 << 16
 
 
-def projection_component(name: str) -> Component:
-    """The projection in the folder `name`."""
+def projection_component(name: str, title: str = "") -> Component:
+    """The projection in the folder `name`. The adapter's `title` is the name that users know it by."""
 
     def write(values: Config, g: Layers, hosted: bool) -> None:
         image_projection(projection_config(values, name), g)
@@ -28,6 +28,7 @@ def projection_component(name: str) -> Component:
         write=write,
         examples=lambda values, size: _examples(projection_config(values, name), size),
         outputs=lambda values: [TOKENS],
+        about=lambda values, tensors: {"name": title},
     )
 
 

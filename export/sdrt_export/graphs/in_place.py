@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -23,17 +24,30 @@ from sdrt_export.tensors.stored import Stored, stored
 __all__ = ["bind_in_place"]
 
 
-def bind_in_place(graph: Graph, tensors: Mapping[str, Array], *, turned: bool) -> MemoryGraph:
+def bind_in_place(
+    graph: Graph,
+    tensors: Mapping[str, Array],
+    *,
+    turned: bool,
+    given: Mapping[str, Stored] = MappingProxyType({}),
+) -> MemoryGraph:
     """Bind a graph's weights to a checkpoint's `tensors`.
 
     Args:
         graph: the graph, whose weights were checked against the tensors.
         tensors: those of the component.
         turned: whether products take a matrix as checkpoints store it, by ONNX Runtime's FusedMatMul.
+        given: weights that are arranged already, by name, as another graph's files store them.
     """
-    as_stored = {name for name, weight in graph.weights.items() if turned and weight.is_transposed}
+    as_stored = {
+        name
+        for name, weight in graph.weights.items()
+        if turned and weight.is_transposed and name not in given
+    }
     kept = {
-        name: _kept(weight, tensors, graph.compute, as_stored=name in as_stored)
+        name: given[name]
+        if name in given
+        else _kept(weight, tensors, graph.compute, as_stored=name in as_stored)
         for name, weight in graph.weights.items()
     }
     folder = _common_folder(one.file for one in kept.values() if one.file is not None)

@@ -15,6 +15,7 @@ from onnx import TensorProto
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.changed import ChangedTensors
 from sdrt_export.tensors.finite import FiniteTensors
+from sdrt_export.tensors.joined import JoinedTensors
 from sdrt_export.tensors.lazy import Source, Tensors
 
 __all__ = ["Stored", "stored"]
@@ -60,6 +61,8 @@ _OF_NUMPY = {
 
 def stored(tensors: Mapping[str, Array], name: str) -> Stored:
     """A tensor of a checkpoint, as its file has it if it is in one. Its numbers are not checked."""
+    if isinstance(tensors, JoinedTensors):
+        return stored(tensors.part_of(name), name)
     if isinstance(tensors, ChangedTensors) and name in tensors.names:
         return Stored(array=tensors[name], dtype=TensorProto.FLOAT)
     while isinstance(tensors, (ChangedTensors, FiniteTensors)):

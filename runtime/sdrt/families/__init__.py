@@ -2,7 +2,15 @@
 
 from sdrt.families.encoded import Encoded, RowConditions
 from sdrt.families.family import Family
-from sdrt.families.specs import ControlNetSpec, DenoiserSpec, IndexEntry, Task, TextEncoderSpec, VaeSpec
+from sdrt.families.specs import (
+    ControlNetSpec,
+    DenoiserSpec,
+    IndexEntry,
+    IpAdapterSpec,
+    Task,
+    TextEncoderSpec,
+    VaeSpec,
+)
 from sdrt.families.table import FAMILIES, family_of
 
 __all__ = [
@@ -12,6 +20,7 @@ __all__ = [
     "Encoded",
     "Family",
     "IndexEntry",
+    "IpAdapterSpec",
     "RowConditions",
     "Task",
     "TextEncoderSpec",

@@ -10,7 +10,7 @@ from typing import Any
 from sdrt.common.messages import wrong_key
 from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family
-from sdrt.families.specs import ControlNetSpec, Task
+from sdrt.families.specs import ControlNetSpec, IpAdapterSpec, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "ModelFacts", "sample_size", "whole"]
@@ -38,6 +38,8 @@ class ModelFacts:
         has_text_encoder: whether the folder has every text encoder.
         has_vae_encoder: whether the folder has the VAE's encoder.
         controlnets: the `config.json` of each ControlNet, by its component.
+        ip_adapters: the `config.json` of each IP-Adapter's projection, by its component.
+        ip_adapter_files: what identifies the weights of each IP-Adapter.
     """
 
     denoiser: Mapping[str, Any]
@@ -51,6 +53,8 @@ class ModelFacts:
     has_text_encoder: bool
     has_vae_encoder: bool
     controlnets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ip_adapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ip_adapter_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,7 @@ class Capabilities:
         ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
         controlnets: the ControlNets, in the order in which a call gives their images.
+        ip_adapters: the IP-Adapters, in the order in which a call gives their images.
     """
 
     latent_channels: int
@@ -103,6 +108,7 @@ class Capabilities:
     ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
     controlnets: tuple[ControlNetSpec, ...] = ()
+    ip_adapters: tuple[IpAdapterSpec, ...] = ()
 
     @classmethod
     def of(cls, family: Family, facts: ModelFacts) -> Capabilities:
@@ -142,6 +148,18 @@ class Capabilities:
             controlnets=tuple(
                 ControlNetSpec(component=name, pools=config.get("global_pool_conditions") is True)
                 for name, config in facts.controlnets.items()
+            ),
+            ip_adapters=tuple(
+                IpAdapterSpec(
+                    component=name,
+                    width=whole(config, "width", name),
+                    embeds_width=whole(config, "embeds_width", name),
+                    reads_patches=bool(config.get("layers")),
+                    file=file,
+                )
+                for (name, config), file in zip(
+                    facts.ip_adapters.items(), facts.ip_adapter_files, strict=True
+                )
             ),
         )
 

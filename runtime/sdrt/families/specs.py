@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from sdrt.families import scaling_factors
 from sdrt.families.encoded import RowConditions
 
-__all__ = ["ControlNetSpec", "DenoiserSpec", "IndexEntry", "Task", "TextEncoderSpec", "VaeSpec"]
+__all__ = [
+    "ControlNetSpec",
+    "DenoiserSpec",
+    "IndexEntry",
+    "IpAdapterSpec",
+    "Task",
+    "TextEncoderSpec",
+    "VaeSpec",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +103,29 @@ class ControlNetSpec:
     def middle(self) -> str:
         """The last output. The others are called `down_block_res_sample_0`, and so on."""
         return "mid_block_res_sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class IpAdapterSpec:
+    """An IP-Adapter, which makes the denoiser see images. This is its projection, from what CLIP sees to tokens.
+
+    Attributes:
+        component: its folder.
+        width: the width of its tokens.
+        embeds_width: the width of what it reads.
+        reads_patches: whether it reads the tokens of all patches, and not the embedding of the whole image.
+        file: what identifies the weights in the denoiser that belong to it.
+        image: its input [batch, embeds_width], or [batch, patches, embeds_width].
+        tokens: its output [batch, tokens, width].
+    """
+
+    component: str
+    width: int
+    embeds_width: int
+    reads_patches: bool = False
+    file: str = ""
+    image: str = "image_embeds"
+    tokens: str = "image_tokens"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,6 +52,11 @@ class ClipInput:
         """
         return _Read(config, component).made()
 
+    @classmethod
+    def square(cls, side: int) -> ClipInput:
+        """The usual preparation, for images of this side."""
+        return cls(shortest=side, crop=(side, side))
+
     def __call__(self, image: NDArray[np.uint8]) -> Array:
         """Prepare an image [H, W, 3] of 8 bits. Return [1, 3, H', W'] in float32."""
         made: Array = _cropped(self._resized(image), self.crop).astype(np.float32)

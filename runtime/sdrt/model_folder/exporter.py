@@ -76,6 +76,28 @@ class Exporter(Protocol):
             RequestError: the folder was not exported by sdrt, or is in int8.
         """
 
+    def add_ip_adapters(
+        self,
+        model: Any,
+        ip_adapter: Sequence[str | Path],
+        image_encoder: str | Path | None,
+        *,
+        token: str | bool | None,
+        cache_dir: str | Path | None,
+    ) -> Model:
+        """A model with IP-Adapters, in place of those that it has. Nothing is written.
+
+        Args:
+            model: a model folder, or a checkpoint that was opened by `open_direct`.
+            ip_adapter: the adapters' files, or where they are on the hub.
+            image_encoder: a file or folder with CLIP's vision encoder. None: the model's, or that beside the adapter.
+            token, cache_dir: huggingface_hub's.
+
+        Raises:
+            ModelError: an adapter is damaged, for another model, or not supported, or there is no image encoder.
+            RequestError: the model was not exported by sdrt, or is in int8.
+        """
+
     def list_architectures(self) -> Sequence[Mapping[str, Any]]:
         """A row for each architecture: `architecture`, `title`, `parameters`, and `parts` with those of each part."""
 

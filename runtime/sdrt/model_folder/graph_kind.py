@@ -23,11 +23,13 @@ class ImageInput:
         adapter: the number of the IP-Adapter whose projections read them. Several inputs may have the same.
         width: the width of its tokens.
         masked: whether only a part of the image sees them.
+        file: what identifies the weights of the adapter, so that no other one is taken for it.
     """
 
     adapter: int
     width: int
     masked: bool = False
+    file: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

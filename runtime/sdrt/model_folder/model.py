@@ -23,7 +23,15 @@ from sdrt.model_folder.manifest import Manifest
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 
-__all__ = ["CONTROLNET", "GraphSource", "Model", "controlnet_name"]
+__all__ = [
+    "CONTROLNET",
+    "IMAGE_ENCODER",
+    "IP_ADAPTER",
+    "GraphSource",
+    "Model",
+    "controlnet_name",
+    "ip_adapter_name",
+]
 
 M = TypeVar("M", bound="Model")
 
@@ -34,6 +42,17 @@ CONTROLNET = "controlnet"
 def controlnet_name(index: int) -> str:
     """The component of the ControlNet number `index`, counted from 0."""
     return CONTROLNET if index == 0 else f"{CONTROLNET}_{index + 1}"
+
+
+IP_ADAPTER = "ip_adapter"
+"""The folder of the projection of the first IP-Adapter. Further ones are `ip_adapter_2`, and so on."""
+IMAGE_ENCODER = "image_encoder"
+"""The folder of CLIP's vision encoder, which IP-Adapters read."""
+
+
+def ip_adapter_name(index: int) -> str:
+    """The component of the IP-Adapter number `index`, counted from 0."""
+    return IP_ADAPTER if index == 0 else f"{IP_ADAPTER}_{index + 1}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +163,28 @@ class Model(ABC):
         entries = {} if self.manifest is None else self.manifest.components
         return tuple(str(entries.get(name, {}).get("name", name)) for name in self.controlnets)
 
+    @cached_property
+    def ip_adapters(self) -> tuple[str, ...]:
+        """The components that are projections of IP-Adapters, in their order."""
+        known = {} if self.manifest is None else self.manifest.components
+        names = (ip_adapter_name(index) for index in count())
+        return tuple(takewhile(lambda name: name in known and self.has(name), names))
+
+    @property
+    def ip_adapter_names(self) -> tuple[str, ...]:
+        """The names of the IP-Adapters, in their order: of their files."""
+        entries = {} if self.manifest is None else self.manifest.components
+        return tuple(str(entries.get(name, {}).get("name", name)) for name in self.ip_adapters)
+
+    @property
+    def ip_adapter_files(self) -> tuple[str, ...]:
+        """What identifies the weights of each IP-Adapter."""
+        return self.ip_adapters
+
+    def without_ip_adapters(self) -> Model:
+        """The model without IP-Adapters."""
+        return self
+
     @property
     def other_vae(self) -> str | None:
         """The name of the VAE, if it replaces the model's own."""
@@ -207,6 +248,8 @@ class Model(ABC):
             has_text_encoder=has_text_encoder,
             has_vae_encoder=self.has(family.vae.encoder),
             controlnets={name: self.component_config(name) for name in self.controlnets},
+            ip_adapters={name: self.component_config(name) for name in self.ip_adapters},
+            ip_adapter_files=self.ip_adapter_files,
         )
         return Capabilities.of(family, facts)
 

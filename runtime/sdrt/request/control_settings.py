@@ -20,7 +20,7 @@ _EACH = "One number for all ControlNets, or a list with one for each."
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ControlSettings(TwoModelSettings):
-    """Further rows of the table of settings, between `TwoModelSettings` and `Settings`."""
+    """Further rows of the table of settings, between `TwoModelSettings` and `ImagePromptSettings`."""
 
     control_image: Any = setting(
         None,

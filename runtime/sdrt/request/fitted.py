@@ -8,6 +8,7 @@ from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
 from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.request.controls import Control
 from sdrt.request.derived import DerivedSettings
+from sdrt.request.image_prompts import ImagePrompt, image_inputs
 from sdrt.request.request import Request
 
 __all__ = ["FittedRequest"]
@@ -41,6 +42,8 @@ class FittedRequest(DerivedSettings):
     """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
     controls: tuple[Control, ...] = ()
     """What each ControlNet does. Empty without control images."""
+    image_prompts: tuple[ImagePrompt, ...] = ()
+    """What each IP-Adapter sees. Empty without image prompts."""
     guesses: bool = False
     """Whether the ControlNets guide only the half with the prompt."""
     runs_all_steps: bool = False
@@ -67,7 +70,7 @@ class FittedRequest(DerivedSettings):
     @property
     def denoiser_inputs(self) -> MoreInputs:
         """What the denoiser takes beside its usual inputs."""
-        return MoreInputs(residuals=bool(self.controls))
+        return MoreInputs(residuals=bool(self.controls), images=image_inputs(self.image_prompts))
 
     @property
     def size(self) -> tuple[int, int]:

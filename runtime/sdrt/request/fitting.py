@@ -13,6 +13,7 @@ from sdrt.request.controls import fit_controls, guesses, settings_of_controls
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
+from sdrt.request.image_prompts import fit_image_prompts
 from sdrt.request.model_defaults import runs_all_steps
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
@@ -64,6 +65,9 @@ def _completed(
     size = {} if request.outpaint is not None else {"height": height, "width": width}
     controls = fit_controls(request, capabilities)
     values |= settings_of_controls(controls)
+    image_prompts = fit_image_prompts(request, capabilities)
+    if image_prompts:
+        values["ip_adapter_scale"] = tuple(one.scale for one in image_prompts)
     completed = object.__new__(Request)
     completed.__dict__.update(vars(request) | values | size)
     overlap = request.tile_overlap
@@ -74,6 +78,8 @@ def _completed(
         "hires_steps": request.hires_steps or values["num_inference_steps"],
         "guidance_width": capabilities.guidance_width,
         "controls": controls,
+        # Without any effect, the model's usual graph makes the image, so that it is the same bit for bit.
+        "image_prompts": image_prompts if any(one.scale for one in image_prompts) else (),
         "guesses": guesses(request, capabilities),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),

@@ -54,9 +54,9 @@ def fit_both(
     if request.outpaint is not None:
         # The size follows from the image.
         decided |= {"height": None, "width": None}
-    # ControlNets are made for one model.
-    controls = {"control_image"} if first is not second else set()
-    not_for_second = dict.fromkeys((_refused(second) - _refused(first)) | controls)
+    # ControlNets and IP-Adapters are made for one model.
+    made_for_first = {"control_image", "ip_adapter_image"} if first is not second else set()
+    not_for_second = dict.fromkeys((_refused(second) - _refused(first)) | made_for_first)
     try:
         refined = fit(_changed(request, decided | not_for_second), second, is_distilled=is_distilled)
     except RequestError as error:

@@ -33,6 +33,7 @@ class Group:
     IMAGE_TO_IMAGE = "Image to image"
     PAINTING = "Inpainting and outpainting"
     CONTROL = "ControlNet"
+    IMAGE_PROMPTS = "Image prompts (IP-Adapter)"
     LARGE = "Large images"
     SIZES = "Sizes and scores for SDXL"
     SAMPLING = "Sampling"
@@ -47,6 +48,7 @@ GROUPS = (
     Group.IMAGE_TO_IMAGE,
     Group.PAINTING,
     Group.CONTROL,
+    Group.IMAGE_PROMPTS,
     Group.LARGE,
     Group.SIZES,
     Group.SAMPLING,

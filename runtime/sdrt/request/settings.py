@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sdrt.request.bounds import DEFAULT_IMAGE_GUIDANCE, DEFAULT_NOISE_LEVEL, DEFAULT_STRENGTH, MAX_STEPS
-from sdrt.request.control_settings import ControlSettings
+from sdrt.request.image_prompt_settings import ImagePromptSettings
 from sdrt.request.setting import Group, Label, Option, setting
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _WITH_EMBEDS = "SDXL needs them with such embeddings."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Settings(ControlSettings):
+class Settings(ImagePromptSettings):
     """The settings of a request. The names and defaults are those of diffusers."""
 
     strength: float | None = setting(

@@ -21,6 +21,7 @@ from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.controls import check_controls
+from sdrt.request.image_prompts import check_image_prompts
 from sdrt.request.loras import checked_loras, lora_tags
 from sdrt.request.setting import Setting, settings_of
 from sdrt.request.two_model_checks import check_part, check_refiner
@@ -58,6 +59,7 @@ def validate(request: DerivedSettings) -> None:
     _set(request, "num_images_per_prompt", count)
     _check_image(request)
     check_controls(request)
+    check_image_prompts(request)
     _check_hires(request)
     check_part(request)
     check_refiner(request)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
 from sdrt.errors import ProviderError, UnsupportedModelError
-from sdrt.families import ControlNetSpec, TextEncoderSpec
+from sdrt.families import ControlNetSpec, IpAdapterSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.images.clip_input import ClipInput
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, SAFETY_CHECKER
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.graph_kind import NO_MORE, STAGES_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import readable
-from sdrt.model_folder.model import Model
+from sdrt.model_folder.model import IMAGE_ENCODER, Model
 from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.controls import residual_shapes
+from sdrt.run.image_encoder import ImageEncoder, ImageProjection
+from sdrt.run.image_prompts import ImageMasks
 from sdrt.run.open_graphs import OpenGraphs
 from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
@@ -38,6 +40,8 @@ from sdrt.vae.stages import StagedVae
 if TYPE_CHECKING:
     from sdrt.request.controls import Control
     from sdrt.request.fitted import FittedRequest
+    from sdrt.run.conditioning import Conditioning
+    from sdrt.tasks.inpainting import Canvas
 
 __all__ = ["LoadedComponents"]
 
@@ -97,6 +101,13 @@ class LoadedComponents:
         made._forget_vae()
         return made
 
+    def of_model(self, model: Model) -> LoadedComponents:
+        """These components for the same model with other IP-Adapters. Those that both have are shared."""
+        made = copy.copy(self)
+        made._model, made._graphs = model, self._graphs.of_model(model)
+        made._forget_vae()
+        return made
+
     @property
     def adaptation(self) -> Adaptation:
         """The adapters that change the components."""
@@ -146,6 +157,31 @@ class LoadedComponents:
     def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
         """The model's ControlNets, each with what it does in a request."""
         return list(zip(self._model.capabilities.controlnets, request.controls, strict=True))
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """What sees image prompts. Models with IP-Adapters have it."""
+        return self._graphs.get(IMAGE_ENCODER, self._make_image_encoder)
+
+    def image_projection(self, spec: IpAdapterSpec) -> ImageProjection:
+        """What makes tokens of image prompts for an IP-Adapter."""
+        name = spec.component
+        return self._graphs.get(name, lambda: ImageProjection(self._graphs.open(name), spec))
+
+    def image_masks(
+        self,
+        request: FittedRequest,
+        conditioning: Conditioning,
+        canvases: Sequence[Canvas],
+        inputs: Collection[str],
+        *,
+        factor: int,
+    ) -> ImageMasks | None:
+        """Where the denoiser sees image prompts. None if it sees them everywhere. See `ImageMasks`."""
+        if not any(one.masks for one in request.image_prompts):
+            return None
+        config = self._model.component_config(self._family.denoiser.component)
+        return ImageMasks(request, conditioning, canvases, inputs, factor=factor, config=config)
 
     @property
     def vae_encoder(self) -> VaeEncoder:
@@ -248,6 +284,15 @@ class LoadedComponents:
     def _make_safety_checker(self) -> SafetyChecker:
         prepare = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
         return SafetyChecker(self._graphs.open(SAFETY_CHECKER), prepare)
+
+    def _make_image_encoder(self) -> ImageEncoder:
+        size = whole_number(self._model.component_config(IMAGE_ENCODER), "image_size", IMAGE_ENCODER)
+        # As in diffusers, the checkpoint's own preprocessor precedes, if it makes images of this size.
+        prepare = ClipInput.square(size)
+        if self._model.has_safety_checker:
+            own = ClipInput.of(self._model.preprocessor_config, FEATURE_EXTRACTOR)
+            prepare = own if own.crop == prepare.crop else prepare
+        return ImageEncoder(self._graphs.open(IMAGE_ENCODER), prepare)
 
     def _make_vae_encoder(self) -> VaeEncoder:
         spec = self._family.vae

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,12 +29,14 @@ class Conditioning:
         unconditional: the unconditional rows: one per prompt, or none without guidance.
         request: the request with the prompts.
         family: the model's family, which names the denoiser's inputs.
+        image_tokens: the tokens of image prompts [batch, length, width], by the names of the denoiser's inputs.
     """
 
     rows: Sequence[Row]
     unconditional: Sequence[Row]
     request: FittedRequest
     family: Family
+    image_tokens: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -90,7 +92,7 @@ class Conditioning:
         told = [self._conditions(one, index < len(self.unconditional)) for index, one in enumerate(encoded)]
         for name, compute in spec.extra.items():
             inputs[name] = self._batch([compute(one) for one in told])
-        return inputs
+        return inputs | self.image_tokens
 
     def _batch(self, rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
         return np.repeat(np.stack(rows), self.repeats, axis=0)

@@ -18,6 +18,7 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.controls import Controls, bound_controls
 from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
+from sdrt.run.image_prompts import ImageMasks, image_scales
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -60,12 +61,19 @@ def bound_denoiser(
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     added = components.residual_shapes(component, rows, size) if request.controls else {}
+    scales = image_scales(request, component.inputs)
+    masks = components.image_masks(request, conditioning, prepared.canvases, component.inputs, factor=factor)
+    added |= {name: array.shape for name, array in scales.items()}
+    if masks is not None:
+        added |= masks.shapes(rows, size)
     shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
     controlled = bound_controls(
         components, spec, request, plan, conditioning, prepared.canvases, shapes=shapes, factor=factor
     )
     with component.bound(shapes, (spec.output,)) as run, controlled as controls:
+        for name, array in scales.items():
+            run.set(name, array)
         yield Denoiser(
             component,
             run,
@@ -83,6 +91,7 @@ def bound_denoiser(
             extra_channels=extra_channels,
             windows=windows,
             controls=controls,
+            masks=masks,
         )
 
 
@@ -121,6 +130,7 @@ class Denoiser:
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
         controls: the ControlNets that guide the network; None without any.
+        masks: where the network sees image prompts; None if it sees them everywhere.
     """
 
     def __init__(
@@ -142,6 +152,7 @@ class Denoiser:
         extra_channels: Array | None = None,
         windows: Windows | None = None,
         controls: Controls | None = None,
+        masks: ImageMasks | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
@@ -163,7 +174,7 @@ class Denoiser:
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
-        self._windows, self._controls = windows, controls
+        self._windows, self._controls, self._masks = windows, controls, masks
         # With windows, each window needs its own part of the extra channels. Otherwise they are copied only once.
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
@@ -243,12 +254,14 @@ class Denoiser:
         sample, output = self._spec.sample, self._spec.output
         if self._is_whole:
             self._guide_inside(np.arange(len(self._sample)), place)
+            self._mask_images(np.arange(len(self._sample)), place)
             self._run.set(sample, self._sample)
             return self._run()[output]
         outputs = []
         for rows in self._groups:
             self._upload(rows)
             self._guide_inside(rows, place)
+            self._mask_images(rows, place)
             self._run.set(sample, self._sample[rows])
             outputs.append(self._run()[output].copy())
         return np.concatenate(outputs)[: len(self._sample)]
@@ -262,6 +275,13 @@ class Denoiser:
         inputs[self._spec.timestep] = self._time
         for name, array in (self._controls(inputs, rows, place) or {}).items():
             self._run.set(name, array)
+
+    def _mask_images(self, rows: NDArray[np.intp], place: Place) -> None:
+        """Set where the network sees image prompts, for these rows."""
+        if self._masks is None:
+            return
+        for name, array in self._masks.at(place, self._sample.shape[2:]).items():
+            self._run.set(name, array if len(array) == 1 else array[rows])
 
     def _upload(self, rows: slice | NDArray[np.intp]) -> None:
         for name, array in self._conditions.items():

@@ -18,6 +18,7 @@ from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.guidance import unused_negative_prompt
+from sdrt.run.image_prompts import image_tokens
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
 from sdrt.run.preparation import Preparation, Prepared
@@ -98,11 +99,15 @@ class Pass:
 
 
 def encode(job: Pass) -> Conditioning:
-    """Turn the prompts into text embeddings for every step."""
+    """Turn the prompts into text embeddings for every step, and image prompts into tokens."""
     with timed(job.timings, "text_encoder"):
         conditioning = Conditioning.of(
             job.request, job.model.family, job.components.text_encoder, job.components.words
         )
+    if job.request.image_prompts:
+        with timed(job.timings, "image_encoder"):
+            tokens = image_tokens(job.components, job.request, conditioning)
+        conditioning = replace(conditioning, image_tokens=tokens)
     if not conditioning.guided and (message := unused_negative_prompt(job.request)):
         job.notices.warn(message)
     return conditioning

@@ -162,6 +162,13 @@ class ComponentCache:
             self._sizes_run.add(size)
             return is_first
 
+    def use_model(self, model: Model) -> None:
+        """Use the same model with other IP-Adapters from now on. What both have in common stays in memory."""
+        with self._lock:
+            self.model = model
+            if self._loaded is not None:
+                self._loaded = self._loaded.of_model(self._adapted_model(self._loaded.adaptation))
+
     def load_words(self, path: str | Path, token: str | None) -> list[str]:
         """Read a textual inversion, add its words to the text encoders, and return them.
 
@@ -253,7 +260,7 @@ class ComponentCache:
 
         if self._verify:
             self.model.verify(self._notices)
-        model = self.model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
+        model = self._adapted_model(adaptation)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.
@@ -267,6 +274,9 @@ class ComponentCache:
         make = self._make or LoadedComponents
         self._loaded = make(model, config, self._notices, self._inversions, self.float32_retries)
         return self._loaded
+
+    def _adapted_model(self, adaptation: Adaptation) -> Model:
+        return self.model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
 
     def _free(self) -> None:
         if self._loaded is not None:

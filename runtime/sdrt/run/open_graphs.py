@@ -20,7 +20,7 @@ from sdrt.common.program_end import at_work
 from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.graph_kind import NO_MORE, WHOLE_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import missing
-from sdrt.model_folder.model import GraphSource, Model
+from sdrt.model_folder.model import IMAGE_ENCODER, IP_ADAPTER, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -78,6 +78,24 @@ class OpenGraphs:
         made._kept = self._kept
         return made
 
+    def of_model(self, model: Model) -> OpenGraphs:
+        """The graphs of the same model with other IP-Adapters. Those for image prompts are freed."""
+        made = OpenGraphs(model, self.config, self.notices, self._float32_retries)
+        made._kept = self._kept
+        with held(self._kept.lock):
+            kept = self._kept.made
+            drop = [key for key in kept if key[0].startswith((IMAGE_ENCODER, IP_ADAPTER)) or key[1].images]
+            for one in drop:
+                del kept[one]
+            # Components without such inputs are the same for every adapter; these are not.
+            for one in [
+                key for key in self._kept.in_use if key[0][0].startswith((IMAGE_ENCODER, IP_ADAPTER))
+            ]:
+                del self._kept.in_use[one]
+        if drop:
+            trim()
+        return made
+
     @property
     def current(self) -> tuple[Component, ...]:
         """The graphs in memory, in the order in which they were loaded."""
@@ -94,7 +112,7 @@ class OpenGraphs:
             found = kept.made.get(key)
             if found is None or found[0] != changes:
                 del found
-                self._make_room(name)
+                self._make_room(name, inputs)
                 # Only now, because the line above may have freed it.
                 in_use = kept.in_use.get((key, changes))
                 made = load() if in_use is None else in_use
@@ -103,14 +121,18 @@ class OpenGraphs:
             wanted: T = kept.made[key][1]
             return wanted
 
-    def _make_room(self, name: str) -> None:
-        """Free what must not be in memory together with the component `name`."""
+    def _make_room(self, name: str, wanted: MoreInputs) -> None:
+        """Free what must not be in memory together with the component `name` with the further inputs `wanted`.
+
+        Only one graph of a component sees images, because there are as many of them as ways to combine images.
+        """
         kept, changes = self._kept.made, self._model.adaptation.key(name)
         frees = self._frees_others(name)
         drop = [
             (one, inputs)
             for (one, inputs), (own, _) in kept.items()
-            if (one == name and own != changes) or (frees and one not in _SMALL)
+            if (one == name and (own != changes or (wanted.images and inputs.images)))
+            or (frees and one not in _SMALL)
         ]
         for one in drop:
             del kept[one]

@@ -1,0 +1,54 @@
+"""The settings of image prompts: IP-Adapter (Ye et al. 2023, arXiv:2308.06721)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sdrt.request.control_settings import ControlSettings
+from sdrt.request.setting import Group, Label, Option, setting
+
+__all__ = ["MAX_IP_ADAPTERS", "ImagePromptSettings"]
+
+MAX_IP_ADAPTERS = 16
+"""How many IP-Adapters a call can use at once."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ImagePromptSettings(ControlSettings):
+    """Further rows of the table of settings, between `ControlSettings` and `Settings`."""
+
+    ip_adapter_image: Any = setting(
+        None,
+        "Show this image to the model through its IP-Adapter, as a prompt beside the text.",
+        more="Anything that {image} can be, except latents, of any size. With one IP-Adapter, a list has several "
+        "images that it sees together. With several, a list has one entry for each: an image, or a list of images. All "
+        "prompts of a call see the same images.",
+        kind=str,
+        group=Group.IMAGE_PROMPTS,
+        option=Option(("--ip-image", "--ip-adapter-image"), metavar="FILE", repeats=True),
+    )
+    ip_adapter_scale: float | Sequence[float] | None = setting(
+        None,
+        "How much the image prompt counts. 0 is no effect.",
+        more="One number for all IP-Adapters, or a list with one for each. By default that of set_ip_adapter_scale.",
+        usual="1",
+        kind=float,
+        bounds=(-100.0, 100.0),
+        max_items=MAX_IP_ADAPTERS,
+        takes_one=True,
+        only_with=("ip_adapter_image",),
+        group=Group.IMAGE_PROMPTS,
+        option=Option(("--ip-scale", "--ip-adapter-scale"), key="ip_scale"),
+        label=Label("IP-Adapter scale"),
+    )
+    ip_adapter_masks: Any = setting(
+        None,
+        "Show the image prompt only to the part of the image where this mask is white.",
+        more="As many masks as images, in the same order and nesting. They are scaled to the size of the result.",
+        kind=str,
+        only_with=("ip_adapter_image",),
+        group=Group.IMAGE_PROMPTS,
+        option=Option(("--ip-mask", "--ip-adapter-mask"), metavar="FILE", repeats=True),
+    )

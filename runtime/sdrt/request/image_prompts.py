@@ -1,0 +1,151 @@
+"""Fits the settings of image prompts to a model: images, a scale and masks for each of its IP-Adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.messages import refused
+from sdrt.errors import RequestError
+from sdrt.images.reading import read_images, read_masks
+from sdrt.model_folder.graph_kind import ImageInput
+
+if TYPE_CHECKING:
+    from sdrt.families import IpAdapterSpec
+    from sdrt.families.capabilities import Capabilities
+    from sdrt.request.derived import DerivedSettings
+
+__all__ = ["ImagePrompt", "check_image_prompts", "fit_image_prompts", "image_inputs", "scales_of"]
+
+_IMAGE, _MASKS, _SCALE = "ip_adapter_image", "ip_adapter_masks", "ip_adapter_scale"
+_MOST_IMAGES = 64
+Image8 = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImagePrompt:
+    """What one IP-Adapter of a run sees.
+
+    Attributes:
+        spec: the adapter.
+        images: its images [H, W, 3] of 8 bits, which may differ in size.
+        scale: how much they count.
+        masks: where each of them is seen, [H, W] of 8 bits. Empty for the whole image.
+    """
+
+    spec: IpAdapterSpec
+    images: tuple[Image8, ...]
+    scale: float
+    masks: tuple[Image8, ...] = ()
+
+
+def check_image_prompts(request: DerivedSettings) -> None:
+    """Read the image prompts and masks of a `request` under construction.
+
+    Raises:
+        RequestError: an image cannot be read, or there are not as many masks as images.
+    """
+    if request.ip_adapter_image is None:
+        return
+    images = _nested(_IMAGE, request.ip_adapter_image, read_images)
+    object.__setattr__(request, _IMAGE, images)
+    if request.ip_adapter_masks is None:
+        return
+    masks = _nested(_MASKS, request.ip_adapter_masks, read_masks)
+    if list(map(_count, masks)) != list(map(_count, images)):
+        raise refused(_MASKS, f"has {_words(masks, 'mask')}", f"{_words(images, 'mask')}, one for each image")
+    object.__setattr__(request, _MASKS, masks)
+
+
+def _nested(name: str, given: Any, read: Callable[[str, Any], tuple[Image8, ...]]) -> tuple[Any, ...]:
+    """A tuple of images, and of tuples of images where the caller gave a list inside a list."""
+    if not isinstance(given, (list, tuple)):
+        return read(name, given)
+    made: list[Any] = []
+    for one in given:
+        inner = isinstance(one, (list, tuple))
+        images = [image for part in (one if inner else [one]) for image in read(name, part)]
+        made += [tuple(images)] if inner else images
+    if not made or () in [one for one in made if isinstance(one, tuple)]:
+        raise refused(name, "is an empty list", "one or several images")
+    if sum(map(_count, made)) > _MOST_IMAGES:
+        raise refused(name, f"has {sum(map(_count, made))} images", f"at most {_MOST_IMAGES}")
+    return tuple(made)
+
+
+def _count(one: Any) -> int:
+    return len(one) if isinstance(one, tuple) else 1
+
+
+def _words(nested: Sequence[Any], noun: str) -> str:
+    counts = [_count(one) for one in nested]
+    total = sum(counts)
+    shown = f" ({' + '.join(map(str, counts))})" if any(isinstance(one, tuple) for one in nested) else ""
+    return f"{total} {noun}{'s' * (total != 1)}{shown}"
+
+
+def fit_image_prompts(request: DerivedSettings, capabilities: Capabilities) -> tuple[ImagePrompt, ...]:
+    """What each IP-Adapter of the model sees in a request.
+
+    Raises:
+        RequestError: the model has no IP-Adapter, or the settings do not have one value for each.
+    """
+    if request.ip_adapter_image is None:
+        return ()
+    specs = capabilities.ip_adapters
+    if not specs:
+        raise RequestError.advised(
+            f"{_IMAGE} has no effect: this model has no IP-Adapter",
+            "add one with load_ip_adapter(…) (--ip-adapter FILE)",
+            argument=_IMAGE,
+        )
+    images = _of_each(_IMAGE, request.ip_adapter_image, len(specs))
+    masks = (
+        [()] * len(specs)
+        if request.ip_adapter_masks is None
+        else _of_each(_MASKS, request.ip_adapter_masks, len(specs))
+    )
+    scales = scales_of(request.ip_adapter_scale, len(specs))
+    return tuple(
+        ImagePrompt(spec=spec, images=own, scale=scale, masks=areas)
+        for spec, own, scale, areas in zip(specs, images, scales, masks, strict=True)
+    )
+
+
+def _of_each(name: str, given: Sequence[Any], count: int) -> list[tuple[Image8, ...]]:
+    """The images of each of `count` adapters. With one adapter, a flat list has all of its images."""
+    if count == 1 and not any(isinstance(one, tuple) for one in given):
+        return [tuple(given)]
+    if len(given) != count:
+        entries = f"{len(given)} entr{'ies' if len(given) != 1 else 'y'}"
+        raise refused(
+            name,
+            f"has {entries}, and the model has {count} IP-Adapter{'s' * (count != 1)}",
+            "one image, or one list of images, for each IP-Adapter",
+        )
+    return [one if isinstance(one, tuple) else (one,) for one in given]
+
+
+def scales_of(given: float | Sequence[float] | None, count: int) -> list[float]:
+    """The scale of each of `count` adapters. Raises `RequestError` for another number of scales."""
+    values = [1.0] if given is None else [given] if isinstance(given, (int, float)) else list(given)
+    if len(values) not in (1, count):
+        raise refused(
+            _SCALE,
+            f"has {len(values)} numbers for {count} IP-Adapter{'s' * (count != 1)}",
+            "one, or one for each",
+        )
+    return values * (count if len(values) == 1 else 1)
+
+
+def image_inputs(prompts: Sequence[ImagePrompt]) -> tuple[ImageInput, ...]:
+    """The further inputs of the denoiser: one for each adapter, or with masks one for each image."""
+    return tuple(
+        ImageInput(adapter=number, width=one.spec.width, masked=bool(one.masks), file=one.spec.file)
+        for number, one in enumerate(prompts)
+        for _ in one.masks or (None,)
+    )
