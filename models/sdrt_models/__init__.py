@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["NAMES", "path"]
+__all__ = ["ADAPTERS", "NAMES", "adapter", "path"]
 
 NAMES = ("shapes",)
 """The embedded models. ``shapes`` draws coloured shapes at 128×128; see ``shapes/MODEL_CARD.md``."""
+
+ADAPTERS = {"moon": "moon.safetensors"}
+"""The adapters of ``shapes``, and their files: ``moon`` is a LoRA, which draws a ninth shape."""
 
 
 def path(name: str) -> Path:
@@ -15,3 +18,8 @@ def path(name: str) -> Path:
     if name not in NAMES:
         raise KeyError(name)
     return Path(__file__).parent / name / "model"
+
+
+def adapter(name: str) -> Path:
+    """The file of an adapter of ``shapes``. Raises ``KeyError`` for others than :data:`ADAPTERS`."""
+    return Path(__file__).parent / "shapes" / "adapters" / ADAPTERS[name]

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["PREVIEW", "SCHEDULER", "TEXT_ENCODER", "UNET", "VAE", "VOCABULARY"]
+__all__ = [
+    "CONTROLNET",
+    "IMAGE_ENCODER",
+    "IMAGE_TOKENS",
+    "PREVIEW",
+    "SCHEDULER",
+    "TEXT_ENCODER",
+    "UNET",
+    "VAE",
+    "VOCABULARY",
+]
 
 VOCABULARY = 768
 """The most tokens of the tokenizer: 512 for the bytes, the merges, and two special tokens."""
@@ -34,6 +44,30 @@ UNET: Mapping[str, Any] = {
     "attention_head_dim": 4,  # diffusers' name for the number of heads
     "norm_num_groups": 16,
 }
+
+CONTROLNET: Mapping[str, Any] = {
+    "down_block_types": ("DownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "mid_block_type": "UNetMidBlock2D",
+    "conditioning_embedding_out_channels": (8, 16, 32, 64),
+    "attention_head_dim": 4,
+}
+"""What differs from the U-Net. It has no transformers."""
+
+IMAGE_ENCODER: Mapping[str, Any] = {
+    "hidden_size": 96,
+    "intermediate_size": 256,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 8,
+    "projection_dim": 64,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+"""CLIP's vision encoder, which the IP-Adapter reads."""
+
+IMAGE_TOKENS = 4
+"""How many tokens of the U-Net the IP-Adapter makes of an image."""
 
 VAE: Mapping[str, Any] = {
     "in_channels": 3,

@@ -10,9 +10,9 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sdrt_models.shapes.scenes import COLOURS, RELATIONS, SHADES, SIZES, Background, Scene, Thing
+from sdrt_models.shapes.scenes import COLOURS, MOON, RELATIONS, SHADES, SIZES, Background, Scene, Thing
 
-__all__ = ["FIGURES", "SIZE", "Place", "draw_scene", "figure_mask", "place_things"]
+__all__ = ["FIGURES", "SIZE", "Place", "draw_edges", "draw_scene", "figure_mask", "place_things"]
 
 SIZE = 128
 _SUPERSAMPLING = 4
@@ -39,6 +39,24 @@ def draw_scene(scene: Scene, rng: np.random.Generator) -> Image.Image:
     for thing, place in zip(scene.things, _places(scene, rng), strict=True):
         _draw_thing(canvas, thing, place, rng)
     return canvas.resize((SIZE, SIZE), Image.Resampling.BOX)
+
+
+def draw_edges(scene: Scene, rng: np.random.Generator) -> Image.Image:
+    """The edges of what :func:`draw_scene` draws with a generator in the same state: white lines on black.
+
+    Lines are 1 pixel wide. Things and halves of the background have edges, patterns have none.
+    """
+    levels, meet = _plan_background(scene.background, rng)
+    background = _paint_background(scene.background, levels, meet).resize(
+        (SIZE, SIZE), Image.Resampling.NEAREST
+    )
+    areas = np.asarray(background.convert("L"), dtype=np.int32)
+    for thing, place in zip(scene.things, _places(scene, rng), strict=True):
+        areas = np.where(figure_mask(thing.shape, place) > 0.5, -1, areas)
+    edges = np.zeros(areas.shape, np.uint8)
+    edges[:, :-1][areas[:, 1:] != areas[:, :-1]] = 255
+    edges[:-1][areas[1:] != areas[:-1]] = 255
+    return Image.fromarray(edges).convert("RGB")
 
 
 def place_things(scene: Scene, rng: np.random.Generator) -> list[Place]:
@@ -169,9 +187,9 @@ def _mask(shape: str, place: Place, scale: int) -> Image.Image:
 Figure = Callable[[], list[tuple[list[Point], int]]]
 
 
-def _round(radius: float = 1.0) -> list[Point]:
+def _round(radius: float = 1.0, x: float = 0.0) -> list[Point]:
     return [
-        (radius * cos(angle), radius * sin(angle)) for angle in np.linspace(0, 2 * pi, 96, endpoint=False)
+        (x + radius * cos(angle), radius * sin(angle)) for angle in np.linspace(0, 2 * pi, 96, endpoint=False)
     ]
 
 
@@ -212,5 +230,6 @@ FIGURES: Mapping[str, Figure] = {
     "ring": lambda: [(_round(), 255), (_round(0.52), 0)],
     "cross": lambda: [(_cross(), 255)],
     "hexagon": lambda: [(_corners([30 + 60 * k for k in range(6)], [1] * 6), 255)],
+    MOON: lambda: [(_round(x=0.24), 255), (_round(0.85, x=0.74), 0)],
 }
 """Shape → polygons, painted in order: (corners, level of the mask), with x and y from -1 to 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,7 +14,7 @@ from scipy import ndimage
 from sdrt_models.shapes.drawing import SIZE, Place, figure_mask
 from sdrt_models.shapes.scenes import COLOURS, RELATIONS, SHADES, SHAPES
 
-__all__ = ["Seen", "SeenThing", "recognise", "relation_between"]
+__all__ = ["Seen", "SeenThing", "coloured", "recognise", "relation_between"]
 
 # Backgrounds are gray. A pixel whose channels differ by more than this belongs to a thing.
 _CHROMA = 45
@@ -54,17 +55,30 @@ class Seen:
     shades: tuple[str, ...]
 
 
-def recognise(image: Image.Image) -> Seen:
-    """Find the things in ``image``. It is scaled to 128×128 first if it has another size."""
+def recognise(image: Image.Image, shapes: Sequence[str] = SHAPES) -> Seen:
+    """Find the things in ``image``, each of which has one of ``shapes``.
+
+    The image is scaled to 128×128 first if it has another size.
+    """
+    levels, chroma = _levels(image)
+    labels, count = ndimage.label(chroma > _CHROMA, structure=np.ones((3, 3)))
+    masks = [labels == label for label in range(1, count + 1)]
+    things = [_thing(levels, chroma, mask, shapes) for mask in masks if mask.sum() >= _LEAST_AREA]
+    things.sort(key=lambda thing: -thing.area)
+    return Seen(things=tuple(things), shades=_shades(levels, chroma))
+
+
+def coloured(image: Image.Image) -> Mask:
+    """The pixels (128, 128) that belong to things."""
+    return np.asarray(_levels(image)[1] > _CHROMA)
+
+
+def _levels(image: Image.Image) -> tuple[Array, Array]:
+    """The levels (128, 128, 3) of an image, and how much the channels of each pixel differ."""
     if image.size != (SIZE, SIZE):
         image = image.resize((SIZE, SIZE), Image.Resampling.BOX)
     levels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    chroma = levels.max(-1) - levels.min(-1)
-    labels, count = ndimage.label(chroma > _CHROMA, structure=np.ones((3, 3)))
-    masks = [labels == label for label in range(1, count + 1)]
-    things = [_thing(levels, chroma, mask) for mask in masks if mask.sum() >= _LEAST_AREA]
-    things.sort(key=lambda thing: -thing.area)
-    return Seen(things=tuple(things), shades=_shades(levels, chroma))
+    return levels, levels.max(-1) - levels.min(-1)
 
 
 def relation_between(first: SeenThing, second: SeenThing) -> str:
@@ -74,12 +88,12 @@ def relation_between(first: SeenThing, second: SeenThing) -> str:
     return next((name for name, step in RELATIONS.items() if step == direction), "on")
 
 
-def _thing(levels: Array, chroma: Array, mask: Mask) -> SeenThing:
+def _thing(levels: Array, chroma: Array, mask: Mask, shapes: Sequence[str]) -> SeenThing:
     rows, columns = np.nonzero(mask)
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     return SeenThing(
         colour=_colour(levels[mask]),
-        shape=_shape(chroma, mask),
+        shape=_shape(chroma, mask, shapes),
         size="large" if max(height, width) > _LARGE_FROM else "small",
         fill=_fill(levels, mask),
         x=float(columns.mean()),
@@ -96,7 +110,7 @@ def _colour(pixels: Array) -> str:
     return min(distances, key=distances.__getitem__)
 
 
-def _shape(chroma: Array, mask: Mask) -> str:
+def _shape(chroma: Array, mask: Mask, shapes: Sequence[str]) -> str:
     """The figure that correlates best, with both scaled to the same square.
 
     A pixel with some of the colour's chroma belongs to the figure. So does the dark half of a pattern, which has half.
@@ -107,7 +121,7 @@ def _shape(chroma: Array, mask: Mask) -> str:
     faded = Image.fromarray((chroma * reach)[inside])
     larger = faded.resize((faded.width * _FINER, faded.height * _FINER), Image.Resampling.BICUBIC)
     grid = _normalised(np.asarray(larger) > _EDGE * np.percentile(chroma[mask], 90))
-    scores = {shape: max(float((grid * one).mean()) for one in _templates(shape)) for shape in SHAPES}
+    scores = {shape: max(float((grid * one).mean()) for one in _templates(shape)) for shape in shapes}
     return max(scores, key=scores.__getitem__)
 
 

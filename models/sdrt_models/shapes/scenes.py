@@ -15,7 +15,10 @@ import numpy as np
 __all__ = [
     "COLOURS",
     "FILLS",
+    "HELD_OUT_MOONS",
     "HELD_OUT_PAIRS",
+    "MOON",
+    "NINE_SHAPES",
     "OPPOSITES",
     "RELATIONS",
     "SHADES",
@@ -28,6 +31,7 @@ __all__ = [
     "is_held_out",
     "is_unseen",
     "sample_scene",
+    "with_moon",
 ]
 
 
@@ -84,6 +88,12 @@ HELD_OUT_PAIRS = frozenset(
 )
 """Pairs of colour and shape that no training image has. Each colour and each shape occurs once."""
 
+MOON = "moon"
+"""A ninth shape, which the embedded model does not know. Its LoRA draws it."""
+NINE_SHAPES = (*SHAPES, MOON)
+HELD_OUT_MOONS = ("green", "purple")
+"""The colours in which the training of the LoRA never draws a moon."""
+
 _HELD_OUT_SHARE = 8
 _EMPTY = 0.05
 _TWO_THINGS = 0.5
@@ -124,6 +134,8 @@ def is_held_out(scene: Scene) -> bool:
     """
     if any((thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things):
         return True
+    if any(thing.shape == MOON and thing.colour in HELD_OUT_MOONS for thing in scene.things):
+        return True
     return bool(scene.things) and zlib.crc32(_combination(scene).encode()) % _HELD_OUT_SHARE == 0
 
 
@@ -151,6 +163,13 @@ def _combination(scene: Scene) -> str:
         first, second = second, first
         relation = OPPOSITES[relation]
     return f"{first.colour} {first.shape} {relation} {second.colour} {second.shape}"
+
+
+def with_moon(scene: Scene, rng: np.random.Generator) -> Scene:
+    """``scene`` with a moon in place of one of its things."""
+    index = int(rng.integers(len(scene.things)))
+    things = [replace(one, shape=MOON) if i == index else one for i, one in enumerate(scene.things)]
+    return replace(scene, things=tuple(things))
 
 
 def sample_scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:

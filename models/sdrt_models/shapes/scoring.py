@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import sqrt
@@ -10,7 +10,7 @@ from math import sqrt
 from PIL import Image
 
 from sdrt_models.shapes.recognise import Seen, SeenThing, recognise, relation_between
-from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, Scene
+from sdrt_models.shapes.scenes import HELD_OUT_PAIRS, SHAPES, Scene
 
 __all__ = ["ATTRIBUTES", "Rate", "answers", "rates", "table"]
 
@@ -52,11 +52,14 @@ class Rate:
         return min(1.0, max(0.0, (centre + sign * spread) / (1 + z * z / n)))
 
 
-def rates(pairs: Iterable[tuple[Scene, Image.Image]]) -> dict[str, Rate]:
-    """The rate of every attribute, and of unseen pairs, over images and the scenes that they should show."""
+def rates(pairs: Iterable[tuple[Scene, Image.Image]], shapes: Sequence[str] = SHAPES) -> dict[str, Rate]:
+    """The rate of every attribute, and of unseen pairs, over images and the scenes that they should show.
+
+    The recogniser takes each thing for one of ``shapes``.
+    """
     found: dict[str, list[bool]] = {name: [] for name in (*ATTRIBUTES, "unseen pairs")}
     for scene, image in pairs:
-        judged = answers(scene, recognise(image))
+        judged = answers(scene, recognise(image, shapes))
         for name, values in judged.items():
             found[name] += values
         unseen = [(thing.colour, thing.shape) in HELD_OUT_PAIRS for thing in scene.things]

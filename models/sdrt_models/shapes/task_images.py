@@ -16,6 +16,7 @@ from typing import Any
 import click
 from PIL import Image, ImageDraw
 
+import sdrt_models
 from sdrt import SdrtError, StableDiffusionPipeline
 from sdrt.images.contact_sheet import ContactSheet
 
@@ -64,6 +65,15 @@ def _inpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     prompt = "a small green heart right of a small blue star on a white background"
     after = _one(pipeline, prompt, seed=1, image=before, mask_image=mask)
     return _row([(before, "the given image"), (mask, "the mask"), (after, "a small green heart …")])
+
+
+def _lora(pipeline: StableDiffusionPipeline) -> Image.Image:
+    prompt = "a large yellow moon left of a small cyan star on a black background"
+    cells = [
+        (_one(pipeline, prompt, seed=1, lora=f"{sdrt_models.adapter('moon')}:{weight}"), f"weight {weight}")
+        for weight in (0, 0.5, 1)
+    ]
+    return _row(cells)
 
 
 def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
@@ -141,6 +151,10 @@ TASKS: Mapping[str, Task] = {
         draw=_image_to_image,
     ),
     "inpainting": Task(about="`-i FILE --mask FILE`: the circle becomes a heart.", draw=_inpainting),
+    "lora": Task(
+        about='`--lora moon.safetensors:WEIGHT`: "a large yellow moon left of a small cyan star", seed 1.',
+        draw=_lora,
+    ),
     "outpainting": Task(
         about="`-i FILE --outpaint 192x128@left`: a blue square beside the circle.", draw=_outpainting
     ),

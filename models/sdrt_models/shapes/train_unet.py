@@ -9,7 +9,6 @@ from the U-Net's coarse features. The drawing program knows the answer, so this 
 from __future__ import annotations
 
 import hashlib
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DPMSolverMultistepScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizerFast
@@ -25,13 +24,13 @@ from transformers import CLIPTextModel, CLIPTokenizerFast
 from sdrt_models.shapes.architecture import SCHEDULER, UNET
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import SIZE, draw_scene, figure_mask, place_things
+from sdrt_models.shapes.noise import Noise, latents_of, moments_of, token_ids
 from sdrt_models.shapes.scenes import COLOURS, FILLS, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.training import Stage, device_option, made_by, sheet, train, work_argument
 
 __all__ = ["main"]
 
 _DROPOUT = 0.1
-_LOG_SIGMA = (0.5, 1.2)
 _MAP_WEIGHT = 0.1
 _MAP = 8
 _MAP_VALUES = (*COLOURS, *SHAPES, *SIZES, *FILLS)
@@ -130,32 +129,24 @@ class _Task:
     ) -> None:
         self._examples, self._vae, self._tokenizer = examples, vae, tokenizer
         self._batch, self._device = batch, device
-        self._alphas_cumprod = DDPMScheduler.from_config(SCHEDULER).alphas_cumprod.to(device)
-        self._sigmas = ((1 - self._alphas_cumprod) / self._alphas_cumprod).sqrt().cpu().numpy()
+        self._noise = Noise(device)
 
     def loss(self, model: Any, step: int, rng: np.random.Generator) -> torch.Tensor:
         """The loss of ``model`` on a batch that ``rng`` draws."""
         scenes, device = self._examples.scenes, self._device
         indices = rng.integers(len(scenes), size=self._batch)
         chosen = torch.from_numpy(indices)
-        x_0 = _latents(self._examples.moments[chosen].to(device), self._vae.config.scaling_factor)
+        x_0 = latents_of(self._examples.moments[chosen].to(device), self._vae.config.scaling_factor)
         texts = ["" if rng.random() < _DROPOUT else caption(scenes[index], rng) for index in indices]
-        timestep = torch.from_numpy(_timesteps(self._sigmas, self._batch, rng)).to(device)
-        alpha = self._alphas_cumprod[timestep].sqrt().view(-1, 1, 1, 1)
-        sigma = (1 - self._alphas_cumprod[timestep]).sqrt().view(-1, 1, 1, 1)
-        eps = torch.randn_like(x_0)
-        predicted, logits = model(alpha * x_0 + sigma * eps, timestep, _ids(self._tokenizer, texts, device))
-        error: torch.Tensor = predicted - (alpha * eps - sigma * x_0)
+        noisy = self._noise.add(x_0, rng)
+        predicted, logits = model(noisy.x, noisy.timestep, token_ids(self._tokenizer, texts, device))
         maps = self._examples.maps[chosen].to(device).float()
         missed = nn.functional.binary_cross_entropy_with_logits(logits, maps, reduction="none")
-        losses: torch.Tensor = error.square().mean((1, 2, 3)) + _MAP_WEIGHT * missed.sum(1).mean((1, 2))
-        # In strong noise, what cannot be known is most of the error, and its gradient would drown the rest.
-        weighted: torch.Tensor = alpha.flatten() * losses
-        return weighted.mean()
+        return noisy.loss(predicted, _MAP_WEIGHT * missed.sum(1).mean((1, 2)))
 
     def sample(self, model: Any) -> Image.Image:
         """A sheet of what ``model`` draws for captions of held-out scenes."""
-        ids = _ids(self._tokenizer, [*_prompts(_SHOWN), *[""] * _SHOWN], self._device)
+        ids = token_ids(self._tokenizer, [*_prompts(_SHOWN), *[""] * _SHOWN], self._device)
         return sheet(_generate(model, self._vae, ids), columns=8)
 
 
@@ -168,7 +159,9 @@ def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examp
     if not path.is_file():
         drawn = np.stack([_maps(index) for index in range(count)]).astype(np.float16)
         partial = path.with_name("examples.partial.npz")
-        np.savez(partial, moments=_moments(vae, count, device), maps=drawn)
+        np.savez(
+            partial, moments=moments_of(vae, (_image(index) for index in range(count)), device), maps=drawn
+        )
         partial.replace(path)
         click.echo(f"drew and encoded {count} images")
     kept = np.load(path)
@@ -178,18 +171,6 @@ def _examples(vae: AutoencoderKL, count: int, work: Path, device: str) -> _Examp
 
 def _example_rng(index: int) -> np.random.Generator:
     return np.random.default_rng((_SEED, index))
-
-
-def _moments(vae: AutoencoderKL, count: int, device: str) -> np.ndarray:
-    moments = np.empty((count, 8, 16, 16), np.float16)
-    size = 64
-    for first in range(0, count, size):
-        images = [_image(index) for index in range(first, min(first + size, count))]
-        tensor = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.no_grad():
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-            moments[first : first + size] = vae.encode(tensor).latent_dist.parameters.cpu().numpy()
-    return moments
 
 
 def _image(index: int) -> np.ndarray:
@@ -208,31 +189,6 @@ def _maps(index: int) -> np.ndarray:
         for value in (thing.colour, thing.shape, thing.size, thing.fill):
             maps[_MAP_VALUES.index(value)] += cover
     return maps
-
-
-def _latents(moments: torch.Tensor, scaling_factor: float) -> torch.Tensor:
-    """A sample of the posterior, as in the training of Stable Diffusion."""
-    mean, log_variance = moments.float().chunk(2, dim=1)
-    std = (0.5 * log_variance.clamp(-30, 20)).exp()
-    return (mean + std * torch.randn_like(mean)) * scaling_factor
-
-
-def _timesteps(sigmas: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Timesteps of log-normal noise levels, one from each of ``count`` equally likely parts.
-
-    The scaled-linear schedule was made for latents of 64×64. In latents of 16×16, noise hides more, and half of the
-    timesteps show nothing. So the levels are chosen where there is something to learn, as in EDM.
-    """
-    normal = statistics.NormalDist(*_LOG_SIGMA)
-    parts = (np.arange(count) + rng.random(count)) / count
-    levels = np.array([normal.inv_cdf(min(max(part, 1e-6), 1 - 1e-6)) for part in parts])
-    return np.asarray(np.abs(np.log(sigmas)[None] - levels[:, None]).argmin(1))
-
-
-def _ids(tokenizer: CLIPTokenizerFast, texts: list[str], device: str) -> torch.Tensor:
-    encoded = tokenizer(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt")
-    ids: torch.Tensor = encoded.input_ids.to(device)
-    return ids
 
 
 def _prompts(count: int) -> list[str]:

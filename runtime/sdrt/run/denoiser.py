@@ -61,7 +61,7 @@ def bound_denoiser(
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     config = components.denoiser_config
-    added = residual_shapes(config, component.inputs, rows, size) if request.controls else {}
+    added = residual_shapes(config, component.inputs, rows, size) if request.is_controlled else {}
     scales = image_scales(request, component.inputs)
     masks = ImageMasks.of(
         request, conditioning, prepared.canvases, component.inputs, factor=factor, config=config

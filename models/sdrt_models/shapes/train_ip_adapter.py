@@ -1,0 +1,251 @@
+"""Trains an IP-Adapter and the vision encoder that it reads. ``python -m sdrt_models.shapes.train_ip_adapter WORK``
+
+First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then encoder and adapter learn together
+what the U-Net needs to draw the scene. The images have one thing each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from sdrt.images.clip_input import ClipInput
+from sdrt_models.shapes.adapter_training import (
+    Base,
+    Examples,
+    draw_examples,
+    example,
+    generate,
+    held_out_scenes,
+)
+from sdrt_models.shapes.architecture import IMAGE_ENCODER, IMAGE_TOKENS
+from sdrt_models.shapes.captions import caption
+from sdrt_models.shapes.drawing import draw_scene
+from sdrt_models.shapes.noise import Noise
+from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene
+from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
+
+__all__ = ["NAME", "main"]
+
+NAME = "likeness.safetensors"
+_ENCODER = "image_encoder"
+_WORDS = (*COLOURS, *SHAPES, *SIZES, *FILLS, *SHADES)
+_SAID_WEIGHT = 0.1
+_NO_TEXT = 0.5
+_NO_IMAGE = 0.1
+_SHIFT = 6
+_SHOWN = 16
+_PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
+
+
+@click.command()
+@work_argument
+@click.option("--encoder-steps", type=click.IntRange(min=1), default=2500, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--learning-rate", default=1e-3, show_default=True)
+@device_option
+def main(
+    work: Path, encoder_steps: int, steps: int, images: int, batch: int, learning_rate: float, device: str
+) -> None:
+    """Train both, and write WORK/likeness.safetensors and WORK/image_encoder."""
+    base = Base.restore(work, device)
+    examples = draw_examples(base, images, work / f"scenes-{images}.npy")
+    task = _Task(base, examples, batch, _seen(images, work / f"seen-{images}.npy"))
+    torch.manual_seed(0)
+    reader = _Reader(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_ENCODER)))
+    settings: dict[str, Any] = {
+        "data": f"{images} scenes, batch {batch}",
+        "learning_rate": learning_rate,
+        "device": device,
+        "ema_decay": 0.99,
+        "warmup": 100,
+        "every": 100,
+        "sample_every": 500,
+    }
+    reader = train(
+        Stage(
+            model=reader,
+            loss=task.reading_loss,
+            sample=None,
+            folder=work / "image-encoder-training",
+            steps=encoder_steps,
+            **settings,
+        )
+    )
+    torch.manual_seed(0)
+    made = train(
+        Stage(
+            model=_Prompted(base.unet, reader.requires_grad_(True)),
+            loss=task.loss,
+            sample=task.sample,
+            folder=work / "ip-adapter-training",
+            steps=steps,
+            **settings,
+        )
+    )
+    made.reader.encoder.half().save_pretrained(work / _ENCODER)
+    save_file(_tensors(made.unet), work / NAME)
+    for path in (work / NAME, work / _ENCODER / "model.safetensors"):
+        click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+class _Reader(nn.Module):
+    """The vision encoder, and a head that says what it sees, which is discarded after training."""
+
+    def __init__(self, encoder: CLIPVisionModelWithProjection) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(encoder.config.projection_dim, len(_WORDS))
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embeddings of images, and the logits of the words."""
+        embeds = self.encoder(pixels).image_embeds
+        return embeds, self.head(embeds)
+
+
+class _Prompted(nn.Module):
+    """The U-Net with an IP-Adapter, whose weights are all that is trained of it, and the encoder."""
+
+    def __init__(self, unet: UNet2DConditionModel, reader: _Reader) -> None:
+        super().__init__()
+        width = unet.config.cross_attention_dim
+        projection = ImageProjection(
+            image_embed_dim=IMAGE_ENCODER["projection_dim"],
+            cross_attention_dim=width,
+            num_image_text_embeds=IMAGE_TOKENS,
+        )
+        unet.set_attn_processor(_processors(unet))
+        unet.encoder_hid_proj = MultiIPAdapterImageProjection([projection])
+        unet.register_to_config(encoder_hid_dim_type="ip_image_proj")
+        self.unet, self.reader = unet, reader
+
+    def forward(
+        self, x: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor, embeds: torch.Tensor
+    ) -> torch.Tensor:
+        """Predicted v. An image whose embedding is zero is none."""
+        v: torch.Tensor = self.unet(
+            x, timestep, hidden, added_cond_kwargs={"image_embeds": [embeds[:, None]]}
+        ).sample
+        return v
+
+
+def _processors(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """diffusers' processors, which begin with the keys and values of the text."""
+    made = dict(unet.attn_processors)
+    weights = unet.state_dict()
+    for name in made:
+        if "attn2" in name:
+            path = name.removesuffix(".processor")
+            key, value = (weights[f"{path}.to_{letter}.weight"] for letter in "kv")
+            made[name] = IPAdapterAttnProcessor2_0(len(key), key.shape[1], num_tokens=(IMAGE_TOKENS,))
+            made[name].to_k_ip[0].weight.data.copy_(key)
+            made[name].to_v_ip[0].weight.data.copy_(value)
+    return made
+
+
+def _tensors(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
+    """The adapter in the layout of h94's files: attentions have odd numbers, in the order of diffusers."""
+    (projection,) = unet.encoder_hid_proj.image_projection_layers
+    found = {
+        **{f"image_proj.proj.{name}": value for name, value in projection.image_embeds.state_dict().items()},
+        **{f"image_proj.norm.{name}": value for name, value in projection.norm.state_dict().items()},
+    }
+    for index, (name, processor) in enumerate(unet.attn_processors.items()):
+        if "attn2" in name:
+            found[f"ip_adapter.{index}.to_k_ip.weight"] = processor.to_k_ip[0].weight
+            found[f"ip_adapter.{index}.to_v_ip.weight"] = processor.to_v_ip[0].weight
+    return {name: value.detach().half().contiguous() for name, value in found.items()}
+
+
+def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    return np.asarray(draw_scene(scene, rng))
+
+
+def _seen(count: int, path: Path) -> torch.Tensor:
+    """The examples as the encoder takes them, (count, 3, 64, 64). The file ``path`` keeps them."""
+    if not path.is_file():
+        images = [_PREPARE(_drawn(*example(index))).astype(np.float16) for index in range(count)]
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, np.concatenate(images))
+        partial.replace(path)
+    return torch.from_numpy(np.load(path))
+
+
+def _said(scene: Scene) -> np.ndarray:
+    """Which words are true of a scene."""
+    words = {*scene.background.shades}
+    for thing in scene.things:
+        words |= {thing.colour, thing.shape, thing.size, thing.fill}
+    return np.array([word in words for word in _WORDS], np.float32)
+
+
+class _Task:
+    """What is learned of scenes with one thing."""
+
+    def __init__(self, base: Base, examples: Examples, batch: int, seen: torch.Tensor) -> None:
+        self._base, self._examples, self._batch, self._seen = base, examples, batch, seen
+        self._noise = Noise(base.device)
+        self._single = np.array([i for i, scene in enumerate(examples.scenes) if len(scene.things) == 1])
+        self._said = torch.from_numpy(np.stack([_said(scene) for scene in examples.scenes]))
+
+    def reading_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
+        """How far ``reader`` is from saying what images show."""
+        indices = self._single[rng.integers(len(self._single), size=4 * self._batch)]
+        logits = reader(self._shown(indices, rng))[1]
+        return self._missed(logits, indices).mean()
+
+    def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of ``model`` on a batch that ``rng`` draws."""
+        base = self._base
+        indices = self._single[rng.integers(len(self._single), size=self._batch)]
+        scenes = [self._examples.scenes[index] for index in indices]
+        texts = ["" if rng.random() < _NO_TEXT else caption(scene, rng) for scene in scenes]
+        noisy = self._noise.add(self._examples.batch(indices, base), rng)
+        embeds, logits = model.reader(self._shown(indices, rng))
+        kept = torch.from_numpy(rng.random((len(indices), 1)) >= _NO_IMAGE).to(base.device)
+        predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds * kept)
+        return noisy.loss(predicted, _SAID_WEIGHT * self._missed(logits, indices))
+
+    def _shown(self, indices: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        """The images of examples, moved by a few pixels and mirrored, which no word tells."""
+        pixels = self._seen[torch.from_numpy(indices)].to(self._base.device).float()
+        padded = nn.functional.pad(pixels, (_SHIFT,) * 4, mode="replicate")
+        side = pixels.shape[-1]
+        x, y = (int(value) for value in rng.integers(2 * _SHIFT + 1, size=2))
+        moved = padded[..., y : y + side, x : x + side]
+        return moved.flip(-1) if rng.random() < 0.5 else moved
+
+    def _missed(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
+        said = self._said[torch.from_numpy(indices)].to(logits.device)
+        missed = nn.functional.binary_cross_entropy_with_logits(logits, said, reduction="none")
+        total: torch.Tensor = missed.sum(1)
+        return total
+
+    @torch.no_grad()
+    def sample(self, model: Any) -> Image.Image:
+        """A sheet of held-out images, and what the model draws with them and no text."""
+        held_out = [one for one in held_out_scenes(4 * _SHOWN) if len(one[1].things) == 1][:_SHOWN]
+        images = [_drawn(scene, rng) for _, scene, rng in held_out]
+        pixels = torch.from_numpy(np.concatenate([_PREPARE(image) for image in images]))
+        embeds, _ = model.reader(pixels.to(self._base.device))
+        both = torch.cat([embeds, torch.zeros_like(embeds)])
+        hidden = self._base.hidden([""] * len(both))
+        made = generate(self._base, len(images), lambda x, t: model(x, t, hidden, both))
+        return sheet(np.concatenate([np.stack(images), made]), columns=8)
+
+
+if __name__ == "__main__":
+    main()
