@@ -217,7 +217,7 @@ def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Imag
         if len(given[0]) != count:
             raise _other_count(len(given[0]), count)
         return [checked_count(_NAME, column, prompts) for column in zip(*given, strict=True)]
-    if count == 1:
+    if count == 1 and (len(given) == 1 or prompts > 1):
         return [checked_count(_NAME, given, prompts)]
     if len(given) != count:
         raise _other_count(len(given), count)
@@ -227,7 +227,7 @@ def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Imag
 def _other_count(found: int, count: int) -> RequestError:
     return refused(
         _NAME,
-        f"has {found} image{'s' * (found != 1)}, and the model has {count} ControlNets",
+        f"has {found} image{'s' * (found != 1)}, and the model has {count} ControlNet{'s' * (count != 1)}",
         "one image for each ControlNet",
     )
 

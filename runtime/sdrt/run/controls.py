@@ -87,6 +87,7 @@ class _Net:
         self._scales = (CONTROL_MODES[BALANCED] if is_even else control.mode).weights(len(component.outputs))
         # Which image the buffers hold. They may have it from an earlier run.
         self._shown: tuple[bytes, Place] | None = None
+        self._checked = self._delivers = False
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -104,14 +105,20 @@ class _Net:
             self._run.set(self._spec.image, self._images[rows][place])
             self._shown = shown
         outputs = self._run()
-        self._component.check_finite(self._spec.middle, outputs[self._spec.middle])
+        # What overflows does so in the middle too. A damaged weight may be behind any output, from the first call on.
+        for name in [self._spec.middle] if self._checked else outputs:
+            self._component.check_finite(name, outputs[name])
+        self._checked = True
         return outputs
 
     def deliver(self, denoiser: Bound, names: Sequence[str]) -> None:
-        """Write the outputs to the denoiser's inputs `names` directly, as far as it can.
+        """From the next call on, write the outputs to the denoiser's inputs `names` directly, as far as it can.
 
         The middle's is small. It stays in the host's memory, where it tells whether the run overflowed.
         """
+        if self._delivers or self._run.overflows:
+            return
+        self._delivers = True
         for output, name in zip(self.outputs, names, strict=True):
             if output != self._spec.middle:
                 self._run.write_to(output, denoiser, name)
@@ -140,9 +147,7 @@ class Controls:
         self._nets, self._factor = nets, factor
         self._evaluations, self._scales = evaluations, [0.0] * len(nets)
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-        self._delivers = len(nets) == 1 and not nets[0].first
-        if self._delivers:
-            nets[0].deliver(denoiser, [*self._sums])
+        self._denoiser = denoiser if len(nets) == 1 and not nets[0].first else None
         # The denoiser's buffers may still hold what an earlier run added.
         self._is_zero = False
         self.begin(0)
@@ -172,9 +177,11 @@ class Controls:
         for number, (net, scale, guided) in enumerate(active):
             own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
             outputs = net(scale, own, rows[guided], self._pixels(place))
-            if self._delivers:
+            if self._denoiser is not None:
                 named = zip(self._sums, net.outputs, strict=True)
-                return {name: outputs[output] for name, output in named if output in outputs}
+                given = {name: outputs[output] for name, output in named if output in outputs}
+                net.deliver(self._denoiser, [*self._sums])
+                return given
             self._add([outputs[output] for output in net.outputs], guided, first=number == 0)
         return self._sums
 

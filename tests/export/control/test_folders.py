@@ -14,6 +14,7 @@ import pytest
 
 from sdrt import StableDiffusionPipeline
 from sdrt.model_folder.embedded import embedded_path
+from sdrt.onnx.buffers import Bound
 from sdrt.request.request import Request
 from sdrt_export import export_model, open_direct
 from tests.adapters import write_lora
@@ -95,6 +96,24 @@ def test_loading_opens_what_the_request_needs(plain: Path, controlnets: list[Pat
         assert sorted(one.name for one in loaded) == ["controlnet", "text_encoder", "unet", "vae_decoder"]
         next(pipeline.stream(planned))
         assert pipeline.graphs == loaded
+
+
+def test_residuals_that_are_not_copied_are_the_same(
+    plain: Path, controlnets: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a second run, which has the buffers of the first, and after a run without a ControlNet."""
+    call: dict[str, Any] = {"num_inference_steps": 3, "seed": 0, "output_type": "np"}
+    with StableDiffusionPipeline.from_pretrained(
+        plain, controlnet=controlnets[:1], provider="cpu", notify=lambda _: None
+    ) as pipeline:
+        first = pipeline("a", control_image=control_image(), control_guidance_end=0.7, **call).images
+        other = pipeline("a", control_image=control_image(), controlnet_conditioning_scale=0, **call).images
+        again = pipeline("a", control_image=control_image(), control_guidance_end=0.7, **call).images
+        monkeypatch.setattr(Bound, "write_to", lambda *_: False)
+        copied = pipeline("a", control_image=control_image(), control_guidance_end=0.7, **call).images
+    np.testing.assert_array_equal(first, copied)
+    np.testing.assert_array_equal(again, copied)
+    assert np.abs(other - copied).max() > 0.02
 
 
 def test_tiles_and_low_vram_see_their_own_part(plain: Path, controlnets: list[Path]) -> None:
