@@ -13,7 +13,6 @@ EXTRAS: Mapping[str, str] = {
     "onnxruntime": "cpu",
     "optimum": "optimum",
     **dict.fromkeys(("matplotlib", "pynvml"), "benchmark"),
-    "cv2": "control",
     "onnx": "export",
     **dict.fromkeys(("diffusers", "torch", "transformers"), "verify"),
 }
