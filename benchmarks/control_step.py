@@ -72,7 +72,8 @@ def _alone(pipeline: StableDiffusionPipeline, size: int) -> Iterator[Callable[[]
         **dict.fromkeys(("condition_height", "condition_width"), size),
     }
     shapes = {
-        name: tuple(sides.get(side, side) for side in spec.shape) for name, spec in component.inputs.items()
+        name: tuple(int(sides.get(side, side)) for side in spec.shape)
+        for name, spec in component.inputs.items()
     }
     with component.bound(shapes, tuple(component.outputs)) as run:
         for name, shape in shapes.items():
