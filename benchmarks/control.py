@@ -5,7 +5,8 @@
 All start from random weights, as an exported folder (float32) and a ControlNet beside it. One process opens the U-Net's
 two graphs and the ControlNet, and takes turns: a step of a plain run, the ControlNet alone, and a step of a run that
 it guides. Both runs have guidance, so a batch of two. Every round begins with another one; ratios are taken within a
-round. The first step of each run, which loads its graphs, is not counted.
+round. CPU time tells more than time where other programs run. The first step of each run, which loads its graphs, is
+not counted.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sdrt_export.components.outline import tensors_of
 __all__ = ["compare", "main", "met", "table", "write_controlnet"]
 
 PARTS = "both parts"
+FIGURES = ("step", "cpu")
 _SEED = 1
 # The keys of a U-Net's config that the ControlNet has too.
 _SHARED = (
@@ -72,10 +74,14 @@ def compare(work: Path, options: Any) -> dict[str, Any]:
     variables = {**worker.environment(), "SDRT_CACHE": os.fspath(work / "cache")}
     sizes = [str(options.size), str(options.rounds)]
     done = run([*command, *sizes], log, environment=variables)
-    turns = [{**turn, PARTS: turn[PLAIN] + turn[NET]} for turn in done.result["turns"]]
+    turns = [{**turn, PARTS: _sum(turn[PLAIN], turn[NET])} for turn in done.result["turns"]]
     for turn in turns:
-        say(", ".join(f"{name}: {seconds:.3g} s" for name, seconds in turn.items()))
+        say(", ".join(f"{name}: {figures['step']:.3g} s" for name, figures in turn.items()))
     return _record(options, turns, done)
+
+
+def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {key: one[key] + other[key] for key in one}
 
 
 def write_controlnet(unet: Path, folder: Path) -> Path:
@@ -95,7 +101,7 @@ def _config(unet: Mapping[str, Any]) -> dict[str, Any]:
     return {"_class_name": "ControlNetModel", **{key: unet[key] for key in _SHARED if key in unet}}
 
 
-def _record(options: Any, turns: Sequence[Mapping[str, float]], done: Run) -> dict[str, Any]:
+def _record(options: Any, turns: Sequence[Mapping[str, Mapping[str, float]]], done: Run) -> dict[str, Any]:
     names = (PLAIN, NET, PARTS, CONTROLLED)
     return {
         "architecture": f"{options.architecture}, random weights, {options.size}x{options.size}",
@@ -103,9 +109,12 @@ def _record(options: Any, turns: Sequence[Mapping[str, float]], done: Run) -> di
         "turns": list(turns),
         "graphs": done.result["graphs"],
         "own_bytes": done.own_bytes,
-        "seconds": {name: spread([turn[name] for turn in turns]) for name in names},
-        "ratios": {name: spread([turn[name] / turn[PARTS] for turn in turns]) for name in names},
-        "bars": judge_control([{name: {"step": turn[name]} for name in names} for turn in turns]),
+        "seconds": {name: spread([turn[name]["step"] for turn in turns]) for name in names},
+        "ratios": {
+            name: {key: spread([turn[name][key] / turn[PARTS][key] for turn in turns]) for key in FIGURES}
+            for name in names
+        },
+        "bars": judge_control(turns),
         "device": device(),
     }
 
@@ -117,16 +126,20 @@ def met(figures: Mapping[str, Any]) -> bool:
 
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, and the ratio to both parts together with its spread; then the goal."""
-    header = [f"A step of {figures['architecture']}", "time", "of both parts"]
+    header = [f"A step of {figures['architecture']}", "time", "of both parts", "CPU time of both parts"]
     rows = [
-        [f"`{name}`", f"{figures['seconds'][name]['median']:.3g} s", _ratio(figures, name)]
+        [
+            f"`{name}`",
+            f"{figures['seconds'][name]['median']:.3g} s",
+            *(_ratio(figures, name, key) for key in FIGURES),
+        ]
         for name in figures["seconds"]
     ]
     return "\n".join([markdown(header, rows), tables.bars(figures)])
 
 
-def _ratio(figures: Mapping[str, Any], name: str) -> str:
-    ratio = figures["ratios"][name]
+def _ratio(figures: Mapping[str, Any], name: str, key: str) -> str:
+    ratio = figures["ratios"][name][key]
     return f"{ratio['median']:.3f}× ({ratio['min']:.3f}–{ratio['max']:.3f})"
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.control_step MODEL CONTROLNET SIZE ROUNDS
 
-The last line of its output is a JSON object with the seconds of each, by round, and the graphs that were open.
+The last line of its output is a JSON object with the time of each, by round, and the graphs that were open.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ def main(arguments: Sequence[str]) -> None:
     print(json.dumps({"turns": turns, "graphs": [graph.name for graph in pipeline.graphs]}), flush=True)
 
 
-def measured(pipeline: StableDiffusionPipeline, size: int, rounds: int) -> list[dict[str, float]]:
-    """The seconds of each part, by round. The first call of each is not counted."""
+Turn = dict[str, dict[str, float]]
+"""The time and the CPU time of each part in a round, in seconds."""
+
+
+def measured(pipeline: StableDiffusionPipeline, size: int, rounds: int) -> list[Turn]:
+    """What each part takes, by round. The first call of each is not counted."""
     image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
     # One step more than is taken: the last one would decode.
     usual: dict[str, Any] = {"num_inference_steps": rounds + 2, "seed": 0, "width": size, "height": size}
@@ -50,14 +54,14 @@ def measured(pipeline: StableDiffusionPipeline, size: int, rounds: int) -> list[
         return [_turn(parts, number) for number in range(rounds)]
 
 
-def _turn(parts: Mapping[str, Callable[[], Any]], number: int) -> dict[str, float]:
-    names, seconds = [*parts], {}
+def _turn(parts: Mapping[str, Callable[[], Any]], number: int) -> Turn:
+    names, found = [*parts], {}
     first = number % len(names)
     for name in names[first:] + names[:first]:
-        start = time.perf_counter()
+        wall, cpu = time.perf_counter(), time.process_time()
         parts[name]()
-        seconds[name] = time.perf_counter() - start
-    return seconds
+        found[name] = {"step": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return found
 
 
 @contextmanager
@@ -72,7 +76,8 @@ def _alone(pipeline: StableDiffusionPipeline, size: int) -> Iterator[Callable[[]
         **dict.fromkeys(("condition_height", "condition_width"), size),
     }
     shapes = {
-        name: tuple(sides.get(side, side) for side in spec.shape) for name, spec in component.inputs.items()
+        name: tuple(int(sides.get(side, side)) for side in spec.shape)
+        for name, spec in component.inputs.items()
     }
     with component.bound(shapes, tuple(component.outputs)) as run:
         for name, shape in shapes.items():

@@ -32,7 +32,8 @@ def canny(image: Image8, low: float, high: float) -> Image8:
     ridge = _is_ridge(across, down, change)
     low, high = sorted((math.floor(low), math.floor(high)))
     edges = _connected(ridge & (change > low), ridge & (change > high))
-    return edges.astype(np.uint8) * np.uint8(255)
+    shown: Image8 = np.where(edges, np.uint8(255), np.uint8(0))
+    return shown
 
 
 def _derivatives(image: Image8) -> tuple[Levels, Levels]:

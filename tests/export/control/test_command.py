@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from sdrt.cli import main
+from sdrt.images.canny import canny
 from sdrt.images.metadata import Parameters, read_parameters
 from tests.export.control.images import control_image, made
 
@@ -99,6 +100,56 @@ def test_a_mode_for_each(plain: Path, controlnets: list[Path]) -> None:
     sheet = ["-x", "control_mode=balanced,prompt,control", *nets, *images, "-o", "sheet.png"]
     options = ["plot", "a red circle", "-m", str(plain), "--steps", "1", "--seed", "0", *sheet]
     assert CliRunner().invoke(main, options).exit_code == 0
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_preview_is_what_the_network_sees(plain: Path, controlnets: list[Path]) -> None:
+    """Each ControlNet has its own preprocessor. Edges are found in the size of the result."""
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)).save("photo.png")
+    nets = [f"--controlnet={one}" for one in controlnets]
+    images = [
+        "--control-image",
+        "photo.png",
+        "--control-image",
+        "edges.png",
+        "--width",
+        "64",
+        "--height",
+        "48",
+    ]
+    more = [
+        "--control-preprocessor",
+        "canny,none",
+        "--canny-low-threshold",
+        "40",
+        "--canny-high-threshold",
+        "90",
+    ]
+    result = generate(plain, *nets, *images, *more, "--control-preview", "map.png", "-o", "a.png")
+    assert result.exit_code == 0, result.output
+    with Image.open("photo.png") as photo:
+        large = np.asarray(photo.resize((64, 48), Image.Resampling.LANCZOS))
+    found = np.asarray(Image.open("map.png"))
+    np.testing.assert_array_equal(found[:, :64, 0], canny(large, 40, 90))
+    assert 0 < np.count_nonzero(found[:, :64, 0]) < found[:, :64, 0].size
+    np.testing.assert_array_equal(found[:, 64:], np.asarray(control_image()))
+    wanted = made(
+        plain,
+        controlnets,
+        control_image=[found[:, :64], control_image()],
+        output_type="pil",
+        width=64,
+        height=48,
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open("a.png")), wanted[0])
+    text = Parameters.parse(read_parameters(Path("a.png"))[1] or "").settings
+    assert "Module: canny, " in text["ControlNet 0"]
+    assert "Threshold A: 40, Threshold B: 90" in text["ControlNet 0"]
+    assert "Pixel Perfect: True" in text["ControlNet 0"]
+    assert "Module: none, " in text["ControlNet 1"]
+    again = ["generate", "--from", "a.png", "-m", str(plain), *nets, *images[:4], "-o", "b.png"]
+    assert CliRunner().invoke(main, again).exit_code == 0
+    np.testing.assert_array_equal(np.asarray(Image.open("b.png")), wanted[0])
 
 
 @pytest.mark.usefixtures("folder")
