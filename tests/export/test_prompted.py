@@ -168,7 +168,7 @@ def test_the_scale_of_the_pipeline_counts_in_calls_without_one(
         pipeline.set_ip_adapter_scale(0.3)
         np.testing.assert_array_equal(made(pipeline, **image), expected)
         assert pipeline(**CALL, **image).request.ip_adapter_scale == (0.3,)
-        with pytest.raises(RequestError, match="has 2 numbers for 1 IP-Adapter"):
+        with pytest.raises(RequestError, match="has 2 entries for 1 IP-Adapter"):
             pipeline.set_ip_adapter_scale([0.3, 0.4])
 
 

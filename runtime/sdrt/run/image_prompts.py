@@ -67,9 +67,9 @@ def image_scales(request: FittedRequest, inputs: Mapping[str, Any]) -> dict[str,
     """
     made: dict[str, Array] = {}
     for prompt in request.image_prompts:
-        for _ in prompt.masks or (None,):
+        for scale in prompt.scales:
             name = f"image_scales_{len(made)}"
-            made[name] = np.full(inputs[name].shape, prompt.scale, np.float32)
+            made[name] = np.full(inputs[name].shape, scale, np.float32)
     return made
 
 
