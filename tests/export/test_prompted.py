@@ -280,3 +280,26 @@ def test_a_failure_leaves_the_pipeline_as_it_was(
         assert "expected" in str(caught.value) or "; " in str(caught.value) or ": " in str(caught.value)
         assert pipeline.model is model
         np.testing.assert_array_equal(made(pipeline, **image), expected)
+
+
+def test_an_image_is_encoded_once(
+    checkpoint: Checkpoint, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call with the same image, and the second pass of a call, remember what the encoder saw."""
+    from sdrt.run import image_encoder
+
+    computed, outputs = image_encoder._computed, []
+
+    def counted(component: Any, name: str, given: np.ndarray, output: str) -> np.ndarray:
+        outputs.append(output)
+        return computed(component, name, given, output)
+
+    monkeypatch.setattr(image_encoder, "_computed", counted)
+    with opened(checkpoint("sd1"), ip_adapter=adapters) as pipeline:
+        first = made(pipeline, **SEEING)
+        # The base adapter reads one output, the plus adapter another, and that of zeros too.
+        assert outputs.count("image_embeds") == 1
+        assert outputs.count("penultimate_hidden_state") == 2
+        np.testing.assert_array_equal(made(pipeline, **SEEING), first)
+        assert outputs.count("image_embeds") == 1
+        assert outputs.count("penultimate_hidden_state") == 2
