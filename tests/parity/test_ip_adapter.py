@@ -301,3 +301,20 @@ def test_with_a_controlnet_and_a_lora(
     pipeline.unload_lora_weights()
     changed = pipeline("a lake", seed=3, num_inference_steps=4, output_type="np").images
     assert np.abs(without - changed).max() > 0.01
+
+
+def test_embeddings_of_images(checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path) -> None:
+    """Those that diffusers makes are read as diffusers reads them."""
+    source, files = checkpoint("sd1"), [adapter("sd1", kind, 1) for kind in ADAPTERS]
+    pipeline, theirs = ours(source, files, encoder), oracle(source, files, encoder)
+    with torch.no_grad():
+        embeds = theirs.prepare_ip_adapter_image_embeds(
+            [prompt_image(0), [prompt_image(1), prompt_image(2)]], None, "cpu", 1, True
+        )
+    call: dict[str, Any] = {"prompt": "a lake", "num_inference_steps": 4, "output_type": "np"}
+    call |= {"height": SIZE[1], "width": SIZE[0], "ip_adapter_image_embeds": embeds}
+    expected = theirs(**call, generator=torch.Generator().manual_seed(3)).images
+    assert np.abs(pipeline(**call, seed=3).images - expected).max() <= LEVEL
+    only = [one[1:].numpy() for one in embeds]
+    found = pipeline(**{**call, "ip_adapter_image_embeds": only}, seed=3).images
+    assert np.abs(found - expected).max() <= LEVEL

@@ -41,7 +41,7 @@ class ImagePromptSettings(ControlSettings):
         bounds=(-100.0, 100.0),
         max_items=MAX_IMAGE_PROMPTS,
         takes_one=True,
-        only_with=("ip_adapter_image",),
+        only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
         option=Option(("--ip-scale", "--ip-adapter-scale"), key="ip_scale"),
         label=Label("IP-Adapter scale"),
@@ -51,7 +51,14 @@ class ImagePromptSettings(ControlSettings):
         "Show the image prompt only to the part of the image where this mask is white.",
         more="As many masks as images, in the same order and nesting. They are scaled to the size of the result.",
         kind=str,
-        only_with=("ip_adapter_image",),
+        only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
         option=Option(("--ip-mask", "--ip-adapter-mask"), metavar="FILE", repeats=True),
+    )
+    ip_adapter_image_embeds: Any = setting(
+        None,
+        "What the image encoder sees, in place of {ip_adapter_image}: a list with one array for each IP-Adapter.",
+        more="Each is [2, images, width], of nothing and of the images, as in diffusers, or [1, images, width]. For plus "
+        "adapters, it is [2, images, patches, width].",
+        group=Group.PROGRAMS,
     )

@@ -112,11 +112,13 @@ class ImagePromptMethods:
 
     def _with_image_scale(self, request: Request) -> Request:
         """The request with the scale of `set_ip_adapter_scale`, if it gives none."""
-        scale = self._image_prompts.scale
-        if scale is None or request.ip_adapter_image is None or request.ip_adapter_scale is not None:
+        scale, images = self._image_prompts.scale, request.ip_adapter_image
+        if request.ip_adapter_image_embeds is not None:
+            images = tuple((None,) * one.shape[1] for one in request.ip_adapter_image_embeds)
+        if scale is None or images is None or request.ip_adapter_scale is not None:
             return request
         made = object.__new__(Request)
-        flat = flat_scales(scale, request.ip_adapter_image)
+        flat = flat_scales(scale, images)
         made.__dict__.update(vars(request) | {"ip_adapter_scale": flat})
         return made
 

@@ -16,7 +16,6 @@ from sdrt.tasks.prompt_masks import level_mask
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
     from sdrt.run.conditioning import Conditioning
-    from sdrt.run.image_encoder import ImageEncoder
     from sdrt.tasks.inpainting import Canvas
     from sdrt.tasks.windows import Place
 
@@ -34,8 +33,7 @@ def image_tokens(
     As in diffusers, rows without the prompt do not see the images: they have the tokens of nothing.
     """
     # All images first, because low_vram keeps only one component in memory.
-    encoder = components.image_encoder
-    seen = [_seen(encoder, prompt) for prompt in request.image_prompts]
+    seen = [_seen(components, prompt) for prompt in request.image_prompts]
     first = len(conditioning.unconditional) * conditioning.repeats
     sees = np.zeros((conditioning.batch, 1, 1), bool)
     sees[first : first + conditioning.num_texts] = True
@@ -50,9 +48,16 @@ def image_tokens(
     return made
 
 
-def _seen(encoder: ImageEncoder, prompt: ImagePrompt) -> tuple[Array, Array]:
+def _seen(components: LoadedComponents, prompt: ImagePrompt) -> tuple[Array, Array]:
     """What an adapter reads of its images, and of nothing, each [images, …]."""
-    spec = prompt.spec
+    spec, given = prompt.spec, prompt.embeds
+    if given is not None and len(given) == 2:
+        return given[1], given[0]
+    if given is not None and not spec.reads_patches:
+        return given[0], np.zeros_like(given[0])
+    encoder = components.image_encoder
+    if given is not None:
+        return given[0], np.repeat(encoder.of_zeros(), len(given[0]), axis=0)
     seen = np.concatenate([encoder(image, patches=spec.reads_patches) for image in prompt.images])
     if not spec.reads_patches:
         return seen, np.zeros_like(seen)
