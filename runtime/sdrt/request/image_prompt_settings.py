@@ -58,7 +58,7 @@ class ImagePromptSettings(ControlSettings):
     ip_adapter_image_embeds: Any = setting(
         None,
         "What the image encoder sees, in place of {ip_adapter_image}: a list with one array for each IP-Adapter.",
-        more="Each is [2, images, width], of nothing and of the images, as in diffusers, or [1, images, width]. For plus "
-        "adapters, it is [2, images, patches, width].",
+        more="Each is [2, images, width], of nothing and of the images, as in diffusers, or [1, images, width]. For "
+        "plus adapters, it is [2, images, patches, width].",
         group=Group.PROGRAMS,
     )
