@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from sdrt import StableDiffusionPipeline
-from sdrt.errors import ModelError, RequestError
+from sdrt.errors import ModelError, ProviderError, RequestError
+from sdrt.onnx.providers import PROVIDERS
 from sdrt_export import export_model
 from tests.adapters import write_lora
 from tests.parity.checkpoints import randomise
@@ -303,3 +305,17 @@ def test_an_image_is_encoded_once(
         np.testing.assert_array_equal(made(pipeline, **SEEING), first)
         assert outputs.count("image_embeds") == 1
         assert outputs.count("penultimate_hidden_state") == 2
+
+
+def test_a_provider_that_compiles_files_has_no_masks(
+    checkpoint: Checkpoint, adapters: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(checkpoint("sd1"), tmp_path / "model", ip_adapter=adapters)
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], takes_memory=False))
+    with opened(tmp_path / "model") as pipeline:
+        expected = made(pipeline, **SEEING)
+        with pytest.raises(ProviderError, match="leave out ip_adapter_masks"):
+            made(pipeline, **MASKED)
+        with pytest.raises(RequestError, match="sdrt export --ip-adapter"):
+            pipeline.load_ip_adapter(adapters)
+        np.testing.assert_array_equal(made(pipeline, **SEEING), expected)
