@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from sdrt import StableDiffusionPipeline
-from sdrt.errors import ModelError, RequestError
+from sdrt.errors import ModelError, ProviderError, RequestError
+from sdrt.onnx.providers import PROVIDERS
 from sdrt_export import export_model
 from tests.adapters import write_lora
 from tests.parity.checkpoints import randomise
@@ -168,7 +170,7 @@ def test_the_scale_of_the_pipeline_counts_in_calls_without_one(
         pipeline.set_ip_adapter_scale(0.3)
         np.testing.assert_array_equal(made(pipeline, **image), expected)
         assert pipeline(**CALL, **image).request.ip_adapter_scale == (0.3,)
-        with pytest.raises(RequestError, match="has 2 numbers for 1 IP-Adapter"):
+        with pytest.raises(RequestError, match="has 2 entries for 1 IP-Adapter"):
             pipeline.set_ip_adapter_scale([0.3, 0.4])
 
 
@@ -280,3 +282,40 @@ def test_a_failure_leaves_the_pipeline_as_it_was(
         assert "expected" in str(caught.value) or "; " in str(caught.value) or ": " in str(caught.value)
         assert pipeline.model is model
         np.testing.assert_array_equal(made(pipeline, **image), expected)
+
+
+def test_an_image_is_encoded_once(
+    checkpoint: Checkpoint, adapters: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second call with the same image, and the second pass of a call, remember what the encoder saw."""
+    from sdrt.run import image_encoder
+
+    computed, outputs = image_encoder._computed, []
+
+    def counted(component: Any, name: str, given: np.ndarray, output: str) -> np.ndarray:
+        outputs.append(output)
+        return computed(component, name, given, output)
+
+    monkeypatch.setattr(image_encoder, "_computed", counted)
+    with opened(checkpoint("sd1"), ip_adapter=adapters) as pipeline:
+        first = made(pipeline, **SEEING)
+        # The base adapter reads one output, the plus adapter another, and that of zeros too.
+        assert outputs.count("image_embeds") == 1
+        assert outputs.count("penultimate_hidden_state") == 2
+        np.testing.assert_array_equal(made(pipeline, **SEEING), first)
+        assert outputs.count("image_embeds") == 1
+        assert outputs.count("penultimate_hidden_state") == 2
+
+
+def test_a_provider_that_compiles_files_has_no_masks(
+    checkpoint: Checkpoint, adapters: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_model(checkpoint("sd1"), tmp_path / "model", ip_adapter=adapters)
+    monkeypatch.setitem(PROVIDERS, "cpu", replace(PROVIDERS["cpu"], takes_memory=False))
+    with opened(tmp_path / "model") as pipeline:
+        expected = made(pipeline, **SEEING)
+        with pytest.raises(ProviderError, match="leave out ip_adapter_masks"):
+            made(pipeline, **MASKED)
+        with pytest.raises(RequestError, match="sdrt export --ip-adapter"):
+            pipeline.load_ip_adapter(adapters)
+        np.testing.assert_array_equal(made(pipeline, **SEEING), expected)

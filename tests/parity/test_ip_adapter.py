@@ -121,9 +121,7 @@ def compared(
         grouped = [process(group, height=height, width=width) for group in masks]
         tensors = [one.reshape(1, one.shape[0], one.shape[2], one.shape[3]) for one in grouped]
         given["cross_attention_kwargs"] = {"ip_adapter_masks": tensors}
-    scales = [
-        one if isinstance(one, float) else one[0] for one in (scale if isinstance(scale, list) else [scale])
-    ]
+    pipeline.set_ip_adapter_scale(scale)
     for kind, tolerance in (("np", LEVEL), ("latent", LATENTS)):
         seeds = [3 + index for index in range(options.get("num_images_per_prompt", 1))]
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -142,7 +140,6 @@ def compared(
             **call,
             **(own or {}),
             ip_adapter_image=images,
-            ip_adapter_scale=scales,
             ip_adapter_masks=masks,
             height=height,
             width=width,
@@ -190,7 +187,7 @@ def test_masks(variant: str, checkpoint: Callable[[str], Path], adapter: Adapter
         pipeline,
         theirs,
         [[prompt_image(0), prompt_image(1)], [prompt_image(2)]],
-        scale=[[0.7, 0.7], [0.4]],
+        scale=[[0.7, 0.3], [0.4]],
         masks=[[mask(True), mask(False)], [everywhere]],
     )
 
@@ -304,3 +301,20 @@ def test_with_a_controlnet_and_a_lora(
     pipeline.unload_lora_weights()
     changed = pipeline("a lake", seed=3, num_inference_steps=4, output_type="np").images
     assert np.abs(without - changed).max() > 0.01
+
+
+def test_embeddings_of_images(checkpoint: Callable[[str], Path], adapter: Adapter, encoder: Path) -> None:
+    """Those that diffusers makes are read as diffusers reads them."""
+    source, files = checkpoint("sd1"), [adapter("sd1", kind, 1) for kind in ADAPTERS]
+    pipeline, theirs = ours(source, files, encoder), oracle(source, files, encoder)
+    with torch.no_grad():
+        embeds = theirs.prepare_ip_adapter_image_embeds(
+            [prompt_image(0), [prompt_image(1), prompt_image(2)]], None, "cpu", 1, True
+        )
+    call: dict[str, Any] = {"prompt": "a lake", "num_inference_steps": 4, "output_type": "np"}
+    call |= {"height": SIZE[1], "width": SIZE[0], "ip_adapter_image_embeds": embeds}
+    expected = theirs(**call, generator=torch.Generator().manual_seed(3)).images
+    assert np.abs(pipeline(**call, seed=3).images - expected).max() <= LEVEL
+    only = [one[1:].numpy() for one in embeds]
+    found = pipeline(**{**call, "ip_adapter_image_embeds": only}, seed=3).images
+    assert np.abs(found - expected).max() <= LEVEL

@@ -149,24 +149,26 @@ class Capabilities:
                 ControlNetSpec(component=name, pools=config.get("global_pool_conditions") is True)
                 for name, config in facts.controlnets.items()
             ),
-            ip_adapters=tuple(
-                IpAdapterSpec(
-                    component=name,
-                    width=whole(config, "width", name),
-                    embeds_width=whole(config, "embeds_width", name),
-                    reads_patches=bool(config.get("layers")),
-                    file=file,
-                )
-                for (name, config), file in zip(
-                    facts.ip_adapters.items(), facts.ip_adapter_files, strict=True
-                )
-            ),
+            ip_adapters=_ip_adapters(facts),
         )
 
     @property
     def guidance_scale(self) -> float:
         """The guidance scale if the call gives none."""
         return self.defaults.guidance_scale
+
+
+def _ip_adapters(facts: ModelFacts) -> tuple[IpAdapterSpec, ...]:
+    return tuple(
+        IpAdapterSpec(
+            component=name,
+            width=whole(config, "width", name),
+            embeds_width=whole(config, "embeds_width", name),
+            reads_patches=bool(config.get("layers")),
+            file=file,
+        )
+        for (name, config), file in zip(facts.ip_adapters.items(), facts.ip_adapter_files, strict=True)
+    )
 
 
 def _size_step(family: Family, facts: ModelFacts, factor: int) -> int:

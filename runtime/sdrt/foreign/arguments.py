@@ -149,12 +149,7 @@ _OTHERS = (
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _ATTENTION, (None, {})),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
     Word("ip_adapter_image", "an image as a prompt", "the same", works=True),
-    Word(
-        "ip_adapter_image_embeds",
-        "embeddings of an image prompt",
-        "pass the image as ip_adapter_image=",
-        (None,),
-    ),
+    Word("ip_adapter_image_embeds", "embeddings of an image prompt", "the same", works=True),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),
     Word("max_embeddings_multiples", "longer prompts", "remove it; prompts may have any length", (None,)),
     Word("device", "where to run", 'choose it when loading, or with pipeline.to("cuda")', (None,)),

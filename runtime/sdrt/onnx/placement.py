@@ -13,6 +13,7 @@ from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.providers import PROVIDERS, Provider, SessionConfig
 
 __all__ = [
+    "check_takes_masks",
     "check_takes_weights",
     "check_target",
     "is_refusal_to_fall_back",
@@ -62,6 +63,19 @@ def check_takes_weights(config: SessionConfig) -> None:
             joint="; ",
             provider=config.name,
             argument="lora",
+        )
+
+
+def check_takes_masks(config: SessionConfig) -> None:
+    """Raise `ProviderError` if the provider of `config` runs only exported graphs, which have no masks of images."""
+    if not PROVIDERS[config.name].takes_memory:
+        fit = ", ".join(name for name, row in PROVIDERS.items() if row.takes_memory)
+        raise ProviderError.advised(
+            f"provider {config.name} runs only what is exported, which has no masks of image prompts",
+            f"leave out ip_adapter_masks, or use provider {fit}",
+            joint="; ",
+            provider=config.name,
+            argument="ip_adapter_masks",
         )
 
 

@@ -13,7 +13,7 @@ from sdrt.request.controls import fit_controls, settings_of_controls
 from sdrt.request.defaults import default_strength, defaults_of, zeroes_negative
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.given_embeds import check_embeds, check_text_encoder
-from sdrt.request.image_prompts import fit_image_prompts
+from sdrt.request.image_prompts import fit_image_prompts, settings_of_image_prompts
 from sdrt.request.model_defaults import runs_all_steps
 from sdrt.request.request import Request
 from sdrt.request.setting import settings_of
@@ -66,8 +66,7 @@ def _completed(
     controls = fit_controls(request, capabilities)
     values |= settings_of_controls(controls)
     image_prompts = fit_image_prompts(request, capabilities)
-    if image_prompts:
-        values["ip_adapter_scale"] = tuple(one.scale for one in image_prompts)
+    values |= settings_of_image_prompts(image_prompts)
     completed = object.__new__(Request)
     completed.__dict__.update(vars(request) | values | size)
     overlap = request.tile_overlap
@@ -79,7 +78,7 @@ def _completed(
         "guidance_width": capabilities.guidance_width,
         "controls": controls,
         # Without any effect, the model's usual graph makes the image, so that it is the same bit for bit.
-        "image_prompts": image_prompts if any(one.scale for one in image_prompts) else (),
+        "image_prompts": image_prompts if any(any(one.scales) for one in image_prompts) else (),
         "runs_all_steps": is_distilled and runs_all_steps(request, values["timesteps"], capabilities),
         "zero_negative": zeroes_negative(request, capabilities),
         "tile_overlap": (request.tile_size or 0) // 4 if overlap is None else overlap,

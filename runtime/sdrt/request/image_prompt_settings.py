@@ -9,10 +9,12 @@ from typing import Any
 from sdrt.request.control_settings import ControlSettings
 from sdrt.request.setting import Group, Label, Option, setting
 
-__all__ = ["MAX_IP_ADAPTERS", "ImagePromptSettings"]
+__all__ = ["MAX_IMAGE_PROMPTS", "MAX_IP_ADAPTERS", "ImagePromptSettings"]
 
 MAX_IP_ADAPTERS = 16
 """How many IP-Adapters a call can use at once."""
+MAX_IMAGE_PROMPTS = 64
+"""How many images they can see."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,13 +34,14 @@ class ImagePromptSettings(ControlSettings):
     ip_adapter_scale: float | Sequence[float] | None = setting(
         None,
         "How much the image prompt counts. 0 is no effect.",
-        more="One number for all IP-Adapters, or a list with one for each. By default that of set_ip_adapter_scale.",
+        more="One number for all IP-Adapters, or a list with one for each; with {ip_adapter_masks}, also one for each "
+        "image. By default that of set_ip_adapter_scale.",
         usual="1",
         kind=float,
         bounds=(-100.0, 100.0),
-        max_items=MAX_IP_ADAPTERS,
+        max_items=MAX_IMAGE_PROMPTS,
         takes_one=True,
-        only_with=("ip_adapter_image",),
+        only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
         option=Option(("--ip-scale", "--ip-adapter-scale"), key="ip_scale"),
         label=Label("IP-Adapter scale"),
@@ -48,7 +51,14 @@ class ImagePromptSettings(ControlSettings):
         "Show the image prompt only to the part of the image where this mask is white.",
         more="As many masks as images, in the same order and nesting. They are scaled to the size of the result.",
         kind=str,
-        only_with=("ip_adapter_image",),
+        only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
         option=Option(("--ip-mask", "--ip-adapter-mask"), metavar="FILE", repeats=True),
+    )
+    ip_adapter_image_embeds: Any = setting(
+        None,
+        "What the image encoder sees, in place of {ip_adapter_image}: a list with one array for each IP-Adapter.",
+        more="Each is [2, images, width], of nothing and of the images, as in diffusers, or [1, images, width]. For "
+        "plus adapters, it is [2, images, patches, width].",
+        group=Group.PROGRAMS,
     )

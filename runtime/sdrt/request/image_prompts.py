@@ -12,20 +12,31 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
+from sdrt.images.given_arrays import as_array
 from sdrt.images.reading import read_images, read_masks
 from sdrt.model_folder.graph_kind import ImageInput
+from sdrt.request.checks import both_given, tensor
+from sdrt.request.image_prompt_settings import MAX_IMAGE_PROMPTS
 
 if TYPE_CHECKING:
     from sdrt.families import IpAdapterSpec
     from sdrt.families.capabilities import Capabilities
     from sdrt.request.derived import DerivedSettings
 
-__all__ = ["ImagePrompt", "check_image_prompts", "fit_image_prompts", "image_inputs", "scales_of"]
+__all__ = [
+    "ImagePrompt",
+    "check_image_prompts",
+    "fit_image_prompts",
+    "flat_scales",
+    "image_inputs",
+    "settings_of_image_prompts",
+]
 
 _IMAGE, _MASKS, _SCALE = "ip_adapter_image", "ip_adapter_masks", "ip_adapter_scale"
-_MOST_IMAGES = 64
+_EMBEDS = "ip_adapter_image_embeds"
 _WHITE = "white where the image is seen"
 Image8 = NDArray[np.uint8]
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,15 +45,17 @@ class ImagePrompt:
 
     Attributes:
         spec: the adapter.
-        images: its images [H, W, 3] of 8 bits, which may differ in size.
-        scale: how much they count.
+        images: its images [H, W, 3] of 8 bits, which may differ in size. Empty with `embeds`.
+        scales: how much they count: one number, or with masks one for each image.
         masks: where each of them is seen, [H, W] of 8 bits. Empty for the whole image.
+        embeds: what the encoder sees in them, [1 or 2, images, …]. Of two, the first is what it sees in nothing.
     """
 
     spec: IpAdapterSpec
     images: tuple[Image8, ...]
-    scale: float
+    scales: tuple[float, ...]
     masks: tuple[Image8, ...] = ()
+    embeds: Array | None = None
 
 
 def check_image_prompts(request: DerivedSettings) -> None:
@@ -51,16 +64,40 @@ def check_image_prompts(request: DerivedSettings) -> None:
     Raises:
         RequestError: an image cannot be read, or there are not as many masks as images.
     """
-    if request.ip_adapter_image is None:
+    if request.ip_adapter_image is not None and request.ip_adapter_image_embeds is not None:
+        raise both_given(_IMAGE, _EMBEDS)
+    if request.ip_adapter_image_embeds is not None:
+        images: tuple[Any, ...] = _checked_embeds(request.ip_adapter_image_embeds)
+        object.__setattr__(request, _EMBEDS, images)
+        images = tuple((None,) * one.shape[1] for one in images)
+    elif request.ip_adapter_image is not None:
+        images = _nested(_IMAGE, request.ip_adapter_image, read_images)
+        object.__setattr__(request, _IMAGE, images)
+    else:
         return
-    images = _nested(_IMAGE, request.ip_adapter_image, read_images)
-    object.__setattr__(request, _IMAGE, images)
     if request.ip_adapter_masks is None:
         return
     masks = _nested(_MASKS, request.ip_adapter_masks, partial(read_masks, white=_WHITE))
-    if list(map(_count, masks)) != list(map(_count, images)):
+    flat = sum(map(_count, masks)) == sum(map(_count, images)) and (len(masks) == 1 or len(images) == 1)
+    if list(map(_count, masks)) != list(map(_count, images)) and not flat:
         raise refused(_MASKS, f"has {_words(masks, 'mask')}", f"{_words(images, 'mask')}, one for each image")
     object.__setattr__(request, _MASKS, masks)
+
+
+def _checked_embeds(given: Any) -> tuple[Array, ...]:
+    """One array for each adapter. Raises `RequestError`."""
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    made = []
+    for one in listed:
+        array = as_array(_EMBEDS, one)
+        embeds = tensor(_EMBEDS, array, rank=4 if array.ndim == 4 else 3)
+        assert embeds is not None
+        if len(embeds) not in (1, 2) or embeds.shape[1] > MAX_IMAGE_PROMPTS:
+            raise refused(_EMBEDS, f"has shape {list(embeds.shape)}", "[1 or 2, images, …]")
+        made.append(embeds)
+    if not made:
+        raise refused(_EMBEDS, "is an empty list", "one array for each IP-Adapter")
+    return tuple(made)
 
 
 def _nested(name: str, given: Any, read: Callable[[str, Any], tuple[Image8, ...]]) -> tuple[Any, ...]:
@@ -74,8 +111,8 @@ def _nested(name: str, given: Any, read: Callable[[str, Any], tuple[Image8, ...]
         made += [tuple(images)] if inner else images
     if not made or () in [one for one in made if isinstance(one, tuple)]:
         raise refused(name, "is an empty list", "one or several images")
-    if sum(map(_count, made)) > _MOST_IMAGES:
-        raise refused(name, f"has {sum(map(_count, made))} images", f"at most {_MOST_IMAGES}")
+    if sum(map(_count, made)) > MAX_IMAGE_PROMPTS:
+        raise refused(name, f"has {sum(map(_count, made))} images", f"at most {MAX_IMAGE_PROMPTS}")
     return tuple(made)
 
 
@@ -96,26 +133,51 @@ def fit_image_prompts(request: DerivedSettings, capabilities: Capabilities) -> t
     Raises:
         RequestError: the model has no IP-Adapter, or the settings do not have one value for each.
     """
-    if request.ip_adapter_image is None:
+    given = request.ip_adapter_image_embeds
+    name = _IMAGE if given is None else _EMBEDS
+    if request.ip_adapter_image is None and given is None:
         return ()
     specs = capabilities.ip_adapters
     if not specs:
         raise RequestError.advised(
-            f"{_IMAGE} has no effect: this model has no IP-Adapter",
+            f"{name} has no effect: this model has no IP-Adapter",
             "add one with load_ip_adapter(…) (--ip-adapter FILE)",
-            argument=_IMAGE,
+            argument=name,
         )
-    images = _of_each(_IMAGE, request.ip_adapter_image, len(specs))
+    images = _of_each(_IMAGE, request.ip_adapter_image, len(specs)) if given is None else [()] * len(specs)
+    embeds = [None] * len(specs) if given is None else _embeds_of(specs, given)
     masks = (
         [()] * len(specs)
         if request.ip_adapter_masks is None
         else _of_each(_MASKS, request.ip_adapter_masks, len(specs))
     )
-    scales = scales_of(request.ip_adapter_scale, len(specs))
+    scales = scales_of(request.ip_adapter_scale, [len(one) or 1 for one in masks])
     return tuple(
-        ImagePrompt(spec=spec, images=own, scale=scale, masks=areas)
-        for spec, own, scale, areas in zip(specs, images, scales, masks, strict=True)
+        ImagePrompt(spec=spec, images=own, scales=each, masks=areas, embeds=seen)
+        for spec, own, each, areas, seen in zip(specs, images, scales, masks, embeds, strict=True)
     )
+
+
+def _embeds_of(specs: Sequence[IpAdapterSpec], given: Sequence[Array]) -> list[Array]:
+    """What each adapter reads, if it has the shape that the adapter takes. Raises `RequestError`."""
+    if len(given) != len(specs):
+        raise refused(_EMBEDS, f"has {len(given)} arrays", f"{len(specs)}, one for each IP-Adapter")
+    for spec, one in zip(specs, given, strict=True):
+        rank = 4 if spec.reads_patches else 3
+        if one.ndim != rank or one.shape[-1] != spec.embeds_width:
+            patches = "patches, " if spec.reads_patches else ""
+            fits = f"[1 or 2, images, {patches}{spec.embeds_width}]"
+            raise refused(_EMBEDS, f"has shape {list(one.shape)}", fits)
+    return list(given)
+
+
+def settings_of_image_prompts(prompts: Sequence[ImagePrompt]) -> dict[str, tuple[float, ...]]:
+    """The settings that `fit_image_prompts` has completed, by name. Empty without image prompts."""
+    if not prompts:
+        return {}
+    if all(len(set(one.scales)) == 1 for one in prompts):
+        return {_SCALE: tuple(one.scales[0] for one in prompts)}
+    return {_SCALE: tuple(scale for one in prompts for scale in one.scales)}
 
 
 def _of_each(name: str, given: Sequence[Any], count: int) -> list[tuple[Image8, ...]]:
@@ -132,16 +194,44 @@ def _of_each(name: str, given: Sequence[Any], count: int) -> list[tuple[Image8, 
     return [one if isinstance(one, tuple) else (one,) for one in given]
 
 
-def scales_of(given: float | Sequence[float] | None, count: int) -> list[float]:
-    """The scale of each of `count` adapters. Raises `RequestError` for another number of scales."""
+def scales_of(given: float | Sequence[float] | None, counts: Sequence[int]) -> list[tuple[float, ...]]:
+    """The scales of each adapter, one for each of its inputs, of which `counts` says how many it has.
+
+    One number is for all, and as many numbers as adapters are one for each. Otherwise there is one for each input.
+
+    Raises:
+        RequestError: there is another number of scales.
+    """
     values = [1.0] if given is None else [given] if isinstance(given, (int, float)) else list(given)
-    if len(values) not in (1, count):
+    if len(values) in (1, len(counts)):
+        each = values * (len(counts) if len(values) == 1 else 1)
+        return [(scale,) * count for scale, count in zip(each, counts, strict=True)]
+    if len(values) != sum(counts):
+        adapters = f"{len(counts)} IP-Adapter{'s' * (len(counts) != 1)}"
         raise refused(
             _SCALE,
-            f"has {len(values)} numbers for {count} IP-Adapter{'s' * (count != 1)}",
-            "one, or one for each",
+            f"has {len(values)} numbers for {adapters}",
+            "one, one for each, or with masks one for each image",
         )
-    return values * (count if len(values) == 1 else 1)
+    rest = iter(values)
+    return [tuple(next(rest) for _ in range(count)) for count in counts]
+
+
+def flat_scales(scales: Sequence[float | tuple[float, ...]], images: Sequence[Any]) -> tuple[float, ...]:
+    """Scales as `ip_adapter_scale` has them, of numbers and, as in diffusers, lists with one for each masked image.
+
+    `images` are those of the request, a tuple for an adapter with several.
+    """
+    if not any(isinstance(one, tuple) for one in scales):
+        return tuple(one for one in scales if not isinstance(one, tuple))
+    own = [images] if len(scales) == 1 and not any(isinstance(one, tuple) for one in images) else images
+    counts = [_count(one) for one in own]
+    if len(counts) != len(scales):
+        counts = [1] * len(scales)
+    each = [
+        one if isinstance(one, tuple) else (one,) * count for one, count in zip(scales, counts, strict=True)
+    ]
+    return tuple(scale for part in each for scale in part)
 
 
 def image_inputs(prompts: Sequence[ImagePrompt]) -> tuple[ImageInput, ...]:

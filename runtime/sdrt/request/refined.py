@@ -55,7 +55,9 @@ def fit_both(
         # The size follows from the image.
         decided |= {"height": None, "width": None}
     # ControlNets and IP-Adapters are made for one model.
-    made_for_first = {"control_image", "ip_adapter_image"} if first is not second else set()
+    made_for_first = (
+        {"control_image", "ip_adapter_image", "ip_adapter_image_embeds"} if first is not second else set()
+    )
     not_for_second = dict.fromkeys((_refused(second) - _refused(first)) | made_for_first)
     try:
         refined = fit(_changed(request, decided | not_for_second), second, is_distilled=is_distilled)

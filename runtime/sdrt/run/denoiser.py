@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.controls import Controls, bound_controls, residual_shapes
 from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
-from sdrt.run.image_prompts import ImageMasks, image_scales
+from sdrt.run.image_prompts import SeenImages
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
 from sdrt.tasks.windows import Place, Windows
@@ -49,44 +50,23 @@ def bound_denoiser(
 ) -> Iterator[Denoiser]:
     """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
     component = components.denoiser(request.denoiser_inputs)
-    windows = Windows.of_image(
-        *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
-    )
+    windows = _windows(request, factor)
     fixed = fixed_inputs(component, spec, request, prepared, conditioning.batch)
     extra_channels = _extra_channels(prepared, conditioning)
-    _, channels, *size = prepared.x.shape
-    channels += 0 if extra_channels is None else extra_channels.shape[1]
-    size = size if windows is None else list(windows.size)
+    channels, *size = _shape_of_rows(prepared, extra_channels, windows)
     check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    config = components.denoiser_config
+    config, canvases = components.denoiser_config, prepared.canvases
     added = residual_shapes(config, component.inputs, rows, size) if request.is_controlled else {}
-    scales = image_scales(request, component.inputs)
-    masks = ImageMasks.of(
-        request, conditioning, prepared.canvases, component.inputs, factor=factor, config=config
-    )
-    added |= {name: array.shape for name, array in scales.items()}
-    if masks is not None:
-        added |= masks.shapes(rows, size)
+    seen = SeenImages.of(request, conditioning, canvases, component.inputs, factor=factor, config=config)
+    added |= {} if seen is None else seen.shapes(rows, size)
     shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    with (
-        component.bound(shapes, (spec.output,)) as run,
-        bound_controls(
-            components,
-            spec,
-            request,
-            plan,
-            conditioning,
-            prepared.canvases,
-            run,
-            shapes=shapes,
-            factor=factor,
-        ) as controls,
-    ):
-        for name, array in scales.items():
-            run.set(name, array)
+    bind = partial(
+        bound_controls, components, spec, request, plan, conditioning, canvases, shapes=shapes, factor=factor
+    )
+    with component.bound(shapes, (spec.output,)) as run, bind(run) as controls:
         yield Denoiser(
             component,
             run,
@@ -104,8 +84,21 @@ def bound_denoiser(
             extra_channels=extra_channels,
             windows=windows,
             controls=controls,
-            masks=masks,
+            seen=seen,
         )
+
+
+def _windows(request: FittedRequest, factor: int) -> Windows | None:
+    return Windows.of_image(
+        *request.size, tile_size=request.tile_size, overlap=request.tile_overlap, factor=factor
+    )
+
+
+def _shape_of_rows(prepared: Prepared, extra: Array | None, windows: Windows | None) -> list[int]:
+    """Channels, height and width of what the network sees of each row."""
+    _, channels, *size = prepared.x.shape
+    channels += 0 if extra is None else extra.shape[1]
+    return [channels, *(size if windows is None else windows.size)]
 
 
 def _extra_channels(prepared: Prepared, conditioning: Conditioning) -> Array | None:
@@ -143,7 +136,7 @@ class Denoiser:
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
         controls: the ControlNets that guide the network; None without any.
-        masks: where the network sees image prompts; None if it sees them everywhere.
+        seen: how much and where the network sees image prompts; None without any.
     """
 
     def __init__(
@@ -165,7 +158,7 @@ class Denoiser:
         extra_channels: Array | None = None,
         windows: Windows | None = None,
         controls: Controls | None = None,
-        masks: ImageMasks | None = None,
+        seen: SeenImages | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
         self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
@@ -187,13 +180,15 @@ class Denoiser:
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
-        self._windows, self._controls, self._masks = windows, controls, masks
+        self._windows, self._controls, self._seen = windows, controls, seen
         # With windows, each window needs its own part of the extra channels. Otherwise they are copied only once.
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
             self._sample[:, self._channels :] = extra_channels
         self._keeps_unconditional, self._unconditional = keeps_unconditional, np.zeros(0, np.float32)
         self.seconds: list[float] = []
+        for name, array in ({} if seen is None else seen.scales).items():
+            run.set(name, array)
         self._warn_of_rounding(notices)
 
     def condition(self, inputs: Mapping[str, NDArray[Any]]) -> None:
@@ -291,9 +286,9 @@ class Denoiser:
 
     def _mask_images(self, rows: NDArray[np.intp], place: Place) -> None:
         """Set where the network sees image prompts, for these rows."""
-        if self._masks is None:
+        if self._seen is None:
             return
-        for name, array in self._masks.at(place, self._sample.shape[2:]).items():
+        for name, array in self._seen.masks(place, self._sample.shape[2:]).items():
             self._run.set(name, array if len(array) == 1 else array[rows])
 
     def _upload(self, rows: slice | NDArray[np.intp]) -> None:

@@ -17,8 +17,8 @@ from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.checks import numbers, real
-from sdrt.request.image_prompt_settings import MAX_IP_ADAPTERS
-from sdrt.request.image_prompts import scales_of
+from sdrt.request.image_prompt_settings import MAX_IMAGE_PROMPTS, MAX_IP_ADAPTERS
+from sdrt.request.image_prompts import flat_scales
 from sdrt.request.request import Request
 from sdrt.run.memory import ComponentCache
 
@@ -31,7 +31,7 @@ Place = str | Path
 class ImagePromptState:
     """The scales of calls that give none."""
 
-    scale: tuple[float, ...] | None = None
+    scale: tuple[float | tuple[float, ...], ...] | None = None
 
 
 class ImagePromptMethods:
@@ -82,18 +82,24 @@ class ImagePromptMethods:
         _ = made.capabilities
         self._use(made)
 
-    def set_ip_adapter_scale(self, scale: float | Sequence[float]) -> None:
-        """Set how much image prompts count in calls that do not say it: one number, or one for each IP-Adapter.
+    def set_ip_adapter_scale(self, scale: float | Sequence[float | Sequence[float]]) -> None:
+        """Set how much image prompts count in calls that do not say it.
+
+        Args:
+            scale: one number, or one for each IP-Adapter. In place of a number, a list has one for each masked image.
 
         Raises:
             RequestError: it is no number, or there are not as many IP-Adapters.
         """
-        given = scale if isinstance(scale, (list, tuple)) else [scale]
-        values = numbers("scale", given, MAX_IP_ADAPTERS, real, -100.0, 100.0)
         count = len(self.model.ip_adapters)
         if not count:
             raise refused("scale", "is for no IP-Adapter", "load_ip_adapter first")
-        self._image_prompts.scale = tuple(scales_of(values, count))
+        given = list(scale) if isinstance(scale, (list, tuple)) else [scale]
+        if len(given) not in (1, count):
+            adapters = f"{count} IP-Adapter{'s' * (count != 1)}"
+            raise refused("scale", f"has {len(given)} entries for {adapters}", "one, or one for each")
+        checked = tuple(_scale(one) for one in given)
+        self._image_prompts.scale = checked * (count if len(checked) == 1 else 1)
 
     def unload_ip_adapter(self) -> None:
         """Forget every IP-Adapter. The model is as it was before, bit for bit."""
@@ -106,12 +112,21 @@ class ImagePromptMethods:
 
     def _with_image_scale(self, request: Request) -> Request:
         """The request with the scale of `set_ip_adapter_scale`, if it gives none."""
-        scale = self._image_prompts.scale
-        if scale is None or request.ip_adapter_image is None or request.ip_adapter_scale is not None:
+        scale, images = self._image_prompts.scale, request.ip_adapter_image
+        if request.ip_adapter_image_embeds is not None:
+            images = tuple((None,) * one.shape[1] for one in request.ip_adapter_image_embeds)
+        if scale is None or images is None or request.ip_adapter_scale is not None:
             return request
         made = object.__new__(Request)
-        made.__dict__.update(vars(request) | {"ip_adapter_scale": scale})
+        flat = flat_scales(scale, images)
+        made.__dict__.update(vars(request) | {"ip_adapter_scale": flat})
         return made
+
+
+def _scale(given: Any) -> float | tuple[float, ...]:
+    if isinstance(given, (list, tuple)):
+        return numbers("scale", given, MAX_IMAGE_PROMPTS, real, -100.0, 100.0)
+    return real("scale", given, -100.0, 100.0)
 
 
 def _files(path: Any, subfolder: Any, weight_name: Any) -> list[Place]:

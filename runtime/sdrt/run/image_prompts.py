@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +16,10 @@ from sdrt.tasks.prompt_masks import level_mask
 if TYPE_CHECKING:
     from sdrt.run.components import LoadedComponents
     from sdrt.run.conditioning import Conditioning
-    from sdrt.run.image_encoder import ImageEncoder
     from sdrt.tasks.inpainting import Canvas
     from sdrt.tasks.windows import Place
 
-__all__ = ["ImageMasks", "image_scales", "image_tokens", "level_sizes"]
+__all__ = ["SeenImages", "image_tokens", "level_sizes"]
 
 Array = NDArray[np.float32]
 Image8 = NDArray[np.uint8]
@@ -34,8 +33,7 @@ def image_tokens(
     As in diffusers, rows without the prompt do not see the images: they have the tokens of nothing.
     """
     # All images first, because low_vram keeps only one component in memory.
-    encoder = components.image_encoder
-    seen = [_seen(encoder, prompt) for prompt in request.image_prompts]
+    seen = [_seen(components, prompt) for prompt in request.image_prompts]
     first = len(conditioning.unconditional) * conditioning.repeats
     sees = np.zeros((conditioning.batch, 1, 1), bool)
     sees[first : first + conditioning.num_texts] = True
@@ -50,9 +48,16 @@ def image_tokens(
     return made
 
 
-def _seen(encoder: ImageEncoder, prompt: ImagePrompt) -> tuple[Array, Array]:
+def _seen(components: LoadedComponents, prompt: ImagePrompt) -> tuple[Array, Array]:
     """What an adapter reads of its images, and of nothing, each [images, …]."""
-    spec = prompt.spec
+    spec, given = prompt.spec, prompt.embeds
+    if given is not None and len(given) == 2:
+        return given[1], given[0]
+    if given is not None and not spec.reads_patches:
+        return given[0], np.zeros_like(given[0])
+    encoder = components.image_encoder
+    if given is not None:
+        return given[0], np.repeat(encoder.of_zeros(), len(given[0]), axis=0)
     seen = np.concatenate([encoder(image, patches=spec.reads_patches) for image in prompt.images])
     if not spec.reads_patches:
         return seen, np.zeros_like(seen)
@@ -60,49 +65,38 @@ def _seen(encoder: ImageEncoder, prompt: ImagePrompt) -> tuple[Array, Array]:
     return seen, np.repeat(encoder.of_zeros(), len(seen), axis=0)
 
 
-def image_scales(request: FittedRequest, inputs: Mapping[str, Any]) -> dict[str, Array]:
-    """The scales [layers] of every image input, by the names of the denoiser's inputs.
+class SeenImages:
+    """How much each image is seen, and where: a mask for every level of the denoiser, for one row or each of the batch.
 
-    `inputs` are the specs of the graph's inputs, by name.
-    """
-    made: dict[str, Array] = {}
-    for prompt in request.image_prompts:
-        for _ in prompt.masks or (None,):
-            name = f"image_scales_{len(made)}"
-            made[name] = np.full(inputs[name].shape, prompt.scale, np.float32)
-    return made
-
-
-class ImageMasks:
-    """Where each image is seen: a mask for every level of the denoiser, for one row or for each row of the batch.
-
-    With `padding_mask_crop`, the masks are cut as the image is.
+    With `padding_mask_crop`, the masks are cut as the image is. `scales` are those [layers] of every image input, by
+    the names of the denoiser's inputs.
 
     Args:
         request: the request.
         conditioning: the rows of the batch.
         canvases: for each image, the image that the user gave and its mask; empty without a mask.
-        inputs: the names of the denoiser's inputs, which say at which levels it sees images.
+        inputs: the specs of the denoiser's inputs, by name, which say at which levels it sees images.
         factor: how many pixels one latent covers, along each side.
         config: the denoiser's config.
     """
 
     @classmethod
-    def of(cls, request: FittedRequest, *where: Any, **how: Any) -> ImageMasks | None:
-        """The masks of a request. None without any."""
-        return cls(request, *where, **how) if any(one.masks for one in request.image_prompts) else None
+    def of(cls, request: FittedRequest, *where: Any, **how: Any) -> SeenImages | None:
+        """Those of a request. None without any."""
+        return cls(request, *where, **how) if request.image_prompts else None
 
     def __init__(
         self,
         request: FittedRequest,
         conditioning: Conditioning,
         canvases: Sequence[Canvas],
-        inputs: Collection[str],
+        inputs: Mapping[str, Any],
         *,
         factor: int,
         config: Mapping[str, Any],
     ) -> None:
         self._factor, self._config, self._inputs = factor, config, inputs
+        self.scales = _scales(request, inputs)
         self._masks: dict[int, list[Image8]] = {}
         number = 0
         for prompt in request.image_prompts:
@@ -118,7 +112,7 @@ class ImageMasks:
         self._prompt_of_row = rows // repeats if cuts else np.zeros(1, np.intp)
         self._made: dict[tuple[Any, ...], dict[str, Array]] = {}
 
-    def at(self, place: Place, size: Sequence[int]) -> Mapping[str, Array]:
+    def masks(self, place: Place, size: Sequence[int]) -> Mapping[str, Array]:
         """The masks [1 or batch, pixels, 1] at one place of the latents, of this `size` [h, w], by name."""
         _, *sides = place
         key = tuple((side.start, side.stop) for side in sides)
@@ -135,9 +129,10 @@ class ImageMasks:
         return self._made[key]
 
     def shapes(self, rows: int, size: Sequence[int]) -> dict[str, tuple[int, ...]]:
-        """The shapes of the masks of a call with `rows` rows, for latents of this `size`, by name."""
+        """The shapes of the scales and masks of a call with `rows` rows, for latents of this `size`, by name."""
         length = 1 if len(self._prompt_of_row) == 1 else rows
-        return {name: (length, height * width, 1) for name, _, (height, width) in self._levels(size)}
+        masks = {name: (length, height * width, 1) for name, _, (height, width) in self._levels(size)}
+        return {**{name: array.shape for name, array in self.scales.items()}, **masks}
 
     def _levels(self, size: Sequence[int]) -> Iterator[tuple[str, int, tuple[int, int]]]:
         """For each mask of the denoiser: its name, the number of its image, and height and width of its level."""
@@ -153,6 +148,16 @@ class ImageMasks:
             whole if side == whole else slice(side.start * self._factor, side.stop * self._factor)
             for side in sides
         )
+
+
+def _scales(request: FittedRequest, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """The scales [layers] of every image input, by the names of the denoiser's inputs."""
+    made: dict[str, Array] = {}
+    for prompt in request.image_prompts:
+        for scale in prompt.scales:
+            name = f"image_scales_{len(made)}"
+            made[name] = np.full(inputs[name].shape, scale, np.float32)
+    return made
 
 
 def _whole(mask: Image8, request: FittedRequest, canvases: Sequence[Canvas]) -> list[Image8]:

@@ -24,6 +24,7 @@ from sdrt.model_folder.model import IMAGE_ENCODER, IP_ADAPTER, GraphSource, Mode
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.float32_retry import Float32Retry
 from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.placement import check_takes_masks
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 
@@ -152,6 +153,8 @@ class OpenGraphs:
         model, weights = self._model, self._model.weights(name)
         source = _source(model, name, kind)
         if memory is None and source.build is not None:
+            if kind.inputs.images:
+                check_takes_masks(self.config)
             memory = source.build()
         component = _component(
             name,

@@ -111,7 +111,7 @@ class Origin:
         # A clip_skip of 0 means none. Metadata count from the last layer.
         values["clip_skip"] = request.clip_skip + self.layer if request.clip_skip else None
         # If the call gave latents, the seed cannot reproduce them.
-        if request.ip_adapter_image is not None:
+        if request.ip_adapter_image is not None or request.ip_adapter_image_embeds is not None:
             values["ip_adapters"] = ", ".join(self.ip_adapters)
             values["ip_adapter_masked"] = True if request.ip_adapter_masks is not None else None
         return values | {"rng": "CPU" if request.latents is None else None}

@@ -41,6 +41,13 @@ REPOSITORIES = {
 }
 
 
+ADDED = [
+    *("controlnet/config.json", "controlnet/model.onnx", "controlnet_2/model.onnx_data"),
+    *("ip_adapter/config.json", "ip_adapter/model.onnx", "ip_adapter_2/model.onnx_data"),
+    *("image_encoder/config.json", "image_encoder/model.onnx_data"),
+    *("unet/controlled.onnx", "unet/prompted.onnx", "unet/prompted_controlled.onnx"),
+]
+REPOSITORIES["owner/added"] = [*REPOSITORIES["owner/onnx"], *ADDED, "controlnet/model.safetensors"]
 REPOSITORIES["owner/cut"] = REPOSITORIES["owner/onnx"]
 
 

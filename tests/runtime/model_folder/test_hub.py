@@ -10,7 +10,7 @@ import pytest
 
 from sdrt import ModelNotFoundError
 from sdrt.model_folder.hub import check_id, hub_errors
-from tests.runtime.model_folder.hub_server import COMMIT, CONFIGS, WEIGHTS, ask
+from tests.runtime.model_folder.hub_server import ADDED, COMMIT, CONFIGS, WEIGHTS, ask
 
 
 def files(folder: str) -> set[str]:
@@ -29,6 +29,12 @@ def test_an_exported_model_comes_whole(hub: str, tmp_path: Path) -> None:
     assert files(done.stdout) == {*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json"}, (
         done.stderr
     )
+
+
+def test_an_exported_model_comes_with_its_adapters(hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, "download('owner/added')")
+    whole = {*CONFIGS, "unet/model.onnx", "unet/model.onnx_data", "sdrt.json", *ADDED}
+    assert files(done.stdout) == whole, done.stderr
 
 
 def test_weights_in_full_precision_are_preferred(hub: str, tmp_path: Path) -> None:
