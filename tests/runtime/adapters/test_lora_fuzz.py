@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sdrt.adapters.adaptation import Adaptation, Weighted
 from sdrt.adapters.lora.fields import FIELDS, UNSUPPORTED
 from sdrt.adapters.lora.reader import open_adapter
+from sdrt.adapters.workspace import Workspace
 from sdrt.errors import SdrtError
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
 from tests.adapter_files import ATTENTION, CONV, FIRST, NORM, SHAPES, TEXT
@@ -109,8 +111,9 @@ def damaged(chance: random.Random, content: bytes) -> bytes:
     return bytes(cut)
 
 
-def apply(path: Path) -> None:
+def apply(path: Path, workspace: Workspace) -> None:
     adapter = open_adapter(path, family=STABLE_DIFFUSION, shapes=SHAPES)
+    adaptation = Adaptation((Weighted(adapter=adapter, weights={"unet": 0.5}),) * 2)
     for component, changes in adapter.changes.items():
         for name, change in changes.items():
             assert change.shape == SHAPES[component][name]
@@ -121,12 +124,15 @@ def apply(path: Path) -> None:
             ):  # products of random bits overflow; the caller looks at the result
                 made = change.delta(base, 1.0)
             assert (made.shape, made.dtype) == (change.shape, np.float32)
+            together = adaptation.changed(component, name, base, workspace)
+            assert (together.shape, together.dtype) == (change.shape, np.float32)
+            assert np.isfinite(together).all()
 
 
-def problem(path: Path) -> str:
+def problem(path: Path, workspace: Workspace) -> str:
     """The message of the refusal. Empty for a file that can be applied."""
     try:
-        apply(path)
+        apply(path, workspace)
     except SdrtError as error:
         return str(error)
     return ""
@@ -134,12 +140,13 @@ def problem(path: Path) -> str:
 
 def fuzz(count: int, folder: Path) -> int:
     chance, path, applied = random.Random(7), folder / "a.safetensors", 0
+    workspace = Workspace()
     for number in range(count):
         made, data = header(chance)
         write_file(path, made, [data])
         if number % 3 == 0:
             path.write_bytes(damaged(chance, path.read_bytes()))
-        said = problem(path)
+        said = problem(path, workspace)
         assert "\n" not in said
         assert len(said) < 1500
         applied += not said
@@ -147,7 +154,7 @@ def fuzz(count: int, folder: Path) -> int:
 
 
 def test_files_of_random_tensors(tmp_path: Path) -> None:
-    assert fuzz(10_000, tmp_path) > 1000
+    assert fuzz(1000, tmp_path) > 100
 
 
 @pytest.mark.full

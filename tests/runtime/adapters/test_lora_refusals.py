@@ -239,6 +239,7 @@ PEFT = {
         ('{"lora_alpha": true}', "lora_alpha is True: expected a number"),
         ('{"lora_alpha": NaN}', "lora_alpha is nan: expected a number"),
         ('{"lora_alpha": 1e999}', "lora_alpha is inf: expected a number"),
+        ('{"lora_alpha": 1' + "0" * 400 + "}", "lora_alpha is 1000"),
         ('{"alpha_pattern": [1]}', "alpha_pattern is [1]: expected an object"),
         ('{"alpha_pattern": {"(a+)+$": 1}}', "the expression '(a+)+$': expected names of modules"),
         ('{"alpha_pattern": {"q_proj": null}}', "alpha_pattern of 'q_proj' is None: expected a number"),
@@ -250,6 +251,14 @@ def test_a_damaged_config_of_peft(config: str, says: str, tmp_path: Path) -> Non
         opened(tmp_path, PEFT)
     assert says in str(caught.value)
     assert caught.value.path == tmp_path / "adapter_config.json"
+
+
+@pytest.mark.parametrize("rank", ["0", "-3", "1.5", "NaN", '"8"', "1" + "0" * 400])
+def test_a_damaged_rank_in_the_config_of_a_lokr(rank: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(f'{{"peft_type": "LOKR", "alpha": 4, "r": {rank}}}')
+    module = f"base_model.model.{TEXT}"
+    with pytest.raises(UnsupportedModelError, match=r"the config of PEFT, .*expected a (whole )?number"):
+        opened(tmp_path, {f"{module}.lokr_w1": numbers(3, 3), f"{module}.lokr_w2": numbers(4, 4)})
 
 
 def test_a_file_of_peft_without_its_config_says_that_its_strength_is_unknown(tmp_path: Path) -> None:

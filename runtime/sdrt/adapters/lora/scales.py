@@ -24,6 +24,7 @@ _METADATA = "lora_adapter_metadata"
 _CONFIG = "adapter_config.json"
 _MOST_CONFIG = 1 << 20
 _PEFT = "base_model.model."
+_LOKR = "LOKR"
 _LITERAL = re.compile(r"[\w.-]+")
 _AGAIN = "download it again"
 
@@ -44,42 +45,58 @@ class Scales:
         Raises:
             UnsupportedModelError: the config is damaged.
         """
+        config = self.configs.get(f"{module.component}.", self.configs.get("", {}))
+        if rank is None and config.get("peft_type") == _LOKR:
+            # PEFT divides by the rank that was asked for, also where it was too large to be used.
+            rank = _rank(self.path, config, module.name)
         if rank is None:
             return 1.0
-        config = self.configs.get(f"{module.component}.", self.configs.get("", {}))
         if alpha is None:
-            alpha = _alpha(self.path, config, module.name)
+            alpha = _of_module(self.path, config, "alpha_pattern", ("lora_alpha", "alpha"), module.name)
         if alpha is None:
             return 1.0
         return alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank)
 
 
-def _alpha(path: Path, config: Mapping[str, Any], module: str) -> float | None:
-    """The alpha of a module: that of the first pattern which is the end of its name, or the one for all."""
-    patterns = config.get("alpha_pattern") or {}
+def _rank(path: Path, config: Mapping[str, Any], module: str) -> int | None:
+    rank = _of_module(path, config, "rank_pattern", ("r",), module)
+    if rank is not None and not (rank >= 1 and rank.is_integer()):
+        raise _damaged(path, f"the rank of {brief(module)} is {rank:g}", "a whole number above 0")
+    return None if rank is None else int(rank)
+
+
+def _of_module(
+    path: Path, config: Mapping[str, Any], patterns_key: str, keys: Sequence[str], module: str
+) -> float | None:
+    """A number of a module: that of the first pattern which is the end of its name, or the one for all."""
+    patterns = config.get(patterns_key) or {}
     if not isinstance(patterns, dict):
-        raise _damaged(path, f"alpha_pattern is {brief(patterns)}", "an object")
+        raise _damaged(path, f"{patterns_key} is {brief(patterns)}", "an object")
     for pattern, value in patterns.items():
-        if _ends(path, pattern, module):
-            return _number(path, f"alpha_pattern of {brief(pattern)}", value)
-    for key in ("lora_alpha", "alpha"):
+        if _ends(path, patterns_key, pattern, module):
+            return _number(path, f"{patterns_key} of {brief(pattern)}", value)
+    for key in keys:
         if config.get(key) is not None:
             return _number(path, key, config[key])
     return None
 
 
-def _ends(path: Path, pattern: str, module: str) -> bool:
+def _ends(path: Path, patterns_key: str, pattern: str, module: str) -> bool:
     """PEFT takes a pattern for a regular expression, and writes names. A stranger's expression could take forever."""
     name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not _LITERAL.fullmatch(name):
-        raise _damaged(path, f"alpha_pattern has the expression {brief(pattern)}", "names of modules")
+        raise _damaged(path, f"{patterns_key} has the expression {brief(pattern)}", "names of modules")
     return module == name or (module.endswith(f".{name}") and not pattern.startswith("^"))
 
 
 def _number(path: Path, key: str, value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    try:
+        number = float(value) if type(value) in (int, float) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.nan
+    if not math.isfinite(number):
         raise _damaged(path, f"{key} is {brief(value)}", "a number")
-    return float(value)
+    return number
 
 
 def read_scales(file: SafetensorsFile) -> Scales:
