@@ -16,6 +16,7 @@ from sdrt.errors import ModelNotFoundError, ProviderError, RequestError, Unsuppo
 from sdrt.onnx.providers import SessionConfig
 from sdrt.run.memory import ComponentCache
 from tests.adapters import write_lora
+from tests.safetensors_files import save_file, write_file
 
 CALL: dict[str, Any] = {"num_inference_steps": 2, "seed": 0, "output_type": "np", "width": 64, "height": 64}
 
@@ -242,3 +243,59 @@ def test_a_refiner_that_a_lora_does_not_fit_runs_without_it_and_says_so(
 def test_nothing_needs_to_be_fused(pipe: StableDiffusionPipeline, method: str) -> None:
     with pytest.raises(AttributeError, match=r"steps take no longer.*write set_adapters\(names, 0\.7\)"):
         getattr(pipe, method)
+
+
+MODULE = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+def pair(up: Any, down: Any) -> dict[str, np.ndarray]:
+    return {
+        f"{MODULE}.lora_up.weight": np.asarray(up, np.float32),
+        f"{MODULE}.lora_down.weight": np.asarray(down, np.float32),
+    }
+
+
+def bad_files(folder: Path, width: int) -> dict[str, Path]:
+    """Files that cannot be applied to a model whose first attention has this width."""
+    right = (np.full((width, 2), 1.0), np.full((2, width), 1.0))
+    tensors: dict[str, dict[str, np.ndarray]] = {
+        "NaN": pair(np.full((width, 2), np.nan), right[1]),
+        "rank 0": pair(np.ones((width, 0)), np.ones((0, width))),
+        "wrong shapes": pair(np.ones((width + 1, 2)), right[1]),
+        "another family": {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": np.ones((2, 3072))},
+        "keys that match nothing": {
+            f"lora_unet_{number}.lora_up.weight": np.ones(1, np.float32) for number in range(5000)
+        },
+        "overflow": pair(right[0] * 1e30, right[1] * 1e30),
+    }
+    files = {name: folder / f"{name}.safetensors" for name in tensors}
+    for name, file in files.items():
+        save_file(tensors[name], file)
+    for name in ("pickle", "gigabytes"):
+        files[name] = folder / {"pickle": "a.ckpt", "gigabytes": "large.safetensors"}[name]
+    files["pickle"].write_bytes(b"\x80\x02}q\x00.")
+    size = 1 << 33
+    entry = {"dtype": "F32", "shape": [size // 4 // 2, 2], "data_offsets": [0, size]}
+    write_file(files["gigabytes"], {f"{MODULE}.lora_up.weight": entry})
+    with files["gigabytes"].open("r+b") as file:
+        file.truncate(files["gigabytes"].stat().st_size + size)
+    return files
+
+
+def test_a_bad_file_is_one_line_and_changes_nothing(
+    pipe: StableDiffusionPipeline, lora: Callable[[int], Path], tmp_path: Path
+) -> None:
+    width = parameters(pipe)["unet"]["down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"][0]
+    pipe.load_lora_weights(lora(1), adapter_name="good")
+    pipe.set_adapters("good", 0.5)
+    before = image(pipe)
+    for name, file in bad_files(tmp_path, width).items():
+        with pytest.raises(UnsupportedModelError) as caught:
+            image(pipe, lora=file)
+        assert "\n" not in str(caught.value), name
+        assert len(str(caught.value)) < 1000, name
+        if name != "overflow":  # only a weight decides whether it overflows
+            with pytest.raises(UnsupportedModelError):
+                pipe.load_lora_weights(file)
+        assert pipe.get_active_adapters() == ["good"]
+        np.testing.assert_array_equal(image(pipe), before, err_msg=name)
