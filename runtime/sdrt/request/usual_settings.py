@@ -133,15 +133,16 @@ class UsualSettings:
         None,
         "Add the LoRA in this .safetensors file, with this weight.",
         more="A path, a text such as style.safetensors:0.8, or a list of these. style.safetensors:0.8:0.5 has weight "
-        "0.8 in the text encoders and 0.5 in the U-Net. owner/name or owner/name:style.safetensors is on the hub. They are added to the adapters of load_lora_weights.",
+        "0.8 in the text encoders and 0.5 in the U-Net. owner/name or owner/name:style.safetensors is on the hub. They "
+        "are added to the adapters of load_lora_weights.",
         kind=str,
         group=Group.PROMPTS,
         option=Option(
             ("--lora",),
             metavar="FILE[:WEIGHT]",
             also=("loras",),
-            help="Add the LoRA in this .safetensors file, or on the hub (owner/name, owner/name:file.safetensors), with "
-            "this weight.  [default: 1]  Can be repeated.",
+            help="Add this LoRA, a .safetensors file or owner/name[:FILE] on the hub, with this weight.  [default: 1]  "
+            "Can be repeated.",
             repeats=True,
         ),
     )
