@@ -20,6 +20,8 @@ from tests.safetensors_files import save_file, write_file
 Array = np.ndarray[Any, Any]
 KEY = kohya()
 UP, DOWN = numbers(8, 2), numbers(2, 12)
+SIGNALLING = np.full((8, 2), 0x7FF0000000000001, np.uint64).view(np.float64)
+"""NaN that NumPy calls invalid when it is cast."""
 PAIR = {f"{KEY}.lora_up.weight": UP, f"{KEY}.lora_down.weight": DOWN}
 SD1 = {"unet": {f"{ATTENTION}.weight": (320, 768)}}
 XL = {"unet": {f"{ATTENTION}.weight": (640, 2048)}}
@@ -59,6 +61,7 @@ def refusal(folder: Path, tensors: dict[str, Array], **how: Any) -> str:
             with_field("lora_up.weight", UP.astype(np.float64) * 1e300),
             "contains NaN or infinity",
         ),
+        (with_field("lora_up.weight", SIGNALLING), "contains NaN or infinity"),
         (
             {f"{KEY}.lora_up.weight": numbers(8, 0), f"{KEY}.lora_down.weight": numbers(0, 12)},
             "has rank 0: expected 1 to 1036 in this layer",

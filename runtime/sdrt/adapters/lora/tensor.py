@@ -38,7 +38,8 @@ class Tensor:
         Raises:
             UnsupportedModelError: the file changed since it was opened.
         """
-        with np.errstate(over="ignore"):  # float64; becomes infinity, and was refused
+        # float64 may become infinity, which was refused.
+        with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(self.file.array(self.key), np.float32)
 
     def scalar(self) -> float:
@@ -65,7 +66,8 @@ class Tensor:
             raise self.refused(
                 f"has the number type {brief(entry.dtype)}", "float16, bfloat16, float32 or float8"
             )
-        with np.errstate(over="ignore"):
+        # A signalling NaN of float64 is "invalid" in a cast.
+        with np.errstate(over="ignore", invalid="ignore"):
             array = self.file.array(self.key)
             if not is_finite(array.astype(np.float32) if entry.dtype == "F64" else array):
                 raise self.advised("contains NaN or infinity")
