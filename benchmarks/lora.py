@@ -5,7 +5,8 @@
 All start from random weights, as an exported folder (float32) and as the checkpoint itself. A turn is three processes:
 one loads the U-Net twice, one loads it and then with a LoRA, and one changes from a LoRA to another. Only the last
 loading of each is timed; the peak of its own memory is that of the whole process. Before each process, the files are in
-the page cache. Every round begins with another one; ratios are taken within a round. No process may write a file.
+the page cache, and the benchmark writes to most of the free memory, as in `direct.py`. Every round begins with another
+one; ratios are taken within a round. No process may write a file.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarks import tables, worker
 from benchmarks.bars import judge_lora
 from benchmarks.command_line import parser_of
 from benchmarks.folders import checkpoint, make
-from benchmarks.measure import device, markdown, run, spread
+from benchmarks.measure import device, markdown, run, spread, touch_free_memory
 from benchmarks.settings import say
 from sdrt import StableDiffusionPipeline
 from sdrt_export.checkpoints.safetensors_writer import write_safetensors
@@ -85,6 +86,7 @@ def _turn(name: str, model: Path, loras: Sequence[Path], work: Path, log: Path) 
         with path.open("rb") as stream:
             while stream.read(1 << 24):
                 pass
+    touch_free_memory()
     given = {ANEW: [], ADDED: loras[:1], CHANGED: loras}[name]
     variables = {**worker.environment(), "SDRT_CACHE": os.fspath(work / "cache")}
     before = _files(work)

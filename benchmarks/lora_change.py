@@ -27,9 +27,11 @@ def main(arguments: Sequence[str]) -> None:
     _load(pipeline, first)
     if not loras:
         pipeline.close()
-    print(
-        json.dumps(_timed(pipeline, second) | {"changed_bytes": _changed_bytes(pipeline, second)}), flush=True
-    )
+    figures = _timed(pipeline, second) | {
+        "changed_bytes": _changed_bytes(pipeline, second),
+        "loaded": len(pipeline._cache.get().graphs),
+    }
+    print(json.dumps(figures), flush=True)
 
 
 def _timed(pipeline: StableDiffusionPipeline, loras: Sequence[str]) -> dict[str, float]:

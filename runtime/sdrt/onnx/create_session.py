@@ -29,6 +29,7 @@ __all__ = ["create_session", "session_setting"]
 
 # ONNX Runtime's option for graphs that are not in a file.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_OUTSIDE_THE_ARENA = "session.use_device_allocator_for_initializers"
 
 
 def session_setting(
@@ -82,6 +83,9 @@ def create_session(
         options = _session_options(subject.name, config, strict)
         if memory is not None:
             _give_weights(memory, options)
+            if memory.values and subject.provider == "cpu":
+                # ONNX Runtime copies these weights before it packs them. The arena would keep the memory of each copy.
+                options.add_session_config_entry(_OUTSIDE_THE_ARENA, "1")
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
