@@ -66,7 +66,7 @@ class StoredWeights:
     def _made(self) -> dict[str, _Made]:
         return {
             name: self._how(name, weight.shape)
-            for name, weight in self.graph.elsewhere.items()
+            for name, weight in self.graph.weights.items()
             if weight.dtype in _NUMPY
         }
 
@@ -94,7 +94,7 @@ class StoredWeights:
             IntegrityError: the weights are not where the graph says.
             UnsupportedModelError: a weight becomes infinite, or not a number.
         """
-        stored = (graph or self.graph).elsewhere
+        stored = (graph or self.graph).weights
         names = adaptation.changes(self.component).keys()
         return {
             name: self._changed(name, made, stored[name], adaptation)

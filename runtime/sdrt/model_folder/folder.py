@@ -96,8 +96,8 @@ class ModelFolder(Model):
         stored = self._stored_weights(name)
         with readable(self.path):
             graph = stored.graph if path == stored.path else read_graph(path)
-            values = stored.changed(self.adaptation, graph)
-            return MemoryGraph(content=path.read_bytes(), folder=path.parent, values=values)
+            content, values = graph.with_values(stored.changed(self.adaptation, graph))
+            return MemoryGraph(content=content, folder=path.parent, values=values)
 
     def parameters(self, name: str) -> Mapping[str, Shape]:
         """See `Model`."""

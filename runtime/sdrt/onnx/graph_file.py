@@ -10,7 +10,11 @@ import mmap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from sdrt.errors import IntegrityError
 
@@ -20,11 +24,13 @@ __all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph"]
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 3, 4, 5
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL = 1, 2, 8, 13
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL = 1, 2, 8, 9, 13
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
 _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 1
 _DIM_VALUE, _DIM_NAME = 1, 2
 _ATTRIBUTE_TENSOR = 5
+# Bytes of a float32 and a float16, by ONNX's numbers.
+_FLOATS = {1: 4, 10: 2}
 
 _FIXED = {1: 8, 5: 4}
 _BYTES = 2
@@ -48,7 +54,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class ElsewhereWeight:
-    """A weight that is in another file.
+    """A weight that is in another file, or in the graph's own.
 
     Attributes:
         shape: its shape.
@@ -75,6 +81,7 @@ class GraphFile:
         constants: the shape of each weight and constant, by name.
         external: the names of the files that hold weights, relative to the folder of `path`.
         elsewhere: the weights in those files, by name.
+        within: the weights in `path` itself, by name: those whose floats follow one another there.
     """
 
     path: Path
@@ -84,6 +91,23 @@ class GraphFile:
     constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
     external: set[str] = field(default_factory=set)
     elsewhere: dict[str, ElsewhereWeight] = field(default_factory=dict)
+    within: dict[str, ElsewhereWeight] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, ElsewhereWeight]:
+        """The weights in `path` and in other files, by name."""
+        return {**self.within, **self.elsewhere}
+
+    def with_values(self, values: Mapping[str, NDArray[Any]]) -> tuple[bytes, dict[str, NDArray[Any]]]:
+        """The bytes of the file with other values for weights in it, and those values that are for weights elsewhere.
+
+        Each value has the shape and the type of its weight.
+        """
+        content, others = bytearray(self.path.read_bytes()), dict(values)
+        for name in self.within.keys() & values.keys():
+            new, start = others.pop(name).tobytes(), self.within[name].offset
+            content[start : start + len(new)] = new
+        return bytes(content), others
 
 
 def read_graph(path: Path) -> GraphFile:
@@ -168,7 +192,8 @@ class _Reader:
 
     def _read_tensor(self, tensor: Span, name: str = "") -> None:
         dims: list[int] = []
-        dtype, place = 0, dict[str, str]()
+        dtype, place, is_initializer = 0, dict[str, str](), not name
+        raw: Span = (0, 0)
         for number, span in self._fields(*tensor):
             if number == _TENSOR_DIMS:
                 dims += self._numbers(span)
@@ -176,12 +201,18 @@ class _Reader:
                 dtype = span[0]
             elif number == _TENSOR_NAME:
                 name = name or self._text(span)
+            elif number == _TENSOR_RAW:
+                raw = span
             elif number == _TENSOR_EXTERNAL:
                 entry = {key: self._text(at) for key, at in self._fields(*span)}
                 place[entry.get(_ENTRY_KEY, "")] = entry.get(_ENTRY_VALUE, "")
         self._found.constants[name] = tuple(dims)
         if "location" in place:
             self._add_elsewhere(name, tuple(dims), dtype, place)
+        elif is_initializer and raw[1] - raw[0] == prod(dims) * _FLOATS.get(dtype, 0) > 0:
+            self._found.within[name] = ElsewhereWeight(
+                shape=tuple(dims), dtype=dtype, location=self._found.path.name, offset=raw[0]
+            )
 
     def _add_elsewhere(self, name: str, shape: tuple[int, ...], dtype: int, place: Mapping[str, str]) -> None:
         location, offset = place["location"], place.get("offset", "0")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from sdrt import Request, StableDiffusionPipeline
 from sdrt.errors import ModelNotFoundError, ProviderError, RequestError, UnsupportedModelError
+from sdrt.model_folder.manifest import FileRecord, Manifest
 from sdrt.onnx.providers import SessionConfig
 from sdrt.run.memory import ComponentCache
 from tests.adapters import write_lora
@@ -204,3 +207,29 @@ def test_providers_that_compile_weights_are_refused(
         ProviderError, match=r"openvino compiles a model with its weights.*use provider cpu, cuda"
     ):
         cache.for_request(planned.request)
+
+
+def test_weights_in_the_graph_s_own_file_change_as_those_beside_it(
+    tiny_model: Path, tmp_path: Path, lora: Callable[[int], Path]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    inline = tmp_path / "inline"
+    shutil.copytree(tiny_model, inline)
+    files = dict(Manifest.read(inline / "sdrt.json").files)
+    for component in ("unet", "text_encoder"):
+        graph = inline / component / "model.onnx"
+        onnx.save(onnx.load(graph), graph)
+        (inline / component / "model.onnx_data").unlink()
+        files[f"{component}/model.onnx"] = FileRecord.of(graph)
+        del files[f"{component}/model.onnx_data"]
+    replace(Manifest.read(inline / "sdrt.json"), files=files).write(inline / "sdrt.json")
+    images = []
+    for folder in (tiny_model, inline):
+        pipe = StableDiffusionPipeline.from_pretrained(folder, provider="cpu", threads=1, notify=print)
+        base = image(pipe)
+        pipe.load_lora_weights(lora(1), adapter_name="a")
+        changed = image(pipe)
+        assert np.abs(changed - base).max() > 0.05
+        np.testing.assert_array_equal(image(pipe, lora_scale=0), base)
+        images.append(changed)
+    np.testing.assert_array_equal(*images)
