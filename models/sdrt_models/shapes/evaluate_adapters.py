@@ -158,7 +158,49 @@ def overlap(one: Image.Image, other: Image.Image) -> float:
     return float((first & second).sum()) / union if union else 1.0
 
 
-# --- both ---------------------------------------------------------------------------------------------------
+# --- the IP-Adapter -----------------------------------------------------------------------------------------
+
+
+def measure_ip_adapter(
+    pipeline: StableDiffusionPipeline, count: int, scales: Sequence[float] = (0.0, 1.0)
+) -> dict[str, Measured]:
+    """For each scale: how often the images show what the image prompts show, with an empty text."""
+    cases = [case for case in held_out(3 * count) if len(case.scene.things) == 1][:count]
+    pipeline.load_ip_adapter(
+        sdrt_models.adapter("likeness"), image_encoder=sdrt_models.adapter("likeness-encoder")
+    )
+    found = {}
+    for scale in scales:
+        images = [
+            pipeline(
+                "",
+                ip_adapter_image=case.drawn(),
+                ip_adapter_scale=scale,
+                num_inference_steps=_STEPS,
+                scheduler="dpmpp_2m",
+                seed=seed,
+            ).images[0]
+            for seed, case in enumerate(cases)
+        ]
+        rated = rates(zip((case.scene for case in cases), images, strict=True))
+        found[f"scale {scale:g}"] = {
+            "both": _both(cases, images),
+            **{name: rated[name] for name in ATTRIBUTES},
+        }
+    pipeline.unload_ip_adapter()
+    return found
+
+
+def _both(cases: Sequence[HeldOut], images: Sequence[Image.Image]) -> Rate:
+    """How many images show the colour and the shape of the only thing."""
+    met = []
+    for case, image in zip(cases, images, strict=True):
+        seen, (asked,) = recognise(image).things, case.scene.things
+        met.append(bool(seen) and (seen[0].colour, seen[0].shape) == (asked.colour, asked.shape))
+    return Rate(right=sum(met), total=len(met))
+
+
+# --- all ---------------------------------------------------------------------------------------------------
 
 
 def _made(
@@ -216,7 +258,16 @@ def _controlnet(count: int) -> dict[str, Measured]:
         return measure_controlnet(pipeline, count)
 
 
-_MEASURES: Mapping[str, Callable[[int], dict[str, Measured]]] = {"lora": _lora, "controlnet": _controlnet}
+def _ip_adapter(count: int) -> dict[str, Measured]:
+    with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
+        return measure_ip_adapter(pipeline, count)
+
+
+_MEASURES: Mapping[str, Callable[[int], dict[str, Measured]]] = {
+    "lora": _lora,
+    "controlnet": _controlnet,
+    "ip-adapter": _ip_adapter,
+}
 
 
 @click.command()

@@ -68,9 +68,14 @@ class FittedRequest(DerivedSettings):
         return 0 if self.runs_all_steps else super().num_skipped_steps
 
     @property
+    def is_controlled(self) -> bool:
+        """Whether a ControlNet has any effect. Without, the usual graph makes the image, the same bit for bit."""
+        return any(control.scale for control in self.controls)
+
+    @property
     def denoiser_inputs(self) -> MoreInputs:
         """What the denoiser takes beside its usual inputs."""
-        return MoreInputs(residuals=bool(self.controls), images=image_inputs(self.image_prompts))
+        return MoreInputs(residuals=self.is_controlled, images=image_inputs(self.image_prompts))
 
     @property
     def size(self) -> tuple[int, int]:

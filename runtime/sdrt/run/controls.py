@@ -186,7 +186,7 @@ def bound_controls(
         shapes: the shapes of the denoiser's inputs, by name.
         factor: how many pixels one latent covers, along each side.
     """
-    if not request.controls:
+    if not request.is_controlled:
         yield None
         return
     unconditional = conditioning.batch - len(conditioning.image_indices) if request.guesses else 0

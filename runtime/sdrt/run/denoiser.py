@@ -60,7 +60,7 @@ def bound_denoiser(
     check_fixed_size(component, spec, size, factor)
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
-    added = components.residual_shapes(component, rows, size) if request.controls else {}
+    added = components.residual_shapes(component, rows, size) if request.is_controlled else {}
     scales = image_scales(request, component.inputs)
     masks = components.image_masks(request, conditioning, prepared.canvases, component.inputs, factor=factor)
     added |= {name: array.shape for name, array in scales.items()}

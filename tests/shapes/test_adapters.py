@@ -1,0 +1,79 @@
+"""The embedded model with its adapters, judged by what the images show. Bounds are below what MODEL_CARD.md has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sdrt_models
+from sdrt import StableDiffusionPipeline
+from sdrt_models.shapes.evaluate_adapters import (
+    Measured,
+    held_out,
+    measure_lora,
+    overlap,
+    validate_moons,
+)
+from sdrt_models.shapes.scenes import MOON, is_held_out
+from sdrt_models.shapes.scoring import Rate
+
+
+def rate(measured: Measured, name: str) -> Rate:
+    found = measured[name]
+    assert isinstance(found, Rate)
+    return found
+
+
+def pipeline(**options: object) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", notify=lambda _: None, **options)
+
+
+@pytest.fixture(scope="module")
+def shapes() -> Iterator[StableDiffusionPipeline]:
+    with pipeline() as made:
+        yield made
+
+
+def test_the_recogniser_tells_moons_from_what_the_model_knows() -> None:
+    drawn = validate_moons(100)
+    assert rate(drawn["drawn"], "moon").share == 1.0
+    assert rate(drawn["drawn"], "shape").share >= 0.99
+    assert rate(drawn["drawn, no moon asked for"], "moon").right == 0
+
+
+def test_the_prompts_were_never_trained() -> None:
+    moons = held_out(100, moons=True)
+    assert all(is_held_out(case.scene) for case in moons)
+    assert all(any(thing.shape == MOON for thing in case.scene.things) for case in moons)
+
+
+def test_the_lora_draws_moons_by_its_weight(shapes: StableDiffusionPipeline) -> None:
+    found = measure_lora(shapes, 24)
+    none, half, whole = (rate(found[f"weight {weight}"], "moon").share for weight in ("0", "0.5", "1"))
+    assert none == 0
+    assert 0 < half < whole
+    assert whole >= 0.9
+    assert rate(found["weight 1"], "colour").share >= 0.9
+    assert rate(found["weight 1, no moon asked for"], "moon").share <= 0.1
+
+
+def test_a_weight_of_0_is_the_model_itself(shapes: StableDiffusionPipeline) -> None:
+    with_it, without = (
+        np.asarray(shapes("a yellow moon", num_inference_steps=4, seed=0, **lora).images[0])
+        for lora in ({"lora": f"{sdrt_models.adapter('moon')}:0"}, {})
+    )
+    np.testing.assert_array_equal(with_it, without)
+
+
+def test_overlap_is_1_for_the_same_things_and_0_for_none() -> None:
+    (case,) = held_out(1)
+    assert overlap(case.drawn(), case.drawn()) == 1.0
+    assert overlap(case.drawn(), Image.new("RGB", (128, 128))) == 0.0
+
+
+def test_they_are_small() -> None:
+    folder = sdrt_models.adapter("moon").parent
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 6e6
