@@ -169,7 +169,7 @@ def measure_ip_adapter(
     pipeline.load_ip_adapter(
         sdrt_models.adapter("likeness"), image_encoder=sdrt_models.adapter("likeness-encoder")
     )
-    found = {}
+    found: dict[str, Measured] = {}
     for scale in scales:
         images = [
             pipeline(
@@ -212,7 +212,7 @@ def _made(
     """An image of each prompt. ``control`` has a control image for each."""
     for first in range(0, len(cases), _BATCH):
         part = slice(first, first + _BATCH)
-        given = {"control_image": list(control[part])} if control else {}
+        given: dict[str, Any] = {"control_image": list(control[part])} if control else {}
         yield from pipeline(
             [case.prompt for case in cases[part]],
             num_inference_steps=_STEPS,

@@ -6,6 +6,7 @@ The ControlNet has no transformers, so it is half as large. The U-Net reads the 
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from sdrt_models.shapes.architecture import CONTROLNET, UNET
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_edges, draw_scene
 from sdrt_models.shapes.noise import Noise
-from sdrt_models.shapes.scenes import Scene
 from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
 
 __all__ = ["NAME", "main"]
@@ -40,8 +40,8 @@ _SHOWN = 16
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=1600, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=4000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @device_option
@@ -85,20 +85,18 @@ def _begin(unet: UNet2DConditionModel) -> ControlNetModel:
     return made.to(memory_format=torch.channels_last)
 
 
-def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    return np.asarray(draw_scene(scene, rng))
-
-
+@cache
 def _edges(index: int) -> np.ndarray:
-    """The control image (128, 128, 3) uint8 of an example."""
+    """The edges (128, 128) uint8 of an example, which are kept."""
     scene, rng = example(index)
     if index % 2:
-        return np.asarray(draw_edges(scene, rng))
-    return preprocessed(_drawn(scene, rng), "canny", low=100, high=200)
+        return np.asarray(draw_edges(scene, rng).convert("L"))
+    return preprocessed(np.asarray(draw_scene(scene, rng)), "canny", low=100, high=200)[..., 0]
 
 
 def _control(edges: list[np.ndarray], device: str) -> torch.Tensor:
-    return torch.from_numpy(np.stack(edges)).to(device).permute(0, 3, 1, 2).float() / 255
+    """Control images, (n, 3, 128, 128)."""
+    return torch.from_numpy(np.stack(edges)).to(device)[:, None].expand(-1, 3, -1, -1).float() / 255
 
 
 class _Task:
@@ -138,11 +136,12 @@ class _Task:
     def sample(self, controlnet: Any) -> Image.Image:
         """A sheet of edges of held-out scenes, and what the model draws with them."""
         held_out = held_out_scenes(_SHOWN)
-        edges = [np.asarray(draw_edges(scene, rng)) for _, scene, rng in held_out]
+        edges = [np.asarray(draw_edges(scene, rng).convert("L")) for _, scene, rng in held_out]
         hidden = self._base.hidden([*(text for text, _, _ in held_out), *[""] * _SHOWN])
         control = _control([*edges, *edges], self._base.device)
         made = generate(self._base, _SHOWN, lambda x, t: self._predict(controlnet, x, t, hidden, control))
-        return sheet(np.concatenate([np.stack(edges), made]), columns=8)
+        shown = np.repeat(np.stack(edges)[..., None], 3, axis=-1)
+        return sheet(np.concatenate([shown, made]), columns=8)
 
 
 if __name__ == "__main__":

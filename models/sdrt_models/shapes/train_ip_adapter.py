@@ -53,7 +53,7 @@ _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 @work_argument
 @click.option("--encoder-steps", type=click.IntRange(min=1), default=2500, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=4000, show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @device_option
