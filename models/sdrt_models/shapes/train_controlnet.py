@@ -40,9 +40,9 @@ _SHOWN = 16
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True)
+@click.option("--images", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @device_option
 def main(work: Path, steps: int, images: int, batch: int, learning_rate: float, device: str) -> None:
@@ -62,8 +62,8 @@ def main(work: Path, steps: int, images: int, batch: int, learning_rate: float, 
         device=device,
         ema_decay=0.99,
         warmup=50,
-        every=100,
-        sample_every=400,
+        every=50,
+        sample_every=200,
     )
     train(stage).half().save_pretrained(work / NAME)
     size = sum(file.stat().st_size for file in (work / NAME).iterdir())

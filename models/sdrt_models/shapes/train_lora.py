@@ -35,9 +35,9 @@ _CONVOLUTIONS = ("conv1", "conv2")
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1200, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), default=4, show_default=True)
 @click.option("--learning-rate", default=2e-3, show_default=True)
 @device_option
