@@ -51,7 +51,7 @@ def test_the_prompts_were_never_trained() -> None:
 
 
 def test_the_lora_draws_moons_by_its_weight(shapes: StableDiffusionPipeline) -> None:
-    found = measure_lora(shapes, 24)
+    found = measure_lora(shapes, sdrt_models.adapter("moon"), 24)
     none, half, whole = (rate(found[f"weight {weight}"], "moon").share for weight in ("0", "0.5", "1"))
     assert none == 0
     assert 0 < half < whole

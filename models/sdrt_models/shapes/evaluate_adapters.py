@@ -1,4 +1,4 @@
-"""Measures what the embedded model's adapters do. ``python -m sdrt_models.shapes.evaluate_adapters``
+"""Measures what adapters of the embedded model do. ``python -m sdrt_models.shapes.evaluate_adapters KIND ADAPTER``
 
 ``sdrt`` makes images of held-out scenes with them, and a program without a network reads the images.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import click
 import numpy as np
 from PIL import Image
 
-import sdrt_models
 from sdrt import SdrtError, StableDiffusionPipeline
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_edges, draw_scene
@@ -85,14 +85,13 @@ def held_out(count: int, *, moons: bool = False) -> list[HeldOut]:
 
 
 def measure_lora(
-    pipeline: StableDiffusionPipeline, count: int, weights: Sequence[float] = WEIGHTS
+    pipeline: StableDiffusionPipeline, lora: Path, count: int, weights: Sequence[float] = WEIGHTS
 ) -> dict[str, Measured]:
     """For each weight: in how many images of prompts with a moon there is one, and what is right of the rest.
 
     With the first weight and the last, also what is right in images of prompts without a moon.
     """
     moons, others = held_out(count, moons=True), held_out(count)
-    lora = sdrt_models.adapter("moon")
     found = {
         f"weight {weight:g}": _moons(moons, list(_made(pipeline, moons, lora=f"{lora}:{weight}")))
         for weight in weights
@@ -162,13 +161,14 @@ def overlap(one: Image.Image, other: Image.Image) -> float:
 
 
 def measure_ip_adapter(
-    pipeline: StableDiffusionPipeline, count: int, scales: Sequence[float] = (0.0, 1.0)
+    pipeline: StableDiffusionPipeline, adapter: Path, count: int, scales: Sequence[float] = (0.0, 1.0)
 ) -> dict[str, Measured]:
-    """For each scale: how often the images show what the image prompts show, with an empty text."""
+    """For each scale: how often the images show what the image prompts show, with an empty text.
+
+    The vision encoder is in ``image_encoder/`` beside the adapter's file.
+    """
     cases = [case for case in held_out(3 * count) if len(case.scene.things) == 1][:count]
-    pipeline.load_ip_adapter(
-        sdrt_models.adapter("likeness"), image_encoder=sdrt_models.adapter("likeness-encoder")
-    )
+    pipeline.load_ip_adapter(adapter)
     found: dict[str, Measured] = {}
     for scale in scales:
         images = [
@@ -239,7 +239,7 @@ def _as_json(measured: Mapping[str, Measured]) -> dict[str, Any]:
     return {title: {name: one(value) for name, value in values.items()} for title, values in measured.items()}
 
 
-def _lora(count: int) -> dict[str, Measured]:
+def _lora(lora: Path, count: int) -> dict[str, Measured]:
     drawn = validate_moons(count)
     there, none = (measured["moon"] for measured in drawn.values())
     assert isinstance(there, Rate)
@@ -249,21 +249,20 @@ def _lora(count: int) -> dict[str, Measured]:
             "the recogniser does not tell drawn moons from the other shapes: fix it first"
         )
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
-        return {**drawn, **measure_lora(pipeline, count)}
+        return {**drawn, **measure_lora(pipeline, lora, count)}
 
 
-def _controlnet(count: int) -> dict[str, Measured]:
-    network = sdrt_models.adapter("edges")
+def _controlnet(network: Path, count: int) -> dict[str, Measured]:
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", controlnet=network) as pipeline:
         return measure_controlnet(pipeline, count)
 
 
-def _ip_adapter(count: int) -> dict[str, Measured]:
+def _ip_adapter(adapter: Path, count: int) -> dict[str, Measured]:
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
-        return measure_ip_adapter(pipeline, count)
+        return measure_ip_adapter(pipeline, adapter, count)
 
 
-_MEASURES: Mapping[str, Callable[[int], dict[str, Measured]]] = {
+_MEASURES: Mapping[str, Callable[[Path, int], dict[str, Measured]]] = {
     "lora": _lora,
     "controlnet": _controlnet,
     "ip-adapter": _ip_adapter,
@@ -272,6 +271,7 @@ _MEASURES: Mapping[str, Callable[[int], dict[str, Measured]]] = {
 
 @click.command()
 @click.argument("kind", type=click.Choice(tuple(_MEASURES)))
+@click.argument("adapter", type=click.Path(path_type=Path, exists=True))
 @click.option("--prompts", type=click.IntRange(min=1), default=200, show_default=True)
 @click.option(
     "--json",
@@ -279,10 +279,10 @@ _MEASURES: Mapping[str, Callable[[int], dict[str, Measured]]] = {
     type=click.File("w", encoding="utf-8", lazy=False),
     help="Also write the result as JSON.",
 )
-def main(kind: str, prompts: int, json_file: IO[str] | None) -> None:
-    """Make images of held-out prompts with an adapter, and report what they show."""
+def main(kind: str, adapter: Path, prompts: int, json_file: IO[str] | None) -> None:
+    """Make images of held-out prompts with ADAPTER, and report what they show."""
     try:
-        measured = _MEASURES[kind](prompts)
+        measured = _MEASURES[kind](adapter, prompts)
     except SdrtError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None

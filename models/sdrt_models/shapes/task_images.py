@@ -14,14 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-import numpy as np
 from PIL import Image, ImageDraw
 
 import sdrt_models
 from sdrt import SdrtError, StableDiffusionPipeline
 from sdrt.images.contact_sheet import ContactSheet
-from sdrt_models.shapes.drawing import draw_edges
-from sdrt_models.shapes.scenes import Background, Scene, Thing
 
 __all__ = ["TASKS", "Task", "main"]
 
@@ -77,21 +74,6 @@ def _lora(pipeline: StableDiffusionPipeline) -> Image.Image:
         for weight in (0, 0.5, 1)
     ]
     return _row(cells)
-
-
-def _controlnet(_: StableDiffusionPipeline) -> Image.Image:
-    one = Thing(colour="red", shape="star", size="large", fill="solid")
-    other = Thing(colour="blue", shape="ring", size="small", fill="solid")
-    scene = Scene(things=(one, other), background=Background(shades=("white",)), relation="left of")
-    edges = draw_edges(scene, np.random.default_rng(1))
-    prompts = (
-        "a large red star left of a small blue ring on a white background",
-        "a large striped green star left of a small pink ring on a black background",
-    )
-    network = sdrt_models.adapter("edges")
-    with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", controlnet=network) as pipeline:
-        cells = [(_one(pipeline, prompt, seed=1, control_image=edges), prompt) for prompt in prompts]
-    return _row([(edges, "the control image"), *cells])
 
 
 def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
@@ -172,9 +154,6 @@ TASKS: Mapping[str, Task] = {
     "lora": Task(
         about='`--lora moon.safetensors:WEIGHT`: "a large yellow moon left of a small cyan star", seed 1.',
         draw=_lora,
-    ),
-    "controlnet": Task(
-        about="`--controlnet edges --control-image FILE`: the same edges with two prompts.", draw=_controlnet
     ),
     "outpainting": Task(
         about="`-i FILE --outpaint 192x128@left`: a blue square beside the circle.", draw=_outpainting
