@@ -16,10 +16,11 @@ from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
+from torch import nn
 
 from sdrt_models.shapes.adapter_training import Base, Examples, draw_examples, generate
 from sdrt_models.shapes.captions import caption
-from sdrt_models.shapes.noise import Noise
+from sdrt_models.shapes.noise import Noise, token_ids
 from sdrt_models.shapes.scenes import MOON, Scene, is_held_out, sample_scene, with_moon
 from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
 
@@ -31,11 +32,12 @@ _SHOWN = 16
 _SEED = 65
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 _CONVOLUTIONS = ("conv1", "conv2")
+_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=1200, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), default=4, show_default=True)
@@ -48,10 +50,10 @@ def main(
     base = Base.restore(work, device)
     examples = draw_examples(base, images, work / f"moons-{images}.npy", _example)
     torch.manual_seed(0)
-    base.unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=[*_ATTENTION, *_CONVOLUTIONS]))
+    model = _Adapted(base, rank)
     task = _Task(base, examples, batch)
     stage = Stage(
-        model=base.unet,
+        model=model,
         loss=task.loss,
         sample=task.sample,
         data=f"{images} moons, batch {batch}, rank {rank}",
@@ -63,13 +65,38 @@ def main(
         weight_decay=0.0,
         warmup=20,
         every=100,
-        sample_every=400,
+        sample_every=250,
     )
-    layers = get_peft_model_state_dict(train(stage))
+    trained = train(stage)
     StableDiffusionPipeline.save_lora_weights(
-        work, unet_lora_layers={name: value.half() for name, value in layers.items()}, weight_name=NAME
+        work,
+        unet_lora_layers=_layers(trained.unet),
+        text_encoder_lora_layers=_layers(trained.text_encoder),
+        weight_name=NAME,
     )
     click.echo(f"{work / NAME}: {(work / NAME).stat().st_size} bytes")
+
+
+class _Adapted(nn.Module):
+    """The U-Net and the text encoder, with low-rank layers, which are all that is trained."""
+
+    def __init__(self, base: Base, rank: int) -> None:
+        super().__init__()
+        self.unet, self.text_encoder = base.unet, base.text_encoder
+        self.unet.add_adapter(
+            LoraConfig(r=rank, lora_alpha=rank, target_modules=[*_ATTENTION, *_CONVOLUTIONS])
+        )
+        self.text_encoder.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=[*_OF_TEXT]))
+
+    def forward(self, x: torch.Tensor, timestep: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Predicted v."""
+        hidden = self.text_encoder(input_ids=ids).last_hidden_state
+        v: torch.Tensor = self.unet(x, timestep, hidden).sample
+        return v
+
+
+def _layers(module: Any) -> dict[str, torch.Tensor]:
+    return {name: value.half() for name, value in get_peft_model_state_dict(module).items()}
 
 
 def _example(index: int) -> tuple[Scene, np.random.Generator]:
@@ -103,25 +130,27 @@ def _shown() -> list[str]:
 
 
 class _Task:
-    """What the U-Net learns: what a moon is."""
+    """What is learned: what a moon is."""
 
     def __init__(self, base: Base, examples: Examples, batch: int) -> None:
         self._base, self._examples, self._batch = base, examples, batch
         self._noise = Noise(base.device)
 
-    def loss(self, unet: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
-        """The loss of ``unet`` on a batch that ``rng`` draws."""
+    def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of ``model`` on a batch that ``rng`` draws."""
         scenes = self._examples.scenes
         indices = rng.integers(len(scenes), size=self._batch)
         texts = ["" if rng.random() < _DROPOUT else caption(scenes[index], rng) for index in indices]
         noisy = self._noise.add(self._examples.batch(indices, self._base), rng)
-        return noisy.loss(unet(noisy.x, noisy.timestep, self._base.hidden(texts)).sample)
+        return noisy.loss(model(noisy.x, noisy.timestep, self._ids(texts)))
 
-    def sample(self, unet: Any) -> Image.Image:
-        """A sheet of what ``unet`` draws for captions of held-out scenes."""
-        prompts = _shown()
-        hidden = self._base.hidden([*prompts, *[""] * _SHOWN])
-        return sheet(generate(self._base, _SHOWN, lambda x, t: unet(x, t, hidden).sample), columns=8)
+    def sample(self, model: Any) -> Image.Image:
+        """A sheet of what ``model`` draws for captions of held-out scenes."""
+        ids = self._ids([*_shown(), *[""] * _SHOWN])
+        return sheet(generate(self._base, _SHOWN, lambda x, t: model(x, t, ids)), columns=8)
+
+    def _ids(self, texts: list[str]) -> torch.Tensor:
+        return token_ids(self._base.tokenizer, texts, self._base.device)
 
 
 if __name__ == "__main__":
