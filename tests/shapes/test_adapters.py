@@ -14,11 +14,14 @@ from sdrt_models.shapes.evaluate_adapters import (
     Measured,
     held_out,
     measure_lora,
+    measure_others,
     overlap,
     validate_moons,
 )
 from sdrt_models.shapes.scenes import MOON, is_held_out
 from sdrt_models.shapes.scoring import Rate
+
+WHOLE = 0.6
 
 
 def rate(measured: Measured, name: str) -> Rate:
@@ -50,14 +53,22 @@ def test_the_prompts_were_never_trained() -> None:
     assert all(any(thing.shape == MOON for thing in case.scene.things) for case in moons)
 
 
-def test_the_lora_draws_moons_by_its_weight(shapes: StableDiffusionPipeline) -> None:
-    found = measure_lora(shapes, sdrt_models.adapter("moon"), 24)
+def test_the_lora_draws_moons_and_the_model_does_not(shapes: StableDiffusionPipeline) -> None:
+    found = measure_lora(shapes, sdrt_models.adapter("moon"), 16, (0.0, 1.0))
+    assert rate(found["weight 0"], "moon").right == 0
+    assert rate(found["weight 1"], "moon").share >= WHOLE
+    assert rate(found["weight 1"], "colour").share >= 0.8
+
+
+@pytest.mark.full
+def test_half_a_weight_draws_fewer_moons_and_other_prompts_get_none(shapes: StableDiffusionPipeline) -> None:
+    lora = sdrt_models.adapter("moon")
+    found = measure_lora(shapes, lora, 48)
     none, half, whole = (rate(found[f"weight {weight}"], "moon").share for weight in ("0", "0.5", "1"))
-    assert none == 0
-    assert 0 < half < whole
-    assert whole >= 0.9
-    assert rate(found["weight 1"], "colour").share >= 0.9
-    assert rate(found["weight 1, no moon asked for"], "moon").share <= 0.1
+    assert none == 0 < half < whole
+    others = measure_others(shapes, lora, 48, (1.0,))
+    assert rate(others["weight 1, no moon asked for"], "moon").share <= 0.1
+    assert rate(others["weight 1, no moon asked for"], "shape").share >= 0.8
 
 
 def test_a_weight_of_0_is_the_model_itself(shapes: StableDiffusionPipeline) -> None:

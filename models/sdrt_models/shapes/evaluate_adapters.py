@@ -27,7 +27,9 @@ __all__ = [
     "held_out",
     "main",
     "measure_controlnet",
+    "measure_ip_adapter",
     "measure_lora",
+    "measure_others",
     "overlap",
     "validate_moons",
 ]
@@ -87,19 +89,25 @@ def held_out(count: int, *, moons: bool = False) -> list[HeldOut]:
 def measure_lora(
     pipeline: StableDiffusionPipeline, lora: Path, count: int, weights: Sequence[float] = WEIGHTS
 ) -> dict[str, Measured]:
-    """For each weight: in how many images of prompts with a moon there is one, and what is right of the rest.
+    """For each weight: in how many images of prompts with a moon there is one, and what is right of the rest."""
+    return _by_weight(pipeline, lora, held_out(count, moons=True), weights)
 
-    With the first weight and the last, also what is right in images of prompts without a moon.
-    """
-    moons, others = held_out(count, moons=True), held_out(count)
-    found = {
-        f"weight {weight:g}": _moons(moons, list(_made(pipeline, moons, lora=f"{lora}:{weight}")))
+
+def measure_others(
+    pipeline: StableDiffusionPipeline, lora: Path, count: int, weights: Sequence[float] = (0.0, 1.0)
+) -> dict[str, Measured]:
+    """The same of prompts without a moon, in whose images there should be none."""
+    found = _by_weight(pipeline, lora, held_out(count), weights)
+    return {f"{title}, no moon asked for": measured for title, measured in found.items()}
+
+
+def _by_weight(
+    pipeline: StableDiffusionPipeline, lora: Path, cases: Sequence[HeldOut], weights: Sequence[float]
+) -> dict[str, Measured]:
+    return {
+        f"weight {weight:g}": _moons(cases, list(_made(pipeline, cases, lora=f"{lora}:{weight}")))
         for weight in weights
     }
-    for weight in (weights[0], weights[-1]):
-        images = list(_made(pipeline, others, lora=f"{lora}:{weight}"))
-        found[f"weight {weight:g}, no moon asked for"] = _moons(others, images)
-    return found
 
 
 def _moons(cases: Sequence[HeldOut], images: Sequence[Image.Image]) -> Measured:
@@ -249,7 +257,8 @@ def _lora(lora: Path, count: int) -> dict[str, Measured]:
             "the recogniser does not tell drawn moons from the other shapes: fix it first"
         )
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu") as pipeline:
-        return {**drawn, **measure_lora(pipeline, lora, count)}
+        moons, others = measure_lora(pipeline, lora, count), measure_others(pipeline, lora, count)
+        return {**drawn, **moons, **others}
 
 
 def _controlnet(network: Path, count: int) -> dict[str, Measured]:
