@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.allocator import trim
+from sdrt.common.allocator import reusing_freed_memory
 from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
@@ -100,12 +100,11 @@ def create_session(
             return interruptible(work, lambda: cancel(True), thread)
 
     try:
-        session = _following_links(subject.path, create)
+        # ONNX Runtime frees the weights that it has converted, reordered or packed.
+        with reusing_freed_memory():
+            return _following_links(subject.path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
-    # ONNX Runtime has freed the weights that it converted, reordered or packed. This gives the memory to the system.
-    trim()
-    return session
 
 
 def _give_weights(memory: MemoryGraph, options: Any) -> None:
