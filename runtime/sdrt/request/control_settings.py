@@ -32,7 +32,13 @@ class ControlSettings(TwoModelSettings):
         "image to the size of the result. In text to image, the image's size is the default size.",
         kind=str,
         group=Group.CONTROL,
-        option=Option(("--control-image",), metavar="FILE", repeats=True),
+        option=Option(
+            ("--control-image",),
+            metavar="FILE",
+            help="Let this image guide the model through a ControlNet: by edges, a pose, depths or the like. "
+            "Repeat the option for several ControlNets.",
+            repeats=True,
+        ),
     )
     control_preprocessor: str | Sequence[str] = setting(
         "none",

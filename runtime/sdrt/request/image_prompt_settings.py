@@ -29,7 +29,13 @@ class ImagePromptSettings(ControlSettings):
         "prompts of a call see the same images.",
         kind=str,
         group=Group.IMAGE_PROMPTS,
-        option=Option(("--ip-image", "--ip-adapter-image"), metavar="FILE", repeats=True),
+        option=Option(
+            ("--ip-image", "--ip-adapter-image"),
+            metavar="FILE",
+            help="Show this image to the model through its IP-Adapter, as a prompt beside the text. Repeat the option "
+            "for several.",
+            repeats=True,
+        ),
     )
     ip_adapter_scale: float | Sequence[float] | None = setting(
         None,
@@ -53,7 +59,13 @@ class ImagePromptSettings(ControlSettings):
         kind=str,
         only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
-        option=Option(("--ip-mask", "--ip-adapter-mask"), metavar="FILE", repeats=True),
+        option=Option(
+            ("--ip-mask", "--ip-adapter-mask"),
+            metavar="FILE",
+            help="Show the image prompt only to the part of the image where this mask is white. Repeat the option for "
+            "several image prompts.",
+            repeats=True,
+        ),
     )
     ip_adapter_image_embeds: Any = setting(
         None,
