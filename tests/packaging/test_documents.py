@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_each_command_works_after_those_before_it(
     documents: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # The commands name a file of the checkout, in which they are run.
+    adapters = Path("models/sdrt_models/shapes/adapters")
+    shutil.copytree(ROOT / adapters, adapters)
     # The images that someone brings along.
     Image.new("RGB", (128, 128), "gray").save("in.png")
     Image.new("L", (128, 128), 255).save("mask.png")

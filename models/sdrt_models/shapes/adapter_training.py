@@ -119,7 +119,7 @@ def generate(
 ) -> np.ndarray:
     """Images (count, 128, 128, 3) uint8 with 15 steps of DPM++ 2M.
 
-    ``predict`` gives v of latents, which are there twice, at a timestep: the first half with the prompts.
+    ``predict`` gives v at a timestep, for a batch that has all latents twice: with the prompts, then without.
     """
     scheduler = DPMSolverMultistepScheduler.from_config(SCHEDULER)
     scheduler.set_timesteps(15)

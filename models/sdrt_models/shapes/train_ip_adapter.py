@@ -135,7 +135,7 @@ class _Prompted(nn.Module):
     def forward(
         self, x: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor, embeds: torch.Tensor
     ) -> torch.Tensor:
-        """Predicted v. An image whose embedding is zero is none."""
+        """Predicted v. An embedding of zeros stands for no image."""
         v: torch.Tensor = self.unet(
             x, timestep, hidden, added_cond_kwargs={"image_embeds": [embeds[:, None]]}
         ).sample

@@ -19,7 +19,7 @@ __all__ = ["ARRANGEMENTS", "Arrangement", "AsItIs", "ByHead", "ChannelsLast", "T
 
 
 class Arrangement(ABC):
-    """A way to make one weight of some tensors, and those tensors of the weight."""
+    """A way to make one weight from some tensors, and to get those tensors back."""
 
     name: ClassVar[str]
 

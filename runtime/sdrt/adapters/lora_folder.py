@@ -116,7 +116,9 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
         ModelNotFoundError: there is no such file, or the folder has several.
     """
     if not isinstance(path, (str, Path)) or not str(path) or "\0" in str(path):
-        raise wrong_value("path", path, "a .safetensors file, or a folder with one")
+        raise wrong_value(
+            "path", path, "a .safetensors file, a folder with one, or the id of a model on the hub"
+        )
     found = Path(path).expanduser()
     if not found.is_dir():
         if not found.is_file():

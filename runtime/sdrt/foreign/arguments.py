@@ -51,7 +51,7 @@ LOADING = (
     Word("safety_checker", "a filter for images", "the same: None turns the model's own off", works=True),
     Word("requires_safety_checker", "whether there must be a filter", _OWN_CHECKER, (None, False)),
     Word("feature_extractor", "what the filter of images reads", _OWN_CHECKER, (None,)),
-    Word("image_encoder", "what sees image prompts", "give its folder or file", works=True),
+    Word("image_encoder", "CLIP's vision encoder for image prompts", "give its folder or file", works=True),
     Word("device_map", "which device holds what", _PLACE, (None,)),
     Word("device", "where to run", _PLACE, (None,)),
     Word(

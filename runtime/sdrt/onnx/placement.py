@@ -58,7 +58,7 @@ def check_takes_weights(config: SessionConfig) -> None:
     if not PROVIDERS[config.name].takes_memory:
         fit = ", ".join(name for name, row in PROVIDERS.items() if row.takes_memory)
         raise ProviderError.advised(
-            f"provider {config.name} compiles a model with its weights, which adapters cannot change then",
+            f"provider {config.name} compiles a model with its weights, so adapters cannot change them",
             f"use provider {fit}, or merge the adapter into the checkpoint",
             joint="; ",
             provider=config.name,

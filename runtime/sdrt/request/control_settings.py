@@ -15,7 +15,7 @@ __all__ = ["MAX_CONTROLNETS", "PREPROCESSORS", "ControlSettings"]
 MAX_CONTROLNETS = 16
 """How many ControlNets a call can use at once."""
 PREPROCESSORS = ("none", "canny")
-"""What makes the control image of the image that the user gave."""
+"""What makes the control image from the image that the user gave."""
 _ONE_NAME = "One name for all ControlNets, or a list with one for each."
 _EACH = "One number for all ControlNets, or a list with one for each."
 
@@ -26,13 +26,19 @@ class ControlSettings(TwoModelSettings):
 
     control_image: Any = setting(
         None,
-        "Let this image guide the model through its ControlNet: edges, a pose, depths, whatever it was trained on.",
-        more="Anything that {image} can be, except latents. With several ControlNets, a list with one for each, or for "
-        "each prompt such a list. With one ControlNet, a list has one for each prompt. It is scaled to the size of "
-        "the result. In text to image, its size is the default size.",
+        "Let this image guide the model through a ControlNet: by edges, a pose, depths or the like.",
+        more="Anything that {image} can be, except latents. With one ControlNet, a list has one image for each prompt. "
+        "With several, a list has one image for each ControlNet, or one such list for each prompt. sdrt scales the "
+        "image to the size of the result. In text to image, the image's size is the default size.",
         kind=str,
         group=Group.CONTROL,
-        option=Option(("--control-image",), metavar="FILE", repeats=True),
+        option=Option(
+            ("--control-image",),
+            metavar="FILE",
+            help="Let this image guide the model through a ControlNet: by edges, a pose, depths or the like. "
+            "Repeat the option for several ControlNets.",
+            repeats=True,
+        ),
     )
     control_preprocessor: str | Sequence[str] = setting(
         "none",
@@ -73,7 +79,7 @@ class ControlSettings(TwoModelSettings):
         None,
         "How much the ControlNet guides the model.",
         more=_EACH,
-        usual="diffusers': 1; 0.8 with an image; with a mask 0.5, or 1 for SDXL",
+        usual="1; 0.8 with an image; with a mask 0.5, or 1 for SDXL, as in diffusers",
         kind=float,
         bounds=(-100.0, 100.0),
         max_items=MAX_CONTROLNETS,
@@ -113,8 +119,8 @@ class ControlSettings(TwoModelSettings):
     )
     control_mode: str | Sequence[str] = setting(
         BALANCED,
-        "What counts more, as in A1111: balanced; prompt weakens the fine layers; control does too, and guides only "
-        "the half with the prompt.",
+        "What counts more, as in A1111. balanced: prompt and ControlNet alike. prompt: the ControlNet's fine layers "
+        "count less. control: they do too, and the ControlNet does not guide the negative prompt.",
         more=_ONE_NAME,
         kind=str,
         choices=tuple(CONTROL_MODES),
@@ -127,9 +133,9 @@ class ControlSettings(TwoModelSettings):
     )
     guess_mode: bool = setting(
         False,
-        "diffusers' guess mode: let the ControlNet guide only the half with the prompt, and its coarse layers more "
-        "than its fine ones.",
-        more="It makes sense of the control image without a prompt too. A guidance scale of 3 to 5 is recommended.",
+        "diffusers' guess mode: the ControlNet does not guide the negative prompt, and its fine layers count less "
+        "than its coarse ones.",
+        more="The prompt may then be empty. diffusers recommends a guidance scale from 3 to 5.",
         kind=bool,
         only_with=("control_image",),
         group=Group.CONTROL,

@@ -140,7 +140,7 @@ def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[
     count = len(capabilities.controlnets)
     if not count:
         raise RequestError.advised(
-            "control_image has no effect: this model has no ControlNet",
+            "control_image has no effect, because this model has no ControlNet",
             "add one with controlnet=… (--controlnet FILE)",
             argument=_NAME,
         )

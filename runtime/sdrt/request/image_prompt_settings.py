@@ -29,13 +29,19 @@ class ImagePromptSettings(ControlSettings):
         "prompts of a call see the same images.",
         kind=str,
         group=Group.IMAGE_PROMPTS,
-        option=Option(("--ip-image", "--ip-adapter-image"), metavar="FILE", repeats=True),
+        option=Option(
+            ("--ip-image", "--ip-adapter-image"),
+            metavar="FILE",
+            help="Show this image to the model through its IP-Adapter, as a prompt beside the text. Repeat the option "
+            "for several.",
+            repeats=True,
+        ),
     )
     ip_adapter_scale: float | Sequence[float] | None = setting(
         None,
-        "How much the image prompt counts. 0 is no effect.",
+        "How much the image prompt counts. With 0, it has no effect.",
         more="One number for all IP-Adapters, or a list with one for each; with {ip_adapter_masks}, also one for each "
-        "image. By default that of set_ip_adapter_scale.",
+        "image. By default, the scale of set_ip_adapter_scale.",
         usual="1",
         kind=float,
         bounds=(-100.0, 100.0),
@@ -53,12 +59,18 @@ class ImagePromptSettings(ControlSettings):
         kind=str,
         only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
-        option=Option(("--ip-mask", "--ip-adapter-mask"), metavar="FILE", repeats=True),
+        option=Option(
+            ("--ip-mask", "--ip-adapter-mask"),
+            metavar="FILE",
+            help="Show the image prompt only to the part of the image where this mask is white. Repeat the option for "
+            "several image prompts.",
+            repeats=True,
+        ),
     )
     ip_adapter_image_embeds: Any = setting(
         None,
-        "What the image encoder sees, in place of {ip_adapter_image}: a list with one array for each IP-Adapter.",
-        more="Each is [2, images, width], of nothing and of the images, as in diffusers, or [1, images, width]. For "
-        "plus adapters, it is [2, images, patches, width].",
+        "Embeddings of images in place of {ip_adapter_image}: a list with one array for each IP-Adapter.",
+        more="Each is [2, images, width], as in diffusers: the negative embeddings, then those of the images. "
+        "[1, images, width] has only the latter. For plus adapters, it is [2, images, patches, width].",
         group=Group.PROGRAMS,
     )

@@ -140,7 +140,7 @@ def fit_image_prompts(request: DerivedSettings, capabilities: Capabilities) -> t
     specs = capabilities.ip_adapters
     if not specs:
         raise RequestError.advised(
-            f"{name} has no effect: this model has no IP-Adapter",
+            f"{name} has no effect, because this model has no IP-Adapter",
             "add one with load_ip_adapter(…) (--ip-adapter FILE)",
             argument=name,
         )

@@ -28,6 +28,7 @@ _MEANINGS = {
     **dict.fromkeys(("start", "stop", "step"), " (a part of the steps)"),
     "dyn": " (a smaller rank)",
 }
+_WEIGHTS = f"a number from {-MOST_WEIGHT:g} to {MOST_WEIGHT:g}"
 _EXPECTED = "a path, or a path and a weight such as style.safetensors:0.8"
 
 
@@ -57,7 +58,7 @@ def parse_lora(text: str) -> LoraFile:
     if not path.strip() or "\0" in path:
         raise wrong_value("lora", text, _EXPECTED)
     if any(not abs(one) <= MOST_WEIGHT for one in weights):
-        raise refused("lora", f"{brief(text)} has a weight", f"one from {-MOST_WEIGHT:g} to {MOST_WEIGHT:g}")
+        raise refused("lora", f"{brief(text)} has a weight out of range", _WEIGHTS)
     weights = weights or [1.0]
     return LoraFile(Path(path).expanduser(), weights[0], weights[-1])
 
@@ -105,7 +106,7 @@ def lora_tags(request: DerivedSettings) -> list[Tag]:
         _check_parts(tag)
         for weight in (tag.text_encoder_multiplier, tag.unet_multiplier):
             if not abs(weight) <= MOST_WEIGHT:
-                raise refused("prompt", f"{brief(tag.text)} has a multiplier", f"at most {MOST_WEIGHT:g}")
+                raise refused("prompt", f"{brief(tag.text)} has a multiplier out of range", _WEIGHTS)
     return found
 
 

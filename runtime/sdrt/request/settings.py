@@ -206,8 +206,8 @@ class Settings(ImagePromptSettings):
     )
     safety_checker: bool = setting(
         True,
-        "Look at the images with the model's safety checker, if it has one. Images that it flags are black.",
-        more="As in diffusers, {output_type} latent is not checked. Neither are previews.",
+        "Check the images with the model's safety checker, if it has one. Images that it flags are black.",
+        more="Previews are not checked. As in diffusers, neither are latents ({output_type} latent).",
         kind=bool,
         group=Group.USUAL,
         option=Option(

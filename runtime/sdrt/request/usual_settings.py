@@ -133,8 +133,8 @@ class UsualSettings:
         None,
         "Add the LoRA in this .safetensors file, with this weight.",
         more="A path, a text such as style.safetensors:0.8, or a list of these. style.safetensors:0.8:0.5 has weight "
-        "0.8 in the text encoders and 0.5 in the U-Net. owner/name or owner/name:style.safetensors is on the hub. They "
-        "are added to the adapters of load_lora_weights.",
+        "0.8 in the text encoders and 0.5 in the U-Net. owner/name and owner/name:style.safetensors are on the hub. "
+        "The active adapters of load_lora_weights stay in use.",
         kind=str,
         group=Group.PROMPTS,
         option=Option(
@@ -148,7 +148,7 @@ class UsualSettings:
     )
     lora_dir: Any = setting(
         None,
-        "Look up the files of <lora:name:0.8> in prompts in this folder.",
+        "The folder of the LoRAs that prompts name, as in <lora:name:0.8>.",
         more="A path. Without it, such tags are left out of the prompt, with a notice.",
         kind=str,
         group=Group.PROMPTS,

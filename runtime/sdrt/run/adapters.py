@@ -174,7 +174,7 @@ def weights_of(given: Any, components: Sequence[str], name: str) -> dict[str, fl
     if isinstance(given, Mapping):
         if unknown := [key for key in given if key not in components]:
             raise refused(
-                "adapter_weights", f"has {brief(unknown[0])}", f"the components {', '.join(components)}"
+                "adapter_weights", f"names {brief(unknown[0])}", f"the components {', '.join(components)}"
             )
         return {one: _weight(given.get(one), name) for one in components}
     return dict.fromkeys(components, _weight(given, name))

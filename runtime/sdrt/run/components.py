@@ -157,12 +157,12 @@ class LoadedComponents:
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """What sees image prompts. Models with IP-Adapters have it."""
+        """CLIP's vision encoder, which sees image prompts. Models with IP-Adapters have it."""
         graphs, model = self._graphs, self._model
         return graphs.get(IMAGE_ENCODER, lambda: ImageEncoder.of(model, graphs.open(IMAGE_ENCODER)))
 
     def image_projection(self, spec: IpAdapterSpec) -> ImageProjection:
-        """What makes tokens of image prompts for an IP-Adapter."""
+        """The projection of an IP-Adapter, which makes tokens of image prompts."""
         name = spec.component
         return self._graphs.get(name, lambda: ImageProjection(self._graphs.open(name), spec))
 
@@ -182,7 +182,7 @@ class LoadedComponents:
 
     @property
     def safety_checker(self) -> SafetyChecker:
-        """What finds images that must not be shown. Not every model has it."""
+        """The safety checker, which finds images that must not be shown. Not every model has one."""
         return self._graphs.get(SAFETY_CHECKER, self._make_safety_checker)
 
     @property

@@ -82,7 +82,7 @@ class _Net:
     ) -> None:
         self.control, self._component, self._run, self._spec = control, component, run, spec
         self._images, self.first = images, first
-        # The factor of each output at a scale of 1. What guess mode weakens is nothing that a network pools.
+        # The factor of each output at a scale of 1. Guess mode weakens no output of a network that pools.
         is_even = spec.pools and control.mode is GUESS
         self._scales = (CONTROL_MODES[BALANCED] if is_even else control.mode).weights(len(component.outputs))
         # Which image the buffers hold. They may have it from an earlier run.
@@ -105,16 +105,17 @@ class _Net:
             self._run.set(self._spec.image, self._images[rows][place])
             self._shown = shown
         outputs = self._run()
-        # What overflows does so in the middle too. A damaged weight may be behind any output, from the first call on.
+        # The first call checks every output, because a damaged weight may be behind any. An overflow reaches the middle
+        # too, so later calls check only that.
         for name in [self._spec.middle] if self._checked else outputs:
             self._component.check_finite(name, outputs[name])
         self._checked = True
         return outputs
 
     def deliver(self, denoiser: Bound, names: Sequence[str]) -> None:
-        """From the next call on, write the outputs to the denoiser's inputs `names` directly, as far as it can.
+        """From the next call on, write the outputs directly to the denoiser's inputs `names` where possible.
 
-        The middle's is small. It stays in the host's memory, where it tells whether the run overflowed.
+        The middle's output is small, and stays in the host's memory: it tells whether the run overflowed.
         """
         if self._delivers or self._run.overflows:
             return

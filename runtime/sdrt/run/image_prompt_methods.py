@@ -83,17 +83,18 @@ class ImagePromptMethods:
         self._use(made)
 
     def set_ip_adapter_scale(self, scale: float | Sequence[float | Sequence[float]]) -> None:
-        """Set how much image prompts count in calls that do not say it.
+        """Set how much image prompts count in calls without `ip_adapter_scale`.
 
         Args:
-            scale: one number, or one for each IP-Adapter. In place of a number, a list has one for each masked image.
+            scale: one number, or one for each IP-Adapter. With masks, an entry may be a list with one number
+                for each image.
 
         Raises:
             RequestError: it is no number, or there are not as many IP-Adapters.
         """
         count = len(self.model.ip_adapters)
         if not count:
-            raise refused("scale", "is for no IP-Adapter", "load_ip_adapter first")
+            raise refused("scale", "has no effect without an IP-Adapter", "load_ip_adapter before it")
         given = list(scale) if isinstance(scale, (list, tuple)) else [scale]
         if len(given) not in (1, count):
             adapters = f"{count} IP-Adapter{'s' * (count != 1)}"

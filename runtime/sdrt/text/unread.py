@@ -16,7 +16,7 @@ _KINDS = {"lora": "LoRAs", "lyco": "LyCORIS", "hypernet": "hypernetworks"}
 _LORAS = ("lora", "lyco")
 NO_FOLDER = "give the folder of LoRAs with --lora-dir, or lora_dir"
 """Why LoRAs are left out if nothing says where they are."""
-OTHER_TEXT = "LoRAs are read in the prompt itself, and change every text"
+OTHER_TEXT = "write it in the prompt itself, where it applies to every text"
 """Why LoRAs are left out of negative prompts, and of texts for the second text encoder."""
 
 

@@ -57,7 +57,8 @@ def test_metadata_are_those_of_a1111_and_make_the_image_again(model: str, loras:
     assert said.settings["Lora hashes"] == f"ink: {hashes[0]}, oil: {hashes[1]}"
     error = generate(model, "--from", "made.png", "-o", "again.png", ok=False)
     assert (
-        f"was made with the LoRAs 'ink: {hashes[0]}, oil: {hashes[1]}'; --lora-dir names the folder" in error
+        f"was made with the LoRAs 'ink: {hashes[0]}, oil: {hashes[1]}'; give the folder of its LoRAs with --lora-dir"
+        in error
     )
     generate(model, "--from", "made.png", "--lora-dir", "loras", "-o", "again.png")
     np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))

@@ -74,7 +74,7 @@ def test_users_are_told_once_of_each() -> None:
         "'<hypernet:y>' is left out of the prompt: hypernetworks are not supported yet",
     ]
     assert unread(["<lora:x:1> a"], ["<lora:x:1> b"], "a1111", loras="") == [
-        "'<lora:x:1>' is left out of the prompt: LoRAs are read in the prompt itself, and change every text"
+        "'<lora:x:1>' is left out of the prompt: write it in the prompt itself, where it applies to every text"
     ]
 
 

@@ -48,7 +48,7 @@ _ALWAYS = {
 }
 _MOST_SETTINGS = 1000
 _MOST_SHOWN = 12
-_LORAS = "--lora-dir names the folder of its LoRAs"
+_LORAS = "give the folder of its LoRAs with --lora-dir"
 _REMEDY = "--approximate makes it as closely as possible"
 
 
