@@ -40,7 +40,7 @@ def test_what_a_negative_prompt_does_to_images_without_a_background(
 
 
 def test_a_recogniser_at_fault_judges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "recognise", lambda image: Seen(things=(), shades=("white",)))
+    monkeypatch.setattr(scoring, "recognise", lambda image, shapes: Seen(things=(), shades=("white",)))
     result = CliRunner().invoke(evaluate.main, ["--prompts", "1"])
     assert result.exit_code == 1
     assert "fix it first" in result.output

@@ -70,7 +70,8 @@ class StoredWeights:
         return {
             name: self._how(name, weight.shape)
             for name, weight in self.graph.weights.items()
-            if weight.dtype in _NUMPY
+            # A parameter is named after its module. Constants of the graph have no dot in their names.
+            if weight.dtype in _NUMPY and ("." in name or name in self.arranged)
         }
 
     def _how(self, name: str, shape: Shape) -> _Made:

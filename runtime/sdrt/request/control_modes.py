@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 __all__ = ["BALANCED", "CONTROL_MODES", "GUESS", "ControlMode"]
 
-Array = NDArray[np.float32]
 _SOFT = 0.825
 
 
-def _even(count: int) -> Array:
-    return np.ones(count, np.float32)
+def _even(count: int) -> list[float]:
+    return [1.0] * count
 
 
-def _soft(count: int) -> Array:
+def _soft(count: int) -> list[float]:
     """The weights of sd-webui-controlnet. SDXL's network is shorter, and there too they are the first ones of 13."""
-    return np.array([_SOFT ** max(12 - index, 0) for index in range(count)], np.float32)
+    return [_SOFT ** max(12 - index, 0) for index in range(count)]
 
 
-def _guess(count: int) -> Array:
+def _guess(count: int) -> list[float]:
     """The weights of diffusers, which go from 0.1 to 1 however many there are."""
-    return np.logspace(-1, 0, count).astype(np.float32)
+    return [10 ** (index / max(count - 1, 1) - 1) for index in range(count)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +35,7 @@ class ControlMode:
     """
 
     title: str
-    weights: Callable[[int], Array] = _even
+    weights: Callable[[int], list[float]] = _even
     prompt_only: bool = False
 
 

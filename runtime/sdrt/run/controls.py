@@ -84,7 +84,8 @@ class _Net:
         self._images, self.first = images, first
         # The factor of each output at a scale of 1. Guess mode weakens no output of a network that pools.
         is_even = spec.pools and control.mode is GUESS
-        self._scales = (CONTROL_MODES[BALANCED] if is_even else control.mode).weights(len(component.outputs))
+        mode = CONTROL_MODES[BALANCED] if is_even else control.mode
+        self._scales = np.array(mode.weights(len(component.outputs)), np.float32)
         # Which image the buffers hold. They may have it from an earlier run.
         self._shown: tuple[bytes, Place] | None = None
         self._checked = self._delivers = False

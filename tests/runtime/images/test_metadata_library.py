@@ -16,6 +16,8 @@ import sdrt
 from sdrt import RequestError, SdrtError, StableDiffusionPipeline, StableDiffusionPipelineOutput
 from sdrt.images.files import FORMATS, write_image
 from sdrt.images.metadata import Parameters
+from sdrt.request.control_modes import CONTROL_MODES
+from sdrt.request.control_settings import PREPROCESSORS
 from sdrt.request.labels import settings_text, settings_values
 from sdrt.request.pairs import Corner, Pair, Size
 from sdrt.request.table import labelled_settings
@@ -51,6 +53,8 @@ _OF_TYPE: dict[str, SearchStrategy[Any]] = {
     **dict.fromkeys(["aesthetic_score", "negative_aesthetic_score"], _FLOATS),
     **dict.fromkeys(["empty_negative_prompt", "guess_mode", "ip_adapter_masked"], st.booleans()),
     **dict.fromkeys(["safety_checker", "nsfw_content_detected"], st.booleans()),
+    "control_mode": st.lists(st.sampled_from(tuple(CONTROL_MODES)), min_size=1).map(tuple),
+    "control_preprocessor": st.lists(st.sampled_from(PREPROCESSORS), min_size=1).map(tuple),
     **dict.fromkeys(["canny_low_threshold", "canny_high_threshold"], _FLOATS),
     **dict.fromkeys(
         [
