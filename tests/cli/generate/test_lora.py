@@ -104,6 +104,18 @@ def test_a_missing_lora_is_named_before_any_image_is_made(model: str) -> None:
     assert not list(Path().glob("*.png"))
 
 
+@pytest.mark.parametrize("name", ["none", "loras/ink.safetensors"])
+def test_a_folder_that_is_none_is_named_without_tags_too(model: str, name: str) -> None:
+    error = generate(model, "a cat", "--lora-dir", name, *QUICK, "-o", "no.png", ok=False)
+    assert error == f"error: lora_dir {name} is no folder: expected a folder of .safetensors files\n"
+
+
+def test_a_folder_with_several_files_says_how_the_command_names_one(model: str, loras: Path) -> None:
+    (loras / "pen.safetensors").write_bytes((loras / "ink.safetensors").read_bytes())
+    error = generate(model, "a cat", "--lora", "loras", *QUICK, "-o", "no.png", ok=False)
+    assert "name one as FOLDER/FILE.safetensors, or with weight_name in Python" in error
+
+
 def test_prompts_of_a_batch_may_have_other_loras(model: str) -> None:
     prompts = ("a cat<lora:ink>", "a cat<lora:oil>", "a cat")
     generate(model, *prompts, "--lora-dir", "loras", "-b", "3", "--count", "1", *QUICK, "-o", "{seed}.png")
