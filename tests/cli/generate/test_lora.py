@@ -67,6 +67,33 @@ def test_metadata_are_those_of_a1111_and_make_the_image_again(model: str, loras:
     np.testing.assert_array_equal(pixels("files.png"), pixels("made.png"))
 
 
+def test_tags_without_effect_have_none_again(model: str) -> None:
+    """They were left out, because nothing said where the files are."""
+    for files, prompt in (
+        ((), "a cat <lora:oil>"),
+        (("--lora", "loras/ink.safetensors:0.5"), "a cat <lora:ink:0.5>"),
+    ):
+        generate(model, "a cat <lora:oil>", *files, *QUICK, "-o", "made.png")
+        assert told("made.png").prompt == prompt
+        generate(model, "--from", "made.png", "--lora-dir", "loras", "-f", "-o", "again.png")
+        np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+
+
+def test_a_plain_prompt_has_tags_as_words_and_files_as_options(model: str) -> None:
+    files = ("--lora", "loras/ink.safetensors:0.5")
+    plain = ("--prompt-syntax", "plain")
+    generate(model, "a <lora:oil> cat", *files, *plain, *QUICK, "-o", "made.png")
+    assert told("made.png").prompt == "a <lora:oil> cat<lora:ink:0.5>"
+    error = generate(model, "--from", "made.png", "--lora-dir", "loras", "-o", "no.png", ok=False)
+    assert "was made with the LoRAs 'ink: " in error
+    assert "give each with --lora FILE:WEIGHT" in error
+    generate(model, "--from", "made.png", *files, "-o", "again.png")
+    np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+    generate(model, "--from", "made.png", "--approximate", "-o", "without.png")
+    generate(model, "a <lora:oil> cat", *plain, *QUICK, "-o", "base.png")
+    np.testing.assert_array_equal(pixels("without.png"), pixels("base.png"))
+
+
 def test_another_file_of_the_same_name_is_noticed(model: str, loras: Path) -> None:
     generate(model, "a cat <lora:ink>", "--lora-dir", "loras", *QUICK, "-o", "made.png")
     (loras / "ink.safetensors").write_bytes((loras / "more" / "oil.safetensors").read_bytes())
