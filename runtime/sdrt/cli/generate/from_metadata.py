@@ -84,11 +84,8 @@ def options_of(
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
-        raise _unusable(
-            name,
-            _in_words(differences, metadata.program),
-            _remedy(differences, has_folder=lora_dir is not None),
-        )
+        remedy = _remedy(differences, has_folder=lora_dir is not None)
+        raise _unusable(name, _in_words(differences, metadata.program), remedy)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt or _unsaid_negative(found.texts)}
     if "prompts_file" not in given:
         options["prompts"] = (prompt,)
