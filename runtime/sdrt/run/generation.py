@@ -56,6 +56,7 @@ class Generation:
 
         self._tell_of_prompts(request)
         self._tell_of_words(request, refiner)
+        self._tell_of_loras(request)
         self._tell_of_controls(request, refiner)
         self._tell_of_checker(request)
         try:
@@ -149,6 +150,11 @@ class Generation:
             messages += unread(request.prompts_2, [], syntax, words, loras=OTHER_TEXT)
         for message in dict.fromkeys(messages):
             self._notices.warn(message)
+
+    def _tell_of_loras(self, request: FittedRequest) -> None:
+        """Warn of a `lora_scale` that multiplies nothing."""
+        if request.lora_scale != 1 and not request.adaptation.parts:
+            self._notices.warn("lora_scale has no effect without a LoRA")
 
     def _tell_of_controls(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Warn that ControlNets and image prompts do not guide the refiner, which is another model."""

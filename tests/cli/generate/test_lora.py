@@ -176,6 +176,20 @@ def window(sheet: np.ndarray, image: np.ndarray) -> tuple[int, int] | None:
     return None
 
 
+def test_a_missing_lora_of_a_prompts_file_is_named_with_its_line(model: str, folder: Path) -> None:
+    lines = '{"prompt": "a cat", "lora": "loras/ink.safetensors"}\n{"prompt": "a", "lora": "loras/none.safetensors"}\n'
+    (folder / "prompts.txt").write_text(lines)
+    error = generate(model, "--prompts-file", "prompts.txt", *QUICK, "-o", "file-{index}.png", ok=False)
+    assert error.startswith("error: prompts.txt, line 2: there is no LoRA file loras/none.safetensors: ")
+
+
+def test_a_scale_without_a_lora_is_said(model: str) -> None:
+    words = "lora_scale has no effect without a LoRA"
+    assert words in generate(model, "a cat", "--lora-scale", "2", *QUICK, "-o", "a.png")
+    files = ("--lora", "loras/ink.safetensors:0.1")
+    assert words not in generate(model, "a cat", *files, "--lora-scale", "2", *QUICK, "-o", "a.png")
+
+
 def test_a_prompts_file_has_loras(model: str, folder: Path) -> None:
     (folder / "prompts.txt").write_text(
         '{"prompt": "a cat", "lora": "loras/ink.safetensors:0.5"}\n'
