@@ -17,7 +17,7 @@ import numpy as np
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, WHOLE_GRAPH, GraphKind
-from sdrt.model_folder.model import GraphSource
+from sdrt.model_folder.model import CONTROLNET, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.component_graphs import graph_of, transposed_weights
@@ -32,7 +32,7 @@ from sdrt_export.targets import TARGETS
 from sdrt_export.tensors.array import Array
 from sdrt_export.tensors.stored import Stored
 
-__all__ = ["add_controlnets", "folder_with_images", "graph_of_folder"]
+__all__ = ["add_controlnets", "check_takes_more", "folder_with_images", "graph_of_folder"]
 
 _HALF = "float16"
 
@@ -51,7 +51,7 @@ class ControlledFolder(ModelFolder):
         """See `Model`."""
         if name in self.pieces:
             return self._of_piece(name, kind)
-        if name.startswith("controlnet"):
+        if name.startswith(CONTROLNET):
             return None
         found = super().graph(name, kind)
         is_added = name == self.family.denoiser.component and kind.narrowed == CONTROLLED_GRAPH
@@ -202,6 +202,22 @@ def _check_arrangement(
         )
 
 
+def check_takes_more(model: Model, argument: str) -> None:
+    """Raise `RequestError` if nothing can be added to a model, because sdrt did not export it, or did so in int8.
+
+    `argument` is what the user gives, which an export can have too.
+    """
+    manifest = model.manifest
+    if manifest is None or manifest.exporter != "sdrt" or manifest.dtype == "int8":
+        by = "in int8" if manifest is not None and manifest.exporter == "sdrt" else "by another program"
+        raise RequestError.advised(
+            f"{argument} is given, but {model.path} was exported {by}",
+            f"export the checkpoint with sdrt export --{argument.replace('_', '-')}, in another dtype than int8",
+            argument=argument,
+            path=model.path,
+        )
+
+
 def add_controlnets(
     model: ModelFolder,
     controlnet: Sequence[str | Path],
@@ -210,15 +226,7 @@ def add_controlnets(
     cache_dir: str | Path | None = None,
 ) -> ModelFolder:
     """A model folder with these ControlNets. See `sdrt.model_folder.exporter`."""
-    manifest = model.manifest
-    if manifest is None or manifest.exporter != "sdrt" or manifest.dtype == "int8":
-        by = "in int8" if manifest is not None and manifest.exporter == "sdrt" else "by another program"
-        raise RequestError.advised(
-            f"controlnet is given, but {model.path} was exported {by}",
-            "export the checkpoint with sdrt export --controlnet, in another dtype than int8",
-            argument="controlnet",
-            path=model.path,
-        )
+    check_takes_more(model, CONTROLNET)
     pieces = load_controlnets(
         controlnet,
         family=model.family,

@@ -96,7 +96,7 @@ def _local(source: str | Path, access: Mapping[str, Any]) -> Path:
         return download_file(file, **access)[0]
     from sdrt.model_folder import hub
 
-    return hub.download_taesd(hub.check_id_of(source, CONTROLNET, FITS), **access)
+    return hub.download_component(hub.check_id_of(source, CONTROLNET, FITS), **access)
 
 
 def _check_tensors(piece: Piece, target: Target) -> None:

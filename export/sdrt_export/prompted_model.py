@@ -15,14 +15,13 @@ from typing import Any
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.adapters.change import Shape
 from sdrt.common.notices import Notices, Notify
-from sdrt.errors import RequestError
 from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.model_folder.model import IMAGE_ENCODER, IP_ADAPTER, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt_export.component_graphs import graph_of
-from sdrt_export.controlled_folder import folder_with_images
+from sdrt_export.controlled_folder import check_takes_more, folder_with_images
 from sdrt_export.direct import DirectModel
 from sdrt_export.graphs.in_place import bind_in_place
 from sdrt_export.image_prompts import ImagePrompts, load_image_prompts
@@ -203,15 +202,8 @@ def add_ip_adapters(
     cache_dir: str | Path | None = None,
 ) -> PromptedModel:
     """A model with these IP-Adapters, in place of those that it has. See `sdrt.model_folder.exporter`."""
-    base, manifest = model.without_ip_adapters(), model.manifest
-    if manifest is None or manifest.exporter != "sdrt" or manifest.dtype == "int8":
-        by = "in int8" if manifest is not None and manifest.exporter == "sdrt" else "by another program"
-        raise RequestError.advised(
-            f"ip_adapter is given, but {model.path} was exported {by}",
-            "export the checkpoint with sdrt export --ip-adapter, in another dtype than int8",
-            argument=IP_ADAPTER,
-            path=model.path,
-        )
+    check_takes_more(model, IP_ADAPTER)
+    base = model.without_ip_adapters()
     prompts = load_image_prompts(
         ip_adapter,
         image_encoder,

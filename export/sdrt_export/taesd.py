@@ -40,7 +40,7 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
         from sdrt.model_folder import hub
 
         with naming("taesd"):
-            folder = hub.download_taesd(hub.check_id_of(source, "taesd", _FITS), **hub_options)
+            folder = hub.download_component(hub.check_id_of(source, "taesd", _FITS), **hub_options)
     if not (folder / "config.json").is_file():
         raise ModelNotFoundError.expected(f"--taesd {source} has no config.json", _FITS, argument="taesd")
     config = read_json(folder / "config.json")

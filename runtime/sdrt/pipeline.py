@@ -180,7 +180,7 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         self._refiners.keep_only(planned.refiner)
         texts = self._adapters.texts(planned.request.completed, planned.request.adaptation)
         origin = planned.origin(self._scheduler_config, texts)
-        events = self._generation.events(planned.request, planned.passes, origin)
+        events = self._generation.events(planned.request, planned.passes, origin, planned.model)
         return guarded(events, is_cancelled, planned.num_evaluations)
 
     def num_evaluations(

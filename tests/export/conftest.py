@@ -148,3 +148,11 @@ def optimum_export(checkpoint: Callable[[str], Path], session_cache: Path, made_
 def damaged(checkpoint: Callable[[str], Path], tmp_path: Path) -> Path:
     """A copy of sd1 to damage."""
     return Path(shutil.copytree(checkpoint("sd1"), tmp_path / "checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single file of Stable Diffusion 1. Not to be written to."""
+    from tests.export.checkpoints.ldm_files import made
+
+    return made("sd1", whole=True).saved(tmp_path_factory.mktemp("single") / "my-model.safetensors")

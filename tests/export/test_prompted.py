@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from sdrt import StableDiffusionPipeline
+from sdrt import Request, StableDiffusionPipeline
 from sdrt.errors import ModelError, ProviderError, RequestError
 from sdrt.onnx.providers import PROVIDERS
 from sdrt_export import export_model
@@ -159,6 +159,26 @@ def test_another_adapter_takes_the_place_of_the_first(checkpoint: Checkpoint, ad
         assert np.abs(made(pipeline, **image) - first).max() > 0.01
         pipeline.load_ip_adapter(adapters[0])
         np.testing.assert_array_equal(made(pipeline, **image), first)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_run_keeps_the_adapter_that_it_was_planned_with(
+    checkpoint: Checkpoint, adapters: list[Path], has_begun: bool
+) -> None:
+    with opened(checkpoint("sd1"), ip_adapter=adapters[:1]) as pipeline:
+        call: dict[str, Any] = {**CALL, "ip_adapter_image": prompt_image()}
+        expected = pipeline(**call).images
+        for change in (lambda: pipeline.load_ip_adapter(adapters[1]), pipeline.unload_ip_adapter):
+            pipeline.load_ip_adapter(adapters[0])
+            steps = pipeline.stream(Request(**call))
+            if has_begun:
+                next(steps)
+            change()
+            *_, result = steps
+            np.testing.assert_array_equal(result.images, expected)
+        # Nothing of that run is left for calls that come later.
+        pipeline.load_ip_adapter(adapters[1])
+        assert np.abs(pipeline(**call).images - expected).max() > 0.01
 
 
 def test_the_scale_of_the_pipeline_counts_in_calls_without_one(

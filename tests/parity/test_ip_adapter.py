@@ -92,6 +92,18 @@ def oracle(source: Path, files: Sequence[Path], encoder: Path, kind: str = "Diff
     return made
 
 
+def their_masks(masks: Any, height: int, width: int) -> dict[str, Any]:
+    """diffusers' argument for masks, a list of them for each adapter. Empty without any."""
+    from diffusers.image_processor import IPAdapterMaskProcessor
+
+    if masks is None:
+        return {}
+    process = IPAdapterMaskProcessor().preprocess
+    grouped = [process(group, height=height, width=width) for group in masks]
+    tensors = [one.reshape(1, one.shape[0], one.shape[2], one.shape[3]) for one in grouped]
+    return {"cross_attention_kwargs": {"ip_adapter_masks": tensors}}
+
+
 def compared(
     pipeline: StableDiffusionPipeline,
     theirs: Any,
@@ -113,14 +125,7 @@ def compared(
         **options,
     }
     theirs.set_ip_adapter_scale(scale)
-    given: dict[str, Any] = {}
-    if masks is not None:
-        from diffusers.image_processor import IPAdapterMaskProcessor
-
-        process = IPAdapterMaskProcessor().preprocess
-        grouped = [process(group, height=height, width=width) for group in masks]
-        tensors = [one.reshape(1, one.shape[0], one.shape[2], one.shape[3]) for one in grouped]
-        given["cross_attention_kwargs"] = {"ip_adapter_masks": tensors}
+    given = their_masks(masks, height, width)
     pipeline.set_ip_adapter_scale(scale)
     for kind, tolerance in (("np", LEVEL), ("latent", LATENTS)):
         seeds = [3 + index for index in range(options.get("num_images_per_prompt", 1))]

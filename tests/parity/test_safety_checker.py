@@ -142,6 +142,26 @@ def test_it_is_turned_off_aloud(checked: Path) -> None:
     assert messages == [said, said, said]
 
 
+def test_a_refiner_without_a_checker_leaves_the_first_model_its_own(
+    checked: Path, checkpoint: Callable[[str], Path]
+) -> None:
+    plain, said = checkpoint("sd1"), list[str]()
+    call: dict[str, Any] = {"prompt": PROMPTS, "seed": 3, **CALL}
+    refined = call | {"refiner": str(plain), "refiner_switch": 0.5}
+    with opened(checked) as alone:
+        expected = alone(**call).nsfw_content_detected
+    assert any(expected)
+    for low_vram in (False, True):
+        with opened(checked, said.append, low_vram=low_vram) as pipeline:
+            assert pipeline(**refined).nsfw_content_detected == expected
+            assert pipeline(safety_checker=False, **refined).nsfw_content_detected is None
+    assert any(f"the safety checker of {checked.name} filters out" in one for one in said)
+    # A refiner's own checker is the one that looks.
+    with opened(plain) as other:
+        made = other(refiner=str(checked), refiner_switch=0.5, **call)
+    assert made.nsfw_content_detected == expected
+
+
 def test_passes_before_the_last_are_not_checked(checked: Path) -> None:
     """A black image in between would show in the result."""
     pipeline = opened(checked)

@@ -17,7 +17,7 @@ from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.controlnet import derived_controlnet, is_diffusers_controlnet
 from sdrt_export.checkpoints.folder import read_tensors
 from sdrt_export.checkpoints.keys.controlnet import controlnet_rows, diffusers_controlnet_rows
-from sdrt_export.checkpoints.parts import Config, Part, Section
+from sdrt_export.checkpoints.parts import Config, Part, Section, class_of_config
 from sdrt_export.checkpoints.separate import open_weights
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.tensors.lazy import MappedFile
@@ -105,6 +105,8 @@ def _folder(folder: Path) -> Part:
             f"controlnet is {str(folder)!r}, which has no {_CONFIG}", FITS, argument=CONTROLNET, path=folder
         )
     config: Config = read_json(folder / _CONFIG, CONTROLNET)
+    if (found := class_of_config(config)) and not ("Control" in found or "Adapter" in found):
+        raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
     # Names the class before its weights are looked for.
     ControlNetConfig.of(config)
     tensors = read_tensors(find_weights(folder, "diffusers").files, _CLASS)

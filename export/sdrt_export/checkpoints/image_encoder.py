@@ -9,7 +9,7 @@ from sdrt.common.file_kind import PICKLES, kind_of
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.derived.shapes import Shapes
-from sdrt_export.checkpoints.parts import Part
+from sdrt_export.checkpoints.parts import Part, class_of_config
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.components.image_encoder import IMAGE_ENCODER
@@ -52,6 +52,10 @@ def _of_folder(folder: Path) -> Part:
             path=folder.parent,
         )
     config = read_json(folder / _CONFIG, IMAGE_ENCODER.name)
+    if (found := class_of_config(config)) and ("CLIP" not in found or "Text" in found):
+        raise ModelNotFoundError.expected(
+            f"{folder} has a {found}", _FITS, argument="image_encoder", path=folder
+        )
     tensors = Tensors.of_files(find_weights(folder, IMAGE_ENCODER.library).files)
     return Part(config=config, tensors=tensors, place=str(folder))
 

@@ -92,7 +92,7 @@ def _single(
 def _vae(given: str | Path, access: Mapping[str, Any]) -> Path:
     """The path of a VAE, downloaded if it is on the hub."""
     with naming("vae"):
-        return _local("vae", given, _VAE, access) or hub.download_taesd(
+        return _local("vae", given, _VAE, access) or hub.download_component(
             hub.check_id_of(given, "vae", _VAE), **access
         )
 

@@ -22,12 +22,19 @@ from sdrt_export.checkpoints.keys.vae import old_vae_rows, vae_rows
 from sdrt_export.checkpoints.kinds import TextPart
 from sdrt_export.tensors.lazy import MappedFile, Tensors
 
-__all__ = ["Config", "Part", "Section", "text_part", "unet_part", "vae_part"]
+__all__ = ["Config", "Part", "Section", "class_of_config", "text_part", "unet_part", "vae_part"]
 
 Config = dict[str, Any]
 # Signs of quantised weights: whole numbers, and the factors of float8 and int8 in files of ComfyUI and others.
 _WHOLE_NUMBERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
 _FACTORS = (".scale_weight", ".weight_scale", ".scale_input", ".SCB", ".absmax", ".quant_map", ".comfy_quant")
+
+
+def class_of_config(config: Mapping[str, Any]) -> str:
+    """The class that diffusers or transformers wrote into a config. Empty if it names none."""
+    named = config.get("architectures")
+    found = config.get("_class_name") or (named[0] if isinstance(named, list) and named else "")
+    return found if isinstance(found, str) else ""
 
 
 @dataclass(frozen=True, kw_only=True)

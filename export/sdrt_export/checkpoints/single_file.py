@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.file_kind import check_checkpoint_file
-from sdrt.common.messages import brief, naming
+from sdrt.common.messages import naming
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family, family_of
@@ -21,8 +21,8 @@ from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.shapes import CONFIG_REMEDY
 from sdrt_export.checkpoints.derived.unet import derived_unet
 from sdrt_export.checkpoints.given_configs import GivenConfigs
-from sdrt_export.checkpoints.keys.extras import extra_of
 from sdrt_export.checkpoints.kinds import Kind, TextPart, kind_of_unet
+from sdrt_export.checkpoints.left_over import told_left_over
 from sdrt_export.checkpoints.parts import Config, Part, Section, text_part, unet_part, vae_part
 from sdrt_export.checkpoints.prediction import check_prediction, predicted, scheduler_config
 from sdrt_export.checkpoints.separate import open_text_encoders, open_vae_file
@@ -33,9 +33,6 @@ __all__ = ["SingleFile", "open_single_file"]
 _UNET, _VAE = "unet", "vae"
 # Files of a U-Net alone have no prefix.
 _UNET_PREFIXES, _VAE_PREFIXES = ("model.diffusion_model.", ""), ("first_stage_model.", "vae.")
-_REPLACED = "another file replaces this part"
-_EMA = "model_ema."
-_POSITIONS = "position_ids"
 _RESOLUTION = re.compile(r"(\d{2,4})x(\d{2,4})")
 
 
@@ -170,17 +167,13 @@ def open_single_file(
     unet = _unet_section(file)
     kind = kind_of_unet(unet.shapes, file.header.tensors)
     sections = _sections(file, kind, unet)
-    configs = GivenConfigs(config)
-    configs.check_use(
-        [_UNET, _VAE, *(spec.part for spec in kind.text)], [spec.tokenizer for spec in kind.text]
-    )
+    configs = _configs(config, kind)
     texts = _texts(file, kind, sections, text_encoders, configs)
     denoiser = _denoiser(kind, unet, texts, configs)
     prediction = predicted(kind, file.header, denoiser.config["in_channels"], prediction_type)
     _set_size(denoiser.config, kind, file, is_v=prediction == "v_prediction", given=configs.has(_UNET))
     parts = {**texts, _UNET: denoiser, _VAE: _vae(file, kind, sections, denoiser.config, vae, configs)}
-    left_over = _left_over(file, sections, parts)
-    _tell(file, left_over, Notices(notify))
+    left_over = told_left_over(file, sections, parts, Notices(notify))
     return SingleFile(
         path=path,
         name=name or path.name,
@@ -192,6 +185,15 @@ def open_single_file(
         left_over=left_over,
         title=_title(file),
     )
+
+
+def _configs(folder: Path | None, kind: Kind) -> GivenConfigs:
+    """The configs that the user gave. Raises `RequestError` if they are not for this kind of checkpoint."""
+    configs = GivenConfigs(folder)
+    configs.check_use(
+        [_UNET, _VAE, *(spec.part for spec in kind.text)], [spec.tokenizer for spec in kind.text]
+    )
+    return configs
 
 
 def _title(file: MappedFile) -> str:
@@ -298,48 +300,3 @@ def _vae(
         part = vae_part(sections[_VAE], config, given=own)
         part.check_latents(unet, str(file.header.path))
     return part
-
-
-def _left_over(
-    file: MappedFile, sections: Mapping[str, Section], parts: Mapping[str, Part]
-) -> dict[str, str]:
-    """The tensors that no part takes, with the reason if it is known."""
-    sources = [source for part in parts.values() for source in part.tensors.sources.values()]
-    used = {source.name for source in sources if source.file is file}
-    replaced = {name for section in sections.values() for name in section.names}
-    found = {}
-    for name in file.header.tensors:
-        if name not in used:
-            extra = extra_of(name)
-            found[name] = extra.reason if extra else _REPLACED if name in replaced else ""
-    return found
-
-
-def _tell(file: MappedFile, left_over: Mapping[str, str], notices: Notices) -> None:
-    """Print notices about tensors that are left out although the user might expect them."""
-    path = file.header.path
-    unknown = [name for name, reason in left_over.items() if not reason]
-    if unknown:
-        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-        notices.warn(f"{path}: the tensor {brief(unknown[0])}{more} is not part of the model and is left out")
-    if any(name.startswith(_EMA) for name in left_over):
-        notices.inform(
-            f"{path} also has averaged weights (model_ema): the plain ones are used, as in A1111 and diffusers"
-        )
-    for name in _damaged_positions(file, left_over):
-        notices.warn(
-            f"{path}: {name} is damaged; positions are counted from 0, as in diffusers (A1111 uses the damaged ones)"
-        )
-
-
-def _damaged_positions(file: MappedFile, names: Iterable[str]) -> list[str]:
-    """The lists of positions, of a plausible size, that are not 0, 1, 2 …: merging programs round and average them."""
-    found = []
-    for name in names:
-        size = math.prod(file.header.tensors[name].shape)
-        if name.endswith(_POSITIONS) and size <= 1 << 16:
-            # A1111 makes whole numbers of them too.
-            values = file.array(name).reshape(-1).astype("int64")
-            if values.tolist() != list(range(size)):
-                found.append(name)
-    return found

@@ -135,7 +135,7 @@ def file_in(path: str | Path, name: str | None = None) -> Path:
         listed = ", ".join(names[:8]) or "none"
         raise ModelNotFoundError.advised(
             f"{found} has no single .safetensors file to take (it has {listed})",
-            "name one with weight_name",
+            f"name one as FOLDER/FILE{_SUFFIX}, or with weight_name in Python",
             joint="; ",
             argument="weight_name",
             path=found,

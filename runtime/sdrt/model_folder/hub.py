@@ -22,7 +22,7 @@ from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
 from sdrt.onnx.graph_file import read_graph
 
-__all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_taesd", "hub_errors"]
+__all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_component", "hub_errors"]
 
 # A full disk or quota; a cache that cannot be written to, or is not a folder.
 _OF_DISK = frozenset(
@@ -193,7 +193,7 @@ def _parts_of(checkpoint: Path) -> Sequence[str]:
     return [part for part in _checkpoint_components() if (checkpoint / part).is_dir()]
 
 
-def download_taesd(
+def download_component(
     name: str,
     *,
     token: str | bool | None = None,

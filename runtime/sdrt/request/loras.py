@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ __all__ = ["LORA_TAGS", "LoraFile", "checked_loras", "lora_tags", "lora_texts", 
 LORA_TAGS = ("lora", "lyco")
 """The tags that ask for a LoRA. A1111 reads both alike."""
 MOST_WEIGHT = 1000.0
+_RANGE = f"one from {-MOST_WEIGHT:g} to {MOST_WEIGHT:g}"
 _MOST_LORAS = 64
 _NAMED = ("te", "unet", "te2")
 # Of the extension for block weights, and A1111's own dyn.
@@ -28,7 +28,6 @@ _MEANINGS = {
     **dict.fromkeys(("start", "stop", "step"), " (a part of the steps)"),
     "dyn": " (a smaller rank)",
 }
-_WEIGHTS = f"a number from {-MOST_WEIGHT:g} to {MOST_WEIGHT:g}"
 _EXPECTED = "a path, or a path and a weight such as style.safetensors:0.8"
 
 
@@ -57,18 +56,17 @@ def parse_lora(text: str) -> LoraFile:
         path, weights = before, [number, *weights]
     if not path.strip() or "\0" in path:
         raise wrong_value("lora", text, _EXPECTED)
-    if any(not abs(one) <= MOST_WEIGHT for one in weights):
-        raise refused("lora", f"{brief(text)} has a weight out of range", _WEIGHTS)
+    if wrong := [one for one in weights if not abs(one) <= MOST_WEIGHT]:
+        raise refused("lora", f"{brief(text)} has the weight {wrong[0]:g}", _RANGE)
     weights = weights or [1.0]
     return LoraFile(Path(path).expanduser(), weights[0], weights[-1])
 
 
 def _number(text: str) -> float | None:
     try:
-        number = float(text)
+        return float(text)
     except ValueError:
         return None
-    return math.inf if math.isnan(number) else number
 
 
 def checked_loras(given: Any) -> tuple[LoraFile, ...] | None:
@@ -104,9 +102,13 @@ def lora_tags(request: DerivedSettings) -> list[Tag]:
     found = _of(request.prompts[0]) if request.prompts else []
     for tag in found:
         _check_parts(tag)
-        for weight in (tag.text_encoder_multiplier, tag.unet_multiplier):
+        for weight in (
+            tag.text_encoder_multiplier,
+            tag.unet_multiplier,
+            tag.second_text_encoder_multiplier,
+        ):
             if not abs(weight) <= MOST_WEIGHT:
-                raise refused("prompt", f"{brief(tag.text)} has a multiplier out of range", _WEIGHTS)
+                raise refused("prompt", f"{brief(tag.text)} has the multiplier {weight:g}", _RANGE)
     return found
 
 

@@ -50,10 +50,9 @@ class CallAdapters:
         """
         for one in request.lora or ():
             yield from self._weighted(one, name_of(one.path))
-        if tags := lora_tags(request):
-            assert request.lora_dir is not None
+        if request.lora_dir is not None:
             folder = LoraFolder(request.lora_dir)
-            for tag in tags:
+            for tag in lora_tags(request):
                 file = LoraFile(folder.find(tag.name), tag.text_encoder_multiplier, tag.unet_multiplier)
                 seconds = dict.fromkeys(self.text_encoders[1:], tag.second_text_encoder_multiplier)
                 for part in self._weighted(file, tag.name):

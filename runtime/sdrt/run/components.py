@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
-from sdrt.errors import ProviderError, UnsupportedModelError
+from sdrt.errors import UnsupportedModelError
 from sdrt.families import ControlNetSpec, IpAdapterSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.images.clip_input import ClipInput
@@ -18,12 +18,12 @@ from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.graph_kind import NO_MORE, STAGES_GRAPH, GraphKind, MoreInputs
 from sdrt.model_folder.manifest import readable
 from sdrt.model_folder.model import IMAGE_ENCODER, Model
-from sdrt.onnx.cpu import is_int8_faster
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.placement import check_target
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
 from sdrt.run.image_encoder import ImageEncoder, ImageProjection
+from sdrt.run.int8_models import check_dtype
 from sdrt.run.open_graphs import OpenGraphs
 from sdrt.run.safety_checker import SafetyChecker
 from sdrt.text.encoder import TextEncoder
@@ -83,7 +83,7 @@ class LoadedComponents:
                 path=model.path,
                 argument="vae_tiling",
             )
-        _check_dtype(model, config, notices)
+        check_dtype(model, config, notices)
         self.low_vram = bool(config.low_vram)
         self._inversions = inversions
         retries = Counter() if float32_retries is None else float32_retries
@@ -324,31 +324,3 @@ def _open_vae(name: str, model: Model, graphs: OpenGraphs) -> Component:
         content = graph_with_posterior(path, spec)
     memory = None if content is None else MemoryGraph(content=content, folder=path.parent)
     return graphs.open(name, memory=memory)
-
-
-def _check_dtype(model: Model, config: SessionConfig, notices: Notices) -> None:
-    """Check that the provider and the CPU suit a model in int8. With `allow_fallback`, only warn.
-
-    Raises:
-        ProviderError: int8 cannot run, or would be slower than float32.
-    """
-    if model.manifest is None or model.manifest.dtype != "int8":
-        return
-    problem = ""
-    if config.name != "cpu":
-        problem = f"{model.path} is in int8, which runs on provider cpu, not on {config.name}"
-    elif is_int8_faster() is False:
-        problem = (
-            f"{model.path} is in int8, which is slower than float32 on this CPU, because it has none of AVX2, VNNI and "
-            "dot products"
-        )
-    if problem and not config.allow_fallback:
-        raise ProviderError.advised(
-            problem,
-            "export the checkpoint with --dtype fp32, or run it anyway with allow_fallback=True "
-            "(--allow-fallback)",
-            provider=config.name,
-            path=model.path,
-        )
-    if problem:
-        notices.warn(problem)

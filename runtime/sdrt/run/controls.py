@@ -16,6 +16,7 @@ from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH
 from sdrt.request.control_modes import BALANCED, CONTROL_MODES, GUESS
 from sdrt.request.controls import Control
 from sdrt.request.fitted import FittedRequest
+from sdrt.run.image_prompts import level_sizes
 from sdrt.schedulers import Plan
 from sdrt.tasks.windows import Place
 
@@ -312,16 +313,10 @@ def residual_shapes(
     levels = config["block_out_channels"]
     layers = config["layers_per_block"]
     layers = layers if isinstance(layers, (list, tuple)) else [layers] * len(levels)
-    # Odd sizes are rounded up, or down where the downsampling has no padding.
-    up = config.get("downsample_padding", 1)
-    sizes, current = [tuple(size)], tuple(size)
-    for level, count in enumerate(layers):
-        sizes += [current] * count
-        if level < len(layers) - 1:
-            current = tuple((side + up) // 2 for side in current)
-            sizes.append(current)
+    own = level_sizes(config, size)
+    # The first convolution, then each level's layers, and what makes the next level's size. The last is the middle.
+    sizes = [own[0]]
+    for count, current, following in zip(layers, own, [*own[1:], own[-1]], strict=True):
+        sizes += [*[current] * count, following]
     names = [name for name in inputs if CONTROLLED_GRAPH.inputs.has(name)]
-    return {
-        name: (rows, inputs[name].shape[1], *each)
-        for name, each in zip(names, [*sizes, current], strict=True)
-    }
+    return {name: (rows, inputs[name].shape[1], *each) for name, each in zip(names, sizes, strict=True)}

@@ -172,10 +172,7 @@ class Denoiser:
         self._timestep = component.inputs[spec.timestep]
         self._time = np.zeros(run.shape(spec.timestep), self._timestep.dtype)
         rows, *rest = run.shape(spec.sample)
-        # The network runs once for each of these groups of rows. The last row fills up a group of a fixed length.
-        self._groups = [
-            np.minimum(np.arange(first, first + rows), batch - 1) for first in range(0, batch, rows)
-        ]
+        self._groups = _groups_of(batch, rows)
         self._is_whole = rows == batch
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
@@ -328,6 +325,11 @@ class Denoiser:
             f"this model takes {takes}, but the scheduler uses fractions, so they are rounded: "
             "export the checkpoint again with sdrt export, or choose another spacing"
         )
+
+
+def _groups_of(batch: int, rows: int) -> list[NDArray[np.intp]]:
+    """The rows for each call of a network that takes `rows` at once. The last row of the batch fills up a group."""
+    return [np.minimum(np.arange(first, first + rows), batch - 1) for first in range(0, batch, rows)]
 
 
 def _rounded(timestep: float, dtype: np.dtype[Any]) -> float:

@@ -10,6 +10,7 @@ from sdrt.common.limits import is_of_memory
 from sdrt.common.messages import brief
 from sdrt.common.notices import Notices
 from sdrt.errors import OutOfMemoryError
+from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import PROVIDERS
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.job import Pass, Timings, memory_error
@@ -37,6 +38,7 @@ class Generation:
         request: FittedRequest,
         plans: Sequence[PlannedPass],
         origin: Origin | None = None,
+        model: Model | None = None,
     ) -> Events:
         """Yield each step, then the result. Most requests have one pass.
 
@@ -44,15 +46,17 @@ class Generation:
             request: the request, completed by `fit`.
             plans: the passes, from `plan_passes`.
             origin: the model and the settings, which the result keeps for its metadata.
+            model: the one that the request was planned for, which may have other IP-Adapters than the present one.
         """
 
         refiner = self._refiner_of(plans)
 
         def one_pass(request: FittedRequest, planned: PlannedPass) -> Events:
-            return self._one_pass(request, planned, origin, refiner)
+            return self._one_pass(request, planned, origin, refiner, model)
 
         self._tell_of_prompts(request)
         self._tell_of_words(request, refiner)
+        self._tell_of_loras(request)
         self._tell_of_controls(request, refiner)
         self._tell_of_checker(request)
         try:
@@ -86,11 +90,12 @@ class Generation:
         planned: PlannedPass,
         origin: Origin | None,
         refiner: ComponentCache | None,
+        model: Model | None,
     ) -> Events:
         """Run one pass. If memory runs out before its first step, run it once more with `low_vram`."""
         timings: Timings = {}
         try:
-            yield from run_pass(self._prepare(request, planned, origin, timings, refiner))
+            yield from run_pass(self._prepare(request, planned, origin, timings, refiner, model))
             return
         except MemoryError as error:
             # Once a step is done the caller has seen it, and must not see it again.
@@ -98,7 +103,7 @@ class Generation:
             if has_steps or not self._cache.switch_to_low_vram(request, memory_error(error)):
                 raise
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
-        yield from run_pass(self._prepare(request, planned, origin, {}, refiner))
+        yield from run_pass(self._prepare(request, planned, origin, {}, refiner, model))
 
     def _prepare(
         self,
@@ -107,8 +112,9 @@ class Generation:
         origin: Origin | None,
         timings: Timings,
         refiner: ComponentCache | None,
+        model: Model | None,
     ) -> Pass:
-        components = self._cache.for_request(request)
+        components = self._cache.for_request(request, model)
         if components.low_vram and refiner is not None:
             # A pass before this one, or the last run, may have left it in memory.
             refiner.free()
@@ -144,6 +150,11 @@ class Generation:
             messages += unread(request.prompts_2, [], syntax, words, loras=OTHER_TEXT)
         for message in dict.fromkeys(messages):
             self._notices.warn(message)
+
+    def _tell_of_loras(self, request: FittedRequest) -> None:
+        """Warn of a `lora_scale` that multiplies nothing."""
+        if request.lora_scale != 1 and not request.adaptation.parts:
+            self._notices.warn("lora_scale has no effect without a LoRA")
 
     def _tell_of_controls(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
         """Warn that ControlNets and image prompts do not guide the refiner, which is another model."""

@@ -28,6 +28,7 @@ from sdrt.schedulers import DiscreteNoiseSchedule, Plan, Scheduler, resolve_sche
 if TYPE_CHECKING:
     from sdrt.model_folder.model import Model
     from sdrt.run.components import LoadedComponents
+    from sdrt.run.safety_checker import SafetyChecker
 
 __all__ = ["Pass", "Timings", "encode", "make_room", "memory_error", "prepare", "timed"]
 
@@ -71,8 +72,22 @@ class Pass:
 
     @property
     def checks_images(self) -> bool:
-        """Whether the safety checker looks at the images."""
-        return self.request.safety_checker and self.model.has_safety_checker
+        """Whether a safety checker looks at the images: the model's, or the first model's after a refiner without."""
+        return self.request.safety_checker and self._checking.model.has_safety_checker
+
+    @property
+    def checking_name(self) -> str:
+        """The name of the model whose safety checker looks at the images."""
+        return self._checking.model.name
+
+    def safety_checker(self, components: LoadedComponents) -> SafetyChecker:
+        """What looks at the images. `components` are those that decode them."""
+        cache = self._checking
+        return (components if cache is self.cache else cache.current or cache.get()).safety_checker
+
+    @property
+    def _checking(self) -> ComponentCache:
+        return self.cache if self.first is None or self.model.has_safety_checker else self.first
 
     @property
     def capabilities(self) -> Capabilities:

@@ -22,7 +22,8 @@ class LoraTexts:
     Attributes:
         hashes: the value of A1111's label. None without LoRAs.
         added: the tags of LoRAs that the prompt does not name.
-        rewritten: whether the prompt's own tags are left out, because their weights were multiplied.
+        rewritten: whether the prompt's own tags are left out, because their weights were multiplied, or because they
+            had no effect.
     """
 
     hashes: str | None = None
@@ -41,7 +42,9 @@ class LoraTexts:
         parts = adaptation.parts
         if not parts:
             return cls()
-        rewritten = request.lora_scale != 1
+        # Without a folder, only files changed the model. In a plain prompt, tags are words.
+        is_plain = request.prompt_syntax == "plain"
+        rewritten = not is_plain and (request.lora_scale != 1 or request.lora_dir is None)
         said = 0 if rewritten else len(lora_tags(request))
         added = parts[: len(parts) - said]
         return cls(

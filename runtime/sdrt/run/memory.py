@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdrt.adapters.adaptation import NO_ADAPTATION, Adaptation
+from sdrt.common.allocator import trim
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
@@ -118,10 +119,16 @@ class ComponentCache:
         # This is outside `except`, because the error's traceback would keep the old sessions in memory.
         self.get(adaptation).load(request)
 
-    def for_request(self, request: FittedRequest) -> LoadedComponents:
-        """Return the components for a request. They use `low_vram` if memory ran out for one of that size before."""
+    def for_request(self, request: FittedRequest, model: Model | None = None) -> LoadedComponents:
+        """Return the components for a request. They use `low_vram` if memory ran out for one of that size before.
+
+        `model` is the one that the request was planned for, which may have other IP-Adapters than the present one.
+        """
         with held(self._lock):
-            return self._with(request.adaptation, low_vram=self._uses_low_vram(request.num_pixels))
+            found = self._with(request.adaptation, low_vram=self._uses_low_vram(request.num_pixels))
+            if model is None or model is self.model:
+                return found
+            return found.of_model(self._adapted(model, request.adaptation))
 
     def switch_to_low_vram(self, request: FittedRequest, error: OutOfMemoryError) -> bool:
         """Use `low_vram` for this request and larger ones from now on. Tell whether the request should be tried again.
@@ -164,7 +171,9 @@ class ComponentCache:
         with self._lock:
             self.model = model
             if self._loaded is not None:
-                self._loaded = self._loaded.of_model(self._adapted_model(self._loaded.adaptation))
+                self._loaded = self._loaded.of_model(self._adapted(model, self._loaded.adaptation))
+                # The graphs of the other IP-Adapters are free now.
+                trim()
 
     def load_words(self, path: str | Path, token: str | None) -> list[str]:
         """Read a textual inversion, add its words to the text encoders, and return them.
@@ -257,7 +266,7 @@ class ComponentCache:
 
         if self._verify:
             self.model.verify(self._notices)
-        model = self._adapted_model(adaptation)
+        model = self._adapted(self.model, adaptation)
         if self.config.name not in self._providers_checked:
             self._providers_checked.add(self.config.name)
             # There is only one export of an embedded model, so the user cannot choose another target.
@@ -272,8 +281,8 @@ class ComponentCache:
         self._loaded = make(model, config, self._notices, self._inversions, self.float32_retries)
         return self._loaded
 
-    def _adapted_model(self, adaptation: Adaptation) -> Model:
-        return self.model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
+    def _adapted(self, model: Model, adaptation: Adaptation) -> Model:
+        return model.for_target(PROVIDERS[self.config.name].target).adapted(adaptation)
 
     def _free(self) -> None:
         if self._loaded is not None:

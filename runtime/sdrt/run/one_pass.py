@@ -121,13 +121,13 @@ def _as_asked(images: list[Array], output_type: str) -> list[Any]:
 def _flagged(components: LoadedComponents, job: Pass, images: Sequence[Array]) -> list[bool]:
     """Which images [H, W, 3] the safety checker flags. It sees what the model made, as in diffusers."""
     with timed(job.timings, "safety_checker"):
-        checker = components.safety_checker
+        checker = job.safety_checker(components)
         found = [checker(image) for image in images]
     if any(found):
         numbers = ", ".join(str(index) for index, bad in enumerate(found, start=1) if bad)
         which = f"image {numbers} of {len(found)}" if len(found) > 1 else "the image"
         job.notices.warn(
-            f"{which} may show what the safety checker of {job.model.name} filters out, and is black: "
+            f"{which} may show what the safety checker of {job.checking_name} filters out, and is black: "
             "try another prompt or seed"
         )
     return found

@@ -56,6 +56,17 @@ class _Kept:
         self.opened: list[weakref.ref[Component]] = []
         self.lock = threading.Lock()
 
+    def without_images(self) -> _Kept:
+        """A table of its own with the same graphs, but those of IP-Adapters."""
+        made = _Kept()
+        with held(self.lock):
+            made.made = {key: one for key, one in self.made.items() if not _is_of_images(key)}
+            for used, one in self.in_use.items():
+                if not _is_of_images(used[0]):
+                    made.in_use[used] = one
+        made.opened = self.opened
+        return made
+
 
 class OpenGraphs:
     """Opens graphs, and keeps them in memory. With `low_vram`, opening one frees the others.
@@ -86,17 +97,12 @@ class OpenGraphs:
         return made
 
     def of_model(self, model: Model) -> OpenGraphs:
-        """The graphs of the same model with other IP-Adapters. Those for image prompts are freed."""
+        """The graphs of the same model with other IP-Adapters. Those for image prompts are made anew.
+
+        A run that goes on with the others still has theirs.
+        """
         made = OpenGraphs(model, self.config, self.notices, self._float32_retries)
-        made._kept = self._kept
-        with held(self._kept.lock):
-            drop = [key for key in self._kept.made if _is_of_images(key)]
-            for key in drop:
-                del self._kept.made[key]
-            for used in [one for one in self._kept.in_use if _is_of_images(one[0])]:
-                del self._kept.in_use[used]
-        if drop:
-            trim()
+        made._kept = self._kept.without_images()
         return made
 
     @property

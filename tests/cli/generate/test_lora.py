@@ -68,6 +68,33 @@ def test_metadata_are_those_of_a1111_and_make_the_image_again(model: str, loras:
     np.testing.assert_array_equal(pixels("files.png"), pixels("made.png"))
 
 
+def test_tags_without_effect_have_none_again(model: str) -> None:
+    """They were left out, because nothing said where the files are."""
+    for files, prompt in (
+        ((), "a cat <lora:oil>"),
+        (("--lora", "loras/ink.safetensors:0.5"), "a cat <lora:ink:0.5>"),
+    ):
+        generate(model, "a cat <lora:oil>", *files, *QUICK, "-o", "made.png")
+        assert told("made.png").prompt == prompt
+        generate(model, "--from", "made.png", "--lora-dir", "loras", "-f", "-o", "again.png")
+        np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+
+
+def test_a_plain_prompt_has_tags_as_words_and_files_as_options(model: str) -> None:
+    files = ("--lora", "loras/ink.safetensors:0.5")
+    plain = ("--prompt-syntax", "plain")
+    generate(model, "a <lora:oil> cat", *files, *plain, *QUICK, "-o", "made.png")
+    assert told("made.png").prompt == "a <lora:oil> cat<lora:ink:0.5>"
+    error = generate(model, "--from", "made.png", "--lora-dir", "loras", "-o", "no.png", ok=False)
+    assert "was made with the LoRAs 'ink: " in error
+    assert "give each with --lora FILE:WEIGHT" in error
+    generate(model, "--from", "made.png", *files, "-o", "again.png")
+    np.testing.assert_array_equal(pixels("again.png"), pixels("made.png"))
+    generate(model, "--from", "made.png", "--approximate", "-o", "without.png")
+    generate(model, "a <lora:oil> cat", *plain, *QUICK, "-o", "base.png")
+    np.testing.assert_array_equal(pixels("without.png"), pixels("base.png"))
+
+
 def test_another_file_of_the_same_name_is_noticed(model: str, loras: Path) -> None:
     generate(model, "a cat <lora:ink>", "--lora-dir", "loras", *QUICK, "-o", "made.png")
     (loras / "ink.safetensors").write_bytes((loras / "more" / "oil.safetensors").read_bytes())
@@ -105,6 +132,18 @@ def test_a_missing_lora_is_named_before_any_image_is_made(model: str) -> None:
     assert not list(Path().glob("*.png"))
 
 
+@pytest.mark.parametrize("name", ["none", "loras/ink.safetensors"])
+def test_a_folder_that_is_none_is_named_without_tags_too(model: str, name: str) -> None:
+    error = generate(model, "a cat", "--lora-dir", name, *QUICK, "-o", "no.png", ok=False)
+    assert error == f"error: lora_dir {name} is no folder: expected a folder of .safetensors files\n"
+
+
+def test_a_folder_with_several_files_says_how_the_command_names_one(model: str, loras: Path) -> None:
+    (loras / "pen.safetensors").write_bytes((loras / "ink.safetensors").read_bytes())
+    error = generate(model, "a cat", "--lora", "loras", *QUICK, "-o", "no.png", ok=False)
+    assert "name one as FOLDER/FILE.safetensors, or with weight_name in Python" in error
+
+
 def test_prompts_of_a_batch_may_have_other_loras(model: str) -> None:
     prompts = ("a cat<lora:ink>", "a cat<lora:oil>", "a cat")
     generate(model, *prompts, "--lora-dir", "loras", "-b", "3", "--count", "1", *QUICK, "-o", "{seed}.png")
@@ -136,6 +175,20 @@ def window(sheet: np.ndarray, image: np.ndarray) -> tuple[int, int] | None:
             if np.array_equal(sheet[row : row + height, column : column + width], image):
                 return column, row
     return None
+
+
+def test_a_missing_lora_of_a_prompts_file_is_named_with_its_line(model: str, folder: Path) -> None:
+    lines = '{"prompt": "a cat", "lora": "loras/ink.safetensors"}\n{"prompt": "a", "lora": "loras/none.safetensors"}\n'
+    (folder / "prompts.txt").write_text(lines)
+    error = generate(model, "--prompts-file", "prompts.txt", *QUICK, "-o", "file-{index}.png", ok=False)
+    assert error.startswith("error: prompts.txt, line 2: there is no LoRA file loras/none.safetensors: ")
+
+
+def test_a_scale_without_a_lora_is_said(model: str) -> None:
+    words = "lora_scale has no effect without a LoRA"
+    assert words in generate(model, "a cat", "--lora-scale", "2", *QUICK, "-o", "a.png")
+    files = ("--lora", "loras/ink.safetensors:0.1")
+    assert words not in generate(model, "a cat", *files, "--lora-scale", "2", *QUICK, "-o", "a.png")
 
 
 def test_a_prompts_file_has_loras(model: str, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,13 @@ def test_what_is_no_encoder_is_named(folder: Path, tmp_path: Path) -> None:
     save_file({"lora_unet_mid.alpha": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with pytest.raises(ModelNotFoundError, match="expected a folder of transformers'"):
         open_image_encoder(tmp_path / "lora.safetensors")
+    for named in ({"_class_name": "ControlNetModel"}, {"architectures": ["CLIPTextModel"]}):
+        other = tmp_path / "other"
+        other.mkdir(exist_ok=True)
+        (other / "config.json").write_text(json.dumps({"hidden_size": 4, **named}))
+        (name,) = (one if isinstance(one, str) else one[0] for one in named.values())
+        with pytest.raises(ModelNotFoundError, match=f"other has a {name}: expected a folder of transf"):
+            open_image_encoder(other)
     file = folder / "model.safetensors"
     tensors = load_file(file)
     save_file(tensors | {"vision_model.registers": torch.zeros(2, 2)}, file)

@@ -59,7 +59,7 @@ def test_a_folder_of_one_file_stands_for_it(tmp_path: Path) -> None:
     assert file_in(tmp_path / "one") == file_in(str(one)) == one
     write(tmp_path / "one" / "y.safetensors")
     with pytest.raises(
-        ModelNotFoundError, match=r"\(it has x.safetensors, y.safetensors\); name one with weight"
+        ModelNotFoundError, match=r"\(it has x.safetensors, y.safetensors\); name one as FOLDER/FILE"
     ):
         file_in(tmp_path / "one")
     assert file_in(tmp_path / "one", "x.safetensors") == one

@@ -11,7 +11,7 @@ import pytest
 
 from sdrt import ProviderError, StableDiffusionPipeline
 from sdrt.onnx.cpu import is_int8_faster
-from sdrt.run import components
+from sdrt.run import int8_models
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_elsewhere_only_apples_own_are_known(
 def test_without_the_instructions_it_is_refused_with_the_remedy(
     marked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(components, "is_int8_faster", lambda: False)
+    monkeypatch.setattr(int8_models, "is_int8_faster", lambda: False)
     with pytest.raises(
         ProviderError, match=r"none of AVX2, VNNI and dot products.*--dtype fp32.*--allow-fallback"
     ):
@@ -62,7 +62,7 @@ def test_without_the_instructions_it_is_refused_with_the_remedy(
 
 
 def test_it_runs_anyway_where_that_is_allowed(marked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(components, "is_int8_faster", lambda: False)
+    monkeypatch.setattr(int8_models, "is_int8_faster", lambda: False)
     said: list[str] = []
     pipeline = StableDiffusionPipeline.from_pretrained(
         marked, provider="cpu", allow_fallback=True, notify=said.append
@@ -75,7 +75,7 @@ def test_it_runs_anyway_where_that_is_allowed(marked: Path, monkeypatch: pytest.
 def test_it_runs_where_they_are_there_or_nobody_knows(
     marked: Path, monkeypatch: pytest.MonkeyPatch, known: bool | None
 ) -> None:
-    monkeypatch.setattr(components, "is_int8_faster", lambda: known)
+    monkeypatch.setattr(int8_models, "is_int8_faster", lambda: known)
     said: list[str] = []
     StableDiffusionPipeline.from_pretrained(marked, provider="cpu", notify=said.append).load()
     assert not [line for line in said if "VNNI" in line]

@@ -45,6 +45,12 @@ def test_other_values_are_refused(lora: Any) -> None:
         Request(prompt="x", lora=lora)
 
 
+@pytest.mark.parametrize(("weight", "said"), [("nan", "nan"), ("-inf", "-inf"), ("2:1001", "1001")])
+def test_the_weight_that_is_out_of_range_is_named(weight: str, said: str) -> None:
+    with pytest.raises(RequestError, match=rf"has the weight {said}: expected one from -1000 to 1000"):
+        Request(prompt="x", lora=f"a:{weight}")
+
+
 def test_tags_count_with_a_folder() -> None:
     prompts = ["a <lora:x:1> cat", "a <lora:x:1> dog"]
     assert lora_tags(Request(prompt=prompts)) == []
@@ -58,7 +64,8 @@ def test_tags_count_with_a_folder() -> None:
         (["<lora:x>", "<lora:y>"], "prompt has texts with different LoRAs"),
         (["<lora:x>", "x"], "prompt has texts with different LoRAs"),
         ("<lora:x:big>", "the multiplier of '<lora:x:big>' is 'big': expected a number"),
-        ("<lora:x:1:1e9>", "has a multiplier"),
+        ("<lora:x:1:1e9>", r"has the multiplier 1e\+09: expected one from -1000 to 1000"),
+        ("<lora:x:1:te2=1e9>", r"has the multiplier 1e\+09"),
         ("<lora:x:1:lbw=IN02>", r"has weights for single blocks \('lbw='\), which sdrt does not support"),
         ("<lyco:x:1:1:lbwe=0>", "has weights for single blocks"),
         ("<lora:x:1:MIDD>", r"has weights for single blocks \('MIDD'\).*expected one weight, or one for"),

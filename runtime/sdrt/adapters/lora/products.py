@@ -6,7 +6,6 @@ returns the rank by which an alpha is divided. `product` makes the change, at a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,14 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.adapters.change import Factors, Shape
+from sdrt.adapters.lora.fitting import check_axes, check_same, check_shape, misfit, rank_of
 from sdrt.adapters.lora.tensor import Tensor
-from sdrt.errors import UnsupportedModelError
 
 __all__ = ["Embedding", "Hadamard", "Kronecker", "LowRank", "Product", "Tucker", "TuckerHadamard", "Whole"]
 
 Floats = NDArray[np.float32]
-# Merged LoRAs have the sum of their ranks. Without a limit, a file could ask for any amount of memory.
-_MORE_THAN_FULL = 1024
 
 
 class Product(Protocol):
@@ -59,7 +56,7 @@ class Whole:
 
     def fit(self, shape: Shape) -> int | None:
         """See `Product`."""
-        _check(self.diff, shape, shape)
+        check_shape(self.diff, shape, shape)
         return None
 
     def product(self, shape: Shape) -> Floats:
@@ -88,9 +85,9 @@ class LowRank:
 
     def fit(self, shape: Shape) -> int | None:
         """See `Product`."""
-        rank = _rank(self.down, 0, shape)
-        _check(self.up, (shape[0], rank), shape)
-        _check(self.down, (rank, *shape[1:]), shape)
+        rank = rank_of(self.down, 0, shape)
+        check_shape(self.up, (shape[0], rank), shape)
+        check_shape(self.down, (rank, *shape[1:]), shape)
         return rank
 
     def product(self, shape: Shape) -> Floats:
@@ -117,9 +114,9 @@ class Embedding:
 
     def fit(self, shape: Shape) -> int | None:
         """See `Product`."""
-        rank = _rank(self.down, 0, shape)
-        _check(self.up, (shape[1], rank), shape)
-        _check(self.down, (rank, shape[0]), shape)
+        rank = rank_of(self.down, 0, shape)
+        check_shape(self.up, (shape[1], rank), shape)
+        check_shape(self.down, (rank, shape[0]), shape)
         return rank
 
     def product(self, shape: Shape) -> Floats:
@@ -147,10 +144,10 @@ class Tucker:
 
     def fit(self, shape: Shape) -> int | None:
         """See `Product`."""
-        rank = _rank(self.down, 0, shape)
-        _check(self.up, (shape[0], rank), shape)
-        _check(self.down, (rank, shape[1]), shape)
-        _check(self.mid, (rank, rank, *shape[2:]), shape)
+        rank = rank_of(self.down, 0, shape)
+        check_shape(self.up, (shape[0], rank), shape)
+        check_shape(self.down, (rank, shape[1]), shape)
+        check_shape(self.mid, (rank, rank, *shape[2:]), shape)
         return rank
 
     def product(self, shape: Shape) -> Floats:
@@ -180,7 +177,7 @@ class Hadamard:
         """See `Product`."""
         rank = LowRank(self.w1_a, self.w1_b).fit(shape)
         second = LowRank(self.w2_a, self.w2_b).fit(shape)
-        return _same(rank, second, self.w2_b)
+        return check_same(rank, second, self.w2_b)
 
     def product(self, shape: Shape) -> Floats:
         """See `Product`."""
@@ -211,11 +208,11 @@ class TuckerHadamard:
 
     def fit(self, shape: Shape) -> int | None:
         """See `Product`."""
-        rank = _rank(self.w1_b, 0, shape)
+        rank = rank_of(self.w1_b, 0, shape)
         for a, b, core in ((self.w1_a, self.w1_b, self.t1), (self.w2_a, self.w2_b, self.t2)):
-            _check(a, (rank, shape[0]), shape)
-            _check(b, (rank, shape[1]), shape)
-            _check(core, (rank, rank, *shape[2:]), shape)
+            check_shape(a, (rank, shape[0]), shape)
+            check_shape(b, (rank, shape[1]), shape)
+            check_shape(core, (rank, rank, *shape[2:]), shape)
         return rank
 
     def product(self, shape: Shape) -> Floats:
@@ -248,14 +245,14 @@ class Kronecker:
     def fit(self, shape: Shape) -> int | None:
         """See `Product`. LyCORIS and A1111 ignore the alpha if both halves are whole."""
         first, last = self.w1[0], self.w1[-1]
-        _check_axes(first, 2)
-        _check_axes(last, 2)
+        check_axes(first, 2)
+        check_axes(last, 2)
         rows, columns = first.shape[0], last.shape[1]
         if not rows or not columns or shape[0] % rows or len(shape) < 2 or shape[1] % columns:
-            raise _misfit(first, shape)
+            raise misfit(first, shape)
         half = (shape[0] // rows, shape[1] // columns, *shape[2:])
         ranks = [rank for rank in (_half(self.w1, (rows, columns)), _half(self.w2, half)) if rank is not None]
-        return _same(ranks[0], ranks[-1], self.w2[0]) if ranks else None
+        return check_same(ranks[0], ranks[-1], self.w2[0]) if ranks else None
 
     def product(self, shape: Shape) -> Floats:
         """See `Product`."""
@@ -276,10 +273,10 @@ def _half(factors: tuple[Tensor, ...], shape: Shape) -> int | None:
     a, b, *core = factors
     if not core:
         return LowRank(a, b).fit(shape)
-    rank = _rank(b, 0, shape)
-    _check(a, (rank, shape[0]), shape)
-    _check(b, (rank, shape[1]), shape)
-    _check(core[0], (rank, rank, *shape[2:]), shape)
+    rank = rank_of(b, 0, shape)
+    check_shape(a, (rank, shape[0]), shape)
+    check_shape(b, (rank, shape[1]), shape)
+    check_shape(core[0], (rank, rank, *shape[2:]), shape)
     return rank
 
 
@@ -312,48 +309,3 @@ def _columns(core: Floats, columns: Floats) -> Floats:
 def _matrix(tensor: Tensor) -> Floats:
     array = tensor.array()
     return array.reshape(array.shape[0], -1)
-
-
-def _rank(tensor: Tensor, axis: int, shape: Shape) -> int:
-    """The rank, which is bounded by the parameter's shape."""
-    _check_axes(tensor, 2)
-    if len(shape) < 2:
-        raise _misfit(tensor, shape, shape)
-    rank, most = tensor.shape[axis], max(shape[0], math.prod(shape[1:])) + _MORE_THAN_FULL
-    if not 1 <= rank <= most:
-        raise tensor.refused(f"has rank {rank}", f"1 to {most} in this layer")
-    return rank
-
-
-def _same(first: int | None, second: int | None, tensor: Tensor) -> int | None:
-    if first != second:
-        raise tensor.refused(f"has rank {second}", f"{first}, as the other half has")
-    return first
-
-
-def _check_axes(tensor: Tensor, least: int) -> None:
-    if len(tensor.shape) < least:
-        raise tensor.refused(f"is of shape {list(tensor.shape)}", "a matrix")
-
-
-def _check(tensor: Tensor, expected: Shape, parameter: Shape) -> None:
-    """Check a shape, in which a 1x1 kernel may be missing or added, and a kernel may be joined with the channels."""
-    shape = _without_ones(tensor.shape)
-    joined = (*expected[:1], math.prod(expected[1:]))
-    if 0 in tensor.shape or shape not in (_without_ones(expected), _without_ones(joined)):
-        raise _misfit(tensor, parameter, expected)
-
-
-def _without_ones(shape: Shape) -> Shape:
-    """`shape` without the ones at its end. The first axis stays."""
-    while len(shape) > 1 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
-
-
-def _misfit(tensor: Tensor, parameter: Shape, expected: Shape | None = None) -> UnsupportedModelError:
-    fits = list(expected) if expected else "a factor of it"
-    return tensor.refused(
-        f"is of shape {list(tensor.shape)}, and the model's weight is {list(parameter)}",
-        f"{fits}: choose a LoRA for this model",
-    )

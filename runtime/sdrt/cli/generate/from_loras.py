@@ -22,6 +22,7 @@ LORA_HASHES = "Lora hashes"
 """The label of names and hashes: `a: 0123456789ab, b: ba9876543210`."""
 _HASH = re.compile(r"([^,]+?):\s*([0-9a-fA-F]{6,64})(?=\s*(?:,|$))")
 _SHORT = 12
+_SYNTAX = "Prompt syntax"
 
 
 def prompt_for(metadata: ImageMetadata, found: Translation, given: Set[str], lora_dir: str | None) -> str:
@@ -33,15 +34,33 @@ def prompt_for(metadata: ImageMetadata, found: Translation, given: Set[str], lor
         ModelNotFoundError, RequestError: a LoRA is not in `lora_dir`.
     """
     prompt, hashes = metadata.prompt, found.texts.get(LORA_HASHES)
-    if hashes is None or given & {"prompts", "prompts_file"}:
+    if given & {"prompts", "prompts_file"}:
         return prompt
+    is_plain = found.texts.get(_SYNTAX) == "plain"
+    if hashes is None:
+        # Of its own LoRAs, sdrt says the hashes. Without any, the tags had no effect.
+        had_none = found.texts.get("Version", "").startswith("sdrt ")
+        return _without(prompt) if had_none and lora_dir is not None and not is_plain else prompt
+    if is_plain:
+        # The last tags stand for the files of --lora. All others are words.
+        if "lora" not in given:
+            found.differs(LORA_HASHES, hashes, "lora")
+        return _without(prompt, last=len(_HASH.findall(hashes)))
     if lora_dir is not None:
         prompt = _found(prompt, hashes, found, Path(lora_dir).expanduser())
     elif "lora" in given:
-        for tag in _loras(prompt):
-            prompt = prompt.replace(tag.text, "")
+        prompt = _without(prompt)
     else:
         found.differs(LORA_HASHES, hashes)
+    return prompt
+
+
+def _without(prompt: str, last: int | None = None) -> str:
+    """The prompt without its tags of LoRAs, or without the last ones."""
+    found = _loras(prompt)
+    for tag in reversed(found if last is None else found[max(0, len(found) - last) :]):
+        before, _, after = prompt.rpartition(tag.text)
+        prompt = before + after
     return prompt
 
 

@@ -49,6 +49,7 @@ _ALWAYS = {
 _MOST_SETTINGS = 1000
 _MOST_SHOWN = 12
 _LORAS = "give the folder of its LoRAs with --lora-dir"
+_FILES = "give each with --lora FILE:WEIGHT, because the prompt is plain"
 _REMEDY = "--approximate makes it as closely as possible"
 
 
@@ -83,8 +84,7 @@ def options_of(
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
     if any(not one.minor for one in differences) and not approximate:
-        needs_loras = lora_dir is None and any(one.label == LORA_HASHES for one in differences)
-        remedy = f"{_LORAS}; {_REMEDY}" if needs_loras else _REMEDY
+        remedy = _remedy(differences, has_folder=lora_dir is not None)
         raise _unusable(name, _in_words(differences, metadata.program), remedy)
     options: dict[str, Any] = {"negative_prompt": metadata.negative_prompt or _unsaid_negative(found.texts)}
     if "prompts_file" not in given:
@@ -102,6 +102,14 @@ def options_of(
     said = {*options, *given, *(one.option for one in differences if one.label == "Sampler")}
     notices = (_differ(name, differences), _unsaid(name, said))
     return options | {"notices": tuple(filter(None, notices))}
+
+
+def _remedy(differences: Sequence[Difference], *, has_folder: bool) -> str:
+    """What makes the image again in spite of `differences`. `has_folder`: the folder of LoRAs is given."""
+    for one in differences:
+        if one.label == LORA_HASHES and (one.option or not has_folder):
+            return f"{_FILES if one.option else _LORAS}; {_REMEDY}"
+    return _REMEDY
 
 
 def _check_controls(name: str, found: Translation, given: Set[str], *, approximate: bool) -> None:

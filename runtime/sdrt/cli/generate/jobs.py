@@ -19,7 +19,7 @@ from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.common.seeds import seeds_from, settled_seed
-from sdrt.errors import RequestError
+from sdrt.errors import ModelError, RequestError
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
@@ -122,19 +122,23 @@ class ImageJob:
         return self.texts.prompt
 
     def errors_name_location(self) -> AbstractContextManager[None]:
-        """Within this block, every `RequestError` begins with `location`."""
+        """Within this block, every `RequestError` and `ModelError` begins with `location`."""
         return _errors_name(self.location)
 
 
 @contextmanager
 def _errors_name(location: str) -> Iterator[None]:
-    """Within this block, every `RequestError` begins with `location`, if there is one."""
+    """Within this block, every `RequestError` and `ModelError` begins with `location`, if there is one.
+
+    A line's model is that of the command, but its LoRAs are its own.
+    """
     try:
         yield
-    except RequestError as error:
+    except (RequestError, ModelError) as error:
         if not location:
             raise
-        raise RequestError(
+        kind = RequestError if isinstance(error, RequestError) else type(error)
+        raise kind(
             f"{location}: {error}",
             component=error.component,
             path=error.path,
