@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sdrt.adapters.lora.reader import open_adapter
 from sdrt.families.stable_diffusion import STABLE_DIFFUSION
@@ -28,6 +26,10 @@ from tests.adapter_files import (
 )
 from tests.lora_kinds import CONV_KINDS, LINEAR_KINDS, Kind
 from tests.safetensors_files import save_file
+
+hypothesis = pytest.importorskip("hypothesis")
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
