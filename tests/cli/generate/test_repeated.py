@@ -146,7 +146,7 @@ def image_that_says(settings: dict[str, str]) -> str:
         ({"Size": "large"}, "its Size is 'large'"),
         ({"Model": "another"}, "was made by the model 'another'; give the model with -m"),
         ({"RNG": "GPU"}, "noise that sdrt cannot draw"),
-        ({"Lora hashes": "a"}, "was made with the LoRAs 'a'; --lora-dir names"),
+        ({"Lora hashes": "a"}, "was made with the LoRAs 'a'; give the folder of its LoRAs with --lora-dir"),
         ({"Mask blur": "4"}, "was made with a mask"),
         ({"Noise level": "4"}, "was made from another image"),
     ],

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,14 +41,14 @@ def faults_of(blocks: int) -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
-def test_freed_blocks_serve_the_next_ones_only_inside() -> None:
+def only_inside() -> None:
     assert faults_of(5) > 4 * PAGES
     with reusing_freed_memory():
         assert faults_of(5) < 2 * PAGES
     assert faults_of(5) > 4 * PAGES
 
 
-def test_the_last_of_several_loads_ends_it() -> None:
+def the_last_of_several_loads_ends_it() -> None:
     """Loads of other threads overlap."""
     started, may_end = threading.Event(), threading.Event()
 
@@ -66,27 +67,33 @@ def test_the_last_of_several_loads_ends_it() -> None:
     assert faults_of(5) > 4 * PAGES
 
 
-def test_it_ends_after_an_error() -> None:
+def it_ends_after_an_error() -> None:
     with pytest.raises(ValueError, match="a load fails"), reusing_freed_memory():
         raise ValueError("a load fails")
     assert faults_of(5) > 4 * PAGES
+
+
+def of_the_user() -> None:
+    with reusing_freed_memory():
+        assert faults_of(5) > 4 * PAGES
+
+
+def in_a_new_process(case: Callable[[], None], **variables: str) -> None:
+    """Other tests leave holes in the heap of this process, which serve blocks too."""
+    code = f"from tests.runtime.common.test_allocator import {case.__name__} as case; case()"
+    root = Path(__file__).parents[3]
+    path = os.pathsep.join([str(root), *filter(None, sys.path)])
+    environment = {**os.environ, **variables, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("case", [only_inside, the_last_of_several_loads_ends_it, it_ends_after_an_error])
+def test_freed_blocks_serve_the_next_ones_while_a_graph_loads(case: Callable[[], None]) -> None:
+    in_a_new_process(case)
 
 
 @pytest.mark.parametrize(
     "variable", [{"MALLOC_MMAP_THRESHOLD_": "1000000"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}]
 )
 def test_settings_of_the_user_stay(variable: dict[str, str]) -> None:
-    code = (
-        "from sdrt.common.allocator import reusing_freed_memory\n"
-        "from tests.runtime.common.test_allocator import PAGES, faults_of\n"
-        "with reusing_freed_memory():\n"
-        "    assert faults_of(5) > 4 * PAGES\n"
-    )
-    root = Path(__file__).parents[3]
-    path = os.pathsep.join([str(root), *filter(None, sys.path)])
-    subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **variable, "PYTHONPATH": path},
-        check=True,
-        timeout=120,
-    )
+    in_a_new_process(of_the_user, **variable)
