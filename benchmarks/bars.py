@@ -22,6 +22,7 @@ __all__ = [
     "judge_export",
     "judge_lora",
     "judge_step",
+    "met",
 ]
 
 Turn = Mapping[str, Mapping[str, float]]
@@ -203,3 +204,8 @@ def _ratio(bar: Bar, ours: str, peer: str, turns: Sequence[Turn]) -> float | Non
     if bar.kind == "faster":
         pairs = [(theirs, mine) for mine, theirs in pairs]
     return statistics.median(above / below for above, below in pairs) if pairs else None
+
+
+def met(figures: Mapping[str, Any]) -> bool:
+    """Whether every goal among the `bars` of `figures` that was measured is met."""
+    return all(bar["verdict"] != "NOT met" for bar in figures["bars"])

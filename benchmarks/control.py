@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import tables, worker
 from benchmarks.bars import judge_control
-from benchmarks.command_line import parser_of
+from benchmarks.command_line import conclude, parser_of
 from benchmarks.control_step import CONTROLLED, NET, PLAIN
 from benchmarks.folders import checkpoint, make
 from benchmarks.measure import Run, device, markdown, run, spread
@@ -31,7 +30,7 @@ from sdrt_export.checkpoints.safetensors_writer import write_safetensors
 from sdrt_export.components.controlnet import controlnet_component
 from sdrt_export.components.outline import tensors_of
 
-__all__ = ["compare", "main", "met", "table", "write_controlnet"]
+__all__ = ["compare", "main", "table", "write_controlnet"]
 
 PARTS = "both parts"
 FIGURES = ("step", "cpu")
@@ -119,11 +118,6 @@ def _record(options: Any, turns: Sequence[Mapping[str, Mapping[str, float]]], do
     }
 
 
-def met(figures: Mapping[str, Any]) -> bool:
-    """Whether the goal is met."""
-    return all(bar["verdict"] != "NOT met" for bar in figures["bars"])
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, and the ratio to both parts together with its spread; then the goal."""
     header = [f"A step of {figures['architecture']}", "time", "of both parts", "CPU time of both parts"]
@@ -154,12 +148,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--controlnet", type=Path, help="keep the ControlNet here; default: in --work")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = (options.work or Path(scratch)).absolute()
-        work.mkdir(parents=True, exist_ok=True)
-        figures = compare(work, options)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if not met(figures):
-        sys.exit("misses the goal")
+    conclude(options, lambda work: compare(work, options), table)

@@ -11,22 +11,20 @@ exported folder's hashes were checked before. Every round begins with another on
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import tables, worker
 from benchmarks.bars import judge_direct
-from benchmarks.command_line import parser_of
+from benchmarks.command_line import conclude, parser_of
 from benchmarks.folders import checkpoint, make, single_file
 from benchmarks.measure import device, make_ready, markdown, run, spread
 from benchmarks.settings import say
 
-__all__ = ["compare", "main", "met", "table"]
+__all__ = ["compare", "main", "table"]
 
 EXPORTED, FOLDER, SINGLE = "exported", "folder", "single"
 FIGURES = ("cpu_seconds", "seconds", "own_bytes", "resident_bytes")
@@ -84,11 +82,6 @@ def _record(
     return record
 
 
-def met(figures: Mapping[str, Any]) -> bool:
-    """Whether every goal that was measured is met."""
-    return all(bar["verdict"] != "NOT met" for bar in figures["bars"])
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to the exported folder with its spread; then the goals."""
     header = [f"To the first step of {figures['architecture']}", *TITLES]
@@ -118,12 +111,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.systems.split(",")
     if unknown := [name for name in names if name not in (EXPORTED, FOLDER, SINGLE)]:
         raise SystemExit(f"unknown system {unknown[0]!r}: choose from {EXPORTED}, {FOLDER}, {SINGLE}")
-    with tempfile.TemporaryDirectory() as scratch:
-        work = (options.work or Path(scratch)).absolute()
-        work.mkdir(parents=True, exist_ok=True)
-        figures = compare(work, options.architecture, options.rounds, names)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if not met(figures):
-        sys.exit("misses a goal")
+    conclude(options, lambda work: compare(work, options.architecture, options.rounds, names), table)

@@ -15,11 +15,9 @@ both in the work folder, with git and pip. With `--source single`, the checkpoin
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +25,13 @@ from typing import Any
 
 from benchmarks import tables, worker
 from benchmarks.bars import judge_export, judge_step
-from benchmarks.command_line import parser_of
+from benchmarks.command_line import conclude, parser_of
 from benchmarks.exporters import EXPORTERS, OURS, RELEASED, Environment, environments
 from benchmarks.folders import checkpoint, single_file
 from benchmarks.measure import device, make_ready, markdown, run, spread
 from benchmarks.settings import interpreters, say
 
-__all__ = ["ExportSettings", "compare", "main", "met", "table"]
+__all__ = ["ExportSettings", "compare", "main", "table"]
 
 FIGURES = ("cpu_seconds", "system_seconds", "seconds", "own_bytes", "resident_bytes")
 TITLES = ("CPU time", "of which kernel", "time", "peak memory", "with mapped files")
@@ -120,11 +118,6 @@ def _turn(name: str, place: Environment, source: Path, work: Path, log: Path) ->
     return {key: getattr(done, key) for key in FIGURES}
 
 
-def met(figures: Mapping[str, Any]) -> bool:
-    """Whether every goal that was measured is met."""
-    return all(bar["verdict"] != "NOT met" for bar in figures["bars"])
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to sdrt with its spread; then the goals."""
     header = [f"Export of {figures['architecture']}, from a {figures['source']}", *TITLES]
@@ -166,15 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         baseline=options.baseline,
         pythons=interpreters(options.python, EXPORTERS),
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        work = (options.work or Path(scratch)).absolute()
-        work.mkdir(parents=True, exist_ok=True)
-        figures = compare(work, settings)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if not met(figures):
-        sys.exit("misses a goal")
+    conclude(options, lambda work: compare(work, settings), table)
 
 
 def _chosen(text: str | None) -> tuple[str, ...]:

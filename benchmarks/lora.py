@@ -11,10 +11,8 @@ one; ratios are taken within a round. No process may write a file.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,14 @@ import numpy as np
 
 from benchmarks import tables, worker
 from benchmarks.bars import judge_lora
-from benchmarks.command_line import parser_of
+from benchmarks.command_line import conclude, parser_of
 from benchmarks.folders import checkpoint, make
 from benchmarks.measure import device, markdown, run, spread, touch_free_memory
 from benchmarks.settings import say
 from sdrt import StableDiffusionPipeline
 from sdrt_export.checkpoints.safetensors_writer import write_safetensors
 
-__all__ = ["compare", "main", "met", "table", "write_lora"]
+__all__ = ["compare", "main", "table", "write_lora"]
 
 ANEW, ADDED, CHANGED = "anew", "added", "changed"
 EXPORTED, FOLDER = "exported", "checkpoint"
@@ -133,11 +131,6 @@ def _more(figures: Mapping[str, float], plain: Mapping[str, float]) -> float:
     return (figures["own_bytes"] - plain["own_bytes"]) / size if size else 0.0
 
 
-def met(figures: Mapping[str, Any]) -> bool:
-    """Whether every goal that was measured is met."""
-    return all(bar["verdict"] != "NOT met" for bar in figures["bars"])
-
-
 def table(figures: Mapping[str, Any]) -> str:
     """Medians, in brackets the ratio to loading anew with its spread; then the goals."""
     changed = f"{figures['changed_bytes'] / 1e6:.0f} MB of changed weights"
@@ -166,12 +159,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--convolutions", action="store_true", help="change the resnets' convolutions too")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = (options.work or Path(scratch)).absolute()
-        work.mkdir(parents=True, exist_ok=True)
-        figures = compare(work, options)
-    print(table(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    if not met(figures):
-        sys.exit("misses a goal")
+    conclude(options, lambda work: compare(work, options), table)

@@ -18,6 +18,7 @@ from typing import Any
 
 import sdrt
 from benchmarks import export, peers, tables
+from benchmarks.bars import met
 from benchmarks.command_line import parser_of
 from benchmarks.settings import REPEATS, Settings, add_systems, chosen_systems, interpreters
 from benchmarks.systems import for_machine
@@ -112,5 +113,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     (results / f"{options.name}.md").write_text(report(figures), encoding="utf-8")
     insert(ROOT / "docs" / "benchmark-results.md", report(figures))
     print(report(figures))
-    if not export.met(figures["export"]):
+    if not met(figures["export"]):
         raise SystemExit("the export misses a goal")

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from benchmarks import control, measure
+from benchmarks.bars import met
 
 OPTIONS: dict[str, Any] = {"architecture": "tiny", "rounds": 2, "size": 64, "controlnet": None}
 
@@ -55,4 +56,4 @@ def test_the_goal_is_a_ratio_within_a_round(
     figures = control.compare(tmp_path, Namespace(**OPTIONS))
     assert [bar["verdict"] for bar in figures["bars"]] == [verdict]
     assert figures["ratios"]["step with it"]["step"]["median"] == pytest.approx(seconds / 3)
-    assert control.met(figures) == (verdict == "met")
+    assert met(figures) == (verdict == "met")

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from benchmarks import lora, measure
+from benchmarks.bars import met
 
 OPTIONS: dict[str, Any] = {"architecture": "tiny", "rounds": 1, "rank": 2, "convolutions": True}
 
@@ -60,4 +61,4 @@ def test_the_goals_are_ratios_within_a_round(
     monkeypatch.setattr(lora, "write_lora", lambda model, path, **_: path)
     figures = lora.compare(tmp_path, Namespace(**OPTIONS | {"rounds": 2}, model=lora.EXPORTED))
     assert [bar["verdict"] for bar in figures["bars"]] == verdicts * 2
-    assert lora.met(figures) == (verdicts[0] == "met")
+    assert met(figures) == (verdicts[0] == "met")
