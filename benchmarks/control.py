@@ -59,7 +59,7 @@ _SHARED = (
         "addition_embed_type",
         "addition_time_embed_dim",
     ),
-    *("projection_class_embeddings_input_dim",),
+    "projection_class_embeddings_input_dim",
 )
 
 

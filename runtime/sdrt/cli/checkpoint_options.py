@@ -26,10 +26,7 @@ SPELLINGS: Mapping[str, str] = {
     "taesd": "--taesd",
 }
 """The options of Python arguments that name a model or a part of one. Errors on the command line show the options."""
-BESIDE = (
-    *("vae", "text_encoders", "prediction_type", "config", "controlnet"),
-    *("ip_adapter", "image_encoder"),
-)
+BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet", "ip_adapter", "image_encoder")
 """The options by parameter name."""
 
 CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]] = (
