@@ -37,28 +37,22 @@ FIGURES = ("step", "cpu")
 _SEED = 1
 # The keys of a U-Net's config that the ControlNet has too.
 _SHARED = (
-    *(
-        "in_channels",
-        "flip_sin_to_cos",
-        "freq_shift",
-        "down_block_types",
-        "block_out_channels",
-        "layers_per_block",
-    ),
-    *(
-        "downsample_padding",
-        "act_fn",
-        "norm_num_groups",
-        "norm_eps",
-        "cross_attention_dim",
-        "attention_head_dim",
-    ),
-    *(
-        "transformer_layers_per_block",
-        "use_linear_projection",
-        "addition_embed_type",
-        "addition_time_embed_dim",
-    ),
+    "in_channels",
+    "flip_sin_to_cos",
+    "freq_shift",
+    "down_block_types",
+    "block_out_channels",
+    "layers_per_block",
+    "downsample_padding",
+    "act_fn",
+    "norm_num_groups",
+    "norm_eps",
+    "cross_attention_dim",
+    "attention_head_dim",
+    "transformer_layers_per_block",
+    "use_linear_projection",
+    "addition_embed_type",
+    "addition_time_embed_dim",
     "projection_class_embeddings_input_dim",
 )
 
