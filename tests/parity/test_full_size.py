@@ -127,7 +127,7 @@ def test_ids_and_embeddings(parts: LoadedComponents, expected: Expected) -> None
 
 def test_u_net(parts: LoadedComponents, expected: Expected) -> None:
     inputs = {"sample": expected.sample, "encoder_hidden_states": expected.embeddings}
-    inputs["timestep"] = np.full([1] * len(parts.denoiser.inputs["timestep"].shape), 500.0, np.float32)
+    inputs["timestep"] = np.full([1] * len(parts.denoiser().inputs["timestep"].shape), 500.0, np.float32)
     with parts.denoiser().bound(
         {name: array.shape for name, array in inputs.items()}, ("out_sample",)
     ) as run:
