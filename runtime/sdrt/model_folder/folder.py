@@ -172,7 +172,7 @@ class ModelFolder(Model):
         if changes := self.adaptation.digest(name):
             facts.append(changes)
         digest = hashlib.sha256(json.dumps(facts).encode())
-        return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
+        return Weights(dtype=self._dtype(name), digest=digest.hexdigest(), adapted=bool(changes))
 
     def _identity(self, path: Path) -> list[str | int]:
         """Return what identifies a file: its name and hash, or its path, size and time if it was not hashed."""
