@@ -125,8 +125,8 @@ class DirectModel(Model):
         return dict(self.pieces[name].config)
 
     def weights(self, name: str) -> Weights:
-        """See `Model`. There is no digest, because nothing is compiled."""
-        return Weights(dtype=self._dtype(name))
+        """See `Model`. There is no digest: each graph names the files of its weights."""
+        return Weights(dtype=self._dtype(name), adapted=bool(self.adaptation.key(name)))
 
     def tokenizer_folder(self, name: str) -> Path:
         """See `Model`."""

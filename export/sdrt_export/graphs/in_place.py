@@ -66,6 +66,7 @@ def bind_in_place(
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
         uncopied=uncopied if beside else frozenset(),
+        files=_files(graph, tensors, given),
     )
 
 
@@ -94,6 +95,17 @@ def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stor
         with np.errstate(over="ignore"):
             return Stored(array=array.astype(np.float16), dtype=HALF)
     return Stored(array=array, dtype=dtype)
+
+
+def _files(graph: Graph, tensors: Mapping[str, Array], given: Mapping[str, Stored]) -> tuple[Path, ...]:
+    """The files that all weights come from. Empty if one comes from elsewhere."""
+    parts = [
+        given[name] if name in given else stored(tensors, source)
+        for name, weight in graph.weights.items()
+        for source in weight.sources
+    ]
+    found = {one.file for one in parts}
+    return () if None in found else tuple(sorted(one for one in found if one is not None))
 
 
 def _uncopied(graph: Graph, loose: Mapping[str, Stored]) -> frozenset[str]:

@@ -90,7 +90,7 @@ class Loading:
     tune: bool | None = argument(
         None,
         "On the CPU, write each graph into the cache as ONNX Runtime runs it on this machine. Then it loads in a "
-        "fraction of the time, and processes share its weights. It takes a third more disk than its weights in float32. "
+        "fraction of the time, and processes share its weights. It takes a third more disk than its float32 weights. "
         "With False, tuned graphs are not used.",
         usual="those that are there are loaded",
     )

@@ -29,6 +29,7 @@ class MemoryGraph:
         types: ONNX's number for the type of a value, by name, where NumPy has no such type. The value holds its bits.
         uncopied: the float32 values that only products read. ONNX Runtime uses them for nothing but its kernels, and
             its optimizers would still find what `content` says. So `content` says something that cannot be read.
+        files: the files that all weights come from. Empty if some come from elsewhere.
     """
 
     content: bytes
@@ -37,6 +38,7 @@ class MemoryGraph:
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     uncopied: frozenset[str] = frozenset()
+    files: tuple[Path, ...] = ()
 
 
 def only_multiplied(nodes: Iterable[tuple[str, tuple[str, ...]]]) -> frozenset[str]:

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,16 +124,24 @@ def tuned_graph(subject: Subject, weights: Weights, memory: MemoryGraph | None) 
 
     A place is for one graph with these weights, one version of ONNX Runtime, and one kind of CPU.
     """
-    if weights.digest is None or weights.adapted:
+    try:
+        digest = weights.digest or _digest(() if memory is None else memory.files)
+        root = cache_root() / "compiled"
+    except (OSError, RequestError):
+        return None
+    if digest is None or weights.adapted:
         return None
     content = "" if memory is None else hashlib.sha256(memory.content).hexdigest()
-    key = json.dumps([weights.digest, weights.dtype, subject.name, subject.path.name, content])
-    try:
-        root = cache_root() / "compiled"
-    except RequestError:
-        return None
+    key = json.dumps([digest, weights.dtype, subject.name, subject.path.name, content])
     name = f"{subject.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     return TunedGraph(folder=root / f"{_PREFIX}{cpu_layout()[:24]}" / name, of=subject.path)
+
+
+def _digest(files: Sequence[Path]) -> str | None:
+    """What identifies the content of files, as long as nobody writes to them. None without files."""
+    states = [(file, file.stat()) for file in files]
+    facts = [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
 def every_tuned_graph() -> list[TunedGraph]:

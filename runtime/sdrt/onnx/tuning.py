@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
-from sdrt.errors import SdrtError
+from sdrt.errors import OutOfMemoryError, SdrtError
 from sdrt.onnx.create_session import UNTUNED, Place
 from sdrt.onnx.engine import FAILURES
 from sdrt.onnx.error_messages import Subject
@@ -56,9 +56,12 @@ def tuned_session(
     if tuned.is_whole():
         try:
             session = create(Place(tuned=tuned.graph))
-        except SdrtError as error:
+        except OutOfMemoryError:
+            raise
+        except SdrtError:
             notices.warn(
-                f"{subject.name}: the tuned graph in {tuned.folder} is removed, because it cannot be loaded: {error}"
+                f"{subject.name}: the tuned graph in {tuned.folder} cannot be loaded, so it was removed; `sdrt tune` "
+                "makes it again"
             )
             tuned.remove()
         else:
@@ -86,9 +89,8 @@ def _written(
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
-    notices.inform(
-        f"{subject.name}: tuned for this machine in {time.perf_counter() - started:.0f} s, {tuned.size / 1e9:.1f} GB"
-    )
+    seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
+    notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
     return create(Place(tuned=tuned.graph))
 
 

@@ -110,6 +110,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
+            tune=options.tune,
             notify=_once(terminal.notice),
             reporter=export_reporter(board),
         )
