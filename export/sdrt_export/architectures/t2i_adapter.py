@@ -51,7 +51,7 @@ class T2IAdapterConfig:
         if isinstance(channels, bool) or channels not in (1, 3):
             raise config.refused("in_channels", "1 or 3")
         widths = config.wholes("channels", (320, 640, 1280, 1280), most=1 << 14)
-        if kind == XL and set(widths[3:]) - {widths[2:][0] if widths[2:] else 0}:
+        if kind == XL and any(width != widths[2] for width in widths[3:]):
             raise config.refused("channels", "as many from the third one on")
         if kind == LIGHT:
             if min(widths) < 4:

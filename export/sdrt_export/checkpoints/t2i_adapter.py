@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -42,39 +43,54 @@ def t2i_adapter_part(file: MappedFile) -> Part:
     section = Section.of(file, CONTROLNET, ("adapter.", ""))
     assert section is not None  # one of its names is there
     shapes = section.shapes
-    layer, layers, level = _names(shapes)
-    levels = next(index for index in count() if f"{layer(index, 0)}.block1.weight" not in shapes)
-    rows = [Row("adapter.conv_in", "conv_in")]
-    for index in range(levels):
-        to = f"adapter.body.{index}"
-        rows += [Row(f"{to}.{one}_conv", f"{level(index)}.{one}_conv") for one in ("in", "out")]
-        for number in range(layers):
-            rows += [
-                Row(f"{to}.resnets.{number}.{one}", f"{layer(index, number)}.{one}")
-                for one in ("block1", "block2")
-            ]
+    names = _Names.of(shapes)
+    levels = next(index for index in count() if f"{names.layer(index, 0)}.block1.weight" not in shapes)
     is_light = "body.0.out_conv.weight" in shapes
-    wide = [f"{level(i)}.out_conv" if is_light else f"{layer(i, 0)}.block1" for i in range(levels - is_light)]
+    # In diffusers, a light adapter has one level more than its config has numbers.
+    ends = [
+        f"{names.level(index)}.out_conv" if is_light else f"{names.layer(index, 0)}.block1"
+        for index in range(levels - is_light)
+    ]
     config = {
         **_condition(shapes, "body.0.in_conv.weight" if is_light else "conv_in.weight", is_light=is_light),
-        "channels": [shapes.of(f"{name}.weight", 4)[0] for name in wide],
-        "num_res_blocks": layers,
+        "channels": [shapes.of(f"{name}.weight", 4)[0] for name in ends],
+        "num_res_blocks": names.layers,
     }
     T2IAdapterConfig.of(config)
-    return Part(
-        config=completed(T2I_ADAPTER, config),
-        tensors=section.taken_by(rows).tensors,
-        place=str(file.header.path),
-    )
+    tensors = section.taken_by(names.rows(levels)).tensors
+    return Part(config=completed(T2I_ADAPTER, config), tensors=tensors, place=str(file.header.path))
 
 
-def _names(shapes: Shapes) -> tuple[Callable[[int, int], str], int, Callable[[int], str]]:
-    """The name of a level's layer, how many layers a level has, and the name of a level."""
-    inner = next((one for one in ("resnets", "body") if f"body.0.{one}.0.block1.weight" in shapes), None)
-    if inner is None:
-        return lambda i, j: f"body.{_LAYERS * i + j}", _LAYERS, lambda i: f"body.{_LAYERS * i}"
-    layers = shapes.counted(f"body.0.{inner}." + "{}.block1.weight")
-    return lambda i, j: f"body.{i}.{inner}.{j}", layers, lambda i: f"body.{i}"
+@dataclass(frozen=True)
+class _Names:
+    """How a file names the layers: in a list `inner` of each level, or if it is empty, all in one list."""
+
+    inner: str
+    layers: int
+
+    @classmethod
+    def of(cls, shapes: Shapes) -> _Names:
+        for inner in ("resnets", "body"):
+            if layers := shapes.counted(f"body.0.{inner}." + "{}.block1.weight"):
+                return cls(inner, layers)
+        return cls("", _LAYERS)
+
+    def level(self, index: int) -> str:
+        return f"body.{index}" if self.inner else f"body.{_LAYERS * index}"
+
+    def layer(self, index: int, number: int) -> str:
+        return f"body.{index}.{self.inner}.{number}" if self.inner else f"body.{_LAYERS * index + number}"
+
+    def rows(self, levels: int) -> list[Row]:
+        """The table of names."""
+        rows = [Row("adapter.conv_in", "conv_in")]
+        for index in range(levels):
+            to = f"adapter.body.{index}"
+            rows += [Row(f"{to}.{one}_conv", f"{self.level(index)}.{one}_conv") for one in ("in", "out")]
+            for number in range(self.layers):
+                own, layer = f"{to}.resnets.{number}", self.layer(index, number)
+                rows += [Row(f"{own}.{one}", f"{layer}.{one}") for one in ("block1", "block2")]
+        return rows
 
 
 def _condition(shapes: Shapes, first: str, *, is_light: bool) -> dict[str, Any]:
