@@ -14,7 +14,9 @@ _INSTRUCTION = "import StableDiffusionPipeline, and pass image= and image_guidan
 _READ = "pass the file's name, or a PIL image, as image="
 _FAMILY = "sdrt runs Stable Diffusion 1, 2 and XL, so keep diffusers for this model"
 _CONTROL = "import StableDiffusionPipeline, and pass controlnet= and control_image="
-_ADAPTER = "import StableDiffusionPipeline, and pass the T2I-Adapter as controlnet=, and its image as control_image="
+_ADAPTER = (
+    "import StableDiffusionPipeline, and pass the T2I-Adapter as controlnet=, and its image as control_image="
+)
 _COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
 
 
