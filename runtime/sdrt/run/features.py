@@ -28,6 +28,8 @@ __all__ = ["Features", "feature_shapes"]
 
 Array = NDArray[np.float32]
 Image8 = NDArray[np.uint8]
+# The features of 512x512 pixels take about 10 MB. With more tiles than this, each is computed anew in every step.
+_MOST_KEPT = 16
 
 
 class _Adapter:
@@ -53,18 +55,17 @@ class _Adapter:
     ) -> None:
         self.control, self.first = control, first
         self._component, self._spec, self._maps, self._factor = component, spec, maps, factor
-        # What it gives for a part of each prompt's image.
-        self._place: Place | None = None
-        self._made: dict[int, list[Array]] = {}
+        # What it gave, by the prompt and the part of its image.
+        self._made: dict[tuple[int, str], list[Array]] = {}
 
     def __call__(self, prompt: int, place: Place) -> list[Array]:
         """The features [channels, h, w] of a prompt's image at a `place`, weighted as the mode says."""
-        if place != self._place:
-            self._place = place
-            self._made.clear()
-        if prompt not in self._made:
-            self._made[prompt] = self._computed(self._maps[prompt][pixels_of(place, self._factor)[1:]])
-        return self._made[prompt]
+        key = (prompt, str(place))
+        if key not in self._made:
+            if len(self._made) >= max(len(self._maps), _MOST_KEPT):
+                self._made.clear()
+            self._made[key] = self._computed(self._maps[prompt][pixels_of(place, self._factor)[1:]])
+        return self._made[key]
 
     def _computed(self, seen: Image8) -> list[Array]:
         component, name = self._component, self._spec.image
@@ -91,9 +92,8 @@ class _Adapter:
             from PIL import Image
 
             scaled = np.asarray(Image.fromarray(scaled).convert("L"))[..., np.newaxis]
-        return np.ascontiguousarray((scaled.astype(np.float32) / np.float32(255)).transpose(2, 0, 1))[
-            np.newaxis
-        ]
+        planes = scaled.astype(np.float32).transpose(2, 0, 1)[np.newaxis] / np.float32(255)
+        return np.ascontiguousarray(planes)
 
 
 class Features:

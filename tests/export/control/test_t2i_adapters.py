@@ -86,6 +86,10 @@ def test_it_runs_once_for_an_image(
     made(plain, adapters[:1], num_inference_steps=4, num_images_per_prompt=2, **GIVEN)
     assert runs.count("controlnet") == 1
     assert runs.count("unet") >= 4
+    runs.clear()
+    # Each of four tiles is a part of it.
+    made(plain, adapters[:1], num_inference_steps=4, tile_size=40, tile_overlap=8, **GIVEN)
+    assert runs.count("controlnet") == 4
 
 
 def test_a_scale_of_zero_and_a_share_of_the_steps(
