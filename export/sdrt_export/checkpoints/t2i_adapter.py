@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -27,6 +27,7 @@ _FIRST = ("body.0.block1.weight", "body.0.in_conv.weight", "body.0.resnets.0.blo
 _LAYERS = 2
 # SDXL's adapters see squares of 16 pixels, the others of 8: 256 or 768 numbers for a pixel, or 64 or 192.
 _SIDES = (16, 8)
+_FAMILIES = {16: " for SDXL", 8: " for Stable Diffusion 1 or 2"}
 
 
 def is_t2i_adapter(names: Iterable[str]) -> bool:
@@ -118,11 +119,12 @@ def check_adapter_fits(part: Part, unet: Mapping[str, Any], model: str, *, facto
     if found in (places, places[: len(shape.down)]):
         return
     raise UnsupportedModelError.expected(
-        f"{part.place} is a T2I-Adapter with features of {_listed(found)}",
-        f"{_listed(places)}, as {model} takes them",
+        f"{part.place} is a T2I-Adapter{_described(found)}",
+        f"one{_described(places)}, as {model} takes them",
         component=CONTROLNET,
     )
 
 
-def _listed(features: Iterable[tuple[int, int]]) -> str:
-    return ", ".join(f"{channels} channels for {side}x{side} pixels" for channels, side in features)
+def _described(features: Sequence[tuple[int, int]]) -> str:
+    listed = ", ".join(f"{channels} channels for {side}x{side} pixels" for channels, side in features)
+    return f"{_FAMILIES.get(features[0][1], '')} with features of {listed}"

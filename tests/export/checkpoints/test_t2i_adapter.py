@@ -124,6 +124,6 @@ def test_it_must_have_the_features_that_the_unet_takes(
         check_fits(part, given, "model", channels=4, factor=8)
         return
     with pytest.raises(
-        UnsupportedModelError, match=r"c is a T2I-Adapter with features .*, as model takes them"
+        UnsupportedModelError, match=r"c is a T2I-Adapter for .* with features .*, as model takes them"
     ):
         check_fits(part, given, "model", channels=4, factor=8)

@@ -206,13 +206,14 @@ def test_guess_mode_is_for_controlnets(plain: Path, adapters: list[Path], contro
         made(plain, [controlnets[0], adapters[0]], control_image=[control_image()] * 2, guess_mode=True)
 
 
-@pytest.mark.parametrize("kind", ["xl", "sd2-light"])
-def test_another_model_is_named(kind: str, plain: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "family"), [("xl", "SDXL"), ("sd2-light", "Stable Diffusion 1 or 2")])
+def test_another_model_is_named(
+    kind: str, family: str, plain: Path, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
     net = write_adapter(tmp_path / "net", kind)
+    message = rf"is a T2I-Adapter for {family} with .*: expected one for Stable .* with features of 16 ch"
     for source in (plain, checkpoint("sd1")):
-        with pytest.raises(
-            UnsupportedModelError, match=r"is a T2I-Adapter with features of .*: expected 16 ch"
-        ):
+        with pytest.raises(UnsupportedModelError, match=message):
             made(source, [net], **GIVEN)
 
 
