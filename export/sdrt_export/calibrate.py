@@ -242,7 +242,7 @@ class _Probe(Component):
 
     def _create(
         self, config: SessionConfig, setting: Setting, weights: Weights, memory: MemoryGraph | None
-    ) -> Any:
+    ) -> tuple[Any, MemoryGraph | None]:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
@@ -251,7 +251,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"]), None
 
 
 class _Watched:

@@ -31,6 +31,7 @@ def bind_in_place(
     *,
     turned: bool,
     given: Mapping[str, Stored] = MappingProxyType({}),
+    unchanged: Mapping[str, Array] | None = None,
 ) -> MemoryGraph:
     """Bind a graph's weights to a checkpoint's `tensors`.
 
@@ -39,6 +40,7 @@ def bind_in_place(
         tensors: those of the component.
         turned: whether products take a matrix as checkpoints store it, by ONNX Runtime's FusedMatMul.
         given: weights that are arranged already, by name, as another graph's files store them.
+        unchanged: the tensors before adapters changed them, if they did.
     """
     as_stored = {
         name
@@ -66,7 +68,8 @@ def bind_in_place(
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
         uncopied=uncopied if beside else frozenset(),
-        files=_files(graph, tensors, given),
+        files=_files(graph, tensors if unchanged is None else unchanged, given),
+        structure=f"{graph.digest()} {sorted(as_stored)}",
     )
 
 

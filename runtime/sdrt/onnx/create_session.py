@@ -39,11 +39,13 @@ class Place:
 
     Attributes:
         tuned: the tuned graph that is loaded in place of the graph itself.
+        changed: the tuned graph with other values for some weights.
         written: the file to which the tuned graph is written.
         weights: the name of the file of its weights, beside `written`.
     """
 
     tuned: Path | None = None
+    changed: MemoryGraph | None = None
     written: Path | None = None
     weights: str = "weights"
 
@@ -100,7 +102,7 @@ def create_session(
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
     names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
     providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
-    memory = None if place.tuned else memory
+    memory = place.changed if place.tuned else memory
     path = place.tuned or subject.path
 
     def create(linked: LinkedWeights | None) -> Any:

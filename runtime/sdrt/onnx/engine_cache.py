@@ -23,11 +23,13 @@ class Weights:
         dtype: their type, "float32" or "float16".
         digest: a text that differs for other weights. None if unknown.
         adapted: whether adapters have changed them.
+        base: the digest before they did. None if unknown.
     """
 
     dtype: str = "float32"
     digest: str | None = None
     adapted: bool = False
+    base: str | None = None
 
 
 def compiled_folder(

@@ -106,16 +106,26 @@ class GraphFile:
         """The weights in `path` and in other files, by name."""
         return {**self.within, **self.elsewhere}
 
-    def with_values(self, values: Mapping[str, NDArray[Any]]) -> MemoryGraph:
-        """The graph with other values for some of its weights. Each has the shape and the type of its weight."""
-        content, others = bytearray(self.path.read_bytes()), dict(values)
-        for name in self.within.keys() & values.keys():
-            new, start = others.pop(name).tobytes(), self.within[name].offset
+    def with_values(self, values: Mapping[str, NDArray[Any]], *, is_optimized: bool = False) -> MemoryGraph:
+        """The graph with other values for some of its weights. Each has the shape and the type of its weight.
+
+        `is_optimized` says that no optimizer will read the graph, so that no float32 value needs to be copied.
+        """
+        content = bytearray(self.path.read_bytes())
+        inside = {name: value for name, value in values.items() if name in self.within}
+        others = {name: value for name, value in values.items() if name not in inside}
+        for name, value in inside.items():
+            new, start = value.tobytes(), self.within[name].offset
             content[start : start + len(new)] = new
-        multiplied = only_multiplied((node.op, node.inputs) for node in self.nodes)
-        uncopied = {name for name in multiplied & others.keys() if self._misstate_length(name, content)}
+        readers = others if is_optimized else only_multiplied((node.op, node.inputs) for node in self.nodes)
+        uncopied = {name for name in others if name in readers and self._misstate_length(name, content)}
         return MemoryGraph(
-            content=bytes(content), folder=self.path.parent, values=others, uncopied=frozenset(uncopied)
+            content=bytes(content),
+            folder=self.path.parent,
+            values=others,
+            uncopied=frozenset(uncopied),
+            inside=inside,
+            structure="",
         )
 
     def _misstate_length(self, name: str, content: bytearray) -> bool:

@@ -94,9 +94,9 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
+        self._session, loaded = self._create(config, setting, weights, memory)
         # ONNX Runtime may read these weights in every run.
-        self._uncopied = [memory.values[name] for name in memory.uncopied] if memory else []
-        self._session = self._create(config, setting, weights, memory)
+        self._uncopied = [loaded.values[name] for name in loaded.uncopied] if loaded else []
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
@@ -304,7 +304,7 @@ class Component:
 
     def _create(
         self, config: SessionConfig, setting: Setting, weights: Weights, memory: MemoryGraph | None
-    ) -> Any:
+    ) -> tuple[Any, MemoryGraph | None]:
         create = partial(
             create_session,
             self._subject,
@@ -318,12 +318,13 @@ class Component:
         if self.provider == "cpu" and config.tune is not False:
             tuned = tuned_graph(self._subject, weights, memory)
         if tuned is None:
-            return create()
+            return create(), memory
         return tuned_session(
             tuned,
             self._subject,
             lambda place: create(place=place),
             self._notices,
             memory=memory,
+            adapted=weights.adapted,
             write=bool(config.tune),
         )

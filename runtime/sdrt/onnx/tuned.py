@@ -12,11 +12,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from sdrt.common.cache import cache_root
 from sdrt.common.file_hash import sha256
@@ -26,7 +28,9 @@ from sdrt.onnx.cpu_layout import cpu_layout
 from sdrt.onnx.engine import ort
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.error_messages import Subject
+from sdrt.onnx.graph_file import read_graph
 from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.tuned_weights import TunedWeight
 
 __all__ = ["MOST_BYTES", "TunedGraph", "every_tuned_graph", "make_room", "tuned_graph"]
 
@@ -72,6 +76,20 @@ class TunedGraph:
             return False
         return all(_is_same(self.folder / name, entry) for name, entry in record["files"].items())
 
+    def changed(self, values: Mapping[str, NDArray[Any]]) -> MemoryGraph | None:
+        """The tuned graph with other values for weights of its graph. None if it stores one of them as something else.
+
+        Raises `IntegrityError` or `OSError` if the graph is damaged.
+        """
+        graph, places = read_graph(self.graph), (self.record or {}).get("weights", {})
+        try:
+            stored = {TunedWeight.read(places[name]): value for name, value in values.items()}
+        except (KeyError, TypeError, ValueError):
+            return None
+        if any(one.name not in graph.weights for one in stored):
+            return None
+        return graph.with_values({one.name: one(value) for one, value in stored.items()}, is_optimized=True)
+
     def used(self) -> None:
         """Note that it was used now."""
         with suppress(OSError):
@@ -103,12 +121,16 @@ class TunedGraph:
         partial.mkdir(parents=True)
         return partial
 
-    def finish(self, partial: Path) -> None:
-        """Move the written folder here. If another process was faster, its result stays. Raises `OSError`."""
+    def finish(self, partial: Path, weights: Mapping[str, TunedWeight]) -> None:
+        """Move the written folder here. If another process was faster, its result stays. Raises `OSError`.
+
+        `weights` says how it stores those of its graph.
+        """
         files = {path.name: _entry(path) for path in (partial / _GRAPH, partial / _WEIGHTS)}
         versions = {"sdrt": __version__, "onnxruntime": ort.__version__}
-        record = {"of": str(self.of), "versions": versions, "files": files}
-        (partial / _RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        places = {name: one.record() for name, one in weights.items()}
+        record = {"of": str(self.of), "versions": versions, "files": files, "weights": places}
+        (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
         if not self.is_whole():
             self.remove()
         try:
@@ -122,23 +144,30 @@ class TunedGraph:
 def tuned_graph(subject: Subject, weights: Weights, memory: MemoryGraph | None) -> TunedGraph | None:
     """The place of a graph on this machine. None if nothing identifies its weights, or there is no cache folder.
 
-    A place is for one graph with these weights, one version of ONNX Runtime, and one kind of CPU.
+    A place is for one graph with these weights, one version of ONNX Runtime, and one kind of CPU. With adapters, the
+    graph has the place that it has without them.
     """
     try:
-        digest = weights.digest or _digest(() if memory is None else memory.files)
+        digest = (weights.base if weights.adapted else weights.digest) or _digest(memory)
         root = cache_root() / "compiled"
     except (OSError, RequestError):
         return None
-    if digest is None or weights.adapted:
+    if digest is None:
         return None
-    content = "" if memory is None else hashlib.sha256(memory.content).hexdigest()
-    key = json.dumps([digest, weights.dtype, subject.name, subject.path.name, content])
+    key = json.dumps([digest, weights.dtype, subject.name, subject.path.name, _structure(memory)])
     name = f"{subject.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     return TunedGraph(folder=root / f"{_PREFIX}{cpu_layout()[:24]}" / name, of=subject.path)
 
 
-def _digest(files: Sequence[Path]) -> str | None:
-    """What identifies the content of files, as long as nobody writes to them. None without files."""
+def _structure(memory: MemoryGraph | None) -> str:
+    if memory is None:
+        return ""
+    return hashlib.sha256(memory.content).hexdigest() if memory.structure is None else memory.structure
+
+
+def _digest(memory: MemoryGraph | None) -> str | None:
+    """What identifies the content of a graph's files, as long as nobody writes to them. None without files."""
+    files = () if memory is None else memory.files
     states = [(file, file.stat()) for file in files]
     facts = [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None

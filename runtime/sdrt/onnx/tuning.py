@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
 from sdrt.onnx.tuned import TunedGraph, make_room
+from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
 
 __all__ = ["tuned_session"]
 
@@ -38,9 +40,12 @@ def tuned_session(
     notices: Notices,
     *,
     memory: MemoryGraph | None,
+    adapted: bool,
     write: bool,
-) -> Any:
+) -> tuple[Any, MemoryGraph | None]:
     """A session of a graph: of the tuned one if it is there, else of the graph itself.
+
+    Returns also the graph in memory that was loaded, if any. Its `uncopied` values must exist as long as the session.
 
     Args:
         tuned: the place of the tuned graph.
@@ -48,17 +53,21 @@ def tuned_session(
         create: creates a session.
         notices: receives messages for the user.
         memory: the graph if it is not in a file.
-        write: whether to tune the graph if it is not tuned yet.
+        adapted: whether adapters have changed values of `memory`.
+        write: whether to tune the graph if it is not tuned yet. One that adapters have changed is not tuned.
 
     Raises:
         SdrtError: the graph itself cannot be loaded.
     """
     if tuned.is_whole():
         try:
-            session = create(Place(tuned=tuned.graph))
+            changed = tuned.changed({**memory.values, **memory.inside}) if adapted and memory else None
+            if adapted and changed is None:
+                return create(UNTUNED), memory
+            session = create(Place(tuned=tuned.graph, changed=changed))
         except OutOfMemoryError:
             raise
-        except SdrtError:
+        except (SdrtError, OSError):
             notices.warn(
                 f"{subject.name}: the tuned graph in {tuned.folder} cannot be loaded, so it was removed; `sdrt tune` "
                 "makes it again"
@@ -66,8 +75,10 @@ def tuned_session(
             tuned.remove()
         else:
             tuned.used()
-            return session
-    return _written(tuned, subject, create, notices, memory) if write else create(UNTUNED)
+            return session, changed
+    if write and not adapted:
+        return _written(tuned, subject, create, notices, memory), None
+    return create(UNTUNED), memory
 
 
 def _written(
@@ -79,11 +90,11 @@ def _written(
         if reason := make_room(_size(subject.path, memory)):
             return _untuned(subject, create, notices, reason)
         partial = tuned.begin()
-        place = Place(written=partial / tuned.graph.name)
-        reference = create(place)
-        if not _gives_the_same(reference, create(Place(tuned=place.written))):
+        written = partial / tuned.graph.name
+        reference = create(Place(written=written))
+        if not _gives_the_same(reference, create(Place(tuned=written))):
             return _untuned(subject, create, notices, "the tuned graph gives other numbers")
-        tuned.finish(partial)
+        tuned.finish(partial, _weights(subject.path, memory, written))
     except _FAILURES as error:
         return _untuned(subject, create, notices, str(error))
     finally:
@@ -99,14 +110,23 @@ def _untuned(subject: Subject, create: Create, notices: Notices, reason: str) ->
     return create(UNTUNED)
 
 
+def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:
+    """How the written graph stores the weights of its graph."""
+    before, tuned = _graph(path, memory), read_graph(written)
+    folder = path.parent if memory is None else memory.folder
+    return tuned_weights(
+        before, weights_reader(before, folder, memory), tuned, weights_reader(tuned, written.parent)
+    )
+
+
+def _graph(path: Path, memory: MemoryGraph | None) -> GraphFile:
+    return read_graph(path) if memory is None else read_graph_bytes(memory.content, path)
+
+
 def _size(path: Path, memory: MemoryGraph | None) -> int:
     """About how many bytes a tuned graph takes. Raises `IntegrityError`, `OSError`."""
-    graph = read_graph(path) if memory is None else read_graph_bytes(memory.content, path)
-    return int(4 * _GROWTH * _num_elements(graph))
-
-
-def _num_elements(graph: GraphFile) -> int:
-    return sum(int(np.prod(shape, dtype=np.int64)) for shape in graph.constants.values())
+    shapes = _graph(path, memory).constants.values()
+    return int(4 * _GROWTH * sum(math.prod(shape) for shape in shapes))
 
 
 def _gives_the_same(one: Any, other: Any) -> bool:

@@ -205,7 +205,7 @@ def test_the_faster_of_two_processes_wins(vae: Open) -> None:
     for name in ("graph.onnx", "weights"):
         shutil.copy(first.folder / name, partial / name)
     written = (first.folder / "weights").stat().st_ino
-    first.finish(partial)
+    first.finish(partial, {})
     assert first.is_whole()
     assert ((first.folder / "weights").stat().st_ino, partial.exists()) == (written, False)
 
