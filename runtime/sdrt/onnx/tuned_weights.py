@@ -6,6 +6,7 @@ ONNX Runtime's convolutions read kernels in blocks of output channels (OIHWBo), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -120,6 +121,8 @@ def weights_reader(graph: GraphFile, folder: Path, memory: MemoryGraph | None = 
         if name in values:
             return _wide(values[name], types.get(name, 0))
         weight = graph.weights[name]
+        if memory is not None and name in graph.within:
+            return _wide(_inside(memory.content, weight), weight.dtype)
         return _wide(_mapped(folder / weight.location, weight), weight.dtype)
 
     return read
@@ -127,6 +130,11 @@ def weights_reader(graph: GraphFile, folder: Path, memory: MemoryGraph | None = 
 
 def _mapped(path: Path, weight: ElsewhereWeight) -> NDArray[Any]:
     return np.memmap(path, _KINDS[weight.dtype], "r", offset=weight.offset, shape=weight.shape)
+
+
+def _inside(content: bytes, weight: ElsewhereWeight) -> NDArray[Any]:
+    count = math.prod(weight.shape)
+    return np.frombuffer(content, _KINDS[weight.dtype], count, weight.offset).reshape(weight.shape)
 
 
 def _wide(array: NDArray[Any], dtype: int) -> Floats:
