@@ -153,7 +153,7 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError.expected(
-                f"{entry.location} has {', '.join(entry.settings)}",
+                f"{entry.line.location} has {', '.join(entry.settings)}",
                 "only prompts to calibrate with",
                 argument="--calibration-prompts",
                 path=Path(name),

@@ -146,7 +146,7 @@ def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None
         (ADAPTER, "--ip-adapter has no effect without --ip-image"),
         (("--ip-image", "@red.png"), "this model has no IP-Adapter"),
         (("--image-encoder", "@image_encoder"), "--image-encoder has no effect without an IP-Adapter"),
-        (("--ip-scale", "0.5"), "ip_adapter_scale has no effect without ip_adapter_image"),
+        (("--ip-scale", "0.5"), "--ip-scale has no effect without --ip-image"),
         ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", "1,2"), "has 2 numbers for 1 IP-Adapter"),
         ((*ADAPTER, "--ip-image", "@junk.png"), "is not an image"),
         ((*ADAPTER, "--ip-image", "@red.png", "--ip-mask", "@black.png"), "white where the image is seen"),

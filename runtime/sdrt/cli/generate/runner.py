@@ -26,6 +26,7 @@ from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.timings import Timings
 from sdrt.cli.generate.variations import Axis, image_settings
+from sdrt.cli.spellings import in_options, naming_options
 from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
@@ -110,7 +111,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
-            notify=_once(terminal.notice),
+            notify=_once(naming_options(terminal.notice)),
             reporter=export_reporter(board),
         )
 
@@ -167,7 +168,7 @@ class Run:
         for batch in batches:
             first = batch.jobs[0]
             if id(first.options) not in self.setups:
-                with first.errors_name_location():
+                with first.line.named_by_errors():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
         self._check_loras()
         self.previews = Previews(options, pipeline, preview_path)
@@ -187,7 +188,7 @@ class Run:
             key = (id(first.options), lora_texts(first.prompt))
             if key[1] and key not in checked:
                 checked.add(key)
-                with first.errors_name_location():
+                with first.line.named_by_errors():
                     self._planned(batch)
 
     def setup(self, job: ImageJob) -> Setup:
@@ -217,7 +218,7 @@ class Run:
             try:
                 self._write_sheet(terminal)
             except SdrtError as error:
-                terminal.notice(f"no contact sheet: {error}")
+                terminal.notice(f"no contact sheet: {in_options(error)}")
             raise
         self._write_sheet(terminal)
 
