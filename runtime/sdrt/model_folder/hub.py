@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.file_kind import WEIGHTS
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.checker import SAFETY_CHECKER
@@ -20,6 +19,7 @@ from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
+from sdrt.model_folder.places import names_file
 from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_component", "hub_errors"]
@@ -73,7 +73,7 @@ def check_id(model: str | Path) -> str:
         ModelNotFoundError: it is not a hub id, so it is probably a mistyped folder or file.
     """
     name = str(model)
-    if name.lower().endswith(WEIGHTS):
+    if names_file(name):
         # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
         raise ModelNotFoundError.advised(
             f"there is no file {_shown(name)}",
@@ -105,7 +105,7 @@ def check_id_of(given: str | Path, argument: str, fits: str) -> str:
     Raises:
         ModelNotFoundError: it is not a hub id, or is the name of a file. The error says that `argument` takes `fits`.
     """
-    if not _is_id(given) or str(given).lower().endswith(WEIGHTS):
+    if not _is_id(given) or names_file(str(given)):
         raise ModelNotFoundError.expected(
             f"{argument} is {_shown(str(given))!r}, which does not exist",
             fits,

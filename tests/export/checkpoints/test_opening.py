@@ -146,7 +146,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nope", "nope.safetensors", "parts/nope.safetensors", "nope.pt", "./nope", "a/b/c"]
+    "name",
+    [
+        *("nope", "nope.safetensors", "parts/nope.safetensors", "nope.pt", "./nope", "a/b/c"),
+        *("models/parts/nope.safetensors", "./models/parts/nope.safetensors", "parts/nope.json"),
+    ],
 )
 @pytest.mark.parametrize(
     ("argument", "fits"),
