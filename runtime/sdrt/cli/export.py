@@ -85,6 +85,13 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
 )
 @beside_options
+@click.option(
+    "--no-safety-checker",
+    "safety_checker",
+    is_flag=True,
+    callback=lambda _context, _option, given: not given,
+    help="Leave out the checkpoint's safety checker, which takes 1.2 GB. Nothing filters the images then.",
+)
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
 @click.option(

@@ -38,14 +38,13 @@ _ADDED = (f"{CONTROLNET}*", f"{IP_ADAPTER}*", IMAGE_ENCODER)
 _KINDS = ("controlled*.onnx", "prompted*.onnx")
 
 
-def _patterns() -> list[str]:
+def _patterns(safety_checker: bool) -> list[str]:
     """Patterns for configs, tokenizers and ONNX graphs, but not for torch weights.
 
     Of a torch checkpoint they match only a few kilobytes.
     """
-    graphs = dict.fromkeys(
-        [name for family in FAMILIES for name in family.components] + [TAESD_DECODER, SAFETY_CHECKER]
-    )
+    more = [TAESD_DECODER, *([SAFETY_CHECKER] if safety_checker else [])]
+    graphs = dict.fromkeys([name for family in FAMILIES for name in family.components] + more)
     vaes = dict.fromkeys(name for family in FAMILIES for name in (family.vae.decoder, family.vae.encoder))
     tokenizers = dict.fromkeys(name for family in FAMILIES for name in family.tokenizers)
     return [
@@ -129,9 +128,11 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    safety_checker: bool = True,
 ) -> Path:
     """Download the hub model `name` without torch weights; return its snapshot folder, named after the commit.
 
+    Without `safety_checker`, the model's own stays on the hub.
     Files in huggingface_hub's cache are not downloaded again. Its own variables set offline mode, endpoint and cache
     (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
 
@@ -139,9 +140,10 @@ def download(
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
     options = {"token": token, "cache_dir": cache_dir}
-    folder = _snapshot(name, revision, allow_patterns=_patterns(), **options)
+    allow = _patterns(safety_checker)
+    folder = _snapshot(name, revision, allow_patterns=allow, **options)
     if more := _weight_files(folder):
-        folder = _snapshot(name, revision, allow_patterns=[*_patterns(), *more], **options)
+        folder = _snapshot(name, revision, allow_patterns=[*allow, *more], **options)
     return folder
 
 
@@ -164,16 +166,18 @@ def download_checkpoint(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    safety_checker: bool = True,
 ) -> Path:
     """Download the hub model `name` with its torch weights; return its snapshot folder.
 
+    Without `safety_checker`, the model's own stays on the hub.
     The weights are safetensors files: those in full precision, else those in float16, else those in bfloat16.
 
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
-    weights = [f"{part}/*.safetensors*" for part in (*_checkpoint_components(), SAFETY_CHECKER)]
-    allow = [*_patterns(), *weights]
+    parts = [*_checkpoint_components(), *([SAFETY_CHECKER] if safety_checker else [])]
+    allow = [*_patterns(safety_checker), *(f"{part}/*.safetensors*" for part in parts)]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
     for number, _ in enumerate(_VARIANTS[:-1], start=1):

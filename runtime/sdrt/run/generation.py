@@ -168,7 +168,7 @@ class Generation:
         model = self._cache.model
         if request.safety_checker or request.output_type == "latent":
             return
-        if model.has_safety_checker:
+        if model.has_safety_checker or model.without_checker:
             self._notices.inform(f"the safety checker of {model.name} is off: images are not filtered")
         elif not model.safety_checker_problem:
             self._notices.inform(f"{model.name} has no safety checker to turn off")

@@ -68,7 +68,9 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
     terminal = Terminal(quiet=options.quiet)
     for notice in options.notices:
         terminal.notice(notice)
-    with _open(options, terminal) as pipeline:
+    # The safety checker of a hub model is a large download.
+    checks = any(job.options.settings["safety_checker"] for batch in groups for job in batch.jobs)
+    with _open(options, terminal, checks=checks) as pipeline:
         words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
         if words:
             terminal.notice(f"textual inversions: {', '.join(words)}")
@@ -91,7 +93,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
                 echo_json(current.report())
 
 
-def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
+def _open(options: Options, terminal: Terminal, *, checks: bool) -> StableDiffusionPipeline:
     from sdrt.pipeline import StableDiffusionPipeline
 
     with terminal.board() as board:
@@ -111,6 +113,7 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
+            safety_checker=checks or None,
             notify=_once(naming_options(terminal.notice)),
             reporter=export_reporter(board),
         )
