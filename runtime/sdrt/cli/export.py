@@ -10,6 +10,7 @@ import click
 
 from sdrt.cli import completers
 from sdrt.cli.checkpoint_options import beside_options
+from sdrt.cli.empty_names import refuse_empty_names
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.cli.group import debug_option
@@ -109,6 +110,7 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     (owner/name/file.safetensors, or its address). The model folder appears when it is complete. An old folder stays
     until then. The path of the model folder goes to stdout.
     """
+    refuse_empty_names()
     if (source is None) == (random_weights is None):
         fits = "a SOURCE (a diffusers folder, a single file or a hub id), or --random-weights with no SOURCE"
         raise RequestError(f"expected {fits}", argument="SOURCE", fits=fits)
