@@ -206,7 +206,12 @@ def _checked(row: Setting, value: object, location: str) -> Any:
     if repeats and isinstance(value, str):
         value = [value]
     if repeats or (row.max_items is not None and not (row.takes_one and _has_kind(value, kind))):
-        if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
+        if row.reads and isinstance(value, dict):
+            value = [value]
+        takes_dicts = row.reads is not None
+        if not isinstance(value, list) or not all(
+            _has_kind(item, kind) or (takes_dicts and isinstance(item, dict)) for item in value
+        ):
             raise RequestError.expected(
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
             )
