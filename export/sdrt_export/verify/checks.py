@@ -62,7 +62,7 @@ def _check_extended(
     target: Target,
     tensors: Mapping[str, Array],
 ) -> Rows:
-    """The rows of the U-Net's graphs with more inputs: residuals of ControlNets, tokens of images."""
+    """The rows of the U-Net's graphs with more inputs: what ControlNets and T2I-Adapters give, tokens of images."""
     assert piece.component.extended is not None  # because it has such a graph
     component, images = piece.component.extended(kind.inputs), kind.inputs.images
     names = component.outputs(piece.config)
