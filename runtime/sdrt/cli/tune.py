@@ -42,7 +42,7 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     of CPU and a changed model need new ones.
     """
     if as_list and clear:
-        raise RequestError("expected --list or --clear, not both", argument="--list", fits="one of them")
+        raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
     if as_list:
         _list(as_json)
     elif clear:
