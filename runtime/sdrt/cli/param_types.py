@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sdrt.errors import RequestError
 from sdrt.request.pairs import Pair
 
 __all__ = ["Choices", "Names", "Numbers", "Pairs", "Sizes"]
@@ -17,9 +18,14 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are 
 
     name = "numbers"
 
-    def __init__(self, kind: type[int] | type[float], read: Callable[[str], Any] | None = None) -> None:
-        """`read` reads texts that contain more than numbers. It raises `ValueError`."""
-        self._kind, self._read = kind, read
+    def __init__(
+        self,
+        kind: type[int] | type[float],
+        read: Callable[[str], Any] | None = None,
+        fits: str | None = None,
+    ) -> None:
+        """`read` reads texts that contain more than numbers, which `fits` describes. It raises `ValueError`."""
+        self._kind, self._read, self._fits = kind, read, fits
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -31,9 +37,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are 
             if self._read is not None:
                 return tuple(self._read(value))
             return tuple(self._kind(part) for part in value.split(","))
+        except RequestError:
+            raise
         except ValueError:
-            json = ", and no JSON" if self._read is not None else ""
-            self.fail(f"{value!r} is not a list of numbers such as 999,500,20{json}", param, ctx)
+            told = (
+                f": expected {self._fits}" if self._fits else " is not a list of numbers such as 999,500,20"
+            )
+            self.fail(f"{value!r}{told}", param, ctx)
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic

@@ -33,7 +33,7 @@ class BlockScales(dict[str, Any]):
         made = cls()
         for way, value in given.items():
             if way not in (*_WAYS, MIDDLE):
-                raise refused(name, f"has {brief(way)}", f"down, mid and up, as in {_FITS}")
+                raise refused(name, f"has {brief(way)}", f"down, mid or up, as in {_FITS}")
             if isinstance(value, Mapping) and way in _WAYS:
                 made[way] = {str(block): _numbers(name, one) for block, one in value.items()}
             else:
@@ -93,17 +93,32 @@ def _numbers(name: str, value: Any) -> Any:
 
 
 def read_scales(text: str) -> tuple[Any, ...]:
-    """The scales in a text: numbers with commas, or JSON with dicts. Raises `ValueError`."""
+    """The scales in a text: numbers with commas, or JSON with dicts.
+
+    Raises:
+        RequestError: the JSON has a key twice.
+        ValueError: the text is something else.
+    """
     if not text.lstrip().startswith(("{", "[")):
         return tuple(float(part) for part in text.split(","))
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
         raise ValueError(text) from None
     scales = tuple(found) if isinstance(found, list) else (found,)
     if not all(isinstance(one, (int, float, dict)) for one in scales):
         raise ValueError(text)
     return scales
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object without repeated keys. Raises `RequestError`."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise refused("ip_adapter_scale", f"has {brief(key)} twice", "each block once")
+        found[key] = value
+    return found
 
 
 def write_scales(scales: Sequence[Any]) -> str:

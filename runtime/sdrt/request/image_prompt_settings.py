@@ -84,7 +84,7 @@ class ImagePromptSettings(ControlSettings):
             "IP-Adapter scale",
             read=_read,
             write=_write,
-            expected="numbers, or JSON with scales for blocks of the U-Net",
+            expected='numbers such as 0.5,1, or JSON such as {"up": {"block_0": [0, 1, 0]}} or [0.5, {"up": 1}]',
         ),
     )
     ip_adapter_masks: Any = setting(

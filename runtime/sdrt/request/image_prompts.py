@@ -216,7 +216,7 @@ def scales_of(given: Any, counts: Sequence[int]) -> list[tuple[Scale, ...]]:
         adapters = f"{len(counts)} IP-Adapter{'s' * (len(counts) != 1)}"
         raise refused(
             _SCALE,
-            f"has {len(values)} numbers for {adapters}",
+            f"has {len(values)} scales for {adapters}",
             "one, one for each, or with masks one for each image",
         )
     rest = iter(values)

@@ -168,6 +168,28 @@ def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None
     assert result.exit_code == 0, result.stderr
 
 
+def test_a_plot_compares_scales_of_blocks(folder: Path, tmp_path: Path) -> None:
+    words = ("a red circle", "--seed=0", "--steps=2", "--quiet", "--json", *ADAPTER, "--ip-image", "@red.png")
+    axis = ("-x", 'ip_scale={"mid": 1}, 0,{"up": 1}', "-o", str(tmp_path / "sheet.png"))
+    result = run(folder, *words, *axis, command="plot")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert (report["settings"]["ip_scale"], len(report["seeds"])) == ({"mid": 1}, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ('{"up": ', """: expected numbers and JSON, such as ip_scale=0.5,{"up": {"block_0": [0, 1, 0]}}\n"""),
+        ('{"up": 1, "up": 0}', ": --ip-scale has 'up' twice: expected each block once\n"),
+    ],
+)
+def test_a_wrong_axis_of_scales_is_one_line(values: str, message: str, folder: Path) -> None:
+    result = run(folder, "a", "-x", f"ip_scale={values}", *ADAPTER, "--ip-image", "@red.png", command="plot")
+    assert result.exit_code == 2
+    assert result.stderr == f"error: axis {f'ip_scale={values}'!r}{message}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,12 +197,19 @@ def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None
         (("--ip-image", "@red.png"), "this model has no IP-Adapter"),
         (("--image-encoder", "@image_encoder"), "--image-encoder has no effect without an IP-Adapter"),
         (("--ip-scale", "0.5"), "--ip-scale has no effect without --ip-image"),
-        ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", "1,2"), "has 2 numbers for 1 IP-Adapter"),
+        ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", "1,2"), "has 2 scales for 1 IP-Adapter"),
         (
             (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": {"block_9": 1}}'),
             "error: --ip-scale has 'up.block_9': expected blocks that see images: down.block_",
         ),
-        ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": '), "Invalid value for '--ip-scale'"),
+        (
+            (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": '),
+            """--ip-adapter-scale': '{"up": ': expected numbers such as 0.5,1, or JSON such as {"up": """,
+        ),
+        (
+            (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": 1, "up": 0}'),
+            "error: --ip-scale has 'up' twice: expected each block once",
+        ),
         ((*ADAPTER, "--ip-image", "@junk.png"), "is not an image"),
         ((*ADAPTER, "--ip-image", "@red.png", "--ip-mask", "@black.png"), "white where the image is seen"),
         (

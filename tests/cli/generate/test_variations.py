@@ -132,6 +132,8 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "steps": 2.5}', "p.txt, line 1: steps is 2.5: expected a whole number"),
         ('{"prompt": "a", "steps": true}', "p.txt, line 1: steps is True"),
         ('{"prompt": "a", "steps": 2, "num_inference_steps": 3}', "p.txt, line 1: steps is given twice"),
+        ('{"prompt": "a", "steps": 2, "steps": 3}', "p.txt, line 1: steps is given twice"),
+        ('{"prompt": "a", "ip_scale": {"up": 1, "up": 0}}', "p.txt, line 1: up is given twice"),
         ('{"prompt": "a", "steps": 0}', "p.txt, line 1: steps is 0"),
         ('{"prompt": "a", "scheduler": "nope"}', "unknown scheduler 'nope'"),
         ('{"prompt": "a", "image": "nope.png"}', "image 'nope.png' cannot be read"),

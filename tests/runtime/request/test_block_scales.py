@@ -34,7 +34,7 @@ def test_what_is_not_named_is_zero() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"middle": 1}, "scale has 'middle': expected down, mid and up"),
+        ({"middle": 1}, "scale has 'middle': expected down, mid or up"),
         ({"down": {"block_7": 1}}, "scale has 'down.block_7': expected blocks that see images: down.block_0"),
         ({"up": {"block_2": [1, 2]}}, "scale has 2 numbers for up.block_2: expected 1 or 3"),
         ({"mid": [1, 2]}, "scale has 2 numbers for mid: expected 1"),
@@ -43,7 +43,7 @@ def test_what_is_not_named_is_zero() -> None:
         ({"up": {"block_2": {"a": 1}}}, "scale is {'a': 1}: expected a number from -100 to 100"),
         ({"up": float("nan")}, "scale is nan: expected a number"),
         ({"mid": True}, "scale is True: expected a number"),
-        ({1: 1}, "scale has 1: expected down, mid and up"),
+        ({1: 1}, "scale has 1: expected down, mid or up"),
     ],
 )
 def test_what_is_refused(given: Any, told: str) -> None:
@@ -55,7 +55,7 @@ def test_a_request_takes_dicts() -> None:
     given = {"up": {"block_0": [0, 1.5, 0]}}
     request = Request(prompt="a", ip_adapter_image_embeds=[EMBEDS], ip_adapter_scale=[0.5, given])
     assert request.ip_adapter_scale == (0.5, given)
-    with pytest.raises(RequestError, match=r"^ip_adapter_scale has 'left': expected down, mid and up"):
+    with pytest.raises(RequestError, match=r"^ip_adapter_scale has 'left': expected down, mid or up"):
         Request(prompt="a", ip_adapter_image_embeds=[EMBEDS], ip_adapter_scale={"left": 1})
 
 
@@ -72,7 +72,10 @@ def test_texts(scales: tuple[Any, ...], text: str) -> None:
     assert read_scales(text) == scales
 
 
-@pytest.mark.parametrize("text", ["", "a", "{", "[" * 100_000, '["a"]', "[[1]]", "null", "{} x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "{", "[" * 100_000, '["a"]', "[[1]]", "null", "{} x", '{"up": {"block_1": 1, "block_1": 0}}'],
+)
 def test_texts_of_something_else(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - its readers make messages of their own
         read_scales(text)

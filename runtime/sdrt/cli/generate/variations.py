@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ class Axis:
         """The text under an image that was made with `value`."""
         if isinstance(value, tuple):
             return ", ".join(value)
+        if isinstance(value, dict):
+            value = json.dumps(value)
+            return f"{self.key.replace('_', ' ')} {value}"
         return str(value) if isinstance(value, str) else f"{self.key.replace('_', ' ')} {value}"
 
 
@@ -177,7 +181,9 @@ def _is_object(line: str) -> bool:
 
 def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str, Any]) -> Entry:
     try:
-        given = json.loads(line)
+        given = json.loads(line, object_pairs_hook=partial(_once, location))
+    except RequestError:
+        raise
     except (ValueError, RecursionError) as error:
         raise RequestError(
             f"{location}: not valid JSON: {error}",
@@ -198,6 +204,16 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
     if prompt is None:
         raise RequestError.expected(location, "a prompt", **facts)
     return Entry(prompt=prompt, settings=settings, line=Line(location=location, keys=keys))
+
+
+def _once(location: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises `RequestError` for a key that it has twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise RequestError(f"{location}: {key} is given twice", argument=key, fits="each setting once")
+        found[key] = value
+    return found
 
 
 def _checked(row: Setting, value: object, location: str) -> Any:
@@ -259,6 +275,8 @@ def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
         )
     row = _find(name, axis_settings(table), location)
     kind = row.kind or str
+    if row.reads and row.label and row.label.read and "{" in rest:
+        return Axis(name=row.name, key=row.key, values=_json_values(rest, row, location))
     try:
         values = next(csv.reader([rest], skipinitialspace=True, strict=True), [])
     except csv.Error as error:
@@ -275,6 +293,19 @@ def parse_axis(text: str, table: Sequence[Setting] = TABLE) -> Axis:
             argument=row.name,
         )
     return Axis(name=row.name, key=row.key, values=_axis_values(values, row, kind, location))
+
+
+def _json_values(text: str, row: Setting, location: str) -> list[Any]:
+    """Numbers and JSON objects, with commas between them."""
+    assert row.label is not None
+    assert row.label.read is not None
+    try:
+        return list(row.label.read(f"[{text}]"))
+    except RequestError as error:
+        raise RequestError(f"{location}: {error}", **vars(error)) from error
+    except ValueError:
+        fits = 'numbers and JSON, such as ip_scale=0.5,{"up": {"block_0": [0, 1, 0]}}'
+        raise RequestError.expected(location, fits, argument=row.name) from None
 
 
 def _axis_values(values: Sequence[str], row: Setting, kind: Kind, location: str) -> list[Any]:
