@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -22,7 +23,7 @@ __all__ = ["T2I_ADAPTER", "check_adapter_fits", "is_t2i_adapter", "t2i_adapter_p
 
 T2I_ADAPTER = "T2IAdapter"
 """The class in diffusers."""
-_FIRST = ("body.0.block1.weight", "body.0.in_conv.weight", "body.0.resnets.0.block1.weight")
+_LAYER = re.compile(r"(adapter\.)?body\.\d+\.((resnets|body)\.\d+\.)?(block1|block2|in_conv)\.weight")
 # In TencentARC's names, a full adapter numbers the layers of all levels together. Each level that it published has two.
 _LAYERS = 2
 # SDXL's adapters see squares of 16 pixels, the others of 8: 256 or 768 numbers for a pixel, or 64 or 192.
@@ -32,7 +33,7 @@ _FAMILIES = {16: " for SDXL", 8: " for Stable Diffusion 1 or 2"}
 
 def is_t2i_adapter(names: Iterable[str]) -> bool:
     """Whether a file's tensors are those of a T2I-Adapter."""
-    return any(name.removeprefix("adapter.") in _FIRST for name in names)
+    return any(_LAYER.fullmatch(name) for name in names)
 
 
 def t2i_adapter_part(file: MappedFile) -> Part:
@@ -45,6 +46,7 @@ def t2i_adapter_part(file: MappedFile) -> Part:
     assert section is not None  # one of its names is there
     shapes = section.shapes
     names = _Names.of(shapes)
+    shapes.of(f"{names.layer(0, 0)}.block1.weight", 4)
     levels = next(index for index in count() if f"{names.layer(index, 0)}.block1.weight" not in shapes)
     is_light = "body.0.out_conv.weight" in shapes
     # In diffusers, a light adapter has one level more than its config has numbers.
@@ -72,7 +74,9 @@ class _Names:
     @classmethod
     def of(cls, shapes: Shapes) -> _Names:
         for inner in ("resnets", "body"):
-            if layers := shapes.counted(f"body.0.{inner}." + "{}.block1.weight"):
+            # A layer may lack one of its two.
+            blocks = (f"body.0.{inner}.{{}}.{one}.weight" for one in ("block1", "block2"))
+            if layers := max(map(shapes.counted, blocks)):
                 return cls(inner, layers)
         return cls("", _LAYERS)
 
@@ -115,12 +119,14 @@ def check_adapter_fits(part: Part, unet: Mapping[str, Any], model: str, *, facto
     """
     found, shape = T2IAdapterConfig.of(part.config).features, UNetConfig.of(unet)
     places = [(channels, factor << halvings) for channels, halvings in feature_places(shape)]
-    # Only SDXL's adapters have a feature for the middle.
-    if found in (places, places[: len(shape.down)]):
+    outer = places[: len(shape.down)]
+    if found in (places, outer):
         return
+    # Only SDXL's adapters have a feature for the middle.
+    usual = places if places[0][1] == _SIDES[0] else outer
     raise UnsupportedModelError.expected(
         f"{part.place} is a T2I-Adapter{_described(found)}",
-        f"one{_described(places)}, as {model} takes them",
+        f"one{_described(usual)}, as {model} takes them",
         component=CONTROLNET,
     )
 

@@ -151,7 +151,11 @@ def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[
     adapters = [isinstance(one, T2IAdapterSpec) for one in capabilities.controlnets]
     if request.guess_mode and any(adapters):
         name = capabilities.controlnets[adapters.index(True)].component
-        raise refused("guess_mode", f"is given, and {name} is a T2I-Adapter", "control_mode 'control' for it")
+        raise RequestError.advised(
+            f"guess_mode is for ControlNets, and {name} is a T2I-Adapter",
+            "leave guess_mode out, and give control_mode 'control', which is much like it",
+            argument="guess_mode",
+        )
     scales, starts, ends = (
         _of_each(name, _numbers(getattr(request, name), usual), count)
         for name, usual in (

@@ -80,6 +80,14 @@ def test_a_folder_of_diffusers(tmp_path: Path) -> None:
         ({"body.0.block1.weight": (8, 8, 3, 3), "conv_in.weight": (8, 128, 3, 3)}, "in_channels is 2"),
         ({"body.0.block1.weight": (8, 8, 3, 3)}, "lacks conv_in.weight"),
         (
+            {"body.0.resnets.0.block2.weight": (8, 8, 3, 3), "conv_in.weight": (8, 64, 3, 3)},
+            r"lacks body.0.resnets.0.block1.weight: expected a whole model",
+        ),
+        (
+            {"body.0.block1.weight": (8, 8, 3, 3), "conv_in.weight": (8, 0, 3, 3)},
+            r"of shape \[8, 0, 3, 3\]: expected 4 axes, none of them empty",
+        ),
+        (
             {
                 **{"body.0.block1.weight": (8, 8, 3, 3), "conv_in.weight": (8, 64, 3, 3)},
                 **{"body.1.down_opt.op.weight": (8, 8, 3, 3)},
@@ -91,7 +99,15 @@ def test_a_folder_of_diffusers(tmp_path: Path) -> None:
             "is a T2I-Adapter for style, which sdrt cannot run",
         ),
     ],
-    ids=["pixels", "channels", "no input", "convolutions between the levels", "style"],
+    ids=[
+        "pixels",
+        "channels",
+        "no input",
+        "no first layer",
+        "an empty input",
+        "convolutions between the levels",
+        "style",
+    ],
 )
 def test_other_files_are_one_line(shapes: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "t2i.safetensors"
@@ -127,3 +143,12 @@ def test_it_must_have_the_features_that_the_unet_takes(
         UnsupportedModelError, match=r"c is a T2I-Adapter for .* with features .*, as model takes them"
     ):
         check_fits(part, given, "model", channels=4, factor=8)
+
+
+def test_an_adapter_for_sd_1_has_no_feature_for_the_middle() -> None:
+    part = Part(config=completed("T2IAdapter", {"channels": [32]}), tensors=None, place="c")  # type: ignore[arg-type]
+    given = completed("UNet2DConditionModel", SD1_UNET)
+    with pytest.raises(UnsupportedModelError) as error:
+        check_fits(part, given, "model", channels=4, factor=8)
+    expected = str(error.value).partition("expected ")[2]
+    assert expected.count("channels for") == len(given["down_block_types"])

@@ -202,7 +202,8 @@ def test_a_coloured_image_for_an_adapter_of_greys(plain: Path, adapters: list[Pa
 
 
 def test_guess_mode_is_for_controlnets(plain: Path, adapters: list[Path], controlnets: list[Path]) -> None:
-    with pytest.raises(RequestError, match="controlnet_2 is a T2I-Adapter: expected control_mode 'control'"):
+    message = "controlnet_2 is a T2I-Adapter: leave guess_mode out, and give control_mode 'control'"
+    with pytest.raises(RequestError, match=message):
         made(plain, [controlnets[0], adapters[0]], control_image=[control_image()] * 2, guess_mode=True)
 
 

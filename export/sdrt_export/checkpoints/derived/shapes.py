@@ -36,7 +36,9 @@ class Shapes:
         if shape is None:
             raise self.refused(f"lacks {name}", "a whole model")
         if len(shape) != axes or not all(shape):
-            raise self.refused(f"has {brief(name)} of shape {list(shape)}", f"{axes} axes")
+            raise self.refused(
+                f"has {brief(name)} of shape {list(shape)}", f"{axes} axes, none of them empty"
+            )
         return shape
 
     def axes(self, name: str) -> int:
