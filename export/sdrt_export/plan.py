@@ -61,7 +61,7 @@ def plan_of(options: ExportOptions) -> ExportPlan:
     if options.beside.controlnet and (options.exporter == "optimum" or dtype == "int8"):
         other = "exporter 'optimum'" if options.exporter == "optimum" else "dtype 'int8'"
         raise RequestError.advised(
-            f"{other} makes no graphs for ControlNets",
+            f"{other.replace(' ', ' is ')}, which makes no graphs for ControlNets",
             f"leave out --controlnet or {other}",
             argument="controlnet",
         )
@@ -85,7 +85,7 @@ def _check_adapters(options: ExportOptions, dtype: str) -> None:
     if beside.ip_adapter and (options.exporter == "optimum" or dtype == "int8"):
         other = "exporter 'optimum'" if options.exporter == "optimum" else "dtype 'int8'"
         raise RequestError.advised(
-            f"{other} makes no graphs for IP-Adapters",
+            f"{other.replace(' ', ' is ')}, which makes no graphs for IP-Adapters",
             f"leave out --ip-adapter or {other}",
             argument="ip_adapter",
         )
@@ -107,13 +107,13 @@ def _check_exporter(options: ExportOptions, dtype: str) -> None:
         return
     if options.target != "portable":
         raise RequestError.advised(
-            "exporter 'optimum' writes standard operators only",
-            f"use target 'portable', not {options.target!r}",
+            "exporter is 'optimum', which writes standard operators only",
+            f"give target 'portable', not {options.target!r}",
             argument="target",
         )
     if dtype != "fp32":
         raise RequestError.advised(
-            "exporter 'optimum' writes fp32 only", f"leave out dtype {dtype!r}", argument="dtype"
+            "exporter is 'optimum', which writes fp32 only", f"leave out dtype {dtype!r}", argument="dtype"
         )
     if options.taesd is not None:
         raise RequestError.advised(

@@ -35,7 +35,7 @@ def load_taesd(source: str | Path, hub_options: Mapping[str, Any]) -> Piece:
         UnsupportedModelError: it is another kind of model.
         IntegrityError: its weights cannot be read.
     """
-    folder = expand(source)
+    folder = expand(source, "taesd", _FITS)
     if not exists(folder):
         from sdrt.model_folder import hub
 

@@ -106,6 +106,11 @@ def test_any_message_about_a_setting_names_its_option(row: Setting) -> None:
             "--width is 4096: expected at most 2048: allow more with --max-size 4096",
         ),
         (
+            "spacing is 'karras', which no LCM has: leave out --eta or spacing 'karras'",
+            "eta",
+            "--spacing is 'karras', which no LCM has: leave out --eta or --spacing 'karras'",
+        ),
+        (
             "control_image 'mask_image' is in a folder/tile_size/a.png",
             "control_image",
             "--control-image 'mask_image' is in a folder/tile_size/a.png",

@@ -95,6 +95,11 @@ def test_a_missing_taesd_is_named(name: str, tmp_path: Path) -> None:
         export_model(None, tmp_path / "model", taesd=name, **TINY)
 
 
+def test_an_empty_taesd_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"^taesd is '': expected a folder or hub id"):
+        export_model(None, tmp_path / "model", taesd="", **TINY)
+
+
 def test_what_is_no_taesd_is_refused(taesd: Path, tmp_path: Path) -> None:
     output = tmp_path / "model"
     (tmp_path / "empty").mkdir()

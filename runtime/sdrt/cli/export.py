@@ -30,7 +30,9 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 
 @click.command(context_settings=CONTEXT)
 @click.argument("source", required=False, shell_complete=completers.files)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "-o", "--output", metavar="DIR", required=True, shell_complete=completers.files, help="Folder to write."
+)
 @click.option(
     "--target",
     type=click.Choice(["cpu", "cuda", "portable"]),
@@ -103,7 +105,7 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
 @click.option("-f", "--force", is_flag=True, help="Replace an existing folder when the new one is complete.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
-def export(source: str | None, output: Path, random_weights: int | None, quiet: bool, **options: Any) -> None:
+def export(source: str | None, output: str, random_weights: int | None, quiet: bool, **options: Any) -> None:
     """Turn a checkpoint into a model folder of ONNX graphs.
 
     SOURCE is a diffusers folder, a single .safetensors file, a hub id, or a file on the hub
@@ -114,15 +116,19 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     if (source is None) == (random_weights is None):
         fits = "a SOURCE (a diffusers folder, a single file or a hub id), or --random-weights with no SOURCE"
         raise RequestError(f"expected {fits}", argument="SOURCE", fits=fits)
+    if source == "":
+        raise RequestError.expected(
+            "SOURCE is ''", "a diffusers folder, a single file or a hub id", argument="SOURCE"
+        )
     started = time.perf_counter()
     terminal = Terminal(quiet=quiet)
     with terminal.board() as board:
         manifest = _export(
-            source, output, board, random_weights=random_weights, notify=terminal.notice, **options
+            source, Path(output), board, random_weights=random_weights, notify=terminal.notice, **options
         )
     size = human_size(sum(record.size for record in manifest.files.values()))
     terminal.notice(f"exported {size} in {time.perf_counter() - started:.0f} s")
-    terminal.result(output)
+    terminal.result(Path(output))
 
 
 def _export(
@@ -162,7 +168,7 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError.expected(
-                f"{entry.line.location} has {', '.join(entry.settings)}",
+                f"{entry.line.location} has {', '.join(entry.line.keys[name] for name in entry.settings)}",
                 "only prompts to calibrate with",
                 argument="--calibration-prompts",
                 path=Path(name),

@@ -21,7 +21,7 @@ _FREE = r"(?<![\w/.'\"-]){}(?![\w/.'\"-])"
 """A name that is no part of a longer name, of a path or of a quoted value."""
 _SIDES = ("width", "height")
 _LEADS = "without |give |leave out |leave |one of "
-_ENDS = r"(?= (?:or|and|has|is|out|\d)\b|[,;:.]|$)"
+_ENDS = r"(?= (?:(?:or|and|has|is|out|\d)\b|')|[,;:.]|$)"
 
 
 def options_of(command: click.Command | None) -> dict[str, str]:

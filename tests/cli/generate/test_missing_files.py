@@ -80,6 +80,13 @@ def test_an_empty_name_is_said_by_other_commands() -> None:
     assert "--mask is '': expected the name of a file" in result.stderr
     result = run("export", "x", "-o", "y", "--calibration-prompts", "")
     assert "--calibration-prompts is '': expected the name of a file" in result.stderr
+    result = run("export", "shapes", "-o", "", "--force")
+    assert result.stderr == "error: --output is '': expected the name of a folder\n"
+    Path("p.txt").write_text('{"prompt": "a", "steps": 3, "guidance_scale": 2}')
+    result = run("export", "x", "-o", "y", "--calibration-prompts", "p.txt")
+    assert "p.txt, line 1 has steps, guidance_scale: expected only prompts" in result.stderr
+    result = run("export", "", "-o", "y")
+    assert result.stderr == "error: SOURCE is '': expected a diffusers folder, a single file or a hub id\n"
     result = run("plot", "a cat", "-x", "image=,a.png")
     assert "--image is '': expected the name of an image file" in result.stderr
 
