@@ -111,6 +111,11 @@ def test_any_message_about_a_setting_names_its_option(row: Setting) -> None:
             "--spacing is 'karras', which no LCM has: leave out --eta or --spacing 'karras'",
         ),
         (
+            "refiner is '': expected a model's folder, hub id or name, or a StableDiffusionPipeline",
+            "refiner",
+            "--refiner is '': expected a model's folder, hub id or name",
+        ),
+        (
             "control_image 'mask_image' is in a folder/tile_size/a.png",
             "control_image",
             "--control-image 'mask_image' is in a folder/tile_size/a.png",

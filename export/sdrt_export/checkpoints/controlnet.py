@@ -123,7 +123,8 @@ def _folder(folder: Path) -> Part:
     config: Config = read_json(folder / _CONFIG, CONTROLNET)
     if (found := class_of_config(config)) and not ("Control" in found or "Adapter" in found):
         raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
-    class_name = T2I_ADAPTER if found == T2I_ADAPTER else _CLASS
+    is_adapter = found == T2I_ADAPTER or (not found and "adapter_type" in config)
+    class_name = T2I_ADAPTER if is_adapter else _CLASS
     # Names the class before its weights are looked for.
     (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
     tensors = read_tensors(find_weights(folder, "diffusers").files, class_name)

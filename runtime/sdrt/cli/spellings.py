@@ -105,6 +105,7 @@ def _without_python(text: str, options: Mapping[str, str]) -> str:
         return found[2] if is_code and found[3] in options.values() else found[0]
 
     text = re.sub(r"(?<!\S)([a-z]\w*(?:=\S+|\([^()]*\))?) \(((--[\w-]+)[^()]*)\)", option_alone, text)
+    text = text.replace(", or a StableDiffusionPipeline", "")
     for name in _only_in_python():
         text = re.sub(rf" or {_FREE.format(name)}", "", text)
     return text

@@ -30,7 +30,7 @@ _USUAL = frozenset(
         *("comfyui", "stable-diffusion-webui", "stable-diffusion-webui-forge"),
     }
 )
-"""Folders in which people keep files of models. No publisher on the hub is called so."""
+"""Folders in which people keep files of models. sdrt assumes that no publisher on the hub has these names."""
 
 
 def names_file(text: str) -> bool:

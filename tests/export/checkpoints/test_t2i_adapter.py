@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_a_folder_of_diffusers(tmp_path: Path) -> None:
     module.save_pretrained(tmp_path)
     part = open_controlnet_part(tmp_path, SD1_UNET)
     assert T2IAdapterConfig.of(part.config) == T2IAdapterConfig.of(dict(module.config))
+    assert set(part.tensors) == set(module.state_dict())
+
+
+def test_a_folder_whose_config_does_not_name_the_class(tmp_path: Path) -> None:
+    module = T2IAdapter(**MODULES["xl grey"])
+    module.save_pretrained(tmp_path)
+    config = {name: value for name, value in module.config.items() if not name.startswith("_")}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    part = open_controlnet_part(tmp_path, SD1_UNET)
+    assert part.config["_class_name"] == "T2IAdapter"
     assert set(part.tensors) == set(module.state_dict())
 
 

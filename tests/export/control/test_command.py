@@ -95,6 +95,12 @@ def test_a_mode_for_each(plain: Path, controlnets: list[Path]) -> None:
     again = ["generate", "--from", "a.png", "-m", str(plain), *nets, *images, "-o", "b.png"]
     assert CliRunner().invoke(main, again).exit_code == 0
     np.testing.assert_array_equal(np.asarray(Image.open("b.png")), np.asarray(Image.open("a.png")))
+    one = ["generate", "--from", "a.png", "-m", str(plain), nets[0], *images[:2], "-o", "c.png"]
+    fewer = CliRunner().invoke(main, one)
+    told = "the image was made with the ControlNets 'net-0', 'net-1', and 1 control image is given; give each"
+    assert (fewer.exit_code, told in fewer.stderr) == (2, True), fewer.stderr
+    numbers = ["--control-scale=1", "--control-start=0", "--control-end=1", "--control-mode=prompt"]
+    assert CliRunner().invoke(main, [*one, *numbers]).exit_code == 0
     wrong = generate(plain, *nets, *images, "--control-mode", "prompt,both")
     assert "'both' is not one of 'balanced', 'prompt', 'control'" in wrong.stderr
     sheet = ["-x", "control_mode=balanced,prompt,control", *nets, *images, "-o", "sheet.png"]

@@ -103,7 +103,13 @@ def generate(context: click.Context, /, from_image: str | None, approximate: boo
             for name in options
             if options[name] != () and context.get_parameter_source(name) is not ParameterSource.DEFAULT
         }
-        options |= options_of(from_image, given, approximate=approximate, lora_dir=options["lora_dir"])
+        options |= options_of(
+            from_image,
+            given,
+            approximate=approximate,
+            lora_dir=options["lora_dir"],
+            control_images=len(options["control_image"]),
+        )
     elif approximate:
         raise click.UsageError("--approximate has no effect without --from", context)
     sources = [name for name in ("prompts", "prompts_file") if options[name]]

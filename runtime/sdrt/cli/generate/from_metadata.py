@@ -46,6 +46,8 @@ _ALWAYS = {
     "seed": "seed",
     "model": "model",
 }
+_OF_EACH = {"controlnet_conditioning_scale", "control_guidance_start", "control_guidance_end"}
+"""Settings of which metadata have a value for each ControlNet."""
 _MOST_SETTINGS = 1000
 _MOST_SHOWN = 12
 _LORAS = "give the folder of its LoRAs with --lora-dir"
@@ -60,6 +62,7 @@ def options_of(
     *,
     approximate: bool = False,
     lora_dir: str | None = None,
+    control_images: int = 0,
 ) -> dict[str, Any]:
     """Read the options of an image's metadata that are not in `given`, the names of the options that the user gave.
 
@@ -72,6 +75,7 @@ def options_of(
         table: the settings.
         approximate: whether to go on if the image that sdrt makes differs, instead of raising an error.
         lora_dir: the folder of the LoRAs.
+        control_images: how many control images the user gave.
 
     Raises:
         RequestError: the file has no metadata, the metadata contains a setting that sdrt does not have, or the image
@@ -80,6 +84,7 @@ def options_of(
     metadata = _read(name)
     found = translate(metadata.settings, table, (metadata.prompt, metadata.negative_prompt))
     _check_inputs(name, found, given, table, approximate=approximate)
+    _check_number_of_controls(name, found, given, control_images)
     prompt = prompt_for(metadata, found, given, lora_dir)
     _note_noise(found)
     differences = [one for one in found.differences if one.option not in given]
@@ -127,6 +132,20 @@ def _check_controls(name: str, found: Translation, given: Set[str], *, approxima
     found.differs("ControlNet", "", "control_image")
     for label in CONTROL_LABELS:
         found.texts.pop(label, None)
+
+
+def _check_number_of_controls(name: str, found: Translation, given: Set[str], images: int) -> None:
+    """Raise `RequestError` if the metadata have numbers for another number of ControlNets than the user gave."""
+    count = len(found.controlnets)
+    if images in (0, count) or count < 2 or given >= _OF_EACH:
+        return
+    raise _unusable(
+        name,
+        f"the image was made with {_named(found.controlnets)}, and {images} control image{'s' * (images != 1)} "
+        f"{'is' if images == 1 else 'are'} given",
+        "give each with --controlnet, and its image with --control-image",
+        "control_image",
+    )
 
 
 def _named(controlnets: Sequence[str]) -> str:
