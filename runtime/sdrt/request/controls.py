@@ -82,6 +82,8 @@ def check_controls(request: DerivedSettings) -> None:
     )
     if nested and len({len(one) for one in given}) > 1:
         raise refused(_NAME, "has lists of unequal length", "as many images for each prompt")
+    if nested and not given[0]:
+        raise refused(_NAME, "has empty lists", "one image for each ControlNet in each list")
     # Images of different ControlNets may differ in size. Each is scaled to the size of the result.
     rows = [tuple(_read(one) for one in row) for row in given] if nested else _flat(given)
     object.__setattr__(request, _NAME, tuple(rows))

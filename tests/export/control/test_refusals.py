@@ -27,6 +27,7 @@ Checkpoint = Callable[[str], Path]
             "control_guidance_start is 0.7.*less than control_guidance_end, which is 0.3",
         ),
         ({"control_guidance_end": 1.5}, "control_guidance_end"),
+        ({"control_image": [[]]}, "control_image has empty lists: expected one image for each ControlNet"),
         ({"controlnet_conditioning_scale": [1, 2, 3]}, "has 3 numbers for 2 ControlNets"),
         ({"controlnet_conditioning_scale": "much"}, "controlnet_conditioning_scale"),
         ({"guess_mode": True, "control_mode": "prompt"}, "at most one of guess_mode and control_mode"),
