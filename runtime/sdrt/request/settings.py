@@ -252,6 +252,17 @@ class Settings(ImagePromptSettings):
         option=Option(("--guidance-interval",), metavar="START,END"),
         label=Label("CFG interval"),
     )
+    accelerate: str = setting(
+        "off",
+        "Call the U-Net only in some steps: in about half of them (balanced), or in a third (fast).",
+        more="In the others, its past outputs take the place of a call. Nothing is skipped in runs of few steps. The "
+        "result has the number of skipped_calls.",
+        kind=str,
+        choices=("off", "balanced", "fast"),
+        group=Group.SAMPLING,
+        option=Option(("--accelerate",)),
+        label=Label("Acceleration"),
+    )
     timesteps: Sequence[int] | None = setting(
         None,
         "Run exactly these timesteps. They replace {num_inference_steps} and {spacing}.",

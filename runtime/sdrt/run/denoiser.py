@@ -202,10 +202,9 @@ class Denoiser:
         if self._is_whole:
             self._upload(slice(None))
 
-    def begin(self, evaluation: int) -> None:
-        """Tell which evaluation of the pass comes next, counted from 0."""
-        if self._controls is not None:
-            self._controls.begin(evaluation)
+    def begin(self, evaluation: int) -> bool:
+        """Tell which evaluation of the pass comes next, from 0. Returns whether other ControlNets guide it."""
+        return self._controls is not None and self._controls.begin(evaluation)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""

@@ -17,6 +17,7 @@ from sdrt.run.job import Pass, encode, make_room, prepare
 from sdrt.run.preparation import Prepared
 from sdrt.run.result import GenerationStep
 from sdrt.schedulers import Step
+from sdrt.schedulers.skipping import OFF, Skipping, rule_for, why_none
 
 if TYPE_CHECKING:
     from sdrt.run.denoiser import Denoiser
@@ -41,6 +42,7 @@ class Turns:
         self._inputs: dict[str, NDArray[Any]] = {}
         self._interval = GuidanceInterval.of(job.request.guidance_interval)
         self._guides = True
+        self._skipping: Skipping | None = None
 
     def encode(self) -> None:
         """Make the text embeddings of the model that begins. A refiner that begins makes them in `begin`."""
@@ -50,6 +52,7 @@ class Turns:
     def begin(self, prepared: Prepared) -> None:
         """Open the model that makes the first step."""
         self._prepared, plan = prepared, self.job.plan
+        self._skipping = self._skips()
         # With denoising_start, a run begins with a later step of the whole.
         first = 0 if plan.adaptive else plan.step_of(0)
         if self._conditioning is None:
@@ -59,13 +62,40 @@ class Turns:
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
-        assert self._denoiser is not None  # between `begin` and `close`
-        return self._denoiser(x, sigma)
+        return self._call(x, sigma) if self._skipping is None else self._skipping(x, sigma)
 
     def unconditional(self) -> Array:
         """The estimate of the last call without the prompt."""
+        return self._without_prompt() if self._skipping is None else self._skipping.unconditional()
+
+    @property
+    def skipped_calls(self) -> int:
+        """How many evaluations did not call the model."""
+        return 0 if self._skipping is None else self._skipping.skipped
+
+    def _call(self, x: Array, sigma: float) -> Array:
+        assert self._denoiser is not None  # between `begin` and `close`
+        return self._denoiser(x, sigma)
+
+    def _without_prompt(self) -> Array:
         assert self._denoiser is not None
         return self._denoiser.unconditional
+
+    def _skips(self) -> Skipping | None:
+        """What leaves calls out, if the request asks for it. Warn if it has no effect."""
+        job, sampler = self.job, self.job.scheduler.sampler
+        rule = rule_for(job.request.accelerate, job.plan, sampler)
+        if rule is None:
+            if job.request.accelerate != OFF:
+                job.notices.warn(f"accelerate has no effect: {why_none(job.plan, sampler)}")
+            return None
+        return Skipping(
+            self._call,
+            rule,
+            job.plan,
+            stochastic=job.scheduler.stochastic(job.request.eta),
+            unconditional=self._without_prompt if sampler.needs_unconditional else None,
+        )
 
     @property
     def guided(self) -> bool:
@@ -85,10 +115,21 @@ class Turns:
         embeds = job.model.family.denoiser.embeds
         return GenerationStep(step, job.plan, self._denoiser, self._inputs, embeds, job.request.num_images)
 
-    def go_on(self, step: Step) -> None:
-        """Change the model or the prompt before the evaluation after `step`, if it has others."""
+    def go_on(self, step: Step, *, changed: bool = False) -> None:
+        """Change the model or the prompt before the evaluation after `step`, if it has others.
+
+        `changed` says whether a callback changed anything.
+        """
         if step.last:
             return
+        changed |= self._change_after(step)
+        assert self._denoiser is not None
+        changed |= self._denoiser.begin(step.index + 1)
+        if changed and self._skipping is not None:
+            self._skipping.forget()
+
+    def _change_after(self, step: Step) -> bool:
+        """Change the model, its rows or the prompt before the evaluation after `step`. Tell whether one changed."""
         assert self._conditioning is not None
         assert self._denoiser is not None
         if self._waiting is not None and self._waiting.begins_after(step):
@@ -99,7 +140,9 @@ class Turns:
         elif self._conditioning.changes(step.number, step.following):
             self._inputs = self._conditioning.at(step.following)
             self._denoiser.condition(self._inputs)
-        self._denoiser.begin(step.index + 1)
+        else:
+            return False
+        return True
 
     def close(self) -> None:
         """Return the buffers and drop the graph, which must not stay in memory while the VAE decodes."""

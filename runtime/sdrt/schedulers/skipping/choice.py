@@ -1,0 +1,53 @@
+"""Which rule skips calls in which run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sdrt.schedulers.plan import Plan
+from sdrt.schedulers.skipping.base import Rule
+from sdrt.schedulers.skipping.spectrum import Spectrum
+from sdrt.schedulers.table import SamplerRow
+
+__all__ = ["FEWEST_STEPS", "OFF", "rule_for", "why_none"]
+
+OFF = "off"
+"""The speed at which nothing is skipped."""
+FEWEST_STEPS = 12
+"""With fewer steps, each call counts."""
+
+# By speed: the rule for runs of this number of steps or more, the longest run first.
+_RULES: Mapping[str, tuple[tuple[int, Rule], ...]] = {
+    "balanced": (
+        (35, Spectrum(warm_up=5, window=2, growth=0.5)),
+        (FEWEST_STEPS, Spectrum(warm_up=4, window=2, growth=0.25)),
+    ),
+    "fast": (
+        (35, Spectrum(warm_up=4, window=3, growth=1)),
+        (FEWEST_STEPS, Spectrum(warm_up=3, window=2, growth=1)),
+    ),
+}
+
+
+def rule_for(speed: str, plan: Plan, sampler: SamplerRow) -> Rule | None:
+    """The rule that measured best for a speed: "off", "balanced" or "fast". None skips nothing."""
+    if speed == OFF or why_none(plan, sampler):
+        return None
+    return next(rule for fewest, rule in _RULES[speed] if _steps(plan) >= fewest)
+
+
+def why_none(plan: Plan, sampler: SamplerRow) -> str:
+    """The reason why nothing is skipped at any speed, or an empty text."""
+    if sampler.is_distilled:
+        return f"scheduler {sampler.name!r} is for few steps"
+    if sampler.chooses_steps:
+        return f"scheduler {sampler.name!r} chooses its steps by their error"
+    if sampler.rises:
+        return f"scheduler {sampler.name!r} returns to higher noise levels"
+    steps = _steps(plan)
+    return "" if steps >= FEWEST_STEPS else f"{steps} steps run, and it needs {FEWEST_STEPS}"
+
+
+def _steps(plan: Plan) -> int:
+    """How many steps run, of one evaluation or several."""
+    return plan.step_of(plan.num_evaluations - 1) - plan.step_of(0) + 1
