@@ -87,7 +87,7 @@ class Turns:
         rule = rule_for(job.request.accelerate, job.plan, sampler)
         if rule is None:
             if job.request.accelerate != OFF:
-                job.notices.warn(f"accelerate has no effect: {why_none(job.plan, sampler)}")
+                job.notices.warn(f"accelerate skips no calls: {why_none(job.plan, sampler)}")
             return None
         return Skipping(
             self._call,

@@ -13,18 +13,20 @@ __all__ = ["FEWEST_STEPS", "OFF", "rule_for", "why_none"]
 
 OFF = "off"
 """The speed at which nothing is skipped."""
-FEWEST_STEPS = 12
+FEWEST_STEPS = 15
 """With fewer steps, each call counts."""
 
-# By speed: the rule for runs of this number of steps or more, the longest run first.
-_RULES: Mapping[str, tuple[tuple[int, Rule], ...]] = {
+_LONG = 35
+# By speed: the rule for long runs, of `_LONG` evaluations or more, and that for shorter ones. With few calls, a
+# polynomial of low degree goes less astray.
+_RULES: Mapping[str, tuple[Rule, Rule]] = {
     "balanced": (
-        (35, Spectrum(warm_up=5, window=2, growth=0.5)),
-        (FEWEST_STEPS, Spectrum(warm_up=4, window=2, growth=0.25)),
+        Spectrum(warm_up=3, window=3, growth=0.25),
+        Spectrum(warm_up=3, window=2, growth=0.25),
     ),
     "fast": (
-        (35, Spectrum(warm_up=4, window=3, growth=1)),
-        (FEWEST_STEPS, Spectrum(warm_up=3, window=2, growth=1)),
+        Spectrum(warm_up=2, window=3, growth=0.5),
+        Spectrum(warm_up=1, window=2, growth=0.6, degree=2, ridge=0.1, share=0.75),
     ),
 }
 
@@ -33,7 +35,8 @@ def rule_for(speed: str, plan: Plan, sampler: SamplerRow) -> Rule | None:
     """The rule that measured best for a speed: "off", "balanced" or "fast". None skips nothing."""
     if speed == OFF or why_none(plan, sampler):
         return None
-    return next(rule for fewest, rule in _RULES[speed] if _steps(plan) >= fewest)
+    long, short = _RULES[speed]
+    return long if plan.num_evaluations >= _LONG else short
 
 
 def why_none(plan: Plan, sampler: SamplerRow) -> str:
