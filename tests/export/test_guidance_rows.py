@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from sdrt import StableDiffusionPipeline
+from sdrt import GenerationStep, Request, StableDiffusionPipeline
 from tests.made_once import MadeOnce
 from tests.parity.checkpoints import randomise
 from tests.parity.ip_adapters import adapter_file, image_encoder_folder
+from tests.parity.t2i_adapters import write_adapter
 from tests.runtime.run.rows import counted_rows
 
 Checkpoint = Callable[[str], Path]
@@ -104,3 +105,42 @@ def test_inpainting_with_more_channels(checkpoint: Checkpoint) -> None:
         assert rows == [1, 2, 2, 1]
         alone = pipeline("a lake", guidance_scale=1.0, **given, **STEPS).images
         np.testing.assert_array_equal(pipeline("a lake", **given, **NONE).images, alone)
+
+
+@pytest.mark.parametrize("mode", ["balanced", "control"])
+def test_t2i_adapters(checkpoint: Checkpoint, made_once: MadeOnce, mode: str) -> None:
+    adapter = made_once("guidance/t2i", lambda folder: write_adapter(folder, "sd1"))
+    given = {"control_image": drawn(), "control_mode": mode}
+    with opened(checkpoint("sd1"), controlnet=adapter) as pipeline:
+        with counted_rows() as rows:
+            half = pipeline("a lake", **given, **HALF).images
+        assert rows == [1, 2, 2, 1]
+        alone = pipeline("a lake", guidance_scale=1.0, **given, **STEPS).images
+        np.testing.assert_array_equal(pipeline("a lake", **given, **NONE).images, alone)
+        assert np.abs(half - alone).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["net", "t2i"])
+def test_calls_are_made_where_control_ends(
+    checkpoint: Checkpoint, controlnet: Path, made_once: MadeOnce, kind: str
+) -> None:
+    """With `accelerate`, past outputs with a ControlNet do not stand for those without it."""
+    adapter = made_once("guidance/t2i", lambda folder: write_adapter(folder, "sd1"))
+    call = STEPS | {"num_inference_steps": 20, "accelerate": "balanced", "control_image": drawn()}
+    with opened(checkpoint("sd1"), controlnet=controlnet if kind == "net" else adapter) as pipeline:
+        whole = calls(pipeline, call)
+        ended = calls(pipeline, call | {"control_guidance_end": 0.5})
+    assert not {10, 11, 12} <= whole
+    assert {10, 11, 12} <= ended
+
+
+def calls(pipeline: StableDiffusionPipeline, call: dict[str, Any]) -> set[int]:
+    """The evaluations that called the U-Net."""
+    request = Request(prompt="a lake", **{key: value for key, value in call.items() if key != "scheduler"})
+    made, before = set[int](), 0
+    with counted_rows() as rows:
+        for step in pipeline.stream(request, scheduler=call["scheduler"]):
+            if isinstance(step, GenerationStep) and len(rows) > before:
+                made.add(step.index)
+            before = len(rows)
+    return made

@@ -197,7 +197,7 @@ class Conditioning:
         alone = replace(self, rows=self._texts, unconditional=(), image_tokens=tokens, guides=False)
         return alone, part
 
-    def repeat_for_batch(self, per_image: Array, *, zero_unconditional: bool) -> Array:
+    def repeat_for_batch(self, per_image: NDArray[Any], *, zero_unconditional: bool) -> NDArray[Any]:
         """Turn an array with one row per image [N, …] into one with a row per row of the batch [batch, …].
 
         With `zero_unconditional`, the unconditional half is zeros.
