@@ -84,7 +84,8 @@ class Turns:
     def _skips(self) -> Skipping | None:
         """What leaves calls out, if the request asks for it. Warn if it has no effect."""
         job, sampler = self.job, self.job.scheduler.sampler
-        rule = rule_for(job.request.accelerate, job.plan, sampler)
+        stochastic = job.scheduler.stochastic(job.request.eta)
+        rule = rule_for(job.request.accelerate, job.plan, sampler, stochastic=stochastic)
         if rule is None:
             if job.request.accelerate != OFF:
                 job.notices.warn(f"accelerate skips no calls: {why_none(job.plan, sampler)}")
@@ -93,7 +94,7 @@ class Turns:
             self._call,
             rule,
             job.plan,
-            stochastic=job.scheduler.stochastic(job.request.eta),
+            stochastic=stochastic,
             unconditional=self._without_prompt if sampler.needs_unconditional else None,
         )
 

@@ -29,13 +29,28 @@ _RULES: Mapping[str, tuple[Rule, Rule]] = {
         Spectrum(warm_up=1, window=2, growth=0.6, degree=2, ridge=0.1, share=0.75),
     ),
 }
+# The same for samplers that add noise in each step. Their windows hardly grow, because each call takes in the noise of
+# its window.
+_WITH_NOISE: Mapping[str, tuple[Rule, Rule]] = {
+    "balanced": (
+        Spectrum(warm_up=2, window=3, growth=0.1),
+        Spectrum(warm_up=2, window=2, growth=0.1),
+    ),
+    "fast": (
+        Spectrum(warm_up=2, window=4, growth=0.1),
+        Spectrum(warm_up=2, window=3, growth=0.1),
+    ),
+}
 
 
-def rule_for(speed: str, plan: Plan, sampler: SamplerRow) -> Rule | None:
-    """The rule that measured best for a speed: "off", "balanced" or "fast". None skips nothing."""
+def rule_for(speed: str, plan: Plan, sampler: SamplerRow, *, stochastic: bool = False) -> Rule | None:
+    """The rule that measured best for a speed: "off", "balanced" or "fast". None skips nothing.
+
+    `stochastic` says whether the sampler adds noise in each step.
+    """
     if speed == OFF or why_none(plan, sampler):
         return None
-    long, short = _RULES[speed]
+    long, short = (_WITH_NOISE if stochastic else _RULES)[speed]
     return long if plan.num_evaluations >= _LONG else short
 
 
