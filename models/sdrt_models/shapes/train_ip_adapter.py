@@ -25,7 +25,6 @@ from sdrt_models.shapes.adapter_training import (
     Base,
     Examples,
     draw_examples,
-    example,
     generate,
     held_out_scenes,
 )
@@ -33,7 +32,7 @@ from sdrt_models.shapes.architecture import IMAGE_ENCODER, IMAGE_TOKENS
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.noise import Noise
-from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene
+from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
 
 __all__ = ["NAME", "main"]
@@ -45,29 +44,38 @@ _SAID_WEIGHT = 0.1
 _NO_TEXT = 0.5
 _NO_IMAGE = 0.1
 _SHIFT = 6
+_SEED = 67
 _SHOWN = 16
 _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 
 
 @click.command()
 @work_argument
-@click.option("--encoder-steps", type=click.IntRange(min=1), default=2500, show_default=True)
+@click.option("--encoder-steps", type=click.IntRange(min=1), default=5000, show_default=True)
+@click.option("--encoder-images", type=click.IntRange(min=1), default=24000, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--learning-rate", default=1e-3, show_default=True)
 @device_option
 def main(
-    work: Path, encoder_steps: int, steps: int, images: int, batch: int, learning_rate: float, device: str
+    work: Path,
+    encoder_steps: int,
+    encoder_images: int,
+    steps: int,
+    images: int,
+    batch: int,
+    learning_rate: float,
+    device: str,
 ) -> None:
     """Train both, and write WORK/likeness.safetensors and WORK/image_encoder."""
     base = Base.restore(work, device)
-    examples = draw_examples(base, images, work / f"scenes-{images}.npy")
-    task = _Task(base, examples, batch, _seen(images, work / f"seen-{images}.npy"))
+    examples = draw_examples(base, images, work / f"scenes-{images}.npy", _single)
+    task = _Task(base, examples, batch, _seen(encoder_images, work / f"seen-{encoder_images}.npy"))
     torch.manual_seed(0)
     reader = _Reader(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_ENCODER)))
     settings: dict[str, Any] = {
-        "data": f"{images} scenes, batch {batch}",
+        "data": f"{images} scenes of {encoder_images}, batch {batch}",
         "learning_rate": learning_rate,
         "device": device,
         "ema_decay": 0.99,
@@ -170,6 +178,14 @@ def _tensors(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().half().contiguous() for name, value in found.items()}
 
 
+def _single(index: int) -> tuple[Scene, np.random.Generator]:
+    """An example with one thing."""
+    rng = np.random.default_rng((_SEED, index))
+    while len((scene := sample_scene(rng)).things) != 1:
+        pass
+    return scene, rng
+
+
 def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(draw_scene(scene, rng))
 
@@ -177,7 +193,7 @@ def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def _seen(count: int, path: Path) -> torch.Tensor:
     """The examples as the encoder takes them, (count, 3, 64, 64). The file ``path`` keeps them."""
     if not path.is_file():
-        images = [_PREPARE(_drawn(*example(index))).astype(np.float16) for index in range(count)]
+        images = [_PREPARE(_drawn(*_single(index))).astype(np.float16) for index in range(count)]
         partial = path.with_suffix(".partial.npy")
         np.save(partial, np.concatenate(images))
         partial.replace(path)
@@ -193,24 +209,23 @@ def _said(scene: Scene) -> np.ndarray:
 
 
 class _Task:
-    """What is learned of scenes with one thing."""
+    """What is learned of scenes with one thing. The examples are the first of the images that the encoder sees."""
 
     def __init__(self, base: Base, examples: Examples, batch: int, seen: torch.Tensor) -> None:
         self._base, self._examples, self._batch, self._seen = base, examples, batch, seen
         self._noise = Noise(base.device)
-        self._single = np.array([i for i, scene in enumerate(examples.scenes) if len(scene.things) == 1])
-        self._said = torch.from_numpy(np.stack([_said(scene) for scene in examples.scenes]))
+        self._said = torch.from_numpy(np.stack([_said(_single(index)[0]) for index in range(len(seen))]))
 
     def reading_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """How far ``reader`` is from saying what images show."""
-        indices = self._single[rng.integers(len(self._single), size=4 * self._batch)]
+        indices = rng.integers(len(self._seen), size=8 * self._batch)
         logits = reader(self._shown(indices, rng))[1]
         return self._missed(logits, indices).mean()
 
     def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """The loss of ``model`` on a batch that ``rng`` draws."""
         base = self._base
-        indices = self._single[rng.integers(len(self._single), size=self._batch)]
+        indices = rng.integers(len(self._examples.scenes), size=self._batch)
         scenes = [self._examples.scenes[index] for index in indices]
         texts = ["" if rng.random() < _NO_TEXT else caption(scene, rng) for scene in scenes]
         noisy = self._noise.add(self._examples.batch(indices, base), rng)
