@@ -16,7 +16,7 @@ import numpy as np
 
 from sdrt.errors import RequestError, UnsupportedModelError
 from sdrt.model_folder.folder import ModelFolder
-from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, WHOLE_GRAPH, GraphKind
+from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.model_folder.model import CONTROLNET, GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
@@ -54,7 +54,7 @@ class ControlledFolder(ModelFolder):
         if name.startswith(CONTROLNET):
             return None
         found = super().graph(name, kind)
-        is_added = name == self.family.denoiser.component and kind.narrowed == CONTROLLED_GRAPH
+        is_added = name == self.family.denoiser.component and _is_controlled(kind)
         if found is not None or not is_added or (kind.wide and self._dtype(name) != _HALF):
             return found
         return GraphSource(path=self.path / name / kind.file, build=partial(self._controlled, name, kind))
@@ -105,6 +105,11 @@ class ControlledFolder(ModelFolder):
         if name not in self.pieces:
             return super().weights(name)
         return Weights(dtype=self._dtype(self.family.denoiser.component))
+
+
+def _is_controlled(kind: GraphKind) -> bool:
+    """Whether a U-Net's graph takes something from ControlNets or T2I-Adapters, and from nothing else."""
+    return kind.inputs.is_controlled and not kind.inputs.images
 
 
 def graph_of_folder(model: ModelFolder, kind: GraphKind, path: Path) -> MemoryGraph:

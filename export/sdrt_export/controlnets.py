@@ -1,27 +1,37 @@
-"""The ControlNets that are given beside a checkpoint, as components of the model."""
+"""The ControlNets and T2I-Adapters that are given beside a checkpoint, as components of the model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdrt.common.messages import naming
 from sdrt.families import Family
 from sdrt.model_folder.folder import exists, expand, tail
+from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.model_folder.hub_file import download_file, hub_file
 from sdrt.model_folder.model import CONTROLNET, controlnet_name
 from sdrt_export.architectures.vae import VaeConfig
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.controlnet import FITS, check_fits, open_controlnet_part
+from sdrt_export.checkpoints.parts import class_of_config
+from sdrt_export.checkpoints.t2i_adapter import T2I_ADAPTER
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import graph_of
-from sdrt_export.components.controlnet import controlnet_component
+from sdrt_export.components.controlnet import controlnet_component, t2i_adapter_component
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
 from sdrt_export.tensors.finite import FiniteTensors
 
-__all__ = ["controlnets_of", "load_controlnets"]
+__all__ = ["control_inputs", "controlnets_of", "load_controlnets"]
+
+
+def control_inputs(pieces: Iterable[Piece]) -> MoreInputs:
+    """What the U-Net takes from the ControlNets and T2I-Adapters among `pieces`."""
+    own = [one.component for one in pieces if one.component.name.startswith(CONTROLNET)]
+    adapters = [one for one in own if one.class_name == T2I_ADAPTER]
+    return MoreInputs(residuals=len(own) > len(adapters), features=bool(adapters))
 
 
 def controlnets_of(
@@ -49,7 +59,7 @@ def load_controlnets(
     target: Target,
     access: Mapping[str, Any],
 ) -> list[Piece]:
-    """Open ControlNets, download those on the hub, and check that they fit a model.
+    """Open ControlNets and T2I-Adapters, download those on the hub, and check that they fit a model.
 
     Args:
         given: for each, a file, a folder, a hub id, or a file on the hub.
@@ -71,8 +81,10 @@ def load_controlnets(
             path = _local(source, access)
             part = open_controlnet_part(path, unet)
             check_fits(part, unet, model, channels=latents.latent_channels, factor=latents.factor)
+            is_adapter = class_of_config(part.config) == T2I_ADAPTER
+            make = t2i_adapter_component if is_adapter else controlnet_component
             piece = Piece(
-                component=controlnet_component(controlnet_name(index), _title(source, path)),
+                component=make(controlnet_name(index), _title(source, path)),
                 place=part.place,
                 config=part.config,
                 tensors=FiniteTensors(part.place, part.tensors),

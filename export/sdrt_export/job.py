@@ -11,13 +11,13 @@ from typing import Any
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
 from sdrt.model_folder.checker import SAFETY_CHECKER
-from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, NO_MORE
-from sdrt.model_folder.model import CONTROLNET
+from sdrt.model_folder.graph_kind import NO_MORE
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
 from sdrt_export.checkpoints.usage import check_usage
 from sdrt_export.component_graphs import GRAPH, arranged_weights, graphs_of, transposed_weights
+from sdrt_export.controlnets import control_inputs
 from sdrt_export.graphs.files import plain_file, write_graphs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.hashes import Hashes
@@ -102,8 +102,7 @@ class Job:
         return graphs
 
     def _graphs_of(self, piece: Piece, *, half: bool = False) -> Graphs:
-        is_controlled = any(one.component.name == CONTROLNET for one in self.more)
-        more = [CONTROLLED_GRAPH.inputs] if is_controlled else []
+        more = list(filter(None, [control_inputs(self.more)]))
         if self.prompts is not None:
             more += [replace(one, images=self.prompts.inputs.images) for one in (NO_MORE, *more)]
         return graphs_of(piece.component, piece.config, self.target, half=half, more=more)

@@ -58,7 +58,7 @@ class ExportOptions:
         text_encoders: files of text encoders, which replace a single file's.
         prediction_type: "epsilon" or "v_prediction", what a single file's U-Net predicts if the file does not say it.
         config: a folder in diffusers' layout or a hub id, with the configs of a single file that has unusual ones.
-        controlnet: files, folders or hub ids of ControlNets, which become components of the model.
+        controlnet: files, folders or hub ids of ControlNets and T2I-Adapters, which become components of the model.
         ip_adapter: files of IP-Adapters, which become components of the model, too.
         image_encoder: a file or folder with CLIP's vision encoder, for the IP-Adapters.
         revision, token, cache_dir: huggingface_hub's, for a hub id. The revision is the checkpoint's.

@@ -21,6 +21,7 @@ from sdrt_export import export_model
 from tests.adapters import write_lora
 from tests.parity.checkpoints import randomise
 from tests.parity.ip_adapters import adapter_file, image_encoder_folder
+from tests.parity.t2i_adapters import write_adapter
 
 Checkpoint = Callable[[str], Path]
 
@@ -210,12 +211,13 @@ def test_other_ways_to_run(
     unet = diffusers.UNet2DConditionModel.from_pretrained(checkpoint("sd1") / "unet")
     module = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 6, 8, 10))
     randomise(module, 50).save_pretrained(tmp_path / "net")
-    export_model(checkpoint("sd1"), tmp_path / "both", controlnet=[tmp_path / "net"], ip_adapter=adapters)
-    call = {**MASKED, "control_image": prompt_image(2)}
+    nets = [tmp_path / "net", write_adapter(tmp_path / "t2i", "sd1")]
+    export_model(checkpoint("sd1"), tmp_path / "both", controlnet=nets, ip_adapter=adapters)
+    call = {**MASKED, "control_image": [prompt_image(2)] * 2}
     found = []
     for source, more in (
-        (checkpoint("sd1"), {"controlnet": tmp_path / "net", "ip_adapter": adapters}),
-        (plain, {"controlnet": tmp_path / "net", "ip_adapter": adapters}),
+        (checkpoint("sd1"), {"controlnet": nets, "ip_adapter": adapters}),
+        (plain, {"controlnet": nets, "ip_adapter": adapters}),
         (tmp_path / "both", {}),
     ):
         with opened(source, **more) as pipeline:

@@ -211,6 +211,22 @@ def test_what_a_controlnet_gives_stays_on_the_gpu(
     np.testing.assert_allclose(images["cuda"], images["cpu"], atol=HALF)
 
 
+def test_a_t2i_adapter(exports: Exports, tmp_path: Path) -> None:
+    from sdrt_export import export_model
+    from tests.parity.t2i_adapters import write_adapter
+
+    checkpoint, net = exports("sd1").checkpoint, write_adapter(tmp_path / "net", "sd1")
+    call, images = CALL | {"control_image": np.full((72, 64, 3), 200, np.uint8)}, []
+    for target in ("cpu", "cuda"):
+        folder = tmp_path / target
+        export_model(checkpoint, folder, target=target, controlnet=[net])
+        with pipeline(Export(checkpoint=checkpoint, folder=folder), provider=target) as made:
+            images.append(made(**call).images)
+            off = made(**CALL).images
+    assert np.abs(images[1] - off).max() > 0.02
+    np.testing.assert_allclose(images[1], images[0], atol=HALF)
+
+
 @pytest.fixture
 def overflowing(exports: Exports, tmp_path: Path) -> Path:
     """The tiny model with a convolution of the decoder so large that its sums leave float16; a norm follows it."""

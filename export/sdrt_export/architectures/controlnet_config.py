@@ -40,7 +40,6 @@ _OTHERS: Mapping[str, str] = {
     "ControlNetXSAdapter": "a ControlNet-XS",
     "UNetControlNetXSModel": "a U-Net with a ControlNet-XS",
     "SparseControlNetModel": "a SparseCtrl",
-    "T2IAdapter": "a T2I-Adapter",
     "MultiAdapter": "several T2I-Adapters",
 }
 _OTHER_KEYS: Mapping[str, str] = {

@@ -18,10 +18,11 @@ from sdrt_export.architectures.unet_config import BlockConfig, UNetConfig
 from sdrt_export.graphs.layers import Layers
 from sdrt_export.graphs.values import Attention, ImagePrompt, Value
 
-__all__ = ["down_block", "embedding", "middle_block", "unet"]
+__all__ = ["down_block", "embedding", "feature_places", "middle_block", "unet"]
 
 _TRANSFORMER_EPS = 1e-6
 _LAYER_NORM_EPS = 1e-5
+_FEATURE = "intrablock_additional_residual"
 
 
 def unet(config: UNetConfig, g: Layers, more: MoreInputs = NO_MORE) -> None:
@@ -31,6 +32,8 @@ def unet(config: UNetConfig, g: Layers, more: MoreInputs = NO_MORE) -> None:
     and those that the config asks for: `class_labels`, `text_embeds` and `time_ids`, `timestep_cond`.
     With `more.residuals`, also those of ControlNets: `down_block_additional_residual_0` to `…_n` for what the blocks on
     the way down pass to those on the way up, and `mid_block_additional_residual`, each as large as what it is added to.
+    With `more.features`, also those of T2I-Adapters: `down_intrablock_additional_residual_0` to `…_n` for the blocks on
+    the way down, and `mid_intrablock_additional_residual`, of the sizes in `feature_places`.
     For each of `more.images`, also `image_tokens_n` [batch, length, width] and the scales `image_scales_n` [layers] of
     all cross-attentions, in the order of `image_prompt_layers`, and with a mask `image_mask_n_level`
     [1 or batch, pixels, 1] for each of `image_prompt_levels`.
@@ -45,15 +48,35 @@ def unet(config: UNetConfig, g: Layers, more: MoreInputs = NO_MORE) -> None:
     x = g.conv("conv_in", sample, config.channels[0], kernel=config.conv_in_kernel)
     skips = [x]
     for index, block in enumerate(config.down):
-        x = down_block(config, g, f"down_blocks.{index}", block, x, temb, context, skips)
+        feature = _feature(g, f"down_{_FEATURE}_{index}", block) if more.features else None
+        x = down_block(config, g, f"down_blocks.{index}", block, x, temb, context, skips, feature)
     if config.mid is not None:
         x = middle_block(config, g, config.mid, x, temb, context)
+        x = g.add(_feature(g, f"mid_{_FEATURE}", config.mid), x) if more.features else x
     if more.residuals:
         x, skips = _with_residuals(g, x, skips)
     for index, block in enumerate(config.up):
         x = _up(config, g, f"up_blocks.{index}", block, x, temb, context, skips)
     x = g.group_norm("conv_norm_out", x, config.groups, config.eps, silu=True)
     g.image_output("out_sample", g.conv("conv_out", x, config.out_channels, kernel=config.conv_out_kernel))
+
+
+def feature_places(config: UNetConfig) -> list[tuple[int, int]]:
+    """Where a T2I-Adapter's features are added: the channels, and how often the latents are halved up to there.
+
+    As in diffusers, that is before a block's downsampling if it attends to the text, otherwise after it. The last place
+    is the middle, which only SDXL's adapters reach.
+    """
+    places, halvings = [], 0
+    for block in config.down:
+        after = halvings + block.resamples
+        places.append((block.channels, halvings if block.attends else after))
+        halvings = after
+    return places if config.mid is None else [*places, (config.mid.channels, halvings)]
+
+
+def _feature(g: Layers, name: str, block: BlockConfig) -> Value:
+    return g.image_input(name, block.channels, (f"{name}_height", f"{name}_width"))
 
 
 def _with_residuals(g: Layers, x: Value, skips: list[Value]) -> tuple[Value, list[Value]]:
@@ -75,17 +98,22 @@ def down_block(
     temb: Value,
     context: Context,
     skips: list[Value],
+    feature: Value | None = None,
 ) -> Value:
-    """A block on the way down. Each of its values that the way up takes is appended to `skips`."""
+    """A block on the way down, with a T2I-Adapter's `feature`. What the way up takes is appended to `skips`."""
     for index, depth in enumerate(block.depths):
         x = _resnet(config, g, f"{path}.resnets.{index}", x, block.channels, temb)
         if block.attends:
             x = _transformer(config, g, f"{path}.attentions.{index}", x, context, block, depth)
         skips.append(x)
+    if feature is not None and block.attends:
+        x = skips[-1] = g.add(feature, x)
     if block.resamples:
         padding = config.downsample_padding
         x = g.downsampled(f"{path}.downsamplers.0.conv", x, block.channels, padding=padding, restored=True)
         skips.append(x)
+    if feature is not None and not block.attends:
+        x = skips[-1] = g.add(feature, x)
     return x
 
 

@@ -1,4 +1,7 @@
-"""ControlNets as users have them: diffusers' folders, and single files of lllyasviel's kind or in diffusers' names."""
+"""ControlNets as users have them: diffusers' folders, and single files of lllyasviel's kind or in diffusers' names.
+
+T2I-Adapters come by the same door.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from sdrt.errors import ModelNotFoundError, UnsupportedModelError
 from sdrt.model_folder.manifest import read_json, readable
 from sdrt.model_folder.model import CONTROLNET
 from sdrt_export.architectures.controlnet_config import ControlNetConfig, residual_channels
+from sdrt_export.architectures.t2i_adapter import T2IAdapterConfig
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.checkpoints.defaults import completed
 from sdrt_export.checkpoints.derived.controlnet import derived_controlnet, is_diffusers_controlnet
@@ -19,18 +23,28 @@ from sdrt_export.checkpoints.folder import read_tensors
 from sdrt_export.checkpoints.keys.controlnet import controlnet_rows, diffusers_controlnet_rows
 from sdrt_export.checkpoints.parts import Config, Part, Section, class_of_config
 from sdrt_export.checkpoints.separate import open_weights
+from sdrt_export.checkpoints.t2i_adapter import (
+    T2I_ADAPTER,
+    check_adapter_fits,
+    is_t2i_adapter,
+    t2i_adapter_part,
+)
 from sdrt_export.checkpoints.weight_files import find_weights
 from sdrt_export.tensors.lazy import MappedFile
 
 __all__ = ["FITS", "check_fits", "open_controlnet_part"]
 
 _CLASS, _CONFIG = "ControlNetModel", "config.json"
-FITS = "a ControlNet: a .safetensors file, or a folder or hub id (owner/name) of diffusers' ControlNetModel"
+FITS = (
+    "a ControlNet or T2I-Adapter: a .safetensors file, or a folder or hub id (owner/name) of diffusers' "
+    "ControlNetModel or T2IAdapter"
+)
 """What a ControlNet is, for messages."""
 _MODELS: Mapping[int, str] = {768: "Stable Diffusion 1", 1024: "Stable Diffusion 2", 2048: "SDXL"}
 _PREFIXES = ("control_model.", "controlnet.", "")
 # Other networks that guide a U-Net, by a name that only their files have. The first row counts.
 _OTHERS: Sequence[tuple[str, str]] = (
+    (r"^(adapter\.)?style_embedding$", "a T2I-Adapter for style"),
     (
         r"^(task_embedding|spatial_ch_projs\.|control_add_embedding\.|transformer_layes\.)",
         "a ControlNet-Union",
@@ -52,7 +66,7 @@ def open_controlnet_part(path: Path, unet: Mapping[str, Any]) -> Part:
     """Open a ControlNet for a model whose U-Net has the config `unet`. `check_fits` checks whether it fits.
 
     Args:
-        path: a file in lllyasviel's or diffusers' names, or a folder of a ControlNetModel.
+        path: a file in lllyasviel's, TencentARC's or diffusers' names, or a folder of a ControlNetModel or T2IAdapter.
         unet: the config of the model's U-Net, which has what a file does not say.
 
     Raises:
@@ -64,6 +78,8 @@ def open_controlnet_part(path: Path, unet: Mapping[str, Any]) -> Part:
         with readable(path):
             return _folder(path)
     file = open_weights(path, "a ControlNet")
+    if is_t2i_adapter(file.header.tensors):
+        return t2i_adapter_part(file)
     section = _section(file)
     shapes = section.shapes
     config = {**derived_controlnet(shapes, unet), "global_pool_conditions": bool(_POOLS.search(path.stem))}
@@ -107,10 +123,11 @@ def _folder(folder: Path) -> Part:
     config: Config = read_json(folder / _CONFIG, CONTROLNET)
     if (found := class_of_config(config)) and not ("Control" in found or "Adapter" in found):
         raise ModelNotFoundError.expected(f"{folder} has a {found}", FITS, argument=CONTROLNET, path=folder)
+    class_name = T2I_ADAPTER if found == T2I_ADAPTER else _CLASS
     # Names the class before its weights are looked for.
-    ControlNetConfig.of(config)
-    tensors = read_tensors(find_weights(folder, "diffusers").files, _CLASS)
-    return Part(config=completed(_CLASS, config), tensors=tensors, place=str(folder))
+    (T2IAdapterConfig if class_name == T2I_ADAPTER else ControlNetConfig).of(config)
+    tensors = read_tensors(find_weights(folder, "diffusers").files, class_name)
+    return Part(config=completed(class_name, config), tensors=tensors, place=str(folder))
 
 
 def check_fits(part: Part, unet: Mapping[str, Any], model: str, *, channels: int, factor: int) -> None:
@@ -121,6 +138,9 @@ def check_fits(part: Part, unet: Mapping[str, Any], model: str, *, channels: int
     Raises:
         UnsupportedModelError: it is for another model.
     """
+    if class_of_config(part.config) == T2I_ADAPTER:
+        check_adapter_fits(part, unet, model, factor=factor)
+        return
     own, other = ControlNetConfig.of(part.config), UNetConfig.of(unet)
     half = own.unet
     if half.context_width != other.context_width:

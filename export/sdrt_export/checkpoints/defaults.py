@@ -121,6 +121,13 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "global_pool_conditions": False,
         "addition_embed_type_num_heads": 64,
     },
+    "T2IAdapter": {
+        "in_channels": 3,
+        "channels": [320, 640, 1280, 1280],
+        "num_res_blocks": 2,
+        "downscale_factor": 8,
+        "adapter_type": "full_adapter",
+    },
     "AutoencoderKL": {
         "in_channels": 3,
         "out_channels": 3,

@@ -13,7 +13,7 @@ from sdrt.model_folder.graph_kind import NO_MORE, MoreInputs
 from sdrt_export.architectures.config import OPTIMUM
 from sdrt_export.architectures.controlnet_config import residual_channels
 from sdrt_export.architectures.image_prompts import image_prompt_layers, image_prompt_levels
-from sdrt_export.architectures.unet import unet
+from sdrt_export.architectures.unet import feature_places, unet
 from sdrt_export.architectures.unet_config import UNetConfig
 from sdrt_export.components.component import Component, Config, Inputs, noise
 from sdrt_export.graphs.layers import Layers
@@ -68,6 +68,8 @@ def _extended_examples(config: UNetConfig, more: MoreInputs, size: int) -> Input
     batch, _, height, width = inputs["sample"].shape
     if more.residuals:
         inputs |= _residual_examples(config, (batch, height, width), seed=size + 40)
+    if more.features:
+        inputs |= _feature_examples(config, (batch, height, width), seed=size + 60)
     layers = len(image_prompt_layers(config))
     for number, one in enumerate(more.images):
         inputs[f"image_tokens_{number}"] = noise(batch, 4, one.width, seed=size + 80 + number)
@@ -93,6 +95,22 @@ def _residual_examples(config: UNetConfig, shape: tuple[int, int, int], seed: in
         is_last = index == len(sizes)
         name = "mid_block_additional_residual" if is_last else f"down_block_additional_residual_{index}"
         made[name] = noise(batch, own, *each, seed=seed + index)
+    return made
+
+
+def _feature_examples(config: UNetConfig, shape: tuple[int, int, int], seed: int) -> Inputs:
+    """Features of T2I-Adapters for latents of this batch, height and width."""
+    batch, *size = shape
+    made = {}
+    for index, (channels, halvings) in enumerate(feature_places(config)):
+        sides = size
+        for _ in range(halvings):
+            sides = [(side + config.downsample_padding) // 2 for side in sides]
+        place = "mid" if index == len(config.down) else "down"
+        name = f"{place}_intrablock_additional_residual"
+        made[name if place == "mid" else f"{name}_{index}"] = noise(
+            batch, channels, *sides, seed=seed + index
+        )
     return made
 
 

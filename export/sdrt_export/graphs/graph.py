@@ -123,6 +123,10 @@ class Graph:
             self._nodes.append(helper.make_node(kind, [value], [name], name=f"{name}/{kind}", **attributes))
         self._outputs.append(helper.make_tensor_value_info(name, FLOAT, list(dims)))
 
+    def reads(self) -> list[tuple[str, tuple[str, ...]]]:
+        """The operators, in order, with the names of their inputs."""
+        return [(node.op_type, tuple(node.input)) for node in self._nodes]
+
     def describe(self, key: str, text: str) -> None:
         """Add an entry to the model's metadata."""
         self._metadata[key] = text

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 from sdrt_export.graphs.graph import FLOAT, HALF, Graph, Place
 from sdrt_export.graphs.memory import turn
 from sdrt_export.graphs.weights import Weight
@@ -52,19 +53,25 @@ def bind_in_place(
     }
     folder = _common_folder(one.file for one in kept.values() if one.file is not None)
     places = {name: _place(one, folder) for name, one in kept.items()}
+    loose = {name: one for name, one in kept.items() if places[name] == _IN_NO_FILE}
+    uncopied = _uncopied(graph, loose)
+    if beside := next((place for place in places.values() if place != _IN_NO_FILE), None):
+        places |= dict.fromkeys(uncopied, replace(beside, length=_UNREADABLE))
     model = graph.model(places, {name: one.dtype for name, one in kept.items()})
     turn(model, as_stored)
-    loose = {name: one for name, one in kept.items() if places[name] == _IN_NO_FILE}
     return MemoryGraph(
         content=model.SerializeToString(),
         folder=folder,
         remedy=_REMEDY,
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
+        uncopied=uncopied if beside else frozenset(),
     )
 
 
 _IN_NO_FILE = Place(location="memory")
+# No float32 weight has this length. ONNX Runtime refuses to read it.
+_UNREADABLE = 1
 # An export reads every weight, and names one that is not finite. A session only computes with them.
 _REMEDY = "download the checkpoint again; sdrt export says which weight is damaged"
 
@@ -87,6 +94,12 @@ def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stor
         with np.errstate(over="ignore"):
             return Stored(array=array.astype(np.float16), dtype=HALF)
     return Stored(array=array, dtype=dtype)
+
+
+def _uncopied(graph: Graph, loose: Mapping[str, Stored]) -> frozenset[str]:
+    """Those of the weights without a file that ONNX Runtime need not copy."""
+    multiplied = only_multiplied(graph.reads())
+    return frozenset(name for name, one in loose.items() if one.dtype == FLOAT and name in multiplied)
 
 
 def _common_folder(files: Iterable[Path]) -> Path:

@@ -37,6 +37,19 @@ class Layers(Activations):
             Value(channels, self._computed(self.graph.input(name, ["batch", channels, *sizes])))
         )
 
+    def unshuffled_input(
+        self, name: str, channels: int, factor: int, sizes: tuple[int | str, int | str]
+    ) -> Value:
+        """An image in float32 whose squares of `factor` by `factor` pixels are one pixel of more channels.
+
+        The channels are in the order of torch's PixelUnshuffle. SpaceToDepth has the colours innermost.
+        """
+        graph, count = self.graph, channels * factor**2
+        given = self._computed(graph.input(name, ["batch", channels, *sizes]))
+        order = np.arange(count).reshape(factor**2, channels).T.ravel()
+        apart = graph.op("SpaceToDepth", given, blocksize=factor)
+        return self._image(Value(count, graph.op("Gather", apart, graph.constant(order), axis=1)))
+
     def tokens_input(self, name: str, channels: int, length: str = "sequence") -> Value:
         """Tokens `[batch, length, channels]` in float32."""
         return Value(channels, self._computed(self.graph.input(name, ["batch", length, channels])))
@@ -307,6 +320,12 @@ class Layers(Activations):
         `restored` says that the result will be `enlarged` to the size of `x` again, which may be odd.
         """
         return self.conv(path, x, out, stride=2, pads=(1, 1) if padding else (0, 1))
+
+    def halved(self, image: Value) -> Value:
+        """The mean of each square of 2x2 pixels. At an odd side's end, that of the pixels that there are."""
+        planes = self._planes(image).name
+        made = self.graph.op("AveragePool", planes, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
+        return self._image(Value(image.channels, made))
 
     # --- images in NCHW, with every target's layout -----------------------------------------------------------
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sdrt.model_folder.graph_kind import CONTROLLED_GRAPH, STAGES_GRAPH, WHOLE_GRAPH
+from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH, GraphKind, MoreInputs
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
@@ -15,6 +15,10 @@ from sdrt_export.verify import parity
 __all__ = ["check_foreign", "check_graphs", "worst"]
 
 Rows = list[dict[str, Any]]
+_CONTROLLED = [
+    MoreInputs(residuals=residuals, features=features)
+    for residuals, features in ((True, False), (False, True), (True, True))
+]
 
 
 def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target) -> Rows:
@@ -33,21 +37,22 @@ def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: s
     for name, own in ((STAGES_GRAPH.file, limit), (STAGES_GRAPH.widened.file, "fp16")):
         if name in graphs:
             rows += parity.compare_stages(component, path.with_name(name), expected, own, target)
-    return rows + (
-        _check_controlled(piece, path, graphs, limit, target) if CONTROLLED_GRAPH.file in graphs else []
-    )
+    for inputs in _CONTROLLED:
+        kind = GraphKind(inputs=inputs)
+        rows += _check_controlled(piece, path, graphs, kind, limit, target) if kind.file in graphs else []
+    return rows
 
 
 def _check_controlled(
-    piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target
+    piece: Piece, path: Path, graphs: Mapping[str, Graph], kind: GraphKind, limit: str, target: Target
 ) -> Rows:
-    """The rows of the U-Net's graphs for ControlNets, with residuals."""
+    """The rows of a U-Net's graph for ControlNets or T2I-Adapters, with what they give."""
     assert piece.component.extended is not None  # because it has such a graph
-    component = piece.component.extended(CONTROLLED_GRAPH.inputs)
+    component = piece.component.extended(kind.inputs)
     names = component.outputs(piece.config)
     expected = parity.reference(component, piece.config, piece.tensors)
-    rows = parity.compare(component, path.with_name(CONTROLLED_GRAPH.file), names, expected, limit, target)
-    if (wide := CONTROLLED_GRAPH.widened.file) in graphs:
+    rows = parity.compare(component, path.with_name(kind.file), names, expected, limit, target)
+    if (wide := kind.widened.file) in graphs:
         rows += parity.compare(component, path.with_name(wide), names, expected[:1], "fp16", target)
     return rows
 

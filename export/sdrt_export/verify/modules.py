@@ -29,7 +29,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
-_CHECKER, _PROJECTION = "StableDiffusionSafetyChecker", "ImageProjection"
+_CHECKER, _PROJECTION, _T2I = "StableDiffusionSafetyChecker", "ImageProjection", "T2IAdapter"
 # Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
 
@@ -148,7 +148,9 @@ def run(component: Component, module: nn.Module, inputs: Inputs) -> list[Array]:
 
 def _kind(component: Component) -> str:
     """The component's name; that of the first one for further ControlNets and IP-Adapters."""
-    return {"ControlNetModel": CONTROLNET, _PROJECTION: IP_ADAPTER}.get(component.class_name, component.name)
+    return {"ControlNetModel": CONTROLNET, _T2I: _T2I, _PROJECTION: IP_ADAPTER}.get(
+        component.class_name, component.name
+    )
 
 
 def _run_text_encoder(model: Any, inputs: _Torch) -> list[Tensor]:
@@ -186,6 +188,9 @@ def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:
     down = [given.pop(name) for name in list(given) if name.startswith("down_block_additional_residual")]
     if down:
         given["down_block_additional_residuals"] = down
+    features = [given.pop(name) for name in list(given) if "_intrablock_additional_residual" in name]
+    if features:
+        given["down_intrablock_additional_residuals"] = features
     return [model(**given, added_cond_kwargs=sizes or None, return_dict=False)[0]]
 
 
@@ -220,6 +225,7 @@ def _run_checker(model: Any, inputs: _Torch) -> list[Tensor]:
 _RUN: Mapping[str, Callable[[Any, _Torch], list[Tensor]]] = {
     "unet": _run_unet,
     CONTROLNET: _run_controlnet,
+    _T2I: lambda model, inputs: model(inputs["adapter_cond"]),
     "safety_checker": _run_checker,
     IMAGE_ENCODER: _run_image_encoder,
     IP_ADAPTER: lambda model, inputs: [model(inputs["image_embeds"])],

@@ -60,7 +60,8 @@ CHECKPOINT_OPTIONS: Sequence[Callable[[Callable[..., Any]], Callable[..., Any]]]
         metavar="FILE|FOLDER|ID",
         multiple=True,
         shell_complete=completers.files,
-        help="Add a ControlNet, which lets a second image guide the model. Repeat the option for several.",
+        help="Add a ControlNet or T2I-Adapter, which lets a second image guide the model. Repeat the option for "
+        "several.",
     ),
     click.option(
         "--ip-adapter",

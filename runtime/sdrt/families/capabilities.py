@@ -10,7 +10,7 @@ from typing import Any
 from sdrt.common.messages import wrong_key
 from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family
-from sdrt.families.specs import ControlNetSpec, IpAdapterSpec, Task
+from sdrt.families.specs import ControlNetSpec, IpAdapterSpec, T2IAdapterSpec, Task
 from sdrt.families.stable_diffusion import TEXT_TO_IMAGE
 
 __all__ = ["Capabilities", "ModelFacts", "sample_size", "whole"]
@@ -83,7 +83,7 @@ class Capabilities:
         zeroes: whether the unconditional embeddings are zeros if there is no negative prompt.
         ignored: the settings that have no effect on the model, each with the reason.
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
-        controlnets: the ControlNets, in the order in which a call gives their images.
+        controlnets: the ControlNets and T2I-Adapters, in the order in which a call gives their images.
         ip_adapters: the IP-Adapters, in the order in which a call gives their images.
     """
 
@@ -107,7 +107,7 @@ class Capabilities:
     zeroes: bool = False
     ignored: Mapping[str, str] = field(default_factory=dict)
     max_noise_level: int = 0
-    controlnets: tuple[ControlNetSpec, ...] = ()
+    controlnets: tuple[ControlNetSpec | T2IAdapterSpec, ...] = ()
     ip_adapters: tuple[IpAdapterSpec, ...] = ()
 
     @classmethod
@@ -145,10 +145,7 @@ class Capabilities:
             zeroes=bool(family.zeroes) and index.get(family.zeroes) is not False,
             ignored=family.ignored_settings(takes_score=takes_score),
             max_noise_level=_max_noise_level(index, denoiser, owner) if task.has_noise_level else 0,
-            controlnets=tuple(
-                ControlNetSpec(component=name, pools=config.get("global_pool_conditions") is True)
-                for name, config in facts.controlnets.items()
-            ),
+            controlnets=tuple(_control_spec(name, config) for name, config in facts.controlnets.items()),
             ip_adapters=_ip_adapters(facts),
         )
 
@@ -156,6 +153,12 @@ class Capabilities:
     def guidance_scale(self) -> float:
         """The guidance scale if the call gives none."""
         return self.defaults.guidance_scale
+
+
+def _control_spec(name: str, config: Mapping[str, Any]) -> ControlNetSpec | T2IAdapterSpec:
+    if config.get("_class_name") == "T2IAdapter":
+        return T2IAdapterSpec(component=name, factor=whole(config, "downscale_factor", name))
+    return ControlNetSpec(component=name, pools=config.get("global_pool_conditions") is True)
 
 
 def _ip_adapters(facts: ModelFacts) -> tuple[IpAdapterSpec, ...]:

@@ -16,6 +16,7 @@ __all__ = [
     "DenoiserSpec",
     "IndexEntry",
     "IpAdapterSpec",
+    "T2IAdapterSpec",
     "Task",
     "TextEncoderSpec",
     "VaeSpec",
@@ -103,6 +104,21 @@ class ControlNetSpec:
     def middle(self) -> str:
         """The last output. The others are called `down_block_res_sample_0`, and so on."""
         return "mid_block_res_sample"
+
+
+@dataclass(frozen=True, kw_only=True)
+class T2IAdapterSpec:
+    """A T2I-Adapter, which guides the denoiser too, but sees only a control image, and so runs once for an image.
+
+    Attributes:
+        component: its folder.
+        factor: what height and width of the control image must be multiples of.
+        image: the input [batch, channels, H, W] for the control image, from 0 to 1. One channel is for shades of grey.
+    """
+
+    component: str
+    factor: int
+    image: str = "adapter_cond"
 
 
 @dataclass(frozen=True, kw_only=True)

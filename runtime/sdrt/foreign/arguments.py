@@ -82,6 +82,7 @@ LOADING = (
         "give its .safetensors file, its folder or its hub id, or a list of them",
         works=True,
     ),
+    Word("adapter", "a T2I-Adapter", "write controlnet=, which takes them too"),
     Word("subfolder", "a folder inside the model's", "give the path of that folder", (None, "")),
     Word("custom_pipeline", "a pipeline from the hub", _TASK, (None,)),
     Word("custom_revision", "a version of that pipeline", _TASK, (None,)),
@@ -148,6 +149,16 @@ _OWN_WORDS = (
 _OTHERS = (
     Word("cross_attention_kwargs", "options of attention, such as a LoRA's scale", _ATTENTION, (None, {})),
     Word("use_karras_sigmas", "the spacing", 'write spacing="karras"', (None, False)),
+    Word(
+        "adapter_conditioning_scale",
+        "how much a T2I-Adapter guides",
+        "write controlnet_conditioning_scale=; its image is control_image=",
+    ),
+    Word(
+        "adapter_conditioning_factor",
+        "the share of the steps in which a T2I-Adapter guides",
+        "write control_guidance_end=",
+    ),
     Word("ip_adapter_image", "an image as a prompt", "the same", works=True),
     Word("ip_adapter_image_embeds", "embeddings of an image prompt", "the same", works=True),
     Word("masked_image_latents", "the masked image as latents", "pass image= and mask_image=", (None,)),

@@ -14,6 +14,9 @@ _INSTRUCTION = "import StableDiffusionPipeline, and pass image= and image_guidan
 _READ = "pass the file's name, or a PIL image, as image="
 _FAMILY = "sdrt runs Stable Diffusion 1, 2 and XL, so keep diffusers for this model"
 _CONTROL = "import StableDiffusionPipeline, and pass controlnet= and control_image="
+_ADAPTER = (
+    "import StableDiffusionPipeline, and pass the T2I-Adapter as controlnet=, and its image as control_image="
+)
 _COMPONENT = "remove it; StableDiffusionPipeline.from_pretrained loads the whole model folder"
 
 
@@ -56,6 +59,11 @@ IMPORTS = (
     Word("ORTPipelineForImage2Image", "image to image with optimum", _IMAGE),
     Word("ORTPipelineForInpainting", "inpainting with optimum", _MASK),
     Word("*ControlNet*", "guidance by a second image", _CONTROL),
+    *same(
+        "T2IAdapter MultiAdapter StableDiffusionAdapterPipeline StableDiffusionXLAdapterPipeline",
+        "guidance by a second image",
+        _ADAPTER,
+    ),
     Word("*StableDiffusion3*", "Stable Diffusion 3", _FAMILY),
     Word("*Flux*", "Flux", _FAMILY),
     Word("LatentConsistencyModelPipeline", "latent consistency models", _ONE),

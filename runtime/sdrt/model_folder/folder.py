@@ -129,8 +129,7 @@ class ModelFolder(Model):
         stored = self._stored_weights(name)
         with readable(self.path):
             graph = stored.graph if path == stored.path else read_graph(path)
-            content, values = graph.with_values(stored.changed(self.adaptation, graph))
-            return MemoryGraph(content=content, folder=path.parent, values=values)
+            return graph.with_values(stored.changed(self.adaptation, graph))
 
     def parameters(self, name: str) -> Mapping[str, Shape]:
         """See `Model`."""

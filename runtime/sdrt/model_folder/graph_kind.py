@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 __all__ = [
     "CONTROLLED_GRAPH",
+    "FEATURED_GRAPH",
     "NO_MORE",
     "STAGES_GRAPH",
     "WHOLE_GRAPH",
@@ -40,20 +41,31 @@ class MoreInputs:
 
     Attributes:
         residuals: whether it adds what ControlNets give.
+        features: whether it adds what T2I-Adapters give.
         images: the tokens that it takes from images.
     """
 
     residuals: bool = False
+    features: bool = False
     images: tuple[ImageInput, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.residuals or bool(self.images)
+        return self.is_controlled or bool(self.images)
+
+    @property
+    def is_controlled(self) -> bool:
+        """Whether it adds anything that comes of control images."""
+        return self.residuals or self.features
 
     def has(self, name: str) -> bool:
         """Tell whether an input of the graph is one of these, by its name."""
         is_residual = name.startswith(("down_block_additional_residual_", "mid_block_additional_residual"))
+        is_feature = name.startswith(
+            ("down_intrablock_additional_residual_", "mid_intrablock_additional_residual")
+        )
         is_image = name.startswith(("image_tokens_", "image_scales_", "image_mask_"))
-        return (self.residuals and is_residual) or (bool(self.images) and is_image)
+        is_control = (self.residuals and is_residual) or (self.features and is_feature)
+        return is_control or (bool(self.images) and is_image)
 
 
 NO_MORE = MoreInputs()
@@ -94,13 +106,18 @@ class GraphKind:
     @property
     def file(self) -> str:
         """The name of its file in a model folder. If none has it, the name is only for messages."""
-        name = "stages" if self.stages else "controlled" if self.inputs.residuals else "model"
-        if self.inputs.images:
-            name = "prompted_controlled" if self.inputs.residuals else "prompted"
+        parts = {
+            "stages": self.stages,
+            "prompted": bool(self.inputs.images),
+            "controlled": self.inputs.residuals,
+            "featured": self.inputs.features,
+        }
+        name = "_".join(part for part, has_it in parts.items() if has_it) or "model"
         return f"{name}_fp32.onnx" if self.wide else f"{name}.onnx"
 
 
 WHOLE_GRAPH, STAGES_GRAPH = GraphKind(), GraphKind(stages=True)
 """A component's usual graph, and the VAE's in stages."""
 CONTROLLED_GRAPH = GraphKind(inputs=MoreInputs(residuals=True))
-"""The U-Net's graph for ControlNets."""
+FEATURED_GRAPH = GraphKind(inputs=MoreInputs(features=True))
+"""The U-Net's graphs for ControlNets, and for T2I-Adapters."""

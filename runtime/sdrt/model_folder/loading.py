@@ -62,8 +62,8 @@ class Loading:
     )
     controlnet: str | Path | Sequence[str | Path] = argument(
         (),
-        "ControlNets: .safetensors files, folders of diffusers' ControlNetModel, or hub ids. They replace those of an "
-        "exported model.",
+        "ControlNets and T2I-Adapters: .safetensors files, folders of diffusers' ControlNetModel or T2IAdapter, or hub "
+        "ids. They replace those of an exported model.",
     )
     ip_adapter: str | Path | Sequence[str | Path] = argument(
         (),

@@ -71,7 +71,7 @@ def create_session(
 ) -> Any:
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
 
-    `memory` is the graph if it is not in the subject's file.
+    `memory` is the graph if it is not in the subject's file. Its `uncopied` values must exist as long as the session.
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
@@ -81,11 +81,7 @@ def create_session(
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
-        if memory is not None:
-            _give_weights(memory, options)
-            if memory.values and subject.provider == "cpu":
-                # ONNX Runtime copies these weights before it packs them. The arena would keep the memory of each copy.
-                options.add_session_config_entry(_OUTSIDE_THE_ARENA, "1")
+        given = [] if memory is None else _give_weights(memory, options, subject.provider)
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
@@ -98,6 +94,7 @@ def create_session(
                 enable_fallback=0,
             )
             del maps
+            given.clear()
             return session
 
         with held(lock) if lock else nullcontext():
@@ -111,17 +108,30 @@ def create_session(
         raise _failure(subject, config, error) from error
 
 
-def _give_weights(memory: MemoryGraph, options: Any) -> None:
-    """Set in `options` where a graph's weights are. `memory` must exist until the session is created."""
+def _give_weights(memory: MemoryGraph, options: Any, provider: str) -> list[Any]:
+    """Set in `options` where a graph's weights are. The result and `memory` must exist until the session is created.
+
+    The `uncopied` values must exist as long as the session.
+    """
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(memory.folder))
-    values = []
-    for name, array in memory.values.items():
-        if name in memory.types:
-            values.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, memory.types[name]))
-        else:
-            values.append(ort.OrtValue.ortvalue_from_numpy(array))
-    if values:
-        options.add_external_initializers(list(memory.values), values)
+    in_place = memory.uncopied if provider == "cpu" else frozenset()
+    values = {name: _value(memory, name) for name in memory.values}
+    for name in in_place:
+        options.add_initializer(name, values[name])
+    copied = {name: value for name, value in values.items() if name not in in_place}
+    if copied:
+        options.add_external_initializers(list(copied), list(copied.values()))
+        if provider == "cpu":
+            # ONNX Runtime copies these weights before it packs them. The arena would keep the memory of each copy.
+            options.add_session_config_entry(_OUTSIDE_THE_ARENA, "1")
+    return list(values.values())
+
+
+def _value(memory: MemoryGraph, name: str) -> Any:
+    array = memory.values[name]
+    if name in memory.types:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, memory.types[name])
+    return ort.OrtValue.ortvalue_from_numpy(array)
 
 
 def _following_links(graph: Path, create: Callable[[LinkedWeights | None], Any]) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sdrt.errors import IntegrityError
+from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 
 __all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph"]
 
@@ -30,7 +31,10 @@ _VALUE_NAME, _VALUE_TYPE, _TYPE_TENSOR, _TENSOR_SHAPE, _SHAPE_DIM = 1, 2, 1, 2, 
 _DIM_VALUE, _DIM_NAME = 1, 2
 _ATTRIBUTE_TENSOR = 5
 # Bytes of a float32 and a float16, by ONNX's numbers.
-_FLOATS = {1: 4, 10: 2}
+_FLOAT32 = 1
+_FLOATS = {_FLOAT32: 4, 10: 2}
+# A length in bytes that ends with it is not that of a float32 weight.
+_ODD_DIGIT = ord("1")
 
 _FIXED = {1: 8, 5: 4}
 _BYTES = 2
@@ -40,6 +44,8 @@ _LONGEST_NAME = 4096
 
 Span = tuple[int, int]
 """Where a field begins and ends in the file; for a number, the number twice."""
+
+_NOWHERE: Span = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +67,14 @@ class ElsewhereWeight:
         dtype: ONNX's number of its type.
         location: the file's name, relative to the folder of the graph.
         offset: where in the file it begins, in bytes.
+        length: where the graph says how many bytes it has. None if the graph does not say so.
     """
 
     shape: tuple[int, ...]
     dtype: int
     location: str
     offset: int
+    length: Span | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +106,25 @@ class GraphFile:
         """The weights in `path` and in other files, by name."""
         return {**self.within, **self.elsewhere}
 
-    def with_values(self, values: Mapping[str, NDArray[Any]]) -> tuple[bytes, dict[str, NDArray[Any]]]:
-        """The bytes of the file with other values for weights in it, and those values that are for weights elsewhere.
-
-        Each value has the shape and the type of its weight.
-        """
+    def with_values(self, values: Mapping[str, NDArray[Any]]) -> MemoryGraph:
+        """The graph with other values for some of its weights. Each has the shape and the type of its weight."""
         content, others = bytearray(self.path.read_bytes()), dict(values)
         for name in self.within.keys() & values.keys():
             new, start = others.pop(name).tobytes(), self.within[name].offset
             content[start : start + len(new)] = new
-        return bytes(content), others
+        multiplied = only_multiplied((node.op, node.inputs) for node in self.nodes)
+        uncopied = {name for name in multiplied & others.keys() if self._misstate_length(name, content)}
+        return MemoryGraph(
+            content=bytes(content), folder=self.path.parent, values=others, uncopied=frozenset(uncopied)
+        )
+
+    def _misstate_length(self, name: str, content: bytearray) -> bool:
+        """Make a weight unreadable. False if it is not float32, or `content` does not say its length."""
+        weight = self.elsewhere[name]
+        if weight.dtype != _FLOAT32 or weight.length is None:
+            return False
+        content[weight.length[1] - 1] = _ODD_DIGIT
+        return True
 
 
 def read_graph(path: Path) -> GraphFile:
@@ -192,8 +209,7 @@ class _Reader:
 
     def _read_tensor(self, tensor: Span, name: str = "") -> None:
         dims: list[int] = []
-        dtype, place, is_initializer = 0, dict[str, str](), not name
-        raw: Span = (0, 0)
+        dtype, place, is_initializer, raw = 0, dict[str, Span](), not name, _NOWHERE
         for number, span in self._fields(*tensor):
             if number == _TENSOR_DIMS:
                 dims += self._numbers(span)
@@ -204,8 +220,8 @@ class _Reader:
             elif number == _TENSOR_RAW:
                 raw = span
             elif number == _TENSOR_EXTERNAL:
-                entry = {key: self._text(at) for key, at in self._fields(*span)}
-                place[entry.get(_ENTRY_KEY, "")] = entry.get(_ENTRY_VALUE, "")
+                entry = dict(self._fields(*span))
+                place[self._text(entry.get(_ENTRY_KEY, _NOWHERE))] = entry.get(_ENTRY_VALUE, _NOWHERE)
         self._found.constants[name] = tuple(dims)
         if "location" in place:
             self._add_elsewhere(name, tuple(dims), dtype, place)
@@ -214,12 +230,20 @@ class _Reader:
                 shape=tuple(dims), dtype=dtype, location=self._found.path.name, offset=raw[0]
             )
 
-    def _add_elsewhere(self, name: str, shape: tuple[int, ...], dtype: int, place: Mapping[str, str]) -> None:
-        location, offset = place["location"], place.get("offset", "0")
+    def _add_elsewhere(
+        self, name: str, shape: tuple[int, ...], dtype: int, place: Mapping[str, Span]
+    ) -> None:
+        location = self._text(place["location"])
+        offset = self._text(place["offset"]) if "offset" in place else "0"
+        length = place.get("length", _NOWHERE)
         self._found.external.add(location)
         if offset.isdecimal() and len(offset) < 20:
             self._found.elsewhere[name] = ElsewhereWeight(
-                shape=shape, dtype=dtype, location=location, offset=int(offset)
+                shape=shape,
+                dtype=dtype,
+                location=location,
+                offset=int(offset),
+                length=length if self._text(length).isdecimal() else None,
             )
 
     def _read_value(self, value: Span, into: dict[str, tuple[int | str, ...]]) -> None:

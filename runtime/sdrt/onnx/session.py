@@ -91,6 +91,8 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
+        # ONNX Runtime may read these weights in every run.
+        self._uncopied = [memory.values[name] for name in memory.uncopied] if memory else []
         self._session = self._create(config, setting, memory)
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":

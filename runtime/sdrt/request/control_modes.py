@@ -19,6 +19,11 @@ def _soft(count: int) -> list[float]:
     return [_SOFT ** max(12 - index, 0) for index in range(count)]
 
 
+def _soft_features(count: int) -> list[float]:
+    """The weights of sd-webui-controlnet for T2I-Adapters."""
+    return [*(0.25, 0.62, 0.825), *_even(count)][:count]
+
+
 def _guess(count: int) -> list[float]:
     """The weights of diffusers, which go from 0.1 to 1 however many there are."""
     return [10 ** (index / max(count - 1, 1) - 1) for index in range(count)]
@@ -31,11 +36,13 @@ class ControlMode:
     Attributes:
         title: its name in metadata, which is that of A1111's extension.
         weights: for a number of outputs, the weight of each, from the finest layer to the coarsest.
+        feature_weights: the same for a T2I-Adapter.
         prompt_only: whether it guides only the half with the prompt.
     """
 
     title: str
     weights: Callable[[int], list[float]] = _even
+    feature_weights: Callable[[int], list[float]] = _even
     prompt_only: bool = False
 
 
@@ -43,8 +50,10 @@ BALANCED = "balanced"
 """The name of the usual mode."""
 CONTROL_MODES: Mapping[str, ControlMode] = {
     BALANCED: ControlMode(title="Balanced"),
-    "prompt": ControlMode(title="My prompt is more important", weights=_soft),
-    "control": ControlMode(title="ControlNet is more important", weights=_soft, prompt_only=True),
+    "prompt": ControlMode(title="My prompt is more important", weights=_soft, feature_weights=_soft_features),
+    "control": ControlMode(
+        title="ControlNet is more important", weights=_soft, feature_weights=_soft_features, prompt_only=True
+    ),
 }
 """The modes that users name."""
 GUESS = ControlMode(title=CONTROL_MODES["control"].title, weights=_guess, prompt_only=True)

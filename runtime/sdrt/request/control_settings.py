@@ -26,7 +26,7 @@ class ControlSettings(TwoModelSettings):
 
     control_image: Any = setting(
         None,
-        "Let this image guide the model through a ControlNet: by edges, a pose, depths or the like.",
+        "Let this image guide the model through a ControlNet or T2I-Adapter: by edges, a pose, depths or the like.",
         more="Anything that {image} can be, except latents. With one ControlNet, a list has one image for each prompt. "
         "With several, a list has one image for each ControlNet, or one such list for each prompt. sdrt scales the "
         "image to the size of the result. In text to image, the image's size is the default size.",
@@ -35,8 +35,8 @@ class ControlSettings(TwoModelSettings):
         option=Option(
             ("--control-image",),
             metavar="FILE",
-            help="Let this image guide the model through a ControlNet: by edges, a pose, depths or the like. "
-            "Repeat the option for several ControlNets.",
+            help="Let this image guide the model through a ControlNet or T2I-Adapter: by edges, a pose, depths or the "
+            "like. Repeat the option for several.",
             repeats=True,
         ),
     )
@@ -79,7 +79,7 @@ class ControlSettings(TwoModelSettings):
         None,
         "How much the ControlNet guides the model.",
         more=_EACH,
-        usual="1; 0.8 with an image; with a mask 0.5, or 1 for SDXL, as in diffusers",
+        usual="1; for a ControlNet 0.8 with an image; with a mask 0.5, or 1 for SDXL, as in diffusers",
         kind=float,
         bounds=(-100.0, 100.0),
         max_items=MAX_CONTROLNETS,
@@ -135,7 +135,7 @@ class ControlSettings(TwoModelSettings):
         False,
         "diffusers' guess mode: the ControlNet does not guide the negative prompt, and its fine layers count less "
         "than its coarse ones.",
-        more="The prompt may then be empty. diffusers recommends a guidance scale from 3 to 5.",
+        more="The prompt may then be empty. diffusers recommends a guidance scale from 3 to 5. Not for T2I-Adapters.",
         kind=bool,
         only_with=("control_image",),
         group=Group.CONTROL,

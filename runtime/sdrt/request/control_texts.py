@@ -29,7 +29,7 @@ _MODES = {mode.title: name for name, mode in CONTROL_MODES.items()}
 _NO_MAP = re.compile(
     r"reference|revision|clip|style|inpaint|colorfix|ip.?adapter|instant.?id|pulid|face.?id", re.IGNORECASE
 )
-_NO_NET = re.compile(r"ip.?adapter|t2i|style|lllite|instant.?id|pulid|sparse.?ctrl|union", re.IGNORECASE)
+_NO_NET = re.compile(r"ip.?adapter|style|lllite|instant.?id|pulid|sparse.?ctrl|union", re.IGNORECASE)
 # What a unit may say besides, and what it says of nothing.
 _NOTHING: Mapping[str, tuple[str, ...]] = {
     "advanced weighting": ("None", ""),

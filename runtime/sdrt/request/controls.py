@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sdrt.common.messages import refused
 from sdrt.errors import RequestError
+from sdrt.families import ControlNetSpec, T2IAdapterSpec
 from sdrt.images.reading import checked_count, read_images
 from sdrt.request.checks import both_given
 from sdrt.request.control_modes import BALANCED, CONTROL_MODES, GUESS, ControlMode
@@ -29,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Control:
-    """What one ControlNet of a run does.
+    """What one ControlNet or T2I-Adapter of a run does.
 
     Attributes:
         images: the control image [H, W, 3] of each prompt, in 8 bits.
@@ -38,6 +39,7 @@ class Control:
         preprocessor: what makes the images that it sees.
         mode: how it shares the image with the prompt.
         prompt_only: whether it guides only the half with the prompt.
+        is_adapter: whether it is a T2I-Adapter.
     """
 
     images: tuple[Image8, ...]
@@ -47,6 +49,7 @@ class Control:
     preprocessor: str
     mode: ControlMode
     prompt_only: bool
+    is_adapter: bool = False
 
     @property
     def is_always_on(self) -> bool:
@@ -83,7 +86,7 @@ def check_controls(request: DerivedSettings) -> None:
     rows = [tuple(_read(one) for one in row) for row in given] if nested else _flat(given)
     object.__setattr__(request, _NAME, tuple(rows))
     for start, end in _pairs(
-        _numbers(request.control_guidance_start, 0), _numbers(request.control_guidance_end, 1)
+        _numbers(request.control_guidance_start, [0]), _numbers(request.control_guidance_end, [1])
     ):
         if start >= end:
             raise refused(
@@ -109,9 +112,9 @@ def _none() -> list[Image8]:
     raise refused(_NAME, "is an empty list", "one or several images")
 
 
-def _numbers(given: float | Sequence[float] | None, usual: float) -> Sequence[float]:
+def _numbers(given: float | Sequence[float] | None, usual: Sequence[float]) -> Sequence[float]:
     """A checked setting, which is a tuple, or its default."""
-    return (usual,) if given is None or isinstance(given, (int, float)) else given
+    return usual if given is None or isinstance(given, (int, float)) else given
 
 
 def _pairs(starts: Sequence[float], ends: Sequence[float]) -> list[tuple[float, float]]:
@@ -130,10 +133,10 @@ def _each(values: Sequence[T], count: int) -> list[T]:
 
 
 def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[Control, ...]:
-    """What each ControlNet of the model does in a request.
+    """What each ControlNet and T2I-Adapter of the model does in a request.
 
     Raises:
-        RequestError: the model has no ControlNet, or the settings do not have one value for each.
+        RequestError: the model has none, or the settings do not have one value for each, or are not for all of them.
     """
     if request.control_image is None:
         return ()
@@ -145,20 +148,25 @@ def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[
             argument=_NAME,
         )
     images = _of_each_controlnet(request, count)
+    adapters = [isinstance(one, T2IAdapterSpec) for one in capabilities.controlnets]
+    if request.guess_mode and any(adapters):
+        name = capabilities.controlnets[adapters.index(True)].component
+        raise refused("guess_mode", f"is given, and {name} is a T2I-Adapter", "control_mode 'control' for it")
     scales, starts, ends = (
         _of_each(name, _numbers(getattr(request, name), usual), count)
         for name, usual in (
-            ("controlnet_conditioning_scale", _usual_scale(request, capabilities.task)),
-            ("control_guidance_start", 0.0),
-            ("control_guidance_end", 1.0),
+            ("controlnet_conditioning_scale", _usual_scales(request, capabilities.task, adapters)),
+            ("control_guidance_start", [0.0]),
+            ("control_guidance_end", [1.0]),
         )
     )
     preprocessors, modes = (
         _of_each(name, names_of(getattr(request, name)), count)
         for name in ("control_preprocessor", "control_mode")
     )
-    # As in diffusers, a first one that pools turns on guess mode.
-    pools = capabilities.controlnets[0].pools
+    # As in diffusers, a first one that pools turns on guess mode, which T2I-Adapters do not have.
+    first = capabilities.controlnets[0]
+    pools = isinstance(first, ControlNetSpec) and first.pools
     guesses = request.guess_mode or (pools and request.control_mode == BALANCED)
     return tuple(
         Control(
@@ -167,10 +175,11 @@ def fit_controls(request: DerivedSettings, capabilities: Capabilities) -> tuple[
             start=starts[index],
             end=ends[index],
             preprocessor=preprocessors[index],
-            mode=(mode := GUESS if guesses else CONTROL_MODES[modes[index]]),
-            prompt_only=mode.prompt_only or pools,
+            mode=(mode := GUESS if guesses and not is_adapter else CONTROL_MODES[modes[index]]),
+            prompt_only=mode.prompt_only or (pools and not is_adapter),
+            is_adapter=is_adapter,
         )
-        for index in range(count)
+        for index, is_adapter in enumerate(adapters)
     )
 
 
@@ -201,12 +210,11 @@ def settings_of_controls(controls: Sequence[Control]) -> dict[str, tuple[float, 
     }
 
 
-def _usual_scale(request: DerivedSettings, task: Task) -> float:
-    """diffusers' default for a request of this kind."""
-    if request.image is None:
-        return 1.0
+def _usual_scales(request: DerivedSettings, task: Task, adapters: Sequence[bool]) -> list[float]:
+    """diffusers' default for a request of this kind, and for T2I-Adapters, which it has for text to image only, 1."""
     repaints = request.mask_image is not None or request.outpaint is not None
-    return task.masked_control_scale if repaints else task.control_scale
+    with_image = task.masked_control_scale if repaints else task.control_scale
+    return [1.0 if is_adapter or request.image is None else with_image for is_adapter in adapters]
 
 
 def _of_each_controlnet(request: DerivedSettings, count: int) -> list[tuple[Image8, ...]]:

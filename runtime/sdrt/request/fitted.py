@@ -41,7 +41,7 @@ class FittedRequest(DerivedSettings):
     guidance_width: int = 0
     """The width of the embedded guidance scale that the denoiser takes. 0 if it takes none."""
     controls: tuple[Control, ...] = ()
-    """What each ControlNet does. Empty without control images."""
+    """What each ControlNet and T2I-Adapter does. Empty without control images."""
     image_prompts: tuple[ImagePrompt, ...] = ()
     """What each IP-Adapter sees. Empty without image prompts."""
     runs_all_steps: bool = False
@@ -67,13 +67,16 @@ class FittedRequest(DerivedSettings):
 
     @property
     def is_controlled(self) -> bool:
-        """Whether a ControlNet has any effect. Without, the usual graph makes the image, the same bit for bit."""
+        """Whether a ControlNet or T2I-Adapter has any effect. If none has, the usual graph makes the same image."""
         return any(control.scale for control in self.controls)
 
     @property
     def denoiser_inputs(self) -> MoreInputs:
         """What the denoiser takes beside its usual inputs."""
-        return MoreInputs(residuals=self.is_controlled, images=image_inputs(self.image_prompts))
+        # What the model has counts, not what the request uses: exports have this one graph.
+        kinds = {control.is_adapter for control in self.controls} if self.is_controlled else set()
+        images = image_inputs(self.image_prompts)
+        return MoreInputs(residuals=False in kinds, features=True in kinds, images=images)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sdrt.common.messages import wrong_value
 from sdrt.errors import RequestError
+from sdrt.families import T2IAdapterSpec
 from sdrt.request.bounds import MAX_SIZE, MAX_TILED_SIZE
 from sdrt.request.checks import check_shape
 from sdrt.request.clip_skip import SkipOfLabel
@@ -190,6 +191,9 @@ def _image_size(request: Request, capabilities: Capabilities) -> tuple[int, int]
         first = request.control_image[0]
         height, width = (first[0] if isinstance(first, tuple) else first).shape[:2]
         height, width = rounded_size(height, width, capabilities)
+        # As in diffusers, the size also suits the T2I-Adapters.
+        step = max([one.factor for one in capabilities.controlnets if isinstance(one, T2IAdapterSpec)] or [1])
+        height, width = (max(side - side % step, step) for side in (height, width))
     elif request.latents is not None and request.height is None and request.width is None:
         height, width = (size * capabilities.vae_scale_factor for size in request.latents.shape[2:])
     return request.height or height, request.width or width

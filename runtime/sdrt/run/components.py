@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdrt.adapters.adaptation import Adaptation
 from sdrt.common.notices import Notices
 from sdrt.errors import UnsupportedModelError
-from sdrt.families import ControlNetSpec, IpAdapterSpec, TextEncoderSpec
+from sdrt.families import ControlNetSpec, IpAdapterSpec, T2IAdapterSpec, TextEncoderSpec
 from sdrt.families.capabilities import whole as whole_number
 from sdrt.images.clip_input import ClipInput
 from sdrt.model_folder.checker import FEATURE_EXTRACTOR, SAFETY_CHECKER
@@ -139,8 +139,8 @@ class LoadedComponents:
         name = self._family.denoiser.component
         return self._graphs.get(name, lambda: self._make_denoiser(more), more)
 
-    def controlnet(self, spec: ControlNetSpec) -> Component:
-        """The graph of a ControlNet."""
+    def controlnet(self, spec: ControlNetSpec | T2IAdapterSpec) -> Component:
+        """The graph of a ControlNet or T2I-Adapter."""
         return self._graphs.get(spec.component, lambda: self._make_controlnet(spec))
 
     @property
@@ -148,8 +148,8 @@ class LoadedComponents:
         """The config of the denoiser."""
         return self._model.component_config(self._family.denoiser.component)
 
-    def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec, Control]]:
-        """The ControlNets that guide the denoiser in a request, each with what it does. Those with scale 0 do not."""
+    def controls_of(self, request: FittedRequest) -> list[tuple[ControlNetSpec | T2IAdapterSpec, Control]]:
+        """What guides the denoiser in a request, each with what it does. What has scale 0 does not."""
         if not request.controls:
             return []
         every = zip(self._model.capabilities.controlnets, request.controls, strict=True)
@@ -259,8 +259,11 @@ class LoadedComponents:
         component.require((*own, *added), (spec.output,))
         return component
 
-    def _make_controlnet(self, spec: ControlNetSpec) -> Component:
+    def _make_controlnet(self, spec: ControlNetSpec | T2IAdapterSpec) -> Component:
         component, denoiser = self._graphs.open(spec.component), self._family.denoiser
+        if isinstance(spec, T2IAdapterSpec):
+            component.require((spec.image,), ())
+            return component
         own = denoiser.inputs(self._model.component_config(denoiser.component))
         taken = [name for name in component.inputs if name in own]
         component.require((*taken, spec.image, spec.scale), (spec.middle,))

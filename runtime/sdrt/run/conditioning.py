@@ -153,7 +153,7 @@ class Conditioning:
             return None
         return np.repeat(np.array([row.weight for row in self.rows], np.float32), self.repeats)
 
-    def repeat_for_batch(self, per_image: Array, *, zero_unconditional: bool) -> Array:
+    def repeat_for_batch(self, per_image: NDArray[Any], *, zero_unconditional: bool) -> NDArray[Any]:
         """Turn an array with one row per image [N, …] into one with a row per row of the batch [batch, …].
 
         With `zero_unconditional`, the unconditional half is zeros.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sdrt.run.conditioning import Conditioning
     from sdrt.tasks.inpainting import Canvas
 
-__all__ = ["Controls", "bound_controls", "control_maps", "residual_shapes"]
+__all__ = ["Controls", "bound_controls", "control_maps", "pixels_of", "residual_shapes"]
 
 Array = NDArray[np.float32]
 Image8 = NDArray[np.uint8]
@@ -179,7 +179,7 @@ class Controls:
         self._is_zero = False
         for number, (net, scale, guided) in enumerate(active):
             own = {name: array if array.ndim == 0 else array[guided] for name, array in inputs.items()}
-            outputs = net(scale, own, rows[guided], self._pixels(place))
+            outputs = net(scale, own, rows[guided], pixels_of(place, self._factor))
             if self._denoiser is not None:
                 named = zip(self._sums, net.outputs, strict=True)
                 given = {name: outputs[output] for name, output in named if output in outputs}
@@ -204,16 +204,15 @@ class Controls:
             own = total[guided[0] :]
             np.copyto(own, output) if first else np.add(own, output, out=own)
 
-    def _pixels(self, place: Place) -> Place:
-        """The same place in the image."""
 
-        def scaled(side: slice) -> slice:
-            if side == slice(None):
-                return side
-            return slice(side.start * self._factor, side.stop * self._factor)
+def pixels_of(place: Place, factor: int) -> Place:
+    """The same place in the image."""
 
-        _, rows, columns = place
-        return ..., scaled(rows), scaled(columns)
+    def scaled(side: slice) -> slice:
+        return side if side == slice(None) else slice(side.start * factor, side.stop * factor)
+
+    _, rows, columns = place
+    return ..., scaled(rows), scaled(columns)
 
 
 @contextmanager
@@ -242,13 +241,15 @@ def bound_controls(
         shapes: the shapes of the denoiser's inputs, by name.
         factor: how many pixels one latent covers, along each side.
     """
-    if not request.is_controlled:
+    if not request.denoiser_inputs.residuals:
         yield None
         return
     unconditional = conditioning.batch - len(conditioning.image_indices)
     with ExitStack() as stack:
         nets = []
         for spec, control in components.controls_of(request):
+            if not isinstance(spec, ControlNetSpec):
+                continue
             maps = control_maps(control, request, canvases)
             per_image = np.stack([_unit(one) for one in maps for _ in range(request.num_images_per_prompt)])
             images = conditioning.repeat_for_batch(per_image, zero_unconditional=False)

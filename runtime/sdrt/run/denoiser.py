@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
 from sdrt.run.controls import Controls, bound_controls, residual_shapes
 from sdrt.run.denoiser_inputs import check_fixed_size, fixed_inputs, fixed_length, shapes_of
+from sdrt.run.features import Features, feature_shapes
 from sdrt.run.image_prompts import SeenImages
 from sdrt.run.preparation import Prepared
 from sdrt.schedulers import Plan, SamplerRow
@@ -49,7 +50,7 @@ def bound_denoiser(
     sampler: SamplerRow,
 ) -> Iterator[Denoiser]:
     """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
-    component = components.denoiser(request.denoiser_inputs)
+    component = components.denoiser(more := request.denoiser_inputs)
     windows = _windows(request, factor)
     fixed = fixed_inputs(component, spec, request, prepared, conditioning.batch)
     extra_channels = _extra_channels(prepared, conditioning)
@@ -58,14 +59,15 @@ def bound_denoiser(
     # With low_vram, the denoiser runs one row at a time.
     rows = fixed_length(component, spec.sample, 0) or (1 if components.low_vram else conditioning.batch)
     config, canvases = components.denoiser_config, prepared.canvases
-    added = residual_shapes(config, component.inputs, rows, size) if request.is_controlled else {}
+    added = residual_shapes(config, component.inputs, rows, size) if more.residuals else {}
+    added |= feature_shapes(config, component.inputs, rows, size) if more.features else {}
     seen = SeenImages.of(request, conditioning, canvases, component.inputs, factor=factor, config=config)
     added |= {} if seen is None else seen.shapes(rows, size)
     shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
     share, weights = sampler.guidance_share, conditioning.weights
-    bind = partial(
-        bound_controls, components, spec, request, plan, conditioning, canvases, shapes=shapes, factor=factor
-    )
+    guided = (request, plan, conditioning, canvases)
+    bind = partial(bound_controls, components, spec, *guided, shapes=shapes, factor=factor)
+    features = Features.of(components, *guided, shapes=shapes, factor=factor)
     with component.bound(shapes, (spec.output,)) as run, bind(run) as controls:
         yield Denoiser(
             component,
@@ -83,7 +85,7 @@ def bound_denoiser(
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
-            controls=controls,
+            guides=[one for one in (controls, features) if one is not None],
             seen=seen,
         )
 
@@ -135,7 +137,7 @@ class Denoiser:
         fixed: inputs [batch, …] by name that are the same in every step, such as class labels.
         extra_channels: further input channels [batch, channels, h, w] that are the same in every step.
         windows: the windows through which the network sees the latents; None if it sees them whole.
-        controls: the ControlNets that guide the network; None without any.
+        guides: the ControlNets and the T2I-Adapters that guide the network, if there are any.
         seen: how much and where the network sees image prompts; None without any.
     """
 
@@ -157,7 +159,7 @@ class Denoiser:
         fixed: Mapping[str, NDArray[Any]],
         extra_channels: Array | None = None,
         windows: Windows | None = None,
-        controls: Controls | None = None,
+        guides: Sequence[Controls | Features] = (),
         seen: SeenImages | None = None,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
@@ -177,7 +179,7 @@ class Denoiser:
         self._sample = np.zeros((batch, *rest), np.float32)
         self._conditions: Mapping[str, NDArray[Any]] = {}
         self._channels = self._sample.shape[1] - (0 if extra_channels is None else extra_channels.shape[1])
-        self._windows, self._controls, self._seen = windows, controls, seen
+        self._windows, self._guides, self._seen = windows, guides, seen
         # With windows, each window needs its own part of the extra channels. Otherwise they are copied only once.
         self._extra_channels = extra_channels if windows is not None else None
         if extra_channels is not None and windows is None:
@@ -196,8 +198,8 @@ class Denoiser:
 
     def begin(self, evaluation: int) -> None:
         """Tell which evaluation of the pass comes next, counted from 0."""
-        if self._controls is not None:
-            self._controls.begin(evaluation)
+        for guide in self._guides:
+            guide.begin(evaluation)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
@@ -272,14 +274,15 @@ class Denoiser:
         return np.concatenate(outputs)[: len(self._sample)]
 
     def _guide_inside(self, rows: NDArray[np.intp], place: Place) -> None:
-        """Set what ControlNets add inside the network for these rows."""
-        if self._controls is None:
+        """Set what ControlNets and T2I-Adapters add inside the network for these rows."""
+        if not self._guides:
             return
         inputs = {name: array[rows] for name, array in self._conditions.items()}
         inputs[self._spec.sample] = self._sample[rows, : self._channels]
         inputs[self._spec.timestep] = self._time
-        for name, array in (self._controls(inputs, rows, place) or {}).items():
-            self._run.set(name, array)
+        for guide in self._guides:
+            for name, array in (guide(inputs, rows, place) or {}).items():
+                self._run.set(name, array)
 
     def _mask_images(self, rows: NDArray[np.intp], place: Place) -> None:
         """Set where the network sees image prompts, for these rows."""

@@ -341,7 +341,7 @@ def test_what_it_does_not_know_is_refused_by_name(key: str, value: Any) -> None:
         ({"_class_name": "UNetControlNetXSModel"}, "ControlNet-XS"),
         ({"base_model_channel_sizes": [320]}, "ControlNet-XS"),
         ({"_class_name": "SparseControlNetModel"}, "SparseCtrl"),
-        ({"_class_name": "T2IAdapter"}, "T2I-Adapter"),
+        ({"_class_name": "MultiAdapter"}, "several T2I-Adapters"),
     ],
     ids=str,
 )

@@ -137,18 +137,18 @@ MIDDLE = "controlnet_mid_block.bias"
         (damaged(lambda all_: all_.update({MIDDLE: torch.zeros(0)})), rf"{MIDDLE} is of shape \[0\]"),
         (configured(cross_attention_dim=64), "texts of width 64|is of shape"),
         (configured(_class_name="ControlNetUnionModel"), "is a ControlNet-Union"),
-        (configured(_class_name="T2IAdapter"), "is a T2I-Adapter"),
+        (configured(_class_name="T2IAdapter"), "is .*: expected a key that sdrt knows"),
         (
             configured(_class_name="UNet2DConditionModel"),
-            "has a UNet2DConditionModel: expected a ControlNet: ",
+            "has a UNet2DConditionModel: expected a ControlNet or T2I-Adapter: ",
         ),
         (
             configured(_class_name=None, architectures=["CLIPTextModel"]),
-            "has a CLIPTextModel: expected a ControlNet: ",
+            "has a CLIPTextModel: expected a ControlNet or T2I-Adapter: ",
         ),
         (configured(_class_name="ControlNetXSAdapter"), "is a ControlNet-XS"),
         (configured(conditioning_channels=4.5), "conditioning_channels"),
-        (lora, "style.safetensors is a LoRA: expected a ControlNet"),
+        (lora, "style.safetensors is a LoRA: expected a ControlNet or T2I-Adapter"),
     ],
     ids=[
         *(

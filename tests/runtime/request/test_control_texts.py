@@ -136,17 +136,31 @@ def test_what_the_extension_does_in_another_way_is_said(
     [
         [POSE.replace("none", "reference_only")],
         [POSE.replace("control_v11p_sd15_openpose", "ip-adapter_sd15")],
-        [POSE.replace("control_v11p_sd15_openpose", "t2iadapter_canny_sd15v2")],
+        [POSE.replace("control_v11p_sd15_openpose", "t2iadapter_style_sd14v1")],
         [POSE.replace("Balanced", "Something new")],
         [POSE + ", Advanced Weighting: [0.1"],
         [POSE + ", Union Control Type: ControlNetUnionControlType.DEPTH"],
         [CANNY, CANNY.replace("90", "91")],
     ],
-    ids=["no map", "IP-Adapter", "T2I-Adapter", "a mode", "weights", "Union", "different thresholds"],
+    ids=[
+        "no map",
+        "IP-Adapter",
+        "T2I-Adapter for style",
+        "a mode",
+        "weights",
+        "Union",
+        "different thresholds",
+    ],
 )
 def test_what_sdrt_does_not_have_is_said(units: list[str]) -> None:
     found = translate({f"ControlNet {index}": unit for index, unit in enumerate(units)})
     assert [one.label for one in found.differences] == ["ControlNet"]
+
+
+def test_t2i_adapters_are_read_like_controlnets() -> None:
+    """A1111's extension has one unit for both."""
+    found = translate({"ControlNet 0": POSE.replace("control_v11p_sd15_openpose", "t2iadapter_pose_sd14v1")})
+    assert (found.controlnets, found.differences) == (["t2iadapter_pose_sd14v1 [cab727d4]"], [])
 
 
 def test_guess_mode_is_beside_the_units() -> None:
