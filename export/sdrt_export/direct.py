@@ -17,6 +17,7 @@ from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.model_folder.model import GraphSource, Model
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt_export.checkpoints.checker import names_checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.usage import check_usage
@@ -190,6 +191,7 @@ def open_direct(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     notify: Notify | None = None,
+    safety_checker: bool = True,
     **beside: Any,
 ) -> DirectModel:
     """Open a torch checkpoint as a model that is built in memory. See `sdrt.model_folder.exporter`."""
@@ -200,6 +202,7 @@ def open_direct(
         token=token,
         cache_dir=cache_dir,
         notify=notify,
+        safety_checker=safety_checker,
     )
     given = pieces_of(opened) + controlnets_of(
         beside.get("controlnet", ()), opened, TARGETS[target], {"token": token, "cache_dir": cache_dir}
@@ -215,6 +218,7 @@ def open_direct(
         pieces=pieces,
         scheduler=opened.scheduler_config(),
         vae=tail(str(beside["vae"])) if "vae" in beside else None,
+        without_checker=not safety_checker and names_checker(opened),
     )
     model.check()
     advice = default_settings(opened).advice

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdrt.common.notices import Notify
+from sdrt.common.notices import Notices, Notify
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.model_folder.embedded import embedded_path
 from sdrt.model_folder.folder import Manifest, exists, expand
 from sdrt.model_folder.resolve import refuse_revision
 from sdrt_export import optimum_exporter, tokenizer
+from sdrt_export.checkpoints.checker import names_checker
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.opening import Beside, open_checkpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
@@ -76,6 +77,8 @@ def export_model(
     output = expand(output, "output", "a folder to write")
     checkpoint = _open(source, given, notify)
     _check(plan, checkpoint)
+    if not given.safety_checker:
+        _tell_of_checker(checkpoint, notify)
     more = controlnets_of(given.beside.controlnet, checkpoint, plan.target, given.access)
     prompts = _image_prompts(given, checkpoint, plan.target, source)
     more += [] if prompts is None else list(prompts.pieces.values())
@@ -211,7 +214,24 @@ def _open(source: str | Path | None, options: ExportOptions, notify: Notify | No
             f"DIR; for a folder of that name, write ./{source}",
             argument="source",
         )
-    return open_checkpoint(source, beside=beside, revision=options.revision, notify=notify, **options.access)
+    return open_checkpoint(
+        source,
+        beside=beside,
+        revision=options.revision,
+        notify=notify,
+        safety_checker=options.safety_checker,
+        **options.access,
+    )
+
+
+def _tell_of_checker(checkpoint: Checkpoint, notify: Notify | None) -> None:
+    """Say that nothing will look at the images, because the user leaves the safety checker out."""
+    told = (
+        f"the safety checker of {checkpoint.name} is left out: images will not be filtered"
+        if names_checker(checkpoint)
+        else f"{checkpoint.name} has no safety checker to leave out"
+    )
+    Notices(notify).inform(told)
 
 
 def _refuse_beside(beside: Beside) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sdrt.errors import RequestError
 from sdrt.families.agreement import check_text_widths
 from sdrt.model_folder.checker import SAFETY_CHECKER
-from sdrt.model_folder.graph_kind import NO_MORE
+from sdrt.model_folder.graph_kind import NO_MORE, MoreInputs
 from sdrt_export.checkpoints.checkpoint import Checkpoint
 from sdrt_export.checkpoints.folder import FolderCheckpoint
 from sdrt_export.checkpoints.random import RandomCheckpoint
@@ -102,10 +102,14 @@ class Job:
         return graphs
 
     def _graphs_of(self, piece: Piece, *, half: bool = False) -> Graphs:
+        return graphs_of(piece.component, piece.config, self.target, half=half, more=self._more_inputs())
+
+    def _more_inputs(self) -> list[MoreInputs]:
+        """What the further graphs of the U-Net take."""
         more = list(filter(None, [control_inputs(self.more)]))
         if self.prompts is not None:
             more += [replace(one, images=self.prompts.inputs.images) for one in (NO_MORE, *more)]
-        return graphs_of(piece.component, piece.config, self.target, half=half, more=more)
+        return more
 
     def _errors_of(self, piece: Piece) -> AbstractContextManager[None]:
         """See `Checkpoint`. A TAESD and ControlNets are not parts of the checkpoint."""
@@ -174,7 +178,15 @@ class Job:
 
         self._at(piece, "check")
         limit = parity.HALF if dtype == "fp16" else ("fp32" if self.halves else self.dtype)
-        rows = checks.check_graphs(piece, self._graph(piece), graphs, limit, self.target)
+        rows = checks.check_graphs(
+            piece,
+            self._graph(piece),
+            graphs,
+            limit,
+            self.target,
+            more=self._more_inputs(),
+            tensors=self._tensors(piece),
+        )
         return rows, checks.worst(rows)
 
     def _precision(self, piece: Piece) -> tuple[str, dict[str, Any]]:

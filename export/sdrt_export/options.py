@@ -34,6 +34,7 @@ class ExportKeywords(TypedDict, total=False):
     controlnet: Sequence[str | Path]
     ip_adapter: Sequence[str | Path]
     image_encoder: str | Path | None
+    safety_checker: bool
     revision: str | None
     token: str | bool | None
     cache_dir: str | Path | None
@@ -61,6 +62,7 @@ class ExportOptions:
         controlnet: files, folders or hub ids of ControlNets and T2I-Adapters, which become components of the model.
         ip_adapter: files of IP-Adapters, which become components of the model, too.
         image_encoder: a file or folder with CLIP's vision encoder, for the IP-Adapters.
+        safety_checker: whether the model gets the checkpoint's safety checker, if it has one.
         revision, token, cache_dir: huggingface_hub's, for a hub id. The revision is the checkpoint's.
         verify: compare each component with torch before the folder appears. Needs the extra `verify`. Exports by
             "optimum" are always compared.
@@ -82,6 +84,7 @@ class ExportOptions:
     controlnet: Sequence[str | Path] = ()
     ip_adapter: Sequence[str | Path] = ()
     image_encoder: str | Path | None = None
+    safety_checker: bool = True
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None

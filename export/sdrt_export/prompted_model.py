@@ -49,6 +49,7 @@ class PromptedModel(Model):
             manifest=base.manifest,
             index=base.index,
             adaptation=base.adaptation,
+            without_checker=base.without_checker,
             base=base,
             prompts=prompts,
         )

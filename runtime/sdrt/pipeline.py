@@ -143,7 +143,7 @@ class StableDiffusionPipeline(LoraMethods, ImagePromptMethods, DiffusersMethods)
         name = request.hires_scheduler
         if name is not None and split_name(name)[0] is None:
             # Metadata may name it, so it is never a file.
-            raise unknown_scheduler(name)
+            raise unknown_scheduler(name, "hires_scheduler")
         other = None if name is None else self._resolved(name)
         chosen = self.scheduler_for(scheduler, spacing)
         refiner, adaptation = self._refiners.of(request), self._adapters.of(request)

@@ -66,6 +66,21 @@ def test_a_refiner_has_its_own_prediction_type(single: Path, second: Path, tmp_p
     assert np.abs(written - images["v_prediction"][0]).max() < 1 / 255
 
 
+def test_whose_vae_it_is_is_said(single: Path, second: Path) -> None:
+    said: list[str] = []
+    with StableDiffusionPipeline.from_pretrained(
+        single, provider="cpu", vae=single, notify=said.append
+    ) as pipeline:
+        pipeline("a cat", **REFINED)
+        assert not any("VAE" in one for one in said)
+        refined: dict[str, Any] = {"refiner": str(second), "refiner_prediction_type": "epsilon", **REFINED}
+        pipeline("a cat", **refined)
+    told = (
+        f"VAE {single.name} is for {single.stem}: refiner {second.stem} has its own, which decodes the images"
+    )
+    assert told in said
+
+
 def test_a_refiner_has_its_own_configs(single: Path, tmp_path: Path) -> None:
     """No tensor tells the number of heads."""
     config = open_direct(single, path=single, target="cpu", name="m").component_config("unet")

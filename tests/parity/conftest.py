@@ -88,3 +88,26 @@ def diffusers_pipeline(checkpoint: Callable[[str], Path]) -> Callable[[str], Any
         return made[variant]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def encoder(made_once: MadeOnce) -> Path:
+    """A vision encoder, in a folder."""
+    from tests.parity.ip_adapters import image_encoder_folder
+
+    return made_once("ip_adapter/encoder", lambda folder: image_encoder_folder(folder) and None)
+
+
+@pytest.fixture(scope="session")
+def adapter(made_once: MadeOnce, diffusers_pipeline: Callable[[str], Any]) -> Callable[[str, str, int], Path]:
+    """The file of an IP-Adapter of a kind for a variant's U-Net. The numbers give different ones."""
+    from tests.parity.ip_adapters import adapter_file
+
+    def make(variant: str, kind: str, number: int, folder: Path) -> None:
+        folder.mkdir()
+        adapter_file(folder / "adapter.safetensors", diffusers_pipeline(variant).unet, kind, 60 + number)
+
+    return lambda variant, kind, number: (
+        made_once(f"ip_adapter/{variant}-{kind}-{number}", lambda folder: make(variant, kind, number, folder))
+        / "adapter.safetensors"
+    )

@@ -2,158 +2,33 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
-
-from sdrt import StableDiffusionPipeline
-from tests.made_once import MadeOnce
-from tests.parity.image_prompts import given_image
+from PIL import Image
 
 diffusers = pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
+from sdrt import StableDiffusionPipeline  # noqa: E402
+from tests.parity.image_prompts import given_image  # noqa: E402
+from tests.parity.ip_adapter_calls import (  # noqa: E402
+    ADAPTERS,
+    LEVEL,
+    SIZE,
+    Adapter,
+    compared,
+    mask,
+    oracle,
+    ours,
+    prompt_image,
+)
+
 # diffusers hands tensors to NumPy in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array_(_|wrap__ must accept):DeprecationWarning")
-
-LEVEL, LATENTS = 1 / 255, 2e-3
-SIZE = (72, 48)
-ADAPTERS = ("base", "plus")
-
-Adapter = Callable[[str, str, int], Path]
-
-
-def prompt_image(number: int = 0, size: tuple[int, int] = (50, 40)) -> Image.Image:
-    drawn = Image.new("RGB", size, (40 * number, 90, 200 - 60 * number))
-    ImageDraw.Draw(drawn).ellipse((9, 5 + 4 * number, 33, 30), fill=(250, 60 * number, 30))
-    return drawn
-
-
-def mask(left: bool) -> Image.Image:
-    drawn = Image.new("L", SIZE)
-    ImageDraw.Draw(drawn).rectangle((0, 0, 30, 48) if left else (31, 0, 72, 48), fill=255)
-    return drawn
-
-
-@pytest.fixture(scope="session")
-def encoder(made_once: MadeOnce) -> Path:
-    """A vision encoder, in a folder."""
-    from tests.parity.ip_adapters import image_encoder_folder
-
-    return made_once("ip_adapter/encoder", lambda folder: image_encoder_folder(folder) and None)
-
-
-@pytest.fixture(scope="session")
-def adapter(made_once: MadeOnce, diffusers_pipeline: Callable[[str], Any]) -> Adapter:
-    """The file of an IP-Adapter of a kind for a variant's U-Net. The numbers give different ones."""
-    from tests.parity.ip_adapters import adapter_file
-
-    def make(variant: str, kind: str, number: int, folder: Path) -> None:
-        folder.mkdir()
-        adapter_file(folder / "adapter.safetensors", diffusers_pipeline(variant).unet, kind, 60 + number)
-
-    return lambda variant, kind, number: (
-        made_once(f"ip_adapter/{variant}-{kind}-{number}", lambda folder: make(variant, kind, number, folder))
-        / "adapter.safetensors"
-    )
-
-
-@functools.cache
-def opened(source: Path, **options: Any) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(
-        source, provider="cpu", threads=1, notify=lambda _: None, **options
-    )
-
-
-def ours(source: Path, files: Sequence[Path], encoder: Path) -> StableDiffusionPipeline:
-    made = opened(source)
-    made.load_ip_adapter(list(files), image_encoder=encoder)
-    return made
-
-
-def oracle(source: Path, files: Sequence[Path], encoder: Path, kind: str = "DiffusionPipeline") -> Any:
-    from transformers import CLIPVisionModelWithProjection
-
-    made = getattr(diffusers, kind).from_pretrained(
-        source, image_encoder=CLIPVisionModelWithProjection.from_pretrained(encoder)
-    )
-    made.set_progress_bar_config(disable=True)
-    made.load_ip_adapter(
-        [str(one.parent) for one in files],
-        subfolder=[""] * len(files),
-        weight_name=[one.name for one in files],
-        image_encoder_folder=None,
-    )
-    return made
-
-
-def their_masks(masks: Any, height: int, width: int) -> dict[str, Any]:
-    """diffusers' argument for masks, a list of them for each adapter. Empty without any."""
-    from diffusers.image_processor import IPAdapterMaskProcessor
-
-    if masks is None:
-        return {}
-    process = IPAdapterMaskProcessor().preprocess
-    grouped = [process(group, height=height, width=width) for group in masks]
-    tensors = [one.reshape(1, one.shape[0], one.shape[2], one.shape[3]) for one in grouped]
-    return {"cross_attention_kwargs": {"ip_adapter_masks": tensors}}
-
-
-def compared(
-    pipeline: StableDiffusionPipeline,
-    theirs: Any,
-    images: Any,
-    *,
-    scale: Any = 1.0,
-    masks: Any = None,
-    more: dict[str, Any] | None = None,
-    own: dict[str, Any] | None = None,
-    **options: Any,
-) -> None:
-    """Compare images and latents. `more` is for diffusers alone, `own` for sdrt."""
-    width, height = SIZE
-    call: dict[str, Any] = {
-        "prompt": "a lake",
-        "negative_prompt": "fog",
-        "num_inference_steps": 5,
-        "guidance_scale": 5.0,
-        **options,
-    }
-    theirs.set_ip_adapter_scale(scale)
-    given = their_masks(masks, height, width)
-    pipeline.set_ip_adapter_scale(scale)
-    for kind, tolerance in (("np", LEVEL), ("latent", LATENTS)):
-        seeds = [3 + index for index in range(options.get("num_images_per_prompt", 1))]
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        generator = generators if len(seeds) > 1 else generators[0]
-        size = {} if "image" in call and "mask_image" not in call else {"height": height, "width": width}
-        expected = theirs(
-            **call,
-            **size,
-            **given,
-            **(more or {}),
-            ip_adapter_image=images,
-            generator=generator,
-            output_type=kind,
-        ).images
-        found = pipeline(
-            **call,
-            **(own or {}),
-            ip_adapter_image=images,
-            ip_adapter_masks=masks,
-            height=height,
-            width=width,
-            seed=3,
-            output_type=kind,
-        ).images
-        error = float(np.abs(np.asarray(found) - np.asarray(expected)).max())
-        limit = tolerance * (1 if kind == "np" else max(1.0, float(np.abs(np.asarray(expected)).max())))
-        assert error <= limit, (kind, error)
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)

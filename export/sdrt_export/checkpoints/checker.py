@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sdrt.common.messages import brief
 from sdrt.errors import ModelNotFoundError, UnsupportedModelError
@@ -14,7 +14,10 @@ from sdrt.model_folder.index import class_of
 from sdrt.model_folder.manifest import read_json
 from sdrt_export.checkpoints.weight_files import Weights, find_weights
 
-__all__ = ["Checker", "find_checker"]
+if TYPE_CHECKING:
+    from sdrt_export.checkpoints.checkpoint import Checkpoint
+
+__all__ = ["Checker", "find_checker", "names_checker"]
 
 _CLASS = "StableDiffusionSafetyChecker"
 
@@ -32,6 +35,11 @@ class Checker:
     weights: Weights | None = None
     preprocessor: Mapping[str, Any]
     problem: str = ""
+
+
+def names_checker(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint names a safety checker, which may have been left out."""
+    return checkpoint.family.checks_images and class_of(checkpoint.index().get(SAFETY_CHECKER)) is not None
 
 
 def find_checker(folder: Path, index: Mapping[str, Any]) -> Checker | None:

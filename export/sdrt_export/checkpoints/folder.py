@@ -147,8 +147,12 @@ def read_tensors(files: Iterable[Path], class_name: str) -> Tensors:
     return Tensors({name: sources[key] for name, key in current_names(class_name, sources).items()})
 
 
-def open_folder(folder: Path, name: str | None = None, revision: str | None = None) -> FolderCheckpoint:
+def open_folder(
+    folder: Path, name: str | None = None, revision: str | None = None, *, safety_checker: bool = True
+) -> FolderCheckpoint:
     """Check that ``folder`` is a Stable Diffusion checkpoint of known classes in safetensors.
+
+    Without ``safety_checker``, its own is left out.
 
     Raises:
         ModelNotFoundError: the folder does not exist, or is not in diffusers' layout.
@@ -164,10 +168,12 @@ def open_folder(folder: Path, name: str | None = None, revision: str | None = No
     if not folder.is_dir():
         raise refusal_of_file(folder)
     with readable(folder):
-        return _open_folder(folder, name, revision)
+        return _open_folder(folder, name, revision, safety_checker)
 
 
-def _open_folder(folder: Path, name: str | None, revision: str | None) -> FolderCheckpoint:
+def _open_folder(
+    folder: Path, name: str | None, revision: str | None, safety_checker: bool
+) -> FolderCheckpoint:
     if not (folder / "model_index.json").is_file():
         raise refusal_of_folder(folder)
     family = check_checkpoint_index(folder)
@@ -176,7 +182,8 @@ def _open_folder(folder: Path, name: str | None, revision: str | None) -> Folder
     for part, (component, *_) in parts_of(family).items():
         _read_config(folder / part / "config.json")
         weights[part] = find_weights(folder / part, component.library)
-    checker = find_checker(folder, read_json(folder / INDEX_NAME)) if family.checks_images else None
+    wanted = safety_checker and family.checks_images
+    checker = find_checker(folder, read_json(folder / INDEX_NAME)) if wanted else None
     if checker is not None and checker.weights is not None:
         weights[SAFETY_CHECKER.checkpoint] = checker.weights
     _check_scheduler(folder / "scheduler" / "scheduler_config.json")

@@ -42,6 +42,7 @@ def open_checkpoint(
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
     notify: Notify | None = None,
+    safety_checker: bool = True,
 ) -> Checkpoint:
     """Open a checkpoint, and download it first if it is on the hub.
 
@@ -51,6 +52,7 @@ def open_checkpoint(
         beside: the options that go with it.
         revision, token, cache_dir: huggingface_hub's. The revision is the checkpoint's.
         notify: receives messages for the user.
+        safety_checker: whether to open its safety checker, and to download it.
 
     Raises:
         RequestError: an argument is wrong.
@@ -63,15 +65,17 @@ def open_checkpoint(
         refuse_revision(source, revision)
         if path.is_file():
             return _single(path, beside, access, notify)
-        return _folder(open_folder(path), beside, access)
+        return _folder(open_folder(path, safety_checker=safety_checker), beside, access)
     if (file := hub_file(source)) is not None:
         found, commit = download_file(file, revision=revision, **access)
         return _single(found, beside, access, notify, name=str(file), revision=commit)
     name = hub.check_id(source)
     # Check the small index before gigabytes of weights are downloaded.
-    check_checkpoint_index(hub.download(name, revision=revision, **access))
-    snapshot = hub.download_checkpoint(name, revision=revision, **access)
-    return _folder(open_folder(snapshot, name=name, revision=snapshot.name), beside, access)
+    wanted: dict[str, Any] = {"revision": revision, "safety_checker": safety_checker, **access}
+    check_checkpoint_index(hub.download(name, **wanted))
+    snapshot = hub.download_checkpoint(name, **wanted)
+    opened = open_folder(snapshot, name=name, revision=snapshot.name, safety_checker=safety_checker)
+    return _folder(opened, beside, access)
 
 
 def _single(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sdrt.common.file_kind import check_checkpoint_file
-from sdrt.common.messages import naming
+from sdrt.common.messages import naming, wrong_key
 from sdrt.common.notices import Notices, Notify
 from sdrt.errors import UnsupportedModelError
 from sdrt.families import Family, family_of
+from sdrt.families.capabilities import whole
 from sdrt.families.few_steps import few_steps_scheduler
 from sdrt_export.checkpoints.clip_vocabulary import VOCABULARY, clip_tokenizer
 from sdrt_export.checkpoints.defaults import completed
@@ -259,9 +260,25 @@ def _lacks(file: MappedFile, kind: Kind, part: str, remedy: str) -> UnsupportedM
 
 def _denoiser(kind: Kind, unet: Section, texts: Mapping[str, Part], configs: GivenConfigs) -> Part:
     with configs.errors_of(_UNET):
+        _check_sizes(configs.config(_UNET, "UNet2DConditionModel"))
         return unet_part(
             unet, configs.config(_UNET, "UNet2DConditionModel") or _unet_config(kind, unet, texts)
         )
+
+
+def _check_sizes(given: Config | None) -> None:
+    """Check what the U-Net's graph does not need and the runtime reads, in a given config. Raises `IntegrityError`."""
+    if given is None:
+        return
+    for key in ("in_channels", "out_channels"):
+        whole(given, key, _UNET)
+    size = given.get("sample_size")
+    sides = size if isinstance(size, list) and len(size) == 2 else [size]
+    for side in sides if size is not None else ():
+        if type(side) is not int or side < 1:
+            raise wrong_key(
+                "unet/config.json", "sample_size", size, "a whole number, or two", component=_UNET
+            )
 
 
 def _unet_config(kind: Kind, unet: Section, texts: Mapping[str, Part]) -> Config:

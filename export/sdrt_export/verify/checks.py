@@ -10,19 +10,28 @@ from sdrt.model_folder.graph_kind import STAGES_GRAPH, WHOLE_GRAPH, GraphKind, M
 from sdrt_export.graphs.graph import Graph
 from sdrt_export.piece import Piece
 from sdrt_export.targets import Target
+from sdrt_export.tensors.array import Array
 from sdrt_export.verify import parity
 
 __all__ = ["check_foreign", "check_graphs", "worst"]
 
 Rows = list[dict[str, Any]]
-_CONTROLLED = [
-    MoreInputs(residuals=residuals, features=features)
-    for residuals, features in ((True, False), (False, True), (True, True))
-]
 
 
-def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: str, target: Target) -> Rows:
-    """The manifest's parity rows: of the whole graph in `path`, of those beside it in float32, and of the stages.
+def check_graphs(
+    piece: Piece,
+    path: Path,
+    graphs: Mapping[str, Graph],
+    limit: str,
+    target: Target,
+    *,
+    more: Sequence[MoreInputs] = (),
+    tensors: Mapping[str, Array] | None = None,
+) -> Rows:
+    """The manifest's parity rows: of the whole graph in `path`, of those beside it in float32, of the stages, and of
+    those with `more` inputs.
+
+    `tensors` are the component's with those of IP-Adapters. By default there are none of these.
 
     Raises:
         ExportError: a graph differs from torch by more than `parity.LIMITS[limit]`, or does not run.
@@ -37,20 +46,28 @@ def check_graphs(piece: Piece, path: Path, graphs: Mapping[str, Graph], limit: s
     for name, own in ((STAGES_GRAPH.file, limit), (STAGES_GRAPH.widened.file, "fp16")):
         if name in graphs:
             rows += parity.compare_stages(component, path.with_name(name), expected, own, target)
-    for inputs in _CONTROLLED:
-        kind = GraphKind(inputs=inputs)
-        rows += _check_controlled(piece, path, graphs, kind, limit, target) if kind.file in graphs else []
+    for one in more:
+        kind = GraphKind(inputs=one)
+        if kind.file in graphs:
+            rows += _check_extended(piece, path, graphs, kind, limit, target, tensors or piece.tensors)
     return rows
 
 
-def _check_controlled(
-    piece: Piece, path: Path, graphs: Mapping[str, Graph], kind: GraphKind, limit: str, target: Target
+def _check_extended(
+    piece: Piece,
+    path: Path,
+    graphs: Mapping[str, Graph],
+    kind: GraphKind,
+    limit: str,
+    target: Target,
+    tensors: Mapping[str, Array],
 ) -> Rows:
-    """The rows of a U-Net's graph for ControlNets or T2I-Adapters, with what they give."""
+    """The rows of the U-Net's graphs with more inputs: what ControlNets and T2I-Adapters give, tokens of images."""
     assert piece.component.extended is not None  # because it has such a graph
-    component = piece.component.extended(kind.inputs)
+    component, images = piece.component.extended(kind.inputs), kind.inputs.images
     names = component.outputs(piece.config)
-    expected = parity.reference(component, piece.config, piece.tensors)
+    used = tensors if images else piece.tensors
+    expected = parity.reference(component, piece.config, used, images=images)
     rows = parity.compare(component, path.with_name(kind.file), names, expected, limit, target)
     if (wide := kind.widened.file) in graphs:
         rows += parity.compare(component, path.with_name(wide), names, expected[:1], "fp16", target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdrt.errors import ExportError
+from sdrt.model_folder.graph_kind import ImageInput
 from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
 from sdrt_export.architectures.clip_text import ADDED, EOS_INDEX
 from sdrt_export.checkpoints.checkpoint import Checkpoint
@@ -29,6 +30,7 @@ import transformers  # noqa: E402
 __all__ = ["build", "load", "load_part", "run"]
 
 _Torch = dict[str, Tensor]
+_WAYS = ("down_blocks", "up_blocks", "mid_block")
 _CHECKER, _PROJECTION, _T2I = "StableDiffusionSafetyChecker", "ImageProjection", "T2IAdapter"
 # Errors that the libraries raise for a config that they cannot make a module from.
 _UNREADABLE = (OSError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, AttributeError)
@@ -87,13 +89,19 @@ def _projection(config: Mapping[str, int]) -> nn.Module:
     return module
 
 
-def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> nn.Module:
+def load(
+    component: Component, config: Config, tensors: Mapping[str, Array], images: Sequence[ImageInput] = ()
+) -> nn.Module:
     """The component's module with a checkpoint's weights, in float32 for inference.
+
+    With `images`, it is a U-Net that sees them through IP-Adapters, whose weights are in `tensors` too.
 
     Raises:
         ExportError: names or shapes differ from those of the library's class.
     """
     module = build(component, config)
+    if images:
+        _see(module, images)
     own = module.state_dict()
     state = {name: _tensor(tensors[name]) for name in tensors if name in own or not is_spare(component, name)}
     try:
@@ -103,6 +111,24 @@ def load(component: Component, config: Config, tensors: Mapping[str, Array]) -> 
         raise _refused(component, error) from error
     _fill_buffers(module)
     return module.requires_grad_(False)
+
+
+def _cross_attentions(unet: nn.Module) -> list[tuple[str, Any]]:
+    """The cross-attentions with their names, in the order in which IP-Adapters count them: the middle is last."""
+    found = [(name, one) for name, one in unet.named_modules() if name.endswith(".attn2")]
+    return sorted(found, key=lambda row: _WAYS.index(row[0].partition(".")[0]))
+
+
+def _see(unet: nn.Module, images: Sequence[ImageInput]) -> None:
+    """Make a U-Net's cross-attentions those of diffusers' IP-Adapters, without memory for their weights."""
+    from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+
+    with torch.device("meta"):
+        for _, attention in _cross_attentions(unet):
+            processor = IPAdapterAttnProcessor2_0(
+                attention.inner_dim, images[0].width, num_tokens=[1] * len(images)
+            )
+            attention.set_processor(processor)
 
 
 def load_part(checkpoint: Checkpoint, part: str) -> nn.Module:
@@ -191,6 +217,12 @@ def _run_unet(model: Any, inputs: _Torch) -> list[Tensor]:
     features = [given.pop(name) for name in list(given) if "_intrablock_additional_residual" in name]
     if features:
         given["down_intrablock_additional_residuals"] = features
+    tokens = [given.pop(name) for name in list(given) if name.startswith("image_tokens_")]
+    scales = [given.pop(name) for name in list(given) if name.startswith("image_scales_")]
+    if tokens:
+        given["encoder_hidden_states"] = (given["encoder_hidden_states"], tokens)
+        for layer, (_, attention) in enumerate(_cross_attentions(model)):
+            attention.processor.scale = [float(one[layer]) for one in scales]
     return [model(**given, added_cond_kwargs=sizes or None, return_dict=False)[0]]
 
 

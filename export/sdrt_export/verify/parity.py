@@ -5,7 +5,7 @@ Graphs with operators that ONNX Runtime has for GPUs only run on a GPU, or with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 
 from sdrt.common.notices import Notices
 from sdrt.errors import ExportError, OutOfMemoryError, SdrtError
+from sdrt.model_folder.graph_kind import ImageInput
 from sdrt.onnx.engine import FAILURES, available_providers, cuda_works, ort
 from sdrt.onnx.error_messages import Subject, run_failure
 from sdrt.onnx.providers import SessionConfig
@@ -47,10 +48,17 @@ class Reference:
 
 
 def reference(
-    component: Component, config: Config, tensors: Mapping[str, Array], sizes: tuple[int, int] = (1, 2)
+    component: Component,
+    config: Config,
+    tensors: Mapping[str, Array],
+    sizes: tuple[int, int] = (1, 2),
+    images: Sequence[ImageInput] = (),
 ) -> list[Reference]:
-    """Load the torch module, and run it at two of the component's example sizes."""
-    module = modules.load(component, config, tensors)
+    """Load the torch module, and run it at two of the component's example sizes.
+
+    With `images`, it is a U-Net that sees them.
+    """
+    module = modules.load(component, config, tensors, images)
     made = []
     for size in sizes:
         inputs = component.examples(config, size)

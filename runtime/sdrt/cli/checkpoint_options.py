@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -10,22 +10,8 @@ import click
 from sdrt.cli import completers
 from sdrt.model_folder.embedded import DEFAULT_MODEL
 
-__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "SPELLINGS", "beside_options", "model_option"]
+__all__ = ["BESIDE", "CHECKPOINT_OPTIONS", "MODEL_HELP", "beside_options", "model_option"]
 
-SPELLINGS: Mapping[str, str] = {
-    "vae": "--vae",
-    "text_encoders": "--text-encoder",
-    "prediction_type": "--prediction-type",
-    "config": "--config",
-    "controlnet": "--controlnet",
-    "ip_adapter": "--ip-adapter",
-    "image_encoder": "--image-encoder",
-    "refiner": "--refiner",
-    "refiner_prediction_type": "--refiner-prediction-type",
-    "refiner_config": "--refiner-config",
-    "taesd": "--taesd",
-}
-"""The options of Python arguments that name a model or a part of one. Errors on the command line show the options."""
 BESIDE = ("vae", "text_encoders", "prediction_type", "config", "controlnet", "ip_adapter", "image_encoder")
 """The options by parameter name."""
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import errno
-import re
 import sys
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 import click
 
 from sdrt.cli.echo import echo_error
 from sdrt.cli.process import ignore_signals
 from sdrt.common.visible import visible
-
-if TYPE_CHECKING:
-    from sdrt.errors import SdrtError
 
 __all__ = ["Boundary", "State"]
 
@@ -34,6 +29,8 @@ class State:
     """What the commands set for the `Boundary` around them."""
 
     debug: bool = False
+    command: click.Command | None = None
+    """The command that runs, whose options messages name."""
 
 
 class Boundary:
@@ -60,7 +57,7 @@ class Boundary:
         if isinstance(signal := asked(), SystemExit):
             raise signal
         error = signal or error
-        code, line = describe(error)
+        code, line = describe(error, self.state.command)
         if self.state.debug:
             lines = traceback.format_exception(kind, error, trace)
             click.echo(visible("".join(lines), lines=True), err=True, nl=False)
@@ -70,8 +67,12 @@ class Boundary:
         sys.exit(code)
 
 
-def describe(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of an exception. The message is one line, or empty if there is nothing to say."""
+def describe(error: BaseException, command: click.Command | None = None) -> tuple[int, str]:
+    """Exit code and message of an exception. The message is one line, or empty if there is nothing to say.
+
+    It names the options of `command` in place of arguments of the Python API.
+    """
+    from sdrt.cli.spellings import in_options
     from sdrt.common.interrupt import was_interrupted
     from sdrt.common.limits import can_start_thread, is_of_memory
     from sdrt.errors import SdrtError
@@ -84,7 +85,7 @@ def describe(error: BaseException) -> tuple[int, str]:
     if isinstance(error, click.ClickException):
         return error.exit_code, _one_line(_usage(error))
     if isinstance(error, SdrtError):
-        return error.exit_code, _one_line(_with_option(error))
+        return error.exit_code, _one_line(in_options(error, command))
     if is_of_memory(error):
         return OUT_OF_MEMORY, _out_of_memory()
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -93,22 +94,6 @@ def describe(error: BaseException) -> tuple[int, str]:
         # An error without a file name is about stdout; all other files are opened by name.
         return 1, _one_line(f"{error.filename or 'standard output'}: {error.strerror}")
     return 1, _one_line(f"internal error: {type(error).__name__}: {error}; {_REPORT}")
-
-
-def _with_option(error: SdrtError) -> str:
-    """The message of an error. If it begins with an argument in `SPELLINGS`, options replace this and other arguments.
-
-    After the beginning, only names with an underscore are replaced, because "refiner" and "config" are also words.
-    """
-    from sdrt.cli.checkpoint_options import SPELLINGS
-
-    text, name = str(error), error.argument
-    if name is None or name not in SPELLINGS or not text.startswith((f"{name} ", f"{name}:")):
-        return text
-    text = f"{SPELLINGS[name]}{text[len(name) :]}"
-    return re.sub(
-        r"(?<![\w/.-])[a-z]+_[a-z_]+(?![\w/.-])", lambda found: SPELLINGS.get(found[0], found[0]), text
-    )
 
 
 def _out_of_memory() -> str:

@@ -10,6 +10,7 @@ import click
 
 from sdrt.cli import completers
 from sdrt.cli.checkpoint_options import beside_options
+from sdrt.cli.empty_names import refuse_empty_names
 from sdrt.cli.generate.terminal import Terminal
 from sdrt.cli.generate.variations import read_prompts_file
 from sdrt.cli.group import debug_option
@@ -85,6 +86,13 @@ DEFAULT_TARGETS = {"sdrt": "cpu", "optimum": "portable"}
     help="Add a TAESD, such as madebyollin/taesd, for previews that look like the images.",
 )
 @beside_options
+@click.option(
+    "--no-safety-checker",
+    "safety_checker",
+    is_flag=True,
+    callback=lambda _context, _option, given: not given,
+    help="Leave out the checkpoint's safety checker, which takes 1.2 GB. Nothing filters the images then.",
+)
 @click.option("--revision", help="Branch, tag or commit of a checkpoint on the hub.")
 @click.option("--token", help="Access token of the hub.  [default: what huggingface_hub finds]")
 @click.option(
@@ -102,6 +110,7 @@ def export(source: str | None, output: Path, random_weights: int | None, quiet: 
     (owner/name/file.safetensors, or its address). The model folder appears when it is complete. An old folder stays
     until then. The path of the model folder goes to stdout.
     """
+    refuse_empty_names()
     if (source is None) == (random_weights is None):
         fits = "a SOURCE (a diffusers folder, a single file or a hub id), or --random-weights with no SOURCE"
         raise RequestError(f"expected {fits}", argument="SOURCE", fits=fits)
@@ -153,7 +162,7 @@ def _prompts(name: str) -> list[str]:
     for entry in entries:
         if entry.settings:
             raise RequestError.expected(
-                f"{entry.location} has {', '.join(entry.settings)}",
+                f"{entry.line.location} has {', '.join(entry.settings)}",
                 "only prompts to calibrate with",
                 argument="--calibration-prompts",
                 path=Path(name),

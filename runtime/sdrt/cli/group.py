@@ -44,13 +44,15 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that `args` start with. The error for an unknown name lists the known ones."""
+        """Find the command that `args` start with, and note it. The error for an unknown name lists the known ones."""
         is_unknown = args and args[0] not in self.commands_table and not args[0].startswith("-")
         if is_unknown and not ctx.resilient_parsing:
             from sdrt.cli.unknown import unknown_command
 
             raise click.UsageError(unknown_command(args[0], self.commands_table), ctx)
-        return super().resolve_command(ctx, args)
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.ensure_object(State).command = command
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -16,8 +17,9 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are 
 
     name = "numbers"
 
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self._kind = kind
+    def __init__(self, kind: type[int] | type[float], read: Callable[[str], Any] | None = None) -> None:
+        """`read` reads texts that contain more than numbers. It raises `ValueError`."""
+        self._kind, self._read = kind, read
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -26,9 +28,12 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # only its stubs are 
         if isinstance(value, tuple):
             return value
         try:
+            if self._read is not None:
+                return tuple(self._read(value))
             return tuple(self._kind(part) for part in value.split(","))
         except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 999,500,20", param, ctx)
+            json = ", and no JSON" if self._read is not None else ""
+            self.fail(f"{value!r} is not a list of numbers such as 999,500,20{json}", param, ctx)
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # only its stubs are generic

@@ -137,6 +137,7 @@ _BASES: Sequence[tuple[str, str]] = (
 _WIDTHS = {768: SD1, 1024: SD2, 2048: SDXL}
 # No model has longer names. The time of a pattern grows with the square of the length, and a header has megabytes.
 _LONGEST_NAME = 256
+_NUMBER = re.compile(r"\d{2,}", re.ASCII)
 _READS_TEXT = re.compile(r"attn2[._].*to_k(?!.*([._]up\.|_up\.|lora_B))")
 
 
@@ -157,7 +158,7 @@ def is_safetensors(path: Path) -> bool:
 
 def kind_of(file: SafetensorsFile) -> FileKind | None:
     """Tell what a file holds; None for an unknown kind."""
-    names = [name for name in file.tensors if len(name) <= _LONGEST_NAME]
+    names = _distinct(name for name in file.tensors if len(name) <= _LONGEST_NAME)
     what = _first(_KINDS, names)
     if what is not None:
         return FileKind(what, _first(_BASES, names) or _base_of_width(file))
@@ -166,10 +167,15 @@ def kind_of(file: SafetensorsFile) -> FileKind | None:
     return FileKind(EMBEDDING) if len(shapes) == 1 and 1 <= len(shapes[0]) <= 2 else None
 
 
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names that patterns can tell apart. Of numbers with several digits, no pattern reads more than how many."""
+    return list(dict.fromkeys(_NUMBER.sub(lambda found: "1" * len(found[0]), name) for name in names))
+
+
 def _first(rows: Iterable[tuple[str, str]], names: Sequence[str]) -> str | None:
     for what, pattern in rows:
         compiled = re.compile(pattern)
-        if any(compiled.search(name) for name in names):
+        if any(map(compiled.search, names)):
             return what
     return None
 

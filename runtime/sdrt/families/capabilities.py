@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdrt.common.messages import wrong_key
+from sdrt.families.cross_attentions import cross_attentions
 from sdrt.families.defaults import Defaults
 from sdrt.families.family import Family
 from sdrt.families.specs import ControlNetSpec, IpAdapterSpec, T2IAdapterSpec, Task
@@ -85,6 +86,7 @@ class Capabilities:
         max_noise_level: the highest noise level of the small image that an upscaling model was trained with.
         controlnets: the ControlNets and T2I-Adapters, in the order in which a call gives their images.
         ip_adapters: the IP-Adapters, in the order in which a call gives their images.
+        cross_attentions: the layers of the denoiser that see their images. See `cross_attentions`.
     """
 
     latent_channels: int
@@ -109,6 +111,7 @@ class Capabilities:
     max_noise_level: int = 0
     controlnets: tuple[ControlNetSpec | T2IAdapterSpec, ...] = ()
     ip_adapters: tuple[IpAdapterSpec, ...] = ()
+    cross_attentions: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, family: Family, facts: ModelFacts) -> Capabilities:
@@ -147,6 +150,7 @@ class Capabilities:
             max_noise_level=_max_noise_level(index, denoiser, owner) if task.has_noise_level else 0,
             controlnets=tuple(_control_spec(name, config) for name, config in facts.controlnets.items()),
             ip_adapters=_ip_adapters(facts),
+            cross_attentions=cross_attentions(denoiser) if facts.ip_adapters else (),
         )
 
     @property

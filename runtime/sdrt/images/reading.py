@@ -131,6 +131,9 @@ class _Reader:
 
         if isinstance(value, str) and _URL.match(value):
             raise self._url(value)
+        if isinstance(value, str) and not value:
+            # pathlib takes it for the current folder.
+            raise self._refused("is ''", "the name of an image file")
         if isinstance(value, (str, os.PathLike)):
             return self._from_source(Path(value))
         if is_source(value):

@@ -38,13 +38,21 @@ def export_once(source: Source, *, target: str, notices: Notices, reporter: Any 
         ExportError: the export failed.
     """
     name = source.model_name
-    output = cache_root() / "exported" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)}-{_key(source, target)}"
+    output = _place(source, target)
+    if not source.safety_checker and not _is_exported(output):
+        output = _place(source, target, "no safety checker")
     if not _is_exported(output):
         require_exporter(source)
         _export_alone(
             source.name, output, notices, lambda: _export(source, output, target, notices, reporter)
         )
     return _verified(output, name, notices)
+
+
+def _place(source: Source, target: str, *more: str) -> Path:
+    """The folder in the cache for an export."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", source.model_name)
+    return cache_root() / "exported" / f"{name}-{_key(source, target, *more)}"
 
 
 def export_random(architecture: str, *, target: str, notices: Notices, reporter: Any = None) -> ModelFolder:
@@ -100,13 +108,13 @@ def _is_exported(output: Path) -> bool:
     return (output / MANIFEST_NAME).is_file()
 
 
-def _key(source: Source, target: str) -> str:
+def _key(source: Source, target: str, *more: str) -> str:
     from sdrt.common.version import __version__
 
     what: list[Any] = [source.name, source.commit] if source.commit else list(_file_stats(source.configs))
     given = {**source.beside.given(), "files": [list(_file_stats(path)) for path in source.beside.paths()]}
     text = json.dumps(
-        [what, target, DTYPE, __version__, *([given] if source.beside.given() else [])], default=str
+        [what, target, DTYPE, __version__, *([given] if source.beside.given() else []), *more], default=str
     )
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -189,6 +197,7 @@ def _export(source: Source, output: Path, target: str, notices: Notices, reporte
             token=source.token,
             cache_dir=source.cache_dir,
             reporter=reporter or export_reporter(board),
+            safety_checker=source.safety_checker,
             **source.beside.given(),
         )
 

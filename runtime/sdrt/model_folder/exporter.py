@@ -40,6 +40,7 @@ class Exporter(Protocol):
         token: str | bool | None,
         cache_dir: str | Path | None,
         notify: Notify | None,
+        safety_checker: bool,
         **beside: Any,
     ) -> Model:
         """Open a torch checkpoint as a model that is built in memory.
@@ -51,6 +52,7 @@ class Exporter(Protocol):
             name: the model's name.
             revision, token, cache_dir: huggingface_hub's, for a source on the hub.
             notify: receives messages for the user.
+            safety_checker: whether to open the checkpoint's safety checker, and to download it.
             beside: the attributes of `Beside` that were given.
 
         Raises:

@@ -61,10 +61,11 @@ class ModelFolder(Model):
     sees_images: bool = True
 
     @classmethod
-    def open(cls, path: str | Path, *, name: str | None = None) -> ModelFolder:
+    def open(cls, path: str | Path, *, name: str | None = None, without_checker: bool = False) -> ModelFolder:
         """Open the folder `path` and check that it holds a model that this version can run.
 
-        `name` is the model's name. By default it is the name of its source, or of the folder.
+        `name` is the model's name. By default it is the name of its source, or of the folder. The files of the model's
+        safety checker may be missing if it is `without_checker`.
 
         Raises:
             ModelNotFoundError: there is no model folder at `path`.
@@ -78,7 +79,15 @@ class ModelFolder(Model):
             manifest = Manifest.read(folder / MANIFEST_NAME) if (folder / MANIFEST_NAME).exists() else None
             source = manifest.source.get("id") if manifest else None
             name = name or tail(source or folder.resolve().name)
-            model = cls(path=folder, name=_printable(name), family=family, manifest=manifest, index=index)
+            without = without_checker and class_of(index.get(SAFETY_CHECKER)) is not None
+            model = cls(
+                path=folder,
+                name=_printable(name),
+                family=family,
+                manifest=_without_checker(manifest) if without else manifest,
+                index=index,
+                without_checker=without,
+            )
             model._check_files()
         return model
 
@@ -200,7 +209,7 @@ class ModelFolder(Model):
     @cached_property
     def safety_checker_problem(self) -> str:
         """See `Model`."""
-        if class_of(self.index.get(SAFETY_CHECKER)) is None:
+        if self.without_checker or class_of(self.index.get(SAFETY_CHECKER)) is None:
             return ""
         needed = (self.component(SAFETY_CHECKER), self.path / FEATURE_EXTRACTOR / PREPROCESSOR)
         missing = [path.relative_to(self.path).as_posix() for path in needed if not path.is_file()]
@@ -240,8 +249,17 @@ class ModelFolder(Model):
         )
 
     def _check_files(self) -> None:
-        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER, SAFETY_CHECKER, FEATURE_EXTRACTOR)
+        checker = () if self.without_checker else (SAFETY_CHECKER,)
+        others = (TAESD_DECODER, "scheduler", LOW_RES_SCHEDULER, FEATURE_EXTRACTOR, *checker)
         check_files(self, (*others, *self.controlnets, *self.ip_adapters, IMAGE_ENCODER))
+
+
+def _without_checker(manifest: Manifest | None) -> Manifest | None:
+    """The manifest without the files of the safety checker."""
+    if manifest is None:
+        return None
+    files = {name: one for name, one in manifest.files.items() if not name.startswith(f"{SAFETY_CHECKER}/")}
+    return replace(manifest, files=files)
 
 
 def denoiser_graphs() -> list[str]:

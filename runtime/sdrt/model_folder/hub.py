@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sdrt.common.file_kind import WEIGHTS
 from sdrt.errors import IntegrityError, ModelNotFoundError
 from sdrt.families import FAMILIES
 from sdrt.model_folder.checker import SAFETY_CHECKER
@@ -20,6 +19,7 @@ from sdrt.model_folder.folder import TAESD_DECODER
 from sdrt.model_folder.index import known_family
 from sdrt.model_folder.manifest import MANIFEST_NAME
 from sdrt.model_folder.model import CONTROLNET, IMAGE_ENCODER, IP_ADAPTER
+from sdrt.model_folder.places import names_file
 from sdrt.onnx.graph_file import read_graph
 
 __all__ = ["check_id", "check_id_of", "download", "download_checkpoint", "download_component", "hub_errors"]
@@ -38,14 +38,13 @@ _ADDED = (f"{CONTROLNET}*", f"{IP_ADAPTER}*", IMAGE_ENCODER)
 _KINDS = ("controlled*.onnx", "prompted*.onnx")
 
 
-def _patterns() -> list[str]:
+def _patterns(safety_checker: bool) -> list[str]:
     """Patterns for configs, tokenizers and ONNX graphs, but not for torch weights.
 
     Of a torch checkpoint they match only a few kilobytes.
     """
-    graphs = dict.fromkeys(
-        [name for family in FAMILIES for name in family.components] + [TAESD_DECODER, SAFETY_CHECKER]
-    )
+    more = [TAESD_DECODER, *([SAFETY_CHECKER] if safety_checker else [])]
+    graphs = dict.fromkeys([name for family in FAMILIES for name in family.components] + more)
     vaes = dict.fromkeys(name for family in FAMILIES for name in (family.vae.decoder, family.vae.encoder))
     tokenizers = dict.fromkeys(name for family in FAMILIES for name in family.tokenizers)
     return [
@@ -73,7 +72,7 @@ def check_id(model: str | Path) -> str:
         ModelNotFoundError: it is not a hub id, so it is probably a mistyped folder or file.
     """
     name = str(model)
-    if name.lower().endswith(WEIGHTS):
+    if names_file(name):
         # A path such as folder/file.safetensors looks like a hub id, but no repository has such a name.
         raise ModelNotFoundError.advised(
             f"there is no file {_shown(name)}",
@@ -105,7 +104,7 @@ def check_id_of(given: str | Path, argument: str, fits: str) -> str:
     Raises:
         ModelNotFoundError: it is not a hub id, or is the name of a file. The error says that `argument` takes `fits`.
     """
-    if not _is_id(given) or str(given).lower().endswith(WEIGHTS):
+    if not _is_id(given) or names_file(str(given)):
         raise ModelNotFoundError.expected(
             f"{argument} is {_shown(str(given))!r}, which does not exist",
             fits,
@@ -129,9 +128,11 @@ def download(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    safety_checker: bool = True,
 ) -> Path:
     """Download the hub model `name` without torch weights; return its snapshot folder, named after the commit.
 
+    Without `safety_checker`, the model's own stays on the hub.
     Files in huggingface_hub's cache are not downloaded again. Its own variables set offline mode, endpoint and cache
     (`HF_HUB_OFFLINE`, `HF_ENDPOINT`, `HF_HOME`).
 
@@ -139,9 +140,10 @@ def download(
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
     options = {"token": token, "cache_dir": cache_dir}
-    folder = _snapshot(name, revision, allow_patterns=_patterns(), **options)
+    allow = _patterns(safety_checker)
+    folder = _snapshot(name, revision, allow_patterns=allow, **options)
     if more := _weight_files(folder):
-        folder = _snapshot(name, revision, allow_patterns=[*_patterns(), *more], **options)
+        folder = _snapshot(name, revision, allow_patterns=[*allow, *more], **options)
     return folder
 
 
@@ -164,16 +166,18 @@ def download_checkpoint(
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
+    safety_checker: bool = True,
 ) -> Path:
     """Download the hub model `name` with its torch weights; return its snapshot folder.
 
+    Without `safety_checker`, the model's own stays on the hub.
     The weights are safetensors files: those in full precision, else those in float16, else those in bfloat16.
 
     Raises:
         ModelNotFoundError: the hub has no such model or revision, or refuses it, or cannot be reached.
     """
-    weights = [f"{part}/*.safetensors*" for part in (*_checkpoint_components(), SAFETY_CHECKER)]
-    allow = [*_patterns(), *weights]
+    parts = [*_checkpoint_components(), *([SAFETY_CHECKER] if safety_checker else [])]
+    allow = [*_patterns(safety_checker), *(f"{part}/*.safetensors*" for part in parts)]
     options = {"token": token, "cache_dir": cache_dir, "allow_patterns": allow}
     folder = _snapshot(name, revision, ignore_patterns=_VARIANTS, **options)
     for number, _ in enumerate(_VARIANTS[:-1], start=1):

@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlsplit
 from sdrt.common.file_kind import PICKLES, refusal_of_pickle
 from sdrt.errors import ModelNotFoundError, RequestError
 from sdrt.model_folder.hub import check_id, hub_errors
+from sdrt.model_folder.places import is_local
 
 __all__ = ["HubFile", "download_file", "hub_file"]
 
@@ -47,6 +48,8 @@ def hub_file(model: str | Path) -> HubFile | None:
         return _of_address(f"https://{text}")
     parts = text.split("/")
     if len(parts) < 3 or not text.lower().endswith(_SUFFIXES) or not all(_is_name(part) for part in parts):
+        return None
+    if is_local(text):
         return None
     return HubFile(name="/".join(parts[:2]), file="/".join(parts[2:]))
 

@@ -89,7 +89,8 @@ class Loading:
     )
     safety_checker: bool | None = argument(
         True,
-        "None turns the model's safety checker off, as in diffusers. `pipeline.safety_checker` does it later.",
+        "None turns the model's safety checker off, as in diffusers. `pipeline.safety_checker` does it later. "
+        "That of a hub model is not downloaded then.",
     )
     verify: bool = argument(True, "Check the hashes of files that were not checked before.")
     notify: Notify | None = argument(
@@ -145,6 +146,7 @@ class Loading:
             notify=self.notify,
             target=row.target,
             in_memory=row.takes_memory,
+            safety_checker=bool(self.safety_checker),
             reporter=self.reporter,
         )
 

@@ -77,6 +77,7 @@ class Model(ABC):
         manifest: how its graphs were made. None if another program made them.
         index: the content of `model_index.json`.
         adaptation: the adapters that change its weights.
+        without_checker: whether the safety checker that it has on the hub was left there, as the user asked.
     """
 
     path: Path
@@ -85,6 +86,7 @@ class Model(ABC):
     manifest: Manifest | None = None
     index: Mapping[str, Any] = field(default_factory=dict)
     adaptation: Adaptation = NO_ADAPTATION
+    without_checker: bool = False
 
     @abstractmethod
     def graph(self, name: str, kind: GraphKind = WHOLE_GRAPH) -> GraphSource | None:
@@ -209,7 +211,7 @@ class Model(ABC):
     def has_safety_checker(self) -> bool:
         """Whether images are checked after they are decoded, as in the model's own pipeline."""
         names_one = class_of(self.index.get(SAFETY_CHECKER)) is not None
-        return names_one and not self.safety_checker_problem
+        return names_one and not self.without_checker and not self.safety_checker_problem
 
     @property
     @abstractmethod

@@ -43,6 +43,7 @@ def resolve_model(
     notify: Notify | None = None,
     target: str = "cpu",
     in_memory: bool = False,
+    safety_checker: bool = True,
     reporter: Any = None,
 ) -> Model:
     """Open an embedded model, a folder, a file or a hub id.
@@ -59,6 +60,7 @@ def resolve_model(
         notify: receives messages for the user.
         target: the target that a checkpoint's graphs are for.
         in_memory: whether a checkpoint's graphs may be in memory.
+        safety_checker: whether to download the safety checker of a hub model.
         reporter: receives the exporter's `ProgressEvent`s.
 
     Raises:
@@ -69,7 +71,8 @@ def resolve_model(
     if _is_embedded(model):
         opened = _open_embedded(model, revision, beside, Notices(notify))
         return _with_adapters(opened, beside, in_memory=in_memory, token=token, cache_dir=cache_dir)
-    source = _source(model, beside=beside, revision=revision, token=token, cache_dir=cache_dir)
+    access = {"token": token, "cache_dir": cache_dir}
+    source = _source(model, beside=beside, revision=revision, safety_checker=safety_checker, **access)
     return _open(source, target, in_memory, notify, reporter)
 
 
@@ -81,7 +84,9 @@ def _open_embedded(model: str | Path, revision: str | None, beside: Beside, noti
     return open_local(model)
 
 
-def _source(model: str | Path, *, beside: Beside, revision: str | None, **access: Any) -> Source:
+def _source(
+    model: str | Path, *, beside: Beside, revision: str | None, safety_checker: bool, **access: Any
+) -> Source:
     """The source of a folder, file or hub id. Downloads a model on the hub. `access` has huggingface_hub's options."""
     folder = expand(model)
     if exists(folder):
@@ -93,10 +98,12 @@ def _source(model: str | Path, *, beside: Beside, revision: str | None, **access
             "install sdrt again, with its package sdrt_models, or choose another model",
             argument="model",
         )
-    return _download(model, beside=beside, revision=revision, **access)
+    return _download(model, beside=beside, revision=revision, safety_checker=safety_checker, **access)
 
 
-def _download(model: str | Path, *, beside: Beside, revision: str | None, **access: Any) -> Source:
+def _download(
+    model: str | Path, *, beside: Beside, revision: str | None, safety_checker: bool, **access: Any
+) -> Source:
     from sdrt.model_folder import hub
     from sdrt.model_folder.hub_file import download_file, hub_file
 
@@ -104,9 +111,15 @@ def _download(model: str | Path, *, beside: Beside, revision: str | None, **acce
         path, commit = download_file(file, revision=revision, **access)
         return Source(name=str(file), configs=path, commit=commit, beside=beside, **access)
     name = hub.check_id(model)
-    snapshot = hub.download(name, revision=revision, **access)
+    snapshot = hub.download(name, revision=revision, safety_checker=safety_checker, **access)
     return Source(
-        name=name, configs=snapshot, commit=snapshot.name, beside=beside, revision=revision, **access
+        name=name,
+        configs=snapshot,
+        commit=snapshot.name,
+        beside=beside,
+        revision=revision,
+        safety_checker=safety_checker,
+        **access,
     )
 
 
@@ -168,7 +181,8 @@ def _open(source: Source, target: str, in_memory: bool, notify: Notify | None, r
     where = source.configs
     if where.is_dir() and not holds_torch_checkpoint(where):
         _refuse_beside(where, source.beside)
-        model = ModelFolder.open(where, name=source.model_name if source.commit else None)
+        name = source.model_name if source.commit else None
+        model = ModelFolder.open(where, name=name, without_checker=not source.safety_checker)
         access = {"token": source.token, "cache_dir": source.cache_dir}
         return _with_adapters(model, source.beside, in_memory=in_memory, **access)
     # Checked first, because the exporter may be missing, and because a hub model's weights are downloaded next.
@@ -231,6 +245,7 @@ def _in_memory(source: Source, target: str, notify: Notify | None) -> Model:
         token=source.token,
         cache_dir=source.cache_dir,
         notify=notify,
+        safety_checker=source.safety_checker,
         **source.beside.given(),
     )
     return _prompted(opened, source.beside, token=source.token, cache_dir=source.cache_dir)

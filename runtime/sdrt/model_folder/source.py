@@ -101,6 +101,7 @@ class Source:
         commit: the commit of a hub model; None for a folder or file.
         beside: what was given beside it.
         revision, token, cache_dir: the options that the user gave for the hub.
+        safety_checker: whether the safety checker of a hub model is wanted.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Source:
     revision: str | None = None
     token: str | bool | None = field(default=None, repr=False)
     cache_dir: str | Path | None = None
+    safety_checker: bool = True
 
     @property
     def model_name(self) -> str:

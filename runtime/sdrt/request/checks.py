@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,10 +71,20 @@ def checked(row: Setting, value: Any) -> Any:
     if row.takes_one and not isinstance(value, (list, tuple, np.ndarray)):
         value = [value]
     if row.max_items is not None:
-        return numbers(row.name, value, row.max_items, check, *row.bounds)
+        return numbers(row.name, value, row.max_items, _item_check(row, check), *row.bounds)
     number = check(row.name, value, *row.bounds)
     # The model decides from which layer on it counts.
     return SkipOfLabel(number) if isinstance(value, SkipOfLabel) else number
+
+
+def _item_check(row: Setting, check: Callable[..., Any]) -> Callable[..., Any]:
+    """The check of an item, which may be a dict in some settings."""
+    reads = row.reads
+    if reads is None:
+        return check
+    return lambda name, one, low, high: (
+        reads(name, one) if isinstance(one, Mapping) else check(name, one, low, high)
+    )
 
 
 def _chosen(row: Setting, value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,29 @@ MAX_IP_ADAPTERS = 16
 """How many IP-Adapters a call can use at once."""
 MAX_IMAGE_PROMPTS = 64
 """How many images they can see."""
+
+
+Scale = float | Mapping[str, Any]
+Scales = Scale | Sequence[Scale]
+
+
+# The module of these needs NumPy, which the help of the command does without.
+def _of_blocks(name: str, given: Any) -> Any:
+    from sdrt.request.block_scales import BlockScales
+
+    return BlockScales.of(name, given)
+
+
+def _read(text: str) -> tuple[Any, ...]:
+    from sdrt.request.block_scales import read_scales
+
+    return read_scales(text)
+
+
+def _write(scales: Any) -> str:
+    from sdrt.request.block_scales import write_scales
+
+    return write_scales(scales)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,20 +60,32 @@ class ImagePromptSettings(ControlSettings):
             repeats=True,
         ),
     )
-    ip_adapter_scale: float | Sequence[float] | None = setting(
+    ip_adapter_scale: Scales | None = setting(
         None,
         "How much the image prompt counts. With 0, it has no effect.",
         more="One number for all IP-Adapters, or a list with one for each; with {ip_adapter_masks}, also one for each "
-        "image. By default, the scale of set_ip_adapter_scale.",
+        "image. In place of a number, a dict has scales for single blocks of the U-Net, as in diffusers: "
+        '{"up": {"block_0": [0, 1, 0]}}. By default, the scale of set_ip_adapter_scale.',
         usual="1",
         kind=float,
         bounds=(-100.0, 100.0),
         max_items=MAX_IMAGE_PROMPTS,
         takes_one=True,
+        reads=_of_blocks,
         only_with=("ip_adapter_image", "ip_adapter_image_embeds"),
         group=Group.IMAGE_PROMPTS,
-        option=Option(("--ip-scale", "--ip-adapter-scale"), key="ip_scale"),
-        label=Label("IP-Adapter scale"),
+        option=Option(
+            ("--ip-scale", "--ip-adapter-scale"),
+            key="ip_scale",
+            help="How much the image prompt counts. With 0, it has no effect. JSON has scales for single blocks of the "
+            """U-Net: '{"up": {"block_0": [0, 1, 0]}}'.""",
+        ),
+        label=Label(
+            "IP-Adapter scale",
+            read=_read,
+            write=_write,
+            expected="numbers, or JSON with scales for blocks of the U-Net",
+        ),
     )
     ip_adapter_masks: Any = setting(
         None,

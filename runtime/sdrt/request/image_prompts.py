@@ -15,6 +15,7 @@ from sdrt.errors import RequestError
 from sdrt.images.given_arrays import as_array
 from sdrt.images.reading import read_images, read_masks
 from sdrt.model_folder.graph_kind import ImageInput
+from sdrt.request.block_scales import BlockScales
 from sdrt.request.checks import both_given, tensor
 from sdrt.request.image_prompt_settings import MAX_IMAGE_PROMPTS
 
@@ -37,6 +38,7 @@ _EMBEDS = "ip_adapter_image_embeds"
 _WHITE = "white where the image is seen"
 Image8 = NDArray[np.uint8]
 Array = NDArray[np.float32]
+Scale = float | BlockScales
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,14 +48,14 @@ class ImagePrompt:
     Attributes:
         spec: the adapter.
         images: its images [H, W, 3] of 8 bits, which may differ in size. Empty with `embeds`.
-        scales: how much they count: one number, or with masks one for each image.
+        scales: how much they count: one scale, or with masks one for each image.
         masks: where each of them is seen, [H, W] of 8 bits. Empty for the whole image.
         embeds: what the encoder sees in them, [1 or 2, images, …]. Of two, the first is what it sees in nothing.
     """
 
     spec: IpAdapterSpec
     images: tuple[Image8, ...]
-    scales: tuple[float, ...]
+    scales: tuple[Scale, ...]
     masks: tuple[Image8, ...] = ()
     embeds: Array | None = None
 
@@ -152,6 +154,9 @@ def fit_image_prompts(request: DerivedSettings, capabilities: Capabilities) -> t
         else _of_each(_MASKS, request.ip_adapter_masks, len(specs))
     )
     scales = scales_of(request.ip_adapter_scale, [len(one) or 1 for one in masks])
+    for scale in (one for each in scales for one in each):
+        if isinstance(scale, BlockScales):
+            scale.check_fits(_SCALE, capabilities.cross_attentions)
     return tuple(
         ImagePrompt(spec=spec, images=own, scales=each, masks=areas, embeds=seen)
         for spec, own, each, areas, seen in zip(specs, images, scales, masks, embeds, strict=True)
@@ -171,11 +176,11 @@ def _embeds_of(specs: Sequence[IpAdapterSpec], given: Sequence[Array]) -> list[A
     return list(given)
 
 
-def settings_of_image_prompts(prompts: Sequence[ImagePrompt]) -> dict[str, tuple[float, ...]]:
+def settings_of_image_prompts(prompts: Sequence[ImagePrompt]) -> dict[str, tuple[Scale, ...]]:
     """The settings that `fit_image_prompts` has completed, by name. Empty without image prompts."""
     if not prompts:
         return {}
-    if all(len(set(one.scales)) == 1 for one in prompts):
+    if all(scale == one.scales[0] for one in prompts for scale in one.scales):
         return {_SCALE: tuple(one.scales[0] for one in prompts)}
     return {_SCALE: tuple(scale for one in prompts for scale in one.scales)}
 
@@ -194,7 +199,7 @@ def _of_each(name: str, given: Sequence[Any], count: int) -> list[tuple[Image8, 
     return [one if isinstance(one, tuple) else (one,) for one in given]
 
 
-def scales_of(given: float | Sequence[float] | None, counts: Sequence[int]) -> list[tuple[float, ...]]:
+def scales_of(given: Any, counts: Sequence[int]) -> list[tuple[Scale, ...]]:
     """The scales of each adapter, one for each of its inputs, of which `counts` says how many it has.
 
     One number is for all, and as many numbers as adapters are one for each. Otherwise there is one for each input.
@@ -202,7 +207,8 @@ def scales_of(given: float | Sequence[float] | None, counts: Sequence[int]) -> l
     Raises:
         RequestError: there is another number of scales.
     """
-    values = [1.0] if given is None else [given] if isinstance(given, (int, float)) else list(given)
+    is_one = isinstance(given, (int, float, BlockScales))
+    values: list[Any] = [1.0] if given is None else [given] if is_one else list(given)
     if len(values) in (1, len(counts)):
         each = values * (len(counts) if len(values) == 1 else 1)
         return [(scale,) * count for scale, count in zip(each, counts, strict=True)]
@@ -217,7 +223,7 @@ def scales_of(given: float | Sequence[float] | None, counts: Sequence[int]) -> l
     return [tuple(next(rest) for _ in range(count)) for count in counts]
 
 
-def flat_scales(scales: Sequence[float | tuple[float, ...]], images: Sequence[Any]) -> tuple[float, ...]:
+def flat_scales(scales: Sequence[Scale | tuple[float, ...]], images: Sequence[Any]) -> tuple[Scale, ...]:
     """Scales as `ip_adapter_scale` has them, of numbers and, as in diffusers, lists with one for each masked image.
 
     `images` are those of the request, a tuple for an adapter with several.

@@ -59,7 +59,9 @@ def parse_lora(text: str) -> LoraFile:
     if wrong := [one for one in weights if not abs(one) <= MOST_WEIGHT]:
         raise refused("lora", f"{brief(text)} has the weight {wrong[0]:g}", _RANGE)
     weights = weights or [1.0]
-    return LoraFile(Path(path).expanduser(), weights[0], weights[-1])
+    # pathlib drops a "./" at the beginning, which says that the path is no hub id.
+    place = Path.cwd() / path if path.startswith(("./", ".\\")) else Path(path).expanduser()
+    return LoraFile(place, weights[0], weights[-1])
 
 
 def _number(text: str) -> float | None:

@@ -125,6 +125,8 @@ class Setting:
     """The number of dimensions of an array of floating-point numbers."""
     keeps_int: bool = False
     """Whether an int stays an int in a setting of floats. Metadata then show the number as the user wrote it."""
+    reads: Callable[[str, Any], Any] | None = None
+    """Checks and converts an item that is a dict. Its first argument is the name. None if an item is never a dict."""
     only_with: tuple[str, ...] = ()
     """The setting has no effect unless one of these settings is given."""
     about: str = ""

@@ -157,18 +157,24 @@ class Generation:
             self._notices.warn("lora_scale has no effect without a LoRA")
 
     def _tell_of_controls(self, request: FittedRequest, refiner: ComponentCache | None) -> None:
-        """Warn that ControlNets and image prompts do not guide the refiner, which is another model."""
+        """Warn that ControlNets, image prompts and a given VAE are not for the refiner, which is another model."""
         if refiner is not None and request.controls:
             self._notices.warn(f"refiner {refiner.model.name} runs without the ControlNets")
         if refiner is not None and request.image_prompts:
             self._notices.warn(f"refiner {refiner.model.name} does not see the image prompts")
+        model = self._cache.model
+        if refiner is not None and model.other_vae is not None:
+            self._notices.warn(
+                f"VAE {model.other_vae} is for {model.name}: refiner {refiner.model.name} has its own, which decodes "
+                "the images"
+            )
 
     def _tell_of_checker(self, request: FittedRequest) -> None:
         """Say that nothing looks at the images, because the request turns the safety checker off."""
         model = self._cache.model
         if request.safety_checker or request.output_type == "latent":
             return
-        if model.has_safety_checker:
+        if model.has_safety_checker or model.without_checker:
             self._notices.inform(f"the safety checker of {model.name} is off: images are not filtered")
         elif not model.safety_checker_problem:
             self._notices.inform(f"{model.name} has no safety checker to turn off")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sdrt.model_folder.exporter import load_exporter
 from sdrt.model_folder.folder import exists, expand
 from sdrt.model_folder.model import Model
 from sdrt.onnx.providers import PROVIDERS
+from sdrt.request.block_scales import BlockScales
 from sdrt.request.checks import numbers, real
 from sdrt.request.image_prompt_settings import MAX_IMAGE_PROMPTS, MAX_IP_ADAPTERS
 from sdrt.request.image_prompts import flat_scales
@@ -25,13 +26,14 @@ from sdrt.run.memory import ComponentCache
 __all__ = ["ImagePromptMethods", "ImagePromptState"]
 
 Place = str | Path
+Scale = float | Mapping[str, Any]
 
 
 @dataclass
 class ImagePromptState:
     """The scales of calls that give none."""
 
-    scale: tuple[float | tuple[float, ...], ...] | None = None
+    scale: tuple[float | BlockScales | tuple[float, ...], ...] | None = None
 
 
 class ImagePromptMethods:
@@ -82,12 +84,13 @@ class ImagePromptMethods:
         _ = made.capabilities
         self._use(made)
 
-    def set_ip_adapter_scale(self, scale: float | Sequence[float | Sequence[float]]) -> None:
+    def set_ip_adapter_scale(self, scale: Scale | Sequence[Scale | Sequence[float]]) -> None:
         """Set how much image prompts count in calls without `ip_adapter_scale`.
 
         Args:
             scale: one number, or one for each IP-Adapter. With masks, an entry may be a list with one number
-                for each image.
+                for each image. A dict in place of a number has scales for single blocks of the U-Net, and 0 for all
+                others: {"down": {"block_2": [0, 1]}, "up": {"block_0": [0, 1, 0]}} (InstantStyle).
 
         Raises:
             RequestError: it is no number, or there are not as many IP-Adapters.
@@ -100,6 +103,9 @@ class ImagePromptMethods:
             adapters = f"{count} IP-Adapter{'s' * (count != 1)}"
             raise refused("scale", f"has {len(given)} entries for {adapters}", "one, or one for each")
         checked = tuple(_scale(one) for one in given)
+        for one in checked:
+            if isinstance(one, BlockScales):
+                one.check_fits("scale", self.model.capabilities.cross_attentions)
         self._image_prompts.scale = checked * (count if len(checked) == 1 else 1)
 
     def unload_ip_adapter(self) -> None:
@@ -124,7 +130,9 @@ class ImagePromptMethods:
         return made
 
 
-def _scale(given: Any) -> float | tuple[float, ...]:
+def _scale(given: Any) -> float | BlockScales | tuple[float, ...]:
+    if isinstance(given, Mapping):
+        return BlockScales.of("scale", given)
     if isinstance(given, (list, tuple)):
         return numbers("scale", given, MAX_IMAGE_PROMPTS, real, -100.0, 100.0)
     return real("scale", given, -100.0, 100.0)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdrt.families.cross_attentions import cross_attentions
 from sdrt.images.reading import resized
+from sdrt.request.block_scales import BlockScales
 from sdrt.request.fitted import FittedRequest
 from sdrt.request.image_prompts import ImagePrompt
 from sdrt.tasks.prompt_masks import level_mask
@@ -96,7 +98,7 @@ class SeenImages:
         config: Mapping[str, Any],
     ) -> None:
         self._factor, self._config, self._inputs = factor, config, inputs
-        self.scales = _scales(request, inputs)
+        self.scales = _scales(request, inputs, config)
         self._masks: dict[int, list[Image8]] = {}
         number = 0
         for prompt in request.image_prompts:
@@ -150,14 +152,19 @@ class SeenImages:
         )
 
 
-def _scales(request: FittedRequest, inputs: Mapping[str, Any]) -> dict[str, Array]:
+def _scales(request: FittedRequest, inputs: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Array]:
     """The scales [layers] of every image input, by the names of the denoiser's inputs."""
     made: dict[str, Array] = {}
     for prompt in request.image_prompts:
         for scale in prompt.scales:
             name = f"image_scales_{len(made)}"
-            made[name] = np.full(inputs[name].shape, scale, np.float32)
+            made[name] = np.full(inputs[name].shape, _of_layers(scale, config), np.float32)
     return made
+
+
+def _of_layers(scale: float | BlockScales, config: Mapping[str, Any]) -> float | list[float]:
+    """One scale for all layers of a denoiser, or one for each."""
+    return scale.of_layers(cross_attentions(config)) if isinstance(scale, BlockScales) else scale
 
 
 def _whole(mask: Image8, request: FittedRequest, canvases: Sequence[Canvas]) -> list[Image8]:

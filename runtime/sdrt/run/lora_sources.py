@@ -10,6 +10,7 @@ from sdrt.adapters.lora_folder import USUAL_NAME, file_in
 from sdrt.errors import ModelNotFoundError
 from sdrt.model_folder.hub import hub_errors
 from sdrt.model_folder.hub_file import HubFile, download_file, hub_file
+from sdrt.model_folder.places import is_local
 
 __all__ = ["file_of", "name_of"]
 
@@ -63,7 +64,7 @@ def _on_hub(path: str | Path, weight_name: str | None) -> tuple[str, str | None,
     if Path(text.partition("/")[0]).exists() or Path(text).expanduser().exists():
         return None
     found = _ID.fullmatch(text)
-    if found and ".." not in text and not found[1].lower().endswith((_SUFFIX, ".pt", ".ckpt", ".bin")):
+    if found and ".." not in text and not is_local(found[1]):
         return found[1], found[2] or weight_name, None
     file = hub_file(text)
     return None if file is None else (file.name, file.file, file.revision)

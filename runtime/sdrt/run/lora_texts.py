@@ -60,6 +60,7 @@ class LoraTexts:
         return text + self.added
 
 
+_NAMELESS = "lora"
 NO_LORAS = LoraTexts()
 """Without LoRAs."""
 
@@ -68,9 +69,16 @@ def _lora_tags(text: str) -> list[Tag]:
     return [tag for tag in tags(text) if tag.kind in LORA_TAGS]
 
 
+def _tagged(name: str) -> str:
+    """A name without what ends a tag or a line. `--from` finds a file of another name by its hash."""
+    text = "".join(one if one.isprintable() else " " for one in name)
+    text = text.translate(dict.fromkeys(map(ord, "<>:"))).strip()
+    return text if text.strip(", ") else _NAMELESS
+
+
 def _plain(name: str) -> str:
-    """A name without the characters that separate names and hashes."""
-    return name.replace(":", "").replace(",", "")
+    """The name of a tag without the commas that separate names with their hashes."""
+    return _tagged(name).replace(",", "").strip()
 
 
 def _hash(part: Weighted) -> str:
@@ -94,8 +102,7 @@ def _tag(part: Weighted, encoders: Sequence[str], unet: str) -> str:
     values = [_number(one) for one in (weights[:1] if weights[0] == weights[1] else weights)]
     # A1111 has one weight for both text encoders, and ignores names that it does not know.
     values += [f"te2={_number(one)}" for one in texts[1:] if one != texts[0]]
-    name = part.name.translate({ord(one): None for one in "<>:"})
-    return f"<lora:{':'.join([name, *values])}>"
+    return f"<lora:{':'.join([_tagged(part.name), *values])}>"
 
 
 def _number(value: float) -> str:

@@ -160,13 +160,18 @@ def _row_of_name(name: str) -> tuple[SamplerRow, str | None]:
     raise unknown_scheduler(name)
 
 
-def unknown_scheduler(name: str) -> RequestError:
-    """The error for a name that means no scheduler. It lists those that there are."""
+def unknown_scheduler(name: str, argument: str = "") -> RequestError:
+    """The error for a name that means no scheduler. It lists those that there are, and names the `argument`."""
     key, rows = plain_name(name), _names()
     valid = ", ".join(scheduler_names())
     close = difflib.get_close_matches(key[:_LONGEST], rows, n=1)
     hint = f" (did you mean {rows[close[0]].name}?)" if close else ""
-    return _refused(f"unknown scheduler {brief(name)}{hint}; choose one of", valid)
+    where = f"{argument}: " if argument else ""
+    return RequestError.advised(
+        f"{where}unknown scheduler {brief(name)}{hint}; choose one of",
+        valid,
+        argument=argument or "scheduler",
+    )
 
 
 def split_name(name: str) -> tuple[SamplerRow | None, str | None]:

@@ -107,6 +107,34 @@ def test_an_image_prompt_and_its_metadata(folder: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == path.read_bytes()
 
 
+def test_scales_of_blocks_come_back_from_metadata(folder: Path, tmp_path: Path) -> None:
+    path, again = tmp_path / "a.png", tmp_path / "b.png"
+    prompt, scale = (*ADAPTER, "--ip-image", "@red.png"), '{"up": {"block_0": [0, 1.5]}, "mid": 1}'
+    seen = made(folder, path, *prompt, "--ip-scale", scale)
+    assert np.abs(seen - made(folder, again, *prompt, "--ip-scale", "1")).max() > 4
+    assert told(str(path)).settings["IP-Adapter scale"] == scale
+    result = run(folder, "--from", str(path), "--quiet", "--force", "-o", str(again), *prompt)
+    assert result.exit_code == 0, result.stderr
+    assert again.read_bytes() == path.read_bytes()
+    lines = tmp_path / "p.txt"
+    lines.write_text(json.dumps({"prompt": "a red circle", "ip_scale": json.loads(scale)}))
+    words = (
+        "--prompts-file",
+        str(lines),
+        "--seed",
+        "0",
+        "--steps",
+        "2",
+        "--force",
+        "-o",
+        str(again),
+        "--json",
+    )
+    result = run(folder, *words, *prompt)
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.asarray(Image.open(again)).astype(int), seen)
+
+
 def test_a_mask_is_needed_again(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     prompt = (*ADAPTER, "--ip-image", "@red.png")
@@ -146,8 +174,13 @@ def test_a_scale_of_0_and_a_plot_of_scales(folder: Path, tmp_path: Path) -> None
         (ADAPTER, "--ip-adapter has no effect without --ip-image"),
         (("--ip-image", "@red.png"), "this model has no IP-Adapter"),
         (("--image-encoder", "@image_encoder"), "--image-encoder has no effect without an IP-Adapter"),
-        (("--ip-scale", "0.5"), "ip_adapter_scale has no effect without ip_adapter_image"),
+        (("--ip-scale", "0.5"), "--ip-scale has no effect without --ip-image"),
         ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", "1,2"), "has 2 numbers for 1 IP-Adapter"),
+        (
+            (*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": {"block_9": 1}}'),
+            "error: --ip-scale has 'up.block_9': expected blocks that see images: down.block_",
+        ),
+        ((*ADAPTER, "--ip-image", "@red.png", "--ip-scale", '{"up": '), "Invalid value for '--ip-scale'"),
         ((*ADAPTER, "--ip-image", "@junk.png"), "is not an image"),
         ((*ADAPTER, "--ip-image", "@red.png", "--ip-mask", "@black.png"), "white where the image is seen"),
         (

@@ -135,7 +135,7 @@ def test_a_missing_lora_is_named_before_any_image_is_made(model: str) -> None:
 @pytest.mark.parametrize("name", ["none", "loras/ink.safetensors"])
 def test_a_folder_that_is_none_is_named_without_tags_too(model: str, name: str) -> None:
     error = generate(model, "a cat", "--lora-dir", name, *QUICK, "-o", "no.png", ok=False)
-    assert error == f"error: lora_dir {name} is no folder: expected a folder of .safetensors files\n"
+    assert error == f"error: --lora-dir {name} is no folder: expected a folder of .safetensors files\n"
 
 
 def test_a_folder_with_several_files_says_how_the_command_names_one(model: str, loras: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_missing_lora_of_a_prompts_file_is_named_with_its_line(model: str, fol
 
 
 def test_a_scale_without_a_lora_is_said(model: str) -> None:
-    words = "lora_scale has no effect without a LoRA"
+    words = "--lora-scale has no effect without a LoRA"
     assert words in generate(model, "a cat", "--lora-scale", "2", *QUICK, "-o", "a.png")
     files = ("--lora", "loras/ink.safetensors:0.1")
     assert words not in generate(model, "a cat", *files, "--lora-scale", "2", *QUICK, "-o", "a.png")

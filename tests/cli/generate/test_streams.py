@@ -59,10 +59,10 @@ def test_input_from_a_pipe_is_the_file_s(folder: Path, model: str, option: str) 
     [
         (
             b"%!PS-Adobe-3.0 EPSF-3.0",
-            "error: image (23 bytes) is an EPS or PostScript file: expected an image in PNG",
+            "error: --image (23 bytes) is an EPS or PostScript file: expected an image in PNG",
         ),
-        (b"hello", "error: image (5 bytes) is not an image: expected an image in PNG"),
-        (b"", "error: image (0 bytes) is empty"),
+        (b"hello", "error: --image (5 bytes) is not an image: expected an image in PNG"),
+        (b"", "error: --image (0 bytes) is empty"),
         (png(name="PPM"), "is a Netpbm image: expected an image in PNG"),
     ],
 )

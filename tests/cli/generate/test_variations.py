@@ -94,7 +94,7 @@ def test_a_line_may_have_lists_and_switches(model: str) -> None:
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"scheduler": "nope"}, "nope"),
         ({"image": "nope.png"}, "nope.png"),
-        ({"hires_steps": 3}, "hires_steps has no effect without hires_scale"),
+        ({"hires_steps": 3}, "hires_steps has no effect without --hires"),
     ],
     ids=str,
 )
@@ -132,7 +132,7 @@ def test_prompts_from_stdin(model: str) -> None:
         ('{"prompt": "a", "steps": 2.5}', "p.txt, line 1: steps is 2.5: expected a whole number"),
         ('{"prompt": "a", "steps": true}', "p.txt, line 1: steps is True"),
         ('{"prompt": "a", "steps": 2, "num_inference_steps": 3}', "p.txt, line 1: steps is given twice"),
-        ('{"prompt": "a", "steps": 0}', "num_inference_steps is 0"),
+        ('{"prompt": "a", "steps": 0}', "p.txt, line 1: steps is 0"),
         ('{"prompt": "a", "scheduler": "nope"}', "unknown scheduler 'nope'"),
         ('{"prompt": "a", "image": "nope.png"}', "image 'nope.png' cannot be read"),
         ('{"prompt": "a", "seed": -9223372036854775809}', "seed is -9223372036854775809"),

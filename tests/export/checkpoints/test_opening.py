@@ -146,7 +146,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["nope", "nope.safetensors", "parts/nope.safetensors", "nope.pt", "./nope", "a/b/c"]
+    "name",
+    [
+        *("nope", "nope.safetensors", "parts/nope.safetensors", "nope.pt", "./nope", "a/b/c"),
+        *("models/parts/nope.safetensors", "./models/parts/nope.safetensors", "parts/nope.json"),
+    ],
 )
 @pytest.mark.parametrize(
     ("argument", "fits"),
@@ -283,6 +287,9 @@ def _configs(folder: Path, file: Path, part: str, **changes: Any) -> Path:
         ),
         ("vae", {"latent_channels": 16}, "the VAE has 16 latent channels"),
         ("vae", {"_class_name": "AutoencoderTiny"}, "vae/config.json: _class_name is 'AutoencoderTiny'"),
+        ("unet", {"sample_size": "64"}, "unet/config.json: sample_size is '64', expected a whole number"),
+        ("unet", {"sample_size": [64]}, "unet/config.json: sample_size is [64], expected a whole number"),
+        ("unet", {"out_channels": None}, "unet/config.json: out_channels is None"),
         ("text_encoder", {"num_hidden_layers": 1}, "not part of its architecture: give the configs of"),
         ("text_encoder", {"hidden_size": 32}, "is of shape"),
         ("text_encoder", {"num_hidden_layers": "2"}, "num_hidden_layers is '2': expected a whole number"),

@@ -86,6 +86,27 @@ def test_sizes_of_sdxl(inputs: dict[str, Any], own: dict[str, str], negative: di
     assert both == USUAL | own
 
 
+def test_sizes_that_cannot_be_told_are_said() -> None:
+    nodes = {
+        "6": xl(
+            "a red circle", "a red circle", width=["22", 0], height=768, target_width=["22", 0], crop_w=8
+        ),
+        "22": node("RandomThing", low=1, high=9),
+    }
+    found = read(graph(**nodes)).settings
+    said = ", from RandomThing 22"
+    assert (
+        found["Not read"]
+        == f"width of CLIPTextEncodeSDXL 6{said}; target_width of CLIPTextEncodeSDXL 6{said}"
+    )
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+def test_a_size_that_cannot_be_told_is_said(side: str) -> None:
+    nodes = {"5": changed("5", **{side: ["22", 0]}), "22": node("RandomThing", low=1, high=9)}
+    assert read(graph(**nodes)).settings["Not read"] == "Size, from EmptyLatentImage 5"
+
+
 def test_zeros_have_the_sizes_of_their_prompt() -> None:
     zero = {"3": changed("3", negative=["20", 0]), "20": node("ConditioningZeroOut", conditioning=["6", 0])}
     found = read(graph(**zero, **{"6": xl("a red circle", "a red circle", width=1024, height=1024)})).settings

@@ -41,6 +41,10 @@ REPOSITORIES = {
 }
 
 
+REPOSITORIES["owner/checked"] = [
+    *REPOSITORIES["owner/onnx"],
+    *("safety_checker/config.json", "safety_checker/model.onnx", "safety_checker/model.onnx_data"),
+]
 ADDED = [
     *("controlnet/config.json", "controlnet/model.onnx", "controlnet_2/model.onnx_data"),
     *("ip_adapter/config.json", "ip_adapter/model.onnx", "ip_adapter_2/model.onnx_data"),

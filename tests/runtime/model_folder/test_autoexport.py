@@ -194,7 +194,8 @@ def test_hub_options_reach_the_exporter(
     checkpoint: Path, exporter: Exporter, hub: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     resolve_model("owner/name", revision="v1", token="hf_x", cache_dir=tmp_path / "hub", notify=ignore)
-    assert hub == [{"name": "owner/name", "revision": "v1", "token": "hf_x", "cache_dir": tmp_path / "hub"}]
+    options = {"revision": "v1", "token": "hf_x", "cache_dir": tmp_path / "hub", "safety_checker": True}
+    assert hub == [{"name": "owner/name", **options}]
     (call,) = exporter.calls
     assert call["source"] == "owner/name"
     assert (call["revision"], call["token"], call["cache_dir"]) == (checkpoint.name, "hf_x", tmp_path / "hub")

@@ -42,6 +42,15 @@ def test_weights_in_full_precision_are_preferred(hub: str, tmp_path: Path) -> No
     assert files(done.stdout) == {*CONFIGS, *WEIGHTS}, done.stderr
 
 
+@pytest.mark.parametrize("name", ["both", "half", "checked"])
+def test_a_safety_checker_that_is_not_wanted_stays_on_the_hub(name: str, hub: str, tmp_path: Path) -> None:
+    done = ask(hub, tmp_path, f"download('owner/{name}', safety_checker=False)")
+    more = ask(hub, tmp_path, f"download_checkpoint('owner/{name}', safety_checker=False)")
+    found = files(done.stdout) | files(more.stdout)
+    assert "unet/config.json" in found, done.stderr + more.stderr
+    assert [one for one in found if one.startswith("safety_checker") and not one.endswith(".json")] == []
+
+
 def test_half_precision_where_there_is_nothing_else(hub: str, tmp_path: Path) -> None:
     done = ask(hub, tmp_path, "download_checkpoint('owner/half')")
     assert files(done.stdout) == {*CONFIGS, *(name.replace(".safe", ".fp16.safe") for name in WEIGHTS)}, (

@@ -1,10 +1,7 @@
-"""A second model that takes over in the middle of a run, and runs that end early or begin late; on the tiny model."""
+"""A second model that takes over in the middle of a run; on the tiny model."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,58 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from sdrt import (
-    OutOfMemoryError,
     Request,
-    RequestError,
-    RunCancelledError,
     StableDiffusionPipeline,
     StableDiffusionPipelineOutput,
     read_metadata,
 )
 from sdrt.cli import main
-from sdrt.model_folder.graph_kind import MoreInputs
 from sdrt.request.two_model_settings import TwoModelSettings
-from sdrt.run.components import LoadedComponents
 from sdrt.schedulers import SAMPLERS
+from tests.runtime.run.refining import FAST, opened
 
-FAST: dict[str, Any] = {"num_inference_steps": 6, "seed": 3, "output_type": "np"}
 SCHEDULERS = [row.name for row in SAMPLERS.values() if not row.is_for_flow and not row.is_for_edm]
-
-
-def opened(folder: Path, **options: Any) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(
-        folder, provider="cpu", threads=1, notify=options.pop("notify", lambda _: None), **options
-    )
-
-
-@pytest.fixture(scope="module")
-def other_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same weights, said to predict v: another model with the same latents."""
-    folder = tmp_path_factory.mktemp("models") / "other"
-    shutil.copytree(tiny_model, folder)
-    (folder / "sdrt.json").unlink()
-    config = folder / "scheduler" / "scheduler_config.json"
-    values = json.loads(config.read_text()) | {"prediction_type": "v_prediction"}
-    config.write_text(json.dumps(values))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def other(other_folder: Path) -> Iterator[StableDiffusionPipeline]:
-    with opened(other_folder) as made:
-        yield made
-
-
-@pytest.fixture
-def image() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-
-
-@pytest.fixture
-def mask() -> np.ndarray:
-    drawn = np.zeros((64, 64), np.uint8)
-    drawn[16:48, 8:40] = 255
-    return drawn
 
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
@@ -79,46 +35,6 @@ def test_a_model_that_refines_itself_makes_the_same_image(
     for refiner in (str(tiny_model), opened(tiny_model)):
         made = pipeline("a cat", refiner=refiner, refiner_switch=switch, **call).images
         np.testing.assert_array_equal(made, expected)
-
-
-@pytest.mark.parametrize(
-    ("scheduler", "equal"),
-    [
-        ("euler", True),
-        ("heun", False),
-        ("ddim", True),
-        ("dpmpp_2m", False),
-        ("pndm", False),
-        ("euler_a", False),
-    ],
-)
-def test_two_calls_are_the_same_where_a_run_has_no_memory(
-    pipeline: StableDiffusionPipeline,
-    other: StableDiffusionPipeline,
-    scheduler: str,
-    equal: bool,
-) -> None:
-    """diffusers' two pipelines begin anew in the middle: without past estimates, in another stream of noise, and with
-    two evaluations a step one of them twice.
-    """
-    call = {"scheduler": scheduler, **FAST}
-    made = pipeline("a cat", refiner=other, refiner_switch=0.5, **call).images
-    half = pipeline("a cat", denoising_end=0.5, **call | {"output_type": "latent"})
-    rest = other("a cat", image=half.images, denoising_start=0.5, **call)
-    assert len(half.timings["unet"]) + len(rest.timings["unet"]) >= FAST["num_inference_steps"]
-    # DDIM's latents are scaled between the calls, which rounds them.
-    assert (float(np.abs(made - rest.images).max()) <= 1e-5) is equal
-    alone = pipeline("a cat", **call).images
-    assert np.abs(made - alone).max() > 1e-3
-
-
-def test_two_calls_with_euler_are_the_same_bit_for_bit(
-    pipeline: StableDiffusionPipeline, other: StableDiffusionPipeline
-) -> None:
-    call = {"scheduler": "euler", **FAST}
-    half = pipeline("a cat", denoising_end=0.5, **call | {"output_type": "latent"}).images
-    rest = other("a cat", image=half, denoising_start=0.5, **call).images
-    np.testing.assert_array_equal(pipeline("a cat", refiner=other, refiner_switch=0.5, **call).images, rest)
 
 
 def models_of_steps(first: StableDiffusionPipeline, second: StableDiffusionPipeline, **settings: Any) -> str:
@@ -272,197 +188,6 @@ def test_metadata_and_back(
     assert close.exit_code == 0, close.output
     assert "these differ: 'Refiner' ('other')" in close.stderr
     assert "Refiner" not in read_metadata(again).settings
-
-
-def test_parts_of_runs_and_metadata(pipeline: StableDiffusionPipeline, tmp_path: Path) -> None:
-    half = pipeline("a cat", denoising_end=0.5, **FAST | {"output_type": "pil"})
-    half.save(tmp_path / "half.png")
-    said = read_metadata(tmp_path / "half.png").settings
-    assert said["Denoising end"] == "0.5"
-    runner, again = CliRunner(), tmp_path / "again.png"
-    common = ["-m", str(pipeline.model.path), "--provider", "cpu", "--threads", "1", "-q"]
-    done = runner.invoke(main, ["generate", "--from", str(tmp_path / "half.png"), *common, "-o", str(again)])
-    assert done.exit_code == 0, done.output
-    assert again.read_bytes() == (tmp_path / "half.png").read_bytes()
-    rest = pipeline("a cat", image=half.images[0], denoising_start=0.5, **FAST)
-    assert rest.metadata(0).settings["Denoising start"] == "0.5"
-    # The strength has no effect, so the metadata leave it out.
-    assert "Denoising strength" not in rest.metadata(0).settings
-
-
-def test_a_strength_beside_denoising_start_has_no_effect_and_is_told(
-    tiny_model: Path, image: np.ndarray
-) -> None:
-    told: list[str] = []
-    loud = opened(tiny_model, notify=told.append, verify=False)
-    call = {"image": image, "denoising_start": 0.5, **FAST}
-    plain = loud("a cat", **call).images
-    assert told == []
-    np.testing.assert_array_equal(loud("a cat", strength=0.1, **call).images, plain)
-    assert told == ["strength has no effect with denoising_start, which decides where the run begins"]
-
-
-def test_latents_of_several_images_of_one_prompt(pipeline: StableDiffusionPipeline) -> None:
-    call = {"scheduler": "euler", "num_images_per_prompt": 2, **FAST}
-    half = pipeline("a cat", denoising_end=0.5, **call | {"output_type": "latent"}).images
-    rest = pipeline("a cat", image=half, denoising_start=0.5, **call).images
-    np.testing.assert_array_equal(rest, pipeline("a cat", **call).images)
-
-
-def test_a_whole_run_ends_at_one(pipeline: StableDiffusionPipeline) -> None:
-    np.testing.assert_array_equal(
-        pipeline("a cat", denoising_end=1, **FAST).images, pipeline("a cat", **FAST).images
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"denoising_end": 0}, "denoising_end is 0, so no step would run"),
-        ({"denoising_end": 1.2}, "denoising_end is 1.2: expected a number from 0 to 1"),
-        ({"denoising_end": 0.05, "num_inference_steps": 2}, "denoising_end is 0.05, so none of the steps"),
-        ({"denoising_end": 0.5, "scheduler": "restart"}, "scheduler 'restart' has noise levels of its own"),
-        ({"denoising_end": 0.5, "hires_scale": 2}, "at most one of denoising_end and hires_scale"),
-        ({"denoising_start": 0.5}, "denoising_start has no effect without image"),
-        ({"refiner_switch": 0.5}, "refiner_switch has no effect without refiner"),
-        ({"refiner": 3}, "refiner is 3: expected a model's folder"),
-        ({"refiner": ""}, "refiner is ''"),
-        (
-            {"refiner": "shapes"},
-            "refiner shapes has latents of another kind than tiny-random-0: the scaling factor",
-        ),
-        ({"refiner": ".", "hires_refiner": "both"}, "hires_refiner has no effect without hires_scale"),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_is_one_line(
-    pipeline: StableDiffusionPipeline, settings: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(RequestError, match=message) as caught:
-        pipeline("a cat", **FAST | settings)
-    assert "\n" not in str(caught.value)
-    assert caught.value.fits
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"denoising_start": 0.0}, "denoising_start is 0: expected a number between 0 and 1"),
-        ({"denoising_start": 1}, "denoising_start is 1"),
-        ({"denoising_start": 0.5, "denoising_end": 0.5}, "denoising_start is 0.5: expected a smaller share"),
-        ({"denoising_start": 0.9999}, "denoising_start is 0.9999, so none of the 6 steps would run"),
-        ({"refiner_switch": 1}, "refiner_switch is 1, so the refiner would run none of the steps"),
-        (
-            {"denoising_end": 0.5},
-            "denoising_end is 0.5, so the refiner would run none of the steps: expected a larger share, or a "
-            "refiner_switch smaller than 0.8",
-        ),
-        (
-            {"refiner_switch": 0.9, "denoising_end": 0.5},
-            "denoising_end is 0.5, so the refiner would run none of the steps: expected a larger share, or a "
-            "refiner_switch smaller than 0.9",
-        ),
-    ],
-    ids=str,
-)
-def test_shares_that_leave_nothing_to_do(
-    pipeline: StableDiffusionPipeline,
-    tiny_model: Path,
-    image: np.ndarray,
-    settings: dict[str, Any],
-    message: str,
-) -> None:
-    extra = {"refiner": str(tiny_model)} if "refiner_switch" in message else {"image": image}
-    with pytest.raises(RequestError, match=message):
-        pipeline("a cat", scheduler="euler", **FAST | settings | extra)
-
-
-def test_a_pipeline_of_another_library_is_no_refiner(pipeline: StableDiffusionPipeline) -> None:
-    class Foreign:
-        model = "x"
-
-        def plan(self, request: Any) -> None: ...
-
-    with pytest.raises(
-        RequestError, match=r"refiner is .*: expected a model's name, or a StableDiffusionPipeline"
-    ):
-        pipeline("a cat", refiner=Foreign(), **FAST)
-
-
-def test_cancelling_stops_the_refiner_too(
-    pipeline: StableDiffusionPipeline, other: StableDiffusionPipeline
-) -> None:
-    seen: list[int] = []
-
-    def count(_: Any, index: int, *__: Any) -> None:
-        seen.append(index)
-
-    with pytest.raises(RunCancelledError) as caught:
-        pipeline(
-            "a cat",
-            refiner=other,
-            refiner_switch=0.5,
-            callback_on_step_end=count,
-            cancel=lambda: len(seen) == 5,
-            **FAST,
-        )
-    assert (caught.value.steps, caught.value.num_steps) == (5, 7)
-
-
-def test_out_of_memory_at_the_switch_frees_the_first_model(
-    tiny_model: Path, other_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-    first, second = opened(tiny_model, notify=told.append), opened(other_folder, notify=told.append)
-    call = {"refiner": second, "refiner_switch": 0.5, **FAST}
-    expected = first("a cat", **call).images
-    second.close()
-    load, failed = LoadedComponents._make_denoiser, list[str]()
-
-    def fail_beside_the_first(self: LoadedComponents, more: MoreInputs) -> Any:
-        if self._model is second.model and "unet" in [graph.name for graph in first.graphs]:
-            failed.append(self._model.name)
-            raise OutOfMemoryError("unet: out of memory", component="unet", provider="cpu")
-        return load(self, more)
-
-    monkeypatch.setattr(LoadedComponents, "_make_denoiser", fail_beside_the_first)
-    made = first("a cat", **call).images
-    assert failed == ["other"]
-    assert "Trying again with low_vram" in told[-1]
-    np.testing.assert_allclose(made, expected, atol=1e-5)
-
-
-def test_a_word_that_the_refiner_does_not_know_is_told(tiny_model: Path, other_folder: Path) -> None:
-    told: list[str] = []
-    first = opened(tiny_model, notify=told.append)
-    from sdrt.text.textual_inversion import Inversion
-
-    width = json.loads((tiny_model / "text_encoder" / "config.json").read_text())["hidden_size"]
-    first._cache.add_words([Inversion(token="blob", vectors=np.zeros((1, width), np.float32), file="blob")])
-    first("a blob", refiner=str(other_folder), **FAST)
-    assert [one for one in told if "blob" in one] == [
-        "refiner other reads 'blob' as text: load the textual inversion into a pipeline of that model too, and give "
-        "the pipeline as refiner"
-    ]
-    told.clear()
-    first("a cat", refiner=str(other_folder), **FAST)
-    assert told == []
-
-
-def test_only_the_last_named_refiner_stays_in_memory(
-    tiny_model: Path, other_folder: Path, tmp_path: Path
-) -> None:
-    third = tmp_path / "third"
-    shutil.copytree(other_folder, third)
-    first = opened(tiny_model)
-    call = {"refiner_switch": 0.5, **FAST}
-    first("a cat", refiner=str(other_folder), **call)
-    first("a cat", refiner=str(third), **call)
-    caches = {name: one.cache for (name, _), one in first._refiners._named.items()}
-    assert caches[str(other_folder)].current is None
-    assert caches[str(third)].current is not None
-    first.close()
-    assert caches[str(third)].current is None
 
 
 def test_the_rows_are_in_the_table_of_settings() -> None:

@@ -17,6 +17,7 @@ from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.doctor.memory import check_available, check_memory
 from sdrt.cli.doctor.onnx_runtime import check_onnxruntime
 from sdrt.cli.models.summary import human_size
+from sdrt.cli.spellings import in_options
 from sdrt.common.cache import cache_root
 from sdrt.common.extras import install_command, missing_modules
 from sdrt.common.interrupt import stop_if_asked
@@ -207,7 +208,7 @@ def check_generation(model: str, provider: str, **options: Any) -> Iterator[Find
             detail = f"{model} on {pipeline.provider}, one step in {time.perf_counter() - started:.1f} s"
     except SdrtError as error:
         yield Finding(
-            name="generation", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code
+            name="generation", detail=in_options(error), status=Status.ERROR, exit_code=type(error).exit_code
         )
         return
     notices = [str(one.message) for one in caught if issubclass(one.category, SdrtWarning)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sdrt.cli.checkpoint_options import BESIDE
 from sdrt.cli.doctor.check_result import Finding, Status
 from sdrt.cli.models.summary import human_size
+from sdrt.cli.spellings import in_options
 from sdrt.common.extras import install_command
 from sdrt.common.limits import advice_on_limits, memory_limit
 from sdrt.common.notices import Notify
@@ -72,7 +73,9 @@ def check_memory(
         for configuration, _ in expand(asked, lambda provider, threads: pipeline):
             yield _finding(opened, configuration, tell)
     except SdrtError as error:
-        yield Finding(name="memory", detail=str(error), status=Status.ERROR, exit_code=type(error).exit_code)
+        yield Finding(
+            name="memory", detail=in_options(error), status=Status.ERROR, exit_code=type(error).exit_code
+        )
 
 
 def _finding(model: Model, configuration: Configuration, tell: Notify) -> Finding:

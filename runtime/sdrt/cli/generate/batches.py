@@ -49,7 +49,7 @@ def batches(jobs: list[ImageJob]) -> list[Batch]:
             end += 1
         batch = jobs[start:end]
         name = f"images {start + 1}-{end}" if len(batch) > 1 else f"image {end}"
-        with batch[0].errors_name_location():
+        with batch[0].line.named_by_errors():
             request = _request(batch, files)
         found.append(Batch(name=f"{name} of {len(jobs)}", jobs=batch, request=request))
         start = end

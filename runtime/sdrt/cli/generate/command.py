@@ -87,10 +87,12 @@ def generate(context: click.Context, /, from_image: str | None, approximate: boo
     (see --wildcards). The seed of each image decides which. The names of the files go to stdout, progress and notices
     to stderr.
     """
+    from sdrt.cli.empty_names import refuse_empty_names
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run
     from sdrt.cli.generate.streams import check_stdin
 
+    refuse_empty_names()
     check_stdin({**options, "from_image": from_image})
     if from_image is not None:
         from sdrt.cli.generate.from_metadata import options_of

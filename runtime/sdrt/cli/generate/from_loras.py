@@ -81,7 +81,8 @@ def _found(prompt: str, hashes: str, found: Translation, folder: Path) -> str:
         wanted = own.pop(0) if own else ""
         text = tag.text
         if (name := _name(files, tag.name, wanted)) is not None:
-            text = text.replace(tag.name, name, 1)
+            start = f"<{tag.kind}:"
+            text = start + name + text[len(start) + len(tag.name) :]
         else:
             found.differs(LORA_HASHES, f"{tag.name}: {wanted}")
         at = prompt.index(tag.text, at)
@@ -121,4 +122,4 @@ def _known(hashes: str) -> dict[str, list[str]]:
 
 
 def _plain(name: str) -> str:
-    return name.replace(":", "").replace(",", "")
+    return name.replace(":", "").replace(",", "").strip()

@@ -8,18 +8,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sdrt.cli.generate.lines import NO_LINE, Line
 from sdrt.cli.generate.outputs import check_capacity, plan_paths, plan_sheet_path
 from sdrt.cli.generate.texts import Texts
 from sdrt.cli.generate.variations import Axis, Entry, read_prompts_file
 from sdrt.common.messages import refused
 from sdrt.common.seeds import seeds_from, settled_seed
-from sdrt.errors import ModelError, RequestError
+from sdrt.errors import RequestError
 from sdrt.request.table import TABLE
 
 if TYPE_CHECKING:
@@ -113,39 +113,13 @@ class ImageJob:
     options: Options
     label: str
     """The text under the image on a contact sheet, which distinguishes it from the other images."""
-    location: str = ""
-    """The line of a prompts file that describes this image, such as "prompts.txt, line 3". Messages show it."""
+    line: Line = NO_LINE
+    """The line of a prompts file that describes this image, if there is one."""
 
     @property
     def prompt(self) -> str:
         """The prompt, after all choices."""
         return self.texts.prompt
-
-    def errors_name_location(self) -> AbstractContextManager[None]:
-        """Within this block, every `RequestError` and `ModelError` begins with `location`."""
-        return _errors_name(self.location)
-
-
-@contextmanager
-def _errors_name(location: str) -> Iterator[None]:
-    """Within this block, every `RequestError` and `ModelError` begins with `location`, if there is one.
-
-    A line's model is that of the command, but its LoRAs are its own.
-    """
-    try:
-        yield
-    except (RequestError, ModelError) as error:
-        if not location:
-            raise
-        kind = RequestError if isinstance(error, RequestError) else type(error)
-        raise kind(
-            f"{location}: {error}",
-            component=error.component,
-            path=error.path,
-            argument=error.argument,
-            provider=error.provider,
-            fits=error.fits,
-        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +145,7 @@ def plan(options: Options) -> list[ImageJob]:
     jobs = []
     for (entry, own), seed, path in zip(repeated, seeds, paths, strict=True):
         settings = own.settings
-        with _errors_name(entry.location):
+        with entry.line.named_by_errors():
             texts = Texts.of(
                 entry.prompt, settings, seed, files, literal=options.literal - entry.settings.keys()
             )
@@ -179,7 +153,7 @@ def plan(options: Options) -> list[ImageJob]:
             check_capacity(path, sides=(settings["width"], settings["height"]), text=text)
         alone = count == uses[entry.prompt] == 1
         label = _label(texts, seed, varied=varied, alone=alone)
-        job = ImageJob(texts=texts, seed=seed, path=path, options=own, label=label, location=entry.location)
+        job = ImageJob(texts=texts, seed=seed, path=path, options=own, label=label, line=entry.line)
         jobs.append(job)
     return jobs
 
@@ -200,7 +174,7 @@ def _seeds(options: Options, entries: Sequence[Entry]) -> list[int]:
     seeds: list[int] = []
     for entry in entries:
         if "seed" in entry.settings:
-            with _errors_name(entry.location):
+            with entry.line.named_by_errors():
                 seeds += seeds_from(settled_seed("seed", entry.settings["seed"]), count)
         else:
             seeds += itertools.islice(shared, count)

@@ -140,7 +140,8 @@ def _type(row: Setting) -> Any:
     if row.choices:
         return click.Choice(row.choices) if row.max_items is None else Choices(row.choices)
     if row.max_items is not None:
-        return Numbers(float if row.kind is float else int)
+        read = row.label.read if row.reads and row.label else None
+        return Numbers(float if row.kind is float else int, read)
     return Pairs(row.kind) if row.kind is not None and issubclass(row.kind, Pair) else row.kind
 
 

@@ -45,10 +45,12 @@ def plot(prompt: str, x: str, y: str | None, z: str | None, **options: Any) -> N
     height, strength and so on. Put a value that contains a comma in quotes. Numbers may be ranges, such as 10-30:5 or
     A1111's 10-30 (+5) and 1-10 [5]. All images have the same seed, unless you vary the seed.
     """
+    from sdrt.cli.empty_names import refuse_empty_names
     from sdrt.cli.generate.jobs import Options
     from sdrt.cli.generate.runner import run_plot
     from sdrt.cli.generate.variations import parse_axis
 
+    refuse_empty_names()
     axes = [parse_axis(text) for text in (x, y, z) if text is not None]
     names = [axis.key for axis in axes]
     if twice := [name for name in names if names.count(name) > 1]:

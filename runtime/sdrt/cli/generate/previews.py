@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.cli.generate.jobs import Options
 from sdrt.cli.generate.terminal import Steps, Terminal
+from sdrt.cli.spellings import in_options
 from sdrt.errors import SdrtError
 from sdrt.images.files import write_image
 
@@ -47,7 +48,7 @@ class Previews:
         except SdrtError as error:
             if not self._has_failed:
                 self._has_failed = True
-                terminal.notice(f"warning: no preview: {error}")
+                terminal.notice(f"warning: no preview: {in_options(error)}")
 
     def _show(self, denoised: Any, steps: Steps) -> None:
         """Show the images of a batch side by side."""

@@ -26,6 +26,7 @@ from sdrt.cli.generate.streams import STDOUT, write_stdout
 from sdrt.cli.generate.terminal import Steps, Terminal
 from sdrt.cli.generate.timings import Timings
 from sdrt.cli.generate.variations import Axis, image_settings
+from sdrt.cli.spellings import in_options, naming_options
 from sdrt.common.notices import Notify
 from sdrt.common.progress import export_reporter
 from sdrt.errors import RequestError, SdrtError
@@ -67,7 +68,9 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
     terminal = Terminal(quiet=options.quiet)
     for notice in options.notices:
         terminal.notice(notice)
-    with _open(options, terminal) as pipeline:
+    # The safety checker of a hub model is a large download.
+    checks = any(job.options.settings["safety_checker"] for batch in groups for job in batch.jobs)
+    with _open(options, terminal, checks=checks) as pipeline:
         words = [word for path in options.embeddings for word in pipeline.load_textual_inversion(path)]
         if words:
             terminal.notice(f"textual inversions: {', '.join(words)}")
@@ -90,7 +93,7 @@ def _run(options: Options, jobs: list[ImageJob], grid: Grid | None, *, sheet_onl
                 echo_json(current.report())
 
 
-def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
+def _open(options: Options, terminal: Terminal, *, checks: bool) -> StableDiffusionPipeline:
     from sdrt.pipeline import StableDiffusionPipeline
 
     with terminal.board() as board:
@@ -110,7 +113,8 @@ def _open(options: Options, terminal: Terminal) -> StableDiffusionPipeline:
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
-            notify=_once(terminal.notice),
+            safety_checker=checks or None,
+            notify=_once(naming_options(terminal.notice)),
             reporter=export_reporter(board),
         )
 
@@ -167,7 +171,7 @@ class Run:
         for batch in batches:
             first = batch.jobs[0]
             if id(first.options) not in self.setups:
-                with first.errors_name_location():
+                with first.line.named_by_errors():
                     self.setups[id(first.options)] = Setup.of(pipeline, batch)
         self._check_loras()
         self.previews = Previews(options, pipeline, preview_path)
@@ -187,7 +191,7 @@ class Run:
             key = (id(first.options), lora_texts(first.prompt))
             if key[1] and key not in checked:
                 checked.add(key)
-                with first.errors_name_location():
+                with first.line.named_by_errors():
                     self._planned(batch)
 
     def setup(self, job: ImageJob) -> Setup:
@@ -217,7 +221,7 @@ class Run:
             try:
                 self._write_sheet(terminal)
             except SdrtError as error:
-                terminal.notice(f"no contact sheet: {error}")
+                terminal.notice(f"no contact sheet: {in_options(error)}")
             raise
         self._write_sheet(terminal)
 

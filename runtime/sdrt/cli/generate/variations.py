@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdrt.cli.generate.lines import NO_LINE, Line
 from sdrt.cli.generate.ranges import in_range
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
@@ -58,8 +59,8 @@ class Entry:
     prompt: str
     settings: Mapping[str, Any]
     """Keys are the names in the table of settings."""
-    location: str = ""
-    """The file and line that it comes from, for messages."""
+    line: Line = NO_LINE
+    """The line that it comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,7 @@ def read_prompts_file(
         if not text or text.startswith("#"):
             continue
         location = f"{shown}, line {number}"
-        plain = Entry(prompt=text, settings={}, location=location)
+        plain = Entry(prompt=text, settings={}, line=Line(location=location))
         entries.append(_entry(text, image_settings(table), location, facts) if _is_object(text) else plain)
         if len(entries) > MAX_ENTRIES:
             raise RequestError.advised(
@@ -184,6 +185,7 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
             **facts,
         ) from error
     settings: dict[str, Any] = {}
+    keys: dict[str, str] = {}
     for name, value in given.items():
         row = _find(name, rows, location)
         if row.name in settings:
@@ -191,10 +193,11 @@ def _entry(line: str, rows: Sequence[Setting], location: str, facts: Mapping[str
                 f"{location}: {row.key} is given twice", argument=row.name, fits="each setting once"
             )
         settings[row.name] = _checked(row, value, location)
+        keys[row.name] = row.key
     prompt = settings.pop("prompt", None)
     if prompt is None:
         raise RequestError.expected(location, "a prompt", **facts)
-    return Entry(prompt=prompt, settings=settings, location=location)
+    return Entry(prompt=prompt, settings=settings, line=Line(location=location, keys=keys))
 
 
 def _checked(row: Setting, value: object, location: str) -> Any:
@@ -203,7 +206,12 @@ def _checked(row: Setting, value: object, location: str) -> Any:
     if repeats and isinstance(value, str):
         value = [value]
     if repeats or (row.max_items is not None and not (row.takes_one and _has_kind(value, kind))):
-        if not isinstance(value, list) or not all(_has_kind(item, kind) for item in value):
+        if row.reads and isinstance(value, dict):
+            value = [value]
+        takes_dicts = row.reads is not None
+        if not isinstance(value, list) or not all(
+            _has_kind(item, kind) or (takes_dicts and isinstance(item, dict)) for item in value
+        ):
             raise RequestError.expected(
                 f"{location}: {row.key} is {brief(value)}", f"a list of {_PLURAL[kind]}", argument=row.name
             )

@@ -23,6 +23,8 @@ class Latents:
     batch: str = ""
     image: str = ""
     changes: list[str] = field(default_factory=list)
+    unread: str = ""
+    """The node whose size cannot be told. Empty if it can."""
 
 
 def read_latents(graph: Graph, sampler: Node) -> Latents:
@@ -56,7 +58,8 @@ def _is_plain(graph: Graph, node: Node) -> bool:
 
 def _is_empty(graph: Graph, node: Node) -> bool:
     links = graph.sources(node).keys()
-    sized = graph.number(node, "width") is not None or graph.number(node, "empty_latent_width") is not None
+    sides = ("width", "height", "empty_latent_width", "empty_latent_height")
+    sized = any(graph.number(node, side) is not None for side in sides)
     return sized and not links & {*_IMAGES, "samples", "latent", "latent_image"}
 
 
@@ -65,6 +68,8 @@ def _read_empty(graph: Graph, node: Node, found: Latents) -> None:
     width, height = (graph.number(node, name) for name in names)
     if width is not None and height is not None:
         found.size = as_text(width), as_text(height)
+    else:
+        found.unread = str(node)
     batch = graph.number(node, "batch_size")
     found.batch = as_text(batch) if batch not in (None, 1, "1") else ""
 

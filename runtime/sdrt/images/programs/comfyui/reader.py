@@ -11,7 +11,7 @@ from sdrt.images.programs.comfyui.latents import read_latents
 from sdrt.images.programs.comfyui.models import read_clip_skip, read_model
 from sdrt.images.programs.comfyui.output import read_output
 from sdrt.images.programs.comfyui.samplers import Sampling, find_samplers, read_sampler
-from sdrt.images.programs.comfyui.sizes import put_sizes
+from sdrt.images.programs.comfyui.sizes import put_sizes, unread_sizes
 from sdrt.images.programs.comfyui.workflow import graph_of_workflow
 from sdrt.images.programs.made import Fields, Made, Size, as_text, whole
 from sdrt.images.programs.names import comfyui_sampler_label, schedule_label
@@ -76,6 +76,7 @@ def _read(
     # ComfyUI encodes an empty text. For SDXL, diffusers takes zeros in place of a missing negative prompt.
     fields.put("Empty negative prompt", True if negative.encoders and not negative.text else None)
     put_sizes(fields, graph, positive, negative)
+    _note_unread(sampling, unread_sizes(graph, positive, negative))
     _put_differences(fields, sampling, positive, negative)
     if len(samplers) > 1:
         fields.put("Sampler node", str(samplers[0]))
@@ -97,6 +98,7 @@ def _put_latents(graph: Graph, sampling: Sampling, size: Size, fields: Fields) -
         fields.put_size(*latents.size)
     elif any(size):
         fields.put_size(*size)
+    _note_unread(sampling, [f"Size, from {latents.unread}"] if latents.unread else [])
     denoise = as_text(sampling.denoise)
     if latents.image:
         fields.put("Denoising strength", denoise or "1")
@@ -133,8 +135,7 @@ def _put_differences(
     fields.put("Texts that nodes made", "; ".join(made))
     texts = (("prompt", positive.unread), ("negative prompt", negative.unread))
     unread = [f"{name}, from {', '.join(nodes)}" for name, nodes in texts if nodes]
-    if unread:
-        sampling.notes["Not read"] = "; ".join(filter(None, [sampling.notes.get("Not read"), *unread]))
+    _note_unread(sampling, unread)
     fields.put("Second prompt", positive.other)
     fields.put("Second negative prompt", negative.other)
     for name, note in sampling.notes.items():
@@ -145,6 +146,12 @@ def _put_differences(
         fields.put("Fresh noise", "of the GPU")
     # At full strength, ComfyUI multiplies the noise by √(1 + σ²), and the others by σ.
     fields.put("Noise scale", "of ComfyUI")
+
+
+def _note_unread(sampling: Sampling, unread: Sequence[str]) -> None:
+    """Note what cannot be told, after what is noted already."""
+    if unread:
+        sampling.notes["Not read"] = "; ".join(filter(None, [sampling.notes.get("Not read"), *unread]))
 
 
 def _described(graph: Graph, node: Node) -> str:

@@ -12,7 +12,7 @@ from sdrt.images.programs.comfyui.conditioning import Conditioning
 from sdrt.images.programs.comfyui.graph import Graph, Node
 from sdrt.images.programs.made import Fields, as_text, whole
 
-__all__ = ["put_sizes"]
+__all__ = ["put_sizes", "unread_sizes"]
 
 _KIND = "CLIPTextEncodeSDXL"
 _INPUTS = ("width", "height", "crop_w", "crop_h", "target_width", "target_height")
@@ -50,9 +50,26 @@ def put_sizes(fields: Fields, graph: Graph, positive: Conditioning, negative: Co
         fields.put(label, score if score != plain else None)
 
 
+def unread_sizes(graph: Graph, *conditions: Conditioning) -> list[str]:
+    """The inputs for sizes that cannot be told, with the nodes that they come from. `put_sizes` has the usual ones."""
+    found = []
+    for node in (next(iter(one.encoders), None) for one in conditions):
+        if node is None or not _has_sizes(node):
+            continue
+        for name in (*_INPUTS, "ascore"):
+            if name in node.inputs and graph.number(node, name) is None:
+                source = graph.source(node.inputs[name])
+                found.append(f"{name} of {node}, from {source or name}")
+    return list(dict.fromkeys(found))
+
+
+def _has_sizes(node: Node) -> bool:
+    return node.kind.startswith(_KIND) or "crop_w" in node.inputs
+
+
 def _sizes(graph: Graph, node: Node | None, usual: _Sizes) -> _Sizes:
     """The sizes of an encoder. Sizes that cannot be read are the usual ones. The refiner has no target size."""
-    if node is None or not (node.kind.startswith(_KIND) or "crop_w" in node.inputs):
+    if node is None or not _has_sizes(node):
         return usual
     width, height, left, top, target_width, target_height = (
         whole(graph.number(node, name)) if name in node.inputs else None for name in _INPUTS
