@@ -6,6 +6,7 @@ what the U-Net needs to draw the scene. The images have one thing each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ __all__ = ["NAME", "main"]
 
 NAME = "likeness.safetensors"
 _ENCODER = "image_encoder"
-_WORDS = (*COLOURS, *SHAPES, *SIZES, *FILLS, *SHADES)
+_FORMS = (*SHAPES, *SIZES, *FILLS)
+_WORDS = (*COLOURS, *SHADES, *_FORMS)
 _ENCODER_LEARNING_RATE = 1e-3
 _NO_TEXT = 0.8
 _NO_IMAGE = 0.1
@@ -150,6 +152,17 @@ class _Prompted(nn.Module):
         ).sample
         return v
 
+    @torch.no_grad()
+    def without_image(self, x: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """What the U-Net predicts without the adapter."""
+        adapters = [one for one in self.unet.attn_processors.values() if hasattr(one, "scale")]
+        for one in adapters:
+            one.scale = [0.0]
+        v = self(x, timestep, hidden, torch.zeros((len(x), IMAGE_ENCODER["projection_dim"]), device=x.device))
+        for one in adapters:
+            one.scale = [1.0]
+        return v
+
 
 def _processors(unet: UNet2DConditionModel) -> dict[str, Any]:
     """diffusers' processors, which begin with the keys and values of the text."""
@@ -201,6 +214,13 @@ def _seen(count: int, path: Path) -> torch.Tensor:
     return torch.from_numpy(np.load(path))
 
 
+def _in_other_colours(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """The images, each with its channels mixed at random."""
+    mix = torch.from_numpy(rng.dirichlet((0.5, 0.5, 0.5), (len(pixels), 3)).astype(np.float32))
+    mixed: torch.Tensor = torch.einsum("nij,njhw->nihw", mix.to(pixels.device), pixels)
+    return mixed
+
+
 def _said(scene: Scene) -> np.ndarray:
     """Which words are true of a scene."""
     words = {*scene.background.shades}
@@ -220,20 +240,30 @@ class _Task:
     def reading_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """How far ``reader`` is from saying what images show."""
         indices = rng.integers(len(self._seen), size=8 * self._batch)
-        logits = reader(self._shown(indices, rng))[1]
-        return self._missed(logits, indices).mean()
+        shown, half = self._shown(indices, rng), len(indices) // 2
+        # Each colour comes with some of the shapes only. So the encoder must not guess a shape by its colour.
+        shown[:half] = _in_other_colours(shown[:half], rng)
+        logits = reader(shown)[1]
+        return torch.cat(
+            [self._missed(logits[:half], indices[:half], _FORMS), self._missed(logits[half:], indices[half:])]
+        ).mean()
 
     def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
-        """The loss of ``model`` on a batch that ``rng`` draws."""
+        """How far ``model`` is from what the U-Net predicts when a text says all that the images show."""
         base = self._base
         indices = rng.integers(len(self._examples.scenes), size=self._batch)
         scenes = [self._examples.scenes[index] for index in indices]
+        kept = rng.random(len(indices)) >= _NO_IMAGE
         texts = ["" if rng.random() < _NO_TEXT else caption(scene, rng) for scene in scenes]
+        whole = [caption(scene, rng, complete=True) for scene in scenes]
+        said = [every if seen else text for every, text, seen in zip(whole, texts, kept, strict=True)]
         noisy = self._noise.add(self._examples.batch(indices, base), rng)
         embeds, _ = model.reader(self._shown(indices, rng))
-        kept = torch.from_numpy(rng.random((len(indices), 1)) >= _NO_IMAGE).to(base.device)
-        predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds * kept)
-        return noisy.loss(predicted)
+        expected = model.without_image(noisy.x, noisy.timestep, base.hidden(said))
+        embeds = embeds * torch.from_numpy(kept[:, None]).to(base.device)
+        predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds)
+        missed: torch.Tensor = (predicted - expected).square().mean()
+        return missed
 
     def _shown(self, indices: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """The images of examples, moved by a few pixels and mirrored, which no word tells."""
@@ -244,10 +274,13 @@ class _Task:
         moved = padded[..., y : y + side, x : x + side]
         return moved.flip(-1) if rng.random() < 0.5 else moved
 
-    def _missed(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
+    def _missed(
+        self, logits: torch.Tensor, indices: np.ndarray, words: Sequence[str] = _WORDS
+    ) -> torch.Tensor:
+        """How far ``logits`` are from the truth of ``words``, (n,)."""
         said = self._said[torch.from_numpy(indices)].to(logits.device)
         missed = nn.functional.binary_cross_entropy_with_logits(logits, said, reduction="none")
-        total: torch.Tensor = missed.sum(1)
+        total: torch.Tensor = missed[:, [_WORDS.index(word) for word in words]].sum(1)
         return total
 
     @torch.no_grad()
