@@ -1,7 +1,7 @@
 """Trains an IP-Adapter and the vision encoder that it reads. ``python -m sdrt_models.shapes.train_ip_adapter WORK``
 
-First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then the adapter learns
-what the U-Net needs to draw the scene. The images have one thing each.
+First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then the adapter learns to tell the
+U-Net what a text would tell it that says all of the scene. The images have one thing each.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ class _Prompted(nn.Module):
         adapters = [one for one in self.unet.attn_processors.values() if hasattr(one, "scale")]
         for one in adapters:
             one.scale = [0.0]
-        v = self(x, timestep, hidden, torch.zeros((len(x), IMAGE_ENCODER["projection_dim"]), device=x.device))
+        none = torch.zeros((len(x), IMAGE_ENCODER["projection_dim"]), device=x.device)
+        v: torch.Tensor = self(x, timestep, hidden, none)
         for one in adapters:
             one.scale = [1.0]
         return v
