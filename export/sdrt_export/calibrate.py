@@ -23,6 +23,7 @@ from sdrt.model_folder.folder import ModelFolder
 from sdrt.model_folder.graph_kind import WHOLE_GRAPH, GraphKind
 from sdrt.onnx.buffers import Bound
 from sdrt.onnx.engine import ort
+from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import SessionConfig
@@ -239,7 +240,9 @@ class _Probe(Component):
             fold = np.minimum if name.startswith("low:") else np.maximum
             self.ranges[name] = fold(self.ranges.get(name, found[name]), found[name])
 
-    def _create(self, config: SessionConfig, setting: Setting, memory: MemoryGraph | None) -> Any:
+    def _create(
+        self, config: SessionConfig, setting: Setting, weights: Weights, memory: MemoryGraph | None
+    ) -> tuple[Any, MemoryGraph | None]:
         # To save memory, which peaks here: weights stay mapped from the file and are not packed, and memory is returned
         # after each run. By default, ranges would be computed last, and all activations kept until then.
         options = ort.SessionOptions()
@@ -248,7 +251,7 @@ class _Probe(Component):
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"]), None
 
 
 class _Watched:

@@ -64,19 +64,24 @@ class DirectModel(Model):
 
     def _build(self, name: str, kind: GraphKind, more: Mapping[str, Array] | None = None) -> MemoryGraph:
         return bind_in_place(
-            self._graph(name, kind), self._tensors(name, more), turned=TARGETS[self.target].turns
+            self._graph(name, kind),
+            self._tensors(name, more),
+            turned=TARGETS[self.target].turns,
+            unchanged=self._tensors(name, more, adapted=False),
         )
 
     def with_images(self, kind: GraphKind, more: Mapping[str, Array]) -> MemoryGraph:
         """A graph of the U-Net that sees images. `more` are the tensors of its IP-Adapters."""
         return self._build(self.family.denoiser.component, kind, more)
 
-    def _tensors(self, name: str, more: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    def _tensors(
+        self, name: str, more: Mapping[str, Array] | None, *, adapted: bool = True
+    ) -> Mapping[str, Array]:
         piece = self.pieces[name]
         # The checkpoint looks for its files again, because they may have been moved or replaced.
         is_part = name not in self.controlnets
         tensors = self.checkpoint.tensors(piece.component.checkpoint) if is_part else piece.stored_tensors
-        if self.adaptation.key(name):
+        if adapted and self.adaptation.key(name):
             tensors = ChangedTensors(tensors, self.adaptation, name)
         return tensors if more is None else JoinedTensors(tensors, more)
 
@@ -126,8 +131,8 @@ class DirectModel(Model):
         return dict(self.pieces[name].config)
 
     def weights(self, name: str) -> Weights:
-        """See `Model`. There is no digest, because nothing is compiled."""
-        return Weights(dtype=self._dtype(name))
+        """See `Model`. There is no digest: each graph names the files of its weights."""
+        return Weights(dtype=self._dtype(name), adapted=bool(self.adaptation.key(name)))
 
     def tokenizer_folder(self, name: str) -> Path:
         """See `Model`."""

@@ -33,7 +33,7 @@ def completed(*words: str) -> list[str]:
 
 def test_commands_and_options() -> None:
     assert completed("") == [
-        *("generate", "plot", "export", "models", "benchmark", "schedulers", "info", "doctor"),
+        *("generate", "plot", "export", "tune", "models", "benchmark", "schedulers", "info", "doctor"),
         *("completion", "help"),
     ]
     assert completed("ge") == ["generate"]

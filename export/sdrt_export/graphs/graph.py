@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,15 @@ class Graph:
         else:
             self._nodes.append(helper.make_node(kind, [value], [name], name=f"{name}/{kind}", **attributes))
         self._outputs.append(helper.make_tensor_value_info(name, FLOAT, list(dims)))
+
+    def digest(self) -> str:
+        """A text that differs for graphs with other operators, inputs, outputs, constants or weights."""
+        found = hashlib.sha256()
+        for parts in (self._nodes, self._inputs, self._outputs, self._constants.values()):
+            for part in parts:
+                found.update(part.SerializeToString(deterministic=True))
+        found.update(repr([(one.name, one.shape, self.compute) for one in self.weights.values()]).encode())
+        return found.hexdigest()
 
     def reads(self) -> list[tuple[str, tuple[str, ...]]]:
         """The operators, in order, with the names of their inputs."""

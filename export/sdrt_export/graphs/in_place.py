@@ -31,6 +31,7 @@ def bind_in_place(
     *,
     turned: bool,
     given: Mapping[str, Stored] = MappingProxyType({}),
+    unchanged: Mapping[str, Array] | None = None,
 ) -> MemoryGraph:
     """Bind a graph's weights to a checkpoint's `tensors`.
 
@@ -39,6 +40,7 @@ def bind_in_place(
         tensors: those of the component.
         turned: whether products take a matrix as checkpoints store it, by ONNX Runtime's FusedMatMul.
         given: weights that are arranged already, by name, as another graph's files store them.
+        unchanged: the tensors before adapters changed them, if they did.
     """
     as_stored = {
         name
@@ -66,6 +68,8 @@ def bind_in_place(
         values={name: np.ascontiguousarray(one.array) for name, one in loose.items()},
         types={name: one.dtype for name, one in loose.items() if one.array.dtype.kind == "u"},
         uncopied=uncopied if beside else frozenset(),
+        files=_files(graph, tensors if unchanged is None else unchanged, given),
+        structure=f"{graph.digest()} {sorted(as_stored)}",
     )
 
 
@@ -94,6 +98,17 @@ def _kept(weight: Weight, tensors: Mapping[str, Array], compute: int, *, as_stor
         with np.errstate(over="ignore"):
             return Stored(array=array.astype(np.float16), dtype=HALF)
     return Stored(array=array, dtype=dtype)
+
+
+def _files(graph: Graph, tensors: Mapping[str, Array], given: Mapping[str, Stored]) -> tuple[Path, ...]:
+    """The files that all weights come from. Empty if one comes from elsewhere."""
+    parts = [
+        given[name] if name in given else stored(tensors, source)
+        for name, weight in graph.weights.items()
+        for source in weight.sources
+    ]
+    found = {one.file for one in parts}
+    return () if None in found else tuple(sorted(one for one in found if one is not None))
 
 
 def _uncopied(graph: Graph, loose: Mapping[str, Stored]) -> frozenset[str]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sdrt.benchmark.configurations import PROMPT, Rules
 from sdrt.benchmark.machine import facts, load_average
+from sdrt.common.file_hash import sha256
 from sdrt.common.messages import brief
 from sdrt.errors import RequestError
-from sdrt.model_folder.manifest import MANIFEST_NAME, sha256
+from sdrt.model_folder.manifest import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from sdrt.model_folder.model import Model

@@ -8,7 +8,13 @@ import click
 
 from sdrt.cli import completers
 
-__all__ = ["MEMORY_OPTIONS", "allow_fallback_option", "provider_option", "provider_options_option"]
+__all__ = [
+    "MEMORY_OPTIONS",
+    "allow_fallback_option",
+    "provider_option",
+    "provider_options_option",
+    "tune_option",
+]
 
 
 def _pairs(context: click.Context, parameter: click.Parameter, given: Sequence[str]) -> dict[str, str]:
@@ -59,4 +65,10 @@ MEMORY_OPTIONS = (
         help="Use as little memory as possible, which takes more time: keep one component in memory at a time, call "
         "the U-Net twice for guidance, and run the VAE in tiles.  [default: after memory has run out]",
     ),
+)
+tune_option = click.option(
+    "--tune/--no-tune",
+    default=None,
+    help="On the CPU, tune the model for this machine first, as `sdrt tune` does. With --no-tune, do not use what was "
+    "tuned.  [default: use it]",
 )

@@ -178,10 +178,9 @@ class ModelFolder(Model):
         """
         files = sorted(path for path in (self.path / name).glob("*") if path.is_file())
         facts: list[Any] = [self._identity(path) for path in files]
-        if changes := self.adaptation.digest(name):
-            facts.append(changes)
-        digest = hashlib.sha256(json.dumps(facts).encode())
-        return Weights(dtype=self._dtype(name), digest=digest.hexdigest())
+        base, changes = _digest(facts), self.adaptation.digest(name)
+        digest = _digest([*facts, changes]) if changes else base
+        return Weights(dtype=self._dtype(name), digest=digest, adapted=bool(changes), base=base)
 
     def _identity(self, path: Path) -> list[str | int]:
         """Return what identifies a file: its name and hash, or its path, size and time if it was not hashed."""
@@ -340,3 +339,7 @@ def _check_is_model(folder: Path) -> None:
         raise refusal_of_file(folder)
     if not (folder / INDEX_NAME).exists():
         raise refusal_of_folder(folder)
+
+
+def _digest(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -87,6 +87,13 @@ class Loading:
         "U-Net twice for guidance, and run the VAE in tiles. With False, an error is raised if memory runs out.",
         usual="after memory has run out, for images of that size and larger",
     )
+    tune: bool | None = argument(
+        None,
+        "On the CPU, write each graph into the cache as ONNX Runtime runs it on this machine. Then it loads in a "
+        "fraction of the time, and processes share its weights. It takes a third more disk than its float32 weights. "
+        "With False, tuned graphs are not used.",
+        usual="those that are there are loaded",
+    )
     safety_checker: bool | None = argument(
         True,
         "None turns the model's safety checker off, as in diffusers. `pipeline.safety_checker` does it later. "
@@ -118,6 +125,7 @@ class Loading:
             allow_fallback=self.allow_fallback,
             vae_tiling=self.vae_tiling,
             low_vram=self.low_vram,
+            tune=self.tune,
             provider_options={} if self.provider_options is None else self.provider_options,
         )
 

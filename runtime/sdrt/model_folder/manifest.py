@@ -6,7 +6,6 @@ It remembers the result by path, size and modification time, outside the model f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sdrt.common.cancelling import stop_if_cancelled
+from sdrt.common.file_hash import sha256
 from sdrt.common.messages import wrong_key
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, UnsupportedModelError
@@ -33,13 +32,11 @@ __all__ = [
     "missing",
     "read_json",
     "readable",
-    "sha256",
     "unreadable",
 ]
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "sdrt.json"
-_BLOCK = 1 << 20
 _MOST_JSON = (
     32 << 20
 )  # the largest are tokenizers' files, of a few megabytes; Python takes 20 times as much memory
@@ -112,16 +109,6 @@ def unreadable(path: str | Path, error: OSError) -> IntegrityError:
         "check its permissions, or copy the model again",
         path=Path(path),
     )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex. It is read in blocks, between which a run can be cancelled."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            stop_if_cancelled()
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sdrt.common.cancelling import held
 from sdrt.common.interrupt import Worker, interruptible
 from sdrt.common.notices import Notices
 from sdrt.errors import IntegrityError, ProviderError, SdrtError
+from sdrt.onnx.cpu_layout import keep_arranged
 from sdrt.onnx.engine import FAILURES, can_pass_weights, default_threads, ort, tells_placement
 from sdrt.onnx.engine_cache import Weights, compiled_folder
 from sdrt.onnx.error_messages import Subject, load_failure
@@ -25,11 +26,32 @@ from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensorrt import load_tensorrt
 
-__all__ = ["create_session", "session_setting"]
+__all__ = ["UNTUNED", "Place", "create_session", "session_setting"]
 
 # ONNX Runtime's option for graphs that are not in a file.
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 _OUTSIDE_THE_ARENA = "session.use_device_allocator_for_initializers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Whether a session is of a tuned graph.
+
+    Attributes:
+        tuned: the tuned graph that is loaded in place of the graph itself.
+        changed: the tuned graph with other values for some weights.
+        written: the file to which the tuned graph is written.
+        weights: the name of the file of its weights, beside `written`.
+    """
+
+    tuned: Path | None = None
+    changed: MemoryGraph | None = None
+    written: Path | None = None
+    weights: str = "weights"
+
+
+UNTUNED = Place()
+"""A session of the graph itself."""
 
 
 def session_setting(
@@ -68,26 +90,36 @@ def create_session(
     lock: threading.RLock | None,
     thread: Worker | None,
     memory: MemoryGraph | None = None,
+    place: Place = UNTUNED,
 ) -> Any:
     """Create ONNX Runtime's session of a graph, in `thread` and under the device's `lock`. Ctrl-C ends it early.
 
     `memory` is the graph if it is not in the subject's file. Its `uncopied` values must exist as long as the session.
+    `place` says whether the graph is loaded as it was tuned before, or is written now.
     """
     row = PROVIDERS[subject.provider]
     strict = row.whole and not config.allow_fallback and not tells_placement()
     # If fallback to the CPU is disabled, ONNX Runtime refuses a list of providers that names the CPU.
     names = list(dict.fromkeys([subject.provider, *row.helpers, *([] if strict else ["cpu"])]))
     providers = {PROVIDERS[name].ort: config.passed(name, setting) for name in names}
+    memory = place.changed if place.tuned else memory
+    path = place.tuned or subject.path
 
     def create(linked: LinkedWeights | None) -> Any:
         options = _session_options(subject.name, config, strict)
-        given = [] if memory is None else _give_weights(memory, options, subject.provider)
+        if place.tuned is not None:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if place.written is not None:
+            keep_arranged(options, place.written, place.weights)
+        # A graph is written with weights that are copied into it.
+        in_place = subject.provider == "cpu" and place.written is None
+        given = [] if memory is None else _give_weights(memory, options, subject.provider, in_place=in_place)
         cancel = getattr(options, "set_load_cancellation_flag", lambda flag: None)
 
         def work() -> Any:
             maps = None if linked is None else linked.give_to(options)
             session = ort.InferenceSession(
-                str(subject.path) if memory is None else memory.content,
+                str(path) if memory is None else memory.content,
                 options,
                 list(providers),
                 list(providers.values()),
@@ -103,22 +135,22 @@ def create_session(
     try:
         # ONNX Runtime frees the weights that it has converted, reordered or packed.
         with reusing_freed_memory():
-            return _following_links(subject.path, create)
+            return _following_links(path, create)
     except FAILURES as error:
         raise _failure(subject, config, error) from error
 
 
-def _give_weights(memory: MemoryGraph, options: Any, provider: str) -> list[Any]:
+def _give_weights(memory: MemoryGraph, options: Any, provider: str, *, in_place: bool) -> list[Any]:
     """Set in `options` where a graph's weights are. The result and `memory` must exist until the session is created.
 
-    The `uncopied` values must exist as long as the session.
+    With `in_place`, ONNX Runtime uses the `uncopied` values where they are, as long as the session exists.
     """
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(memory.folder))
-    in_place = memory.uncopied if provider == "cpu" else frozenset()
+    uncopied = memory.uncopied if in_place else frozenset()
     values = {name: _value(memory, name) for name in memory.values}
-    for name in in_place:
+    for name in uncopied:
         options.add_initializer(name, values[name])
-    copied = {name: value for name, value in values.items() if name not in in_place}
+    copied = {name: value for name, value in values.items() if name not in uncopied}
     if copied:
         options.add_external_initializers(list(copied), list(copied.values()))
         if provider == "cpu":

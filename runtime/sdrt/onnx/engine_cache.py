@@ -17,10 +17,19 @@ __all__ = ["Weights", "compiled_folder"]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A component's weights: their `dtype`, "float32" or "float16", and a unique `digest`, None if unknown."""
+    """A component's weights.
+
+    Attributes:
+        dtype: their type, "float32" or "float16".
+        digest: a text that differs for other weights. None if unknown.
+        adapted: whether adapters have changed them.
+        base: the digest before they did. None if unknown.
+    """
 
     dtype: str = "float32"
     digest: str | None = None
+    adapted: bool = False
+    base: str | None = None
 
 
 def compiled_folder(

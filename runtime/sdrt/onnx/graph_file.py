@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sdrt.errors import IntegrityError
 from sdrt.onnx.memory_graph import MemoryGraph, only_multiplied
 
-__all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph"]
+__all__ = ["ElsewhereWeight", "GraphFile", "Node", "read_graph", "read_graph_bytes"]
 
 # Fields of onnx.proto3, by message.
 _MODEL_GRAPH = 7
@@ -106,16 +106,26 @@ class GraphFile:
         """The weights in `path` and in other files, by name."""
         return {**self.within, **self.elsewhere}
 
-    def with_values(self, values: Mapping[str, NDArray[Any]]) -> MemoryGraph:
-        """The graph with other values for some of its weights. Each has the shape and the type of its weight."""
-        content, others = bytearray(self.path.read_bytes()), dict(values)
-        for name in self.within.keys() & values.keys():
-            new, start = others.pop(name).tobytes(), self.within[name].offset
+    def with_values(self, values: Mapping[str, NDArray[Any]], *, is_optimized: bool = False) -> MemoryGraph:
+        """The graph with other values for some of its weights. Each has the shape and the type of its weight.
+
+        `is_optimized` says that no optimizer will read the graph, so that no float32 value needs to be copied.
+        """
+        content = bytearray(self.path.read_bytes())
+        inside = {name: value for name, value in values.items() if name in self.within}
+        others = {name: value for name, value in values.items() if name not in inside}
+        for name, value in inside.items():
+            new, start = value.tobytes(), self.within[name].offset
             content[start : start + len(new)] = new
-        multiplied = only_multiplied((node.op, node.inputs) for node in self.nodes)
-        uncopied = {name for name in multiplied & others.keys() if self._misstate_length(name, content)}
+        readers = others if is_optimized else only_multiplied((node.op, node.inputs) for node in self.nodes)
+        uncopied = {name for name in others if name in readers and self._misstate_length(name, content)}
         return MemoryGraph(
-            content=bytes(content), folder=self.path.parent, values=others, uncopied=frozenset(uncopied)
+            content=bytes(content),
+            folder=self.path.parent,
+            values=others,
+            uncopied=frozenset(uncopied),
+            inside=inside,
+            structure="",
         )
 
     def _misstate_length(self, name: str, content: bytearray) -> bool:
@@ -134,12 +144,21 @@ def read_graph(path: Path) -> GraphFile:
         IntegrityError: the file is not an ONNX file, or is cut off.
         OSError: it cannot be read.
     """
-    found = GraphFile(path=path)
     with _mapped(path) as data:
-        try:
-            _Reader(data, found).read()
-        except IndexError:
-            raise _damaged(path) from None
+        return read_graph_bytes(data, path)
+
+
+def read_graph_bytes(data: mmap.mmap | bytes, path: Path) -> GraphFile:
+    """Read the graph of an ONNX file's bytes, or of a graph in memory, which errors call `path`.
+
+    Raises:
+        IntegrityError: this is not an ONNX graph, or it is cut off.
+    """
+    found = GraphFile(path=path)
+    try:
+        _Reader(data, found).read()
+    except IndexError:
+        raise _damaged(path) from None
     if not found.nodes:
         raise _damaged(path)
     return found
@@ -169,7 +188,7 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
 class _Reader:
     """Fills a `GraphFile`. Raises `IndexError` for a malformed or an enormous file."""
 
-    def __init__(self, data: mmap.mmap, found: GraphFile) -> None:
+    def __init__(self, data: mmap.mmap | bytes, found: GraphFile) -> None:
         self._data, self._found = data, found
         self._fields_left, self._text_left = _MOST_FIELDS, _MOST_TEXT
 
@@ -296,7 +315,7 @@ class _Reader:
             yield found
 
 
-def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Span]]:
+def _fields(data: mmap.mmap | bytes, at: int, end: int) -> Iterator[tuple[int, Span]]:
     """Yield the number and span of every field of a message. Raises `IndexError` for a malformed message."""
     while at < end:
         key, at = _varint(data, at)
@@ -316,7 +335,7 @@ def _fields(data: mmap.mmap, at: int, end: int) -> Iterator[tuple[int, Span]]:
             raise IndexError(kind)
 
 
-def _varint(data: mmap.mmap, at: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap | bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while shift < 64:
         byte = data[at]

@@ -29,6 +29,10 @@ class MemoryGraph:
         types: ONNX's number for the type of a value, by name, where NumPy has no such type. The value holds its bits.
         uncopied: the float32 values that only products read. ONNX Runtime uses them for nothing but its kernels, and
             its optimizers would still find what `content` says. So `content` says something that cannot be read.
+        inside: weights that adapters have changed in `content` itself, by name.
+        files: the files that all weights come from, before adapters change them. Empty if some come from elsewhere.
+        structure: what distinguishes the graph from others with these files, whatever adapters change. Empty for the
+            graph of a file, whose weights adapters have changed. None: `content` does.
     """
 
     content: bytes
@@ -37,6 +41,9 @@ class MemoryGraph:
     values: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     uncopied: frozenset[str] = frozenset()
+    inside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    structure: str | None = None
 
 
 def only_multiplied(nodes: Iterable[tuple[str, tuple[str, ...]]]) -> frozenset[str]:

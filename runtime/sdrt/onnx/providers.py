@@ -147,6 +147,8 @@ class SessionConfig:
         vae_tiling: whether images are encoded and decoded in tiles. None: only large images.
         low_vram: whether to use as little memory as possible: one component at a time, one row of a batch after
             another, the VAE in tiles. None: after memory has run out.
+        tune: whether to write graphs into the cache as this machine's CPU runs them. None: only load those that are
+            there. False: not even that.
         profile: a folder for ONNX Runtime's profiles, which make every run slower.
         provider_options: options of the provider, by name.
 
@@ -160,6 +162,7 @@ class SessionConfig:
     allow_fallback: bool = False
     vae_tiling: bool | None = None
     low_vram: bool | None = None
+    tune: bool | None = None
     profile: str | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -188,6 +191,8 @@ class SessionConfig:
             raise wrong_value("vae_tiling", self.vae_tiling, "True, False or None")
         if not (self.low_vram is None or isinstance(self.low_vram, bool)):
             raise wrong_value("low_vram", self.low_vram, "True, False or None")
+        if not (self.tune is None or isinstance(self.tune, bool)):
+            raise wrong_value("tune", self.tune, "True, False or None")
         threads = self.threads
         if threads is not None and not (type(threads) is int and 1 <= threads <= 1024):
             raise wrong_value("threads", threads, "1 to 1024, or leave it out to use every core")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from sdrt.onnx.provider_check import require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensor_spec import read_tensor_specs
+from sdrt.onnx.tuned import tuned_graph
+from sdrt.onnx.tuning import tuned_session
 
 __all__ = ["Component"]
 
@@ -91,9 +94,9 @@ class Component:
         # The CUDA provider keeps recordings and cuDNN's plans for attention per thread, and a plan takes longer to make
         # than a step. So a single thread loads and runs this component.
         self._thread = self._worker() if self._row.device else None
+        self._session, loaded = self._create(config, setting, weights, memory)
         # ONNX Runtime may read these weights in every run.
-        self._uncopied = [memory.values[name] for name in memory.uncopied] if memory else []
-        self._session = self._create(config, setting, memory)
+        self._uncopied = [loaded.values[name] for name in loaded.uncopied] if loaded else []
         require_provider(self._session, self._subject, config, notices)
         if self.provider == "cuda":
             # Not earlier: a provider that is linked with cuDNN has loaded it by now.
@@ -299,6 +302,29 @@ class Component:
 
         return options, terminate
 
-    def _create(self, config: SessionConfig, setting: Setting, memory: MemoryGraph | None) -> Any:
-        lock, thread = self._device_lock, self._thread
-        return create_session(self._subject, config, setting, lock=lock, thread=thread, memory=memory)
+    def _create(
+        self, config: SessionConfig, setting: Setting, weights: Weights, memory: MemoryGraph | None
+    ) -> tuple[Any, MemoryGraph | None]:
+        create = partial(
+            create_session,
+            self._subject,
+            config,
+            setting,
+            lock=self._device_lock,
+            thread=self._thread,
+            memory=memory,
+        )
+        tuned = None
+        if self.provider == "cpu" and config.tune is not False:
+            tuned = tuned_graph(self._subject, weights, memory)
+        if tuned is None:
+            return create(), memory
+        return tuned_session(
+            tuned,
+            self._subject,
+            lambda place: create(place=place),
+            self._notices,
+            memory=memory,
+            adapted=weights.adapted,
+            write=bool(config.tune),
+        )

@@ -15,7 +15,7 @@ from sdrt.common.allocator import trim
 from sdrt.common.cancelling import held
 from sdrt.common.messages import wrong_value
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError
+from sdrt.errors import OutOfMemoryError, ProviderError
 from sdrt.families import TextEncoderSpec
 from sdrt.families.capabilities import whole
 from sdrt.model_folder.embedded import embedded_path
@@ -174,6 +174,28 @@ class ComponentCache:
                 self._loaded = self._loaded.of_model(self._adapted(model, self._loaded.adaptation))
                 # The graphs of the other IP-Adapters are free now.
                 trim()
+
+    def tune(self) -> None:
+        """Tune every graph of the model for this machine's CPU, one after the other.
+
+        Raises:
+            ProviderError: the sessions are not on the CPU.
+            ModelError, OutOfMemoryError: a graph cannot be loaded.
+        """
+        config = self.config
+        if config.name != "cpu":
+            raise ProviderError.advised(
+                f"graphs can be tuned for the CPU, and this pipeline runs on {config.name}",
+                'load it with provider="cpu"',
+                provider=config.name,
+                argument="provider",
+            )
+        try:
+            # Tuning takes twice the memory of a component, so the others are freed.
+            self.configure(replace(config, tune=True, low_vram=True, vae_tiling=False))
+            self.get().load_all()
+        finally:
+            self.configure(config)
 
     def load_words(self, path: str | Path, token: str | None) -> list[str]:
         """Read a textual inversion, add its words to the text encoders, and return them.

@@ -71,6 +71,10 @@ class VaeEncoder:
     def __init__(self, graphs: VaeGraphs, spec: VaeSpec, scale: LatentScale) -> None:
         self._graphs, self._spec, self._scale = graphs, spec, scale
 
+    def load(self) -> None:
+        """Open the graph now."""
+        self._graphs.load()
+
     def __call__(
         self,
         image: NDArray[np.uint8],

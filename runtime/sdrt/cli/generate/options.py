@@ -16,6 +16,7 @@ from sdrt.cli.provider_options import (
     allow_fallback_option,
     provider_option,
     provider_options_option,
+    tune_option,
 )
 from sdrt.request.pairs import Pair
 from sdrt.request.setting import Group, Setting, help_texts
@@ -52,7 +53,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
     Group.TWO_MODELS: ("refiner", "refiner_switch"),
     "Provider, threads and memory": (
         *("provider", "provider_options", "allow_fallback", "threads"),
-        *("vae_tiling", "low_vram", "revision"),
+        *("vae_tiling", "low_vram", "tune", "revision"),
     ),
     "Checkpoints": tuple(
         name for name in BESIDE if name not in ("controlnet", "ip_adapter", "image_encoder")
@@ -87,6 +88,7 @@ _OTHER_OPTIONS: tuple[Decorator, ...] = (
     provider_options_option,
     allow_fallback_option,
     *MEMORY_OPTIONS,
+    tune_option,
     click.option(
         "--threads", type=int, help="Number of CPU threads, at most one per CPU.  [default: every core]"
     ),

@@ -113,6 +113,7 @@ def _open(options: Options, terminal: Terminal, *, checks: bool) -> StableDiffus
             allow_fallback=options.allow_fallback,
             vae_tiling=options.vae_tiling,
             low_vram=options.low_vram,
+            tune=options.tune,
             safety_checker=checks or None,
             notify=_once(naming_options(terminal.notice)),
             reporter=export_reporter(board),

@@ -1,0 +1,109 @@
+"""`sdrt tune`: prepares models for this machine's CPU, and lists and removes what was prepared."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from sdrt.cli.checkpoint_options import beside_options, model_option
+from sdrt.cli.echo import echo, echo_json
+from sdrt.cli.generate.terminal import Terminal
+from sdrt.cli.group import debug_option
+from sdrt.cli.models.summary import human_size
+from sdrt.cli.settings import CONTEXT
+from sdrt.cli.tables import columns
+from sdrt.errors import RequestError
+
+__all__ = ["tune"]
+
+HEADINGS = ("graph", "size", "last used", "of")
+
+
+@click.command(context_settings=CONTEXT)
+@model_option("Model folder, checkpoint, hub id or embedded model to tune.")
+@beside_options
+@click.option("--revision", help="Branch, tag or commit of a model on the hub.")
+@click.option("--list", "as_list", is_flag=True, help="List the tuned graphs instead, the last used first.")
+@click.option("--clear", is_flag=True, help="Remove all tuned graphs instead.")
+@click.option("--json", "as_json", is_flag=True, help="With --list, print one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
+@debug_option
+def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Prepare a model for this machine's CPU, so that it loads at once.
+
+    ONNX Runtime optimizes each graph and rearranges its weights for the CPU whenever it loads a model. This command
+    does so once, and keeps the result in the cache. From then on, every command and pipeline loads it from there:
+    in a fraction of the time, and processes share its memory. Images stay the same.
+
+    A tuned model takes a third more disk than its weights in float32 (Stable Diffusion 1.5: 5.5 GB). All tuned graphs
+    together take at most 50 GB; those that were used longest ago go first. Another version of onnxruntime, another kind
+    of CPU and a changed model need new ones.
+    """
+    if as_list and clear:
+        raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
+    if as_list:
+        _list(as_json)
+    elif clear:
+        _clear(Terminal(quiet=quiet))
+    else:
+        _tune(model, Terminal(quiet=quiet), options)
+
+
+def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
+    from sdrt import StableDiffusionPipeline
+    from sdrt.onnx.tuned import every_tuned_graph
+
+    started = time.time()
+    with StableDiffusionPipeline.from_pretrained(
+        model, provider="cpu", notify=terminal.notice, **options
+    ) as pipeline:
+        pipeline.tune()
+    graphs = [one for one in every_tuned_graph() if one.last_used >= started]
+    size = human_size(sum(one.size for one in graphs))
+    terminal.notice(f"{model}: {len(graphs)} graphs are tuned, {size}, in {time.time() - started:.0f} s")
+
+
+def _list(as_json: bool) -> None:
+    from sdrt.onnx.tuned import every_tuned_graph
+
+    graphs = every_tuned_graph()
+    if as_json:
+        rows = [
+            {"folder": str(one.folder), "of": str(one.of), "bytes": one.size, "last_used": one.last_used}
+            for one in graphs
+        ]
+        echo_json({"tuned": rows})
+        return
+    if not graphs:
+        echo("no graph is tuned; `sdrt tune -m MODEL` tunes those of a model")
+        return
+    echo(
+        columns(
+            [
+                HEADINGS,
+                *((_name(one), human_size(one.size), _day(one.last_used), str(one.of)) for one in graphs),
+            ]
+        )
+    )
+    echo(f"\ntogether {human_size(sum(one.size for one in graphs))}")
+
+
+def _clear(terminal: Terminal) -> None:
+    from sdrt.onnx.tuned import every_tuned_graph
+
+    graphs = every_tuned_graph()
+    size = sum(one.size for one in graphs)
+    for one in graphs:
+        one.remove()
+    terminal.notice(f"removed {len(graphs)} tuned graphs, {human_size(size)}")
+
+
+def _name(graph: Any) -> str:
+    name: str = graph.folder.name.rpartition("-")[0]
+    return name
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "never"

@@ -1,0 +1,234 @@
+"""Graphs in the user's cache as ONNX Runtime runs them on this machine's CPU: optimized, with packed weights.
+
+A session of such a graph is created in a fraction of the time, and its weights stay in the mapped file, which processes
+share. Each is in a folder of its own, which appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from sdrt.common.cache import cache_root
+from sdrt.common.file_hash import sha256
+from sdrt.common.version import __version__
+from sdrt.errors import RequestError
+from sdrt.onnx.cpu_layout import cpu_layout
+from sdrt.onnx.engine import ort
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.error_messages import Subject
+from sdrt.onnx.graph_file import read_graph
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.tuned_weights import TunedWeight
+
+__all__ = ["MOST_BYTES", "TunedGraph", "every_tuned_graph", "make_room", "tuned_graph"]
+
+MOST_BYTES = 50 * 10**9
+"""How many bytes all tuned graphs of a machine may take together."""
+
+_GRAPH, _WEIGHTS, _RECORD = "graph.onnx", "weights", "tuned.json"
+_PREFIX, _PARTIAL = "cpu-", ".partial-"
+_LEFT_FREE = 10**9
+_ABANDONED = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedGraph:
+    """A place for a tuned graph. It may be empty.
+
+    Attributes:
+        folder: the place.
+        of: the graph's file, for users.
+    """
+
+    folder: Path
+    of: Path
+
+    @property
+    def graph(self) -> Path:
+        """The graph's file."""
+        return self.folder / _GRAPH
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What `tuned.json` says. None if it is missing or damaged."""
+        try:
+            found = json.loads((self.folder / _RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) and isinstance(found.get("files"), dict) else None
+
+    def is_whole(self) -> bool:
+        """Whether its files are there as they were written. Files that changed since then are hashed."""
+        record = self.record
+        if record is None or record["files"].keys() != {_GRAPH, _WEIGHTS}:
+            return False
+        return all(_is_same(self.folder / name, entry) for name, entry in record["files"].items())
+
+    def changed(self, values: Mapping[str, NDArray[Any]]) -> MemoryGraph | None:
+        """The tuned graph with other values for weights of its graph. None if it stores one of them as something else.
+
+        Raises `IntegrityError` or `OSError` if the graph is damaged.
+        """
+        graph, places = read_graph(self.graph), (self.record or {}).get("weights", {})
+        try:
+            stored = {TunedWeight.read(places[name]): value for name, value in values.items()}
+        except (KeyError, TypeError, ValueError):
+            return None
+        if any(one.name not in graph.weights for one in stored):
+            return None
+        return graph.with_values({one.name: one(value) for one, value in stored.items()}, is_optimized=True)
+
+    def used(self) -> None:
+        """Note that it was used now."""
+        with suppress(OSError):
+            os.utime(self.folder / _RECORD)
+
+    @property
+    def last_used(self) -> float:
+        """When it was used last, in seconds since 1970. 0 if it is not whole."""
+        with suppress(OSError):
+            return (self.folder / _RECORD).stat().st_mtime
+        return 0.0
+
+    @property
+    def size(self) -> int:
+        """The bytes of its files."""
+        with suppress(OSError):
+            return sum(path.stat().st_size for path in self.folder.iterdir())
+        return 0
+
+    def remove(self) -> None:
+        """Remove it. Processes that use it keep it until they end, except on Windows, where it stays."""
+        with suppress(OSError):
+            (self.folder / _RECORD).unlink()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def begin(self) -> Path:
+        """Make a folder beside it, in which it is written. Raises `OSError`."""
+        partial = self.folder.with_name(f"{_PARTIAL}{uuid.uuid4().hex}")
+        partial.mkdir(parents=True)
+        return partial
+
+    def finish(self, partial: Path, weights: Mapping[str, TunedWeight]) -> None:
+        """Move the written folder here. If another process was faster, its result stays. Raises `OSError`.
+
+        `weights` says how it stores those of its graph.
+        """
+        files = {path.name: _entry(path) for path in (partial / _GRAPH, partial / _WEIGHTS)}
+        versions = {"sdrt": __version__, "onnxruntime": ort.__version__}
+        places = {name: one.record() for name, one in weights.items()}
+        record = {"of": str(self.of), "versions": versions, "files": files, "weights": places}
+        (partial / _RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        if not self.is_whole():
+            self.remove()
+        try:
+            partial.rename(self.folder)
+        except OSError:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not self.is_whole():
+                raise
+
+
+def tuned_graph(subject: Subject, weights: Weights, memory: MemoryGraph | None) -> TunedGraph | None:
+    """The place of a graph on this machine. None if nothing identifies its weights, or there is no cache folder.
+
+    A place is for one graph with these weights, one version of ONNX Runtime, and one kind of CPU. With adapters, the
+    graph has the place that it has without them.
+    """
+    try:
+        digest = (weights.base if weights.adapted else weights.digest) or _digest(memory)
+        root = cache_root() / "compiled"
+    except (OSError, RequestError):
+        return None
+    if digest is None:
+        return None
+    key = json.dumps([digest, weights.dtype, subject.name, subject.path.name, _structure(memory)])
+    name = f"{subject.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    return TunedGraph(folder=root / f"{_PREFIX}{cpu_layout()[:24]}" / name, of=subject.path)
+
+
+def _structure(memory: MemoryGraph | None) -> str:
+    if memory is None:
+        return ""
+    return hashlib.sha256(memory.content).hexdigest() if memory.structure is None else memory.structure
+
+
+def _digest(memory: MemoryGraph | None) -> str | None:
+    """What identifies the content of a graph's files, as long as nobody writes to them. None without files."""
+    files = () if memory is None else memory.files
+    states = [(file, file.stat()) for file in files]
+    facts = [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
+
+
+def every_tuned_graph() -> list[TunedGraph]:
+    """The tuned graphs of this machine, for any CPU and version, the last used first. Raises `RequestError`."""
+    folders = [folder for folder in _folders() if not folder.name.startswith(_PARTIAL)]
+    found = [TunedGraph(folder=folder, of=Path()) for folder in folders]
+    named = [
+        TunedGraph(folder=one.folder, of=Path(str((one.record or {}).get("of", "unknown")))) for one in found
+    ]
+    return sorted(named, key=lambda one: -one.last_used)
+
+
+def make_room(size: int) -> str:
+    """Make room for a tuned graph of about `size` bytes. Returns why there is none, or nothing.
+
+    The graphs that were used longest ago are removed, until all together take at most `MOST_BYTES`.
+    """
+    _remove_abandoned()
+    there = every_tuned_graph()
+    while there and sum(one.size for one in there) + size > MOST_BYTES:
+        there.pop().remove()
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free
+    if size > MOST_BYTES:
+        return f"it would take {size / 1e9:.1f} GB, and all together may take {MOST_BYTES / 1e9:.0f} GB"
+    if free < size + _LEFT_FREE:
+        return (
+            f"it needs about {(size + _LEFT_FREE) / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free in "
+            f"{root}; SDRT_CACHE chooses another folder"
+        )
+    return ""
+
+
+def _remove_abandoned() -> None:
+    """Remove what processes that ended too early have left."""
+    for folder in _folders():
+        with suppress(OSError):
+            if folder.name.startswith(_PARTIAL) and time.time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders() -> Iterator[Path]:
+    for kind in (cache_root() / "compiled").glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            yield from [folder for folder in kind.iterdir() if folder.is_dir()]
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    state = path.stat()
+    return {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "sha256": sha256(path)}
+
+
+def _is_same(path: Path, entry: Any) -> bool:
+    try:
+        state = path.stat()
+        if state.st_size != entry["size"]:
+            return False
+        return bool(state.st_mtime_ns == entry["mtime_ns"] or sha256(path) == entry["sha256"])
+    except (OSError, KeyError, TypeError):
+        return False

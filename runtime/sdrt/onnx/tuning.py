@@ -1,0 +1,151 @@
+"""Creates sessions of tuned graphs, and tunes graphs that are not tuned yet."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdrt.common.notices import Notices
+from sdrt.errors import OutOfMemoryError, SdrtError
+from sdrt.onnx.create_session import UNTUNED, Place
+from sdrt.onnx.engine import FAILURES
+from sdrt.onnx.error_messages import Subject
+from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
+from sdrt.onnx.memory_graph import MemoryGraph
+from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
+from sdrt.onnx.tuned import TunedGraph, make_room
+from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
+
+__all__ = ["tuned_session"]
+
+Create = Callable[[Place], Any]
+
+# ONNX Runtime keeps matrices twice: as they are and packed.
+_GROWTH = 1.5
+_SIDE, _TOKENS = 8, 77
+_FAILURES: tuple[type[BaseException], ...] = (OSError, SdrtError, *FAILURES)
+
+
+def tuned_session(
+    tuned: TunedGraph,
+    subject: Subject,
+    create: Create,
+    notices: Notices,
+    *,
+    memory: MemoryGraph | None,
+    adapted: bool,
+    write: bool,
+) -> tuple[Any, MemoryGraph | None]:
+    """A session of a graph: of the tuned one if it is there, else of the graph itself.
+
+    Returns also the graph in memory that was loaded, if any. Its `uncopied` values must exist as long as the session.
+
+    Args:
+        tuned: the place of the tuned graph.
+        subject: the component.
+        create: creates a session.
+        notices: receives messages for the user.
+        memory: the graph if it is not in a file.
+        adapted: whether adapters have changed values of `memory`.
+        write: whether to tune the graph if it is not tuned yet. One that adapters have changed is not tuned.
+
+    Raises:
+        SdrtError: the graph itself cannot be loaded.
+    """
+    if tuned.is_whole():
+        try:
+            changed = tuned.changed({**memory.values, **memory.inside}) if adapted and memory else None
+            if adapted and changed is None:
+                return create(UNTUNED), memory
+            session = create(Place(tuned=tuned.graph, changed=changed))
+        except OutOfMemoryError:
+            raise
+        except (SdrtError, OSError):
+            notices.warn(
+                f"{subject.name}: the tuned graph in {tuned.folder} cannot be loaded, so it was removed; `sdrt tune` "
+                "makes it again"
+            )
+            tuned.remove()
+        else:
+            tuned.used()
+            return session, changed
+    if write and not adapted:
+        return _written(tuned, subject, create, notices, memory), None
+    return create(UNTUNED), memory
+
+
+def _written(
+    tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, memory: MemoryGraph | None
+) -> Any:
+    """Tune a graph. If that is impossible, say why, and return a session of the graph itself."""
+    started, partial = time.perf_counter(), None
+    try:
+        if reason := make_room(_size(subject.path, memory)):
+            return _untuned(subject, create, notices, reason)
+        partial = tuned.begin()
+        written = partial / tuned.graph.name
+        reference = create(Place(written=written))
+        if not _gives_the_same(reference, create(Place(tuned=written))):
+            return _untuned(subject, create, notices, "the tuned graph gives other numbers")
+        tuned.finish(partial, _weights(subject.path, memory, written))
+    except _FAILURES as error:
+        return _untuned(subject, create, notices, str(error))
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+    seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
+    notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
+    return create(Place(tuned=tuned.graph))
+
+
+def _untuned(subject: Subject, create: Create, notices: Notices, reason: str) -> Any:
+    notices.warn(f"{subject.name}: not tuned for this machine: {reason}")
+    return create(UNTUNED)
+
+
+def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:
+    """How the written graph stores the weights of its graph."""
+    before, tuned = _graph(path, memory), read_graph(written)
+    folder = path.parent if memory is None else memory.folder
+    return tuned_weights(
+        before, weights_reader(before, folder, memory), tuned, weights_reader(tuned, written.parent)
+    )
+
+
+def _graph(path: Path, memory: MemoryGraph | None) -> GraphFile:
+    return read_graph(path) if memory is None else read_graph_bytes(memory.content, path)
+
+
+def _size(path: Path, memory: MemoryGraph | None) -> int:
+    """About how many bytes a tuned graph takes. Raises `IntegrityError`, `OSError`."""
+    shapes = _graph(path, memory).constants.values()
+    return int(4 * _GROWTH * sum(math.prod(shape) for shape in shapes))
+
+
+def _gives_the_same(one: Any, other: Any) -> bool:
+    """Whether two sessions of a graph give the same bits for random inputs."""
+    feeds = {name: _drawn(spec) for name, spec in read_tensor_specs(one.get_inputs()).items()}
+    results = [session.run(None, feeds) for session in (one, other)]
+    return all(np.array_equal(first, second, equal_nan=True) for first, second in zip(*results, strict=True))
+
+
+def _drawn(spec: TensorSpec) -> NDArray[Any]:
+    shape = [axis if isinstance(axis, int) else _length(axis) for axis in spec.shape]
+    source = np.random.default_rng(0)
+    if spec.dtype.kind == "f":
+        return np.asarray(source.standard_normal(shape), spec.dtype)
+    return np.ones(shape, spec.dtype)
+
+
+def _length(axis: str) -> int:
+    """A small number for a free dimension."""
+    if "height" in axis or "width" in axis:
+        return _SIDE
+    return _TOKENS if "sequence" in axis else 1

@@ -1,0 +1,237 @@
+"""Tuned graphs: equal numbers, only for the machine and the weights that they were made for, nothing damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sdrt.onnx.tuned as tuned_graphs
+import sdrt_models
+from sdrt import StableDiffusionPipeline
+from sdrt.common.notices import Notices
+from sdrt.errors import SdrtError
+from sdrt.onnx.engine_cache import Weights
+from sdrt.onnx.providers import SessionConfig
+from sdrt.onnx.session import Component
+from sdrt.onnx.tuned import TunedGraph, every_tuned_graph, make_room
+
+Open = Callable[..., Component]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def vae(tiny_model: Path, tmp_path: Path, cache: Path, said: list[str]) -> Open:
+    """Opens the VAE's decoder of a copy of the tiny model."""
+    folder = tmp_path / "vae_decoder"
+    shutil.copytree(tiny_model / "vae_decoder", folder)
+
+    def opened(tune: bool | None = None, digest: str | None = "a", *, adapted: bool = False) -> Component:
+        config, weights = SessionConfig(provider="cpu", tune=tune), Weights(digest=digest, adapted=adapted)
+        return Component("vae_decoder", folder / "model.onnx", config, Notices(said.append), weights)
+
+    return opened
+
+
+def decoded(component: Component) -> np.ndarray:
+    source = np.random.default_rng(0)
+    return component.run({"latent_sample": source.standard_normal((1, 4, 8, 8), np.float32)}, "sample")
+
+
+def without_weights(tmp_path: Path) -> None:
+    """Take the graph's own weights away, so that only a tuned graph can be loaded."""
+    for path in (tmp_path / "vae_decoder").glob("*_data"):
+        path.unlink()
+
+
+def test_a_tuned_graph_gives_the_same_bits_and_is_loaded_in_place(
+    vae: Open, tmp_path: Path, said: list[str]
+) -> None:
+    plain = decoded(vae(tune=False))
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert said[0].startswith("vae_decoder: tuned for this machine in ")
+    without_weights(tmp_path)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+
+
+@pytest.mark.parametrize("tune", [None, False])
+def test_nothing_is_written_unless_it_is_asked_for(vae: Open, cache: Path, tune: bool | None) -> None:
+    vae(tune=tune)
+    assert not (cache / "compiled").exists()
+
+
+def test_a_tuned_graph_is_left_alone_if_the_user_says_so(vae: Open, tmp_path: Path) -> None:
+    vae(tune=True)
+    without_weights(tmp_path)
+    with pytest.raises(SdrtError):
+        vae(tune=False)
+
+
+def test_other_weights_have_another_place(vae: Open, tmp_path: Path) -> None:
+    vae(tune=True)
+    without_weights(tmp_path)
+    with pytest.raises(SdrtError):
+        vae(digest="b")
+
+
+def test_another_machine_has_another_place(
+    vae: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae(tune=True)
+    without_weights(tmp_path)
+    monkeypatch.setattr(tuned_graphs, "cpu_layout", lambda: "0" * 64)
+    with pytest.raises(SdrtError):
+        vae()
+
+
+@pytest.mark.parametrize("weights", [{"digest": None}, {"adapted": True}])
+def test_weights_that_nothing_identifies_or_adapters_changed_are_not_kept(
+    vae: Open, cache: Path, weights: dict[str, bool | None]
+) -> None:
+    vae(tune=True, **weights)
+    assert not (cache / "compiled").exists()
+
+
+def flip(path: Path, at: int) -> None:
+    """Change one bit, and leave size and time as they were."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def test_a_file_that_was_written_to_is_not_used(vae: Open) -> None:
+    plain = decoded(vae(tune=True))
+    (place,) = every_tuned_graph()
+    flip(place.folder / "weights", 100)
+    os.utime(place.folder / "weights")
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert [one.is_whole() for one in every_tuned_graph()] == [True]
+
+
+def test_a_graph_that_cannot_be_loaded_is_removed(vae: Open, said: list[str]) -> None:
+    plain = decoded(vae(tune=True))
+    (place,) = every_tuned_graph()
+    flip(place.graph, 0)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    assert "cannot be loaded, so it was removed" in said[-1]
+    assert every_tuned_graph() == []
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"files": {}}', '{"files": {"graph.onnx": 1, "weights": 2}}']
+)
+def test_a_damaged_record_means_that_nothing_is_there(vae: Open, text: str) -> None:
+    vae(tune=True)
+    (place,) = every_tuned_graph()
+    (place.folder / "tuned.json").write_text(text)
+    assert not place.is_whole()
+    decoded(vae())
+
+
+def test_a_full_disk_is_said_and_the_graph_runs_untuned(
+    vae: Open, said: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(cache.parent)._replace(free=10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    decoded(vae(tune=True))
+    assert "not tuned for this machine: it needs about 1.0 GB of disk, and 0.0 GB are free" in said[0]
+    assert every_tuned_graph() == []
+
+
+def test_a_failed_write_leaves_nothing(
+    vae: Open, said: list[str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(TunedGraph, "finish", fail)
+    decoded(vae(tune=True))
+    assert "not tuned for this machine: [Errno 28]" in said[0]
+    assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
+
+
+def place(root: Path, name: str, size: int, age: float) -> TunedGraph:
+    folder = root / "compiled" / "cpu-0" / name
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(bytes(size))
+    (folder / "tuned.json").write_text(json.dumps({"of": name, "files": {}}))
+    os.utime(folder / "tuned.json", (time.time() - age,) * 2)
+    return TunedGraph(folder=folder, of=Path(name))
+
+
+def test_those_that_were_used_longest_ago_go_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuned_graphs, "MOST_BYTES", 5000)
+    old, older = place(cache, "old", 2000, 100), place(cache, "older", 2000, 200)
+    assert make_room(500) == ""
+    assert (old.folder.is_dir(), older.folder.is_dir()) == (True, True)
+    older.used()
+    assert make_room(2500) == ""
+    assert (old.folder.is_dir(), older.folder.is_dir()) == (False, True)
+    assert "it would take" in make_room(6000)
+
+
+def test_what_a_killed_process_left_goes_after_a_day(cache: Path) -> None:
+    new, left = (cache / "compiled" / "cpu-0" / f".partial-{name}" for name in ("new", "left"))
+    for folder in (new, left):
+        folder.mkdir(parents=True)
+    os.utime(left, (time.time() - 100_000,) * 2)
+    make_room(1)
+    assert (new.is_dir(), left.is_dir()) == (True, False)
+    assert every_tuned_graph() == []
+
+
+def test_the_faster_of_two_processes_wins(vae: Open) -> None:
+    vae(tune=True)
+    (first,) = every_tuned_graph()
+    partial = first.begin()
+    for name in ("graph.onnx", "weights"):
+        shutil.copy(first.folder / name, partial / name)
+    written = (first.folder / "weights").stat().st_ino
+    first.finish(partial, {})
+    assert first.is_whole()
+    assert ((first.folder / "weights").stat().st_ino, partial.exists()) == (written, False)
+
+
+def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:
+    return np.asarray(pipeline("a yellow moon", num_inference_steps=2, seed=0, **settings).images[0])
+
+
+def test_a_pipeline_with_a_lora_makes_the_same_images(cache: Path) -> None:
+    lora = {"lora": str(sdrt_models.adapter("moon"))}
+    found = []
+    for tune in (False, True, None):
+        with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", tune=tune) as pipeline:
+            found.append([image(pipeline), image(pipeline, **lora), image(pipeline)])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert len(every_tuned_graph()) == 3
+
+
+def test_tune_keeps_every_graph_of_a_model(cache: Path) -> None:
+    with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", notify=lambda _: None) as pipeline:
+        before = pipeline.model.path
+        assert pipeline.tune() is pipeline
+        plain = image(pipeline)
+    names = {one.folder.name.rpartition("-")[0] for one in every_tuned_graph()}
+    assert names == {"text_encoder", "unet", "vae_decoder", "vae_encoder"}
+    assert all(before in one.of.parents for one in every_tuned_graph())
+    with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", tune=False) as pipeline:
+        np.testing.assert_array_equal(image(pipeline), plain)
