@@ -108,7 +108,7 @@ def generate(context: click.Context, /, from_image: str | None, approximate: boo
             given,
             approximate=approximate,
             lora_dir=options["lora_dir"],
-            control_images=len(options["control_image"]),
+            control_images=len(options["control_image"] or ()),
         )
     elif approximate:
         raise click.UsageError("--approximate has no effect without --from", context)
