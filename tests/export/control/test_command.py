@@ -188,7 +188,7 @@ def test_prompts_files_and_plots(plain: Path, controlnets: list[Path]) -> None:
         (["--control-image", "no.png"], "'no.png' cannot be read"),
         (["--control-image", "edges.png"], "this model has no ControlNet"),
         (["--controlnet", "no.safetensors"], "--controlnet is 'no.safetensors', which does not exist"),
-        (["--guess-mode"], "guess_mode has no effect without control_image"),
+        (["--guess-mode"], "--guess-mode has no effect without --control-image"),
         (["--control-image", "-", "-i", "-"], "both read standard input"),
     ],
     ids=str,
