@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdrt.common.notices import Notices
-from sdrt.errors import OutOfMemoryError, SdrtError
+from sdrt.errors import OutOfMemoryError, RunCancelledError, SdrtError
 from sdrt.onnx.create_session import UNTUNED, Place
 from sdrt.onnx.engine import FAILURES
 from sdrt.onnx.error_messages import Subject
@@ -59,55 +59,76 @@ def tuned_session(
     Raises:
         SdrtError: the graph itself cannot be loaded.
     """
-    if tuned.is_whole():
-        try:
-            changed = tuned.changed({**memory.values, **memory.inside}) if adapted and memory else None
-            if adapted and changed is None:
-                return create(UNTUNED), memory
-            session = create(Place(tuned=tuned.graph, changed=changed))
-        except OutOfMemoryError:
-            raise
-        except (SdrtError, OSError):
-            notices.warn(
-                f"{subject.name}: the tuned graph in {tuned.folder} cannot be loaded, so it was removed; `sdrt tune` "
-                "makes it again"
-            )
-            tuned.remove()
-        else:
-            tuned.used()
-            return session, changed
+    if tuned.is_whole() and (found := _loaded(tuned, subject, create, notices, memory if adapted else None)):
+        return found
     if write and not adapted:
-        return _written(tuned, subject, create, notices, memory), None
+        return _written(tuned, subject, create, notices, memory)
     return create(UNTUNED), memory
+
+
+def _loaded(
+    tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, changes: MemoryGraph | None
+) -> tuple[Any, MemoryGraph | None] | None:
+    """A session of the tuned graph, with the weights of `changes`. None if that is impossible.
+
+    A damaged graph is removed.
+    """
+    try:
+        changed = None if changes is None else tuned.changed({**changes.values, **changes.inside})
+        if changes is not None and changed is None:
+            return None
+        session = create(Place(tuned=tuned.graph, changed=changed))
+    except (OutOfMemoryError, RunCancelledError):
+        raise
+    except (SdrtError, OSError):
+        _discard(tuned, subject, notices)
+        return None
+    tuned.used()
+    return session, changed
+
+
+def _discard(tuned: TunedGraph, subject: Subject, notices: Notices) -> None:
+    """Remove a damaged graph, and say so. Say nothing if another process has removed it meanwhile."""
+    if not tuned.is_whole():
+        return
+    tuned.remove()
+    told = "cannot be loaded, so it was removed; `sdrt tune` makes it again"
+    if tuned.is_whole():
+        told = "cannot be loaded, and it cannot be removed; remove that folder"
+    notices.warn(f"{subject.name}: the tuned graph in {tuned.folder} {told}")
 
 
 def _written(
     tuned: TunedGraph, subject: Subject, create: Create, notices: Notices, memory: MemoryGraph | None
-) -> Any:
-    """Tune a graph. If that is impossible, say why, and return a session of the graph itself."""
-    started, partial = time.perf_counter(), None
+) -> tuple[Any, MemoryGraph | None]:
+    """Tune a graph, and return a session of it. If that is impossible, say why, and load the graph itself."""
+    started = time.perf_counter()
     try:
-        if reason := make_room(_size(subject.path, memory)):
-            return _untuned(subject, create, notices, reason)
-        partial = tuned.begin()
-        written = partial / tuned.graph.name
-        reference = create(Place(written=written))
-        if not _gives_the_same(reference, create(Place(tuned=written))):
-            return _untuned(subject, create, notices, "the tuned graph gives other numbers")
-        tuned.finish(partial, _weights(subject.path, memory, written))
+        reason = make_room(_size(subject.path, memory)) or _kept(tuned, subject, create, memory)
+    except RunCancelledError:
+        raise
     except _FAILURES as error:
-        return _untuned(subject, create, notices, str(error))
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    if reason:
+        notices.warn(f"{subject.name}: not tuned for this machine: {reason}")
+        return create(UNTUNED), memory
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
-    return create(Place(tuned=tuned.graph))
+    return _loaded(tuned, subject, create, notices, None) or (create(UNTUNED), memory)
 
 
-def _untuned(subject: Subject, create: Create, notices: Notices, reason: str) -> Any:
-    notices.warn(f"{subject.name}: not tuned for this machine: {reason}")
-    return create(UNTUNED)
+def _kept(tuned: TunedGraph, subject: Subject, create: Create, memory: MemoryGraph | None) -> str:
+    """Write a tuned graph and keep it. Returns why it does not count, or nothing. Whatever happens, no part stays."""
+    partial = tuned.begin()
+    try:
+        written = partial / tuned.graph.name
+        reference = create(Place(written=written))
+        if not _gives_the_same(reference, create(Place(tuned=written, is_trial=True))):
+            return "the tuned graph gives other numbers"
+        tuned.finish(partial, _weights(subject.path, memory, written))
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return ""
 
 
 def _weights(path: Path, memory: MemoryGraph | None, written: Path) -> dict[str, TunedWeight]:

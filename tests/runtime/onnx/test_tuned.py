@@ -15,8 +15,9 @@ import pytest
 import sdrt.onnx.tuned as tuned_graphs
 import sdrt_models
 from sdrt import StableDiffusionPipeline
+from sdrt.common.cancelling import cancelling
 from sdrt.common.notices import Notices
-from sdrt.errors import SdrtError
+from sdrt.errors import RunCancelledError, SdrtError
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -235,3 +236,51 @@ def test_tune_keeps_every_graph_of_a_model(cache: Path) -> None:
     assert all(before in one.of.parents for one in every_tuned_graph())
     with StableDiffusionPipeline.from_pretrained("shapes", provider="cpu", tune=False) as pipeline:
         np.testing.assert_array_equal(image(pipeline), plain)
+
+
+def test_a_cancelled_load_says_nothing_and_leaves_the_tuned_graph(vae: Open, said: list[str]) -> None:
+    with cancelling(lambda: True), pytest.raises(RunCancelledError):
+        vae(tune=True)
+    assert said == []
+    vae(tune=True)
+    with cancelling(lambda: True), pytest.raises(RunCancelledError):
+        vae()
+    assert [one.is_whole() for one in every_tuned_graph()] == [True]
+    assert len(said) == 1
+
+
+def test_only_the_session_that_runs_is_profiled(tiny_model: Path, tmp_path: Path, cache: Path) -> None:
+    config = SessionConfig(provider="cpu", tune=True, profile=str(tmp_path))
+    path = tiny_model / "vae_decoder" / "model.onnx"
+    component = Component("vae_decoder", path, config, Notices(), Weights(digest="a"))
+    component.end_profile()
+    assert len(every_tuned_graph()) == 1
+    del component
+    assert len(list(tmp_path.glob("*.json"))) == 1
+
+
+def test_a_tuned_graph_that_cannot_be_removed_is_not_called_removed(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae(tune=True)
+    (place,) = every_tuned_graph()
+    flip(place.graph, 0)
+    monkeypatch.setattr(TunedGraph, "remove", lambda self: None)
+    decoded(vae())
+    assert "cannot be removed; remove that folder" in said[-1]
+
+
+def test_a_tuned_graph_that_vanishes_while_it_is_loaded_is_no_trouble(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, is_whole = decoded(vae(tune=True)), TunedGraph.is_whole
+
+    def vanishing(self: TunedGraph) -> bool:
+        found = is_whole(self)
+        self.remove()
+        return found
+
+    said.clear()
+    monkeypatch.setattr(TunedGraph, "is_whole", vanishing)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    assert said == []
