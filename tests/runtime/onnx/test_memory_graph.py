@@ -88,4 +88,4 @@ def test_weights_that_are_not_copied_live_on_where_tuning_fails(
     values = [weakref.ref(memory.values[name]) for name in memory.uncopied]
     del memory
     assert component.inputs
-    assert None not in [one() for one in values]
+    assert all(one() is not None for one in values)
