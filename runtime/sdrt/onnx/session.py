@@ -314,10 +314,13 @@ class Component:
             thread=self._thread,
             memory=memory,
         )
-        tuned = None
-        if self.provider == "cpu" and config.tune is not False:
-            tuned = tuned_graph(self._subject, weights, memory)
-        if tuned is None:
+        if self.provider != "cpu" or config.tune is False:
+            return create(), memory
+        try:
+            tuned = tuned_graph(self._subject, weights, memory, write=bool(config.tune))
+        except LookupError as error:
+            if config.tune:
+                self._notices.warn(f"{self.name}: not tuned for this machine: {error}")
             return create(), memory
         return tuned_session(
             tuned,

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from sdrt.common.file_hash import sha256
 from sdrt.common.version import __version__
 from sdrt.errors import RequestError
 from sdrt.onnx.cpu_layout import cpu_layout
-from sdrt.onnx.engine import ort
+from sdrt.onnx.engine import FAILURES, ort
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import read_graph
@@ -41,6 +41,7 @@ _GRAPH, _WEIGHTS, _RECORD = "graph.onnx", "weights", "tuned.json"
 _PREFIX, _PARTIAL = "cpu-", ".partial-"
 _LEFT_FREE = 10**9
 _ABANDONED = 24 * 3600
+_NO_PLACE: tuple[type[BaseException], ...] = (OSError, RequestError, *FAILURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,33 +142,49 @@ class TunedGraph:
                 raise
 
 
-def tuned_graph(subject: Subject, weights: Weights, memory: MemoryGraph | None) -> TunedGraph | None:
-    """The place of a graph on this machine. None if nothing identifies its weights, or there is no cache folder.
+def tuned_graph(
+    subject: Subject, weights: Weights, memory: MemoryGraph | None, *, write: bool = False
+) -> TunedGraph:
+    """The place of a graph on this machine. Unless `write`, it is asked for only to load what is there.
 
     A place is for one graph with these weights, one version of ONNX Runtime, and one kind of CPU. With adapters, the
     graph has the place that it has without them.
+
+    Raises `LookupError`, which says why there is no place.
     """
     try:
-        digest = (weights.base if weights.adapted else weights.digest) or _digest(memory)
         root = cache_root() / "compiled"
-    except (OSError, RequestError):
-        return None
-    if digest is None:
-        return None
-    key = json.dumps([digest, weights.dtype, subject.name, subject.path.name, _structure(memory)])
+        if not write and next(root.glob(f"{_PREFIX}*"), None) is None:
+            raise LookupError("no graph is tuned")
+        identity, layout = _identity(weights, memory), cpu_layout()
+    except _NO_PLACE as error:
+        raise LookupError(str(error)) from error
+    key = json.dumps([identity, weights.dtype, subject.name, subject.path.name])
     name = f"{subject.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
-    return TunedGraph(folder=root / f"{_PREFIX}{cpu_layout()[:24]}" / name, of=subject.path)
+    return TunedGraph(folder=root / f"{_PREFIX}{layout[:24]}" / name, of=subject.path)
 
 
-def _structure(memory: MemoryGraph | None) -> str:
-    if memory is None:
-        return ""
-    return hashlib.sha256(memory.content).hexdigest() if memory.structure is None else memory.structure
+def _identity(weights: Weights, memory: MemoryGraph | None) -> list[str | None]:
+    """What identifies a graph and its weights before adapters change them. Raises `LookupError` if nothing does."""
+    folder = weights.base if weights.adapted else weights.digest
+    if memory is None or not memory.structure:
+        # All weights are in the model's folder.
+        found = [folder, "" if memory is None else _graph_in(memory)]
+    else:
+        # Some may be elsewhere: those of an IP-Adapter are in a file of its own.
+        found = [_digest(memory.files), folder or "", memory.structure]
+    if found[0] is None:
+        raise LookupError("nothing identifies its weights")
+    return found
 
 
-def _digest(memory: MemoryGraph | None) -> str | None:
-    """What identifies the content of a graph's files, as long as nobody writes to them. None without files."""
-    files = () if memory is None else memory.files
+def _graph_in(memory: MemoryGraph) -> str:
+    """What identifies a graph in memory. Empty for that of a file."""
+    return hashlib.sha256(memory.content).hexdigest() if memory.structure is None else ""
+
+
+def _digest(files: Iterable[Path]) -> str | None:
+    """What identifies the content of files, as long as nobody writes to them. None without files."""
     states = [(file, file.stat()) for file in files]
     facts = [[str(file), state.st_size, state.st_mtime_ns] for file, state in states]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None

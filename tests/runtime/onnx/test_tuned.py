@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt.common.cancelling import cancelling
 from sdrt.common.notices import Notices
 from sdrt.errors import RunCancelledError, SdrtError
+from sdrt.onnx.cpu_layout import cpu_layout
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
@@ -107,6 +109,31 @@ def test_weights_that_nothing_identifies_or_adapters_changed_are_not_kept(
 ) -> None:
     vae(tune=True, **weights)
     assert not (cache / "compiled").exists()
+
+
+def test_it_is_said_if_nothing_identifies_the_weights(vae: Open, said: list[str]) -> None:
+    vae(digest=None)
+    assert said == []
+    vae(tune=True, digest=None)
+    assert said == ["vae_decoder: not tuned for this machine: nothing identifies its weights"]
+
+
+def test_models_run_where_there_is_no_folder_for_temporary_files(
+    vae: Open, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is tuned there, because nobody can tell how ONNX Runtime arranges weights."""
+    plain = decoded(vae(tune=True))
+    said.clear()
+
+    def fail(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    cpu_layout.cache_clear()
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    np.testing.assert_array_equal(decoded(vae()), plain)
+    assert said == []
+    np.testing.assert_array_equal(decoded(vae(tune=True)), plain)
+    assert "No usable temporary directory" in said[0]
 
 
 def flip(path: Path, at: int) -> None:
