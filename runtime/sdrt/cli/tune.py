@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +16,10 @@ from sdrt.cli.group import debug_option
 from sdrt.cli.models.summary import human_size
 from sdrt.cli.settings import CONTEXT
 from sdrt.cli.tables import columns
-from sdrt.errors import RequestError
+from sdrt.errors import RequestError, SdrtError
+
+if TYPE_CHECKING:
+    from sdrt.onnx.tuned import TunedGraph
 
 __all__ = ["tune"]
 
@@ -43,6 +48,8 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     """
     if as_list and clear:
         raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
+    if as_json and not as_list:
+        raise RequestError("--json is given without --list", argument="json", fits="--list --json")
     if as_list:
         _list(as_json)
     elif clear:
@@ -61,8 +68,10 @@ def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
     ) as pipeline:
         pipeline.tune()
     graphs = [one for one in every_tuned_graph() if one.last_used >= started]
-    size = human_size(sum(one.size for one in graphs))
-    terminal.notice(f"{model}: {len(graphs)} graphs are tuned, {size}, in {time.time() - started:.0f} s")
+    if not graphs:
+        raise SdrtError(f"{model}: no graph could be tuned: see the lines above")
+    seconds = time.time() - started
+    terminal.notice(f"{model}: {_count(graphs)} tuned, {_size(graphs)}, in {seconds:.0f} s")
 
 
 def _list(as_json: bool) -> None:
@@ -87,23 +96,34 @@ def _list(as_json: bool) -> None:
             ]
         )
     )
-    echo(f"\ntogether {human_size(sum(one.size for one in graphs))}")
+    echo(f"\ntogether {_size(graphs)}")
 
 
 def _clear(terminal: Terminal) -> None:
-    from sdrt.onnx.tuned import every_tuned_graph
+    from sdrt.onnx.tuned import clear, every_tuned_graph
 
-    graphs = every_tuned_graph()
-    size = sum(one.size for one in graphs)
-    for one in graphs:
-        one.remove()
-    terminal.notice(f"removed {len(graphs)} tuned graphs, {human_size(size)}")
+    before = every_tuned_graph()
+    total = _size(before)
+    if stay := clear():
+        raise SdrtError(
+            f"{_count(stay)} still there: close the programs that use them, or remove {stay[0].folder.parent} yourself"
+        )
+    terminal.notice(f"removed {len(before)} tuned {'graph' if len(before) == 1 else 'graphs'}, {total}")
 
 
-def _name(graph: Any) -> str:
-    name: str = graph.folder.name.rpartition("-")[0]
-    return name
+def _count(graphs: Sequence[TunedGraph]) -> str:
+    return "1 graph is" if len(graphs) == 1 else f"{len(graphs)} graphs are"
+
+
+def _size(graphs: Sequence[TunedGraph]) -> str:
+    return human_size(sum(one.size for one in graphs))
+
+
+def _name(graph: TunedGraph) -> str:
+    return graph.folder.name.rpartition("-")[0] or graph.folder.name
 
 
 def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "never"
+    with suppress(OSError, OverflowError, ValueError):
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else "never"
+    return "unknown"
