@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,33 +21,9 @@ from sdrt.onnx.cpu_layout import cpu_layout
 from sdrt.onnx.engine_cache import Weights
 from sdrt.onnx.providers import SessionConfig
 from sdrt.onnx.session import Component
-from sdrt.onnx.tuned import TunedGraph, every_tuned_graph, make_room
+from sdrt.onnx.tuned import TunedGraph, every_tuned_graph
 
 Open = Callable[..., Component]
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SDRT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def vae(tiny_model: Path, tmp_path: Path, cache: Path, said: list[str]) -> Open:
-    """Opens the VAE's decoder of a copy of the tiny model."""
-    folder = tmp_path / "vae_decoder"
-    shutil.copytree(tiny_model / "vae_decoder", folder)
-
-    def opened(tune: bool | None = None, digest: str | None = "a", *, adapted: bool = False) -> Component:
-        config, weights = SessionConfig(provider="cpu", tune=tune), Weights(digest=digest, adapted=adapted)
-        return Component("vae_decoder", folder / "model.onnx", config, Notices(said.append), weights)
-
-    return opened
 
 
 def decoded(component: Component) -> np.ndarray:
@@ -194,48 +168,6 @@ def test_a_failed_write_leaves_nothing(
     decoded(vae(tune=True))
     assert "not tuned for this machine: [Errno 28]" in said[0]
     assert [path for path in (cache / "compiled").rglob("*") if path.is_file()] == []
-
-
-def place(root: Path, name: str, size: int, age: float) -> TunedGraph:
-    folder = root / "compiled" / "cpu-0" / name
-    folder.mkdir(parents=True)
-    (folder / "weights").write_bytes(bytes(size))
-    (folder / "tuned.json").write_text(json.dumps({"of": name, "files": {}}))
-    os.utime(folder / "tuned.json", (time.time() - age,) * 2)
-    return TunedGraph(folder=folder, of=Path(name))
-
-
-def test_those_that_were_used_longest_ago_go_first(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuned_graphs, "MOST_BYTES", 5000)
-    old, older = place(cache, "old", 2000, 100), place(cache, "older", 2000, 200)
-    assert make_room(500) == ""
-    assert (old.folder.is_dir(), older.folder.is_dir()) == (True, True)
-    older.used()
-    assert make_room(2500) == ""
-    assert (old.folder.is_dir(), older.folder.is_dir()) == (False, True)
-    assert "it would take" in make_room(6000)
-
-
-def test_what_a_killed_process_left_goes_after_a_day(cache: Path) -> None:
-    new, left = (cache / "compiled" / "cpu-0" / f".partial-{name}" for name in ("new", "left"))
-    for folder in (new, left):
-        folder.mkdir(parents=True)
-    os.utime(left, (time.time() - 100_000,) * 2)
-    make_room(1)
-    assert (new.is_dir(), left.is_dir()) == (True, False)
-    assert every_tuned_graph() == []
-
-
-def test_the_faster_of_two_processes_wins(vae: Open) -> None:
-    vae(tune=True)
-    (first,) = every_tuned_graph()
-    partial = first.begin()
-    for name in ("graph.onnx", "weights"):
-        shutil.copy(first.folder / name, partial / name)
-    written = (first.folder / "weights").stat().st_ino
-    first.finish(partial, {})
-    assert first.is_whole()
-    assert ((first.folder / "weights").stat().st_ino, partial.exists()) == (written, False)
 
 
 def image(pipeline: StableDiffusionPipeline, **settings: object) -> np.ndarray:
