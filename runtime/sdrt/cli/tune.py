@@ -60,16 +60,19 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
 
 def _tune(model: str, terminal: Terminal, options: dict[str, Any]) -> None:
     from sdrt import StableDiffusionPipeline
-    from sdrt.onnx.tuned import every_tuned_graph
+    from sdrt.onnx.tuned import NOT_TUNED, every_tuned_graph
 
-    started = time.time()
-    with StableDiffusionPipeline.from_pretrained(
-        model, provider="cpu", notify=terminal.notice, **options
-    ) as pipeline:
+    started, said = time.time(), list[str]()
+
+    def notify(message: str) -> None:
+        said.append(message)
+        terminal.notice(message)
+
+    with StableDiffusionPipeline.from_pretrained(model, provider="cpu", notify=notify, **options) as pipeline:
         pipeline.tune()
     graphs = [one for one in every_tuned_graph() if one.last_used >= started]
-    if not graphs:
-        raise SdrtError(f"{model}: no graph could be tuned: see the lines above")
+    if untuned := [message for message in said if NOT_TUNED in message]:
+        raise SdrtError(f"{model}: {_count(graphs)} tuned, and {len(untuned)} could not be: {untuned[0]}")
     seconds = time.time() - started
     terminal.notice(f"{model}: {_count(graphs)} tuned, {_size(graphs)}, in {seconds:.0f} s")
 

@@ -29,7 +29,7 @@ from sdrt.onnx.provider_check import require_provider, told_placement
 from sdrt.onnx.provider_options import Setting
 from sdrt.onnx.providers import PROVIDERS, SessionConfig
 from sdrt.onnx.tensor_spec import read_tensor_specs
-from sdrt.onnx.tuned import tuned_graph
+from sdrt.onnx.tuned import NOT_TUNED, tuned_graph
 from sdrt.onnx.tuning import tuned_session
 
 __all__ = ["Component"]
@@ -320,7 +320,7 @@ class Component:
             tuned = tuned_graph(self._subject, weights, memory, write=bool(config.tune))
         except LookupError as error:
             if config.tune:
-                self._notices.warn(f"{self.name}: not tuned for this machine: {error}")
+                self._notices.warn(f"{self.name}: {NOT_TUNED}: {error}")
             return create(), memory
         return tuned_session(
             tuned,

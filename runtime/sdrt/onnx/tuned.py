@@ -32,10 +32,13 @@ from sdrt.onnx.graph_file import FLOAT32, ElsewhereWeight, read_graph
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.tuned_weights import TunedWeight
 
-__all__ = ["MOST_BYTES", "TunedGraph", "clear", "every_tuned_graph", "make_room", "tuned_graph"]
+__all__ = ["MOST_BYTES", "NOT_TUNED", "TunedGraph", "clear", "every_tuned_graph", "make_room", "tuned_graph"]
 
 MOST_BYTES = 50 * 10**9
 """How many bytes all tuned graphs of a machine may take together."""
+
+NOT_TUNED = "not tuned for this machine"
+"""What messages say of a graph that was to be tuned."""
 
 _GRAPH, _WEIGHTS, _RECORD = "graph.onnx", "weights", "tuned.json"
 # The record goes first, because no graph counts without it.

@@ -20,7 +20,7 @@ from sdrt.onnx.error_messages import Subject
 from sdrt.onnx.graph_file import GraphFile, read_graph, read_graph_bytes
 from sdrt.onnx.memory_graph import MemoryGraph
 from sdrt.onnx.tensor_spec import TensorSpec, read_tensor_specs
-from sdrt.onnx.tuned import TunedGraph, make_room
+from sdrt.onnx.tuned import NOT_TUNED, TunedGraph, make_room
 from sdrt.onnx.tuned_weights import TunedWeight, tuned_weights, weights_reader
 
 __all__ = ["tuned_session"]
@@ -111,7 +111,7 @@ def _written(
     except _FAILURES as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
     if reason:
-        notices.warn(f"{subject.name}: not tuned for this machine: {reason}")
+        notices.warn(f"{subject.name}: {NOT_TUNED}: {reason}")
         return create(UNTUNED), memory
     seconds, size = time.perf_counter() - started, f"{tuned.size / 1e6:,.0f} MB"
     notices.inform(f"{subject.name}: tuned for this machine in {seconds:.0f} s, {size}")
