@@ -247,6 +247,7 @@ def test_weights_in_folders_below_belong_to_a_component(tiny_model: Path, tmp_pa
     """Else what was compiled or tuned of other weights would be used."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
+    (folder / "sdrt.json").unlink()  # as another program's
     weights = folder / "unet" / "data" / "weights.bin"
     weights.parent.mkdir()
     found = set()
