@@ -41,6 +41,7 @@ ENTRIES: Mapping[str, Entry] = {
     "prepare": Entry(module="peers", first=("--prepare",), help="Make only the folders that `peers` loads."),
     "remove-paths": Entry(module="remove_paths", help="Remove a machine's paths from records."),
     "run": Entry(module="run", help="Run export and peers; update the tables in docs."),
+    "start": Entry(module="start", help="Compare how soon the first image is there, tuned and untuned."),
     "step-graph": Entry(module="step_graph", help="Compare a graph for the rest of a step with NumPy."),
 }
 

@@ -21,6 +21,7 @@ __all__ = [
     "judge_direct",
     "judge_export",
     "judge_lora",
+    "judge_start",
     "judge_step",
     "met",
 ]
@@ -122,6 +123,11 @@ LORA = (
     Bar(what="more memory, in sets of the changed weights", figure="memory", kind="own", limit=1.0),
 )
 """The goals of a change of the LoRA, against loading the U-Net anew."""
+START = (
+    Bar(what="time to the first image", figure="seconds", kind="faster", limit=5, peers=("0.1.0",)),
+    Bar(what="own memory", figure="own_bytes", kind="share", limit=0.35, peers=("0.1.0",)),
+)
+"""The goals of a tuned model, against 0.1.0."""
 CONTROL = Bar(
     what="a step with a ControlNet",
     figure="step",
@@ -156,6 +162,11 @@ def judge_step(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 def judge_direct(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """The goal of each kind of checkpoint that runs directly, as `judge` gives them."""
     return [_judge(DIRECT, name, turns) for name in ("folder", "single")]
+
+
+def judge_start(turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """The goals of a tuned exported folder, as `judge` gives them."""
+    return [_judge(bar, "exported-tuned", turns) for bar in START]
 
 
 def judge_lora(turns: Sequence[Turn]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ SIDE = 64
 
 
 def main() -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], provider="cpu").load()
+    pipeline = StableDiffusionPipeline.from_pretrained(sys.argv[1], provider="cpu", tune=False).load()
     request = Request(prompt="a red circle", num_inference_steps=2, seed=0, width=SIDE, height=SIDE)
     next(iter(pipeline.stream(request)))
     print(json.dumps({"graphs": [graph.name for graph in pipeline.graphs]}), flush=True)

@@ -21,7 +21,7 @@ SIDE = 64
 
 
 def main(arguments: Sequence[str]) -> None:
-    pipeline = StableDiffusionPipeline.from_pretrained(arguments[0], provider="cpu")
+    pipeline = StableDiffusionPipeline.from_pretrained(arguments[0], provider="cpu", tune=False)
     loras = arguments[1:]
     first, second = [[], []] if not loras else [loras[:-1], loras[-1:]]
     _load(pipeline, first)

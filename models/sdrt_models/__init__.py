@@ -9,8 +9,11 @@ __all__ = ["ADAPTERS", "NAMES", "adapter", "path"]
 NAMES = ("shapes",)
 """The embedded models. ``shapes`` draws coloured shapes at 128×128; see ``shapes/MODEL_CARD.md``."""
 
-ADAPTERS = {"moon": "moon.safetensors"}
-"""The adapters of ``shapes``, and their files: ``moon`` is a LoRA, which draws a ninth shape."""
+ADAPTERS = {"moon": "moon.safetensors", "edges": "edges"}
+"""The adapters of ``shapes``, and their files.
+
+``moon`` is a LoRA, which draws a ninth shape. ``edges`` is a ControlNet, which follows edges.
+"""
 
 
 def path(name: str) -> Path:
@@ -21,5 +24,5 @@ def path(name: str) -> Path:
 
 
 def adapter(name: str) -> Path:
-    """The file of an adapter of ``shapes``. Raises ``KeyError`` for others than :data:`ADAPTERS`."""
+    """The file or folder of an adapter of ``shapes``. Raises ``KeyError`` for others than :data:`ADAPTERS`."""
     return Path(__file__).parent / "shapes" / "adapters" / ADAPTERS[name]

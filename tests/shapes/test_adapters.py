@@ -13,6 +13,7 @@ from sdrt import StableDiffusionPipeline
 from sdrt_models.shapes.evaluate_adapters import (
     Measured,
     held_out,
+    measure_controlnet,
     measure_lora,
     measure_others,
     overlap,
@@ -21,7 +22,7 @@ from sdrt_models.shapes.evaluate_adapters import (
 from sdrt_models.shapes.scenes import MOON, is_held_out
 from sdrt_models.shapes.scoring import Rate
 
-WHOLE = 0.6
+WHOLE = 0.8
 
 
 def rate(measured: Measured, name: str) -> Rate:
@@ -58,6 +59,23 @@ def test_the_lora_draws_moons_and_the_model_does_not(shapes: StableDiffusionPipe
     assert rate(found["weight 0"], "moon").right == 0
     assert rate(found["weight 1"], "moon").share >= WHOLE
     assert rate(found["weight 1"], "colour").share >= 0.8
+
+
+def test_the_controlnet_draws_things_where_their_edges_are() -> None:
+    with pipeline(controlnet=sdrt_models.adapter("edges")) as controlled:
+        found = measure_controlnet(controlled, 16)
+    assert found["scale 0"]["overlap"] < 0.4
+    assert found["scale 1"]["overlap"] >= 0.8
+    assert rate(found["scale 1"], "colour").share >= 0.9
+
+
+@pytest.mark.full
+def test_most_outlines_are_met_and_the_text_is_still_obeyed() -> None:
+    with pipeline(controlnet=sdrt_models.adapter("edges")) as controlled:
+        found = measure_controlnet(controlled, 64, (1.0,))["scale 1"]
+    assert found["overlap"] >= 0.82
+    assert rate(found, "met").share >= 0.75
+    assert all(rate(found, name).share >= 0.9 for name in ("colour", "shape", "size", "fill", "background"))
 
 
 @pytest.mark.full

@@ -14,7 +14,14 @@ from PIL import Image
 
 import sdrt_models
 from sdrt import StableDiffusionPipeline
-from sdrt_models.shapes.evaluate import Settings, held_out_prompts, measure, measure_negative_prompt
+from sdrt_models.shapes.distance import psnr
+from sdrt_models.shapes.evaluate import (
+    Settings,
+    held_out_prompts,
+    measure,
+    measure_acceleration,
+    measure_negative_prompt,
+)
 from sdrt_models.shapes.scenes import is_held_out
 from sdrt_models.shapes.scoring import Rate
 
@@ -43,6 +50,26 @@ def test_it_draws_what_it_is_asked_for(found: dict[str, Rate]) -> None:
 def test_guidance_matters(shapes: StableDiffusionPipeline, found: dict[str, Rate]) -> None:
     unguided = measure(shapes, PROMPTS, Settings(guidance_scale=1.0))
     assert unguided["everything"].share < found["everything"].share - 0.1
+
+
+@pytest.mark.parametrize(("speed", "most", "least_psnr"), [("balanced", 0.55, 30), ("fast", 0.4, 22)])
+def test_fewer_calls_draw_the_same(
+    shapes: StableDiffusionPipeline, speed: str, most: float, least_psnr: float
+) -> None:
+    found, usual, distance = measure_acceleration(shapes, 8, Settings(accelerate=speed))
+    assert distance.evaluations == 20
+    assert distance.calls <= most * distance.evaluations
+    # A run with another seed is at about 10 dB.
+    assert distance.mean >= least_psnr
+    assert found["colour"].right >= usual["colour"].right - 1
+
+
+def test_psnr_is_that_of_its_definition() -> None:
+    black = Image.new("RGB", (4, 4))
+    assert psnr(black, black) == 99
+    assert psnr(black, Image.new("RGB", (4, 4), "white")) == 0
+    # An error of a fifth of the peak.
+    assert psnr(black, Image.new("L", (4, 4), 51).convert("RGB")) == pytest.approx(13.98, abs=0.01)
 
 
 @pytest.mark.full

@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 import click
 import numpy as np
 from PIL import Image
 
-from sdrt import SdrtError, StableDiffusionPipeline
+from sdrt import SdrtError, StableDiffusionPipeline, StableDiffusionPipelineOutput
 from sdrt_models.shapes.captions import caption
+from sdrt_models.shapes.distance import Distance, psnr
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.recognise import Seen, recognise
 from sdrt_models.shapes.scenes import COLOURS, SHAPES, Scene, is_unseen, sample_scene
 from sdrt_models.shapes.scoring import ATTRIBUTES, Rate, rates, table
 
-__all__ = ["Settings", "held_out_prompts", "main", "measure", "measure_negative_prompt"]
+__all__ = [
+    "Settings",
+    "held_out_prompts",
+    "main",
+    "measure",
+    "measure_acceleration",
+    "measure_negative_prompt",
+]
 
 _SEED = 31
 _DRAWN = 200
@@ -38,6 +46,8 @@ class Settings:
     scheduler: str = "dpmpp_2m"
     seed: int = 0
     batch: int = 8
+    accelerate: str = "off"
+    guidance_interval: tuple[float, float] | None = None
 
 
 def held_out_prompts(count: int) -> list[tuple[str, Scene]]:
@@ -61,6 +71,29 @@ def measure(pipeline: StableDiffusionPipeline, count: int, settings: Settings) -
     prompts = held_out_prompts(count)
     images = _generate(pipeline, [text for text, _ in prompts], settings)
     return rates(zip((scene for _, scene in prompts), images, strict=True))
+
+
+def measure_acceleration(
+    pipeline: StableDiffusionPipeline, count: int, settings: Settings
+) -> tuple[dict[str, Rate], dict[str, Rate], Distance]:
+    """Rates with ``settings.accelerate`` and with all calls, over the same prompts, and how far the images differ."""
+    prompts = held_out_prompts(count)
+    texts, scenes = [text for text, _ in prompts], [scene for _, scene in prompts]
+    fast, full = (
+        list(_outputs(pipeline, texts, one)) for one in (settings, replace(settings, accelerate="off"))
+    )
+    images, whole = ([image for output in made for image in output.images] for made in (fast, full))
+    distance = Distance(
+        calls=_calls(fast) / len(fast),
+        evaluations=_calls(full) / len(full),
+        psnr=[psnr(one, other) for one, other in zip(images, whole, strict=True)],
+    )
+    found, usual = (rates(zip(scenes, made, strict=True)) for made in (images, whole))
+    return found, usual, distance
+
+
+def _calls(outputs: list[StableDiffusionPipelineOutput]) -> int:
+    return sum(len(output.timings["unet"]) for output in outputs)
 
 
 def measure_negative_prompt(
@@ -102,16 +135,28 @@ def _generate(
     settings: Settings,
     negative_prompts: list[str] | None = None,
 ) -> Iterator[Image.Image]:
+    for output in _outputs(pipeline, prompts, settings, negative_prompts):
+        yield from output.images
+
+
+def _outputs(
+    pipeline: StableDiffusionPipeline,
+    prompts: list[str],
+    settings: Settings,
+    negative_prompts: list[str] | None = None,
+) -> Iterator[StableDiffusionPipelineOutput]:
     for first in range(0, len(prompts), settings.batch):
         part = slice(first, first + settings.batch)
-        yield from pipeline(
+        yield pipeline(
             prompts[part],
             negative_prompt=negative_prompts[part] if negative_prompts else None,
             num_inference_steps=settings.num_inference_steps,
             guidance_scale=settings.guidance_scale,
             scheduler=settings.scheduler,
             seed=settings.seed + first,
-        ).images
+            accelerate=settings.accelerate,
+            guidance_interval=settings.guidance_interval,
+        )
 
 
 def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
@@ -133,6 +178,10 @@ def _drawn(count: int) -> Iterator[tuple[Scene, Image.Image]]:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--provider", default="auto", show_default=True)
+@click.option(
+    "--accelerate", default="off", show_default=True, help="Also compare with the images of all calls."
+)
+@click.option("--guidance-interval", type=float, nargs=2, help="Guide only the steps between these shares.")
 @click.option("--negative", is_flag=True, help="Measure the effect of negative prompts instead.")
 @click.option(
     "--json",
@@ -149,6 +198,8 @@ def main(
     seed: int,
     batch: int,
     provider: str,
+    accelerate: str,
+    guidance_interval: tuple[float, float] | None,
     negative: bool,
     json_file: IO[str] | None,
 ) -> None:
@@ -158,36 +209,53 @@ def main(
     """
     _validate()
     settings = Settings(
-        num_inference_steps=steps, guidance_scale=guidance_scale, scheduler=scheduler, seed=seed, batch=batch
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        scheduler=scheduler,
+        seed=seed,
+        batch=batch,
+        accelerate=accelerate,
+        guidance_interval=guidance_interval or None,
     )
     try:
-        found, about = _judge(model, provider, prompts, settings, negative=negative)
+        report = _judge(model, provider, prompts, settings, negative=negative)
     except SdrtError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
-    click.echo(table(found))
     if json_file is not None:
-        report = {name: _as_json(rate) for name, rate in found.items()}
-        json_file.write(json.dumps({"settings": about, "rates": report}, indent=2) + "\n")
+        json_file.write(json.dumps(report, indent=2) + "\n")
 
 
-def _judge(
-    model: str, provider: str, prompts: int, settings: Settings, *, negative: bool
-) -> tuple[dict[str, Rate], dict[str, Any]]:
-    """The rates, and the settings that they were measured with."""
+def _judge(model: str, provider: str, prompts: int, settings: Settings, *, negative: bool) -> dict[str, Any]:
+    """Measure, print the rates, and return them with the settings that they were measured with."""
     with StableDiffusionPipeline.from_pretrained(model, provider=provider) as pipeline:
-        found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
-        manifest = pipeline.model.manifest
-        return found, {
-            "model": pipeline.model.name,
-            "dtype": manifest.dtype if manifest else None,
-            "provider": pipeline.provider,
-            "prompts": prompts,
-            **vars(settings),
-            "guidance_scale": pipeline.model.capabilities.guidance_scale
-            if settings.guidance_scale is None
-            else settings.guidance_scale,
+        if settings.accelerate == "off":
+            found = (measure_negative_prompt if negative else measure)(pipeline, prompts, settings)
+            measured = {"rates": found}
+        else:
+            found, usual, distance = measure_acceleration(pipeline, prompts, settings)
+            click.echo(f"with all calls:\n{table(usual)}\n\nwith {settings.accelerate}: {distance}")
+            measured = {"rates": found, "rates_with_all_calls": usual}
+        click.echo(table(found))
+        report: dict[str, Any] = {"settings": _about(pipeline, prompts, settings)}
+        report |= {
+            name: {one: _as_json(rate) for one, rate in each.items()} for name, each in measured.items()
         }
+        return report if settings.accelerate == "off" else {**report, "distance": vars(distance)}
+
+
+def _about(pipeline: StableDiffusionPipeline, prompts: int, settings: Settings) -> dict[str, Any]:
+    manifest = pipeline.model.manifest
+    return {
+        "model": pipeline.model.name,
+        "dtype": manifest.dtype if manifest else None,
+        "provider": pipeline.provider,
+        "prompts": prompts,
+        **vars(settings),
+        "guidance_scale": pipeline.model.capabilities.guidance_scale
+        if settings.guidance_scale is None
+        else settings.guidance_scale,
+    }
 
 
 def _validate() -> None:

@@ -76,6 +76,28 @@ def _lora(pipeline: StableDiffusionPipeline) -> Image.Image:
     return _row(cells)
 
 
+def _controlnet(pipeline: StableDiffusionPipeline) -> Image.Image:
+    prompt = "a dotted orange heart right of a green triangle on a gray background"
+    edges = Image.new("L", (_SIDE, _SIDE))
+    pen = ImageDraw.Draw(edges)
+    pen.polygon([(12, 108), (58, 108), (35, 64)], outline=255)
+    pen.polygon(
+        [(92, 62), (72, 40), (72, 26), (84, 22), (92, 30), (100, 22), (112, 26), (112, 40)], outline=255
+    )
+    cells = [(edges, "--control-image")]
+    with StableDiffusionPipeline.from_pretrained(
+        "shapes", provider="cpu", controlnet=sdrt_models.adapter("edges")
+    ) as controlled:
+        cells += [
+            (
+                _one(controlled, prompt, seed=1, control_image=edges, controlnet_conditioning_scale=scale),
+                f"scale {scale}",
+            )
+            for scale in (0, 0.5, 1)
+        ]
+    return _row(cells)
+
+
 def _outpainting(pipeline: StableDiffusionPipeline) -> Image.Image:
     before = _circle(pipeline)
     prompt = "a large red circle left of a large blue square on a white background"
@@ -154,6 +176,10 @@ TASKS: Mapping[str, Task] = {
     "lora": Task(
         about='`--lora moon.safetensors:WEIGHT`: "a large yellow moon left of a small cyan star", seed 1.',
         draw=_lora,
+    ),
+    "controlnet": Task(
+        about='`--controlnet edges --control-image FILE`: "a dotted orange heart right of a green triangle", seed 1.',
+        draw=_controlnet,
     ),
     "outpainting": Task(
         about="`-i FILE --outpaint 192x128@left`: a blue square beside the circle.", draw=_outpainting

@@ -34,16 +34,16 @@ from sdrt_models.shapes.training import Stage, device_option, sheet, train, work
 __all__ = ["NAME", "main"]
 
 NAME = "edges"
-_DROPOUT = 0.2
+_DROPOUT = 0.5
 _SHOWN = 16
 
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=600, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=3000, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=1500, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--learning-rate", default=3e-3, show_default=True)
 @device_option
 def main(work: Path, steps: int, images: int, batch: int, learning_rate: float, device: str) -> None:
     """Train the ControlNet, and write it to WORK/edges."""

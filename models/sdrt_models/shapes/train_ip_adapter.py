@@ -1,11 +1,12 @@
 """Trains an IP-Adapter and the vision encoder that it reads. ``python -m sdrt_models.shapes.train_ip_adapter WORK``
 
-First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then encoder and adapter learn together
-what the U-Net needs to draw the scene. The images have one thing each.
+First the encoder (CLIP's, with a width of 96) learns to say what a scene shows. Then the adapter learns to tell the
+U-Net what a text would tell it that says all of the scene. The images have one thing each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from sdrt_models.shapes.adapter_training import (
     Base,
     Examples,
     draw_examples,
-    example,
     generate,
     held_out_scenes,
 )
@@ -33,42 +33,51 @@ from sdrt_models.shapes.architecture import IMAGE_ENCODER, IMAGE_TOKENS
 from sdrt_models.shapes.captions import caption
 from sdrt_models.shapes.drawing import draw_scene
 from sdrt_models.shapes.noise import Noise
-from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene
+from sdrt_models.shapes.scenes import COLOURS, FILLS, SHADES, SHAPES, SIZES, Scene, sample_scene
 from sdrt_models.shapes.training import Stage, device_option, sheet, train, work_argument
 
 __all__ = ["NAME", "main"]
 
 NAME = "likeness.safetensors"
 _ENCODER = "image_encoder"
-_WORDS = (*COLOURS, *SHAPES, *SIZES, *FILLS, *SHADES)
-_SAID_WEIGHT = 0.1
-_NO_TEXT = 0.5
+_FORMS = (*SHAPES, *SIZES, *FILLS)
+_WORDS = (*COLOURS, *SHADES, *_FORMS)
+_ENCODER_LEARNING_RATE = 1e-3
+_NO_TEXT = 0.8
 _NO_IMAGE = 0.1
 _SHIFT = 6
+_SEED = 67
 _SHOWN = 16
 _PREPARE = ClipInput.square(IMAGE_ENCODER["image_size"])
 
 
 @click.command()
 @work_argument
-@click.option("--encoder-steps", type=click.IntRange(min=1), default=2500, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=1500, show_default=True)
+@click.option("--encoder-steps", type=click.IntRange(min=1), default=5000, show_default=True)
+@click.option("--encoder-images", type=click.IntRange(min=1), default=24000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=4000, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=3000, show_default=True)
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--learning-rate", default=3e-3, show_default=True)
 @device_option
 def main(
-    work: Path, encoder_steps: int, steps: int, images: int, batch: int, learning_rate: float, device: str
+    work: Path,
+    encoder_steps: int,
+    encoder_images: int,
+    steps: int,
+    images: int,
+    batch: int,
+    learning_rate: float,
+    device: str,
 ) -> None:
     """Train both, and write WORK/likeness.safetensors and WORK/image_encoder."""
     base = Base.restore(work, device)
-    examples = draw_examples(base, images, work / f"scenes-{images}.npy")
-    task = _Task(base, examples, batch, _seen(images, work / f"seen-{images}.npy"))
+    examples = draw_examples(base, images, work / f"scenes-{images}.npy", _single)
+    task = _Task(base, examples, batch, _seen(encoder_images, work / f"seen-{encoder_images}.npy"))
     torch.manual_seed(0)
     reader = _Reader(CLIPVisionModelWithProjection(CLIPVisionConfig(**IMAGE_ENCODER)))
     settings: dict[str, Any] = {
-        "data": f"{images} scenes, batch {batch}",
-        "learning_rate": learning_rate,
+        "data": f"{images} scenes of {encoder_images}, batch {batch}",
         "device": device,
         "ema_decay": 0.99,
         "warmup": 100,
@@ -82,17 +91,19 @@ def main(
             sample=None,
             folder=work / "image-encoder-training",
             steps=encoder_steps,
+            learning_rate=_ENCODER_LEARNING_RATE,
             **settings,
         )
     )
     torch.manual_seed(0)
     made = train(
         Stage(
-            model=_Prompted(base.unet, reader.requires_grad_(True)),
+            model=_Prompted(base.unet, reader),
             loss=task.loss,
             sample=task.sample,
             folder=work / "ip-adapter-training",
             steps=steps,
+            learning_rate=learning_rate,
             **settings,
         )
     )
@@ -141,6 +152,18 @@ class _Prompted(nn.Module):
         ).sample
         return v
 
+    @torch.no_grad()
+    def without_image(self, x: torch.Tensor, timestep: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """What the U-Net predicts without the adapter."""
+        adapters = [one for one in self.unet.attn_processors.values() if hasattr(one, "scale")]
+        for one in adapters:
+            one.scale = [0.0]
+        none = torch.zeros((len(x), IMAGE_ENCODER["projection_dim"]), device=x.device)
+        v: torch.Tensor = self(x, timestep, hidden, none)
+        for one in adapters:
+            one.scale = [1.0]
+        return v
+
 
 def _processors(unet: UNet2DConditionModel) -> dict[str, Any]:
     """diffusers' processors, which begin with the keys and values of the text."""
@@ -170,6 +193,14 @@ def _tensors(unet: UNet2DConditionModel) -> dict[str, torch.Tensor]:
     return {name: value.detach().half().contiguous() for name, value in found.items()}
 
 
+def _single(index: int) -> tuple[Scene, np.random.Generator]:
+    """An example with one thing."""
+    rng = np.random.default_rng((_SEED, index))
+    while len((scene := sample_scene(rng)).things) != 1:
+        pass
+    return scene, rng
+
+
 def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(draw_scene(scene, rng))
 
@@ -177,11 +208,18 @@ def _drawn(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 def _seen(count: int, path: Path) -> torch.Tensor:
     """The examples as the encoder takes them, (count, 3, 64, 64). The file ``path`` keeps them."""
     if not path.is_file():
-        images = [_PREPARE(_drawn(*example(index))).astype(np.float16) for index in range(count)]
+        images = [_PREPARE(_drawn(*_single(index))).astype(np.float16) for index in range(count)]
         partial = path.with_suffix(".partial.npy")
         np.save(partial, np.concatenate(images))
         partial.replace(path)
     return torch.from_numpy(np.load(path))
+
+
+def _in_other_colours(pixels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """The images, each with its channels mixed at random."""
+    mix = torch.from_numpy(rng.dirichlet((0.5, 0.5, 0.5), (len(pixels), 3)).astype(np.float32))
+    mixed: torch.Tensor = torch.einsum("nij,njhw->nihw", mix.to(pixels.device), pixels)
+    return mixed
 
 
 def _said(scene: Scene) -> np.ndarray:
@@ -193,31 +231,40 @@ def _said(scene: Scene) -> np.ndarray:
 
 
 class _Task:
-    """What is learned of scenes with one thing."""
+    """What is learned of scenes with one thing. The examples are the first of the images that the encoder sees."""
 
     def __init__(self, base: Base, examples: Examples, batch: int, seen: torch.Tensor) -> None:
         self._base, self._examples, self._batch, self._seen = base, examples, batch, seen
         self._noise = Noise(base.device)
-        self._single = np.array([i for i, scene in enumerate(examples.scenes) if len(scene.things) == 1])
-        self._said = torch.from_numpy(np.stack([_said(scene) for scene in examples.scenes]))
+        self._said = torch.from_numpy(np.stack([_said(_single(index)[0]) for index in range(len(seen))]))
 
     def reading_loss(self, reader: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
         """How far ``reader`` is from saying what images show."""
-        indices = self._single[rng.integers(len(self._single), size=4 * self._batch)]
-        logits = reader(self._shown(indices, rng))[1]
-        return self._missed(logits, indices).mean()
+        indices = rng.integers(len(self._seen), size=8 * self._batch)
+        shown, half = self._shown(indices, rng), len(indices) // 2
+        # Each colour comes with some of the shapes only. So the encoder must not guess a shape by its colour.
+        shown[:half] = _in_other_colours(shown[:half], rng)
+        logits = reader(shown)[1]
+        return torch.cat(
+            [self._missed(logits[:half], indices[:half], _FORMS), self._missed(logits[half:], indices[half:])]
+        ).mean()
 
     def loss(self, model: Any, _: int, rng: np.random.Generator) -> torch.Tensor:
-        """The loss of ``model`` on a batch that ``rng`` draws."""
+        """How far ``model`` is from what the U-Net predicts when a text says all that the images show."""
         base = self._base
-        indices = self._single[rng.integers(len(self._single), size=self._batch)]
+        indices = rng.integers(len(self._examples.scenes), size=self._batch)
         scenes = [self._examples.scenes[index] for index in indices]
+        kept = rng.random(len(indices)) >= _NO_IMAGE
         texts = ["" if rng.random() < _NO_TEXT else caption(scene, rng) for scene in scenes]
+        whole = [caption(scene, rng, complete=True) for scene in scenes]
+        said = [every if seen else text for every, text, seen in zip(whole, texts, kept, strict=True)]
         noisy = self._noise.add(self._examples.batch(indices, base), rng)
-        embeds, logits = model.reader(self._shown(indices, rng))
-        kept = torch.from_numpy(rng.random((len(indices), 1)) >= _NO_IMAGE).to(base.device)
-        predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds * kept)
-        return noisy.loss(predicted, _SAID_WEIGHT * self._missed(logits, indices))
+        embeds, _ = model.reader(self._shown(indices, rng))
+        expected = model.without_image(noisy.x, noisy.timestep, base.hidden(said))
+        embeds = embeds * torch.from_numpy(kept[:, None]).to(base.device)
+        predicted = model(noisy.x, noisy.timestep, base.hidden(texts), embeds)
+        missed: torch.Tensor = (predicted - expected).square().mean()
+        return missed
 
     def _shown(self, indices: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """The images of examples, moved by a few pixels and mirrored, which no word tells."""
@@ -228,10 +275,13 @@ class _Task:
         moved = padded[..., y : y + side, x : x + side]
         return moved.flip(-1) if rng.random() < 0.5 else moved
 
-    def _missed(self, logits: torch.Tensor, indices: np.ndarray) -> torch.Tensor:
+    def _missed(
+        self, logits: torch.Tensor, indices: np.ndarray, words: Sequence[str] = _WORDS
+    ) -> torch.Tensor:
+        """How far ``logits`` are from the truth of ``words``, (n,)."""
         said = self._said[torch.from_numpy(indices)].to(logits.device)
         missed = nn.functional.binary_cross_entropy_with_logits(logits, said, reduction="none")
-        total: torch.Tensor = missed.sum(1)
+        total: torch.Tensor = missed[:, [_WORDS.index(word) for word in words]].sum(1)
         return total
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ _OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 @click.command()
 @work_argument
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=2500, show_default=True)
 @click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--rank", type=click.IntRange(min=1), default=4, show_default=True)

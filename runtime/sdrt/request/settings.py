@@ -237,6 +237,32 @@ class Settings(ImagePromptSettings):
         option=Option(("--guidance-rescale",)),
         label=Label("CFG rescale"),
     )
+    guidance_interval: Sequence[float] | None = setting(
+        None,
+        "Guide only the steps between these two shares of them, from 0 to 1. The others take half the time.",
+        more="Outside, the unconditional half is not computed, and the negative prompt has no effect. In image to "
+        "image, the shares are those of the steps that run. Prompts that AND joins keep their unconditional half, with "
+        "a guidance scale of 1. The method is that of Kynkäänniemi et al. 2024, arXiv:2404.07724.",
+        usual="0,1",
+        kind=float,
+        bounds=(0.0, 1.0),
+        max_items=2,
+        keeps_int=True,
+        group=Group.SAMPLING,
+        option=Option(("--guidance-interval",), metavar="START,END"),
+        label=Label("CFG interval"),
+    )
+    accelerate: str = setting(
+        "off",
+        "Call the U-Net only in some steps: in about half of them (balanced), or in a third (fast).",
+        more="In the others, its past outputs take the place of a call. Nothing is skipped in runs of few steps. The "
+        "result has the number of skipped_calls.",
+        kind=str,
+        choices=("off", "balanced", "fast"),
+        group=Group.SAMPLING,
+        option=Option(("--accelerate",)),
+        label=Label("Acceleration"),
+    )
     timesteps: Sequence[int] | None = setting(
         None,
         "Run exactly these timesteps. They replace {num_inference_steps} and {spacing}.",

@@ -144,7 +144,7 @@ _A1111_ORDER = (
     *("hires_scale", "hires_steps", "hires_upscaler", "hires_scheduler"),
     *("refiner", "refiner_switch", "refiner_switch_by_steps", "hires_refiner", "clip_skip", "prompt_syntax"),
     *("scheduler_config", "batch_size", "rng", "embeddings", "lora_hashes", "tile_size", "tile_overlap"),
-    *("guidance_rescale", "timesteps", "sigmas", "eta", "spacing"),
+    *("guidance_rescale", "guidance_interval", "timesteps", "sigmas", "eta", "spacing"),
     *("denoising_start", "denoising_end"),
     *("prompt_2", "negative_prompt_2", "empty_negative_prompt"),
     *("original_size", "crops_coords_top_left", "target_size"),

@@ -15,6 +15,7 @@ from sdrt.common.messages import brief
 from sdrt.errors import SdrtError
 from sdrt.request.control_texts import read_controls
 from sdrt.request.labels import scheduler_name
+from sdrt.request.other_guidance import skip_early_cfg
 from sdrt.request.other_labels import ALIASES, group_of, has_no_effect, is_off, plain
 from sdrt.request.other_prompts import note_old_editing, note_padding
 from sdrt.request.second_pass import ON_TIMESTEPS, image_to_image, number, second_pass
@@ -290,5 +291,5 @@ def _json(text: str) -> Any:
 
 _CONVERSIONS = (
     *(_sampler, _eta, _clip_skip, _parser, _refiner),
-    *(second_pass, image_to_image, _mask, _resources, _hashes),
+    *(skip_early_cfg, second_pass, image_to_image, _mask, _resources, _hashes),
 )

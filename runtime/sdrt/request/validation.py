@@ -21,6 +21,7 @@ from sdrt.prompts.comments import without_comments
 from sdrt.request.bounds import MAX_IMAGES
 from sdrt.request.checks import both_given, check_text, checked, integer, tensor
 from sdrt.request.controls import check_controls
+from sdrt.request.guidance_interval import check_guidance_interval
 from sdrt.request.image_prompts import check_image_prompts
 from sdrt.request.loras import checked_loras, lora_tags
 from sdrt.request.setting import Setting, settings_of
@@ -58,6 +59,7 @@ def validate(request: DerivedSettings) -> None:
     count = integer("num_images_per_prompt", request.num_images_per_prompt, 1, most)
     _set(request, "num_images_per_prompt", count)
     _check_image(request)
+    check_guidance_interval(request)
     check_controls(request)
     check_image_prompts(request)
     _check_hires(request)

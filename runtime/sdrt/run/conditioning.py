@@ -30,6 +30,7 @@ class Conditioning:
         request: the request with the prompts.
         family: the model's family, which names the denoiser's inputs.
         image_tokens: the tokens of image prompts [batch, length, width], by the names of the denoiser's inputs.
+        guides: whether the request's guidance scales count. Outside the guidance interval, they are 1.
     """
 
     rows: Sequence[Row]
@@ -37,6 +38,7 @@ class Conditioning:
     request: FittedRequest
     family: Family
     image_tokens: Mapping[str, Array] = field(default_factory=dict)
+    guides: bool = True
 
     @classmethod
     def of(
@@ -69,17 +71,14 @@ class Conditioning:
         encodings.add("prompt", positive, request.clip_skip)
         encodings.add("negative prompt", negative, None)
         encodings.encode(text_encoder, max((half.shape[1] for half in given if half is not None), default=0))
-        scale = request.outer_guidance_scale
         pooled = request.pooled_prompt_embeds, request.negative_pooled_prompt_embeds
-        rows = [
-            replace(row, weight=scale * row.weight)
-            for row in encodings.rows("prompt", positive, given[0], pooled[0])
-        ]
+        rows = encodings.rows("prompt", positive, given[0], pooled[0])
         unconditional = encodings.rows("negative prompt", negative, given[1], pooled[1])
         if guided and request.zero_negative:
             unconditional = _zero_rows(rows, request)
         if guided and request.image_guidance_scale is not None:
-            rows += _image_guidance_rows(rows, unconditional, request)
+            # With the input image and the negative prompt, they are what gives the image a guidance of its own.
+            rows = [*rows, *unconditional]
         conditioning = cls(rows=rows, unconditional=unconditional, request=request, family=family)
         conditioning.check_lengths()
         return conditioning
@@ -143,15 +142,60 @@ class Conditioning:
     @property
     def num_texts(self) -> int:
         """The number of conditional rows of the batch for texts. Those for the image's own guidance follow them."""
+        return len(self._texts) * self.repeats
+
+    @property
+    def _texts(self) -> Sequence[Row]:
+        """The conditional rows for texts. Those for the image's own guidance follow them."""
         image_rows = len(self.unconditional) if self.request.image_guidance_scale is not None else 0
-        return (len(self.rows) - image_rows) * self.repeats
+        return self.rows[: len(self.rows) - image_rows]
 
     @property
     def weights(self) -> Array | None:
-        """For each conditional row of the batch, the weight of its difference; None without guidance."""
+        """For each conditional row of the batch, the weight of its difference; None without guidance.
+
+        InstructPix2Pix computes `scale · (text - image) + image_scale · (image - unconditional)`. In terms of
+        differences from the unconditional row, the image's row has the weight `image_scale` minus those of the texts.
+        """
         if not self.guided:
             return None
-        return np.repeat(np.array([row.weight for row in self.rows], np.float32), self.repeats)
+        texts = self._texts
+        weights = [self.scale * row.weight for row in texts]
+        weights += [
+            self._image_scale
+            - sum(w for row, w in zip(texts, weights, strict=False) if row.prompt_index == index)
+            for index in (row.prompt_index for row in self.rows[len(texts) :])
+        ]
+        return np.repeat(np.array(weights, np.float32), self.repeats)
+
+    @property
+    def scale(self) -> float:
+        """The guidance scale between the unconditional and the conditional half."""
+        return self.request.outer_guidance_scale if self.guides else 1.0
+
+    @property
+    def _image_scale(self) -> float:
+        given = self.request.image_guidance_scale
+        return 1.0 if given is None or not self.guides else given
+
+    @property
+    def _rows_of_texts(self) -> slice:
+        """The rows of the batch that are for texts, without the negative prompts."""
+        first = len(self.unconditional) * self.repeats
+        return slice(first, first + self.num_texts)
+
+    def outside_interval(self) -> tuple[Conditioning, slice]:
+        """The conditioning of the steps that are not guided, and which of these rows it has.
+
+        At a guidance scale of 1, a prompt's own row is the result. AND adds up differences from the unconditional row,
+        so with AND every row stays.
+        """
+        if len(self._texts) > self.request.num_prompts or any(row.weight != 1 for row in self._texts):
+            return replace(self, guides=False), slice(None)
+        part = self._rows_of_texts
+        tokens = {name: array[part] for name, array in self.image_tokens.items()}
+        alone = replace(self, rows=self._texts, unconditional=(), image_tokens=tokens, guides=False)
+        return alone, part
 
     def repeat_for_batch(self, per_image: NDArray[Any], *, zero_unconditional: bool) -> NDArray[Any]:
         """Turn an array with one row per image [N, …] into one with a row per row of the batch [batch, …].
@@ -182,21 +226,3 @@ def _zero_rows(rows: Sequence[Row], request: FittedRequest) -> list[Row]:
     pooled = None if like.pooled is None else np.zeros_like(like.pooled)
     zeros = [Encoded(embeds=np.zeros_like(like.embeds), pooled=pooled)] * request.num_steps
     return [Row(encoded_per_step=zeros, prompt_index=index) for index in range(request.num_prompts)]
-
-
-def _image_guidance_rows(
-    rows: Sequence[Row], unconditional: Sequence[Row], request: FittedRequest
-) -> list[Row]:
-    """Return the rows for the image's own guidance. They have the input image and the negative prompt.
-
-    InstructPix2Pix computes `scale · (text − image) + image_scale · (image − unconditional)`. In terms of differences
-    from the unconditional row, the weight of the image's row is `image_scale` minus the weights of the texts.
-    """
-    assert request.image_guidance_scale is not None
-    text_weights = [
-        sum(row.weight for row in rows if row.prompt_index == other.prompt_index) for other in unconditional
-    ]
-    return [
-        replace(row, weight=request.image_guidance_scale - text_weight)
-        for row, text_weight in zip(unconditional, text_weights, strict=True)
-    ]

@@ -155,9 +155,11 @@ class Controls:
         self._is_zero = False
         self.begin(0)
 
-    def begin(self, evaluation: int) -> None:
-        """Choose the scales of an evaluation, counted from 0."""
+    def begin(self, evaluation: int) -> bool:
+        """Choose the scales of an evaluation, counted from 0. Returns whether they are others than before."""
+        before = self._scales
         self._scales = [net.control.scale_at(evaluation, self._evaluations) for net in self._nets]
+        return self._scales != before
 
     def __call__(
         self, inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], place: Place

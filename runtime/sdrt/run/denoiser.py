@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Denoiser", "bound_denoiser"]
 
 _ALL: Place = (..., slice(None), slice(None))
+_EVERY_ROW = slice(None)
 Array = NDArray[np.float32]
 
 
@@ -48,8 +49,12 @@ def bound_denoiser(
     factor: int,
     notices: Notices,
     sampler: SamplerRow,
+    part: slice = _EVERY_ROW,
 ) -> Iterator[Denoiser]:
-    """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent."""
+    """The denoiser of a pass, bound to buffers of its shapes. `factor` is the number of pixels per latent.
+
+    The batch has the rows of `conditioning`, which are a `part` of those that `Denoiser.condition` gets.
+    """
     component = components.denoiser(more := request.denoiser_inputs)
     windows = _windows(request, factor)
     fixed = fixed_inputs(component, spec, request, prepared, conditioning.batch)
@@ -64,7 +69,7 @@ def bound_denoiser(
     seen = SeenImages.of(request, conditioning, canvases, component.inputs, factor=factor, config=config)
     added |= {} if seen is None else seen.shapes(rows, size)
     shapes = shapes_of(component, spec, rows, (channels, *size), conditioning.at(0) | fixed, added)
-    share, weights = sampler.guidance_share, conditioning.weights
+    share, weights = (sampler.guidance_share if conditioning.guides else 1.0), conditioning.weights
     guided = (request, plan, conditioning, canvases)
     bind = partial(bound_controls, components, spec, *guided, shapes=shapes, factor=factor)
     features = Features.of(components, *guided, shapes=shapes, factor=factor)
@@ -77,16 +82,17 @@ def bound_denoiser(
             batch=conditioning.batch,
             image_indices=conditioning.image_indices,
             weights=None if weights is None else weights * np.float32(share),
-            scale=request.outer_guidance_scale * share,
+            scale=conditioning.scale * share,
             num_texts=conditioning.num_texts,
             rescale=request.guidance_rescale,
             notices=notices,
-            keeps_unconditional=sampler.needs_unconditional,
+            keeps_unconditional=sampler.needs_unconditional and conditioning.guided,
             fixed=fixed,
             extra_channels=extra_channels,
             windows=windows,
             guides=[one for one in (controls, features) if one is not None],
             seen=seen,
+            part=part,
         )
 
 
@@ -139,6 +145,7 @@ class Denoiser:
         windows: the windows through which the network sees the latents; None if it sees them whole.
         guides: the ControlNets and the T2I-Adapters that guide the network, if there are any.
         seen: how much and where the network sees image prompts; None without any.
+        part: which rows of the inputs that `condition` gets are the batch.
     """
 
     def __init__(
@@ -161,9 +168,10 @@ class Denoiser:
         windows: Windows | None = None,
         guides: Sequence[Controls | Features] = (),
         seen: SeenImages | None = None,
+        part: slice = _EVERY_ROW,
     ) -> None:
         self._component, self._run, self._spec = component, run, spec
-        self._plan, self._schedule, self._fixed = plan, plan.noise_schedule, fixed
+        self._plan, self._schedule, self._fixed, self._part = plan, plan.noise_schedule, fixed, part
         self._image_indices, self._weights, self._scale = image_indices, weights, np.float32(scale)
         self._num_texts = len(image_indices) if num_texts is None else num_texts
         # At a scale of 0, guidance has no effect that could be taken back.
@@ -191,15 +199,15 @@ class Denoiser:
         self._warn_of_rounding(notices)
 
     def condition(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Set the other inputs by name, each [batch, …]. They stay the same until the next call of this method."""
-        self._conditions = {**inputs, **self._fixed}
+        """Set the other inputs by name, for every row. They stay the same until the next call of this method."""
+        self._conditions = {name: array[self._part] for name, array in inputs.items()} | dict(self._fixed)
         if self._is_whole:
             self._upload(slice(None))
 
-    def begin(self, evaluation: int) -> None:
-        """Tell which evaluation of the pass comes next, counted from 0."""
-        for guide in self._guides:
-            guide.begin(evaluation)
+    def begin(self, evaluation: int) -> bool:
+        """Tell which evaluation of the pass comes next, from 0. Returns whether it is guided in another way."""
+        changed = [guide.begin(evaluation) for guide in self._guides]
+        return any(changed)
 
     def __call__(self, x: Array, sigma: float) -> Array:
         """Estimate the clean latents [N, C, h, w] in `x`, which has the noise level `sigma`."""
@@ -214,12 +222,12 @@ class Denoiser:
                 if self._keeps_unconditional:
                     without[place] += unconditional * self._windows.weight
             total /= self._windows.total
-            self._unconditional = without / self._windows.total
+            self._unconditional = without / self._windows.total if self._keeps_unconditional else total
             return total
 
     @property
     def unconditional(self) -> Array:
-        """The estimate of the last call without the prompt. Only with guidance, and if it was to be kept."""
+        """The estimate of the last call without the prompt, if it was to be kept. Without guidance, that with it."""
         return self._unconditional
 
     def _denoise(self, x: Array, sigma: float, place: Place) -> tuple[Array, Array]:

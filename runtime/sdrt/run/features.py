@@ -118,6 +118,7 @@ class Features:
         self._sums = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
         # What the denoiser's buffers hold: with which scales, for which rows, and where.
         self._given: tuple[Any, ...] | None = None
+        self._scales: list[float] = []
         self.begin(0)
 
     @classmethod
@@ -155,9 +156,11 @@ class Features:
             evaluations=plan.num_evaluations,
         )
 
-    def begin(self, evaluation: int) -> None:
-        """Choose the scales of an evaluation, counted from 0."""
+    def begin(self, evaluation: int) -> bool:
+        """Choose the scales of an evaluation, counted from 0. Returns whether they are others than before."""
+        before = self._scales
         self._scales = [one.control.scale_at(evaluation, self._evaluations) for one in self._adapters]
+        return self._scales != before
 
     def __call__(
         self, inputs: Mapping[str, NDArray[Any]], rows: NDArray[np.intp], place: Place

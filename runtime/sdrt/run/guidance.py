@@ -1,4 +1,4 @@
-"""The guidance scale as an input of latent consistency models, and the notice about an unused negative prompt."""
+"""The guidance scale as an input of latent consistency models, and notices about settings that need guidance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sdrt.request.fitted import FittedRequest
 
-__all__ = ["embedded_guidance", "unused_negative_prompt"]
+__all__ = ["embedded_guidance", "unused_guidance"]
 
 
 def embedded_guidance(scale: float, width: int) -> NDArray[np.float32]:
@@ -23,15 +23,18 @@ def embedded_guidance(scale: float, width: int) -> NDArray[np.float32]:
     return np.concatenate([np.sin(angles), np.cos(angles), np.zeros(width % 2, np.float32)])
 
 
-def unused_negative_prompt(request: FittedRequest) -> str | None:
-    """The notice for a negative prompt that has no effect. None without one."""
-    if request.negative_prompt_embeds is None and not any(request.negative_prompts):
-        return None
+def unused_guidance(request: FittedRequest) -> list[str]:
+    """The notices about settings that have no effect, because a request has no guidance."""
+    given = {
+        "the negative prompt": request.negative_prompt_embeds is not None or any(request.negative_prompts),
+        "guidance_interval": request.guidance_interval is not None,
+    }
+    return [f"{name} has no effect: {_why_unguided(request)}" for name, is_given in given.items() if is_given]
+
+
+def _why_unguided(request: FittedRequest) -> str:
     if request.guidance_width:
-        return "the negative prompt has no effect: this model takes the guidance scale as an input"
-    own = (
-        ""
-        if request.guidance_scale > 1
-        else f"guidance_scale is {request.guidance_scale:g}; give a scale above 1"
-    )
-    return f"the negative prompt has no effect: {own or 'image_guidance_scale is below 1'}"
+        return "this model takes the guidance scale as an input"
+    if request.guidance_scale > 1:
+        return "image_guidance_scale is below 1"
+    return f"guidance_scale is {request.guidance_scale:g}; give a scale above 1"

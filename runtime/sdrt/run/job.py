@@ -17,7 +17,7 @@ from sdrt.families.capabilities import Capabilities
 from sdrt.onnx.error_messages import images_failure
 from sdrt.request.fitted import FittedRequest
 from sdrt.run.conditioning import Conditioning
-from sdrt.run.guidance import unused_negative_prompt
+from sdrt.run.guidance import unused_guidance
 from sdrt.run.image_prompts import image_tokens
 from sdrt.run.memory import ComponentCache
 from sdrt.run.origin import Origin
@@ -123,7 +123,7 @@ def encode(job: Pass) -> Conditioning:
         with timed(job.timings, "image_encoder"):
             tokens = image_tokens(job.components, job.request, conditioning)
         conditioning = replace(conditioning, image_tokens=tokens)
-    if not conditioning.guided and (message := unused_negative_prompt(job.request)):
+    for message in [] if conditioning.guided else unused_guidance(job.request):
         job.notices.warn(message)
     return conditioning
 

@@ -104,6 +104,7 @@ def outpaint(
     """Run one pass after another. Each pass paints a border around the images of the pass before it."""
     images = [image for image in request.image for _ in range(request.num_images_per_prompt)]
     timings: list[Mapping[str, Any]] = []
+    skipped = 0
     for number, (growth, plan) in enumerate(zip(growths(request), plans, strict=True)):
         part = grown_request(request, images, growth, number, capabilities)
         if number + 1 < len(plans):
@@ -111,6 +112,7 @@ def outpaint(
         made = yield from _steps_of(one_pass(part, plan))
         images = [to_bytes(image) for image in made.images]
         timings.append(made.timings)
+        skipped += made.skipped_calls
     yield StableDiffusionPipelineOutput(
         images=made.images if request.output_type == "np" else [to_pil(image) for image in made.images],
         seeds=list(request.seeds),
@@ -118,6 +120,7 @@ def outpaint(
         request=request.completed,
         timings=_added(timings),
         origin=made.origin,
+        skipped_calls=skipped,
     )
 
 
@@ -130,7 +133,8 @@ def make_twice(
     first = replace(request, output_type=kind, hires_scale=None, safety_checker=False)
     small = yield from _steps_of(one_pass(first, plans[0]))
     large = yield from _steps_of(one_pass(_enlarged(request, small.images, capabilities), plans[1]))
-    yield replace(large, timings=_added([small.timings, large.timings]))
+    skipped = small.skipped_calls + large.skipped_calls
+    yield replace(large, timings=_added([small.timings, large.timings]), skipped_calls=skipped)
 
 
 def _enlarged(request: FittedRequest, small: Sequence[Array], capabilities: Capabilities) -> FittedRequest:

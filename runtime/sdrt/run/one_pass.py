@@ -39,6 +39,7 @@ def run_pass(job: Pass) -> Events:
         request=job.request.completed,
         timings=job.timings,
         origin=job.origin,
+        skipped_calls=turns.skipped_calls,
     )
 
 
@@ -61,7 +62,7 @@ def denoise(turns: Turns, prepared: Prepared) -> Generator[GenerationStep, None,
                 yield event
             finally:
                 event.end()
-            turns.go_on(step)
+            turns.go_on(step, changed=event.changed)
     return event.latents
 
 

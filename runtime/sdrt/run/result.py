@@ -64,6 +64,7 @@ class StableDiffusionPipelineOutput(ExplainsAttributes):
         timings: the seconds that `text_encoder`, `vae_encoder`, `vae_decoder` and `safety_checker` took. In every
             family, `unet` is a list with the seconds of each evaluation of the denoiser.
         origin: the model and the pipeline's settings, for `metadata` and `save`.
+        skipped_calls: how many evaluations `accelerate` made without a call of the denoiser.
     """
 
     _words: ClassVar = RESULT
@@ -75,6 +76,7 @@ class StableDiffusionPipelineOutput(ExplainsAttributes):
     nsfw_content_detected: list[bool] | None = None
     timings: dict[str, Any] = field(default_factory=dict)
     origin: Origin | None = field(default=None, repr=False)
+    skipped_calls: int = 0
 
     def __iter__(self) -> Iterator[Any]:
         """Yield the images, then `nsfw_content_detected`."""
@@ -201,6 +203,8 @@ class GenerationStep:
         # The next step uses the same arrays unless its prompt differs, so changes to them persist.
         self._inputs, self._embeds, self._images = inputs, inputs[embeds], images
         self._over = False
+        # Whether the caller changed the run in this step.
+        self.changed = False
 
     @property
     def latents(self) -> Array:
@@ -244,6 +248,7 @@ class GenerationStep:
                 raise wrong_return(f"{name!r}", ", ".join(CALLBACK_TENSORS), str(name))
             if _unchanged(value, self.tensors([name])[name]):
                 continue
+            self.changed = True
             if name == "latents":
                 np.copyto(self._x, _finite(name, _checked(name, value, self._x.shape), self._scale))
             elif name == "prompt_embeds":

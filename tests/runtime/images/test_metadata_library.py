@@ -71,7 +71,8 @@ _OF_TYPE: dict[str, SearchStrategy[Any]] = {
     "size": _SIZES,
     "hires_upscaler": st.sampled_from(["latent", "lanczos"]),
     "timesteps": st.lists(_WHOLE, min_size=1).map(tuple),
-    "sigmas": st.lists(_FLOATS, min_size=1).map(tuple),
+    **dict.fromkeys(["sigmas", "guidance_interval"], st.lists(_FLOATS, min_size=1).map(tuple)),
+    "accelerate": st.sampled_from(["off", "balanced", "fast"]),
 }
 _FIRST = {"num_inference_steps": 1, "seed": 2, "size": (8, 8)}
 

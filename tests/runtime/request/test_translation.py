@@ -95,6 +95,7 @@ def test_what_does_not_change_the_image_is_passed_over(more: dict[str, str]) -> 
         ({"Discard penultimate sigma": "True"}, "Discard penultimate sigma"),
         ({"Schedule rho": "5"}, "Schedule rho"),
         ({"NGMS": "3"}, "NGMS"),
+        ({"Skip Early CFG": "1", "Steps": "20"}, "Skip Early CFG"),
         ({"Tiling": "True"}, "Tiling"),
         ({"Face restoration": "CodeFormer"}, "Face restoration"),
         ({"VAE": "vae-ft-mse-840000"}, "VAE"),
@@ -119,6 +120,12 @@ def test_what_cannot_be_done_is_named(more: dict[str, str], label: str) -> None:
     assert [one.label for one in found.differences] == [label]
     # What stays can be read.
     settings_values(found.texts)
+
+
+def test_a_step_that_is_half_guided_is_told() -> None:
+    found = of({"Skip Early CFG": "0.5", "Steps": "4", "Sampler": "Heun"})
+    assert settings_values(found.texts)["guidance_interval"] == (0.75, 1.0)
+    assert [(one.label, one.option) for one in found.differences] == [("Skip Early CFG", "guidance_interval")]
 
 
 def test_the_refiner_of_sdnext_makes_a_run_of_its_own() -> None:
@@ -162,6 +169,15 @@ def test_the_refiner_of_sdnext_makes_a_run_of_its_own() -> None:
         ({"cfg scale": "5"}, {"guidance_scale": 7.0}),
         ({"TI hashes": "a: 1"}, {"embeddings": "a: 1"}),
         ({"CFG rescale": "0.5"}, {"guidance_rescale": 0.5}),
+        # A1111 leaves the negative prompt out of steps 0 to 4 of 20.
+        ({"Skip Early CFG": "0.2", "Steps": "20", "Sampler": "Euler"}, {"guidance_interval": (0.25, 1.0)}),
+        # Of the eight calls of four steps, 0 to 3.
+        ({"Skip Early CFG": "0.4", "Steps": "4", "Sampler": "Heun"}, {"guidance_interval": (0.5, 1.0)}),
+        # Six of ten steps run, and it leaves out those from 0 to 3.
+        (
+            {"Skip Early CFG": "0.5", "Steps": "10", "Sampler": "Euler", "Denoising strength": "0.5"},
+            {"guidance_interval": (4 / 6, 1.0)},
+        ),
         ({"Sampler": "DPM++ 2M Karras"}, {"scheduler": "DPM++ 2M Karras"}),
         ({"Sampler": "DPM++ 2M Karras", "Schedule type": "Karras"}, {"scheduler": "DPM++ 2M Karras"}),
         ({"Sampler": "DPM++ 2M Karras", "Schedule type": "Exponential"}, {"scheduler": "DPM++ 2M Karras"}),

@@ -192,3 +192,11 @@ def test_metadata_and_back(
 
 def test_the_rows_are_in_the_table_of_settings() -> None:
     assert {"refiner", "refiner_switch", "denoising_end"} <= TwoModelSettings.__dataclass_fields__.keys()
+
+
+def test_a_prompt_that_changes_before_the_second_part(pipeline: StableDiffusionPipeline) -> None:
+    """The second part begins with the text of its own first step."""
+    call = {"scheduler": "euler", **FAST}
+    half = pipeline("a [cat:dog:0.4]", denoising_end=0.5, **call | {"output_type": "latent"}).images
+    rest = pipeline("a [cat:dog:0.4]", image=half, denoising_start=0.5, **call).images
+    np.testing.assert_array_equal(rest, pipeline("a [cat:dog:0.4]", **call).images)

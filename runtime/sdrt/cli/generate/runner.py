@@ -177,6 +177,7 @@ class Run:
         self._check_loras()
         self.previews = Previews(options, pipeline, preview_path)
         self.timings = Timings()
+        self.skipped_calls = 0
         self.finished: list[ImageJob] = []
         self.flagged: list[bool | None] = []
         self.size = (0, 0)
@@ -209,6 +210,7 @@ class Run:
                     steps.begin(batch.name, count)
                     output = self._denoise(batch, steps, terminal)
                     self.timings.add(output.timings)
+                    self.skipped_calls += output.skipped_calls
                     for index, job in enumerate(batch.jobs):
                         self._save(job, output, index)
                         if not self.options.as_json and not self.sheet_only and job.path != STDOUT:
@@ -307,6 +309,7 @@ class Run:
             "settings": self._settings(common) | {"width": width, "height": height},
             "own_settings": [self._differences(self.setup(job), common) for job in self.finished],
             "timings": vars(self.timings),
+            "skipped_calls": self.skipped_calls,
         }
 
     def _settings(self, setup: Setup) -> dict[str, Any]:

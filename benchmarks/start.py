@@ -1,0 +1,160 @@
+"""This command compares how soon the first image is there, and how much memory it takes: tuned, untuned and in 0.1.0.
+
+    python -m benchmarks start [--work DIR] [--rounds 3] [--side 64] [--steps 1] [--baseline CHECKOUT]
+
+All start from the same random weights. A turn is one `sdrt generate` of one image on the CPU. The systems are 0.1.0's
+exported folder with 0.1.0, and with this checkout the exported folder (float32) and one file in float16, both untuned
+and tuned (`sdrt tune`). Time and memory are those of the whole process. A small image with one step shows the time to
+load; for the memory of a whole image, use `--side 512`. Before each turn, the files are in the page cache. Every round
+begins with another system; ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables, worker
+from benchmarks.bars import judge_start
+from benchmarks.command_line import conclude, parser_of
+from benchmarks.exporters import EXPORTERS, RELEASED, Environment, environments
+from benchmarks.folders import checkpoint, make, single_file
+from benchmarks.measure import device, make_ready, markdown, run, spread
+from benchmarks.settings import say
+
+__all__ = ["SYSTEMS", "compare", "main", "table"]
+
+EXPORTED, SINGLE, TUNED, SINGLE_TUNED = "exported", "single", "exported-tuned", "single-tuned"
+SYSTEMS = (RELEASED, EXPORTED, TUNED, SINGLE, SINGLE_TUNED)
+FIGURES = ("cpu_seconds", "seconds", "own_bytes", "resident_bytes")
+TITLES = ("CPU time", "time", "own memory at its peak", "with mapped files")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _System:
+    """What one system loads, in which environment, and the files that it reads."""
+
+    model: Path
+    environment: Environment
+    options: tuple[str, ...]
+    files: Sequence[Path]
+
+
+def compare(work: Path, options: Any) -> dict[str, Any]:
+    """Run the systems in turn. Their models stay in `work`."""
+    log, names = work / "log.txt", options.systems.split(",")
+    systems = {name: _system(name, work, log, options) for name in names}
+    for name in names:  # these first runs check the hashes
+        _turn(name, systems[name], work, log, options)
+    turns: list[dict[str, dict[str, float]]] = []
+    for number in range(options.rounds):
+        order = [*names[number % len(names) :], *names[: number % len(names)]]
+        turns.append({name: _turn(name, systems[name], work, log, options) for name in order})
+    return _record(options, names, turns)
+
+
+def _system(name: str, work: Path, log: Path, options: Any) -> _System:
+    if name == RELEASED:
+        return _released(work, log, options)
+    here = Environment(variables={**worker.environment(), "SDRT_CACHE": os.fspath(work / "cache")})
+    if name in (SINGLE, SINGLE_TUNED):
+        model = single_file(work, log, options.architecture)
+    else:
+        model = make(
+            "sdrt", work, log, device="cpu", architecture=options.architecture, python=sys.executable
+        )
+    if name not in (TUNED, SINGLE_TUNED):
+        return _System(model=model, environment=here, options=("--no-tune",), files=_files(model))
+    run([here.python, "-m", "sdrt", "tune", "-m", model], log, environment=here.variables)
+    return _System(model=model, environment=here, options=(), files=_files(work / "cache" / "compiled"))
+
+
+def _released(work: Path, log: Path, options: Any) -> _System:
+    pythons = {RELEASED: options.python} if options.python else {}
+    place = environments((RELEASED,), work, log, baseline=options.baseline, pythons=pythons)[RELEASED]
+    place = Environment(
+        python=place.python, variables={**place.variables, "SDRT_CACHE": os.fspath(work / "cache")}
+    )
+    model = work / "exported" / RELEASED
+    if not (model / "sdrt.json").is_file():
+        source = checkpoint(work, log, options.architecture)
+        command = EXPORTERS[RELEASED].arguments(source, model)
+        run([place.python, *command], log, environment=place.variables)
+    return _System(model=model, environment=place, options=(), files=_files(model))
+
+
+def _files(model: Path) -> list[Path]:
+    return [model] if model.is_file() else [path for path in model.rglob("*") if path.is_file()]
+
+
+def _turn(name: str, system: _System, work: Path, log: Path, options: Any) -> dict[str, float]:
+    make_ready(system.files)
+    side, steps = str(options.side), str(options.steps)
+    command: list[str | Path] = [
+        *("-m", "sdrt", "generate", "a red circle", "-m", system.model, "--provider", "cpu", "--seed", "0"),
+        *("-W", side, "-H", side, "--steps", steps, "-o", work / "image.png", "--force", "--quiet"),
+    ]
+    command += system.options
+    done = run([system.environment.python, *command], log, environment=system.environment.variables)
+    say(f"{name}: {done.cpu_seconds:.1f} s of CPU time, {done.seconds:.1f} s, {done.own_bytes / 1e9:.2f} GB")
+    return {key: getattr(done, key) for key in FIGURES}
+
+
+def _record(
+    options: Any, names: Sequence[str], turns: Sequence[Mapping[str, Mapping[str, float]]]
+) -> dict[str, Any]:
+    def spreads(of: Any) -> dict[str, Any]:
+        return {
+            name: {key: spread([of(turn, name, key) for turn in turns]) for key in FIGURES} for name in names
+        }
+
+    first = names[0]
+    return {
+        "architecture": f"{options.architecture}, random weights",
+        "image": f"{options.side}x{options.side}, {options.steps} steps",
+        "rounds": len(turns),
+        "turns": list(turns),
+        "systems": spreads(lambda turn, name, key: turn[name][key]),
+        f"ratios_to_{first}": spreads(lambda turn, name, key: turn[name][key] / turn[first][key]),
+        "bars": judge_start(turns),
+        "device": device(),
+    }
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """Medians, in brackets the ratio to the first system with its spread; then the goals."""
+    header = [f"{figures['architecture']}, {figures['image']}", *TITLES]
+    rows = [[f"`{name}`", *(_cell(figures, name, key) for key in FIGURES)] for name in figures["systems"]]
+    return "\n".join([markdown(header, rows), tables.bars(figures)])
+
+
+def _cell(figures: Mapping[str, Any], name: str, key: str) -> str:
+    first = next(iter(figures["systems"]))
+    value, ratio = figures["systems"][name][key]["median"], figures[f"ratios_to_{first}"][name][key]
+    shown = f"{value / 1e9:.2f} GB" if key.endswith("bytes") else f"{value:.1f} s"
+    return (
+        shown if name == first else f"{shown} ({ratio['median']:.2f}×, {ratio['min']:.2f}–{ratio['max']:.2f})"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = parser_of("start", __doc__)
+    parser.add_argument(
+        "--work", type=Path, help="keep the models here (about 25 GB); default: a temporary folder"
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--architecture", default="sd15", help="default: sd15")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="default: %(default)s")
+    parser.add_argument("--side", type=int, default=64, help="of the image, in pixels; default: %(default)s")
+    parser.add_argument("--steps", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--baseline", type=Path, help="a checkout of 0.1.0; default: one is made")
+    parser.add_argument("--python", help="the interpreter of 0.1.0; default: an environment is made")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.systems.split(",") if name not in SYSTEMS]:
+        raise SystemExit(f"unknown system {unknown[0]!r}: choose from {', '.join(SYSTEMS)}")
+    conclude(options, lambda work: compare(work, options), table)
