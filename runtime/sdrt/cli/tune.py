@@ -31,7 +31,7 @@ HEADINGS = ("graph", "size", "last used", "of")
 @beside_options
 @click.option("--revision", help="Branch, tag or commit of a model on the hub.")
 @click.option("--list", "as_list", is_flag=True, help="List the tuned graphs instead, the last used first.")
-@click.option("--clear", is_flag=True, help="Remove all tuned graphs instead.")
+@click.option("--clear", is_flag=True, help="Remove all tuned graphs instead, of every model.")
 @click.option("--json", "as_json", is_flag=True, help="With --list, print one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only, no progress.")
 @debug_option
@@ -43,8 +43,8 @@ def tune(model: str, as_list: bool, clear: bool, as_json: bool, quiet: bool, **o
     in a fraction of the time, and processes share its memory. Images stay the same.
 
     A tuned model takes a third more disk than its weights in float32 (Stable Diffusion 1.5: 5.5 GB). All tuned graphs
-    together take at most 50 GB; those that were used longest ago go first. Another version of onnxruntime, another kind
-    of CPU and a changed model need new ones.
+    together take at most 50 GB: when a new one needs the space, those that were used longest ago are removed. Tune a
+    model again when it has changed, and with another version of onnxruntime or another kind of CPU.
     """
     if as_list and clear:
         raise RequestError("expected --list or --clear, not both", argument="list", fits="one of them")
